@@ -1,9 +1,9 @@
-//! Builds the dashboard and writes the table of files that `web.rs` embeds. Promises never to write
-//! into the source tree and to do nothing when nothing changed. Knows nothing of what the pages are.
+//! Builds the dashboard and writes the table of files that `web.rs` embeds. It never writes into the
+//! source tree, and does nothing when nothing changed. It does not know the content of the pages.
 //!
 //! - `FLEETGATE_WEB=skip`, or the feature `dashboard` switched off: an empty table.
 //! - `FLEETGATE_WEB_DIST=folder`: the files of a folder that was built elsewhere.
-//! - otherwise npm builds a copy of `gateway/web` below the target directory. All profiles share that
+//! - Otherwise npm builds a copy of `gateway/web` below the target directory. All profiles share that
 //!   copy, so a file lock keeps two builds apart.
 
 use std::env;
@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, exit};
 
-/// What the dashboard is built from, below `gateway/web`. Tests and tools beside it are not.
+/// Inputs of the dashboard's build, below `gateway/web`, without its tests and tools.
 const SOURCES: [&str; 8] = [
     "index.html",
     "package.json",
@@ -25,7 +25,7 @@ const SOURCES: [&str; 8] = [
     "tsconfig.json",
     "vite.config.ts",
 ];
-/// The API's description, below the root of the workspace: the typed client is made from it.
+/// The OpenAPI document, below the root of the workspace: the typed client is generated from it.
 const OPENAPI: &str = "docs/openapi.json";
 /// The oldest Node (major, minor) that the bundler runs on.
 const NODE: (u32, u32) = (20, 19);
@@ -53,7 +53,7 @@ fn run() -> Result<()> {
     write_table(&embedded, &out.join("assets.rs"))
 }
 
-/// Puts the built files into `embedded`, or leaves it empty.
+/// Copies the built files into `embedded`, or leaves it empty.
 fn fill(embedded: &Path, out: &Path) -> Result<()> {
     if skip()? || env::var_os("CARGO_FEATURE_DASHBOARD").is_none() {
         return Ok(());
@@ -73,7 +73,7 @@ fn fill(embedded: &Path, out: &Path) -> Result<()> {
     copy(&shared_folder(out).join("gateway/web/dist"), embedded)
 }
 
-/// A typo here would build what somebody did not want, minutes later.
+/// A typo must not start an unwanted build that takes minutes.
 fn skip() -> Result<bool> {
     match env::var("FLEETGATE_WEB").unwrap_or_default().as_str() {
         "" => Ok(false),
@@ -84,7 +84,8 @@ fn skip() -> Result<bool> {
     }
 }
 
-/// One copy for all profiles: `dashboard` in the target directory, which cargo marks with a tag.
+/// Returns the copy that all profiles share: `dashboard` in the target directory, which cargo marks
+/// with a tag.
 fn shared_folder(out: &Path) -> PathBuf {
     let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
     target.unwrap_or(out).join(if target.is_some() { "dashboard" } else { "work" })
@@ -113,7 +114,7 @@ fn watch(gateway: &Path, openapi: &Path) {
     }
 }
 
-/// Afresh each time, so that a file that was removed does not live on; `node_modules` stays.
+/// Copies the sources afresh each time, so that a removed file does not remain; `node_modules` stays.
 fn take_sources(from: &Path, to: &Path) -> Result<()> {
     for source in SOURCES {
         clear(&to.join(source))?;
@@ -122,7 +123,8 @@ fn take_sources(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Dependencies as the lock says. Their install scripts are not run: none of them needs it.
+/// Installs the dependencies of the lock file. Their install scripts are not run: none of them needs
+/// it.
 fn install(web: &Path, work: &Path, node: &str) -> Result<()> {
     let wanted = digest(&[web.join("package-lock.json"), web.join("package.json")], node)?;
     once(&work.join("installed"), &wanted, &web.join("node_modules"), || {
@@ -137,7 +139,7 @@ fn bundle(web: &Path, work: &Path, node: &str) -> Result<()> {
     once(&work.join("built"), &wanted, &web.join("dist/index.html"), || npm(web, &["run", "build"]))
 }
 
-/// Does `act` unless the stamp says that it was done for the same inputs and `product` is there.
+/// Runs `act` unless `product` exists and the stamp says that it was built from the same inputs.
 fn once(stamp: &Path, wanted: &str, product: &Path, act: impl FnOnce() -> Result<()>) -> Result<()> {
     if product.exists() && fs::read_to_string(stamp).is_ok_and(|done| done == wanted) {
         return Ok(());
@@ -174,8 +176,8 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// `[Asset { .. }, ..]`, to be included where `Asset` is known. A file `x.gz` beside `x` is its
-/// compressed form, not a file of its own.
+/// Writes `[Asset { .. }, ..]`, to be included where `Asset` is defined. A file `x.gz` beside `x` is
+/// its compressed form, not a file of its own.
 fn write_table(embedded: &Path, table: &Path) -> Result<()> {
     let mut files = Vec::new();
     list(embedded, &mut files)?;
@@ -195,7 +197,7 @@ fn entry(embedded: &Path, file: &Path) -> Result<String> {
     Ok(format!("Asset {{ name: {name:?}, tag: {tag:?}, body: include_bytes!({file:?}), gzip: {gzip} }},\n"))
 }
 
-/// Of names below and contents of files and folders, and of `more`.
+/// Returns a digest of `more`, and of the names and contents of all files at and below these paths.
 fn digest(paths: &[PathBuf], more: &str) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     more.hash(&mut hasher);
@@ -210,7 +212,7 @@ fn digest(paths: &[PathBuf], more: &str) -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// The files at and below a path, in order of their names.
+/// Collects the files at and below a path, in the order of their names.
 fn list(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());
@@ -235,7 +237,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file or a folder; that it is not there is as good.
+/// Removes a file or a folder, if it exists.
 fn clear(path: &Path) -> Result<()> {
     let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match gone {

@@ -1,11 +1,11 @@
-//! The one place where the program reads its clocks.
+//! The only module that reads the clocks.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleetgate_engine::time::{Mono, Now, Wall};
 
-/// Both clocks. The boot-time clock counts a suspend, so that a resumed machine knows how long it
-/// was away.
+/// Returns both clocks. The boot-time clock counts time in suspend, so that a resumed machine knows how
+/// long it was away.
 pub fn now() -> Now {
     Now { mono: boot_time(), wall: wall() }
 }
@@ -15,7 +15,7 @@ pub fn wall() -> Wall {
     Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// When a task that may take this long has to be over.
+/// Returns the instant at which a task with this time limit must be finished.
 pub fn deadline(within: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + within
 }
@@ -29,7 +29,7 @@ fn boot_time() -> Mono {
     Mono::from_nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
 }
 
-/// Days of UTC since 1970.
+/// Returns the number of UTC days since 1970.
 pub fn day() -> i64 {
     wall().as_millis().div_euclid(86_400_000)
 }

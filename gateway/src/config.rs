@@ -1,6 +1,7 @@
 //! The settings: `fleetgate.toml`, overridden by `FLEETGATE_*` variables. Every key is optional.
 //!
-//! serde stays here; what leaves is checked (addresses parsed, paths resolved, prefixes sane).
+//! serde stays in here. The result is checked: addresses are parsed, paths resolved, prefixes
+//! plausible.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -34,7 +35,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The UDP address of the tunnels.
     pub listen: SocketAddr,
-    /// `host:port` that devices are given. Never guessed: set here, or confirmed once.
+    /// The endpoint in the configuration of devices, as `host:port`. Never guessed: set here, or confirmed
+    /// once.
     pub endpoint: Option<Endpoint>,
     pub api_listen: SocketAddr,
     pub public_url: Option<PublicUrl>,
@@ -45,30 +47,30 @@ pub struct Config {
     pub named_pools: NamedPools,
     /// Where devices send their results to, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
-    /// Seconds of the keepalive in the configurations that devices get.
+    /// The keepalive in the configuration of devices, in seconds.
     pub keepalive: u16,
     pub timing: TimingDefaults,
     pub mail: Option<MailConfig>,
-    /// How long a message waits for others, for contacts without a time of their own.
+    /// How long a message waits for others, for contacts without a group wait of their own.
     pub group_wait: Duration,
-    /// Of the contact that `mail.to` makes: when, each day, to be told what is still wrong.
+    /// Time of the daily digest of open problems, for the contact that `mail.to` makes.
     pub digest: Option<jiff::civil::Time>,
-    /// Where the gateway says that it is well.
+    /// Target of the gateway's own heartbeat.
     pub heartbeat: Option<heartbeat::Target>,
-    /// How the gateway's own way out is watched.
+    /// Probes of the gateway's own uplink.
     pub uplink: sentinel::Uplink,
-    /// Where webhooks, the heartbeat and watched hosts without a tunnel may lead.
+    /// The rule for addresses of webhooks, the heartbeat, and hosts checked without a tunnel.
     pub outbound: Outbound,
-    /// What is logged beside the usual.
+    /// Additions to the default log filter.
     pub log_filter: Option<String>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
-    /// Samples are kept so long.
+    /// Retention of samples.
     pub history_keep: Duration,
-    /// What else is kept for a time only.
+    /// Retention of other data that expires.
     pub retention: Retention,
     pub log_json: bool,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpAddr>,
 }
 
@@ -96,9 +98,9 @@ pub struct MailConfig {
     pub password: Option<Password>,
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
-    /// What the gateway calls itself (`EHLO`); else its full name, or its address.
+    /// The name that the gateway sends in `EHLO`. The default is its full host name, or else its address.
     pub hello: Option<String>,
-    /// Authorities, and servers' own certificates, that are believed beside the system's, in PEM form.
+    /// PEM file of authorities and servers' own certificates that are trusted besides the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -110,7 +112,7 @@ pub enum MailSecurity {
     Tls,
 }
 
-/// Redacts itself.
+/// `Debug` redacts it.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Password(String);
@@ -127,7 +129,7 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// The file as it is written. Unknown keys are errors: a typo must not be silence.
+/// The file as written. An unknown key is an error: a typo must not be ignored silently.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -185,7 +187,7 @@ struct HistoryFile {
     keep: Option<u16>,
 }
 
-/// Days.
+/// In days.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RetentionFile {
@@ -193,7 +195,7 @@ struct RetentionFile {
     audit: Option<u32>,
 }
 
-/// The address may be a secret.
+/// The URL may be a secret.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeartbeatFile {
@@ -236,7 +238,7 @@ struct MailFile {
     hello: Option<String>,
 }
 
-/// In the environment, where there are no lists, separated by commas.
+/// A list. In the environment, which has no lists, its items are separated by commas.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum List {
@@ -250,9 +252,9 @@ impl Default for List {
     }
 }
 
-/// The settings, in the data directory.
+/// The settings file in the data directory.
 pub const FILE: &str = "fleetgate.toml";
-/// Where things are when nothing says otherwise.
+/// Defaults.
 const DEFAULT_LISTEN: &str = "[::]:51820";
 const DEFAULT_API: &str = "127.0.0.1:8080";
 /// Room for 262,000 devices, and for growth up to 10.112.0.0/12. Outside of what devices use themselves: 172.16/12
@@ -260,27 +262,27 @@ const DEFAULT_API: &str = "127.0.0.1:8080";
 /// 10.43, 10.96/12, 10.244), Podman (10.88), OpenVPN (10.8) and of clouds (10.128/9).
 const DEFAULT_POOL_V4: &str = "10.112.0.0/14";
 const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
-/// So that a script on a device names no port. The socket is in our own process: no privilege is needed.
+/// The default port of HTTP, so that a script on a device names no port. The socket is in our own
+/// process, so it needs no privilege.
 const DEFAULT_RESULTS_PORT: u16 = 80;
-/// The longest interval that makes sense to ask for.
+/// The longest interval that is useful, in seconds.
 const LONGEST: f64 = 7.0 * 86_400.0;
 
-/// Days. At one value a minute, 43,000 of each metric.
+/// In days. At one value a minute, 43,000 of each metric.
 const DEFAULT_KEEP: u16 = 30;
-/// Ten years; the disk is the limit before that.
+/// In days: ten years. The disk is full before that.
 const LONGEST_KEEP: u16 = 3_660;
 
-/// Days of events and notifications: a person compares with the year before.
+/// Days of events and notifications: operators compare with the year before.
 const DEFAULT_RETENTION: u32 = 730;
-/// A hundred years.
+/// In days: a hundred years.
 const LONGEST_RETENTION: u32 = 36_500;
 
 impl Config {
-    /// Reads `file` (or `fleetgate.toml` in the data directory, if it is there) and the
-    /// environment.
+    /// Reads the environment, and `file` or else `fleetgate.toml` in the data directory, if it exists.
     ///
     /// # Errors
-    /// Names the key and says what is expected.
+    /// Names the key and the expected value.
     pub fn load(data: &Path, file: Option<&Path>) -> anyhow::Result<Config> {
         Config::load_with(data, file, own_variables(std::env::vars()))
     }
@@ -331,7 +333,7 @@ impl Config {
         })
     }
 
-    /// What differs in `other` of what is read at the start only.
+    /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
         let facts = |c: &Config| -> [(&'static str, String); 19] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
@@ -408,7 +410,7 @@ fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Resul
     })
 }
 
-/// What the command line and the build read for themselves is no setting.
+/// Leaves out the variables that are not settings: the command line or the build reads them.
 fn own_variables(all: impl Iterator<Item = (String, String)>) -> Variables {
     const NOT_SETTINGS: [&str; 6] = [
         "FLEETGATE_DATA",
@@ -516,7 +518,7 @@ fn outbound(file: &OutboundFile) -> anyhow::Result<Outbound> {
     Ok(Outbound::allowing(networks?))
 }
 
-/// `host:port`, as it is dialled.
+/// Returns `host:port` as it is dialled.
 fn anchor(text: &str) -> anyhow::Result<String> {
     let text = text.trim();
     let port =
@@ -554,10 +556,10 @@ fn group_wait(given: Option<f64>) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(s))
 }
 
-/// `HH:MM`.
+/// Parses `HH:MM`.
 ///
 /// # Errors
-/// Names `key` and what is expected.
+/// Names `key` and the expected value.
 pub fn time_of_day(key: &str, text: &str) -> anyhow::Result<jiff::civil::Time> {
     let time = jiff::civil::Time::strptime("%H:%M", text);
     time.with_context(|| format!("{key} = {text:?}: expected a time of day such as 08:00"))

@@ -1,8 +1,8 @@
-//! What devices in the field know their gateway by, kept from start to start.
+//! The properties by which devices in the field know their gateway, kept across starts.
 //!
-//! Their configurations hold its key and its pools. A start that contradicts them would watch nobody
-//! and blame the devices for it, so it is refused, with what was told and what to do. Knows nothing
-//! of single devices but whether there is one.
+//! Their configurations contain its key and its pools. After a start that contradicts them the gateway
+//! would reach no device, and would blame the devices. Such a start is refused; the error names the
+//! conflict and the remedy. It does not look at single devices, only at whether there is any.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -25,11 +25,11 @@ const SSH_KEY: &str = "gateway_ssh_key";
 const POOL_V4: &str = "pool_v4";
 const POOL_V6: &str = "pool_v6";
 
-/// What this start means to be known by.
+/// The properties that this start would use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     pub key: PublicKey,
-    /// The fingerprint of the SSH key that devices let in.
+    /// The fingerprint of the SSH key that devices accept.
     pub ssh: String,
     pub pools: Pools,
 }
@@ -39,10 +39,11 @@ impl Known {
         Known { key: identity.wireguard.public(), ssh: identity.ssh.public().fingerprint(), pools }
     }
 
-    /// Compares with what earlier starts have kept, and keeps what is new.
+    /// Compares them with those that earlier starts stored, and stores new ones.
     ///
     /// # Errors
-    /// When devices know the gateway by something else, or the database cannot be read or written.
+    /// Fails when devices know the gateway by other properties, or when the database cannot be read or
+    /// written.
     pub async fn keep(&self, store: &Store, data: &Path) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
         let key: Option<PublicKey> = find(&mut tx, PUBLIC_KEY, data).await?;
@@ -63,7 +64,8 @@ impl Known {
         if key.is_some() && ssh.is_some() && before == Some(self.pools) {
             return Ok(());
         }
-        // A newcomer may still choose: nobody was told of a pool before the first address was given.
+        // A gateway without devices may still change its pools: no device has one before the first address is
+        // assigned.
         if let Some(before) = before
             && addresses::any_held(&mut tx).await?
         {
@@ -120,7 +122,7 @@ struct OtherPool {
     new_gateway: IpAddr,
 }
 
-/// The pools that became larger, as they were and as they are.
+/// Returns the pools that became larger, each with its old and its new network.
 fn grown(old: Pools, new: Pools) -> Result<Vec<(IpNet, IpNet)>, OtherPool> {
     let [old_v4, old_v6] = old.gateway();
     let [new_v4, new_v6] = new.gateway();
@@ -179,7 +181,7 @@ mod tests {
         for part in ["10.9.0.1", "172.24.0.1", "pool_v4 = \"172.24.0.0/14\" again"] {
             assert!(other.contains(part), "{other}");
         }
-        // The gateway's address would be another, or devices would lie outside.
+        // The gateway's address would change, or devices would be outside the pool.
         for (v4, v6) in
             [("172.16.0.0/12", "fd72::/64"), ("172.24.0.0/15", "fd72::/64"), ("172.24.0.0/14", "fd73::/64")]
         {

@@ -1,4 +1,4 @@
-//! The data directory: where it is, that it is ours, and that one gateway runs in it.
+//! The data directory: its path, its permissions, and the lock that admits one gateway.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write as _};
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// The socket that the other commands on the same machine talk to.
+/// The socket for commands on the same machine.
 pub const SOCKET: &str = "fleetgate.sock";
-/// Held while a gateway runs in the directory.
+/// File that is locked while a gateway runs in the directory.
 pub const LOCK: &str = "lock";
 
 /// Digits of the number of a process.
@@ -19,7 +19,7 @@ const MAX_PID: u64 = 10;
 /// `--data`, `$STATE_DIRECTORY` (systemd), or the user's data directory.
 ///
 /// # Errors
-/// When there is no home either.
+/// Fails when there is no home directory either.
 pub fn default_path(given: Option<PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     given
@@ -29,19 +29,19 @@ pub fn default_path(given: Option<PathBuf>, name: &str) -> anyhow::Result<PathBu
         .context("there is no home directory to keep data in: say --data DIR")
 }
 
-/// Held while a gateway runs.
+/// The locked data directory of a running gateway.
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory (0700) and locks it. One that others can enter is closed to them where it
-    /// is empty or was a gateway's before: that is what service managers make.
+    /// Creates the directory (0700) and locks it. A directory that is open to others is closed to them if
+    /// it is empty or has been a gateway's: service managers create such directories.
     ///
     /// # Errors
-    /// When another gateway runs in it, it cannot be written, or it is open to others and holds what
-    /// is not ours, so that closing it might lock somebody out.
+    /// Fails when another gateway runs in the directory, or when it cannot be written. Also fails when it
+    /// is open to others and contains foreign files: closing it might lock their users out.
     pub fn open(path: &Path) -> anyhow::Result<DataDir> {
         let name = path.display();
         keep_to_ourselves();
@@ -105,10 +105,10 @@ fn close_to_others(path: &Path) -> anyhow::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(remedy)
 }
 
-/// Whatever the mode of the directory, what is made in it is its owner's alone.
+/// Restricts all new files to their owner, independently of the mode of the directory.
 #[allow(unsafe_code, reason = "umask, which std does not have")]
 fn keep_to_ourselves() {
-    // SAFETY: it sets a number of the process and cannot fail.
+    // SAFETY: sets a number of the process and cannot fail.
     unsafe { libc::umask(0o077) };
 }
 

@@ -1,9 +1,10 @@
-//! What each host is called and which services it has, as the engine was told: in memory, so that a result
-//! costs no reading.
+//! The name and the services of each host, as loaded into the engine. They are kept in memory, so that
+//! a check result costs no read of the store.
 //!
-//! Promises that nothing in here is older than a change whose caller was answered. `handle.rs` alone writes it:
-//! it takes a host out when something of it was committed, and puts it in again as it loads it for the engine.
-//! A host that is not in here may exist: whoever misses it reads the store. Knows nothing of states.
+//! No entry is older than a change whose caller has its response. Only `handle.rs` writes here: it
+//! removes a host when a change of it is committed, and puts it back when it loads the host into the
+//! engine. A host that is missing here may exist, so the caller then reads the store. There are no
+//! states in here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,23 +15,24 @@ use fleetgate_engine::wire::{HostSpec, ServiceSpec, Threshold};
 
 use crate::store::definition::check_kind;
 
-/// A host with its services, in the order of its profiles: what an answer shows of them beside their states.
+/// A host with its services, in the order of its profiles: what a response shows of them besides their
+/// states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub id: HostId,
     pub name: String,
-    /// The peer it is reached through: its own, or the device it stands behind.
+    /// The peer that the host is reached through: its own, or that of its device.
     pub peer: Option<PeerId>,
     pub services: Vec<Service>,
 }
 
-/// Some 150 bytes, of which there may be a million.
+/// A service. It takes some 150 bytes, and there may be a million of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub name: String,
-    /// The word for what is asked.
+    /// The kind of its check.
     pub check: &'static str,
-    /// Its results are sent, and never asked for.
+    /// The service is passive: its results are submitted, and the gateway never probes it.
     pub is_sent: bool,
     pub attempts: u32,
     pub interval: Duration,
@@ -88,7 +90,7 @@ impl Definitions {
         known.names.get(name).and_then(|host| known.hosts.get(host)).cloned()
     }
 
-    /// In the place of what was known of it.
+    /// Replaces the host's previous definition.
     pub fn put(&self, host: Definition) {
         let mut known = self.write();
         known.forget(host.id);
@@ -96,7 +98,7 @@ impl Definitions {
         known.hosts.insert(host.id, Arc::new(host));
     }
 
-    /// Something of them changed, and they are loaded again later.
+    /// Removes hosts that changed. They are loaded again later.
     pub fn forget<'a>(&self, hosts: impl IntoIterator<Item = &'a HostId>) {
         let mut known = self.write();
         hosts.into_iter().for_each(|host| known.forget(*host));
@@ -114,7 +116,7 @@ impl Definitions {
 impl Known {
     fn forget(&mut self, host: HostId) {
         let Some(before) = self.hosts.remove(&host) else { return };
-        // Another may be called so by now.
+        // Another host may have this name by now.
         if self.names.get(&before.name) == Some(&host) {
             self.names.remove(&before.name);
         }

@@ -1,6 +1,7 @@
 //! The tunnel thread: the UDP socket, the engine's `Tunnel`, and one clock reading per turn.
 //!
-//! Feeds inputs, drains outputs until `Wait`, and hands each to where it belongs. Decides nothing.
+//! It feeds inputs, drains outputs until `Wait`, and passes each output on to its receiver. It makes no
+//! decisions.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,13 +20,13 @@ use crate::rest::Rest;
 use crate::stream::Streams;
 use crate::udp::{Passage, Udp};
 
-/// Commands taken in one turn before packets have their say.
+/// Commands taken in one turn, so that packets get theirs.
 const COMMANDS_PER_TURN: usize = 256;
 
-/// Scrapes come every 15 s or so.
+/// Interval of the metrics: a scrape comes about every 15 s.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 
-/// Where the tunnel's words go. Each of them must not block: the thread carries every packet.
+/// The receivers of the tunnel's outputs. None of them may block: this thread carries every packet.
 pub struct Mouths {
     pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
     pub news: Box<dyn FnMut(News) + Send>,
@@ -34,16 +35,16 @@ pub struct Mouths {
 }
 
 pub struct Inbox {
-    /// From the API: bounded, the sender waits.
+    /// Commands from the API. The channel is bounded, so the sender waits.
     pub commands: mpsc::Receiver<Command>,
-    /// Questions and stream words: bounded by the monitor's cap and the streams' windows.
+    /// Probes and stream messages, bounded by the monitor's cap and the streams' windows.
     pub asks: mpsc::UnboundedReceiver<Command>,
 }
 
-/// Runs until `stop`.
+/// Starts the tunnel thread, which runs until `stop`.
 ///
 /// # Errors
-/// When the thread or its reactor cannot be made, or the socket does not take its options.
+/// Fails when the thread or its reactor cannot be created, or when the socket refuses its options.
 pub fn start<N: Noise + Send + 'static>(
     tunnel: Tunnel<N>,
     socket: std::net::UdpSocket,
@@ -70,9 +71,9 @@ struct Driver<N: Noise> {
     udp: Udp,
     mouths: Mouths,
     rest: Rest,
-    /// Kept between turns for its capacity.
+    /// Kept between turns to reuse its capacity.
     outgoing: Vec<Transmit>,
-    /// When the metrics were last set.
+    /// Time of the last update of the metrics.
     published: Mono,
 }
 
@@ -100,13 +101,13 @@ impl<N: Noise> Driver<N> {
                 },
                 () = sleep(wait) => self.tunnel.handle(Input::Timeout, clock::now()),
             }
-            // What a flood of packets would keep waiting: commands are taken each turn.
+            // `select!` is biased: a flood of packets would starve the commands, so each turn takes some.
             self.waiting(&mut inbox);
             deadline = self.drain();
         }
     }
 
-    /// Sleeps in earnest: every arrival would end a sleep of the reactor.
+    /// Blocks the thread instead of waiting in the reactor, which every arriving packet would wake.
     fn lie_still(&self, inbox: &Inbox, wait: Option<Duration>, now: Mono) {
         let rest = self.rest.left(self.tunnel.connections(), now);
         let rest = wait.map_or(rest, |wait| rest.min(wait));
@@ -161,7 +162,7 @@ impl<N: Noise> Driver<N> {
         self.tunnel.handle(Input::Command(command), now);
     }
 
-    /// Empties the engine; sends in batches; says when it wants to be called again.
+    /// Empties the engine's outputs and sends in batches. Returns when the engine is due again.
     fn drain(&mut self) -> Option<Mono> {
         let deadline = loop {
             match self.tunnel.poll_output() {
@@ -184,7 +185,7 @@ impl<N: Noise> Driver<N> {
         deadline
     }
 
-    /// Totals for `/metrics`, every few seconds while there is traffic.
+    /// Updates the totals for `/metrics`, every few seconds while there is traffic.
     fn publish(&mut self) {
         let now = clock::now().mono;
         if now.since(self.published) < PUBLISH_EVERY {
@@ -202,7 +203,7 @@ impl<N: Noise> Driver<N> {
     }
 }
 
-/// Until the engine wants to be called, or for ever.
+/// Sleeps until the engine is due, or for ever.
 pub(crate) async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,

@@ -1,9 +1,9 @@
-//! What a start finds in the data directory: nothing yet, a gateway, or what is left of one.
+//! Examines the data directory at a start: it is empty, holds a gateway, or holds the remains of one.
 //!
-//! A gateway that has lost its database would start empty and report that all is well. So a first start
-//! is one only where no file of a gateway lies. It leaves a mark before it makes its first file and
-//! takes it away when its login was shown: with the mark, a start that was cut off anywhere is
-//! completed; without it, a directory that lacks something is refused.
+//! A gateway that has lost its database would start empty and report no problems. A start is therefore
+//! a first start only if the directory holds no file of a gateway. It writes a mark before its first
+//! file, and removes the mark when the first login was shown. With the mark, the next start completes
+//! one that was cut off. Without it, a directory that lacks a file is refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,19 +16,19 @@ use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::secret_file;
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
 
-/// Stands in the directory while a first start is not over.
+/// File name of the mark of an unfinished first start.
 pub const MARK: &str = "first-start";
 const MARK_TEXT: &str = "A first start of fleetgate is not over: the next start completes it.\n";
 
-/// What a start has to do.
+/// The kind of start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A first start begins, or one that was cut off goes on.
+    /// A first start begins, or one that was cut off continues.
     FirstStart,
     Gateway,
 }
 
-/// What a first start does, one after the other. For tests, which let each of them fail.
+/// The steps of a first start, in order. Tests let each of them fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Marked,
@@ -56,10 +56,10 @@ impl Step {
     ];
 }
 
-/// Told of each step that is done; what it returns as an error is the error of the start.
+/// Callback after each step; its error ends the start.
 pub type Reached<'a> = &'a (dyn Fn(Step) -> anyhow::Result<()> + Sync);
 
-/// Why a start would do harm.
+/// Reasons to refuse a start that would do harm.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("{file} is missing, but {beside} lies beside it: without its database this gateway would watch nothing. {}", remedy(.dir))]
@@ -76,7 +76,7 @@ pub enum Refusal {
     HalfRestored { dir: String },
 }
 
-/// What brings a gateway back, and what begins another.
+/// How to restore the gateway, and how to begin a new one.
 fn remedy(dir: &str) -> String {
     format!(
         "{}; or start over with `fleetgate serve --new`, which sets the old files aside",
@@ -84,16 +84,16 @@ fn remedy(dir: &str) -> String {
     )
 }
 
-/// What brings a gateway back from a backup: a restore wants an empty directory.
+/// How to restore the gateway from a backup. A restore needs an empty directory.
 pub fn restore_hint(dir: &Path) -> String {
     let dir = dir.display();
     format!("Restore a backup: move {dir} away, then run `fleetgate restore FILE --data {dir}`")
 }
 
-/// Looks at the data directory; changes nothing.
+/// Examines the data directory without changing it.
 ///
 /// # Errors
-/// A [`Refusal`], or that the directory cannot be read.
+/// A [`Refusal`], or an error when the directory cannot be read.
 pub async fn examine(data: &Path) -> anyhow::Result<Found> {
     if lies_in(data, MARK) {
         return Ok(Found::FirstStart);
@@ -125,7 +125,7 @@ fn keys_are_there(data: &Path, database: String, dir: String) -> anyhow::Result<
     }
 }
 
-/// A link to nothing counts: what it led to may come back.
+/// A dangling link counts: its target may come back.
 fn lies_in(data: &Path, name: &str) -> bool {
     fs::symlink_metadata(data.join(name)).is_ok()
 }
@@ -133,7 +133,7 @@ fn lies_in(data: &Path, name: &str) -> bool {
 /// Marks that a first start has begun.
 ///
 /// # Errors
-/// When the directory cannot be written.
+/// Fails when the directory cannot be written.
 pub fn begin(data: &Path) -> anyhow::Result<()> {
     match lies_in(data, MARK) {
         true => Ok(()),
@@ -141,10 +141,10 @@ pub fn begin(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Takes the mark away: the login was shown.
+/// Removes the mark, because the login was shown.
 ///
 /// # Errors
-/// When the directory cannot be written.
+/// Fails when the directory cannot be written.
 pub fn finish(data: &Path) -> anyhow::Result<()> {
     let mark = data.join(MARK);
     match fs::remove_file(&mark) {
@@ -154,12 +154,12 @@ pub fn finish(data: &Path) -> anyhow::Result<()> {
     .with_context(|| format!("cannot remove {}", mark.display()))
 }
 
-/// `--new`: where a start is refused, sets what is left of the old gateway aside, so that a first start
-/// begins. Gives the folder that it went to. A gateway that is in order stays as it is: `--new` may have
-/// been left in a unit file.
+/// Implements `--new`: where a start would be refused, it sets the remains of the old gateway aside, so
+/// that a first start begins. Returns the folder that holds them. An intact gateway stays as it is,
+/// because `--new` may have been left in a unit file.
 ///
 /// # Errors
-/// When the directory cannot be read or written.
+/// Fails when the directory cannot be read or written.
 pub async fn start_over(data: &Path) -> anyhow::Result<Option<PathBuf>> {
     match examine(data).await {
         Ok(_) => Ok(None),
@@ -168,11 +168,11 @@ pub async fn start_over(data: &Path) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
-/// Moves every file of a gateway into a folder of its own, the key last: a move that is cut off leaves
-/// what the next start refuses as well.
+/// Moves every file of a gateway into a folder of its own, the key last. A move that is cut off leaves
+/// a directory that the next start refuses as well.
 ///
 /// # Errors
-/// When the directory cannot be written.
+/// Fails when the directory cannot be written.
 fn set_aside(data: &Path) -> anyhow::Result<PathBuf> {
     let folder = backup::new_folder(data, "set-aside")?;
     backup::move_gateway(data, &folder)?;

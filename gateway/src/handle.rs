@@ -1,8 +1,8 @@
-//! How the shell tells the engine that the database changed: commit first, then tell.
+//! Sends committed changes of the database to the engine: commit first, then send.
 //!
-//! Carries values to the two engine threads; loads them from the store; decides nothing. What cannot be
-//! loaded is remembered and told later: a change that was committed is never lost to the engine. What hosts are
-//! called and which services they have is kept as it was loaded (`definitions.rs`).
+//! It loads the changed rows from the store and sends them to the two engine threads; it makes no
+//! decisions. A change that cannot be loaded is remembered and sent later: a committed change is never
+//! lost to the engine. The names and services of hosts are kept as loaded (`definitions.rs`).
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
@@ -24,30 +24,31 @@ use crate::live::{Change, Live};
 use crate::store::{Refusal, Store, Trouble, snapshot};
 use crate::tickets::{self, Admission, Content, Settled, Shown, Waiter};
 
-/// Commands in flight to each thread. They are drained each turn; a full queue means a hung
-/// thread, and the sender waits.
+/// Commands in flight to each thread. They are drained each turn: a full queue means a hung thread, and
+/// the sender waits.
 pub const QUEUE: usize = 4096;
-/// Hosts that are settled together: some 20 ms of the writing connection, and less of the monitor.
+/// Hosts whose rows are brought in line together: some 20 ms of the writing connection, and less of the
+/// monitor.
 const SLICE: usize = 128;
-/// A monitor that has more to do than that is slow for other reasons.
+/// Longest wait for the monitor between two slices. If it takes longer, it is slow for other reasons.
 const PASSED: Duration = Duration::from_millis(50);
-/// Between attempts to tell what failed: a removed device is not to keep its tunnel for long.
+/// Pauses between attempts to send failed changes: a removed device must not keep its tunnel for long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A caller hears that his change is made though the engine has not heard of all of it: the time limit of a request
-/// would call it failed.
+/// Time after which the caller's change counts as made although the engine does not have all of it. The
+/// time limit of the request would otherwise report a failure.
 const CALLER_WAITS: Duration = Duration::from_secs(10);
 
-/// A result that was given to the monitor.
+/// A result that was offered to the monitor.
 pub enum Offered<'a> {
     Waits(Waiter<'a>),
-    /// The same one was committed before.
+    /// The same result was committed before.
     Known(Outcome),
 }
 
 impl Offered<'_> {
     /// # Errors
-    /// When it is not on disk in good time.
+    /// Fails when it is not on disk in time.
     pub async fn settled(self, patience: Pin<&mut Sleep>) -> Result<Settled, NotTaken> {
         match self {
             Offered::Waits(waiter) => waiter.settled(patience).await.ok_or(NotTaken::NotYet),
@@ -56,12 +57,12 @@ impl Offered<'_> {
     }
 }
 
-/// Why a result has no outcome.
+/// The reason why a result has no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// The database takes nothing: nothing changed.
+    /// The database refuses writes: nothing changed.
     Refused(Refusal),
-    /// It counts, and is not on disk in good time. The same one again is this one.
+    /// It counts, but is not on disk in time. A repetition joins it.
     NotYet,
 }
 
@@ -75,23 +76,23 @@ struct Inner {
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
     monitor: mpsc::Sender<MonitorInput>,
-    /// Held from the reading of a row to its sending: of two changes the later one is sent last.
+    /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
-    /// Committed, and the engine has not heard of it yet.
+    /// Changes that are committed and that the engine does not have yet.
     behind: Mutex<Changes>,
     fell_behind: Notify,
-    /// Attempts that did, since all was told.
+    /// Failed attempts since the last time that nothing was pending.
     failed: AtomicU64,
     #[cfg(test)]
     failures: Mutex<std::ops::Range<usize>>,
 }
 
-/// What changed in the database. As many as there are rows: each is there once.
+/// Changed rows of the database. Each row is listed once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub peers: BTreeSet<PeerId>,
     pub hosts: BTreeSet<HostId>,
-    /// Their profiles changed: they are settled in slices.
+    /// Hosts whose profiles changed. Their rows are brought in line in slices.
     pub resettled: BTreeSet<HostId>,
 }
 
@@ -135,24 +136,26 @@ impl Handle {
         }))
     }
 
-    /// Something was committed: the engine is to load it again. What fails is repeated until it succeeds
-    /// ([`Handle::keep_up`]). It goes on when the caller is gone or has waited for long enough.
+    /// Loads committed changes into the engine. A failure is repeated until it succeeds
+    /// ([`Handle::keep_up`]). The work continues when the caller is gone or has waited long enough.
     pub async fn changed(&self, changes: Changes) {
-        // First of all: whatever happens from here on, it is not forgotten.
+        // This comes first: no later failure can lose the change.
         self.behind().add(&changes);
         self.0.definitions.forget(&changes.hosts);
         let told = tokio::spawn(self.clone().tell(changes));
-        // The change is committed. On a slow disk the hosts of a large profile take longer than a caller waits.
+        // The change is committed. On a slow disk the hosts of a large profile take longer than a caller
+        // waits.
         let _ = tokio::time::timeout(CALLER_WAITS, told).await;
     }
 
-    /// Whatever fails, also by a panic, is told again.
+    /// Sends the changes. A failure, even a panic, is queued for another attempt.
     async fn tell(self, changes: Changes) {
         let (this, attempt) = (self.clone(), changes.clone());
         let failed = tokio::spawn(async move { this.catch_up(attempt).await }).await.unwrap_or(changes);
         if !failed.is_empty() {
             self.0.definitions.forget(&failed.resettled);
-            // Another's success may have taken it off the list, though it had read the row before this commit.
+            // Another caller's success may have removed it from the list, though it read the row before this
+            // commit.
             self.behind().add(&failed);
             self.has_failed();
         }
@@ -164,17 +167,17 @@ impl Handle {
         self.0.fell_behind.notify_one();
     }
 
-    /// The hosts that the engine is restored with.
+    /// Takes over the hosts with which the engine is restored.
     pub(crate) fn begin_with<'a>(&self, specs: impl IntoIterator<Item = &'a HostSpec>) {
         specs.into_iter().for_each(|spec| self.0.definitions.put(Definition::from(spec)));
     }
 
-    /// What is known of hosts and their services.
+    /// The names and services of hosts as the engine has them.
     pub(crate) fn definitions(&self) -> &Definitions {
         &self.0.definitions
     }
 
-    /// Repeats what has failed, in growing steps, until the gateway stops.
+    /// Repeats failed changes at growing intervals until the gateway stops.
     pub async fn keep_up(self, stop: CancellationToken) {
         let pauses = || {
             let steps = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
@@ -195,13 +198,13 @@ impl Handle {
         }
     }
 
-    /// One attempt at all that has failed. Whether nothing is left.
+    /// Attempts all failed changes once. Returns whether none is left.
     pub(crate) async fn repeat(&self) -> bool {
         let failed = self.0.failed.load(Ordering::Relaxed);
         let changes = self.behind().clone();
         let done = self.catch_up(changes).await.is_empty();
         if done {
-            // What failed meanwhile is not in what was repeated.
+            // A failure in the meantime concerns a change that this attempt did not include.
             let _ = self.0.failed.compare_exchange(failed, 0, Ordering::Relaxed, Ordering::Relaxed);
         } else {
             self.0.failed.fetch_add(1, Ordering::Relaxed);
@@ -210,8 +213,8 @@ impl Handle {
         done
     }
 
-    /// Whether the engine has not heard of every change because that failed. The hosts of a profile that have not had
-    /// their turn yet are no failure.
+    /// Whether the engine lacks a change because of a failure. Hosts of a profile that wait for their slice
+    /// do not count.
     pub fn is_behind(&self) -> bool {
         self.0.failed.load(Ordering::Relaxed) > 0 && !self.behind().is_empty()
     }
@@ -225,7 +228,7 @@ impl Handle {
         metrics::gauge!("fleetgate_changes_behind").set(behind as f64);
     }
 
-    /// What of it failed.
+    /// Sends the changes. Returns those that failed.
     async fn catch_up(&self, changes: Changes) -> Changes {
         let mut failed = Changes::default();
         for id in changes.peers {
@@ -247,7 +250,7 @@ impl Handle {
         failed
     }
 
-    /// A peer was added, changed or removed: its row decides which.
+    /// Sends a peer that was added, changed or removed: its row decides.
     async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
         self.fails_in_tests()?;
@@ -263,10 +266,10 @@ impl Handle {
         Ok(())
     }
 
-    /// A host was added, changed or removed: its row decides which.
+    /// Sends a host that was added, changed or removed: its row decides.
     async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
-        // Whoever had the turn before may have loaded it as it was.
+        // The previous holder of the lock may have loaded the old row.
         self.0.definitions.forget([&id]);
         self.fails_in_tests()?;
         let store = &self.0.store;
@@ -287,9 +290,9 @@ impl Handle {
         Ok(())
     }
 
-    /// Profiles changed under these hosts: their rows of states are brought in line, and the monitor hears of it. As
-    /// after a change of one host there is a moment in which it has the services of before. A gateway that is ended
-    /// between two slices settles the others when it starts.
+    /// Brings the rows of states in line after a change of these hosts' profiles, and updates the monitor.
+    /// As after a change of one host, the monitor briefly has the old services. A gateway that ends between
+    /// two slices handles the others at its next start.
     async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
         self.0.definitions.forget(hosts);
@@ -309,8 +312,8 @@ impl Handle {
         Ok(())
     }
 
-    /// The monitor takes what it was sent, so that no result waits behind more than one slice, and the writer has
-    /// its turn.
+    /// Waits until the monitor has taken its inputs, so that no result waits behind more than one slice.
+    /// The writer gets its turn as well.
     async fn let_others_pass(&self) {
         let drained = || self.0.monitor.capacity() == self.0.monitor.max_capacity();
         for _ in 0..PASSED.as_millis() {
@@ -327,7 +330,7 @@ impl Handle {
         Ok(())
     }
 
-    /// As many readings fail as a test wants.
+    /// Fails as many reads as a test requests.
     #[cfg(test)]
     fn fails_in_tests(&self) -> anyhow::Result<()> {
         let mut failures = self.0.failures.lock().unwrap();
@@ -342,7 +345,7 @@ impl Handle {
         self.fail_those(0..times);
     }
 
-    /// Of the readings to come.
+    /// Fails these of the reads to come.
     #[cfg(test)]
     pub(crate) fn fail_those(&self, readings: std::ops::Range<usize>) {
         *self.0.failures.lock().unwrap() = readings;
@@ -357,11 +360,11 @@ impl Handle {
         self.monitor(MonitorInput::CheckNow { host, service }).await;
     }
 
-    /// A result that somebody sent. One of the same `content` that waits for its commit is that one;
-    /// any other takes effect only when the database takes writes.
+    /// Submits a passive result. If the same `content` waits for its commit, the caller joins it. Any other
+    /// takes effect only when the database accepts writes.
     ///
     /// # Errors
-    /// [`NotTaken`]: whether it may still be taken.
+    /// [`NotTaken`] states whether it may still be accepted.
     pub async fn submit(
         &self,
         content: Option<Content>,
@@ -370,10 +373,10 @@ impl Handle {
         self.submit_shown((content, None), make).await.map(|settled| settled.outcome)
     }
 
-    /// The same for whoever wants to see the state of `shown` as it was committed.
+    /// The same for a caller that wants the state of `shown` as it was committed.
     ///
     /// # Errors
-    /// As of [`Handle::submit`].
+    /// As [`Handle::submit`].
     pub async fn submit_shown(
         &self,
         (content, shown): (Option<Content>, Option<Shown>),
@@ -390,19 +393,19 @@ impl Handle {
         offered.settled(pin!(tickets::patience())).await
     }
 
-    /// Whether the database takes writes now.
+    /// Checks whether the database accepts writes now.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Returns the reason of the refusal.
     pub async fn prove(&self) -> Result<(), NotTaken> {
         self.0.store.prove().await.map_err(NotTaken::Refused)
     }
 
-    /// Gives a result to the monitor, of a caller who has seen that the database takes writes
-    /// ([`Handle::prove`]), and does not wait for its commit.
+    /// Offers a result to the monitor without waiting for its commit. The caller has checked that the
+    /// database accepts writes ([`Handle::prove`]).
     ///
     /// # Errors
-    /// When too many wait.
+    /// Fails when too many results wait.
     pub async fn offer(
         &self,
         (content, shown): (Option<Content>, Option<Shown>),
@@ -428,7 +431,7 @@ impl Handle {
         }
     }
 
-    /// Tells the monitor and waits until what follows is on disk.
+    /// Sends an input to the monitor and waits until its effects are on disk.
     pub async fn settle(&self, input: MonitorInput) -> Option<Outcome> {
         let (ticket, waiter) = self.0.live.tickets().draw();
         self.monitor(input).await;
@@ -436,17 +439,17 @@ impl Handle {
         waiter.outcome().await
     }
 
-    /// What was seen of the gateway's own way out.
+    /// Sends a reading of the gateway's own uplink.
     pub async fn uplink(&self, reading: UplinkReading) {
         self.monitor(MonitorInput::Uplink(reading)).await;
     }
 
-    /// The monitor's thread is to go round once. Never waits: a full queue wakes it too.
+    /// Makes the monitor's thread run one round. Never waits: a full queue wakes the thread too.
     pub fn nudge(&self) {
         let _ = self.0.monitor.try_send(MonitorInput::Timeout);
     }
 
-    /// Whether both engine threads still listen.
+    /// Whether both engine threads still receive.
     pub fn is_running(&self) -> bool {
         !self.0.tunnel.is_closed() && !self.0.monitor.is_closed()
     }

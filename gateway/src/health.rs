@@ -1,10 +1,10 @@
-//! Which of the databases takes what is decided. Told by the writer, asked by `/readyz` and
-//! `/healthz`; decides nothing.
+//! Whether the writes to each database succeed. The writer sets it; `/readyz` and `/healthz` read it.
+//! It makes no decisions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Everything is well until the writer says otherwise. Cheap to clone.
+/// Everything is healthy until the writer reports a failure. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Inner>);
 
@@ -14,7 +14,7 @@ struct Inner {
     history_fails: AtomicBool,
 }
 
-/// What is written apart from each other.
+/// The parts that are written independently of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The main database: states, events, messages, access.
@@ -24,7 +24,7 @@ pub enum Part {
 }
 
 impl Health {
-    /// How the last write went. Gives whether that is news.
+    /// Records the result of the last write. Returns whether the result changed.
     pub fn wrote(&self, part: Part, well: bool) -> bool {
         self.flag(part).swap(!well, Ordering::Relaxed) == well
     }

@@ -1,9 +1,9 @@
-//! The watcher's own heartbeat: a ping to the outside and systemd's watchdog, for as long as
-//! scheduler, store, router and outbox go round, and not a moment longer.
+//! The gateway's own heartbeat: a ping to an external monitor, and systemd's watchdog. Both stop when
+//! the scheduler, the store, the router or the outbox hangs.
 //!
-//! An organ that has done no round for a while is asked to do one; if it does not, it hangs, the
-//! heartbeat stops, and `/healthz` says which it is. In doubt it stops: whoever listens outside
-//! looks, and finds out.
+//! A component that has finished no round for a while is asked for one. If it does not finish one in
+//! time, it counts as hung: the heartbeat stops, and `/healthz` names the component. When in doubt, the
+//! heartbeat stops: the external monitor then alerts the operator.
 
 use std::time::Duration;
 
@@ -20,24 +20,26 @@ use crate::pulse::{Organ, Pulse};
 use crate::secret_url::SecretUrl;
 use crate::writer::Writer;
 
-/// How often is looked when nobody listens: for `/healthz` alone.
+/// Interval between two examinations when there is neither a ping nor a watchdog: `/healthz` alone
+/// reads the result.
 const LOOK: Duration = Duration::from_secs(30);
-/// An organ that is asked for a round does it within this: a commit on a slow disk takes a second.
+/// Time within which a component finishes the round it was asked for. A commit on a slow disk takes a
+/// second.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A ping more often than that is a flood.
+/// The shortest interval that the settings may give: more frequent pings would flood the receiver.
 pub const SHORTEST: Duration = Duration::from_secs(5);
-/// For one ping.
+/// Timeout of one ping.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Where the ping goes.
+/// The address and the interval of the ping.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub url: SecretUrl,
     pub interval: Duration,
 }
 
-/// Whom to ask for a round.
+/// Handles to the components that are asked for a round.
 pub struct Organs {
     pub pulse: Pulse,
     pub handle: Handle,
@@ -62,7 +64,7 @@ struct Heart {
     settings: watch::Receiver<Settings>,
     http: reqwest::Client,
     watchdog: Option<Duration>,
-    /// At most one: whoever takes no ping must not keep the watchdog from being fed.
+    /// At most one: a receiver that does not reply must not keep the watchdog from being fed.
     pings: JoinSet<()>,
 }
 
@@ -85,13 +87,13 @@ impl Heart {
         }
     }
 
-    /// Twice within the watchdog's patience; as often as the ping is to go.
+    /// Half of the watchdog's timeout, but at least as often as the ping is due.
     fn every(&self, target: Option<&Target>) -> Duration {
         let watchdog = self.watchdog.map_or(LOOK, |w| w / 2);
         watchdog.min(LOOK).min(target.map_or(LOOK, |t| t.interval))
     }
 
-    /// Whether every organ went round lately, or does when it is asked to.
+    /// Whether every component finished a round lately, or finishes one when asked for it.
     async fn examine(&self, every: Duration) -> bool {
         let now = clock::now().mono;
         let still: Vec<Organ> = self.standing(now - every);
@@ -137,7 +139,7 @@ impl Heart {
         }
         let Some(target) = target else { return };
         let now = clock::now().mono;
-        // A little early is better than a whole round late.
+        // Slightly early is better than a whole round late.
         let due = pinged.is_none_or(|last| now.since(last) + GLANCE * 10 >= target.interval);
         while self.pings.try_join_next().is_some() {}
         if due && self.pings.is_empty() {
@@ -148,7 +150,7 @@ impl Heart {
     }
 }
 
-/// The address is left out: it is a secret.
+/// Omits the URL from the log, because it is a secret.
 fn note(answer: reqwest::Result<reqwest::Response>) {
     let outcome = match answer {
         Ok(_) => "sent",
@@ -172,12 +174,12 @@ mod tests {
     use crate::notify::sink::{HookSink, Manner};
     use crate::store::{Store, fixture};
 
-    /// A heart with a real writer, and the other organs in the test's hand.
+    /// A heartbeat with a real writer; the test drives the other components.
     struct Body {
         pulse: Pulse,
         store: Store,
         sink: HookSink,
-        /// The one that stands still.
+        /// The component that hangs.
         still: Arc<Mutex<Option<Organ>>>,
         _dir: tempfile::TempDir,
         _tunnel: mpsc::Receiver<fleetgate_engine::wire::Command>,
@@ -228,14 +230,15 @@ mod tests {
         Body { pulse, store, sink, still, _dir: dir, _tunnel: tunnel, _settings: settings, _tasks: tasks }
     }
 
-    /// Pings come while all is well, not one more once `organ` stands still, and again afterwards.
+    /// Asserts that pings arrive while everything runs, that none follows once `organ` hangs, and that they
+    /// resume afterwards.
     async fn stops_with(organ: Organ) {
         let body = body(&[Manner::Answer(200)]).await;
         body.sink.wait_for(2).await;
         assert!(Organ::ALL.iter().all(|o| !body.pulse.hangs(*o)));
 
         *body.still.lock().unwrap() = Some(organ);
-        // The store stands still when nobody else can write.
+        // An open write transaction makes the store hang.
         let tx = if organ == Organ::Store { Some(body.store.begin().await.unwrap()) } else { None };
         tokio::time::sleep(LONG).await;
         let silent = body.sink.calls().len();

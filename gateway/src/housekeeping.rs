@@ -1,7 +1,7 @@
-//! What comes due by itself, without anybody asking: enrolments that nobody approved, days of bytes that
-//! nobody wants any more, answers to calls that will not be repeated any more.
+//! Removes what has expired: enrolments that no operator approved in time, old days of traffic, and
+//! stored responses to calls with an `Idempotency-Key`.
 //!
-//! A late turn harms nothing: whoever reads an enrolment ends those that are over first.
+//! A late turn does no harm: each reader of an enrolment ends the expired ones first.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::clock;
 use crate::live::{Change, Live};
 use crate::store::{Store, idempotency, wire_days};
 
-/// People approve in hours; the log may be a minute late.
+/// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
-/// Between two steps of a removal: other writes go first.
+/// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
 
 pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: CancellationToken) {
@@ -44,7 +44,7 @@ async fn forget_days(store: &Store) -> crate::store::Result<()> {
     tx.commit().await
 }
 
-/// In small steps: a writer waits for one of them at most.
+/// Removes in small steps: a writer waits for one step at most.
 async fn forget_answers(store: &Store, now: Wall) -> crate::store::Result<()> {
     loop {
         let mut tx = store.begin().await?;
@@ -57,10 +57,10 @@ async fn forget_answers(store: &Store, now: Wall) -> crate::store::Result<()> {
     }
 }
 
-/// Whoever ends them first tells the dashboards.
+/// Ends the enrolments that have expired, and notifies the dashboards.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn end_enrolments(store: &Store, live: &Live) -> crate::store::Result<()> {
     let ended = store.expire_enrolments(clock::wall()).await?;
     ended.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));

@@ -1,4 +1,4 @@
-//! The gateway's own keys: made at first start, readable by their owner alone.
+//! The gateway's own keys: generated at the first start, readable by their owner only.
 
 use std::path::Path;
 
@@ -11,20 +11,21 @@ use crate::secret_file;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
-/// Keeps the sealing key apart from every other use of the gateway's key.
+/// Separates the sealing key from every other use of the gateway's key.
 const SEALS: &str = "fleetgate database secrets";
 
-/// The keys that the whole fleet knows the gateway by.
+/// The keys by which the whole fleet identifies the gateway.
 pub struct Identity {
     pub wireguard: PrivateKey,
     pub ssh: SshKey,
 }
 
 impl Identity {
-    /// Reads the keys of `data`, or makes what is missing: whether it may be missing has been looked at.
+    /// Reads the keys of `data`, and generates a missing one. The caller has checked that it may be
+    /// missing.
     ///
     /// # Errors
-    /// Refuses a key file that others can read, naming it and what to do.
+    /// Refuses a key file that others can read. Names the file and the remedy.
     pub fn open(data: &Path, reached: Reached<'_>) -> anyhow::Result<Identity> {
         let wireguard_file = data.join(WIREGUARD_FILE);
         if !wireguard_file.exists() {
@@ -42,7 +43,7 @@ impl Identity {
     /// Reads the keys of `data`.
     ///
     /// # Errors
-    /// When one is missing, broken, or others can read it.
+    /// Fails when a key is missing, invalid, or readable by others.
     pub fn read(data: &Path) -> anyhow::Result<Identity> {
         let (wireguard_file, ssh_file) = (data.join(WIREGUARD_FILE), data.join(SSH_FILE));
         let wireguard = secret_file::read(&wireguard_file)?
@@ -55,7 +56,7 @@ impl Identity {
         Ok(Identity { wireguard, ssh })
     }
 
-    /// Seals what is secret in the database; whoever has the gateway's key can open it.
+    /// Returns the key that seals the secrets in the database. The gateway's key is enough to open them.
     pub fn seal_key(&self) -> SealKey {
         SealKey::derive(&self.wireguard, SEALS)
     }

@@ -1,9 +1,9 @@
-//! The doors of the API: TCP, TLS and the Unix socket; and the one inside the tunnels.
+//! The listeners of the API: TCP, TLS, the Unix socket, and the one inside the tunnels.
 //!
-//! Promises that nobody who is slow, silent or many keeps others out for ever, and that a stop takes
-//! no longer than [`Limits::grace`]: a request head has to come within [`Limits::head`], a TLS
-//! handshake too; so many connections are open at once, and so many from one address. Knows
-//! nothing of what is asked: it hands requests to a router, with the [`Client`] they came from.
+//! No set of slow, silent or numerous clients keeps others out for ever, and a stop takes no longer
+//! than [`Limits::grace`]. A request head must arrive within [`Limits::head`], and so must a TLS
+//! handshake. The number of open connections is limited, in total and for each address. It does not
+//! know the API: it hands each request to a router, with the [`Client`] that sent it.
 
 mod crowd;
 mod idle;
@@ -34,42 +34,43 @@ use crowd::{Crowd, Place};
 use idle::{Idle, Visit};
 pub use tls::Tls;
 
-/// The largest head of an HTTP/1 request, which is what a connection can make us keep: a cookie, a
-/// token and a long path are a tenth of it, and browsers send no more than 16 KiB.
+/// The largest head of an HTTP/1 request, and so the most memory that a connection can occupy. A
+/// cookie, a token and a long path take a tenth of it, and browsers send no more than 16 KiB.
 const HEAD_BYTES: usize = 32 * 1024;
-/// Requests at once on one HTTP/2 connection: a dashboard has a stream and a handful of lists.
+/// Concurrent requests on one HTTP/2 connection: a dashboard has an event stream and a handful of
+/// lists.
 const STREAMS: u32 = 32;
-/// What an HTTP/2 stream may send ahead: the largest body that the API takes.
+/// Flow-control window of an HTTP/2 stream: the largest body that the API accepts.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// An HTTP/2 connection that is silent for so long is asked whether it lives, and has
-/// [`Limits::head`] to say so.
+/// Interval of the pings on an idle HTTP/2 connection. A reply must arrive within [`Limits::head`].
 const PING: Duration = Duration::from_secs(30);
-/// What was sent and is not acknowledged for so long, or not read: the other end is gone.
+/// Time after which a peer that neither acknowledges nor reads counts as gone.
 const UNREAD: Duration = Duration::from_secs(60);
-/// Open connections of the Unix socket: the gateway's own user and root, a handful of commands.
+/// Open connections of the Unix socket: the gateway's own user and root run a handful of commands.
 const LOCAL_CONNECTIONS: usize = 64;
-/// While fewer connections than this part of all are free, each new one ends an idle one without a login: a flood
-/// of silent connections pushes out its own.
+/// When less than this fraction of all connections is free, each new one closes an idle one without a
+/// login. A flood of idle connections thus displaces itself.
 const NEARLY_FULL: usize = 8;
-/// A connection that has just come or was just answered is not ended for another: its request is on its way.
+/// Time after its start or its last response during which a connection is not closed for another: its
+/// request may be on its way.
 const STILL_EXPECTED: Duration = Duration::from_secs(1);
-/// Where there is no room, it is looked so often whether another connection has become idle.
+/// Interval at which a full listener looks for a connection that has become idle.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Between attempts to accept while the system gives no descriptors.
+/// Pause between attempts to accept while the process is out of file descriptors.
 const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
-/// How much of a listener strangers can hold, and for how long.
+/// Limits on how much of a listener strangers can occupy, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For the head of a request, and for being idle between two.
+    /// Time limit for the head of a request, and for the idle time between two requests.
     pub head: Duration,
-    /// Open connections of one listener; the next ones wait in the kernel's queue. Half of the 1,024
-    /// descriptors that an ordinary process gets.
+    /// Open connections of one listener: half of the 1,024 descriptors of an ordinary process. Further ones
+    /// wait in the kernel's queue.
     pub connections: usize,
-    /// Open connections of one address, and of one IPv6 network: an office behind one address has a
-    /// dozen dashboards with seven connections each. More are closed at once.
+    /// Open connections of one IPv4 address or one IPv6 network. An office behind one address has a dozen
+    /// dashboards with seven connections each. Further ones are closed at once.
     pub from_one_source: usize,
-    /// What is under way at a stop may take so long; a commit on a slow card takes a second.
+    /// Time that requests in progress get at a stop: a commit on a slow card takes a second.
     pub grace: Duration,
 }
 
@@ -84,7 +85,7 @@ impl Default for Limits {
     }
 }
 
-/// What all doors share. Cheap to clone.
+/// The state that all listeners share. Cheap to clone.
 #[derive(Clone)]
 pub struct House {
     router: Router,
@@ -97,8 +98,8 @@ impl House {
         House { router, limits, stop }
     }
 
-    /// Serves until the stop; then what is under way has its grace. `trusted` are proxies that speak
-    /// for many.
+    /// Serves until the stop, after which requests in progress have the grace period. `trusted` are
+    /// proxies, which connect for many clients.
     pub async fn serve_tcp(self, listener: TcpListener, tls: Option<Tls>, trusted: Vec<std::net::IpAddr>) {
         let crowd = Crowd::new(self.limits.from_one_source, trusted);
         let most = self.limits.connections;
@@ -116,7 +117,7 @@ impl House {
         visits.end().await;
     }
 
-    /// The same on this machine's socket.
+    /// The same on the Unix socket of this machine.
     pub async fn serve_local(self, listener: UnixListener) {
         let most = self.limits.connections.min(LOCAL_CONNECTIONS);
         let mut visits = Visits::new(self, most);
@@ -143,14 +144,15 @@ impl House {
             .initial_connection_window_size(STREAM_WINDOW)
             .max_send_buf_size(STREAM_WINDOW as usize)
             .max_header_list_size(HEAD_BYTES as u32);
-        // Said by TLS, never found out: looking at the first bytes has no time limit.
+        // TLS negotiates the version. It is not detected from the first bytes, because that has no time
+        // limit.
         match http {
             Http::One => builder.http1_only(),
             Http::Two => builder.http2_only(),
         }
     }
 
-    /// One connection, to its end or to that of the grace.
+    /// Serves one connection until it ends or its grace period does.
     async fn attend<S>(&self, stream: S, client: Client, http: Http, visit: &Visit)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -179,8 +181,8 @@ impl House {
         }
     }
 
-    /// For what is under way, there is a grace, and for the rest of an answer that was made. Who has asked nothing so
-    /// far goes at once.
+    /// Waits until the connection must end, and returns its grace period. Requests in progress and the rest
+    /// of a response have one. A connection that was dismissed before its first request ends at once.
     async fn told_to_leave(&self, visit: &Visit) -> Duration {
         tokio::select! {
             () = self.stop.cancelled() => self.limits.grace,
@@ -233,7 +235,7 @@ impl Visits {
         }
     }
 
-    /// Room for one more; `None` at the stop.
+    /// Waits for a free place; `None` at the stop.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         let room = self.free.clone().acquire_owned();
         tokio::pin!(room);
@@ -247,7 +249,7 @@ impl Visits {
         }
     }
 
-    /// A connection that has just come. Where room gets scarce, another goes for it.
+    /// Registers a new connection. When places get scarce, an idle one is closed for it.
     fn enter(&self) -> Visit {
         if self.free.available_permits() < self.most / NEARLY_FULL {
             self.idle.dismiss_one();
@@ -255,7 +257,7 @@ impl Visits {
         self.idle.enter()
     }
 
-    /// `None`: nobody came before the stop, or the one who came is gone.
+    /// `None` when the stop came first, or when the client is already gone.
     async fn accepted<T>(&mut self, accept: impl Future<Output = std::io::Result<T>>) -> Option<T> {
         let accepted = tokio::select! {
             accepted = accept => accepted,
@@ -305,7 +307,7 @@ impl Visits {
         });
     }
 
-    /// Every visit ends by itself within the grace.
+    /// Waits for all connections. Each ends by itself within the grace period.
     async fn end(self) {
         self.open.close();
         self.open.wait().await;
@@ -317,8 +319,8 @@ fn is_the_visitors(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A stranger who reads nothing holds his connection, and what waits for him, no longer than this.
-/// What the kernel cannot do is no reason to refuse him.
+/// Limits how long a client that reads nothing keeps its connection and the unsent data. An option that
+/// the kernel lacks is no reason to refuse the client.
 fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(UNREAD).with_interval(UNREAD / 4);

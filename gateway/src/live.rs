@@ -1,6 +1,6 @@
-//! What only memory knows: the peers' counters of this moment, and who wants to hear of changes.
+//! State that exists in memory only: the peers' current counters, and the subscribers to changes.
 //!
-//! Decides nothing and stores nothing; everything in here is lost at a restart, by design.
+//! It makes no decisions and stores nothing. A restart loses all of it, by design.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -18,26 +18,26 @@ use crate::health::Health;
 use crate::pulse::Pulse;
 use crate::tickets::Tickets;
 
-/// A slow reader of an event stream that falls this far behind is told to load again.
+/// An event-stream client that falls this far behind is asked to load everything again.
 const BACKLOG: usize = 4096;
 
-/// Something that a dashboard would redraw. Sent after the commit.
+/// A change that a dashboard would redraw. Sent after the commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The host's row, its state, or one of its services.
     Host(HostId),
     HostRemoved(HostId),
-    /// The tunnel of a device: whether there is a session, from where, and what was refused.
+    /// The tunnel of a device: whether it has a session, its endpoint, and the last refusal.
     Peer(PeerId),
-    /// Its figures alone: when its last packet came, how many bytes.
+    /// Only the figures of the tunnel: the time of the last packet and the bytes.
     Traffic(PeerId),
-    /// A result, of a host or of a service of it, that changed no state. The times are those of the host's own.
+    /// A result of a host or of one of its services that changed no state. The times are the host's own.
     Checked {
         host: HostId,
         last_check: Option<Wall>,
         next_check: Option<Wall>,
     },
-    /// What is counted or listed as a problem, and is of no one host.
+    /// An entry of the problem counts or the list of problems that belongs to no single host.
     Problems,
     /// The newest sequence number of the event log.
     Event(i64),
@@ -45,8 +45,8 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether the counters, the list of problems or a verdict in it may look another way now. A result that changed
-    /// no state moves none of them but by its time.
+    /// Whether the counters, the list of problems or a verdict in it may look different now. A result that
+    /// changed no state affects only its time.
     pub fn moves_summary(&self) -> bool {
         match self {
             Change::Host(_) | Change::HostRemoved(_) | Change::Enrolment(_) | Change::Problems => true,
@@ -55,14 +55,14 @@ impl Change {
     }
 }
 
-/// Where a peer's last packet came from, and when.
+/// The endpoint of a peer's last packet, and its time.
 type Place = (Option<SocketAddr>, Option<Wall>);
 
-/// A check that somebody asked for is shown until its result, and no longer than this: the result comes by
-/// the deadline of a check, and a service of a host that is down is not asked.
+/// How long a requested check is shown, unless its result comes first. The result comes by the deadline
+/// of the check, but a service of a host that is down is not probed.
 const REQUEST_SHOWN: Duration = Duration::from_secs(60);
 
-/// Of a host (`None`), or of one of its services.
+/// A check of a host (`None`) or of one of its services.
 type Checked = (HostId, Option<String>);
 
 #[derive(Clone)]
@@ -70,14 +70,14 @@ pub struct Live(Arc<Inner>);
 
 struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
-    /// Of those that have moved.
+    /// For peers whose endpoint has changed.
     turns: RwLock<HashMap<PeerId, Turns>>,
-    /// Checks that somebody asked for, and when.
+    /// Requested checks, and the times of the requests.
     requests: RwLock<BTreeMap<Checked, Wall>>,
     changes: broadcast::Sender<Change>,
-    /// Counts what moves a summary.
+    /// Counts the changes that affect a summary.
     revision: AtomicU64,
-    /// Of the newest result of anything since the start, in milliseconds; 0: none came yet.
+    /// Time of the newest result since the start, in milliseconds; 0 when there is none yet.
     last_check: AtomicI64,
     health: Health,
     pulse: Pulse,
@@ -119,18 +119,18 @@ impl Live {
         self.forget_moves(id);
     }
 
-    /// Under another key it is another device.
+    /// Forgets the changes of endpoint: with another key it is another device.
     pub fn forget_moves(&self, id: PeerId) {
         self.0.turns.write().expect("no holder panics").remove(&id);
     }
 
-    /// The addresses that packets of a peer come from in turn.
+    /// Returns the endpoints between which packets of a peer alternate.
     pub fn in_turn(&self, id: PeerId, now: Wall) -> Vec<SocketAddr> {
         let turns = self.0.turns.read().expect("no holder panics");
         turns.get(&id).map(|turns| turns.in_turn(now)).unwrap_or_default()
     }
 
-    /// When packets of a peer began to come from where they come from now.
+    /// Returns the time since when packets of a peer come from their present endpoint.
     pub fn moved(&self, id: PeerId) -> Option<Wall> {
         self.0.turns.read().expect("no holder panics").get(&id).and_then(Turns::moved)
     }
@@ -145,7 +145,7 @@ impl Live {
         }
     }
 
-    /// Somebody asks for a check now, of the host with its services or of one service.
+    /// Records that a check was requested, of the host with its services or of one service.
     pub fn check_requested(&self, host: HostId, service: Option<&str>, now: Wall) {
         let mut requests = self.0.requests.write().expect("no holder panics");
         requests.retain(|_, at| is_shown(*at, now));
@@ -154,7 +154,7 @@ impl Live {
         self.tell(Change::Host(host));
     }
 
-    /// When a check was asked for that is later than the last one.
+    /// Returns the time of the requested check, if it is later than the last check.
     pub fn requested(
         &self,
         host: HostId,
@@ -174,7 +174,7 @@ impl Live {
         &self.0.tickets
     }
 
-    /// Nobody listening is no error.
+    /// Notifies the subscribers. It is no error if there are none.
     pub fn tell(&self, change: Change) {
         if change.moves_summary() {
             self.0.revision.fetch_add(1, Ordering::AcqRel);
@@ -182,24 +182,27 @@ impl Live {
         let _ = self.0.changes.send(change);
     }
 
-    /// Grows with each change that moves a summary, after its commit: what was read since the same number is current.
+    /// Returns a number that grows with each change that affects a summary, after its commit. Data that was
+    /// read at the same number is current.
     pub fn revision(&self) -> u64 {
         self.0.revision.load(Ordering::Acquire)
     }
 
-    /// A result of then is on disk. One from before the clock was set back does not stay the newest.
+    /// Records that a result of this time is on disk. A time from before the clock was set back does not
+    /// stay the newest.
     pub fn checked(&self, at: Wall, now: Wall) {
         let newest =
             |known: i64| (at.as_millis() > known || known > now.as_millis()).then_some(at.as_millis());
         let _ = self.0.last_check.fetch_update(Ordering::AcqRel, Ordering::Acquire, newest);
     }
 
-    /// When the newest result of anything came; `None`: the rows have it, as none came since the start.
+    /// Returns the time of the newest result. `None` when there is none since the start; the rows have it
+    /// then.
     pub fn last_check(&self) -> Option<Wall> {
         Some(self.0.last_check.load(Ordering::Acquire)).filter(|at| *at > 0).map(Wall::from_millis)
     }
 
-    /// Whether the databases take what is written.
+    /// The times of the last rounds of the components.
     pub fn pulse(&self) -> &Pulse {
         &self.0.pulse
     }
@@ -213,14 +216,14 @@ impl Live {
     }
 }
 
-/// Whether there is a session, from where, and what came of handshakes: not times and counters that move with each
-/// packet.
+/// The part of a status that is not a mere figure: whether there is a session, its endpoint, and the
+/// outcome of handshakes. Times and counters change with each packet.
 fn essence(status: &PeerStatus) -> impl PartialEq + use<> {
     let Attempts { refused, unproved, replaced, pending: _ } = status.attempts;
     (status.established, status.endpoint, status.last_refusal, refused, unproved, replaced)
 }
 
-/// A clock that was set back shows none for ever.
+/// The first comparison prevents that a request is shown for ever after the clock was set back.
 fn is_shown(requested: Wall, now: Wall) -> bool {
     requested <= now && now.since(requested) < REQUEST_SHOWN
 }

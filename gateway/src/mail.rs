@@ -1,6 +1,6 @@
-//! Mail: what a message looks like to a person, and the conversation with an SMTP server.
+//! Mail: the text of a message, and the dialogue with an SMTP server.
 //!
-//! Knows nothing of when to send and whether to try again.
+//! It decides neither when to send nor whether to retry.
 
 mod concerns;
 mod dialogue;

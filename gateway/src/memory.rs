@@ -1,15 +1,15 @@
-//! Memory that a flood needed is given back to the system.
+//! Returns memory to the system after a load peak.
 //!
-//! The C library keeps what is freed for the next allocation from the same pool, for ever: ten logins of 19 MiB
-//! each, or the rows of a flood, would stay resident. So large blocks get pages of their own, which go when they
-//! are freed; and when much more is resident than is in use, free pages are returned. GNU's library alone
-//! is asked: others return pages by themselves, or cannot.
+//! The C library keeps freed memory for ever for the next allocation from the same pool. Ten logins of
+//! 19 MiB each, or the rows of a flood, would stay resident. Large blocks therefore get pages of their
+//! own, which go when they are freed. When much more is resident than in use, free pages are returned.
+//! This applies to the GNU library alone: others return pages by themselves, or cannot.
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Large blocks get pages of their own. The library's own threshold follows the largest block that was ever freed,
-/// so that the second login's 19 MiB would come from a pool.
+/// Gives large blocks pages of their own. The library's own threshold follows the largest block ever
+/// freed, so that the 19 MiB of the second login would come from a pool.
 pub fn set_up() {
     #[cfg(target_env = "gnu")]
     glibc::keep_large_blocks_apart();
@@ -20,7 +20,7 @@ pub fn start(_: &mut JoinSet<()>, _: CancellationToken) {}
 
 #[cfg(target_env = "gnu")]
 pub fn start(tasks: &mut JoinSet<()>, stop: CancellationToken) {
-    /// A look takes a millisecond.
+    /// Interval between two looks, each of which takes a millisecond.
     const EVERY: std::time::Duration = std::time::Duration::from_secs(5);
     tasks.spawn(async move {
         let mut idle = Idle::default();
@@ -29,25 +29,26 @@ pub fn start(tasks: &mut JoinSet<()>, stop: CancellationToken) {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.cancelled() => return,
             }
-            // It waits for each pool's lock.
+            // The call waits for the lock of each pool.
             let Ok(after) = tokio::task::spawn_blocking(move || give_back(idle)).await else { return };
             idle = after;
         }
     });
 }
 
-/// What is resident and not in use: the program itself, stacks, free pages that a return could not reach.
+/// Resident memory that is not in use: the program itself, stacks, and free pages that a trim cannot
+/// return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Idle {
-    /// The least since the last return, in bytes.
+    /// The least since the last trim, in bytes.
     floor: Option<usize>,
 }
 
 impl Idle {
-    /// So much may be kept for what comes next.
+    /// Amount that may be kept for the next load, in bytes.
     const KEPT: usize = 8 * 1024 * 1024;
 
-    /// Whether pages are to be returned, now that so many bytes are idle.
+    /// Whether pages are to be returned, given this many idle bytes.
     fn is_too_much(&mut self, idle: usize) -> bool {
         let floor = self.floor.map_or(idle, |floor| floor.min(idle));
         self.floor = Some(floor);
@@ -71,29 +72,29 @@ fn give_back(mut idle: Idle) -> Idle {
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code, reason = "std does not know the allocator below it")]
 mod glibc {
-    /// Larger blocks are rare: hashes of passwords, large bodies, lists of a whole fleet.
+    /// Larger blocks are rare: password hashes, large bodies, lists of a whole fleet.
     const LARGE: libc::c_int = 512 * 1024;
 
     pub fn keep_large_blocks_apart() {
-        // SAFETY: a setting of the allocator, for blocks to come.
+        // SAFETY: sets an option of the allocator for later blocks.
         unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
     }
 
-    /// Bytes that are resident and not in use.
+    /// Returns the bytes that are resident and not in use.
     pub fn idle() -> usize {
-        // SAFETY: reads the allocator's own books, under its locks.
+        // SAFETY: reads the allocator's statistics, under its locks.
         let books = unsafe { libc::mallinfo2() };
         resident().saturating_sub(books.uordblks + books.hblkhd)
     }
 
-    /// Returns whole free pages of all pools.
+    /// Returns the whole free pages of all pools to the system.
     pub fn trim() {
-        // SAFETY: touches what nobody uses, under the pools' locks.
+        // SAFETY: touches only unused pages, under the locks of the pools.
         unsafe { libc::malloc_trim(0) };
     }
 
     fn resident() -> usize {
-        // SAFETY: asks for a constant of the system.
+        // SAFETY: reads a constant of the system.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096);
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * page

@@ -1,16 +1,17 @@
-//! What people call things: names, labels, addresses of hosts. Exist only when valid.
+//! Names, labels and addresses of hosts, as operators choose them. They exist only when valid.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// A name stands in DNS labels, file names and subject lines: 63 is what the narrowest takes.
+/// Names occur in DNS labels, file names and subject lines. 63 characters is the smallest of their
+/// limits.
 pub const MAX_NAME: usize = 63;
-/// Labels of one host; a hundred would be a database of its own.
+/// Labels of one host: a hundred would be a database of its own.
 pub const MAX_LABELS: usize = 32;
 const MAX_LABEL_KEY: usize = 63;
-/// Characters of a label's value.
+/// In characters.
 const MAX_LABEL_VALUE: usize = 255;
 /// The longest host name of DNS (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
@@ -39,7 +40,7 @@ pub struct Name(String);
 
 impl Name {
     /// # Errors
-    /// Says what a name looks like.
+    /// Describes a valid name.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(b);
@@ -85,7 +86,7 @@ pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
     /// # Errors
-    /// Names the label that is no good.
+    /// Names the invalid label.
     pub fn parse(map: BTreeMap<String, String>) -> Result<Self, BadName> {
         if map.len() > MAX_LABELS {
             return Err(BadName::TooManyLabels);
@@ -96,10 +97,10 @@ impl Labels {
         Ok(Labels(map))
     }
 
-    /// These, and those of `others` that are not among them.
+    /// Returns these labels, and those of `others` whose keys they do not have.
     ///
     /// # Errors
-    /// When together they are too many.
+    /// Fails when there are too many together.
     pub fn or(mut self, others: Labels) -> Result<Self, BadName> {
         for (key, value) in others.0 {
             self.0.entry(key).or_insert(value);
@@ -127,10 +128,10 @@ fn check_label(key: &str, value: &str) -> Result<(), BadName> {
     Ok(())
 }
 
-/// A host name or an address, to be connected to. Never holds blanks, ports or line ends.
+/// Parses a host name or an address to connect to. It never contains blanks, ports or line ends.
 ///
 /// # Errors
-/// Says what is expected.
+/// Describes the expected form.
 pub fn host_address(text: &str) -> Result<String, BadName> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(ip.to_string());
@@ -139,13 +140,13 @@ pub fn host_address(text: &str) -> Result<String, BadName> {
         let inner = l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         (1..=63).contains(&l.len()) && inner && !l.starts_with('-') && !l.ends_with('-')
     };
-    // What ends in a number is read as an old form of IPv4 address by some resolvers.
+    // Some resolvers read a name that ends in a number as an old form of IPv4 address.
     let last_is_a_name = text.rsplit('.').next().is_some_and(|l| l.bytes().any(|b| !b.is_ascii_digit()));
     let fine = text.len() <= MAX_HOST && last_is_a_name && text.split('.').all(label);
     if fine { Ok(text.to_ascii_lowercase()) } else { Err(BadName::Host) }
 }
 
-/// A login name on a device, as `useradd` takes it.
+/// Whether this is a login name on a device, as `useradd` accepts it.
 pub fn is_login(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.".contains(&b);
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');

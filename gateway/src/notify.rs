@@ -1,13 +1,12 @@
-//! From what the monitor wants told to what people and programs receive.
+//! From the monitor's notifications to the messages that contacts receive.
 //!
 //! ```text
 //! writer ─▶ notices ─▶ desk (the router, and a copy of its memory) ─▶ outbox ─▶ courier ─▶ mail, webhook
 //! ```
 //!
-//! Everything between two arrows stands in the database, written in one transaction with what it
-//! follows from: a kill at any moment repeats a step or none. The desk decides nothing that the
-//! engine's router did not, the courier nothing but when to try again. Wording stands in `words`,
-//! `mail/letter` and `webhook`.
+//! Everything between two arrows is in the database, written in one transaction with its cause: a kill
+//! at any moment repeats one step at most. The desk only executes the decisions of the engine's router.
+//! The courier only decides when to retry. The texts are in `words`, `mail/letter` and `webhook`.
 
 mod asked;
 mod courier;
@@ -39,30 +38,32 @@ use crate::store::Store;
 use courier::Courier;
 use desk::Desk;
 
-/// What the router hears of contacts and rules, in words.
+/// Returns the router's contacts and rules as text.
 #[cfg(test)]
 pub(crate) async fn heard(store: &Store, config: &Config) -> String {
     let mut conn = store.reader().await.expect("a connection");
     format!("{:?}", routing::load(&mut conn, &Settings::from(config)).await.expect("rows"))
 }
 
-/// Hosts lost together are told together; a person does not notice the wait.
+/// Default group wait: hosts that fail together are notified together, and the delay is too short to
+/// matter.
 pub const GROUP_WAIT: Duration = Duration::from_secs(10);
-/// A group leaves after 90 s at the latest; to wait longer for quiet would mean nothing.
+/// Longest group wait. A group leaves after 90 s at the latest, so a longer wait for quiet would have
+/// no effect.
 pub const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(60);
 
-/// What the settings say about notifications; may change while the gateway runs.
+/// The settings of notifications. They may change while the gateway runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub mail: Option<MailConfig>,
     pub public_url: Option<String>,
     pub group_wait: Duration,
-    /// Of the built-in contact, in the machine's time zone.
+    /// Digest time of the built-in contact, in the machine's time zone.
     pub digest: Option<Time>,
     pub heartbeat: Option<heartbeat::Target>,
-    /// Where webhooks and the heartbeat may lead; read at the start.
+    /// The rule for addresses of webhooks and the heartbeat; read at the start.
     pub outbound: Outbound,
-    /// How hosts are checked that have no times of their own.
+    /// Timing of checks for hosts without their own.
     pub timing: TimingDefaults,
 }
 
@@ -80,7 +81,7 @@ impl From<&Config> for Settings {
     }
 }
 
-/// Wakes whoever has something to do. Cheap to clone; without a listener it says nothing.
+/// Wakes the tasks that have work. Cheap to clone; without a listener it has no effect.
 #[derive(Clone, Default)]
 pub struct Bell(Arc<Ears>);
 
@@ -92,24 +93,24 @@ struct Ears {
 }
 
 impl Bell {
-    /// The writer has committed something to be told.
+    /// Signals that the writer has committed notices.
     pub fn notices(&self) {
         self.0.desk.notify_one();
     }
 
-    /// Contacts or rules have changed: also for what waits already.
+    /// Signals that contacts or rules have changed. This also affects waiting messages.
     pub fn routing(&self) {
         self.0.routing.notify_one();
         self.0.courier.notify_one();
     }
 
-    /// Something stands in the outbox.
+    /// Signals that the outbox contains messages.
     pub fn messages(&self) {
         self.0.courier.notify_one();
     }
 }
 
-/// How the rest of the gateway speaks to desk and courier. Cheap to clone.
+/// The interface of desk and courier for the rest of the gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Office {
     pub bell: Bell,
@@ -130,10 +131,10 @@ impl Office {
         self.settings.subscribe()
     }
 
-    /// Takes other settings from now on.
+    /// Applies other settings from now on.
     ///
     /// # Errors
-    /// When they cannot be used, naming what; then everything stays as it was.
+    /// Names the unusable setting; then everything stays as it was.
     pub fn change(&self, settings: Settings) -> anyhow::Result<()> {
         if let Some(mail) = &settings.mail {
             Smtp::new(mail, Pace::default().patience)?;
@@ -145,7 +146,7 @@ impl Office {
     /// Starts desk and courier.
     ///
     /// # Errors
-    /// When the settings for TLS cannot be used.
+    /// Fails when the settings for TLS cannot be used.
     pub fn start(
         &self,
         tasks: &mut JoinSet<()>,

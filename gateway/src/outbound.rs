@@ -1,8 +1,9 @@
-//! Where the gateway connects to because somebody wrote an address down: webhooks, the heartbeat, and hosts
-//! that are watched without a tunnel.
+//! The addresses that the gateway connects to because an operator configured them: webhooks, the
+//! heartbeat, and hosts that are checked without a tunnel.
 //!
-//! One rule for all of them, asked when an address is saved and at each connection, since a name may lead
-//! elsewhere by then. `outbound.allow` opens networks that the rule closes.
+//! One rule applies to all of them. It is evaluated when an address is saved and again at each
+//! connection, since a name may resolve to another address by then. `outbound.allow` opens networks
+//! that the rule closes.
 
 use std::fmt;
 use std::io;
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// How long a name is looked up while somebody waits for his change to be saved.
+/// Time limit of a name lookup while the caller waits for a change to be saved.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-/// Services of clouds that give a machine's credentials to whatever program asks, beside 169.254.169.254:
-/// Alibaba, Azure, Oracle; AWS, Google and Oracle over IPv6.
+/// Metadata services of clouds, which give a machine's credentials to every program on it, besides
+/// 169.254.169.254: Alibaba, Azure, Oracle; AWS, Google and Oracle over IPv6.
 const METADATA: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -26,21 +27,22 @@ const METADATA: [IpAddr; 6] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
 ];
 
-/// What an address is used for.
+/// The use of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A webhook or the heartbeat. The receiver may be a program on this machine.
     Call,
-    /// A host that is watched: never this machine, whose own services are none of an operator's business.
+    /// A host that is checked. It is never this machine, whose own services are out of bounds for
+    /// operators.
     Watch,
 }
 
-/// Why an address is not connected to.
+/// The reason to refuse an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     LinkLocal,
     Metadata,
-    /// Broadcast, multicast, or none at all.
+    /// Broadcast, multicast, or unspecified.
     NoHost,
     ThisMachine,
 }
@@ -75,9 +77,9 @@ impl Outbound {
     }
 
     /// # Errors
-    /// Names the address and why.
+    /// Names the address and the reason.
     pub fn permit(&self, address: IpAddr, purpose: Purpose) -> Result<(), Refused> {
-        // An IPv6 address that carries an IPv4 address leads to it.
+        // An IPv6 address that embeds an IPv4 address leads to that address.
         let mut forms = [Some(address), carried(address)].into_iter().flatten();
         if self.allow.iter().any(|net| net.contains(&address.to_canonical())) {
             return Ok(());
@@ -88,10 +90,10 @@ impl Outbound {
         }
     }
 
-    /// All addresses of `host` that may be connected to.
+    /// Returns all addresses of `host` that the rule permits.
     ///
     /// # Errors
-    /// `PermissionDenied` when there is none but refused ones; as the system's resolver else.
+    /// `PermissionDenied` when every address is refused; otherwise the error of the system's resolver.
     pub async fn resolve(&self, host: &str, port: u16, purpose: Purpose) -> io::Result<Vec<SocketAddr>> {
         let mut permitted = Vec::new();
         let mut refused = None;
@@ -109,11 +111,11 @@ impl Outbound {
         }
     }
 
-    /// Whether an address may be saved. A name that cannot be looked up now may: it is asked again at each
-    /// connection.
+    /// Whether an address may be saved. A name that does not resolve now may be saved: the rule applies
+    /// again at each connection.
     ///
     /// # Errors
-    /// Names the address and why.
+    /// Names the address and the reason.
     pub async fn may_save(&self, host: &str, purpose: Purpose) -> Result<(), Refused> {
         if let Ok(address) = host.parse() {
             return self.permit(address, purpose);
@@ -147,7 +149,8 @@ fn reason(address: IpAddr, purpose: Purpose) -> Option<Reason> {
     own.then_some(Reason::ThisMachine)
 }
 
-/// The system talks to an address of its own from that very address. Nothing is sent.
+/// Whether the address belongs to this machine. The system talks to its own address from that very
+/// address. Nothing is sent.
 fn is_own(address: IpAddr) -> bool {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -158,7 +161,7 @@ fn is_own(address: IpAddr) -> bool {
     from.is_ok_and(|from| from.ip() == address)
 }
 
-/// The IPv4 address inside of one of IPv6: mapped, compatible, NAT64 or 6to4.
+/// The IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64 or 6to4.
 fn carried(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(ip) = address else { return None };
     let segments = ip.segments();
@@ -220,7 +223,7 @@ mod tests {
             assert_eq!(refused(&rule, address, Purpose::Call), None, "{address}");
             assert_eq!(refused(&rule, address, Purpose::Watch), Some(Reason::ThisMachine), "{address}");
         }
-        // Whatever address this machine has towards others; a machine without one has nothing to try.
+        // Any address that this machine uses towards others. A machine without one has nothing to test.
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         if socket.connect("192.0.2.1:9").is_ok() {
             let own = socket.local_addr().unwrap().ip().to_string();

@@ -1,14 +1,14 @@
-//! Passwords: hashed with argon2id, compared in constant time. Slow and large in memory by
-//! design, so callers run it off the async threads and a few at a time.
+//! Passwords: hashed with argon2id, compared in constant time. Hashing is slow and takes much memory by
+//! design, so callers run it outside the async threads and a few at a time.
 
 use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use std::sync::LazyLock;
 
-/// As NIST SP 800-63B wants it of a password that stands alone, and short enough to be typed.
+/// Above the 8 characters of NIST SP 800-63B, revision 3, and short enough to be typed.
 pub const MIN_CHARS: usize = 10;
-/// Nobody types more; hashing megabytes is an attack.
+/// More than any password that a user types. Hashing megabytes would be an attack.
 pub const MAX_BYTES: usize = 1_024;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum BadPassword {
 }
 
 /// # Errors
-/// Outside of the bounds.
+/// Fails when the length is out of bounds.
 pub fn check(password: &str) -> Result<(), BadPassword> {
     if password.len() > MAX_BYTES {
         return Err(BadPassword::Long);
@@ -28,17 +28,17 @@ pub fn check(password: &str) -> Result<(), BadPassword> {
     if password.chars().count() < MIN_CHARS { Err(BadPassword::Short) } else { Ok(()) }
 }
 
-/// The PHC text of a password's hash.
+/// Returns the hash of a password in PHC format.
 ///
 /// # Panics
-/// When the operating system has no randomness to give.
+/// Panics when the operating system provides no randomness.
 pub fn hash(password: &str) -> String {
     let salt = SaltString::generate(&mut OsRng);
     let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
     hash.expect("the default parameters hash any text").to_string()
 }
 
-/// `stored` is `None` for an unknown user, which takes as long as a known one.
+/// `stored` is `None` for an unknown user, for whom it takes as long as for a known one.
 pub fn verify(stored: Option<&str>, password: &str) -> bool {
     static NOBODY: LazyLock<String> = LazyLock::new(|| hash("the password of nobody"));
     let known = stored.is_some();

@@ -1,4 +1,4 @@
-//! Certificates in files that settings name.
+//! Reads certificates from the files that the settings name.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// All certificates in a file, of which there is at least one. `setting` is named in errors.
+/// Returns all certificates in a file, at least one. Errors name `setting`.
 ///
 /// # Errors
-/// When the file cannot be read or holds none.
+/// Fails when the file cannot be read or contains no certificate.
 pub fn certificates(setting: &str, file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let name = file.display();
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)

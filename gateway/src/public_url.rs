@@ -1,7 +1,7 @@
-//! The address that people and devices are told: `http(s)://host[:port][/path]`.
+//! The gateway's address as operators and devices use it: `http(s)://host[:port][/path]`.
 //!
-//! It goes into a shell script, into mails and into the Origin check as it stands, so it exists only
-//! without anything that a shell, a mail or a browser could take for something else.
+//! It goes unescaped into a shell script, into mails and into the Origin check. It therefore contains
+//! no character that has a special meaning to a shell, a mail or a browser.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use fleetgate_keys::endpoint::{is_host, port_number};
 
 use crate::secret_url::without_login;
 
-/// Longer than any that people type; it stands in every mail.
+/// Longest accepted URL: longer than any real one. Every mail contains it.
 const LONGEST: usize = 300;
 
-/// Without a slash at its end.
+/// Has no trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     text: String,
-    /// Bytes of scheme, host and port.
+    /// Length of scheme, host and port, in bytes.
     origin: usize,
 }
 
@@ -26,11 +26,11 @@ pub struct PublicUrl {
     "public_url = {0:?}: expected http://host or https://host, with :port and /path if need be, such as \
      https://fleet.example.com; no user, no ? or #, no quotes or blanks"
 )]
-/// Without the login that stood in it.
+/// Holds the URL as given, without its login.
 pub struct BadUrl(String);
 
 impl PublicUrl {
-    /// Scheme, host and port, as a browser names it.
+    /// Scheme, host and port, as a browser sends them in `Origin`.
     pub fn origin(&self) -> &str {
         &self.text[..self.origin]
     }

@@ -1,6 +1,6 @@
-//! Whether the parts that must never stand still go round: each leaves the time of its last round.
+//! The time of the last round of each component that must never hang.
 //!
-//! Decides nothing; `heartbeat.rs` looks at it, `/healthz` says what it found.
+//! It makes no decisions: `heartbeat.rs` examines the times, and `/healthz` shows the result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,14 +9,14 @@ use fleetgate_engine::time::Mono;
 
 use crate::clock;
 
-/// A part whose standstill would look like peace.
+/// A component whose standstill would look as if there were no problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Organ {
     /// The monitor's thread: checks and states.
     Scheduler,
-    /// The writer, by a commit.
+    /// The writer: a commit is its round.
     Store,
-    /// The desk, which chooses who is told.
+    /// The desk, which chooses the contacts to notify.
     Router,
     /// The courier, which delivers.
     Outbox,
@@ -43,12 +43,12 @@ pub struct Pulse(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     beats: [AtomicU64; Organ::ALL.len()],
-    /// A bit for each organ that was found standing still.
+    /// One bit for each component that hangs.
     hung: AtomicU64,
 }
 
 impl Pulse {
-    /// A round is done.
+    /// Records that a round is finished.
     pub fn beat(&self, organ: Organ) {
         self.0.beats[organ as usize].store(clock::now().mono.as_nanos(), Ordering::Relaxed);
     }
@@ -57,7 +57,7 @@ impl Pulse {
         Mono::from_nanos(self.0.beats[organ as usize].load(Ordering::Relaxed))
     }
 
-    /// What was found; gives whether that is news.
+    /// Stores the components that hang. Returns whether they changed.
     pub fn found(&self, hung: &[Organ]) -> bool {
         let bits = hung.iter().fold(0, |bits, organ| bits | 1 << *organ as u64);
         self.0.hung.swap(bits, Ordering::Relaxed) != bits

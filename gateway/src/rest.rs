@@ -1,30 +1,31 @@
-//! When the tunnel thread may leave arrivals lying for a moment.
+//! Decides when the tunnel thread may leave received packets unread for a moment.
 //!
-//! Waking a thread for one keepalive costs ten times what the keepalive itself does. While nobody
-//! waits for an answer, arrivals are taken together, [`REST`] after the last look. Pure: it is told
-//! what happened and when.
+//! Waking a thread for one keepalive costs ten times as much as the keepalive itself. While no probe
+//! waits for its reply, packets are taken together, [`REST`] after the last read. Pure: the caller
+//! reports what happened and when.
 
 use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
 
-/// Adds half of it, on average, to the answer to a handshake, which devices ask for every two
-/// minutes, and to the first question after a silence; answers to checks and the bytes of streams
-/// never wait for it. 5,000 devices send eight keepalives in it.
+/// Pause between two reads of the socket. It adds half of itself, on average, to the response to a
+/// handshake, which devices start every two minutes, and to the first probe after an idle period.
+/// Replies to checks and the bytes of streams never wait for it. 5,000 devices send eight keepalives in
+/// it.
 const REST: Duration = Duration::from_millis(40);
 
-/// So many datagrams at one look are no idle fleet. A receive buffer that the kernel has not been
-/// told to enlarge holds 500 keepalives.
+/// Datagrams in one read that an idle fleet does not send. A receive buffer of the kernel's default
+/// size holds 500 keepalives.
 const BUSY: usize = 64;
 
-/// After a busy look every arrival is taken at once for this long: a flood that pauses goes on.
+/// Time after a busy read during which every packet is taken at once: a flood that pauses continues.
 const ATTENTIVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Rest {
     looked: Option<Mono>,
     attentive_until: Option<Mono>,
-    /// Questions that have no answer yet.
+    /// Probes that have no reply yet.
     asked: usize,
 }
 
@@ -37,7 +38,7 @@ impl Rest {
         self.asked = self.asked.saturating_sub(1);
     }
 
-    /// The socket was looked at, and so many datagrams were there.
+    /// Records that the socket was read and returned this many datagrams.
     pub fn looked(&mut self, datagrams: usize, now: Mono) {
         self.looked = Some(now);
         if datagrams >= BUSY {
@@ -45,7 +46,7 @@ impl Rest {
         }
     }
 
-    /// How long arrivals may lie from now on, with so many connections open.
+    /// Returns how long packets may stay unread from now on, with this many connections open.
     pub fn left(&self, connections: usize, now: Mono) -> Duration {
         let attentive = self.attentive_until.is_some_and(|until| now < until);
         if attentive || self.asked > 0 || connections > 0 {

@@ -1,9 +1,10 @@
-//! The end of what has been kept long enough: events, notifications, messages, ended acknowledgements and
-//! downtimes, closed incidents, enrolments that made no device, and what is left of removed hosts.
-//! `store/retention.rs` says which rows may go.
+//! Removes data that has been kept long enough: events, notifications, messages, ended acknowledgements
+//! and downtimes, closed incidents, enrolments without a device, and the remains of removed hosts.
+//! `store/retention.rs` decides which rows may go.
 //!
-//! Nothing else waits for it: readers find the rows, and each transaction is small and followed by a pause.
-//! A clock that was set is believed after an hour, because what a wrong clock removes does not come back.
+//! Other work does not wait for it: reads find the rows first, and each transaction is small and
+//! followed by a pause. A clock that was set is trusted after an hour, because rows removed by a wrong
+//! clock do not come back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::store::retention::{self, Kind, Limits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     pub keep: Duration,
-    /// Of the audit; `None`: for ever.
+    /// Retention of the audit events; `None` keeps them for ever.
     pub audit: Option<Duration>,
 }
 
@@ -30,22 +31,23 @@ impl Retention {
     }
 }
 
-/// Days matter, not hours.
+/// Interval between two rounds: the limits are counted in days.
 const EVERY: Duration = Duration::from_secs(6 * 3_600);
-/// A clock is believed that was not set for so long; time servers correct it within minutes after a start.
+/// Time without a clock change after which the clock is trusted. Time servers correct it within minutes
+/// after a start.
 const SETTLED: Duration = Duration::from_secs(3_600);
-/// Adjustments of the clock that are smaller are no setting.
+/// Smaller changes of the clock, in milliseconds, are adjustments and do not count as setting it.
 const ADJUSTED: i64 = 60_000;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// After each transaction: other writes go first, and the disk has time for them.
+/// Pause after each transaction: other writes go first, and the disk gets time for them.
 const PAUSE: Duration = Duration::from_millis(50);
-/// After a look that found nothing.
+/// Pause after a read that found no old rows.
 const BREATH: Duration = Duration::from_millis(5);
-/// Windows in a row without anything old that end a table which is ordered by time: a clock that was ahead once
-/// may have left one.
+/// Consecutive windows without old rows that end the scan of a table which is ordered by time. A clock
+/// that was once ahead may have left a single such window.
 const RECENT: u32 = 5;
 
-/// When the next round begins. Told the time.
+/// Decides when the next round begins. The caller passes the time.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     offset: i64,
@@ -72,7 +74,7 @@ impl Schedule {
     }
 }
 
-/// What the wall clock is ahead of the other, in milliseconds.
+/// How far the wall clock is ahead of the monotonic clock, in milliseconds.
 fn offset(now: Now) -> i64 {
     let mono = now.mono.since(Mono::ZERO).as_millis();
     now.wall.as_millis().saturating_sub(i64::try_from(mono).unwrap_or(i64::MAX))
@@ -111,11 +113,11 @@ fn report(outcome: crate::store::Result<BTreeMap<Kind, u64>>) {
     }
 }
 
-/// Removes everything that is too old, a little at a time. Gives how many rows of which kind, with those that
-/// hung on them.
+/// Removes all rows that are too old, in small steps. Returns the number of rows of each kind,
+/// including their dependent rows.
 ///
 /// # Errors
-/// When the database refuses; what was removed before stays so.
+/// Fails when the database refuses; the rows removed before stay removed.
 pub async fn round(store: &Store, limits: &Limits) -> crate::store::Result<BTreeMap<Kind, u64>> {
     let mut removed = BTreeMap::new();
     for kind in Kind::ALL {

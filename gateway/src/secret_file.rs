@@ -1,4 +1,4 @@
-//! Files that hold a secret: made for their owner alone, refused when others can read them.
+//! Files that contain a secret: created for their owner only, refused when others can read them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
-/// More than a configuration or a key has.
+/// Bytes reserved for the secret: more than a configuration or a key needs.
 const ROOM: usize = 4096;
 
-/// Makes a file that was not there, whole or not at all.
+/// Creates a new file, completely or not at all.
 ///
 /// # Errors
-/// When it is there, or cannot be written.
+/// Fails when the file exists or cannot be written.
 pub fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     Place::reserve(file)?.keep(text)
 }
 
-/// Room for a secret that is made elsewhere and shown once: taken before, so that none is made that cannot
-/// be kept. Without a secret nothing is left of it.
+/// A reserved file for a secret that is created elsewhere and shown once. It is reserved first, so that
+/// no secret is created that cannot be stored. If no secret follows, it leaves no file behind.
 pub struct Place {
     file: PathBuf,
-    /// What is written here gets its name when it is whole.
+    /// The temporary file, which gets the final name when it is complete.
     half: PathBuf,
     out: File,
 }
 
 impl Place {
     /// # Errors
-    /// When the file is there, or cannot be written.
+    /// Fails when the file exists or cannot be written.
     pub fn reserve(file: &Path) -> anyhow::Result<Place> {
         Place::make(file).with_context(|| format!("cannot write {}", file.display()))
     }
@@ -42,7 +42,7 @@ impl Place {
         let mut half = file.as_os_str().to_owned();
         half.push(".new");
         let half = PathBuf::from(half);
-        // What is left of one that was cut off.
+        // The remains of an earlier write that was cut off.
         let _ = fs::remove_file(&half);
         let out = make_new(&half)?;
         let mut place = Place { file: file.to_owned(), half, out };
@@ -52,7 +52,7 @@ impl Place {
     }
 
     /// # Errors
-    /// When another file has taken the name meanwhile, or nothing can be written any more.
+    /// Fails when another file has taken the name meanwhile, or when the file cannot be written any more.
     pub fn keep(self, text: &str) -> anyhow::Result<()> {
         self.fill(text).with_context(|| format!("cannot write {}", self.file.display()))
     }
@@ -63,7 +63,7 @@ impl Place {
         out.write_all(text.as_bytes())?;
         out.set_len(text.len() as u64)?;
         out.sync_all()?;
-        // Unlike a renaming, a link never replaces what is there.
+        // Unlike a rename, a link never replaces an existing file.
         fs::hard_link(&self.half, &self.file)?;
         sync_folder(&self.file)
     }
@@ -75,10 +75,10 @@ impl Drop for Place {
     }
 }
 
-/// An empty file of our own, which was not there.
+/// Creates an empty file that only its owner can read.
 ///
 /// # Errors
-/// When it is there, or cannot be made.
+/// Fails when the file exists or cannot be created.
 pub fn create(file: &Path) -> anyhow::Result<File> {
     make_new(file).with_context(|| format!("cannot make {}", file.display()))
 }
@@ -87,33 +87,33 @@ fn make_new(file: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(file)
 }
 
-/// The name, too, survives a power cut.
+/// Makes the name of the file survive a power cut.
 fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// A file of our own: its owner's alone.
+/// Reads a file of the gateway's own, which only its owner may read.
 ///
 /// # Errors
-/// When it cannot be read, or group or others can read it too.
+/// Fails when the file cannot be read, or when the group or others can read it too.
 pub fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     refuse(file, 0o077, "600", "replace what it holds if it leaked")?;
     text(file)
 }
 
-/// A file of the administrator: a group may read it, which is how the owner of a machine hands a
-/// key or a password to a service that runs under another name.
+/// Reads a file of the administrator. The group may read it: the owner of a machine thus hands a key or
+/// a password to a service that runs as another user.
 ///
 /// # Errors
-/// When it cannot be read, the group can write it, or others can read it.
+/// Fails when the file cannot be read, when the group can write it, or when others can read it.
 pub fn read_given(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     must_be_guarded(file, "replace what it holds if it leaked")?;
     text(file)
 }
 
 /// # Errors
-/// As of [`read_given`]; names the file, the remedy, and `advice`.
+/// As [`read_given`]; names the file, the remedy, and `advice`.
 pub fn must_be_guarded(file: &Path, advice: &str) -> anyhow::Result<()> {
     refuse(file, 0o037, "640", advice)
 }

@@ -1,18 +1,19 @@
-//! The address of a webhook or of the heartbeat. Its path or query may hold a token: whoever knows the address
-//! may call it.
+//! The address of a webhook or of the heartbeat. Its path or query may contain a token, and knowledge
+//! of the address is enough to call it.
 //!
-//! What shows itself is the server's name. The whole address is for the call and for those who may set it.
+//! Output shows the server's name only. The whole address is for the call itself and for callers that
+//! may set it.
 
 use std::fmt;
 
 use reqwest::Url;
 
-/// Shows its server only, by `Display` and by `Debug`.
+/// `Display` and `Debug` show the server only.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretUrl(String);
 
 impl SecretUrl {
-    /// All of it.
+    /// Returns the whole address.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -33,7 +34,7 @@ impl From<&str> for SecretUrl {
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.parse::<Url>() {
-            // Scheme, host and port: what stands before a host is a login.
+            // Scheme, host and port. The part before the host is a login.
             Ok(url) if url.has_host() => f.write_str(&url.origin().ascii_serialization()),
             _ => f.write_str("(an address that is none)"),
         }
@@ -46,7 +47,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// What people typed, without the login before its host.
+/// Returns the text as typed, without the login before its host.
 pub fn without_login(text: &str) -> String {
     let begin = text.find("://").map_or(0, |at| at + 3);
     match text.rfind('@') {

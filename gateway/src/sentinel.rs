@@ -1,7 +1,9 @@
-//! Looks at the gateway's own way out, regularly and whenever the monitor wants to know: the default
-//! route, whether the tunnels' socket is rid of its packets, and places outside that the settings name.
+//! Probes the gateway's own uplink, at an interval and whenever the monitor requests it. It examines
+//! the default route, whether the tunnels' socket can send, and the external anchors that the settings
+//! name.
 //!
-//! Nobody outside is asked unless the settings say whom. Reads and dials; what it means is the engine's.
+//! It contacts no external host that is not in the settings. It reads and dials; the engine interprets
+//! the readings.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -18,23 +20,25 @@ use crate::clock;
 use crate::handle::Handle;
 use crate::udp::Passage;
 
-/// At the most: two looks must be over before any device has failed three times.
+/// Longest interval: two readings must be complete before any device has failed three times.
 pub const INTERVAL: Duration = Duration::from_secs(10);
-/// Places outside: of one alone nobody could say whether it is the place or the way.
+/// Number of anchors. With one alone, a failure of the anchor and one of the uplink would look the
+/// same.
 pub const ANCHORS: RangeInclusive<usize> = 2..=4;
-/// After a look that found nothing.
+/// Pause after a reading with a failure.
 const AGAIN: Duration = Duration::from_secs(2);
-/// For a connection to a place outside: two of its first packets may be lost.
+/// Time limit for a connection to an anchor: two of its first packets may be lost.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// A live device says something every 25 s. While one does, the way is there, and what has nowhere to go
-/// is the matter of whom it is for.
+/// Time without a passed packet after which the socket may count as stuck. A live device sends a packet
+/// every 25 s. While packets pass, the uplink works, and those without a route are a problem of their
+/// destination.
 const HUSH: Duration = Duration::from_secs(30);
 
-/// How it is watched.
+/// Settings of the uplink probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
-    /// `host:port`, by TCP.
+    /// `host:port`, probed by TCP.
     pub anchors: Vec<String>,
     pub interval: Duration,
 }
@@ -58,15 +62,15 @@ pub fn start(
 
 struct Sentinel {
     uplink: Uplink,
-    /// A gateway that never had a default route has lost nothing.
+    /// A gateway that never had a default route cannot have lost it.
     had_route: bool,
     socket: Socket,
 }
 
-/// What has become of the packets of the tunnels.
+/// Progress of the packets of the tunnels.
 struct Socket {
     passage: Passage,
-    /// At the look that found that some had passed, and how many were stuck until then.
+    /// Batches that had passed when the count last rose, its time, and the number stuck until then.
     passed: u64,
     passed_at: Mono,
     stuck: u64,
@@ -120,7 +124,7 @@ impl Sentinel {
     }
 }
 
-/// Whoever refuses has answered.
+/// A refused connection counts as a reply.
 async fn answers(anchor: &str) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
     match tokio::time::timeout(PATIENCE, TcpStream::connect(anchor)).await {
@@ -130,22 +134,23 @@ async fn answers(anchor: &str) -> bool {
     }
 }
 
-/// `None`: this system does not say.
+/// `None` when this system does not expose its routes.
 fn default_route() -> Option<bool> {
     let v4 = std::fs::read_to_string("/proc/net/route").ok()?;
     let v6 = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
     Some(v4.lines().skip(1).any(is_default_v4) || v6.lines().any(is_default_v6))
 }
 
-/// Interface, destination, gateway, flags, ..., mask (the eighth); up, and to everywhere.
+/// Fields: interface, destination, gateway, flags, ..., mask (the eighth). The route must be up and
+/// lead everywhere.
 fn is_default_v4(line: &str) -> bool {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, destination, _, flags, _, _, _, mask, ..] = fields[..] else { return false };
     destination == "00000000" && mask == "00000000" && is_up(flags)
 }
 
-/// Destination, its length, ..., flags (the ninth), interface. The kernel keeps one that refuses
-/// everything, on the loopback.
+/// Fields: destination, its length, ..., flags (the ninth), interface. The kernel keeps one on the
+/// loopback that rejects everything.
 fn is_default_v6(line: &str) -> bool {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [destination, length, .., flags, _] = fields[..] else { return false };

@@ -1,7 +1,7 @@
-//! A running gateway: its parts made, joined, and taken down in order.
+//! A running gateway: creates its parts, connects them, and stops them in order.
 //!
-//! Start: keys, store, the engine restored from the store, *then* the UDP socket, then the API.
-//! Stop: the API first, then the monitor, the tunnels, the writer and the store.
+//! Start: keys, store, the engine restored from the store, *then* the UDP socket, then the API. Stop:
+//! the API first, then the monitor, the tunnels, the writer and the store.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,11 +42,11 @@ use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
 use crate::{backup, clock, housekeeping, memory, retention, sentinel, telemetry, udp};
 
-/// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
-/// What has not ended then is cut off.
+/// Time limit of a stop. Requests have [`Limits::grace`] of it, a mail in delivery 4 s, and the rest
+/// ends in milliseconds. Anything that still runs then is cut off.
 const STOP_PATIENCE: Duration = Duration::from_secs(6);
-/// A checkpoint of the databases on a slow card. Both together stay far under the 10 s after which
-/// people reach for `kill -9`.
+/// Time limit for a checkpoint of the databases on a slow card. Both limits together stay far below the
+/// 10 s after which operators try `kill -9`.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct Server {
@@ -54,7 +54,7 @@ pub struct Server {
     pub identity: Arc<Identity>,
     pub udp_port: u16,
     pub api: SocketAddr,
-    /// At the first start only: to be shown, once.
+    /// Set at the first start only, to be shown once.
     pub first_admin: Option<FirstAdmin>,
     stop_api: CancellationToken,
     stop_engine: CancellationToken,
@@ -66,7 +66,7 @@ pub struct Server {
     data: DataDir,
 }
 
-/// The sockets that a start needs: made first, so that a busy port changes nothing.
+/// The sockets that a start needs. They are bound first, so that a busy port changes nothing.
 struct Sockets {
     udp: std::net::UdpSocket,
     api: TcpListener,
@@ -75,15 +75,16 @@ struct Sockets {
 
 impl Server {
     /// # Errors
-    /// What stands in the way, and what to do about it.
+    /// Names the obstacle and the remedy.
     pub async fn start(config: Config, data: DataDir) -> anyhow::Result<Server> {
         Server::start_noting(config, data, &|_| Ok(())).await
     }
 
-    /// The same; `reached` is told of each step of a first start, and ends the start by an error.
+    /// The same, with a callback: `reached` is called after each step of a first start, and its error ends
+    /// the start.
     ///
     /// # Errors
-    /// As of [`Server::start`], and those of `reached`.
+    /// Those of [`Server::start`] and of `reached`.
     pub async fn start_noting(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
         let dir = data.path().to_owned();
         let started = async { Opened::new(config, data, reached).await?.start(reached).await };
@@ -97,10 +98,10 @@ impl Server {
         })
     }
 
-    /// The first login was shown: the first start is over. Until then each start shows it anew.
+    /// Ends the first start, because the first login was shown. Until then each start shows it anew.
     ///
     /// # Errors
-    /// When the data directory cannot be written.
+    /// Fails when the data directory cannot be written.
     pub fn login_shown(&self) -> anyhow::Result<()> {
         first_start::finish(self.data.path())
     }
@@ -110,24 +111,24 @@ impl Server {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Takes the settings that can change while it runs; gives the names of those that differ and
-    /// wait for the next start.
+    /// Applies the settings that can change at runtime. Returns the names of those that differ and need a
+    /// restart.
     ///
     /// # Errors
-    /// When they are broken, naming what is; then nothing has changed.
+    /// Names the invalid setting; then nothing has changed.
     pub fn reload(&self, fresh: &Config) -> anyhow::Result<Vec<&'static str>> {
         self.state.office.change(Settings::from(fresh))?;
         telemetry::refilter(fresh.log_filter.as_deref());
         Ok(self.state.config.fixed_differences(fresh))
     }
 
-    /// A login that works once.
+    /// Returns the URL of a login that works once.
     pub fn login_url(&self, link: &Token) -> String {
         format!("{}/login#{}", self.state.base_url(), link.reveal())
     }
 
-    /// Ends everything in order; what was acknowledged is on disk. Whatever hangs, the databases are
-    /// closed.
+    /// Stops everything in order. Acknowledged changes are on disk. The databases are closed even when
+    /// another part hangs.
     pub async fn stop(mut self) {
         in_time("a request, a mail or the engine", STOP_PATIENCE, self.wind_down()).await;
         self.doors.shutdown().await;
@@ -138,7 +139,7 @@ impl Server {
 
     async fn wind_down(&mut self) {
         self.stop_api.cancel();
-        // What is under way may still change something: the engine and the writer outlive it.
+        // Requests in progress may still change something, so the engine and the writer outlive the API.
         all(&mut self.doors).await;
         self.stop_engine.cancel();
         let threads = std::mem::take(&mut self.threads);
@@ -169,7 +170,7 @@ impl Sockets {
             )
         })?;
         let path = data.socket();
-        // The directory is locked: a socket there is what a killed gateway left.
+        // The directory is locked, so an existing socket is left over from a killed gateway.
         let _ = std::fs::remove_file(&path);
         let local = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
@@ -177,7 +178,7 @@ impl Sockets {
     }
 }
 
-/// What a start has opened before anything runs.
+/// The resources that a start opens before any part runs.
 struct Opened {
     config: Config,
     data: DataDir,
@@ -215,7 +216,7 @@ impl Opened {
         Ok(Opened { config, data, identity, sockets, store, is_first })
     }
 
-    /// Makes the parts and joins them.
+    /// Creates the parts and connects them.
     async fn start(self, reached: Reached<'_>) -> anyhow::Result<Server> {
         let Opened { config, data, identity, sockets, store, is_first } = self;
         let live = Live::default();
@@ -261,7 +262,7 @@ impl Opened {
         look_after(&mut tasks, &state, &writer, &stop_api)?;
         let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
         reached(Step::Engine)?;
-        // Last: a login that is made by a start which then fails is not shown by that start.
+        // Last, so that a start that fails before it has not created a login which it never shows.
         let first_admin = store.ensure_first_admin(clock::wall(), is_first).await?;
         reached(Step::Administrator)?;
         let _ = cleanup.map(DropGuard::disarm);
@@ -283,8 +284,8 @@ impl Opened {
     }
 }
 
-/// What runs beside all else: the gateway's own pulse, changes that the engine was not told of yet, and what
-/// has become old.
+/// Starts the background tasks: the heartbeat, pending changes for the engine, the removal of expired
+/// data, metrics and memory.
 fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -407,7 +408,7 @@ impl Engine<'_> {
     }
 }
 
-/// What the watcher's own pulse goes through.
+/// The components that the heartbeat examines.
 fn organs(state: &AppState, writer: &Writer) -> Organs {
     Organs {
         pulse: state.live.pulse().clone(),
@@ -424,7 +425,7 @@ fn seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// The doors of the API and the one inside the tunnels, open.
+/// Opens the listeners of the API and the one inside the tunnels.
 fn serve(
     state: &AppState,
     tcp: TcpListener,
@@ -460,7 +461,7 @@ mod tests {
         Server::start(config, data).await.unwrap()
     }
 
-    /// A dashboard's stream, of which the beginning was read.
+    /// A dashboard's event stream whose beginning was read.
     async fn listener(server: &Server) -> TcpStream {
         let link = server.first_admin.as_ref().expect("the first start").link.reveal().to_owned();
         let http = reqwest::Client::new();

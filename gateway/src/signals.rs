@@ -1,22 +1,23 @@
-//! Signals to a gateway: SIGTERM and SIGINT end it, SIGHUP loads its settings again.
+//! Signals to the gateway: SIGTERM and SIGINT stop it, SIGHUP reloads its settings.
 //!
-//! [`hold`] is the first statement of the program: from then on a signal waits, and cannot kill a start with a
-//! status that systemd takes for a clean exit. [`Signals::listen`] takes what has come since.
+//! [`hold`] is the first statement of the program. From then on a signal stays pending: it cannot kill
+//! a start with a status that systemd takes for a clean exit. [`Signals::listen`] receives the pending
+//! ones.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that a gateway acts on.
+/// The signals that the gateway handles.
 const ACTED_ON: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
-/// Keeps the signals that a gateway acts on waiting, for this thread and all that it starts.
+/// Blocks the signals that the gateway handles, for this thread and all threads it starts.
 pub fn hold() {
     mask(libc::SIG_BLOCK);
 }
 
-/// Lets them through to this thread: to the handlers of [`Signals::listen`], or, in a command that is no
-/// gateway, to the system's default, which ends the process.
+/// Unblocks them for this thread. They reach the handlers of [`Signals::listen`]. In a command other
+/// than the gateway they reach the system's default, which ends the process.
 pub fn release() {
     mask(libc::SIG_UNBLOCK);
 }
@@ -36,8 +37,8 @@ pub fn hangup_is_ignored() -> bool {
 
 #[allow(unsafe_code, reason = "pthread_sigmask, which std does not have")]
 fn mask(how: libc::c_int) {
-    // SAFETY: `set` is initialised by sigemptyset before it is read, and lives for the length of all calls;
-    // the calls fail only for numbers that are no signals, or another `how`.
+    // SAFETY: sigemptyset initialises `set` before it is read, and `set` outlives all calls. The calls
+    // fail only for an invalid signal number or another `how`.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -48,7 +49,7 @@ fn mask(how: libc::c_int) {
     }
 }
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     Stop,
@@ -64,10 +65,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, then lets the signals through that have waited.
+    /// Installs the handlers, then unblocks the pending signals.
     ///
     /// # Errors
-    /// When the operating system refuses a handler.
+    /// Fails when the operating system refuses a handler.
     pub fn listen() -> io::Result<Signals> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -79,7 +80,8 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Until the gateway is to end, and at once from then on. A SIGHUP waits for [`Signals::next`].
+    /// Waits until the gateway is to stop, and returns at once from then on. A SIGHUP stays for
+    /// [`Signals::next`].
     pub async fn stop(&mut self) {
         if !self.stopping {
             tokio::select! {
@@ -90,7 +92,7 @@ impl Signals {
         }
     }
 
-    /// The next request; a stop goes before a reload.
+    /// Returns the next request. A stop takes precedence over a reload.
     pub async fn next(&mut self) -> Request {
         if self.stopping {
             return Request::Stop;

@@ -1,7 +1,7 @@
-//! A TCP connection through a tunnel, as tokio knows streams; the gateway opened it, or a device.
+//! A TCP connection through a tunnel as a tokio stream, opened by the gateway or by a device.
 //!
-//! The bytes live in the engine's in-process stack; this end keeps to the window that it granted,
-//! so that neither side can be flooded.
+//! The bytes are in the engine's in-process stack. This end keeps to the window that it granted, so
+//! that neither side can be flooded.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,10 +18,10 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-/// Opens streams and hands the tunnel's words to the right one. Cheap to clone.
+/// Opens streams and delivers the tunnel's messages to them. Cheap to clone.
 ///
-/// Its channels are unbounded in type and bounded in fact: the engine grants `STREAM_WINDOW` bytes
-/// each way per stream and caps the streams of a peer.
+/// Its channels are unbounded in type and bounded in fact: the engine grants `STREAM_WINDOW` bytes in
+/// each direction of a stream and caps the streams of a peer.
 #[derive(Clone)]
 pub struct Streams(Arc<Inner>);
 
@@ -32,27 +32,27 @@ struct Inner {
     arrivals: mpsc::Sender<Arrival>,
 }
 
-/// A connection that a device opened; the tunnel vouches for who it is.
+/// A connection that a device opened. The tunnel authenticates the device.
 pub struct Arrival {
     pub peer: PeerId,
     pub stream: TunnelStream,
 }
 
-/// Arrivals that wait to be served: as many as the engine lets in.
+/// Arrivals that wait to be served: as many as the engine admits.
 const ARRIVALS: usize = 512;
 
 impl Streams {
-    /// Where nobody takes the receiver, who arrives is sent away.
+    /// If the caller drops the receiver, all arrivals are refused.
     pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<Arrival>) {
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, arrivals };
         (Streams(Arc::new(inner)), arrived)
     }
 
-    /// Dials `to` through the tunnel of `peer`.
+    /// Connects to `to` through the tunnel of `peer`.
     ///
     /// # Errors
-    /// Why there is no connection.
+    /// Returns the reason of the failure.
     pub async fn connect(
         &self,
         peer: PeerId,
@@ -71,17 +71,17 @@ impl Streams {
         TunnelStream { id, streams: self.clone(), words, state: State::default(), halves: Arc::default() }
     }
 
-    /// Called by the tunnel thread.
+    /// Delivers a message to its stream. The tunnel thread calls it.
     pub fn deliver(&self, id: StreamId, word: StreamOutput) {
         if let StreamOutput::Accepted { peer, .. } = word {
             let arrival = Arrival { peer, stream: self.stream(id) };
-            // One that finds no place is dropped, which ends the connection.
+            // An arrival without a free place is dropped, which closes the connection.
             return drop(self.0.arrivals.try_send(arrival));
         }
         let last = matches!(word, StreamOutput::Closed(_));
         let mut open = self.open();
         if let Some(stream) = open.get(&id) {
-            // A reader that is gone has said `Abort` already.
+            // A reader that is gone has already sent `Abort`.
             let _ = stream.send(word);
         }
         if last {
@@ -94,7 +94,7 @@ impl Streams {
     }
 }
 
-/// The engine answers within the timeout; this much more is the way to it and back.
+/// Added to the timeout: the engine replies within it, and the message takes time both ways.
 const OPEN_GRACE: Duration = Duration::from_secs(1);
 
 pub struct TunnelStream {
@@ -105,8 +105,7 @@ pub struct TunnelStream {
     halves: Arc<Halves>,
 }
 
-/// Who waits: the reading and the writing half may live in different tasks, and a channel
-/// remembers one of them only.
+/// The wakers of both halves. They may live in different tasks, and a channel remembers only one waker.
 #[derive(Default)]
 struct Halves {
     reader: AtomicWaker,
@@ -122,7 +121,7 @@ impl Wake for Halves {
 
 #[derive(Default)]
 struct State {
-    /// Received and not yet read, with the reader's position.
+    /// Bytes received and not yet read, with the reader's position.
     data: Vec<u8>,
     read: usize,
     writable: usize,
@@ -133,7 +132,7 @@ struct State {
 
 impl TunnelStream {
     fn say(&self, word: StreamInput) {
-        // The tunnel thread outlives every stream but at shutdown.
+        // The tunnel thread outlives every stream except at shutdown.
         let _ = self.streams.0.tunnel.send(Command::Stream(self.id, word));
     }
 
@@ -152,7 +151,7 @@ impl TunnelStream {
         }
     }
 
-    /// Takes in what the tunnel said; both halves are woken when there is more.
+    /// Applies the tunnel's messages, and wakes both halves if there were any.
     fn take_words(&mut self) {
         let waker = Waker::from(self.halves.clone());
         let mut cx = Context::from_waker(&waker);
@@ -166,7 +165,7 @@ impl TunnelStream {
             any = true;
         }
         if any {
-            // What one half took in may be what the other waits for.
+            // A message that one half received may be the one that the other half waits for.
             waker.wake();
         }
     }

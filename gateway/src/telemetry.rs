@@ -1,4 +1,4 @@
-//! Logs to stderr, as text or JSON; counters for `/metrics`.
+//! Logs to stderr, as text or JSON; metrics for `/metrics`.
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -11,35 +11,35 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// boringtun logs an error for every peer that is merely offline; the tunnel reports what matters.
+/// boringtun logs an error for every peer that is merely offline. The tunnel reports what matters.
 const DEFAULT_FILTER: &str = "info,boringtun=off,russh=warn,sqlx=warn,hyper=warn";
 
 const QUIET_FILTER: &str = "warn,boringtun=off";
 
-/// Changes the filter of the running program.
+/// Changes the log filter at runtime.
 type Switch = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 static SWITCH: OnceLock<Switch> = OnceLock::new();
 
-/// `filter` refines what is logged, in the usual syntax: `debug`, or `fleetgate=trace`.
+/// Starts the log. `filter` refines it in the usual syntax: `debug`, or `fleetgate=trace`.
 pub fn init(json: bool, filter: Option<&str>) {
     start(json, filters(DEFAULT_FILTER, filter));
 }
 
-/// For the demo, whose terminal is for its words.
+/// For the demo, whose terminal shows its own output.
 pub fn init_quietly(json: bool, filter: Option<&str>) {
     start(json, filters(QUIET_FILTER, filter));
 }
 
-/// Another filter from now on.
+/// Changes the filter from now on.
 pub fn refilter(filter: Option<&str>) {
     if let Some(switch) = SWITCH.get() {
         switch(filters(DEFAULT_FILTER, filter));
     }
 }
 
-/// Levels, and parts of the program with theirs. A word alone must be a level: the library takes
-/// `debg` for the name of a part.
+/// Whether this is a valid filter: levels, and modules with a level. A single word must be a level,
+/// because the library would take `debg` for the name of a module.
 pub fn is_filter(text: &str) -> bool {
     let is_level = |part: &str| part.trim().parse::<LevelFilter>().is_ok();
     text.split(',').all(|part| part.contains(['=', '[']) || is_level(part))
@@ -68,16 +68,16 @@ fn start(json: bool, filter: EnvFilter) {
     let _ = SWITCH.set(switch);
 }
 
-/// Histograms are summed up so often.
+/// Interval at which histograms are summed up.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Whether the settings that were loaded last are in force; Prometheus names its own so.
+/// Whether the last load of the settings succeeded. Prometheus uses this name for its own.
 const LAST_RELOAD: &str = "fleetgate_config_last_reload_successful";
-/// When settings were taken last, at the start or by a reload.
+/// Time of the last successful load, at the start or by a reload.
 const LAST_LOADED: &str = "fleetgate_config_last_reload_success_timestamp_seconds";
 /// Reloads since the start.
 const RELOADS: &str = "fleetgate_config_reloads_total";
 
-/// The settings of the start are in force; no reload has failed yet.
+/// Records that the settings of the start are in force and no reload has failed yet.
 pub fn settings_in_force(now: Wall) {
     metrics::gauge!(LAST_RELOAD).set(1.0);
     metrics::gauge!(LAST_LOADED).set(now.as_millis() as f64 / 1_000.0);
@@ -86,19 +86,20 @@ pub fn settings_in_force(now: Wall) {
     }
 }
 
-/// Other settings are in force from now on.
+/// Records that other settings are in force from now on.
 pub fn reload_succeeded(now: Wall) {
     settings_in_force(now);
     metrics::counter!(RELOADS, "outcome" => "ok").increment(1);
 }
 
-/// The settings were to be loaded again and are broken: the former ones stay in force.
+/// Records that a reload found invalid settings; the previous ones stay in force.
 pub fn reload_failed() {
     metrics::gauge!(LAST_RELOAD).set(0.0);
     metrics::counter!(RELOADS, "outcome" => "failed").increment(1);
 }
 
-/// What histograms collect waits for somebody who reads it. Nobody may ever ask for `/metrics`.
+/// Sums up the histograms regularly. Their samples would otherwise pile up until the next scrape of
+/// `/metrics`, which may never come.
 pub fn keep_up(tasks: &mut JoinSet<()>, metrics: PrometheusHandle, stop: CancellationToken) {
     tasks.spawn(async move {
         loop {
@@ -110,7 +111,7 @@ pub fn keep_up(tasks: &mut JoinSet<()>, metrics: PrometheusHandle, stop: Cancell
     });
 }
 
-/// The process's counters. A second gateway in one process (tests) counts into the same ones.
+/// Returns the metrics of the process. A second gateway in one process (tests) shares them.
 pub fn metrics() -> PrometheusHandle {
     static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || PrometheusBuilder::new().install_recorder().expect("nobody installed a recorder before");

@@ -1,8 +1,7 @@
-//! Text that came from a device or a person, on its way to a terminal or into a mail. Pure.
+//! Makes text from a device or an operator safe for a terminal or a mail. Pure.
 
-/// What acts on its surroundings instead of being seen is shown as what it is not: control
-/// characters, marks that turn the direction of writing, and what has no width of its own (names that
-/// look alike and are not).
+/// Replaces characters that act on their surroundings instead of being visible: control characters,
+/// marks of text direction, and characters without width, which make two different names look alike.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
@@ -12,8 +11,8 @@ pub fn harmless_output(line: &str) -> String {
     line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
 }
 
-/// Unicode's default ignorable characters and separators of lines. The two variation selectors that
-/// make a sign an emoji or plain stay: half of all warnings would be torn.
+/// Unicode's default ignorable characters and its line separators. The two variation selectors that
+/// choose between emoji and plain text stay: without them half of all warning signs would break.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -1,8 +1,8 @@
-//! Who waits until something that the monitor was given is on disk.
+//! Callers that wait until an input of the monitor is on disk.
 //!
-//! A ticket goes in with the input, comes out with what that causes, and is settled by the writer
-//! after the commit. Of results it is known which one a ticket stands for: the same one again joins it
-//! while it waits, also when whoever sent it first has given up waiting. Decides nothing else.
+//! A ticket goes in with the input, comes out with its effects, and is settled by the writer after the
+//! commit. For a result, its content identifies the ticket: the same result again joins it while it
+//! waits, even if its first sender has given up. It makes no other decisions.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -15,28 +15,28 @@ use fleetgate_engine::wire::{Digest, Outcome, ServiceState, Ticket};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-/// A commit takes milliseconds, on a slow card a second; after this somebody holds the database, and the
-/// caller is told that it is not on disk yet.
+/// Time limit of one caller. A commit takes milliseconds, on a slow card a second. After this,
+/// something blocks the database, and the caller learns that its input is not on disk yet.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Results that wait for their commit, some 200 bytes each. While the database takes nothing, no more of
-/// them are let in: a full fleet sends fewer in the second until that is known.
+/// Results that wait for their commit, some 200 bytes each. While the database refuses writes, no more
+/// are admitted. A full fleet sends fewer in the second until that is known.
 const MAX_WAITING: usize = 65_536;
-/// Results that were committed after their sender had been told that they are not on disk yet.
+/// Results that were committed after their sender learned that they were not on disk yet.
 const MAX_UNHEARD: usize = 4_096;
-/// For so long a repetition of one of those is that one: a sender that was refused tries again within it.
+/// Time within which a repetition counts as one of those results. A refused sender retries within it.
 const UNHEARD: Duration = Duration::from_secs(60);
 
-/// Which result, by whom, of what: for one that has neither a timestamp nor a key.
+/// Identifies a result without a timestamp or key: its sender, its host or service, and its content.
 pub type Content = Digest;
 
-/// A service whose state somebody wants to see as it was committed.
+/// A service whose committed state the caller wants to see.
 pub type Shown = (HostId, String);
 
-/// What became of what a ticket stands for.
+/// The fate of a ticket's input.
 #[derive(Clone, Debug)]
 pub struct Settled {
     pub outcome: Outcome,
-    /// The state that was committed with it; `None` where nobody asked for it, or nothing was committed.
+    /// The state that was committed with it. `None` when no caller wants it, or when nothing was committed.
     pub state: Option<Arc<ServiceState>>,
 }
 
@@ -47,9 +47,9 @@ pub struct Tickets(Mutex<Book>);
 struct Book {
     last: u64,
     waiting: HashMap<Ticket, Entry>,
-    /// Those of `waiting` that can be joined.
+    /// The tickets in `waiting` that can be joined.
     contents: HashMap<Content, Ticket>,
-    /// What became of results whose senders do not know it, the oldest first.
+    /// Outcomes of results whose senders do not know them, the oldest first.
     unheard: VecDeque<(Mono, Content, Outcome)>,
 }
 
@@ -60,26 +60,26 @@ struct Entry {
     shown: Option<Shown>,
 }
 
-/// What a result is to those that wait.
+/// How a result is admitted.
 pub enum Admission<'a> {
     New(Ticket, Waiter<'a>),
-    /// The same one waits for its commit.
+    /// The same result waits for its commit.
     Joined(Waiter<'a>),
-    /// The same one was committed, and nobody was told.
+    /// The same result was committed, but no sender learned of it.
     Known(Outcome),
-    /// Too many wait.
+    /// Too many results wait.
     Full,
 }
 
 impl Tickets {
-    /// A new ticket, and what waits for it.
+    /// Returns a new ticket and its waiter.
     pub fn draw(&self) -> (Ticket, Waiter<'_>) {
         let mut book = self.lock();
         let (ticket, receiver) = book.issue(Entry::default());
         (ticket, self.waiter(ticket, receiver))
     }
 
-    /// The one of the same content that waits, or was committed just now unheard.
+    /// Finds the same content if it waits, or if it was committed just now and its sender does not know.
     pub fn find(&self, content: Content, now: Mono) -> Option<Admission<'_>> {
         self.found(&mut self.lock(), content, now)
     }
@@ -94,7 +94,7 @@ impl Tickets {
         Some(Admission::Joined(self.waiter(ticket, receiver)))
     }
 
-    /// For a result: a new ticket, unless the same one waits.
+    /// Admits a result: with a new ticket, unless the same result waits.
     pub fn admit(&self, content: Option<Content>, shown: Option<Shown>, now: Mono) -> Admission<'_> {
         let mut book = self.lock();
         if let Some(found) = content.and_then(|content| self.found(&mut book, content, now)) {
@@ -107,7 +107,7 @@ impl Tickets {
         Admission::New(ticket, self.waiter(ticket, receiver))
     }
 
-    /// What the ticket stands for is on disk. `state_of`: as it was written with it.
+    /// Settles a ticket whose input is on disk. `state_of` returns the state that was written with it.
     pub fn settle<'a>(
         &self,
         ticket: Ticket,
@@ -132,7 +132,7 @@ impl Tickets {
         }
     }
 
-    /// Who waits for a commit.
+    /// Returns the number of callers that wait for a commit.
     #[cfg(test)]
     pub fn waiters(&self) -> usize {
         self.lock().waiting.values().map(|entry| entry.waiters.len()).sum()
@@ -158,14 +158,14 @@ impl Book {
         (ticket, receiver)
     }
 
-    /// What became of it, said once.
+    /// Takes the outcome of a result that its sender does not know; it is returned once.
     fn hear(&mut self, content: Content, now: Mono) -> Option<Outcome> {
         self.unheard.retain(|(at, ..)| *at + UNHEARD > now);
         let at = self.unheard.iter().position(|(_, known, _)| *known == content)?;
         self.unheard.remove(at).map(|(.., outcome)| outcome)
     }
 
-    /// Only a result outlives those who wait for it.
+    /// Drops the waiter. Only a result outlives its waiters.
     fn leave(&mut self, ticket: Ticket) {
         if self.waiting.get(&ticket).is_some_and(|entry| entry.content.is_none()) {
             self.waiting.remove(&ticket);
@@ -181,18 +181,18 @@ pub struct Waiter<'a> {
     receiver: oneshot::Receiver<Settled>,
 }
 
-/// How long one caller waits for all that he gave.
+/// Returns the time limit of one caller for all its inputs.
 pub fn patience() -> Sleep {
     tokio::time::sleep(PATIENCE)
 }
 
 impl Waiter<'_> {
-    /// `None`: it is not on disk in good time; it may be later.
+    /// `None` when it is not on disk in time; it may be later.
     pub async fn outcome(self) -> Option<Outcome> {
         self.settled(std::pin::pin!(patience())).await.map(|settled| settled.outcome)
     }
 
-    /// The same, of one of several that are waited for together.
+    /// The same for one of several inputs with a common time limit.
     pub async fn settled(mut self, patience: Pin<&mut Sleep>) -> Option<Settled> {
         tokio::select! {
             biased;

@@ -1,7 +1,7 @@
-//! The one UDP socket of the tunnels: dual-stack, batched both ways.
+//! The one UDP socket of the tunnels: dual-stack, batched in both directions.
 //!
-//! Receives whole GRO batches and splits them; sends runs of equal datagrams to one destination
-//! as one GSO call. Knows nothing of WireGuard.
+//! It splits each GRO batch that it receives into datagrams. It sends a run of datagrams of one size to
+//! one destination as a single GSO call. It does not know WireGuard.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,14 +17,16 @@ use tokio::net::UdpSocket;
 
 /// A GRO batch fills one buffer with up to 64 KiB.
 const BUFFER: usize = 65_536;
-/// Asked of the kernel for bursts: about 3,000 full datagrams each way. It may grant less.
+/// Requested from the kernel for bursts: about 3,000 full datagrams in each direction. The kernel may
+/// grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// The kernel refuses a GSO send above the largest IP datagram.
 const GSO_BYTES: usize = 65_000;
-/// Datagrams taken in one turn before commands and timers have their say.
+/// Batches taken in one turn, so that commands and timers get theirs.
 const BATCHES_PER_TURN: usize = 4;
 
-/// How many batches went through the socket, either way, and how many had nowhere to go. Cheap to clone.
+/// Counts the batches that passed the socket in either direction, and those that had no route. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct Passage(Arc<[AtomicU64; 2]>);
 
@@ -51,16 +53,16 @@ pub struct Udp {
     state: UdpSocketState,
     buffers: Vec<u8>,
     meta: [RecvMeta; BATCH_SIZE],
-    /// The socket is IPv6 and takes IPv4 as mapped addresses.
+    /// The socket is IPv6 and carries IPv4 as mapped addresses.
     dual: bool,
     gso: Vec<u8>,
     passage: Passage,
 }
 
-/// Binds, on IPv4 alone where the machine has no IPv6.
+/// Binds to `listen`, or to IPv4 alone when the machine has no IPv6.
 ///
 /// # Errors
-/// Names the address; a busy port says so.
+/// Names the address, and says so when the port is in use.
 pub fn bind(listen: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
     let wanted = open(listen);
     let no_v6 = |e: &io::Error| {
@@ -87,7 +89,7 @@ fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
     if listen.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Best effort: a smaller buffer only shortens the burst that is survived.
+    // Best effort: a smaller buffer only shortens the burst that the socket survives.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.set_nonblocking(true)?;
@@ -97,7 +99,7 @@ fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 impl Udp {
     /// # Errors
-    /// When the kernel refuses the options that receiving needs.
+    /// Fails when the kernel refuses the options that receiving needs.
     pub fn new(socket: std::net::UdpSocket, passage: Passage) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let dual = socket.local_addr()?.is_ipv6();
@@ -117,8 +119,8 @@ impl Udp {
         self.socket.readable().await
     }
 
-    /// Hands over what has arrived, a few batches at most. Errors of single datagrams (an ICMP
-    /// port unreachable of a peer that left) are no news.
+    /// Passes on the datagrams that have arrived, a few batches at most. An error of a single datagram is
+    /// ignored, such as the ICMP port unreachable of a peer that has left.
     pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
         for _ in 0..BATCHES_PER_TURN {
             let Ok(count) = self.receive_batch() else { return };
@@ -126,7 +128,7 @@ impl Udp {
             for (meta, buffer) in self.meta[..count].iter().zip(self.buffers.chunks(BUFFER)) {
                 let from = canonical(meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
-                // A zero stride would come with an empty datagram only; it is nothing to anybody.
+                // The stride is zero only for an empty datagram, which carries nothing.
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     each(from, to, datagram);
                 }
@@ -137,8 +139,8 @@ impl Udp {
         }
     }
 
-    /// A batch that is not full emptied the socket: it counts as unreadable until the kernel
-    /// announces more, without a call that would only be told so.
+    /// A batch that is not full has emptied the socket. It then counts as unreadable until the kernel
+    /// announces more, which saves a call that would only return `WouldBlock`.
     fn receive_batch(&mut self) -> io::Result<usize> {
         let mut chunks = self.buffers.chunks_mut(BUFFER);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -152,8 +154,8 @@ impl Udp {
         received
     }
 
-    /// Sends what one turn produced, in order. What the kernel does not take at once is lost, as
-    /// datagrams are: every layer above repeats what matters.
+    /// Sends the datagrams of one turn, in order. A datagram that the kernel does not take at once is lost,
+    /// as any datagram may be: every layer above retransmits.
     pub fn send(&mut self, queue: &[Transmit]) {
         let mut rest = queue;
         while let Some(first) = rest.first() {
@@ -173,8 +175,8 @@ impl Udp {
             segment_size: (run.len() > 1).then_some(first.bytes.len()),
             src_ip: first.from,
         };
-        // Straight to the kernel: tokio calls a new socket unwritable until its reactor has turned,
-        // and the first datagrams of a start are those that bring the fleet back.
+        // Bypasses tokio, which calls a new socket unwritable until its reactor has turned. The first
+        // datagrams after a start are those that bring the fleet back.
         let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
         match &sent {
             Ok(()) => self.passage.note_passed(),
@@ -195,8 +197,8 @@ impl Udp {
     }
 }
 
-/// No route, no link, or the address that it was to leave from is gone: of that IPv6 calls the argument
-/// invalid.
+/// Whether there is no route, no link, or no longer the source address. IPv6 reports a missing source
+/// address as an invalid argument.
 fn has_no_way(error: &io::Error, from: Option<IpAddr>) -> bool {
     match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => true,
@@ -205,8 +207,8 @@ fn has_no_way(error: &io::Error, from: Option<IpAddr>) -> bool {
     }
 }
 
-/// How many datagrams from the front can leave in one call: one destination, one size, the last
-/// may be shorter.
+/// Number of datagrams at the front that can leave in one call: one destination and one size. Only the
+/// last may be shorter.
 fn run_length(queue: &[Transmit], most: usize) -> usize {
     let first = &queue[0];
     let size = first.bytes.len();
@@ -235,8 +237,8 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// quinn-udp forbids fragmentation for its own path MTU discovery. A tunnel must not: behind a
-/// link below 1,500 bytes the device would see only small packets arrive.
+/// Allows fragmentation, which quinn-udp forbids for its own path MTU discovery. A tunnel needs it:
+/// without it, a device behind a link with an MTU below 1,500 bytes would receive only small packets.
 #[allow(unsafe_code, reason = "neither std nor socket2 has IP_MTU_DISCOVER")]
 fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) {
     use std::os::fd::AsRawFd as _;

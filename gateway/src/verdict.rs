@@ -1,6 +1,6 @@
-//! Gathers what is known of a host and of those around it, for its verdict.
+//! Collects the facts about a host and its surroundings for its verdict.
 //!
-//! Reads rows and what memory has of its tunnel. What follows from it is the engine's.
+//! It reads rows and the live status of the tunnel. The conclusion is the engine's.
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
@@ -21,10 +21,10 @@ const SITE: &str = "site";
 /// The route of a result that came through the tunnel.
 const TUNNEL: &str = "tunnel";
 
-/// `None`: it was added this moment.
+/// Returns the verdict on a host, or `None` while the host has no state yet.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of(
     conn: &mut SqliteConnection,
     live: &Live,
@@ -35,10 +35,10 @@ pub async fn of(
     of_one(conn, live, row, spec, now, &mut Everybody::default()).await
 }
 
-/// One of several verdicts of the same moment, which look at `everybody` together.
+/// Returns one of several verdicts of the same moment, which share the look at `everybody`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_one(
     conn: &mut SqliteConnection,
     live: &Live,
@@ -101,7 +101,8 @@ async fn others(
     Ok((near, everybody.elsewhere(conn, silent, site).await?))
 }
 
-/// Memory is newer than the rows, and tells of before the clock was set back by the clock of now.
+/// The live status is newer than the rows. It also covers the time before the clock was set back, in
+/// terms of the present clock.
 fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<TunnelFacts> {
     let remembered = row.tunnel.as_ref().filter(|_| spec.own_tunnel && spec.route != RoutePolicy::Direct)?;
     let status = live.peer(row.id).unwrap_or_default();
@@ -117,8 +118,9 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
     })
 }
 
-/// Memory is newer than the rows: it has the last answer through the tunnel, which a row loses when the next check
-/// is spared by a packet, and the last handshake, which is proved by a packet of its session.
+/// The live status is newer than the rows. It has the last reply through the tunnel, which a row loses
+/// when a packet spares the next check. It also has the last handshake, which a packet of its session
+/// confirms.
 async fn behind(
     conn: &mut SqliteConnection,
     live: &Live,
@@ -131,7 +133,7 @@ async fn behind(
     Ok(found.map(|behind| Behind { answered: behind.answered.max(answer), ..behind }))
 }
 
-/// The last proof of life is a packet, or what the checks found.
+/// The last proof of life is a packet or the result of a check.
 fn silent(host: &HostState, tunnel: Option<&TunnelFacts>, cut_off: Option<Wall>, now: Wall) -> Silent {
     let since = Evidence::since(host, cut_off, now);
     let packet = tunnel.and_then(|tunnel| tunnel.last_packet).filter(|at| *at <= now);
@@ -139,7 +141,7 @@ fn silent(host: &HostState, tunnel: Option<&TunnelFacts>, cut_off: Option<Wall>,
     Silent { host: host.host, since, alive, now }
 }
 
-/// Each with when its last result is from.
+/// Each with the time of its last result.
 async fn services(
     conn: &mut SqliteConnection,
     spec: &HostSpec,
@@ -153,8 +155,8 @@ async fn services(
     Ok(spec.services.iter().filter_map(found).collect())
 }
 
-/// The last answer to anything that the gateway sent through the host's tunnel. Of a time in the future, from
-/// before the clock was set back, nothing is known.
+/// The last reply to any probe through the host's tunnel. A time in the future, from before the clock
+/// was set back, is ignored.
 fn answered(
     host: &HostState,
     services: &[(ServiceFacts, Option<Wall>)],
@@ -168,7 +170,7 @@ fn answered(
     answers.filter_map(|(_, at)| *at).chain(own).chain(handshake).filter(|at| *at <= now).max()
 }
 
-/// The tunnel itself is judged by its packets.
+/// `None` for the check of the tunnel, which is judged by its packets.
 fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
     let asked = match spec.check {
         Check::Tunnel => return None,

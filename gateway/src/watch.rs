@@ -1,7 +1,7 @@
-//! The monitor thread, and the carrying of its questions to where they can be answered.
+//! The monitor thread, and the dispatch of its probes.
 //!
-//! Questions through a tunnel go to the tunnel thread, direct ones and SSH to tasks of their own.
-//! Decides nothing.
+//! Probes through a tunnel go to the tunnel thread; direct ones and SSH run in tasks of their own. It
+//! makes no decisions.
 
 mod figures;
 
@@ -30,17 +30,17 @@ use crate::stream::{Streams, TunnelStream};
 use crate::writer::Writer;
 use figures::Gauges;
 
-/// Inputs taken in one turn before records are handed on.
+/// Inputs taken in one turn before the records go to the writer.
 const INPUTS_PER_TURN: usize = 1024;
 
 pub struct Inbox {
-    /// From the API: bounded, the sender waits.
+    /// Commands from the API. The channel is bounded, so the sender waits.
     pub commands: mpsc::Receiver<MonitorInput>,
-    /// Answers and news: bounded by the monitor's cap of questions and the tunnel's rates.
+    /// Replies and news, bounded by the monitor's cap on probes and the tunnel's rates.
     pub answers: mpsc::UnboundedReceiver<MonitorInput>,
 }
 
-/// Carries questions. Cheap to clone.
+/// Dispatches probes. Cheap to clone.
 #[derive(Clone)]
 pub struct Carrier(Arc<Roads>);
 
@@ -49,7 +49,7 @@ struct Roads {
     answers: mpsc::UnboundedSender<MonitorInput>,
     streams: Streams,
     ssh: SshClient,
-    /// Where questions without a tunnel may lead.
+    /// The rule for the targets of probes without a tunnel.
     outbound: Outbound,
     /// Wakes the sentinel.
     outside: Arc<Notify>,
@@ -103,7 +103,7 @@ impl Carrier {
     }
 }
 
-/// Dials for SSH: through the tunnel or straight.
+/// Opens a connection for SSH: through the tunnel or directly.
 async fn dial(
     roads: Arc<Roads>,
     route: Route,
@@ -141,7 +141,7 @@ async fn direct(
     };
     match tokio::time::timeout(timeout, connected).await {
         Ok(Ok(stream)) => {
-            // Small packets in both directions: nothing is won by waiting to fill them.
+            // Packets are small in both directions, so Nagle's algorithm gains nothing.
             let _ = stream.set_nodelay(true);
             Ok(stream)
         }
@@ -161,16 +161,17 @@ fn failure(error: &std::io::Error) -> ConnectFailure {
     }
 }
 
-/// Nothing was sent: files, memory or ports of the gateway have run out, which says nothing of a host.
+/// Whether the gateway itself lacks file descriptors, memory or ports. Nothing was sent then, so the
+/// error does not concern the host.
 fn is_ours(error: &std::io::Error) -> bool {
     let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| scarce.contains(&code))
 }
 
-/// Runs until `stop`; what is recorded by then is with the writer.
+/// Starts the monitor thread, which runs until `stop`. The writer has all records by then.
 ///
 /// # Errors
-/// When the thread or its reactor cannot be made.
+/// Fails when the thread or its reactor cannot be created.
 pub fn start(
     monitor: Monitor,
     inbox: Inbox,
@@ -193,8 +194,8 @@ struct Watch {
     gauges: Gauges,
 }
 
-/// The host whose kept connections were made under settings that may not hold any more: another
-/// address, another pinned key, another machine. A new connection costs one handshake.
+/// Returns the host whose kept connections may be outdated: another address, another pinned key,
+/// another machine. A new connection costs one handshake.
 fn outdated(input: &MonitorInput) -> Option<HostId> {
     match input {
         MonitorInput::Remove(host) => Some(*host),
@@ -245,8 +246,8 @@ impl Watch {
         self.monitor.handle(input, now);
     }
 
-    /// Empties the engine. What one turn recorded goes to the writer together: a state and the
-    /// message about it must not part.
+    /// Empties the engine's outputs. The records of one turn go to the writer together: a state and its
+    /// message must not be separated.
     async fn drain(&mut self) -> Option<Mono> {
         let mut records = Vec::new();
         let deadline = loop {

@@ -1,7 +1,7 @@
-//! The dashboard's files, embedded by `build.rs`. Promises that what it serves is exactly what was
-//! built, that hashed names may be kept for ever and everything else is asked for again, and that a
-//! page runs no script and no style but ours. Knows nothing of the API, not even whether anyone is
-//! logged in: the pages hold no data.
+//! The dashboard's files, embedded by `build.rs`. It serves them exactly as built. Files with a hash in
+//! their name may be cached for ever; all others are revalidated. A page runs no script and no style
+//! but its own. It does not know the API, nor whether the client is logged in: the pages contain no
+//! data.
 
 use std::borrow::Cow;
 
@@ -51,13 +51,14 @@ fn answer(assets: &'static [Asset], base: &str, path: &str, headers: &HeaderMap)
     }
 }
 
-/// The file of that name, or the page itself for an address that the page shows.
+/// Returns the file of that name, or the page for an address that the page itself routes.
 fn choose(assets: &'static [Asset], path: &str) -> Option<&'static Asset> {
     let named = |name: &str| assets.iter().find(|asset| asset.name == name);
     named(path).or_else(|| if is_page(path) { named(INDEX) } else { None })
 }
 
-/// Names of hosts hold dots, so only outside of `hosts/` does a dot say that a file is meant.
+/// Whether the page routes this path. A dot in the last segment means a file, except below `hosts/`:
+/// names of hosts contain dots.
 fn is_page(path: &str) -> bool {
     let file = path.rsplit('/').next().is_some_and(|last| last.contains('.'));
     !path.starts_with("api/") && !path.starts_with(HASHED) && (!file || path.starts_with("hosts/"))
@@ -98,7 +99,7 @@ fn plain() -> [(HeaderName, &'static str); 1] {
     [(CONTENT_TYPE, "text/plain; charset=utf-8")]
 }
 
-/// `gzip` is listed and not with a weight of zero.
+/// Whether `gzip` is listed without a weight of zero.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let listed = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
     listed.split(',').any(|coding| {

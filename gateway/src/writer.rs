@@ -1,17 +1,17 @@
-//! Puts on disk what the engine decides, in its order, many at a time.
+//! Writes the engine's decisions to disk, in order and in batches.
 //!
-//! One transaction of the main database takes everything that waits: states, events, messages,
-//! pins, and what the tunnels learnt. Then the samples go to the history database, the dashboards
-//! are told and the mail is woken. What belongs together ([`Writer::append`] takes the records of
-//! one turn) is committed together, so that "was told" and the message can never part.
+//! One transaction of the main database takes everything that is queued: states, events, messages,
+//! pinned keys, and updates from the tunnels. Then the samples go to the history database, the
+//! dashboards are notified, and the desk is woken. Related records ([`Writer::append`] takes those of
+//! one turn) are committed together, so that a notification's state and its message never diverge.
 //!
-//! If the disk is slower than the fleet, states are overwritten in memory by newer ones, samples
-//! are dropped and counted, and events and messages make the monitor wait: they are never lost.
+//! If the disk is slower than the fleet, newer states overwrite older ones in memory, and samples are
+//! dropped and counted. Events and messages are never lost: the monitor waits for room.
 //!
-//! **A commit that fails** is repeated with its data until it succeeds: a full disk loses nothing
-//! but samples. What is never repeated is an `fsync`: after one has failed, nobody knows which pages
-//! are on disk. So after any I/O error the connection is closed, and the whole transaction is
-//! written again through a new one. Knows nothing of what states mean.
+//! **A commit that fails** is repeated with its data until it succeeds: a full disk loses only samples.
+//! An `fsync` is never repeated: after a failed one, it is unknown which pages are on disk. After any
+//! I/O error the connection is therefore closed, and the whole transaction is written again through a
+//! new one. The writer does not know the meaning of states.
 
 mod commit;
 mod moved;
@@ -39,28 +39,28 @@ pub use pending::MemoryUpdate;
 use pending::{Batch, Pending};
 use samples::Samples;
 
-/// Pauses between the attempts of a failing commit: short enough that a freed disk is used at
-/// once, long enough not to fill the log.
+/// Pauses between the attempts of a failing commit: short enough to use a freed disk at once, long
+/// enough not to fill the log.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The way to the disk. Cheap to clone.
+/// The queue of the records to be written. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer(Arc<Shared>);
 
 struct Shared {
     pending: Mutex<Pending>,
     written: Mutex<Written>,
-    /// The time of the next commit moved forward.
+    /// The deadline of the next commit moved forward.
     sooner: Notify,
-    /// Something was taken: whoever waits for room may look again. One producer waits at most.
+    /// The queue was taken, so a waiting producer can check for room again. One producer waits at most.
     room: Notify,
     closing: CancellationToken,
     ended: CancellationToken,
 }
 
 impl Writer {
-    /// `keep`: samples that are older go.
+    /// Starts the writer. Samples older than `keep` are removed.
     pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, bell: Bell, keep: Duration) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
@@ -76,8 +76,8 @@ impl Writer {
         Writer(shared)
     }
 
-    /// Takes the records of one turn of the monitor; they are committed together. Waits only while
-    /// so many events and messages are ahead that the disk must have failed.
+    /// Queues the records of one turn of the monitor, which are committed together. Waits only while so
+    /// many events and messages are queued that the disk must have failed.
     pub async fn append(&self, records: Vec<Record>) {
         if records.is_empty() {
             return;
@@ -91,12 +91,12 @@ impl Writer {
         }
     }
 
-    /// What the rows hold at a start.
+    /// Takes over the states of the rows at a start.
     pub fn know(&self, hosts: &[HostMemory]) {
         self.0.written().know(hosts);
     }
 
-    /// What the tunnels learnt of a peer. Never waits.
+    /// Queues an update of a peer from the tunnels. Never waits.
     pub fn memory(&self, update: Option<MemoryUpdate>) {
         let Some(update) = update else { return };
         let now = clock::now();
@@ -106,13 +106,13 @@ impl Writer {
         }
     }
 
-    /// Something is to be committed, so that it is seen whether that can be done. Never waits.
+    /// Requests a commit, to prove that the database accepts writes. Never waits.
     pub fn nudge(&self) {
         self.0.lock().prove(clock::now().mono);
         self.0.sooner.notify_one();
     }
 
-    /// Writes what is there and ends. Nothing may be appended afterwards.
+    /// Writes what is queued and ends. Nothing may be appended afterwards.
     pub async fn finish(&self) {
         self.0.closing.cancel();
         self.0.ended.cancelled().await;
@@ -132,7 +132,7 @@ impl Shared {
         self.lock().has_room() || self.closing.is_cancelled()
     }
 
-    /// Until something is due, or the end.
+    /// Waits until a commit is due, or until the writer closes.
     async fn due(&self) {
         loop {
             let due = self.lock().due();
@@ -149,7 +149,7 @@ impl Shared {
     }
 }
 
-/// For ever, if there is nothing to wait for.
+/// Sleeps for this long; `None` sleeps for ever.
 async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
@@ -190,7 +190,7 @@ impl Task {
         }
     }
 
-    /// Until it succeeds. `false`: the gateway stops, and the disk takes nothing.
+    /// Repeats until the commit succeeds. `false` when the gateway stops while the disk refuses writes.
     async fn commit(&self, batch: &Batch) -> bool {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(FIRST_PAUSE)

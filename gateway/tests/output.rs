@@ -1,4 +1,4 @@
-//! What a command does when nobody can take what it prints.
+//! The behaviour of a command whose output cannot be written.
 
 use std::fs::File;
 use std::io::Read as _;

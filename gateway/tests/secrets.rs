@@ -1,8 +1,9 @@
-//! Secrets that are planted wherever one can stand are in no log, event, answer, metric or listing.
+//! Secrets that are planted in every possible place must not appear in any log, event, response, metric
+//! or listing.
 //!
-//! The real program at level debug, with a mail server and a receiver of webhooks that fail and repeat what they
-//! were told. Not searched: backups, which hold everything by their purpose; the answers that show a new secret
-//! once; and the first login, which the first start prints.
+//! The test runs the real program at level debug. Its mail server and its webhook receiver fail and
+//! repeat the text that they received. It does not search backups, which contain everything by design,
+//! the responses that show a new secret once, or the first login, which the first start prints.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
@@ -20,21 +21,22 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fleetgate");
-/// Patience with a busy machine, not a promise of speed.
+/// Timeout for a busy machine, not a promise of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the answers that show a secret once call it.
+/// Fields of the responses that show a secret once.
 const SHOWN_ONCE: [&str; 6] = ["secret", "webhook_secret", "private_key", "preshared_key", "url", "command"];
-/// What those see who may change it, and what the database delivers to.
+/// Name of the secrets that users with the right to change them see, and that the database stores for
+/// delivery.
 const ADDRESS: &str = "webhook address";
 
 // -------------------------------------------------------------------- secrets
 
-/// What must not be seen, and what each of it is.
+/// The secrets that must not appear, each with its name.
 #[derive(Default)]
 struct Secrets(Vec<(String, String)>);
 
 impl Secrets {
-    /// A new one that can stand in an address, a file and a password alike.
+    /// Creates a secret that can be part of an address, a file and a password alike.
     fn plant(&mut self, what: &str) -> String {
         let mut bytes = [0; 12];
         getrandom::fill(&mut bytes).expect("random bytes");
@@ -44,13 +46,13 @@ impl Secrets {
         secret
     }
 
-    /// One that the gateway made.
+    /// Adds a secret that the gateway created.
     fn keep(&mut self, what: &str, secret: &str) {
         assert!(secret.len() >= 16, "{what}: {secret:?} is too short to be looked for");
         self.0.push((what.to_owned(), secret.to_owned()));
     }
 
-    /// All that an answer shows once.
+    /// Adds all secrets that a response shows once.
     fn keep_shown(&mut self, what: &str, answer: &Value) {
         match answer {
             Value::Object(fields) => {
@@ -66,7 +68,7 @@ impl Secrets {
         }
     }
 
-    /// What of it stands there, but for what may.
+    /// Returns the secrets in the text, except those that are allowed there.
     fn leaks(&self, place: &str, text: &str, may: &str) -> Vec<String> {
         let hidden = self.0.iter().filter(|(what, _)| may.is_empty() || !what.starts_with(may));
         let there = hidden.filter(|(_, secret)| text.contains(secret.as_str()));
@@ -82,7 +84,7 @@ fn listen() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Takes no login, and says why with all that it was told.
+/// Refuses the login, and repeats everything it received in the reply.
 fn mail_server() -> u16 {
     let (listener, port) = listen();
     std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(refuse_login(stream))));
@@ -102,7 +104,7 @@ fn refuse_login(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Answers each path in its own way, and repeats it.
+/// Responds to each path in its own way, and repeats the path.
 fn web_server() -> u16 {
     let (listener, port) = listen();
     std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(answer(stream))));
@@ -192,7 +194,7 @@ impl Gateway {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
-    /// As its owner, with success.
+    /// Calls the API as its owner and expects success.
     async fn does(&self, method: Method, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(method, path, Some(&body)).await.expect("an answer");
         assert!(status.is_success(), "{path}: {status} {answer}");
@@ -207,7 +209,7 @@ impl Gateway {
         self.ask(Method::GET, path, None).await.expect("an answer").1
     }
 
-    /// What the stream says from now on, to whoever may see the most of it.
+    /// Collects the event stream from now on, for the user with the most rights.
     async fn listens(&self) -> Arc<Mutex<String>> {
         let heard = Arc::new(Mutex::new(String::new()));
         let kept = heard.clone();
@@ -220,7 +222,7 @@ impl Gateway {
         heard
     }
 
-    /// Over TCP, as anybody.
+    /// Returns a request over TCP, without a login.
     fn call(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("http://127.0.0.1:{}{path}", self.port))
     }
@@ -265,7 +267,8 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// Contacts whose webhooks fail each in another way, one that works, and one at a port where nobody listens.
+/// Creates contacts with webhooks: each fails in another way, one works, and one has a port without a
+/// listener.
 async fn plant_webhooks(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
     let nobody = listen().1;
     for (name, port, path) in [
@@ -331,7 +334,7 @@ async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
     }
 }
 
-/// The gateway's own keys, as their files have them.
+/// Adds the gateway's own keys, as in their files.
 fn plant_own_keys(gateway: &Gateway, secrets: &mut Secrets) {
     for file in ["gateway.key", "gateway_ssh_key"] {
         let text = fs::read_to_string(gateway.dir.path().join(file)).expect("a key");
@@ -340,7 +343,7 @@ fn plant_own_keys(gateway: &Gateway, secrets: &mut Secrets) {
     }
 }
 
-/// Calls that are refused: what they say goes to the log of a debugging operator.
+/// Makes calls that are refused: at level debug the log contains their text.
 async fn plant_refusals(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
     let mut wrong = |what: &str| secrets.plant(what);
     let login = format!("http://u:{}@127.0.0.1:{web}/", wrong("the login of a refused address"));
@@ -383,7 +386,7 @@ async fn plant_refusals(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
     let _ = gateway.call(Method::GET, &query).send().await.expect("an answer");
 }
 
-/// Settings that are broken in the places where a secret stands, loaded by a running gateway.
+/// Loads settings into a running gateway that are invalid where a secret is expected.
 async fn plant_broken_settings(gateway: &Gateway, secrets: &mut Secrets) {
     let file = gateway.dir.path().join("fleetgate.toml");
     let before = fs::read_to_string(&file).expect("the settings");
@@ -409,7 +412,7 @@ async fn plant_broken_settings(gateway: &Gateway, secrets: &mut Secrets) {
     gateway.hang_up();
 }
 
-/// A fleet file that makes a contact, and changes its address.
+/// Applies a fleet file that creates a contact and changes its address.
 fn plant_by_apply(gateway: &Gateway, secrets: &mut Secrets) -> Vec<(String, String)> {
     let fleet = gateway.dir.path().join("fleet.toml");
     let out = gateway.dir.path().join("out");
@@ -433,7 +436,7 @@ fn plant_by_apply(gateway: &Gateway, secrets: &mut Secrets) -> Vec<(String, Stri
 
 // ------------------------------------------------------------------ searching
 
-/// Tokens of the three roles.
+/// Creates tokens of the three roles.
 async fn roles(gateway: &Gateway, secrets: &mut Secrets) -> Vec<(&'static str, String)> {
     let mut roles = Vec::new();
     for role in ["viewer", "operator", "admin"] {
@@ -444,14 +447,14 @@ async fn roles(gateway: &Gateway, secrets: &mut Secrets) -> Vec<(&'static str, S
     roles
 }
 
-/// Every path of the document that can be got, with what there is in place of its parameters.
+/// Returns every path of the OpenAPI document with a GET, with existing objects as parameters.
 async fn paths(gateway: &Gateway) -> Vec<String> {
     let document = gateway.call(Method::GET, "/api/v1/openapi.json").send().await.expect("an answer");
     let document: Value = document.json().await.expect("JSON");
     let mut all = Vec::new();
     for (path, operations) in document["paths"].as_object().expect("paths") {
         let own = path.strip_prefix("/api/v1").expect("the API");
-        // A backup holds everything; the stream does not end, and is listened to.
+        // A backup contains everything. The stream does not end, and is collected separately.
         if operations.get("get").is_some() && !own.ends_with("/file") && own != "/stream" {
             all.extend(filled(gateway, own).await);
         }
@@ -480,7 +483,7 @@ async fn filled(gateway: &Gateway, path: &str) -> Vec<String> {
     begun
 }
 
-/// Whoever may change an address sees it, and nothing else.
+/// Users who may change an address see it, and no other secret.
 fn sees_addresses(role: &str, path: &str) -> bool {
     role != "viewer" && path.starts_with("/contacts")
 }
@@ -581,7 +584,7 @@ fn search_listings(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
     leaks
 }
 
-/// Of all that the database holds, only what is delivered to is there in clear.
+/// The database contains no secret in clear except delivery addresses.
 fn search_database(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
     let mut leaks = Vec::new();
     for file in ["fleetgate.db", "fleetgate.db-wal", "history.db"] {
@@ -611,7 +614,7 @@ async fn no_planted_secret_is_found_anywhere() {
         let messages = gateway.gets("/messages?limit=100").await;
         let items = messages["items"].as_array().cloned().unwrap_or_default();
         let open = |m: &&Value| m["sent_at"].is_null() && m["last_error"].is_null();
-        // One address waits for what goes before.
+        // One address waits for an earlier message.
         items.len() >= 11 && items.iter().filter(open).count() <= 5
     };
     gateway.until("every address was tried", tried).await;
@@ -636,7 +639,7 @@ async fn no_planted_secret_is_found_anywhere() {
 
 // --------------------------------------------------------------------- fields
 
-/// Fields of requests and answers that can hold a secret; the test above plants each.
+/// Fields of requests and responses that can contain a secret; the test above plants each.
 const SECRET_FIELDS: [&str; 12] = [
     "command",
     "conf",
@@ -651,7 +654,7 @@ const SECRET_FIELDS: [&str; 12] = [
     "webhook_secret",
     "webhook_url",
 ];
-/// Names that sound like one, and what they are instead.
+/// Fields whose names sound like a secret, and their actual content.
 const NO_SECRETS: [(&str, &str); 14] = [
     ("address", "an inner address or mailbox; of a webhook only the server"),
     ("addresses", "inner addresses"),

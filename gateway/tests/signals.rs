@@ -1,4 +1,4 @@
-//! A gateway ends as it was asked to, in whatever moment of its start a signal comes.
+//! A signal ends the gateway cleanly at any moment of its start.
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
@@ -9,13 +9,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Patience with a busy machine, not a promise of speed.
+/// Timeout for a busy machine, not a promise of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// The moments of a start at which a signal is sent, after its first statement.
+/// Moments of a start at which a signal is sent, in milliseconds after its first statement.
 const MOMENTS: [u64; 14] = [0, 1, 2, 3, 5, 8, 12, 17, 25, 35, 50, 80, 130, 250];
 
-/// A folder that nobody else can enter.
+/// Creates a folder that only its owner can enter.
 fn closed() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).expect("our own");
@@ -35,7 +35,7 @@ fn gateway(command: &str, data: &Path) -> Child {
     gateway.spawn().expect("it runs")
 }
 
-/// A mask of `/proc/PID/status`; 0 where the process has ended.
+/// Returns a mask of `/proc/PID/status`, or 0 when the process has ended.
 fn mask(child: &Child, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
@@ -50,7 +50,7 @@ fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
     }
 }
 
-/// What happens between `exec` and the first statement of a program is the system's.
+/// Waits for the first statement of the program. Before it, the system handles signals.
 fn until_main(child: &Child) {
     const TERM: u64 = 1 << (15 - 1);
     eventually("signals are held", || (mask(child, "SigBlk:") | mask(child, "SigCgt:")) & TERM != 0);
@@ -76,7 +76,7 @@ fn log(child: &mut Child) -> String {
     log
 }
 
-/// A program that is sent `signal` that long after its start.
+/// Starts a program and sends it `signal` after this time.
 fn signalled(command: &str, dir: &Path, moment: u64, signal: &str) -> Child {
     let child = gateway(command, dir);
     until_main(&child);
@@ -85,7 +85,7 @@ fn signalled(command: &str, dir: &Path, moment: u64, signal: &str) -> Child {
     child
 }
 
-/// `what` was done to it.
+/// Expects a clean exit; `what` describes the cause.
 fn ends_cleanly(mut child: Child, what: &str) {
     let status = end(&mut child);
     assert_eq!(status.code(), Some(0), "{what}: {status}, {}", log(&mut child));
@@ -123,7 +123,8 @@ fn a_hangup_at_any_moment_of_a_start_loads_the_settings_again() {
     }
 }
 
-/// Whether the gateway says this over its socket, in `fleetgate metrics`' place.
+/// Whether the metrics of the gateway contain this text, read over its socket as `fleetgate metrics`
+/// does.
 fn said(data: &Path, wanted: &str) -> bool {
     let Ok(mut stream) = std::os::unix::net::UnixStream::connect(data.join("fleetgate.sock")) else {
         return false;
@@ -141,7 +142,7 @@ fn a_stop_of_a_command_that_is_no_gateway_ends_it() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetgate"));
     command.args(["status", "--url", &url, "--token", "fgt_x", "--data"]).arg(dir.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
-    // It waits for an answer that never comes.
+    // It waits for a response that never comes.
     let _asked = listener.accept().expect("it asks");
     send(&child, "TERM");
     assert_eq!(end(&mut child).signal(), Some(15));
@@ -160,7 +161,7 @@ fn a_reload_that_is_refused_can_be_seen_and_one_that_works_ends_that() {
         send(&child, "HUP");
         eventually("it is seen", || said(dir.path(), &value(shown)));
     }
-    // A file that has gone is no wish for the defaults.
+    // A missing file must not count as a request for the defaults.
     std::fs::remove_file(dir.path().join("fleetgate.toml")).expect("a file");
     send(&child, "HUP");
     eventually("it is seen", || said(dir.path(), &value(0)));

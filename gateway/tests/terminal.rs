@@ -1,5 +1,5 @@
-//! What the commands ask a person at a terminal before they take something away, and what becomes of the
-//! answer; and that a program is asked nothing.
+//! The prompts of commands at a terminal before they remove something, and the effect of each reply. A
+//! script gets no prompt.
 //!
 //! `script` of util-linux gives each command a terminal of its own.
 
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use fleetgate_keys::PrivateKey;
 use serde_json::Value;
 
-/// Patience with a busy machine, not a promise of speed.
+/// Timeout for a busy machine, not a promise of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fleetgate");
 const SETTINGS: &str =
     "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:51820\"\n";
 
-/// A gateway, and the commands of whoever runs it.
+/// A gateway, and its operator's commands.
 struct Gateway {
     dir: tempfile::TempDir,
     process: Child,
@@ -57,7 +57,7 @@ impl Gateway {
         self.data().join(name)
     }
 
-    /// As a program runs it: without a terminal.
+    /// Runs a command without a terminal, as a script does.
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command.arg("--data").arg(self.data()).args(args).stdin(Stdio::null());
@@ -70,12 +70,13 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// As a person runs it, who types `answer`. Gives the exit code and what stood on the terminal.
+    /// Runs a command at a terminal, with `answer` as the operator's input. Returns the exit code and the
+    /// output.
     fn at_terminal(&self, args: &[&str], answer: &str) -> (i32, String) {
         self.at_terminal_of(80, args, answer)
     }
 
-    /// At one of so many columns; 0: it does not say.
+    /// The same with this many columns; 0 means that the terminal does not report its size.
     fn at_terminal_of(&self, columns: u16, args: &[&str], answer: &str) -> (i32, String) {
         let program = format!("'{PROGRAM}' --data '{}' {}", self.data().display(), args.join(" "));
         let line = format!("stty cols {columns}; {program}");
@@ -130,7 +131,7 @@ const QUESTION: &str = "these hosts behind it are removed too: camera, printer; 
 #[test]
 fn a_device_with_hosts_behind_it_is_removed_from_a_terminal_by_yes_alone() {
     let gateway = site();
-    // Return, a no, an end of the input, another word.
+    // Return, a no, the end of the input, other words.
     for answer in ["\n", "n\n", "\u{4}", "yeah\n", "no, y\n"] {
         let (code, screen) = gateway.at_terminal(&["device", "remove", "router"], answer);
         assert!(screen.contains(QUESTION) && screen.contains("nothing is removed"), "{answer:?}: {screen}");
@@ -234,7 +235,7 @@ fn a_program_gets_a_new_configuration_unasked_as_text_as_a_code_or_in_a_file() {
     assert_eq!(gateway.key("cam"), own);
 }
 
-/// Keys are not replaced where the new ones would be lost: the device would be cut off for nothing.
+/// Keys are not replaced if the new ones would be lost: the device would be cut off for nothing.
 #[test]
 fn a_file_that_cannot_be_written_is_found_out_before_keys_are_made() {
     let gateway = Gateway::start();

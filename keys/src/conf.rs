@@ -1,7 +1,7 @@
-//! The text of a WireGuard configuration, as `wg-quick` reads it and as `wg setconf` does.
+//! The text of a WireGuard configuration, for `wg-quick` and for `wg setconf`.
 //!
-//! Holds what a device of ours needs: one interface, one peer. Reading refuses what it could not
-//! write again (scripts, DNS, a second peer), so that nothing gets lost on the way.
+//! A configuration has what a device needs: one interface and one peer. The parser refuses what it
+//! could not write again (scripts, DNS, a second peer), so that nothing is lost silently.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 
-/// A configuration of ours has below 1 kB; what an admin pastes in is refused beyond this.
+/// Longest text of a configuration. The gateway's own are below 1 kB; a longer paste by an admin is
+/// refused.
 const MAX_TEXT: usize = 64 * 1024;
 const PRIVATE_KEY_PLACE: &str = "# PrivateKey = (the device's own: it stays there)\n";
 
@@ -55,7 +56,8 @@ pub struct Conf {
 }
 
 impl Conf {
-    /// As `wg-quick` and the apps read it. Without a private key a comment holds its place.
+    /// Writes the form that `wg-quick` and the apps read. Without a private key a comment takes its
+    /// place.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut out = Zeroizing::new(String::with_capacity(1024));
         self.write_interface(&mut out);
@@ -67,7 +69,7 @@ impl Conf {
         out
     }
 
-    /// As `wg setconf` reads it: without the addresses and the MTU, which `ip` sets.
+    /// Writes the form that `wg setconf` reads: without the addresses and the MTU, which `ip` sets.
     pub fn to_setconf(&self) -> Zeroizing<String> {
         let mut out = Zeroizing::new(String::with_capacity(1024));
         self.write_interface(&mut out);
@@ -97,7 +99,7 @@ impl Conf {
     }
 
     /// # Errors
-    /// Names the line, or what is missing: an address, a public key, an endpoint.
+    /// Names the line, or the missing part: an address, a public key, an endpoint.
     pub fn parse(text: &str) -> Result<Self, BadConf> {
         if text.len() > MAX_TEXT {
             return Err(BadConf::TooLong);
@@ -134,7 +136,7 @@ enum Section {
     Peer,
 }
 
-/// What the lines up to here have said.
+/// The content of the lines read so far.
 #[derive(Default)]
 struct Draft {
     section: Section,
@@ -192,7 +194,7 @@ impl Draft {
         match key {
             "publickey" => set(&mut self.peer, "PublicKey", value.parse()),
             "presharedkey" => set(&mut self.psk, "PresharedKey", value.parse()),
-            // wg cuts host bits off here, and nowhere else.
+            // wg cuts host bits off here, and for no other key.
             "allowedips" => extend(&mut self.allowed_ips, "AllowedIPs", value, |net| net.trunc()),
             "endpoint" => set(&mut self.endpoint, "Endpoint", value.parse()),
             "persistentkeepalive" => set(&mut self.keepalive, "PersistentKeepalive", seconds(value)),
@@ -240,7 +242,7 @@ fn extend(
     Ok(())
 }
 
-/// An address without a length stands for itself alone.
+/// Parses a network. An address without a length is a network of one address.
 fn parse_net(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

@@ -1,4 +1,4 @@
-//! Where a gateway is reached: a host and a UDP port.
+//! The endpoint of a gateway: a host and a UDP port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 /// The longest host name of DNS (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
-/// The longest part of one (the same).
+/// The longest label of a host name (the same section).
 const MAX_LABEL: usize = 63;
 
-/// A host name or address that somebody can send to, with its port; IPv6 in brackets. Never holds
-/// blanks or line ends.
+/// A host name or address to send to, with its port; IPv6 in brackets. It never contains blanks or
+/// line ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     host: String,
@@ -26,7 +26,7 @@ pub enum BadEndpoint {
 }
 
 impl Endpoint {
-    /// A name or an address, without brackets.
+    /// Returns the name or the address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -35,7 +35,7 @@ impl Endpoint {
         self.port
     }
 
-    /// Nobody else can reach it.
+    /// Returns whether the endpoint is a loopback address, which other machines cannot reach.
     pub fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")
             || self.host.parse::<IpAddr>().is_ok_and(|a| a.to_canonical().is_loopback())
@@ -61,12 +61,13 @@ fn is_nowhere(address: IpAddr) -> bool {
     plain.is_unspecified() || plain.is_multicast() || plain == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// A port as people write it: no sign, no leading zeros, not 0.
+/// Parses a port as people write it: no sign, no leading zeros, not 0.
 pub fn port_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port: &u16| *port > 0 && port.to_string() == text)
 }
 
-/// A name of DNS (letters, digits and hyphens), an IPv4 address, or an IPv6 address in brackets.
+/// Returns whether the text is a DNS name (letters, digits and hyphens), an IPv4 address, or an
+/// IPv6 address in brackets.
 pub fn is_host(text: &str) -> bool {
     if let Some(v6) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         return v6.parse::<Ipv6Addr>().is_ok();
@@ -74,7 +75,7 @@ pub fn is_host(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let last = name.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) {
-        // No name ends in a number (RFC 1123, section 2.1): meant is an address.
+        // No name ends in a number (RFC 1123, section 2.1), so an address is meant.
         return text.parse::<Ipv4Addr>().is_ok();
     }
     text.len() <= MAX_HOST && name.split('.').all(is_label)

@@ -24,13 +24,13 @@ fn from_base64(text: &str) -> Result<[u8; KEY_LEN], BadKey> {
     bytes.as_slice().try_into().map_err(|_| BadKey::Text)
 }
 
-/// A peer's static public key; never of small order and always canonical.
+/// A peer's static public key. It is never of small order and always canonical.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_LEN]);
 
 impl PublicKey {
     /// # Errors
-    /// Refuses points of small order, zero among them, and encodings that are not reduced.
+    /// Refuses points of small order (zero is one of them) and encodings that are not reduced.
     pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Result<Self, BadKey> {
         if !is_canonical(&bytes) {
             return Err(BadKey::NotCanonical);
@@ -47,7 +47,8 @@ impl PublicKey {
 }
 
 /// Every reduced point of small order on the curve and its twist: 0, 1, the two of order 8, -1.
-/// Compared, and not multiplied out, because each initiation of a stranger comes by here.
+/// They are compared instead of multiplied out, because every stranger's initiation passes this
+/// test.
 const SMALL_ORDER: [[u8; KEY_LEN]; 5] = [
     [0; KEY_LEN],
     with_ends(0x01, 0x00, 0x00),
@@ -69,7 +70,7 @@ const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; KEY_LEN] {
     bytes
 }
 
-/// Below 2^255 - 19 in little-endian order.
+/// Returns whether the number is below 2^255 - 19, in little-endian order.
 fn is_canonical(bytes: &[u8; KEY_LEN]) -> bool {
     let all_ones = bytes[1..31].iter().all(|&b| b == 0xff);
     bytes[31] < 0x7f || bytes[31] == 0x7f && !(all_ones && bytes[0] >= 0xed)
@@ -100,7 +101,7 @@ impl fmt::Debug for PublicKey {
 pub struct PrivateKey([u8; KEY_LEN]);
 
 impl PrivateKey {
-    /// Clamps as `wg genkey` does, so that the text is what other tools print for this key.
+    /// Clamps like `wg genkey`, so that the text equals what other tools print for this key.
     pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
         bytes[0] &= 248;
         bytes[31] = bytes[31] & 127 | 64;
@@ -108,7 +109,7 @@ impl PrivateKey {
     }
 
     /// # Panics
-    /// When the operating system has no randomness to give.
+    /// Panics when the operating system cannot provide randomness.
     pub fn generate() -> Self {
         let mut bytes = [0u8; KEY_LEN];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
@@ -153,7 +154,7 @@ impl PresharedKey {
     }
 
     /// # Panics
-    /// When the operating system has no randomness to give.
+    /// Panics when the operating system cannot provide randomness.
     pub fn generate() -> Self {
         let mut bytes = [0u8; KEY_LEN];
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

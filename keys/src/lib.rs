@@ -1,7 +1,7 @@
-//! Keys and tokens: what they are, how they are written, and that they do not leak.
+//! Keys and tokens: their types, their text forms, and their protection against leaks.
 //!
-//! Knows no clock, no file and no network. Secrets redact their `Debug`, have no `Display`, and
-//! are wiped when dropped.
+//! The crate knows no clock, no file and no network. Secrets redact their `Debug`, have no
+//! `Display`, and are wiped when dropped.
 
 pub mod conf;
 pub mod endpoint;

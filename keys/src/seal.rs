@@ -1,9 +1,9 @@
-//! Sealing at rest: what the store must be able to read again but a copy of the database must not
-//! give away.
+//! Sealing at rest, for secrets that the store must read again but a copy of the database must not
+//! reveal.
 //!
-//! XChaCha20-Poly1305 under a key that is made from the gateway's own: its nonces are long enough
-//! to be drawn at random for ever. `aad` binds a secret to its place (table, column, id), so that
-//! a row cannot be moved.
+//! XChaCha20-Poly1305 under a key derived from the gateway's own. Its nonces are long enough to be
+//! drawn at random forever. `aad` binds a secret to its place (table, column, id), so that a row
+//! cannot be moved.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::key::PrivateKey;
 
-/// The first byte of everything sealed, so that the way of sealing can change.
+/// The first byte of every sealed value, so that the format can change.
 const VERSION: u8 = 1;
 const NONCE_LEN: usize = 24;
 const HEADER_LEN: usize = 1 + NONCE_LEN;
@@ -30,7 +30,7 @@ pub struct BadSeal;
 pub struct SealKey([u8; 32]);
 
 impl SealKey {
-    /// A key of its own for each `purpose`.
+    /// Derives a separate key for each `purpose`.
     pub fn derive(gateway: &PrivateKey, purpose: &str) -> Self {
         let digest = Sha256::new().chain_update(DOMAIN).chain_update(gateway.as_bytes());
         SealKey(digest.chain_update(purpose).finalize().into())
@@ -41,7 +41,7 @@ impl SealKey {
     }
 
     /// # Panics
-    /// When the operating system has no randomness to give.
+    /// Panics when the operating system cannot provide randomness.
     pub fn seal(&self, plain: &[u8], aad: &[u8]) -> Vec<u8> {
         let mut sealed = vec![VERSION; HEADER_LEN];
         getrandom::fill(&mut sealed[1..]).expect("the operating system gives random bytes");
@@ -53,7 +53,7 @@ impl SealKey {
     }
 
     /// # Errors
-    /// When anything is not as it was sealed: the bytes, `aad`, the key.
+    /// Fails when the bytes, `aad` or the key differ from those at sealing.
     pub fn open(&self, sealed: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
         let (header, body) = sealed.split_first_chunk::<HEADER_LEN>().ok_or(BadSeal)?;
         if header[0] != VERSION {

@@ -1,7 +1,7 @@
-//! The gateway's own SSH key (ed25519) and the public keys of others, as OpenSSH writes them.
+//! The gateway's own SSH key (ed25519), and the public keys of others, in OpenSSH's formats.
 //!
-//! Speaks the unencrypted `openssh-key-v1` text (PROTOCOL.key), public lines and fingerprints.
-//! Does not know how a key is used; russh converts from the text.
+//! The module reads and writes the unencrypted `openssh-key-v1` text (PROTOCOL.key), public lines
+//! and fingerprints. It does not know how a key is used; russh converts from the text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,15 +16,15 @@ const ED25519: &str = "ssh-ed25519";
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
-/// The cipher block size that padding goes by where there is no cipher.
+/// The block size for padding without a cipher.
 const BLOCK: usize = 8;
-/// Where OpenSSH breaks the lines of a private key.
+/// The width at which OpenSSH breaks the lines of a private key.
 const PEM_WIDTH: usize = 70;
-/// The public keys that OpenSSH has are below 3 kB (RSA of 16,384 bits); a line with options is
-/// not much longer.
+/// Longest text of a public key. OpenSSH's keys are below 3 kB (RSA of 16,384 bits); a line with
+/// options is not much longer.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// The types of key that a line may hold, so that options and host names can be told from them.
+/// The key types that a line may contain, to distinguish the key from options and host names.
 const ALGORITHMS: [&str; 7] = [
     ED25519,
     "ecdsa-sha2-nistp256",
@@ -60,22 +60,22 @@ pub struct SshKey {
 
 impl SshKey {
     /// # Panics
-    /// When the operating system has no randomness to give.
+    /// Panics when the operating system cannot provide randomness.
     pub fn generate(comment: &str) -> Self {
         let mut seed = Zeroizing::new([0u8; SECRET_KEY_LENGTH]);
         getrandom::fill(seed.as_mut()).expect("the operating system gives random bytes");
         SshKey::from_seed(&seed, comment)
     }
 
-    /// The key that these secret bytes make, always the same.
+    /// Makes the key of these secret bytes, always the same.
     pub fn from_seed(seed: &[u8; SECRET_KEY_LENGTH], comment: &str) -> Self {
         SshKey { key: SigningKey::from_bytes(seed), comment: one_line(comment) }
     }
 
-    /// The text of a private key file, without a passphrase.
+    /// Returns the text of a private key file, without a passphrase.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give.
+    /// Panics when the operating system cannot provide randomness.
     pub fn to_openssh(&self) -> Zeroizing<String> {
         let mut check = [0u8; 4];
         getrandom::fill(&mut check).expect("the operating system gives random bytes");
@@ -154,7 +154,7 @@ impl fmt::Debug for SshKey {
     }
 }
 
-/// Anybody's public key, of any type that OpenSSH has. Its `Display` is the line of a `.pub` file.
+/// A public key of any type that OpenSSH supports. Its `Display` is the line of a `.pub` file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshPublicKey {
     algorithm: String,
@@ -167,7 +167,7 @@ impl SshPublicKey {
         &self.algorithm
     }
 
-    /// The key as it goes over the wire (RFC 4253, section 6.6).
+    /// Returns the key in its wire format (RFC 4253, section 6.6).
     pub fn blob(&self) -> &[u8] {
         &self.blob
     }
@@ -181,7 +181,7 @@ impl SshPublicKey {
     }
 }
 
-/// `SHA256:...` of a public key blob, as `ssh-keygen -l` prints it.
+/// Returns `SHA256:...` of a public key blob, as `ssh-keygen -l` prints it.
 pub fn fingerprint(blob: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob)))
 }
@@ -189,7 +189,7 @@ pub fn fingerprint(blob: &[u8]) -> String {
 impl FromStr for SshPublicKey {
     type Err = BadSshKey;
 
-    /// Takes a line of a `.pub` file, of `authorized_keys` (options first) or of `known_hosts`
+    /// Parses a line of a `.pub` file, of `authorized_keys` (options first) or of `known_hosts`
     /// (host names first).
     fn from_str(line: &str) -> Result<Self, BadSshKey> {
         let line = line.trim();
@@ -221,7 +221,7 @@ fn parse_public(algorithm: &str, rest: &str) -> Result<SshPublicKey, BadSshKey> 
     Ok(SshPublicKey { algorithm: algorithm.to_owned(), blob, comment: comment.to_owned() })
 }
 
-/// The first field, with blanks inside quotes taken as part of it, and what follows it.
+/// Returns the first field, including blanks inside quotes, and the rest.
 fn split_field(line: &str) -> (&str, &str) {
     let (mut quoted, mut escaped) = (false, false);
     let end = line.find(|c: char| {
@@ -240,7 +240,8 @@ impl fmt::Display for SshPublicKey {
     }
 }
 
-/// A comment stands at the end of a line of `authorized_keys`: it must not begin a second one.
+/// Removes control characters. A comment ends a line of `authorized_keys` and must not begin a
+/// second one.
 fn one_line(comment: &str) -> String {
     comment.chars().filter(|c| !c.is_control()).collect()
 }

@@ -1,8 +1,9 @@
-//! Bearer secrets: how they look, and how one is checked against what the store keeps of it.
+//! Bearer secrets: their format, and how one is checked against the stored hash.
 //!
-//! `fg<kind>_<id><...>`: a prefix per kind so that a scanner finds a leaked one, an id that may be
-//! logged, 256 secret bits and a checksum, so that a typo is told from a token that was revoked.
-//! The store keeps id and hash. A fast hash is right: 256 random bits cannot be guessed.
+//! The format is `fg<kind>_<id><...>`. A prefix per kind lets a scanner find a leaked token, and
+//! the id may be logged. 256 secret bits follow, then a checksum that distinguishes a typo from a
+//! revoked token. The store keeps id and hash. A fast hash suffices, because 256 random bits cannot
+//! be guessed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Crockford's base 32 in lower case, as ids have it: no i, l, o, u.
+/// Crockford's base 32 in lower case, as in ids: no i, l, o, u.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// `fgt_`
 const PREFIX_LEN: usize = 4;
@@ -20,14 +21,14 @@ const ID_LEN: usize = 13;
 const SECRET_BYTES: usize = 32;
 /// 256 bits in steps of five.
 const SECRET_LEN: usize = 52;
-/// 30 bits: one typo in a thousand million passes, and is then simply not found.
+/// 30 bits: one typo in a thousand million passes, and is then not found in the store.
 const CHECK_LEN: usize = 6;
 const SECRET_AT: usize = PREFIX_LEN + ID_LEN + 1;
 const CHECK_AT: usize = SECRET_AT + SECRET_LEN;
 /// The length of every token.
 pub const TOKEN_LEN: usize = CHECK_AT + CHECK_LEN;
 
-/// SHA-256 of a token's secret part: what the store keeps.
+/// SHA-256 of a token's secret part, as stored.
 pub type TokenHash = [u8; 32];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub enum BadToken {
     Checksum,
 }
 
-/// A whole token. Shown once, by [`Token::reveal`].
+/// A whole token. [`Token::reveal`] shows it once.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Token {
     #[zeroize(skip)]
@@ -76,10 +77,10 @@ pub struct Token {
 }
 
 impl Token {
-    /// `id` prints as 13 characters of the alphabet of ids.
+    /// Makes a new token. `id` prints as 13 characters of the alphabet of ids.
     ///
     /// # Panics
-    /// When `id` does not, or when the operating system has no randomness to give.
+    /// Panics when `id` does not, or when the operating system cannot provide randomness.
     pub fn generate(kind: TokenKind, id: impl fmt::Display) -> Self {
         let mut secret = Zeroizing::new([0u8; SECRET_BYTES]);
         getrandom::fill(secret.as_mut()).expect("the operating system gives random bytes");
@@ -99,7 +100,7 @@ impl Token {
         self.kind
     }
 
-    /// The part that may be logged and that finds the row.
+    /// Returns the part that may be logged and that finds the row.
     pub fn id(&self) -> &str {
         &self.text[PREFIX_LEN..PREFIX_LEN + ID_LEN]
     }
@@ -108,12 +109,12 @@ impl Token {
         Sha256::digest(&self.text.as_bytes()[SECRET_AT..CHECK_AT]).into()
     }
 
-    /// In constant time.
+    /// Compares in constant time.
     pub fn matches(&self, stored: &TokenHash) -> bool {
         self.hash().ct_eq(stored).into()
     }
 
-    /// The secret itself, to be shown to its owner and to nobody else.
+    /// Returns the secret itself, to be shown only to its owner.
     pub fn reveal(&self) -> &str {
         &self.text
     }
@@ -158,7 +159,7 @@ fn push_checksum(text: &mut String) {
     text.push_str(&check[..CHECK_LEN]);
 }
 
-/// Five bits a character, the first bits first; the last character is filled up with zeros.
+/// Encodes five bits a character, the first bits first; zeros fill up the last character.
 fn push_base32(out: &mut String, bytes: &[u8]) {
     let (mut held, mut bits) = (0u32, 0);
     for byte in bytes {

@@ -1,11 +1,11 @@
-//! OpenSSH's own tools read what we write.
+//! OpenSSH's own tools read the written keys.
 
 use std::path::Path;
 use std::process::Command;
 
 use fleetgate_keys::SshKey;
 
-/// What `ssh-keygen` prints for a key file; `None` where there is no OpenSSH.
+/// Returns what `ssh-keygen` prints for a key file; `None` without OpenSSH.
 fn ssh_keygen(option: &str, file: &Path) -> Option<String> {
     let output = Command::new("ssh-keygen").args([option, "-f"]).arg(file).output().ok()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

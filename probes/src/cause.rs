@@ -1,24 +1,24 @@
-//! How a result came about, as a value.
+//! The cause of a result, as a value.
 //!
-//! Promises that nothing which decides has to read a text: a plugin prints what it likes, and its words
-//! decide nothing. Knows no states and no verdicts.
+//! Code that decides reads the cause and never a text: a plugin prints what it likes, and its
+//! output decides nothing. This module knows no states and no verdicts.
 
 use crate::plugin::Ending;
 use crate::tcp::ConnectEnd;
 
-/// What became of the question behind a result.
+/// The outcome of the probe behind a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// An answer came back, or a result was sent. What it says stands in the result.
+    /// The host replied, or a result was submitted. The result has its content.
     #[default]
     Answered,
-    /// The host refused the connection: nothing listens on the port.
+    /// The host refused the connection: no program listens on the port.
     Refused,
     /// The host reset the connection.
     Reset,
-    /// Nothing came back in time.
+    /// No reply arrived in time.
     NoAnswer,
-    /// A connection was made, and nothing more came over it in time.
+    /// A connection was made, and then no data arrived in time.
     Stalled,
     /// The command ran and did not end in time.
     CommandTimedOut,
@@ -30,15 +30,15 @@ pub enum Cause {
     NoTunnel,
     /// Nothing was sent: the gateway could not, or there is no way.
     NotTried,
-    /// An SSH server with another host key than the pinned one answered.
+    /// An SSH server replied with another host key than the pinned one.
     HostKeyChanged,
     /// The login was refused.
     LoginRefused,
-    /// Something answered that does not speak SSH.
+    /// The server replied, but does not speak SSH.
     NotSsh,
-    /// The SSH connection broke in its protocol.
+    /// The SSH connection failed with a protocol error.
     Protocol,
-    /// No result was sent in time.
+    /// No result was submitted in time.
     Overdue,
 }
 
@@ -61,7 +61,7 @@ impl Cause {
         Cause::Overdue,
     ];
 
-    /// The name in the API and in the store.
+    /// Returns the name in the API and in the store.
     pub const fn name(self) -> &'static str {
         match self {
             Cause::Answered => "answered",
@@ -86,7 +86,7 @@ impl Cause {
         Cause::ALL.into_iter().find(|cause| cause.name() == name)
     }
 
-    /// Whether the host, or whatever is at its address, sent something back.
+    /// Returns whether the host, or another machine at its address, sent a reply.
     pub const fn is_answer(self) -> bool {
         match self {
             Cause::Answered
@@ -107,7 +107,8 @@ impl Cause {
         }
     }
 
-    /// Whether a connection was there and went silent: a path that drops large packets looks the same.
+    /// Returns whether an open connection went silent. A path that drops large packets looks the
+    /// same.
     pub const fn is_stall(self) -> bool {
         matches!(self, Cause::Stalled | Cause::CommandTimedOut | Cause::ConnectionLost)
     }

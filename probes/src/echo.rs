@@ -1,8 +1,8 @@
-//! Ping: which packet answers which request, and what a row of answers means.
+//! Ping: which packet replies to which request, and the result of a series of replies.
 //!
-//! Promises that only an echo reply from the asked address, to the asking one, with the request's
-//! ident, sequence number and secret cookie counts. Does not know when requests are sent or given
-//! up: times come in as round trips.
+//! A reply counts only if it comes from the probed address, to the probing one, with the request's
+//! ident, sequence number and secret cookie. The module does not know when requests are sent or
+//! given up: times come in as round trips.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::plugin::PluginResult;
 use crate::sample::{Metric, Status};
 use crate::words;
 
-/// Random bytes in each request. Sixteen cannot be guessed, so that a host can only answer what it
-/// was sent, and make the smallest request whose time is worth measuring.
+/// Random bytes in each request. Sixteen bytes cannot be guessed, so a host can only reply to what
+/// it received. They make the smallest request whose round trip is worth measuring.
 pub const COOKIE_LEN: usize = 16;
 
-/// One echo request that is, or will be, in flight.
+/// One echo request, in flight or about to be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct EchoProbe {
     pub from: IpAddr,
     pub to: IpAddr,
     pub ident: u16,
     pub seq: u16,
-    /// From the random source; different for each request.
+    /// From the random source, and different for each request.
     pub cookie: [u8; COOKIE_LEN],
-    /// Zeros behind the cookie: a packet of the size that is to be tried. An answer has them all.
+    /// Zeros after the cookie, to try a certain packet size. A reply has all of them.
     pub padding: u16,
 }
 
-/// Without the cookie: it proves the answer.
+/// Omits the cookie, because it proves the reply.
 impl std::fmt::Debug for EchoProbe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "EchoProbe({} -> {}, ident {}, seq {})", self.from, self.to, self.ident, self.seq)
@@ -38,10 +38,10 @@ impl std::fmt::Debug for EchoProbe {
 }
 
 impl EchoProbe {
-    /// The whole IP packet to send.
+    /// Returns the whole IP packet to send.
     ///
     /// # Errors
-    /// Addresses of different families.
+    /// Fails when the addresses are of different families.
     pub fn request(&self) -> Result<Vec<u8>, MixedFamilies> {
         let mut data = self.cookie.to_vec();
         data.resize(COOKIE_LEN + usize::from(self.padding), 0);
@@ -53,8 +53,8 @@ impl EchoProbe {
     }
 }
 
-/// The probe that a packet claims to answer, for finding it among those in flight; compare the
-/// whole probe. `None`: not an echo reply of ours.
+/// Returns the probe that a packet claims to reply to, to find it among those in flight. The caller
+/// compares the whole probe. `None`: not an echo reply of ours.
 pub fn echo_reply(packet: &Parsed<'_>) -> Option<EchoProbe> {
     let echo = packet::echo(packet).filter(|echo| echo.kind == EchoKind::Reply)?;
     let (cookie, zeros) = echo.data.split_first_chunk::<COOKIE_LEN>()?;
@@ -63,9 +63,9 @@ pub fn echo_reply(packet: &Parsed<'_>) -> Option<EchoProbe> {
     Some(EchoProbe { from, to, ident: echo.ident, seq: echo.seq, cookie: *cookie, padding })
 }
 
-/// What `sent` requests and their answers mean. All lost is CRITICAL; what less loss or a long
-/// round trip means is up to thresholds. Metrics as `check_icmp` names them: `rta`, `rtmin` and
-/// `rtmax` in ms, `pl` in percent.
+/// Returns the result of `sent` requests and their replies. If all were lost it is CRITICAL. Less
+/// loss or a long round trip is judged by thresholds. Metrics are named as in `check_icmp`: `rta`,
+/// `rtmin` and `rtmax` in ms, `pl` in percent.
 pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
     if sent == 0 {
         return PluginResult::unknown("no echo request was sent").because(Cause::NotTried);
@@ -79,7 +79,7 @@ pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
         let text = format!("no answer to {requests}, loss 100 %");
         return PluginResult::new(Status::Critical, text, metrics).because(Cause::NoAnswer);
     };
-    // At most 255 of them, so the sum does not overflow for any time that can be measured.
+    // There are at most 255 round trips, so the sum does not overflow for any measurable time.
     let average = rtts.iter().copied().fold(Duration::ZERO, Duration::saturating_add) / rtts.len() as u32;
     let text = format!("rtt {}, loss {} %", words::latency(average), words::brief(loss.round()));
     let ms = |label, took: Duration| Metric::amount(label, took.as_secs_f64() * 1000.0, "ms");
@@ -87,7 +87,7 @@ pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
     PluginResult::new(Status::Ok, text, metrics)
 }
 
-/// Where nothing could be sent at all.
+/// Returns the result of a ping that could not be sent at all.
 pub fn not_sent(cause: Cause, reason: &str) -> PluginResult {
     PluginResult::critical(format!("no echo request could be sent: {reason}")).because(cause)
 }

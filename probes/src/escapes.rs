@@ -1,7 +1,8 @@
-//! Escape sequences of terminals in foreign text, by ECMA-48: colours, titles, links.
+//! Terminal escape sequences in foreign text, by ECMA-48: colours, titles, links.
 //!
-//! Promises that no sequence is left, that a sequence never reaches over the end of its line, and that
-//! a broken one costs no text behind it. Knows nothing of plugins but that a pipe stands for itself.
+//! No sequence remains. A sequence never extends past the end of its line, and a malformed one does
+//! not remove the text after it. The module knows nothing about plugins, except that a pipe is
+//! kept.
 
 use std::borrow::Cow;
 use std::iter::Peekable;
@@ -9,11 +10,11 @@ use std::str::Chars;
 
 const ESCAPE: char = '\u{1b}';
 const BELL: char = '\u{7}';
-/// The introducers of one character (C1), as 8-bit terminals know them.
+/// Introducers of one character (C1), as in 8-bit terminals.
 const C1_CSI: char = '\u{9b}';
 const C1_ST: char = '\u{9c}';
 
-/// `text` without escape sequences.
+/// Returns `text` without escape sequences.
 pub(crate) fn removed(text: &str) -> Cow<'_, str> {
     if !text.contains(is_introducer) {
         return Cow::Borrowed(text);
@@ -36,12 +37,12 @@ fn is_introducer(c: char) -> bool {
     matches!(c, ESCAPE | C1_CSI | C1_ST) || is_c1_string(c)
 }
 
-/// DCS, SOS, OSC, PM, APC: each begins a string that ends with ST.
+/// Recognizes DCS, SOS, OSC, PM and APC, which begin a string that ends with ST.
 fn is_c1_string(c: char) -> bool {
     matches!(c, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}')
 }
 
-/// Behind an ESC.
+/// Skips a sequence after its ESC.
 fn escape(rest: &mut Peekable<Chars<'_>>) {
     match rest.peek() {
         Some('[') => {
@@ -56,14 +57,14 @@ fn escape(rest: &mut Peekable<Chars<'_>>) {
     }
 }
 
-/// Behind a CSI: parameters, then as any escape sequence.
+/// Skips a sequence after its CSI: parameters, then the rest as for any escape sequence.
 fn control_sequence(rest: &mut Peekable<Chars<'_>>) {
     skip_while(rest, '0'..='?');
     end_of_sequence(rest, '@'..='~');
 }
 
-/// Intermediate characters, then one that ends it. A pipe ends none that a plugin prints; one behind a
-/// sequence that was cut off separates text from metrics.
+/// Skips intermediate characters, then the final one. A pipe never ends a sequence of a plugin;
+/// after a truncated sequence it separates text from metrics.
 fn end_of_sequence(rest: &mut Peekable<Chars<'_>>, last: std::ops::RangeInclusive<char>) {
     let mut ahead = rest.clone();
     skip_while(&mut ahead, ' '..='/');
@@ -72,7 +73,8 @@ fn end_of_sequence(rest: &mut Peekable<Chars<'_>>, last: std::ops::RangeInclusiv
     }
 }
 
-/// Behind the introducer of a string. Without an end on its line it was none: the text is kept.
+/// Skips a string after its introducer. Without an end on the same line it is no string, and the
+/// text is kept.
 fn control_string(rest: &mut Peekable<Chars<'_>>) {
     let mut ahead = rest.clone();
     while let Some(c) = ahead.next_if(|c| *c != '\n') {

@@ -1,7 +1,7 @@
-//! Whether a job ran when it should have: every so often, or by a time of day.
+//! Whether a job ran on time: at an interval, or by a time of day.
 //!
-//! A run that is due is late until the grace is over, and missed from then on. Knows nothing of what
-//! the job does, nor how its runs become known.
+//! A due run is late until the grace is over, and missed from then on. The module knows neither
+//! what the job does nor how its runs are reported.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,35 +12,35 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
 use crate::words;
 
-/// A run so long before its deadline still counts for it, and no longer: half a day, so that one that
-/// came late yesterday is not taken for today's.
+/// How long before its deadline a run still counts. Half a day, so that a run that came late
+/// yesterday is not taken for today's.
 const EARLY: SignedDuration = SignedDuration::from_hours(12);
-/// Days that a deadline is looked for in: a weekly one, with a day on each side.
+/// Days in which the next deadline is searched: a weekly one, with a day on each side.
 const LOOK_DAYS: i32 = 9;
 
-/// A job that says when it ran.
+/// A job that reports its runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub due: Due,
-    /// So long after it is due, it is missed.
+    /// How long after its due time a run counts as missed.
     pub grace: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// So long after the run before.
+    /// An interval after the previous run.
     Every(Duration),
     By(Deadline),
 }
 
-/// A time of day. One that the clocks skip in spring is so much later by the clock; one that comes twice
-/// in autumn is meant the second time.
+/// A time of day. If the clocks skip it in spring, the deadline is later by the skipped time. If it
+/// comes twice in autumn, the deadline is the second one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadline {
     pub time: Time,
-    /// Without any: every day.
+    /// Empty: every day.
     pub days: Vec<Weekday>,
-    /// `None`: UTC, until somebody knows where the host stands.
+    /// `None`: UTC, until the location of the host is known.
     pub zone: Option<TimeZone>,
 }
 
@@ -49,22 +49,22 @@ impl Deadline {
         self.zone.clone().unwrap_or(TimeZone::UTC)
     }
 
-    /// The first deadline that a job has not met which ran at `last`.
+    /// Returns the first deadline that a run at `last` does not meet.
     pub fn after_run(&self, last: Timestamp) -> Option<Timestamp> {
         self.next(last + EARLY)
     }
 
-    /// The first one after this time.
+    /// Returns the first deadline after this time.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         self.around(after, -1..=LOOK_DAYS).find(|at| *at > after)
     }
 
-    /// The last one up to this time.
+    /// Returns the last deadline up to this time.
     pub fn latest(&self, until: Timestamp) -> Option<Timestamp> {
         self.around(until, -LOOK_DAYS..=1).take_while(|at| *at <= until).last()
     }
 
-    /// Those of the days around a time, in their order.
+    /// Returns the deadlines of the days around a time, in order.
     fn around(&self, at: Timestamp, days: RangeInclusive<i32>) -> impl Iterator<Item = Timestamp> {
         let zone = self.zone();
         let today = at.to_zoned(zone.clone()).date();
@@ -79,7 +79,7 @@ impl Deadline {
 }
 
 impl Job {
-    /// What is said of a job that is late, or missed. `last`: when it ran; `None`: nobody knows.
+    /// Returns the text for a late or missed job. `last`: when it ran; `None`: unknown.
     pub fn complaint(&self, late: bool, last: Option<Timestamp>) -> String {
         let late = if late { "late: " } else { "" };
         format!("{late}should have run {}, {}", self.plan(), self.last(last))
@@ -124,7 +124,7 @@ mod tests {
         Deadline { time: time.parse().unwrap(), days: days.to_vec(), zone: Some(zone) }
     }
 
-    /// Rows of: the last run, the deadline that it has not met.
+    /// Rows of: the last run, and the deadline that it does not meet.
     fn check(deadline: &Deadline, table: &[(&str, &str)]) {
         for (last, expected) in table {
             assert_eq!(deadline.after_run(at(last)), Some(at(expected)), "ran {last}");
@@ -139,10 +139,10 @@ mod tests {
             &[
                 ("2026-01-10T01:30:00Z", "2026-01-11T02:00:00Z"),
                 ("2026-01-10T02:00:00Z", "2026-01-11T02:00:00Z"),
-                // Late, and no run for the next night.
+                // A late run, but none for the next night.
                 ("2026-01-10T02:20:00Z", "2026-01-11T02:00:00Z"),
                 ("2026-01-10T13:59:00Z", "2026-01-11T02:00:00Z"),
-                // The evening before.
+                // A run on the evening before.
                 ("2026-01-10T20:00:00Z", "2026-01-12T02:00:00Z"),
             ],
         );

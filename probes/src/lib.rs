@@ -1,6 +1,7 @@
-//! Everything that can be asked of a host, and what the answer means.
+//! The probes of a host, and the results of their replies.
 //!
-//! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
+//! The crate takes and makes packets and samples. It knows no WireGuard, no sockets, no runtime and
+//! no database.
 
 pub mod cause;
 pub mod echo;

@@ -1,7 +1,7 @@
-//! IP packets as views, and ICMP echo in both directions, for IPv4 and IPv6 alike.
+//! IP packets as views, and ICMP echo in both directions, for IPv4 and IPv6.
 //!
-//! Promises that what parses is whole (lengths, version, IPv4 header checksum) and that nothing
-//! panics on any bytes. Judges nothing: who may send what to whom is not known here.
+//! A parsed packet is whole (lengths, version, IPv4 header checksum), and no input panics. The
+//! module has no access rules.
 
 use std::net::IpAddr;
 
@@ -16,11 +16,11 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
 
-/// IPv6 extension headers that are walked. Real packets have one or two; a longer chain is an
-/// attempt to hide what it carries.
+/// Maximum number of IPv6 extension headers that are parsed. Real packets have one or two; a longer
+/// chain is an attempt to hide the content.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// Hop limit of packets built here, as common systems send it.
+/// Hop limit of packets built here, as in common systems.
 const HOP_LIMIT: u8 = 64;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -30,21 +30,21 @@ const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 const FRAGMENT_LEN: usize = 8;
 
-/// A whole IP packet, seen without copying.
+/// A whole IP packet, viewed without copying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed<'a> {
     pub version: u8,
     pub src: IpAddr,
     pub dst: IpAddr,
-    /// Of the upper layer, behind any extension headers.
+    /// Protocol of the upper layer, after any extension headers.
     pub protocol: u8,
-    /// Part of a fragmented packet, or dressed as one: `payload` may not begin with a header.
+    /// Part of a fragmented packet, or marked as one: `payload` may not begin with a header.
     pub fragment: bool,
     /// IPv4 options, or IPv6 extension headers other than a fragment header.
     pub extensions: bool,
-    /// Of the upper layer, without padding behind the packet.
+    /// Payload of the upper layer, without padding after the packet.
     pub payload: &'a [u8],
-    /// Of the whole packet, without padding behind it.
+    /// Length of the whole packet, without padding after it.
     pub len: usize,
 }
 
@@ -64,14 +64,14 @@ pub enum BadPacket {
 #[error("one address is IPv4 and the other IPv6: both must be of the same family")]
 pub struct MixedFamilies;
 
-/// Which way an echo message goes.
+/// Direction of an echo message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EchoKind {
     Request,
     Reply,
 }
 
-/// An ICMP echo message whose checksum is right.
+/// An ICMP echo message with a valid checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EchoView<'a> {
     pub kind: EchoKind,
@@ -80,10 +80,11 @@ pub struct EchoView<'a> {
     pub data: &'a [u8],
 }
 
-/// Looks at the IP headers of one packet.
+/// Parses the IP headers of one packet.
 ///
 /// # Errors
-/// What is not one whole IP packet; bytes behind its end are ignored (WireGuard pads).
+/// Fails when the bytes are not one whole IP packet. Bytes after its end are ignored (WireGuard
+/// pads).
 pub fn parse(packet: &[u8]) -> Result<Parsed<'_>, BadPacket> {
     match packet.first().map(|first| first >> 4) {
         Some(4) => parse_v4(packet),
@@ -124,7 +125,7 @@ fn parse_v6(packet: &[u8]) -> Result<Parsed<'_>, BadPacket> {
     })
 }
 
-/// Where a chain of extension headers ends.
+/// A position in a chain of extension headers.
 struct Chain<'a> {
     protocol: u8,
     payload: &'a [u8],
@@ -139,7 +140,7 @@ impl<'a> Chain<'a> {
             match at.protocol {
                 FRAGMENT => {
                     at.fragment = true;
-                    // Behind a later fragment's header stands the middle of something.
+                    // The payload of a later fragment does not begin with a header.
                     let first = at.payload.get(2..4).is_some_and(|b| b[0] == 0 && b[1] & 0xf8 == 0);
                     at.skip(FRAGMENT_LEN)?;
                     if !first {
@@ -154,7 +155,8 @@ impl<'a> Chain<'a> {
         Err(BadPacket::TooManyExtensions)
     }
 
-    /// The second byte gives the length in `unit`s, not counting the first `base` bytes.
+    /// Skips a header whose second byte gives the length in `unit`s, not counting the first `base`
+    /// bytes.
     fn skip_extension(&mut self, unit: usize, base: usize) -> Result<(), BadPacket> {
         self.extensions = true;
         let length = *self.payload.get(1).ok_or(BadPacket::Truncated)?;
@@ -169,7 +171,8 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// The echo message in a packet: whole, of the right ICMP for its IP, with a right checksum.
+/// Returns the echo message in a packet. It must be whole, match the IP version and have a valid
+/// checksum.
 pub fn echo<'a>(packet: &Parsed<'a>) -> Option<EchoView<'a>> {
     if packet.fragment {
         return None;
@@ -206,10 +209,10 @@ fn echo_v4(payload: &[u8]) -> Option<EchoView<'_>> {
     whole.then(|| EchoView { kind, ident: icmp.echo_ident(), seq: icmp.echo_seq_no(), data: icmp.data() })
 }
 
-/// A whole packet with one echo request.
+/// Builds a whole packet with one echo request.
 ///
 /// # Errors
-/// Addresses of different families.
+/// Fails when the addresses are of different families.
 pub fn echo_request(
     src: IpAddr,
     dst: IpAddr,
@@ -220,7 +223,7 @@ pub fn echo_request(
     build(src, dst, &EchoView { kind: EchoKind::Request, ident, seq, data })
 }
 
-/// The answer that a host owes to an echo request; `None` for any other packet.
+/// Builds a host's reply to an echo request; `None` for any other packet.
 pub fn answer_to_echo(request: &Parsed<'_>) -> Option<Vec<u8>> {
     let asked = echo(request).filter(|echo| echo.kind == EchoKind::Request)?;
     build(request.dst, request.src, &EchoView { kind: EchoKind::Reply, ..asked }).ok()
@@ -275,7 +278,7 @@ mod tests {
         echo_request(src, dst, 7, 9, b"cookie").expect("one family")
     }
 
-    /// An IPv6 packet with the given chain of extension headers before `payload`.
+    /// Builds an IPv6 packet with the given chain of extension headers before `payload`.
     fn v6_with(next_header: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = request(FAMILIES[1])[..40].to_vec();
         packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());

@@ -1,9 +1,8 @@
-//! Performance data: `'label'=value[UOM];[warn];[crit];[min];[max]`, separated by whitespace, or by a
-//! comma and whitespace.
+//! Performance data: `'label'=value[UOM];[warn];[crit];[min];[max]`.
 //!
-//! Promises that a broken token costs only itself and is reported, that nothing is guessed (a comma
-//! is no decimal point, a gap is no zero) and that the yield is bounded. Does not know whether the
-//! plugin ended well.
+//! Tokens are separated by whitespace, or by a comma and whitespace. A malformed token costs only
+//! itself and is reported. Nothing is guessed: a comma is no decimal point, and a gap is no zero.
+//! The output is bounded. The module does not know how the plugin ended.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -12,28 +11,28 @@ use crate::range::{self, Range};
 use crate::sample::Metric;
 use crate::words;
 
-/// Metrics kept of one result. `check_disk` on a crowded server prints some 60; each costs a series
+/// Metrics kept of one result. `check_disk` on a crowded server prints some 60. Each costs a series
 /// in the history, so a device that invents labels must not make thousands.
 pub const MAX_METRICS: usize = 256;
 /// Longest label in characters; mount points and interface names stay far below.
 pub const MAX_LABEL: usize = 200;
-/// Longest unit in characters. It is shown beside each value.
+/// Longest unit in characters. It is shown next to each value.
 pub const MAX_UOM: usize = 16;
-/// Warnings kept of one result: enough to see the pattern of what a plugin does wrong.
+/// Warnings kept of one result: enough to show what a plugin does wrong.
 pub const MAX_WARNINGS: usize = 20;
 
-/// How much of a broken token a warning quotes.
+/// Characters of a malformed token that a warning quotes.
 const QUOTED_CHARS: usize = 60;
 
-/// What could be read, and what was skipped and why.
+/// The parsed metrics, and the warnings about skipped tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Perfdata {
     pub metrics: Vec<Metric>,
     pub warnings: Vec<String>,
 }
 
-/// Reads performance data; line feeds separate like blanks. A comma before a blank or the end closes
-/// its token. Of two equal labels the first wins.
+/// Reads performance data. Line feeds separate tokens like blanks. A comma before a blank or the
+/// end closes its token. The first of two equal labels wins.
 pub fn parse(text: &str) -> Perfdata {
     let mut found = Reader::default();
     let mut rest = behind_separators(text);
@@ -48,7 +47,7 @@ pub fn parse(text: &str) -> Perfdata {
     found.finish()
 }
 
-/// Writes metrics so that [`parse`] gives them back.
+/// Writes metrics in a form that [`parse`] reads back.
 pub fn render(metrics: &[Metric]) -> String {
     metrics.iter().map(render_one).collect::<Vec<_>>().join(" ")
 }
@@ -96,25 +95,25 @@ impl Reader {
     }
 }
 
-/// Blanks and commas: no label begins with a comma, unless it is quoted.
+/// Skips blanks and commas. No label begins with a comma, unless it is quoted.
 fn behind_separators(text: &str) -> &str {
     text.trim_start_matches(|c: char| c == ',' || c.is_whitespace())
 }
 
-/// One token, cut out but not yet understood.
+/// One token, cut out but not yet parsed.
 struct Token<'a> {
     original: &'a str,
     label: Result<String, &'static str>,
-    /// Behind the `=`.
+    /// The text after the `=`.
     data: &'a str,
 }
 
-/// Cuts one token off a text that does not begin with a blank.
+/// Cuts one token from a text that does not begin with a blank.
 fn next_token(text: &str) -> (Token<'_>, &str) {
     let quoted = text.strip_prefix('\'').map(closing_quote);
     let (label, data_at) = match quoted {
-        // A quote that is never closed, or closed by the quote of another token: the token ends at
-        // its first blank, so that the neighbours survive.
+        // A quote is never closed, or closed by the quote of another token. The token then ends at
+        // its first blank, so that its neighbours survive.
         Some(None) => (Err("skipped: its quote is not closed before an ="), None),
         Some(Some(end)) => (Ok(text[1..=end].replace("''", "'")), Some(end + 3)),
         None => match text[..blank_from(text, 0)].find('=') {
@@ -128,8 +127,8 @@ fn next_token(text: &str) -> (Token<'_>, &str) {
     (token, &text[end..])
 }
 
-/// The length of a quoted label (after its opening quote) up to the closing quote, which must be
-/// followed by `=`. A doubled quote is part of the label.
+/// Returns the length of a quoted label (after its opening quote) up to the closing quote, which
+/// must be followed by `=`. A doubled quote is part of the label.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -147,7 +146,7 @@ fn blank_from(text: &str, at: usize) -> usize {
 }
 
 impl Token<'_> {
-    /// The metric and remarks about fields that were ignored.
+    /// Returns the metric, and remarks about ignored fields.
     fn read(self) -> Result<(Metric, Vec<String>), String> {
         let label = self.label?;
         if label.is_empty() {
@@ -176,7 +175,7 @@ impl Token<'_> {
     }
 }
 
-/// An optional field: absent when empty, absent with a remark when malformed.
+/// Parses an optional field: absent when empty, absent with a remark when malformed.
 fn lenient<T>(
     (name, text): (&str, &str),
     remarks: &mut Vec<String>,
@@ -204,7 +203,7 @@ fn value_and_unit(field: &str) -> Result<(Option<f64>, &str), String> {
     Ok((Some(value), uom))
 }
 
-/// The value counts, however long its unit is.
+/// Cuts an overlong unit. The value still counts.
 fn bounded_unit<'a>(unit: &'a str, remarks: &mut Vec<String>) -> &'a str {
     let Some((end, _)) = unit.char_indices().nth(MAX_UOM) else { return unit };
     remarks.push(format!("the unit is cut at {MAX_UOM} characters"));
@@ -216,7 +215,7 @@ fn known_unit(uom: &str) -> bool {
     plain.contains(&uom) || uom.strip_suffix('B').is_some_and(|prefix| ["K", "M", "G", "T"].contains(&prefix))
 }
 
-/// How much of the beginning is a number: an `e` without digits belongs to the unit.
+/// Returns the length of the leading number. An `e` without digits belongs to the unit.
 fn number_len(field: &str) -> usize {
     let mantissa = field.find(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)).unwrap_or(field.len());
     let Some(exponent) = field[mantissa..].strip_prefix(['e', 'E']) else { return mantissa };

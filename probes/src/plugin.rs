@@ -1,7 +1,7 @@
-//! What a plugin printed and how it ended, by the Nagios plugin conventions.
+//! The output and the ending of a plugin, by the Nagios plugin conventions.
 //!
-//! Promises one bounded, harmless result for any bytes and any ending; the exit code decides, never
-//! the text. Does not know where the command ran, nor what state follows from the result.
+//! Any bytes and any ending give one bounded, harmless result. The exit code decides, never the
+//! text. The module knows neither where the command ran nor which state follows from the result.
 
 use std::time::Duration;
 
@@ -11,25 +11,26 @@ use crate::range::Thresholds;
 use crate::sample::{Metric, Status};
 use crate::words;
 
-/// Bytes of standard output that are read; Nagios takes 8 KiB. What a person would scroll through
-/// ends far below.
+/// Bytes of standard output that are read; Nagios takes 8 KiB. Output that a person would scroll
+/// through is far shorter.
 pub const MAX_OUTPUT: usize = 64 * 1024;
 
-/// How much of standard error a result quotes, in characters: the line that explains, not a log.
+/// Characters of standard error that a result quotes: the line that explains the failure, not a
+/// log.
 const STDERR_CHARS: usize = 300;
 
-/// A result in its final form, whatever made it.
+/// A result in its final form, for every kind of check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginResult {
     pub status: Status,
-    /// How it came about. What decides goes by this and never by the text.
+    /// The cause of the result. Decisions use the cause and never the text.
     pub cause: Cause,
-    /// The first line, without performance data. Empty where a plugin printed nothing before them.
+    /// The first line, without performance data. Empty if the plugin printed no text before them.
     pub text: String,
     /// The further lines, with their blanks, tabs and empty lines.
     pub long_text: String,
     pub metrics: Vec<Metric>,
-    /// Performance data that was skipped, and why; truncation.
+    /// Reports of skipped performance data and of truncation.
     pub warnings: Vec<String>,
 }
 
@@ -37,16 +38,16 @@ pub struct PluginResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     Exit(u32),
-    /// The name as SSH gives it, without `SIG`.
+    /// The name of the signal as in SSH, without `SIG`.
     Signal(String),
-    /// After this time, when its channel was closed.
+    /// The command ran for this time, and its channel was then closed.
     Timeout(Duration),
     /// The connection ended before the command did.
     Lost,
 }
 
 impl PluginResult {
-    /// A result of ours, without long text.
+    /// Makes a result without long text.
     pub fn new(status: Status, text: impl Into<String>, metrics: Vec<Metric>) -> Self {
         PluginResult {
             status,
@@ -58,7 +59,7 @@ impl PluginResult {
         }
     }
 
-    /// The same result with another cause than an answer.
+    /// Returns the same result with another cause than a reply.
     #[must_use]
     pub fn because(self, cause: Cause) -> Self {
         PluginResult { cause, ..self }
@@ -76,7 +77,7 @@ impl PluginResult {
         PluginResult::new(Status::Unknown, text, Vec::new())
     }
 
-    /// `truncated`: the output went over a limit before it came here.
+    /// Makes the result of a command. `truncated`: the output was cut to a limit earlier.
     pub fn from_run(ending: &Ending, stdout: &[u8], stderr: &[u8], truncated: bool) -> Self {
         let (output, truncated) = readable(stdout, truncated);
         let printed = Printed::split(&output, truncated);
@@ -96,9 +97,9 @@ impl PluginResult {
         result
     }
 
-    /// Applies thresholds set on the server. They can worsen a status, never better it; a metric
-    /// that has a threshold and no value is UNKNOWN. The text names each metric over its limit, and
-    /// the metric carries the limits that judged it.
+    /// Applies the thresholds set on the server. They can worsen a status, but never improve it. A
+    /// metric with a threshold and without a value is UNKNOWN. The text names each metric over its
+    /// limit, and the metric carries the limits that judged it.
     #[must_use]
     pub fn apply(mut self, limits: &[(String, Thresholds)]) -> Self {
         let own = self.status;
@@ -119,22 +120,23 @@ impl PluginResult {
     }
 }
 
-/// Two parts of a text, of which one may be empty.
+/// Joins two parts of a text; either may be empty.
 fn joined(first: &str, separator: &str, second: &str) -> String {
     let parts = [first, second].into_iter().filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join(separator)
 }
 
-/// Standard output as text: bounded, valid, without control characters but line feeds and tabs.
+/// Converts standard output to text: bounded, valid, and without control characters other than line
+/// feeds and tabs.
 fn readable(stdout: &[u8], truncated: bool) -> (String, bool) {
     let bytes = &stdout[..stdout.len().min(MAX_OUTPUT)];
     let text = words::harmless_lines(&String::from_utf8_lossy(bytes));
-    // Replacement characters are longer than what they replace.
+    // A replacement character may be longer than the bytes it replaces.
     let (kept, cut) = words::cut(&text, MAX_OUTPUT);
     (kept.to_owned(), truncated || cut || bytes.len() < stdout.len())
 }
 
-/// Standard output taken apart at its pipes.
+/// Standard output, split at its pipes.
 #[derive(Debug, Default, PartialEq)]
 struct Printed {
     text: String,
@@ -143,9 +145,9 @@ struct Printed {
 }
 
 impl Printed {
-    /// The first line is `text | perfdata`; then long text until a line with a pipe, behind which
-    /// everything is performance data. The last token of a truncated output may be half of itself
-    /// (`12` of `123`) and is left out.
+    /// Splits output. The first line is `text | perfdata`. Long text follows until a line with a
+    /// pipe; everything after that pipe is performance data. The last token of a truncated output
+    /// may be incomplete (`12` of `123`) and is left out.
     fn split(output: &str, truncated: bool) -> Printed {
         let output = output.trim_start();
         let (first, rest) = split_at(output, '\n');
@@ -163,8 +165,8 @@ impl Printed {
     }
 }
 
-/// Long text as it was printed, without the end of its last line. `before_pipe`: that line goes on
-/// with performance data, and the blanks before these belong to neither.
+/// Returns the long text as printed, without the end of its last line. `before_pipe`: that line
+/// continues with performance data, and the blanks before these belong to neither.
 fn without_last_end(long_text: &str, before_pipe: bool) -> String {
     let text = if before_pipe { long_text.trim_end_matches([' ', '\t']) } else { long_text };
     let text = text.strip_suffix('\n').unwrap_or(text);
@@ -179,7 +181,7 @@ fn split_at(text: &str, separator: char) -> (&str, &str) {
     text.split_once(separator).unwrap_or((text, ""))
 }
 
-/// The text of a command that printed nothing.
+/// Returns the text for a command that printed nothing.
 fn placeholder(stderr: &[u8]) -> String {
     let bytes = &stderr[..stderr.len().min(MAX_OUTPUT)];
     match words::line(&String::from_utf8_lossy(bytes), STDERR_CHARS) {
@@ -209,8 +211,8 @@ fn abnormality(ending: &Ending) -> String {
     }
 }
 
-/// What the text says about one judged metric. That it is missing is worth saying only where the
-/// result does not already explain more.
+/// Returns the remark about one judged metric. A missing metric is mentioned only if the result
+/// does not already explain more.
 fn remark(
     own: Status,
     judged: Status,

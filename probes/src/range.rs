@@ -1,7 +1,7 @@
 //! Nagios threshold ranges, parsed strictly: `[@][start:][end]`.
 //!
-//! Promises that what is accepted means exactly one thing and prints back to the same range. Does
-//! not know units: a range is compared with the number as the check reports it.
+//! An accepted text has exactly one meaning and prints back to the same range. The module does not
+//! know units: a range is compared with the number as the check reports it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use std::str::FromStr;
 use crate::sample::Status;
 use crate::words;
 
-/// Longest text of a range. Two numbers at full precision take 52 characters; what is longer was
-/// not written by a person who means a limit.
+/// Longest text of a range. Two numbers at full precision take 52 characters, so a longer text is
+/// not a limit that a person intended.
 pub const MAX_RANGE_LEN: usize = 80;
 
-/// A range as an operator wrote it. Alerts when a value is outside `[start, end]`, or, with
-/// `inside`, within it; both ends inclusive, no tolerance.
+/// A range as an operator wrote it. It alerts when a value is outside `[start, end]` or, with
+/// `inside`, within it. Both ends are inclusive, without tolerance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
     pub start: f64,
@@ -22,14 +22,14 @@ pub struct Range {
     pub inside: bool,
 }
 
-/// Critical is asked first, then warning; an unset one never alerts.
+/// The thresholds of a metric. Critical is tested first, then warning; an unset one never alerts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Thresholds {
     pub warn: Option<Range>,
     pub crit: Option<Range>,
 }
 
-/// Why a text is not a range, and how to write what was probably meant.
+/// The reason why a text is not a range, with a suggestion for what was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     #[error(
@@ -55,14 +55,14 @@ pub enum RangeError {
 }
 
 impl Range {
-    /// Whether `value` lies where the range alerts. A value that is not a number alerts nowhere;
-    /// [`Thresholds::judge`] makes UNKNOWN of it before asking.
+    /// Returns whether the range alerts at `value`. NaN never alerts; [`Thresholds::judge`] turns
+    /// it into UNKNOWN first.
     pub fn alerts(&self, value: f64) -> bool {
         let within = self.start <= value && value <= self.end;
         !value.is_nan() && within == self.inside
     }
 
-    /// Where `value` lies, for the sentence that says why it alerts: `above 90`.
+    /// Returns the position of `value` for the sentence that explains an alert: `above 90`.
     pub(crate) fn place_of(&self, value: f64) -> String {
         let (start, end) = (words::brief(self.start), words::brief(self.end));
         match () {
@@ -83,8 +83,8 @@ impl Thresholds {
         self.warn.is_none() && self.crit.is_none()
     }
 
-    /// The status of one value. A gap (or NaN) under a set threshold is UNKNOWN: it can neither be
-    /// compared nor be called fine.
+    /// Returns the status of one value. A gap (or NaN) under a set threshold is UNKNOWN, because it
+    /// cannot be compared and must not pass as ok.
     pub fn judge(&self, value: Option<f64>) -> Status {
         let alerts = |range: Option<Range>, value| range.is_some_and(|r| r.alerts(value));
         match value.filter(|v| !v.is_nan()) {
@@ -186,14 +186,14 @@ fn reversed(range: &str, bounds: &str, start: f64, end: f64) -> RangeError {
     RangeError::Reversed { range, start: words::exact(start), end }
 }
 
-/// A finite decimal number: optional sign, `5`, `5.`, `.5`, exponent; nothing else.
+/// Parses a finite decimal number: optional sign, `5`, `5.`, `.5`, exponent; nothing else.
 pub(crate) fn number(text: &str) -> Option<f64> {
     decimal(text).filter(|value| value.is_finite())
 }
 
-/// As `number`, but what is too large has become infinite.
+/// Parses like `number`, but too large numbers become infinite.
 fn decimal(text: &str) -> Option<f64> {
-    // The standard parser's grammar is ours once the words `inf` and `nan` are kept from it.
+    // The standard parser has the right grammar once `inf` and `nan` are excluded.
     let only_number_bytes = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     text.parse().ok().filter(|_| only_number_bytes)
 }
@@ -324,7 +324,7 @@ mod tests {
         })
     }
 
-    /// The definition in words, as naively as it can be said.
+    /// The definition in its most naive form.
     fn naive_alert(start: Option<i32>, end: Option<i32>, inside: bool, value: i32) -> bool {
         let too_low = start.is_some_and(|s| value < s);
         let too_high = end.is_some_and(|e| value > e);

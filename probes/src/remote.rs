@@ -1,61 +1,69 @@
-//! How a command is started on a device, so that `sh` runs it, that it ends there too, and that its output
-//! is told from what the login shell says.
+//! The command line that runs a command on a device: in `sh`, with a time limit on the device, and
+//! with marks around its output.
 //!
-//! A server does not kill a command when its channel closes: one that hangs would stay on the device,
-//! and another with each check. So it runs under the device's own `timeout`, where there is one, in a
-//! process group of its own, which is ended as a whole. Exit status and the signal that ended a command
-//! come through unchanged.
+//! A server does not kill a command when its channel closes. A hanging command would stay on the
+//! device, and each check would add another. The command therefore runs under the device's own
+//! `timeout`, if there is one. It runs in a process group of its own, which is ended as a whole.
+//! The exit status, and the signal that ended a command, are passed through unchanged.
 //!
-//! A server hands each command to the login shell of the account, whichever that is, and that shell reads
-//! its start-up files first. It is therefore given one line that every shell takes: words of printable
-//! ASCII or UTF-8 in single quotes, without a single quote, a backslash pair or a line feed in them, with a
-//! blank after each `!`, and none too long for `csh`. That line starts `sh`, which marks on both outputs
-//! where those of the command begin and end ([`Excerpt`]). What takes no shell at all (the command line of
-//! a router, a list of permitted commands) prints no mark, and is then to be given the command bare.
-//! Knows no SSH.
+//! A server hands each command to the login shell of the account, and that shell reads its start-up
+//! files first. The login shell may be any shell, so it is given one line that every shell accepts.
+//! The line consists of words of printable ASCII or UTF-8 in single quotes. No word contains a
+//! single quote, a backslash pair or a line feed, a blank follows each `!`, and no word is too long
+//! for `csh`. The line starts `sh`, which marks on both outputs where those of the command begin
+//! and end ([`Excerpt`]).
+//!
+//! A target without a shell (the command line of a router, a list of permitted commands) prints no
+//! mark, and is then given the bare command. The module knows no SSH.
 
 use std::time::Duration;
 
 /// Longest line. Older dropbear servers refuse a command above 9,000 bytes.
 pub const MAX_LINE: usize = 8_800;
 
-/// The device gives up this much after the gateway, which is the one that says so.
+/// The device's time limit is this much later than the gateway's, so that the gateway reports the
+/// timeout.
 const LATER: Duration = Duration::from_secs(1);
 
 /// Longest word of a line: BSD's `csh` takes 1,023 bytes.
 const MAX_WORD: usize = 900;
 
-/// A line of its own before the output of the command.
+/// The mark before the output of the command, on a line of its own.
 const BEGINS: &[u8] = b"@fleetgate run\n";
-/// Directly after it, then the exit status and a line feed.
+/// The mark directly after the output, followed by the exit status and a line feed.
 const ENDS: &[u8] = b"@fleetgate end ";
-/// With the longest exit status and the line feed.
+/// Length with the longest exit status and the line feed.
 const ENDS_BYTES: usize = ENDS.len() + 4;
 
-/// As much of the newest output as may hold the mark of the end and a word of a login shell behind it.
+/// Length of the newest output that is kept. It may hold the end mark and some text of a login
+/// shell after it.
 const NEWEST_BYTES: usize = 256;
 
-/// The forms of `timeout`: coreutils and newer busybox, busybox without `-k`, old busybox, none.
-/// `-k` leaves the group below time to be ended, also on a device that is short of breath.
+/// Tries the forms of `timeout`: coreutils and newer busybox, busybox without `-k`, old busybox,
+/// none. `-k` gives the commands below time to end the group, even on an overloaded device.
 const BOUND: &str = r#"for t in "timeout -k 5 $0" "timeout $0" "timeout -t $0" "";do $t true 2>/dev/null&&break;done;exec $t sh -c "$@""#;
 
-/// busybox's `timeout` ends one process, and a plugin is often a shell and its child: the group is
-/// ended from here, before `-k` comes. coreutils sends its signal twice, and a shell that is disturbed by
-/// the second one never comes to the end of that. Who was ended by a signal is told as that, not as a
-/// number: by one of the first 15, which no system has another meaning for than to end a process. Above, a
-/// number is also how a command may end by itself, and would stop the shell or be a complaint of its.
-/// A login shell that does not let itself be replaced has its own exit status: the mark has the true one.
+/// Runs the command in a process group and ends the whole group on a timeout.
+///
+/// busybox's `timeout` ends one process, but a plugin is often a shell and its child. The group is
+/// therefore ended here, before `-k` acts. coreutils sends its signal twice, so the shell ignores
+/// the second one and completes its work.
+///
+/// A command that was ended by a signal is reported with that signal instead of a number. That
+/// applies to the first 15 signals, which end a process on every system. A higher number may be an
+/// ordinary exit status, or would stop the shell or make it complain. A login shell that does not
+/// let itself be replaced has its own exit status; the mark has the true one.
 const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "trap : 15;exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;e="@fleetgate end $r";echo "$e";echo "$e" >&2;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
 
-/// The command comes in pieces, which `printf` puts together.
+/// Joins the pieces of the command with `printf` and runs it.
 const RUN: &str =
     r#"export LC_ALL=C;b="@fleetgate run";echo "$b";echo "$b" >&2;exec sh -c "$(printf %b "$@")""#;
 
-/// The line that runs `command` in `sh` with a bound in time; `None` where it would be too long. An
-/// [`Excerpt`] of each output has what the command itself printed.
+/// Returns the line that runs `command` in `sh` with a time limit, or `None` if the line would be
+/// too long. An [`Excerpt`] of each output has the command's own output.
 pub fn run(command: &str, timeout: Duration) -> Option<String> {
     let later = timeout.saturating_add(LATER);
-    // Not every `timeout` takes fractions.
+    // Some versions of `timeout` take no fractions.
     let seconds = later.as_secs() + u64::from(later.subsec_nanos() > 0);
     let pieces = pieces(command).join("' '");
     let line =
@@ -63,7 +71,8 @@ pub fn run(command: &str, timeout: Duration) -> Option<String> {
     Some(line).filter(|line| line.len() <= MAX_LINE)
 }
 
-/// For `printf %b`: what some shell would read in single quotes travels as an escape.
+/// Splits a command for `printf %b`. A character that some shell would interpret in single quotes
+/// is escaped.
 fn pieces(command: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     for c in command.chars() {
@@ -71,7 +80,7 @@ fn pieces(command: &str) -> Vec<String> {
             '\n' => "\\n".to_owned(),
             '\t' => "\\t".to_owned(),
             '\'' | '\\' | '!' | '\u{1}'..='\u{1f}' | '\u{7f}' => format!("\\0{:03o}", u32::from(c)),
-            // No argument of any program can hold it.
+            // An argument of a program cannot contain it.
             '\0' => continue,
             c => c.to_string(),
         };
@@ -83,21 +92,21 @@ fn pieces(command: &str) -> Vec<String> {
     pieces
 }
 
-/// The command in a line that [`run`] made, with its line feeds and tabs, but with other escapes as they
-/// travel. For simulated devices, which have no shell.
+/// Returns the command in a line that [`run`] made. Line feeds and tabs are restored, other escapes
+/// are not. For simulated devices, which have no shell.
 pub(crate) fn carried(line: &str) -> Option<String> {
     let (_, command) = line.strip_prefix("exec sh -c '")?.rsplit_once("' fleetgate '")?;
     let command = command.strip_suffix('\'')?.replace("' '", "");
     Some(command.replace("\\n", "\n").replace("\\t", "\t"))
 }
 
-/// One output of a command between its marks, as it comes in.
+/// One output of a command between its marks, collected as it arrives.
 #[derive(Debug)]
 pub struct Excerpt {
     kept: Vec<u8>,
-    /// Bytes kept of what the command printed.
+    /// Maximum bytes kept of the command's output.
     most: usize,
-    /// The newest bytes, kept or not: the mark of the end may come behind more than is kept.
+    /// The newest bytes, kept or not, because the end mark may follow more output than is kept.
     newest: Vec<u8>,
     begun: Begun,
     cut: bool,
@@ -105,43 +114,44 @@ pub struct Excerpt {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
-    /// No mark is awaited.
+    /// No mark is expected.
     Bare,
     NotYet,
     Marked,
 }
 
-/// What an [`Excerpt`] was in the end.
+/// The final content of an [`Excerpt`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpted {
     pub output: Vec<u8>,
-    /// More came than was kept.
+    /// The output was longer than what was kept.
     pub truncated: bool,
     /// Whether `sh` began to run the command.
     pub began: bool,
-    /// The exit status, as the shell gave it that ran the command to its end.
+    /// The exit status, as reported by the shell that ran the command to its end.
     pub status: Option<u32>,
 }
 
 impl Excerpt {
-    /// Of a command that was started by [`run`].
+    /// Makes an excerpt of a command that [`run`] started.
     pub fn marked(most: usize) -> Self {
         Excerpt { kept: Vec::new(), most, newest: Vec::new(), begun: Begun::NotYet, cut: false }
     }
 
-    /// Of a command without marks: all of it counts.
+    /// Makes an excerpt of a command without marks: all output counts.
     pub fn bare(most: usize) -> Self {
         Excerpt { begun: Begun::Bare, ..Excerpt::marked(most) }
     }
 
-    /// Whether the mark of the beginning came.
+    /// Returns whether the begin mark arrived.
     pub fn began(&self) -> bool {
         self.begun == Begun::Marked
     }
 
     pub fn take(&mut self, mut data: &[u8]) {
         if self.begun == Begun::NotYet {
-            // The newest bytes may hold the beginning of the mark, and the first ones what is said instead of it.
+            // The newest bytes may contain the beginning of the mark. The first bytes are kept in
+            // case no mark arrives.
             let old = self.kept.len().saturating_sub(BEGINS.len() - 1);
             self.kept.extend_from_slice(data);
             let Some(at) = find(&self.kept[old..], BEGINS) else { return self.drop_middle() };
@@ -157,7 +167,8 @@ impl Excerpt {
         self.newest.drain(..self.newest.len().saturating_sub(NEWEST_BYTES));
     }
 
-    /// Without a mark the first bytes are kept, and as many of the last as a mark may have begun in.
+    /// Bounds the output while no mark has arrived: keeps the first bytes, and as many of the last
+    /// as may contain the beginning of a mark.
     fn drop_middle(&mut self) {
         let last = BEGINS.len() - 1;
         if self.kept.len() > self.most + last {
@@ -184,7 +195,7 @@ fn find(bytes: &[u8], words: &[u8]) -> Option<usize> {
     bytes.windows(words.len()).position(|window| window == words)
 }
 
-/// Where the last mark of an end is, and the exit status in it.
+/// Returns the position of the last end mark, and its exit status.
 fn end_mark(bytes: &[u8]) -> Option<(usize, u32)> {
     let at = bytes.windows(ENDS.len()).rposition(|words| words == ENDS)?;
     let behind = &bytes[at + ENDS.len()..];
@@ -208,11 +219,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
     const BUSYBOX: &str = "/usr/bin/busybox";
-    /// busybox before 1.30 knew one form only.
+    /// The only form that busybox before 1.30 accepted.
     const OLD_TIMEOUT: &str =
         "#!/bin/sh\n[ \"$1\" = -t ] || exit 1\nshift\nexec /usr/bin/busybox timeout \"$@\"\n";
 
-    /// A device: what stands in its search path.
+    /// A device, given by the folder that is its search path.
     struct Device(PathBuf);
 
     impl Device {
@@ -254,7 +265,7 @@ mod tests {
             self.0.to_str().is_some_and(|path| path.ends_with(name))
         }
 
-        /// As a server starts it: by the login shell.
+        /// Runs a command as a server does, by the login shell.
         fn run(&self, command: &str, timeout: Duration) -> Output {
             let line = run(command, timeout).expect("short enough");
             let mut login = Command::new("sh");
@@ -283,7 +294,8 @@ mod tests {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Whether that nap ends soon: what is killed needs the processor once more to be gone.
+    /// Returns whether that process ends soon. A killed process needs the processor once more to
+    /// exit.
     fn is_gone(nap: usize) -> bool {
         let word = format!("sleep\0{nap}\0");
         let is_it = |p: fs::DirEntry| fs::read(p.path().join("cmdline")).is_ok_and(|c| text(&c) == word);
@@ -367,7 +379,7 @@ mod tests {
         // Without a group of its own only the command itself can be found.
         let ends_groups = |device: &&Device| !device.is("bare") && !device.is("without-setsid");
         for (i, device) in Device::all().iter().filter(ends_groups).enumerate() {
-            // Of no other run of this test on the machine.
+            // A duration that no other run of this test on the machine uses.
             let nap = 100_000 + 10 * std::process::id() as usize + i;
             let stubborn = format!("trap '' TERM; (sleep {nap} & wait); sleep {nap}; echo no");
             let began = Instant::now();
@@ -384,7 +396,8 @@ mod tests {
         assert!(out.is_none_or(|out| text(&out.stdout) == "done\n"));
     }
 
-    /// Login shells, with the folder of start-up files and the file that each reads on a command.
+    /// Login shells, with the folder of their start-up files and the file that each reads for a
+    /// command.
     const SHELLS: [(&str, &[&str], &str); 9] = [
         ("sh", &["-c"], ""),
         ("dash", &["-c"], ""),
@@ -401,7 +414,8 @@ mod tests {
         ["/bin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
     }
 
-    /// As `sshd` starts a command: by each login shell of this machine, in a home with that start-up text.
+    /// Runs a line as `sshd` does: by each login shell of this machine, in a home with that
+    /// start-up text.
     fn by_every_shell(line: &str, startup: &str, mut check: impl FnMut(&str, Output)) {
         for (shell, arguments, file) in SHELLS.iter().filter(|(shell, ..)| is_there(shell)) {
             let home = Device::new(shell, &[]);
@@ -416,13 +430,14 @@ mod tests {
                 .arg(line)
                 .env("HOME", &home.0)
                 .env("XDG_CONFIG_HOME", home.0.join(".config"));
-            // What bash takes for a sign that sshd starts it.
+            // bash takes these variables as a sign that sshd starts it.
             login.env("SSH_CLIENT", "192.0.2.1 1 22").env("SSH2_CLIENT", "x").env_remove("SHLVL");
             check(shell, login.output().expect("a shell"));
         }
     }
 
-    /// In words that all of them have: a line, one without its end, and one that could be a plugin's.
+    /// In syntax that all shells share: a line, one without an end, and one that could be a
+    /// plugin's.
     const TALKATIVE: &str =
         "echo 'Welcome | a=1'\necho 'OK - @fleetgate'\nprintf 'prompt> '\necho oops >/dev/stderr\n";
 

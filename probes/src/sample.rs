@@ -1,11 +1,11 @@
-//! What a check yields: a status and metrics.
+//! The result of a check: a status and metrics.
 //!
-//! Values only. Knows neither how they were obtained nor what becomes of them.
+//! The module has values only. It knows neither how they were obtained nor how they are used.
 
 use crate::range::Range;
 
-/// A service's status. It is ordered as the exit codes of plugins are; for "which is worse" ask
-/// [`Status::worst`].
+/// A service's status, ordered like the exit codes of plugins. [`Status::worst`] gives the more
+/// severe one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     Ok,
@@ -17,7 +17,7 @@ pub enum Status {
 impl Status {
     pub const ALL: [Status; 4] = [Status::Ok, Status::Warning, Status::Critical, Status::Unknown];
 
-    /// The lower-case name used in the API, the store and the log.
+    /// Returns the lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -31,17 +31,17 @@ impl Status {
         Status::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// 0 to 3, as plugins end.
+    /// Returns the exit code of plugins, 0 to 3.
     pub const fn exit_code(self) -> u8 {
         self as u8
     }
 
-    /// `None` for anything but 0 to 3: such a plugin ended abnormally.
+    /// Returns `None` for anything but 0 to 3: such a plugin ended abnormally.
     pub fn from_exit_code(code: u32) -> Option<Status> {
         Status::ALL.into_iter().find(|s| u32::from(s.exit_code()) == code)
     }
 
-    /// The one that wants attention more: CRITICAL before UNKNOWN before WARNING before OK.
+    /// Returns the more severe status: CRITICAL before UNKNOWN before WARNING before OK.
     #[must_use]
     pub fn worst(self, other: Status) -> Status {
         if other.severity() > self.severity() { other } else { self }
@@ -57,7 +57,7 @@ impl Status {
     }
 }
 
-/// One value of one result. `value` is `None` where the plugin said `U`: a gap, never 0.
+/// One value of one result. `value` is `None` if the plugin printed `U`: a gap, never 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub label: String,
@@ -71,12 +71,12 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// A number past all that a double holds is a gap.
+    /// Makes a metric. A number too large for a double becomes a gap.
     pub fn plain(label: &str, value: f64, uom: &str) -> Self {
         Metric { value: Some(value).filter(|v| v.is_finite()), ..Metric::gap(label, uom) }
     }
 
-    /// A metric that exists but has no value this time.
+    /// Makes a metric that has no value this time.
     pub fn gap(label: &str, uom: &str) -> Self {
         Metric {
             label: label.to_owned(),
@@ -89,12 +89,12 @@ impl Metric {
         }
     }
 
-    /// A share of a whole: unit `%`, 0 to 100.
+    /// Makes a share of a whole: unit `%`, 0 to 100.
     pub fn percent(label: &str, value: f64) -> Self {
         Metric { min: Some(0.0), max: Some(100.0), ..Metric::plain(label, value, "%") }
     }
 
-    /// A quantity that is never negative.
+    /// Makes a quantity that is never negative.
     pub fn amount(label: &str, value: f64, uom: &str) -> Self {
         Metric { min: Some(0.0), ..Metric::plain(label, value, uom) }
     }

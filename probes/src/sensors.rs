@@ -1,7 +1,7 @@
 //! The built-in agentless checks: one POSIX script, run once per device and interval.
 //!
-//! Promises a request that any POSIX shell answers, a parser for whatever comes back, and a result
-//! in plain words. Nothing is installed on the device. Does not know how the text gets there, nor
+//! The request runs in any POSIX shell, the parser accepts any output, and the result is in plain
+//! words. Nothing is installed on the device. The module knows neither how the text gets there nor
 //! when.
 
 mod answer;
@@ -16,10 +16,10 @@ pub use capture::{Capture, Freshness, Plan, Schedule};
 pub use script::{MAX_SCRIPT, MAX_SENSORS, parse_request, script};
 pub use verdict::{judge, unanswered};
 
-/// Longest path or name in bytes: `NAME_MAX` of Linux, and it must fit a request many times.
+/// Longest path or name in bytes: `NAME_MAX` of Linux. A request must have room for many of them.
 pub const MAX_ARGUMENT: usize = 255;
 
-/// One thing that the script can read on a device.
+/// A quantity that the script can read on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sensor {
     /// Used space of the file system that holds `path`.
@@ -39,7 +39,7 @@ pub enum Sensor {
     Processes {
         name: Option<String>,
     },
-    /// Age of a file, or of the newest file right in a folder; hidden files are left out.
+    /// Age of a file, or of the newest file directly in a folder; hidden files are ignored.
     FileAge {
         path: String,
     },
@@ -50,9 +50,9 @@ pub enum Sensor {
     },
     /// Logged-in users.
     Users,
-    /// The share of a second that the processors were busy.
+    /// The share of one second that the processors were busy.
     Cpu,
-    /// What goes over an interface; absent: the one with the default route.
+    /// Traffic of an interface; absent: the one with the default route.
     Traffic {
         name: Option<String>,
     },
@@ -64,7 +64,7 @@ pub enum Sensor {
     Values {
         path: String,
     },
-    /// Whether the newest file right in a folder came in time.
+    /// Whether the newest file directly in a folder came in time.
     Capture(Capture),
 }
 
@@ -72,7 +72,7 @@ pub enum Sensor {
 const KINDS: &str = "disk, mounts, load, memory, uptime, temperature, processes, file_age, usb, users, cpu, traffic, \
                      daily or values";
 
-/// Why something is not a sensor.
+/// The reason why the input is not a sensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSensor {
     #[error("there is no sensor {0:?}: use {KINDS}")]
@@ -94,7 +94,7 @@ impl Sensor {
     /// them and as configuration and store hold them.
     ///
     /// # Errors
-    /// An unknown kind; a missing, surplus or unusable argument.
+    /// Fails for an unknown kind, and for a missing, surplus or unusable argument.
     pub fn from_parts(kind: &str, argument: Option<&str>) -> Result<Sensor, BadSensor> {
         let owned = argument.map(str::to_owned);
         let sensor = match (kind, argument) {
@@ -125,7 +125,7 @@ impl Sensor {
         if unusable { Err(BadSensor::Unusable(sensor.kind())) } else { Ok(sensor) }
     }
 
-    /// The name of what is read: `disk`, `file_age`, ...
+    /// Returns the name of the quantity: `disk`, `file_age`, ...
     pub const fn kind(&self) -> &'static str {
         match self {
             Sensor::Disk { .. } => "disk",
@@ -146,7 +146,7 @@ impl Sensor {
         }
     }
 
-    /// What the script is asked for: the newest picture is the newest file.
+    /// Returns the kind that the script is requested with: the newest picture is the newest file.
     const fn asked(&self) -> &'static str {
         match self {
             Sensor::Capture(_) => "file_age",

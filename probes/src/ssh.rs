@@ -1,8 +1,8 @@
-//! What the answer of an SSH server means for the built-in `ssh` check.
+//! The result of an SSH server's reply, for the built-in `ssh` check.
 //!
-//! Asks for identification, host key, and a login where one is configured. A transport failure is
-//! the finding of this check (CRITICAL), never of what runs over it. Knows no SSH library and no
-//! credentials.
+//! The check reads the identification and the host key, and logs in if a login is configured. A
+//! transport failure is CRITICAL for this check, and never for the checks that run over the
+//! connection. The module knows no SSH library and no credentials.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,16 +17,16 @@ use crate::words;
 /// RFC 4253, section 4.2: the identification line with its line end.
 pub const MAX_IDENTIFICATION: usize = 255;
 
-/// How much of foreign text a result quotes, in characters.
+/// Characters of foreign text that a result quotes.
 const QUOTED_CHARS: usize = 100;
 
-/// Longest list of what a server offers, in characters. OpenSSH's longest, of key exchanges, has 300.
+/// Longest list of a server's offers, in characters. OpenSSH's longest, of key exchanges, has 300.
 const LISTED_CHARS: usize = 400;
 
 /// `SSH-protoversion-softwareversion [comments]` of RFC 4253, section 4.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identification {
-    /// `2.0`, or `1.99` of a server that speaks both.
+    /// `2.0`, or `1.99` for a server that speaks both.
     pub protocol: String,
     pub software: String,
     pub comments: Option<String>,
@@ -43,7 +43,7 @@ pub enum BadIdentification {
 impl FromStr for Identification {
     type Err = BadIdentification;
 
-    /// Takes one line, with or without its end.
+    /// Parses one line, with or without its end.
     fn from_str(line: &str) -> Result<Self, BadIdentification> {
         let not_ssh = || BadIdentification::NotSsh(words::line(line, QUOTED_CHARS));
         let bare = line.trim_end_matches(['\r', '\n']);
@@ -64,7 +64,7 @@ impl FromStr for Identification {
     }
 }
 
-/// The software with its comments, which is what a person wants to see.
+/// Prints the software with its comments, the part that interests a person.
 impl fmt::Display for Identification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.software)?;
@@ -72,7 +72,7 @@ impl fmt::Display for Identification {
     }
 }
 
-/// The types of host key that a server may prove.
+/// The host key types that a server may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyType {
     Ed25519,
@@ -83,11 +83,11 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// In the order in which a server is asked that nothing is known of.
+    /// The order in which an unknown server is asked for them.
     pub const ALL: [KeyType; 5] =
         [KeyType::Ed25519, KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::EcdsaP521, KeyType::Rsa];
 
-    /// As a line of `known_hosts` names it.
+    /// Returns the name as in a line of `known_hosts`.
     pub const fn name(self) -> &'static str {
         match self {
             KeyType::Ed25519 => "ssh-ed25519",
@@ -103,7 +103,7 @@ impl KeyType {
     }
 }
 
-/// What two sides of a connection must agree upon.
+/// The algorithms that both sides of a connection must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Negotiated {
     KeyExchange,
@@ -125,45 +125,45 @@ impl Negotiated {
     }
 }
 
-/// Why a server did not let the gateway in, whose one credential is its key.
+/// The reason why a server refused the gateway, whose one credential is its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginRefusal {
     Key,
-    /// The key was accepted, and more is wanted: these methods.
+    /// The key was accepted, and one of these methods is required in addition.
     SecondFactor(Vec<String>),
-    /// Keys are not accepted, or not as the first factor: these methods are.
+    /// Keys are not accepted, or not as the first factor; these methods are.
     NoKeys(Vec<String>),
 }
 
-/// How far one SSH connection came.
+/// The progress of one SSH connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshSeen {
-    /// The server's line, as it said it.
+    /// The server's line as received.
     pub identification: Option<String>,
-    /// Who logged in, where a login was configured and accepted.
+    /// The user name, if a login was configured and accepted.
     pub logged_in_as: Option<String>,
-    /// To the end of the key exchange; `None` for a session that was kept from before.
+    /// Time to the end of the key exchange; `None` for a kept session.
     pub connect: Option<Duration>,
     pub failure: Option<SshFailure>,
 }
 
-/// The first failure ends a run.
+/// The failure of a connection. The first failure ends a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SshFailure {
     Connect(ConnectEnd),
-    /// Something else answers; what it said first.
+    /// The peer does not speak SSH; its first bytes.
     NotSsh(String),
-    /// Key exchange or connection broke, in the library's words.
+    /// The key exchange or the connection failed, in the library's words.
     Protocol(String),
     HostKeyChanged {
         pinned: String,
         seen: String,
     },
-    /// No key is pinned and none may be learnt on this route: no login was attempted.
+    /// No key is pinned and none may be learnt on this route, so no login was attempted.
     HostKeyUnknown {
         seen: String,
     },
-    /// Nothing that both sides can do; what the server offered.
+    /// The two sides have no algorithm in common; the server's offer.
     NothingInCommon {
         what: Negotiated,
         offered: Vec<String>,
@@ -172,15 +172,15 @@ pub enum SshFailure {
         user: String,
         why: LoginRefusal,
     },
-    /// It connected and then fell silent.
+    /// The server accepted the connection and then fell silent.
     Timeout,
 }
 
-/// The result of the `ssh` check; metric `time` in s where a connection was made.
+/// Returns the result of the `ssh` check, with the metric `time` in s if a connection was made.
 ///
-/// A host key that nobody has confirmed is OK with a note: the server was asked for its
-/// identification and gave it, a person has something to do, and nothing is broken. The checks that
-/// need the login say for themselves that they have none.
+/// An unconfirmed host key is OK with a note. The server gave its identification, the operator has
+/// to confirm the key, and nothing is broken. The checks that need the login report its absence
+/// themselves.
 pub fn judge(seen: &SshSeen) -> PluginResult {
     let (status, text) = match &seen.failure {
         None => success(seen),
@@ -221,7 +221,7 @@ fn success(seen: &SshSeen) -> (Status, String) {
     (Status::Ok, format!("{server} answers{time}{login}"))
 }
 
-/// The server's name for a sentence, or why it is none.
+/// Returns the server's name for a sentence, or the reason why it has none.
 fn identified(seen: &SshSeen) -> Result<String, String> {
     match seen.identification.as_deref().map(Identification::from_str) {
         None => Ok("SSH".to_owned()),
@@ -272,7 +272,7 @@ fn refusal(server: &str, user: &str, why: &LoginRefusal) -> String {
     }
 }
 
-/// Names that a server sent, as far as a person reads on.
+/// Joins names that a server sent, up to a readable length.
 fn listed(names: &[String]) -> String {
     match names.iter().map(|name| words::line(name, QUOTED_CHARS)).collect::<Vec<_>>().join(", ") {
         list if list.is_empty() => "nothing".to_owned(),

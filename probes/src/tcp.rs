@@ -1,7 +1,7 @@
-//! What the end of a TCP connect means.
+//! The result of a TCP connect.
 //!
-//! A refusal or a timeout is the finding of this check, so it is CRITICAL; UNKNOWN is only for what
-//! could not be tried. Knows no sockets.
+//! A refusal or a timeout is what this check tests for, so it is CRITICAL. UNKNOWN is only for a
+//! connect that could not be tried. The module knows no sockets.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::plugin::PluginResult;
 use crate::sample::{Metric, Status};
 use crate::words;
 
-/// How much of a foreign reason a text quotes, in characters.
+/// Characters of a foreign reason that a text quotes.
 const REASON_CHARS: usize = 200;
 
-/// How a connect ended.
+/// The outcome of a connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectEnd {
     Connected(Duration),
-    /// Nothing came back within this time.
+    /// No reply arrived within this time.
     Timeout(Duration),
     Refused,
     Reset,
-    /// Somebody on the way said so, or the name has no address.
+    /// A router reported it, or the name has no address.
     Unreachable(String),
     /// There is no tunnel to send it through.
     NoTunnel,
@@ -29,7 +29,7 @@ pub enum ConnectEnd {
 }
 
 impl ConnectEnd {
-    /// The failure in plain words, to follow a colon; `None` for a success.
+    /// Returns the failure in plain words, to follow a colon; `None` for a success.
     pub fn failure(&self) -> Option<String> {
         Some(match self {
             ConnectEnd::Connected(_) => return None,
@@ -51,7 +51,7 @@ impl ConnectEnd {
     }
 }
 
-/// The result of the `tcp` check; metric `time` in s, where there was a connection.
+/// Returns the result of the `tcp` check, with the metric `time` in s if there was a connection.
 pub fn judge(port: u16, end: &ConnectEnd) -> PluginResult {
     match (end, end.failure()) {
         (ConnectEnd::Connected(took), _) => {

@@ -1,12 +1,12 @@
-//! Numbers, sizes, times and foreign text as people and logs can bear them.
+//! Numbers, sizes, times and foreign text in a form that suits people and logs.
 //!
-//! Promises output without control characters and of bounded length. Knows nothing of checks.
+//! Output has no control characters and is bounded. The module knows nothing about checks.
 
 use std::time::Duration;
 
 use crate::escapes;
 
-/// A number with at most three decimals, for sentences; never for storage.
+/// Formats a number with at most three decimals, for sentences and never for storage.
 pub(crate) fn brief(value: f64) -> String {
     if value != 0.0 && (value.abs() >= 1e15 || value.abs() < 0.001) {
         return format!("{value:e}");
@@ -16,7 +16,7 @@ pub(crate) fn brief(value: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// A number that parses back to the same bits and is never longer than 25 characters.
+/// Formats a number that parses back to the same bits, in at most 25 characters.
 pub(crate) fn exact(value: f64) -> String {
     if value != 0.0 && (value.abs() >= 1e15 || value.abs() < 1e-5) {
         format!("{value:e}")
@@ -25,7 +25,7 @@ pub(crate) fn exact(value: f64) -> String {
     }
 }
 
-/// Bytes in decimal units, as disks are sold: `12.3 GB`.
+/// Formats bytes in decimal units, as disks are sold: `12.3 GB`.
 pub(crate) fn bytes(value: f64) -> String {
     let mut rest = value;
     for unit in ["B", "kB", "MB", "GB"] {
@@ -37,7 +37,8 @@ pub(crate) fn bytes(value: f64) -> String {
     format!("{rest:.1} TB")
 }
 
-/// An age or a waiting time in its two largest units: `0.4 s`, `35 s`, `12 min 5 s`, `3 h 20 min`, `12 d 3 h`.
+/// Formats an age or a waiting time in its two largest units: `0.4 s`, `35 s`, `12 min 5 s`, `3 h
+/// 20 min`, `12 d 3 h`.
 pub(crate) fn age(seconds: f64) -> String {
     if seconds.is_nan() {
         return "an unknown time".to_owned();
@@ -60,7 +61,7 @@ pub(crate) fn age(seconds: f64) -> String {
     }
 }
 
-/// A round trip or connection time: `12.3 ms`, `1.52 s`.
+/// Formats a round trip or connection time: `12.3 ms`, `1.52 s`.
 pub(crate) fn latency(took: Duration) -> String {
     let ms = took.as_secs_f64() * 1000.0;
     match ms {
@@ -70,15 +71,15 @@ pub(crate) fn latency(took: Duration) -> String {
     }
 }
 
-/// Foreign text of several lines that can be shown anywhere. Escape sequences of terminals are removed;
-/// what else could drive a terminal or turn the direction of writing becomes the replacement character.
-/// Line feeds and tabs stay.
+/// Makes foreign text of several lines safe to show anywhere. Terminal escape sequences are
+/// removed. Other characters that could control a terminal or change the writing direction become
+/// the replacement character. Line feeds and tabs stay.
 pub(crate) fn harmless_lines(text: &str) -> String {
     let tame_in_line = |c| if c == '\t' { c } else { tame(c) };
     escapes::removed(text).replace("\r\n", "\n").chars().map(tame_in_line).collect()
 }
 
-/// [`harmless_lines`] for what is one line: tabs and line feeds become blanks.
+/// Does the same for a single line: tabs and line feeds become blanks.
 pub(crate) fn harmless(text: &str) -> String {
     harmless_lines(text).replace(['\t', '\n'], " ")
 }
@@ -93,11 +94,11 @@ fn tame(c: char) -> char {
     }
 }
 
-/// One harmless line of at most `chars` characters; what was cut shows as an ellipsis.
+/// Returns one harmless line of at most `chars` characters; an ellipsis marks a cut.
 pub(crate) fn line(text: &str, chars: usize) -> String {
     let text = escapes::removed(text);
     let first = text.trim().lines().next().unwrap_or_default();
-    // No more is tamed than is shown: the input may be long.
+    // Only the shown part is processed, because the input may be long.
     let mut rest = first.trim_end().chars();
     let mut shown: String = rest.by_ref().take(chars).map(tame).collect();
     if rest.next().is_some() {
@@ -107,7 +108,7 @@ pub(crate) fn line(text: &str, chars: usize) -> String {
     shown
 }
 
-/// `text` cut to at most `max` bytes at a character boundary, and whether it was.
+/// Returns `text` cut to at most `max` bytes at a character boundary, and whether it was cut.
 pub(crate) fn cut(text: &str, max: usize) -> (&str, bool) {
     let end = text.floor_char_boundary(max);
     (&text[..end], end < text.len())

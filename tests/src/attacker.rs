@@ -1,9 +1,9 @@
-//! WireGuard messages of our own making, byte by byte: whatever a stranger, an eavesdropper or a
-//! broken device could send.
+//! WireGuard messages made byte by byte: anything that a stranger, an eavesdropper or a broken
+//! device could send.
 //!
-//! A second hand at the protocol beside the engine's (the paper, section 5.4): nothing of the
-//! gateway's code is in here, so that both cannot be wrong in the same way. Stamps, sender
-//! indices, macs and counters are the caller's; nothing is ever sent by itself.
+//! This is a second implementation of the protocol (the paper, section 5.4). It shares no code with
+//! the gateway, so that both cannot be wrong in the same way. The caller supplies stamps, sender
+//! indices, macs and counters, and nothing is sent without a call.
 
 use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
@@ -23,14 +23,14 @@ use x25519_dalek::{PublicKey as Point, StaticSecret};
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
-/// TAI64 of 1970-01-01 with the ten leap seconds of that day, as every WireGuard has it.
+/// TAI64 of 1970-01-01 with the ten leap seconds of that day, as in every WireGuard implementation.
 const TAI_EPOCH: u64 = (1 << 62) + 10;
 
 pub const INITIATION: usize = 148;
 pub const RESPONSE: usize = 92;
 pub const COOKIE: usize = 64;
 
-/// A WireGuard timestamp, so many seconds from the present; later calls give later stamps.
+/// Returns a WireGuard timestamp at this offset from the present. Later calls give later stamps.
 pub fn stamp(from_now_s: i64) -> [u8; 12] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let seconds = (TAI_EPOCH + now.as_secs()).wrapping_add_signed(from_now_s);
@@ -40,7 +40,7 @@ pub fn stamp(from_now_s: i64) -> [u8; 12] {
     stamp
 }
 
-/// Who speaks, and to which gateway.
+/// The initiator's keys, and the gateway it talks to.
 #[derive(Clone)]
 pub struct Initiator {
     secret: StaticSecret,
@@ -49,12 +49,12 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Somebody whom nobody enrolled.
+    /// Returns an initiator that is not enrolled.
     pub fn stranger(gateway: &PublicKey) -> Initiator {
         Initiator { secret: StaticSecret::random_from_rng(OsRng), gateway: *gateway.as_bytes(), psk: [0; 32] }
     }
 
-    /// The device that this configuration was made for.
+    /// Returns the device that this configuration was made for.
     pub fn device(conf: &Conf) -> Initiator {
         let private = conf.private_key.as_ref().expect("a configuration with its private key");
         Initiator {
@@ -68,7 +68,7 @@ impl Initiator {
         PublicKey::from_bytes(*Point::from(&self.secret).as_bytes()).expect("no key of small order")
     }
 
-    /// With a right mac1 and no mac2.
+    /// Makes an initiation with a valid mac1 and no mac2.
     pub fn initiation(&self, stamp: [u8; 12], sender: u32) -> Initiation {
         let gateway = Point::from(self.gateway);
         let ephemeral = StaticSecret::random_from_rng(OsRng);
@@ -90,7 +90,8 @@ impl Initiator {
         Initiation { bytes, initiator: self.clone(), ephemeral, chain, transcript }
     }
 
-    /// What a cookie reply to `initiation` holds. `None`: it is not for it, or not the gateway's.
+    /// Returns the cookie in a reply to `initiation`. `None`: the reply is for another message, or
+    /// not the gateway's.
     pub fn cookie(&self, initiation: &[u8], reply: &[u8]) -> Option<[u8; 16]> {
         let nonce = XNonce::from_slice(reply.get(8..32)?);
         let key = hash(&[b"cookie--", &self.gateway]);
@@ -99,9 +100,9 @@ impl Initiator {
     }
 }
 
-/// The first message of a handshake, and what is needed to finish it.
+/// The first message of a handshake, and the state to finish it.
 pub struct Initiation {
-    /// Free to be damaged before it is sent.
+    /// The bytes to send; a test may damage them first.
     pub bytes: Vec<u8>,
     initiator: Initiator,
     ephemeral: StaticSecret,
@@ -110,13 +111,14 @@ pub struct Initiation {
 }
 
 impl Initiation {
-    /// Puts a mac2 under the message.
+    /// Adds a mac2 to the message.
     pub fn prove(&mut self, cookie: &[u8; 16]) {
         let mac2 = mac(cookie, &self.bytes[..INITIATION - 16]);
         self.bytes[INITIATION - 16..].copy_from_slice(&mac2);
     }
 
-    /// The session that the gateway's response makes. `None`: it is no response to this.
+    /// Returns the session that the gateway's response makes. `None`: it is no response to this
+    /// initiation.
     pub fn finish(&self, response: &[u8]) -> Option<Transport> {
         if response.len() != RESPONSE || response[..4] != [2, 0, 0, 0] || response[8..12] != self.bytes[4..8]
         {
@@ -136,18 +138,19 @@ impl Initiation {
     }
 }
 
-/// A session as its initiator has it. It has no age: it goes on for ever.
+/// A session on the initiator's side. It has no age and never ends.
 #[derive(Clone)]
 pub struct Transport {
     send: [u8; 32],
     receive: [u8; 32],
     remote: u32,
-    /// Of the next message.
+    /// The counter of the next message.
     pub counter: u64,
 }
 
 impl Transport {
-    /// An inner packet in a data message; empty: a keepalive. Padded as the paper wants it.
+    /// Seals an inner packet into a data message; empty: a keepalive. It is padded as the paper
+    /// requires.
     pub fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut plain = packet.to_vec();
         plain.resize(packet.len().next_multiple_of(16), 0);
@@ -157,15 +160,15 @@ impl Transport {
         [head, seal(&self.send, counter, &plain, &[])].concat()
     }
 
-    /// What the gateway sealed for this session.
+    /// Opens a message that the gateway sealed for this session.
     pub fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         let counter = u64::from_le_bytes(datagram.get(8..16)?.try_into().ok()?);
         open(&self.receive, counter, &datagram[16..], &[]).filter(|_| datagram[0] == 4)
     }
 }
 
-/// Sends an initiation, waits for the response and confirms the session with a keepalive. An
-/// answer that is a cookie is used, once.
+/// Sends an initiation, waits for the response and confirms the session with a keepalive. A cookie
+/// reply is used, once.
 pub fn handshake(socket: &UdpSocket, initiation: &mut Initiation, gateway: SocketAddr) -> Option<Transport> {
     const PATIENCE: Duration = Duration::from_secs(3);
     send(socket, &initiation.bytes, gateway);
@@ -184,7 +187,7 @@ pub fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
     socket.send_to(datagram, to).unwrap_or_else(|e| panic!("{} bytes to {to}: {e}", datagram.len()));
 }
 
-/// The next datagram that `wanted` takes, if one comes in time; the others are lost.
+/// Returns the next datagram that `wanted` accepts, if one comes in time; the others are lost.
 pub fn receive<T>(
     socket: &UdpSocket,
     patience: Duration,
@@ -203,7 +206,7 @@ pub fn receive<T>(
     }
 }
 
-/// A response or a cookie for this initiation. A gateway that dials by itself is not heard.
+/// Returns a response or a cookie for this initiation. Dials of the gateway are ignored.
 pub fn reply_to(socket: &UdpSocket, initiation: &[u8], patience: Duration) -> Option<Vec<u8>> {
     receive(socket, patience, |datagram| {
         let receiver = match (datagram.first()?, datagram.len()) {
@@ -215,7 +218,7 @@ pub fn reply_to(socket: &UdpSocket, initiation: &[u8], patience: Duration) -> Op
     })
 }
 
-/// Runs `work` with a thread of its own in a network namespace. Sockets made there stay there.
+/// Runs `work` on a new thread in a network namespace. Sockets made there stay there.
 pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     let file = File::open(format!("/var/run/netns/{namespace}")).expect("a namespace of the lab");
     std::thread::scope(|scope| {
@@ -229,12 +232,12 @@ pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
 
 #[allow(unsafe_code, reason = "std cannot move a thread into a network namespace")]
 fn enter(namespace: &File) {
-    // SAFETY: the descriptor is open for the time of the call, and only this thread moves.
+    // SAFETY: the descriptor is open during the call, and only this thread moves.
     let rc = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     assert_eq!(rc, 0, "setns needs root: {}", std::io::Error::last_os_error());
 }
 
-/// A UDP socket in a namespace; port 0 for any.
+/// Opens a UDP socket in a namespace; port 0 for any.
 pub fn socket_in(namespace: &str, address: &str) -> UdpSocket {
     inside(namespace, || UdpSocket::bind(address).unwrap_or_else(|e| panic!("{address}: {e}")))
 }

@@ -1,7 +1,8 @@
-//! What the benchmarks share: CPU clocks, counted memory, and a gateway's tunnels in this process.
+//! The shared parts of the benchmarks: CPU clocks, counted memory, and a gateway's tunnels in this
+//! process.
 //!
-//! CPU time, not wall time, and ratios of what ran interleaved: seconds alone say little on a
-//! shared machine. Absolute figures stand beside the ratios.
+//! Figures are CPU time instead of wall time, and ratios of work that ran interleaved, because
+//! seconds alone mean little on a shared machine. Absolute figures are printed next to the ratios.
 
 pub mod backup;
 pub mod checks;
@@ -33,12 +34,12 @@ use fleetgate_keys::{PrivateKey, PublicKey};
 
 use crate::attacker::{Initiator, RESPONSE, Transport, stamp};
 
-/// The CPU time that this thread has had.
+/// Returns the CPU time of this thread.
 pub fn thread_cpu() -> Duration {
     cpu_clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// The CPU time that all threads of this process have had.
+/// Returns the CPU time of all threads of this process.
 pub fn process_cpu() -> Duration {
     cpu_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
@@ -52,7 +53,7 @@ fn cpu_clock(clock: libc::clockid_t) -> Duration {
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
-/// The CPU time of the thread of this process with that name, from when it began.
+/// Returns the CPU time of the thread with that name in this process, since it began.
 pub fn named_thread_cpu(name: &str) -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().map(|task| task.path());
     let of = |file: std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
@@ -64,7 +65,7 @@ pub fn named_thread_cpu(name: &str) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// The time that `work` takes of this thread's CPU.
+/// Returns the CPU time that `work` takes on this thread.
 pub fn cpu_of<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let begin = thread_cpu();
     let made = work();
@@ -80,40 +81,41 @@ pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// One line of the report; `target` as the project has promised it.
+/// Prints one line of the report. `target` is the figure that the project promises.
 pub fn report(what: &str, figure: &str, target: &str) {
     println!("{what:<58} {figure:>22}   {target}");
 }
 
-/// The system's allocator, which also knows how much is in use. For a program's `global_allocator`.
+/// The system's allocator with a count of the bytes in use, for a program's `global_allocator`.
 pub struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 impl Counting {
-    /// Bytes that were asked for and not given back.
+    /// Returns the bytes that are allocated and not freed.
     pub fn in_use() -> usize {
         IN_USE.load(Ordering::Relaxed)
     }
 }
 
 #[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
-// SAFETY: everything is handed to the system's allocator as it came.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
 
-/// Where the `n`th peer lives on the network: no two at one address, so that none has to share.
+/// Returns the network address of the `n`th peer. Each has its own, so that no two share a rate
+/// limit.
 pub fn home(n: u32) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::from(0x0b00_0000 + n).into(), 40_000)
 }
@@ -130,7 +132,7 @@ pub fn peer_id(n: u32) -> PeerId {
     Id::from_i64(i64::from(n) + 1)
 }
 
-/// Inner addresses as the store gives them, one of each family.
+/// Returns inner addresses as the store assigns them, one of each family.
 pub fn inner_addresses(n: u32) -> [IpAddr; 2] {
     let v4 = u32::from(pool().pool_v4.network()) + 2 + n;
     let v6 = u128::from(pool().pool_v6.network()) + 2 + u128::from(n);
@@ -147,7 +149,7 @@ pub fn spec(n: u32, public: PublicKey) -> PeerSpec {
     }
 }
 
-/// The tunnels of a gateway without a socket, at a time of their own.
+/// The tunnels of a gateway without a socket, with a clock of their own.
 pub struct Gate {
     pub tunnel: Tunnel<BoringNoise>,
     pub public: PublicKey,
@@ -191,7 +193,7 @@ impl Gate {
         self.drain()
     }
 
-    /// What is to be sent.
+    /// Returns the datagrams to send.
     fn drain(&mut self) -> Vec<Transmit> {
         let mut sent = Vec::new();
         self.wait = loop {
@@ -204,7 +206,7 @@ impl Gate {
         sent
     }
 
-    /// Lets the time pass until `end`, with a turn whenever one is asked for; says how many.
+    /// Advances the time to `end`, with a turn whenever one is due. Returns the number of turns.
     pub fn run_until(&mut self, end: Mono) -> u32 {
         let mut turns = 0;
         while let Some(at) = self.wait.filter(|at| *at <= end) {
@@ -217,7 +219,7 @@ impl Gate {
         turns
     }
 
-    /// The `n`th peer's first handshake.
+    /// Makes the `n`th peer's first handshake.
     pub fn shake_hands(&mut self, device: &Initiator, n: u32) -> Transport {
         self.pass(Duration::from_millis(1));
         let initiation = device.initiation(stamp(0), n);

@@ -1,7 +1,7 @@
-//! A WireGuard device in this process: boringtun as it comes, over a socket in a namespace.
+//! A WireGuard device in this process: plain boringtun, over a socket in a namespace.
 //!
 //! It answers the gateway's handshakes and echo requests, sends keepalives and counts what it
-//! hears. Cheap enough to have many; for a device as people run them see `lab::WireGuard`.
+//! receives. It is cheap enough to run many; `lab::WireGuard` is a device as in the field.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use fleetgate_keys::conf::Conf;
 use fleetgate_probes::packet;
 
-/// How often boringtun's own timers are asked.
+/// How often boringtun's own timers are polled.
 const TICK: Duration = Duration::from_millis(100);
 /// Message type of data.
 const DATA: u8 = 4;
@@ -27,16 +27,16 @@ struct Shared {
     echoes: AtomicU64,
 }
 
-/// Ends when dropped.
+/// A running device; it ends when dropped.
 pub struct Device {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// The first of each family.
+    /// The inner addresses; the first of each family is the device's own.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Device {
-    /// Shakes hands with the gateway and lives on.
+    /// Makes a handshake with the gateway and keeps running.
     pub fn start(conf: &Conf, socket: UdpSocket, gateway: SocketAddr) -> Device {
         let shared = Arc::new(Shared::default());
         let wire = Wire { tunn: tunn(conf), socket, gateway, shared: shared.clone() };
@@ -50,7 +50,7 @@ impl Device {
         self.shared.heard.load(Ordering::Relaxed)
     }
 
-    /// Echo requests that were answered.
+    /// Echo requests that got a reply.
     pub fn echoes(&self) -> u64 {
         self.shared.echoes.load(Ordering::Relaxed)
     }
@@ -121,7 +121,8 @@ impl Wire {
         }
     }
 
-    /// What the network refuses (the gateway is away) is lost, as datagrams are.
+    /// Sends a datagram. Those that the network refuses (the gateway is away) are lost, like any
+    /// datagram.
     fn send(&self, result: &TunnResult<'_>) {
         if let TunnResult::WriteToNetwork(bytes) = result {
             let _ = self.socket.send_to(bytes, self.gateway);

@@ -1,8 +1,8 @@
-//! Chance that means the same everywhere, and the seeds to run.
+//! A random generator with the same results everywhere, and the seeds to run.
 
 use std::time::Duration;
 
-/// SplitMix64, so that a seed means the same everywhere.
+/// SplitMix64, so that a seed gives the same run everywhere.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -18,7 +18,7 @@ impl Dice {
         self.roll(n) == 0
     }
 
-    /// Whole seconds more often than not: equal times are to happen.
+    /// Returns a random duration, more often than not in whole seconds, so that equal times occur.
     pub fn secs(&mut self, from: u64, to: u64) -> Duration {
         let ms = if self.one_in(3) { self.roll(1000) } else { 0 };
         Duration::from_millis((from + self.roll(to - from)) * 1000 + ms)
@@ -29,7 +29,7 @@ pub fn seeds() -> Vec<u64> {
     seeds_to(4)
 }
 
-/// As many, where what can go wrong depends on how the phases of two checks meet.
+/// Returns this many seeds, for failures that depend on the phases of two checks.
 pub fn seeds_to(last: u64) -> Vec<u64> {
     match std::env::var("FLEETGATE_SIM_SEED") {
         Ok(seed) => vec![seed.parse().expect("FLEETGATE_SIM_SEED is a number")],

@@ -1,10 +1,10 @@
-//! Faults of devices, paths and sites, alone and in pairs, with real wireguard-go and sshd: what the
-//! gateway says of them at each moment, beside what is true.
+//! Faults of devices, paths and sites, alone and in pairs, with real wireguard-go and sshd. The
+//! test compares the gateway's reports at each moment with the truth.
 //!
-//! `cells` is the matrix. Each cell has a room of its own (`room`), where `inject` breaks things and
-//! `observer` notes what the API says, before the faults until all is well again. `judge` compares the
-//! notes with `truth`, a naive model of the room that shares no code with the gateway. Truth and judge
-//! are pure.
+//! `cells` is the matrix. Each cell has a room of its own (`room`), where `inject` breaks things.
+//! `observer` records the API's responses from before the faults until everything is ok again.
+//! `judge` compares the records with `truth`, a naive model of the room that shares no code with
+//! the gateway. Truth and judge are pure.
 
 pub mod cells;
 mod inject;

@@ -1,5 +1,5 @@
-//! A device at the front door whose every message is made by the test, somebody beside it, and what the
-//! gateway counts of both.
+//! A device at the front door whose every message is made by the test, a bystander, and the
+//! gateway's counters of both.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::lab::{Gateway, Lab, eventually};
 use crate::packets::udp;
 
-/// Checks that follow each other fast.
+/// Settings with frequent checks.
 pub const SETTINGS: &str = r#"
 endpoint = "10.77.0.2:51820"
 keepalive = 2
@@ -26,12 +26,12 @@ ping_interval = 1
 "#;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Long enough for an answer on a busy machine, short enough to wait for silence often.
+/// Long enough for a reply on a busy machine, short enough to wait for silence often.
 pub const SILENCE: Duration = Duration::from_millis(700);
-/// Figures of a device appear on its page a second after they changed, at the next tick.
+/// Counters of a device are published a second after they changed, at the next tick.
 pub const PUBLISHED: Duration = Duration::from_millis(2_000);
 
-/// The two ways to the gateway and into the tunnel.
+/// The two address families, outside and inside the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Family {
     V4,
@@ -59,7 +59,7 @@ impl Family {
         socket_in(&lab.ns(name), if self == V4 { "0.0.0.0:0" } else { "[::]:0" })
     }
 
-    /// The device's own inner address.
+    /// Returns the device's own inner address.
     pub fn of(self, conf: &Conf) -> IpAddr {
         let own = conf.addresses.iter().map(|net| net.addr());
         own.into_iter().find(|ip| ip.is_ipv4() == (self == V4)).expect("both families")
@@ -82,7 +82,7 @@ pub fn dropped(gateway: &Gateway<'_>, name: &str, reason: &str) -> u64 {
     tunnel(gateway, name)["drops"][reason].as_u64().unwrap_or(0)
 }
 
-/// Whether the drops of this reason come to be so many, and stay there.
+/// Asserts that the drops of this reason reach `count` and stay there.
 pub fn drops_become(gateway: &Gateway<'_>, name: &str, reason: &str, count: u64) {
     eventually(&format!("{name}: {count} {reason}"), PATIENCE, || dropped(gateway, name, reason) >= count);
     sleep(PUBLISHED);
@@ -93,7 +93,7 @@ pub fn data(datagram: &[u8]) -> Option<()> {
     (datagram.first() == Some(&4)).then_some(())
 }
 
-/// Somebody beside the trouble: a device with a tunnel.
+/// A bystander: a device with a tunnel that is not part of the attack.
 pub struct Bystander {
     device: Device,
 }
@@ -107,7 +107,7 @@ impl Bystander {
         bystander
     }
 
-    /// The gateway's pings still reach it.
+    /// Asserts that the gateway's pings still reach it.
     pub fn is_fine(&self) {
         let before = self.device.echoes();
         eventually("the bystander is pinged", PATIENCE, || self.device.echoes() > before + 1);
@@ -121,7 +121,7 @@ pub struct Hand {
     pub transport: Transport,
     pub family: Family,
     pub own: IpAddr,
-    /// The first message, as an eavesdropper would have it.
+    /// The first message, as an eavesdropper would have captured it.
     pub initiation: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ impl Hand {
         SocketAddr::new(self.family.address(1).parse().expect("an address"), self.port())
     }
 
-    /// A packet that the gateway opens and counts.
+    /// Makes a packet that the gateway opens and counts.
     pub fn counted(&mut self) -> Vec<u8> {
         let packet = udp(self.own, self.family.inner_gateway(), 9, b"count me");
         self.transport.seal(&packet)
@@ -162,7 +162,7 @@ impl Hand {
         send(&self.socket, &sealed, self.family.gateway());
     }
 
-    /// The next inner packet that is not empty.
+    /// Returns the next inner packet that is not empty.
     pub fn hears(&self, patience: Duration) -> Option<Vec<u8>> {
         let opened = |datagram: &[u8]| self.transport.open(datagram).filter(|packet| !packet.is_empty());
         receive(&self.socket, patience, opened)

@@ -1,4 +1,4 @@
-//! Network namespaces with real peers. Needs root; cleans up after itself, also after a panic.
+//! Network namespaces with real peers. It needs root, and cleans up even after a panic.
 //!
 //! ```text
 //!   gw 10.77.0.2 ── r (router) ── d1 10.77.1.2 (and 10.77.2.2 to roam to)
@@ -6,7 +6,7 @@
 //!                    │  └──────── m  10.77.9.2  (mail)
 //!                    └─────────── x  10.77.8.2  (attacker)
 //! ```
-//! Each link has IPv6 beside it: fd77:N::/64.
+//! Each link also has IPv6: fd77:N::/64.
 
 mod api;
 mod mail;
@@ -30,15 +30,17 @@ pub use settings::{API, CHECKS, KEEPALIVE, MAIL, settings};
 /// The unprivileged user that the gateway runs as.
 const NOBODY: u32 = 65_534;
 
-/// For what a program does at its start: takes a moment, and long where a build and a browser run beside it.
+/// Time for a program to start. It usually takes a moment, but long while a build and a browser run
+/// on the same machine.
 const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// wireguard-go may end at its start where many begin at once: the directory of their control sockets is shared.
+/// Attempts to start wireguard-go. It may end at its start when many start at once, because they
+/// share the directory of their control sockets.
 const STARTS: usize = 3;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// Runs a command to its end; panics with what it printed if it fails.
+/// Runs a command to its end; panics with its output if it fails.
 pub fn run(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(out.status.success(), "{program} {args:?}\n{}", both(&out));
@@ -49,8 +51,8 @@ fn both(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// Asks until the answer is yes; panics with `what` when the time is over. The bound is patience
-/// with a busy machine, not a promise of speed.
+/// Polls until the condition holds; panics with `what` when the time is over. The limit allows for
+/// a busy machine and promises no speed.
 pub fn eventually(what: &str, patience: Duration, mut yes: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !yes() {
@@ -59,7 +61,7 @@ pub fn eventually(what: &str, patience: Duration, mut yes: impl FnMut() -> bool)
     }
 }
 
-/// A process of the lab; ended when dropped.
+/// A process of the lab; it ends when dropped.
 pub struct Running(Child);
 
 impl Running {
@@ -76,7 +78,7 @@ impl Running {
         let _ = self.0.wait();
     }
 
-    /// Waits for the end that was asked for.
+    /// Waits for the process to end after a signal.
     pub fn ended(&mut self, patience: Duration) -> bool {
         let begin = Instant::now();
         loop {
@@ -117,7 +119,7 @@ impl Lab {
         lab
     }
 
-    /// The router, and these namespaces around it: each with the number of its net.
+    /// Builds the router, and these namespaces around it, each with the number of its net.
     pub fn of(around: &[(&str, u8)]) -> Lab {
         let tag = format!("fg{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -132,7 +134,7 @@ impl Lab {
         lab
     }
 
-    /// One more namespace, with no link yet.
+    /// Adds a namespace without a link.
     pub fn namespace(&mut self, name: &str) {
         let ns = self.ns(name);
         run("ip", &["netns", "add", &ns]);
@@ -143,7 +145,7 @@ impl Lab {
         );
     }
 
-    /// A cable from the router to `name`: 10.77.NET.2 and fd77:NET::2 on its end.
+    /// Links the router to `name`, which gets 10.77.NET.2 and fd77:NET::2.
     fn link(&self, name: &str, net: u8, default: bool) {
         let (own, far) = (format!("e{net}"), format!("r{net}"));
         let (ns, router) = (self.ns(name), self.ns("r"));
@@ -170,7 +172,7 @@ impl Lab {
         run("ip", &["netns", "exec", &self.ns(name), "sh", "-ec", line])
     }
 
-    /// The same, handing back whether it succeeded and what it printed.
+    /// Does the same; returns whether it succeeded, and its output.
     pub fn try_sh(&self, name: &str, line: &str) -> (bool, String) {
         let ns = self.ns(name);
         let out =
@@ -178,7 +180,7 @@ impl Lab {
         (out.status.success(), both(&out))
     }
 
-    /// Starts something in a namespace; its output goes to a file of the lab.
+    /// Starts a program in a namespace; its output goes to a file of the lab.
     pub fn spawn(
         &self,
         name: &str,
@@ -230,7 +232,7 @@ fn tail(file: &Path) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-/// The program as cargo built it, beside this test.
+/// Returns the program that cargo built next to this test.
 pub fn program() -> PathBuf {
     let mut dir = std::env::current_exe().expect("own path");
     dir.pop();
@@ -242,14 +244,14 @@ pub fn program() -> PathBuf {
     file
 }
 
-/// Links where both are of one file system: many labs at once need no copy each.
+/// Links the program within one file system, so that many labs at once need no copy each.
 fn place(program: &Path, at: &Path) {
     if fs::hard_link(program, at).is_err() {
         fs::copy(program, at).expect("the program");
     }
 }
 
-/// A gateway in the namespace `gw`, as an unprivileged user without capabilities.
+/// A gateway in the namespace `gw`, run by an unprivileged user without capabilities.
 pub struct Gateway<'a> {
     lab: &'a Lab,
     data: PathBuf,
@@ -264,14 +266,14 @@ impl<'a> Gateway<'a> {
         Gateway::start_in(lab, settings, Vec::new())
     }
 
-    /// The same, with these variables in its environment.
+    /// Does the same with these environment variables.
     pub fn start_in(lab: &'a Lab, settings: &str, env: Vec<(&'static str, String)>) -> Gateway<'a> {
         let data = lab.path("data");
-        // It may be there already: another file system, mounted.
+        // The directory may exist already, as another mounted file system.
         fs::create_dir_all(&data).expect("a data directory");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("own directory");
         chown(&data, Some(NOBODY), Some(NOBODY)).expect("root");
-        // Where any user may read and run it, wherever the checkout is.
+        // A place where any user may read and run it, regardless of the checkout.
         let binary = lab.path("fleetgate");
         place(&program(), &binary);
         let mut gateway = Gateway { lab, data, binary, env, process: None };
@@ -280,7 +282,7 @@ impl<'a> Gateway<'a> {
         gateway
     }
 
-    /// Settings (TOML) that are in force from the next start on. They may hold a password.
+    /// Writes settings (TOML) for the next start. They may contain a password.
     pub fn set(&self, settings: &str) {
         let file = self.data.join("fleetgate.toml");
         fs::write(&file, settings).expect("settings");
@@ -288,17 +290,17 @@ impl<'a> Gateway<'a> {
         chown(&file, Some(NOBODY), Some(NOBODY)).expect("root");
     }
 
-    /// Ends it as a service manager does.
+    /// Stops the gateway as a service manager does.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("running");
         process.signal("TERM");
         assert!(process.ended(Duration::from_secs(10)), "SIGTERM ends the gateway within 10 s");
     }
 
-    /// Starts, or starts again after an end.
+    /// Starts the gateway, or starts it again.
     pub fn again(&mut self) {
         let (data, binary) = (self.data.display().to_string(), self.binary.display().to_string());
-        // By env, so that the variables are not those of the privileged programs before it.
+        // `env` sets the variables, so that the privileged programs before it do not get them.
         let env: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let program = env.iter().chain([&binary]).map(String::as_str);
         let args: Vec<&str> = program.chain(["--data", &data, "serve"]).collect();
@@ -311,7 +313,7 @@ impl<'a> Gateway<'a> {
         });
     }
 
-    /// Where its API answers root of this machine.
+    /// Returns the path of the API socket for root of this machine.
     pub fn socket(&self) -> PathBuf {
         self.data.join("fleetgate.sock")
     }
@@ -326,12 +328,12 @@ impl<'a> Gateway<'a> {
         command
     }
 
-    /// What a command prints on stdout; panics if it fails.
+    /// Returns what a command prints on stdout; panics if it fails.
     pub fn cli(&self, args: &[&str]) -> String {
         self.attempt(args).unwrap_or_else(|said| panic!("fleetgate {args:?}: {said}"))
     }
 
-    /// What a command prints on stdout, or what it says when it fails.
+    /// Returns what a command prints on stdout, or its error.
     pub fn attempt(&self, args: &[&str]) -> Result<String, String> {
         let out = self.command(args).output().expect("the program runs");
         if out.status.success() {
@@ -341,14 +343,14 @@ impl<'a> Gateway<'a> {
         }
     }
 
-    /// What a command says when it is to fail.
+    /// Returns the error of a command that must fail.
     pub fn refused(&self, args: &[&str]) -> String {
         let said = self.attempt(args);
         said.expect_err(&format!("fleetgate {args:?} was to fail"))
     }
 
-    /// JSON, where the gateway answers at all. `status` exits with a plugin's code, so the code
-    /// says nothing here.
+    /// Returns the JSON output, if the gateway responds. `status` exits with a plugin's code, so
+    /// the code is ignored.
     fn try_cli(&self, args: &[&str]) -> Option<Value> {
         let out = self.command(args).output().ok()?;
         serde_json::from_slice(&out.stdout).ok()
@@ -360,7 +362,7 @@ impl<'a> Gateway<'a> {
         self.try_cli(&full).unwrap_or_else(|| panic!("fleetgate {full:?} printed no JSON"))
     }
 
-    /// `state`, of a host or one of its services.
+    /// Returns `state` of a host or one of its services.
     pub fn state(&self, host: &str, service: Option<&str>) -> String {
         let shown = self.json(&["host", "show", host]);
         let state = match service {
@@ -385,8 +387,8 @@ impl<'a> Gateway<'a> {
     }
 }
 
-/// What the default limits say of the machine that the tests run on, which all devices of a lab share: it may be
-/// busy, hot or full, and that is no fault of theirs.
+/// The default limits about the machine that runs the tests. All devices of a lab share it, and it
+/// may be busy, hot or full without a fault of theirs.
 const MACHINE: [(&str, &[&str]); 4] = [
     ("load", &["load15_per_cpu"]),
     ("disk", &["fullness", "inodes"]),
@@ -395,7 +397,7 @@ const MACHINE: [(&str, &[&str]); 4] = [
 ];
 
 impl Gateway<'_> {
-    /// Takes the limits away that this machine may be beyond.
+    /// Removes the limits that this machine may exceed.
     pub fn bear_with_the_machine(&self, host: &str) {
         for (service, metrics) in MACHINE {
             let none: Vec<String> = metrics.iter().map(|metric| format!("{metric}=")).collect();
@@ -405,11 +407,11 @@ impl Gateway<'_> {
     }
 }
 
-/// A machine that is busy, and a check's three attempts.
+/// Time for a check's three attempts on a busy machine.
 const VERDICT: Duration = Duration::from_secs(60);
 
 impl Gateway<'_> {
-    /// The kind of what is said to be wrong with a host.
+    /// Returns the kind of the verdict on a host.
     pub fn verdict(&self, host: &str) -> String {
         let shown = self.json(&["host", "show", host]);
         shown["host"]["verdict"]["kind"].as_str().unwrap_or("missing").to_owned()
@@ -444,7 +446,7 @@ pub struct WireGuard<'a> {
 
 impl<'a> WireGuard<'a> {
     pub fn up(lab: &'a Lab, ns: &'static str, conf: &str) -> WireGuard<'a> {
-        // Control sockets of all namespaces share one directory: the names must differ.
+        // Control sockets of all namespaces share one directory, so the names must differ.
         let interface = format!("w{}{ns}", lab.tag.trim_start_matches("fg").replace('x', ""));
         let interface = interface[interface.len().saturating_sub(15)..].to_owned();
         let mut wg = WireGuard { lab, ns, interface, process: None, conf: conf.to_owned() };
@@ -472,7 +474,7 @@ impl<'a> WireGuard<'a> {
         }
     }
 
-    /// `None`: it ended before it had made its interface.
+    /// Starts wireguard-go. `None`: it ended before it had made its interface.
     fn launch(&self) -> Option<Running> {
         let (dev, log) = (&self.interface, format!("{}.log", self.interface));
         let mut process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", dev], &[]);
@@ -484,7 +486,7 @@ impl<'a> WireGuard<'a> {
         (!ended).then_some(process)
     }
 
-    /// Begins anew with this configuration, from another port: a device that was installed again.
+    /// Starts again with this configuration, from another port, like a reinstalled device.
     pub fn reinstall(&mut self, conf: &str) {
         self.down();
         conf.clone_into(&mut self.conf);
@@ -495,7 +497,7 @@ impl<'a> WireGuard<'a> {
         self.process.as_ref().expect("running").signal(name);
     }
 
-    /// Ends the client: the tunnel is dead, the device is not.
+    /// Stops the client: the tunnel is dead, but the device is not.
     pub fn down(&mut self) {
         self.process = None;
         let dev = &self.interface;
@@ -508,7 +510,7 @@ impl<'a> WireGuard<'a> {
     }
 }
 
-/// What `wg setconf` takes: wg-quick's own keys left out.
+/// Returns the part that `wg setconf` accepts, without wg-quick's own keys.
 fn plain_conf(conf: &str) -> String {
     let own = ["address", "mtu", "dns", "table", "preup", "postup", "predown", "postdown"];
     let keep = |line: &&str| !own.iter().any(|k| line.trim().to_lowercase().starts_with(k));
@@ -529,22 +531,22 @@ fn allowed(conf: &str) -> Vec<String> {
     list(conf, "AllowedIPs")
 }
 
-/// The account on the devices that the gateway logs in to.
+/// The account that the gateway uses on the devices.
 pub const ACCOUNT: &str = "fgdevice";
 
-/// A plain user with a plain shell: root's login files may start slow things.
+/// Creates a plain user with a plain shell, because root's login files may start slow programs.
 pub fn ensure_account() -> PathBuf {
     let home = PathBuf::from("/var/tmp/fleetgate-device-home");
     if !Command::new("id").arg(ACCOUNT).output().is_ok_and(|o| o.status.success()) {
         let home = home.display().to_string();
         run("useradd", &["--system", "--create-home", "--home-dir", &home, "--shell", "/bin/sh", ACCOUNT]);
     }
-    // An account without a password is locked for sshd unless it has an impossible one.
+    // sshd locks an account without a password unless it has an impossible one.
     run("usermod", &["-p", "*", ACCOUNT]);
     home
 }
 
-/// A real SSH server in a namespace, which lets in whoever stands in `authorized`.
+/// A real SSH server in a namespace, which accepts the keys in `authorized`.
 pub struct SshServer<'a> {
     lab: &'a Lab,
     ns: &'static str,
@@ -576,7 +578,7 @@ impl<'a> SshServer<'a> {
         self.lab.path(&format!("host-key-{}", self.ns))
     }
 
-    /// Another identity from the next start on.
+    /// Makes another host key for the next start.
     pub fn new_host_key(&mut self) {
         let file = self.key_file();
         let _ = fs::remove_file(&file);
@@ -591,7 +593,7 @@ impl<'a> SshServer<'a> {
         }
     }
 
-    /// Its public host key, as a file.
+    /// Returns the file of its public host key.
     pub fn public_key_file(&self) -> PathBuf {
         self.key_file().with_extension("pub")
     }
@@ -622,13 +624,14 @@ impl<'a> SshServer<'a> {
         eventually("the SSH server listens", MACHINE_PATIENCE, || self.lab.try_sh(self.ns, &listening).0);
     }
 
-    /// Ends the listener and every session: a session outlives the listener that let it in.
+    /// Stops the listener and every session, because a session outlives the listener that accepted
+    /// it.
     pub fn stop(&mut self) {
         self.process = None;
         self.signal("KILL");
     }
 
-    /// To the listener and every session; `STOP` hangs them all.
+    /// Signals the listener and every session; `STOP` hangs them all.
     pub fn signal(&self, signal: &str) {
         let name = if self.make == Make::OpenSsh { "sshd" } else { "dropbear" };
         let pids = run("ip", &["netns", "pids", &self.lab.ns(self.ns)]);
@@ -641,13 +644,13 @@ impl<'a> SshServer<'a> {
     }
 }
 
-/// For one lab alone: others run beside it.
+/// Authorizes a key for one lab alone, because others run at the same time.
 fn authorize(file: &Path, key: &str) {
     fs::write(file, format!("{key}\n")).expect("authorised keys");
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("own file");
 }
 
-/// dropbear reads no other file.
+/// Authorizes a key in the only file that dropbear reads.
 fn authorize_at_home(home: &Path, key: &str) {
     let keys = home.join(".ssh");
     let _ = fs::create_dir(&keys);

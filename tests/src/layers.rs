@@ -1,4 +1,4 @@
-//! Which part may know which: read off the sources.
+//! The dependencies between layers, read from the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ pub fn sources(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lines of code (comments and the tests at the file's end left out) that contain one of `words`,
-/// as `file:line: text`.
+/// Returns lines of code that contain one of `words`, as `file:line: text`. Comments and the tests
+/// at the file's end are ignored.
 pub fn mentions(file: &Path, words: &[&str]) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let hit = |line: &str| {

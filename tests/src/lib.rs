@@ -1,6 +1,7 @@
-//! What the end-to-end tests and benchmarks share: a lab of network namespaces, a gateway under
-//! an unprivileged user, real WireGuard devices with real SSH servers, a real mail sink; and a fleet
-//! over a week, in no time.
+//! The shared parts of the end-to-end tests and benchmarks.
+//!
+//! The lab has network namespaces, a gateway under an unprivileged user, real WireGuard devices
+//! with real SSH servers, and a real mail sink. `week` simulates a fleet over a week.
 
 pub mod attacker;
 pub mod bench;

@@ -1,13 +1,14 @@
-//! Inner IP packets of our own making, honest or not. Nothing is checked: a source may be anybody's.
+//! Inner IP packets made by the tests, honest or not. Nothing is validated, so a source may be
+//! forged.
 
 use std::net::IpAddr;
 
 use fleetgate_probes::packet::{TCP, UDP};
 
-/// Where everything made here comes from.
+/// The source port of all packets made here.
 pub const OWN_PORT: u16 = 40_000;
 
-/// A UDP datagram in an IP packet.
+/// Makes a UDP datagram in an IP packet.
 pub fn udp(from: IpAddr, to: IpAddr, port: u16, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + data.len()).expect("a short datagram");
     let mut segment =
@@ -16,14 +17,14 @@ pub fn udp(from: IpAddr, to: IpAddr, port: u16, data: &[u8]) -> Vec<u8> {
     packet(from, to, UDP, segment, 6)
 }
 
-/// The first segment of a TCP connection.
+/// Makes the first segment of a TCP connection.
 pub fn syn(from: IpAddr, to: IpAddr, port: u16) -> Vec<u8> {
     let ports = [OWN_PORT.to_be_bytes(), port.to_be_bytes()].concat();
     let rest = [0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0];
     packet(from, to, TCP, [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0], &rest].concat(), 16)
 }
 
-/// `sum_at`: where the checksum stands in the segment.
+/// Makes a packet. `sum_at` is the offset of the checksum in the segment.
 fn packet(from: IpAddr, to: IpAddr, protocol: u8, mut segment: Vec<u8>, sum_at: usize) -> Vec<u8> {
     let len = u16::try_from(segment.len()).expect("a short segment").to_be_bytes();
     let ends = [octets(from), octets(to)].concat();
@@ -52,7 +53,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Of the parts one after the other; all but the last have an even length.
+/// Computes the checksum of the concatenated parts; all but the last have an even length.
 fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |b| u32::from(*b))).sum();

@@ -1,9 +1,11 @@
-//! A fleet over days of virtual time, beside a naive model: outages of sites and of the gateway's own
-//! uplink, links that flap, devices that sleep or die, and restarts of the gateway.
+//! A fleet over days of virtual time, next to a naive model.
 //!
-//! The engine decides when it looks at a host. Every look is given to the model too, which counts by the
-//! words of the semantics and shares no code with the engine; each hour all states and all messages of
-//! both must be the same, and those of hosts that have been one way for long must be true.
+//! Sites and the gateway's own uplink fail, links flap, devices sleep or die, and the gateway
+//! restarts. The engine decides when it checks a host. The model gets the result of every check as
+//! well; it counts by the rules of the semantics and shares no code with the engine.
+//!
+//! Each hour all states and messages of both must be equal. Those of hosts that have not changed
+//! for long must also be true.
 
 mod fleet;
 mod model;
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use world::World;
 
-/// A check in four minutes, so that a fifth of a fleet that is cut off fails within a minute.
+/// A check in four minutes, so that a fifth of a disconnected fleet fails within a minute.
 pub const INTERVAL: Duration = Duration::from_secs(240);
 pub const RETRY: Duration = Duration::from_secs(70);
 pub const ATTEMPTS: u32 = 3;
-/// Silence that sleepers are allowed.
+/// The silence that sleepers are allowed.
 pub const MAX_SILENCE: Duration = Duration::from_secs(26 * 3_600);
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -28,14 +30,14 @@ pub struct Size {
     pub hours: u32,
 }
 
-/// What happened.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Checks that came to an end.
+    /// Completed checks.
     pub looks: u64,
     pub restarts: u32,
     pub clock_steps: u32,
-    /// By kind; `gateway` for those that are about the gateway itself.
+    /// Messages by kind; `gateway` for those about the gateway itself.
     pub messages: BTreeMap<String, u64>,
     /// The most hosts that were unreachable, and asleep, at the end of an hour.
     pub unreachable: usize,
@@ -44,10 +46,11 @@ pub struct Report {
     pub compared: u64,
 }
 
-/// Lives through it. The same seed gives the same story.
+/// Runs a simulation. The same seed gives the same run.
 ///
 /// # Panics
-/// When engine and model, or either and the truth, do not agree; it names the seed.
+/// Panics when engine and model differ, or either differs from the truth; the message names the
+/// seed.
 pub fn live(seed: u64, size: Size) -> Report {
     let mut world = World::new(seed, size.hosts);
     for _ in 0..size.hours {

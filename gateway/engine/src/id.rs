@@ -1,19 +1,19 @@
-//! Identities. One space for devices, hosts, peers, enrolments, tokens and users, so that a host
-//! behind a device and a device's own host can never be confused.
+//! Identities. Devices, hosts, peers, enrolments, tokens and users share one number space, so that
+//! a host behind a device can never be confused with the device's own host.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// Crockford's base 32 in lower case: no i, l, o, u.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// 63 bits in steps of five.
+/// 63 bits in groups of five.
 const TEXT_LEN: usize = 13;
 
-/// 42 bits of milliseconds since 1970 (until the year 2109), then 21 random bits: sorts by
-/// creation, fits a signed 64-bit column. Uniqueness is the database's primary key.
+/// An id: 42 bits of milliseconds since 1970 (until the year 2109), then 21 random bits. It sorts
+/// by creation and fits a signed 64-bit column. The database's primary key guarantees uniqueness.
 ///
-/// Its text is 13 characters of Crockford base 32; the API puts a kind before it (`h_`, `e_`,
-/// `t_`, `u_`). Names never contain `_`, so that a path can take either.
+/// Its text is 13 characters of Crockford base 32. The API puts a kind before it (`h_`, `e_`, `t_`,
+/// `u_`). Names never contain `_`, so that a path can take either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(u64);
 
@@ -66,7 +66,7 @@ impl FromStr for Id {
             let digit = ALPHABET.iter().position(|&a| a == byte).ok_or(BadId)?;
             value = value << 5 | digit as u64;
         }
-        // 13 * 5 = 65 bits: what does not fit 63 was never printed by us.
+        // 13 * 5 = 65 bits: a value above 63 bits is never printed.
         if ALPHABET[0..8].contains(&text.as_bytes()[0]) { Ok(Id(value)) } else { Err(BadId) }
     }
 }

@@ -1,8 +1,8 @@
-//! The decisions of fleetgate: who may speak through which tunnel, what state a host and its
-//! services are in, what is wrong, and who is to be told.
+//! The decisions of fleetgate: the traffic that each peer may send through its tunnel, the states
+//! of hosts and services, the causes of problems, and the notifications.
 //!
-//! Everything here is a function of its inputs and of the [`time::Now`] handed in. It knows no
-//! sockets, no files, no database, no runtime and no clock; the shell (`fleetgate`) carries the
+//! Everything here is a function of its inputs and of the [`time::Now`] that the caller supplies.
+//! It knows no sockets, files, database, runtime or clock. The shell (`fleetgate`) carries the
 //! messages of [`wire`] between the two halves, the network and the store.
 
 mod calendar;

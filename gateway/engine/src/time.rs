@@ -1,12 +1,12 @@
-//! The two clocks, as values. Whoever reads them is the shell's `clock.rs`, once per turn.
+//! The two clocks, as values. Only the shell's `clock.rs` reads them, once per turn.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 pub use crate::calendar::moment;
 
-/// A point on the boot-time clock in nanoseconds: never steps, counts a suspend. Deadlines and
-/// ages use it. It means nothing after a restart of the machine and is never stored.
+/// A point on the boot-time clock in nanoseconds: it never steps, and it counts a suspend.
+/// Deadlines and ages use it. It means nothing after a restart of the machine and is never stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(u64);
 
@@ -53,8 +53,8 @@ impl Sub<Duration> for Mono {
     }
 }
 
-/// Calendar time: milliseconds since 1970-01-01T00:00:00Z. May step. Stored, shown, compared
-/// with what devices and customers say.
+/// Calendar time: milliseconds since 1970-01-01T00:00:00Z. It may step. It is stored, displayed,
+/// and compared with the times that devices and customers report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(i64);
 
@@ -99,31 +99,32 @@ pub struct Now {
 }
 
 impl Now {
-    /// The wall time of a past point on the boot-time clock, by today's reading of both.
+    /// Returns the wall time of a past point on the boot-time clock, by the current reading of
+    /// both.
     pub fn wall_at(&self, past: Mono) -> Wall {
         self.wall - self.mono.since(past)
     }
 
-    /// The boot-time point of a past wall time, by today's reading of both. A stored time that
-    /// lies in the future (the wall clock stepped back) becomes `now`.
+    /// Returns the boot-time point of a past wall time, by the current reading of both. A stored
+    /// time that lies in the future (the wall clock stepped back) becomes `now`.
     pub fn mono_at(&self, past: Wall) -> Mono {
         self.mono - self.wall.since(past)
     }
 }
 
-/// The wall clock was set, by more than the slewing of a day.
+/// A step of the wall clock, larger than a day of slewing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What it would show now, had it not been set.
+    /// The time that the clock would show without the step.
     expected: Wall,
     shows: Wall,
 }
 
-/// A wall clock that is so far off what the other clock lets expect has been set.
+/// A wall clock that differs by this much from the boot-time clock's progress has stepped.
 const LEAST_STEP: Duration = Duration::from_secs(1);
 
 impl Step {
-    /// `None`: it was not set between these two readings.
+    /// Returns the step between two readings; `None`: there was none.
     pub fn between(before: Now, now: Now) -> Option<Step> {
         let step = Step { expected: before.wall + now.mono.since(before.mono), shows: now.wall };
         (step.size() > LEAST_STEP).then_some(step)
@@ -133,20 +134,20 @@ impl Step {
         self.expected.since(self.shows).max(self.shows.since(self.expected))
     }
 
-    /// How much more it shows than before, in milliseconds.
+    /// Returns how far the clock stepped ahead, in milliseconds.
     pub fn ahead_ms(self) -> i64 {
         self.shows.0.saturating_sub(self.expected.0)
     }
 
-    /// A time that was read before the step, as the clock would have shown it that was set back: unchanged, it would
-    /// look later than what comes after it. A clock that was set ahead leaves the order as it was, so that a time stays
-    /// as it is stored.
+    /// Moves a time that was read before a step back to the new clock; otherwise it would look
+    /// later than the times that follow it. After a step ahead the order is right, so the time
+    /// stays as it is stored.
     pub fn rebase(self, read_before: Wall) -> Wall {
         read_before - self.expected.since(self.shows)
     }
 }
 
-/// For people: `42 s`, `17 min`, `5 h`, `3 d`.
+/// Formats a duration for people: `42 s`, `17 min`, `5 h`, `3 d`.
 pub fn age(d: Duration) -> String {
     match d.as_secs() {
         s @ 0..120 => format!("{s} s"),

@@ -7,7 +7,7 @@
 //!            Output            Answer, News
 //! ```
 //!
-//! Values only: nothing in here decides.
+//! Values only: no module here decides anything.
 
 mod ask;
 mod excerpt;

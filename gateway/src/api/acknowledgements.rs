@@ -1,4 +1,4 @@
-//! Acknowledgements: who knows of which problem.
+//! Acknowledgements of problems.
 
 use axum::Json;
 use axum::extract::State;
@@ -102,7 +102,7 @@ async fn acknowledge(
     let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
     write.commit().await?;
-    // Whoever was to be told later need not be.
+    // Waiting notifications may now be unnecessary.
     app.office.bell.notices();
     let input = MonitorInput::Acknowledge {
         host,
@@ -171,7 +171,7 @@ async fn withdraw(
     write.about("acknowledgement.withdrawn", (host, service.as_deref()), "taken back", data).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
-    // What it has stopped goes on.
+    // Notifications that the acknowledgement had stopped resume.
     app.office.bell.notices();
     app.live.tell(crate::live::Change::Host(host));
     Ok(StatusCode::NO_CONTENT)

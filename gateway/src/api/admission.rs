@@ -1,6 +1,7 @@
-//! Letting a device in: the one place where an enrolment becomes a host, or swaps the key of one.
+//! Admits devices. Only here does an enrolment become a host or replace a host's key.
 //!
-//! Works inside the caller's transaction; whether the device may come in was decided before.
+//! All work happens inside the caller's transaction. The caller has decided that the device may
+//! join.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,23 +28,23 @@ use crate::store::enrolments::{Enrolment, State};
 use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
 
-/// How long a device waits between two questions: a person approves in minutes or hours.
+/// The time between two polls of a device. An operator approves within minutes or hours.
 const POLL_AFTER_S: u64 = 5;
 const SSH_PORT: u16 = 22;
 
-/// A device that is let in.
+/// A device to be admitted.
 pub struct Newcomer<'a> {
     pub name: &'a str,
-    /// Beside the token's; these win.
+    /// Labels in addition to the token's. These take precedence.
     pub labels: BTreeMap<String, String>,
     pub key: PublicKey,
     pub ssh_host_key: Option<&'a str>,
 }
 
-/// Makes the device, or swaps the keys of the one that the token replaces.
+/// Creates the device, or replaces the keys of the device that the token names.
 ///
 /// # Errors
-/// 409 when the name or key is taken, the pool is full, or no endpoint is known.
+/// Returns 409 when the name or key is taken, the pool is full, or no endpoint is known.
 pub async fn let_in(
     app: &AppState,
     write: &mut Write<'_>,
@@ -90,8 +91,8 @@ async fn create(
     Ok(id)
 }
 
-/// The successor has another SSH host key too: the one that it says, or the next one that is met
-/// through its tunnel. All else stays.
+/// Replaces the keys of a device. The replacement has another SSH host key: the one it reports, or
+/// the next one met through its tunnel. Everything else stays.
 async fn replace(write: &mut Write<'_>, device: HostId, newcomer: &Newcomer<'_>) -> Result<HostId, Problem> {
     let mut settings = load(write.tx(), Named::Id(device)).await?.settings;
     settings.ssh.pin = pin(newcomer.ssh_host_key);
@@ -105,10 +106,10 @@ fn pin(fingerprint: Option<&str>) -> Option<Pin> {
     fingerprint.map(|f| Pin::new(f.to_owned(), "given"))
 }
 
-/// What the device gets to know of its enrolment. Holds no secret.
+/// Returns the response to a device about its enrolment. It contains no secret.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// Fails when the store cannot be read.
 pub async fn answer(
     app: &AppState,
     conn: &mut SqliteConnection,

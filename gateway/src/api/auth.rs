@@ -1,6 +1,6 @@
-//! Who calls: a token, a session, or our own user on the Unix socket; and what he may.
+//! Authenticates callers by token, session or the Unix socket, and carries their permissions.
 //!
-//! What he must be for a route stands in `permission.rs`.
+//! `permission.rs` has the requirements of each route.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,44 +22,46 @@ pub use crate::store::access::Role;
 use crate::store::tokens::ApiToken;
 use crate::store::{access, tokens};
 
-/// A session that nobody used for so long has ended.
+/// A session ends after this long without use.
 pub const SESSION_IDLE: Duration = Duration::from_secs(24 * 3_600);
-/// However busy, a session ends so long after the login.
+/// A session ends this long after the login, even while it is in use.
 pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Last uses are noted so often and not at each request: each is a write.
+/// The last use is recorded at this interval and not with each request, because recording is a
+/// write.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
-/// A request does not wait longer for its last use to be noted: the next one notes it.
+/// The longest that a request waits to record its last use. After that, the next request records
+/// it.
 const TOUCH_PATIENCE: Duration = Duration::from_millis(100);
-/// In place of an `Origin`, for callers that are no browser and still use a cookie. A page of
-/// somebody else cannot send it without asking first (CORS), and nobody answers that.
+/// A substitute for `Origin`, for clients other than browsers that use a cookie. A page of another
+/// site needs a CORS preflight to send it, and the gateway never answers one.
 pub const CSRF_HEADER: HeaderName = HeaderName::from_static("x-fleetgate");
 
-/// Who is behind a request.
+/// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub who: Who,
     pub role: Role,
-    /// Areas of the API; empty: all that the role allows.
+    /// Areas of the API. Empty: all areas that the role allows.
     pub scopes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// With a session; its hash finds it again.
+    /// A user with a session. The hash finds the session again.
     User {
         id: Id,
         name: String,
         session: TokenHash,
         until: Wall,
-        /// The session began with a one-time login, and no password has been chosen since.
+        /// The session began with a one-time login, and the user has not chosen a password since.
         by_link: bool,
     },
     Token(Id),
-    /// Our own user, over the Unix socket.
+    /// The gateway's own user, over the Unix socket.
     Local,
 }
 
-/// As events name it.
+/// Formats the principal as in events.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
@@ -72,7 +74,7 @@ impl fmt::Display for Principal {
 
 impl Principal {
     /// # Errors
-    /// 403 for less than that role.
+    /// Returns 403 for a lower role.
     pub(super) fn must_be(&self, role: Role) -> Result<(), Problem> {
         if self.role < role {
             let detail = format!("this needs the role {role}; {self} is {}", self.role);
@@ -81,10 +83,11 @@ impl Principal {
         Ok(())
     }
 
-    /// Users and their logins have no scopes: whoever is limited to some must not make himself one.
+    /// Refuses limited tokens. Users and their logins have no scopes, so a limited caller must not
+    /// create one.
     ///
     /// # Errors
-    /// 403 for a token that is limited to areas.
+    /// Returns 403 for a token limited to areas.
     pub(super) fn must_be_unlimited(&self) -> Result<(), Problem> {
         if self.scopes.is_empty() {
             return Ok(());
@@ -95,7 +98,7 @@ impl Principal {
     }
 
     /// # Errors
-    /// 403 for a token of other areas.
+    /// Returns 403 for a token of other areas.
     pub(super) fn must_reach(&self, area: Area) -> Result<(), Problem> {
         if !self.scopes.is_empty() && !self.scopes.iter().any(|s| s == area.name()) {
             let detail = format!("this needs the scope {area}, which this token does not have");
@@ -109,7 +112,7 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        // The layer around the handlers has asked already.
+        // The layer around the handlers has authenticated the caller already.
         if let Some(known) = parts.extensions.get::<Principal>() {
             return Ok(known.clone());
         }
@@ -154,7 +157,8 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
     Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes })
 }
 
-/// As it is stored; what was read a moment ago and has not changed is not read again.
+/// Returns the stored token. A token that was read a moment ago and has not changed is not read
+/// again.
 async fn api_token(app: &AppState, id: Id) -> Result<Option<(ApiToken, TokenHash)>, Problem> {
     let (tokens, now) = (app.tokens(), crate::clock::now().mono);
     if let Some(known) = tokens.find(id, now) {
@@ -166,13 +170,13 @@ async fn api_token(app: &AppState, id: Id) -> Result<Option<(ApiToken, TokenHash
     Ok(read)
 }
 
-/// What a caller proved himself with.
+/// The proof that a caller authenticated with.
 enum Proof<'a> {
     Token(Id),
     Session(&'a TokenHash),
 }
 
-/// Notes a last use. Whoever reads while the disk is full or the database locked is let in all the same.
+/// Records a last use. A reader is admitted even if the disk is full or the database locked.
 async fn touch(app: &AppState, proof: Proof<'_>, now: Wall) {
     if let Err(error) = write_touch(app, proof, now).await {
         tracing::debug!("a last use was not noted: {error}");
@@ -211,11 +215,11 @@ async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> 
     Ok(Principal { who, role: session.user.role, scopes: Vec::new() })
 }
 
-/// A cookie comes along with whatever a browser was talked into sending. `SameSite=Strict` holds
-/// that back already; this does where it fails.
+/// Refuses cross-site requests, because a browser sends the cookie with any request that a page
+/// triggers. `SameSite=Strict` already prevents this, and the check helps where it fails.
 ///
 /// # Errors
-/// 403 when the request may come from another site.
+/// Returns 403 when the request may come from another site.
 pub(super) fn same_origin(headers: &HeaderMap, app: &AppState) -> Result<(), Problem> {
     let text = |name: HeaderName| headers.get(name).map(|v| v.to_str().unwrap_or_default());
     let fine = match (text(HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {

@@ -1,7 +1,8 @@
-//! Backups over the API: made into the data directory one at a time, and fetched from there.
+//! Backups over the API: the gateway creates them in its data directory, one at a time, and serves
+//! them from there.
 //!
-//! Whoever holds one is the gateway, so they are for admins whose token has no limits; who asked for one
-//! and who fetched it is in the audit log.
+//! A backup contains every secret of the gateway, so only admins may use it, and no token limited
+//! to areas. The audit log records each request and download.
 
 use std::num::NonZeroUsize;
 use std::path::{Path as FilePath, PathBuf};
@@ -33,14 +34,14 @@ use crate::store::events;
 const FOLDER: &str = "backups";
 /// More than a backup a day for two years.
 const MAX_KEEP: u16 = 1_000;
-/// What a chunk of a download holds.
+/// The chunk size of a download, in bytes.
 const CHUNK: usize = 256 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, begin)).routes(routes!(show, remove)).routes(routes!(download))
 }
 
-/// The backup that is under way, or failed last. Cheap to clone.
+/// The backup that is under way or has failed last. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Backups(Arc<Mutex<Option<Current>>>);
 
@@ -50,7 +51,7 @@ struct Current {
     history: bool,
     phase: Phase,
     percent: u8,
-    /// It is over, and this is why there is none.
+    /// The reason why the backup failed.
     error: Option<String>,
 }
 
@@ -64,7 +65,7 @@ impl Backups {
     }
 
     /// # Errors
-    /// 409 while another one is under way.
+    /// Returns 409 while another backup is under way.
     fn begin(&self, name: &str, history: bool) -> Result<(), Problem> {
         let mut current = self.lock();
         if let Some(running) = current.as_ref().filter(|c| c.error.is_none()) {
@@ -239,7 +240,7 @@ fn unknown(name: &str) -> Problem {
     Problem::not_found(format!("there is no backup {shown:?}; GET /backups lists those there are"))
 }
 
-/// A complete backup; nothing else in that folder is one, and nothing elsewhere.
+/// Returns a complete backup. No other file counts as one.
 fn complete(folder: &FilePath, name: &str) -> Option<model::Backup> {
     let path = path_of(folder, name)?;
     let head = archive::head_of(&path)?;
@@ -255,7 +256,7 @@ fn complete(folder: &FilePath, name: &str) -> Option<model::Backup> {
     })
 }
 
-/// Only a name of ours is a path.
+/// Returns the path for a name in the gateway's own pattern only.
 fn path_of(folder: &FilePath, name: &str) -> Option<PathBuf> {
     let pattern = names::kind(names::dated(clock::wall()).as_ref());
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
@@ -282,7 +283,8 @@ async fn download(
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
-        // As it is: packing a database for each reader would take the gateway's time.
+        // Uncompressed, because compressing a database for each download would take the gateway's
+        // time.
         (header::CONTENT_ENCODING, "identity".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
@@ -308,7 +310,7 @@ async fn remove(
 }
 
 impl Write<'_> {
-    /// An event that concerns the gateway as a whole.
+    /// Writes an event about the gateway as a whole.
     pub(super) async fn of_nothing(
         &mut self,
         kind: &str,

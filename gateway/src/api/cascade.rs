@@ -1,6 +1,7 @@
-//! What else goes when a host is removed, or loses something: named before it happens.
+//! The consequences of a removal for other hosts, which go too or lose a parent. They are listed
+//! before it happens.
 //!
-//! Without `?cascade=true` such a removal is refused, and the refusal names all of it.
+//! Without `?cascade=true`, such a removal is refused, and the refusal lists all of them.
 
 use fleetgate_engine::id::HostId;
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use super::problem::{Affected, Effect, Problem};
 use crate::store::SqliteConnection;
 use crate::store::devices::{self, Dependent};
 
-/// Names in the text of one refusal; the list beside it has all.
+/// Names in the text of one refusal. The list beside it has all.
 const MAX_NAMED: usize = 10;
 
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -24,7 +25,7 @@ pub(super) struct Removal {
     pub cascade: bool,
 }
 
-/// What goes with it: the hosts behind it, and those that stay and lose a parent.
+/// The consequences of a removal: the hosts behind the host go too, and others lose it as a parent.
 pub(super) struct Consequences {
     pub removed: Vec<Dependent>,
     pub orphaned: Vec<Dependent>,
@@ -32,7 +33,7 @@ pub(super) struct Consequences {
 
 impl Consequences {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn of(conn: &mut SqliteConnection, host: HostId) -> Result<Self, Problem> {
         let removed = devices::behind(conn, host).await?;
         let mut gone: Vec<HostId> = removed.iter().map(|dependent| dependent.id).collect();
@@ -42,7 +43,7 @@ impl Consequences {
     }
 
     /// # Errors
-    /// 409 that names them, unless the caller wants that.
+    /// Returns 409 with the affected hosts, unless the caller asked for a cascade.
     pub fn agreed(&self, name: &str, removal: Removal) -> Result<(), Problem> {
         if removal.cascade || self.removed.is_empty() && self.orphaned.is_empty() {
             return Ok(());
@@ -65,7 +66,7 @@ impl Consequences {
     }
 }
 
-/// `3 hosts stand behind it: a, b, c`.
+/// Formats `3 hosts stand behind it: a, b, c`.
 fn words(what: &str, hosts: &[Dependent]) -> Option<String> {
     let names: Vec<&str> = hosts.iter().take(MAX_NAMED).map(|host| host.name.as_str()).collect();
     let more = hosts.len().saturating_sub(MAX_NAMED);

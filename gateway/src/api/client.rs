@@ -1,4 +1,4 @@
-//! Where a request came from: this machine's socket or the network, and which address counts.
+//! The source of a request: the Unix socket or the network, and the address that counts.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,26 +13,26 @@ use tokio::net::UnixStream;
 
 use super::AppState;
 
-/// The other end of a connection; the listener puts it into each request as `ConnectInfo<Client>`.
+/// The other end of a connection. The listener adds it to each request as `ConnectInfo<Client>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// Over the Unix socket, by the user that the kernel names.
+    /// A local process. The kernel reports its user.
     Local {
         uid: u32,
     },
     Remote(SocketAddr),
-    /// Through its own tunnel, which vouches for it.
+    /// A device through its own tunnel, which authenticates it.
     Device(PeerId),
 }
 
-/// Where the kernel would not say; no process of ours has it.
+/// Stands for an unknown user. No process of the gateway has this id.
 const NOBODY_KNOWS: u32 = u32::MAX;
-/// Root reads the data directory anyway, and `sudo fleetgate device add` is how it is called on a
-/// server where the gateway has a user of its own.
+/// Root can read the data directory anyway. `sudo fleetgate device add` is the usual call on a
+/// server where the gateway has its own user.
 const ROOT: u32 = 0;
 
-/// Whether somebody has logged in over this connection. The listener puts it into each request; whoever checks
-/// logins notes it.
+/// Whether a user has logged in over this connection. The listener adds it to each request, and the
+/// login handler sets it.
 #[derive(Clone, Debug, Default)]
 pub struct Login(Arc<AtomicBool>);
 
@@ -47,12 +47,12 @@ impl Login {
 }
 
 impl Client {
-    /// Whoever the kernel says is at the other end of the Unix socket.
+    /// Returns the client for the user that the kernel reports at the other end of the Unix socket.
     pub fn local(stream: &UnixStream) -> Client {
         Client::Local { uid: stream.peer_cred().map_or(NOBODY_KNOWS, |c| c.uid()) }
     }
 
-    /// Our own user, or root.
+    /// Whether it is the gateway's own user or root.
     pub fn is_own_user(self) -> bool {
         matches!(self, Client::Local { uid } if uid != NOBODY_KNOWS && (uid == ROOT || Some(uid) == own_uid()))
     }
@@ -65,7 +65,8 @@ impl Client {
         }
     }
 
-    /// Behind proxies that are ours to believe, the last address that is not one of them.
+    /// Returns the source address. Behind trusted proxies, that is the last address that belongs to
+    /// none of them.
     pub fn source(self, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
         let Client::Remote(address) = self else { return IpAddr::V4(Ipv4Addr::LOCALHOST) };
         let peer = address.ip().to_canonical();
@@ -82,7 +83,7 @@ impl Client {
     }
 }
 
-/// Everybody behind a proxy that is not known as one shares one allowance of logins.
+/// Warns once about an unknown proxy. All clients behind it share one allowance of logins.
 fn tell_of_proxy(peer: IpAddr) {
     static TOLD: std::sync::Once = std::sync::Once::new();
     TOLD.call_once(|| {
@@ -93,7 +94,8 @@ fn tell_of_proxy(peer: IpAddr) {
     });
 }
 
-/// One customer of a provider has a /64, so that counting single addresses bounds nothing.
+/// Returns the address for throttling. One customer of a provider has a whole /64, so counting
+/// single IPv6 addresses limits nothing.
 pub fn throttled_as(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
@@ -106,7 +108,7 @@ fn own_uid() -> Option<u32> {
     *OWN.get_or_init(|| UnixStream::pair().ok()?.0.peer_cred().ok().map(|c| c.uid()))
 }
 
-/// A request without connection info is a stranger's.
+/// A request without connection info comes from a stranger.
 impl FromRequestParts<AppState> for Client {
     type Rejection = Infallible;
 
@@ -116,7 +118,7 @@ impl FromRequestParts<AppState> for Client {
     }
 }
 
-/// The address that throttling and the audit go by.
+/// The address for throttling and the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct Source(pub IpAddr);
 

@@ -1,7 +1,7 @@
-//! What a device is told of the gateway, as values and as the text of a configuration.
+//! The gateway's details for a device, as values and as the text of a configuration.
 //!
-//! The allowed networks are the whole pools from the first configuration on, so that nobody has to
-//! visit a device when others come to be reached through the tunnel.
+//! The allowed networks are the whole pools from the first configuration on. Devices thus need no
+//! visit when others become reachable through the tunnel.
 
 use std::net::IpAddr;
 
@@ -14,10 +14,10 @@ use super::AppState;
 use super::model::{Connection, Credentials};
 use super::problem::Problem;
 
-/// IPv6's smallest: passes every mobile network and every tunnel around ours.
+/// The minimum of IPv6, which passes every mobile network and every outer tunnel.
 pub const MTU: u16 = 1_280;
 
-/// What an approved device gets to know. Holds no secret.
+/// Returns the connection details for an approved device. They contain no secret.
 pub fn connection(
     app: &AppState,
     endpoint: &Endpoint,
@@ -36,10 +36,10 @@ pub fn connection(
     }
 }
 
-/// What is shown once to whoever sets the device up.
+/// Returns the credentials, which are shown once for setting the device up.
 ///
 /// # Errors
-/// When a configuration does not fit a QR code, which none of ours does.
+/// Fails when a configuration does not fit a QR code. The gateway's own always fit.
 pub fn credentials(
     app: &AppState,
     endpoint: Endpoint,
@@ -65,7 +65,8 @@ pub fn credentials(
     Ok(Credentials { private_key: private_text, preshared_key, conf, qr_text, qr_svg })
 }
 
-/// Low error correction: the code is read from a screen, and smaller is easier there.
+/// Low error correction, because the code is read from a screen and a smaller code is easier to
+/// read.
 fn qr(conf: &str) -> Result<(Option<String>, Option<String>), Problem> {
     let code = QRBuilder::new(conf).ecl(ECL::L).build();
     let code = code.map_err(|e| Problem::internal(anyhow::anyhow!("QR code: {e:?}")))?;

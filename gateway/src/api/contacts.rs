@@ -1,4 +1,4 @@
-//! Contacts: who is told, where, and how.
+//! Contacts: the recipients of notifications, with their addresses and options.
 
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ use crate::store::managed::Managed;
 use crate::store::outbox::{self, Address, NewMessage};
 use crate::store::removals::Kind as Removable;
 
-/// One page shows them all; a company has fewer teams.
+/// One page shows them all. A company has fewer teams.
 const MAX_CONTACTS: usize = 1_000;
-/// More receivers want a mailing list.
+/// More recipients need a mailing list.
 const MAX_EMAILS: usize = 32;
-/// Of a contact that names no other.
+/// The time zone of a contact that names none.
 const USUAL_ZONE: &str = "UTC";
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -239,7 +239,8 @@ fn addresses(emails: &[String], webhook: Option<&SecretUrl>) -> Vec<Address> {
     emails.chain(webhook.cloned().map(Address::Webhook)).collect()
 }
 
-/// Whether a webhook may be kept: a name is looked up, so that a wrong one is told at once.
+/// Checks whether a webhook may be stored. The host name is resolved, so that a wrong one is
+/// reported at once.
 async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
     let host = url.and_then(|url| webhook::address(url).ok()).map(|url| webhook::host_of(&url));
     let Some(host) = host else { return Ok(()) };
@@ -247,7 +248,7 @@ async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
     asked.map_err(|refused| Problem::invalid("webhook_url", refused.to_string()))
 }
 
-/// By id or name.
+/// Finds a contact by id or name.
 pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Contact, Problem> {
     let found = match Kind::Contact.named(text) {
         Named::Id(id) => contacts::find(conn, id).await?,
@@ -259,7 +260,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Cont
     })
 }
 
-/// Gives the new version, which is the old one where nothing is changed.
+/// Stores a contact. Returns the new version, which is the old one if nothing changed.
 async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<i64, Problem> {
     contacts::put(tx, contact).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
@@ -276,7 +277,7 @@ fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
 
 // -------------------------------------------------------------------- parsing
 
-/// Whether this would be taken, of a contact that is as it should be or that is new.
+/// Checks whether the API would accept this change of a valid contact, or this new contact.
 pub(super) fn sound(change: ContactChange, is_new: bool) -> Result<Contact, Problem> {
     let managed = Managed { by: String::new(), edited_by: None };
     let mut before = blank(managed, Wall::from_millis(0));
@@ -336,7 +337,7 @@ fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Con
     }
     if let Some(at) = change.digest_at {
         after.digest_at = at.and_then(|t| fields.take("digest_at", digest_at(&t)));
-        // The first one comes at the next such time, not for the time that has passed.
+        // The first digest comes at the next such time, not for the time that has passed.
         after.digested_at = now;
     }
     if let Some(wait) = change.group_wait_s {
@@ -402,7 +403,7 @@ fn wire(contact: &Contact) -> model::Contact {
     }
 }
 
-/// The contact of the settings; `None` without `[mail]`.
+/// Returns the contact of the settings. `None` without `[mail]`.
 fn built_in(settings: &Settings) -> Option<model::Contact> {
     let mail = settings.mail.as_ref()?;
     Some(model::Contact {

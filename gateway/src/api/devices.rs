@@ -1,4 +1,4 @@
-//! Devices: identity and tunnel. Their states are `hosts`.
+//! Devices: identity and tunnel. `hosts` has their states.
 
 use crate::outbound::Purpose;
 use crate::store::SqliteConnection;
@@ -161,10 +161,10 @@ async fn change(
     tagged(after)
 }
 
-/// Names in one refusal: who reads it knows the site by then.
+/// Names in one refusal. They are enough to recognise the site.
 const MAX_NAMED: usize = 10;
 
-/// What the tunnel reaches behind a device is not taken away from under the hosts there.
+/// Refuses to remove networks from a device that contain hosts behind it.
 async fn none_is_stranded(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -229,7 +229,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Hosts that stay lose what goes as a parent.
+/// Removes the host and those behind it from the parents of the remaining hosts.
 pub(super) async fn orphan(
     write: &mut Write<'_>,
     consequences: &Consequences,
@@ -331,7 +331,7 @@ fn no_tunnel() -> Problem {
 }
 
 /// # Errors
-/// 404 when no device is called so.
+/// Returns 404 when there is no such device.
 pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Device, Problem> {
     let found = match &named {
         Named::Id(id) => devices::by_id(conn, *id).await?,
@@ -343,7 +343,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<De
     }
 }
 
-/// What stands behind a device is a host, and none.
+/// Returns the reason why there is no such device. A host behind a device is no device.
 async fn no_device(conn: &mut SqliteConnection, named: Named) -> Problem {
     match hosts::load(conn, named).await {
         Ok(host) => Problem::not_found(format!(
@@ -358,11 +358,11 @@ fn tagged(device: Device) -> Result<Tagged<model::Device>, Problem> {
     Ok(Tagged { version: device.version, value: wire(&device) })
 }
 
-/// Where a device's key comes from.
+/// The origin of a device's key.
 pub(super) enum Given {
-    /// The device made it.
+    /// The device generated it.
     Public(PublicKey),
-    /// It is made here, and shown once.
+    /// The gateway generates it and shows it once.
     Pair(Box<PrivateKey>),
 }
 
@@ -373,7 +373,7 @@ impl Given {
     }
 }
 
-/// Gives the device the key and a new preshared key; what is to be shown once.
+/// Sets the key and a new preshared key of the device. Returns the credentials to be shown once.
 async fn issue(
     app: &AppState,
     write: &mut Write<'_>,
@@ -396,7 +396,7 @@ async fn issue(
     conf::credentials(app, endpoint, &addresses, private, psk)
 }
 
-/// The store's refusal as a problem. Whose key it is, only operators learn.
+/// Converts the store's refusal to a problem. Only operators learn the owner of a key.
 pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
     match error {
         NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
@@ -410,8 +410,8 @@ pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
     }
 }
 
-/// Whether an address outside of the tunnel may be kept: a name is looked up, so that a wrong one is told
-/// at once.
+/// Checks whether an address outside the tunnel may be stored. The name is resolved, so that a
+/// wrong one is reported at once.
 async fn permitted(app: &AppState, address: Option<&str>) -> Result<(), Problem> {
     let host = address.and_then(|address| crate::names::host_address(address).ok());
     let Some(host) = host else { return Ok(()) };
@@ -419,10 +419,10 @@ async fn permitted(app: &AppState, address: Option<&str>) -> Result<(), Problem>
     asked.map_err(|refused| Problem::invalid("direct_address", refused.to_string()))
 }
 
-/// A request to add a device, parsed.
+/// A parsed request to add a device.
 struct Wish {
     settings: Settings,
-    /// `None`: outside of the VPN.
+    /// `None` for a device outside the VPN.
     tunnel: Option<Given>,
 }
 
@@ -460,7 +460,8 @@ impl Wish {
     }
 }
 
-/// Whether this would be taken, but for what depends on this gateway's keys and addresses.
+/// Checks whether the API would accept this, apart from the conditions that depend on this
+/// gateway's keys and addresses.
 pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     let tunnelled = new.tunnel.unwrap_or(true);
     let mut fields = Fields::default();
@@ -482,7 +483,7 @@ pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     fields.finish()
 }
 
-/// What a device has that is reached without a tunnel, and what it has not.
+/// Checks the fields of a device without a tunnel: it needs some, and others do not apply.
 fn direct_only(fields: &mut Fields, new: &NewDevice, route: RoutePolicy) {
     let wrong = [
         (
@@ -514,7 +515,7 @@ fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<IpNet>
     fields.take("networks", parse::networks(texts, app.config.pools())).unwrap_or_default()
 }
 
-/// The settings with what the request says.
+/// Returns the settings after the request.
 fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
     let mut settings = before.settings.clone();
@@ -543,7 +544,7 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
     Ok(settings)
 }
 
-/// The route `direct` needs the address that it leads to.
+/// Checks that the route `direct` has an address.
 fn leads_somewhere(route: RoutePolicy, direct: Option<&String>) -> Result<(), &'static str> {
     match (route, direct) {
         (RoutePolicy::Direct, None) => {
@@ -560,7 +561,8 @@ fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
     if direct && settings.networks.is_empty() { Ok(()) } else { Err(wanted) }
 }
 
-/// Of a host too. The pin is no setting: `POST /devices/{device}/trust` changes it.
+/// Applies a change of the SSH settings of a device or host. The pin is no setting: `POST
+/// /devices/{device}/trust` changes it.
 pub(super) fn change_ssh(ssh: &mut Ssh, change: Option<Option<model::SshChange>>, set: &mut Setter<'_>) {
     let Some(change) = change else { return };
     let usual = model::SshChange { port: Some(None), user: Some(None) };
@@ -570,7 +572,7 @@ pub(super) fn change_ssh(ssh: &mut Ssh, change: Option<Option<model::SshChange>>
     set.to(&mut ssh.user, "ssh.user", user);
 }
 
-/// Puts values in place that were given and are right.
+/// Applies values that were given and are valid.
 pub(super) struct Setter<'a>(pub(super) &'a mut Fields);
 
 impl Setter<'_> {
@@ -586,7 +588,7 @@ impl Setter<'_> {
     }
 }
 
-/// Which settings differ, for the event.
+/// Returns the names of the changed settings, for the event.
 fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
     let pairs = [
         ("name", before.name != after.name),

@@ -1,4 +1,5 @@
-//! The OpenAPI document: what the handlers declare, completed by what holds for all of them.
+//! The OpenAPI document: the declarations of the handlers, completed with the parts common to all
+//! of them.
 
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi as _;
@@ -31,7 +32,7 @@ pub(super) fn base() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Base::openapi())
 }
 
-/// The document that is served, committed, and turned into the dashboard's client.
+/// Returns the document, which is served, committed and turned into the dashboard's client.
 pub(super) fn complete(declared: &OpenApi) -> Value {
     let mut document = serde_json::to_value(declared).expect("a document is JSON");
     document["components"]["securitySchemes"] = json!({
@@ -58,7 +59,7 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
     document
 }
 
-/// Every POST but the login, and a restore.
+/// Returns every POST except for the login and the restore.
 fn repeatable(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let paths = paths.filter(|(path, _)| !idempotency::KEYLESS.contains(&path.as_str()));

@@ -1,4 +1,4 @@
-//! Downtimes: planned work, for one host, one of its services, or a selection by labels.
+//! Downtimes: planned work on one host, one of its services, or a selection by labels.
 
 use std::time::Duration;
 
@@ -35,9 +35,9 @@ use crate::store::managed::Managed;
 use crate::store::recurrence::{self, Text};
 use crate::store::zones;
 
-/// Downtimes that may still have an effect: each is held against every host.
+/// Downtimes that may still have an effect. Each is compared with every host.
 const MAX_OPEN: i64 = 1_000;
-/// Longer work is no downtime: switch the service off.
+/// Longer work is no downtime. The operator should disable the service.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -122,7 +122,7 @@ struct Target {
     hosts: HostScope,
     name: Option<String>,
     service: Option<String>,
-    /// Where it stands, as far as its labels say.
+    /// The host's time zone, if its labels name one.
     zone: Option<TimeZone>,
 }
 
@@ -151,7 +151,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-/// In the log of the one host, or as an object of its own.
+/// Writes an event about the one host, or about the downtime itself.
 async fn note(
     write: &mut Write<'_>,
     kind: &str,
@@ -166,7 +166,7 @@ async fn note(
     }
 }
 
-/// Whether this would be taken, of hosts that there are.
+/// Checks whether the API would accept this for existing hosts.
 pub(super) fn sound(hosts: HostScope, new: NewDowntime, now: Wall) -> Result<Downtime, Problem> {
     let target = Target { hosts, name: None, service: new.service.clone(), zone: None };
     parsed(target, new, "", now)
@@ -211,7 +211,7 @@ fn once(fields: &mut Fields, new: &NewDowntime, now: Wall) -> Option<When> {
     end.map(|end| When::Once { start, end, duration })
 }
 
-/// Each of its windows is a fixed one.
+/// Reads a recurrence. Each of its windows is a fixed one.
 fn repeated(
     fields: &mut Fields,
     new: &NewDowntime,
@@ -358,7 +358,8 @@ fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
     }
 }
 
-/// From when to when; of one that comes again the window that is open or comes next, else the last.
+/// Returns the start and end. For a recurring downtime they belong to the open or next window, or
+/// else to the last.
 fn window(downtime: &Downtime, now: Wall) -> (Wall, Wall, Option<Duration>) {
     match &downtime.plan.when {
         When::Once { start, end, duration } => (*start, *end, *duration),

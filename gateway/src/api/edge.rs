@@ -1,5 +1,5 @@
-//! What every request passes on its way in and out: a request id, bounds, problem documents,
-//! security headers.
+//! The layers around every request and response: request id, limits, problem documents, security
+//! headers.
 
 use std::any::Any;
 use std::time::Duration;
@@ -19,17 +19,18 @@ use tracing::Instrument as _;
 use super::AppState;
 use super::problem::{self, Problem};
 
-/// The largest body but for results: a host with all its labels and notes is a tenth of it.
+/// The largest body, except for results. A host with all its labels and notes takes a tenth of it.
 pub const BODY_LIMIT: usize = 64 * 1024;
-/// The longest a caller waits for the head of an answer. Hashing a password takes 0.1 s, a commit
-/// on a slow card a second; streams have answered by then.
+/// The longest time to the head of a response. Hashing a password takes 0.1 s, and a commit on a
+/// slow card takes a second. Streams have sent their head by then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// No inline script or style anywhere: the dashboard and the documentation are files of ours.
+/// No inline script or style is allowed. The dashboard and the documentation are files of the
+/// gateway.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
-/// A year, as browsers want it before they believe it.
+/// One year, the usual minimum for browsers.
 const HSTS: &str = "max-age=31536000";
 
 const HEADERS: [(HeaderName, &str); 6] = [
@@ -41,8 +42,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// The routes with everything around them. The last layer is the outermost. `most`: bytes of the largest
-/// body that any of them takes.
+/// Adds the layers to the routes. The last layer is the outermost. `most`: bytes of the largest
+/// body that any route accepts.
 pub(super) fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> Router<AppState> {
     routes
         .layer(middleware::from_fn(finish_writes))
@@ -53,7 +54,7 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> R
         .layer(middleware::from_fn_with_state(state.clone(), edge))
 }
 
-/// The same for routes that bound their bodies, and the time for them, themselves.
+/// Adds the layers to routes that limit the size and time of their bodies themselves.
 pub(super) fn wrap_uploads(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
     routes
         .layer(middleware::from_fn(finish_writes))
@@ -61,8 +62,8 @@ pub(super) fn wrap_uploads(routes: Router<AppState>, state: &AppState) -> Router
         .layer(middleware::from_fn_with_state(state.clone(), edge))
 }
 
-/// A caller that goes away or loses patience must not stop a change between its commit and the
-/// engine hearing of it.
+/// Finishes writes. A client that disconnects must not stop a change between its commit and the
+/// notification of the engine.
 async fn finish_writes(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
@@ -94,14 +95,14 @@ async fn edge(State(app): State<AppState>, request: Request, next: Next) -> Resp
     without_body(response, &method)
 }
 
-/// Names one request in the log and in its answer.
+/// Returns the name of a request for the log and its response.
 fn request_id() -> String {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
-/// Every refusal is a problem document, also those of layers that know none.
+/// Turns every error into a problem document, including those of layers that know none.
 fn as_problem(response: Response, request_id: &str) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {

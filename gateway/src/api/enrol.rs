@@ -1,7 +1,8 @@
-//! What a device calls to be let in, and the script that does it for a device.
+//! The calls of a device that enrols, and the script that makes them.
 //!
-//! The device makes its keys and its polling secret; what it sends and gets holds none of them,
-//! except for the preshared key, which it fetches with that secret until its first handshake.
+//! The device generates its keys and its polling secret. Requests and responses contain none of
+//! them. The preshared key is the exception: the device fetches it with the polling secret until
+//! its first handshake.
 
 use std::net::IpAddr;
 
@@ -38,9 +39,9 @@ use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
 
 const SCRIPT: &str = include_str!("enrol.sh");
-/// Stands in the script where the gateway's address belongs.
+/// The placeholder for the gateway's address in the script.
 const PLACE: &str = "@FLEETGATE_URL@";
-/// A polling secret is random text of 128 bits or more; what is longer is not hashed.
+/// A polling secret is random text of at least 128 bits. Longer text than this is not hashed.
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// SHA-256 in hexadecimal.
 const HASH_LEN: usize = 64;
@@ -80,7 +81,7 @@ async fn enrol(
     }
 }
 
-/// What the audit says of a call to enrol.
+/// The audit details of a call to enrol.
 struct Attempt {
     source: IpAddr,
     by: String,
@@ -99,7 +100,7 @@ impl Attempt {
     }
 }
 
-/// A call to enrol, parsed.
+/// A parsed call to enrol.
 struct Candidate {
     token: Token,
     name: String,
@@ -163,7 +164,7 @@ async fn admit(
     Ok((StatusCode::CREATED, answer))
 }
 
-/// The token's row, if its secret is right.
+/// Returns the token's row if its secret is right.
 async fn verified(tx: &mut SqliteConnection, token: &Token) -> Result<EnrolmentToken, Problem> {
     let unknown = || token_problem(TokenRefused::Unknown);
     let id: Id = token.id().parse().map_err(|_| unknown())?;
@@ -183,7 +184,7 @@ fn token_problem(refused: TokenRefused) -> Problem {
     Problem::forbidden(code, refused.to_string())
 }
 
-/// The same key asks again: it gets what it got.
+/// Repeats the response for a device that calls again with the same key.
 async fn repeated(
     app: &AppState,
     write: &mut Write<'_>,
@@ -207,7 +208,7 @@ async fn record(
     let waits = token.needs_approval;
     let host =
         if waits { None } else { Some(admission::let_in(app, write, token, candidate.newcomer()).await?) };
-    // A successor comes in under the name that the device has.
+    // A replacement takes the name of the device.
     let name = match host.or(token.replaces) {
         Some(host) => load(write.tx(), Named::Id(host)).await?.settings.name,
         None => candidate.name,
@@ -299,15 +300,16 @@ async fn preshared_key(
     Ok(Json(Psk { preshared_key }).into_response())
 }
 
-/// Whether the device has shaken hands with the key that it has now: then it has the preshared key.
+/// Whether the device has completed a handshake with its present key. If so, it has the preshared
+/// key.
 async fn has_connected(app: &AppState, conn: &mut SqliteConnection, host: Id) -> Result<bool, Problem> {
     let Some(tunnel) = load(conn, Named::Id(host)).await?.tunnel else { return Ok(false) };
     let live = app.live.peer(host).and_then(|status| status.last_handshake);
     Ok(tunnel.last_handshake.max(live).is_some_and(|at| at > tunnel.keyed_at))
 }
 
-/// The enrolment whose polling secret the caller knows. A wrong secret and an unknown id look the
-/// same.
+/// Returns the enrolment whose polling secret the caller has. A wrong secret and an unknown id look
+/// the same.
 async fn own_enrolment(
     app: &AppState,
     conn: &mut SqliteConnection,
@@ -343,7 +345,8 @@ fn rendered(headers: &HeaderMap, answer: EnrolAnswer) -> Response {
     if wants_lines(headers) { lines(&answer).into_response() } else { Json(answer).into_response() }
 }
 
-/// For a shell: values are single lines of ours, or were parsed, so that none can hold a line end.
+/// Formats the response for a shell. The gateway generated or parsed all values as single lines, so
+/// that none contains a line break.
 fn lines(answer: &EnrolAnswer) -> String {
     let one_line = |text: &str| text.replace(char::is_control, " ");
     let mut out = format!(
@@ -371,14 +374,14 @@ fn lines(answer: &EnrolAnswer) -> String {
     out
 }
 
-/// The script, with the address that it was fetched from.
+/// Serves the script with the address that it was fetched from.
 async fn script(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let text = SCRIPT.replace(PLACE, &url_seen(&app, &headers));
     ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
 }
 
-/// The public URL; else the host that was asked for, if it can stand in a script.
+/// Returns the public URL, or else the requested host if it is safe inside a script.
 fn url_seen(app: &AppState, headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
     let safe =

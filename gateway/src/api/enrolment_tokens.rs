@@ -1,4 +1,4 @@
-//! Tokens that let devices in. Their secrets are shown once.
+//! Tokens that enrol devices. Their secrets are shown once.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ use super::{profiles, render};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::events::Object;
 
-/// A token is made for an installation that is planned; a forgotten one must not stay a door.
+/// A token belongs to a planned installation. A forgotten token must expire.
 const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 86_400);
-/// Beyond that, "no limit" is meant.
+/// A higher number means "no limit".
 const MAX_USES: i64 = 1_000_000;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

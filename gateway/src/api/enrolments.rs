@@ -1,4 +1,4 @@
-//! The approval queue: devices that ask to be let in, and what a person decides.
+//! The approval queue: requests of devices, and the decisions of operators.
 
 use crate::store::SqliteConnection;
 use axum::Json;
@@ -128,8 +128,7 @@ async fn reject(
     decide(&app, write, waiting, &decision, "enrolment.rejected").await
 }
 
-/// What waits, or what was decided like this before.
-/// A successor has the name and the labels of the device that it replaces.
+/// A replacement keeps the name and the labels of its device.
 fn keeps_its_own(named: bool, labelled: bool) -> Result<(), Problem> {
     let mut fields = Fields::default();
     let detail = "this enrolment replaces a device, whose name and labels it keeps: PATCH /devices/{device} changes them";

@@ -1,5 +1,5 @@
-//! `ETag` and `If-Match`: a change is refused when somebody else changed the resource meanwhile. The
-//! version counts changes of people, not what the gateway learns by itself.
+//! `ETag` and `If-Match`: a change is refused if another caller has changed the resource meanwhile.
+//! The version counts changes by callers, not those of the gateway itself.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::problem::Problem;
 
-/// JSON with the version of what it shows.
+/// JSON with the version of its resource.
 pub struct Tagged<T> {
     pub version: i64,
     pub value: T,
@@ -30,17 +30,17 @@ impl<T: Serialize> IntoResponse for Tagged<T> {
     }
 }
 
-/// The versions that the caller would accept.
+/// The versions that the caller accepts.
 #[derive(Debug, PartialEq, Eq)]
 pub enum IfMatch {
-    /// No header, or `*`: there is something, whatever it is.
+    /// No header, or `*`: any existing version.
     Any,
     OneOf(Vec<String>),
 }
 
 impl IfMatch {
     /// # Errors
-    /// 412 when the caller knows another version.
+    /// Returns 412 when the caller has another version.
     pub fn check(&self, version: i64) -> Result<(), Problem> {
         let IfMatch::OneOf(wanted) = self else { return Ok(()) };
         if wanted.contains(&version.to_string()) {
@@ -54,11 +54,11 @@ impl IfMatch {
     }
 }
 
-/// The layer around all routes: a condition that a route does not know would be passed over in silence, and
-/// what it was to prevent would happen.
+/// Refuses conditions on routes that do not support them. They would silently ignore the condition
+/// and make the change that it should prevent.
 ///
 /// # Errors
-/// 412 for `If-Match` on a change that does not take it.
+/// Returns 412 for `If-Match` on a change that does not support it.
 pub async fn layer(request: Request, next: Next) -> Result<Response, Problem> {
     let conditional = request.headers().contains_key(header::IF_MATCH) && !request.method().is_safe();
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -72,7 +72,7 @@ pub async fn layer(request: Request, next: Next) -> Result<Response, Problem> {
     Ok(next.run(request).await)
 }
 
-/// Routes that take `If-Match`, as the document says.
+/// Routes with `If-Match` according to the document.
 static CONDITIONAL: LazyLock<HashSet<(String, Method)>> = LazyLock::new(|| {
     let document = super::openapi();
     let paths = document["paths"].as_object().into_iter().flatten();
@@ -89,7 +89,7 @@ static CONDITIONAL: LazyLock<HashSet<(String, Method)>> = LazyLock::new(|| {
     all.collect()
 });
 
-/// A list of tags in quotes (RFC 9110, section 13.1.1). A weak one is a tag, and never matches.
+/// Reads a list of quoted tags (RFC 9110, section 13.1.1). A weak tag is valid but never matches.
 fn tags(text: &str) -> Option<Vec<String>> {
     let tag = |text: &str| {
         let (weak, quoted) = match text.strip_prefix("W/") {

@@ -1,4 +1,4 @@
-//! The event log, and the part of it that somebody caused.
+//! The event log, and its audit view with events caused by callers.
 
 use axum::Json;
 use axum::extract::State;

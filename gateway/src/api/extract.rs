@@ -1,4 +1,4 @@
-//! What handlers take from a request, with every refusal a problem document.
+//! Extractors for handlers. Every rejection is a problem document.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// For the whole of a body. The largest one takes 8 s over the slowest telephone line; who sends a
-/// byte now and then is cut off.
+/// The time for a whole body. The largest one takes 8 s over the slowest telephone line. A client
+/// that only trickles bytes is cut off.
 const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
@@ -42,16 +42,16 @@ async fn read_within<S: Send + Sync>(
     read.map_err(|rejection| Problem::from_status(rejection.status()))
 }
 
-/// An empty body stands for `{}`, so that a POST without parameters needs none.
+/// Parses a body. An empty body means `{}`, so that a POST without parameters needs none.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     Json::from_bytes(bytes).map(|Json(Object(value))| value).map_err(json_problem)
 }
 
-/// RFC 7396: what every PATCH is.
+/// RFC 7396, the format of every PATCH.
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Anything else may come from a form on a stranger's page.
+/// Refuses other content types, which a form on another site could send.
 pub(super) fn must_be_json(request: &Request) -> Result<(), Problem> {
     let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
     let mime = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -75,7 +75,7 @@ fn json_problem(rejection: JsonRejection) -> Problem {
     }
 }
 
-/// A path as serde names it, and not the beginning of a sentence.
+/// Whether the text is a path from serde and not the beginning of a sentence.
 fn is_path(text: &str) -> bool {
     text != "missing field" && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.[]-/".contains(&b))
 }
@@ -108,7 +108,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// For PATCH: absent is `None` (leave it), `null` is `Some(None)` (clear it).
+/// Reads a PATCH field: absent is `None` (keep it), `null` is `Some(None)` (clear it).
 pub fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -117,7 +117,7 @@ where
     serde::Deserialize::deserialize(deserializer).map(Some)
 }
 
-/// For PATCH, of what cannot be absent: `null` would remove it.
+/// Reads a PATCH field that cannot be absent. `null` would remove it and is refused.
 pub fn never_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,

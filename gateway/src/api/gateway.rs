@@ -1,4 +1,4 @@
-//! Facts of the gateway, and the one of them that is confirmed by a person: its endpoint.
+//! Facts about the gateway, including its endpoint, which an admin confirms.
 
 use crate::store::SqliteConnection;
 use axum::Json;
@@ -59,17 +59,17 @@ async fn set_endpoint(
 }
 
 impl AppState {
-    /// What devices are given, if anybody has said it.
+    /// Returns the endpoint for devices, if it is configured or confirmed.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn endpoint(&self) -> anyhow::Result<Option<Endpoint>> {
         let mut conn = self.store.reader().await?;
         Ok(confirmed_endpoint(self, &mut conn).await?)
     }
 }
 
-/// The endpoint of the settings, or the one that was confirmed.
+/// Returns the endpoint of the settings, or the confirmed one.
 async fn confirmed_endpoint(
     app: &AppState,
     conn: &mut SqliteConnection,
@@ -77,14 +77,15 @@ async fn confirmed_endpoint(
     if let Some(set) = &app.config.endpoint {
         return Ok(Some(set.clone()));
     }
-    // One that an older version took and this one refuses was of no use to anybody.
+    // An older version may have accepted an endpoint that this one refuses. It never worked.
     Ok(settings::find(conn, ENDPOINT).await?.and_then(|text| text.parse().ok()))
 }
 
-/// The endpoint that a configuration may leave with.
+/// Returns the endpoint for a new configuration.
 ///
 /// # Errors
-/// 409 while nobody has said it: a guessed one would have to be visited device by device.
+/// Returns 409 while the endpoint is unknown. Correcting a guessed one would take a visit to every
+/// device.
 pub(super) async fn endpoint(app: &AppState, conn: &mut SqliteConnection) -> Result<Endpoint, Problem> {
     confirmed_endpoint(app, conn).await?.ok_or_else(|| {
         let port = app.udp_port;

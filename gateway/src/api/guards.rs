@@ -1,4 +1,4 @@
-//! What slows guessing down: attempts per source and per account, and few passwords hashed at once.
+//! Limits on guessing: attempts per source and per account, and few concurrent password hashes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,26 +18,26 @@ use super::results;
 use super::throttle::{Rate, Throttle};
 use crate::password;
 
-/// A person who mistypes is done within ten; a program gets six a minute after that.
+/// A person who mistypes succeeds within ten attempts. A program gets six a minute after that.
 const LOGIN_BY_SOURCE: Rate = Rate { burst: 10, refill: Duration::from_secs(10) };
-/// What all sources together have that never logged in to the account: it is guessed at 17,000 times a
-/// day at most. They may use it up; a source that the account was used from does not need it.
+/// The shared allowance of all sources that never logged in to the account, at most 17,000 guesses
+/// a day. Strangers may exhaust it. A source that logged in before does not need it.
 const LOGIN_BY_USER: Rate = Rate { burst: 30, refill: Duration::from_secs(5) };
-/// Refused enrolments: a script tries again at most every few seconds.
+/// Refused enrolments. A script retries every few seconds at most.
 const ENROL_BY_SOURCE: Rate = Rate { burst: 30, refill: Duration::from_secs(2) };
-/// What a device sends through its tunnel: three dozen services every 20 s, after a burst of what it
-/// kept while it was cut off.
+/// Results that a device sends through its tunnel: three dozen services every 20 s, after a burst
+/// of results from an outage.
 const RESULTS_BY_DEVICE: Rate = Rate { burst: 120, refill: Duration::from_millis(500) };
-/// Results for hosts that are not its own, as the audit has them: a mistaken script is seen, and a
-/// hostile device writes 15 kB a day.
+/// Audit entries about results for foreign hosts. A misconfigured script becomes visible, and a
+/// hostile device writes at most 15 kB a day.
 const STRAYS_BY_DEVICE: Rate = Rate { burst: 5, refill: Duration::from_secs(1_800) };
-/// New values of `Idempotency-Key`, each of which is a row for 24 hours: a caller has 100,000 of them at most at a
-/// time, half of them at once and the rest as the first become old.
+/// New values of `Idempotency-Key`, each of which is a row for 24 hours. A caller has at most
+/// 100,000 of them. Half are available at once, the rest as the first ones expire.
 pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from_millis(1_728) };
-/// Pairs of account and source that are remembered for having logged in, 100 bytes each. A user has
-/// a handful, so that this is enough for a thousand of them.
+/// Remembered pairs of account and source with a successful login, 100 bytes each. This is enough
+/// for a thousand users with a handful of sources each.
 const MAX_KNOWN: usize = 10_000;
-/// Each takes 19 MiB and a core for a tenth of a second.
+/// Each hash takes 19 MiB and one core for a tenth of a second.
 const HASHES_AT_ONCE: usize = 2;
 
 pub struct Guards {
@@ -49,11 +49,11 @@ pub struct Guards {
     strays_by_device: Throttle<HostId>,
     keys_by_principal: Throttle<String>,
     hashing: Semaphore,
-    /// Room for the large bodies that come through tunnels.
+    /// Permits for large bodies through tunnels.
     pub large_bodies: Semaphore,
-    /// Room for large bodies that hold many results.
+    /// Permits for large bodies with many results.
     pub large_batches: Semaphore,
-    /// Places for results that came with others.
+    /// Permits for results that arrive in a batch.
     pub batched: Semaphore,
     pub refusals: Refusals,
     /// Calls with an `Idempotency-Key`.
@@ -81,37 +81,37 @@ impl Default for Guards {
 }
 
 impl Guards {
-    /// Takes one result of a device that sends its own.
+    /// Counts one result of a device that sends its own.
     ///
     /// # Errors
-    /// 429 after too many.
+    /// Returns 429 after too many.
     pub fn result(&self, device: HostId, now: Mono) -> Result<(), Problem> {
         self.results_by_device.take(&device, now).map_err(|wait| too_many("results", wait))
     }
 
-    /// Takes a new `Idempotency-Key` of this caller; [`Guards::key_unused`] gives it back.
+    /// Counts a new `Idempotency-Key` of this caller. [`Guards::key_unused`] refunds it.
     ///
     /// # Errors
-    /// 429 after too many.
+    /// Returns 429 after too many.
     pub fn key(&self, principal: &String, now: Mono) -> Result<(), Problem> {
         self.keys_by_principal.take(principal, now).map_err(|wait| too_many("new keys", wait))
     }
 
-    /// The call was refused, and its key is not kept.
+    /// Refunds the key of a refused call, because it is not kept.
     pub fn key_unused(&self, principal: &String) {
         self.keys_by_principal.refund(principal);
     }
 
-    /// Whether one more attempt of this device on another host is to be written.
+    /// Whether one more attempt of this device on another host should be recorded.
     pub fn stray_is_written(&self, device: HostId, now: Mono) -> bool {
         self.strays_by_device.take(&device, now).is_ok()
     }
 
-    /// Takes an attempt to log in; [`Guards::logged_in`] gives it back. A source from which somebody
-    /// logged in to this account before has its own allowance alone, whatever strangers do.
+    /// Counts a login attempt. [`Guards::logged_in`] refunds it. A source with an earlier login to
+    /// this account has its own allowance, regardless of strangers.
     ///
     /// # Errors
-    /// 429 after too many.
+    /// Returns 429 after too many.
     pub fn login(&self, source: IpAddr, user: Option<&str>, now: Mono) -> Result<(), Problem> {
         let source = throttled_as(source);
         self.login_by_source.take(&source, now).map_err(|wait| too_many("logins", wait))?;
@@ -123,7 +123,7 @@ impl Guards {
         }
     }
 
-    /// The attempt was a good one.
+    /// Refunds a successful attempt.
     pub fn logged_in(&self, source: IpAddr, user: Option<&str>, now: Mono) {
         let source = throttled_as(source);
         self.login_by_source.refund(&source);
@@ -151,10 +151,10 @@ impl Guards {
         self.known.lock().expect("no holder panics")
     }
 
-    /// Takes an attempt to enrol or to ask for an enrolment; [`Guards::enrolled`] gives it back.
+    /// Counts an attempt to enrol or to poll an enrolment. [`Guards::enrolled`] refunds it.
     ///
     /// # Errors
-    /// 429 after too many.
+    /// Returns 429 after too many.
     pub fn enrol(&self, source: IpAddr, now: Mono) -> Result<(), Problem> {
         let taken = self.enrol_by_source.take(&throttled_as(source), now);
         taken.map_err(|wait| too_many("refused enrolments", wait))
@@ -165,7 +165,7 @@ impl Guards {
     }
 
     /// # Errors
-    /// When the program is stopping.
+    /// Fails when the gateway is stopping.
     pub async fn hash(&self, password: String) -> Result<String, Problem> {
         let _turn = self.hashing.acquire().await.map_err(Problem::internal)?;
         tokio::task::spawn_blocking(move || password::hash(&password)).await.map_err(Problem::internal)
@@ -174,7 +174,7 @@ impl Guards {
     /// `stored` is `None` for an unknown user.
     ///
     /// # Errors
-    /// When the program is stopping.
+    /// Fails when the gateway is stopping.
     pub async fn verify(&self, stored: Option<String>, password: String) -> Result<bool, Problem> {
         let _turn = self.hashing.acquire().await.map_err(Problem::internal)?;
         let verified = move || password::verify(stored.as_deref(), &password);
@@ -182,7 +182,8 @@ impl Guards {
     }
 }
 
-/// Names of users are short; what is longer is nobody's, and all of it counts as one.
+/// Returns the account for counting. User names are short. Longer ones cannot exist and count as
+/// one account.
 fn account(user: &str) -> String {
     if user.len() <= crate::names::MAX_NAME { user.to_owned() } else { String::new() }
 }
@@ -202,7 +203,7 @@ mod tests {
         Mono::from_secs(1_000 + seconds)
     }
 
-    /// Guesses from as many sources as the account takes.
+    /// Makes guesses from as many sources as the account allows.
     fn flood(guards: &Guards, now: Mono) {
         for n in 0..200u32 {
             let _ = guards.login(IpAddr::V4((0x0a00_0000 + n).into()), Some("ada"), now);

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics`: for the service manager and for whoever watches the watcher.
+//! `/healthz`, `/readyz` and `/metrics`, for the service manager and for external monitoring.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,8 +29,8 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/metrics", get(metrics))
 }
 
-/// The process answers: 200 whatever is wrong, since a new start would mend none of it. The parts
-/// say what is.
+/// The process responds. The status is 200 even with a fault, because a restart would fix none of
+/// them. The parts name the fault.
 async fn healthz(State(app): State<AppState>) -> impl IntoResponse {
     let parts = parts(&app).await;
     let well = parts.iter().all(|(_, trouble)| trouble.is_none());
@@ -39,7 +39,7 @@ async fn healthz(State(app): State<AppState>) -> impl IntoResponse {
     Json(json!({ "status": if well { "ok" } else { "degraded" }, "parts": shown }))
 }
 
-/// The databases can be read, states can be written, the engine runs, and no stop was asked for.
+/// The databases can be read, states can be written, the engine runs, and no stop was requested.
 async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Problem> {
     let not_ready = |what: &str| {
         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
@@ -49,7 +49,7 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
         return Err(not_ready("the gateway is stopping"));
     }
     for (part, trouble) in parts(&app).await {
-        // Without history there are gaps in the graphs; the gateway does its work.
+        // Without the history, graphs have gaps, but the gateway works.
         if let Some(trouble) = trouble.filter(|_| part != HISTORY) {
             return Err(not_ready(&format!("{part}: {trouble}")));
         }
@@ -59,7 +59,7 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
 
 const HISTORY: &str = "history";
 
-/// What is wrong with each part, in words for strangers.
+/// Returns the fault of each part, in words that strangers may see.
 async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     let health = app.live.health();
     let engine = if app.handle.is_running() {
@@ -85,7 +85,7 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(organs).collect()
 }
 
-/// Open to this machine; over the network with an operator's token.
+/// Serves metrics without a token on this machine, and over the network with an operator's token.
 async fn metrics(State(app): State<AppState>, request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let Ok(client) = Client::from_request_parts(&mut parts, &app).await;
@@ -98,7 +98,7 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-/// As the page and `fleetgate status` count them.
+/// Counts problems as the dashboard and `fleetgate status` do.
 fn count_problems(totals: &Totals) {
     let (hosts, services) = (totals, &totals.services);
     let problems = [
@@ -117,19 +117,19 @@ fn count_problems(totals: &Totals) {
     }
 }
 
-/// A proxy on this machine speaks for strangers.
+/// A proxy on this machine forwards requests of strangers.
 fn came_through_a_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED)
 }
 
-/// A browser on this machine says where its page believes to be: a stranger's name that leads to loopback is
-/// no name of ours. `public`: the origin that we are reached at.
+/// Whether the request names this machine. A browser on this machine sends the host of its page,
+/// and a foreign name may point to loopback. `public`: the gateway's public origin.
 fn names_this_machine(parts: &Parts, public: Option<&str>) -> bool {
     let header = parts.headers.get(header::HOST).map(HeaderValue::to_str);
     let authority = match header {
         Some(Ok(host)) => host.parse::<Authority>().ok(),
         Some(Err(_)) => None,
-        // HTTP/2 has it in the target; a program that says nothing is no browser.
+        // HTTP/2 has the host in the target. A client without either is no browser.
         None => match parts.uri.authority() {
             Some(authority) => Some(authority.clone()),
             None => return true,

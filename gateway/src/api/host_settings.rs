@@ -1,4 +1,4 @@
-//! What an operator sets of a host; hosts that stand behind a device.
+//! The settings of hosts, and hosts that stand behind a device.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -41,16 +41,16 @@ use crate::store::{alerting, definition};
 use crate::store::{managed, profiles as stored_profiles};
 
 const SSH_PORT: u16 = 22;
-/// Seconds; what a person can mean by an interval.
+/// The sensible range of an interval, in seconds.
 const SHORTEST_S: f64 = 0.1;
 const LONGEST_S: f64 = 7.0 * 86_400.0;
-/// A device that reports once a week is the rarest.
+/// A device that reports once a week is the slowest supported one.
 const LONGEST_SILENCE_S: f64 = 31.0 * 86_400.0;
 const MAX_ATTEMPTS: u32 = 100;
-/// Bytes of a day: a device that only answers a handshake now and then, and a gigabit line.
+/// Bytes per day: from a device that only completes a handshake now and then, to a gigabit line.
 const LEAST_BUDGET: u64 = 10_000;
 const MOST_BUDGET: u64 = 10_000_000_000_000;
-/// Ways that lead to one host: two routers and their switches.
+/// Paths to one host, such as two routers and their switches.
 const MAX_PARENTS: usize = 8;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -156,7 +156,7 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::ETAG, header_value(version))], Json(host)).into_response())
 }
 
-/// The tunnel accepts answers only from what is known to stand behind the device.
+/// Checks that the address is behind the device. The tunnel accepts replies only from its networks.
 async fn stands_behind(
     conn: &mut SqliteConnection,
     name: &str,
@@ -221,7 +221,7 @@ fn ip(text: &str) -> Result<IpAddr, &'static str> {
     text.parse().map_err(|_| "an IP address is expected, such as 192.168.1.5")
 }
 
-/// Absent: stays; `Some(None)`: as the gateway's.
+/// Absent keeps the value. `Some(None)` restores the gateway's value.
 #[derive(Default)]
 struct WantedTiming {
     interval: Option<Option<f64>>,
@@ -263,7 +263,7 @@ fn budget(bytes: u64) -> Result<u64, String> {
     if (LEAST_BUDGET..=MOST_BUDGET).contains(&bytes) { Ok(bytes) } else { Err(expected) }
 }
 
-/// A check must have ended before the next one begins.
+/// A check must end before the next one begins.
 fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
     let interval = timing.interval.unwrap_or(usual);
     match timing.timeout {
@@ -327,7 +327,8 @@ async fn change(
     Ok(Tagged { version: after.version, value })
 }
 
-/// Whether this would be taken, of a host that is as it should be. `usual`: the gateway's interval.
+/// Checks whether the API would accept this change of a valid host. `usual`: the gateway's
+/// interval.
 pub(super) fn sound(change: HostChange, behind: bool, usual: Duration) -> Result<Settings, Problem> {
     let blank = NewHost { name: "host".into(), address: "192.0.2.1".into(), ..NewHost::default() };
     changed(usual, behind, parsed(usual, blank)?, change)
@@ -382,13 +383,14 @@ fn limits(wanted: &[model::ThresholdSettings]) -> Result<Vec<Threshold>, definit
     definition::thresholds(&json!(wanted))
 }
 
-/// What is wrong says itself which field it is.
+/// Takes a value whose error names its own field.
 fn named<T>(fields: &mut Fields, found: Result<T, definition::FieldError>) -> Option<T> {
     let field = found.as_ref().err().map(|e| e.field.clone()).unwrap_or_default();
     fields.take(&field, found.map_err(|e| e.detail))
 }
 
-/// What is absent stays; what is there takes the place of its part.
+/// Returns the alerting settings after the change. An absent part stays, and a given part replaces
+/// the old one.
 fn alerting_change(
     before: &AlertingChange,
     change: &HostChange,
@@ -405,7 +407,7 @@ fn alerting_change(
 }
 
 /// # Errors
-/// 422 for more parents than a host can have.
+/// Returns 422 for too many parents.
 pub(super) fn few_enough(parents: usize) -> Result<(), Problem> {
     if parents > MAX_PARENTS {
         return Err(Problem::invalid("parents", format!("at most {MAX_PARENTS} are possible")));
@@ -413,7 +415,7 @@ pub(super) fn few_enough(parents: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Hosts that may stand before this one: they exist, and none of them stands behind it.
+/// Returns the parents. They must exist, and none may stand behind this host.
 async fn stands_after(
     conn: &mut SqliteConnection,
     host: HostId,

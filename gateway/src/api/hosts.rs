@@ -1,4 +1,4 @@
-//! Hosts: state, tunnel and services of each; check now.
+//! Hosts with their states, tunnels and services, and checks on request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
 use crate::verdict;
 
-/// Services that are named to whoever asked for one that there is not.
+/// Services listed in the response to an unknown service name.
 const NAMED: usize = 20;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -116,7 +116,7 @@ pub(super) async fn judged(
     Ok(found.map(render::verdict))
 }
 
-/// With what memory knows of its tunnel.
+/// Converts a row to the API type, with the tunnel state from memory.
 pub(super) fn wire(app: &AppState, row: Listed) -> Host {
     let live = app.live.peer(row.id);
     let last_check = row.state.as_ref().and_then(|state| state.last_check);
@@ -127,7 +127,7 @@ pub(super) fn wire(app: &AppState, row: Listed) -> Host {
 }
 
 /// # Errors
-/// 404 when no host is called so.
+/// Returns 404 when there is no such host.
 pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     match named {
         Named::Id(id) => {
@@ -137,13 +137,13 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Li
     }
 }
 
-/// Also a host that was removed, by its id; its name may be another's by now.
+/// Finds a host, including a removed one by its id. Its name may belong to another host by now.
 pub(super) async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     let Named::Id(id) = named else { return load(conn, named).await };
     hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
 }
 
-/// [`load_spec`], also of a host that was removed.
+/// Applies [`load_spec`] to any host, including a removed one.
 async fn load_ever_spec(
     app: &AppState,
     conn: &mut SqliteConnection,
@@ -154,10 +154,10 @@ async fn load_ever_spec(
     spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))
 }
 
-/// The host with its services as they are checked.
+/// Returns the host with its services as they are checked.
 ///
 /// # Errors
-/// 404 when no host is called so.
+/// Returns 404 when there is no such host.
 pub(super) async fn load_spec(
     app: &AppState,
     conn: &mut SqliteConnection,
@@ -168,7 +168,7 @@ pub(super) async fn load_spec(
     spec.ok_or_else(|| Kind::Host.unknown(&host.name))
 }
 
-/// What memory has of a host.
+/// Returns the definition of a host from memory.
 pub(super) fn known(app: &AppState, named: &Named) -> Option<Arc<Definition>> {
     match named {
         Named::Id(id) => app.handle.definitions().by_id(*id),
@@ -176,11 +176,11 @@ pub(super) fn known(app: &AppState, named: &Named) -> Option<Arc<Definition>> {
     }
 }
 
-/// What a host is called and which services it has: from memory where the engine has heard of it, else as it is
-/// stored.
+/// Returns the name and the services of a host: from memory if the engine has the host, else from
+/// the store.
 ///
 /// # Errors
-/// 404 when no host is called so.
+/// Returns 404 when there is no such host.
 pub(super) async fn definition(app: &AppState, named: Named) -> Result<Arc<Definition>, Problem> {
     if let Some(known) = known(app, &named) {
         return Ok(known);
@@ -215,7 +215,7 @@ async fn rendered(
     Ok(host.services.iter().map(|s| service_as(live, (&host, s), state(&s.name), &beside)).collect())
 }
 
-/// `state`: absent before it has a row.
+/// `state`: absent until the service has a row.
 pub(super) fn service_as(
     live: &Live,
     (host, service): (&Definition, &definitions::Service),
@@ -228,7 +228,7 @@ pub(super) fn service_as(
         ack: beside.acknowledgement(&service.name),
         incident: beside.incident(&service.name),
         reachable: beside.reachable,
-        // Where results are sent, nothing is asked.
+        // A passive service is never probed.
         requested: requested.filter(|_| !service.is_sent),
     };
     render::service(host, service, state, &around)

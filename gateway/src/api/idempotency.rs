@@ -1,9 +1,11 @@
-//! `Idempotency-Key`: the same POST twice has one effect.
+//! `Idempotency-Key`: a repeated POST takes effect once.
 //!
-//! One layer around all routes, so that no handler can forget it. It finds the answer of a call that was
-//! made before, and lets any other through with its key in reach of [`Write`](super::write::Write), which
-//! commits the key together with the effect. Then the answer is kept, without its secrets
-//! ([`Disclosed`]). Results have their keys with the state of their service: `results.rs`.
+//! One layer around all routes ensures that no handler can forget it. It finds the stored response
+//! of an earlier call. It passes any other call on with its key in reach of
+//! [`Write`](super::write::Write), which commits the key together with the effect. Then it stores
+//! the response without its secrets ([`Disclosed`]).
+//!
+//! Results keep their keys with the state of their service: `results.rs`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,45 +29,45 @@ use super::{AppState, extract};
 use crate::store::SqliteConnection;
 use crate::store::idempotency::{self as stored, Answer};
 
-/// A UUID has 36 characters; more than this was not meant as a key.
+/// A UUID has 36 characters. A longer text than this is no key.
 const MAX_KEY: usize = 255;
 pub(super) const HEADER: &str = "idempotency-key";
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(super) const REUSED: &str = "idempotency_key_reused";
-/// The largest answer that is kept: the answers to POST have a tenth of it.
+/// The largest response that is stored. Responses to POST are a tenth of it.
 const MAX_ANSWER: u64 = 64 * 1024;
-/// The one POST that takes no key: a login is made anew each time.
+/// The login takes no key, because each login is new.
 const LOGIN: &str = "/api/v1/session";
-/// What takes no key either: its body is a whole backup, which is not kept to compare another with.
+/// The restore takes no key. Its body is a whole backup, too large to keep for comparison.
 const RESTORE: &str = "/api/v1/restore";
-/// Of every other POST one key has one effect.
+/// The routes without a key. For every other POST, one key has one effect.
 pub(super) const KEYLESS: [&str; 2] = [LOGIN, RESTORE];
-/// The end of the routes that keep their keys by themselves.
+/// The end of the routes that keep their keys themselves.
 const RESULTS: &str = "/results";
 
 tokio::task_local! {
     static CURRENT: Arc<Call>;
 }
 
-/// A call with a key that has not been made before.
+/// A call with a new key.
 pub struct Call {
     principal: String,
     key: String,
     request: [u8; 32],
-    /// The key is committed.
+    /// Whether the key is committed.
     is_kept: AtomicBool,
 }
 
 impl Call {
-    /// The call that this task answers, if it has a key.
+    /// Returns the call of this task, if it has a key.
     pub fn current() -> Option<Arc<Call>> {
         CURRENT.try_with(Arc::clone).ok()
     }
 
-    /// Commits the key with the effect: with the first transaction of the call.
+    /// Commits the key with the effect, in the first transaction of the call.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// Fails when the store cannot be written.
     pub async fn keep(&self, tx: &mut SqliteConnection, now: Wall) -> Result<(), Problem> {
         if !self.is_kept.load(Ordering::Relaxed) {
             stored::begin(tx, self.stored(), now).await?;
@@ -73,7 +75,7 @@ impl Call {
         Ok(())
     }
 
-    /// The transaction with the key is committed.
+    /// Records that the transaction with the key is committed.
     pub fn kept(&self) {
         self.is_kept.store(true, Ordering::Relaxed);
     }
@@ -83,14 +85,14 @@ impl Call {
     }
 }
 
-/// An answer with secrets, and the same without them: a repeated call gets the latter.
+/// A response with secrets, and the same one without them for repeated calls.
 pub struct Disclosed<T> {
     pub status: StatusCode,
     pub once: T,
     pub again: T,
 }
 
-/// The body that a repeated call gets.
+/// The body for a repeated call.
 #[derive(Clone)]
 struct ShownAgain(String);
 
@@ -106,14 +108,14 @@ impl<T: Serialize> IntoResponse for Disclosed<T> {
     }
 }
 
-/// Calls under way, by principal and key: a second one waits for the first and gets its answer. As many
-/// as the listener lets in.
+/// Calls under way, by principal and key. A second one waits for the first and gets its response.
+/// The listener limits their number.
 #[derive(Default)]
 pub struct UnderWay(Mutex<Calls>);
 
 type Calls = HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
 
-/// Held while a call is under way.
+/// The lock of a call under way.
 struct Turn<'a> {
     calls: &'a UnderWay,
     name: (String, String),
@@ -136,18 +138,18 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.lock = None;
         let mut calls = self.calls.lock();
-        // Whoever waits for it holds it too.
+        // A waiting call has a reference to the lock too.
         if calls.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             calls.remove(&self.name);
         }
     }
 }
 
-/// The layer. Everything that is no POST with a key goes by.
+/// Handles POST requests with a key and passes all others on.
 ///
 /// # Errors
-/// 400 for a key that is none; 422 when the key was sent with another request; 409 when the call was made and its
-/// answer was not kept; 429 after too many new keys.
+/// Returns 400 for an invalid key, and 422 for a key that was sent with another request. Returns
+/// 409 when the call was made and its response was not stored, and 429 after too many new keys.
 pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
     match key_of(request.headers())? {
         Some(key) if takes_key(&request) => once(&app, key, request, next).await,
@@ -184,10 +186,10 @@ async fn once(app: &AppState, key: String, request: Request, next: Next) -> Resu
     Ok(response)
 }
 
-/// The caller's key, if one was sent.
+/// Returns the caller's key, if there is one.
 ///
 /// # Errors
-/// 400 for one that is empty, too long or not printable.
+/// Returns 400 for a key that is empty, too long or not printable.
 pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     headers.get(HEADER).map(parse_key).transpose()
 }
@@ -198,7 +200,7 @@ fn parse_key(value: &HeaderValue) -> Result<String, Problem> {
     key.map(ToOwned::to_owned).ok_or_else(|| Problem::bad_request("bad_idempotency_key", wanted))
 }
 
-/// In place of a principal: the secret that the body holds.
+/// Identifies a caller without a principal by the secret in the body.
 fn bearer(body: &[u8]) -> String {
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
     let token = sent["token"].as_str().unwrap_or_default();
@@ -218,7 +220,7 @@ fn digest_of(parts: &Parts, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// What the first call was answered with, if this repeats it.
+/// Returns the stored response if this call repeats an earlier one.
 async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem> {
     let mut conn = app.store.reader().await?;
     let Some(known) = stored::find(&mut conn, &call.principal, &call.key).await? else { return Ok(None) };
@@ -234,7 +236,7 @@ async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem
     }
 }
 
-/// The key was sent with something else.
+/// Returns the error for a key that was sent with another request.
 pub(super) fn reused() -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
@@ -258,7 +260,7 @@ fn replayed(answer: Answer) -> Response {
     response
 }
 
-/// Keeps the answer. If that fails, the key is kept all the same, and with it that the call was made.
+/// Stores the response. If that fails, the key remains and records that the call was made.
 async fn remember(app: &AppState, call: &Call, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let size = body.size_hint().upper();

@@ -1,14 +1,14 @@
-//! Ids and names in paths and answers. Names never hold `_`, so that a path takes either.
+//! Ids and names in paths and responses. Names never contain `_`, so that a path accepts either.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
 
 use super::problem::Problem;
 
-/// What an id names; stands before it.
+/// The kind of resource that an id names. Its prefix stands before the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Hosts and devices: one space.
+    /// Hosts and devices, which share their ids.
     Host,
     Enrolment,
     Token,
@@ -17,12 +17,12 @@ pub enum Kind {
     Downtime,
     Contact,
     Rule,
-    /// A notification: what was to be told.
+    /// A notification, before it becomes messages.
     Notice,
     /// A message to one address.
     Message,
     Incident,
-    /// What was taken from a program.
+    /// A managed resource that was removed.
     Removal,
 }
 
@@ -66,20 +66,20 @@ impl Kind {
     }
 
     /// # Errors
-    /// 404: what is no id names nothing.
+    /// Returns 404 for an invalid id, because it names nothing.
     pub fn parse(self, text: &str) -> Result<Id, Problem> {
         let id = text.strip_prefix(self.prefix()).and_then(|rest| rest.parse().ok());
         id.ok_or_else(|| self.unknown(text))
     }
 
     pub fn unknown(self, text: &str) -> Problem {
-        // What was asked for is hostile text; a name of ours is short.
+        // The text is hostile. Valid names are short.
         let shown: String = text.chars().take(80).collect();
         Problem::not_found(format!("no {} is called {shown:?}", self.noun()))
     }
 }
 
-/// What stands in a path: an id, or a name to be looked up.
+/// An id or a name from a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
     Id(Id),
@@ -95,23 +95,23 @@ impl Kind {
     }
 }
 
-/// A new id; the database's primary key makes sure that it is.
+/// Generates an id. The database's primary key ensures that it is unique.
 ///
 /// # Panics
-/// When the operating system has no randomness to give.
+/// Panics when the operating system provides no randomness.
 pub fn new_id(now: Wall) -> Id {
     let mut random = [0u8; 4];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");
     Id::new(now.as_millis(), u32::from_ne_bytes(random))
 }
 
-/// Stands in the event log where there is nothing to name.
+/// Returns the id for events that have nothing to name.
 pub fn nothing() -> Id {
     Id::from_i64(0)
 }
 
 /// # Errors
-/// 400 naming the parameter.
+/// Returns 400 with the parameter's name.
 pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {
     let at: Result<jiff::Timestamp, _> = text.parse();
     let expected = format!("{name}: a time such as 2026-03-10T13:03:22Z is expected");
@@ -119,7 +119,7 @@ pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {
         .map_err(|_| Problem::bad_request("bad_query", expected))
 }
 
-/// RFC 3339 in UTC.
+/// Formats a time as RFC 3339 in UTC.
 pub fn time(at: Wall) -> String {
     jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default().to_string()
 }

@@ -1,4 +1,4 @@
-//! Incidents: what belongs together, and one thing to acknowledge.
+//! Incidents: problems with one cause, acknowledged together.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,11 +25,11 @@ use crate::store::events::{EventFilter, Object, Span};
 use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
 use crate::store::notices::{self, NoticeFilter};
 
-/// Members that are listed: what a person scrolls through.
+/// Listed members, as many as a person scrolls through.
 const LISTED: i64 = 500;
-/// What is left to do when an incident was merged whose acknowledgement is to be taken back.
+/// The advice for removing the acknowledgement of a merged incident.
 const MERGED_AWAY: &str = "take its acknowledgement back, or those of the members";
-/// Events and notifications that are shown with it.
+/// Events and notifications shown with an incident.
 const NEWEST: i64 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -120,9 +120,9 @@ async fn acknowledge(
     write.event("incident.acknowledged", (Object::Incident, row.id.0), &ack.comment, data).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::AcknowledgeIncident(row.id, IncidentAck::from(&ack))).await;
-    // Whoever was to be told later need not be.
+    // Waiting notifications may now be unnecessary.
     app.office.bell.notices();
-    // It may have been merged, or got well, before the monitor heard of this.
+    // The incident may have been merged or resolved before the monitor got this.
     let row = load(&mut *app.store.reader().await?, &incident).await?;
     if row.ack.is_none() {
         return Err(not_open(&row, "acknowledge that"));
@@ -170,7 +170,7 @@ fn not_open(row: &IncidentRow, advice: &str) -> Problem {
 }
 
 /// # Errors
-/// 404: what is no id names nothing.
+/// Returns 404 for an invalid id, because it names nothing.
 pub(super) fn parse(text: &str) -> Result<IncidentId, Problem> {
     Kind::Incident.parse(text).map(IncidentId)
 }

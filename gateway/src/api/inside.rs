@@ -1,8 +1,10 @@
-//! What a device says over its own tunnel: its results, without a token.
+//! The results that a device sends over its own tunnel, without a token.
 //!
-//! Promises that the tunnel alone is who it is: a device sends results of its own host and of hosts
-//! behind it, and is told of no other, not even whether it exists. Served at the published port of the
-//! gateway's inner addresses, never on the API's sockets; knows nothing of packets.
+//! The tunnel alone authenticates the device. It may send results for its own host and for hosts
+//! behind it. It learns nothing about other hosts, not even whether they exist.
+//!
+//! This API is served at the published port of the gateway's inner addresses, never on the API's
+//! sockets. It knows nothing of packets.
 
 use std::sync::Arc;
 
@@ -29,10 +31,10 @@ use crate::clock;
 use crate::definitions::Definition;
 use crate::store::events::Object;
 
-/// One byte more than is kept says that there was more.
+/// One byte more than the limit shows that there was more.
 const TEXT: usize = MAX_OUTPUT + 1;
 
-/// The routes of the published port.
+/// Returns the routes of the published port.
 pub fn router(app: AppState) -> Router {
     let routes = Router::new()
         .route("/", get(about))
@@ -41,7 +43,7 @@ pub fn router(app: AppState) -> Router {
     edge::wrap(routes, &app, intake::MOST).with_state(app)
 }
 
-/// Whose tunnel the request came through.
+/// The device whose tunnel the request came through.
 struct Sender(Arc<Definition>);
 
 impl FromRequestParts<AppState> for Sender {
@@ -61,14 +63,15 @@ impl Sender {
         format!("device:{}", Kind::Host.text(self.0.id))
     }
 
-    /// The host that a result is for: its own, or one behind it.
+    /// Returns the host of a result: the device's own, or one behind it.
     async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<Arc<Definition>, Problem> {
         let Some(wanted) = wanted else { return Ok(self.0.clone()) };
         let named = Kind::Host.named(wanted);
         if let Some(host) = hosts::known(app, &named).filter(|host| host.peer == Some(self.0.id)) {
             return Ok(host);
         }
-        // One that is not its own is looked for like one that there is not: the time says nothing either.
+        // A foreign host takes the same look-up as an unknown one, so that the time reveals nothing
+        // either.
         let mut conn = app.store.reader().await?;
         let found = hosts::load(&mut conn, named).await.ok();
         drop(conn);
@@ -78,7 +81,7 @@ impl Sender {
         }
     }
 
-    /// The same words whether there is such a host or not.
+    /// Refuses with the same words for foreign and unknown hosts.
     async fn refuse(&self, app: &AppState, wanted: &str) -> Problem {
         let shown: String = wanted.chars().take(80).collect();
         let name = &self.0.name;
@@ -114,7 +117,7 @@ impl Sender {
     }
 }
 
-/// For whoever tries the address in a terminal.
+/// Describes the API for a person who opens the address in a terminal.
 async fn about(sender: Sender, headers: HeaderMap) -> String {
     let name = &sender.0.name;
     let here = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("THIS-ADDRESS");
@@ -128,7 +131,7 @@ async fn about(sender: Sender, headers: HeaderMap) -> String {
     )
 }
 
-/// A result as JSON; without a service it is of the host itself.
+/// A result as JSON. Without a service, it belongs to the host itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sent {
@@ -153,7 +156,7 @@ async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Requ
     sender.send(&app, (host.as_deref(), service), (new, key)).await
 }
 
-/// For programs that can send a line of text and no more.
+/// Query parameters for programs that can send only a line of text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {

@@ -1,8 +1,8 @@
-//! The body of a result that comes through a tunnel, or of many results: what is kept of it is read, the rest is
-//! let go.
+//! Reads the body of a result through a tunnel, or of many results. Keeps the useful part and
+//! discards the rest.
 //!
-//! Promises that a result is not refused for a long output, and that all senders together hold no more
-//! memory than a few large bodies take. Knows nothing of what is in it.
+//! A long output never causes a refusal, and all senders together hold no more memory than a few
+//! large bodies. This module does not know the contents.
 
 use std::time::Duration;
 
@@ -14,52 +14,53 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::problem::Problem;
 
-/// A body up to here needs no room of its own: a plugin sends a quarter of it, and all connections that
-/// devices may have at once take 8 MB.
+/// A body up to this size needs no permit. A plugin sends a quarter of it, and all concurrent
+/// connections of devices take 8 MB.
 const SMALL: usize = 16 * 1024;
-/// Larger ones at once, of all devices: 4 MB. The next ones wait, and their senders with them.
+/// Concurrent larger bodies of all devices, together 4 MB. Further ones wait, and so do their
+/// senders.
 pub const LARGE_AT_ONCE: usize = 32;
-/// The largest body that is listened to: who sends more is not sending the output of a plugin.
+/// The largest accepted body. A larger one is no output of a plugin.
 pub const MOST: usize = 1024 * 1024;
 const RETRY_AFTER_S: u64 = 2;
-/// For the whole of a body, the wait for room included.
+/// The time for a whole body, including the wait for a permit.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is read of a body.
+/// The limits for a body.
 #[derive(Clone, Copy)]
 pub struct Bounds<'a> {
-    /// Bytes that are kept.
+    /// Bytes to keep.
     pub kept: usize,
-    /// Bytes that are listened to.
+    /// Bytes to accept.
     pub most: usize,
-    /// A body up to here needs no room of its own.
+    /// The size up to which a body needs no permit.
     pub small: usize,
-    /// Room for larger ones.
+    /// Permits for larger bodies.
     pub large: &'a Semaphore,
-    /// Whoever finds no room for so long is sent away.
+    /// The longest wait for a permit. After that, the caller is refused.
     pub wait: Duration,
 }
 
 impl<'a> Bounds<'a> {
-    /// Of what comes through tunnels.
+    /// Returns the limits for bodies through tunnels.
     pub fn of_tunnels(kept: usize, large: &'a Semaphore) -> Self {
         Bounds { kept, most: MOST, small: SMALL, large, wait: PATIENCE }
     }
 }
 
-/// Holds its room until that is dropped.
+/// A body with its permit, which is returned on drop.
 pub struct Body<'a> {
     pub bytes: Vec<u8>,
-    /// There was more than was to be kept.
+    /// Whether the body was longer than the part kept.
     pub cut: bool,
     pub room: Option<SemaphorePermit<'a>>,
 }
 
-/// Reads a body to its end.
+/// Reads a whole body.
 ///
 /// # Errors
-/// 408 for a body that trickles in, 413 for more than is listened to or the router takes, 400 for one that breaks
-/// off, 503 where there is no room.
+/// Returns 408 for a slow body, 400 for one that breaks off, and 413 for one above the limit of
+/// this call or the router. Returns 503 without a free permit.
 pub async fn read(request: Request, bounds: Bounds<'_>) -> Result<Body<'_>, Problem> {
     read_within(PATIENCE, request, bounds).await
 }
@@ -96,7 +97,7 @@ async fn room(bounds: Bounds<'_>) -> Result<SemaphorePermit<'_>, Problem> {
     found.map_err(Problem::internal)
 }
 
-/// The router's limit ends a body that does not say its length.
+/// Returns the error for a broken body. The router's limit ends a body without a length.
 fn broken_off(error: &(dyn std::error::Error + 'static)) -> Problem {
     if std::iter::successors(Some(error), |e| e.source()).any(|e| e.is::<LengthLimitError>()) {
         return Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE);

@@ -1,8 +1,9 @@
-//! API tokens as they were read last, so that a program that calls often costs no reading.
+//! Cached API tokens, so that a program that calls often needs no database reads.
 //!
-//! Promises that none of them is older than a change that was answered: every commit of the API
-//! ([`Write`](super::write::Write)) ends them all, and what was read before it is not kept. Beside that none is kept
-//! for longer than [`KEPT`], so that what was changed in the file by hand counts soon. Decides nothing.
+//! A cached token is never older than a change whose response was sent. Every commit of the API
+//! ([`Write`](super::write::Write)) clears the cache, and a token read before it is not cached. No
+//! token is cached for longer than [`KEPT`], so that changes by hand in the file take effect soon.
+//! This module decides nothing.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,14 +16,15 @@ use fleetgate_keys::TokenHash;
 
 use crate::store::tokens::ApiToken;
 
-/// What only this program does is known at once; nobody else writes the file but a person in need.
+/// The gateway's own changes take effect at once. Only an operator in an emergency writes the file
+/// by hand.
 const KEPT: Duration = Duration::from_secs(10);
-/// Programs that call often, some 300 bytes each.
+/// Tokens of programs that call often, some 300 bytes each.
 const MOST: usize = 1_024;
 
 #[derive(Default)]
 pub struct KnownTokens {
-    /// Commits so far.
+    /// The number of commits so far.
     changes: AtomicU64,
     known: Mutex<HashMap<Id, Known>>,
 }
@@ -30,12 +32,12 @@ pub struct KnownTokens {
 struct Known {
     token: ApiToken,
     hash: TokenHash,
-    /// The commits before it was read.
+    /// The number of commits before the read.
     changes: u64,
     read_at: Mono,
 }
 
-/// Says at its end that something was committed, however that ended.
+/// A commit under way. On drop, it invalidates the cache, even if the commit failed.
 pub struct Change<'a>(&'a KnownTokens);
 
 impl Drop for Change<'_> {
@@ -45,12 +47,12 @@ impl Drop for Change<'_> {
 }
 
 impl KnownTokens {
-    /// To be held over a commit.
+    /// Must be kept across a commit.
     pub fn change(&self) -> Change<'_> {
         Change(self)
     }
 
-    /// To be asked before a token is read that is to be kept.
+    /// Must be called before reading a token that is to be cached.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
     }
@@ -62,7 +64,7 @@ impl KnownTokens {
         counts.then(|| (found.token.clone(), found.hash))
     }
 
-    /// `changes`: those before it was read.
+    /// `changes`: the number before the read.
     pub fn keep(&self, (token, hash): (ApiToken, TokenHash), changes: u64, now: Mono) {
         let mut known = self.lock();
         if known.len() >= MOST && !known.contains_key(&token.id) {
@@ -71,7 +73,7 @@ impl KnownTokens {
         known.insert(token.id, Known { token, hash, changes, read_at: now });
     }
 
-    /// Its last use was noted.
+    /// Records the last use of a token.
     pub fn touched(&self, id: Id, at: Wall) {
         if let Some(known) = self.lock().get_mut(&id) {
             known.token.last_used_at = Some(at);

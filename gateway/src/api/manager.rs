@@ -1,4 +1,4 @@
-//! Who manages what a request writes: people by hand, or a program that says its name in a header.
+//! The manager of a write: an operator by hand, or a program that names itself in a header.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -7,13 +7,13 @@ use super::problem::Problem;
 use crate::names::Name;
 use crate::store::managed::{BY_HAND, Managed, Writer};
 
-/// Sent by programs that keep objects as a file says, such as `fleetgate apply`.
+/// The header of programs that keep resources equal to a file, such as `fleetgate apply`.
 pub const HEADER: &str = "fleetgate-manager";
 
 pub struct Manager(String);
 
 impl Manager {
-    /// Whether what it writes becomes its own.
+    /// Whether the writer becomes the manager of its resources.
     pub fn is_program(&self) -> bool {
         self.0 != BY_HAND
     }
@@ -23,7 +23,7 @@ impl Manager {
     }
 }
 
-/// What becomes of something that was there, or not, once this writer has written it.
+/// Returns the manager after this write of a new or existing resource.
 pub fn after(before: Option<Managed>, writer: Writer<'_>) -> Managed {
     before.map_or_else(|| Managed::new(writer), |before| before.written(writer))
 }

@@ -1,5 +1,5 @@
-//! JSON merge patch (RFC 7396): what a PATCH does to maps. A member that is absent stays, `null` removes it,
-//! anything else takes its place; lists are replaced whole.
+//! JSON merge patch (RFC 7396) on maps, for PATCH. An absent member stays, `null` removes it, and
+//! any other value replaces it. Lists are replaced as a whole.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::model::{Labels, LabelsChange};
 
-/// Labels with a change laid over them.
+/// Returns the labels after a change.
 pub fn labels(before: &Labels, change: Option<LabelsChange>) -> Labels {
     let Some(change) = change else { return Labels::new() };
     let mut after = before.clone();
@@ -20,7 +20,7 @@ pub fn labels(before: &Labels, change: Option<LabelsChange>) -> Labels {
     after
 }
 
-/// Any object.
+/// Patches any object.
 pub fn object(target: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
@@ -31,7 +31,7 @@ pub fn object(target: &mut Map<String, Value>, patch: Map<String, Value>) {
     }
 }
 
-/// The member of this name as an object, whatever it was.
+/// Returns the member of this name as an object, replacing any other value.
 fn inside<'a>(target: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
     let member = target.entry(name).or_insert_with(|| Value::Object(Map::new()));
     if !member.is_object() {
@@ -40,7 +40,7 @@ fn inside<'a>(target: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<Str
     member.as_object_mut().expect("it was made one")
 }
 
-/// The patch that makes `wanted` of `before`.
+/// Returns the patch that turns `before` into `wanted`.
 pub fn between(before: &Map<String, Value>, wanted: &Map<String, Value>) -> Map<String, Value> {
     let gone =
         before.keys().filter(|name| !wanted.contains_key(*name)).map(|name| (name.clone(), Value::Null));
@@ -61,7 +61,7 @@ mod tests {
         value.as_object().expect("an object").clone()
     }
 
-    /// The examples of RFC 7396, appendix A, as far as both are objects.
+    /// The examples of RFC 7396, appendix A, in which both values are objects.
     #[test]
     fn the_examples_of_the_standard_hold() {
         let cases = [

@@ -1,7 +1,7 @@
-//! Samples of metrics, as they were measured or in buckets of time.
+//! Samples of metrics, as measured or in time buckets.
 //!
-//! Promises that a gap stays one and that a bucket is what its samples say: its average is their sum by
-//! their count. Knows nothing of checks.
+//! A gap stays a gap. A bucket's average is the sum of its samples divided by their number. This
+//! module knows nothing of checks.
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ use super::problem::Problem;
 use crate::clock;
 use crate::store::history::Bucket;
 
-/// Samples of one answer: a week at one a minute.
+/// Samples of one response: a week at one a minute.
 const MAX_POINTS: i64 = 10_080;
 const DEFAULT_POINTS: i64 = 1_440;
-/// What is shown when nothing is said.
+/// The default time span.
 const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 3_600);
-/// As many pixels as a graph is wide.
+/// The width of a graph in pixels.
 const MAX_BUCKETS: i64 = 2_000;
 const DAY_S: i64 = 86_400;
-/// Below whole days: what divides a day, and people read.
+/// Widths below a day: readable divisors of a day.
 const USUAL_WIDTHS_S: [i64; 15] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 10_800, 21_600];
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -77,7 +77,7 @@ struct Span {
     points: Option<i64>,
 }
 
-/// What is asked for of a time.
+/// The requested form of the data.
 enum Asked {
     Samples(i64),
     Buckets(i64),
@@ -175,7 +175,8 @@ fn bucket(bucket: Bucket) -> model::Bucket {
     model::Bucket { at: ids::time(at), min, avg, max, count }
 }
 
-/// The smallest usual width that cuts `[from, to)` into at most `most` buckets, the begun ones included.
+/// Returns the smallest usual width that cuts `[from, to)` into at most `most` buckets, including
+/// partial ones.
 fn width(from: Wall, to: Wall, most: i64) -> Duration {
     let days = (1..).map(|n| n * DAY_S);
     let mut widths = USUAL_WIDTHS_S.into_iter().chain(days).map(|s| s * 1_000);

@@ -1,7 +1,7 @@
-//! The HTTP API: authenticates, parses, calls the store, tells the engine, renders.
+//! The HTTP API. It authenticates, parses, calls the store, informs the engine and renders.
 //!
-//! Decides nothing about devices or states. Everything that comes in is hostile until it is
-//! parsed; everything that goes out is a type of `model.rs` or a problem document.
+//! It decides nothing about devices or states. All input is hostile until it is parsed. All output
+//! is a type of `model.rs` or a problem document.
 
 mod acknowledgements;
 mod admission;
@@ -96,7 +96,7 @@ use guards::Guards;
 use known_tokens::KnownTokens;
 use problem::Problem;
 
-/// What handlers work with. Cheap to clone.
+/// The state that handlers work with. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState(Arc<Inner>);
 
@@ -110,7 +110,7 @@ struct Inner {
     summaries: summary::Summaries,
 }
 
-/// The parts of a running gateway that the API talks to.
+/// The parts of a running gateway that the API uses.
 pub struct Parts {
     pub store: Store,
     pub handle: Handle,
@@ -118,16 +118,16 @@ pub struct Parts {
     pub office: Office,
     pub config: Config,
     pub identity: Identity,
-    /// The port that the tunnels' socket is bound to.
+    /// The port of the tunnels' socket.
     pub udp_port: u16,
-    /// The address that the API's TCP listener is bound to.
+    /// The address of the API's TCP listener.
     pub api: SocketAddr,
     pub metrics: PrometheusHandle,
-    /// Cancelled when the gateway stops: streams end.
+    /// Cancelled when the gateway stops, so that streams end.
     pub shutdown: CancellationToken,
 }
 
-/// What the fleet knows the gateway by.
+/// The gateway's identity towards the fleet.
 pub struct Identity {
     pub public_key: PublicKey,
     pub ssh_public_key: SshPublicKey,
@@ -176,10 +176,10 @@ impl AppState {
         &self.0.tokens
     }
 
-    /// Where people and devices reach this API, as far as the settings tell.
+    /// Returns the URL at which people and devices reach this API, according to the settings.
     pub fn base_url(&self) -> String {
         let scheme = if self.config.tls.is_some() { "https" } else { "http" };
-        // From this machine, an address for all of its networks is reached by loopback.
+        // On this machine, loopback reaches a wildcard address.
         let ip = match self.api.ip() {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -189,7 +189,7 @@ impl AppState {
         self.config.public_url.as_ref().map_or_else(listening, ToString::to_string)
     }
 
-    /// What a person must know who carries [`AppState::base_url`] to another machine.
+    /// Returns a warning for a person who uses [`AppState::base_url`] on another machine.
     fn reach_hint(&self) -> Option<String> {
         let ip = self.api.ip();
         let unknown = self.config.public_url.is_none() && (ip.is_loopback() || ip.is_unspecified());
@@ -207,24 +207,24 @@ impl AppState {
     }
 
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     async fn summary(&self) -> Result<Arc<summary::Summary>, Problem> {
         self.0.summaries.current(self).await
     }
 
-    /// As the browser sees it, which a proxy may have between.
+    /// Whether the browser sees HTTPS. A proxy may be in between.
     fn is_https(&self) -> bool {
         self.config.tls.is_some() || self.config.public_url.as_ref().is_some_and(PublicUrl::is_https)
     }
 
-    /// The prefix makes browsers refuse one that another host or a plain connection set.
+    /// The prefix makes browsers refuse a cookie from another host or a plain connection.
     fn cookie_name(&self) -> &'static str {
         if self.is_https() { "__Host-fleetgate_session" } else { "fleetgate_session" }
     }
 }
 
-/// Everything that the gateway answers over HTTP; `listener.rs` serves it, on TCP and on the Unix
-/// socket, and says in each request which [`Client`] sent it.
+/// Returns all HTTP routes of the gateway. `listener.rs` serves them on TCP and on the Unix socket,
+/// and adds the [`Client`] to each request.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, _) = declared().split_for_parts();
     let (uploads, _) = declared_uploads().split_for_parts();
@@ -259,7 +259,7 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
-/// The OpenAPI document, as `docs/openapi.json` has it.
+/// Returns the OpenAPI document, as in `docs/openapi.json`.
 pub fn openapi() -> serde_json::Value {
     let mut all = declared().into_openapi();
     all.merge(declared_uploads().into_openapi());
@@ -275,22 +275,22 @@ fn declared() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", routes())
 }
 
-/// What has bodies of any size.
+/// Declares the routes with bodies of any size.
 fn declared_uploads() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", restore::routes())
 }
 
-/// What has many results in a body, and keeps its keys by itself.
+/// Declares the routes with many results in a body, which keep their keys themselves.
 fn declared_many() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", results::routes_of_many())
 }
 
-/// Everything under `/api/v1` else.
+/// Returns all other routes under `/api/v1`.
 fn routes() -> OpenApiRouter<AppState> {
     ordinary().layer(RequestBodyLimitLayer::new(edge::BODY_LIMIT)).merge(results::routes())
 }
 
-/// What has bodies of the usual size, a file each.
+/// Returns the routes with bodies of the usual size, by file.
 fn ordinary() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())

@@ -1,5 +1,5 @@
-//! The wire types of the API: what JSON looks like. Domain types never derive serde; they are
-//! turned into these at the edge. Times are RFC 3339 in UTC, durations are seconds.
+//! The types of the API's JSON. Domain types never derive serde and are converted to these at the
+//! edge. Times are RFC 3339 in UTC, and durations are seconds.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub use voice::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
 pub type Labels = BTreeMap<String, String>;
-/// What a PATCH changes of labels: a value, or `null` to remove one.
+/// A PATCH of labels: a value, or `null` to remove a label.
 pub type LabelsChange = BTreeMap<String, Option<String>>;
 
 /// One strip of counters that answers "is anything wrong".
@@ -51,8 +51,9 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// As a monitoring plugin ends. 2: a host is down or a service critical; 1: anything else is wrong, hosts whose
-    /// last result is too old among it (silence is not health); 0: nothing is, or all of it is handled.
+    /// Returns the exit code of a monitoring plugin. 2: a host is down or a service critical. 1:
+    /// there is any other problem, including stale hosts (silence is not health). 0: there is no
+    /// problem, or all are handled.
     pub fn exit_code(&self) -> u8 {
         match (&self.hosts, &self.services) {
             (hosts, services) if hosts.down + hosts.unreachable + services.critical > 0 => 2,

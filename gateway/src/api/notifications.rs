@@ -1,4 +1,4 @@
-//! What was to be told, what became of it, and the messages on their way.
+//! Notifications with their outcomes, and messages under way.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
 
-/// What the gateway is called in its own messages.
+/// The gateway's name in its own messages.
 const GATEWAY_NAME: &str = "gateway";
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -81,7 +81,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
 }
 
-/// Who is meant: a host, or the gateway.
+/// Returns the id of a host or of the gateway.
 async fn told_of(conn: &mut SqliteConnection, host: &str) -> Result<HostId, Problem> {
     match Kind::Host.named(host) {
         Named::Id(id) => Ok(id),
@@ -92,7 +92,7 @@ async fn told_of(conn: &mut SqliteConnection, host: &str) -> Result<HostId, Prob
     }
 }
 
-/// With what stands behind that which waits.
+/// Returns the outcomes. One that waits for the end of a suppression comes with its explanation.
 async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<Vec<Outcome>, Problem> {
     let numbers: Vec<NoticeId> = of.iter().map(|n| n.id).collect();
     let mut outcomes = outcomes::outcomes(conn, &numbers).await?;
@@ -241,13 +241,14 @@ pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification
     }
 }
 
-/// The best that became of it.
+/// Returns the best outcome.
 fn sum(outcomes: &[Outcome]) -> &'static str {
     let known = ["sent", "sending", "waiting", "given_up", "held"];
     known.into_iter().find(|k| outcomes.iter().any(|o| o.outcome == *k)).unwrap_or("new")
 }
 
-/// What is held back has words of its own, under the same names: a service's delay is no rule's.
+/// Returns the text for a wait. The reasons for suppression have texts of their own, because a
+/// service's delay differs from a rule's.
 fn waits_for(reason: &str) -> &'static str {
     match reason {
         "group" => "waits for others that belong to it",

@@ -1,5 +1,5 @@
-//! JSON in which a structure is an object. serde would take an array for one as well, its members in the
-//! order of the fields: `["x"]` would rename a host.
+//! JSON in which a structure must be an object. serde would also accept an array, with the members
+//! in the order of the fields: `["x"]` would rename a host.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-/// Reads a `T` so, and whatever is in it.
+/// Reads a `T` and all nested values strictly.
 pub(super) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -18,7 +18,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Around a deserializer, a visitor, or what either gives, so that all of it is read strictly.
+/// Wraps a deserializer, a visitor or their parts, so that all of it is read strictly.
 struct Strict<T>(T);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
@@ -64,7 +64,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     }
 }
 
-/// Says what was expected as whoever writes JSON would call it.
+/// Names the expected type in JSON terms.
 struct AnObject<V>(V);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for AnObject<V> {

@@ -1,4 +1,4 @@
-//! The strip of counters, and what is wrong.
+//! The strip of counters, and the list of problems.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,5 @@
-//! Keyset pagination: `?limit=&after=`, an answer of `{items, next}`. A page never shifts under
-//! the reader when rows come or go before it.
+//! Keyset pagination: `?limit=&after=` and a response of `{items, next}`. A page never shifts when
+//! rows before it come or go.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,11 +9,11 @@ use utoipa::IntoParams;
 use super::model::Page;
 use super::problem::Problem;
 
-/// What a page holds when nothing is said: a screen or two.
+/// The default page size, a screen or two.
 pub const DEFAULT_LIMIT: i64 = 100;
-/// The most of one answer: 10,000 hosts are five pages, and one page is a megabyte.
+/// The largest page. 10,000 hosts are five pages, and one page is a megabyte.
 pub const MAX_LIMIT: i64 = 2_000;
-/// A cursor is a name or a number; a longer one was never ours.
+/// A cursor is a name or a number. A longer one cannot be valid.
 const MAX_CURSOR: usize = 1_024;
 
 /// `#[into_params]` of every list.
@@ -28,7 +28,7 @@ pub struct Paging {
 
 impl Paging {
     /// # Errors
-    /// Outside of 1 to [`MAX_LIMIT`].
+    /// Fails outside of 1 to [`MAX_LIMIT`].
     pub fn limit(&self) -> Result<i64, Problem> {
         match self.limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
@@ -36,18 +36,18 @@ impl Paging {
         }
     }
 
-    /// The key of the last row of the page before.
+    /// Returns the key of the last row of the previous page.
     ///
     /// # Errors
-    /// When `after` is not a `next` of ours.
+    /// Fails when `after` is no cursor of the gateway.
     pub fn after(&self) -> Result<Option<String>, Problem> {
         self.after.as_deref().map(decode).transpose()
     }
 
-    /// The same where keys are numbers.
+    /// Returns the same for numeric keys.
     ///
     /// # Errors
-    /// When `after` is not a `next` of ours.
+    /// Fails when `after` is no cursor of the gateway.
     pub fn after_number(&self) -> Result<Option<i64>, Problem> {
         let key = self.after()?;
         key.map(|k| k.parse().map_err(|_| bad_cursor())).transpose()
@@ -67,7 +67,7 @@ pub(super) fn bad_cursor() -> Problem {
 }
 
 impl<T> Page<T> {
-    /// `rows` were read with `limit + 1`, so that it is known whether more follow.
+    /// Builds a page from `rows`, which were read with `limit + 1` to detect further rows.
     pub fn of<R>(mut rows: Vec<R>, limit: i64, key: impl Fn(&R) -> String, wire: impl Fn(R) -> T) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;

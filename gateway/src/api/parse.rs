@@ -1,4 +1,4 @@
-//! From wire values to valid ones, with every wrong field named at once.
+//! Converts values of the API to valid ones. All wrong fields are named at once.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -16,29 +16,29 @@ use crate::names::{self, Labels, Name};
 use crate::store::addresses::Pools;
 use crate::store::{devices, zones};
 
-/// Networks behind one device: a site has a few.
+/// Networks behind one device. A site has a few.
 const MAX_NETWORKS: usize = 16;
-/// Characters of notes: a page.
+/// Characters of notes, about a page.
 const MAX_NOTES: usize = 4_096;
-/// Characters of a label that a person gives to a token.
+/// Characters of a token's label.
 const MAX_TITLE: usize = 255;
-/// The longest that something can be asked to last: ten years.
+/// The longest requested duration, ten years.
 const LONGEST_S: i64 = 10 * 366 * 86_400;
 /// `SHA256:` and 43 characters of base64.
 const FINGERPRINT_LEN: usize = 50;
 
-/// Collects what is wrong with a request.
+/// Collects the errors of a request.
 #[derive(Default)]
 pub struct Fields(Vec<FieldError>);
 
 impl Fields {
-    /// The value, or `None` and an error of this field.
+    /// Returns the value, or records an error for this field and returns `None`.
     pub fn take<T>(&mut self, field: &str, value: Result<T, impl Display>) -> Option<T> {
         value.map_err(|e| self.0.push(FieldError { field: field.to_owned(), detail: e.to_string() })).ok()
     }
 
     /// # Errors
-    /// 422 with every field that was wrong.
+    /// Returns 422 with every wrong field.
     pub fn finish(self) -> Result<(), Problem> {
         if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid_fields(self.0)) }
     }
@@ -52,7 +52,8 @@ pub fn labels(map: WireLabels) -> Result<WireLabels, names::BadName> {
     Labels::parse(map).map(Labels::into_map)
 }
 
-/// Of a host: where it stands is a place that is known, else its schedules would be taken for UTC's.
+/// Checks the labels of a host. Its time zone must exist, because its schedules would otherwise run
+/// in UTC.
 pub fn host_labels(map: WireLabels) -> Result<WireLabels, String> {
     let labels = labels(map).map_err(|e| e.to_string())?;
     match labels.get(zones::LABEL) {
@@ -76,7 +77,7 @@ pub fn login(text: &str) -> Result<String, &'static str> {
     if names::is_login(text) { Ok(text.to_owned()) } else { Err(wanted) }
 }
 
-/// A line of `known_hosts`, a public key, or its fingerprint.
+/// Reads a line of `known_hosts`, a public key, or its fingerprint.
 pub fn host_key(text: &str) -> Result<String, String> {
     let text = text.trim();
     if let Some(hash) = text.strip_prefix("SHA256:") {
@@ -104,7 +105,7 @@ pub fn title(text: String) -> Result<String, String> {
     Ok(text)
 }
 
-/// Networks behind a device; none of them may hide a pool of ours.
+/// Reads networks behind a device. None may hide one of the gateway's pools.
 pub fn networks(texts: &[String], pools: Pools) -> Result<Vec<IpNet>, String> {
     if texts.len() > MAX_NETWORKS {
         return Err(format!("at most {MAX_NETWORKS} networks are expected"));
@@ -121,7 +122,7 @@ fn network(text: &str, pools: Pools) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// Wherever the gateway's own addresses lie.
+/// Reads a network without comparing it with the gateway's own addresses.
 pub fn plausible(text: &str) -> Result<IpNet, String> {
     let net: IpNet =
         text.parse().map_err(|_| format!("{text:?}: a prefix such as 192.168.1.0/24 is expected"))?;
@@ -133,7 +134,7 @@ pub fn plausible(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// The end of something that lasts so many seconds from now.
+/// Returns the end of a duration in seconds that starts now.
 pub fn expiry(seconds: i64, now: Wall) -> Result<Wall, String> {
     if !(1..=LONGEST_S).contains(&seconds) {
         return Err(format!("seconds between 1 and {LONGEST_S} are expected"));
@@ -141,28 +142,28 @@ pub fn expiry(seconds: i64, now: Wall) -> Result<Wall, String> {
     Ok(now + Duration::from_secs(seconds.unsigned_abs()))
 }
 
-/// A moment of the calendar, RFC 3339.
+/// Reads a calendar time, RFC 3339.
 pub fn moment(text: &str) -> Result<Wall, String> {
     let at: Result<jiff::Timestamp, _> = text.parse();
     at.map(|at| Wall::from_millis(at.as_millisecond()))
         .map_err(|_| "a time such as 2026-03-10T13:03:22Z is expected".to_owned())
 }
 
-/// Seconds since 1970. One that is to come is a clock's that is ahead, however far.
+/// Reads seconds since 1970. A time in the future comes from a clock that is ahead and is accepted.
 pub fn unix_seconds(seconds: f64) -> Result<Wall, String> {
-    // What is too large for a number of milliseconds becomes the largest there is.
+    // A number beyond the range of milliseconds becomes the largest one.
     let is_time = seconds >= 0.0;
     is_time
         .then(|| Wall::from_millis((seconds * 1_000.0) as i64))
         .ok_or_else(|| "seconds since 1970, or a time such as 2026-03-10T13:03:22Z, are expected".to_owned())
 }
 
-/// One that is still to come.
+/// Reads a time in the future.
 pub fn future(text: &str, now: Wall) -> Result<Wall, String> {
     moment(text).and_then(|at| if at > now { Ok(at) } else { Err("a time to come is expected".to_owned()) })
 }
 
-/// A public key that may become a peer's.
+/// Reads a public key that may become a peer's.
 pub fn public_key(app: &AppState, text: &str) -> Result<PublicKey, String> {
     let key: PublicKey = text.parse().map_err(|e| format!("{e}"))?;
     if key == app.identity.public_key {

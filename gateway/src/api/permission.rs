@@ -1,8 +1,8 @@
-//! Who may call a route. Every request for one passes here before its handler, and a route that does not
-//! say whom it serves serves nobody.
+//! The permissions for each route. Every request passes here before its handler, and a route
+//! without a declaration is closed.
 //!
-//! A route says it where it is declared: `security(("token" = ["devices:operator"]))` is an area and the
-//! least role. The rules are read out of the API document, so what the document says is what holds.
+//! A route declares its rule with `security(("token" = ["devices:operator"]))`, an area and the
+//! least role. The rules are read from the API document, so that the document is always right.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -56,20 +56,21 @@ impl fmt::Display for Area {
     }
 }
 
-/// What a route asks of its caller.
+/// The requirement of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Nothing, or its handler asks for a proof of its own: a password, an enrolment's secret.
+    /// No requirement, or the handler checks a proof of its own, such as a password or an
+    /// enrolment's secret.
     Open,
-    /// That he is known, whoever he is.
+    /// Any authenticated caller.
     Known,
-    /// A role in an area; each role includes the lower ones.
+    /// A role in an area. Each role includes the lower ones.
     Least(Area, Role),
-    /// A role, and no token that is limited to areas: what this gives reaches all of them.
+    /// A role, and no token limited to areas, because the route affects all of them.
     Unlimited(Role),
 }
 
-/// `devices:operator` or `unlimited:admin`, as a declaration has it.
+/// Reads `devices:operator` or `unlimited:admin` from a declaration.
 impl FromStr for Rule {
     type Err = ();
 
@@ -84,7 +85,7 @@ impl FromStr for Rule {
 }
 
 impl Rule {
-    /// What one operation of the document declares; `None`: nothing that can be understood.
+    /// Reads the declaration of one operation. `None` if it cannot be understood.
     fn of(operation: &Value) -> Option<Rule> {
         let first = operation["security"].as_array()?.first()?.as_object()?;
         match first.get("token").map(Value::as_array) {
@@ -98,8 +99,8 @@ impl Rule {
     }
 }
 
-/// Routes that are not in the document: probes of whoever runs the gateway, and files without a secret.
-/// `/metrics` is open to this machine; its handler asks all others.
+/// Routes outside the document: health probes for the operator, and files without a secret.
+/// `/metrics` is open to this machine, and its handler checks all other callers.
 const UNDOCUMENTED: [&str; 8] = [
     "/healthz",
     "/readyz",
@@ -132,13 +133,14 @@ fn rules_of(item: &Value) -> Vec<(Method, Rule)> {
     operations.filter_map(rule).collect()
 }
 
-/// What this route asks.
+/// Returns the requirement of a route.
 ///
 /// # Errors
-/// 405 for a method that the route does not have; 403 for a route that does not say, and is closed.
+/// Returns 405 for a method that the route does not have, and 403 for a route without a
+/// declaration.
 pub(super) fn rule(route: &str, method: &Method) -> Result<Rule, Problem> {
     let rules = RULES.get(route).map(Vec::as_slice).unwrap_or_default();
-    // A handler of GET answers HEAD too.
+    // A handler of GET serves HEAD too.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     match rules.iter().find(|(m, _)| m == method) {
         Some((_, rule)) => Ok(*rule),
@@ -147,10 +149,10 @@ pub(super) fn rule(route: &str, method: &Method) -> Result<Rule, Problem> {
     }
 }
 
-/// The layer around all routes. What it learns of the caller the handler finds as its [`Principal`].
+/// Checks the permission for every route. Stores the caller as [`Principal`] for the handler.
 ///
 /// # Errors
-/// As [`rule`] and [`admit`].
+/// Fails as [`rule`] and [`admit`] do.
 pub(super) async fn layer(
     State(app): State<AppState>,
     request: Request,
@@ -167,10 +169,10 @@ fn closed() -> Problem {
     Problem::forbidden("closed_route", "this route does not say who may call it, so that nobody may")
 }
 
-/// Asks who calls, now, whatever was known of him before.
+/// Authenticates the caller again, even if it was known before.
 ///
 /// # Errors
-/// 401 and 403 for whom the rule does not let in.
+/// Returns 401 or 403 for callers that the rule does not admit.
 pub(super) async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), Problem> {
     if rule == Rule::Open {
         return Ok(());
@@ -190,10 +192,10 @@ pub(super) async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Resu
     Ok(())
 }
 
-/// Asks once more, for an answer that goes on: whether its caller may still have it.
+/// Checks the permission again, for a response that continues.
 ///
 /// # Errors
-/// As [`admit`].
+/// Fails as [`admit`] does.
 pub(super) async fn again(app: &AppState, parts: &mut Parts) -> Result<(), Problem> {
     let rule = parts.extensions.get::<Rule>().copied().ok_or_else(closed)?;
     admit(app, parts, rule).await

@@ -1,7 +1,7 @@
 //! Errors as problem documents (RFC 9457) with a stable `code`.
 //!
-//! What stands in one is written for the caller. The chain of an internal error goes to the log,
-//! once, and the caller gets the request id to name it by.
+//! Their texts are written for the caller. The chain of an internal error is logged once, and the
+//! caller gets the request id to refer to it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// An error on its way out of a handler.
+/// An error as the result of a handler.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -99,7 +99,7 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// `what` as in `no device is called "cam1"`.
+    /// `what` completes `no device is called "cam1"`.
     pub fn not_found(what: impl Into<String>) -> Self {
         Problem::new(StatusCode::NOT_FOUND, "not_found", what)
     }
@@ -108,7 +108,7 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// The request was understood and one field of it is no good.
+    /// Returns the error for a request with one invalid field.
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem::invalid_fields(vec![FieldError { field: field.into(), detail: detail.into() }])
     }
@@ -121,7 +121,7 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", first) }
     }
 
-    /// Something else would go along.
+    /// Returns the error for a change with consequences for other resources.
     pub fn affects(code: &'static str, detail: impl Into<String>, affected: Vec<Affected>) -> Self {
         Problem { affected, ..Problem::conflict(code, detail) }
     }
@@ -131,13 +131,13 @@ impl Problem {
         Problem { retry_after_s: Some(retry_after_s), ..problem }
     }
 
-    /// Nothing was changed: others are before this caller.
+    /// Returns the error for a busy gateway. Nothing was changed.
     pub fn busy(detail: impl Into<String>, retry_after_s: u64) -> Self {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
         Problem { retry_after_s: Some(retry_after_s), ..problem }
     }
 
-    /// An error that several callers share.
+    /// Returns the error for a failure that several callers share.
     pub fn of_store(error: &Arc<store::Error>) -> Self {
         let cause = || anyhow::Error::new(error.clone());
         match store::trouble(error) {
@@ -146,7 +146,7 @@ impl Problem {
         }
     }
 
-    /// Ours, not the caller's.
+    /// Returns the error for a fault of the gateway, not of the caller.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         let detail = "something went wrong inside; the gateway's log has it under the request id";
         let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
@@ -169,7 +169,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The document, and the one log line of an internal error.
+    /// Returns the document. Logs an internal error once.
     pub(super) fn render(&self, request_id: &str) -> ProblemDocument {
         if let Some(cause) = &self.cause {
             tracing::error!(request_id, error = format!("{cause:#}"), "a request failed");
@@ -186,7 +186,8 @@ impl Problem {
         }
     }
 
-    /// For an answer of a layer that knows no problems: a wrong method, a body over the limit.
+    /// Returns the error for a response of a layer without problem documents, such as a wrong
+    /// method or a body over the limit.
     pub(super) fn from_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path"),
@@ -208,7 +209,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Leaves the body to `edge.rs`, which knows the request id.
+/// `edge.rs` fills the body, because it knows the request id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());

@@ -1,4 +1,5 @@
-//! Which profiles hosts have by their labels. A host that names a profile itself keeps to that.
+//! The rules that select the profiles of hosts by their labels. A host with a profile of its own
+//! ignores them.
 
 use axum::extract::State;
 use fleetgate_engine::id::Id;
@@ -22,7 +23,7 @@ use super::write::Write;
 use crate::store::events::Object;
 use crate::store::profiles as stored;
 
-/// Rules are read for every host; who needs more selects by a label of its own.
+/// Rules are evaluated for every host. A larger fleet can use a label of its own for the selection.
 const MAX_RULES: usize = 128;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

@@ -1,5 +1,5 @@
-//! Profiles: named sets of services. The built-in ones are read-only; a change of another settles the
-//! services of every host that it concerns before it is answered, in slices.
+//! Profiles: named sets of services. The built-in ones are read-only. Before the response to a
+//! change of another one, the services of every affected host are adjusted in slices.
 
 use axum::Json;
 use axum::extract::State;
@@ -27,7 +27,7 @@ use crate::store::profiles::{self as stored, Stored};
 use crate::store::removals::Kind as Removable;
 use crate::store::resettle::{self, Member};
 
-/// Profiles that people make; a company has a few kinds of devices.
+/// Profiles that operators create. A company has a few kinds of devices.
 const MAX_PROFILES: usize = 256;
 /// Names in one refusal.
 const MAX_NAMED: usize = 10;
@@ -57,7 +57,7 @@ async fn show(
     Shelf::load(&mut conn).await?.tagged(&name)
 }
 
-/// Everything that is told of profiles.
+/// All data shown about profiles.
 struct Shelf {
     catalogue: Catalogue,
     stored: Vec<Stored>,
@@ -194,10 +194,10 @@ fn read_service(service: &str, value: &Value) -> Result<engine::ServiceOverride,
     definition::parse_new_service(service, value).map_err(wrong)
 }
 
-/// The profiles as they are now, if they fit together.
+/// Returns the present profiles if they fit together.
 ///
 /// # Errors
-/// 422 with the field that is to blame.
+/// Returns 422 with the field that causes the conflict.
 pub(super) async fn fits(conn: &mut SqliteConnection) -> Result<Catalogue, Problem> {
     stored::catalogue(conn).await.map_err(|error| match error.downcast::<BadCatalogue>() {
         Ok(bad) => Problem::invalid(field_of(&bad), bad.to_string()),
@@ -215,7 +215,7 @@ fn field_of(bad: &BadCatalogue) -> String {
 }
 
 /// # Errors
-/// 422 when a host is to name a profile that there is not; an empty name is none.
+/// Returns 422 when a host is to name an unknown profile. An empty name means none.
 pub(super) async fn must_exist(conn: &mut SqliteConnection, name: &str) -> Result<(), Problem> {
     if name.is_empty() {
         return Ok(());

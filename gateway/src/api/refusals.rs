@@ -1,5 +1,5 @@
-//! The audit of enrolments that were refused: each is written while they are few; of a flood, how many
-//! there were. So neither strangers nor whoever found a spent token can fill the disk.
+//! Audit entries for refused enrolments. Each is written while they are few, and a flood is
+//! counted. Neither strangers nor a person who found a spent token can fill the disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,17 +14,17 @@ use super::throttle::{Rate, Throttle};
 use super::write::Write;
 use crate::store::events::Object;
 
-/// The principal of an attempt whose token nobody made.
+/// The principal of an attempt with an unknown token.
 pub const ANONYMOUS: &str = "anonymous";
-/// Of all strangers together, and of each token: an hour's mistakes of people, and then one a minute,
-/// which is 300 kB a day.
+/// The entries of all strangers together, and of each token: one hour of mistakes, then one a
+/// minute, which is 300 kB a day.
 const WRITTEN: Rate = Rate { burst: 60, refill: Duration::from_secs(60) };
-/// What a flood amounts to is written so often at most.
+/// The shortest time between summaries of a flood.
 const SUMMARY_EVERY: Duration = Duration::from_secs(600);
 
 pub struct Refusals {
     buckets: Throttle<String>,
-    /// Since the last summary.
+    /// The number since the last summary.
     unwritten: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Whether one more of this principal is to be written.
+    /// Decides whether one more attempt of this principal should be written.
     fn admit(&self, by: &str, now: Mono) -> Verdict {
         match self.buckets.take(&by.to_owned(), now) {
             Ok(()) => Verdict::Write,
@@ -48,12 +48,12 @@ impl Refusals {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Write,
-    /// A summary has to follow.
+    /// The attempt is counted, and a summary must follow.
     FirstUnwritten,
     Count,
 }
 
-/// Whether this attempt is to be written; else it is counted, and a summary follows.
+/// Whether this attempt should be written. If not, it is counted, and a summary follows.
 pub fn is_written(app: &AppState, by: &str, now: Mono) -> bool {
     let verdict = app.guards().refusals.admit(by, now);
     if verdict == Verdict::FirstUnwritten {

@@ -1,4 +1,4 @@
-//! What was taken from a program that manages it, or renamed: so that the program keeps it so.
+//! Managed resources that were removed or renamed, so that their program can keep them so.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! From what is stored and measured to what goes over the wire. Pure.
+//! Converts stored and measured data to the API's types. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
 use crate::store::managed::Managed;
 use crate::store::states::{host_status_name, state_type_name};
 
-/// Empty is none.
+/// Empty means none.
 pub fn profile(own: &str) -> Option<String> {
     Some(own.to_owned()).filter(|p| !p.is_empty())
 }
@@ -74,7 +74,7 @@ fn tally(t: ServiceTally) -> model::ServiceCounts {
     }
 }
 
-/// `live` is what memory knows of its tunnel; `attempts` counts where the host has no number of its
+/// `live` is the tunnel state from memory. `attempts` applies to a host without a number of its
 /// own.
 pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host {
     let max_attempts = i64::from(row.attempts.unwrap_or(attempts));
@@ -136,7 +136,7 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
     }
 }
 
-/// In the moment between its commit and its first row.
+/// Returns the state of a host between its commit and its first row.
 fn new_host(max_attempts: i64) -> model::HostState {
     model::HostState {
         state: "pending".into(),
@@ -165,8 +165,8 @@ fn new_host(max_attempts: i64) -> model::HostState {
     }
 }
 
-/// Memory is newer than the store, but knows nothing from before the start. The store may have times of before the
-/// clock was set back, which lie ahead of those of memory.
+/// Memory is newer than the store, but it starts empty. After the clock was set back, the store may
+/// have times ahead of those of memory.
 fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>) -> model::Tunnel {
     let now = clock::wall();
     let wire = live.as_ref().map(|status| status.wire);
@@ -198,7 +198,7 @@ fn on_day(wire: Option<[WireDay; 2]>, day: i64) -> Option<u64> {
     wire.map(|days| days.iter().find(|d| d.day == day).map_or(0, WireDay::total))
 }
 
-/// How a device keeps to its budget just now.
+/// Returns the present effect of the budget on a device.
 fn paced(bytes_per_day: u64, used: u64, now: Wall) -> model::Budget {
     let stretch = pace::stretch(bytes_per_day, used, now);
     let text = match stretch {
@@ -234,7 +234,7 @@ fn refusal_words(refusal: Refusal, now: Wall) -> String {
     }
 }
 
-/// In the largest unit that fits.
+/// Formats a duration in the largest suitable unit.
 fn about(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
@@ -249,16 +249,16 @@ fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }
 
-/// Who knows of a service, what it belongs to, and whether its host can be reached.
+/// The acknowledgement and incident of a service, and whether its host is reachable.
 pub struct Around<'a> {
     pub ack: Option<&'a Acknowledgement>,
     pub incident: Option<IncidentId>,
     pub reachable: bool,
-    /// A check that somebody asked for, and whose result is not there yet.
+    /// The time of a requested check without a result so far.
     pub requested: Option<Wall>,
 }
 
-/// `state`: absent before it has a row.
+/// `state`: absent until the service has a row.
 pub fn service(
     host: &Definition,
     spec: &definitions::Service,
@@ -362,7 +362,7 @@ pub fn event(row: EventRow) -> model::Event {
     }
 }
 
-/// Whether a word names a part of the partition or a mark beside it.
+/// Whether a word names a part of the partition or an additional mark.
 pub fn is_state_filter(word: &str) -> bool {
     matches!(word, "up" | "down" | "unreachable" | "pending" | "stale" | "handled" | "asleep")
 }

@@ -1,7 +1,7 @@
-//! A backup that is given to a gateway without hosts, and takes effect at its next start.
+//! Uploads a backup to a gateway without hosts. It takes effect at the next start.
 //!
-//! The body is as large as a backup is, so that this route has bounds of its own: admins only, one at a
-//! time, and a pause that ends it. Nothing changes before all of it was checked.
+//! The body is as large as the backup, so this route has limits of its own: admins only, one at a
+//! time, and a pause ends it. Nothing changes before the whole backup was checked.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,15 +25,15 @@ use super::write::{PATIENCE, Write};
 use crate::backup;
 use crate::store::copy;
 
-/// Whoever sends nothing for so long is cut off.
+/// A client that sends nothing for this long is cut off.
 const PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(restore, show, withdraw))
 }
 
-/// What is given to this gateway, if anything. From the first byte on nothing else is written: the next start
-/// would set it aside. Cheap to clone.
+/// The uploaded backup, if there is one. From its first byte on, the gateway accepts no writes
+/// except logins, because the next start would discard them. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Uploads(Arc<Mutex<Upload>>);
 
@@ -45,7 +45,7 @@ enum Upload {
     Staged(Restore),
 }
 
-/// Held while a backup is uploaded. Dropped, it leaves what was there before.
+/// An upload under way. On drop, it restores the earlier state.
 struct Running<'a> {
     uploads: &'a Uploads,
     after: Upload,
@@ -53,7 +53,7 @@ struct Running<'a> {
 
 impl Uploads {
     /// # Errors
-    /// 409 while something is given, for whatever would be lost with the next start.
+    /// Returns 409 during and after an upload, because the next start would discard any change.
     pub fn must_be_none(&self) -> Result<(), Problem> {
         match &*self.lock() {
             Upload::None => Ok(()),
@@ -159,7 +159,7 @@ fn none_given() -> Problem {
     Problem::not_found("no backup waits for the next start")
 }
 
-/// Asked behind whatever was being written when the upload began.
+/// Checks for hosts after all writes that were under way when the upload began.
 async fn must_have_no_host(app: &AppState) -> Result<(), Problem> {
     let mut tx = app.store.begin_within(PATIENCE).await?;
     if !copy::had_a_host(&mut tx).await? {
@@ -170,7 +170,7 @@ async fn must_have_no_host(app: &AppState) -> Result<(), Problem> {
     Err(Problem::conflict("not_empty", detail))
 }
 
-/// Each part has its time; the whole may take as long as it is large.
+/// Limits the time for each part. The whole may take as long as its size requires.
 fn unless_it_stops(
     parts: impl Stream<Item = io::Result<Bytes>> + Unpin,
 ) -> impl Stream<Item = io::Result<Bytes>> {

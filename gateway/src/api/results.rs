@@ -1,9 +1,11 @@
-//! Results that somebody sends: taken by the monitor, on disk before the answer, each once.
+//! Results from clients: accepted by the monitor and on disk before the response, each once.
 //!
-//! A repetition is known by its timestamp with sender and content, or by its `Idempotency-Key`: the monitor
-//! keeps digests of both with the state of the service (or host). One that has neither is known as long as
-//! the first of it waits for its commit. Hosts and services are found in memory, and the answer shows the state
-//! as it was committed. Many in one call: `many.rs`.
+//! A repetition is recognised by its timestamp, sender and content, or by its `Idempotency-Key`.
+//! The monitor keeps digests of both with the state of the service or host. A result with neither
+//! is recognised only while the first one waits for its commit.
+//!
+//! Hosts and services are found in memory, and the response shows the committed state. `many.rs`
+//! handles many results in one call.
 
 mod many;
 
@@ -35,7 +37,7 @@ use crate::handle::NotTaken;
 use crate::store::states;
 use crate::tickets::{Content, Settled};
 
-/// The largest body: twice the output that is kept, for what JSON writes in two bytes or more.
+/// The largest body: twice the output that is kept, because JSON writes some bytes as two or more.
 pub(super) const BODY_LIMIT: usize = 2 * MAX_OUTPUT;
 pub(super) use many::{AT_ONCE, BODY_LIMIT as BODY_LIMIT_OF_MANY, LARGE_AT_ONCE, routes as routes_of_many};
 
@@ -79,18 +81,18 @@ async fn of_service(
     take(&app, sender, (host, Some(service)), new).await
 }
 
-/// What a result is answered with.
+/// The response to a result.
 pub(super) type Answer = Result<Response, Problem>;
 
-/// Who sends a result.
+/// The sender of a result.
 pub(super) struct Sender {
-    /// The principal, who may send it.
+    /// The principal, who has permission to send it.
     pub by: String,
     /// The `Idempotency-Key`.
     pub key: Option<String>,
 }
 
-/// A result of a host (`None`) or of a service of it.
+/// Accepts a result of a host (`None`) or of one of its services.
 pub(super) async fn take(
     app: &AppState,
     sender: Sender,
@@ -140,7 +142,7 @@ async fn take_of_service(
     Ok(taken(fate, Submitted { service: Some(state), ..Submitted::default() }))
 }
 
-/// A result that was taken before has written nothing now.
+/// Returns the stored state. A repeated result has written nothing now.
 async fn of_before(
     app: &AppState,
     host: HostId,
@@ -163,17 +165,17 @@ fn taken(fate: Fate, state: Submitted) -> Response {
     response
 }
 
-/// What became of a result that was not refused.
+/// The outcome of an accepted result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// On disk.
+    /// The result is on disk.
     Taken,
-    /// It was before.
+    /// The result was on disk before.
     Repeated,
     Older,
 }
 
-/// With the state that was committed with it.
+/// Returns the outcome with the state committed with it.
 fn became(settled: Result<Settled, NotTaken>) -> Result<(Fate, Option<Arc<ServiceState>>), Problem> {
     let Settled { outcome, state } = settled.map_err(not_taken)?;
     let fate = match outcome {
@@ -198,7 +200,7 @@ fn not_taken(why: NotTaken) -> Problem {
     }
 }
 
-/// A result that makes sense, of a host (`None`) or of a service of it.
+/// A valid result of a host (`None`) or of one of its services.
 struct Sent {
     by: String,
     of: (HostId, Option<String>),
@@ -220,7 +222,8 @@ impl Sent {
         Ok(Sent { by: sender.by, of, result, at, identity, content })
     }
 
-    /// By what the same one is known while it waits, and what the monitor is given.
+    /// Splits a result into the content that identifies it while it waits, and the submission for
+    /// the monitor.
     fn parts(self) -> (Option<Content>, impl FnOnce(Ticket) -> Submission) {
         let Sent { by, of: (host, service), result, at, identity, content } = self;
         (content, move |ticket| Submission { host, service, result, at, by, identity, ticket })
@@ -244,7 +247,7 @@ fn identity(sender: &Sender, said: Option<Wall>, new: &NewResult) -> Identity {
     Identity { dated, keyed: key.map(|key| (key, digest(&sent))) }
 }
 
-/// Of a result that has neither a timestamp nor a key.
+/// The digest of a result without a timestamp or key.
 fn content(sender: &Sender, host: HostId, service: Option<&str>, new: &NewResult) -> Digest {
     digest(&[
         sender.by.as_bytes(),
@@ -255,7 +258,7 @@ fn content(sender: &Sender, host: HostId, service: Option<&str>, new: &NewResult
     ])
 }
 
-/// Of the parts, each with its length, so that none runs into the next.
+/// The digest of all parts. Each is hashed with its length, so that none runs into the next.
 fn digest(parts: &[&[u8]]) -> Digest {
     let mut hash = Sha256::new();
     for part in parts {

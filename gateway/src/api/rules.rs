@@ -1,4 +1,4 @@
-//! Rules: which contact is told of which hosts.
+//! Rules: the hosts and severities that each contact is notified about.
 
 use std::time::Duration;
 
@@ -31,9 +31,9 @@ use crate::store::events::Object;
 use crate::store::managed::Managed;
 use crate::store::removals::Kind as Removable;
 
-/// One page shows them all; more cannot be understood by anybody.
+/// One page shows them all. No operator can understand more.
 const MAX_RULES: usize = 1_000;
-/// What nobody took care of for a month escalates to nobody.
+/// A problem that stays unattended for a month needs no further escalation.
 const LONGEST_DELAY_S: f64 = 31.0 * 86_400.0;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -161,7 +161,7 @@ async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Rule, Problem> 
     found.ok_or_else(|| Kind::Rule.unknown(text))
 }
 
-/// Of the body, and so a field of it.
+/// Converts an unknown contact to a field error, because the name comes from the body.
 fn unknown_contact(problem: Problem) -> Problem {
     match problem.code() {
         "not_found" | "built_in" => Problem::invalid("contact", problem.detail()),
@@ -169,7 +169,7 @@ fn unknown_contact(problem: Problem) -> Problem {
     }
 }
 
-/// Gives the new version, which is the old one where nothing is changed.
+/// Stores a rule. Returns the new version, which is the old one if nothing changed.
 async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<i64, Problem> {
     contacts::put_rule(tx, rule).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
@@ -178,10 +178,10 @@ async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<i64, Problem> {
     })
 }
 
-/// What is told where a rule says nothing: all of it.
+/// The severity of a rule that names none: all problems.
 const MILDEST: Severity = Severity::Warning;
 
-/// Whether this would be taken, beside the name of its contact.
+/// Checks whether the API would accept this, apart from the contact's name.
 pub(super) fn sound(change: RuleChange) -> Result<Rule, Problem> {
     let managed = Managed { by: String::new(), edited_by: None };
     let contact = Id::from_i64(0);

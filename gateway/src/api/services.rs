@@ -1,4 +1,4 @@
-//! How services of one host differ from its profile.
+//! Differences between the services of one host and its profile.
 
 use axum::Json;
 use axum::extract::State;
@@ -97,7 +97,7 @@ fn invalid(error: FieldError) -> Problem {
     Problem::invalid(error.field, error.detail)
 }
 
-/// What only shows once it is folded with the profile.
+/// Checks the override after folding it with the profile.
 fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
     if spec.services.len() > MAX_SERVICES {
         return Err(Problem::invalid("", format!("a host has at most {MAX_SERVICES} services")));
@@ -114,7 +114,8 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A service that waits for what the host lacks as yet, such as a login, can differ from its profile too.
+/// Checks that the service has a check. One that still waits for a setting of the host, such as a
+/// login, may have an override too.
 async fn has_a_check(
     conn: &mut SqliteConnection,
     host: &Listed,

@@ -1,4 +1,4 @@
-//! Logging in and out. Sessions live in the store and die with a change of password or role.
+//! Logging in and out. The store keeps the sessions, and a change of password or role ends them.
 
 use axum::Json;
 use axum::extract::State;
@@ -36,12 +36,12 @@ async fn log_in(
     headers: HeaderMap,
     Body(login): Body<Login>,
 ) -> Result<Response, Problem> {
-    // A stranger's page must not log a browser in as somebody else either.
+    // A page of another site must not log a browser in either.
     if headers.contains_key(header::ORIGIN) {
         auth::same_origin(&headers, &app)?;
     }
-    // A link's secret cannot be guessed; only its sender is slowed down, so that nobody can close the
-    // way back in for everybody.
+    // A link's secret cannot be guessed. Only its sender is throttled, so that strangers cannot
+    // block this way for all users.
     let account = login.name.clone();
     app.guards().login(source, account.as_deref(), crate::clock::now().mono)?;
     let proved = match (login.name, login.password, login.link) {
@@ -51,14 +51,14 @@ async fn log_in(
         (None, None, Some(link)) => by_link(&app, &link).await.map(|u| (u, How::Link)),
         _ => Err(Problem::invalid("", "name and password are expected, or link")),
     };
-    // The name that was tried may be a password typed into the wrong field: it stays out of the log.
+    // The tried name may be a password in the wrong field, so it stays out of the log.
     let (user, how) =
         proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
     app.guards().logged_in(source, account.as_deref(), crate::clock::now().mono);
     begin(&app, user, how, &source.to_string()).await
 }
 
-/// How a session begins.
+/// The way a session begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
     Password,
@@ -67,7 +67,7 @@ enum How {
 }
 
 impl How {
-    /// As the event names it.
+    /// Returns the name in the event.
     const fn name(self) -> &'static str {
         match self {
             How::Password => "password",
@@ -166,7 +166,7 @@ async fn change_password(
     begin(&app, user, How::NewPassword, &source.to_string()).await
 }
 
-/// The user of a session, as stored now.
+/// Returns the user of a session as stored now.
 async fn user_of(app: &AppState, id: Id) -> Result<User, Problem> {
     let mut conn = app.store.reader().await?;
     let user = access::user_by_id(&mut conn, id).await?.filter(|u| u.disabled_at.is_none());
@@ -180,7 +180,7 @@ async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) ->
     write.commit().await
 }
 
-/// Sessions of a token's or socket's caller do not exist; he is shown all the same.
+/// Returns the caller. A token or the socket has no session but is shown too.
 fn me(principal: &Principal) -> Me {
     let (name, until, may_choose_password) = match &principal.who {
         Who::User { name, until, by_link, .. } => (Some(name.clone()), Some(*until), *by_link),
@@ -196,7 +196,8 @@ fn me(principal: &Principal) -> Me {
     }
 }
 
-/// Only ever sent back to us, never readable by a script. An empty one takes it away.
+/// Returns the session cookie. Only the gateway gets it back, and no script can read it. An empty
+/// one removes it.
 fn cookie(app: &AppState, value: &str, until: Wall, now: Wall) -> HeaderValue {
     let secure = if app.is_https() { "; Secure" } else { "" };
     let (name, seconds) = (app.cookie_name(), until.since(now).as_secs());

@@ -1,7 +1,7 @@
-//! Whether what a program means to write would be taken, as far as its words show it.
+//! Checks whether the API would accept planned writes, as far as their contents show it.
 //!
-//! For one who wants to know of many before the first of them is sent. Does not know what is there, nor
-//! the settings of the gateway: what depends on those, the gateway alone can say.
+//! `fleetgate apply` thus finds mistakes before it sends the first write. The check knows neither
+//! the existing resources nor the gateway's settings. Conditions on those are left to the gateway.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::model::{ContactChange, HostChange, NewDevice, NewDowntime, ProfileSet
 use super::problem::{FieldError, Problem};
 use super::{contacts, devices, downtimes, host_settings, profiles, rules};
 
-/// Every field that would be refused; one without a name is the whole.
+/// All fields that would be refused. A field without a name is the whole.
 pub type Verdict = Result<(), Vec<FieldError>>;
 
 fn read<T: DeserializeOwned>(fields: Value) -> Result<T, Vec<FieldError>> {
@@ -31,51 +31,51 @@ fn told<T>(found: Result<T, Problem>) -> Verdict {
 }
 
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn profile(name: &str, fields: Value) -> Verdict {
     told(profiles::parsed(name, read::<ProfileSettings>(fields)?))
 }
 
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn contact(change: Value, is_new: bool) -> Verdict {
     told(contacts::sound(read::<ContactChange>(change)?, is_new))
 }
 
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn rule(change: Value) -> Verdict {
     told(rules::sound(read::<RuleChange>(change)?))
 }
 
-/// What a device has beside the settings of every host.
+/// Checks the fields that only devices have.
 ///
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn device(fields: Value, is_new: bool) -> Verdict {
     told(devices::sound(read::<NewDevice>(fields)?, is_new))
 }
 
-/// The settings of a host, be it a device (`behind`: one behind a device).
+/// Checks the settings of a host or device. `behind`: a host behind a device.
 ///
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn host(change: Value, behind: bool) -> Verdict {
-    // The gateway's own interval, which a timeout must be shorter than, is not known here.
+    // The gateway's own interval, which limits a timeout, is unknown here.
     told(host_settings::sound(read::<HostChange>(change)?, behind, Duration::MAX))
 }
 
-/// Names of hosts before another.
+/// Checks the names of a host's parents.
 ///
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn parents(names: Option<&Value>) -> Verdict {
     let count = names.and_then(Value::as_array).map_or(0, Vec::len);
     told(host_settings::few_enough(count))
 }
 
 /// # Errors
-/// What would be refused.
+/// Returns the fields that would be refused.
 pub fn downtime(mut fields: Value, now: Wall) -> Verdict {
     let object = fields.as_object_mut();
     let host = object.and_then(|fields| fields.remove("host"));

@@ -1,18 +1,22 @@
-//! Server-sent events: a snapshot first, then changes, gathered for a moment and rendered once for
-//! everybody who listens.
+//! Server-sent events: a snapshot first, then changes. Changes are gathered briefly and rendered
+//! once for all listeners.
 //!
 //! | event | data |
 //! |---|---|
 //! | `snapshot` | `{"overview": Overview}`: load the lists now |
-//! | `host` | a `Host` as in the list: its state, that of a service, or its tunnel changed |
-//! | `checked` | what changed no state: `{"last_check", "hosts": [{"id", "last_check", "next_check", "tunnel"}]}`. The newest check of all, and each host of which something came: a result of its own or of a service of it, a packet. Each field but `id` is there only where it is known and may be another |
+//! | `host` | a `Host` as in the list, after a change of its state, of a service or of its tunnel |
+//! | `checked` | news without a change of state: `{"last_check", "hosts": [CHECKED]}`, see below |
 //! | `host_removed` | `{"id"}` |
 //! | `overview` | an `Overview` |
 //! | `event` | an `Event` |
 //! | `enrolment` | `{"id"}` |
-//! | `reload` | too much happened: connect again. The stream ends |
+//! | `reload` | there were too many changes: connect again. The stream ends |
 //!
-//! Nothing runs while nobody listens. A caller whose login ends is cut off within half a minute.
+//! `checked` has the time of the newest check, and each host with a new result of its own or of a
+//! service, or with a new packet: `{"id", "last_check", "next_check", "tunnel"}`. A field other
+//! than `id` is present only if it is known and may have changed.
+//!
+//! Without listeners, no work is done. A caller whose login ends is cut off within half a minute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -45,33 +49,34 @@ use crate::live::Change;
 use crate::store::events::{EventFilter, Span};
 use crate::store::hosts as rows;
 
-/// Changes gather so long; a person sees no faster.
+/// The time that changes gather before they are sent. A person sees no faster.
 const TICK: Duration = Duration::from_millis(250);
-/// Hosts rendered in one tick, at some 50 us each. The others follow in the next.
+/// Hosts rendered in one tick, at some 50 us each. The rest follow in the next one.
 const HOSTS_A_TICK: usize = 500;
-/// Hosts that are read by one statement.
+/// Hosts read by one statement.
 const HOSTS_AT_ONCE: usize = 100;
-/// More hosts than this waiting: loading the list again is quicker.
+/// The longest queue of hosts. Beyond it, reloading the list is faster.
 const MAX_WAITING: usize = 5_000;
 const EVENTS_A_TICK: i64 = 200;
-/// Counting takes at most this part of the time: a large fleet's strip follows more slowly.
+/// The part of the time that counting may take, as a divisor. The counters of a large fleet follow
+/// more slowly.
 const COUNTING_SHARE: u32 = 100;
-/// Ticks that a slow reader may be behind: a quarter of a minute.
+/// Ticks that a slow reader may lag behind, a quarter of a minute.
 const BACKLOG: usize = 64;
-/// Open streams; each is a dashboard.
+/// Open streams. Each is a dashboard.
 const MAX_STREAMS: usize = 256;
-/// Open streams of one user or token: a wall of screens, and not the room of all.
+/// Open streams of one user or token. One wall of screens must not use up the limit for all.
 const MAX_STREAMS_OF_ONE: usize = 32;
-/// Proxies close what is silent for a minute.
+/// Proxies close connections that are silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long a stream outlives the login that opened it.
+/// The time that a stream may outlive the login that opened it.
 const STILL_ALLOWED: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(listen))
 }
 
-/// One event, rendered.
+/// One rendered event.
 #[derive(Clone, Debug)]
 struct Frame {
     name: &'static str,
@@ -84,7 +89,7 @@ impl Frame {
     }
 }
 
-/// What happened in one tick. `None`: too much, load again.
+/// The events of one tick. `None` means too many: the client must reload.
 type Tick = Option<Arc<Vec<Frame>>>;
 
 /// Renders changes once for all streams.
@@ -94,18 +99,18 @@ pub(super) struct Hub {
     listeners: Listeners,
 }
 
-/// How many streams each user or token has open. Cheap to clone.
+/// The number of open streams of each user or token. Cheap to clone.
 #[derive(Clone, Default)]
 struct Listeners(Arc<Mutex<BTreeMap<String, usize>>>);
 
-/// Counted until it is dropped.
+/// An open stream, which is counted until it is dropped.
 struct Listener {
     all: Listeners,
     who: String,
 }
 
 impl Listeners {
-    /// `None`: that one has its share.
+    /// Counts a stream. Returns `None` if the user or token has reached its limit.
     fn enter(&self, who: String) -> Option<Listener> {
         let mut open = self.open();
         let count = open.get(&who).copied().unwrap_or_default();
@@ -152,8 +157,8 @@ impl Hub {
         ticks
     }
 
-    /// Whether nobody listens, so that the work can end. A listener that comes in between either is
-    /// seen here or finds nothing running.
+    /// Whether the work can end because there is no listener. A listener that arrives meanwhile is
+    /// either seen here or starts the work again.
     fn leave(&self) -> bool {
         if self.ticks.receiver_count() > 0 {
             return false;
@@ -163,7 +168,7 @@ impl Hub {
     }
 }
 
-/// What of a host is another, and no state. As it is sent.
+/// The changed values of a host other than its state, as they are sent.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Checked {
     id: String,
@@ -198,7 +203,8 @@ impl Figures {
     }
 }
 
-/// What a check or a packet brought: the times of a check, and whether the tunnel has other figures.
+/// The changes by a check or packet: the times of a check, and whether the tunnel's figures have
+/// changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Routine {
     last_check: Option<Wall>,
@@ -206,16 +212,16 @@ struct Routine {
     traffic: bool,
 }
 
-/// What changed and is not rendered yet.
+/// Changes that are not rendered yet.
 #[derive(Default)]
 struct Changes {
     hosts: BTreeSet<HostId>,
     checked: BTreeMap<HostId, Routine>,
     removed: BTreeSet<HostId>,
     enrolments: BTreeSet<i64>,
-    /// The strip may look another way.
+    /// Whether the counters may have changed.
     overview: bool,
-    /// Not before.
+    /// The earliest time for the next counters.
     next_overview: Mono,
     events: bool,
     lost: bool,
@@ -261,13 +267,13 @@ async fn run(app: AppState, mut changes: broadcast::Receiver<Change>) {
         }
         let tick = render_tick(&app, &mut waiting, &mut last_event).await;
         if tick.as_ref().is_none_or(|frames| !frames.is_empty()) {
-            // Nobody listening any more is found out in the next round.
+            // The next round detects that the last listener has gone.
             let _ = app.hub().ticks.send(tick);
         }
     }
 }
 
-/// Waits for something to happen and then for one tick more.
+/// Waits for the first change and then for one more tick.
 async fn gather(app: &AppState, changes: &mut broadcast::Receiver<Change>, waiting: &mut Changes) {
     let idle = if waiting.is_empty() { STILL_ALLOWED } else { TICK };
     let mut over = Box::pin(tokio::time::sleep(idle));
@@ -331,14 +337,14 @@ async fn overview_frame(app: &AppState, waiting: &mut Changes) -> Result<Option<
     if !waiting.overview || clock::now().mono < waiting.next_overview {
         return Ok(None);
     }
-    // What changes from here on is in the next one.
+    // Later changes belong to the next one.
     waiting.overview = false;
     let summary = app.summary().await?;
     waiting.next_overview = clock::now().mono + (summary.took * COUNTING_SHARE).min(summary::KEPT);
     Ok(Some(Frame::new("overview", &summary.overview)))
 }
 
-/// Nothing for a peer that is no host, or a host that is gone meanwhile.
+/// Renders hosts. A peer that is no host and a host removed meanwhile produce nothing.
 async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Result<Vec<Frame>> {
     let due: Vec<HostId> = std::iter::from_fn(|| waiting.hosts.pop_first()).take(HOSTS_A_TICK).collect();
     let (mut conn, mut frames) = (app.store.reader().await?, Vec::new());
@@ -350,7 +356,7 @@ async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Res
     Ok(frames)
 }
 
-/// Of memory alone. A host whose row is still to come is in it too.
+/// Renders changes from memory alone. Hosts whose row is still to come are included.
 fn checked_frame(app: &AppState, waiting: &mut Changes) -> Option<Frame> {
     let checked = |(id, routine): (HostId, Routine)| Checked {
         id: Kind::Host.text(id),
@@ -381,7 +387,7 @@ async fn listen(
             format!("{who} has {MAX_STREAMS_OF_ONE} streams open, which is the limit: close a dashboard");
         Problem::too_many(detail, 60)
     })?;
-    // First listen, then look: what happens in between comes twice, and nothing is missed.
+    // Subscribe before reading the snapshot. Changes in between may arrive twice, but none is lost.
     let ticks = app.hub().subscribe(&app);
     let snapshot = Frame::new("snapshot", &json!({ "overview": app.summary().await?.overview }));
     let events = follow(app, parts, listener, snapshot, ticks);

@@ -1,10 +1,12 @@
-//! What every open page asks again and again: the counters, the first of the problems, and the verdicts on them. Made
-//! once for all who ask, and kept while nothing has moved it.
+//! The data that every open page polls: the counters, the first problems, and their verdicts. They
+//! are computed once for all callers and cached while they are current.
 //!
-//! Promises that what it gives is of one moment, and no older than the last change of a state, acknowledgement,
-//! incident or host ([`Live::revision`]), than what the tunnels say of the hosts with a verdict, and than [`KEPT`]:
-//! so a claim is not shown any more once a sign of life, or anybody's change of state, may have made it false. What a
-//! result or the passing of time alone changes follows within [`KEPT`].
+//! The summary shows one moment. It is never older than the last change of a state,
+//! acknowledgement, incident or host ([`Live::revision`]), than the tunnel state of hosts with a
+//! verdict, or than [`KEPT`]. A claim thus disappears once a sign of life or a change of state may
+//! have refuted it.
+//!
+//! Changes by a mere result or by time appear within [`KEPT`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,41 +28,42 @@ use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::{Connection as _, SqliteConnection, snapshot};
 use crate::verdict;
 
-/// Counters, texts and verdicts are no older, whatever is not told of.
+/// The greatest age of counters, texts and verdicts, for changes without a signal.
 pub(super) const KEPT: Duration = Duration::from_secs(5);
-/// As many as a page shows.
+/// The number of problems that a page shows.
 pub(super) const LISTED: i64 = 500;
-/// Hosts that are given a verdict: a screen of them.
+/// Hosts that get a verdict, about one screen.
 const MAX_JUDGED: usize = 25;
 
-/// The one that is kept. Who comes while it is made waits for it.
+/// The cached summary. Callers wait while a new one is computed.
 #[derive(Default)]
 pub(super) struct Summaries(Mutex<Option<Arc<Summary>>>);
 
 pub(super) struct Summary {
     revision: u64,
     made: Mono,
-    /// What making it took.
+    /// The time that the computation took.
     pub took: Duration,
     pub totals: Totals,
     pub overview: model::Overview,
-    /// The first, and one more where there are more than [`LISTED`].
+    /// The first problems, and one more if there are more than [`LISTED`].
     pub problems: Vec<Trouble>,
     verdicts: BTreeMap<HostId, Judged>,
-    /// The first page of problems, as it is sent.
+    /// The first page of problems as it is sent.
     pub page: Bytes,
 }
 
 struct Judged {
     line: model::VerdictLine,
-    /// What its tunnel, and that of the device before it, said.
+    /// The signs from each host's tunnel and from that of its device.
     signs: Vec<(HostId, Option<Signs>)>,
 }
 
-/// What a verdict takes from memory.
+/// The signs from memory that a verdict uses.
 #[derive(Clone, Debug, PartialEq)]
 struct Signs {
-    /// Not of a device that others stand behind: its packets come all the time, and prove nothing.
+    /// Absent for a device with hosts behind it, because its packets arrive all the time and prove
+    /// nothing.
     packet: Option<Wall>,
     handshake: Option<Wall>,
     answer: Option<Wall>,
@@ -84,11 +87,11 @@ impl Signs {
 
 impl Summaries {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn current(&self, app: &AppState) -> Result<Arc<Summary>, Problem> {
         let asked = clock::now().mono;
         let mut kept = self.0.lock().await;
-        // What was begun after the question answers it, whatever has changed since.
+        // A summary begun after the call is recent enough, regardless of later changes.
         let answers = |summary: &&Arc<Summary>| summary.made >= asked || summary.is_current(&app.live);
         if let Some(summary) = kept.as_ref().filter(answers) {
             return Ok(summary.clone());
@@ -101,7 +104,7 @@ impl Summaries {
 
 impl Summary {
     async fn make(app: &AppState) -> Result<Summary, Problem> {
-        // Before anything is read: what changes meanwhile makes it old.
+        // Before any read, so that a change meanwhile makes the summary outdated.
         let (revision, made) = (app.live.revision(), clock::now().mono);
         let mut conn = app.store.reader().await?;
         let mut moment = conn.begin().await?;
@@ -150,7 +153,7 @@ fn is_host(trouble: &Trouble) -> bool {
     trouble.place.service.is_empty()
 }
 
-/// Of the first hosts in the list. They look at everybody else together.
+/// Computes the verdicts on the first hosts of the list. They share the look at all other hosts.
 async fn verdicts(
     app: &AppState,
     conn: &mut SqliteConnection,

@@ -1,4 +1,4 @@
-//! A whole API in memory, with typed callers, for the tests of its files.
+//! A complete API in memory with typed callers, for the tests of this folder.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ impl TestApi {
         TestApi::with(|_| {}).await
     }
 
-    /// With settings changed.
+    /// Creates an API with changed settings.
     pub async fn with(change: impl FnOnce(&mut Config)) -> TestApi {
         let (store, dir) = fixture::store().await;
         let mut config = Config::load(dir.path(), None).unwrap();
@@ -85,17 +85,18 @@ impl TestApi {
         TestApi { state, tunnel, monitor, router, bearers, _dir: dir }
     }
 
-    /// With an endpoint that devices can be told.
+    /// Creates an API with an endpoint for devices.
     pub async fn with_endpoint() -> TestApi {
         TestApi::with(|config| config.endpoint = "vpn.example.net:51820".parse().ok()).await
     }
 
-    /// A real monitor and the real writer, for as long as the tasks are kept. What it asks is not answered.
+    /// Starts a real monitor and the real writer, which run as long as the tasks. The monitor's
+    /// probes get no reply.
     pub fn start_monitor(&mut self) -> JoinSet<()> {
         self.start_monitor_of(None)
     }
 
-    /// The same, of a fleet whose devices are well and say what these sensors say.
+    /// Starts them for a fleet whose devices are up and whose sensors return these values.
     pub fn start_monitor_of(&mut self, sensors: Option<Sensors>) -> JoinSet<()> {
         let inputs = std::mem::replace(&mut self.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
@@ -109,7 +110,7 @@ impl TestApi {
         self.router.clone()
     }
 
-    /// On a real socket, until the test ends.
+    /// Serves on a real socket until the test ends.
     pub async fn serve(&self, router: axum::Router) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -130,7 +131,7 @@ impl TestApi {
         self.anonymous().bearer(self.bearers[0].reveal())
     }
 
-    /// For callers outside of this router.
+    /// Returns a token for callers outside this router.
     pub fn viewer_token(&self) -> &str {
         self.bearers[0].reveal()
     }
@@ -147,7 +148,7 @@ impl TestApi {
         self.anonymous().bearer(self.bearers[2].reveal())
     }
 
-    /// With a token that reaches one area alone.
+    /// Returns a caller with a token limited to one area.
     pub async fn limited(&self, role: Role, area: Area) -> Caller<'_> {
         let id = ids::new_id(crate::clock::wall());
         let token = bearer(&self.state.store, id, role, vec![area.to_string()]).await;
@@ -175,7 +176,7 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
     }
 }
 
-/// What a device says that is well.
+/// Returns the reply of a device that is up.
 fn answer(ask: Ask, sensors: &Sensors) -> MonitorInput {
     let now = Some(crate::clock::now().mono);
     let took = Duration::from_millis(40);
@@ -244,7 +245,7 @@ async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> Token
     secret
 }
 
-/// One caller with what he sends along.
+/// A caller with its headers.
 #[derive(Clone)]
 pub struct Caller<'a> {
     api: &'a TestApi,
@@ -256,12 +257,12 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
-    /// Null where the body is no JSON.
+    /// Null if the body is no JSON.
     pub json: Value,
 }
 
 impl Answer {
-    /// The code of a problem document.
+    /// Returns the code of a problem document.
     pub fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or_default()
     }
@@ -319,7 +320,7 @@ impl Caller<'_> {
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
     }
 
-    /// The head alone of what may go on for ever.
+    /// Sends a request and returns the response without waiting for its body, which may be endless.
     pub async fn respond(&self, method: &str, path: &str, body: Body) -> Response {
         let mut request = Request::builder().method(method).uri(path).body(body).unwrap();
         *request.headers_mut() = self.headers.clone();

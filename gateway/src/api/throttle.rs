@@ -1,4 +1,5 @@
-//! Token buckets against guessing: per source and per account, refilled by time, bounded in number.
+//! Token buckets against guessing: per source and per account, refilled over time, limited in
+//! number.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,11 +8,11 @@ use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
 
-/// Keys remembered at once. A bucket is 50 bytes; who comes from more addresses than that at a
-/// time is a flood, and then the oldest are forgotten first.
+/// Keys remembered at once. A bucket takes 50 bytes. More concurrent addresses than this are a
+/// flood, and then the oldest are forgotten first.
 const MAX_KEYS: usize = 10_000;
 
-/// How many attempts at once, and how long until one more.
+/// The number of attempts at once, and the time until one more.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub burst: u32,
@@ -25,7 +26,7 @@ pub struct Throttle<K> {
 
 #[derive(Clone, Copy)]
 struct Bucket {
-    /// When the bucket will be full again.
+    /// The time when the bucket will be full again.
     full_at: Mono,
 }
 
@@ -34,10 +35,10 @@ impl<K: Eq + Hash + Clone> Throttle<K> {
         Throttle { rate, buckets: Mutex::default() }
     }
 
-    /// Takes one attempt out of the bucket.
+    /// Takes one attempt from the bucket.
     ///
     /// # Errors
-    /// How long to wait when it is empty.
+    /// Returns the time to wait when the bucket is empty.
     pub fn take(&self, key: &K, now: Mono) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().expect("no holder panics");
         let full_at = buckets.get(key).map_or(now, |b| b.full_at.max(now));
@@ -53,7 +54,7 @@ impl<K: Eq + Hash + Clone> Throttle<K> {
         Ok(())
     }
 
-    /// Puts the attempt back: it was a good one.
+    /// Refunds a successful attempt.
     pub fn refund(&self, key: &K) {
         let mut buckets = self.buckets.lock().expect("no holder panics");
         if let Some(bucket) = buckets.get_mut(key) {

@@ -25,7 +25,7 @@ use super::write::Write;
 use crate::store::events::Object;
 use crate::store::tokens::{self, ApiToken};
 
-/// A token that nobody looks after ends by itself.
+/// A forgotten token expires by itself.
 const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -91,7 +91,7 @@ fn not_empty(text: String) -> Result<String, String> {
     if text.trim().is_empty() { Err("say what the token is for".into()) } else { Ok(text) }
 }
 
-/// A limited token gives nothing that it does not have.
+/// Checks the scopes. A limited token grants only scopes of its own.
 fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, String> {
     wanted.sort_unstable();
     wanted.dedup();

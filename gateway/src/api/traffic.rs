@@ -1,4 +1,4 @@
-//! What a device costs on the wire, by day.
+//! The traffic of a device by day.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::clock;
 use crate::store::wire_days::KEEP_DAYS;
 
-/// What is shown when nothing is said: a month.
+/// The default number of days, a month.
 const DEFAULT_DAYS: i64 = 31;
 const DAY_MS: i64 = 86_400_000;
 
@@ -56,7 +56,7 @@ async fn traffic(
     Ok(Json(Traffic { days: newest(stored, known).into_iter().map(wire).collect() }))
 }
 
-/// Memory knows the last two days better than the store.
+/// Prefers memory for the last two days, because it is newer than the store.
 fn newest(stored: Vec<WireDay>, live: impl Iterator<Item = WireDay>) -> Vec<WireDay> {
     let mut days = stored;
     for day in live {

@@ -1,4 +1,4 @@
-//! People who log in. The last admin stays one.
+//! Users who log in. The last admin cannot be removed.
 
 use crate::store::SqliteConnection;
 use axum::Json;
@@ -23,7 +23,7 @@ use crate::password;
 use crate::store::access::{self, User};
 use crate::store::events::Object;
 
-/// Long enough to be sent to somebody and opened by him.
+/// Enough time to send the link to a user and for the user to open it.
 const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -69,7 +69,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(wire(&user))))
 }
 
-/// `user:local` is how events name our own user on the Unix socket.
+/// Events use `user:local` for the gateway's own user on the Unix socket.
 fn not_reserved(name: String) -> Result<String, crate::names::BadName> {
     if name == "local" { Err(crate::names::BadName::Name) } else { Ok(name) }
 }
@@ -143,7 +143,7 @@ async fn remove(
 }
 
 /// # Errors
-/// 409 when this change of a user leaves no admin who can log in.
+/// Returns 409 when this change leaves no admin who can log in.
 async fn an_admin_stays(write: &mut Write<'_>, before: &User) -> Result<(), Problem> {
     let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
     if was_admin && access::active_admins(write.tx()).await? == 0 {
@@ -180,7 +180,7 @@ async fn login_link(
     Ok(Disclosed { status: StatusCode::CREATED, once, again })
 }
 
-/// The hash of a password that is good enough.
+/// Checks the strength of a password and returns its hash.
 pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> Result<String, Problem> {
     password::check(&text).map_err(|e| Problem::invalid(field, e.to_string()))?;
     app.guards().hash(text).await

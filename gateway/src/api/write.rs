@@ -1,5 +1,5 @@
-//! One change to the database and what follows from it: commit first, then tell the engine and
-//! the dashboards. No handler can get that order wrong.
+//! One change to the database and its consequences. The commit comes first, then the engine and the
+//! dashboards are informed. No handler can get that order wrong.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,15 +24,15 @@ use crate::store::removals::{self, Deed, Thing};
 use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{profiles, snapshot};
 
-/// How long a caller waits for his turn to write. A commit takes milliseconds, on a slow card a second; after
-/// this another process holds the file, and nothing was changed.
+/// The longest wait for the write connection. A commit takes milliseconds, or a second on a slow
+/// card. Beyond this time, another process must have locked the file. Nothing was changed then.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// A transaction on the one writing connection. Dropped, it changes nothing.
+/// A transaction on the only writing connection. Dropped, it changes nothing.
 pub struct Write<'a> {
     app: &'a AppState,
     tx: Tx,
-    /// Read once, at the beginning.
+    /// The time at the beginning of the transaction.
     pub now: Wall,
     /// The principal of all its events.
     pub by: String,
@@ -41,24 +41,26 @@ pub struct Write<'a> {
     resettled: BTreeSet<HostId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
-    /// Whose key is committed with the effect.
+    /// The call whose key is committed with the effect.
     call: Option<Arc<Call>>,
 }
 
 impl<'a> Write<'a> {
     /// # Errors
-    /// When the database cannot be written now, or a backup takes its place at the next start.
+    /// Fails when the database cannot be written now, or a backup is being uploaded or awaits the
+    /// next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let write = Write::of_a_login(app, by).await?;
-        // Asked with the turn to write: whoever waited for it behind the beginning of an upload would be lost.
+        // Checked while holding the write connection. A write that had waited behind the start of
+        // an upload would otherwise be lost.
         app.uploads().must_be_none()?;
         Ok(write)
     }
 
-    /// What may be lost with a backup that is restored: who came in, and that it was given.
+    /// Begins a transaction for data that a restore may discard: a login, and the upload itself.
     ///
     /// # Errors
-    /// When the database cannot be written now.
+    /// Fails when the database cannot be written now.
     pub async fn of_a_login(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let tx = app.store.begin_within(PATIENCE).await?;
         let now = crate::clock::wall();
@@ -76,10 +78,10 @@ impl<'a> Write<'a> {
         })
     }
 
-    /// A transaction beside the call: a repetition of the call is not one of this.
+    /// Begins a transaction besides the call, to which the call's key does not apply.
     ///
     /// # Errors
-    /// When the database cannot be written now.
+    /// Fails when the database cannot be written now.
     pub async fn beside(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         Ok(Write { call: None, ..Write::begin(app, by).await? })
     }
@@ -88,10 +90,10 @@ impl<'a> Write<'a> {
         &mut self.tx
     }
 
-    /// An event that a person or a program caused.
+    /// Adds an event caused by an operator or a program.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn event(
         &mut self,
         kind: &str,
@@ -105,10 +107,10 @@ impl<'a> Write<'a> {
         Ok(())
     }
 
-    /// The same about a host or one of its services.
+    /// Adds an event about a host or one of its services.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn about(
         &mut self,
         kind: &str,
@@ -126,10 +128,11 @@ impl<'a> Write<'a> {
         Ok(())
     }
 
-    /// Something is taken away: whoever manages it and did not do that is to know.
+    /// Records the removal of a resource, so that its manager learns of it unless the manager
+    /// itself removed it.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn removed(
         &mut self,
         thing: Thing<'_>,
@@ -140,10 +143,10 @@ impl<'a> Write<'a> {
         Ok(removals::removed(&mut self.tx, thing, before, deed).await?)
     }
 
-    /// The same for something that has another name now.
+    /// Records the new name of a resource in the same way.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn renamed(
         &mut self,
         thing: Thing<'_>,
@@ -158,10 +161,10 @@ impl<'a> Write<'a> {
         Ok(removals::renamed(&mut self.tx, thing, to, before, deed).await?)
     }
 
-    /// Something is made, or changed: a program that writes it has it.
+    /// Records a new or changed resource. A program that writes it has it again.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn made(&mut self, thing: Thing<'_>, manager: &Manager) -> Result<(), Problem> {
         match manager.is_program() {
             true => Ok(removals::made(&mut self.tx, thing, manager.writer(&self.by)).await?),
@@ -169,21 +172,21 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// The engine is to load this peer again.
+    /// Makes the engine load this peer again.
     pub fn peer(&mut self, id: PeerId) {
         self.peers.insert(id);
     }
 
-    /// The engine is to load this host again.
+    /// Makes the engine load this host again.
     pub fn host(&mut self, id: HostId) {
         self.hosts.insert(id);
     }
 
-    /// Every host whose profiles differ between these catalogues, or among whose profiles is `changed`, is to
-    /// have the services that it has by them now: in slices, after the commit. Gives all hosts there are.
+    /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
+    /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
     /// # Errors
-    /// 422 when a host would have too many services.
+    /// Returns 422 when a host would have too many services.
     pub async fn resettle(
         &mut self,
         was: &Catalogue,
@@ -206,12 +209,13 @@ impl<'a> Write<'a> {
         Ok(members)
     }
 
-    /// The dashboards are to show this enrolment again.
+    /// Makes the dashboards show this enrolment again.
     pub fn enrolment(&mut self, id: Id) {
         self.enrolments.push(id);
     }
 
-    /// Labels choose profiles: a change of them can bring more services than the monitor takes.
+    /// Checks the number of services. A change of labels can select other profiles and exceed the
+    /// monitor's limit.
     async fn must_fit(&mut self, host: HostId) -> Result<(), Problem> {
         let spec = snapshot::host_spec(&mut self.tx, host, &self.app.config.timing).await;
         let spec = spec.map_err(Problem::internal)?.filter(|spec| spec.services.len() > MAX_SERVICES);
@@ -227,7 +231,8 @@ impl<'a> Write<'a> {
     }
 
     /// # Errors
-    /// When a host would have too many services; when the commit fails. Then nothing happened.
+    /// Fails when a host would have too many services, or the commit fails. Then nothing has
+    /// changed.
     pub async fn commit(mut self) -> Result<(), Problem> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;
@@ -243,13 +248,13 @@ impl<'a> Write<'a> {
         let removed_or_changed = !self.hosts.is_empty();
         let Write { peers, hosts, resettled, .. } = self;
         self.app.handle.changed(Changes { peers, hosts, resettled }).await;
-        // Of a host that is gone nothing more is told.
+        // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
             self.app.office.bell.notices();
             self.app.office.bell.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
-        // Whoever reads after this call finds what it did, whatever that was.
+        // A read after this call must see all its effects.
         live.tell(Change::Problems);
         if let Some(seq) = self.last_event {
             live.tell(Change::Event(seq));

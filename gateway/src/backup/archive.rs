@@ -1,6 +1,6 @@
-//! The file that a backup is: a tar archive of plain files, which also `tar xf` and `sha256sum -c` can
-//! read. A description stands first, the digests of all others last, so that a file that was cut off
-//! lacks them. Whoever reads one trusts nothing in it: names, sizes and order are checked.
+//! The format of a backup: a tar archive of plain files, which `tar xf` and `sha256sum -c` can also
+//! read. It begins with a description and ends with the digests of all other files, so that a truncated
+//! file lacks them. A reader trusts nothing in it: names, sizes and order are checked.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,22 +15,22 @@ use sha2::{Digest as _, Sha256};
 use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 
-/// The settings, where they lie in the data directory.
+/// The settings, under their name in the data directory.
 pub const SETTINGS_FILE: &str = "fleetgate.toml";
 const HEAD_FILE: &str = "fleetgate-backup.json";
 const SUMS_FILE: &str = "SHA256SUMS";
-/// The form of the archive. A reader refuses one that it does not know.
+/// Version of the format. A reader refuses an unknown one.
 const FORMAT: u64 = 1;
-/// Keys, settings and the description: none comes near this.
+/// Largest size of keys, settings and description: real ones are far below it.
 const MAX_SMALL: u64 = 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
-/// What may be in a backup, in this order.
+/// Files that a backup may contain, in this order.
 pub const CONTENTS: [&str; 5] = [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE, MAIN_FILE, HISTORY_FILE];
-/// Without these there is no gateway.
+/// Files without which there is no gateway.
 const NEEDED: [&str; 3] = [WIREGUARD_FILE, SSH_FILE, MAIN_FILE];
 
-/// What a backup says of itself.
+/// The description of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// RFC 3339.
@@ -39,7 +39,7 @@ pub struct Head {
     pub program: String,
     pub key: PublicKey,
     pub main_schema: i64,
-    /// `None`: it was made without the history.
+    /// `None` when it was made without the history.
     pub history_schema: Option<i64>,
 }
 
@@ -74,10 +74,10 @@ impl Head {
     }
 }
 
-/// Writes the files of `from` that there are. The caller syncs.
+/// Writes the existing files of `from`. The caller syncs.
 ///
 /// # Errors
-/// When one cannot be read or the archive not written.
+/// Fails when a file cannot be read or the archive cannot be written.
 pub fn write(from: &Path, head: &Head, out: &mut File, mut progress: impl FnMut(u64)) -> anyhow::Result<()> {
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(BUFFER, out));
     let mut sums = String::new();
@@ -141,11 +141,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Reads a whole archive. `accept` judges the description before anything else is read, and `place` gives
-/// where each of [`CONTENTS`] goes.
+/// Reads a whole archive. `accept` checks the description before anything else is read, and `place`
+/// returns the target of each of [`CONTENTS`].
 ///
 /// # Errors
-/// When it is no backup, was cut off, or a digest differs.
+/// Fails when it is not a backup, was truncated, or a digest differs.
 pub fn read(
     archive: impl Read,
     accept: impl FnOnce(&Head) -> anyhow::Result<()>,
@@ -190,7 +190,7 @@ fn name_of(entry: &tar::Entry<'_, impl Read>) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Behind the end of an archive there are only zeroes.
+/// Only zeroes may follow the end of an archive.
 fn must_have_ended(mut rest: impl Read) -> anyhow::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -202,7 +202,7 @@ fn must_have_ended(mut rest: impl Read) -> anyhow::Result<()> {
     }
 }
 
-/// What was read of an archive so far.
+/// The parts of an archive read so far.
 #[derive(Default)]
 struct Reading {
     head: Option<Head>,
@@ -285,7 +285,7 @@ fn small(name: &str, entry: &mut tar::Entry<'_, impl Read>) -> anyhow::Result<Ve
     Ok(text)
 }
 
-/// As `sha256sum` prints them.
+/// Parses digests in the format of `sha256sum`.
 fn parse_sums(text: &[u8]) -> anyhow::Result<BTreeMap<String, String>> {
     let text = std::str::from_utf8(text).context("its digests are no text")?;
     let line = |line: &str| {
@@ -296,8 +296,8 @@ fn parse_sums(text: &[u8]) -> anyhow::Result<BTreeMap<String, String>> {
     sums.context("its digests cannot be read")
 }
 
-/// The description of a file that is a backup as far as can be told without reading all of it: nothing of it
-/// was cut off, for the digests stand last.
+/// Returns the description of a file that appears to be a complete backup, without reading all of it.
+/// The digests are last, so it is not truncated.
 pub fn head_of(file: &Path) -> Option<Head> {
     let mut tar = tar::Archive::new(File::open(file).ok()?);
     let (mut head, mut last) = (None, String::new());

@@ -1,4 +1,4 @@
-//! The making of one backup, in a folder of its own beside the file that it becomes.
+//! Makes one backup, in a folder of its own beside the target file.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -15,20 +15,20 @@ use crate::store::copy;
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
 use crate::{clock, data_dir, secret_file};
 
-/// The archive until it gets its name.
+/// Name of the archive until it is complete.
 const ARCHIVE: &str = "backup.tar";
-/// For what else is written: keys, settings, what SQLite does not count.
+/// Room for everything else: keys, settings, and parts that SQLite does not count.
 const SPARE: u64 = 4 * 1024 * 1024;
 
-/// What is to be backed up, and where to.
+/// The source, the target and the options of a backup.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The data directory.
     pub data: PathBuf,
-    /// A file that is not there, or a folder.
+    /// A file that does not exist, or a folder.
     pub target: PathBuf,
     pub history: bool,
-    /// So many backups of this kind stay.
+    /// Number of backups of this kind that are kept.
     pub keep: Option<NonZeroUsize>,
 }
 
@@ -38,14 +38,15 @@ pub struct Made {
     pub file: PathBuf,
     pub bytes: u64,
     pub head: Head,
-    /// Older ones that were removed for it.
+    /// Older backups that were removed.
     pub removed: Vec<PathBuf>,
 }
 
-/// Makes a backup; only a whole one that was read back gets its name. Dropped, it leaves nothing behind.
+/// Makes a backup. It gets its name only when it is complete and was read back. A dropped call leaves
+/// nothing behind.
 ///
 /// # Errors
-/// What stands in the way.
+/// Describes the obstacle.
 pub async fn make(order: &Order, progress: Progress) -> anyhow::Result<Made> {
     let file = names::target(&order.target, clock::wall())?;
     let identity = must_be_a_gateway(&order.data).await?;
@@ -103,7 +104,7 @@ async fn must_be_a_gateway(data: &Path) -> anyhow::Result<Identity> {
     }
 }
 
-/// The copies, and the archive of them, exist beside each other for a while.
+/// The copies and the archive of them exist at the same time for a while.
 async fn must_have_room(order: &Order, folder: &Path) -> anyhow::Result<()> {
     let main = copy::used_bytes(&order.data.join(MAIN_FILE)).await?;
     let history = match order.history {
@@ -152,7 +153,7 @@ fn written(folder: &Path, head: &Head, progress: &Progress) -> anyhow::Result<u6
     Ok(out.metadata()?.len())
 }
 
-/// Turns bytes into percents, each of which is told once.
+/// Turns bytes into percent, and reports each value once.
 pub(super) fn counting(all: u64, tell: impl Fn(u8)) -> impl FnMut(u64) {
     let (mut done, mut told) = (0u64, None);
     move |bytes| {
@@ -164,7 +165,7 @@ pub(super) fn counting(all: u64, tell: impl Fn(u8)) -> impl FnMut(u64) {
     }
 }
 
-/// The folder that a backup is made in, locked. It goes with whatever is in it.
+/// The folder in which a backup is made, locked. It is removed with its content.
 pub struct Workshop {
     folder: PathBuf,
     _lock: File,
@@ -172,7 +173,7 @@ pub struct Workshop {
 
 impl Workshop {
     /// # Errors
-    /// When another backup to the same file is under way, or the folder cannot be written.
+    /// Fails when another backup to the same file is in progress, or when the folder cannot be written.
     pub fn open(file: &Path) -> anyhow::Result<Workshop> {
         let path = names::workshop(file);
         clear_abandoned(&path);
@@ -188,19 +189,19 @@ impl Workshop {
         Ok(Workshop { folder: path, _lock: folder })
     }
 
-    /// Where the archive is written.
+    /// The path of the archive while it is written.
     pub fn archive(&self) -> PathBuf {
         self.folder.join(ARCHIVE)
     }
 
-    /// Gives the archive its name, which it never takes from another file.
+    /// Gives the archive its name. It never replaces another file.
     ///
     /// # Errors
-    /// When there is such a file by now.
+    /// Fails when such a file exists by now.
     pub fn publish(&self, file: &Path) -> anyhow::Result<()> {
         let from = self.archive();
         let named = match fs::hard_link(&from, file) {
-            // A file system without links: a stick, or a share.
+            // A file system without hard links, such as a USB stick or a share.
             Err(error)
                 if error.kind() != io::ErrorKind::AlreadyExists && fs::symlink_metadata(file).is_err() =>
             {
@@ -219,7 +220,7 @@ impl Drop for Workshop {
     }
 }
 
-/// What killed backups of this kind have left goes: nobody holds its lock.
+/// Removes the folders of killed backups of this kind: their locks are free.
 fn clear_abandoned(path: &Path) {
     let kind = names::kind(path.file_name().unwrap_or_default());
     for entry in fs::read_dir(names::folder_of(path)).into_iter().flatten().flatten() {

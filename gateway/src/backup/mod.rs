@@ -1,9 +1,9 @@
 //! Backups of a gateway: one file with both databases and the keys, made while the gateway runs.
 //!
-//! A backup shows the gateway as it was at one moment after it was asked for: whatever was acknowledged
-//! before is in it. Its file appears under its name only when it was read back and found whole. The
-//! history is copied first, so that it never tells of more than the main database knows, but for the
-//! samples of the last hour. Knows nothing of who asked.
+//! A backup shows the gateway at one moment after the request, so it contains everything acknowledged
+//! before. Its file gets its name only after it was read back and verified. The history is copied
+//! first, so that it contains nothing that the main database does not know, except for the samples of
+//! the last hour. It does not know the caller.
 
 pub mod archive;
 mod make;
@@ -30,7 +30,7 @@ use crate::first_start;
 use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
 
-/// What a backup or a restore is doing.
+/// The step of a backup or restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     History,
@@ -52,13 +52,13 @@ impl Phase {
     }
 }
 
-/// Told of each percent.
+/// Callback for each percent.
 pub type Progress = Arc<dyn Fn(Phase, u8) + Send + Sync>;
 
-/// A new folder of our own in the data directory, with the time in its name.
+/// Creates a new folder in the data directory, with the time in its name.
 ///
 /// # Errors
-/// When the directory cannot be written.
+/// Fails when the directory cannot be written.
 pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
     let at = jiff::Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or_default();
     let name = format!("{what}-{}", at.strftime("%Y%m%dT%H%M%SZ"));
@@ -73,10 +73,10 @@ pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Moves every file of a gateway that lies in `data`, the key last.
+/// Moves every file of the gateway in `data`, the key last.
 ///
 /// # Errors
-/// When one cannot be moved.
+/// Fails when a file cannot be moved.
 pub fn move_gateway(data: &Path, to: &Path) -> anyhow::Result<()> {
     let databases = [MAIN_FILE, HISTORY_FILE]
         .map(|name| ["", SIDE_FILES[0], SIDE_FILES[1]].map(|side| beside(Path::new(name), side)));
@@ -94,13 +94,13 @@ pub fn move_gateway(data: &Path, to: &Path) -> anyhow::Result<()> {
     sync(data)
 }
 
-/// The names in a folder survive a power cut.
+/// Makes the names in a folder survive a power cut.
 fn sync(folder: &Path) -> anyhow::Result<()> {
     let synced = File::open(folder).and_then(|f| f.sync_all());
     synced.with_context(|| format!("cannot write {}", folder.display()))
 }
 
-/// Work that reads and writes whole files, on a thread where that holds nobody up.
+/// Runs work on whole files on a blocking thread, where it delays no other task.
 async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

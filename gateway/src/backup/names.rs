@@ -1,4 +1,4 @@
-//! The names of backups: where one goes, and which older ones are of its kind.
+//! The names of backups: the target of a new one, and the older ones of the same kind.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,10 +11,10 @@ use fleetgate_keys::PublicKey;
 
 use super::archive;
 
-/// The file that a backup goes to: `given`, or a name with the time in the folder `given`.
+/// Returns the target file of a backup: `given`, or a name with the time in the folder `given`.
 ///
 /// # Errors
-/// When it is there already, or its folder is not.
+/// Fails when the file exists, or when its folder does not.
 pub fn target(given: &Path, now: Wall) -> anyhow::Result<PathBuf> {
     let is_folder = given.is_dir() || given.as_os_str().as_encoded_bytes().ends_with(b"/");
     let file = if is_folder { given.join(dated(now)) } else { given.to_owned() };
@@ -32,7 +32,7 @@ pub fn target(given: &Path, now: Wall) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// `fleetgate-20261128T191500Z.tar`
+/// Returns a name such as `fleetgate-20261128T191500Z.tar`.
 pub fn dated(now: Wall) -> String {
     let at = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
     format!("fleetgate-{}.tar", at.strftime("%Y%m%dT%H%M%SZ"))
@@ -42,13 +42,13 @@ pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Where a backup is put together: beside its file, hidden.
+/// Returns the hidden folder beside the file in which the backup is made.
 pub fn workshop(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     folder_of(file).join(format!(".{name}.partial"))
 }
 
-/// A name with each number in it made the same: backups of one kind differ in nothing else.
+/// Replaces each number in a name by the same mark: backups of one kind differ only in numbers.
 pub fn kind(name: &OsStr) -> String {
     let mut kind = String::new();
     for c in name.to_string_lossy().chars() {
@@ -60,11 +60,12 @@ pub fn kind(name: &OsStr) -> String {
     kind
 }
 
-/// Removes all but the `keep` newest backups of this gateway whose names are of the kind of `file`. What
-/// is no whole backup of the same gateway stays, whatever its name is. Gives what was removed.
+/// Removes all but the `keep` newest backups of this gateway whose names are of the kind of `file`.
+/// Returns the removed files. Other files stay, even under such a name: only complete backups of the
+/// same gateway count.
 ///
 /// # Errors
-/// When one cannot be removed.
+/// Fails when a file cannot be removed.
 pub fn keep_newest(file: &Path, key: &PublicKey, keep: NonZeroUsize) -> anyhow::Result<Vec<PathBuf>> {
     let wanted = kind(file.file_name().unwrap_or_default());
     let folder = folder_of(file);
@@ -77,7 +78,7 @@ pub fn keep_newest(file: &Path, key: &PublicKey, keep: NonZeroUsize) -> anyhow::
         .filter(|(head, _)| head.key == *key)
         .map(|(head, path)| (head.made_at, path))
         .collect();
-    // The newest first; the one that was made just now is among them whatever the clock says.
+    // The newest first. The backup that was just made counts as the newest, even if the clock went back.
     ours.sort_by(|a, b| (b.1 == *file, &b.0, &b.1).cmp(&(a.1 == *file, &a.0, &a.1)));
     let old: Vec<PathBuf> = ours.into_iter().skip(keep.get()).map(|(_, path)| path).collect();
     for path in &old {

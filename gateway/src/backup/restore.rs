@@ -1,7 +1,8 @@
-//! A gateway from its backup: read and checked in a folder of its own, moved into place as a whole.
+//! Restores a gateway from its backup: read and checked in a folder of its own, then moved into place
+//! as a whole.
 //!
-//! A restore that is cut off leaves either an unfinished folder, which the next one replaces, or a
-//! finished one, which the next start moves into place. Nothing is ever overwritten.
+//! A restore that is cut off leaves one of two folders. The next restore replaces an unfinished one;
+//! the next start moves a finished one into place. No file is ever overwritten.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -20,23 +21,24 @@ use crate::store::copy;
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 use crate::{first_start, secret_file};
 
-/// Holds what is being restored. No folder of anybody else has these names: what is abandoned is removed.
+/// The folder of a restore. Only the gateway uses these names, so an abandoned folder is removed.
 const STAGED: &str = ".fleetgate-restore";
-/// In it: all was checked.
+/// File in it that marks a complete check.
 const READY: &str = "ready";
-/// In it: what lay in the data directory before is out of the way.
+/// File in it that marks that the former content of the data directory is out of the way.
 const MOVED: &str = "moved";
-/// What is left of it when all is in place.
+/// Name of the folder once everything is in place.
 const DONE: &str = ".fleetgate-restored";
-/// Where an upload is read to before it is staged.
+/// The folder into which an upload is read before it is staged.
 pub const UPLOAD: &str = ".fleetgate-upload";
-/// What an empty directory may hold: our lock, the administrator's settings, what a new file system has.
+/// Names that an empty directory may contain: our lock, the administrator's settings, and the parts of
+/// a new file system.
 const IN_AN_EMPTY_ONE: [&str; 4] = [LOCK, SETTINGS_FILE, "lost+found", STAGED];
 
 /// Restores a backup into a data directory without a gateway.
 ///
 /// # Errors
-/// When the directory is not empty, or the backup is not whole; then nothing has changed.
+/// Fails when the directory is not empty or the backup is incomplete; then nothing has changed.
 pub async fn restore(file: &Path, data: &DataDir, progress: Progress) -> anyhow::Result<Head> {
     let path = data.path();
     must_be_empty(path)?;
@@ -75,10 +77,10 @@ fn must_be_empty(data: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Reads a backup for the next start of a gateway that runs in `data`; gives what it is.
+/// Reads a backup for the next start of a gateway that runs in `data`. Returns its description.
 ///
 /// # Errors
-/// When it is not whole; then nothing has changed.
+/// Fails when it is incomplete; then nothing has changed.
 pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::Result<Head> {
     let upload = data.join(UPLOAD);
     let read = unpack(archive, 0, &upload, Arc::new(|_, _| {})).await;
@@ -97,19 +99,19 @@ pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::
     staged
 }
 
-/// Takes back what [`stage`] did.
+/// Reverts [`stage`].
 ///
 /// # Errors
-/// When it cannot be removed.
+/// Fails when it cannot be removed.
 pub fn unstage(data: &Path) -> anyhow::Result<()> {
     let staged = data.join(STAGED);
-    // First it stops being one that the next start would take.
+    // The rename comes first, so that the next start does not use it.
     fs::rename(&staged, data.join(UPLOAD)).with_context(|| format!("cannot move {}", staged.display()))?;
     sync(data)?;
     fs::remove_dir_all(data.join(UPLOAD)).context("cannot remove what was given")
 }
 
-/// Reads an archive into a new folder, and checks all of it. It is marked as ready at the very end.
+/// Reads an archive into a new folder and checks all of it. The mark of completion is written last.
 async fn unpack(
     archive: impl Read + Send + 'static,
     size: u64,
@@ -137,7 +139,7 @@ async fn unpack(
     Ok(head)
 }
 
-/// What this version cannot open is not unpacked.
+/// Refuses a backup that this version cannot open, before it is unpacked.
 fn accept(head: &Head) -> anyhow::Result<()> {
     let (main, history) = copy::newest_schemas();
     let ours = (Some(head.main_schema), main, MAIN_FILE);
@@ -175,20 +177,20 @@ fn mark(folder: &Path, name: &str) -> anyhow::Result<()> {
     sync(folder)
 }
 
-/// Whether a restore was cut off before all was checked.
+/// Whether a restore was cut off before its check was complete.
 pub fn is_half_restored(data: &Path) -> bool {
     let staged = data.join(STAGED);
     staged.exists() && !staged.join(READY).exists()
 }
 
-/// Moves what was restored into place, if there is something. Cut off, it goes on when it is called again.
-/// A gateway that lay there goes into a folder beside it.
+/// Moves a restored gateway into place, if there is one. After an interruption, the next call
+/// continues. A former gateway goes into a folder beside it.
 ///
 /// # Errors
-/// When something cannot be moved.
+/// Fails when a file cannot be moved.
 pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     let (staged, done) = (data.join(STAGED), data.join(DONE));
-    // What an upload or a restore that was cut off has left.
+    // The remains of an upload or a restore that was cut off.
     for abandoned in [&done, &data.join(UPLOAD)] {
         let _ = fs::remove_dir_all(abandoned);
     }
@@ -215,7 +217,7 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The administrator's settings stay; those of the backup lie beside them.
+/// Moves one file into place. The administrator's settings stay; those of the backup go beside them.
 fn put(staged: &Path, name: &str, data: &Path) -> anyhow::Result<()> {
     let from = staged.join(name);
     let taken = name == SETTINGS_FILE && data.join(name).exists();
@@ -228,7 +230,7 @@ fn put(staged: &Path, name: &str, data: &Path) -> anyhow::Result<()> {
     fs::rename(&from, &to).with_context(|| format!("cannot make {}", to.display()))
 }
 
-/// Whoever owns the directory runs the gateway; root may restore for him.
+/// The owner of the directory runs the gateway, and root may restore in the owner's place.
 fn give_to_the_owner(file: &Path, data: &Path) -> anyhow::Result<()> {
     let (of_file, of_data) = (fs::metadata(file)?, fs::metadata(data)?);
     if of_file.uid() != of_data.uid() {

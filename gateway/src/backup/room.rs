@@ -1,10 +1,10 @@
-//! How much room a file system has.
+//! The free space of a file system.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Bytes that we may still write there; `None` where the system does not say.
+/// Returns the bytes that we may still write there; `None` when the system does not report them.
 #[allow(unsafe_code, reason = "statvfs, which std does not have")]
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let name = CString::new(folder.as_os_str().as_bytes()).ok()?;

@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-/// As a data directory is; `tempdir` leaves it to the umask.
+/// Creates a directory with the mode of a data directory; `tempdir` leaves it to the umask.
 fn private_dir() -> TempDir {
     tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
 }
@@ -127,7 +127,7 @@ async fn the_schema_of_a_copy_is_that_of_the_original_and_numbers_go_on() {
     let schema = "select type || name || coalesce(sql, '') from sqlite_schema order by type, name";
     assert_eq!(fixture::texts(&store, schema).await, fixture::texts(&place.store, schema).await);
     let seq = "select cast(max(seq) as text) from events";
-    // The note of the restore comes after the one that was taken away.
+    // The event of the restore follows the one that was removed.
     assert_eq!(fixture::texts(&store, seq).await, ["3"]);
 }
 
@@ -287,7 +287,7 @@ async fn a_byte_that_was_changed_anywhere_in_a_file_is_found() {
     let whole = fs::read(&made.file).unwrap();
     let changed = out.path().join("changed.tar");
     for n in 0..40 {
-        // In the middle of blocks: what fills a last block up belongs to no file.
+        // Within the content of blocks: the padding of a last block belongs to no file.
         let at = (whole.len() - 8_192) * n / 40 / 512 * 512 + 17;
         let mut bytes = whole.clone();
         bytes[at] ^= 0x20;
@@ -302,7 +302,7 @@ async fn a_byte_that_was_changed_anywhere_in_a_file_is_found() {
     assert!(refused(&changed).await.contains("behind its end"));
 }
 
-/// A tar archive of these entries.
+/// Writes a tar archive of these entries.
 fn tarred(out: &Path, entries: &[(&str, &[u8], tar::EntryType)]) {
     let mut tar = tar::Builder::new(File::create(out).unwrap());
     for (name, content, kind) in entries {
@@ -397,7 +397,8 @@ async fn a_restore_that_is_cut_off_while_it_moves_goes_on() {
         let dir = private_dir();
         let old = Identity::open(dir.path(), &|_| Ok(())).unwrap().wireguard.public();
         stage(File::open(&made.file).unwrap(), dir.path()).await.unwrap();
-        // As far as it came: the old gateway is out of the way, and some files are in place.
+        // The state of an interrupted restore: the old gateway is out of the way, and some files are in
+        // place.
         let aside = new_folder(dir.path(), "before-restore").unwrap();
         move_gateway(dir.path(), &aside).unwrap();
         fs::write(dir.path().join(".fleetgate-restore/moved"), "").unwrap();
@@ -469,7 +470,7 @@ async fn a_series_whose_number_was_given_to_another_meanwhile_keeps_nothing_of_t
     let out = private_dir();
     let (file, store) = (out.path().join("x.tar"), place.store.clone());
     let changes = async {
-        // The samples were copied: what remains is the wait for those that follow.
+        // The samples were copied; the rest is the wait for later samples.
         tokio::time::sleep(std::time::Duration::from_millis(2_000)).await;
         fixture::history_run(&store, "delete from samples where series = 2").await;
         fixture::history_run(&store, "delete from series where id = 2").await;

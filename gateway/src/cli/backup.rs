@@ -1,5 +1,5 @@
-//! `fleetgate backup` and `fleetgate restore`: on this machine by the files themselves, whether a gateway
-//! runs or not; elsewhere (`--url`) through its API.
+//! `fleetgate backup` and `fleetgate restore`. On this machine they use the files themselves, with
+//! or without a running gateway. With `--url`, they use the API of another machine.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
@@ -62,14 +62,14 @@ pub(crate) async fn back_up(to: &Connection, args: BackupArgs) -> anyhow::Result
     }
 }
 
-/// The given directory, or that of the gateway of this user: `serve` before `demo`.
+/// Returns the given directory, or that of this user's gateway: `serve` before `demo`.
 fn data_of(to: &Connection) -> anyhow::Result<PathBuf> {
     let serve = data_dir::default_path(to.data.clone(), serve::NAME)?;
     let demo = data_dir::default_path(to.data.clone(), DEMO)?;
     Ok(if !serve.join(MAIN_FILE).exists() && demo.join(MAIN_FILE).exists() { demo } else { serve })
 }
 
-/// Ctrl-C leaves nothing behind: what was begun is dropped, and with it its files.
+/// Ctrl-C leaves no files behind: the unfinished work is dropped together with its files.
 async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -137,7 +137,7 @@ pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Resul
     Ok(())
 }
 
-/// A backup in the directory that it is restored into would make that directory not empty.
+/// Refuses a backup inside the target directory, which must be empty.
 fn must_not_be_inside(file: &Path, data: &Path) -> anyhow::Result<()> {
     let file = file.canonicalize().with_context(|| format!("cannot open {}", file.display()))?;
     if data.canonicalize().is_ok_and(|data| file.starts_with(data)) {
@@ -150,7 +150,7 @@ fn must_not_be_inside(file: &Path, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Progress on stderr: a line that changes on a terminal, a line of each step elsewhere.
+/// Progress on stderr: one changing line on a terminal, otherwise one line per step.
 pub(super) struct Shown {
     quiet: bool,
     terminal: bool,
@@ -172,7 +172,7 @@ impl Shown {
         }
         let is_new = self.last.lock().expect("no holder panics").replace(phase) != Some(phase);
         let mut out = std::io::stderr().lock();
-        // That progress cannot be shown is no reason to stop.
+        // A failure to show progress must not stop the work.
         let _ = match self.terminal {
             true => write!(out, "\r\x1b[K{} {percent} %", phase.words()),
             false if is_new => writeln!(out, "{}", phase.words()),

@@ -1,4 +1,4 @@
-//! `fleetgate ack` and `fleetgate downtime`: what people do about problems and work.
+//! `fleetgate ack` and `fleetgate downtime`: acknowledgements of problems, and planned work.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,8 @@ struct Again {
 
 const HOW_LONG: &str = "give the duration: --for 2h, --until TIME, or --every DAYS with --from and --to";
 
-/// The path of a host or one of its services; `cam-07/disk` is a service too, as the log writes it.
+/// Returns the path of a host or one of its services. `cam-07/disk` is a service too, as in the
+/// log.
 pub(super) fn place(host: &str, service: Option<&str>) -> String {
     match (service, host.split_once('/')) {
         (Some(service), _) => format!("/hosts/{host}/services/{service}"),
@@ -190,7 +191,8 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     said(client, &format!("Downtime {} from {start} to {end}{whom}", made.id))
 }
 
-/// How many hosts a selection has now: a slip in a label is work that nobody is spared.
+/// Counts the hosts of a selection. A typing error in a label would leave planned work without its
+/// downtime.
 async fn concerned(client: &Client, labels: &BTreeMap<String, String>) -> anyhow::Result<String> {
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     let meant = |host: &&Host| labels.iter().all(|(k, v)| host.labels.get(k) == Some(v));
@@ -302,7 +304,7 @@ fn target(d: &Downtime) -> String {
     }
 }
 
-/// How it is more than from start to end.
+/// Describes a downtime that is more than a start and an end.
 fn kind(d: &Downtime) -> String {
     match (&d.recurrence, d.duration_s) {
         (Some(of), _) => {

@@ -1,4 +1,4 @@
-//! Talking to a gateway: by its socket on the same machine, by URL and token elsewhere.
+//! The connection to a gateway: by its socket on the same machine, or by URL and token.
 
 use anyhow::{Context as _, bail};
 use reqwest::{Method, Response, StatusCode};
@@ -11,7 +11,7 @@ use crate::data_dir;
 
 /// The demo's data directory.
 pub(super) const DEMO: &str = "fleetgate-demo";
-/// Behind the socket any host name will do.
+/// Any host name works behind the socket.
 const LOCAL_BASE: &str = "http://localhost";
 /// An answer of another form: usually another version.
 const UNEXPECTED: &str = "unexpected answer: do gateway and command line have the same version?";
@@ -22,9 +22,9 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
-    /// Who manages what is written; `None`: a person.
+    /// The manager of the writes. `None` means a person.
     manager: Option<String>,
-    /// What to say when nobody answers.
+    /// The place to name if the gateway does not respond.
     place: String,
     pub json: bool,
 }
@@ -58,7 +58,7 @@ impl Client {
         })
     }
 
-    /// The same, for a program that manages what it writes.
+    /// Returns the client for a program that manages its writes.
     pub fn managed_by(self, name: &str) -> Client {
         Client { manager: Some(name.to_owned()), ..self }
     }
@@ -73,7 +73,7 @@ impl Client {
         response.json().await.context(UNEXPECTED)
     }
 
-    /// The same call with the same key has one effect.
+    /// Sends a POST with a key. A repetition with the same key has no further effect.
     pub async fn post_once<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -85,12 +85,12 @@ impl Client {
         response.json().await.context(UNEXPECTED)
     }
 
-    /// For answers without a body.
+    /// Sends a request whose response has no body.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<()> {
         self.send(method, path, &[], body).await.map(drop)
     }
 
-    /// Changes a resource against the version that was read just before.
+    /// Changes a resource, provided that its version is the one just read.
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let current = self.send(Method::GET, path, &[], None).await?;
         let mut request = self.request(Method::PATCH, path).json(body).timeout(PATIENCE);
@@ -101,7 +101,7 @@ impl Client {
         response.json().await.context(UNEXPECTED)
     }
 
-    /// Writes a resource; with a version only as long as it is that one.
+    /// Writes a resource. A given version must be the present one.
     pub async fn write(
         &self,
         method: Method,
@@ -114,23 +114,23 @@ impl Client {
         response.json().await.context(UNEXPECTED)
     }
 
-    /// Replaces a resource; with a version only as long as it is that one.
+    /// Replaces a resource. A given version must be the present one.
     pub async fn put(&self, path: &str, body: &Value, version: Option<i64>) -> anyhow::Result<Value> {
         self.write(Method::PUT, path, body, version).await
     }
 
-    /// Removes a resource; with a version only as long as it is that one.
+    /// Removes a resource. A given version must be the present one.
     pub async fn delete(&self, path: &str, version: Option<i64>) -> anyhow::Result<()> {
         let request = self.request(Method::DELETE, path).timeout(PATIENCE);
         self.judged(only_at(request, version)).await.map(drop)
     }
 
-    /// Server-sent events, as they come.
+    /// Opens a stream of server-sent events.
     pub async fn stream(&self, path: &str) -> anyhow::Result<Response> {
         self.judged(self.request(Method::GET, path)).await
     }
 
-    /// Sends a whole file. It takes as long as it is large.
+    /// Uploads a whole file, without a time limit.
     pub async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -197,7 +197,7 @@ fn only_at(request: reqwest::RequestBuilder, version: Option<i64>) -> reqwest::R
     }
 }
 
-/// The innermost words of an error are the ones that say what happened.
+/// Returns the innermost cause of an error, which says what happened.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
@@ -206,21 +206,22 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The given data directory's socket, or the running gateway's of this user: `serve` before `demo`.
+/// Returns the socket in the given data directory, or that of this user's running gateway: `serve`
+/// before `demo`.
 fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
     let serve = data_dir::default_path(to.data.clone(), "fleetgate")?.join(data_dir::SOCKET);
     let demo = data_dir::default_path(to.data.clone(), DEMO)?.join(data_dir::SOCKET);
     Ok(if !serve.exists() && demo.exists() { demo } else { serve })
 }
 
-/// What the gateway answered instead: a problem document.
+/// The gateway's refusal: a problem document.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub document: Value,
 }
 
 impl Refused {
-    /// What stands between may answer too, and in another way.
+    /// Converts an error response. A proxy in between may respond with something else.
     fn of(status: StatusCode, body: Value) -> Self {
         if problem_text(&body).is_some() {
             return Refused { document: body };
@@ -238,7 +239,7 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A problem document in one line, field errors behind it.
+/// Formats a problem document in one line, followed by field errors.
 fn problem_text(body: &Value) -> Option<String> {
     let detail = body.get("detail").or_else(|| body.get("title"))?.as_str()?;
     let fields = body.get("errors").and_then(Value::as_array).into_iter().flatten();

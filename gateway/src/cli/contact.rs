@@ -1,4 +1,5 @@
-//! `fleetgate contact` and `fleetgate rule`: who is told of what.
+//! `fleetgate contact` and `fleetgate rule`: recipients, and the problems that they are notified
+//! about.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::token::span;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
 use crate::cli::out;
 
-/// How long a test is followed, and how often it is looked at.
+/// The longest time to follow a test, and the time between looks.
 const TEST_PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -198,7 +199,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for each message of a test to be sent, or for its first failure.
+/// Waits until each message of a test is sent or has failed once.
 async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
     let started: Messages = client.post(&format!("/contacts/{contact}/test"), &json!({})).await?;
     let mut failed = 0;

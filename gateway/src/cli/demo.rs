@@ -1,5 +1,5 @@
 //! `fleetgate demo`: a gateway with a simulated fleet over real tunnels, and the commands that
-//! switch its devices off and on. The fleet is enrolled through the API, as anybody's would be.
+//! switch its devices off and on. The fleet enrols through the API like a real one.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -28,9 +28,9 @@ use crate::signals::{self, Signals};
 use crate::store::definition;
 use crate::{clock, telemetry};
 
-/// Says that a directory is a demo's, and may be emptied for the next one.
+/// Marks a directory as a demo's, which the next demo may empty.
 const MARK: &str = "this-is-a-demo";
-/// How long the printed login works.
+/// The lifetime of the printed login.
 const LOGIN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Args)]
@@ -101,7 +101,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Enrols the fleet and lets it live. Ends only when something of it fails.
+/// Enrols the fleet and runs it. Returns only on failure.
 async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
     let local = Connection { data: Some(path.to_owned()), url: None, token: None, json: false };
     let client = Client::new(&local)?;
@@ -111,12 +111,12 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
     server.login_shown()?;
-    // The unit goes off once; the demo goes on.
+    // The unit passes once, and the demo continues.
     rental::reconfigure(&fleet, plan::RENTAL, || passed(&client)).await?;
     std::future::pending().await
 }
 
-/// An empty directory, or the last demo's, emptied.
+/// Returns an empty directory. Empties that of the last demo.
 fn fresh_directory(path: &Path) -> anyhow::Result<DataDir> {
     let data = DataDir::open(path)?;
     let name = path.display();
@@ -132,13 +132,13 @@ fn fresh_directory(path: &Path) -> anyhow::Result<DataDir> {
     Ok(data)
 }
 
-/// Everything on loopback; the usual ports where they are free.
+/// Returns settings with everything on loopback, and the usual ports if they are free.
 fn settings(path: &Path) -> anyhow::Result<Config> {
     let mut config = Config::load(path, None)?;
     config.listen = free(51_820, |a| UdpSocket::bind(a).and_then(|s| s.local_addr()))?;
     config.api_listen = free(8080, |a| TcpListener::bind(a).and_then(|s| s.local_addr()))?;
     config.endpoint = Some(config.listen.to_string().parse()?);
-    // Its devices outside of the VPN live on this machine.
+    // The demo's devices outside the VPN run on this machine.
     config.outbound = Outbound::allowing(vec![Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into()]);
     config.keepalive = u16::try_from(plan::KEEPALIVE.as_secs()).unwrap_or(u16::MAX);
     config.timing = TimingDefaults {
@@ -182,7 +182,7 @@ async fn enrol_one(client: &Client, recruit: Recruit) -> anyhow::Result<Member> 
         "ssh": {
             "user": planned.ssh_user,
             "port": direct.map_or(plan::SSH_PORT, |d| d.port()),
-            // A device outside of the VPN has no tunnel that could prove its key.
+            // A device outside the VPN has no tunnel to prove its key.
             "host_key": direct.map(|_| recruit.host_key()),
         },
     }));
@@ -203,7 +203,7 @@ fn settings_of(change: &ServiceOverride) -> Value {
     body
 }
 
-/// Whether the rental unit's check says UP. It has no services.
+/// Whether the rental unit is UP. It has no services.
 async fn passed(client: &Client) -> bool {
     let path = format!("/hosts/{}", plan::RENTAL);
     let Ok(host) = client.get::<Value>(&path, &[]).await else { return false };
@@ -233,7 +233,7 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
     Ok(())
 }
 
-/// How a person types this program, from where he stands.
+/// Returns the command for this program from the present directory.
 fn program(data: Option<&Path>) -> String {
     let exe = std::env::current_exe().unwrap_or_else(|_| "fleetgate".into());
     let here = std::env::current_dir().unwrap_or_default();
@@ -250,12 +250,12 @@ mod tests {
 
     use super::*;
 
-    /// Four intervals of the demo find anything; the machine may be busy.
+    /// Four intervals of the demo detect any fault, but the machine may be busy.
     const BOUND: Duration = Duration::from_secs(90);
-    /// Three sites and a device on the Internet.
+    /// Three sites and one device on the Internet.
     const DEVICES: usize = 12;
 
-    /// The real program, and devices that shake hands with it.
+    /// The real program, and devices that connect to it.
     struct Scene {
         server: Server,
         client: Client,
@@ -265,7 +265,7 @@ mod tests {
 
     impl Scene {
         async fn start() -> Scene {
-            // Another test of this process may have been first.
+            // Another test of this process may have installed it.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let dir = tempfile::tempdir().expect("a directory");
             let path = dir.path().join("demo");
@@ -305,7 +305,7 @@ mod tests {
             }
         }
 
-        /// Until it is found hard, a host that fails is no problem.
+        /// Waits for the hard state, because a failing host is no problem before that.
         async fn is_a_problem(&self, host: &str, kind: &str) {
             let began = Instant::now();
             loop {
@@ -319,7 +319,7 @@ mod tests {
             }
         }
 
-        /// `candidates`: of what is undetermined.
+        /// `candidates`: the remaining causes of an undetermined verdict.
         async fn becomes(&self, host: &str, kind: &str, candidates: &[&str]) {
             let began = Instant::now();
             loop {
@@ -337,7 +337,7 @@ mod tests {
     async fn faults_in_the_running_program_come_out_as_verdicts() {
         let scene = Scene::start().await;
         scene.all_come_up().await;
-        // One device of a site whose others are heard, without a second path.
+        // One device of a site. The others are heard, but there is no second path.
         scene.off(&["cam-01"]).await;
         scene.becomes("cam-01", "undetermined", &["tunnel_down", "line_lost", "device_gone"]).await;
         // A whole site, while others are heard.
@@ -346,13 +346,13 @@ mod tests {
             scene.becomes(name, "site_uplink_lost", &[]).await;
         }
         scene.is_a_problem("cam-05", "site_uplink_lost").await;
-        // Everybody.
+        // All devices.
         let rest: Vec<String> = scene.fleet.names().map(str::to_owned).collect();
         scene.off(&rest.iter().map(String::as_str).collect::<Vec<_>>()).await;
         for name in ["cam-02", "cam-10"] {
             scene.becomes(name, "gateway_uplink_lost", &[]).await;
         }
-        // A sign of life of one takes that back.
+        // A sign of life from one device refutes the verdict.
         scene.fleet.on("cam-10").await.expect("a device");
         scene.becomes("cam-10", "ok", &[]).await;
         scene.server.stop().await;

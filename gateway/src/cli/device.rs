@@ -203,10 +203,10 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The `--label` options as an object.
+/// Returns the `--label` options as an object.
 ///
 /// # Errors
-/// Names a key that is given twice: one of the two values would be lost.
+/// Names a key that is given twice, because one value would be lost.
 pub(crate) fn labels(pairs: Vec<(String, String)>) -> anyhow::Result<Map<String, Value>> {
     let mut labels = Map::new();
     for (key, value) in pairs {
@@ -253,9 +253,9 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
     }
 }
 
-/// Asks the person at a terminal before a working configuration stops. A program has said what it wants.
+/// Asks a person at a terminal before a working configuration stops. A program has already decided.
 async fn may_replace(client: &Client, device: &str) -> anyhow::Result<()> {
-    // Also an error of its own where no device is called so, before anything is asked.
+    // An unknown device is an error before the question.
     let found: Device = client.get(&format!("/devices/{device}"), &[]).await?;
     if found.tunnel.is_none() || !std::io::stdin().is_terminal() {
         return Ok(());
@@ -273,7 +273,7 @@ async fn may_replace(client: &Client, device: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A word for the person; nothing where a program reads.
+/// Prints a message for a person. Prints nothing for a program.
 pub(crate) fn said(client: &Client, words: &str) -> anyhow::Result<()> {
     if !client.json {
         anstream::eprintln!("{words}");
@@ -281,7 +281,7 @@ pub(crate) fn said(client: &Client, words: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Leaves out what was not given: `null` would mean something else.
+/// Leaves out options that were not given, because `null` has a meaning of its own.
 pub(crate) fn present(body: Value) -> Value {
     let Value::Object(fields) = body else { return body };
     let given = fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, present(v)));
@@ -326,7 +326,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     said(client, &format!("{} changed", args.device))
 }
 
-/// Before anything is asked.
+/// Checks the file before any request.
 fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
     match out.filter(|file| file.symlink_metadata().is_ok()) {
         Some(file) => anyhow::bail!("--out {}: the file exists already: choose another name", file.display()),
@@ -334,7 +334,7 @@ fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// A key that could not be kept is not made.
+/// Reserves the file. A key that cannot be stored is not generated.
 fn reserve(out: Option<&Path>) -> anyhow::Result<Option<Place>> {
     out.map(Place::reserve).transpose()
 }
@@ -356,7 +356,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     credentials(client, &made, args.qr, args.out.as_deref().zip(place))
 }
 
-/// The configuration goes to the file, or to stdout, alone.
+/// Writes only the configuration to the file or to stdout.
 fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Place)>) -> anyhow::Result<()> {
     let conf = made["credentials"]["conf"].as_str();
     let name = made["device"]["name"].as_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `fleetgate enrolment`: the devices that ask to be let in.
+//! `fleetgate enrolment`: devices that request to join.
 
 use clap::Subcommand;
 use serde_json::json;

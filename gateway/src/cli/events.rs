@@ -24,7 +24,8 @@ pub(crate) struct EventsArgs {
 pub(crate) async fn run(client: &Client, args: EventsArgs) -> anyhow::Result<()> {
     let mut query = vec![("limit", args.lines.to_string()), ("order", "desc".to_owned())];
     query.extend(args.host.clone().map(|h| ("host", h)));
-    // Listening first: what happens between the two is then shown twice at most, never lost.
+    // Opens the stream before reading the list. An event in between may appear twice but is never
+    // lost.
     let stream = if args.follow { Some(client.stream("/stream").await?) } else { None };
     let page: Page<Event> = client.get("/events", &query).await?;
     let mut last = page.items.first().map_or(0, |e| e.seq);
@@ -72,14 +73,15 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The host's or incident's own; of a rule or contact `rule night`, as it was called then.
+/// Returns the name of the host or incident. A rule or contact appears as `rule night`, with its
+/// name at that time.
 fn name(e: &Event) -> String {
     let own = e.object_name.as_ref().or(e.object_id.as_ref()).cloned();
     let called = || e.data["name"].as_str().map(|name| format!("{} {name}", e.object));
     own.or_else(called).unwrap_or_else(|| e.object.clone())
 }
 
-/// A change of state as `UP -> DOWN`, everything else by its name.
+/// Formats a change of state as `UP -> DOWN`, and any other event by its name.
 fn what(e: &Event) -> String {
     match (e.data["from"].as_str(), e.data["to"].as_str()) {
         (Some(from), Some(to)) if e.kind == "notification_held" => {
@@ -91,7 +93,7 @@ fn what(e: &Event) -> String {
     }
 }
 
-/// The `event` messages of a stream of server-sent events.
+/// Reads the `event` messages from a stream of server-sent events.
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,

@@ -1,4 +1,4 @@
-//! `fleetgate gateway`: what devices know it by.
+//! `fleetgate gateway`: the gateway's identity towards devices.
 
 use clap::Subcommand;
 use fleetgate_keys::Endpoint;

@@ -11,7 +11,7 @@ use super::table::{self, Column};
 use crate::api::model::{Host, HostSettings, Metric, Page, Service, Traffic, TrafficDay, Tunnel, Verdict};
 use crate::cli::out;
 
-/// Rows asked for at a time; the listing goes on until the last page.
+/// Rows per request. The listing continues to the last page.
 const PAGE: usize = 500;
 
 #[derive(Subcommand)]
@@ -137,7 +137,7 @@ async fn budget(client: &Client, host: &str, bytes: Option<u64>) -> anyhow::Resu
     )
 }
 
-/// All pages of a list.
+/// Returns all pages of a list.
 pub(crate) async fn pages<T: serde::de::DeserializeOwned>(
     client: &Client,
     path: &str,
@@ -249,7 +249,7 @@ pub(super) const SERVICE_COLUMNS: [Column; 6] = [
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
-    // A host that was removed has none any more.
+    // A removed host has no settings.
     let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
     let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
     if client.json {
@@ -322,7 +322,7 @@ fn verdict_lines(verdict: &Verdict) {
     }
 }
 
-/// What it and its services belong to, the host's own first.
+/// Returns the incidents of a host and its services, the host's own first.
 fn incident_line(host: &Host, services: &[Service]) -> Option<String> {
     let mut ids: Vec<&str> = Vec::new();
     for id in host.incident.iter().chain(services.iter().filter_map(|s| s.incident.as_ref())) {
@@ -383,7 +383,7 @@ fn service_row(s: &Service) -> Vec<String> {
     ]
 }
 
-/// `rta=12.5ms pl=0%`.
+/// Formats `rta=12.5ms pl=0%`.
 fn metrics(all: &[Metric]) -> String {
     let metric =
         |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);

@@ -1,4 +1,4 @@
-//! `fleetgate host set`, `add` and `remove`: what an operator sets of hosts, and hosts behind devices.
+//! `fleetgate host set`, `add` and `remove`: settings of hosts, and hosts behind devices.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -138,7 +138,7 @@ pub(crate) async fn remove(client: &Client, host: &str, along: Along) -> anyhow:
     }
 }
 
-/// How a host differs from what is usual, a line each.
+/// Returns the settings that differ from the default, one per line.
 pub(crate) fn lines(settings: &HostSettings) -> Vec<String> {
     let seconds = |s: Option<f64>| s.map(|s| format!("{} s", table::number(s)));
     let alerting = &settings.alerting;
@@ -161,7 +161,7 @@ pub(crate) fn lines(settings: &HostSettings) -> Vec<String> {
     known.into_iter().filter_map(|(name, value)| Some(format!("  {name:<11} {}", value?))).collect()
 }
 
-/// `rtt warn 100 crit 200, packet_age crit 90`.
+/// Formats `rtt warn 100 crit 200, packet_age crit 90`.
 fn limits(all: &[ThresholdSettings]) -> String {
     let range = |word: &str, range: &Option<String>| {
         range.as_ref().map(|r| format!(" {word} {r}")).unwrap_or_default()
@@ -172,7 +172,7 @@ fn limits(all: &[ThresholdSettings]) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// `delay 60 s, states critical unknown`.
+/// Formats `delay 60 s, states critical unknown`.
 fn words(part: &Value) -> String {
     let fields = part.as_object().into_iter().flatten();
     let word = |(name, value): (&String, &Value)| {

@@ -1,4 +1,4 @@
-//! `fleetgate incident`: what belongs together, and one thing to acknowledge.
+//! `fleetgate incident`: problems with one cause, acknowledged together.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -11,7 +11,7 @@ use super::table::{self, Column};
 use crate::api::model::{Incident, IncidentDetails, IncidentMember};
 use crate::cli::out;
 
-/// Members that are printed; `--json` has more, and the page.
+/// Printed members. `--json` and the dashboard show more.
 const PRINTED: usize = 30;
 
 #[derive(Subcommand)]

@@ -1,6 +1,6 @@
-//! Limits as the command line gives them: `--warn rta=100 --crit rta=200`.
+//! Limits on the command line: `--warn rta=100 --crit rta=200`.
 //!
-//! Merges text; what a range means, and which are none, is for the gateway to say.
+//! This module only merges text. The gateway validates the ranges.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ impl Limits {
         self.warn.is_empty() && self.crit.is_empty()
     }
 
-    /// Writes these into a service's own list; where it has none for a metric yet, upon what holds
-    /// for it now, so that `--warn` alone leaves the critical limit as it is.
+    /// Merges these limits into a service's own list. A metric without limits of its own starts
+    /// from the effective ones, so that `--warn` alone keeps the critical limit.
     pub fn merge(&self, own: &mut Vec<Value>, effective: &[Value]) {
         let all = self.warn.iter().map(|given| ("warn", given)).chain(self.crit.iter().map(|g| ("crit", g)));
         for (field, (metric, range)) in all {

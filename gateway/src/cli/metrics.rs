@@ -1,4 +1,4 @@
-//! `fleetgate metrics`: what was measured, as a table and a line of bars.
+//! `fleetgate metrics`: measured values as a table and a line of bars.
 
 use clap::Args;
 use reqwest::Url;
@@ -11,7 +11,7 @@ use super::token::when;
 use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
 use crate::cli::out;
 
-/// What fits on a screen.
+/// The default number of points, which fits on a screen.
 const USUAL_POINTS: u32 = 24;
 
 #[derive(Args)]
@@ -92,14 +92,14 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
     Ok(())
 }
 
-/// A label may hold anything; here it is one part of a path.
+/// Encodes a label, which may contain anything, as one path segment.
 fn segment(label: &str) -> String {
     let mut url: Url = "http://x/".parse().expect("an address of ours");
     url.path_segments_mut().expect("it has a path").clear().push(label);
     url.path().trim_start_matches('/').to_owned()
 }
 
-/// From the least to the most of what is there.
+/// Draws bars scaled from the minimum to the maximum.
 fn bars(values: &[f64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);

@@ -1,5 +1,5 @@
-//! The command line: `serve` and `demo` run a gateway, everything else talks to one through its
-//! API and knows nothing that the API does not say.
+//! The command line. `serve` and `demo` run a gateway. All other commands use its API and have no
+//! other source of information.
 
 mod advice;
 mod apply;
@@ -156,7 +156,7 @@ enum Command {
 
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// A gateway's address, such as `https://fleet.example.com`.
+/// Parses a gateway's address, such as `https://fleet.example.com`.
 fn gateway_url(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match host {
@@ -167,10 +167,10 @@ fn gateway_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
-/// `status` has a plugin's codes.
+/// Parses the arguments, runs the command and returns the exit code: 0 done, 1 failed, 2 wrong
+/// usage. `status` has the codes of a plugin.
 pub fn main() -> ExitCode {
-    // Before anything else: a signal in the first moments must not kill a gateway.
+    // This comes first, because a signal in the first moments must not kill a gateway.
     signals::hold();
     memory::set_up();
     let cli = match Cli::try_parse() {
@@ -188,7 +188,7 @@ pub fn main() -> ExitCode {
     };
     let ended = runtime.block_on(run(cli));
     let code = ended.unwrap_or_else(|error| trouble::failed(&error, json, is_status));
-    // A name lookup may hang in a thread of its own; nobody waits for its answer any more.
+    // A DNS lookup may hang in a thread of its own. Its result is no longer needed.
     runtime.shutdown_timeout(LAST_WAIT);
     code
 }

@@ -1,31 +1,31 @@
-//! What commands print on stdout: written, or said to be lost.
+//! Output of commands on stdout, with an error if it is lost.
 //!
-//! The macros of the standard library panic where nothing can be written. Here a reader that has gone ends the
-//! command without a word, and a full disk is said in words, with what it may have cost.
+//! The macros of the standard library panic when a write fails. Here, a closed pipe ends the
+//! command silently, and a full disk is reported with the possible loss.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _};
 
-/// As `sysexits.h` has it for input and output.
+/// `EX_IOERR` from `sysexits.h`.
 const LOST_OUTPUT: i32 = 74;
 
-/// As `println!`, without colours where no terminal reads.
+/// Like `println!`, without colours unless stdout is a terminal.
 macro_rules! line {
     () => { $crate::cli::out::write(format_args!("\n")) };
     ($($word:tt)*) => { $crate::cli::out::write(format_args!("{}\n", format_args!($($word)*))) };
 }
 
-/// As `print!`.
+/// Like `print!`.
 macro_rules! text {
     ($($word:tt)*) => { $crate::cli::out::write(format_args!($($word)*)) };
 }
 
 pub(crate) use {line, text};
 
-/// Ends the program where it cannot be written.
+/// Writes the text. Ends the program when it cannot be written.
 pub(crate) fn write(words: Arguments<'_>) {
     let mut out = anstream::stdout().lock();
-    // What is only buffered is lost in silence at the end.
+    // Flush now, because a failure at the end would go unnoticed.
     if let Err(error) = out.write_fmt(words).and_then(|()| out.flush()) {
         lost(&error);
     }

@@ -1,4 +1,4 @@
-//! `fleetgate profile`: named sets of services, and the rules that choose among them.
+//! `fleetgate profile`: named sets of services, and the rules that select them.
 
 use std::io::Read as _;
 use std::path::PathBuf;

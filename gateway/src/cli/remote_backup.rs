@@ -1,4 +1,4 @@
-//! Backups of a gateway elsewhere: asked for, waited for, fetched, read through, and removed there.
+//! Backups of a gateway on another machine: requested, downloaded, checked, and removed there.
 
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ use crate::backup::archive;
 use crate::backup::{Made, Phase, Workshop, names};
 use crate::clock;
 
-/// How often is asked how far it has come.
+/// The time between looks at the progress.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Asked<'a> {
@@ -27,14 +27,14 @@ pub(super) struct Asked<'a> {
     pub history: bool,
 }
 
-/// A backup of the gateway, in a file here.
+/// Creates a backup of the gateway in a local file.
 pub(super) async fn fetch(client: &Client, asked: &Asked<'_>, progress: &Shown) -> anyhow::Result<Made> {
     let file = names::target(asked.file, clock::wall())?;
     let shop = Workshop::open(&file)?;
     let begun: Backup = client.post("/backups", &json!({ "history": asked.history })).await?;
     let path = format!("/backups/{}", begun.name);
     let fetched = fetched(client, &path, &shop, progress).await;
-    // It holds the keys: it must not lie about there.
+    // The backup contains the keys and must not stay there.
     let removed = client.call(Method::DELETE, &path, None).await;
     let (head, bytes) = fetched?;
     removed.with_context(|| format!("cannot remove {} on the gateway", begun.name))?;
@@ -85,7 +85,7 @@ async fn download(client: &Client, path: &str, to: &Path, progress: &Shown) -> a
     Ok(done)
 }
 
-/// Gives a gateway elsewhere a backup for its next start; what it says.
+/// Uploads a backup to another gateway for its next start. Returns the gateway's message.
 pub(super) async fn upload(client: &Client, file: &Path) -> anyhow::Result<String> {
     let open =
         tokio::fs::File::open(file).await.with_context(|| format!("cannot open {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! Removals that take something else along: named, and done only where that is wanted.
+//! Removals with consequences for other hosts: listed, and done only after consent.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -20,7 +20,7 @@ pub(crate) struct Along {
     yes: bool,
 }
 
-/// Removes what stands at `path`. Gives what went along; `None`: the person did not want it.
+/// Removes the resource at `path`. Returns the hosts affected. `None` if the person declined.
 pub(crate) async fn remove(
     client: &Client,
     path: &str,
@@ -44,7 +44,8 @@ pub(crate) async fn remove(
     Ok(Some(affected))
 }
 
-/// What a refused removal would take along; `None`: it was refused for another reason.
+/// Returns the hosts that a refused removal would affect. `None` if it was refused for another
+/// reason.
 pub(crate) fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
     let document = &error.downcast_ref::<Refused>()?.document;
     if document["code"] != "others_affected" {

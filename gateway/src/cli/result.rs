@@ -1,4 +1,4 @@
-//! `fleetgate result`: somebody says how a host or service is, as a plugin would have.
+//! `fleetgate result`: sends the state of a host or service, as a plugin would.
 
 use std::io::Read as _;
 
@@ -58,7 +58,7 @@ pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()>
     said(client, &format!("{}: {}", args.object, outcome(&answer)))
 }
 
-/// More than the gateway keeps is not sent; one byte more says that there was more.
+/// Reads the output up to the gateway's limit. One more byte shows that there was more.
 fn output(words: &[String]) -> anyhow::Result<String> {
     if words != ["-"] {
         return Ok(words.join(" "));

@@ -1,11 +1,12 @@
-//! Passwords from the keyboard: hidden at a terminal and asked for twice, the first line of standard input elsewhere.
+//! Passwords from the keyboard. At a terminal they are hidden and entered twice. Elsewhere, the
+//! first line of standard input is used.
 
 use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
-/// A new password for the user of this name.
+/// Reads a new password for the user of this name.
 pub(super) fn new_password(name: &str) -> anyhow::Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
         return first_line();

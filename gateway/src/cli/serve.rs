@@ -1,4 +1,5 @@
-//! `fleetgate serve`: a gateway until SIGTERM or SIGINT, also when one comes while it starts.
+//! `fleetgate serve`: runs a gateway until SIGTERM or SIGINT, even if the signal arrives during the
+//! start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let mut signals = Signals::listen()?;
     let path = data_dir::default_path(to.data.clone(), NAME)?;
     let data = DataDir::open(&path)?;
-    // Settings that were read once must not turn into defaults because their file has gone.
+    // A missing file must not silently turn its settings into defaults.
     let file = args.config.or_else(|| Some(path.join(FILE)).filter(|file| file.exists()));
     let config = Config::load(&path, file.as_deref())?;
     telemetry::init(config.log_json, config.log_filter.as_deref());
@@ -68,17 +69,17 @@ async fn start_over(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often it is looked whether the threads live.
+/// The time between checks that the threads are running.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A start that was told to stop has so long to complete: a first start then shows the login that it made. One
-/// that takes longer is abandoned, which is as safe as a power cut.
+/// The time for a start to finish after a signal, so that a first start shows the login that it
+/// created. A longer start is aborted, which is as safe as a power cut.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `start` makes; `None` where a stop came while it took too long.
+/// Returns the result of `start`. `None` if a signal came and the start took too long.
 ///
 /// # Errors
-/// Those of `start`.
+/// Fails as `start` does.
 pub(crate) async fn started<T>(
     signals: &mut Signals,
     start: impl Future<Output = anyhow::Result<T>>,
@@ -96,7 +97,7 @@ pub(crate) async fn started<T>(
     }
 }
 
-/// SIGHUP: a broken file changes nothing; the log and the metrics say so.
+/// Handles SIGHUP. A broken file changes nothing, and the log and the metrics report it.
 fn reload(server: &Server, data: &Path, file: Option<&Path>) {
     let _ = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
     match Config::load(data, file).and_then(|fresh| server.reload(&fresh)) {
@@ -121,11 +122,11 @@ fn say_loaded(later: &[&str]) {
     }
 }
 
-/// Until somebody wants the gateway to end; `on_hangup` says whether it goes on after SIGHUP.
+/// Waits for a signal to end the gateway. `on_hangup` tells whether it continues after SIGHUP.
 ///
 /// # Errors
-/// When a thread of the engine has ended: what is left would show old states for ever, so the
-/// process ends and whoever supervises it starts it again.
+/// Fails when a thread of the engine has ended. The gateway would then show old states for ever, so
+/// the process ends and its supervisor restarts it.
 pub(crate) async fn until_stopped(
     server: &Server,
     signals: &mut Signals,
@@ -147,7 +148,7 @@ pub(crate) async fn until_stopped(
     }
 }
 
-/// What a person who starts a gateway needs to know, on stdout; logs go to stderr.
+/// Prints the essential facts for the person who starts a gateway on stdout. Logs go to stderr.
 async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
     let config = &server.state.config;
     out::line!("fleetgate {}", env!("CARGO_PKG_VERSION"));

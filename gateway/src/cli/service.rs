@@ -1,4 +1,4 @@
-//! `fleetgate service`: how services of one host differ from its profile.
+//! `fleetgate service`: differences between the services of one host and its profile.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -77,7 +77,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let version = before.as_ref().and_then(|o| o["version"].as_i64());
     let mut body = settings(before);
     if !args.limits.is_empty() {
-        // A service that is to be added has no limits yet.
+        // A new service has no limits yet.
         let now: Option<Value> = client.get(&path, &[]).await.ok();
         let effective = now.and_then(|s| s["thresholds"].as_array().cloned()).unwrap_or_default();
         let mut own = body["thresholds"].as_array().cloned().unwrap_or_default();
@@ -89,7 +89,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
-    // A login is what most services wait for.
+    // Most services without a check lack a login.
     let waits = body["disabled"] != true && client.get::<Value>(&path, &[]).await.is_err();
     let waits = if waits {
         format!(
@@ -103,13 +103,13 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     said(client, &format!("{}/{} changed{waits}; undo with: {back}", args.host, args.service))
 }
 
-/// An override without what only the gateway writes.
+/// Returns an override without the fields that only the gateway writes.
 pub(crate) fn settings(stored: Option<Value>) -> Value {
     let mut fields = stored.and_then(|o| o.as_object().cloned()).unwrap_or_default();
     for own in ["service", "version", "managed_by", "edited_by"] {
         fields.remove(own);
     }
-    // On is what is usual, and not said.
+    // Enabled is the default and is left out.
     if fields.get("disabled") == Some(&json!(false)) {
         fields.remove("disabled");
     }

@@ -1,7 +1,6 @@
-//! How often something is asked and when it speaks, as the command line gives it: the same words for
-//! hosts, services and profiles.
+//! Timing and notification options on the command line, the same for hosts, services and profiles.
 //!
-//! Merges what is given into what is set; what is possible is for the gateway to say.
+//! This module merges the options into the present settings. The gateway validates them.
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -56,7 +55,7 @@ pub(crate) struct Settings {
     usual: Vec<Usual>,
 }
 
-/// What has no value in JSON would go back to what is usual.
+/// Parses a number. Values without a JSON form would become `null` and restore the default.
 pub(crate) fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or("a number is expected, such as 60 or 0.5")
 }
@@ -91,7 +90,7 @@ impl Usual {
 }
 
 impl Settings {
-    /// The fields that change from what is set; null goes back to what is usual.
+    /// Returns the fields to change. Null restores the default.
     pub fn changes(&self, before: &Value) -> Map<String, Value> {
         let usual = self.usual.iter().map(|usual| (usual.field().to_owned(), Value::Null));
         let mut changes: Map<String, Value> = usual.collect();
@@ -119,7 +118,7 @@ impl Settings {
         ]);
         for (part, fields) in [("flapping", flapping), ("notify", notify)] {
             if !fields.is_empty() {
-                // What was set of it stays, unless it is to be as usual.
+                // The part keeps its other fields, unless it is reset to the default.
                 let kept = before[part].as_object().filter(|_| !changes.contains_key(part));
                 let whole: Map<String, Value> =
                     kept.cloned().unwrap_or_default().into_iter().chain(fields).collect();
@@ -129,7 +128,7 @@ impl Settings {
         changes
     }
 
-    /// Writes them into a whole object, where what is absent is as usual.
+    /// Writes the options into a complete object, in which an absent field has its default.
     pub fn merge(&self, whole: &mut Value) {
         for (field, value) in self.changes(whole) {
             match (whole.as_object_mut(), value.is_null()) {

@@ -1,4 +1,4 @@
-//! `fleetgate status`: the strip, and what is wrong.
+//! `fleetgate status`: the counters, and the list of problems.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::table::{self, Column};
 use crate::api::model::{HostCounts, Overview, Page, Problem, ServiceCounts};
 use crate::cli::out;
 
-/// Problems that fit a screen; `host list` has the rest.
+/// Problems that fit on a screen. `host list` shows the rest.
 const SHOWN: usize = 20;
 
 #[derive(Args)]
@@ -19,10 +19,11 @@ pub(crate) struct StatusArgs {
     quiet: bool,
 }
 
-/// The kind of a verdict that claims nothing.
+/// The kind of a verdict without a claim.
 const UNDETERMINED: &str = "undetermined";
 
-/// What a plugin that cannot tell exits with, for whatever reason: 1 and 2 say something of the fleet.
+/// The exit code of a plugin that cannot tell, for any reason. 1 and 2 would make a claim about the
+/// fleet.
 pub(crate) const UNKNOWN: u8 = 3;
 
 pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
@@ -38,8 +39,8 @@ pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<Exi
     Ok(ExitCode::from(overview.exit_code()))
 }
 
-/// `CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | up=24 down=1 ...`: the worst first, and
-/// every count as a metric.
+/// Formats `CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | up=24 down=1 ...`: the worst
+/// first, and every count as a metric.
 fn plugin_line(o: &Overview) -> String {
     let word = match o.exit_code() {
         0 => "OK",
@@ -69,7 +70,7 @@ fn plugin_line(o: &Overview) -> String {
     format!("{word}: hosts {}; services {} | {}", present(&hosts), present(&services), metrics.join(" "))
 }
 
-/// Those that are there; `none` where there are none at all.
+/// Formats the counts above zero, or `none` if there are none.
 fn present(counts: &[(&str, i64)]) -> String {
     let there: Vec<String> =
         counts.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
@@ -166,7 +167,8 @@ fn state(p: &Problem) -> String {
     format!("{state}{}", table::marks(p.acknowledged, p.in_downtime, p.flapping))
 }
 
-/// What is claimed says more than what the last check got to hear; a doubt says less.
+/// Returns the verdict's text if it makes a claim, which says more than the last check. Otherwise
+/// returns the output.
 fn said(p: &Problem) -> &str {
     match &p.verdict {
         Some(verdict) if verdict.kind != UNDETERMINED => &verdict.text,

@@ -1,4 +1,4 @@
-//! Tables and colours for a terminal; plain text for everything else.
+//! Tables and colours for a terminal, plain text for everything else.
 
 use jiff::Timestamp;
 use owo_colors::OwoColorize as _;
@@ -184,17 +184,17 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// A state's word in its colour.
+/// Returns a state's word in its colour.
 pub(crate) fn state(word: &str) -> String {
     coloured(&word.replace('_', " ").to_uppercase(), word)
 }
 
-/// The same where nothing is to stand out.
+/// Returns a state's word without emphasis.
 pub(crate) fn calm_state(word: &str) -> String {
     word.replace('_', " ").to_uppercase().dimmed().to_string()
 }
 
-/// What stands beside a state, in words.
+/// Returns the marks beside a state, in words.
 pub(crate) fn marks(acknowledged: bool, in_downtime: bool, flapping: bool) -> String {
     let all = [(acknowledged, "acknowledged"), (in_downtime, "in downtime"), (flapping, "flapping")];
     let words: Vec<&str> = all.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
@@ -208,7 +208,7 @@ pub(crate) fn acknowledged_by(author: &str, expires: Option<&str>, comment: &str
     format!("{}{until}{comment}", safe(author))
 }
 
-/// `anstream` takes the colour away where there is no terminal.
+/// `anstream` removes the colours if there is no terminal.
 pub(crate) fn coloured(shown: &str, state: &str) -> String {
     match state {
         "up" | "ok" | "approved" => shown.green().to_string(),
@@ -219,7 +219,7 @@ pub(crate) fn coloured(shown: &str, state: &str) -> String {
     }
 }
 
-/// `3m ago` of an RFC 3339 time; a dash where there is none.
+/// Formats an RFC 3339 time as `3m ago`, and a missing one as a dash.
 pub(crate) fn ago(time: Option<&str>, now: Timestamp) -> String {
     let Some(then) = time.and_then(|t| t.parse::<Timestamp>().ok()) else { return "-".to_owned() };
     match now.duration_since(then).as_secs() {
@@ -243,7 +243,7 @@ fn span(secs: i64) -> String {
     }
 }
 
-/// An RFC 3339 time to the second.
+/// Formats an RFC 3339 time to the second.
 pub(crate) fn clock_time(time: &str) -> String {
     time.parse::<Timestamp>().map_or_else(|_| safe(time), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }

@@ -1,4 +1,4 @@
-//! `fleetgate token`: for programs (API) and for devices (enrolment).
+//! `fleetgate token`: tokens for programs (API) and for devices (enrolment).
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
@@ -68,7 +68,7 @@ pub(crate) async fn run(client: &Client, command: TokenCommand) -> anyhow::Resul
     }
 }
 
-/// Absent, without end (`null`), or seconds.
+/// Sets the lifetime: absent, unlimited (`null`), or seconds.
 fn expiry(body: &mut Value, given: Option<&str>) -> anyhow::Result<()> {
     let Some(text) = given else { return Ok(()) };
     body["expires_in_s"] =
@@ -76,8 +76,8 @@ fn expiry(body: &mut Value, given: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Days are what people say; a duration type knows hours at most.
-/// `option` is what it was given as.
+/// Parses a duration. Days are common, but the duration type knows hours at most. `option` is the
+/// name for errors.
 pub(crate) fn span(option: &str, text: &str) -> anyhow::Result<SignedDuration> {
     let bad = || anyhow::anyhow!("{option} {text:?}: expected a duration such as 90d, 12h or 30m");
     if let Some(days) = text.strip_suffix('d') {
@@ -87,7 +87,7 @@ pub(crate) fn span(option: &str, text: &str) -> anyhow::Result<SignedDuration> {
     text.parse().map_err(|_| bad())
 }
 
-/// RFC 3339, or so long ago.
+/// Parses an RFC 3339 time, or a time ago.
 pub(crate) fn when(option: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Ok(at) = text.parse() {
         return Ok(at);
@@ -140,7 +140,7 @@ async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<(
     )
 }
 
-/// The secret goes to stdout, alone.
+/// Prints only the secret to stdout.
 fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(made)?);
@@ -207,7 +207,7 @@ fn enrolment_row(t: &EnrolmentToken, now: jiff::Timestamp) -> Vec<String> {
     ]
 }
 
-/// Both kinds share one space of ids.
+/// Both kinds of tokens share one space of ids.
 async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
         token.starts_with("t_"),

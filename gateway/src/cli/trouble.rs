@@ -1,5 +1,5 @@
-//! How a command says that it failed: in words, or with `--json` as a problem document, on stderr; and
-//! the exit codes for it.
+//! Reports a failed command on stderr, in words or with `--json` as a problem document, and chooses
+//! the exit code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -10,10 +10,10 @@ use super::client::Refused;
 use super::{status, table};
 
 const FAILED: u8 = 1;
-/// What the command line's parser exits with everywhere.
+/// The exit code of the command line's parser.
 const USAGE: u8 = 2;
 
-/// What a command could not do.
+/// Reports a failure of a command.
 pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> ExitCode {
     if json {
         anstream::eprintln!("{}", document(error));
@@ -23,7 +23,7 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
     ExitCode::from(if is_status { status::UNKNOWN } else { FAILED })
 }
 
-/// The gateway's own document, or one of ours.
+/// Returns the gateway's document, or one for a local error.
 fn document(error: &anyhow::Error) -> Value {
     match error.downcast_ref::<Refused>() {
         Some(refused) => refused.document.clone(),
@@ -36,13 +36,13 @@ fn problem(code: &str, title: &str, detail: &str) -> Value {
     json!({ "type": kind, "title": title, "code": code, "detail": detail })
 }
 
-/// A command line that is none, or asks for help. `command`: how it should be.
+/// Reports a wrong command line or prints the requested help. `command`: the definition.
 pub(super) fn usage(error: &clap::Error, command: &mut clap::Command) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if error.use_stderr() && arguments.iter().any(|a| a == "--json") {
         anstream::eprintln!("{}", problem("usage", "Wrong usage", error.render().to_string().trim()));
     } else {
-        // Nothing is left to say where even this cannot be printed.
+        // If even this cannot be printed, there is no other way to report it.
         let _ = error.print();
     }
     match error.use_stderr() {
@@ -51,9 +51,10 @@ pub(super) fn usage(error: &clap::Error, command: &mut clap::Command) -> ExitCod
     }
 }
 
-/// To a monitoring system 2 would say that the fleet is in a critical state.
+/// Returns the exit code for wrong usage. For a monitoring system, 2 would mean that the fleet is
+/// critical.
 fn usage_code(arguments: Vec<OsString>, command: &mut clap::Command) -> u8 {
-    // Behind an option that there is not the parser sees no command: it is the first word then.
+    // After an unknown option the parser finds no command. The first word is the command then.
     let word = arguments.iter().skip(1).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
     let first_is_status = word.is_some_and(|word| word == "status");
     let lenient = command.clone().ignore_errors(true).try_get_matches_from(arguments);

@@ -1,4 +1,4 @@
-//! `fleetgate user`: who may log in to the page.
+//! `fleetgate user`: users who may log in to the dashboard.
 
 use clap::Subcommand;
 use reqwest::Method;
@@ -89,7 +89,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nobody ever learns the first password: the link lets its owner choose one.
+/// The first password is random and never shown. The link lets the user choose another one.
 async fn add(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
     let mut unknown = [0u8; 24];
     getrandom::fill(&mut unknown).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
@@ -99,7 +99,7 @@ async fn add(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
     login_link(client, name).await
 }
 
-/// The address goes to stdout, alone.
+/// Prints only the address to stdout.
 pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()> {
     let link: Value = client.post(&format!("/users/{name}/login-link"), &json!({})).await?;
     if client.json {

@@ -1,4 +1,5 @@
-//! `fleetgate why`: what was told of something, to whom, and why not. And the messages on their way.
+//! `fleetgate why`: the notifications about a host or service, their recipients, and the reasons
+//! for suppressed ones. Also the messages under way.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         let of = args.what.as_ref().map(|what| format!(" for {what}")).unwrap_or_default();
         said(client, &format!("No notifications{of}"))?;
     }
-    // The newest last, where the eye is.
+    // The newest comes last, close to the prompt.
     notifications.iter().rev().for_each(print);
     if let Some(what) = &args.what
         && let Some(verdict) = verdict(client, what).await
@@ -60,7 +61,7 @@ async fn newest(client: &Client, args: &WhyArgs) -> anyhow::Result<Vec<Notificat
     Ok(page.items)
 }
 
-/// What is wrong with a host now; nothing of what is no host, or is gone.
+/// Returns the present verdict on a host. `None` for anything else and for a removed host.
 async fn verdict(client: &Client, what: &str) -> Option<String> {
     if what.contains('/') || what.starts_with("n_") || what.starts_with("i_") {
         return None;
@@ -97,7 +98,7 @@ fn print(n: &Notification) {
     }
 }
 
-/// `sent      ops      email to ops@example.org at 12:00:00`.
+/// Formats `sent      ops      email to ops@example.org at 12:00:00`.
 fn line(o: &NotificationOutcome) -> String {
     let contact = o.contact.as_deref().unwrap_or("no contact");
     let way = match (&o.channel, &o.address) {
@@ -118,7 +119,7 @@ fn line(o: &NotificationOutcome) -> String {
     format!("{:<9} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
 }
 
-/// Whether the end of a wait is known.
+/// Whether the end of the wait is known in advance.
 fn is_planned(reason: &str) -> bool {
     matches!(reason, "group" | "delay" | "period" | "cap")
 }

@@ -1,7 +1,7 @@
 //! The pools of inner addresses, as the settings write them.
 //!
-//! A device's AllowedIPs cover the whole pool, so that a pool outside of the private networks would
-//! pull the device's own traffic into the tunnel.
+//! A device's AllowedIPs cover the whole pool. A pool outside the private networks would pull the
+//! device's own traffic into the tunnel.
 
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,7 +12,7 @@ const PRIVATE_V4: &str = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/
 const PRIVATE_V6: &str = "fc00::/7";
 /// Room for five devices.
 const LONGEST_V4: u8 = 29;
-/// Room for 65,000 devices: nobody has to save addresses there.
+/// Room for 65,000 devices: IPv6 addresses are not scarce.
 const LONGEST_V6: u8 = 112;
 
 pub(super) fn v4(text: &str) -> anyhow::Result<Ipv4Net> {

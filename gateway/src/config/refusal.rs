@@ -1,9 +1,9 @@
-//! What is wrong with the settings, in words that go into a log: no line of the file, and no value where a
-//! secret may stand. Pure.
+//! Describes invalid settings for a log. It shows no line of the file, and no value that may be a
+//! secret. Pure.
 
 use config::ConfigError;
 
-/// Sections with a secret in them. A value that stands in the place of the whole section may be one too.
+/// Sections that contain a secret. A value in place of the whole section may be one too.
 const SECRET: [&str; 2] = ["mail", "heartbeat"];
 
 pub(super) fn words(error: &ConfigError) -> String {
@@ -12,7 +12,7 @@ pub(super) fn words(error: &ConfigError) -> String {
 
 fn said(error: &ConfigError, below: Option<&str>) -> String {
     match error {
-        // The library shows the line with what stands in it.
+        // The library shows the line with its content.
         ConfigError::FileParse { cause, .. } => without_lines(&cause.to_string()),
         ConfigError::Type { expected, key, .. } if may_be_secret(key.as_deref().or(below)) => {
             let key = key.as_deref().or(below).map(|key| format!("{key}: ")).unwrap_or_default();
@@ -28,19 +28,20 @@ fn said(error: &ConfigError, below: Option<&str>) -> String {
     }
 }
 
-/// Without a key it may stand anywhere.
+/// An error without a key may concern any section.
 fn may_be_secret(key: Option<&str>) -> bool {
     let section = key.and_then(|key| key.split(['.', '[']).next()).unwrap_or_default();
     section.is_empty() || SECRET.contains(&section)
 }
 
-/// `TOML parse error at line 3, column 12`, the line itself between bars, and what is wrong.
+/// The input is `TOML parse error at line 3, column 12`, the line itself between bars, and the cause.
 fn without_lines(text: &str) -> String {
     let said = text.lines().filter(|line| !line.contains('|') && !line.trim().is_empty());
     said.collect::<Vec<_>>().join(": ")
 }
 
-/// `invalid type: string "...", expected a map`, as the library has it. Other words name keys alone.
+/// The input is `invalid type: string "...", expected a map`, as the library writes it. Other messages
+/// contain only keys.
 fn without_value(text: &str) -> String {
     let about_value = ["invalid type: ", "invalid value: ", "invalid length "];
     match text.rsplit_once(", expected ") {

@@ -1,5 +1,5 @@
-//! How another terminal reaches into the demo: one line each way over a Unix socket in the data
-//! directory, which only its owner can open.
+//! The control socket of the demo, for another terminal: one line in each direction over a Unix socket
+//! in the data directory, which only its owner can open.
 
 use std::fmt;
 use std::io;
@@ -19,12 +19,12 @@ use super::fleet::{DemoFleet, FleetError};
 pub const SOCKET: &str = "demo.sock";
 /// The longest order is a name, a sensor and a number.
 const MAX_LINE: u64 = 256;
-/// All names of a fleet, and room.
+/// All names of a fleet, and some room.
 const MAX_REPLY: u64 = 16 * 1024;
-/// For one order; devices obey at once.
+/// Time limit of one order; devices obey at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What may be asked of the fleet. Its `Display` is what [`FromStr`] reads.
+/// An order to the fleet. [`FromStr`] parses the format of `Display`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     Off(String),
@@ -77,7 +77,7 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// Listens until it is dropped.
+/// Serves the socket until it is dropped.
 pub struct Control {
     path: PathBuf,
     _task: AbortOnDropHandle<()>,
@@ -90,13 +90,13 @@ impl Drop for Control {
 }
 
 impl Control {
-    /// Opens the socket in `data`, over one that an earlier demo left behind.
+    /// Opens the socket in `data`, and replaces one that an earlier demo left behind.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// Fails when the socket cannot be created.
     pub fn serve(data: &Path, fleet: Arc<DemoFleet>) -> io::Result<Self> {
         let path = data.join(SOCKET);
-        // Under another name until its mode is right; the rename replaces a stale one.
+        // The socket has another name until its mode is set. The rename replaces a stale one.
         let fresh = data.join(format!("{SOCKET}.new"));
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh)?;
@@ -107,7 +107,7 @@ impl Control {
     }
 }
 
-/// One after the other: there is one person at the terminal.
+/// Handles one connection after the other: a single operator uses the terminal.
 async fn answer_all(listener: UnixListener, fleet: Arc<DemoFleet>) {
     while let Ok((stream, _)) = listener.accept().await {
         let answered = tokio::time::timeout(PATIENCE, answer(stream, &fleet)).await;
@@ -143,10 +143,10 @@ async fn obey(fleet: &DemoFleet, order: Order) -> Result<String, FleetError> {
     }
 }
 
-/// Sends one order to the demo that runs on `data`; what it says to it.
+/// Sends one order to the demo that runs on `data`, and returns its reply.
 ///
 /// # Errors
-/// When no demo runs there, or it refuses.
+/// Fails when no demo runs there, or when it refuses the order.
 pub async fn send(data: &Path, order: &Order) -> Result<String, ControlError> {
     let mut stream = UnixStream::connect(data.join(SOCKET)).await.map_err(ControlError::NoDemo)?;
     stream.write_all(format!("{order}\n").as_bytes()).await?;

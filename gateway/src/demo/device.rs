@@ -1,7 +1,7 @@
-//! One simulated device: a WireGuard client on a UDP socket, an IP stack, and what it serves.
+//! One simulated device: a WireGuard client on a UDP socket, an IP stack, and its services.
 //!
-//! Each device is one task that sleeps until its next deadline. It can be switched off and on, lose
-//! its address, and hang as devices do.
+//! Each device is one task that sleeps until its next deadline. It can be switched off and on, lose its
+//! address, and hang as real devices do.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,10 +23,10 @@ pub use super::stack::Service;
 use super::stack::Stack;
 use crate::clock;
 
-/// Orders that wait for a device.
+/// Orders queued for a device.
 const ORDERS: usize = 8;
 
-/// What a device is made of.
+/// The keys, addresses and services of a device.
 pub struct DeviceSpec {
     pub private: PrivateKey,
     pub psk: Option<PresharedKey>,
@@ -34,7 +34,7 @@ pub struct DeviceSpec {
     pub endpoint: SocketAddr,
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
-    /// Networks behind the device, which it answers for.
+    /// Networks behind the device. It replies for all their addresses.
     pub networks: Vec<IpNet>,
     pub keepalive: Option<Duration>,
     pub sensors: Sensors,
@@ -49,7 +49,7 @@ pub struct SshSpec {
     pub port: u16,
     pub host_key: SshKey,
     pub user: String,
-    /// The only key that is let in: the gateway's.
+    /// The only authorized key: the gateway's.
     pub authorized: SshPublicKey,
 }
 
@@ -63,7 +63,7 @@ pub enum DeviceError {
     Gone,
 }
 
-/// A running device; it ends when this is dropped.
+/// A running device. Dropping it ends the device.
 pub struct DeviceHandle {
     orders: mpsc::Sender<(Order, oneshot::Sender<Done>)>,
     sensors: Sensors,
@@ -78,7 +78,7 @@ enum Order {
     HangIp,
 }
 
-/// The local address after an order; `None`: it is off.
+/// The local address after an order; `None` when the device is off.
 type Done = Result<Option<SocketAddr>, std::io::Error>;
 
 pub struct Device;
@@ -87,7 +87,7 @@ impl Device {
     /// Switches a device on.
     ///
     /// # Errors
-    /// When there is no socket for it, or its keys do not serve.
+    /// Fails when there is no socket for it, or when its keys are unusable.
     pub async fn start(spec: DeviceSpec) -> Result<DeviceHandle, DeviceError> {
         let sensors = spec.sensors.clone();
         let mut services = spec.services.clone();
@@ -103,40 +103,42 @@ impl Device {
 }
 
 impl DeviceHandle {
-    /// Power cut: socket, session and connections are gone without a word.
+    /// Cuts the power: socket, session and connections vanish without notice.
     ///
     /// # Errors
-    /// When the device has ended.
+    /// Fails when the device has ended.
     pub async fn off(&self) -> Result<(), DeviceError> {
         self.order(Order::Off).await.map(drop)
     }
 
-    /// Boots, from another port, with a new session; also ends a hang.
+    /// Boots a device that is off, from another port and with a new session. For a running device it only
+    /// ends a hang.
     ///
     /// # Errors
-    /// When the device has ended or finds no socket.
+    /// Fails when the device has ended or finds no socket.
     pub async fn on(&self) -> Result<(), DeviceError> {
         self.order(Order::On).await.map(drop)
     }
 
-    /// As a NAT that forgot: the same session from another port. The local address after it.
+    /// Behaves as after a NAT has lost its mapping: the same session continues from another port. Returns
+    /// the new local address.
     ///
     /// # Errors
-    /// When the device has ended or finds no socket.
+    /// Fails when the device has ended or finds no socket.
     pub async fn rebind(&self) -> Result<Option<SocketAddr>, DeviceError> {
         self.order(Order::Rebind).await
     }
 
-    /// The tunnel stays up, and nothing behind it answers.
+    /// Makes the IP stack hang: the tunnel stays up, but the device replies to nothing.
     ///
     /// # Errors
-    /// When the device has ended.
+    /// Fails when the device has ended.
     pub async fn hang_ip(&self) -> Result<(), DeviceError> {
         self.order(Order::HangIp).await.map(drop)
     }
 
     /// # Errors
-    /// When the device has no such sensor.
+    /// Fails when the device has no such sensor.
     pub fn set_sensor(&self, name: &str, value: f64) -> Result<(), NoSensor> {
         self.sensors.set(name, value)
     }
@@ -187,7 +189,7 @@ impl Machine {
     }
 }
 
-/// What a device has while it has power.
+/// The state of a device while it has power.
 struct Powered {
     socket: UdpSocket,
     endpoint: SocketAddr,
@@ -213,7 +215,7 @@ impl Powered {
         })
     }
 
-    /// Until the next order.
+    /// Runs until the next order.
     async fn run<T>(&mut self, orders: &mut mpsc::Receiver<T>) -> Option<T> {
         loop {
             let deadline = self.turn().await;
@@ -222,7 +224,7 @@ impl Powered {
                 biased;
                 order = orders.recv() => return order,
                 received = self.socket.recv_from(&mut self.datagram) => {
-                    // An ICMP error of an earlier datagram: the gateway is not there, as may be.
+                    // An ICMP error of an earlier datagram: the gateway may not be running.
                     let Ok((len, from)) = received else { continue };
                     self.take(len, from);
                 }
@@ -240,7 +242,7 @@ impl Powered {
         }
     }
 
-    /// Does what is due and sends what comes of it; says when to come again.
+    /// Does the work that is due and sends its results. Returns the next deadline.
     async fn turn(&mut self) -> Mono {
         let now = clock::now().mono;
         self.link.tick(now);
@@ -256,7 +258,7 @@ impl Powered {
             }
         }
         for datagram in self.link.take_datagrams() {
-            // Like any IP network: what does not fit is lost.
+            // As on any IP network, a datagram that does not fit is lost.
             let _ = self.socket.try_send_to(&datagram, self.endpoint);
         }
         let stack = if self.hung { None } else { self.stack.deadline(now) };
@@ -264,8 +266,8 @@ impl Powered {
     }
 }
 
-/// Ready once the task is polled again: the stack registered it with every service's pipe, and any
-/// of them may be why.
+/// Ready once the task is polled again: the stack registered the task with the pipe of every service,
+/// and any of them may have woken it.
 async fn woken() {
     let mut first = true;
     poll_fn(|_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }).await;

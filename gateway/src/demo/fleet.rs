@@ -1,8 +1,8 @@
-//! The demo's fleet in motion.
+//! The running fleet of the demo.
 //!
-//! In three steps, because a gateway stands between them: [`recruit`] gives every device its keys
-//! and the public ones their addresses; the caller enrols them; [`DemoFleet::start`] switches them
-//! on with what the enrolment gave them.
+//! It starts in three steps, because the gateway takes part. [`recruit`] gives every device its keys,
+//! and the public ones their addresses. The caller enrols them. [`DemoFleet::start`] switches them on
+//! with the results of the enrolment.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,16 +20,16 @@ use super::public::PublicDevice;
 use super::sensors::{NoSensor, Sensors};
 use super::sshd::Sshd;
 
-/// What a device of the fleet knows of the gateway.
+/// The facts about the gateway that a device of the fleet needs.
 #[derive(Clone)]
 pub struct Gateway {
     pub endpoint: SocketAddr,
     pub public_key: PublicKey,
-    /// What the gateway logs in with.
+    /// The key that the gateway logs in with.
     pub ssh_key: SshPublicKey,
 }
 
-/// A device that has its keys and is not enrolled.
+/// A device that has its keys and is not enrolled yet.
 pub struct Recruit {
     pub planned: PlannedDevice,
     private: PrivateKey,
@@ -42,12 +42,12 @@ impl Recruit {
         self.private.public()
     }
 
-    /// `SHA256:...`
+    /// Returns `SHA256:...`.
     pub fn host_key(&self) -> String {
         self.host_key.public().fingerprint()
     }
 
-    /// Where a public device answers.
+    /// Returns the address on which a public device listens.
     pub fn direct(&self) -> Option<SocketAddr> {
         self.listener.as_ref()?.local_addr().ok()
     }
@@ -56,16 +56,16 @@ impl Recruit {
 /// A device that is enrolled.
 pub struct Member {
     pub recruit: Recruit,
-    /// Inside the tunnel; none for a public one.
+    /// Addresses inside the tunnel; empty for a public device.
     pub addresses: Vec<IpAddr>,
     pub psk: Option<PresharedKey>,
 }
 
-/// The planned devices with the keys that `seed` gives them: the same each time, so that a gateway
-/// which remembers them is not surprised.
+/// Returns the planned devices with keys derived from `seed`. The keys are the same each time, so that
+/// a gateway with a kept database recognises its devices.
 ///
 /// # Errors
-/// When a public device finds no port.
+/// Fails when a public device finds no port.
 pub async fn recruit(seed: &[u8; 32]) -> io::Result<Vec<Recruit>> {
     let mut recruits = Vec::new();
     for planned in plan::plan() {
@@ -111,7 +111,7 @@ impl From<io::Error> for FleetError {
     }
 }
 
-/// The running fleet; it ends when this is dropped.
+/// The running fleet. Dropping it ends the devices.
 pub struct DemoFleet(BTreeMap<String, Unit>);
 
 struct Unit {
@@ -128,7 +128,7 @@ impl DemoFleet {
     /// Switches all devices on.
     ///
     /// # Errors
-    /// When one finds no socket or its keys do not serve.
+    /// Fails when a device finds no socket, or when its keys are unusable.
     pub async fn start(gateway: &Gateway, members: Vec<Member>) -> Result<Self, FleetError> {
         let mut units = BTreeMap::new();
         for member in members {
@@ -143,7 +143,7 @@ impl DemoFleet {
     }
 
     /// # Errors
-    /// When there is no such device.
+    /// Fails when there is no such device.
     pub async fn off(&self, name: &str) -> Result<(), FleetError> {
         match &self.unit(name)?.power {
             Power::Tunnel(device) => Ok(device.off().await?),
@@ -152,7 +152,7 @@ impl DemoFleet {
     }
 
     /// # Errors
-    /// When there is no such device, or it finds no socket.
+    /// Fails when there is no such device, or when it finds no socket.
     pub async fn on(&self, name: &str) -> Result<(), FleetError> {
         match &self.unit(name)?.power {
             Power::Tunnel(device) => Ok(device.on().await?),
@@ -161,7 +161,7 @@ impl DemoFleet {
     }
 
     /// # Errors
-    /// When there is no such device or sensor.
+    /// Fails when there is no such device or sensor.
     pub fn sensor(&self, name: &str, sensor: &str, value: f64) -> Result<(), FleetError> {
         Ok(self.unit(name)?.sensors.set(sensor, value)?)
     }

@@ -1,5 +1,5 @@
-//! A device's end of its tunnel. Datagrams and packets in, packets and datagrams out; knows no
-//! socket. boringtun reads its own clock, which is a device's good right.
+//! A device's end of its tunnel. It turns datagrams into packets and packets into datagrams, and has no
+//! socket. boringtun reads its own clock, which is allowed in a device.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use boringtun::x25519;
 use fleetgate_engine::time::Mono;
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 
-/// The largest datagram that is looked at; the gateway sends no larger one.
+/// The largest datagram that is accepted; the gateway sends no larger one.
 pub(super) const MAX_DATAGRAM: usize = 2048;
-/// boringtun has no deadline to ask for and rounds its timers to seconds.
+/// boringtun exposes no deadline and rounds its timers to seconds.
 const TICK: Duration = Duration::from_secs(1);
-/// After 90 s without an answer boringtun gives up. A device with a keepalive never does.
+/// Interval of new handshakes. After 90 s without a response boringtun gives up, but a device with a
+/// keepalive never does.
 const REDIAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Link {
@@ -42,14 +43,14 @@ impl Link {
         Link { tunn, out: Vec::new(), scratch, next_tick: now + TICK, last_dial: now }
     }
 
-    /// Starts a handshake, whatever is in flight.
+    /// Starts a handshake, even if one is in flight.
     pub(super) fn dial(&mut self, now: Mono) {
         self.last_dial = now;
         let result = self.tunn.format_handshake_initiation(&mut self.scratch, true);
         queue(&mut self.out, result);
     }
 
-    /// Takes a datagram; gives the packet that was in it.
+    /// Takes a datagram. Returns the packet in it.
     pub(super) fn receive(&mut self, datagram: &[u8], from: IpAddr) -> Option<Vec<u8>> {
         match self.tunn.decapsulate(Some(from), datagram, &mut self.scratch) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
@@ -76,7 +77,7 @@ impl Link {
         self.next_tick
     }
 
-    /// Runs the timers if it is time.
+    /// Runs the timers if they are due.
     pub(super) fn tick(&mut self, now: Mono) {
         if now < self.next_tick {
             return;
@@ -99,7 +100,7 @@ impl Link {
     }
 }
 
-/// Whether there was a datagram.
+/// Queues a datagram. Returns whether there was one.
 fn queue(out: &mut Vec<Vec<u8>>, result: TunnResult<'_>) -> bool {
     match result {
         TunnResult::WriteToNetwork(datagram) => {

@@ -1,9 +1,8 @@
-//! The simulated devices: real WireGuard clients on loopback UDP with an IP stack and an SSH server
-//! of their own, in this process. `fleetgate demo` shows the fleet of them, and tests use them one
-//! by one.
+//! The simulated devices: real WireGuard clients on loopback UDP with their own IP stack and SSH
+//! server, in this process. `fleetgate demo` runs a fleet of them, and tests use single ones.
 //!
-//! They know of the gateway what any device knows: its address, its public key and its SSH key.
-//! Nothing in here reaches into the gateway; what the page shows was measured.
+//! They know the same of the gateway as any device: its address, its public key and its SSH key. No
+//! code in here calls into the gateway; the page shows measured values.
 
 pub mod control;
 pub mod device;

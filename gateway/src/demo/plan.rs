@@ -1,18 +1,18 @@
-//! The demo's fleet on paper: who is in it, what is watched there, and what is wrong with it.
+//! The plan of the demo's fleet: its devices, their checks, and their problems.
 //!
 //! | devices | tunnel | ping | ssh | sensor |
 //! |---|---|---|---|---|
 //! | 4 site gateways, 10 cameras | 14 | 14 | | |
-//! | 1 camera on a metered link: what the tunnel proves for nothing must do | 1 | | | |
+//! | 1 camera on a metered link, checked by its tunnel alone, which costs no traffic | 1 | | | |
 //! | 7 cameras with a sensor: 2 over the warning, 5 over the critical limit | 7 | | 7 | 7 |
 //! | 2 cameras outside the VPN | | | 2 | |
 //! | 1 rental unit, which goes away once it was UP: its host check alone | | | | |
 //! | **25** | **22** | **14** | **9** | **7** |
 //!
-//! The services of a host that is down are not current, and counted as that. The rental unit has none, so that
+//! Services of a host that is down are stale and are counted as such. The rental unit has none, so that
 //! all 52 stay current: 45 OK, 2 WARNING, 5 CRITICAL.
 //!
-//! Plain data: how it gets into a gateway is not known here.
+//! Plain data: it does not know how a gateway imports it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ use fleetgate_engine::wire::{Check, Threshold, Timing};
 use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::Sensor;
 
-/// Short, so that the page is complete within a minute and follows at once.
+/// Short, so that the page is complete within a minute and follows each change at once.
 pub const TIMING: Timing = Timing {
     interval: Duration::from_secs(5),
     retry: Duration::from_secs(1),
@@ -33,11 +33,12 @@ pub const TIMING: Timing = Timing {
 };
 /// Shorter than the interval: each check of a tunnel finds a newer packet.
 pub const KEEPALIVE: Duration = Duration::from_secs(2);
-/// The account that the gateway logs in with, where it does.
+/// The account that the gateway logs in with.
 pub const SSH_USER: &str = "watch";
-/// In the tunnels; public devices listen on a high port, since an ordinary user runs them.
+/// SSH port inside the tunnels. Public devices listen on a high port, because an ordinary user runs
+/// them.
 pub const SSH_PORT: u16 = 22;
-/// Taken on the public devices' addresses if it is free.
+/// Port on the addresses of public devices, if it is free.
 pub const PUBLIC_SSH_PORT: u16 = 42_022;
 /// The unit that is being reconfigured.
 pub const RENTAL: &str = "rental-03";
@@ -48,12 +49,12 @@ pub struct PlannedDevice {
     pub name: &'static str,
     pub labels: BTreeMap<String, String>,
     pub profile: &'static str,
-    /// Outside the VPN, on this address; `None`: behind a tunnel.
+    /// The address of a device outside the VPN; `None` behind a tunnel.
     pub public: Option<Ipv4Addr>,
     pub ssh_user: Option<&'static str>,
-    /// What its sensors say at first, where it differs from a healthy device.
+    /// Initial sensor values that differ from those of a healthy device.
     pub sensors: Vec<(&'static str, f64)>,
-    /// What makes of the profile exactly what is watched.
+    /// Overrides that reduce the profile to the planned services.
     pub overrides: Vec<ServiceOverride>,
 }
 
@@ -131,7 +132,7 @@ const fn public(last: u8) -> Watched {
     Watched::Public(Ipv4Addr::new(127, 0, 0, last))
 }
 
-/// Name, site, kind, uplink, and what is watched.
+/// Name, site, kind, uplink, and checks.
 type Row = (&'static str, &'static str, &'static str, &'static str, Watched);
 
 const FLEET: [Row; 25] = [
@@ -162,7 +163,7 @@ const FLEET: [Row; 25] = [
     (RENTAL, "workshop", "rental", "lte", Watched::HostOnly),
 ];
 
-/// The 25 devices.
+/// Returns the 25 devices.
 pub fn plan() -> Vec<PlannedDevice> {
     FLEET.iter().map(planned).collect()
 }
@@ -214,7 +215,7 @@ impl Watched {
         }
     }
 
-    /// Switches off what the profile brings beyond the plan, and adds what it lacks.
+    /// Disables the services of the profile that are not planned, and adds missing ones.
     fn overrides(self) -> Vec<ServiceOverride> {
         let brought = folded(profile::DEFAULT, self.facts(), &[]);
         let wanted = self.services();
@@ -233,7 +234,7 @@ impl Watched {
     }
 }
 
-/// What a built-in profile comes to at the demo's pace.
+/// Returns the services of a built-in profile at the demo's intervals.
 fn folded(profile: &str, facts: Facts, overrides: &[ServiceOverride]) -> Vec<ServiceSpec> {
     let built_in = Catalogue::new(Vec::new(), Vec::new()).expect("they fit together");
     let pace = Pace { timing: TIMING, ping: TIMING.interval };

@@ -1,4 +1,4 @@
-//! A device outside the VPN: an SSH server on a public address, which here is a loopback one.
+//! A device outside the VPN: an SSH server on a public address, which is a loopback address here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::sshd::Sshd;
 
-/// Orders that wait for a device.
+/// Orders queued for a device.
 const ORDERS: usize = 8;
 
 pub(super) struct PublicDevice {
@@ -79,7 +79,7 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
             None => std::future::pending().await,
             Some(listener) => match listener.accept().await {
                 Ok((stream, _)) => return stream,
-                // Out of descriptors, or a client that left at once.
+                // Out of file descriptors, or the client has already left.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
             },
         }

@@ -1,17 +1,17 @@
-//! The story of the rental unit: it comes up, passes its check, and goes off to be reconfigured.
+//! The story of the rental unit: it comes up, passes its check, and is switched off to be reconfigured.
 
 use std::future::Future;
 use std::time::Duration;
 
 use super::fleet::{DemoFleet, FleetError};
 
-/// Between two looks at the unit's check.
+/// Interval between two looks at the unit's check.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Asks `passed` until it says yes, then switches the unit off.
+/// Polls `passed` until it returns true, then switches the unit off.
 ///
 /// # Errors
-/// When the fleet has no such unit.
+/// Fails when the fleet has no such unit.
 pub async fn reconfigure<F>(
     fleet: &DemoFleet,
     unit: &str,

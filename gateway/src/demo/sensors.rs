@@ -1,4 +1,4 @@
-//! What a simulated device's sensors say, and how somebody changes it.
+//! The sensor values of a simulated device, and a way to change them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ const INODES_USED: u32 = 90_000;
 const INODES_FREE: u32 = 910_000;
 const PICTURE_BYTES: u64 = 4_200_000;
 
-/// Every kind of sensor, and what a healthy device says: percent used, file systems that turned read-only,
-/// average of one minute, percent used, seconds, degrees Celsius, a count, seconds, two counts, percent busy,
-/// bytes received, pictures of a day, and degrees Celsius on the board.
+/// Every kind of sensor with the value of a healthy device: percent used, file systems that turned
+/// read-only, average of one minute, percent used, seconds, degrees Celsius, a count, seconds, two
+/// counts, percent busy, bytes received, pictures of a day, and degrees Celsius on the board.
 const HEALTHY: [(&str, f64); 14] = [
     ("disk", 41.0),
     ("mounts", 0.0),
@@ -41,7 +41,7 @@ const HEALTHY: [(&str, f64); 14] = [
 )]
 pub struct NoSensor(pub String);
 
-/// Shared by a device and whoever plays weather. One value per kind.
+/// Sensor values, one per kind, shared by a device and the control socket.
 #[derive(Clone, Debug)]
 pub struct Sensors(Arc<Mutex<BTreeMap<&'static str, f64>>>);
 
@@ -53,7 +53,7 @@ impl Default for Sensors {
 
 impl Sensors {
     /// # Errors
-    /// When no sensor has that name.
+    /// Fails when no sensor has that name.
     pub fn set(&self, name: &str, value: f64) -> Result<(), NoSensor> {
         match self.values().get_mut(name) {
             Some(slot) => *slot = value,
@@ -62,7 +62,8 @@ impl Sensors {
         Ok(())
     }
 
-    /// What the device's shell prints for a command line; `None`: it is not the sensor script.
+    /// Returns the output of the device's shell for a command line; `None` when it is not the sensor
+    /// script.
     pub fn answer(&self, line: &str) -> Option<String> {
         let asked = parse_request(line)?;
         let sections: Vec<_> = asked.into_iter().map(|(key, sensor)| (key, self.read(&sensor))).collect();

@@ -1,5 +1,5 @@
-//! The SSH server of a simulated device. It lets in one key, and instead of a shell it has the
-//! device's sensors.
+//! The SSH server of a simulated device. It authorizes one key, and serves the device's sensors instead
+//! of a shell.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,16 +16,16 @@ use super::device::SshSpec;
 use super::sensors::Sensors;
 use super::stack::Service;
 
-/// Connections at once; more are closed, as OpenSSH's MaxStartups does.
+/// Concurrent connections; further ones are closed, as with OpenSSH's MaxStartups.
 const MAX_CONNECTIONS: usize = 16;
-/// A connection without a byte is closed: longer than the gateway keeps one.
+/// Idle time after which a connection is closed: longer than the gateway keeps one.
 const INACTIVITY: Duration = Duration::from_secs(600);
-/// russh (0.65) forgets a channel that the server closes first only with its connection, 2.6 kB each: after so many
-/// commands the connection ends when it is quiet, and the gateway makes another.
+/// Commands after which the connection ends when it is quiet; the gateway then opens another. russh
+/// (0.65) forgets a channel that the server closes first only with its connection, 2.6 kB each.
 const COMMANDS: usize = 16;
 /// Commands of one run follow each other faster.
 const QUIET: Duration = Duration::from_secs(5);
-/// What a shell says with when it does not know a command.
+/// Exit status of a shell for an unknown command.
 const NOT_FOUND: u32 = 127;
 const STDERR: u32 = 1;
 
@@ -36,13 +36,13 @@ pub struct Sshd {
     authorized: Arc<PublicKey>,
     sensors: Sensors,
     room: Arc<Semaphore>,
-    /// Commands of this connection.
+    /// Number of commands of this connection.
     served: Arc<AtomicUsize>,
 }
 
 impl Sshd {
     /// # Errors
-    /// When a key is of no use.
+    /// Fails when a key is unusable.
     pub fn new(spec: &SshSpec, sensors: Sensors) -> Result<Self, russh::keys::Error> {
         let config = Config {
             keys: vec![private(&spec.host_key)?],
@@ -60,26 +60,26 @@ impl Sshd {
         })
     }
 
-    /// For a port of a device's stack.
+    /// Returns the server as a service for a port of a device's stack.
     pub fn service(&self) -> Service {
         let sshd = self.clone();
         Arc::new(move |stream| drop(tokio::spawn(sshd.clone().serve(stream))))
     }
 
-    /// One connection, to its end.
+    /// Serves one connection until it ends.
     pub async fn serve<S>(mut self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.served = Arc::default();
         let Ok(_room) = Arc::clone(&self.room).try_acquire_owned() else { return };
-        // How a client ended is its own affair.
+        // The way in which a client ends its session does not matter.
         if let Ok(session) = run_stream(Arc::clone(&self.config), stream, self).await {
             let _ = session.await;
         }
     }
 
-    /// One more command was answered.
+    /// Counts a command that was served.
     fn count(&self, session: &Session) {
         let nth = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if nth < COMMANDS {
@@ -89,13 +89,13 @@ impl Sshd {
         tokio::spawn(async move {
             tokio::time::sleep(QUIET).await;
             if served.load(Ordering::Relaxed) == nth {
-                // A connection that has ended meanwhile needs no end.
+                // It does not matter if the connection has ended meanwhile.
                 let _ = handle.disconnect(Disconnect::ByApplication, String::new(), String::new()).await;
             }
         });
     }
 
-    /// Output, error output and exit status of a command.
+    /// Returns stdout, stderr and exit status of a command.
     fn execute(&self, line: &str) -> (String, String, u32) {
         match self.sensors.answer(line) {
             Some(output) => (output, String::new(), 0),

@@ -1,7 +1,7 @@
-//! A device's IP stack: answers echo requests, serves TCP. Packets in, packets out.
+//! A device's IP stack: replies to echo requests and serves TCP. Packets in, packets out.
 //!
-//! Each connection ends in one half of an in-memory pipe; the other half belongs to the service.
-//! Knows no WireGuard and no socket.
+//! Each connection ends in one half of an in-memory pipe; the service has the other half. The stack
+//! does not know WireGuard or sockets.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -22,17 +22,17 @@ use smoltcp::wire::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-/// What WireGuard leaves of an Ethernet frame.
+/// The MTU inside WireGuard on an Ethernet link.
 const MTU: usize = 1420;
-/// smoltcp's listening socket becomes the connection: so many may arrive at once per port.
+/// A listening socket of smoltcp becomes the connection, so this many may arrive at once per port.
 const BACKLOG: usize = 4;
-/// Open connections of a device; more are reset.
+/// Open connections of a device; further ones are reset.
 const MAX_FLOWS: usize = 32;
-/// Per connection and direction, in the stack and again in the pipe.
+/// Bytes per connection and direction, in the stack and again in the pipe.
 const BUFFER: usize = 16 * 1024;
 const HOPS: u8 = 64;
 
-/// Serves one connection to a port; spawns what it needs.
+/// Serves one connection to a port; spawns its own tasks.
 pub type Service = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 
 pub(super) struct Stack {
@@ -54,12 +54,12 @@ struct Port {
 struct Flow {
     socket: SocketHandle,
     app: DuplexStream,
-    /// The service was told that no more bytes will come.
+    /// The service has received the end of the stream.
     ended: bool,
 }
 
 impl Stack {
-    /// `networks`: what stands behind the device and is answered for as well.
+    /// `networks` are behind the device, which replies for their addresses as well.
     pub(super) fn new(
         addresses: &[IpAddr],
         networks: &[IpNet],
@@ -88,7 +88,7 @@ impl Stack {
         stack
     }
 
-    /// Takes a packet from the tunnel. What is not for this device is thrown away.
+    /// Takes a packet from the tunnel. A packet for another destination is dropped.
     pub(super) fn receive(&mut self, mut packet: Vec<u8>) {
         if !destination(&packet).is_some_and(|to| self.answers_for(to)) {
             return;
@@ -99,7 +99,7 @@ impl Stack {
         }
     }
 
-    /// Does all that can be done now; registers the task with everything it waits for.
+    /// Does all work that is possible now, and registers the task with everything that it waits for.
     pub(super) fn work(&mut self, cx: &mut Context<'_>, now: Mono) {
         loop {
             let changed = self.iface.poll(instant(now), &mut self.queue, &mut self.sockets);
@@ -115,7 +115,7 @@ impl Stack {
         std::mem::take(&mut self.queue.tx)
     }
 
-    /// When `work` is due although nothing came.
+    /// Returns the time at which `work` is due without input.
     pub(super) fn deadline(&mut self, now: Mono) -> Option<Mono> {
         let delay = self.iface.poll_delay(instant(now), &self.sockets)?;
         Some(now + Duration::from_micros(delay.total_micros()))
@@ -125,7 +125,7 @@ impl Stack {
         self.addresses.contains(&to) || self.networks.iter().any(|net| net.contains(&to))
     }
 
-    /// Hands connections that are established to their services.
+    /// Hands established connections to their services.
     fn accept(&mut self) {
         for port in &mut self.ports {
             for slot in &mut port.listeners {
@@ -146,14 +146,15 @@ impl Stack {
         }
     }
 
-    /// Moves bytes between sockets and services, and forgets what has ended. Whether any moved.
+    /// Moves bytes between sockets and services, and removes ended connections. Returns whether any bytes
+    /// moved.
     fn pump(&mut self, cx: &mut Context<'_>) -> bool {
         let sockets = &mut self.sockets;
         let mut moved = false;
         self.flows.retain_mut(|flow| {
             let socket = sockets.get_mut::<tcp::Socket<'_>>(flow.socket);
             moved |= flow.pump(socket, cx);
-            // While it still knows the other side there is something to send, or to wait for.
+            // While a closed socket still has a remote endpoint, it has something to send or to wait for.
             if socket.state() == State::Closed && socket.remote_endpoint().is_none() {
                 sockets.remove(flow.socket);
                 return false;
@@ -177,7 +178,7 @@ impl Flow {
             let app = Pin::new(&mut self.app);
             let taken = socket.recv(|bytes| match app.poll_write(cx, bytes) {
                 Poll::Ready(Ok(n)) => (n, n),
-                // The service is gone: nobody reads this any more.
+                // The service is gone, so the bytes are discarded.
                 Poll::Ready(Err(_)) => (bytes.len(), bytes.len()),
                 Poll::Pending => (0, 0),
             });
@@ -225,7 +226,7 @@ fn configure(iface: &mut Interface, addresses: &[IpAddr]) {
             let _ = own.push(host);
         }
     });
-    // Without these it would neither answer for networks behind it nor send to anybody.
+    // Without these, the stack would neither reply for networks behind it nor send to other hosts.
     iface.set_any_ip(true);
     for address in addresses {
         let _ = match *address {
@@ -254,7 +255,7 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Turns an echo request into its reply, in place. `None`: it is something else, and untouched.
+/// Turns an echo request into its reply, in place. `None` leaves any other packet unchanged.
 fn echo_reply(packet: &mut [u8]) -> Option<()> {
     match packet.first()? >> 4 {
         4 => echo_reply_v4(packet),

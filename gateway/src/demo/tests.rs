@@ -1,5 +1,5 @@
-//! Devices against the gateway's own tunnel: the engine, its driver, streams and SSH client, over
-//! UDP on loopback.
+//! Devices against the gateway's own tunnel: the engine, its driver, streams and SSH client, over UDP
+//! on loopback.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,7 +30,7 @@ use crate::ssh::{Limits, SessionKey, SshClient};
 use crate::stream::Streams;
 use crate::udp::{self, Passage};
 
-/// More than anything here needs on a busy machine.
+/// More than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(2);
 
@@ -45,7 +45,7 @@ struct Lab {
     streams: Streams,
     ssh: SshClient,
     next: u64,
-    /// The API's side, which must not look closed.
+    /// The API's end, which must not appear closed.
     _commands: mpsc::Sender<Command>,
     _stop: DropGuard,
 }
@@ -102,7 +102,7 @@ impl Lab {
         answer
     }
 
-    /// Until what was enrolled is known, so that no first handshake comes too early.
+    /// Waits until the enrolments are loaded, so that no first handshake comes too early.
     async fn settle(&mut self) {
         self.evidence(peer()).await;
     }
@@ -114,7 +114,7 @@ impl Lab {
         }
     }
 
-    /// What was sent while the device shook hands is lost, as on any network; then all is answered.
+    /// Packets sent during the handshake are lost, as on any network; the later ones get a reply.
     async fn answers_again(&mut self) -> bool {
         for _ in 0..10 {
             if self.echo(peer(), inner_v4()).await.rtts.len() == 2 {
@@ -168,7 +168,7 @@ fn inner_v6() -> IpAddr {
     Ipv6Addr::new(0xfd72, 0, 0, 0, 0, 0, 0, 7).into()
 }
 
-/// Sends back what it gets.
+/// Sends back what it receives.
 fn echo_service() -> Service {
     Arc::new(|mut stream| {
         tokio::spawn(async move {
@@ -202,7 +202,7 @@ fn spec(lab: &Lab) -> DeviceSpec {
     }
 }
 
-/// A device that is enrolled, switched on, and has shaken hands.
+/// Starts an enrolled device, and waits for its first handshake.
 async fn enrolled(lab: &mut Lab, spec: DeviceSpec) -> DeviceHandle {
     lab.enrol(peer(), spec.private.public(), &spec.addresses);
     lab.settle().await;
@@ -323,7 +323,7 @@ async fn a_device_behind_a_forgetful_nat_is_followed() {
     assert_eq!(lab.echo(peer(), inner_v4()).await.rtts.len(), 2);
 }
 
-/// The whole fleet of the demo, enrolled by hand.
+/// Starts the whole fleet of the demo, enrolled by hand.
 async fn fleet(lab: &mut Lab) -> (DemoFleet, BTreeMap<&'static str, SocketAddr>) {
     let recruits = recruit(&[5; 32]).await.expect("finds ports");
     let mut members = Vec::new();

@@ -23,7 +23,7 @@ async fn refused(dir: &Path) -> String {
     }
 }
 
-/// Logs in with the printed link.
+/// Logs in with the first administrator's name and password.
 async fn logs_in(server: &Server) -> bool {
     let first = server.first_admin.as_ref().expect("a login is shown");
     let http = reqwest::Client::new();
@@ -32,7 +32,7 @@ async fn logs_in(server: &Server) -> bool {
     asked.send().await.unwrap().status().is_success()
 }
 
-/// A first start, begun and ended as it should be.
+/// Runs a first start to its end.
 async fn gateway() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &|_| Ok(())).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_first_start_that_fails_after_any_step_is_completed_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let fail = |step| if step == failing { anyhow::bail!("cut off") } else { Ok(()) };
         match start(dir.path(), &fail).await {
-            // Nothing has failed, but nobody has seen the login.
+            // The start succeeded, but its login was never shown.
             Ok(server) => server.stop().await,
             Err(error) => assert_eq!(error.to_string(), "cut off", "{failing:?}"),
         }

@@ -1,4 +1,4 @@
-//! How many connections each address has open, so that one cannot take the room of all.
+//! Counts the open connections of each address, so that one address cannot occupy all places.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex};
 
 use crate::api::throttled_as;
 
-/// Cheap to clone. Holds as many keys as connections are open.
+/// Cheap to clone. It has at most one entry for each open connection.
 #[derive(Clone)]
 pub(super) struct Crowd(Arc<Inner>);
 
 struct Inner {
     most: usize,
-    /// They speak for many.
+    /// Proxies, which connect for many clients.
     trusted: Vec<IpAddr>,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// Counted until it is dropped.
+/// A counted connection, until it is dropped.
 pub(super) struct Place {
     crowd: Crowd,
     source: Option<IpAddr>,
@@ -28,7 +28,7 @@ impl Crowd {
         Crowd(Arc::new(Inner { most, trusted, open: Mutex::default() }))
     }
 
-    /// `None`: that source has its share. This machine and trusted proxies are not counted.
+    /// `None` when the source has its share. This machine and trusted proxies are not counted.
     pub fn enter(&self, from: IpAddr) -> Option<Place> {
         let from = from.to_canonical();
         if from.is_loopback() || self.0.trusted.contains(&from) {

@@ -1,8 +1,9 @@
-//! The open connections of one listener, and which of them makes room for another.
+//! The open connections of one listener, and the choice of the one that is closed for another.
 //!
-//! A connection is idle while none of its requests is being answered; half a head is nothing yet. When room
-//! gets scarce, the connection that is idle for the longest goes, unless somebody logged in over it, or it is so
-//! new that its request may be on its way. If none is idle, the stranger goes whose request takes the longest.
+//! A connection is idle while none of its requests is in progress; half a head is not a request. When
+//! places get scarce, the connection that is idle for the longest is closed. Connections with a login
+//! stay, and so do new ones whose first request may be on its way. If none is idle, the one without a
+//! login whose request takes the longest is closed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,32 +16,32 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Login;
 use crate::clock;
 
-/// Cheap to clone. Holds one entry for each connection that is open.
+/// Cheap to clone. It has one entry for each open connection.
 #[derive(Clone)]
 pub(super) struct Idle {
-    /// A connection is left alone for so long.
+    /// Idle time before a connection may be closed.
     grace: Duration,
     inner: Arc<Mutex<Inner>>,
 }
 
-/// By turn, each since when.
+/// The connections by turn, each with the time since when it is listed.
 type List = BTreeMap<u64, (Mono, Arc<State>)>;
 
 #[derive(Default)]
 struct Inner {
-    /// Connections begin to be idle one after the other: the first is the one that is idle for the longest.
+    /// Rises with each entry: the first entry is the one that has been idle for the longest.
     turn: u64,
     waiting: List,
-    /// The same of those that have asked.
+    /// The same for connections with a request in progress.
     busy: List,
 }
 
-/// A stranger is answered within this time; one whose body is still to come is slow.
+/// Time within which a request without a login is finished, unless its body arrives slowly.
 const SLOW: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
-    /// Where it waits.
+    /// Its key in one of the two lists.
     turn: Mutex<Option<u64>>,
     under_way: AtomicUsize,
     asked: AtomicBool,
@@ -55,7 +56,7 @@ pub(super) struct Visit {
     state: Arc<State>,
 }
 
-/// A request of it, until it is dropped.
+/// One request of a connection, until it is dropped.
 pub(super) struct Asked {
     idle: Idle,
     state: Arc<State>,
@@ -66,14 +67,14 @@ impl Idle {
         Idle { grace, inner: Arc::default() }
     }
 
-    /// A connection that has asked nothing yet.
+    /// Registers a connection that has sent no request yet.
     pub fn enter(&self) -> Visit {
         let state = Arc::new(State::default());
         self.wait(&state);
         Visit { idle: self.clone(), state }
     }
 
-    /// Ends the connection that is idle for the longest, of those that nobody logged in over. Whether there is one.
+    /// Closes the connection without a login that is idle for the longest. Returns whether there was one.
     pub fn dismiss_one(&self) -> bool {
         let now = clock::now().mono;
         let mut inner = self.inner();
@@ -112,7 +113,7 @@ impl Idle {
     }
 }
 
-/// The first that is there for so long, and that nobody logged in over.
+/// Returns the first entry that is at least this old and has no login.
 fn stranger(list: &List, now: Mono, long: Duration) -> Option<u64> {
     let old = list.iter().take_while(|(_, (since, _))| *since + long <= now);
     old.filter(|(_, (_, state))| !state.login.is_known()).map(|(turn, _)| *turn).next()
@@ -125,17 +126,17 @@ impl State {
 }
 
 impl Visit {
-    /// Ends when the connection is to make room.
+    /// Waits until the connection must make room.
     pub async fn dismissed(&self) {
         self.state.dismissed.cancelled().await;
     }
 
-    /// Whether a request has ever come.
+    /// Whether the connection ever sent a request.
     pub fn has_asked(&self) -> bool {
         self.state.asked.load(Ordering::Relaxed)
     }
 
-    /// A request has come.
+    /// Registers a request.
     pub fn asked(&self) -> Asked {
         self.state.asked.store(true, Ordering::Relaxed);
         if self.state.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -144,7 +145,7 @@ impl Visit {
         Asked { idle: self.idle.clone(), state: self.state.clone() }
     }
 
-    /// Who checks logins notes here that the caller has one.
+    /// Returns the mark that authentication sets once the caller has logged in.
     pub fn login(&self) -> Login {
         self.state.login.clone()
     }
@@ -181,7 +182,7 @@ mod tests {
         visits[1].login().note();
         assert!(idle.dismiss_one());
         assert_eq!(visits.iter().map(is_dismissed).collect::<Vec<_>>(), [false, false, true, false]);
-        // Its answer makes it the one that is idle for the shortest time.
+        // Its response makes it the one that has been idle for the shortest time.
         drop(busy);
         assert!(idle.dismiss_one() && is_dismissed(&visits[3]) && !is_dismissed(&visits[0]));
         assert!(idle.dismiss_one() && is_dismissed(&visits[0]));

@@ -1,7 +1,8 @@
-//! What a handler left of a request's body.
+//! The part of a request's body that a handler did not read.
 //!
-//! A refusal does not wait for the body. If the connection ends while some of it is on its way, the system resets the
-//! connection, and its caller may lose the answer for it. So the rest is read first, within limits.
+//! A refusal does not wait for the body. If the connection ends while part of it is on its way, the
+//! system resets the connection, and the client may lose the response. The rest is therefore read
+//! first, within limits.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,19 +15,20 @@ use axum::http::{Version, header};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 
-/// More than any call takes, but for uploads of backups.
+/// More than any request body, except uploads of backups.
 const MOST: usize = 4 * 1024 * 1024;
-/// A caller who sends slowly does not hold the answer back for longer.
+/// Time limit, so that a slow client does not delay the response further.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Incoming>>);
 
-/// To be read when the answer is there.
+/// The shared body, read when the response is ready.
 pub(super) struct Leftover(Shared);
 
-/// The request for its handler, and what it may leave. Over HTTP/2 a stream ends without its connection; who waits
-/// for `100 Continue` has sent nothing yet.
+/// Returns the request for its handler, and the body that the handler may leave. `None` over HTTP/2,
+/// where a stream ends without its connection, and for a client that waits for `100 Continue` and has
+/// sent no body.
 pub(super) fn share(request: Request<Incoming>) -> (Request<Body>, Option<Leftover>) {
     let has_body = !hyper::body::Body::is_end_stream(request.body());
     let is_sent = !request.headers().contains_key(header::EXPECT);

@@ -12,16 +12,16 @@ use super::*;
 use crate::api::Login;
 use crate::config::TlsFiles;
 
-/// Everything as usual, only sooner.
+/// The usual limits with shorter times.
 const LIMITS: Limits = Limits {
     head: Duration::from_millis(300),
     connections: 4,
     from_one_source: 4,
     grace: Duration::from_millis(300),
 };
-/// More than a connection holds on its way.
+/// More than the buffers of a connection take.
 const LARGE: usize = 16 << 20;
-/// Patience with a busy machine.
+/// Timeout for a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 struct Door {
@@ -30,7 +30,8 @@ struct Door {
     running: JoinHandle<()>,
 }
 
-/// `/` answers, `/slow` never does, `/read` waits for the body, `/stream` takes longer than a head may.
+/// `/` responds, `/slow` never does, `/read` waits for the body, and `/stream` takes longer than a head
+/// may.
 fn router() -> Router {
     let late = || async {
         tokio::time::sleep(LIMITS.head * 2).await;
@@ -60,7 +61,7 @@ async fn open_socket(path: &Path) -> (CancellationToken, JoinHandle<()>) {
     (stop, tokio::spawn(house.serve_local(UnixListener::bind(path).unwrap())))
 }
 
-/// What is said until the other side closes.
+/// Reads until the other side closes, and returns the text.
 async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut said = Vec::new();
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut said)).await.expect("it stays open");
@@ -156,7 +157,7 @@ async fn the_next_connection_waits_until_one_ends() {
     door.stops_at_once().await;
 }
 
-/// As four addresses can hold them that take their share of 128 each.
+/// Four addresses with their share of 128 each can occupy all places.
 #[tokio::test]
 async fn idle_strangers_make_room_and_who_has_a_login_stays() {
     let limits = Limits { head: LONG, ..Limits::default() };
@@ -238,7 +239,7 @@ async fn the_socket_has_the_same_limits() {
     tokio::time::timeout(LONG, running).await.expect("it ends").unwrap();
 }
 
-/// A pair for localhost, as files and as what a caller trusts.
+/// A certificate and key for localhost, as files and as the client's trust anchor.
 struct Pair {
     files: TlsFiles,
     cert: rustls::pki_types::CertificateDer<'static>,
@@ -257,7 +258,7 @@ impl Pair {
         self.shake_for(address, &[]).await
     }
 
-    /// Offering these protocols.
+    /// Performs a handshake that offers these protocols.
     async fn shake_for(
         &self,
         address: SocketAddr,

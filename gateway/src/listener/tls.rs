@@ -1,4 +1,4 @@
-//! TLS on the API's listener: certificate and key read once, at the start.
+//! TLS on the API's listener. Certificate and key are read once, at the start.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use tokio_rustls::server::TlsStream;
 use crate::config::TlsFiles;
 use crate::{pem, secret_file};
 
-/// As TLS names the protocols, the preferred one first.
+/// The protocol names of ALPN, the preferred one first.
 const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
-/// Cheap to clone. Shows nothing of its key.
+/// Cheap to clone. It shows nothing of its key.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
 impl Tls {
     /// # Errors
-    /// Names the file that is missing, no PEM, open to others, or does not belong to the other.
+    /// Names the file that is missing, is not PEM, is readable by others, or does not match the other file.
     pub fn open(files: &TlsFiles) -> anyhow::Result<Tls> {
         let (cert, key) = (files.cert.display(), files.key.display());
         let chain = pem::certificates("tls_cert", &files.cert)?;
@@ -41,7 +41,7 @@ impl Tls {
         Ok(Tls(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// The stream, and whether HTTP/2 was agreed on.
+    /// Returns the stream, and whether HTTP/2 was negotiated.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, bool)> {
         let stream = self.0.accept(stream).await?;
         let two = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);

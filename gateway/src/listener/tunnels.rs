@@ -1,6 +1,6 @@
-//! The door inside the tunnels: one request of a device per connection, and then it is closed.
+//! The listener inside the tunnels: it serves one request of a device per connection, then closes it.
 //!
-//! How many may come at once and for how long the engine says; what a head may be, this file.
+//! The engine limits the number and the duration of connections; this file limits the head.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use super::House;
 use crate::api::Client;
 use crate::stream::Arrival;
 
-/// The largest head: `curl` sends 150 bytes. The smallest that there is.
+/// The largest head: the smallest limit that hyper accepts. `curl` sends 150 bytes.
 const HEAD_BYTES: usize = 8 * 1024;
 
 impl House {
-    /// Serves until the stop; then what is under way has its grace.
+    /// Serves until the stop, after which requests in progress have the grace period.
     pub async fn serve_tunnels(self, mut arrivals: mpsc::Receiver<Arrival>) {
         let (house, open) = (Arc::new(self), TaskTracker::new());
         loop {
@@ -43,7 +43,7 @@ impl House {
             .header_read_timeout(self.limits.head)
             .max_buf_size(HEAD_BYTES)
             .keep_alive(false)
-            // `nc` ends its direction before it reads.
+            // `nc` closes its sending direction before it reads.
             .half_close(true)
             .serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
         let graceful = async {

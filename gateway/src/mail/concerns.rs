@@ -1,5 +1,5 @@
-//! What a letter says of the incidents that it tells of, of the verdict, and of what is still wrong.
-//! Pure; the same in text and HTML.
+//! The parts of a mail about its incidents, the verdict, and the problems that remain. Pure; the text
+//! and the HTML have the same content.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,10 @@ use super::letter::{MAX_LINE, Place, escaped, one_line};
 use crate::store::incidents::{IncidentRow, MemberRow};
 use crate::store::outbox::{Concern, Contents};
 
-/// Things that are said to be wrong still; the page of the incident has all.
+/// Remaining problems that are listed; the page of the incident has all.
 const STILL: usize = 20;
 
-/// For the subject: the incident, where there is one.
+/// Returns the tag for the subject: the incident, if there is exactly one.
 pub fn tag(contents: &Contents) -> String {
     match contents.incidents.as_slice() {
         [one] => format!(" [{}]", one.incident.id),
@@ -27,7 +27,7 @@ fn link(concern: &Concern, place: &Place<'_>) -> String {
     }
 }
 
-/// What it is, and how much of it: of more than one thing.
+/// Describes an incident, with the number of its problems if it has several members.
 fn words(incident: &IncidentRow) -> String {
     let words = one_line(&incident.words, MAX_LINE);
     match (incident.members, incident.ill) {
@@ -38,7 +38,7 @@ fn words(incident: &IncidentRow) -> String {
     }
 }
 
-/// A paragraph, or nothing.
+/// Returns a paragraph about the incidents, or nothing.
 pub fn text(contents: &Contents, place: &Place<'_>) -> String {
     let mut text = String::new();
     for concern in &contents.incidents {
@@ -68,8 +68,8 @@ pub fn html(contents: &Contents, place: &Place<'_>) -> String {
     html
 }
 
-/// What else of the incidents is wrong, where something of them has recovered: who outlived the rest
-/// must not be lost among good news.
+/// Returns the problems of the incidents that remain, if something has recovered: a remaining problem
+/// must not be lost among recoveries.
 fn still(contents: &Contents) -> Option<String> {
     if contents.counts.iter().all(|c| c.problem) {
         return None;
@@ -88,7 +88,7 @@ fn still(contents: &Contents) -> Option<String> {
     Some(if more > 0 { format!("{names}, and {more} more") } else { names })
 }
 
-/// How many of each site, where there are several.
+/// Returns the number of notices of each site, if there are several sites.
 pub fn sites(contents: &Contents) -> Option<String> {
     let site = |(site, count): &(String, i64)| {
         let name = if site.is_empty() { "no site".to_owned() } else { one_line(site, MAX_LINE) };
@@ -98,7 +98,7 @@ pub fn sites(contents: &Contents) -> Option<String> {
     (!sites.is_empty()).then(|| sites.join(", "))
 }
 
-/// What is wrong, and what shows it.
+/// Returns the verdict and its evidence.
 pub fn verdict_text(verdict: Option<&Verdict>) -> String {
     let Some(verdict) = verdict else { return String::new() };
     let mut text = format!("What is wrong\n    {}\n", one_line(&verdict.text, MAX_LINE));

@@ -1,6 +1,6 @@
-//! An SMTP conversation (RFC 5321), one command after another, over any stream.
+//! An SMTP dialogue (RFC 5321), one command after another, over any stream.
 //!
-//! Knows nothing of TLS, of settings, and of what a letter says.
+//! It does not know TLS, the settings, or the content of a mail.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use tokio::io::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Longest answer that is read: RFC 5321 has 512 bytes a line, and servers say some dozens of lines.
+/// Longest reply that is read. RFC 5321 has 512 bytes a line, and servers send some dozens of lines.
 const MAX_REPLY: usize = 16_384;
-/// Mechanisms of one server that are told; there are a dozen.
+/// Mechanisms of one server that are listed; about a dozen exist.
 const MAX_MECHANISMS: usize = 16;
-/// Characters of one.
+/// Longest mechanism name, in characters.
 const MAX_MECHANISM: usize = 20;
 
-/// Where in a conversation something went wrong.
+/// The step at which a dialogue failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Greeting,
@@ -33,7 +33,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether a refusal there is about this letter, and not about us.
+    /// Whether a refusal at this step concerns the mail, and not the gateway.
     pub const fn is_about_letter(self) -> bool {
         matches!(self, Step::Sender | Step::Recipient | Step::Data | Step::Content)
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why a conversation did not end as it should.
+/// The reason why a dialogue failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the server did not answer {0} in time")]
@@ -78,7 +78,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A server may repeat what it did not understand.
+    /// Removes secrets from the text: a server may repeat a command that it did not understand.
     fn without(self, secrets: &[&str]) -> Error {
         let Error::Refused { step, code, mut text } = self else { return self };
         for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
@@ -88,7 +88,7 @@ impl Error {
     }
 }
 
-/// What a server can do, of what matters here.
+/// The extensions of a server that matter here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     pub starttls: bool,
@@ -103,7 +103,7 @@ impl Offers {
         let mut offers = Offers::default();
         for line in lines.iter().skip(1) {
             let upper = line.to_ascii_uppercase();
-            // `AUTH=LOGIN` is what some servers said before the RFC.
+            // Some servers sent `AUTH=LOGIN` before the RFC.
             let mut words = upper.split([' ', '=']).filter(|word| !word.is_empty());
             match words.next() {
                 Some("STARTTLS") => offers.starttls = true,
@@ -143,26 +143,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         Dialogue { stream: BufReader::new(stream), deadline }
     }
 
-    /// The server speaks first.
+    /// Reads the greeting: the server sends first.
     ///
     /// # Errors
-    /// When it is busy, or says nothing.
+    /// Fails when the server is busy or sends nothing.
     pub async fn greeting(&mut self) -> Result<(), Error> {
         self.reply(Step::Greeting, 2).await.map(drop)
     }
 
     /// # Errors
-    /// When it does not accept that name, or is no server for mail.
+    /// Fails when the server does not accept that name, or is not a mail server.
     pub async fn hello(&mut self, name: &str) -> Result<Offers, Error> {
         let reply = self.command(Step::Hello, &format!("EHLO {name}"), 2).await?;
         Ok(Offers::of(&reply.lines))
     }
 
-    /// The stream, on which TLS begins. What the server, or somebody in between, has sent before TLS is not
-    /// taken for said in it.
+    /// Returns the stream on which TLS begins. Bytes that arrived before TLS are rejected: an attacker on
+    /// the network may have injected them.
     ///
     /// # Errors
-    /// When the server does not offer it or does not do it.
+    /// Fails when the server does not offer STARTTLS, or refuses it.
     pub async fn into_tls(mut self, offers: &Offers) -> Result<S, Error> {
         if !offers.starttls {
             return Err(Error::NoStarttls);
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     /// # Errors
-    /// When it does not take this user and password, or none in a way that we know.
+    /// Fails when the server refuses user and password, or offers no mechanism that we support.
     pub async fn log_in(&mut self, offers: &Offers, user: &str, password: &str) -> Result<(), Error> {
         if offers.has_login("PLAIN") {
             let secret = STANDARD.encode(format!("\0{user}\0{password}"));
@@ -195,10 +195,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         Ok(())
     }
 
-    /// After `Ok` the server has it.
+    /// Sends a mail. After `Ok` the server has accepted it.
     ///
     /// # Errors
-    /// When the server does not take it.
+    /// Fails when the server refuses it.
     pub async fn hand_over(
         &mut self,
         offers: &Offers,
@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         self.reply(Step::Content, 2).await.map(drop)
     }
 
-    /// Takes leave; what was handed over stays handed over.
+    /// Ends the dialogue. A mail that was accepted stays accepted.
     pub async fn quit(mut self) {
         let _ = self.command(Step::Greeting, "QUIT", 2).await;
         let _ = self.stream.shutdown().await;
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         written.map_err(|error| Error::Broken(step, error))
     }
 
-    /// `class`: the first digit of what is expected.
+    /// Reads a reply. `class` is the first digit of the expected code.
     async fn reply(&mut self, step: Step, class: u16) -> Result<Reply, Error> {
         let deadline = self.deadline;
         let reply = timeout_at(deadline, self.read(step)).await.map_err(|_| Error::Timeout(step))??;
@@ -246,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         Err(Error::Refused { step, code: reply.code, text: reply.lines.join(" ") })
     }
 
-    /// `250-first`, `250-second`, `250 last`.
+    /// Reads the lines `250-first`, `250-second`, `250 last`.
     async fn read(&mut self, step: Step) -> Result<Reply, Error> {
         let (mut lines, mut room) = (Vec::new(), MAX_REPLY);
         loop {
@@ -267,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 }
 
-/// The code, whether more lines follow, and what is said.
+/// Returns the code, whether more lines follow, and the text.
 fn split(line: &str) -> Option<(u16, bool, &str)> {
     let (code, rest) = line.split_at_checked(3)?;
     let code = code.parse().ok().filter(|code| (200..600).contains(code))?;
@@ -288,14 +288,15 @@ fn options(offers: &Offers, envelope: &Envelope, mail: &[u8]) -> Result<String, 
         }
         options.push_str(" SMTPUTF8");
     }
-    // Letters are written in ASCII, but for addresses in their headers.
+    // Mails are ASCII, except for addresses in their headers.
     if !mail.is_ascii() && offers.eight_bit {
         options.push_str(" BODY=8BITMIME");
     }
     Ok(options)
 }
 
-/// The letter as it is sent: a line that begins with a dot gets another one, and a dot alone ends it.
+/// Encodes the content for `DATA`: a line that begins with a dot gets another one, and a single dot
+/// ends it.
 fn stuffed(mail: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.len() + 64);
     for line in mail.split_inclusive(|byte| *byte == b'\n') {

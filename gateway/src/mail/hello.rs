@@ -1,6 +1,6 @@
-//! What the gateway calls itself to a mail server (`EHLO`): the setting, else this machine's fully qualified
-//! name, else the address that the connection comes from (RFC 5321, 4.1.4). A bare host name is never said:
-//! strict servers answer it with 504.
+//! The gateway's name in `EHLO`. It is the setting, or else this machine's fully qualified name, or
+//! else the address that the connection comes from (RFC 5321, 4.1.4). A bare host name is never sent:
+//! strict servers reject it with 504.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -8,12 +8,13 @@ use std::time::Duration;
 
 /// Longest name in the DNS.
 const MAX_NAME: usize = 253;
-/// Longest part of one.
+/// Longest label of a name.
 const MAX_LABEL: usize = 63;
-/// A name server that does not answer must not hold up a mail.
+/// Time limit, so that a name server without a reply does not delay a mail.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What `mail.hello` may be, in the form that a server is told: a name, or an address in brackets.
+/// Returns `mail.hello` in the form for `EHLO`: a name, or an address in brackets. `None` when it is
+/// neither.
 pub fn setting(text: &str) -> Option<String> {
     let text = text.trim();
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -24,7 +25,7 @@ pub fn setting(text: &str) -> Option<String> {
     }
 }
 
-/// `local`: of the connection to the server.
+/// Returns the name. `local` is the local address of the connection to the server.
 pub async fn name(setting: Option<&str>, local: IpAddr) -> String {
     match setting {
         Some(name) => name.to_owned(),
@@ -43,7 +44,7 @@ fn literal(address: IpAddr) -> String {
     }
 }
 
-/// A name with a domain that others may know, without the dot at its end.
+/// Returns a name whose domain is known to others, without the trailing dot.
 fn qualified(name: &str) -> Option<String> {
     let name = name.trim_end_matches('.');
     let placeholder = name.starts_with("localhost.") || name.ends_with(".localdomain");
@@ -61,7 +62,8 @@ fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
 }
 
-/// As `hostname --fqdn` finds it: the name of this machine, or what the resolver (the file `hosts`, DNS) makes of it.
+/// Returns the name as `hostname --fqdn` does: the name of this machine, or the canonical name from the
+/// resolver (the file `hosts`, DNS).
 async fn fully_qualified_name() -> Option<String> {
     let name = tokio::fs::read_to_string("/proc/sys/kernel/hostname").await.ok()?;
     let name = name.trim().to_owned();
@@ -75,8 +77,8 @@ async fn fully_qualified_name() -> Option<String> {
 #[allow(unsafe_code, reason = "getaddrinfo with AI_CANONNAME, which std does not have")]
 fn canonical_name(name: &str) -> Option<String> {
     let name = CString::new(name).ok()?;
-    // SAFETY: `hints` is all zeros but for two numbers, as the call wants it; `found` is read only after success,
-    // and its list, and the C text in it, live until `freeaddrinfo`.
+    // SAFETY: `hints` is zero except for two numbers, as the call requires. `found` is read only after
+    // success. Its list, and the C text in it, live until `freeaddrinfo`.
     unsafe {
         let mut hints: libc::addrinfo = std::mem::zeroed();
         hints.ai_flags = libc::AI_CANONNAME;

@@ -1,7 +1,7 @@
-//! The wording of a message: subject, text, and the same as HTML. Pure.
+//! The text of a message: its subject, its body, and the same as HTML. Pure.
 //!
-//! Whatever a device or a person said in it is hostile: it cannot make a header, a line of ours, a
-//! tag, or another direction of writing. The HTML loads nothing and runs nothing.
+//! Text from a device or an operator is hostile. It cannot create a header, a line that looks like the
+//! gateway's, a tag, or another text direction. The HTML loads nothing and runs nothing.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::store::notices::NoticeRow;
 use crate::store::outbox::{Contents, Count, Kind, MessageRow};
 use crate::text::harmless;
 
-/// Notices in one letter: what a person scrolls through; the page has the rest.
+/// Notices in one mail: as many as a reader scrolls through. The page has the rest.
 pub const LISTED: i64 = 100;
-/// Things that a subject names, of each kind; the text has the rest.
+/// Hosts or services of each kind that a subject names; the text has the rest.
 const NAMED: usize = 3;
-/// Longest subject: what a mail program shows of one, twice.
+/// Longest subject: twice what a mail program displays.
 const MAX_SUBJECT: usize = 160;
-/// Behind an output that is longer.
+/// Mark behind a truncated output.
 const CUT: &str = "[cut here]";
-/// Longest output of each of many.
+/// Longest output of each notice, in a mail with several.
 pub(super) const MAX_LINE: usize = 200;
 
-/// What a letter says.
+/// The text of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     pub subject: String,
@@ -34,14 +34,14 @@ pub struct Letter {
     pub html: String,
 }
 
-/// Where it is read: the time zone and the address of the dashboard.
+/// The reader's environment: the time zone and the address of the dashboard.
 pub struct Place<'a> {
     pub zone: &'a TimeZone,
     pub public_url: Option<&'a str>,
 }
 
 impl Letter {
-    /// `verdict`: of the host, where the letter tells of one alone.
+    /// Writes a mail. `verdict` is that of the host, if the mail reports one host only.
     pub fn write(
         message: &MessageRow,
         contents: &Contents,
@@ -71,19 +71,19 @@ fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, pl
     }
 }
 
-/// What surrounds one notice, in words or in HTML.
+/// The parts around one notice, as text or HTML.
 struct Around {
     incidents: String,
     verdict: String,
 }
 
-/// Whatever is cut, the incident is not.
+/// Returns the subject. Truncation never affects the incident.
 fn subject(words: &str, contents: &Contents) -> String {
     let tag = concerns::tag(contents);
     one_line(words, MAX_SUBJECT - tag.len()) + &tag
 }
 
-/// Who did what is told, and why.
+/// Returns the author of an action and the comment.
 fn by(notice: &NoticeRow) -> String {
     match notice.note.as_str() {
         "" => String::new(),
@@ -91,7 +91,7 @@ fn by(notice: &NoticeRow) -> String {
     }
 }
 
-/// What has happened, in a word or two.
+/// Returns the event in one or two words.
 fn headline(kind: &str, problem: bool, to: &str) -> String {
     let to = to.to_uppercase();
     match kind {
@@ -113,13 +113,13 @@ fn object(notice: &NoticeRow) -> String {
     }
 }
 
-/// ` after 12 min`: of a recovery whose problem is known.
+/// Returns ` after 12 min`, for a recovery whose problem is known.
 fn after(notice: &NoticeRow, contents: &Contents) -> String {
     let began = contents.began.get(&notice.id);
     began.map_or_else(String::new, |began| format!(" after {}", lasted(notice.since.since(*began))))
 }
 
-/// In the two largest units, rounded down.
+/// Formats a time in its two largest units, rounded down.
 fn lasted(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -161,7 +161,7 @@ fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'
     )
 }
 
-/// `headline`, `after`: what has happened, and after how long.
+/// `headline` and `after` are the event and the duration of its problem.
 fn html_of_one(
     notice: &NoticeRow,
     (headline, after): (&str, &str),
@@ -205,7 +205,8 @@ fn of_many(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Lett
     }
 }
 
-/// Where a subject names things, as far as there is room: in each part, in the first, which is the worst, or nowhere.
+/// The parts of a subject that name hosts and services, as far as they fit: all, the first (the worst),
+/// or none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Names {
     InAll,
@@ -226,7 +227,8 @@ fn sum(kind: Kind, contents: &Contents, names: Names) -> String {
     }
 }
 
-/// `DOWN: cam-01, cam-02, cam-03 and 25 more hosts; RECOVERED: cam-09`: the worst first, as they are counted.
+/// Returns `DOWN: cam-01, cam-02, cam-03 and 25 more hosts; RECOVERED: cam-09`: the worst first, in the
+/// order of the counts.
 fn summary(contents: &Contents, names: Names) -> String {
     let mut headlines: Vec<String> = Vec::new();
     for count in &contents.counts {
@@ -242,8 +244,8 @@ fn summary(contents: &Contents, names: Names) -> String {
     headlines.iter().enumerate().map(part).collect::<Vec<_>>().join("; ")
 }
 
-/// Those that are wanted: `cam-01, cam-02`, `nas-1 disk`, `ssh on nas-1, nas-2`, or how many. The gateway itself is
-/// no host among others.
+/// Lists the hosts and services that `wanted` selects: `cam-01, cam-02`, `nas-1 disk`, `ssh on nas-1,
+/// nas-2`, or a number. The gateway itself does not count as a host.
 fn things(contents: &Contents, named: bool, wanted: impl Fn((&str, bool, &str)) -> bool) -> String {
     let counts: Vec<&Count> =
         contents.counts.iter().filter(|c| wanted((&c.kind, c.problem, &c.to))).collect();
@@ -271,7 +273,7 @@ fn of_those(counts: &[&Count], notices: &[&NoticeRow]) -> Option<String> {
     }
 }
 
-/// The first of them by name, and how many more; without names, how many.
+/// Returns the first of them by name and the number of the others; without names, only the number.
 fn listed(count: i64, one: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let mut shown: Vec<String> = Vec::new();
     for name in names.map(|name| one_line(&name, MAX_SUBJECT)) {
@@ -289,7 +291,7 @@ fn listed(count: i64, one: &str, names: impl Iterator<Item = String>) -> Option<
     }
 }
 
-/// Why it is so much, and where it stands.
+/// Returns why the mail combines so many notices, and their sites.
 fn preface(message: &MessageRow, contents: &Contents) -> Vec<String> {
     let folded = (message.folded > 1).then(|| {
         format!(
@@ -403,7 +405,7 @@ fn page(body: &str) -> String {
     )
 }
 
-/// Readable on white and on black.
+/// Returns a colour that is readable on white and on black.
 fn colour(notice: &NoticeRow) -> &'static str {
     match notice.to.as_str() {
         _ if !notice.problem => "#15803d",
@@ -428,20 +430,20 @@ fn html_link(host: &str, place: &Place<'_>) -> String {
     }
 }
 
-/// With the zone in letters and in hours: readers sit elsewhere.
+/// Formats a time with the name and the offset of its zone: readers may be in another one.
 fn time(at: i64, zone: &TimeZone) -> String {
     let at = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(zone.clone());
     at.strftime("%Y-%m-%d %H:%M:%S %Z (UTC%:z)").to_string()
 }
 
-/// Output is set in, so that none of its lines can pass for one of ours.
+/// Indents the output, so that none of its lines can pass for one of the gateway's.
 fn quoted(output: &Excerpt) -> String {
     let text = whole_or_cut(output);
     let lines: Vec<String> = text.lines().map(|line| format!("    {}", harmless(line))).collect();
     if lines.is_empty() { "    (none)".to_owned() } else { lines.join("\n") }
 }
 
-/// An output, and a line that says so where it is only the beginning.
+/// Returns an output. A truncated one ends with a line that says so.
 fn whole_or_cut(output: &Excerpt) -> String {
     if output.is_truncated() { format!("{output}\n{CUT}") } else { output.to_string() }
 }
@@ -450,7 +452,7 @@ pub(super) fn one_line(text: &str, longest: usize) -> String {
     harmless(text).chars().take(longest).collect()
 }
 
-/// For the inside of an element and of an attribute in double quotes.
+/// Escapes text for an element or an attribute in double quotes.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

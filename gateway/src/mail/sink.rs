@@ -1,4 +1,4 @@
-//! An SMTP server for tests: small, real on the wire, and ill-mannered on demand.
+//! An SMTP server for tests: small, on a real socket, and misbehaving on demand.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,21 +8,21 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How one connection is treated.
+/// How the server treats one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     Take,
-    /// 421 instead of a greeting.
+    /// Sends 421 instead of a greeting.
     Busy,
-    /// Says this to `RCPT TO`.
+    /// Sends this reply to `RCPT TO`.
     RefuseRecipient(&'static str),
-    /// Never greets.
+    /// Never sends a greeting.
     Hang,
-    /// Says nothing to `RCPT TO` of this address.
+    /// Sends no reply to `RCPT TO` of this address.
     HangFor(&'static str),
-    /// Takes the letter and closes without a word.
+    /// Reads the mail and closes without a reply.
     DropAfterData,
-    /// Takes the letter, and says so after this.
+    /// Reads the mail, and replies after this time.
     Slow(Duration),
 }
 
@@ -32,7 +32,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// One manner for each connection, the last one for all that follow.
+    /// Each connection takes the next manner; the last one applies to all later connections.
     pub async fn start(manners: &[Manner]) -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
@@ -47,7 +47,7 @@ impl Sink {
         Sink { address, taken }
     }
 
-    /// The letters whose last line arrived, whatever was answered.
+    /// The mails whose last line arrived, with any reply.
     pub fn letters(&self) -> Vec<String> {
         self.taken.lock().expect("no holder panics").clone()
     }

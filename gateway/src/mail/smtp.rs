@@ -1,4 +1,4 @@
-//! One letter, one SMTP conversation: its headers, and whose fault a failure is.
+//! Sends one mail in one SMTP dialogue: writes its headers, and classifies a failure.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,34 +14,34 @@ use super::transport::{self, Transport};
 use crate::config::MailConfig;
 use crate::notify::Failure;
 
-/// A server, and who we are to it.
+/// A server, and the settings of our mails.
 pub struct Smtp {
     transport: Transport,
     config: MailConfig,
 }
 
-/// What stands on a letter.
+/// The headers and the recipient of a mail.
 pub struct Envelope<'a> {
     pub to: &'a str,
     pub at: Wall,
-    /// The message's own number, and those of the messages that it continues.
+    /// The id of the message, and the ids of the messages that it continues.
     pub number: i64,
     pub answers: &'a [i64],
-    /// The incidents it tells of: each is the root of a thread, of which nothing was ever sent.
+    /// The incidents of the message. Each is the root of a thread; the root itself is never sent.
     pub incidents: &'a [IncidentId],
-    /// Makes a `Message-ID` this installation's own.
+    /// Makes a `Message-ID` unique to this installation.
     pub installation: &'a str,
 }
 
 impl Smtp {
     /// # Errors
-    /// When the settings for TLS cannot be used.
+    /// Fails when the settings for TLS cannot be used.
     pub fn new(mail: &MailConfig, patience: Duration) -> anyhow::Result<Smtp> {
         Ok(Smtp { transport: Transport::new(mail, patience)?, config: mail.clone() })
     }
 
     /// # Errors
-    /// Tells what is wrong with the letter from what is wrong with the server.
+    /// Distinguishes a failure of the mail from one of the server.
     pub async fn send(&self, envelope: &Envelope<'_>, letter: Letter) -> Result<(), Failure> {
         let mail = self.mail(envelope, letter)?;
         let sent = self.transport.send(mail.envelope(), &mail.formatted()).await;
@@ -71,9 +71,9 @@ impl Smtp {
             .map_err(|e| refused(&e))
     }
 
-    /// A refusal of a letter is about that letter, unless it is about the login, TLS or the name that the gateway
-    /// calls itself; of what a server says for now, its own closing is about the server. A conversation that never
-    /// came to the letter is the server's too.
+    /// Classifies a failure. A refusal at a step about the mail concerns that mail. The exceptions are
+    /// codes about the login, TLS or the name in `EHLO`, and 421, with which the server closes. They and a
+    /// dialogue that fails before those steps are the server's failure.
     fn failure(&self, error: &transport::Error) -> Failure {
         let text = transport::explain(error, &self.config);
         match error {

@@ -1,6 +1,7 @@
-//! The way to the SMTP server: connection, TLS, login, and in words what stands in the way.
+//! The transport to the SMTP server: connection, TLS, login, and a description of each failure.
 //!
-//! With `starttls` and `tls` nothing is ever sent in clear: a server that cannot is a failure.
+//! With `starttls` and `tls` no mail or password is ever sent in clear: a server without TLS is a
+//! failure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,21 +23,21 @@ use crate::clock;
 use crate::config::{MailConfig, MailSecurity};
 use crate::pem;
 
-/// Characters of an error that are kept: a server's answer may be a page.
+/// Characters kept of an error: a server's reply may be a page.
 const MAX_ERROR: usize = 500;
-/// Addresses of one server that are tried, each for its share of half the time.
+/// Addresses of one server that are tried, each for its share of half the time limit.
 const MAX_ADDRESSES: usize = 4;
-/// The letter is handed over; the farewell may take so long, beside what follows.
+/// Time limit of `QUIT` after the mail was accepted. It runs in the background.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How a server is reached; connects to nothing by itself.
+/// The settings of a connection to the server; it does not connect by itself.
 pub struct Transport {
     mail: MailConfig,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     patience: Duration,
 }
 
-/// Why a letter did not leave.
+/// The reason why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0} is not found: {1}")]
@@ -51,16 +52,16 @@ pub enum Error {
 
 impl Transport {
     /// # Errors
-    /// When the settings for TLS cannot be used, naming them.
+    /// Names the settings for TLS that cannot be used.
     pub fn new(mail: &MailConfig, patience: Duration) -> anyhow::Result<Transport> {
         let tls = (mail.security != MailSecurity::None).then(|| tls(mail)).transpose()?;
         Ok(Transport { mail: mail.clone(), tls, patience })
     }
 
-    /// After `Ok` the server has it.
+    /// Sends a mail. After `Ok` the server has accepted it.
     ///
     /// # Errors
-    /// When it does not, or may not have it.
+    /// Fails when the server has not, or may not have, accepted it.
     pub async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Error> {
         let deadline = clock::deadline(self.patience);
         let stream = self.connect(deadline).await?;
@@ -96,7 +97,8 @@ impl Transport {
         hello::name(self.mail.hello.as_deref(), local).await
     }
 
-    /// One address after another: a dead one must not use up the time of the next.
+    /// Tries one address after another. Each has a share of the time, so that a dead one leaves time for
+    /// the next.
     async fn connect(&self, deadline: Instant) -> Result<TcpStream, Error> {
         let (host, port) = (self.mail.host.as_str(), self.mail.port);
         let name = format!("{host}:{port}");
@@ -116,7 +118,7 @@ impl Transport {
     }
 }
 
-/// What is to be said, and as whom.
+/// A mail, its envelope, and the name for `EHLO`.
 #[derive(Clone, Copy)]
 struct Letter<'a> {
     envelope: &'a Envelope,
@@ -132,7 +134,7 @@ fn tls(mail: &MailConfig) -> anyhow::Result<(TlsConnector, ServerName<'static>)>
     Ok((TlsConnector::from(Arc::new(trust::client_config(named)?)), name))
 }
 
-/// The stream after STARTTLS.
+/// Returns the stream after STARTTLS.
 async fn started(stream: TcpStream, hello: &str, deadline: Instant) -> Result<TcpStream, Error> {
     let mut dialogue = Dialogue::new(stream, deadline);
     dialogue.greeting().await?;
@@ -149,7 +151,7 @@ async fn encrypted(
     shaken.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Error::Tls)
 }
 
-/// What went wrong and what to do about it, on one line.
+/// Describes the failure and the remedy, on one line.
 pub fn explain(error: &Error, mail: &MailConfig) -> String {
     let text = match certificate(error) {
         Some(fault) => format!("the server's certificate is refused: {}", fault_of_certificate(fault)),

@@ -1,9 +1,9 @@
-//! Which certificate of a mail server is believed: one that the system's authorities or those in `mail.ca` signed,
-//! or exactly one that `mail.ca` holds itself.
+//! Decides which certificate of a mail server is trusted. The system's authorities or those in
+//! `mail.ca` have signed it, or `mail.ca` contains exactly this certificate.
 //!
-//! The second is what a server with a self-signed certificate needs. Such a certificate usually says that it is an
-//! authority (`CA:TRUE`), and webpki refuses an authority's certificate as a server's own. Here the bytes are
-//! compared instead, and then its names and dates are checked.
+//! A server with a self-signed certificate needs the second way. Such a certificate usually claims to
+//! be an authority (`CA:TRUE`), and webpki refuses an authority's certificate as a server's own. Here
+//! its bytes are compared instead, and then its names and dates are checked.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use rustls_platform_verifier::Verifier;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-/// `named`: the certificates in `mail.ca`.
+/// `named` are the certificates in `mail.ca`.
 ///
 /// # Errors
-/// When one of them cannot be read, or none is named and the system has no authorities.
+/// Fails when one of them cannot be read, or when none is given and the system has no authorities.
 pub fn client_config(named: Vec<CertificateDer<'static>>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Named::new(named, provider.clone())?;
@@ -90,7 +90,8 @@ impl ServerCertVerifier for Named {
     }
 }
 
-/// webpki has no word of its own for an authority's certificate that a server shows: nobody has signed that for it.
+/// Maps the error for a server that presents an authority's certificate, for which webpki has no name:
+/// its issuer is unknown.
 fn for_server(error: Error, server: &CertificateDer<'_>) -> Error {
     match error {
         Error::InvalidCertificate(CertificateError::Other(_)) if parse(server).is_ok_and(|s| s.is_ca()) => {
@@ -106,12 +107,12 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
     Ok(parsed)
 }
 
-/// Whether it is an authority. The first version of X.509 could not say so.
+/// Whether it may sign others. The first version of X.509 had no field for that.
 fn may_sign(certificate: &X509Certificate<'_>) -> bool {
     certificate.is_ca() || certificate.version() == x509_parser::x509::X509Version::V1
 }
 
-/// Of a certificate that is believed for itself.
+/// Checks a certificate that is trusted for itself.
 fn verify_itself(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -138,8 +139,9 @@ fn verify_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), 
     Ok(())
 }
 
-/// Whether it has no alternative names at all, and its subject is called so: what `openssl req -x509` makes. Nobody
-/// but the operator vouches for such a certificate, so that its subject is as good as an alternative name.
+/// Whether it has no alternative names at all and its common name matches: `openssl req -x509` creates
+/// such certificates. Only the operator vouches for it, so its subject is as good as an alternative
+/// name.
 fn is_common_name(certificate: &X509Certificate<'_>, name: &ServerName<'_>) -> bool {
     if !matches!(certificate.subject_alternative_name(), Ok(None)) {
         return false;

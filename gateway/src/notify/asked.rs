@@ -1,23 +1,23 @@
-//! Which rules were asked of a notice, and why each kept silent, in words. Pure.
+//! Describes the rules that were evaluated for a notice, and why each did not match. Pure.
 
 use fleetgate_engine::notify::{Notice, Refusal, Rule};
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
-/// Rules that are named: whoever has more sees what they have in common.
+/// Rules that are named; the text only counts the rest.
 const NAMED: usize = 20;
 
-/// A rule with what it is called.
+/// A rule with its name.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub rule: Rule,
     pub name: String,
-    /// Of its contact.
+    /// The name of its contact.
     pub to: String,
     pub zone: TimeZone,
 }
 
-/// `rule nights (to ops) is closed until 2026-03-10 20:00 CET; ...`
+/// Returns `rule nights (to ops) is closed until 2026-03-10 20:00 CET; ...`.
 pub(super) fn words<'a>(asked: impl Iterator<Item = &'a Asked>, notice: &Notice, now: Wall) -> String {
     let mut all: Vec<String> = asked.filter_map(|asked| asked.words(notice, now)).collect();
     let more = all.len().saturating_sub(NAMED);
@@ -83,7 +83,7 @@ mod tests {
         Asked { rule, name: name.into(), to: "ops".into(), zone: TimeZone::UTC }
     }
 
-    /// Of a camera in the north, on Thursday, 1 January 1970.
+    /// A notice of a camera in the north, on Thursday, 1 January 1970.
     fn warning() -> Notice {
         Notice {
             id: NoticeId(1),

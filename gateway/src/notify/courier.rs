@@ -1,9 +1,9 @@
-//! The delivery of the outbox, at least once, to each address on its own.
+//! Delivers the outbox, at least once, to each address independently.
 //!
-//! A row is marked after the other side took it; a crash between the two sends it again under the
-//! same id. What is wrong with one message holds up that host for that address; what is wrong with a
-//! server holds up each address that it failed (`traffic.rs`), and nobody else. Which of the two it is
-//! shows when the next message is taken.
+//! A row is marked after the other side has accepted the message. A crash between the two steps sends
+//! it again under the same id. A failing message delays only its host for its address. A failing server
+//! delays each address that failed because of it (`traffic.rs`), and no other. Which of the two has
+//! failed shows when the next message is accepted.
 
 mod hand_over;
 mod record;
@@ -30,30 +30,30 @@ use crate::pulse::Organ;
 use crate::store::outbox::{self, MessageRow, withdrawn};
 use crate::store::{Store, backlog};
 
-/// A message that failed so often may be to blame itself: after it another one is tried.
+/// Failures after which the message itself may be the cause, so that another one is tried.
 const DOUBTED: u32 = 3;
-/// Deliveries to one address after which it is looked again what is due: a new message must not wait for hundreds that
-/// are refused slowly.
+/// Deliveries to one address run this long before the queue is read again: a new message must not wait
+/// for hundreds that are refused slowly.
 const TURN: Duration = Duration::from_secs(10);
-/// Characters of an error that are kept: a server's answer may be a page.
+/// Characters kept of an error: a server's reply may be a page.
 const MAX_ERROR: usize = 500;
 
-/// How patient the courier is.
+/// Time limits and pauses of the courier.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For one whole conversation with a mail server; one under load takes half a minute.
+    /// Time limit of a whole dialogue with a mail server; one under load takes half a minute.
     pub patience: Duration,
-    /// For one answer of a webhook: a program that takes longer should put its work aside.
+    /// Time limit of a webhook's response: a program that needs longer should defer its work.
     pub hook_patience: Duration,
-    /// After a failure of a server: doubled with each, up to `longest_pause`.
+    /// Pause after the first failure of a server. It doubles with each failure, up to `longest_pause`.
     pub first_pause: Duration,
-    /// A server that is back is used after at most so long.
+    /// Longest time until a recovered server is used again.
     pub longest_pause: Duration,
-    /// A message that was refused: doubled with each attempt, up to an hour.
+    /// Pause after a message was refused. It doubles with each attempt, up to an hour.
     pub refused_pause: Duration,
-    /// As long as mail servers try among themselves; after it nobody wants to know.
+    /// Age at which a message is given up. Mail servers retry for as long among themselves.
     pub give_up: Duration,
-    /// What is under way at a stop may take so long.
+    /// Time that a delivery in progress gets at a stop.
     pub farewell: Duration,
 }
 
@@ -71,21 +71,21 @@ impl Default for Pace {
     }
 }
 
-/// Why a message did not leave.
+/// The reason why a message was not delivered.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server is away, or takes nothing from us: the next message would fare the same.
+    /// The server is unreachable or accepts nothing from us: the next message would fail too.
     Server(String),
-    /// The server takes nothing for so long, as it says itself.
+    /// The server accepts nothing for the time that it states.
     Busy(String, Duration),
-    /// The server does not take this message.
+    /// The server refuses this message.
     Refused(String),
     /// The gateway stops.
     Stopped,
 }
 
 impl Failure {
-    /// An error as it is kept: one line, not too long.
+    /// Shortens an error for storage: one line of limited length.
     pub fn shorten(text: &str) -> String {
         text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
@@ -97,7 +97,7 @@ pub(super) struct Courier {
     round: Arc<Round>,
 }
 
-/// What a delivery needs; replaced as a whole when the settings change.
+/// The resources of a delivery, replaced as a whole when the settings change.
 struct Round {
     store: Store,
     live: Live,
@@ -105,13 +105,13 @@ struct Round {
     hooks: webhook::Client,
     zone: TimeZone,
     public_url: Option<String>,
-    /// The addresses of the built-in contact; `None`: nothing is known of them.
+    /// The addresses of the built-in contact; `None` when they are unknown.
     built_in: Option<Vec<String>>,
     timing: TimingDefaults,
     pace: Pace,
 }
 
-/// The deliveries that are under way, and to whom.
+/// The deliveries in progress, and their addresses.
 #[derive(Default)]
 struct Rounds {
     tasks: JoinSet<Served>,
@@ -119,22 +119,22 @@ struct Rounds {
     traffic: Traffic,
 }
 
-/// How it went with one address.
+/// The result for one address.
 struct Served {
     line: Line,
     failed: bool,
-    /// How long its server wants to be left alone.
+    /// The pause that its server requested.
     pause: Option<Duration>,
     sent: bool,
     next: Option<Mono>,
 }
 
-/// A server or the database fails: try again later, in so long where the server says that.
+/// A server or the database failed: retry later, after the pause that the server stated, if any.
 struct Later(Option<Duration>);
 
 impl Courier {
     /// # Errors
-    /// When the settings for TLS cannot be used.
+    /// Fails when the settings for TLS cannot be used.
     pub fn new(
         mut settings: watch::Receiver<Settings>,
         store: Store,
@@ -192,7 +192,7 @@ impl Courier {
         }
     }
 
-    /// Starts what may start; says how long nothing else is due.
+    /// Starts the deliveries that may start. Returns the time until the next is due.
     async fn dispatch(&self, rounds: &mut Rounds, stop: &CancellationToken) -> Duration {
         let pace = self.round.pace;
         let lines = async {
@@ -252,7 +252,7 @@ impl Round {
         }
     }
 
-    /// Delivers what is due to one address.
+    /// Delivers the messages that are due to one address.
     async fn serve(self: Arc<Self>, line: Line, stop: CancellationToken) -> Served {
         let mut served = Served { failed: false, ..Served::failed(line) };
         while !stop.is_cancelled() && !served.failed {
@@ -271,8 +271,9 @@ impl Round {
         served
     }
 
-    /// Until the server fails, or it is time to look again. What it failed at again and again is put aside if it takes
-    /// another one, before or after: the one that was tried least, or two that it fails at would keep all others.
+    /// Delivers until the server fails, or until the queue is to be read again. A message that fails
+    /// repeatedly is put aside if the server accepts another one, before or after it. The other one is the
+    /// message with the fewest attempts: otherwise two failing messages could block all the rest.
     async fn deliver_in_turn(&self, due: Vec<MessageRow>, served: &mut Served, stop: &CancellationToken) {
         let (mut doubted, mut taken): (Option<MessageRow>, bool) = (None, false);
         let until = clock::now().mono + TURN;
@@ -307,7 +308,7 @@ impl Round {
         }
     }
 
-    /// Those behind it go on, but for those about the same hosts.
+    /// Postpones a message. Later messages go on, except those about the same hosts.
     async fn put_aside(&self, message: &MessageRow) -> Result<(), ()> {
         let put = async {
             let mut tx = self.store.begin().await?;
@@ -318,7 +319,7 @@ impl Round {
         put.map_err(|error| tracing::warn!("message {} stays in the way: {error}", message.id))
     }
 
-    /// Whether it left.
+    /// Delivers one message. Returns whether it was sent.
     async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, Later> {
         let pace = self.pace;
         if !self.begin(message).await.map_err(|()| Later(None))? {
@@ -332,7 +333,7 @@ impl Round {
                 self.record_failure(message, &error, pause).await.map(|()| false).map_err(again)
             }
             Err(Failure::Server(error)) => {
-                // What has to wait is the address; the message goes first as soon as that is open.
+                // The address waits, not the message: it goes first as soon as the address is usable.
                 let _ = self.record_failure(message, &error, Duration::ZERO).await;
                 Err(Later(None))
             }
@@ -345,8 +346,8 @@ impl Round {
         }
     }
 
-    /// Whether it is still to be told. Written before anything leaves: after a kill nobody may say that it was told
-    /// to nobody.
+    /// Records the attempt, and returns whether the message is still due. It is written before anything is
+    /// sent, so that after a kill the log cannot claim that no contact was notified.
     async fn begin(&self, message: &MessageRow) -> Result<bool, ()> {
         let begun = self.try_begin(message).await;
         begun.map_err(|error| tracing::warn!("message {} waits for the database: {error}", message.id))
@@ -373,7 +374,7 @@ impl Round {
         Ok(goes)
     }
 
-    /// What waits for a contact or about a host that is gone: not only when its next attempt is due.
+    /// Withdraws messages whose contact or host is gone, without waiting for their next attempt.
     async fn withdraw(&self) -> crate::store::Result<()> {
         let (now, mut conn) = (clock::wall(), self.store.reader().await?);
         let unreachable = withdrawn::unreachable(&mut conn, self.built_in.as_deref()).await?;
@@ -395,7 +396,7 @@ impl Round {
         Ok(())
     }
 
-    /// After an outage only the final states are told.
+    /// Reduces the queue to the final states after an outage.
     async fn collapse(&self, busy: &[Line]) -> crate::store::Result<()> {
         let now = clock::wall();
         if !backlog::is_held_up(&mut *self.store.reader().await?, now - backlog::HELD_UP).await? {
@@ -418,10 +419,11 @@ impl Served {
     }
 }
 
-/// `first` after the first time, twice that after the second, and so on, or up to a fifth less; never more
-/// than `longest`, or the outbox would take it for a time from before the clock went back.
+/// Returns `first` after the first failure, twice that after the second, and so on, less up to a fifth.
+/// Never more than `longest`: the outbox would take such a time for one from before the clock went
+/// back.
 fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    // A gateway that comes back must not meet all its servers at the same moments.
+    // A gateway that comes back must not contact all its servers at the same moments.
     let jitter =
         0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.2;
     (first * 2u32.saturating_pow(times.min(16))).min(longest).mul_f64(jitter)

@@ -1,6 +1,6 @@
-//! The desk: gives the router what is new, and writes down what it says, in one transaction each.
+//! The desk: passes new notices to the router and stores its outputs, each turn in one transaction.
 //!
-//! If that fails the router is ahead of the store: it is thrown away and made again from the store.
+//! If that fails, the router is ahead of the store. It is then discarded and restored from the store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
 use crate::store::{SqliteConnection, Store, excuse, incidents, notices, standing};
 
-/// Notices that are routed in one transaction: a lost fleet is done in a few, and none is long.
+/// Notices routed in one transaction: a lost fleet needs a few, and none takes long.
 const ROUND: i64 = 1_000;
-/// After a failure of the database, before it is tried again.
+/// Pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Messages since so long count for how many a contact had.
+/// Window in which messages count towards a contact's limit.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Why an e-mail is not tried.
+/// The reason why a mail is not attempted.
 const NO_MAIL: &str = "no [mail] section in fleetgate.toml";
 
 pub(super) struct Desk {
@@ -40,7 +40,7 @@ pub(super) struct Desk {
     bell: Bell,
 }
 
-/// The router at work, with where its contacts are reached, and which rules it asks.
+/// The running router, with the addresses of its contacts and the rules it evaluates.
 struct Shift {
     router: Router,
     reach: BTreeMap<ContactId, Reach>,
@@ -48,13 +48,13 @@ struct Shift {
     has_mail: bool,
 }
 
-/// What one turn of the router comes to.
+/// The results of one turn of the router.
 #[derive(Default)]
 struct Turn {
     outputs: Vec<Output>,
-    /// The notices that were handed in, for the events about them.
+    /// The notices of this turn, for the events about them.
     routed: Vec<Notice>,
-    /// What was handed in that acknowledgements had stopped.
+    /// Notices that acknowledgements had stopped and that are due again.
     resumed: Vec<(ContactId, NoticeId)>,
     wait: Option<Mono>,
 }
@@ -76,12 +76,12 @@ impl Desk {
         }
     }
 
-    /// Until the gateway stops, or the database fails.
+    /// Runs until the gateway stops or the database fails.
     async fn shift(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
         let mut shift = self.open().await?;
         loop {
-            // What stands in the states is read before the notices: none of those is missing then that
-            // were committed with what they end.
+            // The states are read before the notices. Every notice that was committed with the end of a
+            // problem is then among those read.
             let resumed = self.look_around(&mut shift).await?;
             let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
             let new: Vec<Notice> = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
@@ -120,8 +120,8 @@ impl Desk {
         Ok(shift)
     }
 
-    /// How it stands with that which waits, what people did to it, and what it belongs to. Gives what
-    /// was taken up that an acknowledgement had stopped.
+    /// Passes the router the states, acknowledgements and incidents of waiting notices. Returns the notices
+    /// that an ended acknowledgement had stopped.
     async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
         let standing = standing::of_waiting(&mut conn).await?;
@@ -181,7 +181,7 @@ impl Shift {
         }
     }
 
-    /// Whom it was not for, and why, by the rules of one contact or of all.
+    /// Explains why the rules of one contact, or of all, did not match a notice.
     fn refusals(&self, of: Option<ContactId>, notice: &Notice, now: Wall) -> String {
         let asked = self.asked.iter().filter(|asked| of.is_none_or(|contact| asked.rule.contact == contact));
         asked::words(asked, notice, now)
@@ -192,7 +192,7 @@ impl Shift {
         for notice in &new {
             self.router.handle(Input::Notice(notice.clone()), now);
         }
-        // While there is more to hear, nothing is due.
+        // While more notices follow, no timer is due.
         if new.len() < usize::try_from(ROUND).unwrap_or(usize::MAX) {
             self.router.handle(Input::Timeout, now);
         }
@@ -209,7 +209,7 @@ impl Shift {
     }
 }
 
-/// What one transaction writes down.
+/// The content of one transaction.
 struct Page<'a> {
     shift: &'a Shift,
     now: Wall,
@@ -248,7 +248,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// One message to each address.
+    /// Queues one message for each address of the contact.
     async fn post(
         &mut self,
         tx: &mut SqliteConnection,
@@ -309,7 +309,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// What shows that it is rightly held back.
+    /// Returns the evidence for a suppression.
     async fn evidence(
         &self,
         tx: &mut SqliteConnection,

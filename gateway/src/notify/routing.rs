@@ -1,7 +1,7 @@
-//! Contacts and rules in force: those of the store, and the built-in one of the settings.
+//! The contacts and rules in force: those of the store, and the built-in one of the settings.
 //!
-//! The contact `default` has the addresses of `mail.to`. While there is no rule it is told of
-//! everything; afterwards only of what it was told before.
+//! The contact `default` has the addresses of `mail.to`. While there is no rule, it receives all
+//! notifications; afterwards it receives only the end of those it received before.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use crate::store::contacts::{self, BUILT_IN};
 use crate::store::outbox::Address;
 use crate::store::{SqliteConnection, settings};
 
-/// What the contact of the settings is called.
+/// Name of the contact of the settings.
 pub const BUILT_IN_NAME: &str = "default";
-/// The setting that remembers its last digest.
+/// The setting that stores the time of its last digest.
 const DIGESTED: &str = "notifications.digested";
 
-/// Where a contact is reached.
+/// The name and the addresses of a contact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reach {
     pub name: String,
@@ -46,7 +46,7 @@ impl Known {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub(super) async fn load(conn: &mut SqliteConnection, settings: &Settings) -> crate::store::Result<Known> {
     let mut known = Known { routing: Routing::default(), reach: BTreeMap::new(), asked: Vec::new() };
     for contact in contacts::all(conn).await? {
@@ -74,10 +74,11 @@ fn zone(contact: &contacts::Contact) -> TimeZone {
     })
 }
 
-/// In which a contact reads times; `None`: the machine's, for the built-in one and for one that is gone.
+/// Returns the time zone of a contact. `None` stands for the machine's: for the built-in contact and
+/// for a removed one.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub(super) async fn zone_of(
     conn: &mut SqliteConnection,
     contact: ContactId,
@@ -138,7 +139,7 @@ async fn built_in(
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub(super) async fn digested(
     tx: &mut SqliteConnection,
     contact: ContactId,

@@ -1,4 +1,4 @@
-//! An HTTP server for tests: small, real on the wire, and ill-mannered on demand.
+//! An HTTP server for tests: small, on a real socket, and misbehaving on demand.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How one call is treated.
+/// How the server treats one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// This status, after the whole call was read.
+    /// Responds with this status after reading the whole request.
     Answer(u16),
-    /// This status, with this `Retry-After`.
+    /// Responds with this status and this `Retry-After`.
     Later(u16, &'static str),
-    /// Reads and never answers.
+    /// Reads and never responds.
     Hang,
     /// Closes the connection at once.
     Refuse,
 }
 
-/// A call as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub head: String,
@@ -44,7 +44,7 @@ pub struct HookSink {
 }
 
 impl HookSink {
-    /// One manner for each call, the last one for all that follow.
+    /// Each request takes the next manner; the last one applies to all later requests.
     pub async fn start(manners: &[Manner]) -> HookSink {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
@@ -63,7 +63,7 @@ impl HookSink {
         format!("http://{}/fleet", self.address)
     }
 
-    /// The calls that were read, whatever was answered.
+    /// The requests that were read, with any response.
     pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().expect("no holder panics").clone()
     }

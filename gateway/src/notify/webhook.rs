@@ -1,9 +1,10 @@
-//! Webhooks: a message as JSON to a program, signed, so that it can tell ours from a stranger's.
+//! Webhooks: a message as signed JSON, so that the receiving program can authenticate it.
 //!
 //! `X-Fleetgate-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 of `SECONDS.BODY` under the
-//! contact's secret. 2xx takes the message; 408, 425, 429, 5xx and silence are tried again with all
-//! that follow, when `Retry-After` says so; anything else refuses this one. Redirects are not followed: an address that answers
-//! with one is told so, or a program elsewhere would learn what was meant for this one.
+//! contact's secret. 2xx accepts the message. After 408, 425, 429, 5xx or a timeout it is retried
+//! together with all later ones, at the time in `Retry-After` if given. Any other status refuses this
+//! message. Redirects are not followed, because another program would receive the message; the error
+//! says so.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,9 +29,9 @@ use crate::store::notices::NoticeRow;
 use crate::store::outbox::{self, Contents, MessageRow};
 use crate::store::{SqliteConnection, Store};
 
-/// Notices in one body; `count` says how many there were.
+/// Notices in one body; `count` is their total.
 pub const LISTED: i64 = 500;
-/// The longest address that browsers and proxies take.
+/// The longest URL that browsers and proxies accept.
 const MAX_URL: usize = 2_048;
 pub const SECRET_PREFIX: &str = "fgw_";
 const SIGNATURE: &str = "x-fleetgate-signature";
@@ -132,11 +133,11 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
     }
 }
 
-/// An address that can be called: http or https, no login in it. Whether it may be called says
-/// [`Outbound`].
+/// Parses a URL that can be called: http or https, without a login. [`Outbound`] decides whether it may
+/// be called.
 ///
 /// # Errors
-/// Says what is expected.
+/// Describes the expected form.
 pub fn address(text: &str) -> Result<String, &'static str> {
     let wanted = "an address such as https://hooks.example.com/fleet is expected";
     let url: Url = text.parse().map_err(|_| wanted)?;
@@ -149,23 +150,24 @@ pub fn address(text: &str) -> Result<String, &'static str> {
     Ok(url.to_string())
 }
 
-/// The host of what [`address`] took.
+/// Returns the host of a URL that [`address`] accepted.
 pub fn host_of(url: &str) -> String {
     let url: Option<Url> = url.parse().ok();
     let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    // The brackets of an IPv6 address are the URL's.
+    // The brackets of an IPv6 address belong to the URL.
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-/// Whether what [`address`] took may be called, if it holds an address and not a name.
+/// Checks whether a URL that [`address`] accepted may be called, if it contains an address and not a
+/// name.
 ///
 /// # Errors
-/// Names the address that is refused.
+/// Names the refused address.
 pub fn permitted(url: &str, outbound: &Outbound) -> Result<(), Refused> {
     host_of(url).parse().map_or(Ok(()), |ip| outbound.permit(ip, Purpose::Call))
 }
 
-/// Resolves as the system does, and leaves out what must not be called.
+/// Resolves as the system does, and leaves out refused addresses.
 struct Resolver(Outbound);
 
 impl Resolve for Resolver {
@@ -178,10 +180,10 @@ impl Resolve for Resolver {
     }
 }
 
-/// A new secret; shown once, kept sealed.
+/// Returns a new secret, to be shown once and stored sealed.
 ///
 /// # Panics
-/// When the operating system has no randomness to give.
+/// Panics when the operating system provides no randomness.
 pub fn new_secret() -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0u8; 32]);
     getrandom::fill(bytes.as_mut()).expect("the operating system gives random bytes");
@@ -191,10 +193,11 @@ pub fn new_secret() -> Zeroizing<String> {
     text
 }
 
-/// A contact's secret; empty for one that has none.
+/// Returns the secret of a contact's webhook.
 ///
 /// # Errors
-/// When it was sealed by another gateway, or the database cannot be read.
+/// Fails when the contact or its webhook is gone, when another gateway sealed the secret, or when the
+/// database cannot be read.
 pub(super) async fn secret(
     store: &Store,
     conn: &mut SqliteConnection,
@@ -209,7 +212,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What stands in the header.
+/// Returns the value of the header.
 pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
     mac.update(format!("{seconds}.").as_bytes());
@@ -224,18 +227,19 @@ pub(super) struct Client {
     outbound: Outbound,
 }
 
-/// Calls addresses that people give: with a time limit, without redirects, and only where a name may lead.
-/// An address without a name passes by the resolver, and is asked before the call.
+/// Returns a client for addresses that operators configure: with a time limit, without redirects, and
+/// only to permitted addresses. A URL with an IP address bypasses the resolver, so the caller checks it
+/// first.
 ///
 /// # Errors
-/// When TLS cannot be set up.
+/// Fails when TLS cannot be set up.
 pub fn http(patience: Duration, outbound: &Outbound) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder()
         .timeout(patience)
         .connect_timeout(patience)
         .redirect(reqwest::redirect::Policy::none())
         .dns_resolver(std::sync::Arc::new(Resolver(outbound.clone())))
-        // Each call is a matter of its own; nobody gains by a connection that is kept.
+        // Calls are rare and independent of each other, so kept connections gain nothing.
         .pool_max_idle_per_host(0)
         .user_agent(concat!("fleetgate/", env!("CARGO_PKG_VERSION")))
         .no_proxy();
@@ -244,13 +248,13 @@ pub fn http(patience: Duration, outbound: &Outbound) -> anyhow::Result<reqwest::
 
 impl Client {
     /// # Errors
-    /// When TLS cannot be set up.
+    /// Fails when TLS cannot be set up.
     pub fn new(patience: Duration, outbound: &Outbound) -> anyhow::Result<Client> {
         Ok(Client { http: http(patience, outbound)?, outbound: outbound.clone() })
     }
 
     /// # Errors
-    /// Tells what is wrong with the message from what is wrong with the other side.
+    /// Distinguishes a failure of the message from one of the other side.
     pub async fn post(
         &self,
         message: &MessageRow,
@@ -277,7 +281,7 @@ impl Client {
     }
 }
 
-/// How long it wants to be left alone: `Retry-After` in seconds, or as a date.
+/// Returns the pause that the server requests: `Retry-After` in seconds or as a date.
 fn wish(answer: &reqwest::Response) -> Option<Duration> {
     let text = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
     retry_after(text, clock::wall())
@@ -306,7 +310,7 @@ fn judge(status: StatusCode, wish: Option<Duration>) -> Result<(), Failure> {
     }
 }
 
-/// The address stands in the row already, and may hold a secret of its own.
+/// Omits the URL: the row has it already, and it may contain a secret.
 fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it did not answer in time".to_owned();

@@ -1,8 +1,9 @@
-//! Why a notice was not told, in words and as a stable name.
+//! The reason why a notice was suppressed, as text and as a stable name.
 
 use fleetgate_engine::notify::Hold;
 
-/// The name, and the sentence for people; `number` names a notice as the API does.
+/// Returns the name, and the sentence for operators. `number` formats the id of a notice as the API
+/// does.
 pub(super) fn hold(why: Hold, number: impl Fn(i64) -> String) -> (&'static str, String) {
     match why {
         Hold::NoContact => (

@@ -1,4 +1,4 @@
-//! The wrapper around a stream to an untrusted server: it remembers the first bytes, counts all of
+//! A wrapper around the stream to an untrusted server. It remembers the first bytes, counts all of
 //! them, and can be cut from outside while the protocol code is stuck.
 
 use std::io;
@@ -10,14 +10,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// What one run may receive: eight commands that each run away (see `session::RUNAWAY_OUTPUT`).
+/// Bytes that one run may receive: eight runaway commands (see `session::RUNAWAY_OUTPUT`).
 pub(super) const RUN_BYTES: u64 = 8 * 1024 * 1024;
-/// Where the identification must be found: the protocol code allows 20 lines of 255 bytes first.
+/// Bytes within which the identification must appear: the protocol code allows 20 lines of 255 bytes
+/// before it.
 const HEAD_BYTES: usize = 21 * 256;
-/// Of a text that a server sent, for people.
+/// Characters shown of a server's text.
 const SHOWN_CHARS: usize = 120;
 
-/// Shared between the stream, which the protocol code owns, and the conversation.
+/// State shared between the stream, which the protocol code owns, and the session.
 pub(super) struct Guard {
     cut: CancellationToken,
     left: AtomicU64,
@@ -38,12 +39,12 @@ impl Guard {
         Guarded { inner, cut, guard: Arc::clone(self) }
     }
 
-    /// The stream ends: reads as closed by the server, and takes no more bytes.
+    /// Ends the stream: it reads as closed by the server, and accepts no more bytes.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
 
-    /// A new run begins.
+    /// Resets the byte limit for a new run.
     pub(super) fn refill(&self) {
         self.left.store(RUN_BYTES, Ordering::Relaxed);
     }
@@ -52,12 +53,12 @@ impl Guard {
         self.left.load(Ordering::Relaxed) == 0
     }
 
-    /// `SSH-...` as the server said it, once the line is complete.
+    /// Returns `SSH-...` as the server sent it, once the line is complete.
     pub(super) fn identification(&self) -> Option<String> {
         identification(&self.head()).map(printable)
     }
 
-    /// What the server said first, if anything.
+    /// Returns the first text that the server sent, if any.
     pub(super) fn first_words(&self) -> Option<String> {
         let head = self.head();
         (!head.is_empty()).then(|| printable(head.trim_ascii()))
@@ -85,7 +86,7 @@ fn identification(head: &[u8]) -> Option<&[u8]> {
     lines.find(|line| line.starts_with(b"SSH-")).map(<[u8]>::trim_ascii_end)
 }
 
-/// Text of a server's making, fit for logs and terminals.
+/// Makes a server's text safe for logs and terminals.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     String::from_utf8_lossy(bytes).chars().take(SHOWN_CHARS).map(plain).collect()

@@ -1,4 +1,4 @@
-//! What a server may ask of this client: to look at its host key, and nothing else.
+//! Handles requests of the server: it checks the host key, and refuses everything else.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,10 +7,10 @@ use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, Error};
 
-/// The key that the server proved to have; empty until the key exchange is done.
+/// The key that the server proved to own; empty until the key exchange is done.
 pub(super) type SeenKey = Arc<OnceLock<HostKey>>;
 
-/// What a server is asked for to prove a key of that type. Never by a hash of SHA-1.
+/// Returns the signature algorithms requested for a key type. None hashes with SHA-1.
 pub(super) fn algorithms(key_type: KeyType) -> &'static [Algorithm] {
     match key_type {
         KeyType::Ed25519 => &[Algorithm::Ed25519],
@@ -23,10 +23,10 @@ pub(super) fn algorithms(key_type: KeyType) -> &'static [Algorithm] {
     }
 }
 
-/// Whether a run accepts a host key.
+/// Checks whether a run accepts a host key.
 ///
 /// # Errors
-/// The failure that the run ends with.
+/// Returns the failure that ends the run.
 pub(super) fn judge(run: &SshRun, seen: &HostKey) -> Result<(), SshFailure> {
     match &run.pin {
         Some(pinned) if pinned.is(seen) => Ok(()),
@@ -41,7 +41,7 @@ pub(super) struct HostKeyCheck {
     pub(super) seen: SeenKey,
 }
 
-/// Every kind of channel that a server could open is refused: dropping the reply does that.
+/// Refuses every kind of channel that a server may open: dropping the reply does that.
 impl Handler for HostKeyCheck {
     type Error = Error;
 
@@ -49,7 +49,7 @@ impl Handler for HostKeyCheck {
         let key = key.public_key();
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let seen = HostKey { fingerprint, key_type: KeyType::from_name(key.algorithm().as_str()) };
-        // A server that changes its key in mid-session is refused like one with a wrong pin.
+        // A server that changes its key during a session is refused like one with a wrong pin.
         let first = self.seen.get_or_init(|| seen.clone());
         Ok(*first == seen && judge(&self.run, &seen).is_ok())
     }

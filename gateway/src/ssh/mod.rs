@@ -1,11 +1,11 @@
 //! The SSH client of the prober, over any byte stream.
 //!
-//! Promises one [`SshAnswer`] per run, within the run's timeout, whatever the server does: bytes,
-//! time, output and sessions are bounded, each conversation has a task of its own, and a panic in
-//! the protocol code is an answer like any other. No credential leaves before the host key is the
-//! right one; there is no agent and no forwarding, and channels that a server opens are refused.
+//! Each run returns one [`SshAnswer`] within its timeout, however the server behaves. Bytes, time,
+//! output and sessions are bounded. Each session has a task of its own, so a panic in the protocol code
+//! becomes an ordinary failure. No credential is sent before the host key is verified. There is no
+//! agent and no forwarding, and channels that a server opens are refused.
 //!
-//! It does not know what an answer means for a host, and not where its streams come from.
+//! It does not know what a result means for a host, nor the origin of its streams.
 
 mod guard;
 mod handler;
@@ -34,12 +34,12 @@ use wanted::Wanted;
 /// Settings of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a connection without a run is kept. Five minutes serve checks of a minute and
-    /// stay below what most NATs and servers allow an idle connection.
+    /// How long an unused connection is kept. Five minutes serve checks at an interval of a minute, and are
+    /// below the idle timeout of most NATs and servers.
     pub idle: Duration,
-    /// How many are kept: those that are needed first. 256 cost about 8 MB.
+    /// Connections that are kept: those that are needed first. 256 take about 8 MB.
     pub kept: usize,
-    /// Conversations at the same time; a further one waits for its turn within its own timeout.
+    /// Concurrent sessions. A further one waits for its turn within its own timeout.
     pub concurrent: usize,
 }
 
@@ -49,7 +49,7 @@ impl Default for Limits {
     }
 }
 
-/// What a connection is kept under.
+/// The key under which a connection is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionKey {
     pub host: HostId,
@@ -72,10 +72,10 @@ struct Inner {
 }
 
 impl SshClient {
-    /// `key`: the gateway's private key as OpenSSH writes it.
+    /// `key` is the gateway's private key in OpenSSH format.
     ///
     /// # Errors
-    /// When the text is no such key.
+    /// Fails when the text is not such a key.
     pub fn new(key: &str, limits: Limits) -> Result<Self, BadSshKey> {
         Ok(SshClient(Arc::new(Inner {
             login: Login::new(key).ok_or(BadSshKey)?,
@@ -84,7 +84,7 @@ impl SshClient {
         })))
     }
 
-    /// [`SshClient::run_within`], where opening the session may take all the time that there is.
+    /// [`SshClient::run_within`], where opening the session may take the whole timeout.
     #[cfg(test)]
     pub async fn run<S, C>(
         &self,
@@ -100,9 +100,9 @@ impl SshClient {
         self.run_within(key, connect, run, (timeout, timeout)).await
     }
 
-    /// Does one run. `connect` is called only if no kept connection serves, and more than once where only the
-    /// fingerprint of the pinned key is known: a server shows one of its keys per connection. `opening`: how
-    /// long all of that may take, the login included.
+    /// Executes one run. `connect` is called only if no kept connection fits. It is called several times if
+    /// only the fingerprint of the pinned key is known, because a server shows one of its keys per
+    /// connection. `opening` limits the time until the login is complete.
     pub async fn run_within<S, C>(
         &self,
         key: SessionKey,
@@ -132,25 +132,26 @@ impl SshClient {
         ended.answer
     }
 
-    /// Closes what is kept for a host: it was removed, or its key or login changed.
+    /// Closes the kept connections of a host that was removed, or whose key or login changed.
     pub fn forget(&self, host: HostId) {
         self.pool().forget(host);
     }
 
-    /// Connections that wait for their next run.
+    /// Returns the number of connections that wait for their next run.
     pub fn kept(&self) -> usize {
         self.pool().len()
     }
 
-    /// On a kept connection; `None` if there is none, or it turns out to be dead.
+    /// Executes the run on a kept connection. `None` if there is none, or if it turns out to be dead.
     async fn resume(&self, key: &SessionKey, run: &SshRun, deadline: Deadline) -> Option<Ended> {
         let fits = |k: &SessionKey, c: &Connection| k == key && c.serves(run);
         let kept = self.pool().take(fits, clock::now().mono)?;
         isolated(kept.resume(run.clone(), deadline)).await.unwrap_or_else(|broken| Some(broken.into()))
     }
 
-    /// On a fresh connection, or on one after the other: until the server has shown the pinned key, or has no
-    /// type of key left to show. What it showed first is then what has changed.
+    /// Executes the run on a new connection. It opens further ones until the server shows the pinned key,
+    /// or has no other key type left. In that case the key that it showed first is reported as the changed
+    /// one.
     async fn meet<S, C>(
         &self,
         connect: impl Fn() -> C,
@@ -214,7 +215,7 @@ impl Inner {
     }
 }
 
-/// Closes connections as they grow too old; ends when none is left.
+/// Closes connections as they expire, and ends when none is left.
 async fn sweep(client: Weak<Inner>) {
     loop {
         let Some(inner) = client.upgrade() else { return };
@@ -225,7 +226,7 @@ async fn sweep(client: Weak<Inner>) {
     }
 }
 
-/// The outcome of a conversation: what is told, and the connection if it is good for another.
+/// The outcome of a session: its result, and the connection if it can be used again.
 struct Ended {
     answer: SshAnswer,
     connection: Option<Connection>,
@@ -237,7 +238,7 @@ impl From<SshAnswer> for Ended {
     }
 }
 
-/// The conversation's task panicked.
+/// The task of the session panicked.
 struct Broken;
 
 impl From<Broken> for Ended {
@@ -246,7 +247,7 @@ impl From<Broken> for Ended {
     }
 }
 
-/// In a task of its own, so that a panic ends there; ends with the caller.
+/// Runs a session in a task of its own, so that a panic ends there. Dropping the call aborts the task.
 async fn isolated<T: Send + 'static>(
     conversation: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Broken> {
@@ -257,7 +258,7 @@ fn failed(failure: SshFailure) -> SshAnswer {
     SshAnswer { failure: Some(failure), ..SshAnswer::default() }
 }
 
-/// When a run must have its answer.
+/// The time by which a run must have its result.
 #[derive(Clone, Copy)]
 struct Deadline(Mono);
 

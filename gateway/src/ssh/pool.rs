@@ -1,8 +1,10 @@
-//! Connections between two runs, for a while. Told the time; knows nothing of what it keeps.
+//! Keeps connections between two runs. The caller passes the time; the content of a connection does not
+//! matter here.
 //!
-//! Where there are more hosts than places, a connection that is needed later makes room for one that is needed
-//! earlier. Checks come at regular intervals, one host after the other: if the longest unused one made room, each
-//! would be closed shortly before its next run, and none would ever be used again.
+//! When there are more hosts than places, a connection that is needed later makes room for one that is
+//! needed earlier. Checks come at regular intervals, one host after the other. If the connection that
+//! is unused for the longest made room, each would be closed shortly before its next run, and none
+//! would ever be reused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,30 +16,31 @@ use fleetgate_engine::time::Mono;
 
 use super::SessionKey;
 
-/// Hosts whose last run is remembered, 40 bytes each. Those beyond count as if they ran for the first time.
+/// Hosts whose last run is remembered, 40 bytes each. Further hosts count as if they ran for the first
+/// time.
 const MAX_REMEMBERED: usize = 100_000;
 
 struct Kept<C> {
     key: SessionKey,
     connection: C,
     since: Mono,
-    /// When its next run is expected.
+    /// The time at which its next run is expected.
     due: Mono,
 }
 
-/// A look-up is a walk: the few hundred entries that the limit allows are cheaper to compare than one packet
-/// is to encrypt.
+/// A look-up walks the list: the few hundred entries that the limit allows are cheaper to compare than
+/// one packet is to encrypt.
 pub(super) struct Pool<C> {
     kept: Vec<Kept<C>>,
     limit: usize,
     idle: Duration,
-    /// When each host ran last, which tells when it runs again.
+    /// The time of each host's last run, from which the next one is predicted.
     ran: BTreeMap<HostId, Mono>,
     running: Vec<(HostId, Weak<AtomicBool>)>,
     swept: bool,
 }
 
-/// A run in progress. What it brings back is not kept if its host was forgotten meanwhile.
+/// A run in progress. Its connection is not kept if the host was forgotten meanwhile.
 pub(super) struct Run(Arc<AtomicBool>);
 
 impl<C> Pool<C> {
@@ -57,7 +60,7 @@ impl<C> Pool<C> {
         self.kept.len()
     }
 
-    /// The most recent one that fits.
+    /// Takes the most recent connection that fits.
     pub(super) fn take(&mut self, fits: impl Fn(&SessionKey, &C) -> bool, now: Mono) -> Option<C> {
         self.expire(now);
         let fitting = self.kept.iter().enumerate().filter(|(_, kept)| fits(&kept.key, &kept.connection));
@@ -65,7 +68,7 @@ impl<C> Pool<C> {
         Some(self.kept.swap_remove(at).connection)
     }
 
-    /// Returns whether somebody has to start sweeping.
+    /// Keeps a connection. Returns whether the caller has to start sweeping.
     #[must_use]
     pub(super) fn put(&mut self, key: SessionKey, connection: C, run: &Run, now: Mono) -> bool {
         let again = self.ran_again(key.host, now);
@@ -88,7 +91,7 @@ impl<C> Pool<C> {
         self.ran.remove(&host);
     }
 
-    /// Drops what is too old and says when to come again; `None`: nothing is left to sweep.
+    /// Drops expired connections. Returns the time of the next sweep; `None` when nothing is left.
     pub(super) fn sweep(&mut self, now: Mono) -> Option<Mono> {
         self.expire(now);
         let next = self.kept.iter().map(|kept| kept.since + self.idle).min();
@@ -100,7 +103,7 @@ impl<C> Pool<C> {
         self.kept.retain(|kept| now < kept.since + self.idle);
     }
 
-    /// How long after its last run this one came; as late as can be where that is not known.
+    /// Returns the time since the host's last run, or the longest possible one if that is unknown.
     fn ran_again(&mut self, host: HostId, now: Mono) -> Duration {
         if self.ran.len() >= MAX_REMEMBERED {
             let idle = self.idle;
@@ -113,12 +116,13 @@ impl<C> Pool<C> {
         before.map_or(self.idle, |before| now.since(before))
     }
 
-    /// Room for one that is due then; one that is needed later, or did not come when it was due, makes it.
+    /// Makes room for a connection that is due at this time: one that is needed later, or is overdue, gives
+    /// way.
     fn has_room(&mut self, due: Mono, now: Mono) -> bool {
         if self.kept.len() < self.limit {
             return true;
         }
-        // What did not come when it was due is needed last.
+        // An overdue connection counts as needed last.
         let needed = |kept: &Kept<C>| (kept.due + kept.due.since(kept.since) / 2 < now, kept.due);
         let last = self.kept.iter().enumerate().max_by_key(|(_, kept)| needed(kept));
         let Some((at, _)) = last.filter(|(_, kept)| needed(kept) > (false, due)) else { return false };
@@ -174,7 +178,7 @@ mod tests {
         assert!(put(&mut pool, 3, "c", Mono::from_secs(500)), "sweeping starts again");
     }
 
-    /// How many of a hundred runs find their connection, once each host has run some times.
+    /// Returns how many of a hundred runs find their connection, once each host has run a few times.
     fn found(hosts: u64, limit: usize, interval: u64) -> u64 {
         let mut pool = pool(limit);
         let (mut found, rounds) = (0, 20);

@@ -1,4 +1,4 @@
-//! One conversation with one server: identification, host key, login, commands.
+//! One session with one server: identification, host key, login, commands.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -19,46 +19,48 @@ use super::handler::{HostKeyCheck, SeenKey, algorithms, judge};
 use super::{Deadline, Ended};
 use crate::clock;
 
-/// Kept of each of stdout and stderr (SEMANTICS: a plugin's output is cut at 64 KiB).
+/// Bytes kept of stdout and of stderr each (SEMANTICS: a plugin's output is cut at 64 KiB).
 const OUTPUT_BYTES: usize = 64 * 1024;
-/// A command that goes on printing is let run to its exit status up to here, then closed.
+/// A command that continues to print may run to its exit status up to this size; then its channel is
+/// closed.
 pub(super) const RUNAWAY_OUTPUT: usize = 1024 * 1024;
-/// Unread bytes that a server may have under way per channel: one full output.
+/// Unread bytes that a server may have in flight per channel: one full output.
 const WINDOW_BYTES: u32 = 64 * 1024;
-/// Messages that wait between the protocol code and us; what lies beyond waits in the stream.
+/// Messages queued between the protocol code and this code; the rest waits in the stream.
 const CHANNEL_MESSAGES: usize = 16;
-/// A kept connection that does not answer within this time, or half of what the run has left, is
-/// given up for a fresh one. Longer than any round trip over LTE.
+/// Time limit for the first reply on a kept connection; at most half of the run's remaining time. After
+/// it a new connection is opened. It is longer than any round trip over LTE.
 const REUSE_PATIENCE: Duration = Duration::from_secs(5);
-/// Channels of a kept connection that we close before the server does: russh (0.65) forgets such a channel only with
-/// its connection, 2.6 kB each. A server that never closes one would cost 20 MB a day.
+/// Channels of a kept connection that we may close before the server does. russh (0.65) forgets such a
+/// channel only with its connection, 2.6 kB each. A server that never closes a channel would cost 20 MB
+/// a day.
 const CLOSED_FIRST: usize = 8;
-/// Names kept of what a server offers; OpenSSH's longest list has 20.
+/// Names kept of a server's algorithms; OpenSSH's longest list has 20.
 const OFFERED: usize = 64;
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
 
-/// What the gateway logs in with, everywhere.
+/// The key that the gateway logs in with, on every server.
 #[derive(Clone)]
 pub(super) struct Login {
     key: Arc<PrivateKey>,
 }
 
 impl Login {
-    /// An ed25519 key, as `gateway_ssh_key` always is. No other private key is used in this process: the RSA
-    /// code only ever verifies.
+    /// Accepts an ed25519 key only, which `gateway_ssh_key` always is. This process uses no other private
+    /// key: the RSA code only ever verifies.
     pub(super) fn new(openssh: &str) -> Option<Self> {
         let key = decode_secret_key(openssh, None).ok()?;
         (key.algorithm() == Algorithm::Ed25519).then(|| Login { key: Arc::new(key) })
     }
 
-    /// For a server that is to show a host key of one of these types, the first one that it has.
+    /// For a server that must show a host key of one of these types: the first one that it has.
     pub(super) fn asking_for(&self, key_types: &[KeyType]) -> Asking {
         Asking { key: Arc::clone(&self.key), config: Arc::new(config(key_types)) }
     }
 }
 
-/// The login, and how one server is met.
+/// The login, and the configuration for one server.
 pub(super) struct Asking {
     key: Arc<PrivateKey>,
     config: Arc<client::Config>,
@@ -79,7 +81,7 @@ fn config(key_types: &[KeyType]) -> client::Config {
     }
 }
 
-/// The library's usual ones, and the NIST curves, which are all that some servers have (FIPS, small SSH
+/// The library's defaults, and the NIST curves, which are all that some servers have (FIPS, small SSH
 /// stacks). None hashes with SHA-1.
 const KEY_EXCHANGES: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
@@ -98,7 +100,7 @@ const KEY_EXCHANGES: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
 
-/// A connection whose host key was accepted. The stream ends when it is dropped.
+/// A connection whose host key was accepted. Dropping it ends the stream.
 pub(super) struct Connection {
     handle: client::Handle<HostKeyCheck>,
     stream: Stream,
@@ -109,13 +111,13 @@ pub(super) struct Connection {
     closed_first: usize,
 }
 
-/// Whether the server has a shell that runs [`remote::run`]'s line. Found out by the first command on a
-/// connection.
+/// Whether the server has a shell that runs the line of [`remote::run`]. The first command on a
+/// connection shows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shell {
     Unknown,
     There,
-    /// There is none, or a list of what is run.
+    /// There is no shell, or only a list of permitted commands.
     Missing,
 }
 
@@ -128,7 +130,7 @@ impl Drop for Stream {
     }
 }
 
-/// The whole of a run on a fresh stream. `opening`: by when it must be logged in.
+/// Executes a whole run on a new stream. The login must be complete by `opening`.
 pub(super) async fn converse<S>(
     stream: S,
     login: Asking,
@@ -156,7 +158,7 @@ fn ended(mut answer: SshAnswer, connection: Result<Connection, SshFailure>) -> E
     }
 }
 
-/// Up to the login.
+/// Connects up to and including the login.
 async fn introduce<S>(
     stream: S,
     login: &Asking,
@@ -190,7 +192,7 @@ where
 }
 
 impl Stream {
-    /// Why there is no connection. Without an error the time was over.
+    /// Returns why there is no connection. Without an error the time was over.
     fn contact_failure(&self, error: Option<&russh::Error>) -> SshFailure {
         match (self.0.identification(), self.0.first_words(), error) {
             (None, Some(words), _) => SshFailure::NotSsh(words),
@@ -230,13 +232,13 @@ fn protocol(text: &str) -> SshFailure {
 }
 
 impl Connection {
-    /// Whether a later run may use this connection: the same user, and a key it accepts.
+    /// Whether a later run may use this connection: it has the same user and accepts the key.
     pub(super) fn serves(&self, run: &SshRun) -> bool {
         let accepted = self.seen.get().is_some_and(|key| judge(run, key).is_ok());
         accepted && self.user == run.user && !self.handle.is_closed()
     }
 
-    /// A run on this connection, kept from before. `None`: it is dead, and nothing was run.
+    /// Executes a run on this kept connection. `None` when it is dead and nothing was run.
     pub(super) async fn resume(self, run: SshRun, deadline: Deadline) -> Option<Ended> {
         self.stream.0.refill();
         let patience = REUSE_PATIENCE.min(deadline.remaining() / 2);
@@ -252,8 +254,8 @@ impl Connection {
         Some(ended(answer, connection))
     }
 
-    /// The first command's channel, or a ping where there is no command: each check costs bytes
-    /// on a metered link, so that nothing is asked which the run would not ask anyway.
+    /// Opens the first command's channel, or sends a ping if there is no command. Each check costs bytes on
+    /// a metered link, so it sends nothing that the run does not need anyway.
     async fn sign_of_life(&self, run: &SshRun) -> Option<Option<Channel<Msg>>> {
         if run.commands.is_empty() {
             self.handle.send_ping().await.ok()?;
@@ -262,8 +264,8 @@ impl Connection {
         self.handle.channel_open_session().await.ok().map(Some)
     }
 
-    /// Only a connection that is logged in is worth keeping, servers drop the others soon; and
-    /// only one whose commands have ended: some servers stay stuck in one that was given up.
+    /// Keeps only a connection that is logged in, because servers soon drop the others. All its commands
+    /// must have ended, because some servers stay stuck in an abandoned one.
     fn keepable(self, answer: &SshAnswer) -> Option<Self> {
         if self.closed_first > CLOSED_FIRST {
             return None;
@@ -273,14 +275,14 @@ impl Connection {
         (answer.logged_in && quiet && !self.handle.is_closed()).then_some(self)
     }
 
-    /// Whether there was a login at all.
+    /// Logs in. Returns whether there was a user to log in.
     async fn log_in(&mut self, login: &Asking, deadline: Deadline) -> Result<bool, SshFailure> {
         let Some(user) = self.user.clone() else { return Ok(false) };
         let key = PrivateKeyWithHashAlg::new(Arc::clone(&login.key), None);
         let outcome = deadline.limit(self.handle.authenticate_publickey(&user, key)).await;
         match outcome.ok_or(SshFailure::Timeout)? {
             Ok(AuthResult::Success) => Ok(true),
-            // The protocol code tells the end of the connection as a refusal without a next step.
+            // The protocol code reports the end of the connection as a refusal without remaining methods.
             Ok(AuthResult::Failure { remaining_methods, .. })
                 if remaining_methods.is_empty() && self.handle.is_closed() =>
             {
@@ -293,7 +295,7 @@ impl Connection {
         }
     }
 
-    /// The commands in order, until one takes the connection with it.
+    /// Runs the commands in order, until one ends the connection.
     async fn perform(
         mut self,
         run: &SshRun,
@@ -323,7 +325,8 @@ impl Connection {
             .map_err(|error| self.stream.broke(&format!("no session was opened: {error}")))
     }
 
-    /// In `sh` and under the device's own `timeout`; bare, where the device turns out to have no shell.
+    /// Runs the command in `sh` under the device's own `timeout`, or without them if the device turns out
+    /// to have no shell.
     async fn command(
         &mut self,
         command: &RemoteCommand,
@@ -348,7 +351,7 @@ impl Connection {
         Ok(heard.into_answer(&command.name))
     }
 
-    /// `None`: bare.
+    /// `None` when the command runs without a shell.
     fn line<'a>(&self, command: &'a RemoteCommand) -> Option<Cow<'a, str>> {
         match self.shell {
             _ if command.bounded => Some(Cow::Borrowed(&command.line)),
@@ -370,8 +373,8 @@ impl Connection {
         let work = listen(&mut channel, line, &mut heard);
         heard.stop = tokio::time::timeout(limit, work).await.unwrap_or(Stop::TimeOver);
         if heard.stop != Stop::Closed && heard.stop != Stop::Gone {
-            // Frees the command's slot on the server; what it still sends is thrown away. Not
-            // waited for: a session that is stuck must not hold up the answer.
+            // Frees the command's slot on the server; further output is discarded. This does not wait for the
+            // server's reply, because a stuck session must not delay the result.
             let _ = deadline.limit(channel.close()).await;
             self.closed_first += 1;
         }
@@ -379,7 +382,7 @@ impl Connection {
         heard
     }
 
-    /// What ends the whole run, not only the command.
+    /// Returns the failure that ends the whole run, not only the command.
     fn failure(&self, stop: Stop, command: &RemoteCommand, deadline: Deadline) -> Option<SshFailure> {
         match stop {
             Stop::Gone => {
@@ -393,7 +396,7 @@ impl Connection {
     }
 }
 
-/// Why a command is no longer listened to.
+/// The reason why a command is no longer read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stop {
     Closed,
@@ -405,7 +408,7 @@ enum Stop {
 }
 
 async fn listen(channel: &mut Channel<Msg>, line: &str, heard: &mut Heard) -> Stop {
-    // Plugins print numbers with a comma in some locales. Servers may ignore the wish.
+    // Plugins print numbers with a comma in some locales. Servers may ignore the request.
     let locale = channel.set_env(false, "LC_ALL", "C").await;
     if locale.is_err() || channel.exec(true, line).await.is_err() || channel.eof().await.is_err() {
         return Stop::Gone;
@@ -418,7 +421,7 @@ async fn listen(channel: &mut Channel<Msg>, line: &str, heard: &mut Heard) -> St
     }
 }
 
-/// What came from one command so far.
+/// The output of one command so far.
 struct Heard {
     stdout: Excerpt,
     stderr: Excerpt,
@@ -429,7 +432,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Of a command between the marks of [`remote::run`].
+    /// For a command between the marks of [`remote::run`].
     fn marked() -> Self {
         Heard::of(Excerpt::marked)
     }
@@ -479,8 +482,8 @@ impl Heard {
         let began = self.began();
         let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
         let status = stdout.status.or(stderr.status);
-        // A command that told its exit status is over, even if a child of it holds the channel. The mark's is
-        // the command's own, the channel's may be that of a login shell around it.
+        // A command whose exit status arrived has ended, even if its child keeps the channel open. The mark
+        // has the command's own status; that of the channel may come from a login shell around it.
         let end = match (self.end, status, self.stop) {
             (Some(CommandEnd::Signal(name)), ..) => CommandEnd::Signal(name),
             (_, Some(status), _) => CommandEnd::Exit(status),
@@ -488,7 +491,7 @@ impl Heard {
             (None, None, Stop::TimeOver) => CommandEnd::Timeout,
             (None, None, _) => CommandEnd::Lost,
         };
-        // What stands on the other output without a mark is the login shell's.
+        // Output without a mark on the other stream belongs to the login shell.
         let own = |said: Excerpted| if said.began == began { said } else { Excerpted::default() };
         let (stdout, stderr) = (own(stdout), own(stderr));
         let answer = CommandAnswer {
@@ -510,7 +513,7 @@ fn signal(signal: Sig) -> String {
     }
 }
 
-/// The gateway has one key and nothing else to offer.
+/// The gateway has one key and no other method.
 fn refusal(remaining: &MethodSet, partial_success: bool) -> LoginRefusal {
     let methods = || remaining.iter().map(|method| <&str>::from(method).to_owned()).collect();
     match partial_success {

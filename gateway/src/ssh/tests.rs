@@ -19,7 +19,7 @@ mod dropbear_server;
 mod openssh_server;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// More than any step needs on a busy machine.
+/// More than any step takes on a busy machine.
 const PLENTY: Duration = Duration::from_secs(30);
 
 fn ssh_key(seed: u8) -> PrivateKey {
@@ -66,12 +66,12 @@ fn pinned(pin: &str, lines: &[&str]) -> SshRun {
     }
 }
 
-/// A server in this process. What it does with a command depends on the command's text.
+/// A server in this process. Its reaction to a command depends on the command's text.
 #[derive(Clone)]
 struct Server {
     host_key: u8,
     accepts: u8,
-    /// Whether it has a shell that runs what it is told; else a command is a word, see `act`.
+    /// Whether it has a shell that runs the command line; without it a command is a word, see `act`.
     shell: bool,
     heard: Arc<Mutex<Vec<String>>>,
     logins: Arc<AtomicUsize>,
@@ -205,7 +205,7 @@ async fn act(handle: server::Handle, id: ChannelId, line: String) {
     let _ = handle.close(id).await;
 }
 
-/// Connects the first time that it is asked to.
+/// Connects on the first call only.
 fn once<S>(stream: S) -> impl Fn() -> std::future::Ready<Result<S, ConnectFailure>> {
     let stream = Mutex::new(Some(stream));
     move || std::future::ready(stream.lock().expect("no panic").take().ok_or(ConnectFailure::Refused))
@@ -215,7 +215,8 @@ async fn ask(client: &SshClient, server: &Server, run: SshRun) -> SshAnswer {
     client.run(key(), || server.connect(), run, PLENTY).await
 }
 
-/// A server that says what it is told once it was spoken to, and then listens or closes.
+/// A server that sends these bytes once the client has sent some, and then keeps the connection or
+/// closes it.
 async fn says(words: Vec<u8>, then_closes: bool) -> Result<DuplexStream, ConnectFailure> {
     let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
@@ -423,7 +424,7 @@ async fn a_turn_that_never_comes_is_told_as_busy() {
     assert_eq!(answer.failure, Some(SshFailure::Connect(ConnectFailure::Busy)));
 }
 
-/// Breaks the code that reads it.
+/// Panics in the code that reads it.
 struct Bomb(DuplexStream);
 
 impl AsyncRead for Bomb {

@@ -1,13 +1,13 @@
-//! Which of its keys a server is asked to show, and in which order. Pure.
+//! Decides which key types a server is asked for, and in which order. Pure.
 //!
-//! A server has a key of each of some types, and shows the first one that it is asked for and has. Where a key is
-//! pinned, its type comes first: a server that gains another key still shows the pinned one.
+//! A server has one key for each of several types, and shows the first requested one that it has. The
+//! type of a pinned key comes first: a server that gains another key still shows the pinned one.
 
 use fleetgate_engine::wire::{HostKey, KeyType, SshRun};
 
 pub(super) struct Wanted {
     key_types: Vec<KeyType>,
-    /// A fingerprint without a type: whichever key the server shows, the pinned one may be another.
+    /// The pin is a fingerprint without a type: the server may show another key than the pinned one.
     blind: bool,
 }
 
@@ -25,7 +25,7 @@ impl Wanted {
         &self.key_types
     }
 
-    /// Whether there is another key to ask for than the one that was shown; it is asked for from now on.
+    /// Removes the type of the key that was shown. Returns whether another one is left to ask for.
     pub(super) fn another_than(&mut self, shown: &HostKey) -> bool {
         let before = self.key_types.len();
         self.key_types.retain(|t| Some(*t) != shown.key_type);

@@ -1,6 +1,7 @@
-//! Who may do what: users, their sessions and one-time login links.
+//! Users, their roles and sessions, and one-time login links.
 //!
-//! Holds hashes, never secrets, except for [`ensure_first_admin`], which makes the first one.
+//! The tables hold hashes, never secrets. Tokens and the first password are returned once, when
+//! they are generated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use super::Store;
 use super::events::{self, NewEvent, Object, SYSTEM};
 use crate::password;
 
-/// What a user or token may do; each includes the ones before.
+/// The permissions of a user or token. Each role includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Viewer,
@@ -92,21 +93,21 @@ impl FromRow<'_, SqliteRow> for User {
     }
 }
 
-/// A session that its cookie's hash was found for.
+/// A session, found by the hash of its cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub user: User,
     pub seen_at: Wall,
     pub expires_at: Wall,
-    /// It began with a one-time login.
+    /// The session began with a one-time login.
     pub by_link: bool,
 }
 
 impl Store {
-    /// The session, whoever and how old it is: the caller judges.
+    /// Returns the session for any user and of any age. The caller checks both.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn session(&self, hash: &TokenHash) -> sqlx::Result<Option<Session>> {
         let row = sqlx::query(
             "select u.id, u.name, u.role, u.created_at, u.disabled_at, s.seen_at, s.expires_at, s.by_link
@@ -122,31 +123,33 @@ impl Store {
         row.map(session).transpose()
     }
 
-    /// A user and the hash of his password.
+    /// Returns a user and the hash of the password.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn user_with_password(&self, name: &str) -> sqlx::Result<Option<(User, String)>> {
         let row = sqlx::query("select * from users where name = $1").bind(name);
         let row = row.fetch_optional(&self.read).await?;
         row.map(|row| Ok((User::from_row(&row)?, row.try_get("password_hash")?))).transpose()
     }
 
-    /// By name, from after `after` on.
+    /// Returns users in name order, starting after the name `after`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn users(&self, after: &str, limit: i64) -> sqlx::Result<Vec<User>> {
         let sql = "select * from users where name > $1 order by name limit $2";
         sqlx::query_as(sql).bind(after).bind(limit).fetch_all(&self.read).await
     }
 
-    /// Makes `admin` where no user is. Gives the password and a one-time link, to be shown once.
-    /// `unfinished`: a start may have made it and ended before it showed that; then there is another
-    /// password, unless the first one has been used.
+    /// Creates `admin` if there is no user. Returns the password and a one-time link, to be shown
+    /// once.
+    ///
+    /// `unfinished`: an earlier start may have created the user and ended before it showed the
+    /// password. The user then gets a new one, unless it has logged in.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn ensure_first_admin(
         &self,
         now: Wall,
@@ -172,10 +175,10 @@ impl Store {
         Ok(Some(FirstAdmin { name: FIRST_ADMIN, password, link }))
     }
 
-    /// A one-time login for a user, to be shown once.
+    /// Creates a one-time login link for a user, to be shown once.
     ///
     /// # Errors
-    /// When there is no such user, or the database cannot be written.
+    /// Fails when there is no such user, or the database cannot be written.
     pub async fn login_link(&self, name: &str, until: Wall) -> anyhow::Result<Token> {
         let mut tx = self.begin().await?;
         let user = user_named(&mut tx, name).await?;
@@ -202,17 +205,17 @@ async fn insert_first_admin(tx: &mut SqliteConnection, hash: &str, now: Wall) ->
 }
 
 const FIRST_ADMIN: &str = "admin";
-/// Long enough to read the manual first; the password stays good afterwards.
+/// Enough time to read the manual first. The password stays valid afterwards.
 const FIRST_LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
-/// What a first start shows, once.
+/// The credentials that a first start shows, once.
 pub struct FirstAdmin {
     pub name: &'static str,
     pub password: Zeroizing<String>,
     pub link: Token,
 }
 
-/// 125 random bits that can be read aloud.
+/// Returns 125 random bits in a form that can be read aloud.
 fn first_password() -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0u8; 16]);
     getrandom::fill(bytes.as_mut()).expect("the operating system gives random bytes");
@@ -224,19 +227,19 @@ fn first_password() -> Zeroizing<String> {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn user_named(tx: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<User>> {
     sqlx::query_as("select * from users where name = $1").bind(name).fetch_optional(tx).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn user_by_id(tx: &mut SqliteConnection, id: Id) -> sqlx::Result<Option<User>> {
     sqlx::query_as("select * from users where id = $1").bind(id.as_i64()).fetch_optional(tx).await
 }
 
 /// # Errors
-/// When the name is taken (a unique violation), or the database cannot be written.
+/// Fails when the name is taken (a unique violation), or the database cannot be written.
 pub async fn insert_user(
     tx: &mut SqliteConnection,
     id: Id,
@@ -256,10 +259,11 @@ pub async fn insert_user(
         .map(drop)
 }
 
-/// Role and whether the user may log in. Ends his sessions: they carry what he was.
+/// Writes the user's role and whether the user may log in. Ends the user's sessions, because they
+/// carry the old role.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn update_user(tx: &mut SqliteConnection, user: &User) -> sqlx::Result<()> {
     sqlx::query("update users set role = $2, disabled_at = $3 where id = $1")
         .bind(user.id.as_i64())
@@ -270,10 +274,10 @@ pub async fn update_user(tx: &mut SqliteConnection, user: &User) -> sqlx::Result
     end_sessions(tx, user.id).await
 }
 
-/// Ends his sessions too.
+/// Sets the password hash and ends the user's sessions.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn set_password(tx: &mut SqliteConnection, user: Id, hash: &str) -> sqlx::Result<()> {
     let sql = "update users set password_hash = $2 where id = $1";
     sqlx::query(sql).bind(user.as_i64()).bind(hash).execute(&mut *tx).await?;
@@ -287,29 +291,30 @@ async fn end_sessions(tx: &mut SqliteConnection, user: Id) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes a user with all sessions and logins. What the user did stays in the audit under the name.
+/// Removes a user with all sessions and login links. The user's actions stay in the audit log under
+/// the name.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn delete_user(tx: &mut SqliteConnection, user: Id) -> sqlx::Result<()> {
     end_sessions(tx, user).await?;
     sqlx::query("delete from users where id = $1").bind(user.as_i64()).execute(tx).await.map(drop)
 }
 
-/// Admins who may log in.
+/// Counts the admins who may log in.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn active_admins(tx: &mut SqliteConnection) -> sqlx::Result<i64> {
     let sql = "select count(*) from users where role = 'admin' and disabled_at is null";
     sqlx::query_scalar(sql).fetch_one(tx).await
 }
 
-/// A new session; its token goes into the cookie. Forgets those that have ended. `by_link`: it began with a
-/// one-time login.
+/// Creates a session and returns the token for the cookie. Deletes expired sessions. `by_link`: the
+/// session began with a one-time login.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn insert_session(
     tx: &mut SqliteConnection,
     (user, by_link): (Id, bool),
@@ -332,20 +337,20 @@ pub async fn insert_session(
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn touch_session(tx: &mut SqliteConnection, hash: &TokenHash, now: Wall) -> sqlx::Result<()> {
     let sql = "update sessions set seen_at = $2 where hash = $1";
     sqlx::query(sql).bind(hash.as_slice()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn delete_session(tx: &mut SqliteConnection, hash: &TokenHash) -> sqlx::Result<()> {
     sqlx::query("delete from sessions where hash = $1").bind(hash.as_slice()).execute(tx).await.map(drop)
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn insert_login_link(tx: &mut SqliteConnection, user: Id, until: Wall) -> sqlx::Result<Token> {
     let token = Token::generate(TokenKind::LoginLink, user);
     sqlx::query("insert into login_links (hash, user, expires_at) values ($1, $2, $3)")
@@ -357,10 +362,10 @@ pub async fn insert_login_link(tx: &mut SqliteConnection, user: Id, until: Wall)
     Ok(token)
 }
 
-/// Uses a link up: of two at once, one wins.
+/// Uses a login link. If two calls use it at once, one succeeds.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn take_login_link(
     tx: &mut SqliteConnection,
     hash: &TokenHash,

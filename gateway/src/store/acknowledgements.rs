@@ -1,4 +1,5 @@
-//! Who knows of which problem. At most one is open for each object; what ended stays.
+//! Acknowledgements of problems. Each checkable has at most one open acknowledgement. Ended ones
+//! are kept.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
@@ -10,7 +11,7 @@ use sqlx::{FromRow, Row as _};
 pub struct Acknowledgement {
     pub id: Id,
     pub host: HostId,
-    /// `None`: the host itself.
+    /// `None` for the host itself.
     pub service: Option<String>,
     pub sticky: bool,
     pub expires_at: Option<Wall>,
@@ -18,7 +19,7 @@ pub struct Acknowledgement {
     pub author: String,
     pub comment: String,
     pub created_at: Wall,
-    /// It was given to this, not to the object itself.
+    /// The incident that was acknowledged, if the checkable was not acknowledged by itself.
     pub incident: Option<IncidentId>,
 }
 
@@ -52,10 +53,10 @@ impl FromRow<'_, SqliteRow> for Acknowledgement {
     }
 }
 
-/// Puts one in the place of what is open for the same object.
+/// Stores an acknowledgement and ends the open one of the same checkable.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, ack: &Acknowledgement) -> sqlx::Result<()> {
     withdraw(tx, ack.host, ack.service.as_deref(), ack.created_at).await?;
     sqlx::query(
@@ -75,10 +76,10 @@ pub async fn put(tx: &mut SqliteConnection, ack: &Acknowledgement) -> sqlx::Resu
     .map(drop)
 }
 
-/// Ends what is open for an object; gives its id.
+/// Ends the open acknowledgement of a checkable and returns its id.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn withdraw(
     tx: &mut SqliteConnection,
     host: HostId,
@@ -97,10 +98,10 @@ pub async fn withdraw(
     Ok(ended.map(Id::from_i64))
 }
 
-/// One ended by itself.
+/// Marks an acknowledgement as ended by itself.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn ended(conn: &mut SqliteConnection, id: Id, at: Wall) -> sqlx::Result<()> {
     sqlx::query("update acknowledgements set ended_at = $2 where id = $1 and ended_at is null")
         .bind(id.as_i64())
@@ -110,18 +111,18 @@ pub async fn ended(conn: &mut SqliteConnection, id: Id, at: Wall) -> sqlx::Resul
         .map(drop)
 }
 
-/// All that are open.
+/// Returns all open acknowledgements.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn open(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Acknowledgement>> {
     sqlx::query_as("select * from acknowledgements where ended_at is null order by id").fetch_all(conn).await
 }
 
-/// What is open of one host and its services.
+/// Returns the open acknowledgements of one host and its services.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_host(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<Acknowledgement>> {
     sqlx::query_as("select * from acknowledgements where host = $1 and ended_at is null order by service")
         .bind(host.as_i64())

@@ -1,9 +1,9 @@
-//! Inner addresses: one slot of the pools per peer, its IPv4 and its IPv6 address at once.
+//! Inner addresses: one slot of the pools per peer, for its IPv4 and IPv6 addresses together.
 //!
-//! Slots are given upwards and used again only when the pool has been gone through once: an
-//! address then means one device for as long as possible, in logs and in other people's firewalls,
-//! and the next free one is found by an index. (At random would serve as well; in order can be
-//! read.) The primary key arbitrates; a released address rests first.
+//! Slots are allocated upwards and reused only after the end of the pool. An address thus means one
+//! device for as long as possible, in logs and in other firewalls. The index finds the next free
+//! slot. (Random slots would serve as well, but ordered ones are easier to read.) The primary key
+//! arbitrates. A released address rests before it is reused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -13,17 +13,17 @@ use fleetgate_engine::time::Wall;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sqlx::SqliteConnection;
 
-/// A released address is not given again so long: caches, logs and sessions of the old owner age
-/// out first.
+/// The time that a released address rests, so that caches, logs and sessions of the old owner age
+/// out.
 pub const QUARANTINE: Duration = Duration::from_secs(24 * 3_600);
-/// Slots tried one after the other where addresses are taken by other means (released ones of pools
-/// that were changed). Beyond that the pools overlap what was given before.
+/// Slots tried in turn if an address is taken outside this order (released addresses of changed
+/// pools). If more are taken, the pools overlap earlier ones.
 const MAX_TRIES: u32 = 256;
 /// Slot 0 is the network.
 const GATEWAY_SLOT: i64 = 1;
 const FIRST_SLOT: i64 = 2;
 
-/// Where inner addresses come from.
+/// The pools of inner addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pools {
     pub v4: Ipv4Net,
@@ -37,13 +37,13 @@ impl Pools {
         v4.min(v6)
     }
 
-    /// Of each pool; IPv4's last one is for broadcasts.
+    /// The last slot of each pool. The last IPv4 address is for broadcasts.
     fn last_slots(self) -> [i64; 2] {
         let v6_bits = u32::from(128 - self.v6.prefix_len()).min(62);
         [(1i64 << (32 - self.v4.prefix_len())) - 2, (1i64 << v6_bits) - 1]
     }
 
-    /// The one that is full first.
+    /// The pool that fills up first.
     fn narrower(self) -> IpNet {
         let [v4, v6] = self.last_slots();
         if v4 <= v6 { self.v4.into() } else { self.v6.into() }
@@ -72,10 +72,10 @@ pub enum NoAddress {
     Store(#[from] sqlx::Error),
 }
 
-/// Gives a peer its pair of addresses.
+/// Allocates a pair of addresses to a peer.
 ///
 /// # Errors
-/// When no slot is free, or the database cannot be written.
+/// Fails when no slot is free, or the database cannot be written.
 pub async fn allocate(
     tx: &mut SqliteConnection,
     peer: PeerId,
@@ -94,10 +94,10 @@ pub async fn allocate(
     Err(NoAddress::Full(pools.narrower()))
 }
 
-/// Addresses rest from now on.
+/// Releases the addresses of a peer. They rest from now on.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn release(tx: &mut SqliteConnection, peer: PeerId, now: Wall) -> sqlx::Result<()> {
     let sql = "update addresses set released_at = $2 where peer = $1 and released_at is null";
     sqlx::query(sql).bind(peer.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
@@ -106,7 +106,7 @@ pub async fn release(tx: &mut SqliteConnection, peer: PeerId, now: Wall) -> sqlx
 /// Whether any peer has an address.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn any_held(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let sql = "select exists (select 1 from addresses where released_at is null)";
     sqlx::query_scalar(sql).fetch_one(conn).await
@@ -117,14 +117,15 @@ async fn end_quarantine(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()
     sqlx::query(sql).bind((now - QUARANTINE).as_millis()).execute(tx).await.map(drop)
 }
 
-/// One above all that were given; back at the beginning when there is none above.
+/// Returns the slot after the highest allocated one, or the first slot if none is left above.
 async fn next_slot(tx: &mut SqliteConnection, pools: Pools) -> sqlx::Result<i64> {
     let sql = "select coalesce(max(slot) + 1, $1) from addresses where slot between $1 and $2";
     let next: i64 = sqlx::query_scalar(sql).bind(FIRST_SLOT).bind(pools.last_slot()).fetch_one(tx).await?;
     Ok(if next > pools.last_slot() { FIRST_SLOT } else { next })
 }
 
-/// The lowest free slot from `from` on: `from` itself, or the end of the first run of taken ones.
+/// Returns the lowest free slot from `from` on. That is `from` itself or the end of the first run
+/// of taken slots.
 async fn free_slot(tx: &mut SqliteConnection, from: i64, pools: Pools) -> sqlx::Result<Option<i64>> {
     let free: Option<i64> = sqlx::query_scalar(
         "select case when not exists (select 1 from addresses where slot = $1) then $1 else (
@@ -138,7 +139,7 @@ async fn free_slot(tx: &mut SqliteConnection, from: i64, pools: Pools) -> sqlx::
     Ok(free.filter(|slot| *slot <= pools.last_slot()))
 }
 
-/// Whether both addresses were free.
+/// Takes a pair of addresses. Returns whether both were free.
 async fn take(
     tx: &mut SqliteConnection,
     peer: PeerId,
@@ -234,7 +235,7 @@ mod tests {
         let (store, _dir) = store().await;
         let mut tx = store.begin().await.unwrap();
         assert_eq!(give(&mut tx, 1, "10.9.0.0/24", 0).await.unwrap(), "10.9.0.2 fd00::2");
-        // Slot 1 of this pool is the gateway's; slot 2 was slot 2 of the pool before.
+        // Slot 1 of this pool is the gateway's. The pool before has allocated slot 2.
         assert_eq!(give(&mut tx, 2, "10.8.0.0/15", 0).await.unwrap(), "10.8.0.3 fd00::3");
     }
 

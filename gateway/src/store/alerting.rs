@@ -1,5 +1,5 @@
-//! How an object differs from the usual in what it tells, as JSON: in the columns and in the API
-//! alike. Strict, as `definition.rs` is.
+//! The alerting settings that differ from the default, as JSON: the same in the columns and in the
+//! API. Parsing is strict, as in `definition.rs`.
 
 use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::wire::{Alerting, HostStatus, Kinds, MessageKind, States};
@@ -8,17 +8,18 @@ use serde_json::{Map, Value, json};
 
 use super::definition::{FieldError, Fields, wrong};
 
-/// Seconds between reminders, and before a first message: a month is for those who forget.
+/// The longest interval in seconds, between reminders and before a first notification. A month
+/// suits an operator who only wants not to forget.
 const LONGEST_S: f64 = 31.0 * 86_400.0;
-/// One list names each state or kind once.
+/// A list names each state or kind at most once.
 const MAX_WORDS: usize = 16;
 const STATES: &str = "warning, critical, unknown or down";
 const ALL_STATES: &str = "ok, warning, critical, unknown, up or down";
 
-/// Reads a host's column or the part of a request that has this form.
+/// Reads a host's column, or the part of a request that has this form.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse(value: &Value) -> Result<AlertingChange, FieldError> {
     let mut fields = Fields::of("", value)?;
     let found = take(&mut fields)?;
@@ -26,10 +27,11 @@ pub fn parse(value: &Value) -> Result<AlertingChange, FieldError> {
     Ok(found)
 }
 
-/// What is newly set has to be of problems; a column may have more, and says nothing by it.
+/// Checks that new settings list problem states only. A stored column may list others, which have
+/// no effect.
 ///
 /// # Errors
-/// Names the list of states in which one is no problem: it would be told to nobody.
+/// Names a list with a state that is no problem, because no notification would come from it.
 pub fn of_problems(change: AlertingChange) -> Result<AlertingChange, FieldError> {
     match change.notify_states {
         Some(states) if states.has(Status::Ok.exit_code()) => {
@@ -39,10 +41,11 @@ pub fn of_problems(change: AlertingChange) -> Result<AlertingChange, FieldError>
     }
 }
 
-/// [`of_problems`] of a host itself, which has but one; its services have lists of their own.
+/// Applies [`of_problems`] to the host itself, which has only one problem state. Its services have
+/// lists of their own.
 ///
 /// # Errors
-/// Names a list that would keep it quiet without saying so; the empty one says so.
+/// Names a list that silences the host without being empty. An empty list states the intention.
 pub fn of_host(change: AlertingChange) -> Result<AlertingChange, FieldError> {
     let change = of_problems(change)?;
     match change.notify_states {
@@ -54,7 +57,7 @@ pub fn of_host(change: AlertingChange) -> Result<AlertingChange, FieldError> {
     }
 }
 
-/// Takes what is of alerting out of an object that has other fields too.
+/// Takes the alerting fields out of a JSON object that has other fields too.
 pub(super) fn take(fields: &mut Fields) -> Result<AlertingChange, FieldError> {
     let mut found = AlertingChange { volatile: fields.truth("volatile")?, ..AlertingChange::default() };
     if let Some(value) = fields.take("flapping") {
@@ -98,7 +101,7 @@ fn state_code(word: &str) -> Option<u8> {
     }
 }
 
-/// Only what differs.
+/// Writes only the settings that differ.
 pub fn to_json(change: &AlertingChange) -> Map<String, Value> {
     let seconds = |d: std::time::Duration| json!(d.as_secs_f64());
     let flapping = sparse([

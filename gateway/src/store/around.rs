@@ -1,7 +1,9 @@
-//! Who else was heard after a host fell silent, and who fell silent with it: for its verdict.
+//! Counts the hosts that were heard after a host fell silent, and those that fell silent with it,
+//! for its verdict.
 //!
-//! Counts; decides nothing. The others of one place are found by an index and read whole, everybody else in the
-//! order of their ids and only until enough are heard. What was read serves the verdicts of one moment together.
+//! This module counts and decides nothing. An index finds the hosts of one site, which are read
+//! completely. All other hosts are read by id until enough have been heard. The verdicts of one
+//! moment share these rows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,17 +15,20 @@ use fleetgate_engine::wire::is_of_others;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
-/// One cause ends what is heard of all in one moment: that lies between the last proof of life of each and the
-/// first question that it did not answer. So far apart both may be for what was on its way in that moment.
+/// The time that packets in flight may blur the moment of an outage.
+///
+/// One cause silences all hosts in the same moment. That moment lies between each host's last proof
+/// of life and its first unanswered probe.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
-/// So many that are heard elsewhere are enough to be counted.
+/// This many hosts heard elsewhere are enough to count.
 const ENOUGH: u32 = 100;
-/// So many are read first.
+/// The number of hosts in the first read.
 const FIRST: usize = 128;
-/// A clock that was measured longer ago says nothing of today's.
+/// A clock measured longer ago proves nothing about today's clock.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
-/// What is known of another host. A time in the future is from before the clock was set back, and says nothing.
+/// The stored state of another host. A time in the future dates from before the clock was set back
+/// and proves nothing.
 struct Other {
     id: i64,
     site: Option<String>,
@@ -75,8 +80,8 @@ impl FromRow<'_, SqliteRow> for Other {
 }
 
 impl Other {
-    /// A packet counts by its own time; of a check only an answer does, because evidence may be older than the
-    /// check. It may be over a limit, and down for that.
+    /// A packet counts by its own time. A check counts only if it got a reply, because its evidence
+    /// may be older than the check. The host may still be down because it exceeds a limit.
     fn is_heard(&self, silent: &Silent) -> bool {
         let since =
             |at: Option<i64>| at.is_some_and(|at| at > silent.since.as_millis() && silent.has_come(at));
@@ -84,8 +89,8 @@ impl Other {
         since(self.last_packet) || since(self.last_alive) || answered && since(self.last_check)
     }
 
-    /// Nothing answered it since a moment that may be the same. Who is only said to be down fell not silent; what
-    /// is not judged while the gateway is cut off is stale and not down.
+    /// No reply came since a moment that may be the same. A host that is only reported down did not
+    /// fall silent. While the gateway is cut off, its hosts are stale and not down.
     fn is_silent(&self, silent: &Silent) -> bool {
         let began = self.silent_since(silent) >= silent.earliest();
         (self.down || self.stale)
@@ -94,7 +99,7 @@ impl Other {
             && !self.is_heard(silent)
     }
 
-    /// Where the clock was set back meanwhile: when it was asked last.
+    /// The start of the silence. If the clock was set back meanwhile, the time of the last check.
     fn silent_since(&self, silent: &Silent) -> i64 {
         let come = |at: &i64| silent.has_come(*at);
         match self.silent_since {
@@ -108,14 +113,14 @@ impl Other {
         self.last_alive.filter(come).max(self.last_packet.filter(come)).unwrap_or(0)
     }
 
-    /// It was well, and nothing was heard of it and nothing asked in vain since then. Who sleeps, who was never
-    /// there and of whom others tell is no witness.
+    /// The host was up, and since then neither a reply nor a failed probe is known. A host that
+    /// sleeps, was never up or has its state reported by others is no witness.
     fn is_unasked(&self, silent: &Silent) -> bool {
         let witness = self.hard_up && !self.asleep && !is_of_others(&self.source);
         witness && self.silent_since.is_none() && !self.is_heard(silent)
     }
 
-    /// Of no site: by itself.
+    /// A host without a site is a place by itself.
     fn place(&self) -> (Option<&str>, i64) {
         (self.site.as_deref(), if self.site.is_some() { 0 } else { self.id })
     }
@@ -125,9 +130,9 @@ impl Other {
 #[derive(Clone, Copy, Debug)]
 pub struct Silent {
     pub host: HostId,
-    /// The first question that nothing answered since.
+    /// The first probe without a reply since.
     pub since: Wall,
-    /// The last proof of life before it.
+    /// The last proof of life before that.
     pub alive: Wall,
     pub now: Wall,
 }
@@ -156,25 +161,26 @@ impl Silent {
     }
 }
 
-/// The others of its site. What is behind a device fails with it, and is no second witness.
+/// Counts the other hosts of the site. A host behind a device fails with the device and is no
+/// second witness.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sqlx::Result<Others> {
     let others: Vec<Other> = sqlx::query_as(OF_SITE).bind(site).fetch_all(conn).await?;
     Ok(silent.count(others.iter(), |other| other.via.is_none()))
 }
 
-/// The others behind the same device.
+/// Counts the other hosts behind the same device.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId) -> sqlx::Result<Others> {
     let others: Vec<Other> = sqlx::query_as(BEHIND).bind(device.as_i64()).fetch_all(conn).await?;
     Ok(silent.count(others.iter(), |_| true))
 }
 
-/// Everybody, read as far as a verdict of this moment looked.
+/// All other hosts, read as far as a verdict of this moment needed.
 #[derive(Default)]
 pub struct Everybody {
     read: Vec<Other>,
@@ -182,10 +188,10 @@ pub struct Everybody {
 }
 
 impl Everybody {
-    /// Everybody who is not of its site; the others by their places, and only where nobody is heard.
+    /// Counts the hosts of other sites. Silent places are counted only if no host is heard.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn elsewhere(
         &mut self,
         conn: &mut SqliteConnection,
@@ -213,7 +219,7 @@ impl Everybody {
         Ok(Others { heard, silent: places(Other::is_silent), unasked: places(Other::is_unasked) })
     }
 
-    /// As many again; whether there are more.
+    /// Reads as many rows again. Returns whether it found more.
     async fn read_on(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<bool> {
         if self.is_all {
             return Ok(false);
@@ -227,10 +233,10 @@ impl Everybody {
     }
 }
 
-/// What the rows say of the tunnel of the device that a host stands behind.
+/// Reads the state of the tunnel of the device that a host stands behind.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn device(conn: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<Option<Behind>> {
     type Row = (String, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
     let row: Option<Row> =
@@ -244,8 +250,8 @@ pub async fn device(conn: &mut SqliteConnection, device: HostId, now: Wall) -> s
     }))
 }
 
-/// A packet that merely came proves one direction; an echo, a connection and a handshake prove both, and so
-/// does what another host behind it answered. `$2`: now.
+/// A packet that only arrived proves one direction. An echo, a connection and a handshake prove
+/// both, and so does a reply from another host behind the device. `$2`: now.
 const DEVICE: &str = "
     select h.name,
            case when s.status = 'up' and s.since <= $2 and coalesce(t.status, 'ok') = 'ok'
@@ -261,10 +267,10 @@ const DEVICE: &str = "
          left join service_states t on t.host = h.id and t.service = 'tunnel' and t.status is not null
     where h.id = $1";
 
-/// The clocks of the other devices at their last handshakes.
+/// Counts right and wrong clocks of the other devices at their last handshakes.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn clocks(
     conn: &mut SqliteConnection,
     host: HostId,
@@ -311,7 +317,8 @@ mod tests {
         packet: i64,
     }
 
-    /// A fleet of devices 1, 2, ...: where they are, since when they are down, their last packets.
+    /// Creates devices 1, 2, ... with their sites, the times of their failures and their last
+    /// packets.
     async fn fleet(others: &[Other]) -> (Store, tempfile::TempDir) {
         let (store, dir) = fixture::store().await;
         for (n, other) in (1u8..).zip(others) {
@@ -440,7 +447,8 @@ mod tests {
 
     #[tokio::test]
     async fn devices_that_fell_silent_at_different_times_are_no_crowd() {
-        // Found within the same minute; of each the last packet is newer than the other's silence.
+        // Both were found within the same minute, but each has a packet newer than the other's
+        // silence.
         let all = [down("", SINCE), down("", SINCE + 90_000), down("", SINCE - 90_000), well("", SINCE - 1)];
         let (store, _dir) = fleet(&all).await;
         let mut conn = store.reader().await.unwrap();

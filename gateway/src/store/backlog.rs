@@ -1,7 +1,7 @@
-//! What an outage leaves in the outbox: of what was to be told of one object, only the last still
-//! says something.
+//! Thins the outbox after an outage: of several notifications about one checkable, only the last
+//! still matters.
 //!
-//! Never touches what was delivered. Knows nothing of SMTP and of who reads.
+//! Delivered messages stay untouched. This module knows nothing of SMTP or recipients.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use sqlx::{FromRow, Row as _};
 
 use super::outbox::{Address, Channel};
 
-/// A message that waited longer was held up by an outage: a server that is only slow takes one well
-/// within this, and whoever follows a change as it happens is to see each step.
+/// A message that waited longer was delayed by an outage. A server that is only slow takes a
+/// message well within this time, and its recipient should see each step.
 pub const HELD_UP: Duration = Duration::from_secs(120);
 
-/// Why an older notice is not told any more.
+/// The reason for dropping an older notice.
 pub const OVERTAKEN: &str = "superseded: a newer message about the same was waiting behind it";
-/// Why a message that was given up is not sent again.
+/// The reason for not sending a given-up message again.
 pub const TOLD_SINCE: &str = "superseded: a newer message has told the same address since";
-/// Why a problem that nobody heard of is not told any more.
+/// The reason for dropping a problem that no recipient was notified of.
 pub const WELL: &str = "superseded: it is well by now";
-/// Why a recovery is not told.
+/// The reason for dropping a recovery.
 pub const OVER: &str = "superseded: the problem was over before anybody was told of it";
 
-/// A notice that an address is not told any more.
+/// A notice that is no longer sent to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     pub message: i64,
@@ -51,8 +51,8 @@ impl FromRow<'_, SqliteRow> for Dropped {
     }
 }
 
-/// What an address is told of states: problems, reminders of them and recoveries, of which the last
-/// counts; all else is news of its own.
+/// The notices about states for an address: problems, reminders and recoveries. Only the last of
+/// them counts. All other notices stand alone.
 macro_rules! of_states {
     () => {
         " from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
@@ -60,7 +60,7 @@ macro_rules! of_states {
     };
 }
 
-/// Changes of one object, by which an address follows it.
+/// The changes of one checkable as one address receives them.
 macro_rules! one_object {
     () => {
         "partition by o.channel, o.address, x.host, x.service order by l.notice, l.message"
@@ -82,7 +82,7 @@ const DROP_OVERTAKEN: &str = concat!(
      returning message"
 );
 
-/// `told`: the newest one before it that was sent or may have been.
+/// `told`: the newest earlier notice that was sent or may have been.
 const DROP_OVER: &str = concat!(
     "update outbox_notices set dropped = $2
      from (select l.message as m, l.notice as n, x.problem as problem,
@@ -109,19 +109,20 @@ pub(super) const GIVE_UP_EMPTY: &str = "update outbox set given_up_at = $2, last
      where id in (select value from json_each($1)) and not exists
        (select 1 from outbox_notices l where l.message = outbox.id and l.dropped is null)";
 
-/// Whether something waits since before `since`.
+/// Returns whether a message waits since before `since`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn is_held_up(conn: &mut SqliteConnection, since: Wall) -> sqlx::Result<bool> {
     sqlx::query_scalar(ANY).bind(since.as_millis()).fetch_one(conn).await
 }
 
-/// Takes out what was held up and overtaken, and recoveries from what nobody was told of; gives that.
-/// `busy`: addresses that are being served, of which nothing is taken from under the hands.
+/// Drops delayed notices that a newer one supersedes, and recoveries from problems that were never
+/// sent. Returns the dropped ones. `busy`: addresses with a delivery under way, which stay
+/// untouched.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn collapse(
     tx: &mut SqliteConnection,
     busy: &[(Channel, String)],
@@ -151,7 +152,7 @@ const DROP_TOLD_SINCE: &str = "update outbox_notices as l set dropped = $2 where
                       and x.kind in ('problem', 'reminder', 'recovery')
                  where o.id = $1 and o.kind = 'notices' and n.kind in ('problem', 'reminder', 'recovery'))";
 
-/// The gateway's own state is its incident.
+/// The gateway's own state is recorded as its incident.
 const DROP_WELL: &str = "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null
      and exists (select 1 from notices n where n.id = l.notice and n.problem = 1
          and not exists (select 1 from host_states h
@@ -161,10 +162,10 @@ const DROP_WELL: &str = "update outbox_notices as l set dropped = $2 where messa
          and not exists (select 1 from incident_members m
                          where n.host = $3 and m.host = n.host and m.left_at is null))";
 
-/// Takes out of a message that was given up what was told since, and problems that are over.
+/// Drops from a given-up message the notices sent since and the problems that are over.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn refresh(tx: &mut SqliteConnection, message: i64) -> sqlx::Result<()> {
     sqlx::query(DROP_TOLD_SINCE).bind(message).bind(TOLD_SINCE).execute(&mut *tx).await?;
     let well = sqlx::query(DROP_WELL).bind(message).bind(WELL).bind(GATEWAY.as_i64());
@@ -182,8 +183,8 @@ mod tests {
 
     const LATER: Wall = Wall::from_millis(600_000);
 
-    /// `+service` is its problem, `!service` a reminder, `-service` its recovery; an empty service is
-    /// the host. Those of one word go into one message.
+    /// Queues one message per word. `+service` is a problem, `!service` a reminder and `-service` a
+    /// recovery. An empty service means the host.
     async fn queue(store: &Store, changes: &[&str], at: i64) -> Vec<i64> {
         let mut tx = store.begin().await.unwrap();
         let mut ids = Vec::new();
@@ -268,7 +269,7 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+", "-", "+disk", "-disk", "+disk", "-disk"], 0).await;
         let mut tx = store.begin().await.unwrap();
-        // The server may have taken it before it went away.
+        // The server may have taken the message before it went away.
         outbox::begun(&mut tx, ids[0]).await.unwrap();
         outbox::failed(&mut tx, ids[0], "connection reset", LATER).await.unwrap();
         outbox::sent(&mut tx, ids[2], Wall::from_millis(1)).await.unwrap();

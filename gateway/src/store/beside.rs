@@ -1,8 +1,8 @@
-//! What an answer shows of a service beside its state: who knows of it, what it belongs to, whether its host can
-//! be reached.
+//! The parts of a response about a service beside its state: its acknowledgement, its incident and
+//! whether its host is reachable.
 //!
-//! Those who ask at a time share one reading, which begins after the last of them has asked: whoever asks after
-//! a commit is told what was committed. Decides nothing.
+//! Concurrent callers share one read, which begins after the last of them has asked. A caller that
+//! asks after a commit thus sees the committed rows. This module decides nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,13 +15,13 @@ use tokio::sync::OnceCell;
 
 use super::acknowledgements::Acknowledgement;
 
-/// Of one host.
+/// The acknowledgements, incidents and reachability of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beside {
-    /// Whether anything that stands before it is there; also of a host without a row yet.
+    /// Whether a path to the host is up. True for a host without a row too.
     pub reachable: bool,
     acknowledgements: Vec<Acknowledgement>,
-    /// Open ones, with the service that belongs to it.
+    /// Open incidents, each with the service that belongs to it.
     incidents: Vec<(String, IncidentId)>,
 }
 
@@ -41,11 +41,11 @@ impl Beside {
     }
 }
 
-/// By host; one of which there is nothing to say may be absent.
+/// The result by host. A host without anything to report may be absent.
 pub type Found = HashMap<HostId, Beside>;
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> sqlx::Result<Found> {
     let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
     let ids = sqlx::types::Json(ids);
@@ -83,7 +83,7 @@ pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> 
     Ok(found)
 }
 
-/// Those who ask at a time, and what they are told.
+/// Concurrent callers and their shared result.
 #[derive(Default)]
 struct Round {
     hosts: Mutex<BTreeSet<HostId>>,
@@ -92,15 +92,15 @@ struct Round {
 
 #[derive(Default)]
 pub(super) struct Rounds {
-    /// Has not begun: whoever asks now is answered by it.
+    /// The round that has not begun. It serves every caller that asks now.
     next: Mutex<Arc<Round>>,
-    /// Held by the round that is under way.
+    /// Locked by the round under way.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Rounds {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn of_host(&self, read: &SqlitePool, host: HostId) -> Result<Beside, Arc<sqlx::Error>> {
         let round = self.join(host);
         let found = round.found.get_or_init(|| self.run(read, &round)).await;
@@ -115,7 +115,7 @@ impl Rounds {
 
     async fn run(&self, read: &SqlitePool, round: &Round) -> Result<Found, Arc<sqlx::Error>> {
         let _turn = self.turn.lock().await;
-        // Whoever asks from now on is not answered by what begins here.
+        // The read that begins here does not serve later callers.
         *self.next() = Arc::default();
         let hosts = std::mem::take(&mut *round.hosts.lock().expect("no holder panics"));
         let mut conn = read.acquire().await.map_err(Arc::new)?;

@@ -1,4 +1,4 @@
-//! Contacts and the rules that choose them.
+//! Contacts and the rules that select them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::access::{id, wall};
 use super::managed::Managed;
 use crate::secret_url::SecretUrl;
 
-/// A receiver, by the addresses it has. Its secret is the store's.
+/// A recipient and its addresses. The store keeps its secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contact {
     pub id: ContactId,
@@ -47,7 +47,7 @@ pub struct Rule {
     pub created_at: Wall,
 }
 
-/// Where a contact's webhook secret is sealed for.
+/// Returns the place that a contact's webhook secret is sealed for.
 pub fn secret_place(contact: ContactId) -> String {
     format!("contacts.webhook_secret.{contact}")
 }
@@ -106,31 +106,31 @@ impl FromRow<'_, SqliteRow> for Rule {
     }
 }
 
-/// By name.
+/// Returns all contacts in name order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn all(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Contact>> {
     sqlx::query_as("select * from contacts order by name").fetch_all(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, contact: ContactId) -> sqlx::Result<Option<Contact>> {
     let sql = "select * from contacts where id = $1";
     sqlx::query_as(sql).bind(contact.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find_named(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Contact>> {
     sqlx::query_as("select * from contacts where name = $1").bind(name).fetch_optional(conn).await
 }
 
-/// Adds a contact, or puts this in the place of the one with its id.
+/// Adds a contact, or replaces the one with the same id.
 ///
 /// # Errors
-/// When the database refuses the write, also for a name that another one has.
+/// Fails when the database refuses the write, for example because another contact has the name.
 pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into contacts (id, name, emails, webhook_url, webhook_secret, time_zone, digest_at,
@@ -168,43 +168,43 @@ pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<i
 }
 
 /// # Errors
-/// When the database refuses the write, also while a rule names it.
+/// Fails when the database refuses the write, for example because a rule names the contact.
 pub async fn remove(tx: &mut SqliteConnection, contact: ContactId) -> sqlx::Result<()> {
     sqlx::query("delete from contacts where id = $1").bind(contact.as_i64()).execute(tx).await.map(drop)
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn digested(tx: &mut SqliteConnection, contact: ContactId, at: Wall) -> sqlx::Result<()> {
     let sql = "update contacts set digested_at = $2 where id = $1";
     sqlx::query(sql).bind(contact.as_i64()).bind(at.as_millis()).execute(tx).await.map(drop)
 }
 
-/// By name.
+/// Returns all rules in name order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn rules(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Rule>> {
     sqlx::query_as("select * from notification_rules order by name").fetch_all(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find_rule(conn: &mut SqliteConnection, rule: RuleId) -> sqlx::Result<Option<Rule>> {
     let sql = "select * from notification_rules where id = $1";
     sqlx::query_as(sql).bind(rule.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find_rule_named(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Rule>> {
     sqlx::query_as("select * from notification_rules where name = $1").bind(name).fetch_optional(conn).await
 }
 
-/// Adds a rule, or puts this in the place of the one with its id.
+/// Adds a rule, or replaces the one with the same id.
 ///
 /// # Errors
-/// When the database refuses the write, also for a name that another one has.
+/// Fails when the database refuses the write, for example because another rule has the name.
 pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into notification_rules (id, name, contact, labels, severity, period, delay_ms, managed_by,
@@ -237,22 +237,22 @@ pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<i6
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn remove_rule(tx: &mut SqliteConnection, rule: RuleId) -> sqlx::Result<()> {
     let sql = "delete from notification_rules where id = $1";
     sqlx::query(sql).bind(rule.as_i64()).execute(tx).await.map(drop)
 }
 
-/// Names of the rules that choose a contact.
+/// Returns the names of the rules that select a contact.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn rules_of(conn: &mut SqliteConnection, contact: ContactId) -> sqlx::Result<Vec<String>> {
     let sql = "select name from notification_rules where contact = $1 order by name";
     sqlx::query_scalar(sql).bind(contact.as_i64()).fetch_all(conn).await
 }
 
-/// The contact of the settings (`mail.to`).
+/// The contact from the settings (`mail.to`).
 pub const BUILT_IN: ContactId = Id::from_i64(0);
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Copies of the databases, made while a gateway writes to them, by this process or another.
+//! Copies of the databases, made while this or another process writes to them.
 //!
-//! A reader that stays holds up the write-ahead log: SQLite cannot begin it anew under him. So whatever
-//! grows without bound (samples, events) is copied in chunks, each a short reading of its own, with
-//! pauses between; only the rest of the main database is read in one transaction, which makes it
-//! consistent. What was committed before a copy began is in it.
+//! A long read blocks the write-ahead log, because SQLite cannot restart the log under a reader.
+//! Tables that grow without bound (samples, events) are therefore copied in chunks. Each chunk is a
+//! short read, with a pause after it. The rest of the main database is read in one transaction,
+//! which makes it consistent. A copy contains every commit made before it began.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,29 +18,30 @@ use super::files::{self, SIDE_FILES, beside, read_only};
 use super::{HISTORY, MAIN, settings};
 use crate::clock;
 
-/// Rows of one chunk: some 40 ms of reading.
+/// Rows in one chunk, about 40 ms of reading.
 const CHUNK: i64 = 20_000;
-/// Series whose newest samples are copied at once.
+/// Series whose newest samples are copied together.
 const SERIES_CHUNK: i64 = 2_000;
-/// Between two chunks at least, and at most where the log has grown meanwhile.
+/// The shortest pause between two chunks, and the longest, for a log that has grown.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONG_PAUSE: Duration = Duration::from_millis(250);
-/// A log of this size is worked into its file by the next commit of the gateway, if nobody reads.
+/// The next commit of the gateway checkpoints a log of this size, if there is no reader.
 const LARGE_LOG: u64 = 24 * 1024 * 1024;
-/// A result is acknowledged when its state is on disk; its samples follow within this.
+/// A result is acknowledged once its state is on disk. Its samples follow within this time.
 const SAMPLES_FOLLOW: Duration = Duration::from_secs(3);
-/// Results may be sent late: samples are looked for so long before the copy began.
+/// Results may arrive late. Samples are read from this long before the copy began.
 const LATE: Duration = Duration::from_secs(3_600);
-/// The pages that a copy is made in, in KiB.
+/// The page cache of a copy, in KiB.
 const CACHE: &str = "-16384";
 
-/// Told how far a copy has come, in percent.
+/// Receives the progress of a copy in percent.
 pub type Progress<'a> = &'a (dyn Fn(u8) + Sync);
 
 /// Copies the main database into a new file.
 ///
 /// # Errors
-/// When one cannot be read or the other not written, or a gateway changes the schema meanwhile.
+/// Fails when the source cannot be read or the target cannot be written, or when a gateway changes
+/// the schema meanwhile.
 pub async fn main(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
     let mut conn = attached(from, to).await?;
     copied_main(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
@@ -50,7 +51,7 @@ pub async fn main(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Res
 /// Copies the history into a new file.
 ///
 /// # Errors
-/// As of [`main`].
+/// Fails as [`main`] does.
 pub async fn history(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
     let mut conn = attached(from, to).await?;
     copied_history(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
@@ -61,12 +62,12 @@ fn cannot_copy(from: &Path, to: &Path) -> String {
     format!("cannot copy {} to {}", from.display(), to.display())
 }
 
-/// The copy as `main`, the original as `src`, which is not written.
+/// Opens the copy as `main` and the original, which is not written, as `src`.
 async fn attached(from: &Path, to: &Path) -> anyhow::Result<SqliteConnection> {
     let options = SqliteConnectOptions::new()
         .filename(to)
         .create_if_missing(true)
-        // A copy that is not finished is thrown away, and a finished one is synced by its reader.
+        // An unfinished copy is thrown away. The reader of a finished one syncs it.
         .journal_mode(SqliteJournalMode::Off)
         .synchronous(SqliteSynchronous::Off)
         .foreign_keys(false)
@@ -82,7 +83,7 @@ async fn attached(from: &Path, to: &Path) -> anyhow::Result<SqliteConnection> {
     Ok(conn)
 }
 
-/// As SQLite reads a name with parameters.
+/// Returns the file as an SQLite URI with parameters.
 fn uri(file: &Path) -> anyhow::Result<String> {
     let file = std::path::absolute(file)?;
     let text = file.to_str().with_context(|| format!("{} is no UTF-8", file.display()))?;
@@ -101,7 +102,7 @@ async fn copied_main(conn: &mut SqliteConnection, from: &Path, progress: Progres
     create(conn, &schema, |kind| kind == "table").await?;
     early_events(conn, from, progress).await?;
     run(conn, "begin").await?;
-    // The first reading of `src` is the moment that the copy shows.
+    // The first read of `src` fixes the moment that the copy shows.
     if self::schema(conn).await? != schema {
         bail!("the gateway brings its database to another version just now: try again");
     }
@@ -147,7 +148,7 @@ async fn run(conn: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<u64
     Ok(sqlx::query(sql).execute(conn).await?.rows_affected())
 }
 
-/// A statement of the original's own schema, or with the name of one of its tables.
+/// Runs a statement from the original's own schema, or with the name of one of its tables.
 async fn run_made(conn: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
     sqlx::query(AssertSqlSafe(sql)).execute(conn).await.map(drop)
 }
@@ -157,7 +158,7 @@ async fn copy_table(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<()>
     run_made(conn, format!("insert into main.\"{name}\" select * from src.\"{name}\"")).await
 }
 
-/// Where the numbers of events and messages go on, also after those that were removed.
+/// Copies the sequences of events and messages, so that numbers of removed rows are not reused.
 async fn copy_sequences(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     let there = "select count(*) from src.sqlite_schema where name = 'sqlite_sequence'";
     if sqlx::query_scalar::<_, i64>(there).fetch_one(&mut *conn).await? == 1 {
@@ -167,7 +168,8 @@ async fn copy_sequences(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The event log is only ever added to, and kept for ever: most of it is copied before the one reading.
+/// The event log only grows and is kept for ever. Most of it is therefore copied before the
+/// transaction.
 async fn early_events(
     conn: &mut SqliteConnection,
     from: &Path,
@@ -199,7 +201,7 @@ async fn late_events(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     if sqlx::query_scalar::<_, bool>(same).fetch_one(&mut *conn).await? {
         return Ok(());
     }
-    // Somebody has taken events away by hand.
+    // Events were deleted by hand.
     run(conn, "delete from main.events").await?;
     copy_table(conn, "events").await
 }
@@ -227,7 +229,7 @@ async fn copied_history(
     Ok(())
 }
 
-/// In the order of the table, chunk by chunk.
+/// Copies the samples in table order, chunk by chunk.
 async fn all_samples(conn: &mut SqliteConnection, from: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
     let last: i64 =
         sqlx::query_scalar("select coalesce(max(series), 0) from src.samples").fetch_one(&mut *conn).await?;
@@ -248,8 +250,8 @@ async fn all_samples(conn: &mut SqliteConnection, from: &Path, progress: Progres
     }
 }
 
-/// Once more what is new since the copy began: results that were acknowledged before it have samples that
-/// were written after it.
+/// Copies again the samples that are new since the copy began. A result may be acknowledged before
+/// the copy and have its samples written after it.
 async fn newest_samples(conn: &mut SqliteConnection, from: &Path, since: i64) -> anyhow::Result<()> {
     let mut pace = Pace::new(from);
     let mut after = 0;
@@ -268,7 +270,8 @@ async fn newest_samples(conn: &mut SqliteConnection, from: &Path, since: i64) ->
     }
 }
 
-/// A series that went meanwhile takes its samples along, and its number may name another series now.
+/// A series that was deleted meanwhile takes its samples along, and its number may name another
+/// series now.
 async fn changed_series(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     for sql in [
         "delete from main.samples where series in
@@ -290,7 +293,7 @@ fn percent(done: i64, all: i64) -> u8 {
     u8::try_from((i128::from(done) * 100 / i128::from(all)).clamp(0, 100)).unwrap_or(100)
 }
 
-/// How long a copy rests between its readings, so that a gateway can begin its log anew.
+/// The pauses of a copy between its reads, so that a gateway can restart its log.
 struct Pace {
     log: std::path::PathBuf,
     size: u64,
@@ -303,8 +306,8 @@ impl Pace {
         Pace { log, size }
     }
 
-    /// As long as the reading took; longer where the log has grown, which it does only while it cannot
-    /// begin anew.
+    /// Sleeps as long as the read took. Sleeps longer if the log has grown, because it grows only
+    /// while SQLite cannot restart it.
     async fn rest(&mut self, begun: fleetgate_engine::time::Mono) {
         let size = size_of(&self.log);
         let grows = size > self.size && size > LARGE_LOG;
@@ -318,17 +321,17 @@ fn size_of(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |m| m.len())
 }
 
-/// What a copy of the main database says of itself.
+/// The identity of a copy of the main database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     pub key: Option<PublicKey>,
     pub schema: i64,
 }
 
-/// Reads a main database through and looks at whose it is.
+/// Reads a whole main database and returns its identity.
 ///
 /// # Errors
-/// When it is damaged, or no gateway's.
+/// Fails when the file is damaged or does not belong to a gateway.
 pub async fn check_main(file: &Path) -> anyhow::Result<Known> {
     let mut conn = checked(file).await?;
     let known = known(&mut conn).await;
@@ -341,10 +344,10 @@ async fn known(conn: &mut SqliteConnection) -> anyhow::Result<Known> {
     Ok(Known { key: key.map(|k| k.parse()).transpose()?, schema: version(conn).await? })
 }
 
-/// Reads a history through; gives the version of its schema.
+/// Reads a whole history and returns its schema version.
 ///
 /// # Errors
-/// When it is damaged.
+/// Fails when the file is damaged.
 pub async fn check_history(file: &Path) -> anyhow::Result<i64> {
     let mut conn = checked(file).await?;
     let version = version(&mut conn).await;
@@ -368,10 +371,10 @@ async fn checked(file: &Path) -> anyhow::Result<SqliteConnection> {
     }
 }
 
-/// Bytes that a copy of the database will have: of a file that has shrunk inside, fewer than it has.
+/// Returns the bytes that a copy of the database will have. A file with free pages shrinks.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Fails when it cannot be read.
 pub async fn used_bytes(file: &Path) -> anyhow::Result<u64> {
     let used = async {
         let mut conn = read_only(file).await?;
@@ -393,23 +396,23 @@ pub async fn used_bytes(file: &Path) -> anyhow::Result<u64> {
     Ok(used.unsigned_abs())
 }
 
-/// Whether there is a host, or has been one.
+/// Whether there is or was a host.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn had_a_host(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select exists (select 1 from hosts)").fetch_one(conn).await
 }
 
-/// The newest schemas that this version can open: of the main database, and of the history.
+/// The newest schemas that this version can open: of the main database and of the history.
 pub fn newest_schemas() -> (i64, i64) {
     (MAIN.last().map_or(0, |s| s.version), HISTORY.last().map_or(0, |s| s.version))
 }
 
-/// Says in the event log of a database that is being restored that it is one.
+/// Records in the event log of a database that it is being restored.
 ///
 /// # Errors
-/// When it cannot be written.
+/// Fails when it cannot be written.
 pub async fn note_restore(file: &Path, made_at: &str) -> anyhow::Result<()> {
     let noted = async {
         let mut conn = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY).connect().await?;

@@ -1,8 +1,8 @@
-//! What a service override says, as JSON: in the column `service_overrides.definition` and in the
-//! API alike.
+//! Service overrides as JSON: the same in the column `service_overrides.definition` and in the API.
 //!
-//! Strict: what is unknown, of another type or out of bounds is refused with the field's name, so
-//! that a typo is never silence. Says nothing about whether a host can run the check.
+//! Parsing is strict. An unknown field, a wrong type or a value out of bounds is refused with the
+//! field's name, so that a typo never silences a check. This module does not judge whether a host
+//! can run the check.
 
 mod heartbeat;
 mod sensor;
@@ -16,24 +16,24 @@ use serde_json::{Map, Value, json};
 
 use super::alerting;
 
-/// Seconds; what a person can mean by a check's interval.
+/// The sensible range of a check interval, in seconds.
 const SHORTEST_S: f64 = 0.1;
 const LONGEST_S: f64 = 7.0 * 86_400.0;
-/// A yearly job.
+/// Enough for a yearly job.
 pub const LONGEST_FRESHNESS_S: f64 = 400.0 * 86_400.0;
 const MAX_ATTEMPTS: u64 = 100;
-/// Echo requests of one check; more is a load test.
+/// Echo requests of one check. More would be a load test.
 const MAX_ECHOES: u64 = 20;
-/// Characters of a command line: what a shell history holds, not a script.
+/// Characters of a command line. It holds a command, not a script.
 pub const MAX_LINE: usize = 4_096;
 const MAX_PATH: usize = 1_024;
 /// Characters of a metric's label or a sensor's name.
 const MAX_LABEL: usize = 255;
-/// Thresholds of one service; a plugin with more metrics than this sets its own.
+/// Thresholds of one service. A plugin with more metrics sets its own.
 const MAX_THRESHOLDS: usize = 32;
 const MAX_SERVICE_NAME: usize = 63;
 
-/// A field that is not as it should be. `field` is a path such as `check.port`.
+/// A wrong field. `field` is a path such as `check.port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {detail}")]
 pub struct FieldError {
@@ -45,10 +45,10 @@ pub(super) fn wrong(field: impl Into<String>, detail: impl Into<String>) -> Fiel
     FieldError { field: field.into(), detail: detail.into() }
 }
 
-/// Checks the name of a service: what can stand in a path, a subject line and a shell.
+/// Checks that a service name fits into a path, a subject line and a shell.
 ///
 /// # Errors
-/// Says what is expected.
+/// Names the expected form.
 pub fn service_name(name: &str) -> Result<(), FieldError> {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
@@ -60,10 +60,10 @@ pub fn service_name(name: &str) -> Result<(), FieldError> {
     Err(wrong("service", "a name of 1 to 63 characters is expected: a-z 0-9, and . _ - between them"))
 }
 
-/// Reads a definition; `service` and `disabled` are columns of their own.
+/// Reads a definition. `service` and `disabled` are columns of their own.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse(service: &str, disabled: bool, value: &Value) -> Result<ServiceOverride, FieldError> {
     let mut fields = Fields::of("", value)?;
     let found = ServiceOverride {
@@ -87,10 +87,10 @@ pub fn parse(service: &str, disabled: bool, value: &Value) -> Result<ServiceOver
     }
 }
 
-/// Reads what a profile or a request says of a service, `disabled` among it.
+/// Reads a service of a profile or a request, with `disabled`.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
     service_name(service)?;
     let mut value = value.clone();
@@ -102,10 +102,10 @@ pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, Fi
     parse(service, disabled, &value)
 }
 
-/// [`parse_service`] of what somebody sets now, where more is asked for than of what was stored.
+/// Applies [`parse_service`] to new settings, which must meet more conditions than stored ones.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse_new_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
     let mut found = parse_service(service, value)?;
     found.alerting = alerting::of_problems(found.alerting)?;
@@ -115,11 +115,11 @@ pub fn parse_new_service(service: &str, value: &Value) -> Result<ServiceOverride
     Ok(found)
 }
 
-/// Nobody is told that something is set which changes nothing: of what is sent nothing is asked, and a
-/// job has its own patience.
+/// Refuses settings that would have no effect. A passive service is never probed, and a job has its
+/// own grace.
 ///
 /// # Errors
-/// The first field that this check does not heed.
+/// Names the first field that this check ignores.
 pub fn has_effect(check: &Check, change: &ServiceOverride) -> Result<(), FieldError> {
     let unheeded = [
         ("interval_s", change.interval.is_some() && check.is_sent()),
@@ -137,7 +137,7 @@ pub fn has_effect(check: &Check, change: &ServiceOverride) -> Result<(), FieldEr
     }
 }
 
-/// What [`parse_service`] reads.
+/// Writes the JSON that [`parse_service`] reads.
 pub fn service_json(change: &ServiceOverride) -> Value {
     let mut json = to_json(change);
     if change.disabled {
@@ -146,7 +146,7 @@ pub fn service_json(change: &ServiceOverride) -> Value {
     json
 }
 
-/// The same as JSON, only what differs from the profile.
+/// Writes only the settings that differ from the profile.
 pub fn to_json(change: &ServiceOverride) -> Value {
     let seconds = |d: Duration| json!(d.as_secs_f64());
     let fields = [
@@ -162,7 +162,7 @@ pub fn to_json(change: &ServiceOverride) -> Value {
     Value::Object(own.chain(alerting::to_json(&change.alerting)).collect())
 }
 
-/// The word for a kind of check.
+/// Returns the word for a kind of check.
 pub fn check_kind(check: &Check) -> &'static str {
     match check {
         Check::Tunnel => "tunnel",
@@ -216,10 +216,10 @@ fn check_json(check: &Check) -> Value {
     json
 }
 
-/// A list of limits, in the column `hosts.thresholds` and in the API alike.
+/// Reads a list of thresholds, which is the same in the column `hosts.thresholds` and in the API.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
     let list = value.as_array().ok_or_else(|| wrong("thresholds", "a list is expected"))?;
     if list.len() > MAX_THRESHOLDS {
@@ -244,7 +244,7 @@ fn threshold(at: &str, value: &Value) -> Result<Threshold, FieldError> {
     Ok(Threshold { metric, limits })
 }
 
-/// What [`thresholds`] reads.
+/// Writes the JSON that [`thresholds`] reads.
 pub fn thresholds_json(thresholds: &[Threshold]) -> Value {
     thresholds.iter().map(threshold_json).collect()
 }
@@ -259,7 +259,7 @@ fn threshold_json(threshold: &Threshold) -> Value {
     json
 }
 
-/// The fields of one object, taken out one by one; what is left at the end is unknown.
+/// The fields of a JSON object, taken out one by one. Fields left at the end are unknown.
 pub(super) struct Fields {
     at: String,
     left: Map<String, Value>,
@@ -275,7 +275,7 @@ impl Fields {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
-    /// `null` is absent.
+    /// Treats `null` as absent.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.left.remove(name).filter(|v| !v.is_null())
     }
@@ -347,7 +347,7 @@ impl Fields {
         value.as_bool().map(Some).ok_or_else(|| wrong(self.path_of(name), "true or false is expected"))
     }
 
-    /// A list of known words, `most` at a time.
+    /// Takes a list of at most `most` known words.
     pub(super) fn words<T>(
         &mut self,
         name: &str,
@@ -366,7 +366,7 @@ impl Fields {
         list.iter().map(word).collect::<Result<_, _>>().map(Some)
     }
 
-    /// A number stands for its own text, since `{"warn": 80}` can mean only that.
+    /// Takes a range. A number stands for its own text, since `{"warn": 80}` has only one meaning.
     fn range(&mut self, name: &str) -> Result<Option<Range>, FieldError> {
         let text = match self.take(name) {
             None => return Ok(None),

@@ -1,7 +1,7 @@
-//! Devices: what is watched and has an identity of its own, with or without a tunnel.
+//! Devices: hosts with an identity of their own, with or without a tunnel.
 //!
-//! A device is a host that stands behind no other; its peer, if it has one, shares its id. Takes
-//! values that are valid; the database refuses a name or key that is taken.
+//! A device is a host that stands behind no other. Its peer, if it has one, shares its id. This
+//! module takes valid values. The database refuses a name or key that is taken.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,17 +21,17 @@ use super::addresses::{self, NoAddress, Pools};
 use super::managed::Managed;
 use super::memory;
 
-/// What an admin says of a device.
+/// The settings of a device as an operator gives them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    /// Empty: by the profile rules.
+    /// Empty: the profile rules decide.
     pub profile: String,
     pub route: RoutePolicy,
     pub direct_address: Option<String>,
     pub ssh: Ssh,
-    /// Behind the device's peer.
+    /// The networks behind the device's peer.
     pub networks: Vec<IpNet>,
     pub notes: String,
 }
@@ -43,13 +43,13 @@ pub struct Ssh {
     pub pin: Option<Pin>,
 }
 
-/// `SHA256:...` of the host key to insist on, and how we know it.
+/// The pinned SSH host key as `SHA256:...`, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     pub fingerprint: String,
     /// `tunnel`, `given` or `trusted`.
     pub source: String,
-    /// As `known_hosts` names it; known once the server has proved the key.
+    /// The type as in `known_hosts`. It is known once the server has proved the key.
     pub key_type: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl Pin {
     }
 }
 
-/// A device as it is stored.
+/// A stored device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     pub id: HostId,
@@ -73,10 +73,10 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tunnel {
     pub public_key: String,
-    /// Since when this key.
+    /// The time when this key was set.
     pub keyed_at: Wall,
     pub addresses: Vec<IpAddr>,
-    /// The last handshake that was stored, by whatever key.
+    /// The last stored handshake, by any key of the peer.
     pub last_handshake: Option<Wall>,
 }
 
@@ -163,7 +163,7 @@ fn damaged(column: &str, why: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: why.into() }
 }
 
-/// Which devices are wanted.
+/// Selects devices.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// A part of the name.
@@ -172,12 +172,12 @@ pub struct Filter {
 }
 
 impl Store {
-    /// By name, from after `after` on.
+    /// Returns devices in name order, starting after the name `after`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn devices(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Device>> {
-        // The column is compact JSON of sorted strings, so that one label is a piece of its text.
+        // The column holds compact JSON with sorted keys, so that one label is a substring of it.
         let label = filter.label.as_ref().map(|(k, v)| format!("{}:{}", Json(k).text(), Json(v).text()));
         let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
         query.bind(limit).fetch_all(&self.read).await
@@ -195,13 +195,13 @@ impl Text for Json<&String> {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Device>> {
     sqlx::query_as(BY_ID).bind(device.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_name(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Device>> {
     sqlx::query_as(BY_NAME).bind(name).fetch_optional(conn).await
 }
@@ -218,18 +218,18 @@ pub enum NotMade {
     Store(#[from] sqlx::Error),
 }
 
-/// A key is one peer's, for ever: its owner may still hold it.
+/// A key belongs to one peer for ever, because its first owner may still have it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this public key is in use already, or was: make a new pair on the device")]
 pub struct KeyTaken {
-    /// Whose; for those who may know.
+    /// The owner, for callers who may see it.
     pub owner: Option<(Id, String)>,
 }
 
-/// Inserts the host; its tunnel, if it gets one, is made by [`set_key`].
+/// Inserts the host. If it gets a tunnel, [`set_key`] creates it.
 ///
 /// # Errors
-/// When the name is taken, or the database cannot be written.
+/// Fails when the name is taken, or the database cannot be written.
 pub async fn insert(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -242,10 +242,10 @@ pub async fn insert(
     write_settings(tx, device, settings).await
 }
 
-/// Stores changed settings; the version goes up.
+/// Stores changed settings and raises the version.
 ///
 /// # Errors
-/// When the name is taken, or the database cannot be written.
+/// Fails when the name is taken, or the database cannot be written.
 pub async fn update(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> Result<(), NotMade> {
     sqlx::query("update hosts set version = version + 1 where id = $1")
         .bind(device.as_i64())
@@ -254,10 +254,11 @@ pub async fn update(tx: &mut SqliteConnection, device: HostId, settings: &Settin
     write_settings(tx, device, settings).await
 }
 
-/// Stores what a device said of itself; the version, which is that of what people set, stays.
+/// Stores settings that a device reported. The version stays, because it counts the changes of
+/// operators.
 ///
 /// # Errors
-/// When the name is taken, or the database cannot be written.
+/// Fails when the name is taken, or the database cannot be written.
 pub async fn write_settings(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -287,10 +288,10 @@ pub async fn write_settings(
     Ok(write_networks(tx, device, &settings.networks).await?)
 }
 
-/// Says what stands behind a device; nothing for one without a peer.
+/// Sets the networks behind a device. Does nothing for a device without a peer.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn write_networks(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -307,18 +308,18 @@ pub(super) fn name_taken(error: sqlx::Error, name: &str) -> NotMade {
     NotMade::Store(error)
 }
 
-/// A key as it comes to a peer.
+/// A new key of a peer.
 pub struct NewKey {
     pub public: PublicKey,
-    /// For [`super::snapshot::psk_place`].
+    /// Sealed for [`super::snapshot::psk_place`].
     pub sealed_psk: Vec<u8>,
 }
 
-/// Gives a device this key and no other: the ones before are retired and what was remembered of
-/// them is forgotten. Makes the peer, with its addresses, where there is none.
+/// Sets the only key of a device. Retires earlier keys and forgets their peer state. Creates the
+/// peer with its addresses if it has none.
 ///
 /// # Errors
-/// When the key is or was somebody's, or no address is free.
+/// Fails when the key is or was in use, or no address is free.
 pub async fn set_key(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -357,27 +358,27 @@ async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sq
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
-/// Whether a key is or was a peer's.
+/// Returns the owner of a key that is or was in use.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<KeyTaken>> {
     let sql = "select k.peer, h.name from peer_keys k join hosts h on h.id = k.peer where k.public_key = $1";
     let owner: Option<(i64, String)> = sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
     Ok(owner.map(|(id, name)| KeyTaken { owner: Some((Id::from_i64(id), name)) }))
 }
 
-/// Hosts behind a device.
+/// Returns the hosts behind a device.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn hosts_behind(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<Vec<HostId>> {
     let sql = "select id from hosts where via = $1 and removed_at is null";
     let ids: Vec<i64> = sqlx::query_scalar(sql).bind(device.as_i64()).fetch_all(tx).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
-/// A host that something depends on another for.
+/// A host that depends on another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependent {
     pub id: HostId,
@@ -388,10 +389,10 @@ fn dependents(rows: Vec<(i64, String)>) -> Vec<Dependent> {
     rows.into_iter().map(|(id, name)| Dependent { id: Id::from_i64(id), name }).collect()
 }
 
-/// Hosts behind a device, by name.
+/// Returns the hosts behind a device in name order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn behind(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Vec<Dependent>> {
     let sql = "select id, name from hosts where via = $1 and removed_at is null order by name";
     Ok(dependents(sqlx::query_as(sql).bind(device.as_i64()).fetch_all(conn).await?))
@@ -403,19 +404,19 @@ const CHILDREN: &str = "select id, name from hosts
                    where p.value in (select value from json_each($1)))
      order by name";
 
-/// Hosts beside `hosts` that name one of them as a parent.
+/// Returns the hosts outside `hosts` that name one of them as a parent.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn children(conn: &mut SqliteConnection, hosts: &[HostId]) -> sqlx::Result<Vec<Dependent>> {
     let ids: Vec<i64> = hosts.iter().map(|id| id.as_i64()).collect();
     Ok(dependents(sqlx::query_as(CHILDREN).bind(sqlx::types::Json(ids)).fetch_all(conn).await?))
 }
 
-/// Takes parents away from a host that named them.
+/// Removes parents from a host.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn drop_parents(tx: &mut SqliteConnection, host: HostId, gone: &[HostId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = gone.iter().map(|id| id.as_i64()).collect();
     let sql = "update hosts set version = version + 1, parents =
@@ -426,10 +427,10 @@ pub async fn drop_parents(tx: &mut SqliteConnection, host: HostId, gone: &[HostI
     Ok(())
 }
 
-/// Hosts behind a device by name, with their addresses there.
+/// Returns the hosts behind a device in name order, with their addresses there.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn addresses_behind(
     tx: &mut SqliteConnection,
     device: HostId,
@@ -444,11 +445,11 @@ pub async fn addresses_behind(
     rows.into_iter().map(parsed).collect()
 }
 
-/// Ends a host and what is its own: keys, addresses, enrolments, tokens that would replace it. Its
-/// history and events stay.
+/// Removes a host with its keys, addresses and enrolments, and revokes tokens that would replace
+/// it. Its history and events stay.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
     retire_keys(tx, host, now).await?;
     addresses::release(tx, host, now).await?;
@@ -462,10 +463,10 @@ pub async fn remove(tx: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx:
     Ok(())
 }
 
-/// The sealed preshared key of a key that is in use.
+/// Returns the sealed preshared key of a key in use.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn sealed_psk(conn: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<Vec<u8>>> {
     let sql = "select psk from peer_keys where public_key = $1 and retired_at is null";
     let psk: Option<Option<Vec<u8>>> =

@@ -1,4 +1,4 @@
-//! Downtimes as people planned them. What is over or was cancelled stays.
+//! Downtimes as operators planned them. Ended and cancelled ones are kept.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use sqlx::{FromRow, Row as _};
 use super::managed::{Managed, Writer};
 use super::recurrence::{self, Text};
 
-/// The end of what goes on: beyond it no calendar counts.
+/// The end of an endless downtime, beyond the range of any calendar.
 const FOREVER: Wall = Wall::from_millis(253_402_207_200_000);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downtime {
     pub plan: wire::Downtime,
-    /// The name of the one host, where it is for one.
+    /// The name of the host, if the downtime is for one host.
     pub host_name: Option<String>,
-    /// In the file of its manager.
+    /// The name in the file of its manager.
     pub name: Option<String>,
     pub managed: Managed,
     /// The principal.
@@ -79,7 +79,7 @@ macro_rules! select {
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Result<()> {
     let plan = &downtime.plan;
     let (host, labels) = match &plan.scope.hosts {
@@ -117,10 +117,10 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     .map(drop)
 }
 
-/// `false`: it was cancelled before.
+/// Cancels a downtime. Returns `false` if it was cancelled before.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn cancel(tx: &mut SqliteConnection, id: Id, writer: Writer<'_>, at: Wall) -> sqlx::Result<bool> {
     let Some(found) = find(&mut *tx, id).await? else { return Ok(false) };
     let managed = found.managed.written(writer);
@@ -138,43 +138,43 @@ pub async fn cancel(tx: &mut SqliteConnection, id: Id, writer: Writer<'_>, at: W
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, id: Id) -> sqlx::Result<Option<Downtime>> {
     sqlx::query_as(select!("where d.id = $1")).bind(id.as_i64()).fetch_optional(conn).await
 }
 
-/// Those that may still have an effect at `now`, by id.
+/// Returns the downtimes that may still have an effect at `now`, in id order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Downtime>> {
     let sql =
         select!("where d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $1 order by d.id");
     sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await
 }
 
-/// How many may still have an effect.
+/// Counts the downtimes that may still have an effect.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn count_open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<i64> {
     let sql = "select count(*) from downtimes
                where cancelled_at is null and end_at + coalesce(duration_ms, 0) > $1";
     sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(conn).await
 }
 
-/// Which of them are wanted.
+/// Selects downtimes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted<'a> {
-    /// Also those that are over or were cancelled.
+    /// Includes ended and cancelled ones.
     pub all: bool,
     pub manager: Option<&'a str>,
 }
 
-/// The newest first, below an id.
+/// Returns the newest downtimes first, below an id.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     wanted: Wanted<'_>,

@@ -1,4 +1,4 @@
-//! Tokens that let devices in, or let one device's successor take its place.
+//! Tokens that enrol a new device or the replacement of an existing one.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct EnrolmentToken {
     pub profile: String,
     pub ssh_user: Option<String>,
     pub needs_approval: bool,
-    /// The device whose key and SSH pin are swapped; `None` makes a new device.
+    /// The device whose key and SSH pin are replaced. `None` enrols a new device.
     pub replaces: Option<HostId>,
     /// `None`: no limit.
     pub uses_left: Option<i64>,
@@ -53,7 +53,7 @@ impl FromRow<'_, SqliteRow> for EnrolmentToken {
     }
 }
 
-/// Why a token lets nobody in (any more).
+/// The reason why a token does not enrol a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
     #[error("this gateway does not know this enrolment token: ask for a new one")]
@@ -67,7 +67,7 @@ pub enum TokenRefused {
 }
 
 impl EnrolmentToken {
-    /// Why [`consume`] refused it.
+    /// Returns the reason why [`consume`] refused the token.
     pub fn refusal(&self, now: Wall) -> TokenRefused {
         if self.uses_left == Some(0) {
             return TokenRefused::Spent;
@@ -80,20 +80,20 @@ impl EnrolmentToken {
 }
 
 impl Store {
-    /// The newest first, from before `before` on.
+    /// Returns the newest tokens first, from below the id `before`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn enrolment_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<EnrolmentToken>> {
         let sql = "select * from enrolment_tokens where id < $1 order by id desc limit $2";
         sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
     }
 }
 
-/// A token with the hash of its secret, whatever its state.
+/// Returns a token in any state, with the hash of its secret.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(
     conn: &mut SqliteConnection,
     token: Id,
@@ -104,7 +104,7 @@ pub async fn find(
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, token: &EnrolmentToken, hash: &TokenHash) -> sqlx::Result<()> {
     sqlx::query(
         "insert into enrolment_tokens (id, hash, label, host_labels, profile, ssh_user, needs_approval,
@@ -128,11 +128,11 @@ pub async fn insert(tx: &mut SqliteConnection, token: &EnrolmentToken, hash: &To
     .map(drop)
 }
 
-/// Uses a token once: one conditional update, so that of any number at a time exactly as many win
-/// as it has uses.
+/// Uses a token once. One conditional update ensures that exactly as many concurrent calls succeed
+/// as the token has uses.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn consume(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<bool> {
     let done = sqlx::query(
         "update enrolment_tokens set uses_left = uses_left - 1, last_used_at = $2
@@ -146,20 +146,20 @@ pub async fn consume(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::R
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether there was one to revoke; a second time changes nothing.
+/// Revokes a token and returns whether it exists. A second call changes nothing.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn revoke(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<bool> {
     let sql = "update enrolment_tokens set revoked_at = coalesce(revoked_at, $2) where id = $1";
     let done = sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
-/// Of several tokens that would replace a device, the newest counts.
+/// Revokes the tokens that would replace a device, because only the newest counts.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn revoke_replacements(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
     let sql = "update enrolment_tokens set revoked_at = $2 where replaces = $1 and revoked_at is null";
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)

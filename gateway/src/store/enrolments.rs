@@ -1,4 +1,4 @@
-//! Enrolments: a device's request to be let in, and what became of it.
+//! Enrolments: a device's request to join, and its outcome.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::events::{self, NewEvent, Object, SYSTEM};
 
-/// Who waits longer than a week was forgotten; the device may ask again.
+/// A request that waits longer than a week was forgotten. The device may send another one.
 pub const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,15 +60,15 @@ impl FromStr for State {
 pub struct Enrolment {
     pub id: Id,
     pub token: Id,
-    /// What the token is for, in its maker's words.
+    /// The purpose of the token, in its author's words.
     pub token_label: String,
-    /// The device whose key it swaps.
+    /// The device whose key this enrolment replaces.
     pub replaces: Option<HostId>,
     pub state: State,
-    /// As claimed; as decided once approved.
+    /// The claimed name. After approval, the name that the operator chose.
     pub name: String,
     pub public_key: String,
-    /// `SHA256:...` as the device says.
+    /// The `SHA256:...` that the device reports.
     pub ssh_host_key: Option<String>,
     /// SHA-256 of the polling secret.
     pub poll_hash: Vec<u8>,
@@ -123,10 +123,10 @@ const BY_ID: &str = select!("e.id = $1");
 const BY_KEY: &str = select!("e.public_key = $1 and e.state in ('awaiting_approval', 'approved')");
 
 impl Store {
-    /// The newest first, from before `before` on.
+    /// Returns the newest enrolments first, from below the id `before`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn enrolments(
         &self,
         state: Option<State>,
@@ -137,10 +137,10 @@ impl Store {
         query.fetch_all(&self.read).await
     }
 
-    /// Ends what has waited too long; which ones.
+    /// Expires requests that have waited too long. Returns their ids.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn expire_enrolments(&self, now: Wall) -> sqlx::Result<Vec<Id>> {
         let sql = "select count(*) from enrolments where state = 'awaiting_approval' and expires_at <= $1";
         let late: i64 = sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(&self.read).await?;
@@ -154,10 +154,10 @@ impl Store {
     }
 }
 
-/// Ends what has waited too long.
+/// Expires requests that have waited too long. Returns their ids.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn expire(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>> {
     let ids: Vec<i64> = sqlx::query_scalar(
         "update enrolments set state = 'expired', reason = 'nobody approved it in time', decided_at = $1
@@ -176,21 +176,21 @@ pub async fn expire(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, enrolment: Id) -> sqlx::Result<Option<Enrolment>> {
     sqlx::query_as(BY_ID).bind(enrolment.as_i64()).fetch_optional(conn).await
 }
 
-/// The one that waits or was approved with this key.
+/// Returns the waiting or approved enrolment with this key.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_key(conn: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<Enrolment>> {
     sqlx::query_as(BY_KEY).bind(key.to_string()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the key waits or was approved already, or the database cannot be written.
+/// Fails when the key is waiting or approved already, or the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, enrolment: &Enrolment) -> sqlx::Result<()> {
     sqlx::query(
         "insert into enrolments (id, token, state, name, public_key, ssh_host_key, poll_hash, host,
@@ -215,7 +215,7 @@ pub async fn insert(tx: &mut SqliteConnection, enrolment: &Enrolment) -> sqlx::R
     .map(drop)
 }
 
-/// What a person decided.
+/// The decision of an operator.
 pub struct Decision<'a> {
     pub state: State,
     pub name: &'a str,
@@ -225,10 +225,10 @@ pub struct Decision<'a> {
     pub at: Wall,
 }
 
-/// Decides what waits; of two at a time one wins.
+/// Decides a waiting request. If two calls decide it at once, one succeeds.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn decide(tx: &mut SqliteConnection, enrolment: Id, decision: &Decision<'_>) -> sqlx::Result<bool> {
     let done = sqlx::query(
         "update enrolments set state = $2, name = $3, host = $4, reason = $5, decided_by = $6,

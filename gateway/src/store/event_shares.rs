@@ -1,6 +1,7 @@
-//! What each host has added to the event log today, and the row of the log that counts what it does not list.
+//! The share of the event log that each host has used today, and the log row that counts its
+//! unlisted events.
 //!
-//! Decides nothing: which events are listed says the writer (`writer/share.rs`).
+//! This module decides nothing. The writer selects the listed events (`writer/share.rs`).
 
 use std::sync::LazyLock;
 
@@ -12,10 +13,10 @@ use sqlx::types::Json;
 use super::events::{self, NewEvent, SYSTEM};
 use super::rows::{Batched, NARROW};
 
-/// The kind of the row that counts.
+/// The kind of the counting row.
 const NOT_LISTED: &str = "state.not_listed";
 
-/// What a host has had on one day.
+/// The share of a host on one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     pub host: HostId,
@@ -24,10 +25,10 @@ pub struct Row {
     pub event: Option<i64>,
 }
 
-/// What these hosts have had on this day; the others have had nothing.
+/// Returns the shares of these hosts on this day. Hosts without events have no row.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of(conn: &mut SqliteConnection, hosts: &[HostId], day: i64) -> sqlx::Result<Vec<Row>> {
     let hosts: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
     let sql = "select host, listed, counted, event from event_shares
@@ -49,7 +50,7 @@ static SHARES: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write(conn: &mut SqliteConnection, day: i64, rows: &[Row]) -> sqlx::Result<()> {
     SHARES
         .run(conn, rows, |row, arguments| {
@@ -59,11 +60,11 @@ pub async fn write(conn: &mut SqliteConnection, day: i64, rows: &[Row]) -> sqlx:
         .await
 }
 
-/// Says in the log how many soft changes of a host it does not list: in a new row (`None`), or in the one that
-/// said it before. Gives the row's number.
+/// Records in the log the number of unlisted soft changes of a host. Writes a new row (`None`) or
+/// updates the earlier one. Returns the row's number.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn tell_counted(conn: &mut SqliteConnection, row: &Row, at: Wall) -> sqlx::Result<i64> {
     let date = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default().strftime("%Y-%m-%d");
     let (counted, s) = (row.counted, if row.counted == 1 { "" } else { "s" });

@@ -1,8 +1,8 @@
-//! The one ordered event log: states, writes, enrolments, messages.
+//! The single ordered event log: states, writes, enrolments, messages.
 //!
-//! Rows are added in the transaction of what they tell of; the sequence number is the order. One kind of row
-//! changes afterwards: the count of what a host's day has beside its listed rows (`event_shares.rs`). Knows
-//! nothing of who may read them.
+//! Rows are added in the transaction of their change. The sequence number is the order. Only one
+//! kind of row changes later: the count of a host's unlisted events on a day (`event_shares.rs`).
+//! This module does not check permissions.
 
 use std::fmt;
 
@@ -14,35 +14,36 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 
-/// The principal of what the gateway does by itself; such rows are not part of the audit view, nor are
-/// changes of state by results that somebody sent.
+/// The principal of the gateway's own actions. Such rows are not part of the audit view, nor are
+/// state changes by results from a token or device.
 pub const SYSTEM: &str = "system";
 
 const UPLINK_LOST: &str = "uplink.lost";
 const UPLINK_BACK: &str = "uplink.back";
-/// Whether the gateway was cut off when it was last heard of.
+/// Returns whether the gateway was cut off according to the log.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     Ok(cut_off_since(conn).await?.is_some())
 }
 
-/// Since when the gateway is taken to be cut off.
+/// Returns the time since when the log takes the gateway to be cut off.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn cut_off_since(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
     let row: Option<(Option<i64>,)> = sqlx::query_as(CUT_OFF).fetch_optional(conn).await?;
     Ok(row.and_then(|(at,)| at).map(Wall::from_millis))
 }
 
-/// The last loss of the uplink, unless it came back after it: two look-ups, whatever was logged since.
+/// The last loss of the uplink, unless the uplink came back since. This costs two look-ups for a
+/// log of any length.
 const CUT_OFF: &str = "select at from events e
     where e.seq = (select max(seq) from events where kind = 'uplink.lost')
       and e.seq > coalesce((select max(seq) from events where kind = 'uplink.back'), 0)";
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
     Host,
@@ -80,16 +81,16 @@ impl Object {
     }
 }
 
-/// What concerns no object, or too many to name one.
+/// The object of an event that concerns no object, or too many to name one.
 pub const NOBODY: (Object, Option<Id>) = (Object::System, None);
 
-/// A host, or a service of it.
+/// Returns the object for a host, or for a service of it.
 pub fn about(host: HostId, service: bool) -> (Object, Option<Id>) {
     (if service { Object::Service } else { Object::Host }, Some(host))
 }
 
-/// A line to be added. `kind` is a stable dotted name such as `device.created`; `cause` and
-/// `evidence` are for people; `data` is for programs.
+/// An event to be added. `kind` is a stable dotted name such as `device.created`. `cause` and
+/// `evidence` are for people, `data` is for programs.
 #[derive(Clone, Debug)]
 pub struct NewEvent<'a> {
     pub at: Wall,
@@ -127,10 +128,10 @@ impl<'a> NewEvent<'a> {
     }
 }
 
-/// Adds one line; gives its sequence number.
+/// Appends an event and returns its sequence number.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated)
@@ -150,10 +151,10 @@ pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::
     .await
 }
 
-/// Adds what the monitor saw.
+/// Appends an event of the monitor.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx::Result<i64> {
     let object = match &event.service {
         _ if event.host == GATEWAY => Object::System,
@@ -175,7 +176,7 @@ pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx
     append(conn, &row).await
 }
 
-/// The stable name of what the monitor saw, and what programs want of it.
+/// Returns the stable name of a monitor event, and its data for programs.
 fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
     let nothing = serde_json::json!({});
     match kind {
@@ -208,13 +209,13 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
     }
 }
 
-/// Which downtime, and which of its windows.
+/// Returns the id of the downtime and the start of the window.
 fn occasion(of: &Occasion) -> serde_json::Value {
     let from = jiff::Timestamp::from_millisecond(of.from.as_millis()).unwrap_or_default();
     serde_json::json!({ "id": format!("d_{}", of.downtime), "from": from.to_string() })
 }
 
-/// One line as it is stored, with the object's name of today.
+/// A stored event, with the object's current name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRow {
     pub seq: i64,
@@ -249,18 +250,18 @@ impl FromRow<'_, SqliteRow> for EventRow {
     }
 }
 
-/// Which lines are wanted. `None` stands for all.
+/// Selects events. `None` means all.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter<'a> {
-    /// What is about this host, device or other object.
+    /// Events about this host, device or other object.
     pub object: Option<Id>,
     /// A whole kind (`state`) or its first part (`device` for `device.created`).
     pub kind: Option<&'a str>,
-    /// Only what somebody caused.
+    /// Only events that a user, token or device caused.
     pub audit: bool,
 }
 
-/// Where in the log to read, and which way.
+/// The position in the log and the direction of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
     /// The newest first, below this number.
@@ -269,7 +270,7 @@ pub enum Span {
     Since(i64),
 }
 
-/// The lines of which there is something to show, with the names of today.
+/// The visible events, with current names.
 macro_rules! select {
     ($which:expr) => {
         concat!(
@@ -288,8 +289,8 @@ macro_rules! select {
     };
 }
 
-/// One reading, both ways. Each set of filters has a text of its own, so that it is read by an index in the
-/// order of the log.
+/// One query in both directions. Each set of filters has its own text, so that an index serves it
+/// in the order of the log.
 macro_rules! both_ways {
     ($select:ident, $filter:literal) => {
         [
@@ -305,8 +306,8 @@ macro_rules! numbers {
     };
 }
 
-/// What people, tokens and devices did, without changes of state by results that they sent: the terms of the
-/// indexes of it.
+/// The audit view: actions of users, tokens and devices, without state changes by results that they
+/// sent. The conditions match those of the indexes.
 const ALL: [&str; 2] = both_ways!(select, "true");
 const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
 /// `$3`: the object, `$4`: a kind or its family.
@@ -333,7 +334,7 @@ const KINDS: &str = "
         where k.kind is not null)
     select kind from k where kind is not null";
 
-/// Those lines, in their order. `$1`: their numbers in JSON.
+/// The rows with these numbers, in order. `$1`: the numbers as JSON.
 const OF_NUMBERS: [&str; 2] = [
     select!("e.seq in (select value from json_each($1)) order by e.seq desc"),
     select!("e.seq in (select value from json_each($1)) order by e.seq"),
@@ -352,7 +353,7 @@ impl Span {
 
 impl Store {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn events(
         &self,
         span: Span,
@@ -378,13 +379,13 @@ impl Store {
     /// The newest sequence number; 0 for an empty log.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn last_event(&self) -> sqlx::Result<i64> {
         sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(&self.read).await
     }
 }
 
-/// A whole kind, or a family: the next of each of its kinds, and of those the next of all.
+/// Reads a whole kind or a family: the next rows of each kind, and of those the next of all.
 async fn of_kind(
     conn: &mut SqliteConnection,
     span: Span,

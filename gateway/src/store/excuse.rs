@@ -1,26 +1,26 @@
-//! What shows that something is rightly not told, in words: who acknowledged it and why, which downtime it
-//! is in and whose that is, since when its host is down.
+//! The reason for a suppressed notification in words: the acknowledgement and its comment, the
+//! downtime and its author, or the output of the host that is down.
 //!
-//! Read only. Says nothing (an empty text) where the reason speaks for itself.
+//! Read only. The text is empty if the reason explains itself.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::wire::HeldReason;
 use sqlx::sqlite::SqliteConnection;
 
-/// Who knows of it; `$2` is empty for the host itself.
+/// The author and comment of the acknowledgement. `$2` is empty for the host itself.
 const CARE: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
      where host = $1 and service = $2 order by ended_at is not null, created_at desc limit 1";
-/// Its own downtime, or else its host's.
+/// The downtime of the service, or else of its host.
 const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' || d.comment) from downtimes d
      where d.id = coalesce(
          (select voice ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
          (select voice ->> '$.occasion[0]' from host_states where host = $1))";
 const DOWN: &str = "select output from host_states where host = $1 and hard = 'down'";
 
-/// What stands behind a reason, as it is now.
+/// Returns the current explanation for a reason.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of(
     conn: &mut SqliteConnection,
     host: HostId,

@@ -1,5 +1,5 @@
-//! The database files of a data directory, before anything is opened for good: what stands there, and
-//! how a file that is of no use is set aside. Removes nothing.
+//! The database files of a data directory before they are opened: which ones exist, and how an
+//! unusable file is set aside. Removes nothing.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-/// Everything that must be true.
+/// All data that must not be lost.
 pub const MAIN_FILE: &str = "fleetgate.db";
 /// Samples only.
 pub const HISTORY_FILE: &str = "history.db";
-/// What SQLite keeps beside a database: the pages that are not yet in the file, and their index.
+/// The suffixes of SQLite's side files: pages that are not yet in the database, and their index.
 pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
-/// What stands where the main database should be.
+/// The state of the main database file.
 #[derive(Debug)]
 pub enum Main {
     Missing,
-    /// A file without a gateway's rows; says what it is.
+    /// A file without a gateway's rows, with a description.
     Empty(&'static str),
-    /// SQLite cannot make sense of it; says why.
+    /// SQLite cannot read it, with the reason.
     Damaged(String),
-    /// It cannot be opened; it may be well.
+    /// It cannot be opened, but may be intact.
     Unreadable(io::Error),
     Gateway,
 }
 
-/// Looks at the main database without changing it. A file of 0 bytes is never given to SQLite: it would
-/// throw the log beside it away.
+/// Inspects the main database without changing it. A file of 0 bytes is never passed to SQLite,
+/// which would discard the log beside it.
 ///
 /// # Errors
-/// When the database cannot be read for another reason than damage.
+/// Fails when the database cannot be read for a reason other than damage.
 pub async fn inspect_main(dir: &Path) -> anyhow::Result<Main> {
     let file = dir.join(MAIN_FILE);
     match fs::metadata(&file) {
@@ -60,7 +60,8 @@ async fn holds_a_gateway(file: &Path) -> sqlx::Result<bool> {
     found
 }
 
-/// A gateway keeps its public key from its first start on; one of an early version has users or hosts.
+/// A gateway stores its public key on its first start. A database of an early version has users or
+/// hosts.
 async fn has_rows(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let tables =
         "select count(*) from sqlite_schema where type = 'table' and name in ('settings', 'users', 'hosts')";
@@ -72,18 +73,19 @@ async fn has_rows(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar(rows).fetch_one(conn).await
 }
 
-/// A connection that changes nothing.
+/// Opens a read-only connection.
 pub(super) async fn read_only(file: &Path) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(super::BUSY).connect().await
 }
 
-/// Whether SQLite says that the file itself is broken: what it reads makes no sense, or is no database.
+/// Whether SQLite reports that the file itself is damaged: its content is invalid, or it is no
+/// database.
 pub fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
-/// Whether damage is what stands behind an error of any kind.
+/// Whether damage causes an error of any kind.
 pub fn stems_from_damage(error: &anyhow::Error) -> bool {
     let of_statement = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<sqlx::Error>().is_some_and(is_damage)
@@ -97,11 +99,11 @@ pub fn stems_from_damage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| of_statement(cause) || of_migration(cause))
 }
 
-/// Renames a database, and what SQLite keeps beside it, so that all of it can be looked at later. Gives
-/// the new name of the database, which need not have been there.
+/// Renames a database and its SQLite side files, so that they can be examined later. Returns the
+/// new name of the database, even if only side files existed.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// Fails when the folder cannot be written.
 pub fn set_aside(file: &Path, ending: &str) -> io::Result<PathBuf> {
     let target = free_name(file, ending);
     for side in ["", SIDE_FILES[0], SIDE_FILES[1]] {
@@ -116,14 +118,14 @@ pub fn set_aside(file: &Path, ending: &str) -> io::Result<PathBuf> {
     Ok(target)
 }
 
-/// The name of a file beside `file`, such as its log.
+/// Returns the name of a file beside `file`, such as its log.
 pub fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// `FILE.ENDING`, or with a number where that is taken.
+/// Returns `FILE.ENDING`, with a number if that name is taken.
 fn free_name(file: &Path, ending: &str) -> PathBuf {
     let first = beside(file, &format!(".{ending}"));
     let numbered = (2..).map(|n| beside(file, &format!(".{ending}.{n}")));

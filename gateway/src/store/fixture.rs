@@ -30,7 +30,7 @@ pub(crate) const TIMING: TimingDefaults = TimingDefaults {
     ping_interval: Duration::from_secs(300),
 };
 
-/// Runs a statement with what `bind` gives it.
+/// Runs a statement with the values of `bind`.
 pub(crate) async fn run(store: &Store, sql: &'static str, bind: &[&str]) {
     let mut query = sqlx::query(sql);
     for value in bind {
@@ -64,7 +64,7 @@ pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
     id
 }
 
-/// A host's state after its first result.
+/// Returns a host's state after its first result.
 pub(crate) fn up(host: HostId) -> HostState {
     HostState {
         host,
@@ -94,7 +94,7 @@ pub(crate) fn up(host: HostId) -> HostState {
     }
 }
 
-/// A service's state after its first result.
+/// Returns a service's state after its first result.
 pub(crate) fn service(name: &str, status: Status) -> ServiceState {
     ServiceState {
         name: name.into(),
@@ -129,7 +129,7 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
     }
 }
 
-/// What the monitor says of a host that is lost.
+/// Returns the monitor's message about a host that is down.
 pub(crate) fn down(host: HostId) -> Message {
     Message {
         at: Wall::from_millis(1_000),
@@ -147,12 +147,12 @@ pub(crate) fn down(host: HostId) -> Message {
     }
 }
 
-/// How many steps the schema takes.
+/// Returns the number of schema steps.
 pub(crate) fn schema_steps() -> usize {
     super::MAIN.len()
 }
 
-/// A database whose first `steps` of the schema were made, as a start that was cut off leaves it.
+/// Creates a database with the first `steps` of the schema, as an interrupted start leaves it.
 pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
     let file = dir.join(super::files::MAIN_FILE);
     if steps == 0 {
@@ -164,7 +164,7 @@ pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
     read.close().await;
 }
 
-/// Runs statements on a database file that nobody has open.
+/// Runs statements on a database file that no process has open.
 pub(crate) async fn run_on(file: &std::path::Path, statements: &[&'static str]) {
     use sqlx::{ConnectOptions as _, Connection as _};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true);
@@ -175,7 +175,7 @@ pub(crate) async fn run_on(file: &std::path::Path, statements: &[&'static str]) 
     conn.close().await.expect("it can be closed");
 }
 
-/// What a statement finds in the main database.
+/// Returns the texts that a statement selects from the main database.
 pub(crate) async fn texts(store: &Store, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(&store.read).await.expect("a statement of a test")
 }
@@ -185,7 +185,7 @@ pub(crate) async fn history_run(store: &Store, sql: &'static str) {
     sqlx::query(sql).execute(&store.history.write()).await.expect("a statement of a test");
 }
 
-/// What a statement finds in the history.
+/// Returns the text that a statement selects from the history.
 pub(crate) async fn history_text(store: &Store, sql: &'static str) -> Option<String> {
     sqlx::query_scalar(sql).fetch_one(&store.history.read()).await.expect("a statement of a test")
 }

@@ -1,7 +1,7 @@
-//! Samples: every result's metrics with their time, in a database of their own.
+//! Samples: the metrics of every result with their time, in a database of their own.
 //!
 //! A sample belongs to a series (host, service, label). Gaps stay gaps (NULL). The main database
-//! never depends on anything in here.
+//! never depends on the history.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,14 +16,14 @@ use sqlx::sqlite::SqliteConnection;
 use super::Store;
 use super::rows::{Batched, NARROW};
 
-/// Series of one service. A plugin with more metrics is cut here; one that invents new labels all
-/// the time cannot fill the disk.
+/// Series of one service. The series of a plugin with more metrics are cut off here, so that a
+/// plugin with ever new labels cannot fill the disk.
 const MAX_SERIES: i64 = 64;
-/// Series whose number is remembered: 10,000 hosts with a dozen metrics each, at about 100 bytes.
-/// Over it all are forgotten and looked up again.
+/// Cached series numbers: 10,000 hosts with a dozen metrics each, at about 100 bytes. A larger
+/// cache is cleared and filled again.
 const MAX_CACHED: usize = 131_072;
 
-/// Numbers of series that were looked up before.
+/// Cached series numbers.
 #[derive(Default)]
 pub struct SeriesCache {
     hosts: HashMap<HostId, Vec<Known>>,
@@ -34,7 +34,7 @@ struct Known {
     service: Box<str>,
     label: Box<str>,
     uom: Box<str>,
-    /// `None`: the service has too many.
+    /// `None` if the service has too many series.
     series: Option<i64>,
 }
 
@@ -63,7 +63,7 @@ impl SeriesCache {
         self.count += of_host.len() - before;
     }
 
-    /// What a failed transaction may have made does not exist.
+    /// Clears the cache. Series that a failed transaction created do not exist.
     pub fn clear(&mut self) {
         *self = SeriesCache::default();
     }
@@ -78,10 +78,10 @@ static INSERT: LazyLock<Batched> = LazyLock::new(|| {
     })
 });
 
-/// Writes samples; gives how many values had no room (see `MAX_SERIES`).
+/// Writes samples. Returns the number of values beyond `MAX_SERIES`.
 ///
 /// # Errors
-/// When the database refuses the write; then the cache must be cleared.
+/// Fails when the database refuses the write. The cache must then be cleared.
 pub async fn write(
     conn: &mut SqliteConnection,
     cache: &mut SeriesCache,
@@ -97,7 +97,7 @@ pub async fn write(
             }
         }
     }
-    // In the order of the table: neighbours share a page. Of equal times the one that came last counts.
+    // Table order, because neighbours share a page. If times are equal, the last value counts.
     rows.sort_by_key(|&(series, at, _)| (series, at));
     INSERT
         .run(conn, &rows, |&(series, at, value), arguments| {
@@ -121,7 +121,7 @@ async fn series_of(
     Ok(series)
 }
 
-/// The unit is what the newest sample says.
+/// Finds or creates a series. Its unit is that of the newest sample.
 async fn find_or_make(
     conn: &mut SqliteConnection,
     sample: &Sample,
@@ -152,7 +152,7 @@ async fn find_or_make(
     .await
 }
 
-/// A series as it can be asked for.
+/// A series that clients can query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
     pub id: i64,
@@ -161,7 +161,7 @@ pub struct Series {
     pub uom: String,
 }
 
-/// What the samples of a stretch of time come to; those without a value are not counted.
+/// Aggregated samples of one time bucket. Samples without a value are not counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     pub at: Wall,
@@ -171,14 +171,14 @@ pub struct Bucket {
     pub count: i64,
 }
 
-/// Its place, then least, average, most, and how many.
+/// Number of the bucket, minimum, average, maximum and count.
 type BucketRow = (i64, f64, Option<f64>, f64, i64);
 
 impl Store {
-    /// The series of a host, or of one of its services (empty: the host check).
+    /// Returns the series of a host, or of one of its services. An empty name is the host check.
     ///
     /// # Errors
-    /// When the history database cannot be read.
+    /// Fails when the history database cannot be read.
     pub async fn series(&self, host: HostId, service: Option<&str>) -> sqlx::Result<Vec<Series>> {
         let rows: sqlx::Result<Vec<(i64, String, String, String)>> = sqlx::query_as(
             "select id, service, label, uom from series
@@ -192,10 +192,10 @@ impl Store {
         Ok(self.history.judge(rows)?.into_iter().map(row).collect())
     }
 
-    /// The newest `limit` samples of `[from, to)`, oldest first.
+    /// Returns the newest `limit` samples of `[from, to)`, oldest first.
     ///
     /// # Errors
-    /// When the history database cannot be read.
+    /// Fails when the history database cannot be read.
     pub async fn samples(
         &self,
         series: i64,
@@ -218,12 +218,13 @@ impl Store {
         Ok(rows.into_iter().map(|(at, value)| (Wall::from_millis(at), value)).collect())
     }
 
-    /// The samples of `[from, to)` in stretches of `width`, which begin at its multiples since 1970,
-    /// oldest first; one without a value is absent. SQLite sorts what it reads in its own cache and spills
-    /// to a file: here is a row a stretch.
+    /// Aggregates the samples of `[from, to)` into buckets of `width`, oldest first. Buckets start
+    /// at multiples of `width` since 1970. A bucket without a value is absent.
+    ///
+    /// SQLite sorts in its own cache and spills to a file. The gateway holds one row per bucket.
     ///
     /// # Errors
-    /// When the history database cannot be read.
+    /// Fails when the history database cannot be read.
     pub async fn buckets(
         &self,
         series: i64,
@@ -244,7 +245,7 @@ impl Store {
         .fetch_all(&self.history.read())
         .await;
         let row = |(n, min, avg, max, count): BucketRow| {
-            // A sum past all that a double holds has no average.
+            // A sum beyond the range of a double has no average.
             let avg = avg.unwrap_or(min).clamp(min, max);
             Bucket { at: Wall::from_millis(n.saturating_mul(width)), min, avg, max, count }
         };

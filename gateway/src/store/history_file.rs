@@ -1,7 +1,8 @@
-//! The history database as a file: opened whatever its state, and begun anew where it is of no use.
+//! The history database as a file: opened in any state, and replaced by a new one if it is
+//! unusable.
 //!
-//! The history may be lost without harm to anything else, so its damage never stops a start: the file
-//! is set aside, never removed. Damage that shows itself later is handled the same way.
+//! Nothing else depends on the history, so its damage never stops a start. The damaged file is set
+//! aside, never removed. Damage found later is handled the same way.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +18,9 @@ use super::files::{self, HISTORY_FILE, is_damage};
 use super::{HISTORY, Store, migrate, migrations, pools};
 use crate::clock;
 
-/// Begins the names of files that were set aside.
+/// The prefix of the names of files set aside.
 const SET_ASIDE: &str = "history.db.damaged-";
-/// For readers to end before a damaged file is moved away under them.
+/// The time for readers to finish before a damaged file is moved.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// A history database that was set aside.
@@ -29,7 +30,7 @@ pub struct SetAside {
     pub why: String,
 }
 
-/// The pools of the history database, which may be exchanged. Cheap to clone.
+/// The pools of the history database, which may be replaced. Cheap to clone.
 #[derive(Clone)]
 pub struct History(Arc<Shared>);
 
@@ -45,11 +46,12 @@ struct Pools {
 }
 
 impl History {
-    /// Opens the history of `dir`, or sets it aside and begins a new one. `unfinished`: a first start
-    /// was cut off, so that an empty file is no loss.
+    /// Opens the history in `dir`, or sets it aside and creates a new one. `unfinished`: an earlier
+    /// first start was interrupted, so that an empty file is no loss.
     ///
     /// # Errors
-    /// When the file was written by a newer version, cannot be set aside, or no new one can be made.
+    /// Fails when the file was written by a newer version, cannot be set aside, or no new one can
+    /// be created.
     pub async fn open(dir: &Path, unfinished: bool) -> anyhow::Result<(History, Option<SetAside>)> {
         let file = dir.join(HISTORY_FILE);
         let (pools, lost) = match opened(&file, unfinished).await {
@@ -62,7 +64,7 @@ impl History {
         Ok((History(Arc::new(shared)), lost))
     }
 
-    /// The one writing connection.
+    /// The only writing connection.
     pub fn write(&self) -> SqlitePool {
         self.0.pools.read().expect("no holder panics").write.clone()
     }
@@ -71,7 +73,7 @@ impl History {
         self.0.pools.read().expect("no holder panics").read.clone()
     }
 
-    /// Looks at how a statement went: damage is remembered until [`History::mend`].
+    /// Checks the outcome of a statement. Remembers damage until [`History::mend`].
     pub fn judge<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if outcome.as_ref().is_err_and(is_damage) {
             self.0.suspect.store(true, Ordering::Relaxed);
@@ -79,10 +81,11 @@ impl History {
         outcome
     }
 
-    /// Where a statement has met damage, sets the file aside and begins a new one. `None`: none has.
+    /// Sets the file aside and creates a new one if a statement has found damage. Returns `None` if
+    /// there was no damage.
     ///
     /// # Errors
-    /// When that fails; it is tried again by the next call.
+    /// Fails when the file cannot be replaced. The next call tries again.
     pub async fn mend(&self) -> anyhow::Result<Option<SetAside>> {
         if !self.0.suspect.load(Ordering::Relaxed) {
             return Ok(None);
@@ -95,13 +98,14 @@ impl History {
         Ok(lost)
     }
 
-    /// Whether a damaged history lies beside this one: true until somebody takes it away.
+    /// Whether a damaged history lies beside this one. This is true until the operator removes the
+    /// file.
     pub fn was_set_aside(&self) -> bool {
         let names = std::fs::read_dir(&self.0.dir).into_iter().flatten().flatten();
         names.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(SET_ASIDE))
     }
 
-    /// The writer last: a reader that closes last leaves the log beside the file.
+    /// Closes the writer last. If a reader closes last, it leaves the log beside the file.
     pub async fn close(&self) {
         let (read, write) = (self.read(), self.write());
         let _ = tokio::time::timeout(CLOSE, read.close()).await;
@@ -115,7 +119,8 @@ impl History {
 }
 
 impl Store {
-    /// The log and the event log say what became of the history. That the latter takes it is no condition.
+    /// Reports the loss of the history in the log and the event log. A failure to write the event
+    /// is only logged.
     pub async fn tell_of_lost_history(&self, lost: &SetAside) {
         let (file, why) = (lost.file.display(), &lost.why);
         tracing::warn!(
@@ -139,11 +144,11 @@ impl Store {
     }
 }
 
-/// Why the history that is there is not used.
+/// The reason why an existing history is not used.
 enum NotOpened {
-    /// It holds nothing that this version could read.
+    /// This version can read nothing in it.
     Useless(String),
-    /// The fault lies elsewhere, or the data are good.
+    /// The fault lies elsewhere, or the data are intact.
     Fatal(anyhow::Error),
 }
 
@@ -171,7 +176,7 @@ async fn opened(file: &Path, may_be_empty: bool) -> Result<Pools, NotOpened> {
     Ok(Pools { write, read })
 }
 
-/// What SQLite must not be asked: it takes a file of 0 bytes for a new one.
+/// Checks the file before SQLite does, because SQLite takes a file of 0 bytes for a new database.
 fn look_at(file: &Path, may_be_empty: bool) -> Result<(), NotOpened> {
     match std::fs::symlink_metadata(file) {
         Ok(found) if found.is_dir() => Err(NotOpened::Useless("it is a directory".to_owned())),
@@ -182,7 +187,8 @@ fn look_at(file: &Path, may_be_empty: bool) -> Result<(), NotOpened> {
     }
 }
 
-/// A full or busy disk says nothing of the file; everything else means that nothing can be read.
+/// A full or busy disk proves nothing about the file. Any other error means that the file is
+/// unreadable.
 fn useless_unless_full(error: anyhow::Error) -> NotOpened {
     let statement = error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>());
     match statement.and_then(super::trouble) {
@@ -208,8 +214,8 @@ async fn check(pool: &SqlitePool, file: &Path) -> Result<(), NotOpened> {
     has_its_tables(&mut conn).await
 }
 
-/// New, or made by the steps that this version knows. The main database under the name of the history
-/// has other steps, which would look like those of a newer version.
+/// Whether the database is new or was created by steps of this version. A main database under this
+/// name has other steps, which would look like those of a newer version.
 async fn is_of_ours(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let count = "select count(*) from sqlite_schema where name not like 'sqlite_%'";
     if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await? == 0 {
@@ -229,7 +235,7 @@ async fn is_of_ours(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     Ok(applied.iter().all(matches))
 }
 
-/// Objects may be added by hand; those that the gateway uses must be as it made them.
+/// Checks the tables. Others may be added by hand, but those of the gateway must be unchanged.
 async fn has_its_tables(conn: &mut SqliteConnection) -> Result<(), NotOpened> {
     let fail = |error: sqlx::Error| useless_unless_full(error.into());
     let wanted: Vec<(String, String)> = wanted_tables().await.map_err(fail)?;
@@ -237,7 +243,7 @@ async fn has_its_tables(conn: &mut SqliteConnection) -> Result<(), NotOpened> {
     if let Some((name, _)) = wanted.iter().find(|table| !found.contains(table)) {
         return Err(NotOpened::Useless(format!("its table {name} is missing or another")));
     }
-    // The first pages of each table are read at least once.
+    // This reads the first pages of each table.
     for look in
         ["select max(id) from series", "select max(series) from samples", "select at from samples limit 1"]
     {

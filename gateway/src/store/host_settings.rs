@@ -1,6 +1,7 @@
-//! What an operator sets of a host, and hosts that stand behind a device.
+//! The settings of a host, and hosts that stand behind a device.
 //!
-//! A device's own host is made by `devices.rs`; its settings are changed here like any other's.
+//! `devices.rs` creates a device's own host. Its settings are changed here like those of any other
+//! host.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,24 +25,24 @@ use super::{alerting, definition, snapshot};
 pub struct Settings {
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    /// Empty: by the profile rules.
+    /// Empty: the profile rules decide.
     pub profile: String,
     pub route: RoutePolicy,
-    /// Behind its device; `None` for a device itself.
+    /// The address behind its device. `None` for a device itself.
     pub address: Option<IpAddr>,
     pub direct_address: Option<String>,
     pub ssh: Ssh,
     pub timing: Timing,
-    /// Bytes on the wire per UTC day that its checks keep to.
+    /// The limit for the traffic of its checks, in bytes per UTC day.
     pub budget: Option<u64>,
-    /// Beside the device it stands behind.
+    /// Parents other than the device it stands behind.
     pub parents: Vec<HostId>,
     pub alerting: AlertingChange,
     pub thresholds: Vec<Threshold>,
     pub notes: String,
 }
 
-/// Where it differs from the gateway's.
+/// Timing that differs from the gateway's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
     pub interval: Option<Duration>,
@@ -52,7 +53,7 @@ pub struct Timing {
     pub freshness: Option<Duration>,
 }
 
-/// A host's settings as they are stored.
+/// The stored settings of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub id: HostId,
@@ -144,21 +145,21 @@ fn timing(row: &SqliteRow) -> sqlx::Result<Timing> {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<Stored>> {
     sqlx::query_as(select!("h.id = $1")).bind(host.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_name(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Stored>> {
     sqlx::query_as(select!("h.name = $1")).bind(name).fetch_optional(conn).await
 }
 
-/// The networks behind a device; `None`: it has no tunnel.
+/// Returns the networks behind a device. `None` if it has no tunnel.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn networks(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Vec<IpNet>>> {
     let sql = "select networks from peers where id = $1 and removed_at is null";
     let found: Option<Json<Vec<IpNet>>> =
@@ -166,28 +167,28 @@ pub async fn networks(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
     Ok(found.map(|networks| networks.0))
 }
 
-/// The name of a host that is not removed.
+/// Returns the name of a host that is not removed.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn name_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<String>> {
     let sql = "select name from hosts where id = $1 and removed_at is null";
     sqlx::query_scalar(sql).bind(host.as_i64()).fetch_optional(conn).await
 }
 
-/// The hosts right before one: its parents and the device it stands behind.
+/// Returns the hosts directly before one: its parents and the device it stands behind.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn before(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<HostId>> {
     let found = by_id(conn, host).await?;
     Ok(found.into_iter().flat_map(|h| h.via.into_iter().chain(h.settings.parents)).collect())
 }
 
-/// Makes a host behind a device.
+/// Creates a host behind a device.
 ///
 /// # Errors
-/// When the name is taken, or the database cannot be written.
+/// Fails when the name is taken, or the database cannot be written.
 pub async fn insert(
     tx: &mut SqliteConnection,
     host: HostId,
@@ -206,10 +207,10 @@ pub async fn insert(
     write(tx, host, settings).await
 }
 
-/// Stores changed settings; the version goes up.
+/// Stores changed settings and raises the version.
 ///
 /// # Errors
-/// When the name is taken, or the database cannot be written.
+/// Fails when the name is taken, or the database cannot be written.
 pub async fn update(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> Result<(), NotMade> {
     let sql = "update hosts set version = version + 1 where id = $1";
     sqlx::query(sql).bind(host.as_i64()).execute(&mut *tx).await?;
@@ -255,12 +256,13 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .map_err(|e| devices::name_taken(e, &settings.name))?;
     Ok(())
 }
-/// The host key of the first contact through the tunnel, or the type of the key that is pinned. A key that a
-/// person gave meanwhile stays. The version is that of what people set: a change that somebody has in hand must not
-/// fail for this.
+/// Stores the host key of the first contact through the tunnel, or the type of the pinned key. A
+/// key that an operator has pinned meanwhile stays.
+///
+/// The version does not change, so that an operator's pending edit does not fail.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn learn_pin(conn: &mut SqliteConnection, host: HostId, key: &HostKey) -> sqlx::Result<()> {
     let statements = [
         "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', ssh_pin_type = $3

@@ -1,9 +1,10 @@
-//! Hosts as people see them: one row with state, tunnel and counts; the counters of all; problems.
+//! Hosts for display: one row with state, tunnel and counts, the counters of all hosts, and the
+//! list of problems.
 //!
-//! `host_part!` and `service_part!` are the one place that decides what counts as a problem, and whether it is handled:
-//! the counters, the list of problems, the filters of lists and the counts of a row are all made of them.
+//! Only `host_part!` and `service_part!` decide what counts as a problem and whether it is handled.
+//! The counters, the list of problems, the filters and the counts of a row all use them.
 //!
-//! Lists are read by one statement a page, whatever the number of hosts.
+//! One statement reads a page of a list, for any number of hosts.
 
 use std::collections::BTreeMap;
 
@@ -25,28 +26,28 @@ pub struct Listed {
     pub labels: BTreeMap<String, String>,
     pub profile: String,
     pub route: String,
-    /// Inner, or behind `via`.
+    /// The inner address, or the address behind `via`.
     pub address: Option<String>,
     /// The name of the device it stands behind.
     pub via: Option<String>,
     pub direct_address: Option<String>,
     pub attempts: Option<u32>,
-    /// Bytes on the wire per UTC day that its checks keep to.
+    /// The limit for the traffic of its checks, in bytes per UTC day.
     pub budget: Option<u64>,
     pub version: i64,
     pub created_at: Wall,
-    /// Its history is all that is left.
+    /// The host was removed, and only its history is left.
     pub removed_at: Option<Wall>,
-    /// `None`: it was added this moment.
+    /// `None` if the host was added this moment.
     pub state: Option<HostState>,
     pub acknowledged: bool,
-    /// What it belongs to, or else something that fails on it.
+    /// The incident of the host itself, or else of one of its services.
     pub incident: Option<IncidentId>,
     pub tunnel: Option<Remembered>,
     pub services: ServiceTally,
 }
 
-/// What the store knows of a host's own tunnel.
+/// The stored state of a host's own tunnel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Remembered {
     pub public_key: String,
@@ -58,7 +59,7 @@ pub struct Remembered {
     pub tx_bytes: u64,
 }
 
-/// Services by their part of the partition: each is counted once.
+/// Services by part of the partition. Each service is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceTally {
     pub ok: i64,
@@ -66,7 +67,7 @@ pub struct ServiceTally {
     pub critical: i64,
     pub unknown: i64,
     pub pending: i64,
-    /// Not current: nothing is known of them now.
+    /// Not current: their state is unknown now.
     pub stale: i64,
     /// Not OK, and acknowledged or in downtime.
     pub handled: i64,
@@ -85,7 +86,7 @@ impl ServiceTally {
         } += 1;
     }
 
-    /// Of parts with a blank between them.
+    /// Reads parts separated by blanks.
     fn of_text(text: &str) -> Self {
         let mut tally = ServiceTally::default();
         text.split_ascii_whitespace().for_each(|part| tally.add(part));
@@ -93,7 +94,7 @@ impl ServiceTally {
     }
 }
 
-/// Whether somebody has acknowledged it, or it is in downtime.
+/// Whether the problem is acknowledged or in downtime.
 macro_rules! handled {
     ($row:literal, $service:literal) => {
         concat!(
@@ -109,8 +110,8 @@ macro_rules! handled {
     };
 }
 
-/// What is wrong with a host `s`, or null: nothing is, or nothing is known yet. That the last result of a host is too
-/// old is wrong (silence is not health), unless it may be silent.
+/// The problem of a host `s`, or null if it has none or is still pending. A result that is too old
+/// is a problem, because silence is not health. A host that may be silent is exempt.
 macro_rules! host_problem {
     () => {
         "case when s.hard = 'down' then iif(s.reachable = 1, 'down', 'unreachable')
@@ -118,9 +119,9 @@ macro_rules! host_problem {
     };
 }
 
-/// What is wrong with a service `c`, or null. Of one that is not current nothing is known now: its host, or what it
-/// depends on, is the problem. So it is while its host is down or unreachable, whatever is sent meanwhile: this is told
-/// exactly when it is listed.
+/// The problem of a service `c`, or null. A stale service has no known state, and its host or its
+/// dependency is the problem instead. The same holds while its host is down or unreachable, even if
+/// results arrive. Notifications follow the same rule as this list.
 macro_rules! service_problem {
     () => {
         "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown')
@@ -129,7 +130,7 @@ macro_rules! service_problem {
     };
 }
 
-/// In which part of the partition a host `s` is, as SQL.
+/// The part of the partition that a host `s` is in, as SQL.
 macro_rules! host_part {
     () => {
         concat!(
@@ -145,7 +146,7 @@ macro_rules! host_part {
     };
 }
 
-/// In which part of the partition a service `c` is, as SQL.
+/// The part of the partition that a service `c` is in, as SQL.
 macro_rules! service_part {
     () => {
         concat!(
@@ -158,7 +159,7 @@ macro_rules! service_part {
     };
 }
 
-/// The columns of a state come first, so that [`HostRow`] reads them.
+/// The columns of the state come first, as [`HostRow`] expects.
 macro_rules! select {
     ($long_output:literal, $condition:expr) => {
         concat!(
@@ -199,10 +200,10 @@ macro_rules! select {
 
 const BY_ID: &str = select!("s.long_output", "h.removed_at is null and h.id = $1");
 const EVER_BY_ID: &str = select!("s.long_output", "h.id = $1");
-/// `$1`: their ids in JSON. Without the long texts, as in lists.
+/// `$1`: the ids as JSON. As in lists, without the long output.
 const BY_IDS: &str = select!("''", "h.removed_at is null and h.id in (select value from json_each($1))");
 const BY_NAME: &str = select!("s.long_output", "h.removed_at is null and h.name = $1");
-/// Without the long texts: a page of them could be 30 MB.
+/// Without the long output, because a page of it could be 30 MB.
 const LIST: &str = select!(
     "''",
     concat!(
@@ -264,7 +265,7 @@ fn remembered(row: &SqliteRow) -> sqlx::Result<Option<Remembered>> {
     }))
 }
 
-/// Which hosts are wanted.
+/// Selects hosts.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// A part of the name or of a label.
@@ -275,35 +276,35 @@ pub struct Filter {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<Listed>> {
     sqlx::query_as(BY_ID).bind(host.as_i64()).fetch_optional(conn).await
 }
 
-/// Those of these that are there, in any order.
+/// Returns the existing hosts among these, in any order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_ids(conn: &mut SqliteConnection, hosts: &[HostId]) -> sqlx::Result<Vec<Listed>> {
     let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
     sqlx::query_as(BY_IDS).bind(Json(ids)).fetch_all(conn).await
 }
 
-/// Also one that was removed.
+/// Returns a host, including a removed one.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn ever_by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<Listed>> {
     sqlx::query_as(EVER_BY_ID).bind(host.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn by_name(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Listed>> {
     sqlx::query_as(BY_NAME).bind(name).fetch_optional(conn).await
 }
 
-/// The counters of the strip.
+/// The counters of the status strip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub up: i64,
@@ -314,15 +315,16 @@ pub struct Totals {
     pub stale: i64,
     /// Down, unreachable or not current, and acknowledged or in downtime.
     pub handled: i64,
-    /// Beside the partition.
+    /// Not part of the partition.
     pub asleep: i64,
     pub services: ServiceTally,
     pub last_check: Option<Wall>,
     pub awaiting_approval: i64,
 }
 
-/// Hosts that are not plainly up, services that are not plainly OK: the terms of the indexes of them, which are far
-/// smaller than the tables. The indexes are named, so that a term that differs is an error.
+/// Hosts that are not plainly up and services that are not plainly OK. The conditions match those
+/// of partial indexes, which are far smaller than the tables. The queries name the indexes, so that
+/// a different condition is an error.
 macro_rules! open_hosts {
     () => {
         "host_states s indexed by host_states_open"
@@ -347,8 +349,8 @@ macro_rules! service_is_open {
     };
 }
 
-/// Rows of states exist for the hosts and services that there are. The last column: all of them; the one before:
-/// those that are looked at.
+/// State rows exist for existing hosts and services only. The last column counts all rows, the one
+/// before counts the rows that were read.
 const COUNT_HOSTS: &str = concat!(
     "select count(*) filter (where part = 'up'), count(*) filter (where part = 'down'),
             count(*) filter (where part = 'unreachable'), count(*) filter (where part = 'pending'),
@@ -378,13 +380,14 @@ const COUNT_SERVICES: &str = concat!(
 const NEWEST_CHECK: &str = "select max(coalesce((select max(last_check) from host_states), 0),
             coalesce((select max(last_check) from service_states), 0))";
 
-/// Counters, how many were looked at and how many there are, as the two statements give them.
+/// The counters, the number of rows read and the number of all rows, as both statements return
+/// them.
 type Counted = (i64, i64, i64, i64, i64, i64, i64, i64, i64);
 
-/// The counters. `last_check`: of the newest result, where memory knows it.
+/// Returns the counters. `last_check`: the time of the newest result, if it is in memory.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn totals(conn: &mut SqliteConnection, last_check: Option<Wall>) -> sqlx::Result<Totals> {
     let hosts: Counted = sqlx::query_as(COUNT_HOSTS).fetch_one(&mut *conn).await?;
     let services: Counted = sqlx::query_as(COUNT_SERVICES).fetch_one(&mut *conn).await?;
@@ -399,12 +402,12 @@ pub async fn totals(conn: &mut SqliteConnection, last_check: Option<Wall>) -> sq
 }
 
 impl Store {
-    /// By name, from after `after` on.
+    /// Returns hosts in name order, starting after the name `after`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
-        // The column is compact JSON of sorted strings, so that one label is a piece of its text.
+        // The column holds compact JSON with sorted keys, so that one label is a substring of it.
         let piece = |text: &str| serde_json::Value::from(text).to_string();
         let label = filter.label.as_ref().map(|(k, v)| format!("{}:{}", piece(k), piece(v)));
         let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
@@ -413,7 +416,7 @@ impl Store {
 }
 
 impl Totals {
-    /// What is wrong and not handled.
+    /// The number of unhandled problems.
     pub fn problems(&self) -> i64 {
         let services = &self.services;
         self.down + self.unreachable + self.stale + services.critical + services.unknown + services.warning
@@ -457,26 +460,27 @@ pub struct Trouble {
     pub output: String,
     pub acknowledged: bool,
     pub in_downtime: bool,
-    /// Acknowledged or in downtime: no counter of problems has it.
+    /// Acknowledged or in downtime. No problem counter includes it.
     pub handled: bool,
     pub flapping: bool,
-    /// What it belongs to.
+    /// The incident that the problem belongs to.
     pub incident: Option<IncidentId>,
 }
 
-/// Where a problem stands in the list: what is not handled first, the worst first, among equals the newest.
+/// The position of a problem in the list: unhandled before handled, then the worst state, then the
+/// newest.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TroublePlace {
     pub rank: i64,
-    /// Since when, negative.
+    /// The time since when, negated.
     pub newest: i64,
     pub host_name: String,
-    /// Empty: the host itself.
+    /// Empty for the host itself.
     pub service: String,
 }
 
 impl TroublePlace {
-    /// Before all.
+    /// The position before all problems.
     pub fn first() -> Self {
         TroublePlace { rank: -1, newest: 0, host_name: String::new(), service: String::new() }
     }
@@ -549,11 +553,12 @@ impl FromRow<'_, SqliteRow> for Trouble {
     }
 }
 
-/// What is wrong, worst first: hosts that are down, then critical and unknown services, what only cannot be
-/// reached, warnings, and hosts whose last result is too old; after all of them the same of what is handled.
+/// Returns the problems, worst first. Hosts that are down come first, then critical and unknown
+/// services, unreachable hosts, warnings and stale hosts. Handled problems follow in the same
+/// order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn troubles(
     conn: &mut SqliteConnection,
     after: &TroublePlace,

@@ -1,16 +1,17 @@
-//! Answers that a repeated call gets again. They hold no secrets: the API sees to that.
+//! Stored responses for repeated API calls. The API keeps secrets out of them.
 
 use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
 use sqlx::SqliteConnection;
 
-/// How long a call can be repeated. Clients retry for minutes; a day outlives an outage.
+/// The time that a call can be repeated. Clients retry for minutes, and a day outlasts an outage.
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
-/// Old answers that go in one step: some milliseconds, while which other writes wait.
+/// Old responses deleted in one step. The step takes some milliseconds, and other writes wait for
+/// it.
 pub const PRUNED_AT_ONCE: u32 = 500;
 
-/// The call whose effect happens once.
+/// A call that must take effect only once.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     pub principal: &'a str,
@@ -19,11 +20,11 @@ pub struct Call<'a> {
     pub request: [u8; 32],
 }
 
-/// What is known of a call that was made before.
+/// The record of an earlier call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
     pub request: [u8; 32],
-    /// `None`: it had its effect, and the gateway stopped before the answer was kept.
+    /// `None` if the call took effect and the gateway stopped before it stored the response.
     pub answer: Option<Answer>,
 }
 
@@ -34,14 +35,14 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Status of a row whose answer was not kept.
+/// The status of a row without a stored response.
 const NO_ANSWER: u16 = 0;
 
 const FIND: &str =
     "select request_hash, status, etag, body from idempotency where principal = $1 and key = $2";
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, by: &str, key: &str) -> sqlx::Result<Option<Before>> {
     let row: Option<(Vec<u8>, u16, Option<String>, String)> =
         sqlx::query_as(FIND).bind(by).bind(key).fetch_optional(conn).await?;
@@ -51,10 +52,10 @@ pub async fn find(conn: &mut SqliteConnection, by: &str, key: &str) -> sqlx::Res
     }))
 }
 
-/// The call takes effect in this transaction.
+/// Records that the call takes effect in this transaction.
 ///
 /// # Errors
-/// When the database cannot be written; also when the call is known already.
+/// Fails when the database cannot be written, or when the call is recorded already.
 pub async fn begin(tx: &mut SqliteConnection, call: Call<'_>, now: Wall) -> sqlx::Result<()> {
     sqlx::query(
         "insert into idempotency (principal, key, request_hash, status, body, created_at)
@@ -70,10 +71,10 @@ pub async fn begin(tx: &mut SqliteConnection, call: Call<'_>, now: Wall) -> sqlx
     Ok(())
 }
 
-/// What the call was answered with.
+/// Stores the response to the call.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn answered(
     tx: &mut SqliteConnection,
     call: Call<'_>,
@@ -101,10 +102,11 @@ pub async fn answered(
 const PRUNE: &str = "delete from idempotency where rowid in
      (select rowid from idempotency where created_at < $1 order by created_at limit $2)";
 
-/// Takes away answers from before `before`; gives how many went, at most [`PRUNED_AT_ONCE`].
+/// Deletes responses from before `before`. Returns their number, which is at most
+/// [`PRUNED_AT_ONCE`].
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn prune(tx: &mut SqliteConnection, before: Wall) -> sqlx::Result<u64> {
     let gone = sqlx::query(PRUNE).bind(before.as_millis()).bind(PRUNED_AT_ONCE).execute(tx).await?;
     Ok(gone.rows_affected())

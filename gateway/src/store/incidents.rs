@@ -1,7 +1,8 @@
-//! Incidents: what belongs together, since when, and who knows of it.
+//! Incidents: their members, their times and their acknowledgements.
 //!
-//! A copy of what the engine decides, written in the transaction of the states it follows from, with
-//! the events that say so; the acknowledgement alone is written by whoever gives it. Decides nothing.
+//! The rows copy the engine's decisions. They are written in the transaction of the states that
+//! caused them, together with their events. Only an acknowledgement is written by the API call that
+//! gives it. This module decides nothing.
 
 use std::collections::BTreeSet;
 
@@ -20,10 +21,10 @@ use super::events::{self, NewEvent, SYSTEM};
 
 // ------------------------------------------------------------------- writing
 
-/// Writes down one change; gives the number of the event that says so.
+/// Stores one change. Returns the number of its event.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
     match &record.change {
         IncidentChange::Opened(matter) => open(conn, record, matter).await?,
@@ -70,7 +71,7 @@ async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &Matter) -> 
     .map(drop)
 }
 
-/// One that comes back is the same member.
+/// Adds a member. A member that comes back keeps its row.
 async fn join(
     conn: &mut SqliteConnection,
     record: &IncidentRecord,
@@ -104,7 +105,8 @@ async fn leave(conn: &mut SqliteConnection, record: &IncidentRecord, object: &Ob
         .map(drop)
 }
 
-/// Its acknowledgement ends with it; what it covered keeps that as its own.
+/// Merges an incident into another. Its acknowledgement ends, but the checkables that it covered
+/// keep theirs as their own.
 async fn merge(conn: &mut SqliteConnection, record: &IncidentRecord, into: IncidentId) -> sqlx::Result<()> {
     for sql in [
         "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
@@ -163,7 +165,7 @@ async fn cover(
     .map(drop)
 }
 
-/// What of it the log says: not each member, whose state says as much.
+/// Writes the event for a change. Member changes have none, because their state events cover them.
 async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
     let matter =
         |m: &Matter| serde_json::json!({ "scope": m.extent.name(), "cause": m.cause.name(), "site": m.site });
@@ -194,7 +196,7 @@ async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Res
 
 // ------------------------------------------------------------ acknowledgement
 
-/// Who knows of an incident, and why that is enough.
+/// The acknowledgement of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub at: Wall,
@@ -212,10 +214,10 @@ impl From<&Ack> for IncidentAck {
     }
 }
 
-/// Takes the place of an earlier one.
+/// Acknowledges an incident. Replaces an earlier acknowledgement.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn acknowledge(tx: &mut SqliteConnection, of: IncidentId, ack: &Ack) -> sqlx::Result<()> {
     sqlx::query(
         "update incidents set acked_at = $2, ack_author = $3, ack_comment = $4, ack_sticky = $5,
@@ -232,10 +234,10 @@ pub async fn acknowledge(tx: &mut SqliteConnection, of: IncidentId, ack: &Ack) -
     .map(drop)
 }
 
-/// Whether there was one.
+/// Removes the acknowledgement. Returns whether there was one.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn unacknowledge(tx: &mut SqliteConnection, of: IncidentId, at: Wall) -> sqlx::Result<bool> {
     let sql = "update incidents set ack_ended_at = $2
                where id = $1 and acked_at is not null and ack_ended_at is null";
@@ -245,7 +247,7 @@ pub async fn unacknowledge(tx: &mut SqliteConnection, of: IncidentId, at: Wall) 
 
 // ------------------------------------------------------------------- reading
 
-/// An incident as it is stored, with how much of it there is.
+/// A stored incident with its member counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentRow {
     pub id: IncidentId,
@@ -257,9 +259,9 @@ pub struct IncidentRow {
     pub opened_at: Wall,
     pub closed_at: Option<Wall>,
     pub merged_into: Option<IncidentId>,
-    /// The last, as long as it was not taken back and all was not well.
+    /// The last acknowledgement, unless it was removed or has ended with the recovery.
     pub ack: Option<Ack>,
-    /// Members that are not well, and all that ever were in it.
+    /// The number of members with a problem, and of all members that ever belonged to it.
     pub ill: i64,
     pub members: i64,
 }
@@ -319,16 +321,16 @@ const OF_MESSAGE: &str = select!(
 );
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, of: IncidentId) -> sqlx::Result<Option<IncidentRow>> {
     sqlx::query_as(BY_ID).bind(of.0.as_i64()).fetch_optional(conn).await
 }
 
-/// The newest first, below `before`, without those that were merged into another. `open`: `None`
-/// stands for all.
+/// Returns the newest incidents first, below `before`, without merged ones. `open`: `None` means
+/// all.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     open: Option<bool>,
@@ -343,10 +345,11 @@ pub async fn list(
     sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
 }
 
-/// What a message tells of, merged ones as what they belong to; the oldest first.
+/// Returns the incidents of a message, oldest first. A merged incident counts as the one it belongs
+/// to.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_message(
     conn: &mut SqliteConnection,
     message: i64,
@@ -355,11 +358,11 @@ pub async fn of_message(
     sqlx::query_as(OF_MESSAGE).bind(message).bind(limit).fetch_all(conn).await
 }
 
-/// One thing that is or was in an incident.
+/// A present or former member of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {
     pub host: HostId,
-    /// Of today or of then; the gateway has none.
+    /// The current or the last name. The gateway has none.
     pub host_name: Option<String>,
     pub site: Option<String>,
     pub service: Option<String>,
@@ -383,10 +386,11 @@ impl FromRow<'_, SqliteRow> for MemberRow {
     }
 }
 
-/// What is wrong comes first, then what was; both by name.
+/// Returns the members. Those with a problem come first, then the recovered ones, both in name
+/// order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn members(
     conn: &mut SqliteConnection,
     of: IncidentId,
@@ -403,10 +407,11 @@ pub async fn members(
     .await
 }
 
-/// Incidents of several hosts that something is to be told of, waits or was told, by the one it is told with.
+/// Returns the incidents of several hosts that have unrouted, waiting or sent notices. Each comes
+/// with the incident that it is reported under.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(IncidentId, IncidentId)>> {
     let wide: Vec<&str> = Extent::ALL.into_iter().filter(|e| e.is_wide()).map(Extent::name).collect();
     let rows: Vec<(i64, i64)> = sqlx::query_as(
@@ -424,10 +429,10 @@ pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Inci
     Ok(rows.into_iter().map(|(id, root)| (incident(id), incident(root))).collect())
 }
 
-/// What an earlier run left open.
+/// Returns the incidents that an earlier run left open.
 ///
 /// # Errors
-/// When the database cannot be read, or a row was written by a newer version.
+/// Fails when the database cannot be read, or a row was written by a newer version.
 pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentMemory>> {
     let rows: Vec<IncidentRow> =
         sqlx::query_as(NEWEST_OPEN).bind(i64::MAX).bind(i64::MAX).fetch_all(&mut *conn).await?;
@@ -440,7 +445,7 @@ pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentM
     Ok(memories)
 }
 
-/// What has had the acknowledgement that an incident has.
+/// Returns the checkables that got their acknowledgement from the incident.
 async fn covered(conn: &mut SqliteConnection, row: &IncidentRow) -> sqlx::Result<BTreeSet<Object>> {
     let Some(ack) = &row.ack else { return Ok(BTreeSet::new()) };
     let sql = "select host, service from acknowledgements where incident = $1 and created_at >= $2";

@@ -1,16 +1,16 @@
-//! Who manages an object: people by hand, or a program that keeps it as a file says.
+//! The manager of a resource: an operator by hand, or a program that keeps it equal to a file.
 //!
-//! A change by hand of what a program manages is remembered with its author, so that the program can
-//! see and keep it.
+//! A change by hand to a managed resource is recorded with its author, so that the program can see
+//! and keep it.
 
 use fleetgate_engine::id::HostId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
-/// The manager of what people make and change by hand.
+/// The manager of resources that operators create and change by hand.
 pub const BY_HAND: &str = "api";
 
-/// Who writes: the manager that is named in the request, and the principal behind it.
+/// The writer of a change: the manager named in the request, and the principal behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
     pub manager: &'a str,
@@ -20,17 +20,18 @@ pub struct Writer<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {
     pub by: String,
-    /// Who changed it by hand since its manager last wrote it.
+    /// The principal that changed it by hand since its manager last wrote it.
     pub edited_by: Option<String>,
 }
 
 impl Managed {
-    /// Of something new.
+    /// The manager of a new resource.
     pub fn new(writer: Writer<'_>) -> Self {
         Managed { by: writer.manager.to_owned(), edited_by: None }
     }
 
-    /// After a change: a program takes over what it writes, a hand leaves a mark on what is managed.
+    /// The manager after a change. A program takes over the resources that it writes. A change by
+    /// hand marks a managed resource.
     pub fn written(self, writer: Writer<'_>) -> Self {
         match writer.manager {
             BY_HAND if self.by == BY_HAND => self,
@@ -40,7 +41,7 @@ impl Managed {
     }
 }
 
-/// From the columns `managed_by` and `edited_by`.
+/// Reads the columns `managed_by` and `edited_by`.
 impl FromRow<'_, SqliteRow> for Managed {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         Ok(Managed { by: row.try_get("managed_by")?, edited_by: row.try_get("edited_by")? })
@@ -48,16 +49,16 @@ impl FromRow<'_, SqliteRow> for Managed {
 }
 
 /// # Errors
-/// When there is no such host, or the database cannot be read.
+/// Fails when there is no such host, or the database cannot be read.
 pub async fn of_host(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Managed> {
     let sql = "select managed_by, edited_by from hosts where id = $1";
     sqlx::query_as(sql).bind(host.as_i64()).fetch_one(conn).await
 }
 
-/// Notes that somebody has written a host.
+/// Records the writer of a host.
 ///
 /// # Errors
-/// When there is no such host, or the database cannot be written.
+/// Fails when there is no such host, or the database cannot be written.
 pub async fn host_written(
     tx: &mut SqliteConnection,
     host: HostId,

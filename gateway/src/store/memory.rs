@@ -1,5 +1,5 @@
-//! What the tunnels learnt of peers, for the next start. Rows of peers that are no more are not
-//! made again.
+//! The state that the tunnels learnt about peers, for the next start. Rows of removed peers are not
+//! created again.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::rows::{Batched, NARROW, WIDE};
 
-/// Endpoints kept of one peer: a device on a mobile network has a new one every day.
+/// Endpoints kept for one peer. A device on a mobile network has a new one every day.
 const MAX_ENDPOINTS: i64 = 8;
 
 static STAMPS: LazyLock<Batched> = LazyLock::new(|| {
@@ -27,7 +27,7 @@ static STAMPS: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_stamps(conn: &mut SqliteConnection, stamps: &[(PeerId, Tai64n)]) -> sqlx::Result<()> {
     STAMPS
         .run(conn, stamps, |(peer, stamp), arguments| {
@@ -46,10 +46,10 @@ static RETIRED_STAMPS: LazyLock<Batched> = LazyLock::new(|| {
     })
 });
 
-/// The newest handshake under keys that are retired.
+/// Writes the newest handshake stamps of retired keys.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_retired_stamps(
     conn: &mut SqliteConnection,
     stamps: &[(PublicKey, Tai64n)],
@@ -61,19 +61,19 @@ pub async fn write_retired_stamps(
         .await
 }
 
-/// Forgets the newest handshake stamp: the device's clock was wrong in the future.
+/// Forgets the newest handshake stamp, because the device's clock was wrong in the future.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn forget_clock(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
     let sql = "update peer_memory set stamp = null, clock_skew_ms = null where peer = $1";
     sqlx::query(sql).bind(peer.as_i64()).execute(conn).await.map(drop)
 }
 
-/// Forgets what was learnt under keys that are no more.
+/// Forgets the state that belongs to earlier keys.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn forget_key(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
     sqlx::query(
         "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_packet = null,
@@ -103,7 +103,7 @@ static STATUSES: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_statuses(
     conn: &mut SqliteConnection,
     statuses: &[(PeerId, Box<PeerStatus>)],
@@ -121,10 +121,10 @@ pub async fn write_statuses(
         .await
 }
 
-/// The endpoint to dial, and the list of those that were seen.
+/// Writes the endpoint to dial and adds it to the list of seen endpoints.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_endpoint(
     conn: &mut SqliteConnection,
     peer: PeerId,

@@ -1,9 +1,10 @@
-//! The databases: one for everything that must be true, one for samples.
+//! The databases: one for all data that must not be lost, one for samples.
 //!
-//! SQLite in WAL mode: one connection writes (`synchronous=FULL`, what grants or revokes access
-//! must survive a power cut), a pool reads. SQL is portable (`$1`, `returning`, `on conflict`);
-//! this file is the one that knows it is SQLite. An unbound parameter is silently NULL here, so
-//! count them.
+//! Both use SQLite in WAL mode. One connection writes, and a pool reads. Writes use
+//! `synchronous=FULL`, because a change that grants or revokes access must survive a power cut.
+//!
+//! The SQL is portable (`$1`, `returning`, `on conflict`). Only this file depends on SQLite. SQLite
+//! silently treats an unbound parameter as NULL, so count them.
 
 pub mod access;
 pub mod acknowledgements;
@@ -63,8 +64,8 @@ use anyhow::Context as _;
 use beside::Beside;
 use fleetgate_engine::id::HostId;
 use fleetgate_keys::SealKey;
-// What the other rooms may name of the database library: a connection inside a transaction, and why
-// it failed. Statements stay in here.
+// The parts of the database library that other modules may name: a connection inside a transaction,
+// and its errors. Statements stay in this module.
 use proof::Prover;
 pub use proof::Refusal;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -78,15 +79,15 @@ use zeroize::Zeroizing;
 
 use history_file::{History, SetAside};
 
-/// Readers at a time: more than the machine's cores gain nothing on one file.
+/// The number of concurrent readers. More readers than cores gain nothing on one file.
 const READERS: u32 = 4;
-/// Pages that the writing connection keeps, in KiB. What one commit changes must fit, or pages are
-/// written twice and read again: 100 ms of a fleet of 10,000 touch some 3,000 pages of 4 KiB.
+/// The page cache of the writing connection, in KiB. The changes of one commit must fit, or pages
+/// are written twice and read again. With 10,000 hosts, 100 ms touch some 3,000 pages of 4 KiB.
 const WRITER_CACHE: &str = "-16384";
-/// Pages of the log after which it is worked into the file (16 MiB). The pages of states and of the
-/// newest samples change with every check; the longer they gather, the fewer times each is copied.
+/// The log size in pages that triggers a checkpoint (16 MiB). The pages of states and newest
+/// samples change with every check. The longer they gather, the fewer times each is copied.
 const CHECKPOINT: &str = "4096";
-/// How long a statement waits for the other process that may hold the file (a backup).
+/// The time that a statement waits for another process that may lock the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Changes to the main database that happen together or not at all.
@@ -95,7 +96,7 @@ pub type Tx = sqlx::Transaction<'static, Sqlite>;
 /// Handles to both databases. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    /// One connection: transactions on it are the order of all writes.
+    /// One connection, whose transactions order all writes.
     pub(crate) write: SqlitePool,
     pub(crate) read: SqlitePool,
     pub history: History,
@@ -105,20 +106,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes `fleetgate.db` and `history.db` in `dir` and brings them to this version.
-    /// `seal` is what secrets in them are sealed with.
+    /// Opens or creates `fleetgate.db` and `history.db` in `dir` and migrates them to this version.
+    /// `seal` seals the secrets in them.
     ///
     /// # Errors
-    /// Refuses a database of a newer version, naming it; a full or read-only disk.
+    /// Fails when a database has a newer version, which it names, and when the disk is full or
+    /// read-only.
     pub async fn open(dir: &Path, seal: SealKey) -> anyhow::Result<Store> {
         Store::open_noticing(dir, seal, false).await.map(|(store, _)| store)
     }
 
-    /// The same; gives the history database if it was of no use and another was begun. `unfinished`: a
-    /// first start was cut off, so that an empty file is no loss.
+    /// Opens the databases as [`Store::open`] does. Also returns the history database that was
+    /// unusable and was replaced. `unfinished`: an earlier first start was interrupted, so that an
+    /// empty file is no loss.
     ///
     /// # Errors
-    /// As of [`Store::open`].
+    /// Fails as [`Store::open`] does.
     pub async fn open_noticing(
         dir: &Path,
         seal: SealKey,
@@ -138,49 +141,49 @@ impl Store {
         self.history.close().await;
     }
 
-    /// A transaction on the one writing connection. It holds up every other write until it is
+    /// Begins a transaction on the only writing connection. All other writes wait until it is
     /// committed or dropped.
     ///
     /// # Errors
-    /// When the connection does not become free in time.
+    /// Fails when the connection does not become free in time.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         self.write.begin_with("begin immediate").await
     }
 
-    /// The same for whoever cannot wait until another process lets go of the file.
+    /// Begins a transaction for a caller that cannot wait until another process releases the file.
     ///
     /// # Errors
-    /// As busy, when it has not begun in time.
+    /// Fails as busy when the transaction has not begun in time.
     pub async fn begin_within(&self, patience: Duration) -> sqlx::Result<Tx> {
         tokio::time::timeout(patience, self.begin()).await.unwrap_or(Err(Error::PoolTimedOut))
     }
 
-    /// Whether the main database takes a write now, shown by one.
+    /// Tests whether the main database accepts a write now, by writing.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Returns the reason when it does not.
     pub async fn prove(&self) -> std::result::Result<(), Refusal> {
         self.prover.prove(&self.write).await
     }
 
-    /// What an answer shows of the services of a host beside their states.
+    /// Returns the parts of a response about a host's services beside their states.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn beside(&self, host: HostId) -> std::result::Result<Beside, Arc<Error>> {
         self.beside.of_host(&self.read, host).await
     }
 
-    /// A connection for several readings.
+    /// Returns a connection for several reads.
     ///
     /// # Errors
-    /// When none becomes free in time.
+    /// Fails when none becomes free in time.
     pub async fn reader(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
         self.read.acquire().await
     }
 
     /// # Errors
-    /// When the main database cannot be read.
+    /// Fails when the main database cannot be read.
     pub async fn ping(&self) -> sqlx::Result<()> {
         sqlx::query("select count(*) from settings").execute(&self.read).await.map(drop)
     }
@@ -191,7 +194,7 @@ impl Store {
     }
 
     /// # Errors
-    /// When it was sealed for another place or by another gateway, or is damaged.
+    /// Fails when it was sealed for another place or by another gateway, or is damaged.
     pub fn unseal(&self, place: &str, sealed: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         self.seal.open(sealed, place.as_bytes()).with_context(|| place.to_owned())
     }
@@ -209,7 +212,8 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
         .clone()
         .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", CHECKPOINT)
-        // What undoes a statement of many rows: a file of it would cost more than the statement.
+        // The undo data of a statement with many rows. A file for it would cost more than the
+        // statement.
         .pragma("temp_store", "memory");
     let write = SqlitePoolOptions::new()
         .max_connections(1)
@@ -225,49 +229,49 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
     Ok((write, read))
 }
 
-/// Why the database itself, and not what was asked of it, refused.
+/// The reason why the database itself failed, as opposed to the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// There is no room. Nothing was changed.
+    /// The disk is full. Nothing was changed.
     Full,
-    /// It cannot be read or written: the disk, its mode, or the file is broken.
+    /// The database cannot be read or written, because of the disk, its permissions or damage.
     Disk,
-    /// Others are before us.
+    /// Other connections are using it.
     Busy,
 }
 
-/// `None`: the statement is to blame.
+/// Returns `None` if the statement is to blame.
 pub fn trouble(error: &Error) -> Option<Trouble> {
     if matches!(error, Error::PoolTimedOut) {
         return Some(Trouble::Busy);
     }
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    // The primary code; what is above it says more than anybody branches on.
+    // The primary code. No caller needs the extended one.
     match code & 0xff {
         5 => Some(Trouble::Busy),
         13 => Some(Trouble::Full),
-        // Read-only, I/O error, corrupt, cannot be opened, no database.
+        // Read-only, I/O error, corrupt, cannot be opened, not a database.
         8 | 10 | 11 | 14 | 26 => Some(Trouble::Disk),
         _ => None,
     }
 }
 
 /// Whether the next transaction can use this connection. SQLite ends a transaction by itself when a
-/// commit finds no room; the library goes on counting it, and would refuse every later one.
+/// commit finds no room. The library still counts the transaction and would refuse all later ones.
 async fn is_clean(conn: &mut SqliteConnection) -> Result<bool> {
-    // Behind the rollback that a dropped transaction has sent.
+    // The ping runs after the rollback that a dropped transaction has sent.
     conn.ping().await?;
     Ok(!conn.is_in_transaction())
 }
 
-/// One released step of a schema; never edited afterwards.
+/// One released step of a schema. It is never edited afterwards.
 struct Step {
     version: i64,
     name: &'static str,
     sql: &'static str,
 }
 
-/// A slice: two changes that each add a step need not agree on a number.
+/// A slice, so that two changes that each add a step do not conflict over its length.
 const MAIN: &[Step] = &[
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
@@ -305,7 +309,7 @@ fn migrations(steps: &'static [Step]) -> Migrator {
     Migrator::with_migrations(steps.iter().map(step).collect())
 }
 
-/// A newer version knows more of this database than we do.
+/// A newer version wrote this database, so this version may not understand it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{} was written by a newer fleetgate (schema {version}): start that version, or restore a backup of \
@@ -378,7 +382,7 @@ mod tests {
     async fn a_full_database_refuses_loses_nothing_and_takes_writes_again() {
         let (store, _dir) = fixture::store().await;
         put(&store, "before").await.unwrap();
-        // As small as it is now.
+        // This limits the database to its current size.
         sqlx::query("pragma max_page_count = 1").execute(&store.write).await.unwrap();
         assert_eq!(trouble(&put(&store, "while").await.unwrap_err()), Some(Trouble::Full));
         sqlx::query("pragma max_page_count = 1000000").execute(&store.write).await.unwrap();
@@ -393,7 +397,7 @@ mod tests {
     async fn a_connection_whose_transaction_was_ended_for_it_is_not_used_again() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
-        // As SQLite does when a commit finds no room: the library hears nothing of it.
+        // SQLite does the same when a commit finds no room, without the library noticing.
         sqlx::query("rollback").execute(&mut *tx).await.unwrap();
         assert!(tx.commit().await.is_err());
         put(&store, "after").await.unwrap();

@@ -1,8 +1,8 @@
-//! What the monitor had to say, and what the router made of it: who waits for it, who was told, and
-//! why somebody was not.
+//! Notices from the monitor, and their routing: the contacts they wait for, the contacts that were
+//! notified, and the reasons for suppressed ones.
 //!
-//! Rows of notices are written by the writer, in the transaction of the states they tell of; all else
-//! is a copy of the router's memory. Knows nothing of contacts and addresses.
+//! The writer adds notices in the transaction of their states. All other rows copy the router's
+//! memory. This module knows nothing of contacts and addresses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -18,7 +18,7 @@ use sqlx::{FromRow, Row as _};
 use super::access::{id, maybe_wall, wall};
 use super::rows::{Batched, NARROW};
 
-/// A notice as it is stored.
+/// A stored notice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoticeRow {
     pub id: NoticeId,
@@ -32,12 +32,12 @@ pub struct NoticeRow {
     pub problem: bool,
     pub from: String,
     pub to: String,
-    /// The output of the check that decided.
+    /// The output of the check that decided the state.
     pub output: Excerpt,
     pub since: Wall,
-    /// As it was then: it may have been merged into another.
+    /// The incident at that time. It may have been merged into another.
     pub incident: Option<IncidentId>,
-    /// Who did what it tells, and why.
+    /// The author of the change and the comment.
     pub note: String,
 }
 
@@ -69,10 +69,10 @@ fn incident(row: &SqliteRow) -> sqlx::Result<Option<IncidentId>> {
 }
 
 impl NoticeRow {
-    /// As the router takes it.
+    /// Converts the row for the router.
     ///
     /// # Errors
-    /// When the row was written by a newer version.
+    /// Fails when the row was written by a newer version.
     pub fn notice(&self) -> sqlx::Result<Notice> {
         let unknown = || sqlx::Error::ColumnDecode { index: "kind".into(), source: "unknown kind".into() };
         Ok(Notice {
@@ -87,11 +87,11 @@ impl NoticeRow {
     }
 }
 
-/// Puts in what the monitor wants told; `event` is what made it necessary. The end of what belonged
-/// to an incident that is closed belongs to that.
+/// Stores a notification that the monitor requests. `event` is the event that caused it. The
+/// recovery of a former member belongs to its closed incident.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn insert(
     conn: &mut SqliteConnection,
     message: &Message,
@@ -125,10 +125,10 @@ pub async fn insert(
     Ok(NoticeId(number))
 }
 
-/// Puts in what the monitor held back; `seq` is the event that says why.
+/// Stores a notification that the monitor suppressed. `seq` is the event with the reason.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -> sqlx::Result<()> {
     let EventKind::NotificationHeld { kind, from, to, .. } = &event.kind else { return Ok(()) };
     let number: i64 = sqlx::query_scalar(
@@ -154,30 +154,30 @@ pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -
     hold(conn, &[HeldRow { notice: NoticeId(number), contact: None, event: seq, stopped: false }]).await
 }
 
-/// What nobody has routed yet, in order.
+/// Returns the notices that are not routed yet, in order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn unrouted(conn: &mut SqliteConnection, limit: i64) -> sqlx::Result<Vec<NoticeRow>> {
     let sql = "select * from notices where routed_at is null order by id limit $1";
     sqlx::query_as(sql).bind(limit).fetch_all(conn).await
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn routed(tx: &mut SqliteConnection, up_to: NoticeId, at: Wall) -> sqlx::Result<()> {
     let sql = "update notices set routed_at = $2 where routed_at is null and id <= $1";
     sqlx::query(sql).bind(up_to.0).bind(at.as_millis()).execute(tx).await.map(drop)
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, notice: NoticeId) -> sqlx::Result<Option<NoticeRow>> {
     sqlx::query_as("select * from notices where id = $1").bind(notice.0).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read, or a row was written by a newer version.
+/// Fails when the database cannot be read, or a row was written by a newer version.
 pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> {
     let sql = "select n.*, w.contact, w.why, w.until, w.rule from notices_waiting w join notices n on n.id = w.notice";
     let rows = sqlx::query(sql).fetch_all(conn).await?;
@@ -195,7 +195,7 @@ pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> 
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn wait(tx: &mut SqliteConnection, waits: &Waiting) -> sqlx::Result<()> {
     sqlx::query(
         "insert into notices_waiting (contact, notice, why, until, rule) values ($1, $2, $3, $4, $5)
@@ -213,7 +213,7 @@ pub async fn wait(tx: &mut SqliteConnection, waits: &Waiting) -> sqlx::Result<()
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn wait_no_more(
     tx: &mut SqliteConnection,
     contact: ContactId,
@@ -223,10 +223,10 @@ pub async fn wait_no_more(
     sqlx::query(sql).bind(contact.as_i64()).bind(notice.0).execute(tx).await.map(drop)
 }
 
-/// What is on its way waits no more.
+/// Removes the waiting notices that a message now carries.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item]) -> sqlx::Result<()> {
     let numbers: Vec<i64> = items.iter().map(|i| i.notice.0).collect();
     let sql =
@@ -234,10 +234,10 @@ pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item
     sqlx::query(sql).bind(contact.as_i64()).bind(Json(numbers)).execute(tx).await.map(drop)
 }
 
-/// What waits by the rules, and of which somebody takes care meanwhile.
+/// Returns checkables with notices that wait for their rule and were acknowledged meanwhile.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
     let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
         "select distinct n.host, n.service from notices_waiting w join notices n on n.id = w.notice
@@ -250,11 +250,11 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
     Ok(rows.into_iter().map(|(host, service)| Object { host: Id::from_i64(host), service }).collect())
 }
 
-/// Hosts and services that are gone, and that somebody was told of or waits to be told of. The gateway,
-/// which is no row of `hosts`, is never gone.
+/// Returns removed hosts and services that a contact was notified about or has waiting notices of.
+/// The gateway, which is no row of `hosts`, is never gone.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
         "with of (host, service) as (select host, service from notices_told union
@@ -273,11 +273,12 @@ pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
     Ok(rows.into_iter().map(object).collect())
 }
 
-/// What somebody was told of and is well, where nothing was said of that: the recovery was not wanted, or
-/// what was known is forgotten. Not while anything of it is to be routed.
+/// Returns checkables that a contact was notified about and that are ok now without a recovery
+/// notification. Either recoveries are filtered out, or the notified state was lost. Checkables
+/// with unrouted notices are left out.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
         "with new (host, service) as (select host, coalesce(service, '') from notices where routed_at is null),
@@ -300,10 +301,10 @@ fn object((host, service): (i64, String)) -> Object {
     Object { host: Id::from_i64(host), service: Some(service).filter(|s| !s.is_empty()) }
 }
 
-/// What contacts know.
+/// Returns the problems that contacts were notified about.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Object, Told)>> {
     let sql = "select t.*, coalesce(l.incident, r.incident) as incident,
                       coalesce(l.kind = 'flapping_start', 0) as flapping from notices_told t
@@ -328,7 +329,7 @@ pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, O
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn tell(
     tx: &mut SqliteConnection,
     contact: ContactId,
@@ -365,22 +366,22 @@ static HELD: LazyLock<Batched> = LazyLock::new(|| {
     })
 });
 
-/// A notice that a contact is not told.
+/// A notice that is suppressed for a contact.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldRow {
     pub notice: NoticeId,
-    /// `None`: nobody is.
+    /// `None` if it is suppressed for all contacts.
     pub contact: Option<ContactId>,
-    /// What says why.
+    /// The event with the reason.
     pub event: i64,
-    /// An acknowledgement has stopped its rule's delay.
+    /// An acknowledgement has stopped the delay of its rule.
     pub stopped: bool,
 }
 
-/// Why notices were not told, by the events that say so.
+/// Records the reasons for suppressed notices, by their events.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn hold(tx: &mut SqliteConnection, held: &[HeldRow]) -> sqlx::Result<()> {
     HELD.run(tx, held, |row, arguments| {
         let contact = row.contact.map(Id::as_i64);
@@ -389,8 +390,8 @@ pub async fn hold(tx: &mut SqliteConnection, held: &[HeldRow]) -> sqlx::Result<(
     .await
 }
 
-/// `x` took the place of `n`. A problem that the monitor kept to itself did not: its event says so, and made
-/// nothing necessary.
+/// `x` superseded `n`. A problem that the monitor suppressed does not count: its event gives the
+/// reason and requested no notification.
 macro_rules! overtaken {
     () => {
         "x.host = n.host and x.service is n.service and x.id > n.id
@@ -400,8 +401,8 @@ macro_rules! overtaken {
     };
 }
 
-/// Of what an acknowledgement had stopped, where that has ended: the newest of its object, as old as
-/// the end, and for whom.
+/// The notices that a now ended acknowledgement had stopped: the newest of each checkable, with its
+/// contact and the time of that end.
 const CARE_ENDED: &str = concat!(
     "select n.*, h.contact as waits,
          (select max(a.ended_at) from acknowledgements a
@@ -417,10 +418,10 @@ const CARE_ENDED: &str = concat!(
      order by n.id"
 );
 
-/// What an acknowledgement had stopped, and nobody takes care of any more.
+/// Returns the notices whose stopping acknowledgement has ended.
 ///
 /// # Errors
-/// When the database cannot be read, or a row was written by a newer version.
+/// Fails when the database cannot be read, or a row was written by a newer version.
 pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Notice)>> {
     let rows = sqlx::query(CARE_ENDED).fetch_all(conn).await?;
     rows.iter()
@@ -432,11 +433,11 @@ pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Contac
         .collect()
 }
 
-/// These go on; so is over what something newer has taken the place of. Nothing else: what ends while
-/// they are handed over is found the next time.
+/// Clears the mark of these notices and of superseded ones. Others keep it, so that an
+/// acknowledgement that ends during the handover is found the next time.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn care_ended_is_known(
     tx: &mut SqliteConnection,
     known: &[(ContactId, NoticeId)],
@@ -454,21 +455,21 @@ pub async fn care_ended_is_known(
     sqlx::query(sql).execute(tx).await.map(drop)
 }
 
-/// Which notices are wanted, the newest first. `None` stands for all.
+/// Selects notices, newest first. `None` means all.
 #[derive(Clone, Debug, Default)]
 pub struct NoticeFilter<'a> {
     pub host: Option<HostId>,
-    /// Of the host alone (empty), or of this service.
+    /// The service, or empty for the host alone.
     pub service: Option<&'a str>,
     pub since: Option<Wall>,
-    /// What belongs to it, by way of what was merged into it too; with no host.
+    /// The incident, including those merged into it. Used without a host.
     pub incident: Option<IncidentId>,
 }
 
-/// The newest first, below `before`.
+/// Returns the newest notices first, below `before`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     filter: &NoticeFilter<'_>,

@@ -1,9 +1,9 @@
-//! Messages on their way, one to each address of a contact, from the transaction that makes them
-//! necessary until they are delivered.
+//! The outbox: one message for each address of a contact, from the transaction that requests it
+//! until its delivery.
 //!
-//! A row is never taken away by a failure: it waits for its next attempt until it is sent or given
-//! up, both with a time. What one address is told of one host comes in order: a message waits for
-//! those before it. Knows nothing of SMTP and HTTP.
+//! A failure never removes a row. The row waits for its next attempt until it is sent or given up,
+//! each with a time. Messages to one address about one host stay in order, so a message waits for
+//! earlier ones. This module knows nothing of SMTP and HTTP.
 
 mod address;
 mod contents;
@@ -24,15 +24,15 @@ use super::rows::{Batched, NARROW};
 pub use address::Address;
 pub use contents::{Concern, Contents, Count, Order, contents};
 
-/// Longest pause between two attempts. A row that says more was written before the wall clock went
-/// back, and is due.
+/// The longest pause between two attempts. A row with a later attempt was written before the wall
+/// clock went back, and is due.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// Messages to one address that are taken together; the next ones follow.
+/// Messages to one address taken at once. The rest follow.
 const TAKEN: i64 = 200;
-/// Conversations that one message continues; a mail program follows the first of them.
+/// Conversations that one message continues. A mail program follows the first of them.
 const THREADS: i64 = 20;
 
-/// The way a message goes.
+/// The channel of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     Email,
@@ -52,14 +52,14 @@ impl Channel {
     }
 }
 
-/// What a message is made of.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What has happened.
+    /// New changes.
     Notices,
-    /// What is still so.
+    /// Problems that persist.
     Digest,
-    /// Somebody wanted to see whether one arrives.
+    /// A test message that an operator requested.
     Test,
 }
 
@@ -77,7 +77,7 @@ impl Kind {
     }
 }
 
-/// A message to be put in.
+/// A new message.
 #[derive(Clone, Debug)]
 pub struct NewMessage<'a> {
     pub contact: ContactId,
@@ -86,12 +86,12 @@ pub struct NewMessage<'a> {
     pub address: &'a str,
     pub kind: Kind,
     pub site: &'a str,
-    /// So many messages were kept back and made one; 0: none was.
+    /// The number of messages that were postponed and merged into this one. 0: none.
     pub folded: usize,
     pub items: &'a [Item],
 }
 
-/// A message as it is stored, without what it tells.
+/// A stored message without its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRow {
     pub id: i64,
@@ -101,10 +101,11 @@ pub struct MessageRow {
     pub address: Address,
     pub kind: Kind,
     pub site: String,
-    /// So many messages were kept back, because there were too many, and made one; 0: it left when it was due.
+    /// The number of messages that the limit postponed and merged into this one. 0: the message
+    /// left when it was due.
     pub folded: i64,
     pub created_at: Wall,
-    /// So many were made already.
+    /// The number of attempts so far.
     pub attempts: u32,
     pub next_attempt: Wall,
     pub last_error: Option<String>,
@@ -139,10 +140,10 @@ static ITEMS: LazyLock<Batched> = LazyLock::new(|| {
     })
 });
 
-/// Puts a message in; gives its number.
+/// Adds a message and returns its number.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) -> sqlx::Result<i64> {
     let number: i64 = sqlx::query_scalar(
         "insert into outbox (contact, contact_name, channel, address, kind, site, created_at, next_attempt,
@@ -168,17 +169,18 @@ pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) 
     Ok(number)
 }
 
-/// It is being handed over: from now on the other side may have it, whatever becomes of us.
+/// Records the start of an attempt. From now on, the receiver may have the message, even if the
+/// gateway stops.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn begun(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<()> {
     let sql = "update outbox set attempts = attempts + 1 where id = $1";
     sqlx::query(sql).bind(id).execute(conn).await.map(drop)
 }
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Result<()> {
     sqlx::query("update outbox set sent_at = $2, last_error = null, given_up_at = null where id = $1")
         .bind(id)
@@ -188,10 +190,10 @@ pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Resul
         .map(drop)
 }
 
-/// One that was given up meanwhile stays so.
+/// Records a failed attempt. A message that was given up meanwhile stays so.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn failed(conn: &mut SqliteConnection, id: i64, error: &str, next: Wall) -> sqlx::Result<()> {
     sqlx::query("update outbox set last_error = $2, next_attempt = $3 where id = $1 and given_up_at is null")
         .bind(id)
@@ -202,19 +204,19 @@ pub async fn failed(conn: &mut SqliteConnection, id: i64, error: &str, next: Wal
         .map(drop)
 }
 
-/// It waits for its next attempt, and holds up only what is about the same hosts.
+/// Postpones the next attempt. Only messages about the same hosts wait for it.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn put_off(conn: &mut SqliteConnection, id: i64, next: Wall) -> sqlx::Result<()> {
     let sql = "update outbox set next_attempt = $2 where id = $1";
     sqlx::query(sql).bind(id).bind(next.as_millis()).execute(conn).await.map(drop)
 }
 
-/// Nothing more is tried.
+/// Gives a message up.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall) -> sqlx::Result<()> {
     sqlx::query("update outbox set given_up_at = $3, last_error = $2 where id = $1")
         .bind(id)
@@ -225,11 +227,11 @@ pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall)
         .map(drop)
 }
 
-/// What was given up is tried again, as if it were new. What was superseded stays so: it is over, or
-/// something newer has told it.
+/// Sends a given-up message again as if it were new. Superseded notices stay dropped, because they
+/// are over or a newer message covers them.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn resend(tx: &mut SqliteConnection, id: i64, now: Wall) -> sqlx::Result<()> {
     sqlx::query(
         "update outbox set given_up_at = null, attempts = 0, created_at = $2, next_attempt = $2 where id = $1",
@@ -242,15 +244,15 @@ pub async fn resend(tx: &mut SqliteConnection, id: i64, now: Wall) -> sqlx::Resu
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Option<MessageRow>> {
     sqlx::query_as("select * from outbox where id = $1").bind(id).fetch_optional(conn).await
 }
 
-/// Whether nothing is left of what a message was to tell.
+/// Returns whether all notices of a message were dropped.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn is_superseded(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from outbox_notices where message = $1)
@@ -261,7 +263,7 @@ pub async fn is_superseded(conn: &mut SqliteConnection, id: i64) -> sqlx::Result
     .await
 }
 
-/// Which messages are wanted.
+/// Selects messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     All,
@@ -270,10 +272,10 @@ pub enum Wanted {
     GivenUp,
 }
 
-/// The newest first, below `before`.
+/// Returns the newest messages first, below `before`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     wanted: Wanted,
@@ -296,11 +298,11 @@ pub async fn list(
     sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
 }
 
-/// Posts since then, in order, each by its time: one goes to several addresses, and several may leave in
-/// one moment.
+/// Returns the posts since then, in order, each with its time. One post goes to several addresses,
+/// and several posts may share a time.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Result<Vec<(ContactId, Wall)>> {
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
         "select contact, created_at, max(posts) from
@@ -316,12 +318,14 @@ pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Res
     Ok(rows.iter().flat_map(|row| std::iter::repeat_n(post(row), times(row))).collect())
 }
 
-/// The messages to the same address that this one continues, the oldest first: those that told of the
-/// same objects, and of the same incidents: found by those, however many messages there were (`cross join`
-/// keeps the database from beginning with all of them).
+/// Returns the messages to the same address that this one continues, oldest first. They are the
+/// messages about the same checkables or the same incidents.
+///
+/// The query starts from those, for any number of messages. The `cross join` keeps SQLite from
+/// starting with all messages.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar(
         "with whole (id) as (select distinct coalesce(i.merged_into, i.id) from outbox_notices l
@@ -349,15 +353,16 @@ pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::
     .await
 }
 
-/// What may go to one address now, and when to look again.
+/// The messages that may go to one address now, and the time to look again.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Due {
     pub messages: Vec<MessageRow>,
     pub next: Option<Wall>,
 }
 
-/// Messages that wait for an address, with whether they are due: the first attempt always, and so is one that waits
-/// longer than any pause. Only the oldest message about each host counts: what is told of a host comes in order.
+/// The waiting messages of an address, and whether each is due. A first attempt is always due, and
+/// so is one that waits longer than any pause. Only the oldest message about each host counts, so
+/// that messages about a host stay in order.
 macro_rules! heads {
     () => {
         "with waiting (id, attempts, next_attempt, due) as materialized (
@@ -372,7 +377,8 @@ macro_rules! heads {
     };
 }
 
-/// New ones before those that failed before, so that these do not keep them; each by the time it is due.
+/// New messages come before failed ones, which must not delay them. Each group is in order of its
+/// due time.
 const DUE: &str = concat!(
     heads!(),
     "select o.* from head h cross join outbox o on o.id = h.id where h.due
@@ -382,10 +388,10 @@ const DUE: &str = concat!(
 const NEXT: &str = concat!(heads!(), "select min(next_attempt) from head where not due");
 
 impl Store {
-    /// Addresses that something waits for.
+    /// Returns the addresses with waiting messages.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn waiting_addresses(&self) -> sqlx::Result<Vec<(Channel, String)>> {
         let rows = sqlx::query(
             "select distinct channel, address from outbox where sent_at is null and given_up_at is null",
@@ -395,10 +401,10 @@ impl Store {
         rows.iter().map(|row| Ok((Channel::named(row.try_get(0)?), row.try_get(1)?))).collect()
     }
 
-    /// What may go to an address, however much else waits for it.
+    /// Returns the messages that may go to an address now, for any length of its queue.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn due_messages(&self, channel: Channel, address: &str, now: Wall) -> sqlx::Result<Due> {
         let mut conn = self.reader().await?;
         let ages = (now.as_millis(), (now + LONGEST_PAUSE).as_millis());
@@ -417,7 +423,7 @@ mod tests {
     use super::*;
     use crate::store::{fixture, notices};
 
-    /// A message to `address` about these hosts.
+    /// Queues a message to `address` about these hosts.
     async fn queue(store: &Store, address: &str, hosts: &[i64]) -> i64 {
         let mut tx = store.begin().await.unwrap();
         let mut items = Vec::new();

@@ -1,4 +1,4 @@
-//! What became of what was to be told: sent, waiting or held back, for each contact and address, with the
+//! The outcome of each notice: sent, waiting or suppressed, for each contact and address, with the
 //! rule or the reason. Read only.
 
 use fleetgate_engine::notify::NoticeId;
@@ -10,18 +10,18 @@ use sqlx::{FromRow, Row as _};
 use super::access::maybe_wall;
 use super::outbox::{Address, Channel};
 
-/// One end of a notice: on its way to an address, waiting, or held back.
+/// One outcome of a notice: on its way to an address, waiting, or suppressed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub notice: NoticeId,
     /// `sent`, `sending`, `given_up`, `waiting`, `held`.
     pub outcome: String,
-    /// The name of today or of then; `None`: nobody.
+    /// The current or the last name. `None` if no contact was selected.
     pub contact: Option<String>,
     pub message: Option<i64>,
     pub channel: Option<String>,
     pub address: Option<Address>,
-    /// Of the last step.
+    /// The time of the last step.
     pub at: Option<Wall>,
     /// A stable name.
     pub reason: String,
@@ -49,7 +49,7 @@ impl FromRow<'_, SqliteRow> for Outcome {
     }
 }
 
-/// How a rule is named: `a` is its number. What was told while there was no rule has 0.
+/// The text for a rule. `a` is its number. Notices sent without any rule have 0.
 macro_rules! by_rule {
     ($a:literal) => {
         concat!(
@@ -61,7 +61,7 @@ macro_rules! by_rule {
     };
 }
 
-/// In the order: on their way, waiting, held back.
+/// In the order: on their way, waiting, suppressed.
 const OUTCOMES: &str = concat!(
     "select l.notice, case when l.dropped is not null then 'held' when o.sent_at is not null
              then 'sent' when o.given_up_at is not null then 'given_up' else 'sending' end as outcome,
@@ -96,10 +96,10 @@ const OUTCOMES: &str = concat!(
      where x.notice in (select value from json_each($1))"
 );
 
-/// What became of these, one after the other.
+/// Returns the outcomes of these notices, one after the other.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn outcomes(conn: &mut SqliteConnection, of: &[NoticeId]) -> sqlx::Result<Vec<Outcome>> {
     let numbers: Vec<i64> = of.iter().map(|n| n.0).collect();
     sqlx::query_as(OUTCOMES).bind(Json(numbers)).fetch_all(conn).await

@@ -1,4 +1,4 @@
-//! Sparse differences of one host's services from its profile.
+//! Sparse differences between the services of a host and its profile.
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::monitor::profile::ServiceOverride;
@@ -23,10 +23,10 @@ fn stored((service, disabled, json, by, edited_by, version): Row) -> sqlx::Resul
     Ok(Stored { change, managed: Managed { by, edited_by }, version })
 }
 
-/// By service.
+/// Returns the overrides of a host in service order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<Stored>> {
     let rows: Vec<Row> = sqlx::query_as(
         "select service, disabled, definition, managed_by, edited_by, version from service_overrides
@@ -39,7 +39,7 @@ pub async fn list(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, host: HostId, service: &str) -> sqlx::Result<Option<Stored>> {
     let row: Option<Row> = sqlx::query_as(
         "select service, disabled, definition, managed_by, edited_by, version from service_overrides
@@ -52,10 +52,10 @@ pub async fn find(conn: &mut SqliteConnection, host: HostId, service: &str) -> s
     row.map(stored).transpose()
 }
 
-/// Makes or replaces an override; gives its new version.
+/// Creates or replaces an override and returns its new version.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put(
     tx: &mut SqliteConnection,
     host: HostId,
@@ -83,10 +83,10 @@ pub async fn put(
     .await
 }
 
-/// Back to the profile; `false`: there was none.
+/// Removes an override, so that the profile applies. Returns `false` if there was none.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, host: HostId, service: &str) -> sqlx::Result<bool> {
     let sql = "delete from service_overrides where host = $1 and service = $2";
     let done = sqlx::query(sql).bind(host.as_i64()).bind(service).execute(tx).await?;

@@ -1,7 +1,7 @@
-//! Profiles that people made, and the rules that choose among all of them.
+//! Profiles that operators created, and the rules that select a profile.
 //!
-//! Takes values that are valid by themselves; whether they fit together is for
-//! [`Catalogue`] to say, before the transaction is committed.
+//! Each value must be valid by itself. [`Catalogue`] checks whether they fit together before the
+//! transaction is committed.
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
@@ -15,7 +15,7 @@ use sqlx::{FromRow, Row as _};
 use super::definition;
 use super::managed::Managed;
 
-/// A profile as it is stored.
+/// A stored profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub profile: Profile,
@@ -41,7 +41,7 @@ impl FromRow<'_, SqliteRow> for Stored {
     }
 }
 
-/// The list of rules as it is stored.
+/// The stored list of rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     pub rules: Vec<ProfileRule>,
@@ -67,33 +67,33 @@ impl FromRow<'_, SqliteRow> for Rules {
     }
 }
 
-/// Every profile there is, with the rules.
+/// Returns all profiles with the rules.
 ///
 /// # Errors
-/// When the database cannot be read, or what it holds does not fit together.
+/// Fails when the database cannot be read, or the stored profiles do not fit together.
 pub async fn catalogue(conn: &mut SqliteConnection) -> anyhow::Result<Catalogue> {
     let own = list(&mut *conn).await?.into_iter().map(|stored| stored.profile).collect();
     Catalogue::new(own, rules(conn).await?.rules).context("the stored profiles")
 }
 
-/// By name.
+/// Returns the profiles in name order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Stored>> {
     sqlx::query_as("select * from profiles order by name").fetch_all(conn).await
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Stored>> {
     sqlx::query_as("select * from profiles where name = $1").bind(name).fetch_optional(conn).await
 }
 
-/// Makes or replaces a profile; gives its new version.
+/// Creates or replaces a profile and returns its new version.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into profiles (name, summary, extends, services, managed_by, edited_by)
@@ -117,27 +117,27 @@ pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed
     .await
 }
 
-/// The services of a profile as JSON, by name.
+/// Returns the services of a profile as JSON, by name.
 pub fn services_json(services: &[ServiceOverride]) -> Value {
     services.iter().map(|s| (s.service.clone(), definition::service_json(s))).collect::<Map<_, _>>().into()
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, name: &str) -> sqlx::Result<()> {
     sqlx::query("delete from profiles where name = $1").bind(name).execute(tx).await.map(drop)
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn rules(conn: &mut SqliteConnection) -> sqlx::Result<Rules> {
     sqlx::query_as("select * from profile_rules where id = 1").fetch_one(conn).await
 }
 
-/// Replaces the list; gives its new version.
+/// Replaces the list and returns its new version.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put_rules(
     tx: &mut SqliteConnection,
     rules: &[ProfileRule],
@@ -157,10 +157,10 @@ pub async fn put_rules(
     .await
 }
 
-/// The labels (or ids) of tokens that can still let devices in and would give them this profile.
+/// Returns the labels (or ids) of unrevoked tokens that would assign this profile.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn tokens(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Vec<String>> {
     let sql = "select id, label from enrolment_tokens where profile = $1 and revoked_at is null order by id";
     let rows: Vec<(i64, String)> = sqlx::query_as(sql).bind(name).fetch_all(conn).await?;

@@ -1,7 +1,7 @@
-//! Whether the main database takes a write of some size now.
+//! Tests whether the main database accepts a write of some size now.
 //!
-//! Asked before something takes effect in memory that can only be committed later: what would fail then is
-//! refused now, and has changed nothing. All who ask at a time share one commit.
+//! Some changes take effect in memory and are committed later. This test refuses them before they
+//! take effect if the commit would fail. Concurrent callers share one commit.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,22 +11,22 @@ use tokio::sync::OnceCell;
 
 use super::{Trouble, trouble};
 
-/// Room in the file for what one result changes, in bytes: its row, an event, messages, indices.
+/// Space in the file for the changes of one result, in bytes: its row, an event, messages, indices.
 const FILLER: i64 = 64 * 1024;
-/// Room in the file system for the log of these writes.
+/// Space in the file system for the log of these writes.
 const FREE: u64 = 1024 * 1024;
 
-/// Why a write would fail; `None` of the statement's own making.
+/// The reason why a write would fail. `None` if the statement is to blame.
 pub type Refusal = Option<Trouble>;
 
-/// Those who ask at a time, and what they are told.
+/// Concurrent callers and their shared result.
 type Round = Arc<OnceCell<Result<(), Refusal>>>;
 
 pub(super) struct Prover {
     dir: PathBuf,
-    /// Has not begun: whoever asks now is answered by it.
+    /// The round that has not begun. It serves every caller that asks now.
     next: Mutex<Round>,
-    /// Held by the round that is under way.
+    /// Locked by the round under way.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -35,8 +35,10 @@ impl Prover {
         Prover { dir: dir.to_owned(), next: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
+    /// Tests with one write.
+    ///
     /// # Errors
-    /// Why the database takes nothing.
+    /// Returns the reason why the database accepts no write.
     pub async fn prove(&self, write: &SqlitePool) -> Result<(), Refusal> {
         let round = self.next().clone();
         *round.get_or_init(|| self.run(write)).await
@@ -44,7 +46,7 @@ impl Prover {
 
     async fn run(&self, write: &SqlitePool) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
-        // Whoever asks from now on is not answered by what begins here.
+        // The write that begins here does not serve later callers.
         *self.next() = Round::default();
         if free(&self.dir).is_some_and(|free| free < FREE) {
             return Err(Some(Trouble::Full));
@@ -60,7 +62,7 @@ impl Prover {
     }
 }
 
-/// The filler's pages stay with the file, free for what follows.
+/// Writes and deletes the filler. Its pages stay in the file, free for later rows.
 async fn attempt(write: &SqlitePool) -> sqlx::Result<()> {
     let mut tx = write.begin_with("begin immediate").await?;
     sqlx::query("insert into room (id, filler) values (1, zeroblob($1))")
@@ -71,7 +73,7 @@ async fn attempt(write: &SqlitePool) -> sqlx::Result<()> {
     tx.commit().await
 }
 
-/// Bytes that the file system of `dir` has left for us; `None`: it does not say.
+/// Returns the free bytes in the file system of `dir`. `None` if it does not report them.
 #[allow(unsafe_code, reason = "statvfs, which std does not have")]
 #[allow(clippy::useless_conversion, reason = "they have 32 bits on other machines")]
 fn free(dir: &Path) -> Option<u64> {

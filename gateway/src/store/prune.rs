@@ -1,26 +1,27 @@
-//! The end of samples: what is older than is kept goes, a little at a time.
+//! Prunes samples older than the retention period, a few at a time.
 //!
-//! That takes those of removed hosts along: they have no newer ones. A series that is empty goes too.
+//! This also removes the samples of removed hosts, which get no new ones. Empty series are removed
+//! too.
 
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-/// Samples that go in one step: some 20 ms, while which new ones wait.
+/// Samples removed in one step. The step takes some 20 ms, and new samples wait for it.
 const SAMPLES: u32 = 5_000;
-/// Series that are looked at in one step; most have nothing to give.
+/// Series checked in one step. Most have nothing to remove.
 const SERIES: i64 = 1_000;
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Where the next one begins; `None`: all series were looked at.
+    /// The start of the next step. `None` after all series.
     pub next: Option<i64>,
     pub samples: u64,
-    /// Numbers of series that are no more.
+    /// The number of removed series.
     pub series: u64,
 }
 
-/// The series that one step looks at.
+/// The series that one step checks.
 macro_rules! group {
     () => {
         "(select id from series where id > $1 order by id limit $2)"
@@ -40,10 +41,10 @@ const EMPTY_OF_GROUP: &str = concat!(
     " and not exists (select 1 from samples where samples.series = series.id)"
 );
 
-/// Takes away samples from before `before`, of series numbered over `after`.
+/// Removes samples from before `before`, of series with numbers above `after`.
 ///
 /// # Errors
-/// When the history database refuses the write.
+/// Fails when the history database refuses the write.
 pub async fn step(conn: &mut SqliteConnection, after: i64, before: Wall) -> sqlx::Result<Step> {
     let last: Option<i64> = sqlx::query_scalar(LAST).bind(after).bind(SERIES).fetch_one(&mut *conn).await?;
     let Some(last) = last else { return Ok(Step { next: None, samples: 0, series: 0 }) };
@@ -79,7 +80,7 @@ mod tests {
         tx.commit().await.unwrap();
     }
 
-    /// Samples and series that went, and in how many steps.
+    /// Returns the numbers of removed samples and series, and of steps.
     async fn pass(store: &Store, before: i64) -> (u64, u64, usize) {
         let (mut after, mut samples, mut series, mut steps) = (Some(0), 0, 0, 0);
         while let Some(from) = after {

@@ -1,6 +1,8 @@
-//! When a downtime comes again, as text: in the column `downtimes.recurrence` and in the API alike.
+//! The recurrence of a downtime as text: the same in the column `downtimes.recurrence` and in the
+//! API.
 //!
-//! Strict: what is out of bounds is refused with the field's name. Knows the names of time zones.
+//! Parsing is strict. A value out of bounds is refused with the field's name. This module knows the
+//! names of time zones.
 
 use fleetgate_engine::monitor::recurrence::{Every, Hours, Recurrence};
 use jiff::civil::Date;
@@ -22,7 +24,7 @@ pub struct Text {
 }
 
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse(text: &Text) -> Result<Recurrence, FieldError> {
     let every: Every = text.every.parse().map_err(|e| wrong("every", format!("{e}")))?;
     let midnight = "24:00";
@@ -46,7 +48,7 @@ fn date(field: &str, text: &str) -> Result<Date, FieldError> {
     text.parse().map_err(|_| wrong(field, "a date such as 2026-12-24 is expected"))
 }
 
-/// What [`parse`] reads, each in its one form.
+/// Writes the text that [`parse`] reads, in canonical form.
 pub fn text(recurrence: &Recurrence) -> Text {
     Text {
         every: recurrence.every.to_string(),

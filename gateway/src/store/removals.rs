@@ -1,8 +1,8 @@
-//! What a program manages and somebody else took away, or gave another name.
+//! Managed resources that were removed or renamed by hand or by another program.
 //!
-//! A few words each, as long as the program's file may still name the thing: until the program has it
-//! again, or forgets it. Of the hosts of a removed device each is noted; of the services of a host that is
-//! gone none is. Does not know what the file says.
+//! A short note is kept as long as the program's file may still name the resource: until the
+//! program has created it again, or the note is deleted. The hosts of a removed device get a note
+//! each. The services of a removed host get none. This module does not know the file.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -11,11 +11,11 @@ use sqlx::{FromRow, Row as _};
 
 use super::managed::{BY_HAND, Managed, Writer};
 
-/// More than the devices of the largest fleet (10,000) with a host behind every second of them. Beyond
-/// it the oldest are forgotten: those their program makes again.
+/// More than the devices of the largest fleet (10,000) with a host behind every second one. Beyond
+/// this number the oldest notes are deleted, and the program creates those resources again.
 const MOST: i64 = 16_384;
 
-/// What can be taken away from a program, beside downtimes: those stay where they are.
+/// The kinds of resources that get a note. Cancelled downtimes need none, because their rows stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Profile,
@@ -24,7 +24,7 @@ pub enum Kind {
     Device,
     /// Behind a device.
     Host,
-    /// A difference from the profile.
+    /// A service that differs from the profile.
     Service,
 }
 
@@ -52,10 +52,10 @@ impl Kind {
     }
 }
 
-/// A kind, and the name in it.
+/// A kind and a name of that kind.
 pub type Thing<'a> = (Kind, &'a str);
 
-/// Who did it, when; and the id of the note that may be made of it.
+/// The author and the time of a change, and the id for its note.
 #[derive(Clone, Copy, Debug)]
 pub struct Deed<'a> {
     pub id: Id,
@@ -90,10 +90,10 @@ impl FromRow<'_, SqliteRow> for Removal {
     }
 }
 
-/// The thing was taken away.
+/// Records that a resource was removed.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn removed(
     tx: &mut SqliteConnection,
     thing: Thing<'_>,
@@ -118,10 +118,10 @@ pub async fn removed(
     Ok(())
 }
 
-/// The thing has another name.
+/// Records that a resource was renamed.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn renamed(
     tx: &mut SqliteConnection,
     thing: Thing<'_>,
@@ -141,15 +141,15 @@ pub async fn renamed(
     if before.by != deed.by.manager && !follow(&mut *tx, thing, Some(to), before, deed).await? {
         note(&mut *tx, thing, Some(to), before, deed).await?;
     }
-    // It is there, by this name.
+    // A resource with this name exists now.
     let sql = "delete from removals where manager = $1 and kind = $2 and name = $3";
     sqlx::query(sql).bind(&before.by).bind(kind.name()).bind(to).execute(tx).await.map(drop)
 }
 
-/// A program has the thing: what was noted for it is over.
+/// Deletes the note for a resource that its program has written.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn made(
     tx: &mut SqliteConnection,
     (kind, name): Thing<'_>,
@@ -159,7 +159,8 @@ pub async fn made(
     sqlx::query(sql).bind(writer.manager).bind(kind.name()).bind(name).execute(tx).await.map(drop)
 }
 
-/// What the program's file calls otherwise since an earlier name was given keeps that first name.
+/// Updates the note of a resource that was renamed before. The note keeps the first name, which the
+/// program's file uses.
 async fn follow(
     tx: &mut SqliteConnection,
     (kind, name): Thing<'_>,
@@ -192,10 +193,11 @@ async fn note(
     sqlx::query(sql).bind(MOST).execute(tx).await.map(drop)
 }
 
-/// The newest first, from before `before`; of one manager or of all.
+/// Returns the newest notes first, from below the id `before`. They belong to one manager or to
+/// all.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     manager: Option<&str>,
@@ -207,10 +209,11 @@ pub async fn list(
     sqlx::query_as(sql).bind(before).bind(manager).bind(limit).fetch_all(conn).await
 }
 
-/// The program may make it again. `false`: nothing is noted by this id.
+/// Deletes a note, so that the program may create the resource again. Returns `false` if there is
+/// no such note.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn forget(tx: &mut SqliteConnection, id: Id) -> sqlx::Result<bool> {
     let done = sqlx::query("delete from removals where id = $1").bind(id.as_i64()).execute(tx).await?;
     Ok(done.rows_affected() > 0)

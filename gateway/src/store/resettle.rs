@@ -1,5 +1,7 @@
-//! What changed profiles and rules mean for the hosts that they concern: who these are, and whether all of them
-//! can have their services. The rows follow in slices, after the change (`handle.rs`).
+//! The effect of changed profiles and rules: the hosts concerned, and whether all of them can have
+//! their services.
+//!
+//! The rows follow in slices after the change (`handle.rs`).
 
 use std::collections::BTreeMap;
 
@@ -11,18 +13,18 @@ use sqlx::types::Json;
 use super::snapshot;
 use crate::config::TimingDefaults;
 
-/// The profiles that hosts go by.
+/// A host and the settings that select its profiles.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub host: HostId,
     pub name: String,
-    /// What it names itself; empty: by the rules.
+    /// The host's own profile. Empty: the rules decide.
     pub profile: String,
     pub labels: BTreeMap<String, String>,
 }
 
 impl Member {
-    /// Its profiles, each over those before it.
+    /// Returns its profiles. Each overrides those before it.
     pub fn profiles<'a>(&'a self, catalogue: &'a Catalogue) -> Vec<&'a str> {
         catalogue.of_host(Some(self.profile.as_str()).filter(|p| !p.is_empty()), &self.labels)
     }
@@ -41,10 +43,10 @@ pub enum Unfit {
 /// Id, name, profile, labels.
 type Row = (i64, String, String, Json<BTreeMap<String, String>>);
 
-/// Every host, by name.
+/// Returns all hosts in name order.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
     let sql = "select id, name, profile, labels from hosts where removed_at is null order by name";
     let rows: Vec<Row> = sqlx::query_as(sql).fetch_all(conn).await?;
@@ -57,11 +59,11 @@ pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
     Ok(rows.into_iter().map(member).collect())
 }
 
-/// Whether each of these hosts has at most as many services as the monitor takes. Hosts of the same profiles are
-/// counted once; only whom that leaves in doubt is looked at by itself.
+/// Checks that none of these hosts has more services than the monitor supports. Hosts with the same
+/// profiles are counted once. Only doubtful hosts are checked individually.
 ///
 /// # Errors
-/// When a host would have too many services, or the database cannot be read.
+/// Fails when a host would have too many services, or the database cannot be read.
 pub async fn must_fit(
     conn: &mut SqliteConnection,
     members: &[&Member],

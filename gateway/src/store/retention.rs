@@ -1,8 +1,11 @@
-//! Rows that are older than is kept: a reader finds them, a window at a time, and small transactions remove them.
+//! Removes rows older than the retention period. A reader finds them, a window at a time, and small
+//! transactions remove them.
 //!
-//! These stay, however old: a problem that is open, with its incident, notices and messages; what a contact
-//! was told last; what waits; acknowledgements and downtimes in force; and what one of these refers to. Decides
-//! neither how long rows are kept nor when one goes.
+//! Some rows stay at any age: open problems with their incidents, notices and messages, and the
+//! last notification of each contact. Waiting notices and active acknowledgements and downtimes
+//! stay too, as do all rows that these refer to.
+//!
+//! This module decides neither the period nor the time of a run.
 
 use std::sync::LazyLock;
 
@@ -10,20 +13,20 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-/// Rows that one look reads: some milliseconds of a reader.
+/// Rows that one look reads, which takes some milliseconds.
 const WINDOW: i64 = 1_000;
-/// Rows of a table that go in one transaction. Whoever writes waits for one transaction at most.
+/// Rows of a table removed in one transaction. Other writers wait for one transaction at most.
 pub const SLICE: u32 = 200;
 
-/// What is older than these goes.
+/// The times before which rows are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub keep: Wall,
-    /// Of the audit; `None`: it is kept for ever.
+    /// The time for the audit log. `None` keeps it for ever.
     pub audit: Option<Wall>,
 }
 
-/// Kinds of rows, in the order in which they go: what refers to others before these.
+/// The kinds of rows in removal order: rows that refer to others come before those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Messages,
@@ -32,9 +35,9 @@ pub enum Kind {
     Downtimes,
     Incidents,
     Events,
-    /// Those that made no device.
+    /// Enrolments that created no device.
     Enrolments,
-    /// What is left of removed hosts but their names, which the audit needs.
+    /// The remains of removed hosts. Their names stay, because the audit log needs them.
     Hosts,
 }
 
@@ -50,7 +53,7 @@ impl Kind {
         Kind::Hosts,
     ];
 
-    /// As the metric names it.
+    /// Returns the name in the metric.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Messages => "messages",
@@ -65,32 +68,32 @@ impl Kind {
     }
 }
 
-/// One look at a kind.
+/// The result of one look at a kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// What may go; at most a slice.
+    /// Rows that may be removed, at most one slice.
     pub old: Vec<i64>,
-    /// Where the next look begins; `None`: nothing is behind this window.
+    /// The start of the next look. `None` if no rows follow this window.
     pub next: Option<i64>,
-    /// The table is ordered by time, and nothing in the window is as old as the limits.
+    /// The table is in time order, and no row in the window is as old as the limits.
     pub is_recent: bool,
 }
 
-/// Where a kind stands, in the parts of its statements. `$2` is the limit, `$3` that of the audit.
+/// The parts of the statements for a kind. `$2` is the limit, `$3` that of the audit.
 struct Rows {
     table: &'static str,
     id: &'static str,
-    /// Whether a row is too old.
+    /// The condition for a row that is too old.
     old: &'static str,
-    /// The time by which the table is ordered, where it is.
+    /// The time column that orders the table, if there is one.
     time: Option<&'static str>,
-    /// Whether nothing needs a row.
+    /// The condition for a row that no other row needs.
     free: &'static str,
-    /// Tables that hang on it, each with its reference.
+    /// Dependent tables, each with its reference.
     dependents: &'static [(&'static str, &'static str)],
 }
 
-/// Whether a notice is still needed.
+/// The condition for a notice that is still needed.
 macro_rules! needed {
     ($n:literal) => {
         concat!(
@@ -147,7 +150,7 @@ const ACKNOWLEDGEMENTS: Rows = Rows {
     id: "id",
     old: "x.ended_at < $2",
     time: None,
-    // What it stopped asks when it ended.
+    // A notice that it stopped still needs the time of its end.
     free: "not exists (select 1 from notices_held s join notices n on n.id = s.notice
                        where s.stopped = 1 and n.host = x.host and coalesce(n.service, '') = x.service)",
     dependents: &[],
@@ -156,7 +159,8 @@ const ACKNOWLEDGEMENTS: Rows = Rows {
 const DOWNTIMES: Rows = Rows {
     table: "downtimes",
     id: "id",
-    // One that a file keeps stays cancelled for as long as it would last, or the file would make it again.
+    // A cancelled downtime of a file stays until its planned end, or the file would create it
+    // again.
     old: "(x.end_at + coalesce(x.duration_ms, 0) < $2 or x.cancelled_at < $2 and x.managed_by = 'api')",
     time: None,
     free: "true",
@@ -200,7 +204,7 @@ const HOSTS: Rows = Rows {
     id: "id",
     old: "x.removed_at < $2",
     time: None,
-    // It has something but its name.
+    // The host has more than its name.
     free: "(x.labels <> '{}' or x.notes <> ''
             or exists (select 1 from service_overrides o where o.host = x.id)
             or exists (select 1 from peer_memory m where m.peer = x.id)
@@ -216,13 +220,13 @@ const HOSTS: Rows = Rows {
 
 /// The statements of a kind.
 struct Statements {
-    /// The last number of a window, the oldest time in it, and how many rows it has.
+    /// The last number of a window, its oldest time and its number of rows.
     window: String,
-    /// What may go in a window.
+    /// Finds the rows of a window that may be removed.
     find: String,
-    /// Which of these may still go.
+    /// Selects the rows that may still be removed.
     still: String,
-    /// A slice of what hangs on these.
+    /// A slice of the rows that depend on these.
     dependents: Vec<String>,
     remove: String,
 }
@@ -275,10 +279,10 @@ impl Kind {
     }
 }
 
-/// Looks at a window of a kind that begins behind the number `after`.
+/// Looks at the window of a kind that begins after the number `after`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn look(
     conn: &mut SqliteConnection,
     kind: Kind,
@@ -302,10 +306,11 @@ pub async fn look(
     Ok(Look { old, next, is_recent })
 }
 
-/// Removes some of these rows and of what hangs on them. Says how many it was; again, until it is none.
+/// Removes some of these rows and of their dependents. Returns the number of removed rows. The
+/// caller repeats the call until it returns 0.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn remove(
     tx: &mut SqliteConnection,
     kind: Kind,

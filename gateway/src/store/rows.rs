@@ -1,24 +1,24 @@
-//! Many rows in one round trip: the text of `VALUES` lists, and the cutting of rows into the lengths
-//! that there is a text for.
+//! Writes many rows in one round trip. Provides the text of `VALUES` lists and cuts the rows into
+//! the lengths of the prepared texts.
 //!
-//! The parameters have no numbers here, unlike everywhere else: to find a `$n` among its names
-//! SQLite walks a list, so that the cost of a statement would grow with the square of their number.
+//! The parameters have no numbers here, unlike everywhere else. SQLite finds a `$n` by walking a
+//! list of names, so the cost of a statement would grow with the square of their number.
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-/// Rows of a statement of the state tables (19 columns and less): a round trip to the database
-/// thread costs as much as the change of ten rows.
+/// Rows per statement for the state tables (at most 19 columns). A round trip to the database
+/// thread costs as much as changing ten rows.
 pub const WIDE: usize = 64;
-/// Rows of a statement of narrow tables (4 columns and less).
+/// Rows per statement for narrow tables (at most 4 columns).
 pub const NARROW: usize = 256;
 
-/// `(?, ?), (?, ?)` for two rows of two columns.
+/// Returns `(?, ?), (?, ?)` for two rows of two columns.
 fn values(rows: usize, columns: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(", "));
     vec![row; rows].join(", ")
 }
 
-/// One change of rows in three lengths.
+/// A statement for rows, in three lengths.
 pub struct Batched {
     many: String,
     few: String,
@@ -26,21 +26,21 @@ pub struct Batched {
     length: usize,
 }
 
-/// Between many and one: so many times fewer.
+/// The ratio of the long to the middle length.
 const FEWER: usize = 8;
 
 impl Batched {
-    /// `text` makes the statement around a `VALUES` list.
+    /// `text` builds the statement around a `VALUES` list.
     pub fn new(length: usize, columns: usize, text: impl Fn(&str) -> String) -> Self {
         let statement = |rows: usize| text(&values(rows, columns));
         let few = length.div_ceil(FEWER);
         Batched { many: statement(length), few: statement(few), one: statement(1), length }
     }
 
-    /// Runs over all rows; `bind` adds one row's arguments, in the order of its columns.
+    /// Runs the statement for all rows. `bind` adds the arguments of one row in column order.
     ///
     /// # Errors
-    /// When the database refuses a statement; those before it have run.
+    /// Fails when the database refuses a statement. Earlier statements have run.
     pub async fn run<T>(
         &'static self,
         conn: &mut SqliteConnection,
@@ -77,7 +77,7 @@ pub struct Arguments(SqliteArguments);
 
 impl Arguments {
     /// # Panics
-    /// Never for the types of our rows: numbers, text and blobs always encode.
+    /// Never panics for the types of the gateway's rows: numbers, text and blobs always encode.
     pub fn add<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
         &mut self,
         value: T,

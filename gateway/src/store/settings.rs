@@ -4,14 +4,14 @@ use sqlx::SqliteConnection;
 
 use super::Store;
 
-/// The setting that makes a `Message-ID` this installation's own.
+/// The setting that makes a `Message-ID` unique to this installation.
 const INSTALLATION: &str = "installation";
 
 impl Store {
-    /// Sixteen characters, made once, kept for ever.
+    /// Returns sixteen characters, generated once and kept for ever.
     ///
     /// # Errors
-    /// When the database cannot be read or written.
+    /// Fails when the database cannot be read or written.
     pub async fn installation(&self) -> sqlx::Result<String> {
         let mut conn = self.reader().await?;
         if let Some(known) = find(&mut conn, INSTALLATION).await? {
@@ -20,7 +20,7 @@ impl Store {
         drop(conn);
         let made = format!("{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng));
         let mut tx = self.begin().await?;
-        // Another delivery may have been first.
+        // A concurrent delivery may have stored one meanwhile.
         if let Some(known) = find(&mut tx, INSTALLATION).await? {
             return Ok(known);
         }
@@ -31,13 +31,13 @@ impl Store {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar("select value from settings where name = $1").bind(name).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, name: &str, value: &str) -> sqlx::Result<()> {
     sqlx::query(
         "insert into settings (name, value) values ($1, $2)

@@ -1,9 +1,9 @@
-//! Rows put together to what the engine wants: peers with what is remembered of them, hosts with
-//! profile and overrides folded and their last states.
+//! Assembles rows for the engine: peers with their memory, and hosts with their last states,
+//! profiles and overrides folded in.
 //!
-//! Read whole at the start and one by one after each change, by the same statements. A row that
-//! makes no sense is an error where it is asked for by itself, and is left out with an error in the
-//! log where all are loaded: one bad row must not keep a fleet unwatched.
+//! The same statements read all rows at the start and single ones after each change. An invalid row
+//! is an error when it is read by itself. When all rows are loaded, it is logged and skipped,
+//! because one bad row must not leave a fleet unmonitored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -29,10 +29,10 @@ use super::{Store, acknowledgements, alerting, definition, profiles, wire_days, 
 use crate::config::TimingDefaults;
 
 impl Store {
-    /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
+    /// Returns the peer for the tunnel. `None` if there is no such peer (any more).
     ///
     /// # Errors
-    /// When the database cannot be read or a row makes no sense.
+    /// Fails when the database cannot be read or a row is invalid.
     pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
@@ -40,10 +40,10 @@ impl Store {
         rows.assemble(self, peer).map(Some)
     }
 
-    /// Every peer that is not removed.
+    /// Returns every peer that is not removed.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerMemory)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, None).await?;
@@ -52,11 +52,11 @@ impl Store {
         Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
     }
 
-    /// The keys that peers had before, those of removed ones included; of more than `most` the oldest are
-    /// left out.
+    /// Returns the former keys of peers, including removed ones. If there are more than `most`, the
+    /// oldest are left out.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn retired_keys(&self, most: usize) -> anyhow::Result<Vec<RetiredKey>> {
         let sql = "select public_key, peer, retired_at, stamp from peer_keys
                    where retired_at is not null order by retired_at desc limit $1";
@@ -71,20 +71,20 @@ impl Store {
         rows.into_iter().map(retired).collect()
     }
 
-    /// The host as the monitor wants it, profile and overrides folded.
+    /// Returns the host for the monitor, with profile and overrides folded.
     ///
     /// # Errors
-    /// When the database cannot be read or a row makes no sense.
+    /// Fails when the database cannot be read or a row is invalid.
     pub async fn host_spec(&self, id: HostId, timing: &TimingDefaults) -> anyhow::Result<Option<HostSpec>> {
         let mut conn = self.read.acquire().await?;
         host_spec(&mut conn, id, timing).await
     }
 
-    /// Every host that is not removed, with its states; brings the rows of the states in line with
-    /// what each host has.
+    /// Returns every host that is not removed, with its states. Adjusts the state rows to the
+    /// services of each host.
     ///
     /// # Errors
-    /// When the database cannot be read or written.
+    /// Fails when the database cannot be read or written.
     pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = HostRows::load(&mut conn, Which::All).await?;
@@ -104,30 +104,30 @@ impl Store {
         Ok(specs.into_iter().map(memory).collect())
     }
 
-    /// Brings the rows of a host's states in line with its services.
+    /// Adjusts the state rows of a host to its services.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn settle(&self, spec: &HostSpec) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::settle(&mut tx, spec, crate::clock::wall()).await?;
         tx.commit().await
     }
 
-    /// The same for several hosts, in one transaction. Only what differs is written.
+    /// Adjusts the state rows of several hosts in one transaction. Only differences are written.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn settle_these(&self, specs: &[HostSpec]) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::settle_these(&mut tx, specs, crate::clock::wall()).await?;
         tx.commit().await
     }
 
-    /// Takes away the states of a host that is no more.
+    /// Removes the states of a removed host.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn forget_states(&self, host: HostId) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::forget(&mut tx, host).await?;
@@ -149,10 +149,11 @@ impl Store {
     }
 }
 
-/// The same on a connection of the caller's, such as a transaction that has just changed the host.
+/// Returns the host on a connection of the caller, for example inside a transaction that has just
+/// changed it.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row is invalid.
 pub async fn host_spec(
     conn: &mut SqliteConnection,
     id: HostId,
@@ -161,10 +162,10 @@ pub async fn host_spec(
     one_spec(conn, Which::One(id), timing).await
 }
 
-/// What a host was checked for, also one that was removed.
+/// Returns the host for the monitor, even if it was removed.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row is invalid.
 pub async fn ever_host_spec(
     conn: &mut SqliteConnection,
     id: HostId,
@@ -184,10 +185,10 @@ async fn one_spec(
     rows.assemble(host, timing).with_context(|| format!("host {id}")).map(Some)
 }
 
-/// These hosts; one that is no more is left out. Profiles and rules are read once for all of them.
+/// Returns these hosts without removed ones. Profiles and rules are read once for all of them.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn host_specs(
     conn: &mut SqliteConnection,
     hosts: &[HostId],
@@ -202,7 +203,7 @@ fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
     made.inspect_err(|error| tracing::error!("{what} {id} is left out: {error:#}")).ok()
 }
 
-/// Rows of many, by what they belong to.
+/// Groups rows by the row that they belong to.
 fn group<T>(rows: Vec<(i64, T)>) -> HashMap<i64, Vec<T>> {
     let mut groups: HashMap<i64, Vec<T>> = HashMap::new();
     for (of, row) in rows {
@@ -224,7 +225,7 @@ struct KeyRow {
     psk: Option<Vec<u8>>,
 }
 
-/// What the peers of one loading are made of; `$1` is NULL for all of them.
+/// The rows for the peers of one load. `$1` is NULL for all of them.
 struct PeerRows {
     peers: Vec<PeerRow>,
     keys: HashMap<i64, Vec<KeyRow>>,
@@ -293,7 +294,7 @@ impl KeyRow {
     }
 }
 
-/// Where a preshared key stands, for its seal.
+/// The place of a preshared key, for its seal.
 pub fn psk_place(public: &PublicKey) -> String {
     format!("peer_keys/psk/{public}")
 }
@@ -307,7 +308,7 @@ fn peer_kind(name: &str) -> anyhow::Result<PeerKind> {
     })
 }
 
-/// IPv4 first: it is what people see.
+/// IPv4 comes first, because people see it.
 fn inner(addresses: Option<&Vec<String>>) -> anyhow::Result<Vec<IpAddr>> {
     let texts = addresses.map_or(&[][..], Vec::as_slice);
     let mut parsed: Vec<IpAddr> =
@@ -320,7 +321,7 @@ async fn addresses(conn: &mut SqliteConnection, one: Option<PeerId>) -> sqlx::Re
     fetch(conn, one, ADDRESSES[0], ADDRESSES[1]).await
 }
 
-/// All rows, or those of one thing by its index.
+/// Returns all rows, or those of one row's id by the index.
 async fn fetch<T>(
     conn: &mut SqliteConnection,
     one: Option<Id>,
@@ -350,7 +351,7 @@ impl FromRow<'_, SqliteRow> for MemoryRow {
         };
         let bytes = |name: &str| -> sqlx::Result<u64> { Ok(row.try_get::<i64, _>(name)?.cast_unsigned()) };
         let memory = PeerMemory {
-            // Neither can be wrong unless the file was edited; without them a peer starts anew.
+            // Both are valid unless the file was edited. Without them, a peer starts afresh.
             stamp: stamp.and_then(|s| s.try_into().ok()).map(Tai64n),
             endpoint: endpoint.and_then(|e| e.parse().ok()),
             last_packet: wall("last_packet")?,
@@ -383,11 +384,11 @@ struct HostBase {
     parents: Vec<i64>,
     alerting: String,
     thresholds: Value,
-    /// Its own, or that of the device it stands behind.
+    /// The host's own peer, or that of the device it stands behind.
     peer: Option<PeerId>,
 }
 
-/// A host's own timing, as far as it has one.
+/// The timing settings that a host has of its own.
 struct TimingRow {
     interval: Option<Duration>,
     retry: Option<Duration>,
@@ -431,7 +432,7 @@ const THESE_HOSTS: &str = host_base!(
     "h.removed_at is null and h.id in (select value from json_each($1))"
 );
 const ONE_HOST: &str = host_base!(" and p.removed_at is null", "h.removed_at is null and h.id = $1");
-/// As it was when it was removed.
+/// The host as it was when it was removed.
 const EVER_ONE_HOST: &str = host_base!("", "h.id = $1");
 
 impl FromRow<'_, SqliteRow> for HostBase {
@@ -476,18 +477,19 @@ fn pin(row: &SqliteRow) -> sqlx::Result<Option<HostKey>> {
         .map(|fingerprint| HostKey { fingerprint, key_type: key_type.and_then(KeyType::from_name) }))
 }
 
-/// Which hosts are loaded.
+/// Selects hosts to load.
 #[derive(Clone, Copy)]
 enum Which<'a> {
     All,
     One(HostId),
-    /// As it was when it was removed.
+    /// The host as it was when it was removed.
     OneEver(HostId),
     These(&'a [HostId]),
 }
 
 impl Which<'_> {
-    /// All rows, or those of some hosts by their index: the statements for all, one and several.
+    /// Returns all rows, or those of some hosts by the index. The statements are for all, one and
+    /// several.
     async fn fetch<T>(
         self,
         conn: &mut SqliteConnection,
@@ -595,7 +597,7 @@ impl HostRows {
     }
 }
 
-/// What is acknowledged, as the engine wants it.
+/// Converts open acknowledgements for the engine, by host.
 fn by_host(
     open: Vec<acknowledgements::Acknowledgement>,
 ) -> HashMap<HostId, Vec<(Option<String>, Acknowledgement)>> {
@@ -609,7 +611,7 @@ fn by_host(
 /// Reads one row of `service_overrides`.
 ///
 /// # Errors
-/// When it was not written by us.
+/// Fails when the gateway has not written the row.
 pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Result<ServiceOverride> {
     let value = serde_json::from_str(json).with_context(|| format!("override of {service}"))?;
     definition::parse(service, disabled, &value).with_context(|| format!("override of {service}"))
@@ -618,7 +620,7 @@ pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Res
 /// Reads the column `hosts.alerting`.
 ///
 /// # Errors
-/// When it was not written by us.
+/// Fails when the gateway has not written the column.
 pub fn stored_alerting(json: &str) -> anyhow::Result<AlertingChange> {
     alerting::parse(&serde_json::from_str(json).context("alerting")?).context("alerting")
 }
@@ -642,14 +644,15 @@ impl States {
         Ok(States { hosts: hosts.into_iter().map(|row| (row.0.host, row)).collect(), services })
     }
 
-    /// Whether the rows are exactly those that the host should have.
+    /// Whether the rows are exactly those of the host's services.
     fn fit(&self, spec: &HostSpec) -> bool {
         let rows = self.services.get(&spec.id).map_or(&[][..], Vec::as_slice);
         let has: BTreeSet<&str> = rows.iter().map(|row| row.state.name.as_str()).collect();
         self.hosts.contains_key(&spec.id) && has == spec.services.iter().map(|s| s.name.as_str()).collect()
     }
 
-    /// What is pending has nothing to be remembered, but since when results that are sent are waited for.
+    /// Takes the states of a host. A pending service has no state to remember, except that a
+    /// passive one remembers since when it waits for results.
     fn memory(&mut self, spec: HostSpec) -> HostMemory {
         let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.status != HostStatus::Pending);
         let rows = self.services.remove(&spec.id).unwrap_or_default();

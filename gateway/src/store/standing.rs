@@ -1,7 +1,7 @@
-//! How it stands, by the states as they were committed, with what waits to be told: a downtime, a host
-//! that is down, an acknowledgement.
+//! The present state of checkables with waiting notices, from the committed rows: downtime, host
+//! down, acknowledgement.
 //!
-//! Says what is so; the router says what follows. Knows nothing of contacts.
+//! This module reports the state. The router draws the conclusions. It knows nothing of contacts.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,9 @@ use fleetgate_engine::notify::{Object, Standing};
 use fleetgate_engine::wire::{GATEWAY, HeldReason};
 use sqlx::sqlite::SqliteConnection;
 
-/// The first that applies, in the order of the monitor's own reasons. While the gateway's uplink is lost
-/// nothing is known of any host. What is well and has nothing more to say (`well`) is not told later.
+/// The first reason that applies, in the order of the monitor's own reasons. While the gateway's
+/// uplink is lost, the state of every host is unknown. An ok checkable without pending
+/// notifications (`well`) needs no later notification.
 const STANDING: &str = "with waits as (select distinct n.host, n.service from notices_waiting w
                                        join notices n on n.id = w.notice),
          cut as (select exists (select 1 from incident_members where host = $1 and left_at is null) as off),
@@ -48,10 +49,10 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
      join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
      where n.host = $1 and r.acked_at is not null and r.ack_ended_at is null";
 
-/// Of what waits, what cannot simply be told.
+/// Returns the checkables with waiting notices that cannot simply be sent.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Object, Standing>> {
     let rows: Vec<(i64, Option<String>, String)> =
         sqlx::query_as(STANDING).bind(GATEWAY.as_i64()).fetch_all(conn).await?;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
     use crate::store::{Store, fixture, notices, states};
 
-    /// A host and its service `ping`, of both of which something waits.
+    /// Creates a host and its service `ping`, each with a waiting notice.
     async fn waiting() -> (Store, tempfile::TempDir) {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
@@ -93,7 +94,7 @@ mod tests {
         (store, dir)
     }
 
-    /// How both stand while these are their states.
+    /// Writes these states and returns the standing of both.
     async fn with(store: &Store, host: &HostState, ping: &ServiceState) -> [Option<Standing>; 2] {
         let mut tx = store.begin().await.unwrap();
         states::write_hosts(&mut tx, &[host]).await.unwrap();

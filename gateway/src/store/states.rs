@@ -1,8 +1,8 @@
-//! The states of hosts and services, as rows.
+//! The states of hosts and services as rows.
 //!
-//! A row exists for exactly those services that a host has (`settle_services`): the monitor's
-//! results only change rows, so that a late one cannot bring back what was switched off, and the
-//! counters are plain aggregates. Decides nothing about states.
+//! A row exists for exactly the services of a host (`settle_services`). The monitor's results only
+//! change rows, so that a late result cannot bring back a disabled service, and the counters are
+//! plain aggregates. This module decides nothing about states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -108,7 +108,7 @@ static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_hosts(conn: &mut SqliteConnection, states: &[&HostState]) -> sqlx::Result<()> {
     UPDATE_HOSTS.run(conn, states, |s, a| bind_host(s, a)).await
 }
@@ -142,7 +142,7 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(taken_json(&s.taken));
 }
 
-/// A host's row; `None` for a host that has no result yet.
+/// A host's row. `None` for a host without a result.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
@@ -210,7 +210,7 @@ static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_services(
     conn: &mut SqliteConnection,
     states: &[(HostId, &ServiceState)],
@@ -243,7 +243,7 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(taken_json(&s.taken));
 }
 
-/// A service's row with its host.
+/// A service's row and its host.
 pub struct ServiceRow {
     pub host: HostId,
     pub state: ServiceState,
@@ -265,18 +265,18 @@ pub const ALL_SERVICES: &str = select_services!("");
 pub const SERVICES_OF_HOST: &str = select_services!(" where host = $1 order by service");
 const ONE_SERVICE: &str = select_services!(" where host = $1 and service = $2");
 
-/// The states of one host's services, by name.
+/// Returns the states of one host's services, in name order.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row is invalid.
 pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<ServiceRow>> {
     sqlx::query_as(SERVICES_OF_HOST).bind(host.as_i64()).fetch_all(conn).await
 }
 
-/// The state of one service; `None` when it has no row.
+/// Returns the state of one service. `None` if it has no row.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row is invalid.
 pub async fn of_service(
     conn: &mut SqliteConnection,
     host: HostId,
@@ -322,7 +322,7 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
     }
 }
 
-/// A metric as it stands in the column; ranges as their text.
+/// A metric in the form of the column. Ranges are stored as text.
 #[derive(Serialize, Deserialize)]
 struct StoredMetric<'a> {
     label: std::borrow::Cow<'a, str>,
@@ -382,13 +382,13 @@ fn warnings_from_json(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(serde_json::from_str(text)?)
 }
 
-/// A result that was taken: its digests in hexadecimal, each only where there is one.
+/// The identity of an accepted result: its digests in hexadecimal, if it has them.
 #[derive(Serialize, Deserialize)]
 struct StoredIdentity {
-    /// Of principal, timestamp and content.
+    /// The digest of principal, timestamp and content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     d: Option<String>,
-    /// Of principal and key, and of what was sent with it.
+    /// The digests of principal and key, and of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     k: Option<(String, String)>,
 }
@@ -428,11 +428,11 @@ fn unhex(text: &str) -> anyhow::Result<Digest> {
 
 // ------------------------------------------------------------- settlement
 
-/// Makes rows for what this host has and takes away the others. A new one is pending; one that
-/// stays keeps its state.
+/// Creates missing rows of this host and deletes surplus ones. A new row is pending, and an
+/// existing one keeps its state.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> sqlx::Result<()> {
     let host = spec.id.as_i64();
     sqlx::query(
@@ -461,10 +461,10 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
     Ok(())
 }
 
-/// The same for several hosts, of which most may have what they should.
+/// Adjusts the rows of several hosts, most of which may already fit.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn settle_these(conn: &mut SqliteConnection, specs: &[HostSpec], now: Wall) -> sqlx::Result<()> {
     let ids: Vec<i64> = specs.iter().map(|spec| spec.id.as_i64()).collect();
     let rows: Vec<(i64, Option<String>)> = sqlx::query_as(HAVE).bind(Json(ids)).fetch_all(&mut *conn).await?;
@@ -501,10 +501,10 @@ async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now:
     Ok(())
 }
 
-/// Takes away the states of a host that is no more; its events and samples stay.
+/// Deletes the states of a removed host. Its events and samples stay.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn forget(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<()> {
     for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
         sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;

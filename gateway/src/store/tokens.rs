@@ -1,4 +1,4 @@
-//! Tokens of programs that call the API.
+//! API tokens of programs.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -14,7 +14,7 @@ pub struct ApiToken {
     pub id: Id,
     pub name: String,
     pub role: Role,
-    /// Areas of the API; empty: all that the role allows.
+    /// Areas of the API. Empty: all areas that the role allows.
     pub scopes: Vec<String>,
     pub created_by: String,
     pub created_at: Wall,
@@ -47,20 +47,20 @@ impl FromRow<'_, SqliteRow> for ApiToken {
 }
 
 impl Store {
-    /// A token with the hash of its secret, whatever its state.
+    /// Returns a token in any state, with the hash of its secret.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn api_token(&self, token: Id) -> sqlx::Result<Option<(ApiToken, TokenHash)>> {
         let row = sqlx::query("select * from tokens where id = $1").bind(token.as_i64());
         let row = row.fetch_optional(&self.read).await?;
         row.map(|row| Ok((ApiToken::from_row(&row)?, hash(&row)?))).transpose()
     }
 
-    /// The newest first, from before `before` on.
+    /// Returns the newest tokens first, from below the id `before`.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn api_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<ApiToken>> {
         let sql = "select * from tokens where id < $1 order by id desc limit $2";
         sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
@@ -76,7 +76,7 @@ pub(crate) fn hash(row: &SqliteRow) -> sqlx::Result<TokenHash> {
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHash) -> sqlx::Result<()> {
     sqlx::query(
         "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at)
@@ -95,10 +95,10 @@ pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHas
     .map(drop)
 }
 
-/// Whether there was one to revoke; a second time changes nothing.
+/// Revokes a token and returns whether it exists. A second call changes nothing.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn revoke(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<bool> {
     let sql = "update tokens set revoked_at = coalesce(revoked_at, $2) where id = $1";
     let done = sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await?;
@@ -106,7 +106,7 @@ pub async fn revoke(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Re
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn touch(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<()> {
     let sql = "update tokens set last_used_at = $2 where id = $1";
     sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)

@@ -1,6 +1,6 @@
-//! What is remembered of what an object said, as the JSON of the columns `voice`.
+//! The notification state of a checkable, as the JSON of the columns `voice`.
 //!
-//! Only what is not usual is written: most objects are calm. Decides nothing.
+//! Only unusual values are written, because most checkables are quiet. This module decides nothing.
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
@@ -23,7 +23,7 @@ struct Stored {
     told_flapping: bool,
     #[serde(skip_serializing_if = "is_default")]
     in_downtime: bool,
-    /// Which, and since when.
+    /// The downtime, and the start of its window.
     #[serde(skip_serializing_if = "is_default")]
     occasion: Option<(i64, i64)>,
     #[serde(skip_serializing_if = "is_default")]
@@ -66,7 +66,7 @@ pub fn to_json(voice: &VoiceState) -> String {
 }
 
 /// # Errors
-/// When it was not written by us.
+/// Fails when the gateway has not written the text.
 pub fn from_json(text: &str) -> anyhow::Result<VoiceState> {
     let stored: Stored = serde_json::from_str(text).context("voice")?;
     let code = |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("voice: {c:?} is no code"));

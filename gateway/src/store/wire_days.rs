@@ -1,7 +1,7 @@
-//! What each device cost on the wire, by UTC day.
+//! The traffic of each device by UTC day.
 //!
-//! A row only grows: the count of a day is the highest that was ever written for it, so that nothing
-//! that comes late or twice takes anything away.
+//! A row only grows. It keeps the highest count ever written for its day, so that a late or
+//! repeated write never lowers it.
 
 use std::sync::LazyLock;
 
@@ -12,9 +12,9 @@ use sqlx::sqlite::SqliteConnection;
 use super::Store;
 use super::rows::{Batched, NARROW};
 
-/// Days that are kept: two bills of a mobile provider.
+/// The days that are kept, enough for two bills of a mobile provider.
 pub const KEEP_DAYS: i64 = 62;
-/// Rows that go in one step: some 20 ms, while which others wait.
+/// Rows deleted in one step. The step takes some 20 ms, and other writes wait for it.
 const PRUNED: i64 = 5_000;
 
 static DAYS: LazyLock<Batched> = LazyLock::new(|| {
@@ -31,7 +31,7 @@ static DAYS: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerStatus>)]) -> sqlx::Result<()> {
     let all = statuses.iter().flat_map(|(peer, status)| status.wire.map(|day| (*peer, day)));
     let rows: Vec<(PeerId, WireDay)> = all.filter(|(_, day)| day.total() > 0).collect();
@@ -45,11 +45,11 @@ pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerSta
     .await
 }
 
-/// The newest two days of each device, or of one, that are not to come: a clock that was ahead once may have
-/// left such a day. The newest day of a device first.
+/// Returns the newest two days of each device, or of one, newest first. Days in the future are left
+/// out, because a clock that was once ahead may have left them.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn newest(
     conn: &mut SqliteConnection,
     one: Option<PeerId>,
@@ -63,10 +63,10 @@ pub async fn newest(
     Ok(rows.into_iter().map(|(peer, day, rx, tx)| (peer, wire_day((day, rx, tx)))).collect())
 }
 
-/// Takes away some of what is older than is kept; says how many rows.
+/// Deletes some of the rows older than the retention period. Returns their number.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64> {
     let sql = "delete from wire_days where (day, peer) in
                (select day, peer from wire_days where day < $1 order by day limit $2)";
@@ -75,10 +75,10 @@ pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64>
 }
 
 impl Store {
-    /// The days that are known of a device, the newest first, `most` at most.
+    /// Returns the recorded days of a device, newest first, from the last `most` days.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn wire_days(&self, peer: PeerId, today: i64, most: i64) -> sqlx::Result<Vec<WireDay>> {
         let sql = "with recursive d (day) as
                        (select $2 union all select day - 1 from d where day > $2 - $3 + 1)

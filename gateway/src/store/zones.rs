@@ -1,4 +1,4 @@
-//! Where a host stands, for schedules that name no time zone: its label `timezone`.
+//! The time zone of a host, for schedules that name none: its label `timezone`.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,13 @@ use jiff::tz::TimeZone;
 /// The label that names a host's time zone, such as `Europe/Berlin`.
 pub const LABEL: &str = "timezone";
 
-/// The time zone that a host's labels name, if anybody knows it.
+/// Returns the time zone that a host's labels name, if it exists.
 pub fn of(labels: &BTreeMap<String, String>) -> Option<TimeZone> {
     labels.get(LABEL).and_then(|name| TimeZone::get(name).ok())
 }
 
-/// Gives schedules without a zone the host's; one that nobody knows is left out, which is UTC.
+/// Sets the host's time zone in schedules without one. An unknown zone is left out, which means
+/// UTC.
 pub fn settle(services: &mut [ServiceSpec], labels: &BTreeMap<String, String>) {
     let Some(zone) = of(labels) else { return };
     for service in services {
@@ -25,7 +26,7 @@ pub fn settle(services: &mut [ServiceSpec], labels: &BTreeMap<String, String>) {
     }
 }
 
-/// Of a check that goes by the time of day.
+/// Returns the time zone of a check that follows the time of day.
 fn zone_of(check: &mut Check) -> Option<&mut Option<TimeZone>> {
     match check {
         Check::Sensor(Sensor::Capture(Capture { plan: Plan::Schedule(Schedule { zone, .. }), .. }))

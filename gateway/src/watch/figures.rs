@@ -1,4 +1,4 @@
-//! What the monitor counts, for `/metrics`.
+//! The monitor's figures for `/metrics`.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use fleetgate_engine::monitor::Figures;
 use fleetgate_engine::time::Mono;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-/// Scrapes come every 15 s or so; counting the services walks all hosts.
+/// Interval of publication: a scrape comes about every 15 s, and counting the services walks all hosts.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// When the figures were last published, and what they were.
+/// The time of the last publication, and its figures.
 #[derive(Default)]
 pub struct Gauges {
     published: Option<Mono>,
@@ -17,7 +17,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Now and then; `figures` is asked only when it is time.
+    /// Publishes at intervals; `figures` is called only when it is due.
     pub fn publish(&mut self, now: Mono, figures: impl FnOnce() -> Figures) {
         match self.published {
             Some(at) if now.since(at) < EVERY => return,
@@ -36,7 +36,7 @@ impl Gauges {
         self.last = figures;
     }
 
-    /// Of the checks since the last time.
+    /// Mean over the checks since the last publication.
     fn mean_latency(&self, figures: &Figures) -> Duration {
         let checks = figures.checks - self.last.checks;
         let latency = figures.latency.saturating_sub(self.last.latency);

@@ -43,7 +43,7 @@ fn what_the_gateway_has_no_means_for_says_nothing_of_a_host() {
     assert!(matches!(ends(libc::EHOSTUNREACH), ConnectFailure::Unreachable(_)));
 }
 
-/// A monitor on a store, as a start makes it; what it records is committed.
+/// A monitor on a store, created as at a start; its records are committed.
 struct Running {
     monitor: Monitor,
     writer: Writer,

@@ -1,4 +1,4 @@
-//! One batch, one transaction.
+//! Writes one batch in one transaction.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::store::{
     host_settings, incidents, memory, notices, settings, states, wire_days,
 };
 
-/// The setting that a commit writes which has nothing else to write.
+/// The setting that a commit writes when it has nothing else to write.
 const PROVED_AT: &str = "heartbeat.proved_at";
 
-/// What the dashboards and the mail are to hear of.
+/// Facts that the dashboards and the desk are notified of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub last_event: Option<i64>,
@@ -27,14 +27,14 @@ pub(super) struct Done {
 }
 
 /// # Errors
-/// When the database refuses; then nothing was written. After an I/O error the connection is
+/// Fails when the database refuses; then nothing was written. After an I/O error the connection is
 /// closed, so that the next attempt begins with a new one.
 pub(super) async fn commit(store: &Store, batch: &Batch) -> crate::store::Result<Done> {
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
     let outcome = write(&mut conn, batch).await;
     if outcome.as_ref().is_err_and(|e| store::trouble(e) == Some(Trouble::Disk)) {
-        // What closing says adds nothing to the error that led here.
+        // An error of closing would add nothing to the one that led here.
         let _ = conn.close().await;
     }
     let took = clock::now().mono.since(started);
@@ -72,7 +72,8 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     Ok(done)
 }
 
-/// What was held back says what stands behind that: its output is the notice's.
+/// Appends an event. A suppressed notification gets the evidence behind its suppression, because its
+/// output is that of the notification.
 async fn append(conn: &mut SqliteConnection, event: &Event) -> crate::store::Result<i64> {
     let EventKind::NotificationHeld { reason, .. } = event.kind else {
         return events::append_observed(conn, event).await;
@@ -86,7 +87,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
     let mut done = Done::default();
     let today = clock::day();
     let mut shares = shares(conn, log, today).await?;
-    // What was seen last, and of what.
+    // The last event and its host or service.
     let mut seen = None;
     for entry in log {
         match entry {
@@ -98,7 +99,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
                 done.last_event = Some(seq);
             }
             Entry::Message(message) => {
-                // The event that makes a message necessary stands before it; a timer has none.
+                // The event that causes a message precedes it. A message due to a timer has none.
                 let same =
                     |(host, service, _): &(_, &_, _)| (*host, *service) == (message.host, &message.service);
                 let cause = seen.filter(same).map(|(_, _, seq)| seq);
@@ -107,7 +108,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
             }
             Entry::AckEnded(id, at) => {
                 acknowledgements::ended(conn, *id, *at).await?;
-                // What it has stopped may have to go on.
+                // The acknowledgement's end may resume notifications that it has stopped.
                 done.messages = true;
             }
             Entry::Incident(record) => {
@@ -122,7 +123,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
     Ok(done)
 }
 
-/// What the hosts of these entries have had of the log today.
+/// Returns today's share of the log of the hosts in these entries.
 async fn shares(conn: &mut SqliteConnection, log: &[Entry], today: i64) -> crate::store::Result<Shares> {
     let host = |entry: &Entry| if let Entry::Event(event) = entry { Some(event.host) } else { None };
     let hosts: BTreeSet<HostId> = log.iter().filter_map(host).collect();
@@ -134,7 +135,7 @@ async fn shares(conn: &mut SqliteConnection, log: &[Entry], today: i64) -> crate
     Ok(Shares::new(rows.into_iter().map(|row| (row.host, share(row)))))
 }
 
-/// Gives the newest row of the log that begins to count.
+/// Returns the newest row of the log that begins to count.
 async fn write_shares(
     conn: &mut SqliteConnection,
     shares: &mut Shares,

@@ -1,6 +1,7 @@
-//! Which written states are others than those written before: most results find what the one before has found.
+//! Detects which written states differ from those written before. Most results repeat the previous one.
 //!
-//! Times of checks, figures and the words of what is well do not count. Pure; what it has not seen yet is new.
+//! Times of checks, figures and the output of ok services do not count. Pure; a state that it has not
+//! seen yet is new.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -12,15 +13,16 @@ use fleetgate_probes::sample::Status;
 use super::pending::{Batch, Entry};
 use crate::live::Change;
 
-/// Objects that are remembered, 16 bytes each: with more, all count as new once.
+/// States that are remembered, 16 bytes each. When there are more, all count as new once.
 const MOST: usize = 4_000_000;
 
-/// What was written last, as a number, by the number of what it is of.
+/// The digest of the state last written for each host or service.
 #[derive(Default)]
 pub(super) struct Written(HashMap<u64, u64>);
 
 impl Written {
-    /// What the rows hold at a start: without it every first result would count as a change.
+    /// Takes over the states of the rows at a start. Without them every first result would count as a
+    /// change.
     pub fn know(&mut self, hosts: &[HostMemory]) {
         for memory in hosts {
             if let Some(state) = &memory.state {
@@ -32,7 +34,7 @@ impl Written {
         }
     }
 
-    /// What dashboards are to hear of a batch that is on disk.
+    /// Returns the changes for the dashboards of a batch that is on disk.
     pub fn changes(&mut self, batch: &Batch) -> Vec<Change> {
         if self.0.len() > MOST {
             self.0.clear();
@@ -63,7 +65,7 @@ impl Written {
     }
 }
 
-/// What is handled, or belongs to what, changes without a state.
+/// Whether an entry changes the list of problems without a state.
 fn moves_problems(entry: &Entry) -> bool {
     matches!(entry, Entry::AckEnded(..) | Entry::Incident(_))
 }

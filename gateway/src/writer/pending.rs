@@ -1,4 +1,4 @@
-//! What waits for the disk, and when it must go. Pure: told the time, touches nothing.
+//! The records that wait for the disk, and their deadline. Pure: the caller passes the time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,37 +12,37 @@ use fleetgate_engine::wire::{
 };
 use fleetgate_keys::PublicKey;
 
-/// Results wait so long for others to share their commit: a person does not see it, and a disk
+/// How long results wait for others to share their commit. An operator does not notice it, and the disk
 /// syncs ten times a second.
 const GATHER: Duration = Duration::from_millis(100);
-/// A stamp or endpoint waits at most so long, half of the second that is promised.
+/// Longest wait of a handshake timestamp or an endpoint: half of the second that is promised.
 const LEARNT: Duration = Duration::from_millis(500);
-/// Counters and times of a peer are written so often at most.
+/// Shortest interval between two writes of the counters and times of a peer.
 const STATUS: Duration = Duration::from_secs(10);
-/// Counters of so many peers in one commit, so that none takes long; the others follow.
+/// Peers whose counters go into one commit, so that none takes long; the others follow.
 const STATUS_ROWS: usize = 2_000;
 const STATUS_NEXT: Duration = Duration::from_millis(200);
-/// Events and messages that wait. A fleet of 100,000 that goes down at once makes about as many
-/// within its three attempts; more can only mean that the disk is gone.
+/// Events and messages that may wait. A fleet of 100,000 that goes down at once makes about as many
+/// within its three attempts. More can only mean that the disk has failed.
 pub(super) const MAX_LOG: usize = 65_536;
-/// Results whose metrics wait, about 300 bytes each.
+/// Results whose metrics may wait, about 300 bytes each.
 pub(super) const MAX_SAMPLES: usize = 65_536;
 
-/// What a tunnel learnt of a peer.
+/// An update of a peer from the tunnels.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MemoryUpdate {
     Stamp(PeerId, Tai64n),
     Endpoint(PeerId, SocketAddr),
     Status(PeerId, Box<PeerStatus>),
     RetiredStamp(PublicKey, Tai64n),
-    /// All that was learnt before is of another key.
+    /// Everything stored before belongs to another key.
     Rekeyed(PeerId),
-    /// The stamps learnt before count no more.
+    /// The timestamps stored before are no longer valid.
     ClockReset(PeerId),
 }
 
 impl MemoryUpdate {
-    /// `None`: nothing in it is to be remembered.
+    /// `None` when the news contains nothing to be stored.
     pub fn from_news(news: &News) -> Option<Self> {
         match news {
             News::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
@@ -56,7 +56,7 @@ impl MemoryUpdate {
     }
 }
 
-/// What has to keep its order and may not be lost.
+/// A record that must keep its order and may not be lost.
 #[derive(Debug, PartialEq)]
 pub(super) enum Entry {
     Event(Event),
@@ -66,25 +66,25 @@ pub(super) enum Entry {
     Incident(IncidentRecord),
 }
 
-/// What one transaction writes.
+/// The content of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub hosts: HashMap<HostId, HostState>,
     pub services: HashMap<HostId, Vec<ServiceState>>,
     pub log: Vec<Entry>,
-    /// Before what was learnt: an earlier batch, or one that the API's change overtook, may have
-    /// written what is to be forgotten.
+    /// Applied before the updates below: an earlier batch, or one that the API's change overtook, may have
+    /// written values that are to be removed.
     pub rekeyed: BTreeSet<PeerId>,
     pub clock_reset: BTreeSet<PeerId>,
     pub stamps: HashMap<PeerId, Tai64n>,
     pub retired_stamps: HashMap<PublicKey, Tai64n>,
     pub endpoints: HashMap<PeerId, (SocketAddr, Wall)>,
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
-    /// Somebody wants to see a commit.
+    /// A commit was requested as a proof.
     pub proof: bool,
-    /// Not of the transaction: they follow it.
+    /// Not part of the transaction; they follow it.
     pub samples: Vec<Sample>,
-    /// The same: whoever waits for the commit.
+    /// The same: the tickets that wait for the commit.
     pub replies: Vec<(Ticket, Outcome)>,
 }
 
@@ -104,18 +104,18 @@ impl Batch {
             && self.replies.is_empty()
     }
 
-    /// Hosts whose row looks another way now.
+    /// Returns the hosts whose row changes.
     pub fn changed_hosts(&self) -> BTreeSet<HostId> {
         self.hosts.keys().chain(self.services.keys()).copied().collect()
     }
 
-    /// The newest result in it.
+    /// Returns the time of the newest result in the batch.
     pub fn last_check(&self) -> Option<Wall> {
         let services = self.services.values().flatten().map(|state| state.last_check);
         self.hosts.values().map(|state| state.last_check).chain(services).max().flatten()
     }
 
-    /// A state that it writes.
+    /// Returns the state of a service in the batch.
     pub fn service(&self, host: HostId, name: &str) -> Option<&ServiceState> {
         self.services.get(&host)?.iter().find(|state| state.name == name)
     }
@@ -146,7 +146,7 @@ impl Pending {
         self.deadline
     }
 
-    /// Whether the deadline moved forward.
+    /// Queues records. Returns whether the deadline moved forward.
     pub fn add(&mut self, records: Vec<Record>, now: Mono) -> bool {
         let urgent =
             records.iter().any(|r| matches!(r, Record::Event(_) | Record::Message(_) | Record::Reply(..)));
@@ -172,7 +172,7 @@ impl Pending {
         }
     }
 
-    /// Whether the deadline moved forward.
+    /// Queues an update of a peer. Returns whether the deadline moved forward.
     pub fn learn(&mut self, update: MemoryUpdate, now: Now) -> bool {
         let at = match update {
             MemoryUpdate::Stamp(peer, stamp) => {
@@ -207,7 +207,7 @@ impl Pending {
         self.not_later_than(at)
     }
 
-    /// A commit is wanted now, whatever it holds.
+    /// Requests a commit now, even of an empty batch.
     pub fn prove(&mut self, now: Mono) {
         self.batch.proof = true;
         self.not_later_than(now);
@@ -221,7 +221,7 @@ impl Pending {
         sooner
     }
 
-    /// Everything that is to go now.
+    /// Takes everything that is due now.
     pub fn take(&mut self, now: Mono) -> Batch {
         if now >= self.next_statuses {
             self.sweep(now, STATUS_ROWS);
@@ -230,7 +230,7 @@ impl Pending {
         std::mem::take(&mut self.batch)
     }
 
-    /// Everything, at the end.
+    /// Takes everything, at the end.
     pub fn take_all(&mut self) -> Batch {
         self.sweep(Mono::ZERO, usize::MAX);
         self.deadline = None;

@@ -1,5 +1,5 @@
-//! The samples' way to the history database: a task of its own, so that neither its speed nor its
-//! disk can hold up a state. What has no room is dropped and counted.
+//! Writes samples to the history database in a task of its own, so that neither its speed nor its disk
+//! can delay a state. Samples that do not fit are dropped and counted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,23 +17,24 @@ use crate::health::{Health, Part};
 use crate::store::history::{self, SeriesCache};
 use crate::store::{Store, prune};
 
-/// Samples wait so long for others: nobody looks at a graph that closely, and those of one series share
-/// a page. Half of a fast fleet's writing is saved by it.
+/// How long samples wait for others. Graphs do not need more, and samples of one series share a page.
+/// This saves half of a fast fleet's writes.
 const GATHER: Duration = Duration::from_secs(1);
-/// Between attempts of a failing write; meanwhile `MAX_SAMPLES` gather.
+/// Pause between the attempts of a failing write; up to `MAX_SAMPLES` gather meanwhile.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Between two steps of a pass over old samples: at most one part in fifty of this task's time.
+/// Pause between two steps of a pass over old samples, which takes at most a fiftieth of this task's
+/// time.
 const STEP: Duration = Duration::from_secs(1);
-/// Between two passes. An hour's samples of 10,000 hosts go in the time to the next one.
+/// Pause between two passes. An hour's samples of 10,000 hosts are removed before the next one.
 const PASS: Duration = Duration::from_secs(3_600);
-/// A start has other things to do.
+/// Delay of the first pass, because a start has other work.
 const FIRST_PASS: Duration = Duration::from_secs(60);
-/// A wall clock that was set ahead is believed after so long, and by so much at once: time for
-/// somebody to see that it is wrong.
+/// Time after which a wall clock that was set ahead is trusted, and the most that it may jump. The
+/// operator thus has time to notice a wrong clock.
 const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
-/// Counts what history will lack.
+/// Counts samples that the history lacks.
 pub(super) fn dropped(why: &'static str, count: u64) {
     metrics::counter!("fleetgate_samples_dropped_total", "why" => why).increment(count);
 }
@@ -48,7 +49,7 @@ struct Shared {
 }
 
 impl Samples {
-    /// `keep`: so long.
+    /// Starts the task. `keep` is the retention.
     pub fn start(tasks: &mut JoinSet<()>, store: Store, health: Health, keep: Duration) -> Samples {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
@@ -83,7 +84,7 @@ impl Shared {
         waiting.append(&mut samples);
     }
 
-    /// Until others may have come, or the end.
+    /// Waits for further samples, or for the end.
     async fn gather(&self) {
         tokio::select! {
             () = tokio::time::sleep(GATHER) => {}
@@ -127,13 +128,13 @@ async fn run(shared: Arc<Shared>, store: Store, health: Health, keep: Duration) 
     shared.ended.cancel();
 }
 
-/// A walk over all series that takes away what is too old.
+/// A pass over all series that removes old samples.
 struct Pass {
     keep: Duration,
-    /// The last series that was looked at.
+    /// The last series that was examined.
     after: i64,
     due: Mono,
-    /// When the wall clock was believed last.
+    /// The time when the wall clock was last trusted.
     believed: Now,
 }
 
@@ -142,8 +143,8 @@ impl Pass {
         Pass { keep, after: 0, due: now.mono + FIRST_PASS, believed: now }
     }
 
-    /// What is older goes. A clock that was set far ahead makes nothing older: what that took away
-    /// would still be gone when it is set back.
+    /// Returns the time before which samples are removed. A clock that was set far ahead does not move it:
+    /// the samples would still be gone when the clock is set back.
     fn cut(&mut self, now: Now) -> Wall {
         let elapsed = now.mono.since(self.believed.mono);
         let believable = self.believed.wall + elapsed + BELIEVED_AFTER;
@@ -183,7 +184,7 @@ impl Pass {
     }
 }
 
-/// Sets a history that a statement has found damaged aside; then the next samples begin a new one.
+/// Sets a history aside that a statement found damaged. The next samples begin a new one.
 async fn mend(store: &Store, cache: &mut SeriesCache) -> bool {
     match store.history.mend().await {
         Ok(None) => false,
@@ -199,7 +200,7 @@ async fn mend(store: &Store, cache: &mut SeriesCache) -> bool {
     }
 }
 
-/// A failed transaction is made anew, with new numbers for new series.
+/// Writes the samples. A failed transaction is built anew, with new ids for new series.
 async fn write(store: &Store, cache: &mut SeriesCache, samples: &[Sample]) -> bool {
     let outcome = async {
         let mut tx = store.history.write().begin_with("begin immediate").await?;

@@ -1,28 +1,29 @@
-//! Which events of a host the log lists, and which it only counts. Pure.
+//! Decides which events of a host the log lists, and which it only counts. Pure.
 //!
-//! A device chooses what its results say and how often they change. So each host has a share of rows a day:
-//! beyond that, soft changes of state are counted in one row. Hard changes, what belongs to notifications and
-//! what people did are always listed.
+//! A device controls its results and how often they change. Each host therefore has a daily share of
+//! rows; beyond it, soft changes of state are counted in one row. Hard changes, events of notifications
+//! and the actions of operators are always listed.
 
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Event, EventKind, GATEWAY};
 
-/// Rows of one host in a day (UTC) before its soft changes are only counted: a link that fails every five
-/// minutes makes as many. At 2 kB each, soft changes of a host add 1 MB a day; hard changes are always listed.
+/// Rows of one host in a day (UTC) before its soft changes are only counted. A link that fails every
+/// five minutes makes as many. At 2 kB each, soft changes of a host add 1 MB a day; hard changes are
+/// always listed.
 pub(super) const LISTED_A_DAY: u32 = 500;
 
-/// What a host has had of its share on one day.
+/// The used share of a host on one day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     pub listed: u32,
     pub counted: u32,
-    /// The row that says how many were counted.
+    /// The row that holds the count.
     pub event: Option<i64>,
 }
 
-/// The shares of one day. A host that is not in here has had nothing.
+/// The shares of one day. A host that is not in here has used nothing.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     shares: BTreeMap<HostId, Share>,
@@ -34,7 +35,7 @@ impl Shares {
         Shares { shares: known.into_iter().collect(), changed: BTreeMap::new() }
     }
 
-    /// Whether the log lists this event; else it is counted.
+    /// Whether the log lists this event; otherwise it is counted.
     pub fn lists(&mut self, event: &Event) -> bool {
         if event.host == GATEWAY {
             return true;
@@ -49,7 +50,7 @@ impl Shares {
         true
     }
 
-    /// What has changed, with how many were counted just now.
+    /// Returns the changed shares, each with the number of events counted just now.
     pub fn changed(&mut self) -> impl Iterator<Item = (HostId, &mut Share, u32)> {
         let changed = &self.changed;
         self.shares.iter_mut().filter_map(|(host, share)| Some((*host, share, *changed.get(host)?)))

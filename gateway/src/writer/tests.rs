@@ -7,7 +7,7 @@ use super::*;
 use crate::store::events::{EventFilter, Span};
 use crate::store::fixture::{self, TIMING};
 
-/// For ever: the samples in here are of 1970.
+/// Practically for ever: the samples in here are of 1970.
 const KEEP: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 struct Desk {
@@ -20,7 +20,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// One settled host and a running writer.
+    /// Creates a host with a settled state and a running writer.
     async fn new() -> Desk {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
@@ -177,7 +177,7 @@ async fn many_events_make_the_monitor_wait() {
     let desk = Desk::new().await;
     fill_the_disk(&desk.store).await;
     let batch = |n: usize| vec![event(desk.host, 0); n];
-    // The first is in the writer's hands, the others wait in front of it.
+    // The writer has taken the first event; the others are queued.
     desk.writer.append(batch(1)).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     desk.writer.append(batch(pending::MAX_LOG)).await;
@@ -191,7 +191,7 @@ async fn a_stamp_that_was_on_its_way_does_not_outlive_its_key() {
     let desk = Desk::new().await;
     let host = desk.host;
     desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));
-    // The API has changed the key meanwhile, and a batch with the old stamp comes after it.
+    // The API has changed the key meanwhile, and a batch with the old timestamp comes after it.
     for _ in 0..500 {
         if desk.store.peer_spec(host).await.unwrap().unwrap().1.stamp.is_some() {
             break;

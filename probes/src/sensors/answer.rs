@@ -1,7 +1,7 @@
-//! The answer of the sensor script: its lines, read and written.
+//! The output of the sensor script: its lines, read and written.
 //!
-//! Promises to read any bytes within bounds, to find the answer behind what a login shell may print
-//! before it, and to call a section that was cut off an error instead of a value. Does not know
+//! The parser reads any bytes within bounds and finds the output after anything that a login shell
+//! printed before it. A truncated section is an error instead of a value. The module does not know
 //! which numbers a sensor should have.
 //!
 //! ```text
@@ -23,26 +23,26 @@ use crate::words;
 /// Values kept of one section: four of each of four sources on a sensor board, and their age.
 pub const MAX_VALUES: usize = 17;
 
-/// Bytes of an answer that are read: `MAX_SENSORS` sections with everything at its longest.
+/// Bytes of output that are read: `MAX_SENSORS` sections of the maximum length.
 const MAX_ANSWER: usize = 64 * 1024;
 /// Longest note or error in characters.
 const WORDS_CHARS: usize = 200;
 /// Longest name or unit of a value in characters.
 const NAME_CHARS: usize = 32;
 
-/// What a device said to one sensor.
+/// A device's reading of one sensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     pub values: Vec<Value>,
-    /// Which of several it was: the name of the zone or of the newest file. May be empty.
+    /// The source among several: the name of the zone or of the newest file. May be empty.
     pub note: String,
-    /// The folder was read, and no file is in it.
+    /// The folder was read and contains no file.
     pub empty: bool,
-    /// Why there are no values, in the device's words.
+    /// The reason why there are no values, as the device reported it.
     pub error: Option<String>,
 }
 
-/// One number as the device gave it.
+/// One number as the device reported it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     pub name: String,
@@ -70,14 +70,14 @@ impl Reading {
         Reading { error: Some(words::line(error, WORDS_CHARS)), ..Reading::default() }
     }
 
-    /// As a file system of `total` bytes answers, `used` of them in use.
+    /// Makes the reading of a file system of `total` bytes, `used` of them in use.
     pub fn disk(total: u64, used: u64) -> Reading {
         let kb = |bytes: u64| (bytes / 1024) as f64;
         let free = total.saturating_sub(used);
         Reading::of(&[("used", kb(used), "kB"), ("free", kb(free), "kB")])
     }
 
-    /// With the inodes of the file system.
+    /// Adds the inodes of the file system.
     pub fn with_inodes(mut self, used: u32, free: u32) -> Reading {
         self.values.extend(Reading::of(&[("iused", used.into(), ""), ("ifree", free.into(), "")]).values);
         self
@@ -97,7 +97,7 @@ impl Reading {
         ])
     }
 
-    /// In bytes.
+    /// Makes a reading of the memory, in bytes.
     pub fn memory(total: u64, available: u64) -> Reading {
         let kb = |bytes: u64| (bytes / 1024) as f64;
         Reading::of(&[("total", kb(total), "kB"), ("available", kb(available), "kB")])
@@ -124,7 +124,7 @@ impl Reading {
         Reading::of(&[(name, count.into(), "")])
     }
 
-    /// Of two looks a second apart.
+    /// Makes the reading of two samples a second apart.
     pub fn cpu(percent: f64) -> Reading {
         Reading::of(&[("busy", percent, ""), ("idle", 100.0 - percent, "")])
     }
@@ -138,16 +138,16 @@ impl Reading {
         Reading::of(&[("files", files.into(), ""), ("bytes", bytes as f64, "B")])
     }
 
-    /// The value of that name in that unit.
+    /// Returns the value of that name in that unit.
     pub(super) fn number(&self, name: &str, unit: &str) -> Option<f64> {
         self.values.iter().find(|v| v.name == name && v.unit == unit).map(|v| v.value)
     }
 }
 
-/// Reads an answer: the sections in their order. Of two with one key the first counts.
+/// Reads the output: the sections in order. The first of two with one key counts.
 ///
 /// # Errors
-/// What is no answer of the script; the error quotes what was said instead.
+/// Fails when the output is not that of the script; the error quotes the output.
 pub fn parse(stdout: &[u8]) -> Result<Vec<(String, Reading)>, BadAnswer> {
     let text = String::from_utf8_lossy(&stdout[..stdout.len().min(MAX_ANSWER)]);
     let mut lines = text.lines();
@@ -192,7 +192,7 @@ fn value(name: &str, rest: &str) -> Option<Value> {
     Some(Value { name: name.to_owned(), value, unit: unit.to_owned() })
 }
 
-/// Writes what a device would answer; [`parse`] gives it back. For simulated devices.
+/// Writes the output of a device, in the form that [`parse`] reads. For simulated devices.
 pub fn render(sections: &[(String, Reading)]) -> String {
     let mut text = String::from("@fleetgate 1\n");
     for (key, reading) in sections {

@@ -1,7 +1,8 @@
-//! Whether a camera takes its pictures: by interval, or by the slots of a schedule in its own time zone.
+//! Whether a camera takes its pictures: at an interval, or by the slots of a schedule in its own
+//! time zone.
 //!
-//! A picture that is due is late until the grace is over, and missed from then on. Knows neither how
-//! the newest picture is found nor which clock it was measured by.
+//! A due picture is late until the grace is over, and missed from then on. The module knows neither
+//! how the newest picture is found nor which clock dates it.
 
 use std::time::Duration;
 
@@ -12,15 +13,16 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use crate::sample::Status;
 use crate::words;
 
-/// A picture takes a while to be taken and stored, and a camera's trigger is off by some seconds: so
-/// much before its slot it counts for it, and so long after it nothing is late yet.
+/// Tolerance around a slot. A picture takes a while to be taken and stored, and a camera's trigger
+/// is off by some seconds. A picture counts for its slot if it is this much early, and is not late
+/// until this much after it.
 const SETTLING: SignedDuration = SignedDuration::from_secs(30);
-/// Days of slots that are looked back over: a weekly slot and its day.
+/// Days that are searched for past slots: a weekly slot and its day.
 const LOOK_BACK_DAYS: i32 = 8;
-/// Slots of one day: one a minute.
+/// Maximum number of slots in a day: one a minute.
 const MAX_SLOTS: usize = 1_440;
 
-/// Which folder is watched, and when pictures are due in it.
+/// The watched folder, and when its pictures are due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capture {
     pub path: String,
@@ -30,33 +32,33 @@ pub struct Capture {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// The next picture is due so long after the newest.
+    /// An interval after the newest picture.
     Every(Duration),
     Schedule(Schedule),
 }
 
-/// Slots by local time. One that the clocks skip in spring is not expected; one that comes twice in
-/// autumn is expected once, the first time.
+/// Slots by local time. A slot that the clocks skip in spring is not expected. A slot that comes
+/// twice in autumn is expected once, the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Without any: every day.
+    /// Empty: every day.
     pub days: Vec<Weekday>,
     pub from: Time,
-    /// The last possible slot; `from` alone where it is the same.
+    /// The last possible slot. If it equals `from`, that is the only slot.
     pub until: Time,
     /// At least a minute.
     pub every: Duration,
-    /// `None`: UTC, until somebody knows where the camera stands.
+    /// `None`: UTC, until the location of the camera is known.
     pub zone: Option<TimeZone>,
 }
 
-/// What the newest picture means.
+/// The verdict on the newest picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     Good,
-    /// Due since then, within the grace.
+    /// Due since this time, within the grace.
     Late(Timestamp),
-    /// So many pictures are missing; the first was due then.
+    /// This many pictures are missing; the first was due at this time.
     Missed(Timestamp, u64),
 }
 
@@ -76,7 +78,7 @@ impl Freshness {
         }
     }
 
-    /// In words, behind what is said of the newest picture; empty where all is well.
+    /// Returns the remark to append to the text about the newest picture; empty when it is good.
     pub fn remark(self, now: Timestamp) -> String {
         let ago = |at: Timestamp| words::age(now.duration_since(at).as_secs_f64());
         match self {
@@ -89,7 +91,7 @@ impl Freshness {
 }
 
 impl Capture {
-    /// `newest`: when the newest picture was taken; `None`: there is none.
+    /// Judges the newest picture. `newest`: when it was taken; `None`: there is none.
     pub fn judge(&self, newest: Option<Timestamp>, now: Timestamp) -> Freshness {
         let grace = signed(self.grace);
         match &self.plan {
@@ -133,7 +135,7 @@ fn signed(duration: Duration) -> SignedDuration {
 }
 
 impl Schedule {
-    /// The slots of the last days up to now, oldest first.
+    /// Returns the slots of the last days up to now, oldest first.
     fn slots(&self, now: Timestamp) -> Vec<Timestamp> {
         let utc = TimeZone::UTC;
         let zone = self.zone.as_ref().unwrap_or(&utc);
@@ -183,7 +185,7 @@ mod tests {
         Capture { path: "/pictures".into(), plan, grace: Duration::from_secs(grace_min * 60) }
     }
 
-    /// Rows of: newest picture (empty: none), now, what it means in a word.
+    /// Rows of: newest picture (empty: none), now, the verdict in a word.
     fn check(capture: &Capture, table: &[(&str, &str, &str)]) {
         for (newest, now, expected) in table {
             let newest = Some(*newest).filter(|n| !n.is_empty()).map(at);
@@ -226,7 +228,7 @@ mod tests {
                 ("2026-03-02T10:00:20Z", "2026-03-02T10:16:00Z", "late"),
                 ("2026-03-02T10:00:20Z", "2026-03-02T10:25:00Z", "missed 1"),
                 ("2026-03-02T10:00:20Z", "2026-03-02T10:41:00Z", "missed 2"),
-                // The picture that comes after all ends it.
+                // The picture that follows ends it.
                 ("2026-03-02T10:30:05Z", "2026-03-02T10:41:00Z", "good"),
                 // A trigger that is some seconds early counts for its slot.
                 ("2026-03-02T10:14:50Z", "2026-03-02T10:26:00Z", "good"),

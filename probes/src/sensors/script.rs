@@ -1,8 +1,8 @@
 //! The text of the sensor script, and the request inside it.
 //!
-//! Promises one command that any login shell takes ([`remote::run`]), that no path or name can break out of
-//! its quotes, and that a simulated device can read what is asked without a shell. Does not know what the
-//! answers mean.
+//! The result is one command that any login shell accepts ([`remote::run`]). No path or name can
+//! break out of its quotes, and a simulated device can read the request without a shell. The module
+//! does not interpret the output.
 //!
 //! # Shape
 //!
@@ -15,10 +15,10 @@
 //! ...a loop over these...
 //! ```
 //!
-//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then the functions that are
-//! needed, and no others: on a metered link each byte is paid for with every check. They hold no single
-//! quote and few backslashes, which would travel as four bytes each. Arguments are positional parameters
-//! and are never parsed again.
+//! Comment lines come first: key, kind and argument, percent-encoded (`-` for none). Only the
+//! required functions follow, because a metered link pays for each byte with every check. They
+//! contain no single quote and few backslashes, which would take four bytes each. Arguments are
+//! positional parameters and are never parsed again.
 
 use std::time::Duration;
 
@@ -31,11 +31,12 @@ const MARK: &str = "# fleetgate-checks 1";
 /// Longest request.
 pub const MAX_SCRIPT: usize = remote::MAX_LINE;
 
-/// Sensors asked at once; more would not fit `MAX_SCRIPT` either.
+/// Sensors per request; more would not fit `MAX_SCRIPT` either.
 pub const MAX_SENSORS: usize = 64;
 
-/// Search path, the line feed as a variable, how to say what is wrong (one line), and how to read a variable from
-/// the first line of a file.
+/// Sets the search path and a variable with a line feed. Defines functions to report an error or a
+/// note (one line each), to require a readable file, and to read a variable from the first line of
+/// a file.
 const PROLOGUE: &str = r#"export PATH="$PATH:/bin:/usr/bin:/sbin:/usr/sbin"
 nl="
 "
@@ -45,7 +46,7 @@ can() { [ -r "$1" ] || no "cannot read $1"; }
 get() { IFS= read -r $1 2>/dev/null <"$2"; }
 "#;
 
-/// Each sensor runs in a subshell: what one does to variables or how it fails is its own affair.
+/// Runs each sensor in a subshell, so that its variables and failures do not affect the others.
 const EPILOGUE: &str = r#"echo "@fleetgate 1"
 while [ $# -gt 2 ]
 do
@@ -55,8 +56,9 @@ echo @end
 shift 3
 done"#;
 
-/// The device name may have blanks: the figures are found by their shape, not by their column. Where a file
-/// system counts no inodes (btrfs, vfat), or `df` does not know the question, there are none.
+/// Finds the figures by their shape instead of their column, because a device name may contain
+/// blanks. If a file system counts no inodes (btrfs, vfat), or `df` does not support the option,
+/// there are no inode figures.
 const DISK: &str = r#"fg_df() {
 set -f
 i=$2 u=$3
@@ -80,9 +82,10 @@ o=$(df -P -i -- "$1" 2>/dev/null) && fg_df "$o" i
 }
 "#;
 
-/// File systems on block devices that are read-only and were meant to be writable: the kernel does that to one
-/// with errors. Meant is what `/etc/fstab` or the kernel's command line (for the root) says, except the kinds that
-/// cannot be written, and a read-only view of what is writable elsewhere. What neither names was mounted by hand.
+/// Finds file systems on block devices that are read-only but should be writable; the kernel
+/// remounts one with errors that way. The intended mode comes from `/etc/fstab` or, for the root,
+/// from the kernel's command line. Kinds that cannot be written, and read-only views of what is
+/// writable elsewhere, are left out. A file system that neither source names was mounted by hand.
 const MOUNTS: &str = r##"fg_mounts() {
 can /proc/mounts
 p= q= f= k= n=0 w=
@@ -142,7 +145,8 @@ done </proc/stat
 }
 "#;
 
-/// Kernels before 3.14 do not say what is available; free, buffers and cache come close.
+/// Estimates the available memory on kernels before 3.14, which do not report it: free, buffers and
+/// cache come close.
 const MEMORY: &str = r#"fg_memory() {
 can /proc/meminfo
 t= a= f=0 s=0 e=0
@@ -171,9 +175,9 @@ echo "uptime $a s"
 }
 "#;
 
-/// A sensor is called by its zone type or chip name, or by chip and label: `cpu-thermal`,
-/// `coretemp`, `coretemp/Core 0`. Inputs to which nothing is connected say 127 °C, or less than any diode measures:
-/// the hottest one is looked for among the others. A machine may have none (most virtual ones), which is no error.
+/// Names a sensor by its zone type or chip name, or by chip and label: `cpu-thermal`, `coretemp`,
+/// `coretemp/Core 0`. Unconnected inputs report 127 °C, or less than any diode measures, so the
+/// hottest of the others is used. A machine without sensors (as most virtual ones) is no error.
 const TEMPERATURE: &str = r#"fg_temperature() {
 m= w=
 for f in /sys/class/thermal/thermal_zone*/temp /sys/class/hwmon/hwmon*/temp*_input
@@ -227,8 +231,9 @@ echo "processes $n"
 }
 "#;
 
-/// Age by the device's own clock, so that a wrong one does no harm. In a folder: the newest of the
-/// regular files right in it, hidden ones left out (unfinished uploads are hidden by custom).
+/// Measures the age by the device's own clock, so that a wrong clock does no harm. In a folder it
+/// takes the newest of the regular files directly in it. Hidden files are left out, because
+/// unfinished uploads are hidden by convention.
 const FILE_AGE: &str = r#"fg_file_age() {
 [ -e "$1" ] || no "no such file: $1"
 n=$1
@@ -251,7 +256,8 @@ echo "age $(($(date +%s)-t)) s"
 }
 "#;
 
-/// An interface's class has two hexadecimal digits: 06 still images, 0e video, 02 serial boards.
+/// Matches an interface's class of two hexadecimal digits: 06 still images, 0e video, 02 serial
+/// boards.
 const USB: &str = r#"fg_usb() {
 [ -d /sys/bus/usb/devices ] || no "no USB on this machine"
 n=0 w=
@@ -288,7 +294,7 @@ echo "users $n"
 }
 "#;
 
-/// The counters are ever-growing; a second between two looks makes them a share.
+/// Reads the ever-growing counters twice, a second apart, and computes the share.
 const CPU: &str = r#"fg_cpu() {
 can /proc/stat
 read -r x u n s i w q f t r </proc/stat
@@ -342,7 +348,7 @@ bytes $b B"
 }
 "#;
 
-/// The file's own lines are the answer's; what could be taken for a mark of ours is left out.
+/// Copies the file's own lines to the output, except those that look like a mark of ours.
 const VALUES: &str = r#"fg_values() {
 [ -f "$1" ] && [ -r "$1" ] || no "cannot read $1"
 t=$(date -r "$1" +%s 2>/dev/null || stat -c %Y -- "$1" 2>/dev/null) && echo "age $(($(date +%s)-t)) s"
@@ -356,7 +362,7 @@ done <"$1"
 }
 "#;
 
-/// Kinds by the name they have in a request, with the function that answers.
+/// Kinds by their name in a request, with the shell function.
 const KINDS: [(&str, &str); 14] = [
     ("disk", DISK),
     ("mounts", MOUNTS),
@@ -374,16 +380,17 @@ const KINDS: [(&str, &str); 14] = [
     ("values", VALUES),
 ];
 
-/// The complete command to run on a device. Sensors beyond `MAX_SENSORS`, or that would make it
-/// longer than `MAX_SCRIPT`, are left out; their keys are then missing in the answer. `timeout`: how
-/// long the gateway listens.
+/// Returns the complete command to run on a device. Sensors beyond `MAX_SENSORS`, or that would
+/// make it longer than `MAX_SCRIPT`, are left out; their keys are then missing in the output.
+/// `timeout`: how long the gateway listens.
 pub fn script(sensors: &[(String, Sensor)], timeout: Duration) -> String {
     let most = sensors.len().min(MAX_SENSORS);
     let mut fitting = (0..=most).rev().filter_map(|n| remote::run(&text(&sensors[..n]), timeout));
     fitting.next().unwrap_or_default()
 }
 
-/// What a request asks, read from its comment lines alone. `None`: not a request of ours.
+/// Returns the sensors of a request, read from its comment lines alone. `None`: not a request of
+/// ours.
 pub fn parse_request(line: &str) -> Option<Vec<(String, Sensor)>> {
     let script = remote::carried(line)?;
     let mut lines = script.lines();
@@ -417,7 +424,8 @@ fn read_comment(comment: &str) -> Option<(String, Sensor)> {
     Some((decode(key)?, sensor))
 }
 
-/// One word for `sh`. No argument of any program can hold a zero byte; `Sensor::from_parts` refuses it.
+/// Quotes one word for `sh`. An argument of a program cannot contain a zero byte, and
+/// `Sensor::from_parts` refuses it.
 fn quote(text: &str) -> String {
     let text = text.replace('\0', "");
     if !text.contains('\'') {
@@ -427,7 +435,7 @@ fn quote(text: &str) -> String {
     format!("\"{}\"", text.chars().map(escaped).collect::<String>())
 }
 
-/// Percent-encoding of all but the plainest bytes; never empty, never a lone `-`.
+/// Percent-encodes all but the plainest bytes. The result is never empty and never a lone `-`.
 pub(super) fn encode(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     match text {
@@ -488,7 +496,7 @@ mod tests {
         sensors.into_iter().map(|sensor| (sensor.kind().to_owned(), sensor)).collect()
     }
 
-    /// Lets a shell read the text without running it.
+    /// Lets a shell parse the text without running it.
     fn shell_accepts(text: &str) -> bool {
         let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().expect("a shell");
         sh.stdin.take().expect("its input").write_all(text.as_bytes()).expect("it reads");
@@ -544,7 +552,7 @@ mod tests {
         assert_eq!(parse_request(&carried("# fleetgate-checks 1\nexec sh")), Some(vec![]));
     }
 
-    /// Paths as an enemy, or a customer with a sense of humour, would name them.
+    /// Paths that an attacker or a playful customer might choose.
     fn hostile() -> impl Strategy<Value = String> {
         let nasty = prop_oneof![
             Just("'; touch /tmp/pwned; '"),
@@ -575,7 +583,7 @@ mod tests {
             let sensors = vec![disk(&key, &format!("/{path}")), ("b".to_owned(), Sensor::Load)];
             let line = script(&sensors, TIMEOUT);
             prop_assert!(shell_accepts(&line) && shell_accepts(&text(&sensors)), "{}", line);
-            // The shell sees the argument as it was.
+            // The shell sees the unchanged argument.
             let echoed = format!("printf %s {}", quote(&path));
             let out = Command::new("sh").arg("-c").arg(&echoed).output().expect("a shell");
             prop_assert_eq!(String::from_utf8_lossy(&out.stdout), path);

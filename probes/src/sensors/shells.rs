@@ -1,4 +1,4 @@
-//! The sensor script, run for real by each shell of this machine.
+//! The sensor script, actually run by each shell of this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use super::{Reading, Sensor, judge, parse};
 use crate::remote::{self, Excerpt};
 use crate::sample::Status;
 
-/// Login shells of devices; those that this machine lacks are passed over, but `sh` must be there.
+/// Login shells of devices. Those that this machine lacks are skipped, but `sh` must exist.
 const SHELLS: [&[&str]; 8] =
     [&["sh"], &["dash"], &["busybox", "sh"], &["bash"], &["zsh"], &["fish"], &["tcsh"], &["csh"]];
 
-/// More than any of them takes.
+/// Longer than any of them takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A folder that goes away with its test.
+/// A folder that is removed with its test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -39,7 +39,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays behind is small and in the temporary folder.
+        // A folder that cannot be removed is small and in the temporary folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -48,7 +48,7 @@ fn text(path: &Path) -> String {
     path.to_str().expect("a path in UTF-8").to_owned()
 }
 
-/// What an SSH server would do with a command, by one shell; `None`: there is no such shell here.
+/// Runs a command like an SSH server, by one shell; `None`: this machine lacks the shell.
 fn run(shell: &[&str], command: &str) -> Option<Vec<u8>> {
     let line = remote::run(command, TIMEOUT).expect("short enough");
     let out = Command::new(shell[0]).args(&shell[1..]).arg("-c").arg(line).output().ok()?;
@@ -64,7 +64,7 @@ fn between_marks(output: &[u8]) -> Vec<u8> {
     found.output
 }
 
-/// The same readings from each shell; `adapt` may redirect the script to other folders.
+/// Returns the readings from each shell. `adapt` may redirect the script to other folders.
 fn readings(sensors: &[Sensor], adapt: impl Fn(String) -> String) -> Vec<Vec<Reading>> {
     let keyed: Vec<_> = sensors.iter().enumerate().map(|(i, s)| (format!("k{i}"), s.clone())).collect();
     let command = adapt(script(&keyed));

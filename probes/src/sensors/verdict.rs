@@ -1,9 +1,9 @@
-//! What a reading means, in plain words and metrics.
+//! The result of a reading, in plain words and metrics.
 //!
 //! | sensor | metrics |
 //! |---|---|
 //! | disk | `used` in %, `free` in B, `fullness` in %, `inodes` in % where they are counted |
-//! | mounts | `read_only`: file systems that turned so |
+//! | mounts | `read_only`: file systems that turned read-only |
 //! | load | `load1 load5 load15`, and each with `_per_cpu` where the number of processors is known |
 //! | memory | `used` in %, `available` in B, `swap` in % where there is any |
 //! | uptime | `uptime` in s |
@@ -14,11 +14,12 @@
 //! | cpu | `used` in % |
 //! | traffic | `rx` and `tx`, ever-growing, and `in` and `out` in B of one second |
 //! | daily | `files`, `bytes` |
-//! | values | what the file says, and its `age` in s |
+//! | values | the values in the file, and its `age` in s |
 //! | capture | `age` in s, `missed` |
 //!
-//! Promises UNKNOWN, with the device's words, for whatever could not be read. Knows no limits of its
-//! own: OK until a threshold says otherwise, but for pictures, which have a plan.
+//! A value that could not be read is UNKNOWN, with the device's error. The module has no limits of
+//! its own: a reading is OK unless a threshold is exceeded. Pictures are the exception, because
+//! they have a schedule.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -30,7 +31,7 @@ use crate::words;
 
 const BYTES_PER_KB: f64 = 1024.0;
 
-/// The result of one sensor, with the thresholds of its service applied.
+/// Returns the result of one sensor, with the thresholds of its service applied.
 pub fn judge(
     sensor: &Sensor,
     reading: &Reading,
@@ -51,7 +52,7 @@ pub fn judge(
     }
 }
 
-/// The result of a sensor whose key is missing in the answer.
+/// Returns the result of a sensor whose key is missing in the output.
 pub fn unanswered(sensor: &Sensor) -> PluginResult {
     PluginResult::unknown(format!("{}: the device's answer does not speak of it", name(sensor)))
 }
@@ -64,7 +65,7 @@ fn name(sensor: &Sensor) -> String {
     }
 }
 
-/// Text and metrics; `None` where a number is missing.
+/// Returns text and metrics; `None` if a number is missing.
 fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     match sensor {
         Sensor::Disk { .. } => disk(&name(sensor), reading),
@@ -84,11 +85,12 @@ fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     }
 }
 
-/// A disk that is larger than this counts as one of this size in `fullness`: 5 % of a small card are soon written,
-/// 5 % of 4 TB last for months.
+/// A larger disk counts as one of this size in `fullness`: 5 % of a small card are soon full, but 5
+/// % of 4 TB last for months.
 const LARGE_DISK: f64 = 100e9;
 
-/// Percent as `df` has it: of what ordinary users can fill, without what is reserved for root.
+/// Computes percent like `df`: of the space that ordinary users can fill, without the part reserved
+/// for root.
 fn disk(name: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     let used = reading.number("used", "kB")?;
     let free = reading.number("free", "kB")?;
@@ -243,7 +245,7 @@ fn values(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     (!own.is_empty()).then(|| (format!("{}: {}", words::line(path, 80), text.join(", ")), metrics.clone()))
 }
 
-/// `None`: nothing is known of the pictures.
+/// Returns the result for pictures. `None`: nothing is known about them.
 fn capture(plan: &Capture, reading: &Reading, now: Timestamp) -> Option<PluginResult> {
     let empty = reading.empty;
     if reading.error.is_some() && !empty {
@@ -267,7 +269,7 @@ fn share(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| (100.0 * part / whole).clamp(0.0, 100.0))
 }
 
-/// Percent without decimals; a disk with something left is not called full.
+/// Formats percent without decimals. A disk that still has space is not called full.
 fn whole(percent: f64) -> String {
     match percent {
         99.0..100.0 => format!("{:.1}", (percent * 10.0).floor() / 10.0),

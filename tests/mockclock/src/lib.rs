@@ -1,7 +1,7 @@
 //! A device and a gateway on one clock that only the test moves.
 //!
-//! The device is boringtun as it comes, polled four times a second as it asks for. The gateway is
-//! either the same ([`Naive`]) or the engine's session ([`Fenced`]); both are asked the same things.
+//! The device is plain boringtun, polled four times a second as it requires. The gateway is either
+//! the same ([`Naive`]) or the engine's session ([`Fenced`]); both get the same calls.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ pub const DATA: u8 = 4;
 const BORING_POLL: Duration = Duration::from_millis(250);
 /// How often the fenced gateway dials a device that is gone.
 const DIAL_AGAIN: Duration = Duration::from_secs(300);
-/// The clocks begin here, so that nothing depends on a zero.
+/// The clocks begin here, so that no test depends on a zero.
 const EPOCH: Duration = Duration::from_secs(1_000);
 
-/// Both clocks, moved together; one per thread, hence per test.
+/// Both clocks, moved together. There is one per thread, hence one per test.
 pub struct Clock(Duration);
 
 impl Clock {
@@ -39,7 +39,7 @@ impl Clock {
         Mono::ZERO + self.0
     }
 
-    /// Since the start.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0 - EPOCH
     }
@@ -54,14 +54,14 @@ impl Clock {
     }
 }
 
-/// boringtun without anything around it.
+/// Returns plain boringtun.
 pub fn tunn(private: &PrivateKey, peer: &PublicKey, keepalive: Option<u16>) -> Tunn {
     let secret = StaticSecret::from(*private.as_bytes());
     let limiter = Arc::new(RateLimiter::new(&(&secret).into(), u64::MAX));
     Tunn::new(secret, (*peer.as_bytes()).into(), None, keepalive, 1, Some(limiter))
 }
 
-/// An IPv4 packet, as far as boringtun looks.
+/// Makes an IPv4 packet, valid only as far as boringtun looks.
 pub fn packet() -> Vec<u8> {
     let mut bytes = vec![0; 84];
     bytes[0] = 0x45;
@@ -69,7 +69,7 @@ pub fn packet() -> Vec<u8> {
     bytes
 }
 
-/// What came of a datagram.
+/// The result of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Came {
     Packet,
@@ -78,7 +78,7 @@ pub enum Came {
     Refused(String),
 }
 
-/// What one end sends.
+/// The datagrams that one end sends.
 pub type Out = Vec<Vec<u8>>;
 
 fn boring_receive(tunn: &mut Tunn, datagram: &[u8], out: &mut Out) -> Came {
@@ -100,7 +100,7 @@ fn boring_write(result: TunnResult<'_>, out: &mut Out) {
     }
 }
 
-/// One end of a tunnel, as the world sees it.
+/// One end of a tunnel, as the world drives it.
 pub trait End {
     fn receive(&mut self, datagram: &[u8], now: Mono, out: &mut Out) -> Came;
     fn send(&mut self, packet: &[u8], now: Mono, out: &mut Out);
@@ -110,7 +110,7 @@ pub trait End {
     fn established(&self, now: Mono) -> bool;
 }
 
-/// boringtun, polled as its documentation says.
+/// boringtun, polled as its documentation requires.
 pub struct Naive(pub Tunn);
 
 impl End for Naive {
@@ -139,7 +139,7 @@ impl End for Naive {
     }
 }
 
-/// The engine's session, made when it is needed and dropped when it says so.
+/// The engine's session, made on demand and dropped when it allows it.
 pub struct Fenced {
     noise: BoringNoise,
     device: PublicKey,
@@ -214,19 +214,19 @@ impl End for Fenced {
     }
 }
 
-/// How an hour is spent.
+/// The conditions of an hour.
 #[derive(Clone, Copy)]
 pub struct Plan {
     pub length: Duration,
-    /// The gateway sends a packet so often, which the device echoes.
+    /// The gateway sends a packet at this interval, and the device echoes it.
     pub probe_every: Option<Duration>,
     pub one_way: Duration,
-    /// Of 1,000 datagrams, each way.
+    /// Lost datagrams of 1,000, in each direction.
     pub lost_per_mille: u64,
     pub device_keepalive: Option<u16>,
-    /// From then on the device is off.
+    /// The device is off from then on.
     pub device_gone_at: Option<Duration>,
-    /// Who shakes hands at the start.
+    /// The gateway makes the first handshake; otherwise the device does.
     pub gateway_dials: bool,
 }
 
@@ -242,7 +242,7 @@ impl Plan {
     };
 }
 
-/// What an hour came to.
+/// The counts of an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub gateway_initiations: usize,
@@ -251,7 +251,7 @@ pub struct Tally {
     pub probes: usize,
     /// Echoes of the device that opened at the gateway.
     pub answers: usize,
-    /// Probes at a time without a session.
+    /// Probes that were due without a session.
     pub gaps: usize,
     /// Data of the device that the gateway refused, with the reason.
     pub refused: Vec<String>,
@@ -263,13 +263,13 @@ enum To {
     Device,
 }
 
-/// Two ends, and datagrams between them that take their time.
+/// Two ends, and datagrams in flight between them.
 struct World<G> {
     clock: Clock,
     gateway: G,
     device: Naive,
     plan: Plan,
-    /// By arrival, then by order of sending.
+    /// Ordered by arrival, then by the order of sending.
     wire: BTreeMap<(Mono, u64), (To, Vec<u8>)>,
     sent: u64,
     gateway_poll: Option<Mono>,
@@ -278,7 +278,7 @@ struct World<G> {
     tally: Tally,
 }
 
-/// Lets an hour pass between a device and a naive gateway.
+/// Runs an hour between a device and a naive gateway.
 pub fn naive_hour(plan: Plan) -> Tally {
     let (gateway, device) = (PrivateKey::generate(), PrivateKey::generate());
     let clock = Clock::start();
@@ -286,7 +286,7 @@ pub fn naive_hour(plan: Plan) -> Tally {
     World::new(clock, end, &device, gateway.public(), plan).run()
 }
 
-/// Lets an hour pass between a device and the engine's session.
+/// Runs an hour between a device and the engine's session.
 pub fn fenced_hour(plan: Plan) -> Tally {
     let (gateway, device) = (PrivateKey::generate(), PrivateKey::generate());
     let clock = Clock::start();
@@ -328,10 +328,10 @@ impl<G: End> World<G> {
         self.tally
     }
 
-    /// Goes to the next thing that happens, and lets it happen.
+    /// Advances to the next event and runs it.
     fn turn(&mut self) {
         self.gateway_poll = self.gateway.next_poll(self.clock.now()).map(|due| match self.gateway_poll {
-            // boringtun says "in 250 ms" each time it is asked.
+            // boringtun returns "in 250 ms" at every call.
             Some(planned) if planned > self.clock.now() => planned.min(due),
             _ => due,
         });
@@ -425,7 +425,7 @@ impl<G: End> World<G> {
         }
     }
 
-    /// The same datagrams in each run, without a pattern (splitmix64).
+    /// Loses the same datagrams in each run, without a pattern (splitmix64).
     fn is_lost(&self) -> bool {
         let mut x = self.sent.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,5 +1,5 @@
-//! A virtual hour under ordinary and bad conditions: who shakes hands how often, and whether the
-//! tunnel ever has a gap.
+//! A virtual hour under ordinary and bad conditions: how often each end makes a handshake, and
+//! whether the tunnel has gaps.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// No handshake of the gateway's, no gap, nothing refused, every probe answered.
+/// Asserts that the gateway made no handshake, that there was no gap and no refusal, and that every
+/// probe got a reply.
 #[track_caller]
 fn assert_quiet(tally: &Tally) {
     assert_eq!(tally.gateway_initiations, 0, "{tally:?}");
@@ -45,7 +46,8 @@ fn fenced_no_handshake_comes_from_probing_at_any_pace() {
 
 #[test]
 fn fenced_a_device_with_keepalives_alone_never_has_a_gap() {
-    // It renews each 180 s, at the very end of the session: what it sends last may come too late.
+    // The device renews every 180 s, at the very end of the session, so its last packets may come
+    // too late.
     let tally = fenced_hour(Plan { probe_every: None, ..Plan::HOUR });
     assert_eq!(tally.gateway_initiations, 0, "{tally:?}");
     assert!(tally.device_initiations >= 19, "{tally:?}");

@@ -1,5 +1,5 @@
-//! Each trap of boringtun 0.7.1 twice: what it does by itself, and that the engine's session does
-//! not do it.
+//! Each trap of boringtun 0.7.1 twice: its own behaviour, and the proof that the engine's session
+//! avoids it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A device and a gateway without a wire between them.
+/// A device and a gateway without a network between them.
 struct Pair<G> {
     clock: Clock,
     gateway: G,
@@ -40,7 +40,7 @@ impl<G: End> Pair<G> {
 
     fn device_dials(&mut self) {
         let mut out = Out::new();
-        // The device polls itself all the time; here, before it dials.
+        // A real device polls itself continuously; here it is polled before it dials.
         self.device.poll(self.clock.now(), &mut Out::new());
         self.device.dial(self.clock.now(), &mut out);
         let (_, answer) = self.deliver(&out[0]);
@@ -67,7 +67,7 @@ impl<G: End> Pair<G> {
         out
     }
 
-    /// Polls when the gateway asks for it; the types of what it sends.
+    /// Polls whenever the gateway is due; returns the types of the messages it sends.
     fn wait(&mut self, length: Duration) -> Vec<u8> {
         let end = self.clock.now() + length;
         let mut sent = Vec::new();
@@ -158,7 +158,7 @@ fn fenced_a_session_that_ended_is_dropped_and_costs_nothing() {
     assert!(pair.gateway.session.is_none());
 }
 
-// ------------------------------------------------- D, E: quiet before is taken for silence after
+// ------------------------------------------------- D, E: earlier quiet counts as later silence
 
 #[test]
 fn a_packet_after_15_quiet_seconds_makes_the_next_poll_shake_hands() {
@@ -208,7 +208,7 @@ fn fenced_a_packet_is_answered_after_10_s_and_once() {
     assert_eq!(pair.wait(secs(100)), [DATA]);
 }
 
-// ------------------------------------------------------------------ G, H: a peer that is not there
+// ------------------------------------------------------------------ G, H: an absent peer
 
 #[test]
 fn a_packet_for_an_offline_peer_makes_18_initiations_and_then_everything_expires() {
@@ -234,7 +234,7 @@ fn fenced_a_handshake_that_failed_does_not_end_the_session_that_works() {
     pair.device_dials();
     pair.gateway_sends();
     assert_eq!(pair.wait(secs(30)), [INITIATION, INITIATION]);
-    // The network is back; boringtun alone would wipe the session 90 s after the first initiation.
+    // The network is back. boringtun alone would wipe the session 90 s after the first initiation.
     let keepalive = pair.device_sends(&[]);
     assert_eq!(pair.deliver(&keepalive).0, Came::Other);
     let initiation = pair.gateway_polls().remove(0);
@@ -256,7 +256,7 @@ fn fenced_a_device_that_comes_back_after_an_hour_is_let_in() {
     assert_eq!(pair.deliver(&datagram).0, Came::Packet);
 }
 
-// ------------------------------------------------------------------ replays, over a renewal too
+// ------------------------------------------------------------------ replays, after a renewal too
 
 #[test]
 fn fenced_what_was_received_once_is_refused_for_ever() {
@@ -281,8 +281,8 @@ fn boringtun_cuts_a_long_index_which_the_engine_refuses_to_give() {
     assert_eq!(room[5..8], [0, 0, 0]);
 }
 
-/// The device sends on in its session, and hears no handshake of the gateway. Says for how many seconds its
-/// packets are taken.
+/// The device keeps sending in its session and receives no handshake of the gateway. Returns for
+/// how many seconds its packets are accepted.
 fn heard_while_handshakes_are_lost<G: End>(mut pair: Pair<G>) -> u64 {
     pair.device_dials();
     for second in 1..178 {

@@ -1,7 +1,9 @@
-//! Backups under full load: results flat out and changes over the API, while one backup after the other is
-//! made, restored and started. Whatever was acknowledged before a backup began must be there.
+//! Backups under full load. Results and changes over the API arrive as fast as possible, while
+//! backups are made, restored and started one after the other. A backup must contain everything
+//! that was acknowledged before it began.
 //!
-//! Each restored gateway is asked over its own API, and its history is compared with that of the first.
+//! Each restored gateway is queried over its own API, and its history is compared with that of the
+//! first.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,51 +28,51 @@ use tokio::time::Instant;
 use super::program::Program;
 use super::report;
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof {
     pub backups: usize,
     pub hosts: usize,
-    /// Of each host; a sender each.
+    /// Services per host, with a sender each.
     pub services: usize,
-    /// Samples that are there before.
+    /// Samples that exist before the run.
     pub history: usize,
 }
 
-/// What `docs/performance.md` shows.
+/// The run shown in `docs/performance.md`.
 const FULL: Proof = Proof { backups: 12, hosts: 50, services: 20, history: 4_000_000 };
-/// One backup of a history that years have filled, under a load that leaves it the time of a night.
+/// One backup of a history of years, under a load as at night.
 const LARGE: Proof = Proof { backups: 1, hosts: 10, services: 10, ..FULL };
-/// What a sample takes in the file.
+/// Size of a sample in the file.
 const SAMPLE_BYTES: f64 = 20.0;
-/// Series that the samples before belong to.
+/// Series of the samples that exist before the run.
 const OLD_SERIES: usize = 400;
-/// Between two samples of an old series.
+/// Time between two samples of an old series.
 const EVERY_MS: i64 = 1_000;
-/// How often the size of the logs is looked at.
+/// Interval at which the size of the logs is read.
 const GLANCE: Duration = Duration::from_millis(20);
-/// Between two changes over the API of one caller.
+/// Time between two changes of one caller over the API.
 const CHANGES: Duration = Duration::from_millis(20);
-/// What is written behind an acknowledgement: samples.
+/// Longest delay between the acknowledgement of a result and the write of its samples.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// # Errors
-/// When a backup cannot be made or restored, or lacks something.
+/// Fails when a backup cannot be made or restored, or lacks something.
 pub fn run() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(prove(FULL))
 }
 
-/// The same of a history of so many GB.
+/// Runs the same with a history of this many GB.
 ///
 /// # Errors
-/// As of [`run`].
+/// Fails like [`run`].
 pub fn run_large(gigabytes: f64) -> anyhow::Result<()> {
     let history = (gigabytes * 1e9 / SAMPLE_BYTES) as usize;
     tokio::runtime::Runtime::new()?.block_on(prove(Proof { history, ..LARGE }))
 }
 
 /// # Errors
-/// When a backup cannot be made or restored, or lacks something.
+/// Fails when a backup cannot be made or restored, or lacks something.
 pub async fn prove(proof: Proof) -> anyhow::Result<()> {
     let program = Arc::new(Program::start().await?);
     fill(&program, proof.history).await?;
@@ -135,7 +137,8 @@ fn mb(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Samples of hosts that are no more, all older than an hour. The database itself counts them up.
+/// Fills the history with samples of removed hosts, all older than an hour. The database itself
+/// generates them.
 async fn fill(program: &Program, samples: usize) -> anyhow::Result<()> {
     let (now, mut cache) = (fleetgate::clock::wall(), SeriesCache::default());
     let each = (samples / OLD_SERIES) as i64;
@@ -156,21 +159,22 @@ async fn fill(program: &Program, samples: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the gateway has acknowledged.
+/// Everything that the gateway has acknowledged.
 struct Ledger {
     proof: Proof,
     hosts: Vec<HostId>,
-    /// Of each service: the number of the last result, which stands in its text.
+    /// For each service the number of the last result; the result's text contains it.
     results: Vec<AtomicU64>,
     devices: AtomicU64,
     notes: AtomicU64,
     stop: AtomicBool,
 }
 
-/// The same at one moment.
+/// The acknowledged state at one moment.
 struct Acknowledged {
     results: Vec<u64>,
-    /// Of each service: the last result whose sample was in the history, which is written behind.
+    /// For each service the last result whose sample was in the history. Samples are written after
+    /// the acknowledgement.
     sampled: Vec<u64>,
     devices: u64,
     notes: u64,
@@ -234,7 +238,8 @@ fn service_name(n: usize) -> String {
     format!("job-{n:02}")
 }
 
-/// Results of one service, each after the one before was acknowledged; every seventh begins a trouble.
+/// Sends results of one service, each after the previous one was acknowledged. Every seventh begins
+/// a problem.
 async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyhow::Result<()> {
     let host = ledger.hosts[index / ledger.proof.services];
     let name = service_name(index % ledger.proof.services);
@@ -285,7 +290,7 @@ async fn rename(ledger: Arc<Ledger>, program: Arc<Program>) -> anyhow::Result<()
     Ok(())
 }
 
-/// The largest sizes that the write-ahead logs had.
+/// The largest sizes of the write-ahead logs.
 #[derive(Default)]
 struct Logs([AtomicU64; 2]);
 
@@ -310,7 +315,7 @@ impl Logs {
     }
 }
 
-/// Restores, starts and asks.
+/// Restores the backup, starts the gateway and queries it.
 async fn is_whole(
     original: &Program,
     ledger: &Ledger,
@@ -358,8 +363,8 @@ async fn states_are_there(
     Ok(())
 }
 
-/// Samples that were in the history when the backup began are in it. Gives how many are not in it of those
-/// whose results were acknowledged then, and which were written behind them.
+/// Checks that the backup has all samples that were in the history when it began. Returns how many
+/// samples it lacks although their results were acknowledged by then; these were written later.
 async fn samples_are_there(
     original: &Program,
     restored: &Program,
@@ -380,7 +385,7 @@ async fn samples_are_there(
     Ok(late)
 }
 
-/// The results of a service whose samples the history has.
+/// Returns the results of a service whose samples are in the history.
 async fn rounds(
     program: &Program,
     ledger: &Ledger,

@@ -1,5 +1,5 @@
-//! In-tunnel ICMP checks up to stored states: the whole program in this process, from the UDP
-//! socket to the databases, against devices that answer. What the devices compute is left out.
+//! ICMP checks through the tunnel up to stored states: the whole program in this process, from the
+//! UDP socket to the databases, against simulated devices. The CPU time of the devices is excluded.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use super::{named_thread_cpu, process_cpu, report};
 use crate::attacker::{Initiator, Transport, handshake, stamp};
 
 const DEVICES: u32 = 1_600;
-/// Of every `ping`: one echo request each, some 5,000 a second over all devices as it comes to pass. Where
-/// it is shorter they queue beside the devices on two cores, and what comes too late is no result.
+/// Interval of every `ping` with one echo request each, about 5,000 a second over all devices in
+/// practice. With a shorter interval they queue behind the devices on two cores, and a late reply
+/// gives no result.
 const INTERVAL_S: f64 = 0.25;
-/// Each is a thread with a socket on an address of its own: the gateway takes 500 handshakes at
-/// once from each.
+/// Each site is a thread with a socket on its own address, because the gateway accepts 500
+/// handshakes at once from each address.
 const SITES: u32 = 4;
 const WARM_UP: Duration = Duration::from_secs(5);
-/// Ends before the sessions of the first devices are to be renewed.
+/// Shorter than the time until the sessions of the first devices are renewed.
 const MEASURED: Duration = Duration::from_secs(20);
-/// Longer than the writer gathers results before it commits them.
+/// Longer than the writer collects results before it commits them.
 const COMMITTED: Duration = Duration::from_secs(3);
 const THREAD: &str = "devices";
 
 /// # Errors
-/// When the program does not start or does not do what is asked.
+/// Fails when the program does not start or refuses a request.
 pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let gate = runtime.block_on(Gate::start())?;
@@ -84,7 +85,7 @@ impl Gate {
         Ok(devices)
     }
 
-    /// What was answered is in the history.
+    /// Checks that the replies are in the history.
     async fn has_stored(&self, answered: u64) -> anyhow::Result<()> {
         let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(DEVICES / 2));
         let samples = self.program.call(Method::GET, &path, &Value::Null).await?;
@@ -140,7 +141,7 @@ impl Fleet {
         Spent { all: all_then - all, parts: parts_spent, checks: checks_then - checks }
     }
 
-    /// Nobody answers any more; gives how often somebody has.
+    /// Stops the devices; returns the number of replies they sent.
     fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -179,7 +180,7 @@ impl Spent {
     }
 }
 
-/// Devices behind one socket, told apart by the receiver's index.
+/// Devices behind one socket, distinguished by the receiver index.
 struct Site {
     socket: UdpSocket,
     gateway: SocketAddr,
@@ -198,7 +199,7 @@ impl Site {
         Site { socket, gateway, sessions, room: vec![0; 2_048] }
     }
 
-    /// Whether an echo request came and was answered.
+    /// Returns whether an echo request arrived and got a reply.
     fn answer_one(&mut self) -> bool {
         let Ok(len) = self.socket.recv(&mut self.room) else { return false };
         let Some(reply) = self.reply(len) else { return false };

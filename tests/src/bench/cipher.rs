@@ -56,7 +56,7 @@ impl Raw {
     }
 }
 
-/// A device and a gateway, both by the engine, with a session between them.
+/// A device and a gateway, both of the engine, with a session between them.
 struct Pair {
     device: BoringSession,
     gateway: BoringSession,
@@ -104,7 +104,7 @@ impl Pair {
     }
 }
 
-/// An IPv4 packet, as far as a session looks.
+/// Makes an IPv4 packet, valid only as far as a session looks.
 fn packet(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     bytes[0] = 0x45;

@@ -1,7 +1,8 @@
-//! A downtime in a fleet where many are planned: what it costs the monitor's thread, for one host and for all.
+//! The cost of a downtime for the monitor's thread, for one host and for all, in a fleet with many
+//! planned downtimes.
 //!
-//! The engine alone. What is planned for other hosts must not count. What is planned for a host does: each of its
-//! services looks at it.
+//! This runs the engine alone. The downtimes of other hosts must not affect the cost. Those of the
+//! same host do, because each of its services evaluates them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,11 +22,11 @@ const HOSTS: i64 = 10_000;
 const SERVICES: usize = 10;
 const FEW: i64 = 10;
 const MANY: i64 = 1_000;
-/// Downtimes of the fleet that are planned and cancelled for one figure.
+/// Downtimes of the whole fleet that are planned and cancelled for one figure.
 const ROUNDS: usize = 20;
-/// And those of one host, together: one takes some microseconds.
+/// The same for one host. They are measured together, because one takes a few microseconds.
 const OF_ONE: usize = 1_000;
-/// Later than anything that is planned beside it.
+/// Later than every other planned downtime.
 const MEASURED: i64 = 1 << 40;
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -35,7 +36,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// With so many planned downtimes, every tenth of them for all hosts.
+    /// Makes a fleet with this many planned downtimes, every tenth of them for all hosts.
     fn with(planned: i64) -> Fleet {
         let now = Now { mono: Mono::from_secs(1_000), wall: Wall::from_millis(1_800_000_000_000) };
         let mut fleet = Fleet { monitor: Monitor::new(Config::default(), 1), now };
@@ -61,7 +62,7 @@ impl Fleet {
         self.tell(MonitorInput::Downtime(Box::new(Downtime { id: Id::from_i64(id), scope, when })));
     }
 
-    /// Of planning it and cancelling it again.
+    /// Returns the cost of planning a downtime and cancelling it again.
     fn cost(&mut self, hosts: impl Fn() -> HostScope, times: usize) -> f64 {
         let (time, ()) = cpu_of(|| {
             for _ in 0..times {

@@ -1,4 +1,4 @@
-//! What a handshake costs the gateway, in units of X25519 of the same run.
+//! The gateway's cost of a handshake, in units of X25519 of the same run.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{Gate, cpu_of, home, median, micros, report, spec};
 use crate::attacker::{Initiator, RESPONSE, stamp};
 
 const ROUNDS: u32 = 400;
-/// X25519 in one measurement: their time varies less than that of one.
+/// X25519 operations in one measurement, because their sum varies less than a single one.
 const UNITS: u32 = 8;
 
 pub fn run() {
@@ -51,7 +51,7 @@ fn x25519() -> Duration {
     time / UNITS
 }
 
-/// The gateway's part only: what the device computes is not measured.
+/// Measures the gateway's part only, without the device's computation.
 fn handshake(gate: &mut Gate, device: &Initiator, sender: u32) -> Duration {
     gate.pass(Duration::from_millis(25));
     let initiation = device.initiation(stamp(0), sender);

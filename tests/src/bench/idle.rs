@@ -20,17 +20,17 @@ use super::{Gate, cpu_of, home, named_thread_cpu, pool, report, seed, spec};
 use crate::attacker::{Initiator, Transport, handshake, send, stamp};
 
 const SESSIONS: u32 = 5_000;
-/// What devices behind a NAT are given.
+/// The keepalive interval of devices behind a NAT.
 const KEEPALIVE_S: u32 = 25;
-/// A quarter of the time between two handshakes; none falls into it.
+/// A quarter of the time between two handshakes, so that none falls into it.
 const MEASURED: Duration = Duration::from_secs(30);
-/// The same for the engine alone, in its own time.
+/// The same for the engine alone, in virtual time.
 const ENGINE_S: u32 = 60;
-/// Addresses that the devices come from: the gateway takes 500 at once from each.
+/// Source addresses of the devices, because the gateway accepts 500 handshakes at once from each.
 const SOURCES: u32 = 50;
 
 /// # Errors
-/// When the gateway's socket or thread cannot be made.
+/// Fails when the gateway's socket or thread cannot be made.
 pub fn run() -> anyhow::Result<()> {
     let private = PrivateKey::generate();
     let devices: Vec<Initiator> = (0..SESSIONS).map(|_| Initiator::stranger(&private.public())).collect();
@@ -46,7 +46,7 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What this machine takes for waking a thread that often, whatever it does then.
+/// Measures the cost of merely waking a thread that often on this machine.
 fn floor(fleet: &mut Fleet) -> anyhow::Result<Duration> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     fleet.gateway = socket.local_addr()?;
@@ -60,7 +60,7 @@ fn floor(fleet: &mut Fleet) -> anyhow::Result<Duration> {
     Ok(receiving.join().expect("a receiver"))
 }
 
-/// The same for the engine without the socket, in a time of its own.
+/// Measures the engine without the socket, in virtual time.
 fn engine_alone() {
     let mut gate = Gate::default();
     let mut sessions: Vec<Transport> = Vec::new();
@@ -87,7 +87,7 @@ fn engine_alone() {
     report("  turns a second that it asks for", &format!("{}", turns / ENGINE_S), "");
 }
 
-/// The program's own thread for tunnels, without the rest.
+/// The program's own thread for tunnels, without the rest of the program.
 struct Thread {
     address: SocketAddr,
     stop: CancellationToken,
@@ -137,8 +137,8 @@ impl Fleet {
     fn connect(devices: &[Initiator], gateway: SocketAddr) -> Fleet {
         let bind = |n: u32| UdpSocket::bind(format!("127.0.9.{}:0", n + 1)).expect("a loopback address");
         let sockets: Vec<UdpSocket> = (0..SOURCES).map(bind).collect();
-        // Side by side, for an answer may wait until the gateway looks again: one after the other, the first sessions
-        // would end while they are measured.
+        // The handshakes run in parallel, because a response may wait until the gateway's next
+        // turn. In sequence the first sessions would end during the measurement.
         let session = |n: usize| {
             let mut initiation = devices[n].initiation(stamp(0), n as u32);
             handshake(&sockets[n % sockets.len()], &mut initiation, gateway).expect("a session")
@@ -155,7 +155,7 @@ impl Fleet {
         Fleet { sockets, sessions, gateway }
     }
 
-    /// Keepalives at their pace, evenly spread.
+    /// Sends keepalives at their interval, evenly spread.
     fn idle(&mut self, time: Duration) {
         let per_s = SESSIONS / KEEPALIVE_S;
         let begin = Instant::now();

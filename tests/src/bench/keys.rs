@@ -1,6 +1,7 @@
-//! What an `Idempotency-Key` costs a call while many keys are kept, and what it costs everybody that old ones go.
+//! The cost of an `Idempotency-Key` for a call while many keys are stored, and the cost for other
+//! calls while old keys are deleted.
 //!
-//! The whole program in this process, and calls over its API, one after the other.
+//! The whole program runs in this process, and calls its API, one call after the other.
 
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use tokio::time::Instant;
 use super::program::Program;
 use super::{process_cpu, report};
 
-/// As many as one caller may have.
+/// The maximum number of keys of one caller.
 const KEPT_KEYS: usize = 100_000;
 /// Calls of each kind.
 const CALLS: usize = 300;
-/// Rows in one transaction of the filling.
+/// Rows per transaction while the table is filled.
 const FILLED_AT_ONCE: usize = 10_000;
 
 /// # Errors
-/// When the program does not start, or refuses a call.
+/// Fails when the program does not start, or refuses a call.
 pub fn run() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure())
 }
@@ -36,7 +37,7 @@ async fn measure() -> anyhow::Result<()> {
     let now = fleetgate::clock::wall();
     fill(&program, "kept", now).await?;
     let many = calls(&program, Some("many")).await?;
-    // As old as a gateway that was off for a day finds them.
+    // The age of keys that a gateway finds after it was off for a day.
     fill(&program, "old", now - (KEPT + Duration::from_secs(1))).await?;
     let beside = calls(&program, Some("beside")).await?;
     without.report("a call without a key");
@@ -62,7 +63,7 @@ impl Cost {
     }
 }
 
-/// "Check now", each a call of its own.
+/// Requests "check now", each in a separate call.
 async fn calls(program: &Program, keys: Option<&str>) -> anyhow::Result<Cost> {
     let (cpu, mut took) = (process_cpu(), Vec::with_capacity(CALLS));
     for n in 0..CALLS {
@@ -89,7 +90,7 @@ async fn fill(program: &Program, keys: &str, at: Wall) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In the steps of the program, each of which holds up every other write.
+/// Deletes old keys in the steps of the program. Each step delays every other write.
 async fn prune(program: &Program, now: Wall) -> anyhow::Result<()> {
     let (mut gone, mut longest, mut took) = (0, Duration::ZERO, Vec::new());
     loop {
@@ -108,7 +109,7 @@ async fn prune(program: &Program, now: Wall) -> anyhow::Result<()> {
     let median = took[took.len() / 2].as_secs_f64() * 1e3;
     let figure = format!("{median:.1} ms, {:.1} ms", longest.as_secs_f64() * 1e3);
     report(&format!("{PRUNED_AT_ONCE} old keys go: median, longest step"), &figure, "-");
-    // The program's own housekeeping may have been there before.
+    // The program's own housekeeping may have deleted some before.
     ensure!(gone <= KEPT_KEYS as u64, "{gone} of {KEPT_KEYS} keys have gone");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a peer takes of the gateway's memory, by a counting allocator.
+//! The gateway's memory per peer, by a counting allocator.
 
 use super::{Counting, Gate, report, spec};
 use crate::attacker::Initiator;

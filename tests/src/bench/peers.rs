@@ -17,7 +17,7 @@ pub fn run() {
     for n in 0..ROUNDS {
         let spec = spec(PEERS + n, public(&gate));
         adding.push(micros(cpu_of(|| gate.add(spec)).0));
-        // One from anywhere, not the newest.
+        // Removes a peer from anywhere in the table, not the newest.
         removing.push(micros(cpu_of(|| gate.remove(peer_id(n * 7))).0));
     }
     report("adding one of 5,000 peers", &format!("{:.1} us", median(adding)), "under 5 ms");

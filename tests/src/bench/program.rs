@@ -27,9 +27,9 @@ impl Program {
         Program::start_in(dir).await
     }
 
-    /// With the data and settings that lie there.
+    /// Starts the program with the data and settings in this directory.
     pub async fn start_in(dir: TempDir) -> anyhow::Result<Program> {
-        // Two programs with rustls in them may have asked for one already.
+        // Another program in this process may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let data = DataDir::open(dir.path())?;
         let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
@@ -38,7 +38,7 @@ impl Program {
         Ok(Program { server, http, dir })
     }
 
-    /// Ends it; its data stays.
+    /// Stops the program; its data stays.
     pub async fn stop(self) -> TempDir {
         self.server.stop().await;
         self.dir
@@ -48,12 +48,12 @@ impl Program {
         self.dir.path()
     }
 
-    /// What the API answers.
+    /// Calls the API and returns the response.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call_once(method, path, body, None).await
     }
 
-    /// The same, with an `Idempotency-Key`.
+    /// Does the same with an `Idempotency-Key`.
     pub async fn call_once(
         &self,
         method: Method,

@@ -1,8 +1,10 @@
-//! What it costs to look: each request of an open page, and the page as a whole, beside a large fleet and a long log.
+//! The cost of reading: each request of an open page, and the page as a whole, with a large fleet
+//! and a long log.
 //!
-//! The whole program in this process, with 10,000 hosts of which 2,000 are down, and 10 million events, written straight
-//! into its tables. As many results arrive as checks of such a fleet make. The page runs on a thread of its own, whose
-//! CPU is not counted. Last, the profile of all hosts changes while results arrive.
+//! The whole program runs in this process. Its tables are filled directly with 10,000 hosts, 2,000
+//! of them down, and 10 million events. Results arrive at the rate of the checks of such a fleet.
+//! The page runs on its own thread, whose CPU time is excluded. At the end the profile of all hosts
+//! changes while results arrive.
 
 mod page;
 
@@ -30,29 +32,29 @@ use page::{Page, View, Watched};
 const HOSTS: u64 = 10_000;
 const EVENTS: u64 = 10_000_000;
 const FILL: &str = include_str!("reading.sql");
-/// Each host once a minute, as the default has it.
+/// Each host once a minute, the default interval.
 const RESULTS_A_SECOND: u64 = HOSTS / 60;
-/// Packets of devices, once in 25 s.
+/// Packets of devices, each once in 25 s.
 const PACKETS_A_SECOND: u64 = HOSTS / 25;
-/// Of so many results one finds a service critical, until the next result of that service: 30,000 problems of such a
-/// fleet in seven days are one in 20 s.
+/// One in this many results finds a service critical, until the next result of that service. Such a
+/// fleet has 30,000 problems in seven days, one in 20 s.
 const PROBLEM_EVERY: u64 = 20 * RESULTS_A_SECOND;
 const WATCHED: Duration = Duration::from_secs(40);
 const OPENED: Duration = Duration::from_secs(6);
-/// Each request so often, but for no longer than this.
+/// How often each request is made, but for no longer than this.
 const TIMES: usize = 60;
 const AT_MOST: Duration = Duration::from_secs(8);
 
 /// # Errors
-/// When the program does not start, or refuses a request.
+/// Fails when the program does not start, or refuses a request.
 pub fn run() -> anyhow::Result<()> {
     run_with(EVENTS)
 }
 
-/// With so many events.
+/// Runs with this many events.
 ///
 /// # Errors
-/// As of [`run`].
+/// Fails like [`run`].
 pub fn run_with(events: u64) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure(events))
 }
@@ -66,7 +68,7 @@ async fn measure(events: u64) -> anyhow::Result<()> {
     tokio::time::sleep(OPENED).await;
     requests(&page).await?;
     for (what, view) in [("the fleet", View::Fleet), ("a host that is down", View::Host("h-00010"))] {
-        // What goes on without the page, before and after it: it drifts.
+        // The load without the page is measured before and after, because it drifts.
         let before = without_a_page().await;
         watch(&page, view, OPENED).await?;
         let (busy, seen) = watch(&page, view, WATCHED).await?;
@@ -118,7 +120,7 @@ async fn without_a_page() -> f64 {
     (process_cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64()
 }
 
-/// The share of a core that the program has while a page is open.
+/// Returns the program's share of a core while a page is open.
 async fn watch(page: &Page, view: View, time: Duration) -> anyhow::Result<(f64, Watched)> {
     let (cpu, begun, page) = (process_cpu(), Instant::now(), page.clone());
     let watched = tokio::task::spawn_blocking(move || page.watch(view, time)).await??;
@@ -126,7 +128,7 @@ async fn watch(page: &Page, view: View, time: Duration) -> anyhow::Result<(f64, 
     Ok((busy.as_secs_f64() / begun.elapsed().as_secs_f64(), watched))
 }
 
-/// Medians of what a page asks, and of what people ask the log for.
+/// Prints the medians of a page's requests and of typical queries of the log.
 async fn requests(page: &Page) -> anyhow::Result<()> {
     let http = page.client()?;
     for path in [
@@ -151,7 +153,8 @@ async fn requests(page: &Page) -> anyhow::Result<()> {
         let (mut took, begun) = (Vec::new(), Instant::now());
         while took.len() < TIMES && (took.is_empty() || begun.elapsed() < AT_MOST) {
             took.push(page.ask(&http, path).await?.0);
-            // A page does not ask faster, and what is shared between requests is to be counted as it is.
+            // A page does not request faster, and the cache shared between requests must have its
+            // real effect.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         took.sort_unstable();
@@ -161,10 +164,10 @@ async fn requests(page: &Page) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What goes on in the fleet: results, and packets.
+/// The activity of the fleet: results and packets.
 struct Fleet {
     stop: Arc<AtomicBool>,
-    /// The longest wait of a result since it was asked last, in microseconds.
+    /// The longest wait of a result since the last query, in microseconds.
     longest: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
@@ -190,7 +193,7 @@ impl Fleet {
     }
 }
 
-/// Of the hosts that are up, one after the other.
+/// Sends results of the hosts that are up, one after the other.
 async fn results(handle: Handle, stop: Arc<AtomicBool>, longest: Arc<AtomicU64>) -> anyhow::Result<()> {
     let mut ticks = interval(Duration::from_secs(1) / u32::try_from(RESULTS_A_SECOND)?);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -230,7 +233,7 @@ async fn submit(handle: &Handle, host: u64, n: u64) -> Option<Outcome> {
     handle.submit(None, make).await.ok()
 }
 
-/// As the tunnels tell of them.
+/// Reports packets as the tunnels do.
 async fn packets(live: Live, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let mut ticks = interval(Duration::from_secs(1) / u32::try_from(PACKETS_A_SECOND)?);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -251,7 +254,7 @@ async fn packets(live: Live, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every host gets one more service, and loses it again.
+/// Adds a service to every host, and removes it again.
 async fn change_of_profile(program: &Program, fleet: &Fleet) -> anyhow::Result<()> {
     tokio::time::sleep(OPENED).await;
     report("longest wait of a result before", &format!("{:.0} ms", millis(fleet.longest())), "-");

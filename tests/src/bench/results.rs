@@ -1,9 +1,10 @@
-//! Results a second through state logic, store and event log, on one core: the whole program in this
-//! process, and services whose results are sent, each of which is on disk before its sender goes on.
+//! Results a second through state logic, store and event log, on one core: the whole program in
+//! this process, with submitted results. Each result is on disk before its sender continues.
 //!
-//! First behind the API, then the same services over HTTP with kept connections: one result a call, a hundred a
-//! call, and one a call while the catalogue has a hundred more profiles. The HTTP clients are a process of their
-//! own (`senders`), whose CPU is not counted. What asking costs stands in `checks`.
+//! The results are submitted behind the API first. The same services then use HTTP with kept
+//! connections: one result per call, then a hundred per call, then one per call with a hundred more
+//! profiles. The HTTP clients are a separate process (`senders`), whose CPU time is excluded.
+//! `checks` measures the cost of active checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,29 +26,29 @@ use super::senders::{CONNECTIONS, Wave};
 use super::{Counting, process_cpu, report};
 
 pub(super) const HOSTS: usize = 2_500;
-/// Of each host: 50,000 services with two metrics each, as many series as 10,000 hosts have.
+/// Services per host: 50,000 with two metrics each, as many series as 10,000 hosts have.
 pub(super) const SERVICES: usize = 20;
-/// So many results are under way when nobody waits for anything else.
+/// Results in flight at a time, while each sender waits only for its own.
 const SENDERS: usize = 1_024;
 const FLAT_OUT: Duration = Duration::from_secs(40);
 const STEADY: Duration = Duration::from_secs(20);
-/// Of each way over HTTP.
+/// Duration of each variant over HTTP.
 const OVER_HTTP: Duration = Duration::from_secs(20);
-/// Results in one call of those that hold many.
+/// Results in one call of the variant with many.
 const BATCH: usize = 100;
 /// Profiles that no host has.
 const EXTRA_PROFILES: usize = 100;
-/// Of every hundred results of a service, one begins a trouble.
+/// One in this many results of a service begins a problem.
 const CYCLE: usize = 100;
-/// The service whose results are looked for at the end, in the middle of the fleet.
+/// The service that is checked at the end, from the middle of the fleet.
 pub(super) const WATCHED: usize = HOSTS / 2 * SERVICES + 3;
-/// Failures in a row, and then OK again: three troubles are over while they are soft, one turns hard.
+/// Failures in a row, followed by OK: three problems recover while soft, one turns hard.
 const TROUBLES: [usize; 4] = [1, 1, 1, 3];
-/// Longer than anything waits to be written.
+/// Longer than any write is delayed.
 const WRITTEN: Duration = Duration::from_secs(5);
 
 /// # Errors
-/// When the program does not start, or loses a result.
+/// Fails when the program does not start, or loses a result.
 pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(measure())
@@ -79,7 +80,8 @@ async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each way in turn, and behind the API once more: what the machine gives changes while they run.
+/// Runs each variant in turn, and the one behind the API once more, because the speed of the
+/// machine varies during the run.
 async fn over_http(
     program: &Program,
     fleet: &Arc<Vec<HostId>>,
@@ -112,7 +114,7 @@ async fn wave(program: &Program, token: &str, batch: usize, round: usize) -> any
     Ok(Sent { cpu: process_cpu() - cpu, ..sent })
 }
 
-/// Of as many services as a host has.
+/// Adds profiles, each with as many services as a host has.
 async fn add_profiles(program: &Program) -> anyhow::Result<()> {
     for n in 0..EXTRA_PROFILES {
         program.call(Method::PUT, &format!("/profiles/extra-{n}"), &jobs()).await?;
@@ -120,7 +122,7 @@ async fn add_profiles(program: &Program) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that this process has begun, and will begin, runs on one core.
+/// Pins all present and future threads of this process to one core.
 fn stay_on_one_core() {
     for task in std::fs::read_dir("/proc/self/task").expect("Linux").flatten() {
         let id = task.file_name().to_string_lossy().parse().expect("a thread's number");
@@ -128,10 +130,11 @@ fn stay_on_one_core() {
     }
 }
 
-/// Whether the thread (0: the caller) may.
+/// Pins the thread (0: the caller) to a core; returns whether it worked.
 #[allow(unsafe_code, reason = "std cannot choose a core")]
 pub(super) fn stay_on_core(core: usize, thread: libc::pid_t) -> bool {
-    // SAFETY: a set of cores is a plain bit set, for which zeroes mean empty; the call reads it.
+    // SAFETY: a set of cores is a plain bit set, for which zeroes mean empty; the call only reads
+    // it.
     let rc = unsafe {
         let mut cores: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(core, &mut cores);
@@ -172,7 +175,7 @@ pub(super) fn service_name(n: usize) -> String {
     format!("job-{n:02}")
 }
 
-/// A profile.
+/// Returns a profile.
 fn jobs() -> Value {
     let service = json!({ "check": { "type": "passive" }, "max_check_attempts": 3 });
     let services: BTreeMap<String, &Value> = (0..SERVICES).map(|n| (service_name(n), &service)).collect();
@@ -196,19 +199,19 @@ enum Pace {
     /// One result of each service.
     Once,
     FlatOut,
-    /// So many a second, whether those before are on disk or not.
+    /// This many a second, even if earlier results are not on disk yet.
     Steady(f64),
 }
 
 #[derive(Default)]
 pub(super) struct Sent {
     pub count: usize,
-    /// The fastest sender has come so far.
+    /// The round that the fastest sender has reached.
     pub rounds: usize,
     /// The rounds in which the watched service had a result.
     pub watched: Vec<usize>,
     pub waited: Vec<Duration>,
-    /// Of the program.
+    /// CPU time of the program.
     pub cpu: Duration,
     pub took: Duration,
 }
@@ -232,7 +235,7 @@ async fn send(program: &Program, fleet: &Arc<Vec<HostId>>, round: usize, pace: P
     Ok(all)
 }
 
-/// Sends for every so-many-th service, one after the other.
+/// Sends results for every nth service, one after the other.
 struct Sender {
     handle: Handle,
     fleet: Arc<Vec<HostId>>,
@@ -267,7 +270,7 @@ impl Sender {
         }
     }
 
-    /// The senders take turns.
+    /// Returns the ticks of a sender; the senders alternate.
     fn ticks(&self, pace: Pace) -> Option<tokio::time::Interval> {
         let Pace::Steady(rate) = pace else { return None };
         let period = Duration::from_secs_f64(SENDERS as f64 / rate);
@@ -310,7 +313,7 @@ impl Sender {
 
 pub(super) fn exit_status(service: usize, round: usize) -> u32 {
     let failures = TROUBLES[service % TROUBLES.len()];
-    // Spread, so that at any time as many services begin a trouble.
+    // Problems are spread, so that equally many services begin one at any time.
     let position = (service / TROUBLES.len() * 7 + round) % CYCLE;
     if position < failures { 2 } else { 0 }
 }
@@ -331,7 +334,7 @@ impl Sent {
         self.count as f64 / self.cpu.as_secs_f64()
     }
 
-    /// Against the rate behind the API.
+    /// Compares with the rate behind the API.
     fn compare(&self, how: &str, behind: f64, aim: &str) {
         let (rate, waited) = (self.per_cpu(), [50, 99].map(|percent| self.waited_ms(percent)));
         let busy = self.cpu.as_secs_f64() / self.took.as_secs_f64() * 100.0;
@@ -360,7 +363,8 @@ impl Sent {
     }
 }
 
-/// What was sent last is what is shown, and every result's metrics are in the history or counted as dropped.
+/// Checks that the last submitted result is shown, and that the metrics of every result are in the
+/// history or counted as dropped.
 async fn is_stored(program: &Program, rounds: &[usize], dropped: u64) -> anyhow::Result<()> {
     let path =
         format!("/hosts/{}/services/{}", host_name(WATCHED / SERVICES), service_name(WATCHED % SERVICES));

@@ -1,6 +1,7 @@
-//! Two years of rows that become too old at once, while results come and people read: how long these wait.
+//! Two years of rows expire at once, while results arrive and pages are read: how long these wait.
 //!
-//! The longest waits of the same load without retention stand beside them: a disk has its own.
+//! The longest waits of the same load without retention are shown next to them, because the disk
+//! has pauses of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,20 +21,21 @@ use tokio::time::Instant;
 use super::program::Program;
 use super::report;
 
-/// Rows that are too old, of all kinds.
+/// Expired rows of all kinds.
 const EVENTS: i64 = 700_000;
-/// Each with its message, what hangs on that, and the event of why another contact was not told.
+/// Each with its message and dependent rows, and the event that gives the reason why another
+/// contact was not notified.
 const NOTICES: i64 = 75_000;
-/// Rows of these tables that are of today.
+/// Rows of these tables that are recent.
 const RECENT: i64 = 100_000;
 const ALONE: Duration = Duration::from_secs(20);
 const EVERY: Duration = Duration::from_millis(20);
 const DAY_MS: i64 = 86_400_000;
-/// What is read meanwhile, in turn.
+/// Pages that are read meanwhile, in turn.
 const PAGES: [&str; 3] = ["/events?limit=50", "/problems", "/notifications?limit=50"];
 
 /// # Errors
-/// When the program does not start, loses a result, or keeps what is too old.
+/// Fails when the program does not start, loses a result, or keeps expired rows.
 pub fn run() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure())
 }
@@ -85,12 +87,12 @@ async fn enrol(program: &Program) -> anyhow::Result<HostId> {
     Ok(id.context("an id")?.parse()?)
 }
 
-/// Spread over three years up to two years ago; what is of today stands behind it.
+/// Spreads the old rows over three years up to two years ago, and adds recent rows after them.
 async fn fill(store: &Store, host: HostId) -> anyhow::Result<()> {
     let now = fleetgate::clock::wall().as_millis();
     let (old, step) = (now - 5 * 365 * DAY_MS, 3 * 365 * DAY_MS / (EVENTS + NOTICES));
     let mut tx = store.begin().await?;
-    // What the enrolment wrote would stand in the way of our own numbers.
+    // Events of the enrolment would conflict with the ids chosen here.
     sqlx::query("delete from events").execute(&mut *tx).await?;
     for sql in [
         "with recursive n (n) as (select 1 union all select n + 1 from n where n < $3)
@@ -116,7 +118,7 @@ async fn fill(store: &Store, host: HostId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is waited for, each by the time that it took.
+/// The waiting times of each kind of request.
 #[derive(Default)]
 struct Waits {
     results: Vec<Duration>,
@@ -146,7 +148,7 @@ impl Waits {
     }
 }
 
-/// Results, writers and readers, each one after the other.
+/// Results, writers and readers, each sequential.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: JoinSet<anyhow::Result<Waits>>,

@@ -1,8 +1,8 @@
-//! Results over HTTP/1.1 with keep-alive, sent by a process of its own: what its clients compute is not the
-//! program's CPU, and they run on another core where there is one.
+//! Results over HTTP/1.1 with keep-alive, sent by a separate process. The CPU time of its clients
+//! is not the program's, and they run on another core if there is one.
 //!
-//! The program's process begins it ([`Wave::send`]) and tells it all it needs on its standard input; it says what
-//! became of them as one line of JSON.
+//! The program's process starts it ([`Wave::send`]) and passes all parameters on its standard
+//! input. It reports the outcome as one line of JSON.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use tokio::time::Instant;
 
 use super::results::{SERVICES, Sent, WATCHED, exit_status, host_name, said, service_name, stay_on_core};
 
-/// The name of this benchmark's other process; no benchmark of its own.
+/// The name of this benchmark's second process; it is no benchmark of its own.
 pub const NAME: &str = "http-senders";
 pub(super) const CONNECTIONS: usize = 256;
-/// The largest answer: a hundred outcomes, or the state of a service.
+/// The largest response: a hundred outcomes, or the state of a service.
 const ANSWER: usize = 64 * 1024;
 
-/// What is sent at a time, for how long.
+/// The results to send, and for how long.
 #[derive(Clone, Copy)]
 pub(super) struct Wave {
-    /// Results in one call; 1: a call of its own for each.
+    /// Results in one call; 1: a separate call for each.
     pub batch: usize,
     pub hosts: usize,
     pub round: usize,
@@ -38,7 +38,7 @@ impl Wave {
     /// Blocks until the senders have ended.
     ///
     /// # Errors
-    /// When they fail, or a result comes to nothing.
+    /// Fails when the senders fail, or a result is lost.
     pub fn send(self, to: SocketAddr, token: &str) -> anyhow::Result<Sent> {
         let program = std::env::current_exe()?;
         let mut senders =
@@ -67,12 +67,12 @@ fn sent(said: &Value) -> Option<Sent> {
     })
 }
 
-/// What the other process does.
+/// Runs the second process.
 ///
 /// # Errors
-/// When a result comes to nothing.
+/// Fails when a result is lost.
 pub fn run_senders() -> anyhow::Result<()> {
-    // Where there is one core only, both share it.
+    // On a machine with one core, both processes share it.
     let _ = stay_on_core(1, 0);
     let mut order = String::new();
     std::io::stdin().read_to_string(&mut order)?;
@@ -115,7 +115,7 @@ async fn connect(to: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends for every so-many-th service, or so many services in a row, one call after the other.
+/// Sends results for every nth service, or for a row of services, one call after the other.
 struct Sender {
     line: Line,
     n: usize,
@@ -183,7 +183,7 @@ fn named(service: usize, round: usize) -> Value {
     json!({ "host": host, "service": name, "exit_status": code, "output": said(code, service, round) })
 }
 
-/// One connection that is kept.
+/// One kept connection.
 struct Line {
     stream: TcpStream,
     token: String,
@@ -191,7 +191,7 @@ struct Line {
 }
 
 impl Line {
-    /// The body of the answer.
+    /// Sends a request; returns the body of the response.
     async fn post(&mut self, path: &str, body: &Value) -> anyhow::Result<&[u8]> {
         let (token, body) = (&self.token, body.to_string());
         let request = format!(
@@ -210,7 +210,7 @@ impl Line {
         }
     }
 
-    /// How long the head is, once all of the answer is there.
+    /// Returns the length of the head, once the response is complete.
     fn head(&self) -> anyhow::Result<Option<usize>> {
         let Some(end) = self.answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
         let head = std::str::from_utf8(&self.answer[..end])?.to_ascii_lowercase();

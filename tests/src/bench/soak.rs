@@ -1,8 +1,8 @@
-//! What a gateway keeps as time goes on: the memory of `fleetgate demo` over hours, with results sent to it.
+//! The gateway's memory over time: `fleetgate demo` over hours, with submitted results.
 //!
-//! The program runs as a process of its own. Caches fill first, those of the databases with what is written: 16 MiB
-//! each, and 2 MiB for each reader. The growth that counts is that of the second half. At a higher rate an hour shows
-//! what many hours show.
+//! The program runs as a process of its own. Its caches fill first; those of the databases grow
+//! with written data to 16 MiB each, and 2 MiB for each reader. The growth of the second half is
+//! the one that counts. A higher rate shows in one hour what a low rate shows in many.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,15 +17,15 @@ use serde_json::{Value, json};
 use super::report;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Results a second, if not told otherwise.
+/// Default number of results a second.
 pub const RATE: u32 = 50;
-/// A tick sends its share of them in one call.
+/// The interval of calls; each sends its share of the results.
 const TICK: Duration = Duration::from_millis(100);
 const HOST: &str = "cam-01";
 const SERVICE: &str = "soak";
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// The demo, until it is dropped.
+/// The demo process; dropping it ends the process.
 struct Demo {
     child: Child,
     http: reqwest::Client,
@@ -40,7 +40,7 @@ impl Drop for Demo {
 }
 
 impl Demo {
-    /// The program that was built beside this one.
+    /// Starts the program that was built next to this one.
     async fn start() -> anyhow::Result<Demo> {
         let program = std::env::current_exe()?.with_file_name("fleetgate");
         let dir = tempfile::tempdir()?;
@@ -69,7 +69,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Bytes that are resident.
+    /// Returns the resident bytes.
     fn resident(&self) -> anyhow::Result<f64> {
         let status =
             std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))?;
@@ -77,7 +77,7 @@ impl Demo {
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
     }
 
-    /// Results for so long; how many were taken.
+    /// Sends results for this long; returns how many were accepted.
     async fn send_for(&self, time: Duration, rate: u32, mut sent: u64) -> anyhow::Result<u64> {
         let mut tick = tokio::time::interval(TICK);
         let (end, share) = (Instant::now() + time, u64::from(rate) * TICK.as_millis() as u64 / 1_000);
@@ -93,7 +93,7 @@ impl Demo {
 }
 
 /// # Errors
-/// When the demo does not start, or ends.
+/// Fails when the demo does not start, or ends.
 pub fn run(minutes: usize, rate: u32) -> anyhow::Result<()> {
     ensure!(minutes >= 4, "4 minutes at least: the first half fills caches");
     ensure!((10..=10_000).contains(&rate), "10 to 10,000 results a second");
@@ -121,7 +121,7 @@ async fn measure(minutes: usize, rate: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of the line through them that fits best, per step.
+/// Returns the slope of the best-fitting line, per step.
 fn slope(values: &[f64]) -> f64 {
     let count = values.len() as f64;
     let (mid, mean) = ((count - 1.0) / 2.0, values.iter().sum::<f64>() / count);

@@ -1,7 +1,9 @@
-//! Prints the figures of docs/performance.md. `cargo run --release -p fleetgate-tests --bin bench`
-//! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB,
-//! `bench reading --events N` reads beside a log of N events;
-//! `bench soak MINUTES [--rate N]` watches the memory of the demo, to which N results a second are sent.
+//! Prints the figures of docs/performance.md.
+//!
+//! `cargo run --release -p fleetgate-tests --bin bench` runs all benchmarks; a name selects one.
+//! `bench backup --history-gb N` makes one backup of a history of N GB. `bench reading --events N`
+//! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
+//! while it receives N results a second.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
@@ -14,7 +16,7 @@ static ALLOCATOR: Counting = Counting;
 
 type Bench = (&'static str, fn() -> anyhow::Result<()>);
 
-/// For those that cannot fail.
+/// Wraps the benchmarks that cannot fail.
 macro_rules! always {
     ($run:path) => {
         || {

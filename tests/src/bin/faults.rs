@@ -1,5 +1,5 @@
-//! The whole matrix of `fleetgate_tests::faults`: `bash tests/run faults`, or a part of it:
-//! `bash tests/run faults [--at-once N] [--short] [WORDS OF A NAME ...]`.
+//! The whole matrix of `fleetgate_tests::faults`: `bash tests/run faults`, or a part of it: `bash
+//! tests/run faults [--at-once N] [--short] [WORDS OF A NAME ...]`.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use fleetgate_tests::faults::cells::{Cell, all};
 use fleetgate_tests::faults::{Outcome, run_all, table};
 
-/// They mostly wait.
+/// Cells at a time. They mostly wait.
 const AT_ONCE: usize = 6;
 
 struct Wanted {

@@ -1,5 +1,5 @@
-//! The whole week of `fleetgate_tests::week`: `bash tests/run week`, or with figures of one's own:
-//! `cargo run --release -p fleetgate-tests --bin week -- HOSTS HOURS SEED`.
+//! The whole week of `fleetgate_tests::week`: `bash tests/run week`, or with other figures: `cargo
+//! run --release -p fleetgate-tests --bin week -- HOSTS HOURS SEED`.
 
 use std::time::Instant;
 

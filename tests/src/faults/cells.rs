@@ -1,5 +1,5 @@
-//! The matrix: each fault alone and in pairs, and what must be said of it in the end. What may be said on the
-//! way stands in `truth`.
+//! The matrix: each fault alone and in pairs, and the verdict that it must have in the end. `truth`
+//! defines the verdicts that are allowed on the way.
 
 use std::time::Duration;
 
@@ -15,37 +15,37 @@ use Fault::{
 use Final::{Claims, Names, Open, True};
 use Host::{Camera, Far, Lone, Nas, One, Printer, Three, Two};
 
-/// Three attempts, and a busy machine.
+/// Time for three attempts on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
-/// The final word must not change within it.
+/// The final verdict must not change within this time.
 const HELD: Duration = Duration::from_secs(12);
 
-/// Others of its site are heard, and it has no second path: neither the site nor the gateway, and nothing
-/// tells a dead tunnel, a dead line and a dead device apart.
+/// Others of its site are heard, which excludes the site and the gateway. There is no second path,
+/// so nothing distinguishes a dead tunnel, a dead line and a dead device.
 const SILENT: Final = Open(&["tunnel_down", "line_lost", "device_gone"]);
-/// Its address on the Internet is silent too: it is not the tunnel alone.
+/// Its Internet address is silent too, which excludes the tunnel alone.
 const SILENT_TWICE: Final = Open(&["line_lost", "device_gone"]);
-/// Its packets arrive. That nothing of what it is asked arrives there is one reason for its silence, and a host
-/// whose WireGuard alone still works is another.
+/// Its packets arrive, but it replies to nothing. Either probes do not arrive there, or only
+/// WireGuard still works on the host.
 const HEARD_ONLY: Final = Names("one_way_loss");
-/// Nobody else is of its site, or it names none.
+/// The only host of its site, or one without a site.
 const SILENT_ALONE: Final = Open(&["site_uplink_lost", "tunnel_down", "line_lost", "device_gone"]);
 
-/// One life of a room.
+/// One test case in a room.
 #[derive(Clone, Debug)]
 pub struct Cell {
     pub name: String,
     pub plan: Plan,
-    /// Each with the time since the first.
+    /// Each fault with its time since the first.
     pub faults: Vec<(Duration, Fault)>,
-    /// Of the hosts that are not named: `ok`.
+    /// The final verdicts; hosts that are not named must have `ok`.
     pub finals: Vec<(Host, Final)>,
-    /// Since the last fault: when the final word must have been said.
+    /// Time since the last fault by which the final verdict must be reached.
     pub within: Duration,
     pub at_most_messages: Option<usize>,
-    /// Since the first fault: when a check of a host is asked for.
+    /// Time since the first fault at which a check of a host is requested.
     pub check_now: Option<(Duration, Host)>,
-    /// Part of what runs before each change lands.
+    /// Part of the short run before each change is merged.
     pub short: bool,
 }
 
@@ -103,13 +103,13 @@ impl Cell {
         self
     }
 
-    /// From the first fault until all are mended.
+    /// Returns the time from the first fault until all are repaired.
     pub fn lasts(&self) -> Duration {
         let last = self.faults.iter().map(|(after, _)| *after).max().unwrap_or_default();
         last + self.within + HELD
     }
 
-    /// A fault is of this host, or something is to be said of it.
+    /// Returns whether a fault affects this host, or a verdict is expected for it.
     pub fn is_about(&self, host: Host) -> bool {
         let faults: Vec<Fault> = self.faults.iter().map(|(_, fault)| *fault).collect();
         let says = World { faults: &faults, direct: self.plan.direct }.says(host);
@@ -117,7 +117,7 @@ impl Cell {
     }
 }
 
-/// All of them; those of the short run are marked.
+/// Returns all cells; those of the short run are marked.
 pub fn all() -> Vec<Cell> {
     [devices(), keys(), services(), places(), pairs()].concat()
 }

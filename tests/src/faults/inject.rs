@@ -1,4 +1,4 @@
-//! How each fault is brought about in a room, and how it is mended.
+//! How each fault is injected into a room, and how it is repaired.
 
 use fleetgate_keys::conf::Conf;
 
@@ -10,11 +10,11 @@ use crate::lab::{WireGuard, run};
 use super::room::{Room, call, net};
 use super::truth::{Fault, Host};
 
-/// Where the gateway takes datagrams.
+/// The address where the gateway receives datagrams.
 const GATEWAY: &str = "10.77.0.2:51820";
-/// A day ahead, so that what is right is a day behind.
+/// A day ahead, so that correct time is a day behind.
 const AHEAD_S: i64 = 86_400;
-/// Of any handshake message; the device's own sender index is another with near certainty.
+/// The sender index of all handshake messages made here. The device's own almost certainly differs.
 const SENDER: u32 = 0x00c1_0c4b;
 
 impl<'a> Room<'a> {
@@ -90,7 +90,7 @@ impl<'a> Room<'a> {
                 let path = format!("devices/{}/reset-clock", device.name());
                 call(&self.api, "POST", &path, &json!({}));
             }
-            // A key does not become a secret again: the device gets another one.
+            // A key does not become secret again, so the device gets another one.
             Fault::ClonedKey(device) => {
                 self.copy = None;
                 self.reissue(device);
@@ -111,13 +111,13 @@ impl<'a> Room<'a> {
         self.tunnels.get_mut(&device).expect("a device")
     }
 
-    /// Its clean configuration, changed.
+    /// Reinstalls a device with its clean configuration, changed.
     fn reinstall(&mut self, device: Host, change: impl FnOnce(&str) -> String) {
         let conf = change(&self.confs[&device]);
         self.tunnel(device).reinstall(&conf);
     }
 
-    /// New credentials, which the device gets only when this is mended.
+    /// Makes new credentials, which the device gets only when the fault is repaired.
     fn reissue(&mut self, device: Host) {
         let path = format!("devices/{}/credentials", device.name());
         let made = call(&self.api, "POST", &path, &json!({}));
@@ -126,7 +126,8 @@ impl<'a> Room<'a> {
         self.confs.insert(device, conf);
     }
 
-    /// The last handshake that the gateway took is a day ahead of what the device makes from now on.
+    /// Makes a handshake a day ahead of the device's clock, so that all of its later stamps are
+    /// older.
     fn clock_back(&mut self, device: Host) {
         self.tunnel(device).down();
         let conf = Conf::parse(&self.confs[&device]).expect("a configuration");
@@ -148,7 +149,7 @@ impl<'a> Room<'a> {
         call(&self.api, "POST", &path, &json!({"host_key": key.trim()}));
     }
 
-    /// Packets that pass the router and meet one of these rules are lost from now on.
+    /// Drops packets that pass the router and match one of these rules.
     fn lose(&self, fault: Fault, rules: &[String]) {
         let table = table(fault);
         let add: String = rules.iter().map(|rule| format!("add rule inet {table} lost {rule}\n")).collect();
@@ -158,12 +159,13 @@ impl<'a> Room<'a> {
         self.lab.sh("r", &format!("nft -f - <<'END'\n{script}END"));
     }
 
-    /// They pass again.
+    /// Lets the packets pass again.
     fn find(&self, fault: Fault) {
         self.lab.sh("r", &format!("nft delete table inet {}", table(fault)));
     }
 
-    /// Its line is silent too: no router of the Internet tells that a machine is off.
+    /// Switches a device off. Its line is silent too, because no router of the Internet reports
+    /// that a machine is off.
     fn switch_off(&mut self, device: Host) {
         self.lose(Fault::Off(device), &both(&address(device), "drop"));
         self.tunnel(device).down();
@@ -189,7 +191,7 @@ fn both(address: &str, rule: &str) -> Vec<String> {
     vec![format!("ip saddr {address} {rule}"), format!("ip daddr {address} {rule}")]
 }
 
-/// A name for nft of this fault's own.
+/// Returns this fault's own name for nft.
 fn table(fault: Fault) -> String {
     format!("{fault:?}").replace(['(', ')'], "_").to_lowercase()
 }
@@ -198,7 +200,7 @@ fn random_key() -> String {
     run("wg", &["genpsk"]).trim().to_owned()
 }
 
-/// The configuration with another value under this key.
+/// Returns the configuration with another value under this key.
 fn with(conf: &str, key: &str, value: &str) -> String {
     let changed = |line: &str| match line.split_once('=') {
         Some((name, _)) if name.trim() == key => format!("{key} = {value}\n"),

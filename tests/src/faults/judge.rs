@@ -1,23 +1,24 @@
-//! Compares what was said with what was true at each moment. Pure.
+//! Compares the gateway's reports with the truth at each moment. This module is pure.
 
 use std::time::Duration;
 
 use super::observer::{Incident, Millis, Seen, Timeline, Told};
 use super::truth::{Fault, Host, Reach, World};
 
-/// After a fault was mended the gateway finds out by its next checks, and the tunnel comes back by
-/// the next handshake: until then the old words are not yet false.
+/// Time after a repair in which the old verdict is not yet false. The gateway notices the repair by
+/// its next checks, and the tunnel recovers by the next handshake.
 pub const WELL_AGAIN: Duration = Duration::from_secs(60);
-/// WireGuard ends a session after three minutes. One that was made just before the fault begins lives longest.
+/// WireGuard ends a session after three minutes. A session that was made just before the fault
+/// lives longest.
 const SESSION: Millis = 170_000;
-/// The clocks of both sides are the same; a handshake is noted within so much of its packet.
+/// Both sides share a clock; a handshake is recorded within this time of its packet.
 const NOTED: Millis = 1_500;
-/// One check's deadline, and a busy machine.
+/// One check's deadline on a busy machine.
 const CHECKED: Millis = 6_000;
-/// A page shows what was asked for at its next question.
+/// A page shows a requested check by its next request.
 const SHOWN: Millis = 1_500;
 
-/// A fault, and when it was brought about and mended: before and after each step.
+/// A fault, and when it was injected and repaired, before and after each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub fault: Fault,
@@ -25,15 +26,15 @@ pub struct Span {
     pub ended: (Millis, Millis),
 }
 
-/// What must be said in the end.
+/// The verdict that must be reached in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Final {
     Claims(&'static str),
-    /// Undetermined, with these candidates in any order: the evidence cannot tell them apart.
+    /// Undetermined, with these candidates in any order: the evidence cannot distinguish them.
     Open(&'static [&'static str]),
-    /// Claimed, or on the list of candidates: more may be proved than the gateway can be sure to be told.
+    /// Claimed, or among the candidates: more may be proved than the gateway is sure to detect.
     Names(&'static str),
-    /// Whatever is true at that moment: chance decides what the evidence shows.
+    /// Any verdict that is true at that moment, because chance decides what the evidence shows.
     True,
 }
 
@@ -42,17 +43,17 @@ pub struct Case<'a> {
     pub spans: &'a [Span],
     pub hosts: &'a [Host],
     pub direct: bool,
-    /// Of the hosts that are not named: `ok`.
+    /// The final verdicts; hosts that are not named must have `ok`.
     pub finals: &'a [(Host, Final)],
-    /// Since the last fault began.
+    /// Time since the last fault began.
     pub within: Duration,
-    /// Messages that tell of problems.
+    /// Maximum number of problem messages.
     pub at_most_messages: Option<usize>,
-    /// When a check of which host was asked for.
+    /// The host and time of a requested check.
     pub check_now: Option<(Host, Millis)>,
 }
 
-/// A moment at which something false was said.
+/// A moment with a false report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub at: Millis,
@@ -60,12 +61,12 @@ pub struct Wrong {
     pub what: String,
 }
 
-/// The last word on a host.
+/// The final verdict on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub host: Host,
     pub said: String,
-    /// Since the last fault began; `None`: it is not what it must be.
+    /// Time since the last fault began; `None`: the verdict is wrong.
     pub right_after: Option<Duration>,
 }
 
@@ -73,7 +74,7 @@ pub struct End {
 pub struct Judged {
     pub wrong: Vec<Wrong>,
     pub ends: Vec<End>,
-    /// What else was not as it must be.
+    /// Other failed expectations.
     pub missing: Vec<String>,
 }
 
@@ -98,7 +99,7 @@ pub fn judge(case: &Case<'_>, timeline: &Timeline) -> Judged {
 }
 
 impl Told {
-    /// A message of it left, or is to leave.
+    /// Returns whether a message was or will be sent.
     fn is_told(&self) -> bool {
         !matches!(self.outcome.as_str(), "held" | "new")
     }
@@ -109,12 +110,12 @@ fn millis(duration: Duration) -> Millis {
 }
 
 impl Span {
-    /// It may have been at work within this time, or its traces may not be gone.
+    /// Returns whether the fault may have been active within this time, or its traces may remain.
     fn is_possible(&self, from: Millis, to: Millis) -> bool {
         self.begun.0 <= to && from <= self.ended.1 + millis(WELL_AGAIN)
     }
 
-    /// What it has become.
+    /// Returns the fault into which this one has developed.
     fn fault_at(&self, at: Millis) -> Fault {
         match self.fault {
             Fault::InLost(device) if at > self.begun.0 + SESSION => Fault::Unanswered(device),
@@ -126,7 +127,7 @@ impl Span {
         self.begun.1 <= at && at <= self.ended.0
     }
 
-    /// It was mended, or is just being mended.
+    /// Returns whether the fault is repaired, or is being repaired.
     fn is_past(&self, at: Millis) -> bool {
         self.ended.0 <= at
     }
@@ -169,15 +170,16 @@ impl Case<'_> {
         })
     }
 
-    /// Some fault of this host is being mended or was lately: not all of it is well yet.
+    /// Returns whether a fault of this host is being or was recently repaired, so that parts of it
+    /// may not be ok yet.
     fn is_mended(&self, seen: &Seen) -> bool {
         let of_host = |fault| !self.world(&[fault]).says(seen.host).listed.is_empty();
         let spans = self.spans.iter().filter(|span| span.is_possible(seen.asked, seen.answered));
         spans.into_iter().any(|span| span.is_past(seen.answered) && of_host(span.fault))
     }
 
-    /// Something has been wrong for longer than it takes to find it. While the gateway doubts its own line, no
-    /// failure of a device counts.
+    /// Returns whether a fault has lasted longer than it takes to find it. While the gateway
+    /// suspects its own uplink, failures of devices do not count.
     fn is_overdue(&self, seen: &Seen) -> bool {
         let sure: Vec<&Span> = self.spans.iter().filter(|span| span.is_sure(seen.asked)).collect();
         let found = |span: &Span| {
@@ -197,7 +199,8 @@ impl Case<'_> {
         down.then(|| format!("DOWN although {}", alive(reach)))
     }
 
-    /// Only a packet of the new session proves a handshake.
+    /// Finds a reported handshake that was impossible. Only a packet of the new session proves a
+    /// handshake.
     fn false_handshake(&self, seen: &Seen) -> Option<String> {
         let at = seen.last_handshake?;
         let sure = self.sure(at - NOTED);
@@ -236,7 +239,7 @@ impl Case<'_> {
 
     // ------------------------------------------------------------ the end
 
-    /// When all that was to go wrong has gone wrong.
+    /// Returns when the last fault was injected.
     fn last_begun(&self) -> Millis {
         self.spans.iter().map(|span| span.begun.1).max().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Asks the API again and again, and keeps what it said with the time.
+//! Polls the API and records the responses with their times.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::truth::Host;
 use crate::lab::Api;
 
-/// Between two rounds of questions.
+/// Time between two rounds of requests.
 const EVERY: Duration = Duration::from_millis(400);
-/// Notifications and incidents of one cell; there are some ten.
+/// Limit for notifications and incidents of one cell; there are about ten.
 const LISTED: usize = 500;
 
-/// Milliseconds since 1970, by the clock that the gateway has too.
+/// Milliseconds since 1970, by the clock that the gateway uses too.
 pub type Millis = i64;
 
 pub fn now() -> Millis {
@@ -24,10 +24,10 @@ pub fn now() -> Millis {
     i64::try_from(now.as_millis()).expect("in this age")
 }
 
-/// What was said of one host at one moment.
+/// The API's report on one host at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
-    /// Before it was asked, and after it answered.
+    /// Times before the request and after the response.
     pub asked: Millis,
     pub answered: Millis,
     pub host: Host,
@@ -37,7 +37,7 @@ pub struct Seen {
     pub text: String,
     pub reachable: bool,
     pub last_check: Option<Millis>,
-    /// When a check was asked for that has not come to its end.
+    /// When a check was requested that has not ended.
     pub check_requested: Option<Millis>,
     pub last_handshake: Option<Millis>,
     pub kind: String,
@@ -58,7 +58,7 @@ pub struct Told {
     pub cause: String,
 }
 
-/// What an incident claimed from this moment on.
+/// The claim of an incident from this moment on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incident {
     pub at: Millis,
@@ -67,19 +67,19 @@ pub struct Incident {
     pub text: String,
 }
 
-/// All that was said in one cell.
+/// All reports in one cell.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timeline {
     pub seen: Vec<Seen>,
     pub told: Vec<Told>,
     pub incidents: Vec<Incident>,
-    /// Of messages that arrived.
+    /// Subjects of the messages that arrived.
     pub subjects: Vec<String>,
-    /// Questions that the API did not answer.
+    /// Requests that the API did not answer.
     pub failures: Vec<String>,
 }
 
-/// Ends when dropped.
+/// A running observer; it ends when dropped.
 pub struct Observer {
     api: Api,
     stop: Arc<AtomicBool>,
@@ -95,13 +95,13 @@ impl Observer {
         Observer { api, stop, notes, thread: Some(thread) }
     }
 
-    /// The last that was said of a host.
+    /// Returns the last report on a host.
     pub fn last(&self, host: Host) -> Option<Seen> {
         let notes = self.notes.lock().expect("no panic while noting");
         notes.seen.iter().rev().find(|seen| seen.host == host).cloned()
     }
 
-    /// Stops, and hands over all notes.
+    /// Stops and returns all records.
     pub fn end(mut self, subjects: Vec<String>) -> Timeline {
         self.stop();
         let mut notes = self.notes.lock().expect("no panic while noting").clone();
@@ -141,7 +141,8 @@ fn watch(api: &Api, hosts: &[Host], stop: &AtomicBool, notes: &Mutex<Timeline>) 
     }
 }
 
-/// A cause may become another: of one host that is down, a lost site.
+/// Records the causes of incidents. A cause may change: a host that is down may turn out to be a
+/// lost site.
 fn note_incidents(api: &Api, notes: &Mutex<Timeline>) {
     let rows = list(api, "incidents?state=open&");
     let mut notes = notes.lock().expect("no panic while noting");
@@ -191,7 +192,7 @@ fn told(row: &Value) -> Option<Told> {
     })
 }
 
-/// In the order of time. `what` ends where one more parameter follows.
+/// Lists rows in order of time. `what` ends where one more parameter follows.
 fn list(api: &Api, what: &str) -> Vec<Value> {
     let page = api.get(&format!("{what}limit={LISTED}")).unwrap_or_default();
     page["items"].as_array().cloned().unwrap_or_default().into_iter().rev().collect()

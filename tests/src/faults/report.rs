@@ -1,13 +1,13 @@
-//! What is printed: a line of each cell, the timeline of one that failed, and the table of all.
+//! The printed report: a line for each cell, the timeline of a failed one, and the table of all.
 
 use super::judge::{Judged, Wrong};
 use super::observer::{Millis, Seen, Timeline, Told};
 use super::run::Outcome;
 
-/// False words of one cell that are printed.
+/// False reports of one cell that are printed.
 const PRINTED: usize = 12;
 
-/// A line, and the whole story of a cell that failed.
+/// Prints a line, and the whole timeline of a failed cell.
 pub fn print(outcome: &Outcome) {
     println!("{}", line(outcome));
     if !outcome.is_right() {
@@ -15,7 +15,7 @@ pub fn print(outcome: &Outcome) {
     }
 }
 
-/// One line for each cell, and the sum.
+/// Returns one line for each cell, and the totals.
 pub fn table(outcomes: &[Outcome]) -> String {
     let lines: Vec<String> = outcomes.iter().map(line).collect();
     let right = outcomes.iter().filter(|outcome| outcome.is_right()).count();
@@ -45,7 +45,7 @@ fn line(outcome: &Outcome) -> String {
     }
 }
 
-/// Until the last of the verdicts that the cell is about was right.
+/// Returns the time until the last of the cell's verdicts was right.
 fn seconds(outcome: &Outcome, judged: &Judged) -> String {
     let about = judged.ends.iter().filter(|end| outcome.cell.is_about(end.host));
     let afters: Option<Vec<f64>> =
@@ -84,7 +84,7 @@ fn at(at: Millis, zero: Millis) -> String {
     format!("{sign}{}.{}", tenths.abs() / 10, tenths.abs() % 10)
 }
 
-/// The same words of the same host, from their first moment to their last.
+/// Groups equal reports of the same host, from the first moment to the last.
 fn runs(wrong: &[Wrong]) -> Vec<(Millis, Millis, &Wrong)> {
     let mut runs: Vec<(Millis, Millis, &Wrong)> = Vec::new();
     for one in wrong {
@@ -96,7 +96,7 @@ fn runs(wrong: &[Wrong]) -> Vec<(Millis, Millis, &Wrong)> {
     runs
 }
 
-/// Faults, what was said whenever it changed, and what was told, in the order of time.
+/// Returns the faults, the changes of reports, and the notifications, in order of time.
 fn timeline(outcome: &Outcome, zero: Millis) -> Vec<String> {
     let mut lines: Vec<(Millis, String)> = Vec::new();
     for span in &outcome.spans {

@@ -1,5 +1,5 @@
-//! One small fleet with all that is real: a gateway, devices with wireguard-go, an SSH server, hosts
-//! behind a device, a mail server; in namespaces of its own.
+//! One small, entirely real fleet in namespaces of its own: a gateway, devices with wireguard-go,
+//! an SSH server, hosts behind a device, and a mail server.
 //!
 //! ```text
 //!   gw ── r ── one   10.77.1.2  site hill, SSH ── lan: camera 192.168.50.2, nas .3, printer .4
@@ -24,24 +24,25 @@ use crate::lab::{
 use super::truth::Host;
 use crate::lab::Api;
 
-/// A busy machine, and the first check of everything.
+/// Time for the first check of everything on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const AROUND: [(&str, u8); 8] =
     [("gw", 0), ("one", 1), ("two", 2), ("far", 3), ("lone", 4), ("alt", 5), ("three", 6), ("m", 9)];
 const GROUPED: &str = "[notifications]\ngroup_wait = 2\n";
-/// The mail server's machine: one port listens, the other refuses, and both answer.
+/// Anchors on the mail server's machine: one port accepts, the other refuses, and both prove the
+/// uplink.
 const ANCHORS: &str = "[uplink]\nanchors = [\"10.77.9.2:2525\", \"10.77.9.2:9\"]\ninterval = 2\n";
-/// The network behind `one`, by its router's end.
+/// The network behind `one`.
 const LAN: &str = "192.168.50";
 
-/// How a room differs from others.
+/// The options of a room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// `one` has an address on the Internet.
+    /// `one` has an Internet address.
     pub direct: bool,
-    /// Hosts stand behind `one`.
+    /// There are hosts behind `one`.
     pub lan: bool,
-    /// The gateway has nobody outside to ask about its own uplink.
+    /// The gateway has no anchors to probe its own uplink.
     pub no_anchors: bool,
 }
 
@@ -58,29 +59,29 @@ pub struct Room<'a> {
     _gateway: Gateway<'a>,
     pub api: Api,
     pub tunnels: BTreeMap<Host, WireGuard<'a>>,
-    /// As each device was enrolled.
+    /// The configurations from the enrolment.
     pub confs: BTreeMap<Host, String>,
     pub ssh: SshServer<'a>,
-    /// The copy of a device, while there is one.
+    /// The copy of a device, while it exists.
     pub copy: Option<WireGuard<'a>>,
     pub mail: MailSink<'a>,
 }
 
-/// The namespaces of a room.
+/// Makes the namespaces of a room.
 pub fn lab() -> Lab {
     let mut lab = Lab::of(&AROUND);
     lab.namespace("lan");
     lab
 }
 
-/// The namespace of a device: it has the name of the host.
+/// Returns the net of a device's namespace, which has the name of the host.
 pub fn net(device: Host) -> u8 {
     let found = AROUND.iter().find(|(name, _)| *name == device.name());
     found.expect("a device has a net").1
 }
 
 impl<'a> Room<'a> {
-    /// Everything is well when it is handed over.
+    /// Opens a room; every host is ok when it returns.
     pub fn open(lab: &'a Lab, plan: Plan) -> Room<'a> {
         let mail = MailSink::start(lab);
         let anchors = if plan.no_anchors { "" } else { ANCHORS };
@@ -163,7 +164,7 @@ impl<'a> Room<'a> {
         format!("{LAN}.{last}")
     }
 
-    /// Each host is up, all is told so, and each service has been asked.
+    /// Waits until each host is up with the verdict `ok`, and each service was checked.
     fn is_well(&self) {
         for host in self.plan.hosts() {
             eventually(&format!("{} is well", host.name()), PATIENCE, || self.says_well(host));
@@ -177,7 +178,7 @@ impl<'a> Room<'a> {
     }
 }
 
-/// What a device is asked for: nothing that depends on the machine that the test runs on.
+/// Returns the checks of a device. None of them depends on the machine that runs the test.
 fn profile() -> Value {
     json!({"services": {
         "tunnel": {"check": {"type": "tunnel"}},

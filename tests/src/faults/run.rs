@@ -1,4 +1,4 @@
-//! Lives through cells, several at once: they mostly wait.
+//! Runs cells, several at once, because they mostly wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -16,17 +16,17 @@ use super::report;
 use super::room::{Room, call, lab};
 use super::truth::{Fault, Host};
 
-/// Of a room in which all is well, before anything is broken.
+/// Time in which a room is ok before the first fault.
 const CALM: Duration = Duration::from_secs(4);
-/// All must be well again by then.
+/// Time in which everything must be ok again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What became of a cell.
+/// The outcome of a cell.
 pub struct Outcome {
     pub cell: Cell,
     pub spans: Vec<Span>,
     pub timeline: Timeline,
-    /// `Err`: the cell itself broke down.
+    /// `Err`: the cell itself failed to run.
     pub judged: Result<Judged, String>,
     pub took: Duration,
 }
@@ -37,7 +37,8 @@ impl Outcome {
     }
 }
 
-/// Each is printed as soon as it has ended; they are handed back in their own order.
+/// Runs cells and prints each as soon as it has ended; returns the outcomes in the order of the
+/// cells.
 pub fn run_all(cells: &[Cell], at_once: usize) -> Vec<Outcome> {
     ensure_account();
     let (next, done) = (Mutex::new(0..cells.len()), Mutex::new(Vec::new()));
@@ -105,7 +106,7 @@ fn live(cell: &Cell) -> (Vec<Span>, Timeline, Judged) {
 
 type Begun = Vec<(Fault, (Millis, Millis))>;
 
-/// Brings the faults about, each at its time, and lets them last.
+/// Injects the faults at their times, and lets them last.
 fn break_things(room: &mut Room<'_>, cell: &Cell) -> (Begun, Option<(Host, Millis)>) {
     let begin = Instant::now();
     let until = |at: Duration| sleep(at.saturating_sub(begin.elapsed()));

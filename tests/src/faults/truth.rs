@@ -1,11 +1,11 @@
-//! What is true of each host of a room while faults last, and what may be said of it.
+//! The truth about each host of a room while faults last, and the verdicts that it allows.
 //!
-//! A naive model written from the words of docs/operations.md; it shares no code with the gateway.
+//! This is a naive model written from docs/operations.md. It shares no code with the gateway.
 
 use std::time::Duration;
 
-/// What stands in a room. `One`, `Two` and `Three` share the site `hill`; `Camera`, `Nas` and `Printer` stand
-/// behind `One`.
+/// The hosts of a room. `One`, `Two` and `Three` share the site `hill`; `Camera`, `Nas` and
+/// `Printer` are behind `One`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
     One,
@@ -42,7 +42,7 @@ impl Host {
         Host::DEVICES.into_iter().chain(Host::BEHIND).find(|host| host.name() == name)
     }
 
-    /// The device whose tunnel leads to it.
+    /// Returns the device whose tunnel leads to the host.
     pub const fn device(self) -> Host {
         match self {
             Camera | Nas | Printer => One,
@@ -55,34 +55,34 @@ impl Host {
     }
 }
 
-/// One thing that is broken.
+/// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No power.
     Off(Host),
-    /// All that it sends is lost.
+    /// All packets that it sends are lost.
     OutLost(Host),
-    /// All that is sent to it is lost.
+    /// All packets to it are lost.
     InLost(Host),
-    /// The same for longer than a session lives: of all that it sends only handshakes arrive.
+    /// The same for longer than a session lives: only its handshakes still arrive.
     Unanswered(Host),
     /// No UDP between it and the gateway.
     UdpBlocked(Host),
     /// Three of ten packets are lost, both ways.
     Lossy(Host),
-    /// Installed again with another preshared key, at another port.
+    /// Reinstalled with another preshared key, at another port.
     NewPsk(Host),
-    /// New credentials were made, and it keeps the old ones.
+    /// New credentials were made, but it keeps the old ones.
     OldConfig(Host),
-    /// Installed again with a key that the gateway never saw.
+    /// Reinstalled with a key that the gateway never saw.
     UnknownKey(Host),
-    /// It believes in another gateway's public key.
+    /// Its configuration has another gateway's public key.
     OtherGatewayKey(Host),
     /// Its clock is a day behind the newest handshake.
     ClockBack(Host),
     /// Another machine elsewhere has the same configuration.
     ClonedKey(Host),
-    /// Its WireGuard ended.
+    /// Its WireGuard has ended.
     TunnelDead(Host),
     /// Its WireGuard hangs.
     TunnelHung(Host),
@@ -91,7 +91,7 @@ pub enum Fault {
     SshKeyChanged(Host),
     /// Packets above 400 bytes are lost, both ways.
     LargeLost(Host),
-    /// It uses only its IPv6 inner address.
+    /// It uses only its inner IPv6 address.
     OnlyV6(Host),
     /// The uplink of the site `hill` is cut.
     SiteCut,
@@ -109,7 +109,7 @@ use Fault::{
 };
 
 impl Fault {
-    /// The one that it is of; `None`: of several.
+    /// Returns the host with the fault; `None`: the fault affects several.
     pub const fn on(self) -> Option<Host> {
         match self {
             Off(host)
@@ -136,7 +136,8 @@ impl Fault {
         }
     }
 
-    /// No packet passes between the device and the gateway, in this direction at least.
+    /// Returns whether the fault blocks all packets between the device and the gateway in this
+    /// direction.
     fn cuts(self, device: Host, way: Way) -> bool {
         match self {
             Off(host) => host == device,
@@ -148,7 +149,7 @@ impl Fault {
         }
     }
 
-    /// Its tunnel cannot be, whatever the line does.
+    /// Returns whether the fault prevents a tunnel even with a working line.
     fn ends_tunnel(self, device: Host) -> bool {
         let on = match self {
             Off(host)
@@ -181,19 +182,19 @@ enum Way {
     In,
 }
 
-/// How far the gateway and a host come together.
+/// How far the gateway can reach a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// It can be asked and answers, on one way at least: it is not down.
+    /// It replies on at least one path, so it is not down.
     Answers,
-    /// Its authentic packets come in, whatever becomes of ours: it is alive, and not down.
+    /// Its authentic packets arrive, even if ours do not: it is alive, and not down.
     Heard,
-    /// It lives, and the gateway is what is cut off: it is not down either.
+    /// It is alive while the gateway itself is cut off, so it is not down either.
     Unseen,
     Nothing,
 }
 
-/// The faults of one moment, in a room where `One` has an address on the Internet or not.
+/// The faults at one moment, in a room where `One` may have an Internet address.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
     pub faults: &'a [Fault],
@@ -205,7 +206,7 @@ impl World<'_> {
         self.faults.iter().any(|f| fault(*f))
     }
 
-    /// Packets of a new session can go both ways.
+    /// Returns whether packets of a new session can pass both ways.
     pub fn has_tunnel(&self, device: Host) -> bool {
         !self.any(|f| f.cuts(device, Way::In) || f.cuts(device, Way::Out) || f.ends_tunnel(device))
     }
@@ -228,7 +229,7 @@ impl World<'_> {
         }
     }
 
-    /// As it would be with the gateway's own line well.
+    /// Returns the reach that the host would have with a working uplink of the gateway.
     fn reach_beside_the_gateway(&self, host: Host) -> Reach {
         let device = host.device();
         if !host.is_device() {
@@ -242,7 +243,7 @@ impl World<'_> {
         }
     }
 
-    /// What may be said of it.
+    /// Returns the verdicts that are allowed for the host.
     pub fn says(&self, host: Host) -> Says {
         let mut says = Says::default();
         for fault in self.faults {
@@ -252,27 +253,27 @@ impl World<'_> {
     }
 }
 
-/// What may be said of one host.
+/// The verdicts that are allowed for one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Says {
-    /// True: each may be claimed.
+    /// Kinds that are true and may be claimed.
     pub claims: Vec<&'static str>,
-    /// A list of candidates holds one of these at least.
+    /// A list of candidates must contain at least one of these.
     pub listed: Vec<&'static str>,
-    /// `ok` is wrong once this has passed since the fault began. `None`: it stays right.
+    /// Time after the fault began from which `ok` is wrong. `None`: it stays right.
     pub found_within: Option<Duration>,
 }
 
-/// Three attempts, on a machine that is busy.
+/// Time for three attempts on a busy machine.
 const FOUND: Duration = Duration::from_secs(30);
-/// Without anybody to ask, thirty seconds of silence of all.
+/// Without anchors the gateway needs thirty seconds of silence from all.
 const FOUND_OF_ALL: Duration = Duration::from_secs(60);
-/// WireGuard must try again first: every five seconds, after fifteen without an answer.
+/// WireGuard must try again first: every five seconds, after fifteen without a reply.
 const FOUND_BY_HANDSHAKES: Duration = Duration::from_secs(60);
-/// A session that is dead is given up by the device after so long.
+/// Time after which the device gives up a dead session.
 const FOUND_BY_TURNS: Duration = Duration::from_secs(75);
 
-/// A device's own line, with one direction of it or both.
+/// The kinds of a fault of the device's own line, in one direction or both.
 const LINE: &[&str] = &["line_lost", "one_way_loss"];
 
 impl Says {
@@ -289,8 +290,8 @@ impl Says {
 
 type Said = (&'static [&'static str], &'static [&'static str], Option<Duration>);
 
-/// What may be claimed of the host while the fault lasts, what a list must hold, and when it is found.
-/// `None`: the fault is nothing to this host.
+/// Returns the allowed claims for the host while the fault lasts, the required candidates, and the
+/// time to find it. `None`: the fault does not affect this host.
 fn said_of(fault: Fault, host: Host) -> Option<Said> {
     let behind = !host.is_device();
     match fault {
@@ -301,13 +302,13 @@ fn said_of(fault: Fault, host: Host) -> Option<Said> {
         LanCut => behind.then(|| said(&["local_network_lost"], FOUND))?,
         LanOff(off) => (off == host).then(|| said(&["device_gone"], FOUND))?,
         fault if fault.on() == Some(host) => Some(said_of_device(fault)),
-        // What stands behind a device is as its tunnel is.
+        // Hosts behind a device share the state of its tunnel.
         fault if behind && fault.on() == Some(One) => said_behind(fault),
         _ => None,
     }
 }
 
-/// The same may be claimed and must be listed.
+/// Returns a result whose allowed claims are also the required candidates.
 fn said(kinds: &'static [&'static str], within: Duration) -> Option<Said> {
     Some((kinds, kinds, Some(within)))
 }
@@ -317,7 +318,7 @@ fn said_of_device(fault: Fault) -> Said {
         Off(_) => (&["device_gone"], &["device_gone"], Some(FOUND)),
         OutLost(_) | InLost(_) | Unanswered(_) => (LINE, LINE, Some(FOUND)),
         UdpBlocked(_) | TunnelDead(_) | TunnelHung(_) => (&["tunnel_down"], &["tunnel_down"], Some(FOUND)),
-        // That its tunnel alone is down is true as well, while the reason is not known yet.
+        // It is also true that its tunnel alone is down, while the reason is not known yet.
         NewPsk(_) | OldConfig(_) => {
             (&["key_refused", "tunnel_down"], &["key_refused"], Some(FOUND_BY_HANDSHAKES))
         }
@@ -335,7 +336,7 @@ fn said_of_device(fault: Fault) -> Said {
     }
 }
 
-/// Some attempts fail, and a service may say so.
+/// Some attempts fail, and a service may report that.
 const LOSSY: Said = (&["packet_loss", "service_problem"], &["packet_loss", "service_problem"], None);
 
 fn said_behind(fault: Fault) -> Option<Said> {

@@ -1,4 +1,4 @@
-//! The API over the socket in the gateway's folder, as root on the same machine has it.
+//! The API over the socket in the gateway's directory, as root on the same machine uses it.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// A request that takes longer is lost.
+/// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
@@ -22,13 +22,13 @@ impl Api {
     }
 
     /// # Errors
-    /// When the gateway does not answer, or answers with another status than 2xx.
+    /// Fails when the gateway does not respond, or with another status than 2xx.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call("GET", path, None)
     }
 
     /// # Errors
-    /// As of [`Api::get`].
+    /// Fails like [`Api::get`].
     pub fn send(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call(method, path, Some(body))
     }
@@ -39,18 +39,18 @@ impl Api {
         Ok(answer)
     }
 
-    /// Status and body, whatever the status is. HTTP/1.0: the body ends with the connection.
+    /// Returns status and body, even of an error. HTTP/1.0: the body ends with the connection.
     ///
     /// # Errors
-    /// When the gateway does not answer.
+    /// Fails when the gateway does not respond.
     pub fn answer(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
         self.answer_to(method, path, "", body)
     }
 
-    /// The same; `headers`: more lines, each with its end.
+    /// Does the same with `headers`: more lines, each with its end.
     ///
     /// # Errors
-    /// As of [`Api::answer`].
+    /// Fails like [`Api::answer`].
     pub fn answer_to(
         &self,
         method: &str,

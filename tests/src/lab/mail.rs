@@ -1,4 +1,4 @@
-//! A real mail server, in clear or over TLS, with or without a login.
+//! A real mail server, with or without TLS, and with or without a login.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Lab, Running, eventually};
 
-/// An SMTP server (aiosmtpd) in the namespace `m` that keeps every message as a file.
+/// An SMTP server (aiosmtpd) in the namespace `m` that stores every message in a file.
 pub struct MailSink<'a> {
     lab: &'a Lab,
     door: MailDoor,
@@ -14,11 +14,11 @@ pub struct MailSink<'a> {
     process: Option<Running>,
 }
 
-/// How the server is spoken to.
+/// The transport security of the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MailDoor {
     Clear,
-    /// In clear until STARTTLS, without which nothing is taken.
+    /// In clear until STARTTLS, which is required before any mail.
     Starttls,
     /// TLS from the first byte.
     Tls,
@@ -32,7 +32,8 @@ impl<'a> MailSink<'a> {
         MailSink::start_with(lab, MailDoor::Clear, None)
     }
 
-    /// `login` is `user:password`. The certificate is the server's own: [`MailSink::ca`].
+    /// Starts the server. `login` is `user:password`. The server signs its own certificate:
+    /// [`MailSink::ca`].
     pub fn start_with(lab: &'a Lab, door: MailDoor, login: Option<&'static str>) -> MailSink<'a> {
         let made = rcgen::generate_simple_self_signed([MailSink::ADDRESS.to_owned()]).expect("a certificate");
         fs::write(lab.path("mail-cert.pem"), made.cert.pem()).expect("the lab's directory");
@@ -42,12 +43,12 @@ impl<'a> MailSink<'a> {
         sink
     }
 
-    /// The file that a client must trust.
+    /// Returns the certificate file that a client must trust.
     pub fn ca(&self) -> PathBuf {
         self.lab.path("mail-cert.pem")
     }
 
-    /// Starts again, behind another door.
+    /// Restarts the server with another transport security.
     pub fn moves_to(&mut self, door: MailDoor, login: Option<&'static str>) {
         self.stop();
         (self.door, self.login) = (door, login);
@@ -77,8 +78,8 @@ impl<'a> MailSink<'a> {
         self.process = None;
     }
 
-    /// What they are about, in the order of arrival, without the incident that each names and how long it
-    /// lasted.
+    /// Returns the subjects in the order of arrival, without the incident that each names and its
+    /// duration.
     pub fn subjects(&self) -> Vec<String> {
         let messages = self.messages();
         let found = messages.iter().filter_map(|m| m.lines().find_map(|l| l.strip_prefix("Subject: ")));
@@ -88,7 +89,7 @@ impl<'a> MailSink<'a> {
         found.filter_map(cut).collect()
     }
 
-    /// All messages so far, in the order of arrival.
+    /// Returns all messages so far, in the order of arrival.
     pub fn messages(&self) -> Vec<String> {
         let mut files: Vec<PathBuf> =
             fs::read_dir(self.lab.path("mail")).into_iter().flatten().flatten().map(|e| e.path()).collect();

@@ -1,7 +1,7 @@
-//! What is really so: which devices are there, which links carry packets, and when that changes.
+//! The truth: which devices are on, which links carry packets, and when that changes.
 //!
-//! Every host has one kind of fate and lives it alone; what it needs beyond itself are its site's router
-//! and the gateway. Knows nothing of checks.
+//! Every host has one kind of fate and lives it independently; it also needs its site's router and
+//! the gateway. This module knows nothing about checks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use fleetgate_engine::time::Mono;
 use super::MAX_SILENCE;
 use crate::dice::Dice;
 
-/// How often a device with a keepalive says something.
+/// How often a device with a keepalive sends a packet.
 const KEEPALIVE: Duration = Duration::from_secs(25);
-/// A session that lost its link is believed in for so long.
+/// How long the gateway keeps a session whose link is lost.
 const SESSION: Duration = Duration::from_secs(120);
-/// Hosts of a site with a router, which is the first of them.
+/// Hosts of a site with a router; the first host is the router.
 const SITE: usize = 20;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 
-/// What happens to a host, again and again.
+/// The recurring events of a host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// Dies every few days, for a minute or a day.
+    /// Fails every few days, for a minute or a day.
     Steady,
     /// The same, for a whole site.
     Router,
-    /// Its link comes and goes for hours, then holds for hours.
+    /// Its link flaps for hours, then is stable for hours.
     Restless,
-    /// Silent at night; sometimes for days, which is more than it may.
+    /// Silent at night, and sometimes for days, which is longer than allowed.
     Sleeper,
 }
 
@@ -38,14 +38,14 @@ pub struct Device {
     fate: Fate,
     pub router: Option<usize>,
     there: bool,
-    /// Changes of a restless link that are still to come.
+    /// Remaining changes of a flapping link.
     flips: u64,
-    /// Packets have flowed since then.
+    /// Since when packets have flowed.
     flow: Option<Mono>,
-    /// Without a flow: until when the gateway believes in the session.
+    /// Without a flow: until when the gateway keeps the session.
     believed: Mono,
     last_packet: Option<Mono>,
-    /// Since when it is the way it is.
+    /// Since when it has its present state.
     since: Mono,
 }
 
@@ -54,19 +54,19 @@ pub enum Happening {
     Turns(usize),
     Redials(usize),
     Uplink,
-    /// For so long.
+    /// The duration of the gateway's absence.
     GatewayEnds(Duration),
     GatewayStarts,
     ClockSet,
 }
 
-/// What the gateway notices of it.
+/// The part of an event that the gateway notices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Notice {
     SessionUp(usize),
     Ends,
     Starts,
-    /// The gateway's clock, by so many milliseconds.
+    /// The gateway's clock was set, by so many milliseconds.
     ClockSet(i64),
 }
 
@@ -74,7 +74,7 @@ pub struct Fleet {
     pub devices: Vec<Device>,
     uplink: bool,
     gateway: bool,
-    /// Since when the gateway runs, with an uplink.
+    /// Since when the gateway runs with an uplink.
     pub seeing: Mono,
     coming: BTreeMap<(Mono, u64), Happening>,
     order: u64,
@@ -85,7 +85,7 @@ fn secs(dice: &mut Dice, from: u64, to: u64) -> Duration {
     Duration::from_millis(dice.roll((to - from) * 1_000) + from * 1_000)
 }
 
-/// Mostly minutes, sometimes a night; now and then too short to be noticed.
+/// Mostly minutes, sometimes a night, and now and then too short to be noticed.
 fn outage(dice: &mut Dice) -> Duration {
     match dice.roll(8) {
         0 | 1 => secs(dice, 5, 200),
@@ -104,7 +104,7 @@ impl Fate {
         }
     }
 
-    /// How long it stays as it has just become.
+    /// Returns how long the host keeps its new state.
     fn lasts(self, there: bool, flips: u64, dice: &mut Dice) -> Duration {
         match (self, there) {
             (Fate::Steady, true) => secs(dice, HOUR, 192 * HOUR),
@@ -119,7 +119,7 @@ impl Fate {
     }
 }
 
-/// Every other twenty have a router, the first of them.
+/// Every other group of twenty has a router, the first of the group.
 fn router_of(n: usize) -> Option<usize> {
     (n / SITE).is_multiple_of(2).then_some(n / SITE * SITE)
 }
@@ -148,7 +148,7 @@ impl Fleet {
             dice,
         };
         for n in 0..hosts {
-            // Not everybody's first day.
+            // The hosts begin at different times of their lives.
             let life = fleet.devices[n].fate.lasts(true, 0, &mut fleet.dice);
             let lived = fleet.dice.roll(1_000) as u32;
             fleet.plan(now + life * lived / 1_000, Happening::Turns(n));
@@ -191,7 +191,7 @@ impl Fleet {
         self.plan(now + in_a_while, Happening::ClockSet);
     }
 
-    /// By seconds or by hours, ahead or back.
+    /// Returns a clock step of seconds or hours, ahead or back.
     fn step(&mut self) -> i64 {
         let most = if self.dice.one_in(3) { MINUTE } else { 5 * HOUR };
         let far = secs(&mut self.dice, 0, most);
@@ -203,7 +203,7 @@ impl Fleet {
         self.coming.keys().next().map(|(at, _)| *at)
     }
 
-    /// The next thing that is due comes to pass.
+    /// Runs the next event that is due.
     pub fn happen(&mut self, now: Mono) -> Option<Notice> {
         let (_, happening) = self.coming.pop_first()?;
         match happening {
@@ -249,7 +249,7 @@ impl Fleet {
         let device = &mut self.devices[n];
         device.there = !device.there;
         if device.fate == Fate::Restless {
-            // An odd number, so that the last leaves it there.
+            // An odd number, so that the last change leaves it up.
             device.flips = if device.flips == 0 { 9 + 2 * self.dice.roll(20) } else { device.flips - 1 };
         }
         let lasts = device.fate.lasts(device.there, device.flips, &mut self.dice);
@@ -260,13 +260,13 @@ impl Fleet {
         }
     }
 
-    /// Whether a packet of it would reach the gateway.
+    /// Returns whether a packet of the host would reach the gateway.
     fn path(&self, n: usize) -> bool {
         let there = |n: usize| self.devices[n].there;
         self.gateway && self.uplink && there(n) && self.devices[n].router.is_none_or(there)
     }
 
-    /// What follows for its tunnel.
+    /// Updates the host's tunnel.
     fn settle(&mut self, n: usize, now: Mono) {
         let (path, last) = (self.path(n), self.last_packet(n, now));
         let device = &mut self.devices[n];
@@ -282,7 +282,8 @@ impl Fleet {
         }
     }
 
-    /// A handshake, if it gets through; whether it makes a session where none was.
+    /// Makes a handshake, if it gets through. Returns whether it made a session where there was
+    /// none.
     pub fn redial(&mut self, n: usize, now: Mono) -> bool {
         if !self.path(n) || self.devices[n].flow.is_some() {
             return false;
@@ -301,7 +302,7 @@ impl Fleet {
         self.flows(n) || now < self.devices[n].believed
     }
 
-    /// Of the session that its packets flow through.
+    /// Returns the last handshake, that of the session with a flow.
     pub fn last_handshake(&self, n: usize) -> Option<Mono> {
         self.devices[n].flow
     }
@@ -315,12 +316,13 @@ impl Fleet {
         device.last_packet.max(device.flow.map(beat))
     }
 
-    /// It answered a question.
+    /// Records the reply to a probe.
     pub fn answered(&mut self, n: usize, now: Mono) {
         self.devices[n].last_packet = Some(now);
     }
 
-    /// Its packets have flowed, or not, for that long, and the gateway could see it.
+    /// Returns whether the flow has been in this state for that long while the gateway could see
+    /// it.
     pub fn is_settled(&self, n: usize, flows: bool, time: Duration, now: Mono) -> bool {
         let seen = self.gateway && self.uplink && now.since(self.seeing) > time;
         seen && self.flows(n) == flows && now.since(self.devices[n].since) > time

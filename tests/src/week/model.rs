@@ -1,8 +1,8 @@
-//! A person with a list of all hosts, who is told of every look at one of them and goes by the words of
-//! the semantics: what counts, what is hard, what is flapping, what stands behind what, whether it is we
-//! who are cut off, and what is to be said.
+//! A naive model of the semantics: an operator with a list of all hosts who gets the result of
+//! every check. The model decides which results count, which states are hard or flapping, which
+//! hosts are unreachable, whether the uplink is down, and which messages are sent.
 //!
-//! Plans nothing and asks nothing. Shares no code with the engine.
+//! The model schedules nothing and probes nothing. It shares no code with the engine.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,43 +11,43 @@ use fleetgate_engine::time::{Mono, Now, Wall};
 
 use super::{ATTEMPTS, INTERVAL};
 
-/// SEMANTICS 8: a fifth of those that were up, and at least five, within an interval; who sleeps is not there
-/// to fail. Others have half a minute to be heard.
+/// SEMANTICS 8: the fleet fails when a fifth of those that were up, and at least five, fall silent
+/// within an interval. Sleepers do not count. The others have half a minute to be heard.
 const FEWEST: usize = 5;
 const SHARE: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a parent, or others that fail at the same time, may still say holds nothing back for longer after
-/// a host is hard down.
+/// After a host is hard down, a possible later failure of a parent or of others delays its message
+/// no longer than this.
 const HELD: Duration = Duration::from_secs(30);
-/// Others that fail at the same time: so many, and one in so many of all, are more than chance.
+/// Others that fail at the same time: this many, and one in so many of all, are more than chance.
 const CROWD: usize = 4;
 const CROWD_SHARE: usize = 50;
 /// A keepalive of 25 s, and a fifth of it.
 const RHYTHM: Duration = Duration::from_secs(30);
-/// Two looks in vain that are closer are one.
+/// Two failed checks that are closer count as one.
 const APART: Duration = Duration::from_secs(5);
-/// A clock is set by so much: less is a time server at its daily work.
+/// A smaller correction of the clock is the daily work of a time server.
 const JUMP: Duration = Duration::from_secs(10);
-/// Less is no step.
+/// A smaller correction is no step.
 const STEP: Duration = Duration::from_secs(1);
-/// SEMANTICS 7: so many results, and percents for calm and for flapping.
+/// SEMANTICS 7: the number of results, and the percentages for stable and for flapping.
 const RING: usize = 21;
 const LOW: usize = 20;
 const HIGH: usize = 30;
 
-/// What one look at a host brought.
+/// The result of one check of a host.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     pub began: Mono,
-    /// The last authenticated packet that is known of.
+    /// The last known authenticated packet.
     pub packet: Option<Mono>,
-    /// Whether it answered, where it was asked beyond the evidence.
+    /// Whether it replied, if it was probed beyond the evidence.
     pub answered: Option<bool>,
-    /// The last handshake that is known of.
+    /// The last known handshake.
     pub handshake: Option<Mono>,
 }
 
-/// What a page would show.
+/// The displayed state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shown {
     pub up: bool,
@@ -70,37 +70,38 @@ enum Told {
 struct Sheet {
     router: Option<usize>,
     max_silence: Option<Duration>,
-    /// The last results, the oldest first; true is good.
+    /// The last results, oldest first; true is good.
     results: VecDeque<bool>,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     hard_up: bool,
     flapping: bool,
     reachable: bool,
     asleep: bool,
-    /// What is shown is the newest that could be known.
+    /// The displayed state is the newest that could be known.
     current: bool,
-    /// It came while nothing could be said: a newer one is waited for.
+    /// Its last result came while it was unreachable, so a newer one is awaited.
     awaits: bool,
     told: Told,
     failing_since: Option<Mono>,
-    /// Since it is hard down; after a restart, from when others are judged again.
+    /// Since when it is hard down; after a restart, the time from which others are judged again.
     hard_since: Option<Mono>,
-    /// It is one of those that are counted as failing.
+    /// It is counted as failing.
     among_failing: bool,
-    /// The first silence of a row, whether it counted or not.
+    /// The first silence of a series, even if it did not count.
     silent_since: Option<Mono>,
-    /// That came while it was up, and as far as is known through no fault of ours.
+    /// The time of a silence that came while the host was up and, as far as is known, not because
+    /// of the uplink.
     fell: Option<Mono>,
-    /// The last result, and what the calendar showed.
+    /// The last result, by both clocks.
     counted: Mono,
     counted_on: Wall,
-    /// What it showed when this row of failures began.
+    /// When this series of failures began, by the wall clock.
     failing_on: Wall,
     /// The newest proof of life.
     heard: Option<Mono>,
-    /// Looks in a row that nothing answered while it is known to live: the first and the last that counts, and how
-    /// many.
+    /// Consecutive checks without a reply while the host is known to be alive: the first, the last
+    /// that counts, and how many.
     vain: Option<(Mono, Mono, u32)>,
     watched_from: Mono,
 }
@@ -108,7 +109,7 @@ struct Sheet {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sight {
     Clear,
-    /// Many fell silent; others are asked.
+    /// Many hosts fell silent; the others are checked.
     Doubt(Mono),
     CutOff(Mono),
 }
@@ -117,13 +118,14 @@ pub struct Model {
     sheets: Vec<Sheet>,
     behind: Vec<Vec<usize>>,
     sight: Sight,
-    /// Since a start, or since we were cut off.
+    /// Since the last start, or since the uplink recovered.
     sees_again: Option<Mono>,
-    /// When a doubt about a parent or about others ends by itself.
+    /// The times at which a wait for a parent or for others ends by itself.
     doubts: BTreeSet<(Mono, usize)>,
     /// Hosts that were up, are silent, and not hard down yet.
     failing: usize,
-    /// Those that were found silent while it is not known whether we are cut off: judged when it is.
+    /// Hosts that were found silent while the uplink is suspect; they are judged when its state is
+    /// known.
     undecided: Vec<(usize, Look)>,
     said: Vec<String>,
 }
@@ -137,8 +139,9 @@ impl Sheet {
         self.is_failing() && self.hard_up
     }
 
-    /// Evidence is as good as an answer within the interval; after a failure only what is newer. Who gave no
-    /// answer lives if a packet came since it was asked, or so lately that the next need not have come.
+    /// Returns whether the check succeeded. Evidence counts like a reply within the interval; after
+    /// a failure only newer evidence does. A host without a reply is alive if a packet came since
+    /// it was probed, or so recently that the next is not due yet.
     fn is_good(&self, look: Look, at: Mono) -> bool {
         let fresh = |packet: Mono| {
             look.began.since(packet) < INTERVAL && (!self.is_failing() || packet > self.counted)
@@ -150,7 +153,8 @@ impl Sheet {
         }
     }
 
-    /// What looks in vain come to: how many of them were failures, once it is known to be silent.
+    /// Counts checks without a reply. Returns how many of them were failures, once the host is
+    /// known to be silent.
     fn note_vain(&mut self, look: Look, good: bool) -> u32 {
         let answered = look.answered == Some(true) || look.handshake >= Some(look.began);
         match (good, look.answered) {
@@ -193,7 +197,7 @@ impl Sheet {
 }
 
 impl Model {
-    /// Router and allowed silence of each; all of them are well.
+    /// Makes a model with the router and the allowed silence of each host; all hosts are up.
     pub fn new(hosts: impl Iterator<Item = (Option<usize>, Option<Duration>)>, now: Now) -> Model {
         let sheet = |(router, max_silence)| Sheet {
             router,
@@ -254,7 +258,7 @@ impl Model {
         }
     }
 
-    /// What comes with time alone.
+    /// Applies the changes that come with time alone.
     pub fn pass(&mut self, at: Mono) {
         if let Sight::Doubt(since) = self.sight
             && at.since(since) >= PATIENCE
@@ -283,7 +287,7 @@ impl Model {
         self.decide(now);
     }
 
-    /// It is known whether we are cut off.
+    /// Judges the undecided hosts once the state of the uplink is known.
     fn decide(&mut self, now: Now) {
         while !matches!(self.sight, Sight::Doubt(_)) && !self.undecided.is_empty() {
             let (n, look) = self.undecided.remove(0);
@@ -305,7 +309,7 @@ impl Model {
         }
     }
 
-    /// Others that failed have turned out to be lost, or to be there.
+    /// Ends the waiting when others that failed turn out to be lost or up.
     fn end_waiting(&mut self, at: Mono) {
         if self.failing < self.crowd() {
             let waiting: Vec<usize> = self.doubts.iter().map(|(_, n)| *n).collect();
@@ -339,7 +343,8 @@ impl Model {
         }
     }
 
-    /// Silence proves nothing while we may be cut off, and for an interval after we see again.
+    /// Returns whether the uplink may explain a silence: while it is not ok, and for an interval
+    /// after it recovered.
     fn may_be_us(&self, at: Mono) -> bool {
         self.sight != Sight::Clear || self.sees_again.is_some_and(|since| at.since(since) < INTERVAL)
     }
@@ -374,7 +379,7 @@ impl Model {
         self.weigh(n, was_up, at);
     }
 
-    /// SEMANTICS 8: what stands behind something that is down cannot be reached.
+    /// SEMANTICS 8: hosts behind a host that is down are unreachable.
     fn look_behind(&mut self, router: usize, at: Mono) {
         let there = self.sheets[router].hard_up && !self.sheets[router].asleep;
         for n in self.behind[router].clone() {
@@ -385,7 +390,7 @@ impl Model {
         }
     }
 
-    /// SEMANTICS 8, the breaker: so many of those that were up fall silent within an interval.
+    /// SEMANTICS 8, the fleet-wide rule: many of those that were up fall silent within an interval.
     fn weigh(&mut self, n: usize, was_up: bool, at: Mono) {
         let sheet = &mut self.sheets[n];
         if sheet.is_failing() {
@@ -419,14 +424,14 @@ impl Model {
         fallen >= FEWEST && fallen * SHARE >= were_up
     }
 
-    /// Whoever is silent by now was weighed, and is silent by itself.
+    /// The hosts that are silent by now were counted, and are silent by themselves.
     fn see_clearly(&mut self) {
         self.sight = Sight::Clear;
         self.sheets.iter_mut().for_each(|sheet| sheet.fell = None);
     }
 
-    /// SEMANTICS 8: after a jump of the clock silence proves nothing for an interval. Since when somebody
-    /// sleeps is written down anew.
+    /// SEMANTICS 8: after a jump of the clock silence proves nothing for an interval. The time
+    /// since when a host sleeps is recorded anew.
     pub fn see_clock_set(&mut self, now: Now, by: Duration) {
         if by > JUMP {
             self.sees_again = Some(now.mono);
@@ -437,7 +442,8 @@ impl Model {
         }
     }
 
-    /// It fails, and its router is not known to have outlived that, or others fail with it.
+    /// Returns whether the host's message waits: its router is not known to have been alive since
+    /// the failure began, or others fail at the same time.
     fn is_in_doubt(&self, n: usize, at: Mono) -> bool {
         let sheet = &self.sheets[n];
         let Some(since) = sheet.failing_since else { return false };
@@ -447,7 +453,7 @@ impl Model {
         sheet.hard_since.is_none_or(|since| at < since + HELD) && (asked || of_crowd)
     }
 
-    /// SEMANTICS 6: what is known is held against what was said last.
+    /// SEMANTICS 6: compares the state with the last notification.
     fn tell(&mut self, n: usize, at: Mono) {
         let sheet = &self.sheets[n];
         let silent = !sheet.reachable || sheet.asleep || !sheet.current || sheet.awaits;
@@ -476,7 +482,7 @@ impl Model {
         sheet.told = told;
     }
 
-    /// The gateway was away, and knows what it had written down, with the times of the calendar as it was.
+    /// Restarts the gateway, which keeps what it had stored, with the wall-clock times of then.
     pub fn restart(&mut self, now: Now) {
         let at = now.mono;
         self.sight = match self.sight {

@@ -1,5 +1,5 @@
-//! A gateway around the real monitor: it carries questions to the fleet, keeps what the store would
-//! keep, and tells the model of every look that came to an end.
+//! A gateway around the real monitor. It carries probes to the fleet, keeps what the store would
+//! keep, and passes the result of every completed check to the model.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,20 +21,20 @@ use super::{ATTEMPTS, INTERVAL, MAX_SILENCE, RETRY, Report};
 /// Both clocks at the start.
 const START: Mono = Mono::from_secs(100_000);
 const WALL: Wall = Wall::from_millis(1_800_000_000_000);
-/// A round trip. Silence takes no longer: the monitor cannot tell.
+/// A round trip. A failed probe takes no longer, because the monitor cannot see the difference.
 const RTT: Duration = Duration::from_millis(30);
-/// What has been one way for so long is known to be so: fifteen intervals, of which what is unreachable
-/// needs five for one check.
+/// A state that lasted this long must be known. It is fifteen intervals; one check of an
+/// unreachable host takes five.
 const SURE: Duration = Duration::from_secs(3_600);
 
-/// A check under way.
+/// A check in progress.
 struct Open {
     began: Mono,
-    /// Questions that wait for their answers.
+    /// Probes that wait for their replies.
     asks: Vec<AskId>,
     packet: Option<Mono>,
     handshake: Option<Mono>,
-    /// What was asked beyond the evidence: whether anything answered.
+    /// Whether anything replied, if the host was probed beyond the evidence.
     answered: Option<bool>,
 }
 
@@ -42,18 +42,18 @@ pub struct World {
     seed: u64,
     starts: u64,
     now: Now,
-    /// What the calendar shows at the start, by the clock as it is set now.
+    /// The wall clock at the start, by the clock as it is set now.
     epoch: Wall,
     /// `None`: the gateway is away.
     monitor: Option<Monitor>,
     wait: Option<Mono>,
     fleet: Fleet,
     model: Model,
-    /// All questions take as long, so that they are answered in their order.
+    /// All probes take equally long, so the replies keep their order.
     coming: VecDeque<(Mono, Ask)>,
     open: Vec<Option<Open>>,
     kept: Vec<Option<HostState>>,
-    /// The last thing that was told of the gateway is that it is cut off.
+    /// The last message about the gateway reported its uplink down.
     cut_off: bool,
     said: Vec<String>,
     pub report: Report,
@@ -211,7 +211,8 @@ impl World {
         }
     }
 
-    /// A look begins with the evidence, and with nothing left to be answered it ends with it once more.
+    /// Takes a probe request. A check begins with the evidence, and ends with it once more when no
+    /// reply is outstanding.
     fn take(&mut self, ask: Ask) {
         let open = &mut self.open[index(ask.host)];
         match (&ask.question, open) {
@@ -229,7 +230,7 @@ impl World {
         self.coming.push_back((self.now.mono + RTT, ask));
     }
 
-    /// The oldest question is answered; one that was withdrawn, too, and nobody listens.
+    /// Delivers the reply to the oldest probe. The reply to a cancelled probe is ignored.
     fn deliver(&mut self) {
         let Some((_, ask)) = self.coming.pop_front() else { return };
         let (n, now) = (index(ask.host), self.now.mono);
@@ -316,10 +317,10 @@ impl World {
         format!("seed {}, {:?} after the start", self.seed, self.now.mono.since(START))
     }
 
-    /// Engine and model say the same, and what has been one way for long is known.
+    /// Asserts that engine and model agree, and that states that lasted long are known.
     ///
     /// # Panics
-    /// When not.
+    /// Panics when they do not.
     pub fn compare(&mut self) {
         self.model.pass(self.now.mono);
         let (engine, model) = (std::mem::take(&mut self.said), self.model.take_said());
@@ -356,7 +357,7 @@ impl World {
     }
 }
 
-/// What the first says more often than the second.
+/// Returns the messages that the first list has more often than the second.
 fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a str> {
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
     those.iter().for_each(|said| *left.entry(said).or_default() += 1);

@@ -1,5 +1,5 @@
-//! A full disk, on a real file system of a few megabytes: the gateway goes on, says so, loses nothing
-//! that it acknowledged, and goes back to work by itself.
+//! A full disk, on a real file system of a few megabytes. The gateway keeps running, reports it,
+//! loses nothing that it acknowledged, and resumes work by itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use fleetgate_tests::lab::{Api, Gateway, Lab, Make, SshServer, eventually};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Holds the databases a dozen times over.
+/// Large enough for the databases a dozen times over.
 const SIZE: &str = "size=24m,mode=0700";
 
 const SETTINGS: &str = r#"
@@ -24,25 +24,25 @@ attempts = 2
 timeout = 1
 "#;
 
-/// A file system of its own, unmounted when dropped.
+/// A mounted file system; dropping it unmounts it.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None`: this machine does not let us mount.
+    /// Mounts a small file system. `None`: this machine does not permit a mount.
     fn mount(at: &Path) -> Option<SmallDisk> {
         std::fs::create_dir_all(at).ok()?;
         let done = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(at).status().ok()?;
         done.success().then(|| SmallDisk(at.to_owned()))
     }
 
-    /// To the last byte.
+    /// Fills the disk to the last byte.
     fn fill(&self) {
         let ballast = format!("of={}", self.0.join("ballast").display());
         let out = Command::new("dd").args(["if=/dev/zero", &ballast, "bs=4096"]).output().expect("dd");
         assert!(!out.status.success(), "the disk is not full");
     }
 
-    /// To the last byte but so many.
+    /// Fills the disk and leaves this many bytes.
     fn fill_but(&self, bytes: u64) {
         self.fill();
         let ballast = std::fs::File::options().write(true).open(self.0.join("ballast")).expect("the ballast");
@@ -61,7 +61,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Status and body of `path`, as whoever watches the gateway sees it.
+/// Returns status and body of `path`, as monitoring of the gateway sees them.
 fn fetch(lab: &Lab, path: &str) -> String {
     lab.try_sh("gw", &format!("curl -s -w ' %{{http_code}}' http://10.77.0.2:8080{path}")).1
 }
@@ -70,7 +70,7 @@ fn is_ready(lab: &Lab) -> bool {
     fetch(lab, "/readyz").ends_with(" 200")
 }
 
-/// Adds devices until one is refused; those before it were acknowledged.
+/// Adds devices until one is refused; the earlier ones were acknowledged.
 fn add_until_refused(gateway: &Gateway<'_>) -> (Vec<String>, String) {
     let mut added = Vec::new();
     for n in 0..2_000 {
@@ -120,7 +120,7 @@ fn a_full_disk_stops_nothing_and_loses_nothing_that_was_acknowledged() {
     assert!(gateway.cli(&["events", "-n", "20"]).contains("nas-1"), "what waited in memory is on disk");
     gateway.cli(&["device", "add", "after"]);
 
-    // Full again, and killed while it is.
+    // The disk is full again, and the gateway is killed meanwhile.
     disk.fill();
     let (more, _) = add_until_refused(&gateway);
     gateway.process.as_mut().expect("running").kill();
@@ -150,13 +150,13 @@ fn a_gateway_on_a_full_disk_stops_in_time() {
     gateway.stop();
 }
 
-/// A host and a service of it, of which results are sent.
+/// A host and a service of it, with submitted results.
 const OBJECTS: [&str; 2] = ["hosts/nas-1", "hosts/nas-1/services/backup"];
 
-/// Some results find room, and then the disk is full.
+/// Room for some results; after them the disk is full.
 const ROOM: u64 = 2 * 1024 * 1024;
 
-/// One of many failures; each has its own text, so that none is a repetition.
+/// Returns one of many failures; each has its own text, so that none is a repetition.
 fn failure(n: u64) -> Value {
     json!({ "exit_status": 2, "output": format!("failure {n}") })
 }
@@ -165,7 +165,7 @@ fn send(api: &Api, object: &str, body: &Value) -> (u16, Value) {
     api.answer("POST", &format!("{object}/results"), Some(body)).expect("an answer")
 }
 
-/// How many failures in a row the gateway has counted.
+/// Returns how many consecutive failures the gateway has counted.
 fn failures(api: &Api, object: &str) -> u64 {
     let shown = api.get(object).expect("an answer");
     let state = if shown["state"].is_object() { &shown["state"] } else { &shown };
@@ -173,7 +173,8 @@ fn failures(api: &Api, object: &str) -> u64 {
     if failing { state["attempt"].as_u64().expect("a number") } else { 0 }
 }
 
-/// What the gateway took of an object's failures before one was refused.
+/// Submits failures of an object until one is refused; returns how many were accepted, and the
+/// error.
 fn fail_until_refused(api: &Api, object: &str) -> (u64, Value) {
     for taken in 0..500 {
         match send(api, object, &failure(taken)) {
@@ -210,7 +211,7 @@ fn a_full_disk_refuses_results_before_they_take_effect() {
         taken
     });
     assert!(taken[0] > 0 && taken[1] == 0, "{taken:?}");
-    // What was refused is in nobody's memory either: not in that of this run, not in that of the next.
+    // A refused result must not be counted, neither in this run nor in the next.
     disk.make_room();
     for (object, taken) in OBJECTS.iter().zip(taken) {
         assert_eq!(failures(&api, object), taken, "{object}");

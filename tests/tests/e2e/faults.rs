@@ -1,10 +1,10 @@
-//! A part of the fault matrix (`bash tests/run faults` lives through all of it): what the gateway says of real
-//! devices while one thing or two are broken, at each moment.
+//! A part of the fault matrix (`bash tests/run faults` runs all of it): the gateway's reports on
+//! real devices at each moment, during one or two faults.
 
 use fleetgate_tests::faults::cells::{Cell, all};
 use fleetgate_tests::faults::{Outcome, run_all, table};
 
-/// They mostly wait, so that all of the part fit into two rounds.
+/// Cells at a time. They mostly wait, so that the whole part takes two rounds.
 const AT_ONCE: usize = 8;
 
 #[test]

@@ -1,5 +1,5 @@
-//! A first start that is killed at any moment, by the real program and a real `kill -9`: the next start
-//! completes it, with the same key, and the login is shown by one of the two.
+//! A first start that is killed at any moment, with the real program and a real `kill -9`. The next
+//! start completes it with the same key, and one of the two shows the login.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,8 @@ use std::time::Duration;
 use fleetgate_tests::lab::{eventually, program};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where a start is after each is the machine's affair; whatever it is, the next start must do.
+/// Delays before the kill. The progress of a start at each delay depends on the machine; the next
+/// start must work in every case.
 const MOMENTS_MS: [u64; 16] = [0, 1, 3, 6, 10, 15, 22, 30, 40, 55, 75, 100, 140, 200, 300, 500];
 
 struct Start {

@@ -1,5 +1,5 @@
-//! The life of a device, with a real WireGuard client, a real SSH server and a real mail server
-//! in network namespaces; the gateway is an unprivileged process.
+//! The life of a device, with a real WireGuard client, a real SSH server and a real mail server in
+//! network namespaces. The gateway is an unprivileged process.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use fleetgate_tests::lab::{
 };
 use serde_json::Value;
 
-/// Nobody waits for others of an incident.
+/// Messages are sent at once, without waiting for others of the incident.
 const AT_ONCE: &str = "[notifications]\ngroup_wait = 0\n";
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -38,7 +38,8 @@ fn about<'m>(messages: &'m [String], words: &str) -> Vec<&'m String> {
     messages.iter().filter(|m| m.contains(words)).collect()
 }
 
-/// Each with the state that it must lead to; all fail at once where they fail.
+/// Plugins with the state that each must lead to. They have one attempt each, so a failure is hard
+/// at once.
 const PLUGINS: [(&str, &str, &str); 9] = [
     ("p-disk", "/usr/lib/nagios/plugins/check_disk -w 1% -c 1% -p /", "ok"),
     ("p-load", "/usr/lib/nagios/plugins/check_load -w 900,900,900 -c 999,999,999", "ok"),
@@ -55,12 +56,12 @@ const PLUGINS: [(&str, &str, &str); 9] = [
     ("p-none", "/usr/lib/nagios/plugins/check_nothing", "unknown"),
 ];
 
-/// What one service shows.
+/// Returns the details of one service.
 fn shown(gateway: &Gateway<'_>, service: &str) -> Value {
     gateway.json(&["service", "show", "cam-1", service])
 }
 
-/// The metric of that name: value and unit, then its warn, crit, min and max.
+/// Returns the metric of that name: value and unit, then its warn, crit, min and max.
 fn metric(service: &Value, label: &str) -> (f64, String, [Option<String>; 2], [Option<f64>; 2]) {
     let all = service["metrics"].as_array().expect("metrics");
     let found = all.iter().find(|m| m["label"] == label).unwrap_or_else(|| panic!("{label}: {service:#}"));
@@ -95,14 +96,14 @@ fn plugins_of_debian_say_what_they_say_on_the_device(gateway: &Gateway<'_>, host
         let text = shown(gateway, name)["text"].as_str().unwrap_or_default().to_owned();
         assert!(text.contains(words), "{name}: {text}");
     }
-    // The plugin is content; whoever watches it from here is not.
+    // The plugin reports OK, but a threshold on the server does not.
     gateway.cli(&["service", "set", host, "p-users", "--crit", "users=@0:400"]);
     gateway.becomes(host, Some("p-users"), "critical");
     PLUGINS.iter().for_each(|(name, ..)| drop(gateway.cli(&["service", "reset", host, name])));
     nothing_stays_of("sleep 61.25");
 }
 
-/// A command that was given up has ended on the device too.
+/// Asserts that a cancelled command has ended on the device too.
 fn nothing_stays_of(command: &str) {
     let stays = || std::process::Command::new("pgrep").args(["-fx", command]).output().expect("pgrep");
     eventually(&format!("no {command} is left on the device"), PATIENCE, || !stays().status.success());
@@ -118,7 +119,7 @@ fn metrics_have_units_and_limits(gateway: &Gateway<'_>) {
     }
     let (count, uom, limits, _) = metric(&shown(gateway, "p-procs"), "procs");
     assert!(count > 1.0 && uom.is_empty());
-    // From zero is what a range without a start means.
+    // A range without a start begins at zero.
     assert_eq!(limits, [Some("1".into()), Some("99999".into())]);
     let long = shown(gateway, "p-long");
     assert_eq!((&long["text"], &long["long_text"]), (&"OK: all".into(), &"second line\nthird".into()));
@@ -157,7 +158,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
 
     plugins_of_debian_say_what_they_say_on_the_device(&gateway, "cam-1");
 
-    // The tunnel breaks; the device answers on the Internet.
+    // The tunnel breaks, and the device replies on the Internet.
     tunnel.down();
     gateway.becomes("cam-1", Some("tunnel"), "critical");
     assert_eq!(gateway.state("cam-1", None), "up");
@@ -167,14 +168,14 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     gateway.verdict_becomes("cam-1", "tunnel_down");
     gateway.becomes("cam-1", Some("ssh"), "ok");
 
-    // Both ways are gone.
+    // Both paths are gone.
     sshd.stop();
     gateway.becomes("cam-1", None, "down");
-    // The address refuses, so that somebody is there, and nobody else can be asked.
+    // The address refuses connections, so a machine is there, and no other host can be probed.
     gateway.verdict_becomes("cam-1", "undetermined");
     eventually("DOWN is mailed", PATIENCE, || !about(&mail.messages(), "Subject: DOWN cam-1").is_empty());
 
-    // The mail server is away when it recovers; the message comes later.
+    // The mail server is down when the host recovers; the message comes later.
     mail.stop();
     sshd.again();
     tunnel.start();
@@ -197,9 +198,9 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     eventually("the endpoint follows", PATIENCE, || endpoint(&gateway, "cam-1").starts_with("10.77.2.2:"));
     assert_eq!(gateway.state("cam-1", None), "up");
 
-    // Killed and started again: states stay, nothing is repeated, the tunnel carries data again.
-    // The new endpoint is on disk within two seconds; a kill before that would leave the gateway dialling
-    // an address that is gone until the device speaks up by itself.
+    // Killed and started again: states stay, nothing is repeated, and the tunnel carries data
+    // again. The new endpoint is on disk within two seconds. An earlier kill would make the gateway
+    // dial the old address until the device sends a packet.
     std::thread::sleep(Duration::from_secs(3));
     gateway.process.as_mut().expect("running").kill();
     gateway.again();
@@ -207,7 +208,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     eventually("the gateway found the device again", PATIENCE, || {
         gateway.json(&["host", "show", "cam-1"])["host"]["tunnel"]["established"] == true
     });
-    // What still waited for the mail server may come now; what was sent must not come again.
+    // A message that still waited for the mail server may come now; a sent one must not come again.
     let all = mail.messages();
     let mut ids: Vec<String> = all.iter().map(|m| header(m, "Message-ID:")).collect();
     ids.sort();
@@ -219,13 +220,13 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
         assert_eq!(times, 1, "{subject}: {:?}\n{log}", mail.subjects());
     }
 
-    // Another host key: nothing is authenticated until a person trusts it.
+    // With another host key no login happens until a person trusts the key.
     sshd.stop();
     sshd.new_host_key();
     sshd.again();
     gateway.becomes("cam-1", Some("ssh"), "critical");
 
-    // Removed: the tunnel ends at once.
+    // After the removal the tunnel ends at once.
     gateway.cli(&["device", "remove", "cam-1"]);
     let own = tunnel.own_v4();
     assert!(!own.is_empty());
@@ -270,7 +271,7 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
         gateway.becomes("nas-2", Some(service), "ok");
     }
 
-    // dropbear does not kill what it started either.
+    // dropbear does not kill the command it started either.
     let check = r#"{"type": "command", "line": "sleep 62.25; echo never"}"#;
     gateway.cli(&["service", "set", "nas-2", "p-slow", "--check", check, "--timeout", "1.5"]);
     gateway.becomes("nas-2", Some("p-slow"), "unknown");
@@ -279,19 +280,19 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
 
     another_preshared_key_is_named(&lab, &gateway, &interface);
 
-    // Run again: the same device, nothing new.
+    // Running the enrolment again gives the same device and creates nothing new.
     let (ok, said) = lab.try_sh("d2", &enrol);
     assert!(ok, "{said}");
     assert_eq!(gateway.json(&["host", "list"]).as_array().map(Vec::len), Some(1));
 
-    // Another key under the spent token is refused.
+    // The spent token is refused with another key.
     let other = enrol.replace(&format!("{}", etc.display()), &format!("{}-other", etc.display()));
     let (ok, said) = lab.try_sh("d2", &other);
     assert!(!ok, "a spent token was taken: {said}");
     let _ = lab.try_sh("d2", &format!("ip link del {interface}"));
 }
 
-/// The device is alive, and is not let in.
+/// The device is alive, but its handshakes fail.
 fn another_preshared_key_is_named(lab: &Lab, gateway: &Gateway<'_>, interface: &str) {
     let (right, wrong) = (lab.path("right.conf"), lab.path("wrong.conf"));
     let (right, wrong) = (right.display(), wrong.display());
@@ -304,8 +305,8 @@ fn another_preshared_key_is_named(lab: &Lab, gateway: &Gateway<'_>, interface: &
         ),
     );
     gateway.becomes("nas-2", None, "down");
-    // wireguard-go makes one handshake here and then waits to be dialled: not enough to claim that it
-    // lives, since whoever sees a dial can send a wrong answer to it.
+    // wireguard-go makes one handshake here and then waits to be dialled. That does not prove that
+    // it lives, because an observer of a dial can send a wrong response to it.
     eventually("the preshared key is one of the candidates", PATIENCE, || {
         let verdict = gateway.json(&["host", "show", "nas-2"])["host"]["verdict"].clone();
         verdict["candidates"].as_array().is_some_and(|all| all.iter().any(|kind| kind == "key_refused"))

@@ -1,8 +1,8 @@
 //! The front door under attack (docs/security.md): strangers, replays and floods against the real
 //! program, in network namespaces.
 //!
-//! Packets are counted exactly: whatever a device sends to the gateway's own inner address opens,
-//! was not asked for, and is counted as `unsolicited` on the host's page.
+//! Packets are counted exactly. A packet of a device to the gateway's own inner address opens, is
+//! unsolicited, and is counted as `unsolicited` on the host's page.
 
 use std::net::UdpSocket;
 use std::thread::{scope, sleep};
@@ -63,7 +63,7 @@ fn strangers_get_silence_and_leave_nothing_behind() {
     assert_eq!(gateway.state("cam-1", None), "pending");
 }
 
-/// Datagrams of all sizes, with and without a head that looks right.
+/// Returns datagrams of all sizes, with and without a valid header.
 fn nonsense() -> Vec<Vec<u8>> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut byte = move || {
@@ -81,7 +81,8 @@ fn nonsense() -> Vec<Vec<u8>> {
     sizes.flat_map(|len| (0..5).map(move |kind| (len, kind))).map(|what| with_head(what, &mut byte)).collect()
 }
 
-/// Each with a key of its own, from 250 addresses, at a rate that brings no cookies.
+/// Sends initiations of strangers, each with its own key, from 250 addresses, at a rate that
+/// requires no cookies.
 fn ten_thousand_strangers(lab: &Lab, conf: &Conf) -> usize {
     let sockets = many_sources(lab, 250);
     let begin = Instant::now();
@@ -94,7 +95,7 @@ fn ten_thousand_strangers(lab: &Lab, conf: &Conf) -> usize {
     count_replies(&sockets, RESPONSE)
 }
 
-/// Sockets on so many addresses, all of them in the attacker's hands.
+/// Opens sockets on this many addresses, all controlled by the attacker.
 fn many_sources(lab: &Lab, count: usize) -> Vec<UdpSocket> {
     lab.sh("x", "ip route replace local 10.78.0.0/16 dev lo");
     lab.sh("r", "ip route replace 10.78.0.0/16 via 10.77.8.2");
@@ -115,7 +116,7 @@ fn count_replies(sockets: &[UdpSocket], len: usize) -> usize {
     count
 }
 
-/// Sleeps until it is time for the `n`th of a series.
+/// Sleeps until the `n`th of a series is due.
 fn pace(begin: Instant, n: u32, per_s: u32) {
     let due = Duration::from_secs(1) * n / per_s;
     if let Some(left) = due.checked_sub(begin.elapsed()).filter(|left| left.as_millis() > 2) {
@@ -135,7 +136,7 @@ fn replays_leave_a_live_session_and_its_endpoint_alone() {
         let home = device.address().to_string();
         assert_eq!(endpoint(&gateway, name), home);
 
-        // What an eavesdropper recorded, and an older one that never arrived.
+        // A captured initiation, and an older one that never arrived.
         let eavesdropper = family.socket(&lab, "x");
         let older = device.us.initiation(stamp(-60), 5).bytes;
         for initiation in [&device.initiation, &older] {
@@ -148,7 +149,8 @@ fn replays_leave_a_live_session_and_its_endpoint_alone() {
         send(&eavesdropper, &recorded, family.gateway());
         drops_become(&gateway, name, "replay", 1);
 
-        // The newest stamp, but from elsewhere: it is answered there and moves nothing.
+        // An initiation with the newest stamp from another address is answered there, but does not
+        // move the endpoint.
         let genuine = device.us.initiation(stamp(0), 6).bytes;
         send(&eavesdropper, &genuine, family.gateway());
         assert!(reply_to(&eavesdropper, &genuine, PATIENCE).is_some(), "{name}: a genuine initiation");
@@ -165,7 +167,7 @@ fn replays_leave_a_live_session_and_its_endpoint_alone() {
     }
 }
 
-/// A bystander may lose this share of its packets while others are flooding.
+/// The share of its packets that a bystander may lose during a flood.
 const TOLERATED: f64 = 0.01;
 const FLOOD_PER_S: u32 = 5_000;
 const FLOOD_S: u32 = 5;
@@ -199,7 +201,7 @@ fn floods_leave_bystanders_alone_and_cookies_end_after_them() {
     assert_eq!(responses, 0);
     println!("cookies sent to the flood: {cookies} or more");
 
-    // Under load a device with a key gets in with a cookie, at once; 3 s later without one.
+    // Under load a device with a key connects at once with a cookie, and 3 s later without one.
     scope(|scope| {
         let flooding = scope.spawn(|| flood(&many, &strangers, V4));
         sleep(Duration::from_secs(2));
@@ -218,8 +220,8 @@ fn floods_leave_bystanders_alone_and_cookies_end_after_them() {
     assert_eq!(reply.len(), RESPONSE, "a cookie is still asked for 3 s after the flood");
 }
 
-/// Before everything else that runs here: a compiler beside the test would take more packets from
-/// the bystander than the flood does.
+/// Raises the gateway's priority: a compiler on the same machine would cost the bystander more
+/// packets than the flood does.
 fn comes_first(gateway: &Gateway<'_>) {
     let pid = gateway.process.as_ref().expect("running").pid();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the gateway runs");
@@ -233,7 +235,7 @@ fn flood(sockets: &[UdpSocket], messages: &[Vec<u8>], family: Family) {
     let begin = Instant::now();
     for n in 0..FLOOD_PER_S * FLOOD_S {
         let message = &messages[n as usize % messages.len()];
-        // What the network refuses (a full queue) is part of a flood.
+        // Datagrams that the network refuses (a full queue) are part of a flood.
         let _ = sockets[n as usize % sockets.len()].send_to(message, family.gateway());
         pace(begin, n, FLOOD_PER_S);
     }
@@ -241,7 +243,7 @@ fn flood(sockets: &[UdpSocket], messages: &[Vec<u8>], family: Family) {
     assert!(rate > 0.8 * f64::from(FLOOD_PER_S), "the flood came to {rate:.0}/s only");
 }
 
-/// The share of packets that did not arrive from a device that sends 100 a second meanwhile.
+/// Returns the share of lost packets of a device that sends 100 a second meanwhile.
 fn loss_during(gateway: &Gateway<'_>, device: &mut Hand, name: &str, work: impl FnOnce() + Send) -> f64 {
     let before = dropped(gateway, name, "unsolicited");
     let mut sent = 0;

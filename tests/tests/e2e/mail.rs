@@ -1,6 +1,8 @@
-//! Mail with a real server. Over TLS and with a login: what stands in the way is said in words, the
-//! message waits, and it leaves as soon as the way is clear. A server that refuses, hangs, or drops the
-//! connection after DATA, and a gateway that is killed: nothing is lost, and nobody waits for another.
+//! Mail with a real server.
+//!
+//! Over TLS and with a login, the gateway names any obstacle, keeps the message, and sends it as
+//! soon as the obstacle is gone. The server may refuse, hang, or drop the connection after DATA,
+//! and the gateway may be killed. No message is lost, and no recipient waits for another.
 
 use std::time::Duration;
 
@@ -10,12 +12,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const CLEAR: &str = "security = \"none\"\n";
 const LOGIN: Option<&str> = Some("gate:open sesame");
 
-/// A gateway that mails as it is told.
+/// Returns the settings of a gateway with this mail configuration.
 fn settings(mail: &str) -> String {
     with_wait(0, mail)
 }
 
-/// `wait`: how long a first message waits for others.
+/// Does the same; `wait`: how long a first message waits for others.
 fn with_wait(wait: u32, mail: &str) -> String {
     format!(
         r#"
@@ -47,7 +49,7 @@ fn login(password: &str) -> String {
     format!("user = \"gate\"\npassword = \"{password}\"\n")
 }
 
-/// Starts again with other settings; the message that waits is tried at once.
+/// Restarts the gateway with other settings; the waiting message is tried at once.
 fn with(gateway: &mut Gateway<'_>, mail: &str) {
     gateway.stop();
     gateway.set(&settings(mail));
@@ -95,7 +97,7 @@ fn mail_is_empty(lab: &Lab) -> bool {
     std::fs::read_dir(lab.path("mail")).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// What the sink has for one address.
+/// Returns the messages to one address.
 fn letters_to(mail: &MailSink<'_>, address: &str) -> Vec<String> {
     let to = format!("To: {address}");
     mail.messages().into_iter().filter(|m| m.lines().any(|line| line.trim_end() == to)).collect()
@@ -123,7 +125,7 @@ fn a_server_that_refuses_hangs_or_drops_one_receiver_keeps_no_message_from_the_o
     eventually("the refusal is told", PATIENCE, || waits(&gateway, "refused@fleet.test", "no such user"));
     eventually("the silence is told", PATIENCE, || waits(&gateway, "hangs@fleet.test", "in time"));
 
-    // Who comes later does not wait for those that fail.
+    // Later recipients do not wait for those that fail.
     let _sshd = SshServer::start(&lab, "d1", Make::OpenSsh, "");
     gateway.becomes("nas-1", None, "up");
     for name in ["ops@fleet.test", "drops@fleet.test"] {

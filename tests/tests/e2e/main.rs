@@ -1,4 +1,5 @@
-//! The program as it runs in the field: real WireGuard clients, SSH, mail and disks, in network namespaces (root).
+//! The program as it runs in the field: real WireGuard clients, SSH, mail and disks, in network
+//! namespaces (root).
 
 mod disk;
 mod faults;

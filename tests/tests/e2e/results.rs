@@ -1,4 +1,4 @@
-//! Devices send their own results through real tunnels, with what the smallest of them have.
+//! Devices submit results through real tunnels, with the tools of the smallest devices.
 
 use std::path::Path;
 use std::thread::{self, sleep};
@@ -13,12 +13,12 @@ fn quick() -> String {
     settings(&[API, KEEPALIVE, CHECKS])
 }
 
-/// As it is by default: a minute's resolution, keepalives every 25 s.
+/// Returns the default settings: a minute's resolution, keepalives every 25 s.
 fn idle() -> String {
     settings(&[API])
 }
 
-/// One `ping` falls into it, and two or three handshakes.
+/// The time that is observed. It includes one `ping`, and two or three handshakes.
 const WATCHED: Duration = Duration::from_secs(300);
 
 const DOOR: &str = "http://10.112.0.1/results/backup";
@@ -32,7 +32,7 @@ fn with_backup<'a>(lab: &'a Lab, gateway: &Gateway<'_>, ns: &'static str, name: 
     tunnel
 }
 
-/// The status code of one request.
+/// Returns the status code of one request.
 fn code(lab: &Lab, ns: &str, args: &str) -> String {
     lab.try_sh(ns, &format!("curl -g -s -m 5 -o /dev/null -w '%{{http_code}}' {args}")).1
 }
@@ -129,7 +129,7 @@ fn a_device_that_holds_every_connection_costs_its_own_share_alone() {
     });
 }
 
-/// Counts what IP carries of the tunnel, headers included, as a provider does.
+/// Counts the tunnel's IP traffic, headers included, as a provider does.
 fn count_datagrams(lab: &Lab, ns: &str) {
     lab.sh(
         ns,
@@ -160,7 +160,7 @@ fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     let _tunnel = WireGuard::up(&lab, "d1", &conf);
     gateway.becomes("cam-1", None, "up");
     count_datagrams(&lab, "d1");
-    // The first checks are over, and what the gateway counted of them is told.
+    // The first checks are over, and their traffic is published.
     std::thread::sleep(Duration::from_secs(10));
     let (before, told_before) = (counted(&lab, "d1"), told(&gateway, "cam-1"));
     std::thread::sleep(WATCHED);
@@ -176,18 +176,18 @@ fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     assert!(told.abs_diff(cost) * 20 <= cost, "the gateway counted {told} of {cost} bytes");
 }
 
-/// So many results are committed whose senders are never answered.
+/// Results that are committed although their senders never get a response.
 const UNANSWERED: usize = 4;
-/// How long the gateway waits for each sync of a file, done or not: between the commit and the answer
-/// somebody else finds the time to kill it.
+/// Delays the return of each file sync in the gateway. Between the commit and the response the test
+/// has time to kill it.
 const HELD: &str = "inject=fsync,fdatasync:delay_exit=1000000";
-/// What is written is synced, and the one who waits for that is held.
+/// Time after which written data is synced, while the sender still waits.
 const SYNCED: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const TROUBLES: &str = "hosts/cam-1/services/backup/results";
 
-/// One failure, as it is sent and sent again.
+/// One failure, submitted repeatedly.
 struct Trouble {
     text: String,
     headers: String,
@@ -195,7 +195,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// Known by its time, or by its key.
+    /// A failure identified by its time or by its key.
     fn new(n: usize) -> Trouble {
         let text = format!("trouble number {n}.");
         let mut body = json!({ "exit_status": 2, "output": text });
@@ -212,7 +212,7 @@ impl Trouble {
     }
 }
 
-/// Holds every sync of the gateway. `None`: this machine lets nobody trace a process.
+/// Delays every sync of the gateway. `None`: this machine does not permit tracing.
 fn hold_syncs(lab: &Lab, gateway: &Gateway<'_>) -> Option<Running> {
     let pid = gateway.process.as_ref().expect("running").pid();
     let args = ["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", HELD, "-p", &pid.to_string()];

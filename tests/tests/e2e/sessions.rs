@@ -1,5 +1,5 @@
-//! What becomes of sessions (docs/security.md): devices that move, restarts, wrong clocks, age, and what
-//! is sent inside of them, against the real program in network namespaces.
+//! The life of sessions (docs/security.md): devices that move, restarts, wrong clocks, age, and
+//! inner packets, against the real program in network namespaces.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread::{scope, sleep};
@@ -27,7 +27,7 @@ fn a_new_source_port_or_family_is_followed_by_authenticated_packets_only() {
     };
     is_at(device.address());
 
-    // A rebound NAT, then another network of the other family, then back.
+    // A rebound NAT, then another network of the other family, then the first one again.
     for family in [V4, V6, V4] {
         let before = device.address();
         let rebound = family.socket(&lab, "d1");
@@ -62,7 +62,8 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
         let (own, other) = (family.of(&confs[0]), family.of(&confs[1]));
         let gate = family.inner_gateway();
 
-        // In the name of the other device, of the gateway, and of somebody on the Internet.
+        // With the source address of the other device, of the gateway, and of a machine on the
+        // Internet.
         let outside: IpAddr =
             if family == V4 { "192.0.2.7" } else { "2001:db8::7" }.parse().expect("an address");
         for source in [other, gate, outside] {
@@ -74,7 +75,7 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
             one.send(&syn(own, other, port));
             refused += 1;
         }
-        // TCP 80 is published for results (e2e_results.rs), and nothing else is.
+        // TCP 80 is published for results (results.rs), and no other port is.
         one.send(&udp(own, gate, 80, b"hello?"));
         closed += 1;
         for port in [22, 53, 81, 443, 8_080, 51_820] {
@@ -94,8 +95,8 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
     }
 }
 
-/// A check of its own: an echo request, or a connection that is not one of ours. An answer to what
-/// we sent, or a packet of the other device, would be neither.
+/// Returns whether the packet is a probe of the gateway: an echo request, or a connection that is
+/// not one of ours. A reply to our packets, or a packet of the other device, would be neither.
 fn is_a_question_of_the_gateway(packet: &[u8]) -> bool {
     let parsed = parse(packet).expect("a packet");
     let connects = parsed.protocol == TCP && parsed.payload[2..4] != OWN_PORT.to_be_bytes();
@@ -121,7 +122,7 @@ fn a_clock_that_went_back_is_named_and_reset_clock_mends_it_over_a_kill() {
     eventually("the host's page names the clock", PATIENCE, || refusal().contains("clock"));
     println!("last refusal: {}", refusal());
 
-    // One that is captured and sent again says nothing of today; a device tries with new ones.
+    // A replayed initiation proves nothing about the present; a living device makes new ones.
     send(&device.socket, &mended, V4.gateway());
     gateway.becomes("cam-1", None, "down");
     assert_eq!(gateway.verdict("cam-1"), "undetermined");
@@ -171,11 +172,11 @@ fn twenty_tunnels_carry_data_again_after_a_kill() {
         watching.join().expect("the devices are watched")
     });
     println!("20 tunnels carry data again {:.2} s after the start", recovered.as_secs_f64());
-    // 3 s are promised; the rest is for a machine that builds something meanwhile.
+    // The promise is 3 s; the rest allows for a machine that is building.
     assert!(recovered < Duration::from_secs(10), "{recovered:?}");
 }
 
-/// Where Debian has the library that moves a program's clocks.
+/// The path where Debian installs the library that changes a program's clocks.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[test]
@@ -197,7 +198,7 @@ fn a_session_is_answered_at_176_s_and_refused_at_181_s() {
     device.send_counted();
     drops_become(&gateway, "cam-1", "unsolicited", 1);
 
-    // All clocks of the gateway are moved; the device goes on with the same session.
+    // All clocks of the gateway are moved; the device continues with the same session.
     set(176.0 - born.elapsed().as_secs_f64());
     device.send_counted();
     assert!(device.hears(Duration::from_secs(3)).is_some(), "no ping on a session of 176 s");
@@ -208,7 +209,7 @@ fn a_session_is_answered_at_176_s_and_refused_at_181_s() {
     for _ in 0..10 {
         device.send_counted();
     }
-    // What was on its way before the step.
+    // Packets that were in flight before the step.
     while device.hears(Duration::from_millis(100)).is_some() {}
     assert!(device.hears(Duration::from_secs(2)).is_none(), "data on a session of 181 s");
     drops_become(&gateway, "cam-1", "unsolicited", 2);

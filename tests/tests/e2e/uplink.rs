@@ -1,9 +1,9 @@
-//! Two hundred real tunnels, and the gateway's own link is cut: nobody is marked down, hardly anything
-//! is told, and what really died meanwhile is told afterwards.
+//! Two hundred real tunnels, and the gateway's own link is cut. No host is marked down, hardly any
+//! notification is sent, and a real failure during the cut is reported afterwards.
 //!
-//! The devices are boringtun on sockets of their own in another namespace, with timers as WireGuard
-//! has them: as many processes of `wireguard-go` would take 4 GB and most of two cores, and would send
-//! the same datagrams. One of them is there, so that the cut is seen by a device as people run them.
+//! The devices are boringtun on sockets of their own in another namespace, with WireGuard's timers.
+//! As many processes of `wireguard-go` would take 4 GB and most of two cores, and would send the
+//! same datagrams. One device uses it, so that the cut also affects a device as in the field.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use fleetgate_tests::lab::{Gateway, KEEPALIVE, Lab, MAIL, MailSink, WireGuard, e
 use serde_json::Value;
 
 const DEVICES: usize = 200;
-/// With a client of its own.
+/// The device with a real client.
 const STOCK: usize = 0;
-/// Dies while nobody can see it.
+/// The device that fails during the cut.
 const DIES: usize = 77;
-/// Many times what three failures take, and twice what it takes to be sure.
+/// Many times as long as three failures take, and twice as long as the gateway needs to be sure.
 const CUT: Duration = Duration::from_secs(60);
 const DEATH: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Whatever would still be told has been told after it.
+/// All pending notifications have been sent after this time.
 const QUIET: Duration = Duration::from_secs(12);
 
-/// Rarer than elsewhere: two hundred devices are checked.
+/// Less frequent than elsewhere, because two hundred devices are checked.
 const RARE: &str = "[checks]\ninterval = 4\nretry = 1\nattempts = 3\ntimeout = 2\nping_interval = 10\n";
 const GROUPED: &str = "[notifications]\ngroup_wait = 2\n";
 
@@ -34,7 +34,7 @@ fn name(n: usize) -> String {
     format!("dev-{n:03}")
 }
 
-/// Their configurations, from one call of the API each.
+/// Returns their configurations, from one call of the API each.
 fn enrol(lab: &Lab) -> Vec<String> {
     let socket = lab.path("data").join("fleetgate.sock");
     let call = format!(
@@ -72,12 +72,12 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// Hosts in this state.
+/// Returns the number of hosts in this state.
 fn count(gateway: &Gateway<'_>, state: &str) -> u64 {
     gateway.json(&["status"])["hosts"][state].as_u64().expect("a number")
 }
 
-/// Hosts that ever were believed to be down.
+/// Returns the hosts that were ever down.
 fn ever_down(gateway: &Gateway<'_>) -> Vec<String> {
     let log = gateway.cli(&["events", "-n", "1000", "--json"]);
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
@@ -90,7 +90,7 @@ fn ever_down(gateway: &Gateway<'_>) -> Vec<String> {
     downs.map(|e| e["object_name"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// As an interface that is taken down and brought up again is configured anew.
+/// Restores the link. An interface that was taken down must be configured anew.
 fn restore_link(lab: &Lab) {
     lab.sh(
         "gw",
@@ -124,7 +124,7 @@ fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down()
     eventually("what died is found, and all others", PATIENCE, || {
         count(&gateway, "up") == rest && count(&gateway, "down") == 1
     });
-    // Nobody else is of its place, and it has no second path.
+    // It is the only host of its site, and has no second path.
     gateway.verdict_becomes(&name(DIES), "undetermined");
     eventually("it is told of", PATIENCE, || mail.messages().iter().any(|m| m.contains(&name(DIES))));
     sleep(QUIET);

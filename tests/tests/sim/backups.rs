@@ -1,4 +1,4 @@
-//! Backups under load, a smaller turn of `bench -- backup`.
+//! Backups under load, a smaller run of `bench -- backup`.
 
 use fleetgate_tests::bench::backup::{Proof, prove};
 

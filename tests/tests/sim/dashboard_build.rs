@@ -1,5 +1,5 @@
 //! The build script of the program, run by itself: with a dashboard that was built elsewhere, and
-//! where something that it needs is missing.
+//! with a missing prerequisite.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Script {
         command.output().unwrap()
     }
 
-    /// The error, which says what to do.
+    /// Returns the error, which must say what to do.
     fn refused(&self, variables: &[(&str, &Path)]) -> String {
         let out = self.run(variables);
         assert!(!out.status.success());

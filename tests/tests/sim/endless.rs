@@ -1,5 +1,6 @@
-//! Whoever sends without end costs the gateway 32 MiB at most, all of them together: mail servers, receivers of
-//! webhooks and heartbeats, SSH servers, callers of the API. What a flood needed is given back.
+//! Peers that send without end cost the gateway 32 MiB at most in total: mail servers, receivers of
+//! webhooks and heartbeats, SSH servers, callers of the API. The memory used during a flood is
+//! released.
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
@@ -14,17 +15,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// What may stay of any flood.
+/// Memory that may remain of any flood.
 const LEFT: usize = 30 * 1024 * 1024;
-/// The gateway looks every five seconds.
+/// Time for the memory to be released; the gateway checks every five seconds.
 const RETURNED: Duration = Duration::from_secs(60);
-/// What a stranger may cost.
+/// Memory that strangers may cost.
 const MOST: usize = 32 * 1024 * 1024;
-/// All of them send at the same time for so long. A gigabyte a second passes over loopback.
+/// All of them send at the same time for this long. Loopback carries a gigabyte a second.
 const ATTACK: Duration = Duration::from_secs(12);
 const CHUNK: usize = 64 * 1024;
 
-/// Says this first, and then one text again and again.
+/// A peer that sends this text first, and then one text repeatedly.
 #[derive(Clone, Copy)]
 struct Manner {
     name: &'static str,
@@ -36,7 +37,8 @@ const fn manner(name: &'static str, first: &'static str, again: &'static str) ->
     Manner { name, first, again }
 }
 
-/// After a failure a mail server is left alone for a while: the first conversation is the one that counts.
+/// The gateway pauses after a failure of a mail server, so the first conversation is the one that
+/// counts.
 const MAIL: [Manner; 1] = [manner("mail: a greeting without end", "220 ", "a")];
 const HOOKS: [Manner; 4] = [
     manner("HTTP: a status without end", "HTTP/1.1 200 ", "a"),
@@ -66,7 +68,7 @@ const CALLS: [Manner; 5] = [
     ),
 ];
 
-/// Bytes that the other side took.
+/// Bytes that the other side accepted.
 type Sent = Arc<AtomicU64>;
 
 fn send_without_end(mut stream: TcpStream, manner: Manner, sent: &Sent) {
@@ -82,7 +84,7 @@ fn send_without_end(mut stream: TcpStream, manner: Manner, sent: &Sent) {
     }
 }
 
-/// A server that answers each connection so, one manner after the other.
+/// Starts a server that replies to each connection in one of these manners, in turn.
 fn server(manners: &'static [Manner]) -> (SocketAddr, Vec<Sent>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -97,7 +99,7 @@ fn server(manners: &'static [Manner]) -> (SocketAddr, Vec<Sent>) {
     (address, sent)
 }
 
-/// Calls the API so, again and again.
+/// Calls the API in this manner repeatedly.
 fn caller(api: SocketAddr, manner: Manner, sent: Sent, until: Instant) {
     std::thread::spawn(move || {
         while Instant::now() < until {
@@ -112,14 +114,14 @@ fn caller(api: SocketAddr, manner: Manner, sent: Sent, until: Instant) {
     });
 }
 
-/// In bytes: `VmRSS` now, or `VmHWM`, the most since the last reset.
+/// Returns the memory in bytes: `VmRSS` now, or `VmHWM`, the most since the last reset.
 fn memory(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
     line.trim_matches([':', ' ', '\t', 'k', 'B']).parse::<usize>().expect("a number") * 1024
 }
 
-/// Ten failed logins, each of which needs 19 MiB, from one source as many as it may.
+/// Makes ten failed logins, each of which needs 19 MiB, as many as one source may.
 async fn failed_logins(program: &Program) {
     let login = json!({ "name": "nobody", "password": "correct horse battery" });
     for _ in 0..10 {
@@ -127,7 +129,7 @@ async fn failed_logins(program: &Program) {
     }
 }
 
-/// Long results, and lists of everything, from many callers at once.
+/// Submits long results and lists everything, from many callers at once.
 async fn long_results(program: &Arc<Program>) {
     let words = "all is well and more ".repeat(3_000);
     let device = json!({ "name": "cam-1" });
@@ -151,7 +153,7 @@ async fn long_results(program: &Arc<Program>) {
     assert!(taken > 50, "{taken}");
 }
 
-/// Whether the result was taken: a busy gateway says 503.
+/// Returns whether the result was accepted: a busy gateway responds with 503.
 async fn result_and_list(program: &Program, n: usize, words: &str) -> bool {
     let result = json!({ "exit_status": n % 3, "output": format!("{n} {words}") });
     let path = format!("/hosts/cam-1/services/job-{}/results", n % 50);
@@ -202,7 +204,7 @@ async fn program(mail: SocketAddr, hooks: SocketAddr) -> Program {
     Program::start_in(dir).await.expect("it starts")
 }
 
-/// A contact with mail and a webhook that the test message goes to.
+/// Makes a contact with mail and a webhook, to receive the test message.
 async fn contact(program: &Program, n: usize, hooks: SocketAddr) -> String {
     let url = format!("http://{hooks}/hook");
     let body = json!({ "name": format!("ops-{n}"), "emails": ["ops@example.com"], "webhook_url": url });
@@ -239,7 +241,7 @@ async fn who_sends_without_end_costs_the_gateway_32_mib_at_most() {
     }
     while Instant::now() < until {
         for contact in &contacts {
-            // Too many tests in a row are refused.
+            // Too many test messages in a row are refused.
             let _ = program.call(Method::POST, &format!("{contact}/test"), &Value::Null).await;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! The layers of docs/architecture.md, checked; a failure prints the rule's reason.
+//! Checks the layers of docs/architecture.md. A failure prints the rule's reason.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
 }
 
-/// Modules that are compiled for tests only, by their names; what stands behind `#[cfg(test)]` within
-/// a file comes last in it and is cut off by `mentions`.
+/// Modules that are compiled for tests only, by name. `mentions` cuts off the tests at a file's
+/// end, after `#[cfg(test)]`.
 const TESTS: [&str; 4] = ["/tests/", "/tests.rs", "/testing.rs", "/sensors/shells.rs"];
 
 /// Forbids `words` in every source of `dirs` but those whose path contains one of `except`.
@@ -32,7 +32,7 @@ fn the_pure_crates_touch_nothing() {
         &[
             "Instant::now",
             "SystemTime",
-            // Calendars are asked about a time that is handed in, in a zone that is handed in.
+            // Calendar functions get both the time and the zone as arguments.
             "Timestamp::now",
             "Zoned::now",
             "TimeZone::system",

@@ -1,6 +1,7 @@
-//! Simulations under a virtual clock, the architecture's layers, and programs that need no network of their own.
+//! Simulations under a virtual clock, the architecture's layers, and programs that need no network
+//! of their own.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed of a simulation again.
+//! `FLEETGATE_SIM_SEED=n` runs one seed of a simulation.
 
 mod backups;
 mod dashboard_build;

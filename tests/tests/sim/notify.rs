@@ -1,7 +1,7 @@
-//! Weeks of problems in seconds: whatever order they come in, and however often the gateway ends in
-//! the middle, each contact is told what a person with a list and a clock would have told him.
+//! Weeks of problems in seconds of test time. Problems come in any order, and the gateway restarts
+//! at any moment. Each contact must get the messages that a naive model of the rules expects.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+//! `FLEETGATE_SIM_SEED=n` runs one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 const SEEDS: u64 = 16;
 const HOURS: u64 = 60;
 const OBJECTS: u64 = 12;
-/// Seconds between two looks.
+/// Seconds between two steps.
 const STEP: u64 = 5;
 /// Friday, 23 October 2026, 12:00 UTC: the clocks of Berlin go back in the night to Sunday.
 const START: i64 = 1_792_756_800_000;
@@ -32,7 +32,7 @@ const BOSS: ContactId = Id::from_i64(2);
 const OFFICE: ContactId = Id::from_i64(3);
 const NIGHT: ContactId = Id::from_i64(4);
 const CONTACTS: [ContactId; 4] = [OPS, BOSS, OFFICE, NIGHT];
-/// What begins while something waits, and lets nothing be told.
+/// Reasons for suppression that may begin while a message waits.
 const SILENCES: [HeldReason; 4] =
     [HeldReason::Downtime, HeldReason::HostDown, HeldReason::Unreachable, HeldReason::NotCurrent];
 
@@ -60,7 +60,8 @@ fn berlin() -> TimeZone {
 }
 
 fn routing() -> Routing {
-    // Only the first gathers: what a group takes in depends on the others, and the model knows none.
+    // Only the first rule groups messages. The content of a group depends on the others, which the
+    // model does not know.
     let contact = |id| Contact {
         id,
         zone: berlin(),
@@ -76,16 +77,17 @@ fn wall(secs: u64) -> Wall {
     Wall::from_millis(START) + Duration::from_secs(secs)
 }
 
-/// One object and what the monitor says of it: problems that change, end, are repeated or taken care of;
-/// nothing in a silence, and after it what differs from what was said.
+/// One checkable and the monitor's notifications about it. Problems change, end, repeat or are
+/// acknowledged. Nothing is emitted while notifications are suppressed; afterwards a state is
+/// emitted if it differs from the last one.
 struct Patient {
     object: Object,
-    /// As it is; in a silence nobody has said so.
+    /// The true state; while suppressed, it was not emitted.
     severity: Option<Severity>,
     said: Option<Severity>,
     acknowledged: bool,
     silent: Option<HeldReason>,
-    /// Messages of recoveries are not wanted.
+    /// Recovery messages are not wanted.
     mute: bool,
     changed: u64,
 }
@@ -140,7 +142,7 @@ impl Patient {
         self.turn(self.severity, secs)
     }
 
-    /// What is said of a state, if that was not said before.
+    /// Returns the notification for a state, unless that state was emitted last.
     fn turn(&mut self, to: Option<Severity>, secs: u64) -> Option<(MessageKind, Option<Severity>)> {
         self.severity = to;
         if self.said == to {
@@ -164,7 +166,7 @@ impl Patient {
     }
 }
 
-/// Each problem has an incident; now and then some turn out to be one of several hosts.
+/// Each problem has an incident; some incidents turn out to belong to one of several hosts.
 #[derive(Default)]
 struct Incidents {
     last: i64,
@@ -176,7 +178,7 @@ impl Incidents {
     fn of(&mut self, object: &Object, kind: MessageKind) -> Option<IncidentId> {
         if kind == MessageKind::Problem && !self.of.contains_key(object) {
             self.last += 1;
-            // Every third joins what is open.
+            // Every third joins an open incident.
             let open = self.of.values().next().copied().filter(|_| self.last % 3 == 0);
             self.of.insert(object.clone(), open.unwrap_or(IncidentId(Id::from_i64(self.last))));
         }
@@ -197,7 +199,7 @@ impl Incidents {
     }
 }
 
-/// What the store would hold, kept from the outputs.
+/// The contents of the store, kept from the outputs.
 #[derive(Default)]
 struct Store {
     told: BTreeMap<(ContactId, Object), Told>,
@@ -238,12 +240,12 @@ impl Store {
     }
 }
 
-/// What the router was told, in order.
+/// The inputs of the router, in order.
 #[derive(Clone)]
 enum Heard {
     Stands(BTreeMap<Object, Standing>),
     Wide(BTreeMap<IncidentId, IncidentId>),
-    /// It is well, and that nobody wants to hear.
+    /// The checkable recovered, and no recovery message is wanted.
     Over(Object),
     Notice(Notice),
 }
@@ -259,7 +261,7 @@ impl From<Heard> for Input {
     }
 }
 
-/// A router with its store, and all that it heard.
+/// A router with its store, and all its inputs.
 #[derive(Default)]
 struct Office {
     router: Router,
@@ -313,12 +315,12 @@ fn live(seed: u64) -> Office {
     office.restart(0);
     let quiet_from = HOURS * 3_600;
     for secs in (STEP..quiet_from + 96 * 3_600).step_by(STEP as usize) {
-        // The quiet days at the end are for what still waits; nobody need look so often.
+        // The quiet days at the end are for messages that still wait, so fewer steps suffice.
         if secs > quiet_from && secs % 60 > 0 {
             continue;
         }
         office.put(Input::Timeout, secs);
-        // It is back at once: nothing comes due while it is away.
+        // It restarts at once, so nothing becomes due while it is away.
         if dice.below(800) == 0 {
             office.restart(secs);
         }
@@ -342,15 +344,15 @@ fn live(seed: u64) -> Office {
     office
 }
 
-/// What is to be told later, if it still is so then.
+/// A message to send later, if it still applies.
 struct Note {
     due: Wall,
     notice: Notice,
-    /// It was due, and something stood against telling it.
+    /// It was due, but suppressed.
     silent: bool,
 }
 
-/// A person with a list: one rule, from the text of the rules alone.
+/// A naive model of one rule, written from the text of the rules alone.
 struct Clerk<'a> {
     rule: &'a Rule,
     known: BTreeMap<Object, (Option<Severity>, Option<IncidentId>)>,
@@ -400,7 +402,8 @@ impl<'a> Clerk<'a> {
         of.map(|id| self.wide.get(&id).copied().unwrap_or(id))
     }
 
-    /// When the first of the same incident is due, or now if somebody was told of one.
+    /// Returns when the first notice of the same incident is due, or now if the contact was
+    /// notified of one.
     fn incident_due(&self, notice: &Notice) -> Option<Wall> {
         let incident = self.incident(Some(notice.incident?));
         if self.known.values().any(|(_, of)| self.incident(*of) == incident) {
@@ -455,7 +458,7 @@ impl<'a> Clerk<'a> {
         }
     }
 
-    /// What is due is told, with what belongs to it; unless something stands against that.
+    /// Sends the due messages with the others of their incidents, unless they are suppressed.
     fn look(&mut self, now: Wall) {
         let is_problem = |n: &Note| n.notice.severity.is_some();
         let due = self.notes.values().filter(|n| n.due <= now && is_problem(n) && !n.silent);
@@ -529,7 +532,7 @@ fn check(seed: u64) {
     for (id, secs) in &store.posted[&OPS] {
         let notice = all[id.0 as usize - 1];
         let waited = wall(*secs).since(notice.at).as_secs();
-        // A restart lets the group wait once more.
+        // After a restart the group waits once more.
         assert!(waited <= 2 * LONGEST_GROUP, "{notice:?} waited {waited} s");
     }
 }

@@ -1,7 +1,8 @@
-//! What fails on which hosts, and when that is too much to be a coincidence: an update that breaks `ssh`
-//! everywhere, a mirror that is gone, a carrier with which hosts of many sites fall silent.
+//! Counts the hosts on which a service fails, and decides when the failures are too many to be a
+//! coincidence. Examples are an update that breaks `ssh` everywhere, a mirror that is gone, or a
+//! carrier outage that takes down hosts of many sites.
 //!
-//! Counts hosts. Knows no incident's members and nobody who knows of one.
+//! It counts hosts. It knows neither the members of incidents nor acknowledgements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,34 +13,35 @@ use crate::wire::{GATEWAY, IncidentId, Object};
 
 use super::TOGETHER;
 
-/// Fewer hosts of which one service fails together, or that fall together, are no more than neighbours in
-/// misfortune, however few have it: a site of four may share a cause, but four messages are soon read. The
-/// same number as of devices that let the gateway doubt itself.
+/// The smallest number of hosts that can have a common failure. A site of four may share a cause,
+/// but an operator soon reads four notifications. The fleet-silence rule uses the same number of
+/// devices to suspect the gateway itself.
 pub const FEWEST: usize = 5;
-/// One in so many of those that have it. What fails on each host once a day fails on 1 in 288 within
-/// [`TOGETHER`]: this is thirty times as many.
+/// A common failure takes one host in this many. A check that fails on each host once a day fails
+/// on 1 in 288 within [`TOGETHER`]; this is thirty times as many.
 const SHARE: usize = 10;
-/// So many are one, however many more there are: nobody acknowledges them one by one. In a fleet of
-/// 10,000, this is still seven times as many as fail by chance around one moment, if each fails once a day.
+/// So many failing hosts are always a common failure, however large the fleet is: an operator
+/// cannot acknowledge them one by one. In a fleet of 10,000 hosts, this is still seven times as
+/// many as fail by chance around one moment, if each fails once a day.
 const CROWD: usize = 500;
 
-/// On how many of those that have it something has to fail together to have one cause.
+/// Returns how many of `of` hosts must fail together to have a common cause.
 pub fn enough(of: usize) -> usize {
     of.div_ceil(SHARE).clamp(FEWEST, CROWD)
 }
 
-/// What fails alike.
+/// The failures of one service on all hosts, or of the hosts themselves.
 #[derive(Debug, Default)]
 struct Row {
-    /// Since when it fails where, by time.
+    /// The failing hosts, each with the start of its failure, in order of time.
     failing: BTreeSet<(Wall, HostId)>,
-    /// Where its last common failure was put; it may be over.
+    /// The incident of the last common failure; it may be closed.
     put: Option<IncidentId>,
 }
 
 #[derive(Debug, Default)]
 struct Service {
-    /// How many have it.
+    /// The number of hosts that have the service.
     hosts: usize,
     row: Row,
 }
@@ -52,15 +54,16 @@ impl Service {
 
 #[derive(Debug, Default)]
 pub struct Alike {
-    /// What each host has: names are shared, hosts are many.
+    /// The services of each host. Hosts share the names, because there are many hosts and few
+    /// names.
     on: BTreeMap<HostId, Box<[Arc<str>]>>,
     services: BTreeMap<Arc<str>, Service>,
-    /// The hosts themselves.
+    /// The failures of the hosts themselves.
     hosts: Row,
 }
 
 impl Alike {
-    /// These are the services of a host from now on.
+    /// Replaces the services of a host.
     pub fn know<'a>(&mut self, host: HostId, services: impl Iterator<Item = &'a str>) {
         let names: Box<[Arc<str>]> = services.map(|name| self.name(name)).collect();
         self.forget(host);
@@ -83,12 +86,12 @@ impl Alike {
         }
     }
 
-    /// On how many hosts a service is.
+    /// Returns the number of hosts that have a service.
     pub fn having(&self, service: &str) -> usize {
         self.services.get(service).map_or(0, |service| service.hosts)
     }
 
-    /// The gateway is no host among others.
+    /// Counts a failure. The gateway is not counted as a host.
     pub fn ill(&mut self, object: &Object, began: Wall) {
         if object.host != GATEWAY {
             self.change(object.service.as_deref(), |row| {
@@ -124,7 +127,7 @@ impl Alike {
         }
     }
 
-    /// `None` is the hosts themselves.
+    /// `None` stands for the hosts themselves.
     fn row(&self, service: Option<&str>) -> Option<&Row> {
         match service {
             None => Some(&self.hosts),
@@ -132,7 +135,7 @@ impl Alike {
         }
     }
 
-    /// Hosts on which it began to fail at about that time.
+    /// Returns the hosts on which the service began to fail at about that time.
     pub fn together(&self, service: Option<&str>, began: Wall) -> impl Iterator<Item = HostId> {
         let (first, last) = (HostId::from_i64(0), HostId::from_i64(i64::MAX));
         let span = (began - TOGETHER, first)..=(began + TOGETHER, last);
@@ -140,13 +143,13 @@ impl Alike {
         rows.flat_map(move |row| row.failing.range(span.clone())).map(|(_, host)| *host)
     }
 
-    /// An earlier run had put these there.
+    /// Restores the common failures that an earlier run found.
     pub fn recall<'a>(&mut self, incident: IncidentId, ill: impl Iterator<Item = &'a Object>) {
         let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         ill.for_each(|object| *counts.entry(object.service.as_deref()).or_default() += 1);
         counts.retain(|_, count| *count >= FEWEST);
         for service in counts.into_keys() {
-            // The newest comes first.
+            // The caller passes the newest incident first.
             if self.last(service).is_none() {
                 self.put(service, incident);
             }

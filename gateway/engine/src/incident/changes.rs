@@ -1,6 +1,8 @@
-//! What becomes of an incident: it opens, takes in, widens, is merged, and closes; each is recorded.
+//! The life of an incident: it opens, gains members, widens, is merged, and closes. Each change is
+//! recorded.
 //!
-//! Decides nothing: where one thing belongs stands in the module above, when much is one beside it.
+//! It decides nothing. The parent module decides where a problem belongs; `gather` decides when
+//! several incidents become one.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,8 @@ impl Incidents {
             opened,
             matter,
             members: BTreeMap::new(),
-            // Who joins may have failed long before, behind a downtime or an outage of the gateway.
+            // A member may have failed long before it joins, during a downtime or an outage of the
+            // gateway.
             newest: Wall::from_millis(0),
             ill: 0,
             quiet: None,
@@ -56,7 +59,7 @@ impl Incidents {
         }
     }
 
-    /// It belongs to nothing any more.
+    /// Removes a checkable from its incident.
     pub(super) fn leave(&mut self, object: &Object, now: Now) {
         let Some(id) = self.of(object) else { return };
         if self.place_of_ill(object).is_some() {
@@ -68,8 +71,9 @@ impl Incidents {
         self.places.remove(object);
     }
 
-    /// All of one belongs to another now; what is ill of it is covered by who knows of that. Who knew
-    /// of the one knows of its members as before, and of nothing else.
+    /// Moves all members of one incident into another. The acknowledgement of `into` covers the
+    /// moved members that are in a problem state. The acknowledgement of `from` still covers its
+    /// former members, and nothing else.
     pub(super) fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
         let Some(gone) = self.take(from) else { return };
         let Some(incident) = self.open.get_mut(&into) else { return };
@@ -97,12 +101,12 @@ impl Incidents {
         self.record(id, now.wall, IncidentChange::Widened(matter));
     }
 
-    /// More than one thing of a host fails.
+    /// Widens an incident to its host, if the host is down or more than one checkable of it fails.
     pub(super) fn widen_to_host(&mut self, id: IncidentId, host: HostId, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
         let down = incident.is_ill(&Object::host(host));
         let several = incident.members.len() > 1;
-        // Whose host heads it already is as wide as this makes it.
+        // An incident with a head host is already as wide as its host.
         let narrow = !incident.matter.extent.is_wide() && incident.matter.head.is_none();
         if !narrow || !(down || several) {
             return;
@@ -112,7 +116,7 @@ impl Incidents {
         self.widen(id, matter, now);
     }
 
-    /// Others stand behind the host whose incident it is.
+    /// Widens the incident of a host to the hosts behind it.
     pub(super) fn widen_behind(&mut self, id: IncidentId, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
         let (extent, head) = (incident.matter.extent, incident.matter.head);
@@ -122,7 +126,8 @@ impl Incidents {
         }
     }
 
-    /// Others stand behind a device whose tunnel is dead, while something else proves the device alive.
+    /// Widens the incident of a dead tunnel to the hosts behind the device, while another path
+    /// proves that the device is up.
     pub(super) fn widen_behind_tunnel(&mut self, id: IncidentId, behind: HostId, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
         let narrow = !incident.matter.extent.is_wide() && incident.matter.head.is_none();
@@ -135,7 +140,7 @@ impl Incidents {
 
     pub(super) fn close(&mut self, id: IncidentId) {
         let Some(incident) = self.take(id) else { return };
-        // Some belong to another meanwhile.
+        // Some of its members may belong to another incident by now.
         for object in incident.members.keys() {
             if self.places.get(object) == Some(&id) {
                 self.places.remove(object);
@@ -146,21 +151,21 @@ impl Incidents {
         self.record(id, at, IncidentChange::Closed);
     }
 
-    /// It is not open any more.
+    /// Takes an incident out of the open ones.
     fn take(&mut self, id: IncidentId) -> Option<Incident> {
         let incident = self.open.remove(&id)?;
         if let Some(since) = incident.quiet {
             self.quiet.remove(&(since.mono, id));
         }
-        // Only what was of many hosts was ever put down as the last such failure: the others, which may
-        // end by thousands in one moment, need no look at each service.
+        // `alike` only remembers incidents of many hosts. The others may close by the thousand in
+        // one moment, and need no scan of every service.
         if incident.matter.extent == Extent::Fleet {
             self.alike.close(id);
         }
         Some(incident)
     }
 
-    /// Since when all of it has been well; `None`: something is ill.
+    /// Records since when every member has been ok; `None` if a member has a problem.
     pub(super) fn rest(&mut self, id: IncidentId, since: Option<Now>) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         if let Some(before) = std::mem::replace(&mut incident.quiet, since) {
@@ -175,7 +180,7 @@ impl Incidents {
         self.out.push_back(IncidentRecord { id, at, change });
     }
 
-    /// Later than all before, so that many in one moment differ.
+    /// Returns an id larger than all before, so that several in one moment differ.
     pub(super) fn draw_id(&mut self, at: Moment) -> IncidentId {
         let drawn = IncidentId(Id::new(at.now.wall.as_millis(), at.draw));
         let after = self.newest.map(|last| IncidentId(Id::from_i64(last.0.as_i64() + 1)));

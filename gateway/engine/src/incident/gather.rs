@@ -1,7 +1,7 @@
-//! When much is one: most of a site was lost, so many hosts fell together that no site explains, or a
-//! service fails on many hosts.
+//! Merges separate incidents that have one cause: most of a site was lost, a service fails on many
+//! hosts, or so many hosts went down together that no site explains it.
 //!
-//! Merges what stood alone. Where one thing belongs, and what is counted, stands elsewhere.
+//! The parent module decides where a single problem belongs; `alike` and `sites` count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,15 @@ use super::{Incident, Incidents, Moment, alike, words};
 /// A host that is down.
 struct Lost {
     host: HostId,
-    /// What it belongs to.
+    /// The incident that the host belongs to.
     with: IncidentId,
-    /// Most of its site was lost. Part of one may be part of something wider as well.
+    /// Whether most of its site was lost. The loss of part of a site may also belong to a wider
+    /// incident.
     of_site: bool,
 }
 
 impl Incidents {
-    /// An object has been put somewhere by itself, or behind another.
+    /// Looks for a common cause after a checkable was placed by itself, or behind another host.
     pub(super) fn gather(&mut self, object: &Object, began: Wall, at: Moment) {
         match &object.service {
             None => {
@@ -33,8 +34,8 @@ impl Incidents {
         }
     }
 
-    /// Most of a site may have been lost together. A device is one thing that was lost, with all that stands
-    /// behind it.
+    /// Merges the hosts of a site if most of it may have been lost together. A device counts as one
+    /// lost host, together with everything behind it.
     fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
         let Some(SiteLoss { site, hosts, most }) = self.fleet.site_loss(host, began) else { return };
         let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of_one(of));
@@ -49,7 +50,8 @@ impl Incidents {
         self.lost.insert(site, into);
     }
 
-    /// What stands behind a device of a site is no part of it any more: the rest that was lost may be most of it.
+    /// Looks at the site of a head host again. The hosts behind a device no longer count for the
+    /// site, so the remaining losses may be most of it.
     pub(super) fn gather_heads(&mut self, id: IncidentId, began: Wall, at: Moment) {
         let head = self.open.get(&id).filter(|i| i.matter.cause == CauseKind::ParentDown);
         if let Some(head) = head.and_then(|i| i.matter.head) {
@@ -57,7 +59,7 @@ impl Incidents {
         }
     }
 
-    /// What many hosts of a site were in has become most of it.
+    /// Widens an incident of many hosts of a site once they are most of the site.
     pub(super) fn widen_to_site(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
         let Some(site) = self.fleet.site(object.host).filter(|_| object.service.is_none()) else { return };
         let is_part = self.open.get(&id).is_some_and(|i| i.matter == words::part_of_site(site));
@@ -67,7 +69,8 @@ impl Incidents {
         }
     }
 
-    /// So many hosts may have fallen together that it has one cause, wherever they stand.
+    /// Merges the hosts that went down together, at any site, if they are too many for a
+    /// coincidence.
     pub(super) fn gather_crowd(&mut self, began: Wall, at: Moment) {
         let enough = self.enough(None);
         if self.alike.together(None, began).take(enough).count() < enough {
@@ -85,9 +88,10 @@ impl Incidents {
         self.alike.put(None, into);
     }
 
-    /// Hosts that fell at about that time and may belong to something wider. A crowd of which fewer are
-    /// left is an old one, who has outlived one is none of the next, and a site that is lost explains itself,
-    /// unless there are as many of them as would be many hosts.
+    /// Returns the hosts that went down at about that time and may belong to a wider incident. An
+    /// earlier incident of many hosts with too few of them left is too old for this. An incident
+    /// with a host that has outlived such a crowd is left out. A lost site explains itself, unless
+    /// many sites were lost.
     fn loose_hosts(&self, began: Wall) -> Vec<Lost> {
         let loose = |host| self.loose_host(host);
         let mut lost: Vec<Lost> = self.alike.together(None, began).filter_map(loose).collect();
@@ -108,8 +112,8 @@ impl Incidents {
         lost
     }
 
-    /// Where a host that is down stands, if that may belong to something wider: alone, before or behind
-    /// others, or with its site.
+    /// Returns the incident of a down host if that may become part of a wider one. The host is then
+    /// alone, before or behind others, or lost with its site.
     fn loose_host(&self, host: HostId) -> Option<Lost> {
         let id = self.place_of_ill(&Object::host(host))?;
         let incident = self.open.get(&id)?;
@@ -119,14 +123,14 @@ impl Incidents {
         loose.then_some(Lost { host, with: id, of_site: incident.is_of_site() })
     }
 
-    /// So many sites of which several hosts were lost have one cause.
+    /// Whether so many sites lost several hosts that they have one cause.
     fn has_many_sites(&self, lost: &[Lost]) -> bool {
         let at = counts(lost.iter().filter_map(|lost| self.fleet.site(lost.host)));
         at.values().filter(|count| **count >= sites::FEWEST).count() >= alike::FEWEST
     }
 
-    /// Whether no site and no router explains most of it: that is one by itself, and what falls elsewhere
-    /// at the same time is by chance.
+    /// Whether no single site or router explains most of the lost hosts. If one does, that is an
+    /// incident by itself, and the hosts that fall elsewhere at the same time are a coincidence.
     fn is_scattered(&self, lost: &[Lost], enough: usize) -> bool {
         let (of_sites, others): (Vec<&Lost>, Vec<&Lost>) = lost.iter().partition(|lost| lost.of_site);
         let (at, with) = (
@@ -138,8 +142,8 @@ impl Incidents {
         many || of_sites.len() >= enough
     }
 
-    /// A service may have failed on many hosts together. What is an incident of its own on each, or of
-    /// many that nobody knows of yet, is one.
+    /// Merges the failures of a service that may have failed on many hosts together: incidents of a
+    /// single host, and unacknowledged incidents of many.
     fn gather_alike(&mut self, service: &str, began: Wall, at: Moment) {
         let together = self.alike.together(Some(service), began);
         let places: Vec<IncidentId> = together.filter_map(|host| self.loose(host, service)).collect();
@@ -155,7 +159,7 @@ impl Incidents {
         self.alike.put(Some(service), into);
     }
 
-    /// Where a failing service of a host stands, if that may belong to something wider.
+    /// Returns the incident of a failing service on a host if that may become part of a wider one.
     fn loose(&self, host: HostId, service: &str) -> Option<IncidentId> {
         let id = self.place_of_ill(&Object { host, service: Some(service.to_owned()) })?;
         let incident = self.open.get(&id)?;
@@ -164,7 +168,8 @@ impl Incidents {
         (alone || of_many).then_some(id)
     }
 
-    /// On how many hosts a service, or being there at all, has to fail together to be one.
+    /// Returns on how many hosts a service (`None`: the host itself) must fail together to be one
+    /// incident.
     pub(super) fn enough(&self, service: Option<&str>) -> usize {
         alike::enough(service.map_or_else(|| self.fleet.seen(), |service| self.alike.having(service)))
     }
@@ -173,7 +178,7 @@ impl Incidents {
         self.open.get(&id).is_some_and(|i| i.is_of_many(cause))
     }
 
-    /// Another service than the one it was named after fails with it.
+    /// Widens an incident of one service on many hosts when another service fails with it.
     pub(super) fn widen_alike(&mut self, id: IncidentId, service: &str, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
         let (matter, several) = (&incident.matter, words::several_alike());
@@ -183,8 +188,8 @@ impl Incidents {
         }
     }
 
-    /// Makes one of many: of the first that nobody knows of, because nobody's knowledge of one host is
-    /// taken for knowledge of all; else of a new one.
+    /// Merges `all` into the first unacknowledged incident among them, or else into a new one. The
+    /// acknowledgement of a single host must not cover all of them.
     fn unite(&mut self, all: &[IncidentId], matter: Matter, at: Moment) -> IncidentId {
         let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
         let into = match all.iter().find(unknown).copied() {
@@ -206,18 +211,19 @@ fn counts<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
 }
 
 impl Incident {
-    /// Of that host alone, or of what it heads and nobody knows of yet.
+    /// Whether the incident covers that host alone, or is the unacknowledged one that the host
+    /// heads.
     fn is_of_one(&self, host: HostId) -> bool {
         let heads = self.matter.cause == CauseKind::ParentDown && self.matter.head == Some(host);
         self.is_of(host) || heads && self.ack.is_none()
     }
 
-    /// Of most of a site.
+    /// Whether it is the loss of most of a site.
     fn is_of_site(&self) -> bool {
         self.matter.site.as_deref().is_some_and(|name| self.matter == words::site(name))
     }
 
-    /// Of many hosts that share nothing but the time.
+    /// Whether many hosts are in it that share nothing but the time.
     pub(super) fn is_of_many(&self, cause: CauseKind) -> bool {
         self.matter.extent == Extent::Fleet && self.matter.cause == cause
     }

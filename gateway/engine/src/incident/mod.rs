@@ -1,21 +1,24 @@
-//! What belongs together: which problems have one cause, so that they are told, acknowledged and
-//! closed as one.
+//! Correlates problems that have one cause into incidents, so that they are notified, acknowledged
+//! and closed as one.
 //!
 //! ```text
-//! ill, well, uplink (what the monitor found) ─▶ Incidents ─▶ IncidentRecord (to be committed)
-//! acknowledge                                             ─▶ Cover (members that somebody knows of)
+//! ill, well, uplink (results of the monitor) ─▶ Incidents ─▶ IncidentRecord (to be committed)
+//! acknowledge                                             ─▶ Cover (members to acknowledge)
 //! ```
 //!
-//! A host that is down belongs to the incident of what it stands behind, if that explains it; to its
-//! site's, if most of the site fell silent together; to that of many hosts, if so many fell together
-//! that no site explains; else it has one of its own, with what fails on it at the same time. A service
-//! that fails on many hosts together is one of those. The loss of the gateway's uplink takes in what it
-//! explains. An incident closes when nothing of it is wrong for
-//! [`LINGER`], so that a bounce does not make two; a closed one is never opened again. Who outlives the
-//! cause of an incident leaves it and is told by itself.
+//! An unreachable host belongs to the incident of the parent that explains it. If most of a site
+//! went down together, its hosts belong to the incident of the site. If so many hosts went down
+//! together that no site explains it, they belong to one incident of many hosts. Any other host
+//! gets its own incident, which also takes in the services that fail on it at the same time. A
+//! service that fails on many hosts together has one incident for all of them. The loss of the
+//! gateway's uplink takes in the problems that it explains.
 //!
-//! Pure: told the time, in order. Knows no states, no messages and no receiver. It holds what is
-//! open, one name per host, and nothing of what is over.
+//! An incident closes after every member has been ok for [`LINGER`], so that a bounce does not make
+//! two; a closed incident is never opened again. A member that still fails after the cause has
+//! recovered leaves the incident and is notified by itself.
+//!
+//! This module is pure: the caller supplies the time, in order. It knows no check states, messages
+//! or receivers. It keeps open incidents and one name per host, and nothing of closed incidents.
 
 mod alike;
 mod changes;
@@ -38,36 +41,38 @@ use crate::wire::{
 use alike::Alike;
 use sites::Fleet;
 
-/// What begins within this time of each other may have one cause: hosts lost together are found
-/// within a check interval and its retries, of which the longest in use take some minutes.
+/// Problems that begin within this time of each other may have one cause. The gateway finds hosts
+/// that are lost together within a check interval and its retries; the longest in use take some
+/// minutes.
 pub const TOGETHER: Duration = Duration::from_secs(300);
-/// An incident of which all is well stays open so long: a device that starts again twice, or a link
-/// that comes and goes once more, is the same trouble.
+/// An incident whose members are all ok stays open so long. A device that restarts twice, or a link
+/// that drops once more, is still the same incident.
 pub const LINGER: Duration = Duration::from_secs(120);
-/// The loss of the uplink explains what fell silent so long before it was found: the window of the
-/// population (60 s), the patience with the witnesses (30 s), and a round of questions.
+/// The loss of the uplink explains hosts that went down so long before it was found. It covers the
+/// window of the fleet-silence rule (60 s), the wait for the witnesses (30 s), and a round of
+/// probes.
 const EXPLAINED: Duration = Duration::from_secs(120);
 
-/// Hosts that stand one behind the other, at the most that are looked through.
+/// The maximum number of parents in a row that are searched for an explanation.
 const DEEPEST: usize = 8;
 
-/// When something happens, and a draw for the ids that it may need.
+/// The time of an event, and a random number for the ids that it may need.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub now: Now,
     pub draw: u32,
 }
 
-/// What became of an object that fails.
+/// The effect of a problem on the incidents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
-    /// It does not belong to this one any more.
+    /// The incident that the checkable has left.
     pub left: Option<IncidentId>,
-    /// It has joined one that somebody knows of.
+    /// The acknowledgement of the incident that it has joined.
     pub known: Option<IncidentAck>,
 }
 
-/// An object that the acknowledgement of its incident covers from now on.
+/// A checkable that the acknowledgement of its incident now covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cover {
     pub object: Object,
@@ -77,7 +82,7 @@ pub struct Cover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     began: Wall,
-    /// When it was well again.
+    /// The time of its recovery.
     left: Option<Wall>,
 }
 
@@ -92,11 +97,11 @@ struct Incident {
     opened: Wall,
     matter: Matter,
     members: BTreeMap<Object, Member>,
-    /// When the youngest trouble in it began.
+    /// The latest start of a problem among the members.
     newest: Wall,
-    /// How many of them are ill.
+    /// The number of members in a problem state.
     ill: usize,
-    /// Since when none is.
+    /// Since when every member has been ok.
     quiet: Option<Now>,
     ack: Option<IncidentAck>,
 }
@@ -110,7 +115,8 @@ impl Incident {
         self.members.get(object).is_some_and(Member::is_ill)
     }
 
-    /// Of those that are down. Its first may have failed long before the others joined it.
+    /// Whether most of the members that are down went down after `since`. The first may have failed
+    /// long before the others joined it.
     fn most_hosts_fell(&self, since: Wall) -> bool {
         let down = || self.members.iter().filter(|(o, m)| o.service.is_none() && m.is_ill());
         down().filter(|(_, m)| m.began >= since).count() * 2 > down().count()
@@ -135,13 +141,13 @@ pub struct Incidents {
     fleet: Fleet,
     alike: Alike,
     open: BTreeMap<IncidentId, Incident>,
-    /// Where each object belongs, also while it is well again.
+    /// The incident of each checkable, also after its recovery.
     places: BTreeMap<Object, IncidentId>,
-    /// Those of which nothing is ill, and since when: what time looks at.
+    /// The incidents in which every member is ok, by the time since when.
     quiet: BTreeSet<(Mono, IncidentId)>,
-    /// When an acknowledgement may have expired, as far as could be told then.
+    /// The times when acknowledgements expire, by the wall clock at the time of insertion.
     expiring: BTreeSet<(Mono, IncidentId)>,
-    /// Where the last loss of each site was put; it may be over.
+    /// The incident of the last loss of each site; it may be closed.
     lost: BTreeMap<String, IncidentId>,
     newest: Option<IncidentId>,
     out: VecDeque<IncidentRecord>,
@@ -149,7 +155,8 @@ pub struct Incidents {
 }
 
 impl Incidents {
-    /// Continues with what an earlier run left open. Before anything else.
+    /// Restores the incidents that an earlier run left open. The caller does this before anything
+    /// else.
     pub fn restore(&mut self, memories: Vec<IncidentMemory>, now: Now) {
         for memory in memories {
             self.owe_covers(&memory, now);
@@ -159,7 +166,7 @@ impl Incidents {
                 if member.is_ill() {
                     self.alike.ill(object, member.began);
                 }
-                // What it has left says nothing where it belongs to another now.
+                // A checkable that has left this incident may belong to another now.
                 if member.is_ill() || !self.places.contains_key(object) {
                     self.places.insert(object.clone(), memory.id);
                 }
@@ -168,14 +175,15 @@ impl Incidents {
             let (opened, matter) = (memory.opened, memory.matter);
             let (ack, late) = if ill > 0 { (memory.ack, None) } else { (None, memory.ack) };
             if late.is_some() {
-                // It was stored, and nobody was ill any more when that run would have heard of it.
+                // The acknowledgement was stored, but every member had recovered before the earlier
+                // run could apply it.
                 self.record(memory.id, now.wall, IncidentChange::AckEnded(AckEnd::Late));
             }
             let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
             let quiet = (ill == 0).then(|| Now { mono: now.mono_at(since), wall: since });
             self.quiet.extend(quiet.map(|since| (since.mono, memory.id)));
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
-                // The newest comes first.
+                // The store passes the newest incident first.
                 self.lost.entry(site.clone()).or_insert(memory.id);
             }
             if matter.extent == Extent::Fleet {
@@ -190,21 +198,21 @@ impl Incidents {
         }
     }
 
-    /// The earlier run ended between an acknowledgement and what it covers.
+    /// Queues the members that an acknowledgement did not reach before the earlier run ended.
     fn owe_covers(&mut self, memory: &IncidentMemory, now: Now) {
         let Some(ack) = memory.ack.as_ref().filter(|ack| ack.holds(now.wall)) else { return };
         let uncovered = memory.members.iter().filter(|m| m.left.is_none() && !m.covered);
         self.covers.extend(uncovered.map(|m| Cover { object: m.object.clone(), ack: ack.clone() }));
     }
 
-    /// What is ill, and whose incident nobody knows of.
+    /// Returns the problems whose incident is not acknowledged.
     pub fn unknown(&self) -> Vec<(IncidentId, Object)> {
         let unknown = self.open.iter().filter(|(_, i)| i.ack.is_none());
         unknown.flat_map(|(id, i)| ill_members(i).into_iter().map(|object| (*id, object))).collect()
     }
 
-    /// A host is there, or has changed. `state`: `None` as long as it has none; since when it is
-    /// down.
+    /// Adds or changes a host. `state`: `None` while it has no state, else since when it is down
+    /// (`Some(None)`: it is up).
     pub fn know(
         &mut self,
         id: HostId,
@@ -221,22 +229,22 @@ impl Incidents {
         }
     }
 
-    /// A host fails, and what stands before it is down.
+    /// Records that a host fails while its parents are down.
     pub fn know_unreachable(&mut self, id: HostId) {
         self.fleet.behind(id);
     }
 
-    /// The service of a host that watches its tunnel, if one does.
+    /// Names the service that watches the tunnel of a host, if there is one.
     pub fn know_tunnel(&mut self, host: HostId, service: Option<&str>) {
         self.fleet.know_tunnel(host, service);
     }
 
-    /// These are the services of a host from now on.
+    /// Replaces the services of a host.
     pub fn know_services<'a>(&mut self, host: HostId, services: impl Iterator<Item = &'a str>) {
         self.alike.know(host, services);
     }
 
-    /// A host, or some of its services, are no more.
+    /// Removes a host, or some of its services.
     pub fn forget(&mut self, gone: impl Fn(&Object) -> bool, host: HostId, now: Now) {
         for object in self.objects_of(host).into_iter().filter(|o| gone(o)) {
             self.leave(&object, now);
@@ -247,7 +255,7 @@ impl Incidents {
         }
     }
 
-    /// What was open when it ended, of a host that is up or gone now.
+    /// Returns the checkables that have a problem in an open incident.
     pub fn objects(&self) -> Vec<Object> {
         let ill = |(object, id): (&Object, &IncidentId)| {
             self.open.get(id).is_some_and(|i| i.is_ill(object)).then(|| object.clone())
@@ -255,12 +263,12 @@ impl Incidents {
         self.places.iter().filter_map(ill).collect()
     }
 
-    /// What an object belongs to, also while it is well again and the incident is still open.
+    /// Returns the incident of a checkable, also after its recovery while the incident is open.
     pub fn of(&self, object: &Object) -> Option<IncidentId> {
         self.places.get(object).copied()
     }
 
-    /// Who knows of what an object belongs to.
+    /// Returns the incident of a checkable with its acknowledgement, if that has not expired.
     pub fn known(&self, object: &Object, now: Wall) -> Option<(IncidentId, IncidentAck)> {
         let id = self.of(object)?;
         Some((id, self.open.get(&id)?.known(now)?))
@@ -280,7 +288,7 @@ impl Incidents {
         over.into_iter().chain(expiry).min()
     }
 
-    /// Time has passed.
+    /// Closes incidents and ends acknowledgements that are due.
     pub fn look(&mut self, now: Now) {
         while let Some((_, id)) = self.quiet.first().filter(|(since, _)| *since + LINGER <= now.mono).copied()
         {
@@ -293,8 +301,9 @@ impl Incidents {
         }
     }
 
-    /// The wall clock was set. Acknowledgements expire by the calendar. The times of what is open move back with the
-    /// clock: else a problem of before would count as one that begins when the clock shows that time again.
+    /// Adjusts to a step of the wall clock. Acknowledgements expire by the calendar. The times of
+    /// open incidents move back with the clock. Otherwise an old problem would count as a new one
+    /// when the clock shows its time again.
     pub fn mind_step(&mut self, step: Step, now: Now) {
         for incident in self.open.values_mut() {
             incident.rebase(step);
@@ -310,7 +319,8 @@ impl Incidents {
 
     // ------------------------------------------------------------------ findings
 
-    /// A hard problem, at each result that finds it. `began`: the first failure of this row of them.
+    /// Records a hard problem, at each result that finds it. `began`: the first failure in this
+    /// series.
     pub fn ill(&mut self, object: &Object, began: Wall, reachable: bool, at: Moment) -> Placed {
         let is_host = object.service.is_none();
         let began = self.began(object, began, at.now);
@@ -326,26 +336,27 @@ impl Incidents {
                 Placed::default()
             }
             Some(id) if self.has_outlived(id, object) => {
-                // It stays a member that was well: who stands behind it asks.
+                // It stays a member that is ok, because the hosts behind it look it up.
                 self.mark_well(id, object, at.now);
                 self.places.remove(object);
                 Placed { left: Some(id), ..self.place(object, began, None, at) }
             }
             Some(_) => Placed::default(),
-            // Nothing is told of it, and what stands before it has no incident.
+            // Notifications for it are suppressed, and its parent has no incident.
             None if !reachable && cause.is_none() => Placed::default(),
             None => self.place(object, began, cause, at),
         }
     }
 
-    /// A member keeps the begin that is remembered, which moved with the clock. Of others, a begin in the future is
-    /// from before the clock was set back, and counts as now.
+    /// Returns the start of a problem. A member keeps its recorded start, which moves with the
+    /// clock. For others, a start in the future is from before the clock was set back, and counts
+    /// as now.
     fn began(&self, object: &Object, told: Wall, now: Now) -> Wall {
         let member = self.place_of_ill(object).and_then(|id| self.open.get(&id)?.members.get(object));
         member.map_or(told.min(now.wall), |member| member.began)
     }
 
-    /// A good result, or one that was never bad.
+    /// Records an ok result.
     pub fn well(&mut self, object: &Object, now: Now) {
         if object.service.is_none() {
             self.fleet.up(object.host);
@@ -354,7 +365,7 @@ impl Incidents {
         self.mark_well(id, object, now);
     }
 
-    /// The gateway is taken to be cut off, or was heard of again.
+    /// Records that the gateway has lost its uplink, or has it back.
     pub fn uplink(&mut self, lost: bool, at: Moment) {
         let gateway = Object::host(GATEWAY);
         if !lost {
@@ -375,7 +386,7 @@ impl Incidents {
 
     // ------------------------------------------------------------ acknowledgement
 
-    /// Gives what it covers now.
+    /// Acknowledges an incident and returns the problems that it covers now.
     pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck, now: Now) -> Vec<Object> {
         self.watch_expiry(id, Some(&ack), now);
         let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
@@ -395,8 +406,9 @@ impl Incidents {
         }
     }
 
-    /// Its members' expire by themselves. The wall clock may have been set, or another have taken its
-    /// place: then it is looked at again when that expires.
+    /// Ends an acknowledgement that has expired; those of its members expire by themselves. If the
+    /// wall clock was set, or another acknowledgement has taken its place, looks again when that
+    /// one expires.
     fn expire(&mut self, id: IncidentId, now: Now) {
         let Some(ack) = self.open.get(&id).and_then(|i| i.ack.clone()) else { return };
         if ack.holds(now.wall) {
@@ -408,7 +420,8 @@ impl Incidents {
         self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Expired));
     }
 
-    /// The incident's acknowledgement covers an object; gives the id of that.
+    /// Records that the incident's acknowledgement covers a checkable; returns the id of the new
+    /// acknowledgement.
     pub fn cover(&mut self, object: &Object, at: Moment) -> Option<(Id, IncidentId)> {
         let incident = self.of(object)?;
         let ack = self.draw_id(at).0;
@@ -423,8 +436,8 @@ impl Incidents {
         self.open.get(&id).is_some_and(|i| i.is_ill(object)).then_some(id)
     }
 
-    /// The incident of what a host stands behind, however far before it, if that is down or its tunnel is
-    /// dead.
+    /// Returns the incident of the nearest parent that is down or whose tunnel is dead, at any
+    /// distance.
     fn explanation(&self, host: HostId, depth: usize) -> Option<IncidentId> {
         let further = |parent| if depth > 1 { self.explanation(parent, depth - 1) } else { None };
         let tunnel = |parent: HostId| {
@@ -436,7 +449,7 @@ impl Incidents {
         self.fleet.parents(host).iter().find_map(of)
     }
 
-    /// What fell silent with its parent belongs to that.
+    /// Merges a host that went down with its parent into the incident of the parent.
     fn explain(&mut self, id: IncidentId, object: &Object, cause: Option<IncidentId>, began: Wall, now: Now) {
         let Some(cause) = cause.filter(|cause| *cause != id) else { return };
         let alone = self.open.get(&id).is_some_and(|i| i.is_of(object.host));
@@ -447,8 +460,8 @@ impl Incidents {
         }
     }
 
-    /// Whether the cause of an incident is over, and this one still fails. Of many hosts or of a site, that is
-    /// what each of them stands behind.
+    /// Whether the cause of the incident has recovered while this checkable still fails. In an
+    /// incident of many hosts or of a site, the cause is the nearest parent that is a member.
     fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
         let Some(incident) = self.open.get(&id) else { return false };
         match incident.matter.head.filter(|head| *head != object.host) {
@@ -462,7 +475,7 @@ impl Incidents {
         }
     }
 
-    /// What stands between may never have been of the incident.
+    /// A parent in between may never have been in the incident.
     fn is_cause_back(&self, incident: &Incident, host: HostId, depth: usize) -> bool {
         let further = |parent| depth > 1 && self.is_cause_back(incident, parent, depth - 1);
         let is_back = |parent: &HostId| match incident.members.get(&Object::host(*parent)) {
@@ -493,7 +506,8 @@ impl Incidents {
             self.widen_alike(id, service, at.now);
         }
         let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
-        // Behind one host or in one site there may be thousands: that they add up is seen as often as they double.
+        // Behind one host or in one site there may be thousands; the sum is checked each time their
+        // number doubles.
         let adds_up = self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
         match cause {
             _ if with_many => {}
@@ -503,36 +517,36 @@ impl Incidents {
         if adds_up && (with_many || cause.is_some()) {
             self.gather_crowd(began, at);
         }
-        // Of what it is in now: that may be another.
+        // The gathering above may have moved it to another incident.
         Placed { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }
     }
 
-    /// Many are in it already.
+    /// Whether the incident already covers many hosts.
     fn is_wide(&self, id: IncidentId) -> bool {
         self.open.get(&id).is_some_and(|i| i.matter.extent.is_wide())
     }
 
-    /// The incident of several hosts that was found at the same time.
+    /// Returns the incident of several hosts that was found at the same time.
     fn with_others(&self, object: &Object, began: Wall) -> Option<IncidentId> {
         let site = if object.service.is_none() { self.lost_site(object.host, began) } else { None };
         site.or_else(|| self.common(object.service.as_deref(), began))
     }
 
-    /// The one that it has left a moment ago, if its cause may still be the same. Others may keep an
-    /// incident open for days: who fails again then has failed anew.
+    /// Returns the incident that the checkable has just left, if its cause may still be the same.
+    /// Other members may keep an incident open for days; a failure after that is a new one.
     fn former(&self, object: &Object, began: Wall) -> Option<IncidentId> {
         let id = self.of(object)?;
         let left = self.open.get(&id)?.members.get(object)?.left?;
         (began.since(left) <= LINGER && !self.has_outlived(id, object)).then_some(id)
     }
 
-    /// The incident of the site, if that was lost at the same time.
+    /// Returns the incident of the site, if the site was lost at the same time.
     fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
         self.recent(*self.lost.get(self.fleet.site(host)?)?, began)
     }
 
-    /// The incident of what fails on many hosts at this time, if they are in that: an old one that goes
-    /// on does not explain what fails anew.
+    /// Returns the incident of a failure on many hosts, if those hosts fail at this time. An old
+    /// incident that goes on does not explain new failures.
     fn common(&self, service: Option<&str>, began: Wall) -> Option<IncidentId> {
         let id = self.recent(self.alike.last(service)?, began)?;
         let together = || self.alike.together(service, began);
@@ -543,14 +557,15 @@ impl Incidents {
         (joined == alike::FEWEST && together().take(enough).count() == enough).then_some(id)
     }
 
-    /// One that never comes back keeps its incident open for ever: what fails later is another trouble.
+    /// Returns the incident if its latest problem is recent. A host that never recovers keeps its
+    /// incident open forever, and a later failure is another incident.
     fn recent(&self, id: IncidentId, began: Wall) -> Option<IncidentId> {
         let incident = self.open.get(&id).filter(|i| i.ill > 0)?;
         (apart(incident.newest, began) <= TOGETHER).then_some(id)
     }
 
-    /// What else fails on the same host at the same time. Nobody's knowledge of a service is taken
-    /// for knowledge of its host, or of another service.
+    /// Returns the incident of another checkable that fails on the same host at the same time. The
+    /// acknowledgement of a service covers neither its host nor another service.
     fn beside(&self, object: &Object, began: Wall) -> Option<IncidentId> {
         let others = self.objects_of(object.host);
         let fits = |other: &Object| {

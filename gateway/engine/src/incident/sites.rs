@@ -1,4 +1,4 @@
-//! Which hosts stand where, and how many of a site are down.
+//! The site of each host, and the number of hosts that are down at each site.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::time::{Step, Wall};
 
 use super::{TOGETHER, alike, apart};
 
-/// Fewer hosts that fall silent together are no lost site: two may be a coincidence.
+/// The smallest number of hosts whose loss can be the loss of a site: two may be a coincidence.
 pub const FEWEST: usize = 3;
 
 #[derive(Debug, Default)]
@@ -19,16 +19,16 @@ struct Known {
     state: State,
 }
 
-/// What a host says of its site.
+/// The state of a host, as it counts for its site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// It has no state.
+    /// It has no state yet.
     #[default]
     New,
     Up,
-    /// Since when it fails.
+    /// Down; since when.
     Down(Wall),
-    /// What stands before it is down: that it fails too says nothing of its site.
+    /// A parent is down, so its failure proves nothing about the site.
     Behind,
 }
 
@@ -40,12 +40,13 @@ impl State {
 
 #[derive(Debug, Default)]
 struct Site {
-    /// Hosts that are counted.
+    /// The number of hosts that count: those that are up or down.
     seen: usize,
     down: BTreeMap<HostId, Wall>,
 }
 
-/// A site most of which was lost at about the same time, or so many hosts of it that it is no chance.
+/// A site that lost most of its hosts at about the same time, or so many of them that it is no
+/// coincidence.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SiteLoss {
     pub site: String,
@@ -57,12 +58,12 @@ pub struct SiteLoss {
 pub struct Fleet {
     hosts: BTreeMap<HostId, Known>,
     sites: BTreeMap<String, Site>,
-    /// Hosts that have a state.
+    /// The number of hosts that have a state.
     seen: usize,
 }
 
 impl Fleet {
-    /// Anew: without a state.
+    /// Adds or replaces a host, without a state.
     pub fn know(&mut self, id: HostId, name: &str, site: Option<&str>, parents: &[HostId]) {
         self.forget(id);
         let (name, site) = (name.to_owned(), site.map(str::to_owned));
@@ -92,7 +93,7 @@ impl Fleet {
         self.set(id, State::Up);
     }
 
-    /// It fails, and what stands before it is down.
+    /// Records that a host fails while its parents are down.
     pub fn behind(&mut self, id: HostId) {
         self.set(id, State::Behind);
     }
@@ -124,7 +125,7 @@ impl Fleet {
         }
     }
 
-    /// How many hosts have a state.
+    /// Returns the number of hosts that have a state.
     pub fn seen(&self) -> usize {
         self.seen
     }
@@ -141,12 +142,12 @@ impl Fleet {
         self.hosts.get(&id).map_or(&[], |known| &known.parents)
     }
 
-    /// Whether most of a host's site that was there, or many hosts of it, failed at about the same time as
-    /// the host.
+    /// Returns the loss of a host's site, if most or many of its counted hosts failed at about the
+    /// same time as the host.
     pub fn site_loss(&self, id: HostId, began: Wall) -> Option<SiteLoss> {
         let name = self.site(id)?;
         let site = self.sites.get(name)?;
-        // A look at all of them only where it can come to something.
+        // Scans the hosts only if their number can be enough.
         let many = alike::enough(site.seen);
         if site.down.len() < FEWEST || site.down.len() * 2 <= site.seen && site.down.len() < many {
             return None;

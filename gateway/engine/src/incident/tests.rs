@@ -7,16 +7,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{Extent, MemberMemory};
 
-/// A fleet in which things fail, and what its incidents said.
+/// A fleet in which checkables fail, and the records of its incidents.
 struct Watch {
     incidents: Incidents,
     secs: u64,
-    /// So much more the wall clock shows than at first.
+    /// Seconds by which the wall clock is ahead of its initial setting.
     ahead_s: i64,
     said: Vec<IncidentRecord>,
 }
 
-/// None of them is the gateway.
+/// Returns the id of a host, never that of the gateway.
 fn id(n: i64) -> HostId {
     Id::from_i64(n + 1)
 }
@@ -34,7 +34,7 @@ impl Watch {
         Watch { incidents: Incidents::default(), secs: 1_000_000, ahead_s: 0, said: Vec::new() }
     }
 
-    /// Hosts `0..count` of a site, all up.
+    /// Creates hosts `0..count` of one site, all up.
     fn of_site(site: &str, count: i64) -> Watch {
         let mut watch = Watch::new();
         (0..count).for_each(|n| watch.know(n, Some(site), &[]));
@@ -66,7 +66,7 @@ impl Watch {
         self.found(object, true)
     }
 
-    /// It began to fail this moment.
+    /// Reports a problem that began this moment.
     fn found(&mut self, object: &Object, reachable: bool) -> Placed {
         let at = self.at();
         self.incidents.ill(object, at.now.wall, reachable, at)
@@ -86,7 +86,7 @@ impl Watch {
         self.incidents.of(object).expect("it belongs somewhere")
     }
 
-    /// What was said since the last look, by name.
+    /// Returns the kinds of the changes since the last call.
     fn heard(&mut self) -> Vec<&'static str> {
         let fresh: Vec<IncidentRecord> = std::iter::from_fn(|| self.incidents.poll_record()).collect();
         let names = fresh.iter().map(|r| match r.change {
@@ -268,7 +268,8 @@ fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
     assert_eq!(watch.said.iter().filter(merged).count(), 3, "who knew of a host knows of that");
 }
 
-/// Three devices of a site, and hosts behind the first, whether or not they name the site.
+/// Three devices of a site, and hosts behind the first. The hosts carry the label of the site or
+/// none.
 #[test]
 fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves() {
     for label in [None, Some("north")] {
@@ -287,7 +288,7 @@ fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves()
     }
 }
 
-/// The other way round: what stands behind the device is found first.
+/// The same in the other order: the hosts behind the device are found down first.
 #[test]
 fn a_device_that_heads_others_is_one_of_the_hosts_of_a_lost_site() {
     let mut watch = Watch::of_site("north", 6);
@@ -475,8 +476,9 @@ fn what_is_removed_leaves_and_a_restart_goes_on() {
 }
 
 proptest! {
-    /// Whatever fails and recovers: an ill object belongs to exactly one open incident, what is said
-    /// adds up to it, and when all is well everything closes.
+    /// For any sequence of failures and recoveries, each problem belongs to exactly one open
+    /// incident. The records add up to the incidents, and everything closes when all have
+    /// recovered.
     #[test]
     fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..8, 1u64..400), 1..120)) {
         let mut watch = behind_a_router(5);
@@ -524,8 +526,9 @@ proptest! {
     }
 }
 
-/// Whether a service that has just failed, if the same fails on enough hosts at that time and that has
-/// no other explanation, stands with them; counted one by one.
+/// Whether a service that has just failed shares an incident with the hosts on which the same
+/// service fails. Applies if enough hosts fail at that time without another explanation; counts
+/// them one by one.
 fn naive_common(watch: &Watch, object: &Object) -> Option<bool> {
     let open = &watch.incidents.open;
     let place = |o: &Object| watch.incidents.place_of_ill(o).and_then(|id| Some((id, open.get(&id)?)));
@@ -542,7 +545,7 @@ fn naive_common(watch: &Watch, object: &Object) -> Option<bool> {
     })
 }
 
-/// What is of several hosts has a host at its head, is a site's, or had enough hosts.
+/// Whether an incident of several hosts has a head host, covers a site, or had enough hosts.
 fn is_of_one_host_or_explained(incident: &Incident) -> bool {
     let hosts: BTreeSet<HostId> = incident.members.keys().map(|o| o.host).collect();
     match incident.matter.extent {
@@ -552,7 +555,7 @@ fn is_of_one_host_or_explained(incident: &Incident) -> bool {
     }
 }
 
-/// How many members are left in open incidents, by what was said alone.
+/// Replays the records alone and returns the number of members left in open incidents.
 fn replay(watch: &mut Watch) -> usize {
     watch.heard();
     let mut open: BTreeMap<IncidentId, BTreeMap<Object, bool>> = BTreeMap::new();

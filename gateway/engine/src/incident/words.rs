@@ -1,4 +1,4 @@
-//! The causes of incidents in words.
+//! The summaries of incidents.
 
 use crate::id::HostId;
 use crate::wire::{CauseKind, Extent, GATEWAY, Matter};
@@ -13,7 +13,7 @@ pub fn services(host: &str, site: Option<String>) -> Matter {
     Matter { extent: Extent::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
-/// Of many hosts; how many is what its members say.
+/// The summary for many hosts; the members give their number.
 pub fn alike(service: &str) -> Matter {
     everywhere(format!("{service} is not well on many hosts at once"))
 }
@@ -26,7 +26,7 @@ fn everywhere(words: String) -> Matter {
     Matter { extent: Extent::Fleet, cause: CauseKind::ServiceFailed, words, site: None, head: None }
 }
 
-/// Hosts that have nothing in common but the time.
+/// The summary for hosts that have nothing in common but the time.
 pub fn crowd() -> Matter {
     let words = "many hosts fell silent together".to_owned();
     Matter { extent: Extent::Fleet, cause: CauseKind::HostDown, words, site: None, head: None }
@@ -42,19 +42,20 @@ pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
-/// The device itself is there, by another way: it does not head what is behind its tunnel.
+/// The summary for hosts behind a dead tunnel. Another path proves that the device is up, so the
+/// device is not the head.
 pub fn behind_tunnel(name: &str, site: Option<String>) -> Matter {
     let words = format!("the tunnel of {name} is dead, and what stands behind it cannot be reached");
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: None }
 }
 
-/// A switch, a floor, or whatever else many hosts of one place share.
+/// The summary for many hosts of one site, which may share a switch or a floor.
 pub fn part_of_site(name: &str) -> Matter {
     let words = format!("many hosts of {name} fell silent together");
     Matter { words, ..site(name) }
 }
 
-/// How many of them is what its members say.
+/// The summary for most of a site; the members give the number.
 pub fn site(site: &str) -> Matter {
     let words = format!("most of {site} fell silent together");
     Matter {

@@ -1,23 +1,24 @@
-//! What is to be told, measured against what was told last.
+//! Decides the next notification by comparing the current state with the last one notified.
 //!
-//! Soft states are told to nobody. Knows no reasons to hold back, no schedule and no receiver. What
-//! was told is persisted with the state, so that a restart repeats nothing.
+//! Soft states are never notified. This module knows no reasons for suppression, no schedule and no
+//! receivers. The last notified state is persisted with the check state, so that a restart repeats
+//! nothing.
 
 use crate::wire::MessageKind;
 
 use super::status::{Level, Track};
 
-/// What the receivers know.
+/// The last state that was notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told<S> {
-    /// All is well, or it was never told otherwise.
+    /// No problem is open for the receivers.
     Nothing,
     Problem(S),
     Flapping,
 }
 
 impl<S: Level> Told<S> {
-    /// As a state: well where there is nothing to take back.
+    /// Returns the last notified state; `GOOD` if no problem is open.
     pub fn state(self) -> S {
         self.problem().unwrap_or(S::GOOD)
     }
@@ -30,22 +31,22 @@ impl<S: Level> Told<S> {
     }
 }
 
-/// Something to tell.
+/// A notification to emit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice<S> {
     pub kind: MessageKind,
-    /// What was told last.
+    /// The last notified state.
     pub from: S,
     pub to: S,
 }
 
 impl<S: Level> Notice<S> {
-    /// A message about the state as it is.
+    /// Creates a notification about the current state.
     pub fn about(kind: MessageKind, state: S) -> Self {
         Notice { kind, from: state, to: state }
     }
 
-    /// What is on record as told once this is.
+    /// Returns the last notified state after this notification is emitted.
     pub fn leaves(&self, before: Told<S>) -> Told<S> {
         match self.kind {
             MessageKind::Problem => Told::Problem(self.to),
@@ -56,8 +57,8 @@ impl<S: Level> Notice<S> {
     }
 }
 
-/// The next thing to tell. The end of flapping comes before what is still wrong then, so that it is
-/// told anew; where all is well the end itself closes the case.
+/// Returns the next notification. The end of flapping comes before a problem that remains, so that
+/// the problem is notified anew; if all is ok, the end of flapping is the recovery.
 pub fn next<S: Level>(told: Told<S>, track: &Track<S>, flapping: bool) -> Option<Notice<S>> {
     let kind = match (told, flapping) {
         (Told::Flapping, true) => return None,
@@ -85,7 +86,8 @@ mod tests {
 
     type Said = (MessageKind, Option<Status>, Option<Status>);
 
-    /// Feeds results with two attempts and collects what is told. `false`: nothing may be told.
+    /// Applies results with two attempts and collects the notifications. `false`: notifications are
+    /// suppressed.
     fn told(results: &[(Option<Status>, bool)]) -> Vec<Said> {
         let (mut track, mut last, mut told) = (Track::pending(), Told::Nothing, Vec::new());
         for (result, aloud) in results {

@@ -1,7 +1,7 @@
-//! What an answer means for the service that asked: a result, or nothing.
+//! Interprets the reply to a probe for the service that sent it: a result, or none.
 //!
-//! Translates the engine's answers for `fleetgate-probes`, which judges them. Knows no states, no
-//! thresholds and no dependencies.
+//! It translates the engine's replies for `fleetgate-probes`, which evaluates them. It knows no
+//! states, thresholds or dependencies.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,14 +21,16 @@ use crate::wire::{
 
 use super::liveness::{age, millis};
 
-/// The command of an SSH session that reads all sensors. Service names never begin with a colon.
+/// The name of the command in an SSH session that reads all sensors. Service names never begin with
+/// a colon.
 pub const SENSORS: &str = ":sensors";
 
 /// A result before thresholds and dependencies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub result: PluginResult,
-    /// The host said nothing at all, which may be our own fault for a while after a restart.
+    /// Whether the host was completely silent. For a while after a restart the cause may be the
+    /// gateway itself.
     pub silence: bool,
 }
 
@@ -38,10 +40,10 @@ impl Finding {
     }
 }
 
-/// `None`: could not be tried, so that nothing follows.
+/// A finding; `None` if the probe could not be sent, so that nothing follows.
 pub type Meaning = Option<Finding>;
 
-/// A tunnel that carried an authenticated packet lately.
+/// Returns the result for a tunnel that recently carried an authenticated packet.
 pub fn evidence(evidence: &Evidence, packet: Mono, now: Mono) -> PluginResult {
     let mut metrics = vec![seconds("packet_age", now.since(packet))];
     metrics.extend(evidence.last_handshake.map(|at| seconds("handshake_age", now.since(at))));
@@ -50,8 +52,9 @@ pub fn evidence(evidence: &Evidence, packet: Mono, now: Mono) -> PluginResult {
     PluginResult::new(Status::Ok, text, metrics)
 }
 
-/// The packet that ends a handshake is authenticated. `skew_ms`: what the device's last own handshake
-/// told of its clock, which this one does not.
+/// Returns the result of a handshake; the packet that completes it is authenticated. `skew_ms`: the
+/// clock skew from the device's own last handshake, because this one carries no timestamp of the
+/// device.
 pub fn handshake(outcome: &Result<Duration, ConnectFailure>, skew_ms: Option<i64>) -> Meaning {
     Some(match outcome {
         Ok(took) => {
@@ -80,13 +83,13 @@ pub fn no_handshake(cause: Cause, why: &str) -> Finding {
     Finding { result: PluginResult::critical(text).because(cause), silence: true }
 }
 
-/// A handshake came to nothing, and an echo came back: both directions work.
+/// Returns the result when a handshake failed and an echo came back: both directions work.
 pub fn echoed(rtt: Duration, failure: &ConnectFailure) -> Finding {
     let text = format!("echo in {}, while a handshake {failure}", millis(rtt));
     Finding::said(PluginResult::new(Status::Ok, text, vec![seconds("packet_age", Duration::ZERO)]))
 }
 
-/// Packets come, and neither a handshake nor so many echoes were answered.
+/// Returns the result when packets arrive, but the handshake and all echoes timed out.
 pub fn no_answer(failure: &ConnectFailure, echoes: u8) -> Finding {
     let text = format!(
         "its packets arrive, and ours get no answer: handshake: {failure}; {echoes} echoes: timed out"
@@ -112,8 +115,8 @@ pub fn connect(port: u16, outcome: &Result<Duration, ConnectFailure>, timeout: D
     Some(Finding { result: tcp::judge(port, &connect_end(outcome, timeout)), silence })
 }
 
-/// What the session itself is worth, whatever ran in it. `connect`: how long it took to open the one
-/// that may have been kept.
+/// Returns the result of the SSH session itself, regardless of its commands. `connect`: the time it
+/// took to open the session, which may have been kept from an earlier check.
 pub fn session(
     answer: &SshAnswer,
     user: Option<&str>,
@@ -138,23 +141,23 @@ pub fn session(
     Some(Finding { result, silence })
 }
 
-/// A connection was there, and the session or a command of it went silent.
+/// Whether the connection was established, but the session or one of its commands went silent.
 pub fn is_stalled(answer: &SshAnswer) -> bool {
     let silent = |run: &CommandAnswer| matches!(run.end, CommandEnd::Timeout | CommandEnd::Lost);
     answer.failure == Some(SshFailure::Timeout) || answer.commands.iter().any(silent)
 }
 
-/// Its connection got no answer in time.
+/// Whether the connection attempt timed out.
 pub fn is_timed_out(answer: &SshAnswer) -> bool {
     answer.failure == Some(SshFailure::Connect(ConnectFailure::Timeout))
 }
 
-/// Nobody answered, so that another way may lead there.
+/// Whether the host was silent, so that another path may reach it.
 pub fn is_unreached(answer: &SshAnswer) -> bool {
     matches!(&answer.failure, Some(SshFailure::Connect(failure)) if is_silence(failure))
 }
 
-/// Nothing at all came back from that inner address: the device may be using its other one.
+/// Whether that inner address was completely silent. The device may be using its other one.
 pub fn is_unanswered(answer: &Answer) -> bool {
     let silent = |f: &ConnectFailure| matches!(f, ConnectFailure::Timeout | ConnectFailure::Unreachable(_));
     match answer {
@@ -165,7 +168,7 @@ pub fn is_unanswered(answer: &Answer) -> bool {
     }
 }
 
-/// Something of the device answered; a refusal comes from it too.
+/// Whether the device replied; a refused connection is a reply, too.
 pub fn is_answered(answer: &Answer) -> bool {
     match answer {
         Answer::Echo(echo) => !echo.rtts.is_empty(),
@@ -176,7 +179,7 @@ pub fn is_answered(answer: &Answer) -> bool {
     }
 }
 
-/// Says of a silence that the other inner address was asked too.
+/// Adds to a silent result that the other inner address was probed, too.
 pub fn nor_at(meaning: Meaning, other: Option<IpAddr>) -> Meaning {
     let mut finding = meaning?;
     if let Some(other) = other.filter(|_| finding.silence) {
@@ -193,16 +196,15 @@ fn is_silence(failure: &ConnectFailure) -> bool {
     matches!(failure, ConnectFailure::NoTunnel | ConnectFailure::Timeout | ConnectFailure::Unreachable(_))
 }
 
-/// A plugin's result; `None`: it was never started, or the connection went under it, which is a
-/// finding about the session.
+/// Returns the result of a plugin; `None` if it did not run, because the session failed before.
 pub fn command(answer: &SshAnswer, name: &str, timeout: Duration) -> Meaning {
     let run = answer.commands.iter().find(|c| c.name == name)?;
     let result = PluginResult::from_run(&ending(run, timeout), &run.stdout, &run.stderr, run.truncated);
     Some(Finding::said(result))
 }
 
-/// What the sensor script said of each of `wanted`, by key. A script that broke off has answered
-/// for what it came to.
+/// Returns the result of the sensor script for each of `wanted`, by key. A script that broke off
+/// still yields the sensors that it had printed.
 pub fn sensors(
     answer: &SshAnswer,
     wanted: &[(String, Sensor)],
@@ -226,7 +228,7 @@ pub fn sensors(
     wanted.iter().map(read).collect()
 }
 
-/// The script ended otherwise than it should: what a plugin that ends like this would yield, but
+/// Returns the result of a script that ended abnormally: that of a plugin with the same end, but
 /// never better than UNKNOWN.
 fn abnormal(run: &CommandAnswer, timeout: Duration) -> PluginResult {
     let result = PluginResult::from_run(&ending(run, timeout), b"", &run.stderr, run.truncated);

@@ -1,4 +1,4 @@
-//! Anything may come in any order: the monitor neither stumbles nor forgets a host.
+//! Random inputs in any order: the monitor neither panics nor loses a host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::wire::{
     Ticket, Timing,
 };
 
-/// Questions under way that the monitor under test allows itself.
+/// The limit of probes in flight of the monitor under test.
 const ROOM: usize = 3;
-/// The most that checks which are running may ask over that: one for each service of a host.
+/// The maximum that running checks may send beyond it: one for each service of a host.
 const OVERTIME: usize = 16;
 
 #[derive(Clone, Debug)]
 enum Deed {
-    /// Some open question gets some answer, fitting or not.
+    /// Some probe in flight gets a reply, which may not fit it.
     Answer(usize, Box<Answer>),
     Pass(u64),
     SetClock(i64),
@@ -286,13 +286,13 @@ impl Bench {
         }
     }
 
-    /// As the store reads it from the rows alone.
+    /// Whether the state is current, as the store derives it from the rows alone.
     fn is_current(&self, host: HostId, service: &ServiceState) -> bool {
         let there = |host: &HostState| host.hard != HostStatus::Down && host.reachable;
         !service.stale && self.states.get(&host).is_none_or(there)
     }
 
-    /// A problem of a service is listed exactly while it can be told.
+    /// Checks that a service problem is listed exactly while it can be notified.
     fn check_problems(&self) {
         for (id, host) in &self.monitor.hosts {
             let of_host = self.services.iter().filter(|((of, _), _)| of == id);
@@ -303,8 +303,8 @@ impl Bench {
         }
     }
 
-    /// Nobody is forgotten: each host has a time when it acts, waits for an answer, or waits for
-    /// its first handshake; so has each service of a host that is there.
+    /// Checks that no host is lost: each has a due time, waits for a reply, or waits for its first
+    /// handshake. The same holds for each service of a host that is up.
     fn check(&self) {
         for (id, host) in &self.monitor.hosts {
             let waits = self.monitor.agenda.is_planned(*id) || self.monitor.desk.asks.is_open(*id);

@@ -1,7 +1,8 @@
-//! What a check depends on: a failure counts only while that holds.
+//! The dependencies of checks: a failure counts only while the parent check is ok.
 //!
-//! `ping` and what goes through the tunnel depend on `tunnel`, what runs over SSH on `ssh`, all on
-//! the host. Only the nearest is named: it has its own. Knows no states.
+//! `ping` and the checks through the tunnel depend on `tunnel`, those over SSH on `ssh`, and all on
+//! the host. Only the nearest is named, because it has its own dependency. This module knows no
+//! states.
 
 use crate::wire::Check;
 
@@ -14,8 +15,8 @@ pub enum On {
     Service(usize),
 }
 
-/// The nearest thing that a result of `check` depends on, having gone that way; a service that is
-/// switched off is passed over.
+/// Returns the nearest dependency of a result of `check` over that path. A service that is switched
+/// off is passed over.
 pub fn nearest(check: &Check, way: Way, services: &[&Check]) -> On {
     let position = |wanted: fn(&Check) -> bool| services.iter().position(|c| wanted(c));
     let tunnel = || position(|c| *c == Check::Tunnel).filter(|_| way == Way::Tunnel);

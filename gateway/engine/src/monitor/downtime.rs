@@ -1,9 +1,9 @@
-//! When a downtime has its effect on one object, by SEMANTICS 6.
+//! Decides when a downtime is in effect for a checkable (SEMANTICS 6).
 //!
-//! Calendar times: a stepped clock moves them, as whoever planned the work would. Fixed ones are
-//! open from their start up to their end, repeated ones in each of their windows; a flexible one
-//! begins with the first failure in between and lasts from there. Any number may overlap. Knows
-//! nothing of what is told.
+//! Downtimes follow the calendar, so a step of the wall clock moves them. A fixed downtime is in
+//! effect from its start to its end, and a repeated one in each of its windows. A flexible downtime
+//! begins with the first failure inside its window and lasts for its duration from there. Any
+//! number may overlap. This module knows nothing of notifications.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::id::Id;
 use crate::time::Wall;
 use crate::wire::{Downtime, HostScope, HostSpec, Occasion, When};
 
-/// A downtime as one host sees it.
+/// A downtime as it applies to one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     pub id: Id,
@@ -21,7 +21,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// `None`: it is not for this host.
+    /// Returns `None` if the downtime is not for this host.
     pub fn of(downtime: &Downtime, host: &HostSpec) -> Option<Window> {
         let meant = match &downtime.scope.hosts {
             HostScope::One(id) => *id == host.id,
@@ -34,7 +34,7 @@ impl Window {
         })
     }
 
-    /// Since when it is open.
+    /// Returns since when the window is open.
     fn open_from(&self, now: Wall) -> Option<Wall> {
         match &self.when {
             When::Once { start, end, .. } => Some(*start).filter(|start| *start <= now && now < *end),
@@ -49,7 +49,7 @@ impl Window {
         }
     }
 
-    /// When it opens or closes next.
+    /// Returns the next time at which the window opens or closes.
     fn next_edge(&self, now: Wall) -> Option<Wall> {
         let (start, end) = match &self.when {
             When::Once { start, end, .. } => (*start, *end),
@@ -59,7 +59,7 @@ impl Window {
     }
 }
 
-/// From when on a downtime can have no effect any more; `None`: it goes on.
+/// Returns the time from which the downtime can no longer have an effect; `None` if it never ends.
 pub fn over_at(downtime: &Downtime) -> Option<Wall> {
     match &downtime.when {
         When::Once { end, duration, .. } => Some(*end + duration.unwrap_or_default()),
@@ -67,13 +67,13 @@ pub fn over_at(downtime: &Downtime) -> Option<Wall> {
     }
 }
 
-/// The flexible downtimes of one object that have begun, and until when.
+/// The flexible downtimes of a checkable that have begun, each with its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Begun(pub Vec<(Id, Wall)>);
 
 impl Begun {
-    /// The first that has its effect now. `failing`: the object is not well, which begins a flexible
-    /// one, once.
+    /// Returns the first downtime in effect. `failing`: the checkable has a problem, which begins a
+    /// flexible downtime, once.
     pub fn see<'a>(
         &mut self,
         own: impl Iterator<Item = &'a Window> + Clone,
@@ -98,7 +98,7 @@ impl Begun {
         Some(Occasion { downtime: window.id, from })
     }
 
-    /// When the answer of `see` may be another one without a result.
+    /// Returns the next time at which `see` may return something else without a new result.
     pub fn next<'a>(&self, own: impl Iterator<Item = &'a Window>, now: Wall) -> Option<Wall> {
         let times = own.flat_map(|w| [w.next_edge(now), self.until(w.id).filter(|at| *at > now)]);
         times.flatten().min()
@@ -124,7 +124,7 @@ mod tests {
         Window { id: Id::from_i64(id), service: None, when }
     }
 
-    /// Looks at each second in which the object fails or not: `x` in effect.
+    /// Evaluates each second, with the checkable failing or not; `x`: a downtime is in effect.
     fn effects(windows: &[Window], failing: impl Fn(i64) -> bool, until: i64) -> String {
         let mut begun = Begun::default();
         let mut see = |t| begun.see(windows.iter(), failing(t), at(t)).is_some();

@@ -1,17 +1,18 @@
-//! Whether a state changes too often to be told each time, by SEMANTICS 7.
+//! Flap detection: whether a state changes too often to notify each change (SEMANTICS 7).
 //!
-//! The last 21 results, as plugin codes, and the weighted share of changes among them; the newest
-//! change weighs most. Counts results, never time. Knows nothing of what is told.
+//! It keeps the last 21 results as plugin codes, and computes the weighted share of changes among
+//! them; the newest change weighs most. It counts results, not time. This module knows nothing of
+//! notifications.
 
 use crate::wire::Flapping;
 
-/// Results that are kept: twenty changes at most.
+/// The number of results kept: twenty changes at most.
 const RESULTS: u32 = 21;
 /// Bits of one code.
 const WIDTH: u32 = 2;
 const CODE: u64 = 0b11;
-/// Weights rise from 0.8 to 1.2 in twenty steps: (76 + 2k) / 95. A percent of twenty of them is 19
-/// such units, so that all is exact.
+/// Weights rise from 0.8 to 1.2 in twenty steps: (76 + 2k) / 95. One percent of twenty changes is
+/// 19 such units, so the arithmetic is exact.
 const LIGHTEST: u32 = 76;
 const STEP: u32 = 2;
 const PERCENT: f64 = 19.0;
@@ -19,27 +20,27 @@ const PERCENT: f64 = 19.0;
 /// Recent results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// The newest in the lowest bits.
+    /// The newest code is in the lowest bits.
     codes: u64,
     len: u32,
 }
 
 impl Ring {
-    /// `code`: 0 to 3.
+    /// Adds a result; `code` is 0 to 3.
     pub fn push(&mut self, code: u8) {
         let kept = (1 << (RESULTS * WIDTH)) - 1;
         self.codes = (self.codes << WIDTH | u64::from(code) & CODE) & kept;
         self.len = (self.len + 1).min(RESULTS);
     }
 
-    /// A result that is not to count as a change.
+    /// Adds a result that must not count as a change.
     pub fn repeat(&mut self) {
         if self.len > 0 {
             self.push(self.code(0));
         }
     }
 
-    /// The oldest first.
+    /// Returns the codes, oldest first.
     pub fn codes(&self) -> impl Iterator<Item = u8> + use<'_> {
         (0..self.len).rev().map(|age| self.code(age))
     }
@@ -55,7 +56,8 @@ impl Ring {
         f64::from(units) / PERCENT
     }
 
-    /// Whether it flaps now, given whether it did. Between the limits nothing changes.
+    /// Whether the state flaps now, given whether it flapped before. Between the two limits nothing
+    /// changes.
     pub fn flaps(&self, before: bool, rules: &Flapping) -> bool {
         let percent = self.percent();
         rules.enabled && if before { percent > rules.low } else { percent > rules.high }

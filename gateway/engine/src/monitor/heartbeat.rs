@@ -1,8 +1,9 @@
-//! Jobs that say that they ran: when the lack of a run is late, and when it is missed.
+//! Jobs that report their runs: decides when a run is late, and when it is missed.
 //!
-//! A run has a result of its own, which stands until the next. A job that is due makes an OK a WARNING,
-//! and whatever stands CRITICAL once its grace is over. After a time in which the gateway could not hear
-//! it, the job has its grace, or an interval, once more. Knows nothing of hosts and messages.
+//! A run has its own result, which stands until the next run. A late run turns OK into WARNING.
+//! After the grace period, a missed run turns any state into CRITICAL. If the gateway could not
+//! receive reports for a while, the job gets its grace period, or an interval, once more. This
+//! module knows nothing of hosts and messages.
 
 use std::time::Duration;
 
@@ -14,29 +15,31 @@ use jiff::Timestamp;
 
 use crate::time::{Mono, Now, Wall};
 
-/// However short its grace is, a job whose hour came while the gateway could not hear it has this long
-/// to say so: a script that repeats what failed does that every minute or so.
+/// The shortest time in which a job can report a run that was due while the gateway could not
+/// receive it, even if its grace period is shorter. A script that repeats a failed report does so
+/// about every minute.
 const LEAST_EXCUSE: Duration = Duration::from_secs(300);
 
-/// Deadlines are of a clock that shows whole milliseconds: what was heard within one of a deadline was heard at it.
+/// Deadlines have a resolution of one millisecond: a report within a millisecond of a deadline
+/// counts as at the deadline.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What is known of a job.
+/// The recorded runs of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs {
-    /// When it ran, by its own account.
+    /// The time of the last run, as the job reported it.
     pub last: Option<Wall>,
-    /// Since when it is watched, if it never ran; since when that has been said, if it has.
+    /// If the job never ran: since when it is watched, or since when the missed run is reported.
     pub since: Wall,
-    /// When it was heard, or could have been heard again.
+    /// The time of the last report, or when the gateway could receive reports again.
     pub heard: Mono,
     pub status: Option<Status>,
-    /// The last that was said is that it did not run.
+    /// Whether the last result is that the job did not run.
     pub complained: bool,
     pub now: Now,
 }
 
-/// When the next run is late, and when it is missed.
+/// The times at which the next run is late and missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Term {
     late: Mono,
@@ -44,7 +47,7 @@ struct Term {
 }
 
 impl Runs {
-    /// When something new is to be said of its silence; `None`: all has been said.
+    /// Returns when the lack of a run changes the result; `None` if it cannot change any more.
     pub fn overdue_at(&self, job: &Job) -> Option<Mono> {
         if self.complained && self.status == Some(Status::Critical) {
             return None;
@@ -53,7 +56,7 @@ impl Runs {
         Some(if self.can_be_late() { term.late } else { term.missed })
     }
 
-    /// What is to be said at that time.
+    /// Returns the result for a late or missed run at that time.
     pub fn finding(&self, job: &Job) -> PluginResult {
         let missed = self.term(job).is_none_or(|term| term.missed <= self.now.mono);
         let last = self.last.and_then(|at| Timestamp::from_millisecond(at.as_millis()).ok());
@@ -61,7 +64,7 @@ impl Runs {
         PluginResult::new(status, job.complaint(!missed, last), Vec::new()).because(Cause::Overdue)
     }
 
-    /// What is worse than late is not made better by it.
+    /// Whether a late run would change the state: it must not improve a worse one.
     fn can_be_late(&self) -> bool {
         matches!(self.status, None | Some(Status::Ok))
     }
@@ -88,7 +91,8 @@ impl Runs {
         Some(Term { late: missed, missed })
     }
 
-    /// A time to come is of a clock that was wrong then: it was when it was heard.
+    /// Returns a plausible time of a run. A time in the future comes from a wrong clock, so the
+    /// time of its report counts instead.
     fn credible(&self, at: Wall) -> Wall {
         if at > self.now.wall { self.now.wall - self.now.mono.since(self.heard) } else { at }
     }
@@ -98,9 +102,9 @@ impl Runs {
     }
 }
 
-/// Whether a job that was heard at `heard` may have run unheard while its host, or the gateway, was away
-/// until `back`. One whose run is due only later has lost nothing: else a minute a day without an uplink
-/// would excuse a daily job for ever.
+/// Whether a job last heard at `heard` may have run while its host, or the gateway, was away until
+/// `back`. A job that is only due later has missed nothing. Otherwise one minute a day without an
+/// uplink would excuse a daily job forever.
 pub fn may_have_run(job: &Job, heard: Mono, back: Mono) -> bool {
     match &job.due {
         Due::Every(every) => heard + *every <= back + job.grace.max(LEAST_EXCUSE),
@@ -130,7 +134,7 @@ mod tests {
         Job { due: Due::By(by), grace: 30 * MINUTE }
     }
 
-    /// Heard at this minute of the day, and well.
+    /// A run that was reported at this minute of the day with an OK result.
     fn ran(heard: u64, now: u64) -> Runs {
         let (heard, now) = (at(heard), at(now));
         Runs {
@@ -205,8 +209,8 @@ mod tests {
         assert_eq!(deaf.overdue_at(&hasty), Some(at(DAY + 205).mono));
     }
 
-    /// The monotonic clock is finer than the calendar, so that the same deadline lies up to a millisecond later by
-    /// another reading of both.
+    /// The monotonic clock is finer than the calendar. Another reading of both can therefore place
+    /// the same deadline up to a millisecond later.
     #[test]
     fn an_hour_that_came_in_the_millisecond_until_which_nobody_listened_has_its_grace_again() {
         let deadline = at(DAY + 180);

@@ -1,8 +1,8 @@
-//! A host: its spec, its state, its services, and the order in which they are checked.
+//! A host: its spec, its state, its services, and the order of its checks.
 //!
-//! The host's own check comes first; its services follow while it is up and are left alone, with
-//! their last states marked not current, while it is not. Its own check is in `vital.rs`, those of
-//! its services in `round.rs`, what the tunnel tells unasked in `news.rs`.
+//! The host's own check comes first. Its services are checked while it is up; while it is not, they
+//! keep their last states, marked as not current. `vital.rs` contains the host's own check,
+//! `round.rs` the checks of its services, and `news.rs` the events from the tunnel.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,15 +27,15 @@ use super::undecided::Undecided;
 use super::vital::Vain;
 use super::voice::Voice;
 
-/// A change takes effect within this time; less where the retry interval is shorter. Spreads what a
-/// change of a whole fleet's profile starts.
+/// A change takes effect within this time, or within the retry interval if that is shorter. It
+/// spreads the checks that a profile change starts on a whole fleet.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A state whose last result is this many intervals old at a restart is not current any more.
+/// After a restart, a state is not current if its last result is older than this many intervals.
 const STALE_INTERVALS: u32 = 2;
 
 pub struct Host {
-    /// Without the services: each holds its own spec.
+    /// The spec without services; each service keeps its own.
     pub(super) spec: HostSpec,
     pub(super) paths: Paths,
     pub(super) track: Track<HostStatus>,
@@ -45,88 +45,91 @@ pub struct Host {
     pub(super) last_check: Option<Wall>,
     pub(super) source: String,
     pub(super) direct: DirectAnswer,
-    /// When its own check began last.
+    /// The start of its last own check.
     pub(super) check_began: Option<Wall>,
-    /// When the first check began of those that nothing answered since.
+    /// The start of the first check since the host last replied.
     pub(super) unanswered_since: Option<Wall>,
     pub(super) last_alive: Option<Wall>,
     pub(super) output: String,
     pub(super) detail: Detail,
     pub(super) voice: Voice<HostStatus>,
-    /// Results of it that were sent.
+    /// Passive results that were accepted for it.
     pub(super) taken: Taken,
-    /// Downtimes that are for this host.
+    /// Downtimes that apply to this host.
     pub(super) windows: Vec<Window>,
     pub(super) reach: Reach,
-    /// Since the first failure of this row of them.
+    /// The first failure in this series.
     pub(super) failing_since: Option<Mono>,
-    /// Since that is hard. After a restart, from when its parents can be judged again.
+    /// The time of the hard problem. After a restart, the time from which the parents can be
+    /// evaluated again.
     pub(super) hard_since: Option<Mono>,
-    /// Since the first silence of this row, counted or not, that this run of the gateway saw.
+    /// The first silent check in this series, counted or not, in this run of the gateway.
     pub(super) silent_since: Option<Mono>,
-    /// It failed, and its parents are to be asked.
+    /// It failed, and its parents are to be checked.
     pub(super) wants_parents: bool,
 
-    /// When its own check is due.
+    /// The time at which its own check is due.
     pub(super) planned: Option<Mono>,
-    /// Somebody waits for a check that only what is newer can satisfy.
+    /// An operator waits for a check; only evidence newer than this satisfies it.
     pub(super) newer_than: Option<Mono>,
-    /// What it was planned for is somebody else's failure, which asks for no more than an echo.
+    /// The planned check was caused by the failure of another host and needs no more than an echo.
     pub(super) in_passing: bool,
-    /// When it was asked so last.
+    /// The time of its last check for another host.
     pub(super) asked_in_passing: Option<Mono>,
-    /// Its own check, under way with these questions.
+    /// Its own check in progress; `questions` are its probes.
     pub(super) check: Option<Box<Liveness>>,
     pub(super) questions: Vec<AskId>,
-    /// It found nothing while it is being found out whether that is our own doing.
+    /// A check that failed while the gateway examines its own uplink.
     pub(super) undecided: Option<Undecided>,
-    /// When it answered a question last.
+    /// The time of its last reply to a probe.
     pub(super) answered_at: Option<Mono>,
-    /// Its packets arrive, and our questions get no answer; not yet often enough to be believed.
+    /// Its packets arrive, but probes get no reply; not yet often enough to be believed.
     pub(super) vain: Option<Vain>,
-    /// The same, often enough.
+    /// The same, often enough to be believed.
     pub(super) one_way: bool,
-    /// When its key was replaced last, in this run of the gateway.
+    /// The time of the last key change in this run of the gateway.
     pub(super) keyed_at: Mono,
-    /// The tunnel it is reached through has carried something, ever.
+    /// Whether its tunnel has ever carried a packet.
     pub(super) came: bool,
-    /// The newest proof of life, which others may have sent.
+    /// The newest proof that it is up, which may be a passive result.
     pub(super) good_at: Option<Mono>,
-    /// The newest that is its own.
+    /// The newest proof that the host itself gave.
     pub(super) proved_at: Option<Mono>,
-    /// When something that was sent through its tunnel was answered last. A packet that merely arrives proves one
-    /// direction.
+    /// The time of the last reply to a packet that was sent through its tunnel. A packet that
+    /// merely arrives proves one direction.
     pub(super) carried_at: Option<Mono>,
     pub(super) failed_at: Option<Mono>,
-    /// From when on silence counts: what was before was not watched.
+    /// The time from which silence counts; before that the gateway did not watch.
     pub(super) watched_from: Mono,
-    /// From when on the silence of whoever sends its results counts.
+    /// The time from which the freshness of passive results counts.
     pub(super) heard_at: Mono,
-    /// How many times its interval it is believed for, behind a device.
+    /// For a host behind a device: the number of intervals for which its last proof remains valid.
     pub(super) stretch: u32,
     pub(super) dialled: Option<Mono>,
     pub(super) dial_failed: Option<Mono>,
 
     pub(super) services: Vec<Service>,
     pub(super) session: Option<Session>,
-    /// How long the last SSH session took to open.
+    /// The time it took to open the last SSH session.
     pub(super) connect: Option<Duration>,
-    /// What the tunnel knew last of the device's clock.
+    /// The last clock skew of the device that the tunnel reported.
     pub(super) skew_ms: Option<i64>,
-    /// A host key seen first through the tunnel, or the type of the pinned one, until the spec has it.
+    /// A host key first seen through the tunnel, or the type of the pinned one, until the spec has
+    /// it.
     pub(super) learnt: Option<HostKey>,
-    /// The key that the last event about a changed host key named.
+    /// The key named by the last event about a changed host key.
     pub(super) strange_key: Option<String>,
     pub(super) told: super::news::Told,
 }
 
 impl Host {
-    /// A host that is new to the monitor. Asked at once: what proves it may be there already.
+    /// Creates a host that is new to the monitor. It is checked at once, because proof may already
+    /// exist.
     pub fn new(spec: HostSpec, windows: Vec<Window>, now: Now) -> Host {
         Host { planned: Some(now.mono), windows, ..Host::blank(spec, now) }
     }
 
-    /// Continues where an earlier run was. `away`: nobody watched for longer than an interval.
+    /// Continues from an earlier run. `away`: the gateway was down for longer than an interval.
     pub fn restored(memory: HostMemory, away: bool, windows: Vec<Window>, turn: &mut Turn<'_>) -> Host {
         let HostMemory { spec, state, services, acknowledged } = memory;
         let mut host = Host { windows, ..Host::blank(spec, turn.now) };
@@ -238,7 +241,7 @@ impl Host {
         }
     }
 
-    /// Whether only its tunnel can have yielded what is remembered.
+    /// Whether the restored state can only have come through its tunnel.
     fn must_have_come(&self) -> bool {
         let through = |s: &Service| self.paths.needs_tunnel(&s.spec.check) && s.track.status.is_some();
         let sent = is_of_others(&self.source);
@@ -246,12 +249,12 @@ impl Host {
             || self.services.iter().any(through)
     }
 
-    /// Continues the plan of the earlier run. What was missed waits for its next slot, a failure
-    /// that was being retried not quite so long: nothing comes in a burst.
+    /// Continues the plan of the earlier run. A missed check waits for its next slot, and a missed
+    /// retry for at most the retry interval, so that checks do not start in a burst.
     fn resume_plans(&mut self, turn: &mut Turn<'_>) {
         let (id, timing) = (self.spec.id, self.spec.timing);
         self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, turn));
-        // How far it was stretched the first evidence will say again.
+        // The first evidence yields the interval factor again.
         let paced = pace::slowed(&timing, self.spec.budget.map_or(1, |_| pace::UNKNOWN));
         let own = if self.paths.own { timing } else { paced };
         self.stale |= !self.is_only_told_of() && is_outdated(self.last_check, &own, turn.now);
@@ -260,7 +263,7 @@ impl Host {
         for i in 0..self.services.len() {
             let startable = self.can_start(i);
             let service = &mut self.services[i];
-            // Whether a first check was dropped is not kept.
+            // The store does not keep whether a first check was dropped.
             service.missed = service.track.status.is_none();
             let could_be = self.spec.budget.filter(|_| pace::sends(&service.spec.check));
             let timing = pace::slowed(&service.spec.timing, could_be.map_or(1, |_| pace::UNKNOWN));
@@ -277,8 +280,8 @@ impl Host {
         }
     }
 
-    /// Takes a changed spec; states stay where the service still exists. Whatever was asked under
-    /// the old spec is forgotten.
+    /// Applies a changed spec. A service that still exists keeps its state. Probes sent under the
+    /// old spec are cancelled.
     pub fn change(&mut self, mut spec: HostSpec, turn: &mut Turn<'_>) {
         let services = std::mem::take(&mut spec.services);
         if spec == self.spec && services.iter().eq(self.services.iter().map(|s| &s.spec)) {
@@ -291,7 +294,7 @@ impl Host {
         let before = std::mem::replace(&mut self.paths, Paths::of(&spec));
         before.address().map(|address| self.paths.prefer(address));
         if !self.paths.own && self.paths != before {
-            // What answered there says nothing of what is here.
+            // Replies on the old paths prove nothing about the new ones.
             self.newer_than = Some(turn.now.mono);
         }
         self.came &= spec.peer == self.spec.peer;
@@ -325,7 +328,7 @@ impl Host {
         }
     }
 
-    /// A person wants to know now: what was seen before does not count.
+    /// Checks at the request of an operator: earlier evidence does not count.
     pub fn check_now(&mut self, service: Option<&str>, turn: &Turn<'_>) {
         let now = turn.now.mono;
         if service.is_none() || !self.is_watched() {
@@ -340,14 +343,14 @@ impl Host {
         }
     }
 
-    /// Forgets every question; the host is removed.
+    /// Cancels every probe, because the host is removed.
     pub fn retire(&mut self, turn: &mut Turn<'_>) {
         self.forget_question(turn);
         self.forget_services_questions(turn);
     }
 
-    /// Starts what is due. The host's own check comes first: what it proves spares the others
-    /// theirs, and what it refutes need not be asked.
+    /// Starts the checks that are due. The host's own check comes first: its proof saves the
+    /// services theirs, and its failure makes them pointless.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
         self.end_doubt(turn);
         self.find_silence(turn);
@@ -367,8 +370,8 @@ impl Host {
         }
     }
 
-    /// When something is to be started or said next. While the host's own check runs, no other is
-    /// started.
+    /// Returns when the next check or notification is due. While the host's own check runs, no
+    /// other is started.
     pub fn wake_at(&self, now: Now) -> Option<Mono> {
         let silence = self.next_silence(now);
         let voices = self.voices_due().into_iter().chain(silence).chain(self.doubt_ends()).min();
@@ -384,8 +387,8 @@ impl Host {
         checks.chain(voices).min()
     }
 
-    /// What its device has cost today, with all that goes through its tunnel, says how often it can be
-    /// asked.
+    /// Adjusts the check intervals to the bytes that the device has used today, including all
+    /// traffic through its tunnel.
     pub(super) fn keep_pace(&mut self, used: u64, turn: &Turn<'_>) {
         let stretch = self.spec.budget.map_or(1, |budget| pace::stretch(budget, used, turn.now.wall));
         let id = self.spec.id;
@@ -399,7 +402,8 @@ impl Host {
         }
     }
 
-    /// After a gap in our own time: what was missed is skipped, and silence in it was ours.
+    /// Skips missed checks after a gap in the gateway's own time; silence during the gap does not
+    /// count.
     pub fn skip_missed(&mut self, gap: Duration, turn: &Turn<'_>) {
         let (id, now) = (self.spec.id, turn.now.mono);
         if gap > self.spec.timing.interval {
@@ -414,27 +418,27 @@ impl Host {
         }
     }
 
-    /// The inner address that answered is asked first from now on.
+    /// Prefers the inner address that replied for later probes.
     pub(super) fn prefer(&mut self, address: IpAddr, turn: &mut Turn<'_>) {
         if self.paths.prefer(address) {
             turn.record(self.row(turn.now));
         }
     }
 
-    /// Its services can answer.
+    /// Whether its services can be checked.
     pub(super) fn is_watched(&self) -> bool {
         let there = self.track.status == HostStatus::Up && !self.asleep;
         there && self.reach.reachable && !self.voice.awaits_result()
     }
 
-    /// Its next result may be its last chance.
+    /// Whether the next result may turn the host hard down.
     pub(super) fn may_turn_hard(&self) -> bool {
         self.track.hard != HostStatus::Down
             && self.check.is_some()
             && (self.track.is_soft() || self.vain.is_some() || self.spec.timing.attempts <= 1)
     }
 
-    /// Why nothing can be told of the host itself.
+    /// Returns why notifications of the host itself are suppressed.
     pub(super) fn silence(&self) -> Option<HeldReason> {
         match () {
             () if !self.reach.reachable => Some(HeldReason::Unreachable),
@@ -444,7 +448,7 @@ impl Host {
         }
     }
 
-    /// Why nothing can be told of any of its services.
+    /// Returns why notifications of all its services are suppressed.
     pub(super) fn silence_over_services(&self) -> Option<HeldReason> {
         match () {
             () if self.track.hard == HostStatus::Down => Some(HeldReason::HostDown),
@@ -453,8 +457,9 @@ impl Host {
         }
     }
 
-    /// Checks through a tunnel that never came wait for it, and without a login nothing runs. What
-    /// can never be asked is to say so.
+    /// Whether a service can be checked. Checks through a tunnel wait for its first packet, and a
+    /// check that needs a login does not run without one. A check that can never run must start, to
+    /// report the reason.
     pub(super) fn can_start(&self, i: usize) -> bool {
         let check = &self.services[i].spec.check;
         match self.paths.refusal(check) {
@@ -465,7 +470,7 @@ impl Host {
         }
     }
 
-    /// Nothing is asked of a host that is not there; what was known is marked not current.
+    /// Suspends all services of a host that is not up; their states are marked as not current.
     pub(super) fn suspend_all(&mut self, turn: &mut Turn<'_>) {
         self.forget_services_questions(turn);
         for i in 0..self.services.len() {
@@ -489,7 +494,8 @@ impl Host {
         }
     }
 
-    /// The host is back: what was left alone is checked promptly; `anew`: with fresh attempts.
+    /// Checks the suspended services promptly, because the host is back; `anew`: with fresh
+    /// attempts.
     pub(super) fn resume_services(&mut self, at: Mono, anew: bool) {
         for i in 0..self.services.len() {
             let service = &self.services[i];
@@ -503,14 +509,14 @@ impl Host {
         SOON.min(self.spec.timing.retry)
     }
 
-    /// What somebody asked for with it is still wanted.
+    /// Cancels the check in progress, but keeps an operator's request for it.
     pub(super) fn forget_question(&mut self, turn: &mut Turn<'_>) {
         let demanded = self.check.take().and_then(|check| check.demanded_since());
         (self.undecided, self.newer_than) = (None, self.newer_than.or(demanded));
         self.cancel_questions(turn);
     }
 
-    /// Whatever is still answered to these means nothing any more.
+    /// Cancels the probes in flight; later replies to them are ignored.
     pub(super) fn cancel_questions(&mut self, turn: &mut Turn<'_>) {
         self.questions.drain(..).for_each(|id| turn.cancel(id));
     }
@@ -532,7 +538,7 @@ impl Host {
         self.spec.id
     }
 
-    /// A service that could be asked and will not be.
+    /// Returns a service that could be checked and has no plan.
     #[cfg(test)]
     pub fn forgotten_service(&self) -> Option<&str> {
         let planned = |s: &Service| s.planned.is_some() || !s.is_idle();
@@ -541,7 +547,7 @@ impl Host {
         found.map(|i| self.services[i].spec.name.as_str())
     }
 
-    /// The services whose problems can be told now.
+    /// Returns the services whose problems can be notified now.
     #[cfg(test)]
     pub fn tellable_services(&self) -> impl Iterator<Item = &str> {
         let silent = self.silence_over_services().is_some();
@@ -593,7 +599,7 @@ impl Host {
     }
 }
 
-/// Whether the host's own check asks the same questions at the same times.
+/// Whether the host's own check would send the same probes at the same times.
 fn is_same_host(a: &HostSpec, b: &HostSpec) -> bool {
     let key = |s: &HostSpec| {
         let inside = (s.peer, s.own_tunnel, s.address, s.other_address);
@@ -606,7 +612,7 @@ pub(super) fn is_outdated(last_check: Option<Wall>, timing: &Timing, now: Now) -
     last_check.is_some_and(|at| now.wall.since(at) > timing.interval.saturating_mul(STALE_INTERVALS))
 }
 
-/// The next check as it was planned before a restart, if that is still ahead.
+/// Returns the next check as it was planned before a restart, if that is still ahead.
 fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, turn: &Turn<'_>) -> Mono {
     match planned.filter(|at| at.since(turn.now.mono) <= timing.interval) {
         Some(at) => at,

@@ -1,8 +1,9 @@
-//! A result under the limits that are set here.
+//! Evaluates a result against the configured thresholds.
 //!
-//! A limit judges what was measured. Of a check that is our own we know what it need not measure each
-//! time: a session that was kept was not opened, a board has the sensors that it has. Of a plugin and
-//! of whatever is sent we do not: there a limit without its metric is UNKNOWN. Knows no states.
+//! A threshold evaluates a metric. For the built-in checks it is known which metrics a result may
+//! lack: a kept session was not opened, and boards have different sensors. For plugins and passive
+//! results it is not known, so a threshold without its metric is UNKNOWN. This module knows no
+//! states.
 
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Thresholds;
@@ -14,18 +15,18 @@ use crate::wire::{Check, Threshold};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
     pub result: PluginResult,
-    /// Before any limit.
+    /// The status before any threshold.
     pub own: Status,
 }
 
-/// Nothing was there to be judged.
+/// A result to which no threshold applies.
 impl From<PluginResult> for Judged {
     fn from(result: PluginResult) -> Self {
         Judged { own: result.status, result }
     }
 }
 
-/// `before`: the metrics of the result before this one.
+/// Evaluates a result. `before`: the metrics of the previous result.
 pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], before: &[Metric]) -> Judged {
     let own = result.status;
     if let Check::Sensor(Sensor::Values { .. }) = check {
@@ -37,13 +38,14 @@ pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], 
     Judged { result: result.apply(&limits), own }
 }
 
-/// Whether the limits alone make it as bad as it is.
+/// Whether the thresholds alone explain the status.
 pub fn is_by_limits(result: &PluginResult, check: &Check, thresholds: &[Threshold]) -> bool {
     let well = PluginResult { status: Status::Ok, ..result.clone() };
     judge(well, check, thresholds, &[]).result.status == result.status
 }
 
-/// The same of a host, which has no UNKNOWN: nobody is down for a number that is missing.
+/// Evaluates the result of a host. A host has no UNKNOWN, so a missing metric does not make it
+/// down.
 pub fn judge_host(result: PluginResult, thresholds: &[Threshold]) -> PluginResult {
     let known = |t: &Threshold| result.metrics.iter().any(|m| m.label == t.metric && m.value.is_some());
     let limits = limits(thresholds, known);
@@ -54,8 +56,8 @@ fn limits(thresholds: &[Threshold], wanted: impl Fn(&Threshold) -> bool) -> Vec<
     thresholds.iter().filter(|t| wanted(t)).map(|t| (t.metric.clone(), t.limits)).collect()
 }
 
-/// What a board measured before and does not any more, as gaps: a limit on it stays UNKNOWN until it
-/// is back or the limit is taken away.
+/// Returns the metrics that a board no longer measures, as gaps. Their thresholds stay UNKNOWN
+/// until the metric is back or the threshold is removed.
 fn lost(result: &PluginResult, thresholds: &[Threshold], before: &[Metric]) -> Vec<Metric> {
     let limited = |m: &&Metric| thresholds.iter().any(|t| t.metric == m.label && !t.limits.is_unset());
     let gone = before.iter().filter(limited).filter(|m| !has(&result.metrics, &m.label));
@@ -66,7 +68,7 @@ fn has(metrics: &[Metric], label: &str) -> bool {
     metrics.iter().any(|m| m.label == label)
 }
 
-/// Whether this check measures that, but not every time, or not everywhere.
+/// Whether a result of this check may lack the metric.
 fn may_lack(check: &Check, label: &str) -> bool {
     match check {
         Check::Tunnel => {

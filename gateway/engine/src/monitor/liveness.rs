@@ -1,13 +1,17 @@
-//! The host check: all that can be asked of a host is asked at once, under one deadline, and the first
-//! proof of life ends it.
+//! The host check: sends all probes at once, under one deadline. The first proof that the host is
+//! up ends it.
 //!
-//! The evidence comes first, for it costs nothing. Where it is too old, echo, TCP, a forced handshake and
-//! the public address are asked together. Where an echo is known to answer it is asked alone for
-//! [`HEAD_START`], which spares a living host the bytes of the others. Before a host is called dead the
-//! evidence is read again: a packet that came meanwhile is life, and so is one after which the next need not
-//! have come yet. Where all questions stayed unanswered, a packet that came after them shows that only one
-//! direction works. Handshakes of the host that lead to no session are life too. Knows nothing of attempts,
-//! states and schedules.
+//! It reads the tunnel's evidence first, because that costs nothing. If the evidence is too old, it
+//! sends an echo, a TCP connect, a forced handshake and a probe of the public address together. A
+//! host that usually replies to an echo gets only the echo for [`HEAD_START`], which saves the
+//! bytes of the others.
+//!
+//! Before it declares a host down, it reads the evidence again. A packet that arrived meanwhile
+//! proves that the host is up, and so does one so recent that the next need not have come yet. If a
+//! packet came after the probes but every probe stayed without reply, only one direction works.
+//! Handshakes of the host that lead to no session are proof, too.
+//!
+//! This module knows nothing of attempts, states and schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,65 +28,67 @@ use crate::wire::{
 use super::reach::{Paths, Way};
 use super::rhythm::Rhythm;
 
-/// The source of a result that nothing had to be asked for.
+/// The source of a result that needed no probe.
 pub const EVIDENCE: &str = "evidence";
 
-/// One is enough to prove life.
+/// One reply is enough as proof.
 const ECHOES: u8 = 1;
-/// So long an echo is asked alone where one answered last: several round trips of a mobile link, and a
-/// tenth of the usual timeout.
+/// The time for which the echo is alone, if an echo got the last reply. It covers several round
+/// trips of a mobile link, and is a tenth of the usual timeout.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// Of the timeout, at the most.
+/// The head start takes at most this fraction of the timeout.
 const HEAD_SHARE: u32 = 5;
-/// What is asked late in a check, once a dial has come through, has at least so long.
+/// The minimum timeout of a probe that is sent late in a check, after a dial has succeeded.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// A device may use but one of its two inner addresses. The other is asked where the first stays silent for
-/// the head start, so that a device that answers there costs no more.
+/// The probes of the other inner address. A device may use only one of its two. The other is probed
+/// after the first has been silent for the head start, so a device that replies on the first costs
+/// no more.
 const OTHER: [Asked; 2] = [Asked::OtherEcho, Asked::OtherConnect];
 
-/// What a check asks.
+/// The probes of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     Evidence,
     Echo,
     Connect,
-    /// At the inner address of the other family.
+    /// The same probes at the inner address of the other family.
     OtherEcho,
     OtherConnect,
     Handshake,
     Direct,
 }
 
-/// What a host check goes by.
+/// The parameters of a host check.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Only what came after this spares it the questions.
+    /// Only evidence newer than this makes probes unnecessary.
     pub newer_than: Mono,
-    /// What came before this came under another key.
+    /// Packets before this came under another key.
     pub keyed_at: Mono,
-    /// How long the host may be silent while it lives.
+    /// How long the host may be silent while it is up.
     pub rhythm: Rhythm,
-    /// Somebody waits for it.
+    /// Whether an operator waits for the check.
     pub demanded: bool,
-    /// Since when questions get no answer, while packets come. They go out although there is evidence.
+    /// Since when probes get no reply while packets arrive. Probes are then sent even if there is
+    /// evidence.
     pub vain_since: Option<Mono>,
-    /// An echo is likely to be answered: it is asked alone for a moment.
+    /// Whether an echo is likely to get a reply; it is then sent alone first.
     pub echo_first: bool,
     /// Whether the peer may be dialled now.
     pub may_dial: bool,
-    /// Whether its tunnel has ever carried anything; before that nobody can be dialled.
+    /// Whether its tunnel has ever carried a packet; before that, the peer cannot be dialled.
     pub came: bool,
-    /// Where something is known to listen, if anywhere.
+    /// The TCP port to probe.
     pub port: u16,
-    /// Of the whole check.
+    /// The timeout of the whole check.
     pub timeout: Duration,
-    /// The host's SSH key, where `port` is that of SSH.
+    /// The host's SSH key, if `port` is that of SSH.
     pub pin: Option<HostKey>,
     pub paths: Paths,
 }
 
-/// A host check under way.
+/// A host check in progress.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     rules: Rules,
@@ -92,44 +98,44 @@ pub struct Liveness {
     open: BTreeSet<Asked>,
     /// The newest authenticated packet.
     packet: Option<Mono>,
-    /// The newest handshake of the host's own that led to nothing.
+    /// The newest handshake of the host that led to no session.
     attempt: Option<Mono>,
     session: bool,
-    /// A question went unanswered by us, not by the host: its silence proves nothing.
+    /// A probe failed because of the gateway, not the host, so silence proves nothing.
     unclear: bool,
-    /// A question went out for the host's own tunnel, and no answer came.
+    /// A probe through the host's own tunnel got no reply.
     vain: bool,
-    /// When something that was sent through its tunnel was answered last.
+    /// The time of the last reply to a packet that was sent through its tunnel.
     answer: Option<Mono>,
     pub came: bool,
-    /// When a forced handshake failed.
+    /// The time at which a forced handshake failed.
     pub dial_failed: Option<Mono>,
-    /// When the peer was dialled.
+    /// The time at which the peer was dialled.
     pub dialled: Option<Mono>,
-    /// What the public address said.
+    /// The result at the public address.
     pub direct: DirectAnswer,
-    /// The inner address that answered.
+    /// The inner address that replied.
     pub answered: Option<IpAddr>,
-    /// It answered at the public address, while its tunnel may still answer.
+    /// The reply from the public address, kept while a reply may still come through the tunnel.
     direct_proof: Option<Verdict>,
     failures: BTreeMap<Asked, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The first look at the evidence.
+    /// The first reading of the evidence.
     Look,
     /// An echo alone.
     HeadStart,
     Asking,
-    /// The last look at the evidence, before the host is called dead.
+    /// The last reading of the evidence, before the host is declared down.
     LastLook,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
     Ask(Vec<(Asked, Question)>),
-    /// For answers, or until [`Liveness::wake_at`].
+    /// Wait for replies, or until [`Liveness::wake_at`].
     Wait,
     Done(Verdict),
 }
@@ -140,7 +146,7 @@ pub enum Verdict {
     Dead {
         text: String,
     },
-    /// Something, or anything at all, could not be asked: nothing follows.
+    /// A probe, or all of them, could not be sent: the check has no result.
     Unclear,
 }
 
@@ -149,18 +155,18 @@ pub struct Alive {
     pub source: &'static str,
     pub text: String,
     pub rtt: Option<Duration>,
-    /// When the host is known to have been alive.
+    /// The time at which the host is known to have been up.
     pub proof: Mono,
     pub reply: Reply,
 }
 
-/// What became of the questions through its tunnel.
+/// The outcome of the probes through its tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// None was asked, or none that it could have answered.
+    /// No probe was sent that the host could have replied to.
     NotAsked,
     Given,
-    /// None, while something else shows that it lives.
+    /// No reply came, while other evidence proves that the host is up.
     Missing,
 }
 
@@ -194,12 +200,13 @@ impl Liveness {
         self.rules.demanded
     }
 
-    /// From when on a proof satisfies who asked for this check, if somebody did.
+    /// Returns the time from which a proof satisfies the operator who requested this check, if one
+    /// did.
     pub fn demanded_since(&self) -> Option<Mono> {
         self.rules.demanded.then_some(self.rules.newer_than)
     }
 
-    /// Nothing has been sent yet.
+    /// Whether no probe has been sent yet.
     pub fn is_at_first_look(&self) -> bool {
         self.phase == Phase::Look
     }
@@ -208,12 +215,12 @@ impl Liveness {
         self.began
     }
 
-    /// What is left of the deadline for a question that is asked now.
+    /// Returns the remaining time for a probe that is sent now.
     pub fn left(&self, now: Mono) -> Duration {
         self.rules.timeout.saturating_sub(now.since(self.began)).max(LEAST.min(self.rules.timeout))
     }
 
-    /// When to go on without an answer.
+    /// Returns when to go on without a reply.
     pub fn wake_at(&self) -> Option<Mono> {
         let waits = self.phase == Phase::HeadStart || self.owes_other();
         waits.then(|| self.head_start_ends())
@@ -223,7 +230,7 @@ impl Liveness {
         self.began + HEAD_START.min(self.rules.timeout / HEAD_SHARE)
     }
 
-    /// The first inner address has been asked, and the other has not.
+    /// Whether the first inner address was probed, but not the other.
     fn owes_other(&self) -> bool {
         let asked = |asked| self.asked.contains(&asked);
         let other = self.session && self.rules.paths.other.is_some() && !asked(Asked::OtherEcho);
@@ -249,7 +256,7 @@ impl Liveness {
         next
     }
 
-    /// The inner address that this asks.
+    /// Returns the inner address of a probe.
     fn address(&self, asked: Asked) -> Option<IpAddr> {
         match asked {
             Asked::Echo | Asked::Connect => self.rules.paths.address(),
@@ -285,7 +292,7 @@ impl Liveness {
 
     // ------------------------------------------------------------------ evidence
 
-    /// `None`: there is no tunnel that could know anything.
+    /// Reads the evidence; `None` if there is no tunnel that could have any.
     fn look(&mut self, phase: Phase, now: Mono) -> Option<Next> {
         self.rules.paths.peer?;
         self.phase = phase;
@@ -334,7 +341,7 @@ impl Liveness {
         }
     }
 
-    // ------------------------------------------------------------------- asking
+    // ------------------------------------------------------------------- probing
 
     fn ask_first(&mut self, now: Mono) -> Next {
         if !(self.rules.echo_first && self.session && self.rules.paths.inner.is_some()) {
@@ -349,7 +356,7 @@ impl Liveness {
         let late = now >= self.head_start_ends();
         let Paths { own, inner, other, direct, .. } = &self.rules.paths;
         let through = self.session && inner.is_some();
-        // Behind a device that is there, a handshake of that device proves nothing.
+        // Behind a connected device, a handshake of that device proves nothing about the host.
         let dials = self.may_dial() && (*own || !self.session);
         let wanted = [
             (Asked::Echo, through),
@@ -363,7 +370,7 @@ impl Liveness {
         self.ask(&wanted, now)
     }
 
-    /// Each once; the last look is another than the first.
+    /// Sends each probe once; only the evidence is read a second time.
     fn ask(&mut self, wanted: &[Asked], now: Mono) -> Next {
         let mut questions = Vec::new();
         for asked in wanted {
@@ -384,8 +391,8 @@ impl Liveness {
         }
     }
 
-    /// Where a tunnel has told the host's key, the public address must prove to be the same host:
-    /// it may be somebody else's by now.
+    /// Builds a probe. If the host key is known through a tunnel, the public address must present
+    /// the same key, because another machine may have that address by now.
     fn question(&self, asked: Asked) -> Option<Question> {
         let Rules { port, paths, pin, .. } = &self.rules;
         let port = *port;
@@ -418,9 +425,9 @@ impl Liveness {
         self.rules.paths.peer.is_some() && self.rules.may_dial && self.came && self.dialled.is_none()
     }
 
-    // ------------------------------------------------------------------ answers
+    // ------------------------------------------------------------------- replies
 
-    /// A refusal that came through the tunnel is an answer.
+    /// Handles a TCP connect through the tunnel; a refusal is a reply, too.
     fn connected(&mut self, asked: Asked, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
         let what = format!("tcp port {}{}", self.rules.port, self.at(asked));
         match outcome {
@@ -432,13 +439,13 @@ impl Liveness {
         }
     }
 
-    /// Where a host has two inner addresses, words name the one that is meant.
+    /// Returns the address for a text, if the host has two inner addresses.
     fn at(&self, asked: Asked) -> String {
         let named = self.rules.paths.other.and(self.address(asked));
         named.map(|address| format!(" at {address}")).unwrap_or_default()
     }
 
-    /// Behind a device it opens the way to ask.
+    /// Handles a handshake. For a host behind a device, it only opens the path for further probes.
     fn dialled(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
         match outcome {
             Ok(took) if self.rules.paths.own => {
@@ -447,7 +454,7 @@ impl Liveness {
             }
             Ok(_) => {
                 self.session = true;
-                // The session that they were to go through is another one now.
+                // The replaced session no longer carries these probes.
                 let open = self.open.clone();
                 let inside = |asked: &Asked| matches!(asked, Asked::Echo | Asked::Connect);
                 self.asked.retain(|asked| open.contains(asked) || !inside(asked));
@@ -460,7 +467,8 @@ impl Liveness {
         }
     }
 
-    /// On the Internet a refusal may come from whatever stands in front.
+    /// Handles a TCP connect to the public address. On the Internet, a refusal may come from a
+    /// firewall in front of the host.
     fn direct_connect(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
         let port = self.rules.port;
         match outcome {
@@ -474,7 +482,8 @@ impl Liveness {
         }
     }
 
-    /// It lives. What its tunnel says is waited for all the same: that is how it is watched.
+    /// Records the proof from the public address. The check still waits for the tunnel's probes,
+    /// because they monitor the tunnel.
     fn answers_directly(&mut self, way: &str, rtt: Option<Duration>, now: Mono) -> Next {
         self.direct = DirectAnswer::Answered;
         let text = format!("answers: {way}");
@@ -502,7 +511,8 @@ impl Liveness {
         }
     }
 
-    /// Without its peer the tunnel can be asked nothing; other refusals concern one question.
+    /// Handles a probe that was refused. Without its peer no probe can use the tunnel; other
+    /// refusals concern only one probe.
     fn refused(&mut self, asked: Asked, why: String, now: Mono) -> Next {
         self.unclear = true;
         self.failures.insert(asked, why);
@@ -526,7 +536,7 @@ impl Liveness {
 
     // -------------------------------------------------------------------- the end
 
-    /// Nothing is open any more, and nothing has proved it alive through its tunnel.
+    /// Goes on when no probe is open and none has proved the host up through its tunnel.
     fn settle(&mut self, now: Mono) -> Next {
         if self.owes_other() {
             return self.ask(&OTHER, now);
@@ -534,7 +544,7 @@ impl Liveness {
         self.look_once_more(now).unwrap_or_else(|| self.end(now))
     }
 
-    /// Reads the evidence once more, where packets of its own tunnel are evidence.
+    /// Reads the evidence once more, if packets of its own tunnel are evidence.
     pub fn look_once_more(&mut self, now: Mono) -> Option<Next> {
         let asked = self.asked.iter().any(|asked| *asked != Asked::Evidence);
         let looks = self.rules.paths.own && asked && !self.failures.contains_key(&Asked::Evidence);
@@ -562,14 +572,15 @@ impl Liveness {
         Next::Done(Verdict::Dead { text: format!("no answer: {}", found.join("; ")) })
     }
 
-    /// It makes handshakes, and the answers are lost or refused: it is alive, and its tunnel is not.
+    /// Returns the result for a host whose handshakes arrive but lead to no session: the host is
+    /// up, its tunnel is not.
     fn is_refused(&self, proof: Mono, now: Mono) -> Alive {
         let text =
             format!("its handshakes arrive (the last {} ago), and lead to no session", age(now.since(proof)));
         Alive { source: ATTEMPTS, text: self.beside(text), rtt: None, proof, reply: Reply::NotAsked }
     }
 
-    /// What was asked in vain.
+    /// Describes the probes that failed.
     fn tried(&self) -> Vec<String> {
         let port = self.rules.port;
         let words = |(asked, failure): (&Asked, &String)| match asked {
@@ -584,7 +595,7 @@ impl Liveness {
         self.failures.iter().map(words).collect()
     }
 
-    /// What answered, and what did not.
+    /// Joins the proof and the failed probes.
     fn beside(&self, text: String) -> String {
         [text].into_iter().chain(self.tried()).collect::<Vec<_>>().join("; ")
     }
@@ -594,7 +605,7 @@ fn heard(packet: Mono, now: Mono) -> String {
     format!("authenticated packet {} ago", age(now.since(packet)))
 }
 
-/// The key exchange and nothing more: proves who is there.
+/// An SSH run that ends after the key exchange, which proves the identity of the host.
 fn key_only(pin: HostKey) -> SshRun {
     SshRun { pin: Some(pin), learn: false, user: None, commands: Vec::new() }
 }
@@ -607,7 +618,7 @@ fn is_busy(failure: &SshFailure) -> bool {
     *failure == SshFailure::Connect(ConnectFailure::Busy)
 }
 
-/// A refusal may come from whatever stands in front.
+/// A refusal may come from a firewall in front of the host.
 fn silence(failure: &ConnectFailure) -> DirectAnswer {
     match failure {
         ConnectFailure::Refused | ConnectFailure::Reset => DirectAnswer::Doubtful,
@@ -632,7 +643,7 @@ fn ssh_failure(failure: &SshFailure) -> String {
     }
 }
 
-/// For people: `12.3 ms`.
+/// Formats a duration for people: `12.3 ms`.
 pub fn millis(d: Duration) -> String {
     format!("{:.1} ms", d.as_secs_f64() * 1000.0)
 }

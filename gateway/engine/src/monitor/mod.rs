@@ -1,8 +1,8 @@
-//! What state every host and service is in, and who is to be told.
+//! Monitoring: the state of each host and service, and the notifications.
 //!
-//! Pure: time and randomness are handed in, questions and records are handed out. Mutate with
-//! [`Monitor::handle`], then drain [`Monitor::poll_output`] until it says `Wait`. Here is only the
-//! turn: which host an input is for, and which hosts are due.
+//! The monitor is pure: the caller supplies time and randomness, and receives probe requests and
+//! records. Call [`Monitor::handle`], then drain [`Monitor::poll_output`] until it returns `Wait`.
+//! This module only dispatches: it finds the host of an input, and the hosts that are due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -67,39 +67,40 @@ use turn::{Asker, Desk, Turn};
 
 pub use turn::Figures;
 
-/// Nobody called for this long after something was due: the machine slept or the process was
-/// stopped, and silence in that time was ours. Longer than any stall of a busy store.
+/// A call that comes this long after something was due shows that the machine slept or the process
+/// was stopped. Silence during that time does not count. Longer than any stall of a busy store.
 const GAP: Duration = Duration::from_secs(10);
 
-/// A wall clock that is set by more than this has jumped: nothing counts for an interval, as after a suspend. Time
-/// servers set less in daily work, which must not keep the monitor from judging.
+/// A step of the wall clock by more than this is a jump: nothing counts for an interval, as after a
+/// suspend. Time servers step by less in daily work, which must not stop the evaluation.
 const JUMP: Duration = Duration::from_secs(10);
 
-/// A host acts so often in one call, at the most: once for itself, and then for others that fail in that call.
+/// The limit of actions of a host in one call: one for itself, and more for others that fail in
+/// that call.
 const MOST_TURNS: u32 = 100;
 
-/// A downtime is kept for so long after its end: a clock that was ahead, by a time zone at the most, may be
-/// set back.
+/// A downtime is kept this long after its end, because a clock that was ahead, by a time zone at
+/// most, may be set back.
 pub const KEPT_DOWNTIME: Duration = Duration::from_secs(86_400);
 
 /// Settings of the whole monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Questions under way at one time, over all hosts; at least 1. Checks that are running may
-    /// finish over it.
+    /// The limit of probes in flight over all hosts; at least 1. Checks in progress may exceed it
+    /// to finish.
     pub max_in_flight: usize,
-    /// The usual time between two checks of a host: in that, most hosts are asked once.
+    /// The usual check interval of a host: most hosts are checked once in this time.
     pub interval: Duration,
-    /// The keepalive of devices; zero: they have none.
+    /// The keepalive interval of devices; zero if they send none.
     pub keepalive: Duration,
 }
 
-/// Of the configurations that devices get.
+/// The keepalive interval in generated device configurations.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
 impl Default for Config {
-    /// 10,000 hosts a minute whose checks ask three questions at once, which all time out after 10 s, need
-    /// 5,000; not quite twice that.
+    /// 10,000 hosts a minute need 5,000, if each check sends three probes at once and all time out
+    /// after 10 s. The default is not quite twice that.
     fn default() -> Self {
         Config { max_in_flight: 9_000, interval: Timing::DEFAULT.interval, keepalive: KEEPALIVE }
     }
@@ -108,20 +109,20 @@ impl Default for Config {
 pub struct Monitor {
     config: Config,
     hosts: BTreeMap<HostId, Host>,
-    /// Which hosts are reached through a peer.
+    /// The hosts that are reached through each peer.
     behind: BTreeMap<PeerId, BTreeSet<HostId>>,
     agenda: Agenda,
     desk: Desk,
-    /// When the next call was due, at the latest.
+    /// The latest time at which the next call was due.
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
     family: Family,
     population: Population,
     sentinel: Sentinel,
     neighbours: Neighbours,
-    /// Were up, fell silent, and are not hard down yet.
+    /// Hosts that were up, fell silent, and are not hard down yet.
     failing: BTreeSet<HostId>,
-    /// Were up, and turned hard down lately.
+    /// Hosts that were up and recently turned hard down.
     fallen: VecDeque<(Mono, HostId)>,
     /// Both clocks at the last call.
     last: Option<Now>,
@@ -148,7 +149,7 @@ impl Monitor {
         }
     }
 
-    /// Continues where an earlier run was. Once, before anything but the downtimes.
+    /// Continues from an earlier run. Called once, before anything but the downtimes.
     pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, now: Now) {
         let hosts: Vec<HostMemory> = hosts.into_iter().collect();
         self.desk.woke = (!hosts.is_empty()).then_some(now.mono);
@@ -202,7 +203,7 @@ impl Monitor {
         self.look_after_incidents(now);
     }
 
-    /// What is to be done, one thing at a time; `Wait` when there is nothing more.
+    /// Returns the next output; `Wait` when there is none.
     pub fn poll_output(&mut self) -> MonitorOutput {
         if let Some(output) = self.desk.out.pop_front() {
             return output;
@@ -229,7 +230,7 @@ impl Monitor {
         self.desk.asks.len() < self.config.max_in_flight
     }
 
-    /// Lets one host act, and plans it anew.
+    /// Runs an action on one host and plans the host anew.
     fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
         self.desk.with_others = self.hosts.get(&id).is_some_and(Host::may_turn_hard)
             && (self.will_look(id) || self.fails_with_others(id, now.mono));
@@ -252,8 +253,8 @@ impl Monitor {
         self.introduce(id);
     }
 
-    /// Starts what is due, the longest waiting first, while there is room for questions. A host that is due again
-    /// whenever it has acted is left alone for a while, so that this call ends.
+    /// Starts the hosts that are due, the longest waiting first, while there is room for probes. A
+    /// host that is due again after each action is deferred, so that this call ends.
     fn run_due(&mut self, now: Now) {
         let mut turns: BTreeMap<HostId, u32> = BTreeMap::new();
         while self.has_room()
@@ -321,7 +322,8 @@ impl Monitor {
         self.hosts.get(&id).map(|host| host.spec.parents.clone()).unwrap_or_default()
     }
 
-    /// The reply follows all that the result causes.
+    /// Applies a passive result. The reply to the submitter comes after everything that the result
+    /// causes.
     fn submit(&mut self, sent: Submission, now: Now) {
         let (ticket, host, service, by) = (sent.ticket, sent.host, sent.service.clone(), sent.by.clone());
         let (mut outcome, before) = (Outcome::Unknown, self.desk.out.len());
@@ -346,7 +348,7 @@ impl Monitor {
         }
     }
 
-    /// Hosts that it may be for.
+    /// Returns the hosts to which a downtime may apply.
     fn meant(&self, downtime: &Downtime) -> Vec<HostId> {
         match &downtime.scope.hosts {
             HostScope::One(id) => vec![*id],
@@ -354,8 +356,8 @@ impl Monitor {
         }
     }
 
-    /// The windows of these hosts, after one downtime was planned anew or others have gone: what else is planned
-    /// is not looked at.
+    /// Updates the windows of these hosts after one downtime was planned or others were removed.
+    /// Other planned downtimes are left as they are.
     fn set_windows(&mut self, hosts: BTreeSet<HostId>, planned: Option<&Downtime>, now: Now) {
         for id in hosts {
             let Some(host) = self.hosts.get(&id) else { continue };
@@ -415,7 +417,7 @@ impl Monitor {
         }
     }
 
-    /// After a suspend the slots of the time between are skipped, and silence counts from now.
+    /// After a suspend, skips the slots that were missed; silence counts from now.
     fn notice_gap(&mut self, now: Now) {
         let Some(expected) = self.expected.filter(|at| now.mono.since(*at) > GAP) else {
             return;
@@ -428,8 +430,7 @@ impl Monitor {
         }
     }
 
-    /// What is planned by the calendar is looked at again after a step of its clock, and what is kept by
-    /// its time is written anew.
+    /// After a step of the wall clock, re-evaluates calendar plans and rewrites stored times.
     fn notice_step(&mut self, now: Now) {
         let last = self.last.replace(now).unwrap_or(now);
         let Some(step) = Step::between(last, now) else { return };
@@ -451,7 +452,7 @@ impl Monitor {
     }
 }
 
-/// The newest trace of an earlier run.
+/// Returns the time of the newest result of an earlier run.
 fn last_seen(memory: &HostMemory) -> Option<Wall> {
     let host = memory.state.iter().filter_map(|s| s.last_check);
     host.chain(memory.services.iter().filter_map(|s| s.last_check)).max()

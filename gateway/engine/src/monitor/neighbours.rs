@@ -1,9 +1,12 @@
-//! Whether a host that fails is alone: when one falls silent, others of its site, those behind the same
-//! device and a few from all over the fleet are asked at once, so that a crowd is known before the first
-//! message. A host that is hard down waits until those asked for its sake have answered, and while others
-//! fail with it, for what becomes of them.
+//! Neighbour checks: finds out whether a failing host is alone.
 //!
-//! Who is asked, and how often, is bounded: an unsteady link must not cost its neighbours their bytes.
+//! When a host falls silent, others at its site, those behind the same device and a few from the
+//! whole fleet are checked at once. A common failure is therefore known before the first
+//! notification. A host that is hard down waits until these neighbours have replied. While others
+//! fail with it, it also waits for their outcome.
+//!
+//! The number and rate of neighbour checks are bounded: an unsteady link must not cost its
+//! neighbours their bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,33 +22,34 @@ use super::parents::{PATIENCE, Standing};
 use super::status::Level;
 use super::turn::Turn;
 
-/// Of the same site, and of those behind the same device.
+/// Neighbours at the same site, and again behind the same device.
 const NEAR: usize = 8;
-/// From all over the fleet.
+/// Neighbours from the whole fleet.
 const FAR: usize = 4;
-/// A neighbour that was asked is left alone for so long: 288 echoes a day, some 70 kB.
+/// The minimum time between two such checks of a neighbour: 288 echoes a day, some 70 kB.
 const REST: Duration = Duration::from_secs(300);
-/// Neighbours asked in one [`SPAN`], over all hosts: they go on asking theirs.
+/// The limit of neighbours checked in one [`SPAN`], over all hosts, because neighbours that fail
+/// have theirs checked, too.
 const MOST: usize = 200;
 const SPAN: Duration = Duration::from_secs(10);
-/// So many others near it that fail or have just failed make a host wait while one of them is neither up nor
-/// down yet, for with it they may be a site.
+/// The number of others near a failing host that may be a lost site together with it. They fail or
+/// have just gone down; the host waits while one of them is undecided.
 const OTHERS_NEAR: usize = 2;
-/// The same of others anywhere: with it they may be a crowd.
+/// The same for others anywhere: together they may be a common failure.
 const OTHERS: usize = 4;
-/// And one in so many of all hosts: in a large fleet some links are always unsteady.
+/// At least one in this many of all hosts: in a large fleet some links are always unsteady.
 const SHARE: usize = 50;
 
-/// Where hosts stand, and how many neighbours were asked lately.
+/// The sites of hosts, and the recent neighbour checks.
 #[derive(Debug, Default)]
 pub struct Neighbours {
     sites: BTreeMap<String, BTreeSet<HostId>>,
     of: BTreeMap<HostId, String>,
     span: Mono,
     asked: usize,
-    /// For whose sake those were asked that have not answered yet.
+    /// For each neighbour in check, the hosts that wait for it.
     open: BTreeMap<HostId, BTreeSet<HostId>>,
-    /// How many neighbours of a host have not answered yet.
+    /// The number of unfinished neighbour checks for each host.
     looking: BTreeMap<HostId, usize>,
 }
 
@@ -58,14 +62,15 @@ impl Neighbours {
         }
     }
 
-    /// `other` is asked for the sake of `id`.
+    /// Records that `other` is checked on behalf of `id`.
     fn opened(&mut self, id: HostId, other: HostId) {
         if self.open.entry(other).or_default().insert(id) {
             *self.looking.entry(id).or_default() += 1;
         }
     }
 
-    /// Its own check has ended. Who waits for no other any more by that.
+    /// Records that the neighbour's own check has ended. Returns the hosts that now wait for no
+    /// other.
     fn closed(&mut self, other: HostId) -> Vec<HostId> {
         let askers = self.open.remove(&other).unwrap_or_default();
         let mut done = Vec::new();
@@ -89,7 +94,7 @@ impl Neighbours {
         self.looking.keys().copied()
     }
 
-    /// It is no more.
+    /// Removes a host and all that waits for it.
     pub fn remove(&mut self, id: HostId) {
         self.forget(id);
         self.closed(id);
@@ -110,7 +115,7 @@ impl Neighbours {
         }
     }
 
-    /// Some of its site, evenly.
+    /// Returns some hosts of its site, evenly spread.
     fn at_site(&self, id: HostId) -> Vec<HostId> {
         let hosts = self.of.get(&id).and_then(|site| self.sites.get(site));
         hosts.map(|hosts| next_to(hosts, id)).unwrap_or_default()
@@ -121,7 +126,7 @@ impl Neighbours {
         site.is_some() && site == self.of.get(&b)
     }
 
-    /// Whether one more may be asked.
+    /// Whether the limit allows one more neighbour check.
     fn may_ask(&mut self, now: Mono) -> bool {
         if now.since(self.span) >= SPAN {
             (self.span, self.asked) = (now, 0);
@@ -131,7 +136,7 @@ impl Neighbours {
     }
 }
 
-/// Those that come after it, around the circle, with as many left out between them.
+/// Returns the hosts after it, around the circle, evenly spread.
 fn next_to(hosts: &BTreeSet<HostId>, id: HostId) -> Vec<HostId> {
     let after = hosts.range((Bound::Excluded(id), Bound::Unbounded));
     let around = after.chain(hosts.range(..id));
@@ -139,7 +144,8 @@ fn next_to(hosts: &BTreeSet<HostId>, id: HostId) -> Vec<HostId> {
 }
 
 impl Monitor {
-    /// After a host has changed: who fails first has others asked, and who waits for others may be told of.
+    /// Reacts to a changed host. Its first failure starts neighbour checks; once it has recovered
+    /// or is down, notifications that waited for it may be released.
     pub(super) fn mind_crowd(&mut self, id: HostId, before: Standing, after: Standing, now: Now) {
         let silent = |standing: Standing| standing.member.silent_since.is_some();
         let failing = |standing: Standing| silent(standing) && standing.member.up;
@@ -169,7 +175,7 @@ impl Monitor {
         self.fallen.push_back((now, id));
     }
 
-    /// Whoever had this one asked and waits for nobody else may be told of.
+    /// Releases the hosts that waited for this one and wait for no other.
     pub(super) fn mind_askers(&mut self, id: HostId, now: Now) {
         let is_asked = self.hosts.get(&id).is_some_and(Host::is_being_asked);
         if !is_asked && !self.neighbours.closed(id).is_empty() {
@@ -177,13 +183,13 @@ impl Monitor {
         }
     }
 
-    /// So many others that fail are more than chance.
+    /// The number of other failing hosts that is more than chance.
     fn crowd(&self) -> usize {
         OTHERS.max(self.hosts.len() / SHARE)
     }
 
-    /// It is not known yet whether it is lost alone: neighbours were asked for its sake and have not answered,
-    /// or others fail as it does.
+    /// Whether a host may not be failing alone: its neighbours have not replied yet, or others fail
+    /// with it.
     pub(super) fn fails_with_others(&self, id: HostId, now: Mono) -> bool {
         let others = self.failing.iter().filter(|other| **other != id);
         self.neighbours.is_looking(id)
@@ -203,7 +209,8 @@ impl Monitor {
         open > 0 && open + fallen().take(OTHERS_NEAR).count() >= OTHERS_NEAR
     }
 
-    /// Its first failure is its last: neighbours are asked for its sake just after it.
+    /// Whether its first failure is its last attempt, so that its neighbours are only checked just
+    /// after it.
     pub(super) fn will_look(&self, id: HostId) -> bool {
         let falls_at_once = self.hosts.get(&id).is_some_and(Host::falls_at_once);
         falls_at_once && self.hosts.len() > 1 && !self.desk.cut_off
@@ -215,7 +222,7 @@ impl Monitor {
     }
 
     fn ask_neighbours(&mut self, id: HostId, now: Now) {
-        // While we may be cut off nobody is expected to answer.
+        // While the gateway may be cut off, no neighbour is expected to reply.
         let Some(host) = self.hosts.get(&id).filter(|_| !self.desk.cut_off) else { return };
         let began = now.mono - host.check_timeout();
         let mut asked = self.neighbours.at_site(id);
@@ -232,7 +239,7 @@ impl Monitor {
         }
     }
 
-    /// A few, by lot.
+    /// Returns a few hosts at random.
     fn anywhere(&mut self, now: Now) -> Vec<HostId> {
         let (Some(first), Some(last)) = (self.hosts.keys().next(), self.hosts.keys().next_back()) else {
             return Vec::new();
@@ -255,7 +262,7 @@ impl Host {
         steady && rested && !known && self.check.is_none() && !self.is_only_told_of()
     }
 
-    /// Nobody knows yet what its check finds.
+    /// Whether the result of a check is pending.
     fn is_being_asked(&self) -> bool {
         self.check.is_some() || self.in_passing
     }
@@ -264,7 +271,8 @@ impl Host {
         self.spec.timing.attempts <= 1 && !self.track.status.is_problem()
     }
 
-    /// Another has failed: only what is newer than its last chance to answer proves anything.
+    /// Checks this host because another has failed: only evidence newer than its last opportunity
+    /// to reply counts.
     fn show_itself(&mut self, since: Mono, turn: &Turn<'_>) {
         self.asked_in_passing = Some(turn.now.mono);
         self.in_passing = true;

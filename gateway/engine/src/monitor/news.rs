@@ -1,7 +1,7 @@
-//! What the tunnel tells without being asked.
+//! Events that the tunnel reports on its own.
 //!
-//! It starts checks and writes events; it is never a result. Events that a device or the network
-//! could cause at will are limited per host, so that no one can flood the log.
+//! They start checks and write events, but are never a result. Events that a device or the network
+//! could cause at will are limited per host, so that they cannot flood the log.
 
 use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
@@ -16,21 +16,23 @@ use super::liveness::age;
 use super::status::Level;
 use super::turn::Turn;
 
-/// Moves of an endpoint that are written down: a mobile link behind a busy NAT may move each minute.
+/// The minimum time between two recorded endpoint changes: a mobile link behind a busy NAT may
+/// change every minute.
 const MOVE_GAP: Duration = Duration::from_secs(60);
-/// The same refusal again: a device with a wrong clock tries every five seconds for days.
+/// The minimum time before the same refusal is recorded again: a device with a wrong clock tries
+/// every five seconds for days.
 const REFUSAL_GAP: Duration = Duration::from_secs(3600);
-/// Another refusal than the last.
+/// The minimum time before a different refusal is recorded.
 const OTHER_REFUSAL_GAP: Duration = Duration::from_secs(60);
 
-/// What the log was told last.
+/// The last events in the log.
 #[derive(Debug, Default)]
 pub struct Told {
     moved: Option<Mono>,
     refused: Option<(Mono, Discriminant<Refusal>)>,
 }
 
-/// The peer whose hosts are to hear it.
+/// Returns the peer whose hosts receive the event.
 pub fn concerns(news: &News) -> Option<PeerId> {
     match news {
         News::FirstHandshake(peer)
@@ -66,10 +68,11 @@ impl Host {
         }
     }
 
-    /// The first handshake ever, or under a new key: everything through the tunnel can start.
+    /// Handles the first handshake ever, or under a new key: every check through the tunnel can
+    /// start.
     fn first_handshake(&mut self, turn: &mut Turn<'_>) {
         if self.is_own() {
-            // A device with a new key may be another machine: its host key is learnt anew.
+            // A device with a new key may be another machine, so its host key is learnt anew.
             self.learnt = None;
             self.event(EventKind::FirstHandshake, "the device came through its tunnel", String::new(), turn);
         }
@@ -79,8 +82,8 @@ impl Host {
         self.ask_again(turn);
     }
 
-    /// Its session has ended with the key: what proved it alive was under the old one, and whether it has the
-    /// new one is asked at once.
+    /// Handles a new key. The session ended with the old key, and so did the proof under it. The
+    /// host is checked at once to see whether it has the new key.
     fn rekeyed(&mut self, turn: &mut Turn<'_>) {
         (self.keyed_at, self.vain) = (turn.now.mono, None);
         if self.came {
@@ -89,14 +92,14 @@ impl Host {
         }
     }
 
-    /// A check that is under way began without knowing this.
+    /// Restarts the check, because one in progress began without this news.
     fn ask_again(&mut self, turn: &mut Turn<'_>) {
         self.forget_question(turn);
         self.planned = Some(turn.now.mono);
     }
 
-    /// There is a session again: what was given up is asked at once. A soft failure is not, its
-    /// retry comes soon enough and an attempt is not to be used up.
+    /// Handles a new session: hosts and services that were given up are checked at once. A soft
+    /// failure is not, because its retry comes soon enough and must not use up an attempt.
     fn session_up(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if !self.came {
@@ -117,7 +120,8 @@ impl Host {
         }
     }
 
-    /// Its session never ended, so that no other news comes: who was given up lives.
+    /// Handles a packet in a session that never ended, so that no other event follows: a host that
+    /// was given up is up.
     fn heard_again(&mut self, turn: &mut Turn<'_>) {
         let given_up = self.track.hard == HostStatus::Down || self.asleep;
         if self.is_own() && self.came && (given_up || self.may_end_a_doubt(turn)) {
@@ -125,7 +129,8 @@ impl Host {
         }
     }
 
-    /// One that is heard shows that the gateway is not cut off; however seldom it is asked, it is asked now.
+    /// Whether a packet from this host may show that the gateway is not cut off. The host is then
+    /// checked now, even if its interval is long.
     fn may_end_a_doubt(&self, turn: &Turn<'_>) -> bool {
         turn.is_cut_off() || self.undecided.is_some()
     }

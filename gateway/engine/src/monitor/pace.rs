@@ -1,10 +1,10 @@
-//! How far the checks of a device are stretched so that it stays within its bytes of the day; and how many hosts
-//! may start at once what waited.
+//! The traffic budget: the factor that lengthens a device's check intervals, and the rate at which
+//! waiting hosts may start.
 //!
-//! The stretch is a pure function of what the device has cost since midnight UTC: the nearer that is to the budget's
-//! share of the day so far, the rarer the checks that send. Evidence costs nothing and is never
-//! stretched, nor is a result that somebody sends, nor the repetition of a failure. What keepalives and
-//! handshakes alone cost cannot be saved here.
+//! The factor is a pure function of the device's traffic since midnight UTC. The closer that
+//! traffic is to the budget's share of the day so far, the rarer are the checks that send. Evidence
+//! costs nothing, so it is never slowed down. Passive results and retries are not slowed down
+//! either. Traffic from keepalives and handshakes cannot be saved here.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::time::{Mono, Wall};
 use crate::wire::{Check, Timing};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// The budget of so long is there at midnight already: an hour's checks may come together.
+/// The budget of this time is available at midnight already: an hour's checks may come together.
 const AHEAD: Duration = Duration::from_secs(3_600);
-/// Below this part of its share nothing is stretched.
+/// Below this fraction of its share, intervals stay as they are.
 const FREE: f64 = 0.75;
-/// Checks of every minute become one an hour. A power of two, as all factors are: then the slots of a
-/// host's checks still fall together, and one SSH session feeds them.
+/// The largest factor: a check every minute becomes about one an hour. All factors are powers of
+/// two, so that the slots of a host's checks still coincide and share one SSH session.
 const MOST: u32 = 64;
 
-/// By which factor intervals are stretched: 1, 2, 4 and so on. `used`: bytes of the day, both ways.
+/// Returns the interval factor: 1, 2, 4 and so on. `used`: bytes of the day, in both directions.
 pub fn stretch(budget: u64, used: u64, now: Wall) -> u32 {
     let since_midnight = Duration::from_millis(now.as_millis().rem_euclid(DAY.as_millis() as i64) as u64);
     let part = (since_midnight + AHEAD).as_secs_f64() / DAY.as_secs_f64();
@@ -30,7 +30,7 @@ pub fn stretch(budget: u64, used: u64, now: Wall) -> u32 {
     1 << steps.ceil().clamp(0.0, f64::from(MOST.ilog2())) as u32
 }
 
-/// Whether a check costs bytes of its own.
+/// Whether a check costs traffic of its own.
 pub(super) fn sends(check: &Check) -> bool {
     match check {
         Check::Tunnel | Check::Passive | Check::Heartbeat(_) => false,
@@ -40,31 +40,31 @@ pub(super) fn sends(check: &Check) -> bool {
     }
 }
 
-/// The same at another pace; the repetition of a failure keeps its own.
+/// Returns the timing with a longer interval; the retry interval stays.
 pub(super) fn slowed(timing: &Timing, stretch: u32) -> Timing {
     Timing { interval: timing.interval.saturating_mul(stretch), ..*timing }
 }
 
-/// How far a check may have been stretched before a restart, when nobody knows any more.
+/// The interval factor assumed after a restart, when the former one is unknown.
 pub(super) const UNKNOWN: u32 = MOST;
 
-/// What a whole fleet waits for may be there again in one moment: each host starts within this time, so that it
-/// adds twice the load of every day.
+/// A whole fleet may become available in one moment. Each host starts within this time, which adds
+/// twice the usual load.
 const ROUND: Duration = Duration::from_secs(30);
-/// Hosts that may start in one second, however small the fleet is.
+/// The minimum number of hosts that may start in one second, in a small fleet.
 const LEAST: usize = 20;
-/// Nobody waits longer, however many places are taken: two rounds.
+/// The longest wait, however many places are taken: two rounds.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
-/// When hosts may start what waited: one after the other, at a bounded rate.
+/// Assigns start times to waiting hosts, one after the other at a bounded rate.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// The next place.
+    /// The next free place.
     free: Mono,
 }
 
 impl Queue {
-    /// The place of one of so many hosts. `None`: there is none within [`LONGEST`].
+    /// Returns the place of one of `hosts` hosts; `None` if there is none within [`LONGEST`].
     pub fn place(&mut self, hosts: usize, now: Mono) -> Option<Mono> {
         let at = self.free.max(now);
         if at.since(now) > LONGEST {
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(queue.place(1, now + LONGEST), Some(now + LONGEST + Duration::from_millis(50)));
     }
 
-    /// A device whose keepalives cost 0.35 MB a day and whose checks would cost 4 MB unpaced.
+    /// A device whose keepalives cost 0.35 MB a day and whose checks would cost 4 MB at full rate.
     #[test]
     fn a_device_with_room_for_some_checks_ends_its_day_within_its_budget() {
         let (mut used, mut due, mut checks) = (0.0, 0, 0);

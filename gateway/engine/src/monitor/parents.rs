@@ -1,13 +1,17 @@
-//! Parents: what stands before a host, by SEMANTICS 8.
+//! Parents: the reachability of a host (SEMANTICS 8).
 //!
-//! A host is reachable while any of its parents is there, or it has none. A soft failure of a parent
-//! is ignored, one that answers over a limit is there, and one that was never checked counts as fine. While a host is unreachable its
-//! results are kept, its checks are slow and nothing is told of it; after that a newer result is
-//! waited for. A host that fails has its parents asked at once, and is not told of before one of
-//! them is proved to have outlived its failure, or for [`PATIENCE`] after it turned hard. A parent that
-//! nobody can ask vouches by its last result while that is fresh. The same patience is for others that
-//! fail at the same time, so that a crowd is one message. That no host stands before itself is the
-//! store's promise.
+//! A host is reachable if it has no parents, or if any of them is up. A soft failure of a parent is
+//! ignored. A parent that replies above a threshold is up, and one that was never checked counts as
+//! up.
+//!
+//! While a host is unreachable, its results are kept, its checks are slow, and its notifications
+//! are suppressed. After that, notifications wait for a newer result. When a host fails, its
+//! parents are checked at once. The notification waits until a parent is proved to be up after the
+//! failure, or for [`PATIENCE`] after the host turned hard. A parent that cannot be checked counts
+//! by its last passive result while that is fresh. The same time applies to other hosts that fail
+//! at once, so that a common failure is one notification.
+//!
+//! The store guarantees that parents form no cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,25 +27,26 @@ use super::service::Service;
 use super::status::Level;
 use super::turn::Turn;
 
-/// What is unreachable is checked so much more rarely: it is not expected to answer.
+/// The factor by which an unreachable host is checked more rarely: it is not expected to reply.
 const SLOWER: u32 = 5;
-/// Parents that say nothing about themselves for so long after a host turned hard hold nothing back any
-/// more: they were asked when it failed first, and their own attempts take no longer.
+/// A parent without a new result suppresses notifications for at most this long after the host
+/// turned hard. It was checked at the host's first failure, and its own attempts take no longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for the tunnel of the device that leads to it, if that is up beside its tunnel: each of the tunnel's
-/// three attempts asks the tunnel, and then the device, for a timeout each.
+/// The same for the tunnel of the device that leads to the host, if the device is up although its
+/// tunnel is not. Each of the tunnel's three attempts probes the tunnel and then the device, for
+/// one timeout each.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(75);
 
-/// How a host stands to its parents.
+/// The reachability of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     pub reachable: bool,
-    /// It fails, and no parent is known to have outlived that, or nobody has looked at the gateway's own
-    /// way out since.
+    /// Whether it fails and no parent is known to be up after that, or the gateway's own uplink was
+    /// not probed since.
     pub in_doubt: bool,
 }
 
-/// Who stands behind whom.
+/// The children of each parent.
 #[derive(Debug, Default)]
 pub struct Family(BTreeMap<HostId, BTreeSet<HostId>>);
 
@@ -68,18 +73,19 @@ impl Family {
     }
 }
 
-/// What of a host concerns others.
+/// The state of a host as it concerns others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     blocks: bool,
-    /// Its own tunnel is dead, whatever else proves it alive.
+    /// Its own tunnel is dead, even if other evidence proves that the host is up.
     tunnel_is_dead: bool,
     carried_at: Option<Mono>,
     pub(super) member: Member,
 }
 
 impl Monitor {
-    /// After a host has acted: those behind it look again, and what it wants of its parents is asked.
+    /// After an action of a host: re-evaluates its children, and checks its parents if it wants
+    /// that.
     pub(super) fn spread(&mut self, id: HostId, before: Standing, now: Now) {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
@@ -103,7 +109,7 @@ impl Monitor {
         self.mind_askers(id, now);
     }
 
-    /// Holds a host against its parents.
+    /// Re-evaluates a host against its parents.
     pub(super) fn refresh(&mut self, id: HostId, now: Now) {
         let Some(host) = self.hosts.get(&id) else {
             return;
@@ -134,7 +140,7 @@ impl Monitor {
             false => parent.vouches(since, now.mono),
         };
         let outlived = |since: Mono| there.iter().any(|parent| vouches(parent, since));
-        // Where nobody is there, that is no question any more.
+        // If every parent is down, there is no need to wait for one.
         let asked = !there.is_empty() && since.is_some_and(|since| !outlived(since));
         let in_doubt = uplink || asked;
         Reach { reachable: !there.is_empty(), in_doubt }
@@ -166,7 +172,7 @@ impl Monitor {
 }
 
 impl Reach {
-    /// Nothing stands before it.
+    /// The reachability of a host without parents.
     pub const FREE: Reach = Reach { reachable: true, in_doubt: false };
 }
 
@@ -179,7 +185,8 @@ impl Host {
         Standing { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
     }
 
-    /// What others send, or stop sending, says nothing of the gateway's own way out.
+    /// Returns its part in the fleet-silence rule. Passive results, or their absence, prove nothing
+    /// about the gateway's own uplink.
     fn member(&self) -> Member {
         let good_at = self.proved_at.filter(|_| !self.is_only_told_of());
         let up = self.track.hard == HostStatus::Up && good_at.is_some();
@@ -187,23 +194,24 @@ impl Host {
         Member { up, asleep: self.asleep, silent_since, good_at }
     }
 
-    /// Nothing but that device's tunnel leads to it.
+    /// Whether that device's tunnel is the only path to this host.
     fn passes_through(&self, device: &Host) -> bool {
         !self.spec.own_tunnel && self.spec.peer == Some(device.spec.id) && self.paths.direct.is_none()
     }
 
-    /// What its tunnel carries is asked by a service of its own, which tells of it. Where that is switched off a sign
-    /// of life is all that is known, and whoever stands behind it speaks for itself.
+    /// Whether a service of its own checks and notifies the replies through its tunnel. If that
+    /// service is switched off, any sign of life is enough, and the hosts behind it are notified by
+    /// themselves.
     fn watches_tunnel(&self) -> bool {
         self.tunnel_service().is_some_and(|i| self.can_start(i))
     }
 
-    /// What was never checked counts as fine.
+    /// Whether it was up at that time; a host that was never checked counts as up.
     fn was_there_at(&self, since: Mono) -> bool {
         self.track.status == HostStatus::Pending || self.proved_at.is_some_and(|at| at >= since)
     }
 
-    /// Nobody can ask what only receives results: its last one counts while it is fresh.
+    /// Whether it only has passive results and its last one is ok and fresh.
     fn is_told_well(&self, now: Mono) -> bool {
         let fresh = self.spec.freshness.is_none_or(|limit| now.since(self.heard_at) < limit);
         self.is_only_told_of() && fresh && !self.track.status.is_problem()
@@ -213,18 +221,18 @@ impl Host {
         self.is_told_well(now) || self.was_there_at(since)
     }
 
-    /// How long it waits for others once it is hard down.
+    /// Returns how long it waits for others after it is hard down.
     fn patience(&self) -> Duration {
         let behind = !self.spec.own_tunnel && self.spec.peer.is_some() && self.paths.direct.is_none();
         if behind { TUNNEL_PATIENCE } else { PATIENCE }
     }
 
-    /// What others say of themselves may still hold it back.
+    /// Whether the results of others may still suppress its notification.
     pub(super) fn is_waited_for(&self, now: Mono) -> bool {
         self.hard_since.is_none_or(|since| now < since + self.patience())
     }
 
-    /// Keeps since when it fails, and wants its parents asked for each failure.
+    /// Records since when it fails, and requests a check of its parents for each failure.
     pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
         let failing = self.track.status.is_problem();
         let hard = self.track.hard.is_problem();
@@ -234,13 +242,13 @@ impl Host {
         if !failing {
             (self.failing_since, self.reach.in_doubt) = (None, false);
         } else if self.failing_since.is_none() {
-            // What is told in this same moment would be too early.
+            // A notification in this same moment would be too early.
             (self.failing_since, self.reach.in_doubt) = (Some(turn.now.mono), self.wants_parents);
         }
         self.reach.in_doubt |= turn.fails_with_others() && self.hard_since == Some(turn.now.mono);
     }
 
-    /// What is known of it is that nothing was heard: neither an answer, nor what somebody sent.
+    /// Whether it is silent: neither a reply nor a passive result came.
     fn is_silent(&self) -> bool {
         !is_answer(&self.source) && self.source != SENT
     }
@@ -249,7 +257,7 @@ impl Host {
         std::mem::take(&mut self.wants_parents)
     }
 
-    /// When a doubt ends by itself.
+    /// Returns when the doubt ends by itself.
     pub(super) fn doubt_ends(&self) -> Option<Mono> {
         self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + self.patience())
     }
@@ -271,7 +279,7 @@ impl Host {
             (false, true) => {
                 self.voice.await_result();
                 self.end_excuse(turn.now.mono);
-                // What was asked before is no new result.
+                // A reply to an earlier probe is no new result.
                 self.forget_question(turn);
                 self.planned = Some(turn.soon(self.soon()));
                 self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
@@ -285,7 +293,8 @@ impl Host {
         self.review_all(false, turn);
     }
 
-    /// One behind it fails: only what is newer than that failure proves anything.
+    /// Checks this parent because a host behind it fails: only evidence newer than that failure
+    /// counts.
     pub(super) fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
         let known = since.is_some_and(|since| self.was_there_at(since));
         if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_only_told_of() {
@@ -294,7 +303,7 @@ impl Host {
         }
     }
 
-    /// One that only its tunnel leads to fails: whether the tunnel carries anything is asked now.
+    /// Checks its tunnel now, because a host that only its tunnel leads to fails.
     fn prove_its_tunnel(&mut self, since: Option<Mono>, turn: &Turn<'_>) {
         let carried = self.carried_at >= since;
         let waits = |s: &&mut Service| s.is_idle() && s.holds() && !carried;
@@ -304,7 +313,8 @@ impl Host {
         }
     }
 
-    /// The pace of its own check. What fails is repeated as ever, so that it is known to be down.
+    /// Returns the timing of its own check. Retries keep their usual interval, so that a failure
+    /// becomes known.
     pub(super) fn pace(&self) -> Timing {
         let timing = self.spec.timing;
         if self.reach.reachable || self.track.is_soft() {

@@ -1,13 +1,15 @@
-//! Results that somebody sends, and what it means that nobody does, by SEMANTICS 5.
+//! Passive results, and their freshness (SEMANTICS 5).
 //!
-//! They go through the same machine as any other, each once: a repetition of one that was taken changes
-//! nothing. Each carries its own time: one that is older than what is known is ignored. Silence longer than a service allows is UNKNOWN at once, except where
-//! nothing could be expected: while its host is down, out of reach or asleep or we may be cut off, and
-//! for one threshold after that, a restart or a suspend.
+//! A passive result goes through the same state machine as any other, once: a repeated submission
+//! changes nothing. Each carries its own time; one that is older than the current state is ignored.
+//! A service whose results stop for longer than its threshold is UNKNOWN at once. The exception is
+//! when no result could be expected: while its host is down, unreachable or asleep, or while the
+//! gateway may be cut off. After that, a restart or a suspend, the service has one threshold of
+//! time again.
 //!
-//! A host has no UNKNOWN: a result of that kind means that it is down (SEMANTICS 1), and so does the
-//! same finding by silence. Only where nobody can ask: otherwise a check decides, and what it cannot
-//! tell is not current.
+//! A host has no UNKNOWN: such a result means that it is down (SEMANTICS 1), and so do missing
+//! results. This only applies to a host that cannot be checked. For any other, a check decides, and
+//! the state is not current until it does.
 
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
@@ -21,9 +23,9 @@ use super::speech::surroundings;
 use super::turn::Turn;
 use super::vital::Own;
 
-/// The route of a finding that nothing came.
+/// The route of a result that records missing passive results.
 pub const SILENCE: &str = "none";
-/// Why a state changed without a result.
+/// The cause of a state change without a result.
 pub const NOTHING_CAME: &str = "nothing came in time";
 
 impl Host {
@@ -61,14 +63,14 @@ impl Host {
         let service = &mut self.services[i];
         service.taken.note(identity);
         let result = service.judged(result);
-        // A check that is under way goes on; it will be the newer one.
+        // A check in progress goes on; its result will be the newer one.
         let run = std::mem::replace(&mut service.run, super::service::Run::Idle);
         self.record(i, result, SENT, (turn.now.mono, at), turn);
         self.services[i].run = run;
         Outcome::Done
     }
 
-    /// When it, or one of its services, will have been silent for too long.
+    /// Returns when the results of the host or one of its services are overdue.
     pub(super) fn next_silence(&self, now: Now) -> Option<Mono> {
         if !self.expects_results() {
             return None;
@@ -77,13 +79,14 @@ impl Host {
         services.chain(self.silent_at()).min()
     }
 
-    /// When nothing will have been heard of the host itself for too long; `None` where it is asked.
+    /// Returns when the host's own results are overdue; `None` if the host can be checked.
     fn silent_at(&self) -> Option<Mono> {
         let threshold = self.spec.freshness.filter(|_| !self.can_be_asked())?;
         Some(self.heard_at + threshold)
     }
 
-    /// Its own comes first: a host that is down speaks for its services.
+    /// Records overdue results. The host comes first: if it is down, its services are not
+    /// evaluated.
     pub(super) fn find_silence(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
         if self.next_silence(now).is_none_or(|at| at > now.mono) {
@@ -112,36 +115,37 @@ impl Host {
         self.reach.reachable && !self.asleep && self.track.hard != HostStatus::Down
     }
 
-    /// There is no way to ask it, and somebody else sends its results.
+    /// Whether it cannot be checked and only has passive results.
     pub(super) fn is_only_told_of(&self) -> bool {
         !self.can_be_asked() && is_of_others(&self.source)
     }
 
-    /// On a way that has been there.
+    /// Whether there is a path to it that has worked.
     fn can_be_asked(&self) -> bool {
         let tunnel = self.paths.peer.is_some() || self.paths.inner.is_some();
         self.paths.direct.is_some() || tunnel && self.came
     }
 
-    /// It is there again: what it could not send before it may send now.
+    /// Restarts freshness, because the host is up again and can submit results.
     pub(super) fn end_excuse(&mut self, now: Mono) {
         self.services.iter_mut().for_each(|service| service.excuse(now));
         self.heard_at = self.heard_at.max(now);
     }
 
-    /// Silence so far could not be helped.
+    /// Restarts freshness: the missing results so far were not the submitter's fault.
     pub(super) fn excuse_silence(&mut self, from: Mono) {
         self.services.iter_mut().for_each(|service| service.excuse(from));
         self.heard_at = self.heard_at.max(from);
     }
 }
 
-/// A stored time in the future is of a clock that was wrong: it does not count.
+/// Whether a result is older than the newest. A stored time in the future comes from a wrong clock
+/// and does not count.
 fn is_older(newest: Option<Wall>, at: Wall, now: Now) -> bool {
     newest.is_some_and(|newest| newest <= now.wall && at < newest)
 }
 
-/// What is said of a service that nothing was heard of.
+/// Returns the result of a service whose passive results are overdue.
 pub fn silence(threshold: std::time::Duration) -> PluginResult {
     PluginResult::unknown(no_result(threshold)).because(Cause::Overdue)
 }
@@ -150,8 +154,8 @@ fn no_result(threshold: std::time::Duration) -> String {
     format!("no result for {}", age(threshold))
 }
 
-/// Whether silence of this service means something: one that is asked and waits for what it depends
-/// on is not current, and that is all.
+/// Whether missing results count for this service. An active check that waits for its dependency is
+/// only marked as not current.
 pub fn listens(check: &Check, waits: bool) -> bool {
     check.is_sent() || !waits
 }

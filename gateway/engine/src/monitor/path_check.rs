@@ -1,8 +1,8 @@
-//! What a path carries, where something that went over it got no answer: echoes as large as any packet, and
-//! small ones where none of these came back.
+//! The path check: probes a path after a check over it got no reply. It sends echoes as large as
+//! any packet, and small ones if none of those came back.
 //!
-//! Each comes back or it does not, by chance on a lossy path: only where all of one size agree, and attempt after
-//! attempt says the same, is a cause excluded. Knows no services.
+//! On a lossy path, each echo comes back by chance. A cause is therefore excluded only if all
+//! echoes of one size agree, in several attempts in a row. This module knows no services.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,14 +10,15 @@ use std::time::Duration;
 use crate::id::PeerId;
 use crate::wire::{Answer, EchoAnswer, PathCheck, Question};
 
-/// Echoes of each size: on a path that loses one in three, all of three come back one time in eight.
+/// Echoes of each size: on a path that loses one in three, all three come back three times in ten.
 const ECHOES: u8 = 3;
-/// The path is known within this time for each size, so that the result does not wait for long.
+/// The timeout for each size, so that the result does not wait for long.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
-/// Attempts whose checks must agree: as many as make a state hard, by default.
+/// The number of attempts whose path checks must agree: the default number of attempts to a hard
+/// state.
 pub const AGREEING: usize = 3;
 
-/// A check under way.
+/// A path check in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathQuestion {
     peer: PeerId,
@@ -36,7 +37,7 @@ impl PathQuestion {
         PathQuestion { peer, address, large_lost: false }
     }
 
-    /// Large packets first: where they pass, nothing more is to be asked.
+    /// Returns the next probe. Large packets come first: if they pass, no more probes are needed.
     pub fn question(self) -> Question {
         let PathQuestion { peer, address, large_lost } = self;
         match large_lost {
@@ -74,7 +75,7 @@ fn came_back(echo: &EchoAnswer) -> Came {
     }
 }
 
-/// What the last attempts say together, the newest last: where they differ, packets are lost by chance.
+/// Combines the last attempts, the newest last: if they differ, packets are lost by chance.
 pub fn together(checks: [PathCheck; AGREEING]) -> PathCheck {
     let newest = checks[AGREEING - 1];
     let mut asked = checks.into_iter().filter(|check| *check != PathCheck::NotAsked);

@@ -1,12 +1,15 @@
-//! Whether it is the gateway that has lost its way, by SEMANTICS 8: many hosts that were up fall
-//! silent at once, and nobody else can be heard.
+//! Fleet silence: decides whether the gateway itself is cut off (SEMANTICS 8). The sign is that
+//! many hosts that were up fall silent at once, and no other is heard.
 //!
-//! Pure bookkeeping over all hosts. When a large share falls silent within one interval, or the sentinel
-//! accuses the gateway, nothing counts until others have been asked: one that is heard acquits the
-//! gateway, and who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the
-//! first sign of life, or until the sentinel that said so takes it back. Where both speak against it, one
-//! that is heard proves nothing, it may be a neighbour, until most of the silent are heard again, or so many
-//! that the rest is no crowd. Knows no questions and no messages.
+//! Pure bookkeeping over all hosts. If a large share falls silent within one interval, or the
+//! uplink check suspects the gateway, no failure counts until other hosts have been checked. A host
+//! that is heard clears the gateway, and failures count as usual. If no host is heard, the gateway
+//! is considered cut off. That lasts until the first sign of life, or until the uplink check that
+//! reported the loss reports the uplink back.
+//!
+//! If both signs speak against the gateway, a single host that is heard may be a neighbour and
+//! proves nothing. The gateway is then cleared when most of the silent hosts are heard again, or so
+//! many that the rest is too few. This module knows no probes and no messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,79 +19,81 @@ use crate::time::{Mono, age};
 
 use super::sentinel::Sky;
 
-/// Silences this close together are one happening, however often the fleet is checked: three failures
+/// Silences within this time count as one event, however often the fleet is checked. Three failures
 /// of one host take about as long.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Fewer are never a sign of the gateway: a small site has as many devices.
+/// The smallest number of silent hosts that can point to the gateway: a small site has as many
+/// devices.
 const FEWEST: usize = 5;
-/// Of those that were up, one in so many.
+/// The share of the hosts that were up: one in this many.
 const SHARE: usize = 5;
-/// Under a clear sky a crowd that stays silent is the gateway's for so long at least: time enough for
-/// whoever got the message to look at it, and for a router that starts again.
+/// While the uplink check is ok, a mass silence is attributed to the gateway for at least this
+/// time. That is enough for an operator to look at the notification, and for a router to restart.
 const CLEAR_SKY: Duration = Duration::from_secs(300);
-/// Others have so long to be heard: the cap of SEMANTICS 8, more than one question takes.
+/// The time for other hosts to be heard: the limit of SEMANTICS 8, and longer than one probe takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a host is to the population.
+/// A host, as it counts for the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Its hard state is up.
     pub up: bool,
-    /// And it is expected to be silent: nobody would notice whether it is cut off.
+    /// It is up and expected to be silent, so its silence would not show.
     pub asleep: bool,
-    /// Whether that counted or not.
+    /// The start of its silence, whether its failures counted or not.
     pub silent_since: Option<Mono>,
-    /// When it proved itself alive last. What others send of it is no such proof.
+    /// The time of its last own proof of life; a passive result is none.
     pub good_at: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Silence {
     since: Mono,
-    /// Its last proof of life before that.
+    /// Its last proof of life before the silence.
     good_at: Option<Mono>,
 }
 
-/// What is to be done.
+/// The next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Others are to be asked now.
+    /// Check other hosts now.
     Ask,
     /// The gateway is cut off.
     Lost(Loss),
-    /// Somebody is heard again.
+    /// A host is heard again.
     Back,
-    /// Nothing speaks against the gateway any more: who is silent is judged.
+    /// Nothing points to the gateway any more: silent hosts are evaluated.
     Seen,
 }
 
-/// What speaks for it.
+/// The evidence that the gateway is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// So many fell silent, of so many that were up.
+    /// The number of hosts that fell silent, out of `of` that were up.
     pub lost: usize,
     pub of: usize,
     pub within: Duration,
-    /// They are so many that it would be said without the sentinel.
+    /// Whether they are so many that the gateway is suspected without the uplink check.
     pub crowd: bool,
 }
 
 impl Loss {
-    /// For people.
+    /// Describes the loss for people.
     pub fn words(&self) -> String {
         let Loss { lost, of, .. } = self;
         format!("{lost} of {of} hosts that were up fell silent within {}", age(self.within))
     }
 }
 
-/// `crowd`: so many fell silent that it would be said without the sentinel.
+/// `crowd`: so many fell silent that the gateway is suspected without the uplink check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Calm,
-    /// `told`: it was said.
+    /// `told`: the loss was reported.
     Asking { since: Mono, crowd: bool, told: bool },
-    /// `explained`: by the sentinel. When it sees again, they are judged.
+    /// `explained`: the uplink check found the cause. When the uplink is back, the silent hosts are
+    /// evaluated.
     Lost { since: Mono, crowd: bool, explained: bool },
 }
 
@@ -96,20 +101,20 @@ enum Phase {
 pub struct Population {
     window: Duration,
     up: BTreeSet<HostId>,
-    /// Of these.
+    /// The hosts among `up` that are asleep.
     asleep: BTreeSet<HostId>,
-    /// Were up, and fell silent within the window.
+    /// Hosts that were up and fell silent within the window.
     silent: BTreeMap<HostId, Silence>,
-    /// Of these, who was heard again since others were asked.
+    /// The hosts among `silent` that were heard since the other checks began.
     back: BTreeSet<HostId>,
-    /// Whoever was silent by then has had its part in a verdict.
+    /// Hosts that were silent by then have had their part in a decision.
     weighed: Mono,
     sky: Sky,
     phase: Phase,
 }
 
 impl Population {
-    /// `interval`: in which most hosts are asked once.
+    /// `interval`: the time in which most hosts are checked once.
     pub fn new(interval: Duration) -> Self {
         Population {
             window: interval.max(WINDOW),
@@ -123,12 +128,12 @@ impl Population {
         }
     }
 
-    /// An earlier run ended cut off.
+    /// Continues from an earlier run that ended while cut off.
     pub fn restore_lost(&mut self, now: Mono) {
         self.phase = Phase::Lost { since: now, crowd: true, explained: false };
     }
 
-    /// What the sentinel sees. A way out that is lost explains how many are silent.
+    /// Records the state of the uplink check. A lost uplink explains any number of silent hosts.
     pub fn look_up(&mut self, sky: Sky) {
         self.sky = sky;
         if let Phase::Lost { explained, .. } = &mut self.phase {
@@ -136,7 +141,7 @@ impl Population {
         }
     }
 
-    /// The sentinel sees no way out.
+    /// Records that the uplink check reports no uplink.
     pub fn accuse(&mut self, now: Mono) -> Option<Step> {
         if self.phase != Phase::Calm {
             return None;
@@ -145,8 +150,8 @@ impl Population {
         Some(Step::Ask)
     }
 
-    /// The sentinel sees the way out again. Who says nothing now is silent by itself, unless they are
-    /// so many that it is the gateway for all that.
+    /// Records that the uplink is back. Hosts that are silent now are evaluated by themselves,
+    /// unless they are so many that the gateway is still suspected.
     pub fn excuse(&mut self, now: Mono) -> Option<Step> {
         let is_small = self.count(now) < FEWEST;
         match self.phase {
@@ -159,8 +164,9 @@ impl Population {
         }
     }
 
-    /// The sentinel sees the way out; `proved`: somebody outside answers. What is silent for long enough
-    /// under such a sky is silent by itself. Few were never a crowd: it was the sentinel's word.
+    /// Records that the uplink check is ok; `proved`: an address outside replied. Hosts that stay
+    /// silent long enough meanwhile are silent by themselves. A few silent hosts never pointed to
+    /// the gateway; only the uplink check did.
     pub fn clear_sky(&mut self, proved: bool, now: Mono) -> Option<Step> {
         let Phase::Lost { since, .. } = self.phase else { return None };
         let believed = proved || self.count(now) < FEWEST;
@@ -168,7 +174,7 @@ impl Population {
         if believed && long { self.ask_again(now) } else { None }
     }
 
-    /// Whoever is silent so far is explained.
+    /// Treats the hosts that are silent so far as explained.
     fn ask_again(&mut self, now: Mono) -> Option<Step> {
         self.weighed = now;
         self.silent.clear();
@@ -177,12 +183,12 @@ impl Population {
         Some(Step::Ask)
     }
 
-    /// Silence proves nothing now.
+    /// Whether silence proves nothing now.
     pub fn is_doubtful(&self) -> bool {
         self.phase != Phase::Calm
     }
 
-    /// Others are asked, and nothing is known yet.
+    /// Whether other hosts are being checked, without a decision yet.
     pub fn asks(&self) -> bool {
         matches!(self.phase, Phase::Asking { told: false, .. })
     }
@@ -198,7 +204,7 @@ impl Population {
         }
     }
 
-    /// A host has changed; `None`: it is gone.
+    /// Records a changed host; `None`: it is removed.
     pub fn note(&mut self, id: HostId, member: Option<Member>, now: Mono) -> Option<Step> {
         let was_up = self.up.remove(&id);
         self.asleep.remove(&id);
@@ -232,7 +238,7 @@ impl Population {
         if self.is_crowd(now) { self.suspect(now) } else { None }
     }
 
-    /// So many fell silent.
+    /// Suspects the gateway, because so many hosts fell silent.
     fn suspect(&mut self, now: Mono) -> Option<Step> {
         match &mut self.phase {
             Phase::Calm => {
@@ -247,14 +253,16 @@ impl Population {
         }
     }
 
-    /// One that is heard acquits the gateway, unless many are silent as the sentinel sees no way out.
+    /// Clears the gateway, because a host is heard. While the uplink check finds no uplink, this
+    /// does not apply if many are silent.
     fn hear(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
         let (since, crowd, told) = match self.phase {
             Phase::Calm => return None,
             Phase::Asking { since, crowd, told } => (since, crowd, told),
             Phase::Lost { since, crowd, .. } => (since, crowd, true),
         };
-        // So soon nobody knows how many are silent: after a restart each has yet to be asked.
+        // At this point the number of silent hosts is unknown: after a restart each host has yet to
+        // be checked.
         let early = now.since(since) < self.window && self.count(now) >= FEWEST;
         let most_are_silent = self.is_crowd(now) && self.back.len() < self.silent.len();
         let is_neighbour = crowd && self.sky != Sky::Clear && (early || most_are_silent);
@@ -265,7 +273,7 @@ impl Population {
         told.then_some(Step::Back)
     }
 
-    /// Time has passed.
+    /// Decides once the wait for other hosts is over.
     pub fn look(&mut self, now: Mono) -> Option<Step> {
         let Phase::Asking { since, crowd, told } = self.phase else { return None };
         if since + PATIENCE > now {
@@ -281,7 +289,7 @@ impl Population {
         (!told).then_some(Step::Lost(Loss { lost: self.silent.len(), of, within: self.window, crowd }))
     }
 
-    /// `weighed`: there was a verdict over all that are silent.
+    /// `weighed`: the decision covered all hosts that are silent.
     fn acquit(&mut self, weighed: bool, now: Mono) {
         self.phase = Phase::Calm;
         self.back.clear();
@@ -296,8 +304,9 @@ impl Population {
         self.silent.len() >= FEWEST && self.silent.len() * SHARE >= all
     }
 
-    /// All that were up, and awake, when the window began. It stands still while others are asked, and nobody leaves it
-    /// while the gateway is cut off but by being heard.
+    /// Returns the number of hosts that were up and awake when the window began. The window stands
+    /// still while other hosts are checked. While the gateway is cut off, a silent host leaves it
+    /// only by being heard.
     fn count(&mut self, now: Mono) -> usize {
         let end = match self.phase {
             Phase::Calm => now,
@@ -334,7 +343,7 @@ mod tests {
         all
     }
 
-    /// These fall silent at once; what follows.
+    /// Lets these hosts fall silent at once and returns the steps.
     fn silence(all: &mut Population, who: std::ops::Range<i64>, secs: u64) -> Vec<Step> {
         who.filter_map(|n| all.note(Id::from_i64(n), fails(secs), at(secs))).collect()
     }
@@ -351,8 +360,8 @@ mod tests {
         Some(Step::Lost(Loss { lost, of, within: MINUTE, crowd }))
     }
 
-    /// One host after the other falls silent, each `gap` seconds after the one before; how many until
-    /// others are asked.
+    /// Lets one host after the other fall silent, `gap` seconds apart. Returns the number after
+    /// which other hosts are checked.
     fn suspects(count: i64, gap: u64, interval: Duration) -> Option<i64> {
         let mut all = population(count, interval);
         (0..count).find(|n| {
@@ -409,7 +418,7 @@ mod tests {
         assert!(!all.is_doubtful());
     }
 
-    /// What others sent of it is no proof of its own.
+    /// A passive result is no proof of the host's own.
     #[test]
     fn one_that_is_silent_no_more_and_proved_nothing_is_not_heard() {
         let mut all = population(10, MINUTE);

@@ -1,9 +1,9 @@
-//! Profiles: named sets of services, inherited, chosen by label rules, and folded with a host's sparse
-//! differences into what is checked.
+//! Profiles: named sets of services. They inherit from each other, are chosen by label rules, and
+//! are combined with the overrides of a host into its services.
 //!
-//! A [`Catalogue`] exists only when every name in it is known, nothing extends itself and every
-//! service has a check. Knows what a host has (a tunnel, a login, a public address), not how it is or
-//! when it is checked.
+//! A [`Catalogue`] exists only if every name in it is known, no profile extends itself and every
+//! service has a check. It knows which facilities a host has (a tunnel, a login, a public address),
+//! not its state or its schedule.
 
 mod builtin;
 
@@ -17,36 +17,39 @@ use crate::wire::{
 
 pub use builtin::builtin;
 
-/// Echo requests per `ping`: loss in thirds, and one lost packet on a mobile link is no outage.
+/// Echo requests per `ping`: loss comes in thirds, and one lost packet on a mobile link is no
+/// outage.
 pub const PING_COUNT: u8 = 3;
-/// The profile of a host that names no other and that no rule speaks of.
+/// The profile of a host that names none and that no rule matches.
 pub const DEFAULT: &str = "default";
-/// Services of one host, and so of one profile: what a page can show and a minute can check.
+/// The limit of services of one host, and so of one profile: what a page can show and a minute can
+/// check.
 pub const MAX_SERVICES: usize = 64;
-/// Profiles that one extends directly; who mixes more has lost the overview.
+/// The limit of profiles that one extends directly; more would be hard to follow.
 pub const MAX_EXTENDS: usize = 8;
 
-/// What a host has; services that need more are left out.
+/// The facilities of a host; services that need more are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Its route goes through a tunnel.
+    /// Whether its route goes through a tunnel.
     pub tunnel: bool,
-    /// That tunnel is the one of the device it stands behind.
+    /// Whether that tunnel belongs to the device that the host is behind.
     pub behind: bool,
-    /// A user to log in as.
+    /// Whether there is a user to log in as.
     pub login: bool,
-    /// An address on the Internet.
+    /// Whether it has an address on the Internet.
     pub direct: bool,
 }
 
 impl Facts {
-    /// Whether there is what a check needs.
+    /// Whether the host has the facilities that a check needs.
     fn allow(self, check: &Check) -> bool {
         match check {
             Check::Tunnel => self.tunnel && !self.behind,
             Check::Ping { .. } => self.tunnel,
             Check::Tcp { .. } => self.tunnel || self.direct,
-            // A login, or no other way to a host than SSH: then its host key is there to be confirmed.
+            // With a login, or if SSH is the only path to the host: its host key is then there to
+            // be confirmed.
             Check::Ssh => self.login || self.direct && !self.tunnel,
             Check::Sensor(_) | Check::Command { .. } => self.login,
             Check::Passive | Check::Heartbeat(_) => true,
@@ -54,33 +57,34 @@ impl Facts {
     }
 }
 
-/// How often a host is checked where neither a profile nor an override says otherwise.
+/// The timing of checks that neither a profile nor an override sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub timing: Timing,
-    /// `ping` always sends, so that it is asked more rarely than what evidence answers for free.
+    /// `ping` always sends, so it is rarer than checks that evidence satisfies for free.
     pub ping: Duration,
 }
 
-/// A set of services under a name: what it adds to those it extends, and how it differs from them.
+/// A named set of services: those it adds to its parents, and its changes to theirs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     pub name: String,
     pub summary: String,
-    /// In this order, each over those before it; this profile's own services over all of them.
+    /// The parents in order; each overrides those before it, and the profile's own services
+    /// override all of them.
     pub extends: Vec<String>,
     pub services: Vec<ServiceOverride>,
 }
 
-/// Gives the hosts that a selector matches a profile.
+/// Assigns a profile to the hosts that a selector matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileRule {
     pub selector: Selector,
     pub profile: String,
 }
 
-/// How one service differs from what stands below it: a profile from those it extends, a host from
-/// its profile. Absent: as there. With a `check` it may name a service that is not there.
+/// The change of one service: by a profile to its parents, or by a host to its profile. An absent
+/// field inherits. With a `check` it may add a new service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceOverride {
     pub service: String,
@@ -90,13 +94,13 @@ pub struct ServiceOverride {
     pub retry: Option<Duration>,
     pub timeout: Option<Duration>,
     pub attempts: Option<u32>,
-    /// Metric by metric; one without limits takes away those of below.
+    /// Thresholds by metric; an entry without limits removes the inherited ones.
     pub thresholds: Option<Vec<Threshold>>,
     pub freshness: Option<Duration>,
     pub alerting: AlertingChange,
 }
 
-/// How an object differs from the usual in what it tells. Absent: as usual.
+/// The notification settings that differ from the default. An absent field inherits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AlertingChange {
     pub volatile: Option<bool>,
@@ -104,7 +108,7 @@ pub struct AlertingChange {
     pub flapping_low: Option<f64>,
     pub flapping_high: Option<f64>,
     pub flapping_ignore: Option<States>,
-    /// Zero: a problem is told once.
+    /// Zero: a problem is notified once.
     pub notify_interval: Option<Duration>,
     pub notify_delay: Option<Duration>,
     pub notify_states: Option<States>,
@@ -133,7 +137,7 @@ impl AlertingChange {
 }
 
 impl AlertingChange {
-    /// This change, and where it says nothing the one below it.
+    /// Combines this change with the one below it; an absent field inherits.
     fn upon(&self, below: &AlertingChange) -> AlertingChange {
         AlertingChange {
             volatile: self.volatile.or(below.volatile),
@@ -164,7 +168,7 @@ pub enum BadCatalogue {
     TooMany(String),
 }
 
-/// Every profile there is, and the rules that choose among them.
+/// All profiles, and the rules that choose among them.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     profiles: BTreeMap<String, Profile>,
@@ -172,10 +176,10 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The built-in profiles and `own`.
+    /// Creates a catalogue of the built-in profiles and `own`.
     ///
     /// # Errors
-    /// The first profile or rule that does not fit.
+    /// Fails with the first profile or rule that does not fit.
     pub fn new(own: Vec<Profile>, rules: Vec<ProfileRule>) -> Result<Catalogue, BadCatalogue> {
         let all = own.into_iter().chain(builtin().iter().cloned());
         let profiles = all.map(|p| (p.name.clone(), p)).collect();
@@ -189,7 +193,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// By name.
+    /// Returns the profiles, by name.
     pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.profiles.values()
     }
@@ -199,13 +203,13 @@ impl Catalogue {
     }
 
     /// # Errors
-    /// When no profile has that name; says which there are.
+    /// Fails when no profile has that name; the error lists the known ones.
     pub fn known(&self, name: &str) -> Result<&Profile, BadCatalogue> {
         self.profiles.get(name).ok_or_else(|| BadCatalogue::Unknown(name.to_owned(), self.names()))
     }
 
-    /// The profiles of a host, each over those before it: the one it names, else those of all rules
-    /// that match, else [`DEFAULT`].
+    /// Returns the profiles of a host; each overrides those before it. These are the one that it
+    /// names, else those of all matching rules, else [`DEFAULT`].
     pub fn of_host<'a>(&'a self, own: Option<&'a str>, labels: &BTreeMap<String, String>) -> Vec<&'a str> {
         if let Some(name) = own {
             return vec![name];
@@ -219,12 +223,13 @@ impl Catalogue {
         if names.is_empty() { vec![DEFAULT] } else { names }
     }
 
-    /// Whether a profile is this one or extends it, over however many steps.
+    /// Whether a profile is `ancestor` or extends it, directly or not.
     pub fn descends(&self, profile: &str, ancestor: &str) -> bool {
         self.lineage(&[profile]).iter().any(|p| p.name == ancestor)
     }
 
-    /// The services of profiles, with what they inherit, before a host is known.
+    /// Returns the services of profiles with everything inherited, before the facilities of a host
+    /// apply.
     pub fn services(&self, profiles: &[&str]) -> Vec<ServiceOverride> {
         let mut services: Vec<ServiceOverride> = Vec::new();
         for change in self.lineage(profiles).iter().flat_map(|p| &p.services) {
@@ -236,16 +241,17 @@ impl Catalogue {
         services
     }
 
-    /// Whether profiles have a service, be it one that not every host of theirs can have.
+    /// Whether profiles contain a service, even one that not every host can have.
     pub fn offers(&self, profiles: &[&str], service: &str) -> bool {
         self.services(profiles).iter().any(|s| s.service == service && s.check.is_some())
     }
 
-    /// The services of a host: its profiles' as far as the facts allow, changed and completed by its
-    /// overrides. An override of a service that is in neither and brings no check says nothing.
+    /// Returns the services of a host: those of its profiles that its facilities allow, changed and
+    /// completed by its overrides. An override without a check is ignored if its service is not
+    /// among them.
     ///
     /// # Errors
-    /// When one of the profiles does not exist.
+    /// Fails when one of the profiles does not exist.
     pub fn fold(
         &self,
         profiles: &[&str],
@@ -264,7 +270,7 @@ impl Catalogue {
         Ok(services)
     }
 
-    /// Ancestors before descendants, each once.
+    /// Returns the ancestors before the descendants, each once.
     fn lineage(&self, profiles: &[&str]) -> Vec<&Profile> {
         let mut line: Vec<&Profile> = Vec::new();
         for profile in profiles.iter().filter_map(|name| self.profiles.get(*name)) {
@@ -295,7 +301,7 @@ impl Catalogue {
         }
     }
 
-    /// Refuses a way that comes back to where it has been.
+    /// Refuses a cycle.
     fn walk<'a>(
         &'a self,
         name: &'a str,
@@ -332,7 +338,7 @@ impl Catalogue {
 }
 
 impl ServiceOverride {
-    /// This change, and where it says nothing the one below it.
+    /// Combines this change with the one below it; an absent field inherits.
     fn upon(&self, below: &ServiceOverride) -> ServiceOverride {
         ServiceOverride {
             service: self.service.clone(),
@@ -351,8 +357,8 @@ impl ServiceOverride {
         }
     }
 
-    /// What a profile makes of it for a host: never checked more often than the host itself, and done
-    /// before the next check begins, whatever the host's interval is.
+    /// Creates the service for a host. Its interval is never shorter than that of the host, and its
+    /// timeout ends before the next check, at any host interval.
     fn offered(&self, facts: Facts, pace: Pace) -> Option<ServiceSpec> {
         let check = self.check.clone().filter(|check| !self.disabled && facts.allow(check))?;
         let is_ping = matches!(check, Check::Ping { .. });
@@ -365,14 +371,15 @@ impl ServiceOverride {
     }
 }
 
-/// Metric by metric: own limits in the place of those below. What has none is kept, since a host's
-/// override may still lie under it.
+/// Combines thresholds by metric; own ones replace those below. An entry without limits is kept,
+/// because it may still have to remove one of a lower level.
 fn limits_upon(own: &[Threshold], below: &[Threshold]) -> Vec<Threshold> {
     let kept = below.iter().filter(|t| own.iter().all(|o| !replaces(&o.metric, &t.metric)));
     kept.chain(own).cloned().collect()
 }
 
-/// Of one metric; and a limit of `used` or `free` says how full a disk may be, in the place of `fullness`.
+/// Whether one metric's threshold replaces another's. A limit on `used` or `free` also replaces one
+/// on `fullness`, because all say how full a disk may be.
 fn replaces(own: &str, below: &str) -> bool {
     own == below || below == "fullness" && matches!(own, "used" | "free")
 }
@@ -388,7 +395,7 @@ fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {
     }
 }
 
-/// A job that failed says so once, and runs again tomorrow: the first failure counts.
+/// A failed job reports once and runs again the next day, so the first failure counts.
 fn usual_attempts(check: &Check) -> Option<u32> {
     matches!(check, Check::Heartbeat(_)).then_some(1)
 }

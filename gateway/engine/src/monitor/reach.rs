@@ -1,6 +1,7 @@
-//! Which ways lead to a host: through its tunnel, or over the Internet.
+//! The paths to a host: through its tunnel, or over the Internet.
 //!
-//! Knows the host's spec, not its state; who asks says what is known to be down.
+//! This module knows the host's spec, not its state; the caller passes which path is known to be
+//! down.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ const NO_DIRECT_PING: &str =
 const NO_TUNNEL_OF_ITS_OWN: &str = "this host has no tunnel of its own: switch the check off";
 const NO_WAY: &str = "no address on the route of this check: give the host one, or another route";
 
-/// The way that a result went.
+/// The path of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Tunnel,
@@ -29,23 +30,23 @@ impl Way {
     }
 }
 
-/// The ways that a host's policy leaves open.
+/// The paths that a host's route policy allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// The peer that can be dialled and asked for evidence.
+    /// The peer that can be dialled and that has evidence.
     pub peer: Option<PeerId>,
-    /// Whether packets of that peer prove this host alive.
+    /// Whether packets of that peer prove that this host is up.
     pub own: bool,
-    /// The address that is asked first: the one that answered last.
+    /// The address that is probed first: the one that replied last.
     pub inner: Option<(PeerId, IpAddr)>,
-    /// Its address of the other family, asked where that one is silent.
+    /// Its address of the other family, probed if the first is silent.
     pub other: Option<IpAddr>,
     pub direct: Option<String>,
 }
 
 impl Paths {
-    /// A host that is asked directly still takes evidence from its own tunnel: it costs nothing and
-    /// is true.
+    /// Returns the paths of a host. A host with a direct route still uses the evidence of its own
+    /// tunnel, because that costs nothing and is true.
     pub fn of(spec: &HostSpec) -> Paths {
         let through = spec.route != RoutePolicy::Direct;
         Paths {
@@ -61,7 +62,7 @@ impl Paths {
         self.inner.map(|(_, address)| address)
     }
 
-    /// Asks this address first from now on; whether that is news.
+    /// Prefers this address from now on; returns whether that is a change.
     pub fn prefer(&mut self, address: IpAddr) -> bool {
         let news = self.other == Some(address);
         if news {
@@ -71,7 +72,7 @@ impl Paths {
         news
     }
 
-    /// The one of the two inner addresses that this is not.
+    /// Returns the other one of the two inner addresses.
     pub fn other_than(&self, asked: Option<IpAddr>) -> Option<IpAddr> {
         let asked = asked?;
         self.other.into_iter().chain(self.address()).find(|address| *address != asked)
@@ -84,8 +85,8 @@ impl Paths {
         }
     }
 
-    /// The ways of an SSH session in the order to try them. Through the tunnel by preference; while
-    /// it is known to be down, straight to the public address.
+    /// Returns the paths of an SSH session in the order to try them. The tunnel comes first; while
+    /// it is known to be down, only the public address is used.
     pub fn ssh(&self, tunnel_down: bool) -> Vec<Way> {
         match (self.inner.is_some(), self.direct.is_some()) {
             (true, true) if tunnel_down => vec![Way::Direct],
@@ -96,8 +97,8 @@ impl Paths {
         }
     }
 
-    /// The way of a TCP connection. A port of the public address is another thing than the same
-    /// port inside, so that there is no second way.
+    /// Returns the path of a TCP connection. A port of the public address is not the same service
+    /// as that port inside, so there is no second path.
     pub fn tcp(&self) -> Option<Way> {
         match (self.inner.is_some(), self.direct.is_some()) {
             (true, _) => Some(Way::Tunnel),
@@ -106,7 +107,7 @@ impl Paths {
         }
     }
 
-    /// Whether nothing but the tunnel leads to what this check asks.
+    /// Whether the tunnel is the only path for this check.
     pub fn needs_tunnel(&self, check: &Check) -> bool {
         match check {
             Check::Tunnel | Check::Ping { .. } => true,
@@ -116,12 +117,12 @@ impl Paths {
         }
     }
 
-    /// What runs on the host needs a login; without one it is not even refused.
+    /// Whether a check that runs on the host lacks its login; it is then skipped without a result.
     pub fn lacks_login(check: &Check, user: Option<&str>) -> bool {
         user.is_none() && matches!(check, Check::Sensor(_) | Check::Command { .. })
     }
 
-    /// Why a check can never be asked of this host.
+    /// Returns why a check can never run for this host.
     pub fn refusal(&self, check: &Check) -> Option<&'static str> {
         match check {
             Check::Tunnel => (!self.own || self.peer.is_none()).then_some(NO_TUNNEL_OF_ITS_OWN),

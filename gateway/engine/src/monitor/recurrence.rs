@@ -1,9 +1,9 @@
-//! Windows of time that come again: days, times of day, a time zone, and between which dates.
+//! Recurring time windows: days, times of day, a time zone, and the dates between which they recur.
 //!
-//! One rule for the two nights on which clocks change, so that no window is ever lost or split. A begin
-//! in the hour that comes twice is the first of its two moments, an end in it the second. A begin in the
-//! hour that does not come is the moment of the jump, an end in it comes as long after the jump as it
-//! lies within that hour. Knows nothing of what the windows are for.
+//! One rule covers the two nights on which clocks change, so that no window is lost or split. In
+//! the repeated hour, a start is the first of its two moments and an end the second. In the skipped
+//! hour, a start is the moment of the jump, and an end is as long after the jump as it lies within
+//! that hour. This module does not know the purpose of the windows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,11 +15,12 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 use crate::calendar::{DAY_MINUTES, DAYS, clock, minute, monday_zero, time_of, timestamp, wall, weekday};
 use crate::time::Wall;
 
-/// Days of one recurrence: every day of a month by its number, and one more.
+/// The limit of days in one recurrence: every day of a month by its number, and one more.
 const MAX_DAYS: usize = 32;
-/// The rarest day is the fifth of a weekday in a month: after fourteen weeks at the latest.
+/// The rarest day is the fifth of a weekday in a month: it comes after fourteen weeks at the
+/// latest.
 const HORIZON_DAYS: usize = 14 * 7 + 2;
-/// A window that began the day before yesterday can still be open where a zone skips a day.
+/// In a zone that skips a day, a window that began two days ago can still be open.
 const BACK_DAYS: i64 = 2;
 const FULL_NAMES: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 const WEEKDAYS: [Weekday; 7] = [
@@ -42,31 +43,31 @@ pub struct Recurrence {
     pub last: Option<Date>,
 }
 
-/// One window, its end not in it.
+/// One window; its end is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub start: Wall,
     pub end: Wall,
 }
 
-/// On which days: `day`, `sun`, `mon-fri`, `1st`, `last day`, `2nd tue`, `last fri`, or several of
-/// these with commas between them.
+/// The days: `day`, `sun`, `mon-fri`, `1st`, `last day`, `2nd tue`, `last fri`, or several of these
+/// separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Every(Vec<Days>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Days {
     All,
-    /// Both of them in it; 0 is Monday.
+    /// The first and the last weekday, both included; 0 is Monday.
     Week(u8, u8),
-    /// 1 to 31; a month without it is left out.
+    /// 1 to 31; a month without that day is left out.
     Month(i8),
     LastOfMonth,
     /// The first to the fifth of a weekday in a month; -1 is the last.
     Nth(i8, u8),
 }
 
-/// From and to, in minutes of the day; where `to` is not after `from` it is on the day after.
+/// The start and end, in minutes of the day; an end that is not after the start is on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hours {
     from: u16,
@@ -181,7 +182,7 @@ impl Days {
 
 impl Hours {
     /// # Errors
-    /// When one of them is no time of day, or the window would be empty.
+    /// Fails when one of them is not a time of day, or when the window would be empty.
     pub fn new(from: &str, to: &str) -> Result<Self, BadRecurrence> {
         let read = |text: &str| minute(text).ok_or_else(|| BadRecurrence::Time(short(text)));
         let (begin, to) = (read(from)?, read(to)?);
@@ -202,12 +203,12 @@ impl Hours {
 }
 
 impl Recurrence {
-    /// The window that is open.
+    /// Returns the window that is open.
     pub fn at(&self, now: Wall) -> Option<Span> {
         self.next(now).filter(|span| span.start <= now)
     }
 
-    /// The window that is open or comes next.
+    /// Returns the window that is open or comes next.
     pub fn next(&self, now: Wall) -> Option<Span> {
         let today = self.zone.to_datetime(timestamp(now)).date();
         let back = today.saturating_sub(BACK_DAYS.days());
@@ -217,7 +218,7 @@ impl Recurrence {
         dates.filter(|date| self.every.has(*date)).filter_map(|d| self.span(d)).find(|s| s.end > now)
     }
 
-    /// When the last window of all is over; `None`: they go on.
+    /// Returns when the very last window ends; `None`: they go on.
     pub fn over_at(&self) -> Option<Wall> {
         let last = self.last?;
         let dates = std::iter::successors(Some(last), |date| date.yesterday().ok()).take(HORIZON_DAYS);
@@ -273,7 +274,7 @@ mod tests {
         wall(text.parse().unwrap())
     }
 
-    /// The next windows after a moment, as times of UTC.
+    /// Returns the next windows after a moment, as UTC times.
     fn windows(of: &Recurrence, from: &str, count: usize) -> Vec<String> {
         let mut now = at(from);
         let mut found = Vec::new();
@@ -310,7 +311,7 @@ mod tests {
         let sundays = every("sun", "02:00", "04:00");
         let expected = [
             "2026-03-22T01:00:00Z 2026-03-22T03:00:00Z",
-            // The hour from 02:00 to 03:00 does not come.
+            // The hour from 02:00 to 03:00 is skipped.
             "2026-03-29T01:00:00Z 2026-03-29T02:00:00Z",
             "2026-04-05T00:00:00Z 2026-04-05T02:00:00Z",
         ];
@@ -319,8 +320,8 @@ mod tests {
 
     #[test]
     fn nights_on_which_clocks_change_have_one_meaning_each() {
-        // Berlin jumps at 01:00 UTC, on 29 March from 02:00 to 03:00 and on 25 October from 03:00 to
-        // 02:00.
+        // Berlin jumps at 01:00 UTC, on 29 March from 02:00 to 03:00 and on 25 October from 03:00
+        // to 02:00.
         let table = [
             ("03-29", "01:30", "02:30", "00:30 01:30"),
             ("03-29", "02:00", "02:30", "01:00 01:30"),
@@ -396,7 +397,7 @@ mod tests {
             "CET-1CEST,M3.5.0,M10.5.0/3",
             "EST5EDT,M3.2.0,M11.1.0",
             "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
-            // Midnight itself comes twice, or not at all.
+            // Midnight itself is repeated or skipped.
             "CST5CDT,M3.2.0/0,M11.1.0/1",
         ]);
         (days, 0u16..1440, 0u16..=1440, zones)
@@ -409,8 +410,8 @@ mod tests {
     }
 
     proptest! {
-        /// Where clocks do not change, the clock on the wall alone tells whether a window is open; and
-        /// whatever they do, the next window is the same until it is over.
+        /// In a zone without clock changes, the wall clock alone shows whether a window is open. In
+        /// every zone, the next window stays the same until it is over.
         #[test]
         fn windows_are_what_the_clock_on_the_wall_shows(of in recurrences(), start in 0u64..500 * 1440) {
             let start = at("2026-01-01T00:00:00Z") + Duration::from_secs(start * 60);

@@ -1,19 +1,20 @@
-//! How long a device that lives may be silent.
+//! The longest silence of a device that is up.
 //!
-//! A packet is life for as long as the next one need not have come yet. Knows no device: the keepalive is
-//! the one in the configurations that the gateway gives out.
+//! A packet proves a device up until the next one must have come. This module knows no devices: the
+//! keepalive interval is the one in the configurations that the gateway issues.
 
 use std::time::Duration;
 
-/// Of the keepalive: its timer is late on a busy device, and a mobile link delays the packet.
+/// A fraction of the keepalive interval: the timer is late on a busy device, and a mobile link
+/// delays the packet.
 const LATE_SHARE: u32 = 5;
 const LATE: Duration = Duration::from_secs(1);
-/// A device without a session tries again every five seconds, and one try may be lost.
+/// A device without a session retries every five seconds, and one attempt may be lost.
 const TRIES: Duration = Duration::from_secs(11);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rhythm {
-    /// Zero: nothing is sent unasked.
+    /// Zero: the device sends no keepalives.
     keepalive: Duration,
 }
 
@@ -22,7 +23,7 @@ impl Rhythm {
         Rhythm { keepalive }
     }
 
-    /// The longest silence between two packets of a session.
+    /// Returns the longest silence between two packets of a session.
     pub fn packets(self) -> Duration {
         match self.keepalive {
             Duration::ZERO => Duration::ZERO,
@@ -30,8 +31,8 @@ impl Rhythm {
         }
     }
 
-    /// The longest silence between two handshakes that lead to nothing: after 90 s a device gives up, until the
-    /// next keepalive is due.
+    /// Returns the longest silence between two failed handshakes: a device gives up after 90 s,
+    /// until the next keepalive is due.
     pub fn tries(self) -> Duration {
         self.packets().max(TRIES)
     }

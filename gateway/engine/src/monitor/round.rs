@@ -1,8 +1,8 @@
-//! The checks of a host's services: what is asked, what came back, and whether it counts.
+//! The checks of a host's services: their probes, the replies, and whether a result counts.
 //!
-//! All that runs over SSH and is due together shares one session. A failure first sees whether what
-//! it depends on holds; if that is not known it is asked, and if it does not hold the failure is
-//! dropped and the service is not current, silently.
+//! All checks over SSH that are due together share one session. When a check fails, its dependency
+//! decides. If the state of that is not known, it is checked. If the dependency is not ok, the
+//! failure is dropped and the service is marked as not current, without a notification.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,24 +24,24 @@ use super::speech::surroundings;
 use super::status::Level;
 use super::turn::{Asker, Turn};
 
-/// A device whose first inner address is silent is asked at the other one for so long: several round trips
-/// of a mobile link, so that a failure is found hardly later.
+/// The timeout of the probe of a device's second inner address, after the first was silent. It
+/// covers several round trips of a mobile link, and delays a failure only a little.
 pub(super) const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How something stands that a failure depends on.
+/// The state of the dependency of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It held at the time of the failure or after it.
+    /// It was ok at the time of the failure or after it.
     Holds,
     Fails,
-    /// It is being asked right now.
+    /// Its check is in progress.
     Open,
-    /// What is known is older than the failure.
+    /// Its last result is older than the failure.
     Old,
 }
 
 impl Host {
-    /// Starts what is due, all that rides over SSH in one session.
+    /// Starts the services that are due; those over SSH share one session.
     pub(super) fn start_services(&mut self, turn: &mut Turn<'_>) {
         let due: Vec<usize> =
             (0..self.services.len()).filter(|i| self.services[*i].is_due(turn.now.mono)).collect();
@@ -54,7 +54,7 @@ impl Host {
         }
     }
 
-    /// Whatever rides in a session alone: somebody depends on it.
+    /// Starts a service that a failure depends on; one over SSH gets its own session.
     fn start_demanded(&mut self, i: usize, turn: &mut Turn<'_>) {
         match self.services[i].rides() {
             true if self.session.is_none() => self.start_session(vec![i], turn),
@@ -77,7 +77,7 @@ impl Host {
         self.ask(i, question, turn);
     }
 
-    /// A check that can never be asked says why, whatever it depends on.
+    /// Records why a check can never run, regardless of its dependency.
     pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
         self.services[i].begin(turn.now.mono);
         self.record_now(
@@ -133,7 +133,7 @@ impl Host {
         self.settle_held(turn);
     }
 
-    /// The same question, at the inner address of the other family.
+    /// Sends the same probe to the inner address of the other family.
     fn ask_other(&mut self, i: usize, other: IpAddr, first: Answer, turn: &mut Turn<'_>) {
         let spec = &self.services[i].spec;
         let question = match (self.paths.peer, &spec.check) {
@@ -148,7 +148,7 @@ impl Host {
         self.services[i].run = Run::AskedOther(id, Box::new(first));
     }
 
-    /// `silent`: the other inner address, where that was silent too.
+    /// `silent`: the other inner address, if that was silent, too.
     fn read_answer(&mut self, i: usize, answer: Answer, silent: Option<IpAddr>, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
         if let Some(path) =
@@ -170,12 +170,12 @@ impl Host {
         }
     }
 
-    /// The path of its question, where that went through the tunnel.
+    /// Returns the path of its probe, if that went through the tunnel.
     fn path_of(&self, i: usize) -> Option<PathQuestion> {
         Some(PathQuestion::new(self.paths.peer?, self.services[i].asked?))
     }
 
-    /// A lost packet looks like a service that hangs.
+    /// Starts a path check, because a lost packet looks like a service that hangs.
     fn ask_path_of(&mut self, i: usize, unanswered: Unanswered, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout.min(path_check::TIMEOUT);
         let id = turn.ask(self.spec.id, Asker::Service(i), unanswered.path.question(), timeout);
@@ -205,7 +205,7 @@ impl Host {
         }
     }
 
-    /// `at`: when it was so.
+    /// `at`: the time of the finding.
     pub(super) fn conclude_at(
         &mut self,
         i: usize,
@@ -217,7 +217,7 @@ impl Host {
         let service = &mut self.services[i];
         service.newer_than = None;
         let result = service.judged(finding.result);
-        // An answer over a limit is an answer: what it came by holds.
+        // A reply above a threshold is still a reply, so the dependency is ok.
         if !Some(result.own).is_problem() {
             return self.record_now(i, result, way, at, turn);
         }
@@ -232,7 +232,8 @@ impl Host {
         self.judge(i, Held { result, way, failed_at: at, on, asked: false }, turn);
     }
 
-    /// Something of the host came back through its tunnel while this failed: what it depends on held.
+    /// Whether the host sent something back through its tunnel in this failure, which proves that
+    /// the dependency was ok.
     fn was_answered_there(&self, i: usize, cause: Cause) -> bool {
         let service = &self.services[i];
         match service.spec.check {
@@ -242,7 +243,7 @@ impl Host {
         }
     }
 
-    /// A failure counts if what it depends on held when it was found, or holds now.
+    /// Counts a failure if its dependency was ok when it was found, or is ok now.
     fn judge(&mut self, i: usize, mut held: Held, turn: &mut Turn<'_>) {
         match self.standing(held.on, held.failed_at) {
             Standing::Holds => {
@@ -251,7 +252,7 @@ impl Host {
             Standing::Fails => self.discard(i, turn),
             Standing::Old if held.asked => self.discard(i, turn),
             Standing::Open => {
-                // What fails together with its dependency shares its fate.
+                // A failure together with that of its dependency is treated like it.
                 held.asked |= self.is_held(held.on);
                 self.services[i].run = Run::Held(Box::new(held));
             }
@@ -283,8 +284,8 @@ impl Host {
         }
     }
 
-    /// A packet that came after a question in vain shows that the host lives, and does not answer: whatever
-    /// fails then does not fail with the host.
+    /// Returns the failure time as a proof of life, if packets came after probes without reply. The
+    /// host is up and does not reply, so other failures do not depend on it.
     fn lives_unanswering(&self, failed_at: Mono) -> Option<Mono> {
         let vain = self.vain.filter(|vain| self.proved_at >= Some(vain.since));
         vain.map(|_| failed_at)
@@ -294,7 +295,7 @@ impl Host {
         matches!(on, On::Service(i) if matches!(self.services[i].run, Run::Held(_)))
     }
 
-    /// Asks now what a failure depends on; only what is newer than the failure counts.
+    /// Checks the dependency of a failure now; only a result newer than the failure counts.
     fn demand(&mut self, on: On, newer_than: Mono, turn: &mut Turn<'_>) {
         match on {
             On::Host => {
@@ -308,7 +309,7 @@ impl Host {
         }
     }
 
-    /// Decides about failures whose dependency has been asked meanwhile.
+    /// Decides about failures whose dependency has been checked meanwhile.
     pub(super) fn settle_held(&mut self, turn: &mut Turn<'_>) {
         while let Some((i, held)) = self.take_decidable() {
             self.judge(i, held, turn);
@@ -331,8 +332,8 @@ impl Host {
         self.record(i, result, way.name(), (at, turn.now.wall), turn);
     }
 
-    /// A result that counts. What waited for this service to hold again is checked promptly.
-    /// `at`: when it was so, for what depends on it and for people.
+    /// Records a result that counts. Services that wait for this one are checked promptly. `at`:
+    /// the monotonic time of the finding, for its dependents, and the wall time for display.
     pub(super) fn record(
         &mut self,
         i: usize,
@@ -361,7 +362,8 @@ impl Host {
         }
     }
 
-    /// Promptly, and all of them at one time: what rides over SSH shares one session.
+    /// Revives the dependents promptly and at the same time, so that those over SSH share one
+    /// session.
     fn revive_dependents(&mut self, of: usize, anew: bool, turn: &mut Turn<'_>) {
         let waiting = self.waiting_for(of);
         if waiting.is_empty() {
@@ -380,7 +382,7 @@ impl Host {
         (0..self.services.len()).filter(|i| waits(&self.services[*i]) && self.can_start(*i)).collect()
     }
 
-    /// No result. What was known stays, not current, until the next slot.
+    /// Drops a result. The last state remains, marked as not current, until the next slot.
     pub(super) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
         let slot = turn.slot(self.spec.id, &self.services[i].timing());
         let service = &mut self.services[i];
@@ -393,7 +395,7 @@ impl Host {
     }
 }
 
-/// As for the host: the interval, and after a failure only what is newer.
+/// Returns the time after which evidence counts: the start of the interval, or a failure within it.
 pub(super) fn evidence_limit(service: &Service, now: Mono) -> Mono {
     let interval = now - service.spec.timing.interval;
     match service.failed_at.filter(|_| !service.holds()) {

@@ -1,6 +1,6 @@
-//! When what is due: slots, retries, the agenda of hosts, and the questions under way.
+//! Scheduling: slots, retries, the queue of due hosts, and the probes in flight.
 //!
-//! Every operation costs O(log n) of the hosts. Knows no states and asks nothing itself.
+//! Every operation costs O(log n) of the hosts. This module knows no states and sends no probes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::id::HostId;
 use crate::time::{Mono, Now};
 use crate::wire::AskId;
 
-/// Shortest interval that the slots are laid out by; a configured one is longer.
+/// The shortest interval for which slots are laid out; a configured one is longer.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An answer this much over its question's timeout will not come: whoever carried it has failed,
-/// and the check must not hang for ever.
+/// A reply is given up this long after its probe's timeout. Its carrier has failed by then, and the
+/// check must not hang forever.
 pub const ANSWER_SLACK: Duration = Duration::from_secs(10);
 
-/// A small generator for jitter; nothing that it feeds is a secret (SplitMix64).
+/// A small generator for jitter (SplitMix64); none of its values is a secret.
 #[derive(Debug)]
 pub struct Jitter(u64);
 
@@ -25,13 +25,13 @@ impl Jitter {
         Jitter(seed)
     }
 
-    /// In [0, 1).
+    /// Returns a value in [0, 1).
     pub fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A factor within 10 % of one, for retries.
+    /// Returns a factor within 10 % of one, for retries.
     pub fn retry_factor(&mut self) -> f64 {
         0.9 + 0.2 * self.unit()
     }
@@ -43,8 +43,8 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Where the slots lie: fixed to the calendar once, at the start, so that they are the same after a
-/// restart and do not move when the wall clock steps.
+/// The positions of slots. They are tied to the calendar once, at the start, so that they are the
+/// same after a restart and do not move when the wall clock steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     /// Nanoseconds from the boot-time clock to the calendar, as read at the start.
@@ -57,8 +57,8 @@ impl Slots {
         Slots { offset: wall - i128::from(now.mono.as_nanos()) }
     }
 
-    /// The next slot of a host after `now`: phase + k * interval, the phase by the host alone, so
-    /// that all its checks of one interval come together. What was missed is not caught up.
+    /// Returns the next slot of a host after `now`: phase + k * interval. The phase depends only on
+    /// the host, so that all its checks of one interval coincide. Missed slots are not made up.
     pub fn next(&self, host: HostId, interval: Duration, now: Mono) -> Mono {
         let interval = interval.max(MIN_INTERVAL).as_nanos() as i128;
         let phase = i128::from(mix(host.as_i64() as u64)) % interval;
@@ -68,7 +68,7 @@ impl Slots {
     }
 }
 
-/// The hosts by the time when something of theirs is due.
+/// The hosts by the time of their next action.
 #[derive(Debug, Default)]
 pub struct Agenda {
     due: BTreeSet<(Mono, HostId)>,
@@ -113,7 +113,7 @@ impl Agenda {
     }
 }
 
-/// The questions that have no answer yet. `T` says what of the host asked.
+/// The probes without a reply yet. `T` names the part of the host that sent the probe.
 #[derive(Debug)]
 pub struct Asks<T> {
     last: u64,
@@ -135,14 +135,14 @@ impl<T> Asks<T> {
         id
     }
 
-    /// Ends a question. `None`: it was ended before, and its answer means nothing any more.
+    /// Closes a probe; `None` if it was closed before, so that its reply must be ignored.
     pub fn close(&mut self, id: AskId) -> Option<(HostId, T)> {
         let (host, what, given_up) = self.open.remove(&id)?;
         self.given_up.remove(&(given_up, id));
         Some((host, what))
     }
 
-    /// A question whose answer will not come.
+    /// Returns a probe whose reply will not come.
     pub fn overdue(&self, now: Mono) -> Option<AskId> {
         self.given_up.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
     }

@@ -1,51 +1,53 @@
-//! What the gateway's own way out looks like from the inside, by SEMANTICS 8: no default route, a socket
-//! of the tunnels that nothing leaves, or no place outside that answers.
+//! The uplink check: the gateway's own uplink as seen from the inside (SEMANTICS 8). Its faults are
+//! a missing default route, a tunnel socket that sends nothing, and outside addresses that do not
+//! reply.
 //!
-//! It accuses and never convicts: who is heard all the same is believed more than a place outside that
-//! answers nothing, unless many others are not. Without a reading there is no sentinel, and nobody waits for one. Knows no hosts.
+//! It raises a suspicion and never decides. A host that is heard outweighs an outside address that
+//! does not reply, unless many other hosts are silent. Without readings there is no uplink check,
+//! and no host waits for one. This module knows no hosts.
 
 use std::time::Duration;
 
 use crate::time::Mono;
 use crate::wire::UplinkReading;
 
-/// Looks in a row that found nothing, until it is said.
+/// Failed readings in a row until the uplink counts as lost.
 const ATTEMPTS: u32 = 2;
-/// What fails waits so long for a look that is newer, by SEMANTICS 8.
+/// A failing host waits this long for a newer reading (SEMANTICS 8).
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Readings wanted by many hosts that fail together are one.
+/// The minimum time between two readings, so that hosts that fail together share one.
 const APART: Duration = Duration::from_secs(1);
 
-/// What a look comes to.
+/// The change caused by a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
-    /// As before.
+    /// No change.
     Same,
-    /// The first that found nothing.
+    /// The first failed reading.
     Dim,
-    /// So many in a row that it is lost.
+    /// Enough failed readings in a row: the uplink is lost.
     Dark,
-    /// The first good one after others.
+    /// The first good reading after failed ones.
     Clear,
 }
 
-/// How it looks after the last look.
+/// The state of the uplink after the last reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sky {
-    /// Nothing is wrong, or nobody looks.
+    /// The uplink is ok, or there is no uplink check.
     Clear,
-    /// The last look found nothing.
+    /// The last reading failed.
     Dim,
-    /// So many in a row did that it is lost.
+    /// Enough readings in a row failed: the uplink is lost.
     Dark,
 }
 
 #[derive(Debug, Default)]
 pub struct Sentinel {
-    /// The last look; `None`: nobody looks.
+    /// The time of the last reading; `None`: there is no uplink check.
     seen: Option<Mono>,
     asked: Option<Mono>,
-    /// Something failed, and a look that is newer is to be asked for.
+    /// A failure needs a newer reading, which is yet to be requested.
     wanted: bool,
     failures: u32,
     words: String,
@@ -75,27 +77,27 @@ impl Sentinel {
         }
     }
 
-    /// Nothing is wrong; whether somebody outside says so.
+    /// Returns `None` if the last reading failed, else whether an outside address replied.
     pub fn is_clear(&self, reading: &UplinkReading) -> Option<bool> {
         (self.failures == 0).then_some(!reading.anchors.is_empty())
     }
 
-    /// What is wrong, while it is.
+    /// Describes the fault while the uplink is lost.
     pub fn fault(&self) -> Option<&str> {
         (self.sky() == Sky::Dark).then_some(&self.words)
     }
 
-    /// Something fails since then, and no look is newer.
+    /// Whether a failure since then has no newer reading yet.
     pub fn in_doubt(&self, since: Mono, now: Mono) -> bool {
         self.seen.is_some_and(|seen| seen < since) && now.since(since) < PATIENCE
     }
 
-    /// Something fails now: no look so far says anything of it.
+    /// Requests a reading, because a host fails now and earlier readings prove nothing about that.
     pub fn want(&mut self, now: Mono) {
         self.wanted = self.seen.is_some_and(|seen| seen < now) && self.asked.is_none_or(|asked| asked < now);
     }
 
-    /// Whether a look is to be asked for now. One that follows another too closely comes when it may.
+    /// Whether to take a reading now. A request too soon after another is deferred.
     pub fn looks(&mut self, now: Mono) -> bool {
         let looks = self.looks_at().is_some_and(|at| at <= now);
         if looks {
@@ -109,12 +111,12 @@ impl Sentinel {
         Some(lately + APART)
     }
 
-    /// When something is to be done: a look that is wanted, or one that nobody waits for any more.
+    /// Returns when the next reading is due, or when the pending one is given up.
     pub fn due(&self) -> Option<Mono> {
         self.looks_at().into_iter().chain(self.gives_up()).min()
     }
 
-    /// When nobody waits any more for the look that was asked for.
+    /// Returns when the pending reading is given up.
     pub fn gives_up(&self) -> Option<Mono> {
         self.asked.map(|at| at + PATIENCE)
     }
@@ -124,7 +126,7 @@ impl Sentinel {
     }
 }
 
-/// What is wrong, in words.
+/// Describes the fault in a reading.
 fn fault(reading: &UplinkReading) -> Option<String> {
     let anchors = &reading.anchors;
     if reading.socket_is_stuck {

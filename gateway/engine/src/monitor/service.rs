@@ -1,7 +1,7 @@
-//! One service of a host: its spec, its state, and what is under way for it.
+//! One service of a host: its spec, its state, and its check in progress.
 //!
-//! Takes a result and says what is to be recorded. Does not know what is asked of the host, nor
-//! what the result depends on: `round.rs` has settled that.
+//! It applies a result and returns the records to commit. It knows neither the probes of the host
+//! nor the dependencies of a result; `round.rs` has resolved those.
 
 use std::net::IpAddr;
 
@@ -35,60 +35,61 @@ pub struct Service {
     pub spec: ServiceSpec,
     pub track: Track<Option<Status>>,
     pub stale: bool,
-    /// Its last check yielded nothing.
+    /// Whether its last check had no result.
     pub missed: bool,
     since: Wall,
     last_check: Option<Wall>,
     route: String,
-    /// The inner address that its last question went to.
+    /// The inner address of its last probe.
     pub asked: Option<IpAddr>,
     pub path: PathCheck,
-    /// Of the last attempts, the newest last.
+    /// The path checks of the last attempts, the newest last.
     paths: [PathCheck; AGREEING],
     cause_since: Wall,
     result: PluginResult,
-    /// The status of the last result before the limits set here.
+    /// The status of the last result before thresholds.
     own: Option<Status>,
     pub voice: Voice<Option<Status>>,
-    /// Results that were sent.
+    /// Passive results that were accepted.
     pub taken: Taken,
-    /// When it is due, or was when it started; `None` while nothing starts it.
+    /// The time at which it is due, or at which the check in progress was due; `None` while it is
+    /// not scheduled.
     pub planned: Option<Mono>,
-    /// Somebody waits for a check that only what is newer can satisfy.
+    /// A check is requested, and only evidence newer than this satisfies it.
     pub newer_than: Option<Mono>,
-    /// When a person asked for a check, until one that began since then has a result.
+    /// The time of an operator's request, until a check that began after it has a result.
     demanded: Option<Mono>,
     pub run: Run,
-    /// When the check that is under way began, or the last one.
+    /// The start of the check in progress, or of the last one.
     began: Option<Mono>,
-    /// The newest proof that it holds, for what depends on it.
+    /// The newest proof that it is ok, for its dependents.
     pub good_at: Option<Mono>,
     pub failed_at: Option<Mono>,
-    /// From when on silence counts.
+    /// The time from which freshness counts.
     heard_at: Mono,
-    /// How many times its interval passes between two checks.
+    /// The interval factor of the traffic budget.
     pub stretch: u32,
 }
 
-/// What is under way. Never two runs of one check.
+/// The check in progress; a check never runs twice at once.
 #[derive(Debug, PartialEq)]
 pub enum Run {
     Idle,
     Asked(AskId),
-    /// Nothing came of its question at one inner address, and the other one is asked.
+    /// No reply came from one inner address, and the other one is probed.
     AskedOther(AskId, Box<Answer>),
-    /// The tunnel's own check: a handshake came to nothing, and something else is looked at.
+    /// The tunnel's own check: a handshake failed, and other evidence is read.
     Doubted(AskId, ConnectFailure),
-    /// Nothing came of its question, and its path is looked at.
+    /// No reply came, and the path is checked.
     AskedPath(AskId, Box<Unanswered>),
     /// Part of the host's SSH session.
     Riding,
-    /// Failed, and waits for what it depends on.
+    /// Failed, and waits for its dependency.
     Held(Box<Held>),
 }
 
 impl Run {
-    /// What is open of it alone.
+    /// Returns the probe that it has in flight by itself.
     pub fn question(&self) -> Option<AskId> {
         match self {
             Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) | Run::AskedPath(id, _) => {
@@ -99,11 +100,11 @@ impl Run {
     }
 }
 
-/// A question in vain, and what is asked of its path.
+/// A probe without reply, and the path check that follows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unanswered {
     pub answer: Answer,
-    /// The other inner address, where that was silent too.
+    /// The other inner address, if that was silent, too.
     pub silent: Option<IpAddr>,
     pub path: PathQuestion,
 }
@@ -114,11 +115,11 @@ pub struct Held {
     pub way: Way,
     pub failed_at: Mono,
     pub on: On,
-    /// What it depends on has been asked for its sake.
+    /// Whether its dependency was checked on its behalf.
     pub asked: bool,
 }
 
-/// Who the host is, and what of it concerns what its services say.
+/// The identity of the host, and its state as it concerns its services.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {
     pub host: HostId,
@@ -129,14 +130,14 @@ pub struct Of<'a> {
     pub cancelled: bool,
 }
 
-/// When the next check would be: the retry of a soft failure, or the next slot.
+/// The possible times of the next check: the next slot, or the retry of a soft failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Next {
     pub regular: Mono,
     pub retry: Mono,
 }
 
-/// A planned time of an earlier run, if it is still to come.
+/// Returns a planned time of an earlier run, if it is still ahead.
 pub fn ahead(planned: Option<Wall>, now: Now) -> Option<Mono> {
     planned.filter(|at| *at > now.wall).map(|at| now.mono + at.since(now.wall))
 }
@@ -200,12 +201,12 @@ impl Service {
         service
     }
 
-    /// At the pace that its device can afford.
+    /// Returns its timing with the interval factor of the traffic budget.
     pub fn timing(&self) -> Timing {
         pace::slowed(&self.spec.timing, self.stretch)
     }
 
-    /// Whether that is another pace than before.
+    /// Sets the interval factor; returns whether it changed.
     pub fn pace(&mut self, stretch: u32) -> bool {
         let stretch = if pace::sends(&self.spec.check) { stretch } else { 1 };
         std::mem::replace(&mut self.stretch, stretch) != stretch
@@ -219,18 +220,18 @@ impl Service {
         self.is_idle() && self.planned.is_some_and(|at| at <= now)
     }
 
-    /// Whether what depends on it can work. A limit set here breaks nothing.
+    /// Whether its dependents can work. A violated threshold does not prevent that.
     pub fn holds(&self) -> bool {
         !matches!(self.own, Some(Status::Critical | Status::Unknown))
     }
 
-    /// What needs the host's one SSH session.
+    /// Whether it needs the host's SSH session.
     pub fn rides(&self) -> bool {
         matches!(self.spec.check, Check::Ssh | Check::Sensor(_) | Check::Command { .. })
     }
 
-    /// Takes another spec; only the same one on the same host keeps its plan. Silence that nobody minded
-    /// before counts from now.
+    /// Applies another spec; only an unchanged spec on an unchanged host keeps its plan. If
+    /// freshness did not apply before, it counts from now.
     pub fn changed(self, spec: ServiceSpec, host_changed: bool, now: Mono) -> Self {
         let planned = self.planned.filter(|_| spec == self.spec && !host_changed);
         let minds = spec.check.is_sent() && spec.check != self.spec.check
@@ -239,26 +240,26 @@ impl Service {
         Service { spec, planned, heard_at, ..self }
     }
 
-    /// What is known is not current; whether that is new.
+    /// Marks its state as not current; returns whether that is a change.
     pub fn mark_stale(&mut self) -> bool {
         let news = !self.stale && self.track.status.is_some();
         self.stale |= news;
         news
     }
 
-    /// Also what came while its host was not there.
+    /// Marks its state as not current if it is outdated, or if it came while its host was down.
     pub fn mark_outdated(&mut self, timing: &Timing, now: Now) -> bool {
         let asked = !self.spec.check.is_sent();
         let outdated = asked && is_outdated(self.last_check, timing, now) || self.voice.awaits_result();
         outdated && self.mark_stale()
     }
 
-    /// What is known of it is not current, or nothing is because its check yielded nothing.
+    /// Whether its state is not current, or its last check had no result.
     pub fn waits(&self) -> bool {
         self.stale || self.missed
     }
 
-    /// A person wants a check. One that is under way began before.
+    /// Requests a check for an operator; one in progress began before the request.
     pub fn demand(&mut self, now: Mono) {
         self.demanded = Some(now);
         if self.is_idle() {
@@ -270,24 +271,24 @@ impl Service {
         self.demanded.is_some()
     }
 
-    /// A check of it begins. What a person asked for before is what it is to find out.
+    /// Begins a check, which serves the requests made before.
     pub fn begin(&mut self, now: Mono) {
         self.began = Some(now);
         self.newer_than = self.newer_than.max(self.demanded);
     }
 
-    /// The check that was under way has a result.
+    /// Ends the requests that the finished check served.
     pub fn answer_demand(&mut self) {
         self.demanded = self.demanded.filter(|_| self.is_asked_again());
     }
 
-    /// A person asked for another check while this one was under way.
+    /// Whether an operator requested another check while this one was in progress.
     pub fn is_asked_again(&self) -> bool {
         self.demanded > self.began
     }
 
-    /// The check that was under way yielded nothing. The next one is at `slot`, at once if a person asked for it
-    /// meanwhile.
+    /// Ends a check without a result. The next one is at `slot`, or at once if an operator
+    /// requested it meanwhile.
     pub fn miss(&mut self, slot: Mono, at_once: Mono) {
         self.planned = Some(if self.is_asked_again() { at_once } else { slot });
         self.run = Run::Idle;
@@ -296,7 +297,8 @@ impl Service {
         self.mark_stale();
     }
 
-    /// Is checked again at `at`, after it was left alone; `anew`: for so long that its failures are counted anew.
+    /// Schedules a check at `at` after a suspension; `anew`: the suspension was so long that its
+    /// failures are counted anew.
     pub fn revive(&mut self, at: Mono, anew: bool) {
         if anew {
             self.track.forgive();
@@ -304,7 +306,7 @@ impl Service {
         self.planned = Some(at);
     }
 
-    /// What its path said beside this attempt; a result that needed no such question ends the row.
+    /// Records the path check of this attempt; a result without a path check ends the series.
     pub fn note_path(&mut self, path: PathCheck) {
         self.paths = match path {
             PathCheck::NotAsked => [path; AGREEING],
@@ -313,7 +315,7 @@ impl Service {
         self.path = path_check::together(self.paths);
     }
 
-    /// Takes a result that counts, by the way it came and from when it is.
+    /// Applies a result that counts, with its route and its time.
     pub fn take(
         &mut self,
         Judged { result, own }: Judged,
@@ -334,7 +336,7 @@ impl Service {
         self.tell(before, change, result, of, turn);
     }
 
-    /// Nothing came for too long: known to be unknown, without attempts.
+    /// Applies overdue results: the state changes without attempts.
     pub fn expire(&mut self, of: Of<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let result = match &self.spec.check {
@@ -347,7 +349,7 @@ impl Service {
         self.tell(before, change, result, of, turn);
     }
 
-    /// When it will have been silent for too long; `None`: that is known, or nothing is expected.
+    /// Returns when its results are overdue; `None` if that is recorded or no result is expected.
     pub fn silent_at(&self, now: Now) -> Option<Mono> {
         if let Check::Heartbeat(job) = &self.spec.check {
             return self.past_runs(now).overdue_at(job);
@@ -368,7 +370,8 @@ impl Service {
         }
     }
 
-    /// It could not be heard until now, or its host could not send.
+    /// Restarts freshness, because the gateway could not receive its results or its host could not
+    /// send.
     pub fn excuse(&mut self, until: Mono) {
         match &self.spec.check {
             Check::Heartbeat(job) if !heartbeat::may_have_run(job, self.heard_at, until) => {}
@@ -380,7 +383,7 @@ impl Service {
         self.last_check
     }
 
-    /// A result under the thresholds of this service.
+    /// Evaluates a result against the thresholds of this service.
     pub fn judged(&self, result: PluginResult) -> Judged {
         judged::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
@@ -395,7 +398,8 @@ impl Service {
     ) {
         let now = turn.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
-        // What comes while the host is not there is kept, and says nothing of what is once the host is back.
+        // A result that comes while the host is down is kept, but it is not current when the host
+        // is back.
         (self.stale, self.missed) = (of.silence.is_some(), false);
         self.cause_since = if result.cause == self.result.cause { self.cause_since } else { now.wall };
         self.result = result;
@@ -410,8 +414,9 @@ impl Service {
         rest.chain(self.subject(of, now).records(said)).for_each(|record| turn.record(record));
     }
 
-    /// Where what fails belongs, before anything is said of it; planned work is no incident, and neither is what is
-    /// not current: if it may be told after all, it has its place by then.
+    /// Assigns a problem to an incident before its notification. A problem in a downtime is no
+    /// incident, and neither is one that is not current. If it is notified later after all, it is
+    /// assigned then.
     fn place(
         &mut self,
         change: Option<&Change<Option<Status>>>,
@@ -434,7 +439,7 @@ impl Service {
         turn.settle(&object, placed, &mut self.voice)
     }
 
-    /// What fails belongs somewhere before it is told, whatever kept it silent until now.
+    /// Assigns a problem to an incident before its notification, if that was suppressed until now.
     pub fn place_before_speech(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Vec<Record> {
         let scene = scene(&self.spec, self.stale, of, turn.now);
         let owed = self.voice.may_complain(&self.track, &scene);
@@ -446,7 +451,7 @@ impl Service {
         Object { host: of.host, service: Some(self.spec.name.clone()) }
     }
 
-    /// Lets it speak for another reason than a result; the row first, if anything changed.
+    /// Lets it notify for another reason than a result; its row comes first, if anything changed.
     pub fn speak(
         &mut self,
         of: Of<'_>,
@@ -520,8 +525,8 @@ impl Service {
     }
 }
 
-/// The status before the limits set here, which is not kept. What is asked was well if it was answered; a session
-/// may have been answered by what is no SSH server.
+/// Returns the status before thresholds, which is not stored. A probe with a reply was ok. For SSH
+/// this is not enough, because a reply may come from something that is no SSH server.
 fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
     let answered = state.result.cause == Cause::Answered;
     let well = match &spec.check {
@@ -532,7 +537,7 @@ fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
     state.status.map(|status| if well { Status::Ok } else { status })
 }
 
-/// A host that is not there speaks for its services.
+/// The host's state suppresses the notifications of its services.
 fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: Of<'a>, now: Now) -> Scene<'a> {
     Scene {
         now,

@@ -1,7 +1,7 @@
-//! The one SSH session of a host: who rides in it, which way it goes, and what each rider gets.
+//! The SSH session of a host: the services in it, its path, and the result of each service.
 //!
-//! A failure of the session is a result of the `ssh` check alone; what did not run has none. Host
-//! keys are learnt here, through the tunnel only.
+//! A failure of the session is a result of the `ssh` check alone; commands that did not run have no
+//! result. Host keys are learnt here, through the tunnel only.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::round::OTHER_TIMEOUT;
 use super::service::Run;
 use super::turn::{Asker, Turn};
 
-/// A session under way.
+/// A session in progress.
 #[derive(Debug)]
 pub struct Session {
     pub question: AskId,
@@ -31,23 +31,24 @@ pub struct Session {
     way: Way,
     /// The inner address that it went to.
     address: Option<IpAddr>,
-    /// The other one, once that has been asked.
+    /// The other inner address, once that was probed.
     other: Option<IpAddr>,
-    /// Ways still to be tried.
+    /// The paths still to be tried.
     rest: Vec<Way>,
     aside: Aside,
 }
 
-/// What is asked beside the session before its answer is read.
+/// A probe beside the session before its reply is evaluated.
 #[derive(Debug)]
 enum Aside {
     Nothing,
     Path(Stalled),
-    /// Nothing came of it at one inner address: whether the other one answers.
+    /// The session got no reply at one inner address, so the other is probed.
     Other(Box<SshAnswer>),
 }
 
-/// It connected and fell silent, or did not even connect: echoes of two sizes tell whether that is its path.
+/// The session connected and fell silent, or did not connect. Echoes of two sizes show whether the
+/// path is the cause.
 #[derive(Debug)]
 struct Stalled {
     answer: Box<SshAnswer>,
@@ -55,7 +56,8 @@ struct Stalled {
 }
 
 impl Host {
-    /// `ssh` itself rides in every session: that is what proves what the others depend on.
+    /// Starts a session. `ssh` is part of every session, because it proves the dependency of the
+    /// others.
     pub(super) fn start_session(&mut self, due: Vec<usize>, turn: &mut Turn<'_>) {
         let ways = self.paths.ssh(self.tunnel_is_down());
         let joins = |i: &usize| due.contains(i) || self.is_ssh(*i) && self.services[*i].is_idle();
@@ -73,7 +75,8 @@ impl Host {
         self.open_session(riders, ways, turn);
     }
 
-    /// Without a key to insist on nobody is authenticated over the Internet.
+    /// Opens a session on the next path. Over the Internet, it only authenticates if there is a
+    /// pinned host key to require.
     fn open_session(&mut self, riders: Vec<usize>, mut ways: Vec<Way>, turn: &mut Turn<'_>) {
         let way = ways.remove(0);
         let Some(route) = self.paths.route(way) else {
@@ -93,7 +96,7 @@ impl Host {
             Some(Session { question, riders, way, address, other: None, rest: ways, aside: Aside::Nothing });
     }
 
-    /// One command for all sensors, one for each plugin.
+    /// Returns the commands of a session: one for all sensors, and one for each plugin.
     fn commands(&self, riders: &[usize]) -> Vec<RemoteCommand> {
         let specs = || riders.iter().map(|i| &self.services[*i].spec);
         let sensors = self.sensors(riders);
@@ -115,19 +118,19 @@ impl Host {
         script.into_iter().chain(plugins).collect()
     }
 
-    /// The one command of all sensors has as much time as the most patient of them.
+    /// Returns the timeout of the sensor command: the longest timeout of its sensors.
     fn script_timeout(&self, riders: &[usize]) -> Option<Duration> {
         let specs = riders.iter().map(|i| &self.services[*i].spec);
         specs.filter(|s| matches!(s.check, Check::Sensor(_))).map(|s| s.timing.timeout).max()
     }
 
-    /// How long a session may take to open, login and all: the timeout of the `ssh` service.
+    /// Returns the limit for opening a session with login: the timeout of the `ssh` service.
     fn opening(&self) -> Duration {
         let ssh = (0..self.services.len()).find(|i| self.is_ssh(*i));
         ssh.map_or(self.spec.timing.timeout, |i| self.services[i].spec.timing.timeout)
     }
 
-    /// The sensors under the names of their services.
+    /// Returns the sensors with the names of their services.
     fn sensors(&self, riders: &[usize]) -> Vec<(String, Sensor)> {
         let sensor = |i: &usize| match &self.services[*i].spec.check {
             Check::Sensor(sensor) => Some((self.services[*i].spec.name.clone(), sensor.clone())),
@@ -171,7 +174,8 @@ impl Host {
         }
     }
 
-    /// A connection to the same port tells in little time whether a session there is worth it.
+    /// Probes the same port with a TCP connect, which soon shows whether a session there is
+    /// worthwhile.
     fn ask_other_too(
         &mut self,
         mut session: Session,
@@ -208,7 +212,7 @@ impl Host {
         }
     }
 
-    /// Where it went through the tunnel.
+    /// Checks the path, if the session went through the tunnel.
     fn ask_path(&mut self, session: Session, answer: SshAnswer, turn: &mut Turn<'_>) {
         match (self.paths.peer, session.address) {
             (Some(peer), Some(address)) => {
@@ -233,7 +237,7 @@ impl Host {
         }
     }
 
-    /// The session itself first: the others depend on it.
+    /// Evaluates the session itself first, because the others depend on it.
     fn read_session(&mut self, session: &Session, answer: &SshAnswer, path: PathCheck, turn: &mut Turn<'_>) {
         for i in &session.riders {
             self.services[*i].note_path(path);
@@ -282,7 +286,7 @@ impl Host {
                 self.event(EventKind::HostKeyPinned, cause, key.to_string(), turn);
                 self.learn(key, turn);
             }
-            // From now on the server is asked for that type at once.
+            // The client asks the server for this key type at once from now on.
             Some(pin) if pin.is(&key) && pin.key_type.is_none() && key.key_type.is_some() => {
                 self.learn(key, turn);
             }
@@ -295,7 +299,7 @@ impl Host {
         turn.record(Record::Pinned { host: self.spec.id, key });
     }
 
-    /// Whether that is another key than before; the row keeps it over a restart.
+    /// Records an unexpected key; returns whether it changed. The row keeps it over a restart.
     fn set_strange_key(&mut self, fingerprint: Option<&str>, turn: &mut Turn<'_>) -> bool {
         let news = self.strange_key.as_deref() != fingerprint;
         self.strange_key = fingerprint.map(str::to_owned);
@@ -305,7 +309,7 @@ impl Host {
         news
     }
 
-    /// Written down once per key, also over restarts.
+    /// Records an event once per key, also across restarts.
     fn note_strange_key(&mut self, pinned: &HostKey, seen: &HostKey, turn: &mut Turn<'_>) {
         if self.set_strange_key(Some(&seen.fingerprint), turn) {
             let evidence = format!("pinned {pinned}, seen {seen}");
@@ -321,13 +325,13 @@ impl Host {
         (0..self.services.len()).any(|i| self.is_ssh(i))
     }
 
-    /// As far as is known without asking.
+    /// Whether the tunnel is down, by the states so far.
     fn tunnel_is_down(&self) -> bool {
         is_beside_tunnel(&self.source) || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
     }
 }
 
-/// Where `ssh` is switched off there is no other to say it.
+/// The result of a service without a session, when `ssh` is switched off and cannot report it.
 fn no_session(finding: Finding) -> Finding {
     let cause = finding.result.cause;
     let result = PluginResult::unknown(format!("ssh: {}", finding.result.text)).because(cause);
@@ -373,8 +377,9 @@ mod tests {
         );
     }
 
-    /// The device answers, its SSH server connects and then says nothing, and of three echoes of each size so
-    /// many come back. Which sizes were asked, and what the service has.
+    /// A device that replies, with an SSH server that connects and then falls silent; of three
+    /// echoes of each size, the given numbers come back. Returns the sizes probed and the state of
+    /// the service.
     fn stalled(session: &SshAnswer, large: usize, small: usize) -> (String, ServiceState) {
         let mut asked = testing::Asked::of(crate::wire::HostSpec {
             services: vec![service("ssh", Check::Ssh, 10)],

@@ -1,7 +1,7 @@
-//! From what an object says to what is committed; and what people do about a host: downtimes and
-//! acknowledgements reach its voice and those of its services here.
+//! Turns the notifications of a checkable into records to commit. It also passes downtimes and
+//! acknowledgements to a host and its services.
 //!
-//! Decides nothing about what is said: that is `voice.rs`.
+//! It decides nothing about notifications; `voice.rs` does.
 
 use fleetgate_probes::sample::Status;
 
@@ -18,7 +18,7 @@ use super::status::{Level, Track};
 use super::turn::Turn;
 use super::voice::{Said, Scene, Voice};
 
-/// Whom it is said of.
+/// The checkable of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub host: HostId,
@@ -81,7 +81,7 @@ impl Subject<'_> {
         })
     }
 
-    /// What it belongs to is filled in where it leaves.
+    /// `Turn::record` fills in the incident.
     fn message<S: Level>(&self, kind: MessageKind, from: S, to: S, note: String) -> Record {
         Record::Message(Message {
             at: self.at,
@@ -101,7 +101,7 @@ impl Subject<'_> {
 }
 
 impl Host {
-    /// Lets everything speak whose time has come.
+    /// Re-evaluates every notification that is due.
     pub(super) fn speak_due(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if self.voice.due().is_some_and(|at| at <= now) {
@@ -114,19 +114,20 @@ impl Host {
         }
     }
 
-    /// When the first of them wants to look.
+    /// Returns when the first of them is due.
     pub(super) fn voices_due(&self) -> Option<Mono> {
         self.services.iter().filter_map(|s| s.voice.due()).chain(self.voice.due()).min()
     }
 
-    /// Everything looks again: what surrounds it has changed. `cancelled`: a downtime was taken away.
+    /// Re-evaluates all notifications, because their circumstances changed. `cancelled`: a downtime
+    /// was removed.
     pub(super) fn review_all(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
         self.speak(cancelled, turn, Voice::review);
         self.review_services(cancelled, turn);
     }
 
-    /// The wall clock was set; `jump`: by much. Terms that are kept by its time are written anew: a restart
-    /// would count them by the new one.
+    /// Adjusts to a step of the wall clock; `jump`: a large one. Stored deadlines are rewritten,
+    /// because a restart would count them by the new clock.
     pub(super) fn mind_step(&mut self, jump: bool, turn: &mut Turn<'_>) {
         if jump {
             self.excuse_silence(turn.now.mono);
@@ -149,7 +150,7 @@ impl Host {
         }
     }
 
-    /// The downtimes that are for this host now.
+    /// Replaces the downtimes that apply to this host.
     pub fn set_windows(&mut self, windows: Vec<Window>, turn: &mut Turn<'_>) {
         if windows != self.windows {
             let cancelled = windows.len() < self.windows.len();
@@ -176,7 +177,8 @@ impl Host {
         }
     }
 
-    /// Takes acknowledgements back from an earlier run. One of what is no more ends.
+    /// Restores the acknowledgements of an earlier run. The acknowledgement of a removed service
+    /// ends.
     pub(super) fn recall_acks(&mut self, acks: Vec<(Option<String>, Acknowledgement)>, turn: &mut Turn<'_>) {
         for (service, ack) in acks {
             match service.as_deref().map(|name| self.position(name)) {
@@ -257,7 +259,7 @@ pub fn host_scene<'a>(
     Scene { now, rules, windows, service, covered, current, silence, cancelled: false }
 }
 
-/// What a host is for its services.
+/// Returns the circumstances of the host for its services.
 pub fn surroundings<'a>(
     spec: &'a HostSpec,
     windows: &'a [Window],

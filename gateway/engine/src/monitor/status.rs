@@ -1,13 +1,13 @@
-//! What one result does to an object: attempts, soft and hard, by SEMANTICS 4.
+//! The state machine of a checkable: attempts, soft and hard states (SEMANTICS 4).
 //!
-//! The same table for hosts and services. Pure values; knows no clock, no schedule and nobody to
-//! tell.
+//! Hosts and services share the same table. It works on pure values, and knows no clock, schedule
+//! or notifications.
 
 use fleetgate_probes::sample::Status;
 
 use crate::wire::{HostStatus, StateType};
 
-/// A status with a scale from good to bad. Pending behaves like good.
+/// A status on a scale from good to bad. Pending behaves like good.
 pub trait Level: Copy + PartialEq {
     const PENDING: Self;
     const GOOD: Self;
@@ -17,7 +17,7 @@ pub trait Level: Copy + PartialEq {
     /// The lower-case name used in events and messages.
     fn name(self) -> &'static str;
 
-    /// As a plugin would end: what is pending is as good as well.
+    /// The exit code of a plugin with this status; pending counts as ok.
     fn code(self) -> u8;
 }
 
@@ -55,24 +55,25 @@ impl Level for Option<Status> {
     }
 }
 
-/// Where an object stands.
+/// The state of a checkable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Track<S> {
     pub status: S,
     pub kind: StateType,
-    /// The number of the failure that is shown; 1 while good.
+    /// The attempt of the failure that is shown; 1 while good.
     pub attempt: u32,
-    /// The status that is hard, also while a soft one is shown.
+    /// The hard status, also while a soft one is shown.
     pub hard: S,
 }
 
-/// A visible difference, for the event log: between hard states where that changed (a failure that
-/// turns hard was shown before, as soft), else between what is shown.
+/// A visible change, for the event log. It is between hard states if the hard state changed,
+/// because a failure that turns hard was shown as soft before. Otherwise it is between the shown
+/// states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<S> {
     pub from: S,
     pub to: S,
-    /// The hard status is another one now. A soft failure that is over changes nothing hard.
+    /// Whether the hard status changed. A soft failure that recovers does not change it.
     pub hard: bool,
 }
 
@@ -85,12 +86,13 @@ impl<S: Level> Track<S> {
         self.kind == StateType::Soft
     }
 
-    /// Takes one result; `attempts` is how many failures in a row make a state hard.
+    /// Applies one result; `attempts` is the number of failures in a row that makes a state hard.
     pub fn apply(&mut self, result: S, attempts: u32) -> Option<Change<S>> {
         self.apply_row(result, 1, attempts)
     }
 
-    /// The same result so many times in a row, as one change. More than `attempts` change nothing more.
+    /// Applies the same result several times in a row, as one change. More than `attempts` have no
+    /// further effect.
     pub fn apply_row(&mut self, result: S, times: u32, attempts: u32) -> Option<Change<S>> {
         let before = *self;
         for _ in 0..times.min(attempts.max(1)) {
@@ -102,7 +104,7 @@ impl<S: Level> Track<S> {
         (hard || before.status != self.status).then_some(Change { from, to: self.status, hard })
     }
 
-    /// Turns to `status` without counting attempts: it was not for want of asking.
+    /// Changes to `status` without counting attempts: no further check can change the result.
     pub fn settle(&mut self, status: S, attempts: u32) -> Option<Change<S>> {
         self.kind = StateType::Hard;
         self.attempt = attempts;
@@ -113,7 +115,7 @@ impl<S: Level> Track<S> {
         (hard || shown != status).then_some(Change { from, to: status, hard })
     }
 
-    /// Counts the failures of a soft state anew: what was between them was not observed.
+    /// Counts the failures of a soft state anew, because the time between them was not observed.
     pub fn forgive(&mut self) {
         if self.is_soft() {
             self.attempt = 0;
@@ -151,7 +153,7 @@ mod tests {
 
     type Row<S> = (S, StateType, u32, S);
 
-    /// Feeds results to a pending object and compares what is shown after each.
+    /// Applies results to a pending checkable and compares the shown state after each.
     fn runs<S: Level + std::fmt::Debug>(attempts: u32, table: &[(S, Row<S>)]) {
         let mut track = Track::pending();
         for (step, (result, (status, kind, attempt, hard))) in table.iter().enumerate() {

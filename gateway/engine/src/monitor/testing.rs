@@ -1,4 +1,4 @@
-//! Hosts for the tests of this module, and a monitor whose questions a test answers.
+//! Hosts for the tests of this module, and a monitor whose probes the test replies to.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,7 +37,7 @@ pub fn host(raw: i64) -> HostSpec {
     }
 }
 
-/// A monitor of one host. Each question is answered at once.
+/// A monitor of one host; each probe gets its reply at once.
 pub struct Asked {
     monitor: Monitor,
     pub now: Now,
@@ -76,7 +76,7 @@ impl Asked {
         }
     }
 
-    /// The last state of a service.
+    /// Returns the last state of a service.
     pub fn service(&self, name: &str) -> Option<&ServiceState> {
         self.records.iter().rev().find_map(|record| match record {
             Record::Service(_, state) if state.name == name => Some(state),

@@ -1,7 +1,7 @@
-//! What fails is put where it belongs, before anything is said of it: the findings of hosts and
-//! services reach the incidents here, and what leaves the monitor cites them.
+//! Assigns problems to incidents before they are notified. The results of hosts and services reach
+//! the incidents here, and the records that leave the monitor refer to them.
 //!
-//! Decides nothing about what belongs together: that is [`crate::incident`].
+//! It does not decide which problems belong together; [`crate::incident`] does.
 
 use crate::id::HostId;
 use crate::incident::{Moment, Placed};
@@ -22,7 +22,7 @@ use super::voice::{Said, Voice};
 pub(super) const SITE: &str = "site";
 
 impl Desk {
-    /// What the incidents have to say goes out before what is said next.
+    /// Moves the records of the incidents to the outputs, before any later record.
     pub(super) fn publish_incidents(&mut self) {
         while let Some(record) = self.incidents.poll_record() {
             self.out.push_back(MonitorOutput::Record(Record::Incident(record)));
@@ -31,7 +31,7 @@ impl Desk {
 }
 
 impl Turn<'_> {
-    /// To be committed, in order; a message says what it belongs to.
+    /// Queues a record to be committed, in order; a message gets its incident.
     pub fn record(&mut self, mut record: Record) {
         match &mut record {
             Record::Message(message) => self.cite(message),
@@ -48,7 +48,7 @@ impl Turn<'_> {
         self.desk.out.push_back(crate::wire::MonitorOutput::Record(record));
     }
 
-    /// A problem that is told was put somewhere before.
+    /// A problem was assigned to an incident before its notification.
     fn cite(&self, message: &mut Message) {
         let object = Object { host: message.host, service: message.service.clone() };
         message.incident = self.desk.incidents.of(&object);
@@ -59,7 +59,7 @@ impl Turn<'_> {
         );
     }
 
-    /// A hard problem was found once more.
+    /// Reports a hard problem, at each result that finds it.
     pub fn ill(&mut self, object: &Object, began: crate::time::Wall, reachable: bool) -> Placed {
         let placed = self.desk.incidents.ill(object, began, reachable, self.moment());
         self.desk.publish_incidents();
@@ -71,7 +71,7 @@ impl Turn<'_> {
         self.desk.publish_incidents();
     }
 
-    /// Somebody who knows of an incident knows of this, which belongs to it.
+    /// Applies the acknowledgement of an incident to one of its members.
     fn cover(&mut self, object: &Object, ack: IncidentAck) -> Option<Acknowledgement> {
         let (id, incident) = self.desk.incidents.cover(object, self.moment())?;
         self.desk.publish_incidents();
@@ -79,8 +79,8 @@ impl Turn<'_> {
         Some(Acknowledgement { id, sticky, expires, words, incident: Some(incident) })
     }
 
-    /// After an object was put somewhere: who knows of that, knows of it, and nobody who knows of
-    /// what it has left.
+    /// Applies the acknowledgement of its new incident to a checkable, and ends that of the
+    /// incident it has left.
     pub fn settle<S: Level>(
         &mut self,
         object: &Object,
@@ -98,7 +98,8 @@ impl Turn<'_> {
 }
 
 impl Host {
-    /// While nobody knows yet which of them is down, it is put nowhere; planned work is no incident.
+    /// Assigns the host to an incident. This waits while it is not known whether the host or a
+    /// parent is down. A downtime is no incident.
     pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
         if !self.track.hard.is_problem() {
@@ -108,7 +109,7 @@ impl Host {
         }
     }
 
-    /// What fails belongs somewhere before it is told, whatever kept it silent until now.
+    /// Assigns a problem to an incident before its notification, if that was suppressed until now.
     pub(super) fn place_before_speech(&mut self, turn: &mut Turn<'_>) {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
         if self.voice.may_complain(&self.track, &scene) {
@@ -123,7 +124,7 @@ impl Host {
         self.utter(said.into_iter().collect(), turn);
     }
 
-    /// Whoever knows of the incident knows of this.
+    /// Applies the acknowledgement of the incident to the host or a service.
     fn cover(&mut self, service: Option<&str>, ack: IncidentAck, turn: &mut Turn<'_>) {
         let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
         let incident = turn.desk.incidents.of(&object);
@@ -140,7 +141,7 @@ impl Host {
         }
     }
 
-    /// Nobody knows of the incident any more.
+    /// Removes the acknowledgement of the incident from the host or a service.
     fn uncover(&mut self, service: Option<&str>, incident: IncidentId, turn: &mut Turn<'_>) {
         let of_it = match service.map(|name| self.position(name)) {
             None => self.voice.covered_by(incident),
@@ -155,12 +156,12 @@ impl Host {
 }
 
 impl Monitor {
-    /// Takes back the incidents that an earlier run left open. Before the hosts are restored.
+    /// Restores the incidents that an earlier run left open, before the hosts are restored.
     pub fn recall_incidents(&mut self, open: Vec<IncidentMemory>, now: Now) {
         self.desk.incidents.restore(open, now);
     }
 
-    /// Members that are no more, or whose state was not kept, belong to nothing.
+    /// Removes members that no longer exist, or whose state was not stored.
     pub(super) fn review_incidents(&mut self, now: Now) {
         for object in self.desk.incidents.objects() {
             if !self.is_ill(&object) && object.host != crate::wire::GATEWAY {
@@ -181,7 +182,7 @@ impl Monitor {
         }
     }
 
-    /// Where a host stands, and in which state it was found.
+    /// Introduces a host to the incidents, with its restored state.
     pub(super) fn introduce(&mut self, id: HostId) {
         let Some(host) = self.hosts.get(&id) else { return };
         let site = host.spec.labels.get(SITE).map(String::as_str);
@@ -197,7 +198,7 @@ impl Monitor {
         self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
     }
 
-    /// Services that a host has no more belong to nothing.
+    /// Removes the services that a host no longer has.
     pub(super) fn forget_lost_services(&mut self, id: HostId, now: Now) {
         let Some(host) = self.hosts.get(&id) else { return };
         let lost = |o: &Object| o.service.as_deref().is_some_and(|name| host.position(name).is_none());
@@ -216,7 +217,8 @@ impl Monitor {
         }
     }
 
-    /// Whoever gave it saw the incident before it was merged into another, or all of it was well.
+    /// Ends an acknowledgement that came too late: its incident was merged into another, or every
+    /// member has recovered.
     fn end_late_acknowledgement(&mut self, id: IncidentId, now: Now) {
         self.desk.incidents.unacknowledge(id);
         let change = IncidentChange::AckEnded(AckEnd::Late);
@@ -231,8 +233,8 @@ impl Monitor {
         }
     }
 
-    /// An acknowledgement, or its end, is stored before its members' are: the earlier run may have
-    /// ended between.
+    /// Completes acknowledgements after a restart. The acknowledgement of an incident, or its end,
+    /// is stored before those of its members, and the earlier run may have ended in between.
     pub(super) fn mend_acknowledgements(&mut self, now: Now) {
         self.cover_members(now);
         for (id, object) in self.desk.incidents.unknown() {
@@ -240,7 +242,7 @@ impl Monitor {
         }
     }
 
-    /// What time alone decides about incidents, and what merging them brought about.
+    /// Applies the acknowledgements that merges caused, and closes or expires what is due.
     pub(super) fn look_after_incidents(&mut self, now: Now) {
         self.cover_members(now);
         self.desk.incidents.look(now);
@@ -262,7 +264,7 @@ impl Monitor {
 }
 
 impl Turn<'_> {
-    /// The draw of the turn, for ids: they differ anyhow.
+    /// Uses the random number of the turn for ids; they differ in any case.
     fn moment(&self) -> Moment {
         Moment { now: self.now, draw: self.draw() }
     }
@@ -289,7 +291,7 @@ mod tests {
         IncidentAck { sticky: true, expires: None, words: words.to_owned() }
     }
 
-    /// A host that is down, of which somebody was told.
+    /// A host that is down and was notified.
     fn lost(acknowledged: Option<Acknowledgement>) -> HostMemory {
         let spec = testing::host(1);
         let state = HostState {
@@ -322,7 +324,7 @@ mod tests {
         HostMemory { spec, state: Some(state), services: Vec::new(), acknowledged }
     }
 
-    /// Its incident.
+    /// The incident of that host.
     fn open(member: MemberMemory, ack: Option<IncidentAck>) -> IncidentMemory {
         let words = "cam-1 is down".to_owned();
         let (extent, cause, head) = (Extent::Host, CauseKind::HostDown, Some(member.object.host));
@@ -339,7 +341,7 @@ mod tests {
         }
     }
 
-    /// At second 1000.
+    /// A monitor restarted at second 1000.
     fn restarted(incident: IncidentMemory, host: HostMemory) -> Monitor {
         let mut monitor = Monitor::new(Config::default(), 1);
         monitor.recall_incidents(vec![incident], at(1_000));
@@ -347,7 +349,7 @@ mod tests {
         monitor
     }
 
-    /// What was said of who knows.
+    /// Returns the records about acknowledgements.
     fn heard(monitor: &mut Monitor) -> Vec<String> {
         let mut heard = Vec::new();
         loop {

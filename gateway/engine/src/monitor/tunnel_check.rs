@@ -1,9 +1,9 @@
-//! The `tunnel` check: whether packets pass a device's tunnel, both ways.
+//! The `tunnel` check: whether packets pass a device's tunnel in both directions.
 //!
-//! While it holds, an authenticated packet within the interval is enough, and costs nothing. In doubt (it
-//! failed, or something that was sent through it got no answer) such a packet proves only that the device
-//! lives: an old session goes on while nothing of ours arrives. Then an answer counts, and nothing else: one
-//! that came meanwhile, a handshake, or an echo. Knows no states.
+//! While the state is ok, an authenticated packet within the interval is enough, and costs nothing.
+//! After a failure, or after a probe without reply, such a packet only proves that the device is
+//! up. An old session goes on although no packet reaches the device. In that case only a reply
+//! counts: one that came meanwhile, a handshake, or an echo. This module knows no states.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use super::round::evidence_limit;
 use super::service::Run;
 use super::turn::{Asker, Turn};
 
-/// Echoes beside a handshake that came to nothing: on a path that loses three of ten packets each way, all of
-/// them and the handshake are lost once in a hundred attempts.
+/// Echoes after a failed handshake. On a path that loses three of ten packets each way, all of them
+/// and the handshake are lost once in a hundred attempts.
 const ECHOES: u8 = 5;
-/// For them: several round trips of a mobile link.
+/// The timeout of these echoes: several round trips of a mobile link.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Host {
@@ -52,7 +52,7 @@ impl Host {
         }
     }
 
-    /// The `tunnel` check takes evidence, else it forces a handshake, unless the host's own check
+    /// Evaluates the evidence. If it is not enough, forces a handshake, unless the host's own check
     /// has just tried that.
     fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, turn: &mut Turn<'_>) {
         self.keep_pace(evidence.wire_today, turn);
@@ -70,12 +70,12 @@ impl Host {
         }
     }
 
-    /// What was sent through it got no answer.
+    /// Whether a packet sent through the tunnel got no reply.
     fn is_in_doubt(&self, i: usize) -> bool {
         self.services[i].newer_than.is_some() || !self.services[i].holds() || self.vain.is_some()
     }
 
-    /// Whether this proof is new enough.
+    /// Records the proof as a result if it is recent enough; returns whether it was.
     fn holds_by(&mut self, i: usize, proof: Option<Mono>, evidence: &Evidence, turn: &mut Turn<'_>) -> bool {
         let now = turn.now.mono;
         let service = &self.services[i];
@@ -87,7 +87,7 @@ impl Host {
         true
     }
 
-    /// Other questions may have been answered while the handshake was waited for.
+    /// Reads the evidence again, because other probes may have got replies during the handshake.
     fn look_again(&mut self, i: usize, failure: ConnectFailure, turn: &mut Turn<'_>) {
         match self.paths.peer {
             Some(peer) => self.ask_in_doubt(i, Question::Evidence { peer }, failure, turn),
@@ -95,7 +95,7 @@ impl Host {
         }
     }
 
-    /// A device that is heard is asked once more before its tunnel is called dead.
+    /// Probes a device that is heard once more before its tunnel is declared dead.
     fn last_look(&mut self, i: usize, failure: &ConnectFailure, evidence: &Evidence, turn: &mut Turn<'_>) {
         if self.holds_by(i, evidence.answered(), evidence, turn) {
             return;
@@ -120,7 +120,7 @@ impl Host {
     }
 }
 
-/// When something that was sent through the tunnel was answered last, as far as this tells.
+/// Returns the time of the last reply through the tunnel that this reply shows.
 fn answered_at(answer: &Answer, now: Mono) -> Option<Mono> {
     match answer {
         Answer::Evidence(evidence) => evidence.answered(),

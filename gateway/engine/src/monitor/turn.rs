@@ -1,6 +1,6 @@
-//! What one turn has at hand: the time, the slots, the questions under way, the outputs.
+//! The context of one turn: the time, the slots, the probes in flight, and the outputs.
 //!
-//! Rooms below decide with it; it decides nothing but what "soon" and "a grace" are.
+//! The modules below decide with it; it only decides the lengths of "soon" and of a grace period.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
 use super::status::{Change, Level, Track};
 
-/// What of a host asked a question.
+/// The part of a host that sent a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     Host(Asked),
     Service(usize),
-    /// The one SSH session, for all that ride in it.
+    /// The SSH session, for all services in it.
     Ssh,
 }
 
@@ -31,45 +31,44 @@ pub enum Asker {
 pub struct Figures {
     pub hosts: usize,
     pub services: usize,
-    /// Questions under way.
+    /// Probes in flight.
     pub in_flight: usize,
-    /// Checks that were started, and by how much after their plan, summed up.
+    /// Checks started, and the sum of their delays after the planned time.
     pub checks: u64,
     pub latency: Duration,
     pub latency_max: Duration,
-    /// Questions that nobody answered in time.
+    /// Probes that were given up because no reply came in time.
     pub lost_answers: u64,
 }
 
-/// Retries are at least this far apart, whatever is configured: a check that ends at once must not
-/// be made again in the same turn.
+/// The minimum retry interval: a check that ends at once must not start again in the same turn.
 const MIN_RETRY: Duration = Duration::from_millis(100);
-/// A year: nobody waits longer, and arithmetic cannot overflow.
+/// A year: a longer interval is pointless, and arithmetic cannot overflow.
 const MAX_RETRY: Duration = Duration::from_secs(366 * 86_400);
 
-/// What all hosts share between turns.
+/// The state that all hosts share between turns.
 #[derive(Debug)]
 pub struct Desk {
     pub asks: Asks<Asker>,
     pub incidents: Incidents,
     pub out: VecDeque<MonitorOutput>,
     pub figures: Figures,
-    /// Since when the world is seen again, after a start, a suspend or an outage of our own.
+    /// When checks became meaningful again, after a start, a suspend or an outage of the gateway.
     pub woke: Option<Mono>,
-    /// It may be ourselves that are cut off.
+    /// Whether the gateway itself may be cut off.
     pub cut_off: bool,
-    /// Others are asked whether it is.
+    /// Whether witnesses are being checked to decide that.
     pub asks_witnesses: bool,
-    /// Somebody looks at our own way out.
+    /// Whether an uplink check is running.
     pub is_watched: bool,
-    /// Others fail as the host does whose turn it is.
+    /// Whether others fail like the host of this turn.
     pub with_others: bool,
-    /// Hosts that are watched.
+    /// The number of monitored hosts.
     pub hosts: usize,
     waiting: Queue,
     rhythm: Rhythm,
     jitter: Jitter,
-    /// Fixed by the first time that is seen.
+    /// Fixed by the first time that it sees.
     slots: Option<Slots>,
 }
 
@@ -94,7 +93,8 @@ impl Desk {
         }
     }
 
-    /// A change of this object's state since there were `before` outputs is of a result that `by` sent.
+    /// Attributes the state changes of this checkable after the first `before` outputs to `by`, who
+    /// sent the result.
     pub fn sign(&mut self, before: usize, (host, service): (HostId, Option<&str>), by: &str) {
         for output in self.out.iter_mut().skip(before) {
             if let MonitorOutput::Record(Record::Event(event)) = output
@@ -117,7 +117,8 @@ pub struct Turn<'a> {
     pub now: Now,
     slots: Slots,
     pub(super) desk: &'a mut Desk,
-    /// One draw per turn: what failed together is retried together, in one SSH session.
+    /// One random number per turn: checks that failed together are retried together, in one SSH
+    /// session.
     retry_factor: f64,
     spread: f64,
 }
@@ -129,12 +130,12 @@ impl Turn<'_> {
         id
     }
 
-    /// How long a device that lives may be silent.
+    /// Returns the rhythm that bounds the silence of a device that is up.
     pub fn rhythm(&self) -> Rhythm {
         self.desk.rhythm
     }
 
-    /// Whatever is answered to it means nothing any more.
+    /// Cancels a probe; a later reply is ignored.
     pub fn cancel(&mut self, id: AskId) {
         self.desk.asks.close(id);
     }
@@ -147,8 +148,8 @@ impl Turn<'_> {
         figures.latency_max = figures.latency_max.max(late);
     }
 
-    /// `begun`: when the attempt was that is over now. A retry counts from there, so that a timeout is no
-    /// part of the distance between two attempts.
+    /// Returns the times of the next check. `begun`: the start of the attempt that has just ended.
+    /// The retry interval counts from there, so that it does not include the timeout.
     pub fn next(&self, host: HostId, timing: &Timing, begun: Mono) -> Next {
         let now = self.now.mono;
         let retry = timing.retry.clamp(MIN_RETRY, MAX_RETRY).mul_f64(self.retry_factor);
@@ -159,67 +160,68 @@ impl Turn<'_> {
         self.slots.next(host, timing.interval, self.now.mono)
     }
 
-    /// No check is planned sooner.
+    /// Returns the earliest time for a check.
     pub fn earliest(&self) -> Mono {
         self.now.mono + MIN_RETRY
     }
 
-    /// Within so long before `at`, but not everything at the same moment.
+    /// Returns a time within `within` before `at`, spread over the hosts.
     pub fn shortly_before(&self, at: Mono, within: Duration) -> Mono {
         at - within.mul_f64(self.spread)
     }
 
-    /// When silence is no longer excused by our own.
+    /// Returns when the grace period of this interval ends, if it has not.
     pub fn grace_ends(&self, interval: Duration) -> Option<Mono> {
         let ends = self.desk.woke.map(|woke| woke + interval);
         ends.filter(|at| *at > self.now.mono)
     }
 
-    /// Promptly, but not everything at the same moment.
+    /// Returns a time within `within` from now, spread over the hosts.
     pub fn soon(&self, within: Duration) -> Mono {
         self.now.mono + within.min(MAX_RETRY).mul_f64(self.spread)
     }
 
-    /// When the host whose turn it is may start what waited for something that is there again: at once where few
-    /// do, else one host after the other. Where even that takes too long, somewhere in that time.
+    /// Returns when the host of this turn may start checks that waited for a recovery. A few hosts
+    /// start at once, more of them one after the other. If that takes too long, they are spread
+    /// over the longest wait.
     pub fn promptly(&mut self) -> Mono {
         let place = self.desk.waiting.place(self.desk.hosts, self.now.mono);
         place.unwrap_or_else(|| self.soon(pace::LONGEST))
     }
 
-    /// Whether what fails waits for a look at our own way out.
+    /// Whether failures wait for a reading of the uplink.
     pub fn is_watched(&self) -> bool {
         self.desk.is_watched
     }
 
-    /// Whether others fail as this host does.
+    /// Whether others fail like this host.
     pub fn fails_with_others(&self) -> bool {
         self.desk.with_others
     }
 
-    /// For an id.
+    /// Returns a random number for an id.
     pub fn draw(&self) -> u32 {
         (self.spread * f64::from(u32::MAX)) as u32
     }
 
-    /// Whether nobody may be heard at all.
+    /// Whether the gateway may be unable to hear any host.
     pub fn is_cut_off(&self) -> bool {
         self.desk.cut_off
     }
 
-    /// Whether others are being asked if it is so.
+    /// Whether witnesses are being checked to decide that.
     pub fn asks_witnesses(&self) -> bool {
         self.desk.asks_witnesses
     }
 
-    /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see
-    /// again.
+    /// Whether the gateway may be the cause of a silence: it may be cut off, or it came back less
+    /// than an interval ago.
     pub fn in_grace(&self, interval: Duration) -> bool {
         self.is_cut_off() || self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
 }
 
-/// Why a state changed, in words.
+/// Describes the cause of a state change.
 pub fn cause<S: Level>(track: &Track<S>, change: &Change<S>, attempts: u32) -> String {
     match (change.to.is_problem(), change.hard) {
         (true, false) => format!("failure {} of {attempts}", track.attempt),

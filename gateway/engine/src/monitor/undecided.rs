@@ -1,7 +1,7 @@
-//! A check that has found nothing while others are asked whether that is the gateway's own doing.
+//! A failed check that waits while witnesses show whether the gateway is the cause.
 //!
-//! What it found is judged once that is known, and no attempt is lost. Packets may come meanwhile: its evidence is
-//! read again. Knows no questions but that.
+//! Its result is evaluated once that is known, and no attempt is lost. Packets may come meanwhile,
+//! so its evidence is read again. This module knows no other probes.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use super::host::Host;
 use super::liveness::Verdict;
 use super::turn::Turn;
 
-/// How often it looks whether that is known by now, which takes a round trip, mostly.
+/// The interval at which it looks whether that is known; this mostly takes a round trip.
 const PACE: Duration = Duration::from_millis(250);
 
-/// How often it reads the evidence again meanwhile. The tunnel tells at once of a packet that comes after 40 s of
-/// silence; this is for devices that are asked more often than that.
+/// The interval at which it reads the evidence again. The tunnel reports at once a packet that
+/// comes after 40 s of silence; this is for devices with a shorter check interval.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What was found.
+/// The failed check.
 #[derive(Debug)]
 pub struct Undecided {
     text: String,
-    /// When the evidence was read last.
+    /// The last time the evidence was read.
     looked: Mono,
 }
 
@@ -37,8 +37,9 @@ impl Host {
         self.undecided.as_ref().map(|_| now + PACE)
     }
 
-    /// Packets may have come while it waited: the evidence is read once more before it is judged, and now and then
-    /// before that, for one that is heard ends the doubt.
+    /// Evaluates the check once it is decided. Packets may have come while it waited, so the
+    /// evidence is read once more before that. It is also read now and then meanwhile, because a
+    /// packet ends the doubt.
     pub(super) fn decide(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         let waits = self.waits_for_witnesses(turn);
@@ -52,7 +53,8 @@ impl Host {
         }
     }
 
-    /// Whether we are cut off will be known in a moment: what was found is judged then, and no attempt is lost.
+    /// Whether the result must wait for the witnesses, which soon show whether the gateway is cut
+    /// off. No attempt is lost.
     pub(super) fn waits_for_witnesses(&self, turn: &Turn<'_>) -> bool {
         let counts = !self.is_only_told_of() && !self.never_came() && !self.may_sleep(turn.now.mono);
         counts && self.track.hard != HostStatus::Down && turn.asks_witnesses()

@@ -1,6 +1,6 @@
-//! What follows from the population's verdict, and from the sentinel's: others are asked, nothing counts
-//! while the gateway may be cut off, and that is told once, for all. What fails is judged again once
-//! somebody is heard, or the way out is seen again.
+//! Acts on the fleet-silence rule and the uplink check. Witnesses are checked, no failure counts
+//! while the gateway may be cut off, and one notification covers all hosts. Failures count again
+//! once a host is heard, or the uplink is back.
 
 use crate::id::HostId;
 use crate::time::{Now, Wall};
@@ -13,13 +13,15 @@ use super::sentinel::Sight;
 use super::speech::Subject;
 use super::voice::Said;
 
-/// Hosts that are asked for a sign of life, from all over the fleet: one that answers is enough.
+/// The number of hosts, from the whole fleet, that are checked for a sign of life: one that replies
+/// is enough.
 const WITNESSES: usize = 8;
-/// What the gateway is called in a message.
+/// The name of the gateway in a message.
 const NAME: &str = "gateway";
 
 impl Monitor {
-    /// An earlier run ended cut off: nothing counts before somebody is heard.
+    /// Continues from an earlier run that ended while cut off: no failure counts before a host is
+    /// heard.
     pub(super) fn was_cut_off(&mut self, now: Now) {
         self.population.restore_lost(now.mono);
         self.desk.cut_off = true;
@@ -49,7 +51,7 @@ impl Monitor {
         }
     }
 
-    /// The shell has looked at the gateway's own way out.
+    /// Applies a reading of the gateway's own uplink from the shell.
     pub(super) fn see_outside(&mut self, reading: &UplinkReading, now: Now) {
         self.desk.is_watched = true;
         let sight = self.sentinel.see(reading, now.mono);
@@ -66,7 +68,7 @@ impl Monitor {
         self.end_doubts(now);
     }
 
-    /// What fails may be told: a look that is newer came, or none will.
+    /// Ends the doubts that a newer reading resolved, or that none will resolve.
     pub(super) fn end_doubts(&mut self, now: Now) {
         let doubted = |id: &HostId| self.hosts.get(id).is_some_and(|host| host.reach.in_doubt);
         let doubted: Vec<HostId> = self.hosts.keys().copied().filter(doubted).collect();
@@ -75,7 +77,7 @@ impl Monitor {
         }
     }
 
-    /// A host fails: that may be our own doing, now or still.
+    /// Requests a reading because a host fails: the gateway may be the cause.
     pub(super) fn look_outside(&mut self, now: Now) {
         let accusation = self.sentinel.fault().and_then(|_| self.population.accuse(now.mono));
         self.weigh(accusation, now);
@@ -83,14 +85,14 @@ impl Monitor {
         self.look_as_wanted(now);
     }
 
-    /// At once, or when the last look is long enough ago.
+    /// Emits the request at once, or when the last reading is long enough ago.
     pub(super) fn look_as_wanted(&mut self, now: Now) {
         if self.sentinel.looks(now.mono) {
             self.desk.out.push_back(MonitorOutput::LookOutside);
         }
     }
 
-    /// The look that was asked for never came.
+    /// Gives up a reading that never came.
     pub(super) fn give_up_looking(&mut self, now: Now) {
         if self.sentinel.gives_up().is_some_and(|at| at <= now.mono) {
             self.sentinel.give_up();
@@ -98,7 +100,7 @@ impl Monitor {
         }
     }
 
-    /// Of those asleep only where nobody else is left: they hardly answer.
+    /// Checks witnesses. Sleeping hosts rarely reply, so they are only used if no others are left.
     fn ask_witnesses(&mut self, now: Now) {
         let there =
             |id: &HostId| self.hosts[id].track.hard == HostStatus::Up && !self.population.is_silent(*id);
@@ -111,7 +113,7 @@ impl Monitor {
         }
     }
 
-    /// One interval of grace for all: silence until now was ours.
+    /// Starts a grace period of one interval for all hosts: silence until now was the gateway's.
     fn see_again(&mut self, now: Now) {
         self.desk.woke = Some(now.mono);
         for id in self.ids() {

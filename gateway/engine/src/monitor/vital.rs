@@ -1,6 +1,6 @@
-//! The host's own check: when it is made, what it may use, and what its verdict does.
+//! The host's own check: its schedule, its parameters, and the effect of its result.
 //!
-//! The questions themselves are `liveness.rs`; the counting is `status.rs`.
+//! `liveness.rs` contains the probes, `status.rs` the state machine.
 
 use std::time::Duration;
 
@@ -21,29 +21,29 @@ use super::speech::host_scene;
 use super::status::{Change, Level};
 use super::turn::{Asker, Turn, cause};
 
-/// A host that is down or asleep is dialled this often. A device that comes back dials by itself;
-/// this is for those that cannot, and costs their uplink two small packets.
+/// The interval at which a host that is down or asleep is dialled. A returning device dials by
+/// itself. This is for hosts that cannot, and costs their uplink two small packets.
 const QUIET_DIAL: Duration = Duration::from_secs(300);
 
-/// Of the interval: the last that a check may take, so that it has ended before the next one.
+/// A fraction of the interval: the longest time of a check, so that it ends before the next one.
 const LONGEST_SHARE: f64 = 0.8;
 
-/// A result of the host itself: what yielded it, and from when it is.
+/// A result of the host itself, with its source and its time.
 pub(super) struct Own<'a> {
     pub source: &'a str,
     pub result: PluginResult,
     pub at: Wall,
-    /// When the attempt began.
+    /// The start of the attempt.
     pub begun: Mono,
-    /// Attempts before it that failed as well, as is known by now.
+    /// Earlier attempts that also failed, as is known by now.
     pub missed: u32,
 }
 
-/// Checks in a row whose questions nothing answered, while packets show that the host lives.
+/// Checks in a row whose probes got no reply, while packets prove that the host is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vain {
     pub since: Mono,
-    /// The last that counts: one that follows another at once, because somebody asked meanwhile, says no more.
+    /// The last check that counts. One that follows another at once, on request, proves no more.
     pub last: Mono,
     pub checks: u32,
 }
@@ -75,7 +75,7 @@ impl Host {
         }
     }
 
-    /// An echo alone had its time, or what was found counts now.
+    /// Goes on after the head start of an echo, or when a waiting result can be evaluated.
     pub(super) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
         if self.undecided.is_some() {
             return self.decide(turn);
@@ -86,8 +86,9 @@ impl Host {
         }
     }
 
-    /// No packet of its device proves a host behind it alive, so that each look sends: over budget what was
-    /// found is believed for longer. What is soft is repeated, and whoever asks is answered, at once.
+    /// Whether the last result remains valid without a probe. A packet of its device does not prove
+    /// that a host behind it is up, so each check sends. When the device uses much of its budget, a
+    /// result is valid for longer. Retries and requested checks still run at once.
     fn can_rest(&self, now: Mono) -> bool {
         let sends = !self.paths.own && self.stretch > 1;
         let demanded = self.check.as_ref().is_none_or(|check| check.is_demanded());
@@ -118,7 +119,7 @@ impl Host {
         }
     }
 
-    /// Of the whole check.
+    /// Returns the timeout of the whole check.
     pub(super) fn check_timeout(&self) -> Duration {
         self.spec.timing.timeout.min(self.spec.timing.interval.mul_f64(LONGEST_SHARE))
     }
@@ -147,19 +148,21 @@ impl Host {
         }
     }
 
-    /// It says nothing unasked, as far as is known: each look at it costs a question.
+    /// Whether the host sends no packets on its own, as far as is known, so that each check costs a
+    /// probe.
     fn only_answers(&self) -> bool {
         self.answered_at.is_some_and(|at| self.proved_at <= Some(at))
     }
 
-    /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
-    /// over a limit is measured again: a packet does not tell how long an answer takes.
+    /// Returns the time after which evidence counts. Within the interval a packet is as good as a
+    /// reply; after a failure only a newer one counts. A reply above a threshold is measured again,
+    /// because a packet does not show the reply time.
     fn evidence_limit(&self, now: Mono) -> Mono {
         let interval = now - self.spec.timing.interval;
         match self.failed_at.filter(|_| self.track.status.is_problem()) {
             Some(_) if is_answer(&self.source) => now,
             Some(failed) => interval.max(failed),
-            // What was sent through the tunnel got no answer: a packet from before says nothing more.
+            // Probes through the tunnel got no reply, so a packet from before proves nothing more.
             None if is_beside_tunnel(&self.source) => self.proved_at.map_or(interval, |at| interval.max(at)),
             None => interval,
         }
@@ -211,13 +214,13 @@ impl Host {
             Verdict::Unclear => self.inconclusive(turn),
         }
         if self.newer_than.is_some() {
-            // Somebody asked while it was under way.
+            // A check was requested while this one was in progress.
             self.planned = Some(turn.now.mono);
         }
         self.settle_held(turn);
     }
 
-    /// From now on its tunnel is asked; what was waiting for it starts.
+    /// Starts the checks that waited for the first packet of the tunnel.
     pub(super) fn tunnel_came(&mut self, now: Mono) {
         self.came = true;
         if self.is_watched() {
@@ -225,13 +228,13 @@ impl Host {
         }
     }
 
-    /// There is no way yet on which it could have answered.
+    /// Whether there was no path yet on which it could have replied.
     pub(super) fn never_came(&self) -> bool {
         !self.came && self.paths.direct.is_none()
     }
 
-    /// Nothing is asked again and again of what was never there. A host that was, on a way that has
-    /// been taken away since, is not current.
+    /// Stops checking a host that has never been there. A host that has been there, on a path that
+    /// was removed since, is not current.
     fn await_first_handshake(&mut self, turn: &mut Turn<'_>) {
         match self.track.status {
             HostStatus::Pending => self.planned = None,
@@ -243,12 +246,13 @@ impl Host {
         self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
     }
 
-    /// Its silence begins with the first question of this row that nothing answered, not when that is found.
+    /// Records the start of its silence: the first probe of this series without a reply, not the
+    /// time of the finding.
     fn note_unanswered(&mut self) {
         self.unanswered_since = self.unanswered_since.or(self.check_began);
     }
 
-    /// Something that was sent through its tunnel was answered then.
+    /// Records the time of a reply through its tunnel.
     pub(super) fn note_carried(&mut self, answer: Option<Mono>) {
         self.carried_at = self.carried_at.max(answer);
     }
@@ -259,7 +263,8 @@ impl Host {
         self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
     }
 
-    /// It does not count. How many are so is what shows whether it is ours.
+    /// Drops a failure that does not count. The number of hosts with such failures shows whether
+    /// the gateway is the cause.
     fn excused(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         self.note_unanswered();
@@ -267,7 +272,7 @@ impl Host {
             self.silent_since = self.silent_since.or(Some(now));
         }
         self.inconclusive(turn);
-        // So that it is judged by the first moment that counts.
+        // The check is evaluated by the first moment that counts.
         let ends = turn.grace_ends(self.spec.timing.interval).filter(|_| !turn.is_cut_off());
         let ends =
             ends.map(|at| turn.shortly_before(at, self.check_timeout())).filter(|at| *at > turn.now.mono);
@@ -279,7 +284,7 @@ impl Host {
         within && !self.track.status.is_problem()
     }
 
-    /// From when on its silence counts.
+    /// Returns the time from which its silence counts.
     pub(super) fn silent_from(&self) -> Mono {
         self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
@@ -300,12 +305,13 @@ impl Host {
         self.take_own(Own { source, result, at: turn.now.wall, begun, missed: 0 }, proof, turn);
     }
 
-    /// One lost answer is no one-way loss: that takes as many checks in vain as make a state hard, and a packet
-    /// that came after the first of them.
+    /// Records whether a check got a reply. One lost reply is no one-way loss. That takes as many
+    /// checks without reply as make a state hard, and a packet after the first of them.
     fn note_reply(&mut self, (source, reply): (&'static str, Reply), packet: Mono, begun: Mono) {
         match (source, reply) {
             (EVIDENCE, Reply::NotAsked) => {}
-            // Its handshakes show that it lives, as its packets did, and answer nothing of what it was asked.
+            // Its handshakes prove that it is up, as its packets did, but they are no reply to a
+            // probe.
             (ATTEMPTS, _) => {}
             (EVIDENCE, Reply::Missing) => {
                 let apart = self.spec.timing.retry / 2;
@@ -321,14 +327,15 @@ impl Host {
         self.one_way = often && source == EVIDENCE;
     }
 
-    /// Checks in vain that no packet came after: they were failures, and wait only for what might have come.
+    /// Returns the number of checks without reply that no packet followed. They were failures; they
+    /// only waited for a packet that might have come.
     fn missed(&self) -> u32 {
         let missed = self.vain.filter(|vain| self.good_at < Some(vain.since));
         missed.map_or(0, |vain| vain.checks)
     }
 
-    /// Ends like a host check's plugin: 0 and 1 mean that it is up. Over a critical limit it is down,
-    /// and there all the same.
+    /// Applies a result that follows the rules of a host check's plugin: 0 and 1 mean up. Above a
+    /// critical threshold the host is down, but it did reply.
     pub(super) fn take_own(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
         let is_up = |status| matches!(status, Status::Ok | Status::Warning);
         let answered = is_up(own.result.status);
@@ -346,7 +353,7 @@ impl Host {
 
     fn proved_alive(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
-        // One soft failure of the host says nothing against those of its services.
+        // One soft failure of the host does not affect the failure counts of its services.
         let anew = self.track.hard != HostStatus::Up || self.asleep;
         if !self.expects_results() {
             self.end_excuse(turn.now.mono);
@@ -373,7 +380,7 @@ impl Host {
         }
     }
 
-    /// Whoever sends its results has been silent for too long: at once, without attempts.
+    /// Records overdue passive results: the host is down at once, without attempts.
     pub(super) fn found_silent(&mut self, text: String, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
@@ -383,7 +390,7 @@ impl Host {
         self.suspend_all(turn);
     }
 
-    /// One result, counted and recorded.
+    /// Counts and records one result.
     fn take(&mut self, status: HostStatus, own: Own<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let change = self.track.apply_row(status, own.missed.saturating_add(1), self.spec.timing.attempts);
@@ -421,7 +428,8 @@ impl Host {
         }
     }
 
-    /// A failure is repeated; evidence is believed until it expires; else the next slot.
+    /// Returns the next check: the retry after a failure, the expiry of the evidence, or else the
+    /// next slot.
     fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
         let pace = self.pace();
         let next = turn.next(self.spec.id, &pace, begun);
@@ -435,12 +443,13 @@ impl Host {
         }
     }
 
-    /// Checks in vain follow each other as failures do, until there are enough of them.
+    /// Whether checks without reply follow each other like retries, until there are enough of them.
     fn is_asked_in_vain(&self) -> bool {
         self.source == EVIDENCE && self.vain.is_some() && !self.one_way
     }
 
-    /// The age of a packet is no course of anything: what is asked for nothing is not kept.
+    /// Returns the metrics to store. The age of a packet is no measurement, so evidence is not
+    /// stored.
     fn sample(&self) -> Option<Record> {
         let (metrics, at) = (self.detail.metrics.clone(), self.last_check?);
         let sample = Sample { host: self.spec.id, service: String::new(), at, metrics };
@@ -457,7 +466,8 @@ impl Host {
         turn.record(self.subject(turn.now).event(kind, cause, &self.output));
     }
 
-    /// Expected to be silent: no result, and nothing asked of what is on it.
+    /// Marks the host as asleep. Its silence is expected: there is no result, and its services are
+    /// not checked.
     fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
         let news = !self.asleep;
         self.asleep = true;
@@ -469,7 +479,7 @@ impl Host {
         }
     }
 
-    /// Nothing follows; what was known stays, not current.
+    /// Ends a check without a result; the last state remains, marked as not current.
     fn inconclusive(&mut self, turn: &mut Turn<'_>) {
         let news = !self.stale && self.track.status != HostStatus::Pending;
         self.stale |= news;
@@ -486,8 +496,8 @@ mod tests {
     use super::*;
     use crate::wire::{EchoAnswer, Evidence, HostState, Question, Timing};
 
-    /// A device that hears nothing, and whose last packet is so old when it is asked for it. Its handshakes lead
-    /// to nothing, and one came a second ago.
+    /// A device that no packet reaches, with the given age of its last packet at each reading. Its
+    /// handshakes lead to no session, and one came a second ago.
     fn deaf(seconds: u64, packet_age: impl Fn(u64) -> u64) -> Vec<HostState> {
         let secs = Duration::from_secs;
         let timing = Timing { interval: secs(3), retry: secs(1), attempts: 3, timeout: secs(2) };
@@ -515,7 +525,8 @@ mod tests {
         questions.records.into_iter().filter_map(host).collect()
     }
 
-    /// Its packets prove it alive at one check and its handshakes at the next: both times it hears nothing.
+    /// Its packets prove it up in one check and its handshakes in the next; both times no packet
+    /// reaches it.
     #[test]
     fn one_way_loss_is_named_on_whatever_shows_that_the_device_lives() {
         let states = deaf(600, |look| if look % 7 < 3 { 40 } else { 5 + look % 24 });

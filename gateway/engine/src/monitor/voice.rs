@@ -1,8 +1,10 @@
-//! What one object says and when: the comparison of `alert.rs`, held back or not by SEMANTICS 6.
+//! The notifications of one checkable: the transitions of `alert.rs`, suppressed or not (SEMANTICS
+//! 6).
 //!
-//! The same for hosts and services. Told of results and of the time, it says what is to be told,
-//! what was held back and why (once for each transition), and when it wants to look again. What it
-//! remembers is persisted with the state. Knows no schedule of checks and no receiver.
+//! Hosts and services share it. From results and the passing of time, it returns the notifications
+//! to emit and the suppressed ones with the reason (once for each transition). It also returns the
+//! time of its next evaluation. Its state is persisted with that of the checkable. This module
+//! knows no check schedule and no receiver.
 
 use std::time::Duration;
 
@@ -17,21 +19,21 @@ use super::downtime::{Begun, Window};
 use super::flapping::Ring;
 use super::status::{Change, Level, Track};
 
-/// What surrounds the object.
+/// The circumstances of a checkable.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     pub now: Now,
     pub rules: &'a Alerting,
-    /// Downtimes of the host, and which of its services this is (`None`: the host itself).
+    /// Downtimes of the host, and the service that this is (`None`: the host itself).
     pub windows: &'a [Window],
     pub service: Option<&'a str>,
-    /// The host is in a downtime, which covers its services.
+    /// Whether a downtime of the host covers its services.
     pub covered: bool,
-    /// What is known is the newest that could be; else it begins nothing.
+    /// Whether the state is current; if not, it begins no flexible downtime.
     pub current: bool,
-    /// Why nothing can be told at all.
+    /// The reason why every notification is suppressed.
     pub silence: Option<HeldReason>,
-    /// A downtime was taken away just now.
+    /// Whether a downtime was just removed.
     pub cancelled: bool,
 }
 
@@ -54,7 +56,7 @@ pub enum Said<S> {
         begins: bool,
         of: Occasion,
     },
-    /// Somebody knows: who, and why.
+    /// Acknowledged, with the author and the comment.
     Acknowledged(S, String),
     AckEnded(Acknowledgement, AckEnd),
 }
@@ -72,7 +74,7 @@ pub struct Voice<S> {
     problem_since: Option<Mono>,
     awaits_result: bool,
     held: Option<Held>,
-    /// When it wants to look again without a result.
+    /// The time of the next evaluation without a result.
     due: Option<Mono>,
 }
 
@@ -83,7 +85,7 @@ impl<S: Level> Default for Voice<S> {
 }
 
 impl<S: Level> Voice<S> {
-    /// Goes on where an earlier run was; looks at once.
+    /// Continues from an earlier run; the first evaluation is due at once.
     pub fn restored(notified: Option<S>, state: VoiceState, now: Now) -> Self {
         let told = notified.map_or(Told::Nothing, Told::Problem);
         Voice {
@@ -125,14 +127,14 @@ impl<S: Level> Voice<S> {
         self.in_downtime
     }
 
-    /// Whether a downtime covers it from this moment on, whatever was before.
+    /// Whether a downtime covers it from this moment on.
     pub fn is_planned(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
         let failing = track.status.is_problem() && scene.current;
         let own = || Begun(self.begun.0.clone()).see(scene.own(), failing, scene.now.wall).is_some();
         scene.covered || !scene.windows.is_empty() && own()
     }
 
-    /// It may be told from this moment on that it fails, whether or not it could be before.
+    /// Whether its problem may be notified from this moment on, even if it was suppressed before.
     pub fn may_complain(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
         let current = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
         current && !self.is_planned(track, scene)
@@ -142,12 +144,13 @@ impl<S: Level> Voice<S> {
         self.due
     }
 
-    /// Whether it remembers when something began that is counted from there.
+    /// Whether it has a start time from which a delay or a reminder counts.
     pub fn has_terms(&self) -> bool {
         self.remind_from.is_some() || self.problem_since.is_some()
     }
 
-    /// What is known is from a time when it could not be told: only a newer result counts.
+    /// Suppresses notifications until a newer result, because the state dates from a time without
+    /// notifications.
     pub fn await_result(&mut self) {
         self.awaits_result = true;
     }
@@ -156,7 +159,8 @@ impl<S: Level> Voice<S> {
         self.awaits_result
     }
 
-    /// A result was applied to `track`; `before` is what was shown.
+    /// Evaluates notifications after a result was applied to `track`; `before` is the status shown
+    /// before.
     pub fn hear(
         &mut self,
         before: S,
@@ -165,7 +169,7 @@ impl<S: Level> Voice<S> {
         scene: &Scene<'_>,
     ) -> Vec<Said<S>> {
         let mut said = Vec::new();
-        // What cannot be reached says nothing of how steady it is.
+        // Results of an unreachable host do not count for flapping.
         if scene.silence != Some(HeldReason::Unreachable) {
             match scene.rules.flapping.ignore.has(track.status.code()) {
                 true => self.recent.repeat(),
@@ -188,7 +192,7 @@ impl<S: Level> Voice<S> {
         said
     }
 
-    /// Something else than a result may have changed what can be told.
+    /// Re-evaluates notifications for another reason than a result.
     pub fn review(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
         let mut said = Vec::new();
         if self.flapping && !scene.rules.flapping.enabled {
@@ -203,28 +207,30 @@ impl<S: Level> Voice<S> {
         self.ack.is_some()
     }
 
-    /// Nobody knows of it, or somebody because of that incident: another of that takes its place.
+    /// Whether it is unacknowledged, or acknowledged only through that incident, so that a new
+    /// acknowledgement of the incident applies.
     pub fn is_free_for(&self, incident: Option<IncidentId>) -> bool {
         self.ack.as_ref().is_none_or(|ack| ack.incident.is_some() && ack.incident == incident)
     }
 
-    /// The acknowledgement that it has from an incident.
+    /// Returns the acknowledgement that it has through an incident.
     pub fn covered_by(&self, incident: IncidentId) -> Option<Id> {
         self.ack.as_ref().filter(|ack| ack.incident == Some(incident)).map(|ack| ack.id)
     }
 
-    /// It belongs to that incident no more.
+    /// Ends the acknowledgement of an incident that it has left.
     pub fn leave(&mut self, incident: IncidentId) -> Option<Said<S>> {
         let ack = self.ack.take_if(|ack| ack.incident == Some(incident))?;
         Some(Said::AckEnded(*ack, AckEnd::LeftIncident))
     }
 
-    /// Takes an acknowledgement back from an earlier run, or from the incident it has joined.
+    /// Restores an acknowledgement from an earlier run, or applies that of an incident it has
+    /// joined.
     pub fn recall_ack(&mut self, ack: Acknowledgement) {
         self.ack = Some(Box::new(ack));
     }
 
-    /// Somebody knows. What is well by now needs no acknowledgement.
+    /// Acknowledges the problem. The acknowledgement ends at once if the state is ok by now.
     pub fn acknowledge(&mut self, ack: Acknowledgement, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
         if !track.status.is_problem() {
             return vec![Said::AckEnded(ack, AckEnd::Well)];
@@ -260,7 +266,7 @@ impl<S: Level> Voice<S> {
         self.flapping = flaps;
     }
 
-    /// What the calendar alone decides: downtimes, and the end of an acknowledgement.
+    /// Applies calendar changes: downtimes, and the expiry of an acknowledgement.
     fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         let failing = track.status.is_problem() && scene.current;
         let own = self.begun.see(scene.own(), failing, scene.now.wall);
@@ -280,7 +286,7 @@ impl<S: Level> Voice<S> {
         said.extend(self.ack.take_if(expired).map(|ack| Said::AckEnded(*ack, AckEnd::Expired)));
     }
 
-    /// Tells what is owed, as far as nothing holds it back; then plans the next look.
+    /// Emits the pending notifications that are not suppressed, then plans the next evaluation.
     fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         loop {
             let Some(notice) = alert::next(self.told, track, self.flapping) else {
@@ -289,8 +295,8 @@ impl<S: Level> Voice<S> {
             };
             match self.obstacle(&notice, scene) {
                 None => self.tell(notice, scene.now.mono, said),
-                // Nobody wants to hear of it; it is over all the same. Flapping is not: what was told before
-                // it is to be taken back when it ends.
+                // The receivers do not want this kind, but the transition is complete. Flapping is
+                // the exception: its end must still close the problem notified before it.
                 Some(HeldReason::Kind)
                     if !matches!(notice.kind, MessageKind::Problem | MessageKind::FlappingStart) =>
                 {
@@ -322,7 +328,7 @@ impl<S: Level> Voice<S> {
         }
     }
 
-    /// The first thing that holds a notice back.
+    /// Returns the first reason that suppresses a notification.
     fn obstacle(&self, notice: &Notice<S>, scene: &Scene<'_>) -> Option<HeldReason> {
         let problem = matches!(notice.kind, MessageKind::Problem | MessageKind::Reminder);
         let (notify, now) = (&scene.rules.notify, scene.now.mono);
@@ -342,7 +348,8 @@ impl<S: Level> Voice<S> {
         obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
     }
 
-    /// A volatile object tells each hard failure. What is held back of these is no transition.
+    /// Notifies each hard failure of a volatile checkable. If these are suppressed, that is no
+    /// transition and is not recorded.
     fn repeat(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         let again = scene.rules.volatile && !self.flapping && !track.is_soft();
         if again && track.hard.is_problem() && self.told == Told::Problem(track.hard) {
@@ -353,14 +360,16 @@ impl<S: Level> Voice<S> {
         }
     }
 
-    /// What people did is told only to those who asked for it, whatever else is silent.
+    /// Notifies receivers of an operator's action if they asked for its kind, even if other
+    /// notifications are suppressed.
     fn mention(&mut self, kind: MessageKind, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         if scene.rules.notify.kinds.has(kind) {
             said.push(Said::Told(Notice::about(kind, track.status)));
         }
     }
 
-    /// By timer, for as long as nothing stands against it; after a silence the interval begins anew.
+    /// Sends reminders by timer while they are not suppressed. After a suppression the interval
+    /// begins anew.
     fn remind(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         let notice = Notice::about(MessageKind::Reminder, track.hard);
         let owed = self.told == Told::Problem(track.hard) && !track.is_soft() && !self.flapping;
@@ -387,7 +396,7 @@ impl<S: Level> Voice<S> {
     }
 }
 
-/// What would be told of the hard state if it did not flap.
+/// Returns the notification of the hard state that flapping replaces.
 fn hard_notice<S: Level>(told: Told<S>, track: &Track<S>) -> Notice<S> {
     let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
     Notice { kind, from: told.state(), to: track.hard }

@@ -1,5 +1,5 @@
-//! How many messages a contact gets: one at a time while there are few, and when there are too many,
-//! what waits is folded into one message now and then. Nothing is lost by it.
+//! The message limit of a contact. Messages leave one at a time while they are few. When there are
+//! too many, the waiting ones are folded into one message now and then. No notification is lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::time::Mono;
 use super::ContactId;
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Who gets one every two minutes for an hour reads none of them.
+/// The limit: a person who gets a message every two minutes for an hour reads none of them.
 pub const MESSAGES_AN_HOUR: usize = 30;
-/// Beyond that, what is new is told together so often: late enough to be few, soon enough that
-/// nobody waits long for what matters.
+/// Above the limit, new notifications are folded at this interval: long enough to keep messages
+/// few, short enough for important ones.
 const FOLD: Duration = Duration::from_secs(300);
 
-/// What was posted within the last hour, of contacts that have a cap.
+/// The messages of the last hour to contacts that have a limit.
 #[derive(Debug, Default)]
 pub(super) struct Caps {
     posts: BTreeMap<ContactId, VecDeque<Mono>>,
-    /// Something of theirs was kept back, and is folded when they are free.
+    /// Contacts with suppressed messages, which are folded when the limit allows.
     folding: BTreeSet<ContactId>,
 }
 
@@ -32,12 +32,13 @@ impl Caps {
         }
     }
 
-    /// Forgets the posts of contacts that have no cap any more.
+    /// Forgets the messages of contacts that no longer have a limit.
     pub fn lift(&mut self, lifted: impl Fn(ContactId) -> bool) {
         self.posts.retain(|contact, _| !lifted(*contact));
     }
 
-    /// Until when a contact gets nothing; in the past: it is free.
+    /// Returns the time until which a contact gets no message; a time in the past means that it is
+    /// free.
     pub fn free_at(&self, contact: ContactId) -> Mono {
         let Some(posts) = self.posts.get(&contact).filter(|p| p.len() >= MESSAGES_AN_HOUR) else {
             return Mono::ZERO;
@@ -48,12 +49,12 @@ impl Caps {
         }
     }
 
-    /// Whether that is new.
+    /// Marks a contact for folding; returns whether that is new.
     pub fn fold(&mut self, contact: ContactId) -> bool {
         self.folding.insert(contact)
     }
 
-    /// Whether something was kept back that leaves now.
+    /// Unmarks a contact; returns whether it was marked for folding.
     pub fn unfold(&mut self, contact: ContactId) -> bool {
         self.folding.remove(&contact)
     }

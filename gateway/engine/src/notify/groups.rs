@@ -1,9 +1,9 @@
-//! What belongs into one message: notices for one contact, of one incident of several hosts, or else
-//! of one site and one sort, close in time.
+//! Groups notifications into messages. A group contains the notices for one contact that belong to
+//! one incident of several hosts. Other notices are grouped by site and sort, close in time.
 //!
-//! A group is due when nothing was added for its contact's `group_wait`, and at the latest
-//! [`LONGEST`] after its first notice. Of one object everything that waits stands in one group, in
-//! order. What turns out to belong to an incident of several hosts moves to that.
+//! A group is due when no notice was added for its contact's `group_wait`, and at the latest
+//! [`LONGEST`] after its first notice. All waiting notices of one checkable are in one group, in
+//! order. A notice moves when its incident becomes one of several hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,16 +15,17 @@ use super::rule::Class;
 use super::wide::Wide;
 use super::{Contact, ContactId, Notice, Object};
 
-/// The label that tells where a host stands.
+/// The label that names the site of a host.
 const SITE: &str = "site";
 /// Hosts lost together are found within a check interval and its retries (60 s and 2 x 10 s).
 pub(super) const LONGEST: Duration = Duration::from_secs(90);
 
-/// What the notices of a group share.
+/// The common property of the notices in a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Bundle {
     Incident(IncidentId),
-    /// A host that is gone has another cause than a service that fails.
+    /// Hosts and services are separate: a host that is down has another cause than a service that
+    /// fails.
     Site {
         services: bool,
         site: String,
@@ -40,18 +41,19 @@ struct Key {
 #[derive(Debug)]
 struct Group {
     first: Mono,
-    /// When it is due, if nothing is added.
+    /// The time at which it is due, if no notice is added.
     quiet: Mono,
     notices: Vec<Notice>,
-    /// Of so many, from the first on, it was said that there are too many messages.
+    /// The number of notices, from the first on, already reported as suppressed by the message
+    /// limit.
     kept: usize,
 }
 
-/// Where what waits of an object stands.
+/// The group with the waiting notices of a checkable.
 #[derive(Clone, Debug)]
 struct Place {
     key: Key,
-    /// It tells how the object is; else only what people did about it.
+    /// Whether a notice reports its state, and not only an operator's action.
     tells: bool,
 }
 
@@ -64,13 +66,13 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<Key, Group>,
-    /// Where an object's notices wait.
+    /// The places of the waiting notices of each checkable.
     places: BTreeMap<(ContactId, Object), Place>,
     wide: Wide,
 }
 
 impl Groups {
-    /// Adds a notice; says when the group is due.
+    /// Adds a notice; returns when the group is due.
     pub fn add(&mut self, contact: &Contact, notice: Notice, now: Mono) -> Mono {
         let place = (contact.id, notice.object.clone());
         let (key, told) = match self.places.get(&place) {
@@ -85,7 +87,7 @@ impl Groups {
         group.due()
     }
 
-    /// These incidents belong to those, which are of several hosts.
+    /// Moves notices whose incident now belongs to one of several hosts.
     pub fn widen(&mut self, wide: &Wide) {
         self.wide = wide.clone();
         let concerned: BTreeSet<(ContactId, Object)> = self
@@ -98,7 +100,7 @@ impl Groups {
         concerned.into_iter().for_each(|place| self.shift(place));
     }
 
-    /// Moves all that waits of an object to the group of its incident.
+    /// Moves all waiting notices of a checkable to the group of its incident.
     fn shift(&mut self, place: (ContactId, Object)) {
         let Some(Place { key: from, tells }) = self.places.get(&place).cloned() else { return };
         let Some(group) = self.groups.get(&from) else { return };
@@ -125,12 +127,12 @@ impl Groups {
         }
     }
 
-    /// Whether something waits that tells how an object is.
+    /// Whether a waiting notice reports the state of the checkable.
     pub fn tells(&self, contact: ContactId, object: &Object) -> bool {
         self.places.get(&(contact, object.clone())).is_some_and(|place| place.tells)
     }
 
-    /// What ends with that which waits for a contact.
+    /// Returns the checkables whose recovery waits for a contact.
     pub fn ended(&self, contact: ContactId) -> BTreeSet<&Object> {
         let mut ended = BTreeSet::new();
         let groups = self.groups.iter().filter(|(key, _)| key.contact == contact);
@@ -144,7 +146,7 @@ impl Groups {
         ended
     }
 
-    /// For each contact that something waits for, when the first of it is due.
+    /// Returns for each contact with waiting notices when the first group is due.
     pub fn next(&self) -> BTreeMap<ContactId, Mono> {
         let mut next = BTreeMap::new();
         for (key, group) in &self.groups {
@@ -154,7 +156,7 @@ impl Groups {
         next
     }
 
-    /// Notices that are due and stay, each once.
+    /// Returns notices that are due but must wait, each once.
     pub fn overdue(&mut self, contact: ContactId, now: Mono) -> Vec<Notice> {
         let due = |(key, group): &(&Key, &mut Group)| key.contact == contact && group.due() <= now;
         let mut kept = Vec::new();
@@ -165,7 +167,7 @@ impl Groups {
         kept
     }
 
-    /// A group of a contact whose time has come.
+    /// Takes one group of a contact that is due.
     pub fn pop(&mut self, contact: ContactId, now: Mono) -> Option<Vec<Notice>> {
         let due = |(key, group): &(&Key, &Group)| key.contact == contact && group.due() <= now;
         let key = self.groups.iter().find(due)?.0.clone();
@@ -176,18 +178,18 @@ impl Groups {
         Some(group.notices)
     }
 
-    /// The objects of which something waits, by contact.
+    /// Returns the checkables with waiting notices, by contact.
     pub fn objects(&self) -> Vec<(ContactId, Object)> {
         self.places.keys().cloned().collect()
     }
 
-    /// What waits of an object, in order.
+    /// Returns the waiting notices of a checkable, in order.
     pub fn of(&self, place: &(ContactId, Object)) -> impl Iterator<Item = &Notice> {
         let group = self.places.get(place).and_then(|at| self.groups.get(&at.key));
         group.into_iter().flat_map(|group| &group.notices).filter(|n| n.object == place.1)
     }
 
-    /// Takes out what waits of an object.
+    /// Takes the waiting notices of a checkable out of its group.
     pub fn take(&mut self, place: &(ContactId, Object)) -> Vec<Notice> {
         let Some(Place { key, .. }) = self.places.remove(place) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&key) else { return Vec::new() };
@@ -199,7 +201,7 @@ impl Groups {
         notices
     }
 
-    /// Takes out what waits for a contact or of an object that is no more.
+    /// Removes the waiting notices of removed contacts or checkables.
     pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
         let mut removed = Vec::new();
         for (key, group) in &mut self.groups {
@@ -223,7 +225,7 @@ fn site(notice: &Notice) -> &str {
     notice.labels.get(SITE).map_or("", String::as_str)
 }
 
-/// The site that all of them share; empty if there is none.
+/// Returns the site that all notices share; empty if they share none.
 pub(super) fn shared_site(notices: &[Notice]) -> String {
     let first = notices.first().map_or("", site);
     let shared = notices.iter().all(|n| site(n) == first);

@@ -1,4 +1,4 @@
-//! What contacts were told of that which is not well, and by that of which incidents they know.
+//! The problems that each contact was notified of, and thereby the incidents that it knows.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use super::{ContactId, Object, Told};
 #[derive(Debug, Default)]
 pub(super) struct Known {
     told: BTreeMap<(ContactId, Object), Told>,
-    /// How much of each incident a contact was told of: each notice asks, and thousands may be ill.
+    /// The number of notified problems in each incident by contact. Each notice looks it up, and
+    /// thousands of problems may be open.
     incidents: BTreeMap<(ContactId, IncidentId), usize>,
     wide: Wide,
 }
@@ -45,7 +46,7 @@ impl Known {
         self.count(contact, told.incident);
     }
 
-    /// Whether there was something to forget.
+    /// Forgets a problem; returns whether it was recorded.
     pub fn forget(&mut self, contact: ContactId, object: &Object) -> bool {
         let told = self.told.remove(&(contact, object.clone()));
         told.inspect(|told| self.uncount(contact, told.incident)).is_some()

@@ -1,7 +1,8 @@
-//! What waits because of a contact's rules: of one object only the newest, until its time has come.
+//! Notices that wait because of a contact's rules: only the newest of each checkable, until it is
+//! due.
 //!
-//! An incident comes to a contact as one: when the first of its problems is due, so are the others.
-//! Knows neither the rules nor what becomes of what is due.
+//! A contact gets an incident as a whole: when the first of its problems is due, so are the others.
+//! This module knows neither the rules nor the handling of due notices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +14,13 @@ use super::rule::Class;
 use super::wide::Wide;
 use super::{ContactId, Notice, Object, RuleId, WaitFor};
 
-/// Times of the calendar are looked at again so often: the wall clock may step meanwhile.
+/// Calendar times are re-evaluated at this interval, because the wall clock may step meanwhile.
 pub(super) const RECHECK: Duration = Duration::from_secs(60);
-/// What is due and may not be told is looked at so often: that a silence ends is seen in the states,
-/// of which nobody is told.
+/// A suppressed notice that is due is re-evaluated at this interval. The end of the suppression
+/// shows only in the states, without an event.
 const SILENCE_LOOK: Duration = Duration::from_secs(10);
 
-/// When a delay ends does not depend on the wall clock; when a period begins does.
+/// The end of a delay does not depend on the wall clock; the start of a time period does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     After(Mono),
@@ -34,7 +35,7 @@ impl Due {
         }
     }
 
-    /// When to look.
+    /// Returns when to look.
     pub fn look(self, now: Now) -> Mono {
         match self {
             Due::After(at) => at,
@@ -42,7 +43,7 @@ impl Due {
         }
     }
 
-    /// How long until then.
+    /// Returns the remaining time.
     pub fn rest(self, now: Now) -> Duration {
         match self {
             Due::After(at) => at.since(now.mono),
@@ -63,7 +64,7 @@ pub(super) struct Later {
     pub notice: Notice,
     pub why: WaitFor,
     pub due: Due,
-    /// That tells of it then.
+    /// The rule that then sends the notification.
     pub rule: Option<RuleId>,
 }
 
@@ -79,13 +80,14 @@ impl Later {
         self.notice.severity.is_some()
     }
 
-    /// It was due before, and what belongs to it was told then.
+    /// Whether it was due before and only waits for the end of a suppression. The rest of its
+    /// incident was notified then.
     fn is_silent(&self) -> bool {
         matches!(self.why, WaitFor::Silence(_))
     }
 }
 
-/// Problems of one incident, by when they are due.
+/// Problems of one incident, by due time.
 #[derive(Debug, Default)]
 struct Ranks {
     after: BTreeSet<(Mono, Object)>,
@@ -107,7 +109,7 @@ impl Ranks {
         };
     }
 
-    /// The first by either clock.
+    /// Returns the first problem by either clock.
     fn first(&self) -> impl Iterator<Item = &Object> {
         let (after, on) = (self.after.first(), self.on.first());
         after.map(|(_, object)| object).into_iter().chain(on.map(|(_, object)| object))
@@ -121,10 +123,10 @@ impl Ranks {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     by: BTreeMap<(ContactId, Object), Later>,
-    /// Each notice asks when its incident is due, of which thousands may wait.
+    /// Problems by incident. Each notice looks up when its incident is due, and thousands may wait.
     ranks: BTreeMap<(ContactId, IncidentId), Ranks>,
     wide: Wide,
-    /// Nothing is due before.
+    /// No notice is due before this time.
     look: Option<Mono>,
 }
 
@@ -137,7 +139,7 @@ impl Shelf {
         self.by.contains_key(&(contact, object.clone()))
     }
 
-    /// Whether the end of it waits.
+    /// Whether the recovery waits.
     pub fn ends(&self, contact: ContactId, object: &Object) -> bool {
         let later = self.by.get(&(contact, object.clone()));
         later.is_some_and(|later| Class::of(&later.notice) == Class::Recovery)
@@ -166,18 +168,18 @@ impl Shelf {
         Some(later)
     }
 
-    /// Where it stands among those of its incident.
+    /// Returns the incident under which it is ranked.
     fn rank(&self, contact: ContactId, later: &Later) -> Option<(ContactId, IncidentId)> {
         let incident = later.notice.incident.filter(|_| later.is_problem())?;
         Some((contact, self.wide.whole(incident)))
     }
 
-    /// Something may be due for another reason than time.
+    /// Looks again by `at`, because notices may be due for another reason than time.
     pub fn look_at(&mut self, at: Mono) {
         self.look = self.look.map(|look| look.min(at));
     }
 
-    /// These incidents belong to those: what waits of them may be due together.
+    /// Regroups after incidents were merged or widened: their waiting notices may be due together.
     pub fn widen(&mut self, wide: &Wide, now: Now) {
         self.wide = wide.clone();
         self.ranks.clear();
@@ -185,21 +187,21 @@ impl Shelf {
         self.look_at(now.mono);
     }
 
-    /// Everything, to be put back.
+    /// Takes out all notices, to be put back.
     pub fn drain(&mut self) -> Vec<(ContactId, Later)> {
         self.ranks.clear();
         let all = std::mem::take(&mut self.by);
         all.into_iter().map(|((contact, _), later)| (contact, later)).collect()
     }
 
-    /// What of an incident is due to a contact first.
+    /// Returns the first due problem of an incident for a contact.
     pub fn of_incident(&self, contact: ContactId, incident: IncidentId, now: Now) -> Option<&Later> {
         let ranks = self.ranks.get(&(contact, self.wide.whole(incident)))?;
         let first = ranks.first().filter_map(|object| self.by.get(&(contact, object.clone())));
         first.min_by_key(|later| later.due.wall(now))
     }
 
-    /// Takes out what is due, with all problems of the same incident.
+    /// Takes out the notices that are due, with all problems of the same incidents.
     pub fn ripe(&mut self, now: Now) -> Vec<(ContactId, Later)> {
         if self.look.is_none_or(|at| at > now.mono) {
             return Vec::new();
@@ -221,7 +223,7 @@ impl Shelf {
         ripe
     }
 
-    /// Takes out what waits for a contact or of an object that is no more.
+    /// Removes the waiting notices of removed contacts or checkables.
     pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
         let gone: Vec<_> = self.by.keys().filter(|(contact, of)| gone(*contact, of)).cloned().collect();
         let take =

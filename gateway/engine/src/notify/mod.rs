@@ -1,15 +1,16 @@
-//! Who is told of what, and when: contacts, rules, delays, groups, digests.
+//! Notification routing: contacts, rules, delays, groups and digests.
 //!
 //! ```text
-//! Notice (what the monitor wants told) ─▶ Router ─▶ Post (to one contact, many notices)
-//!                                                ─▶ Held (not told, with the reason)
-//!                                                ─▶ Waits, Told (what a restart must know)
+//! Notice (a notification of the monitor) ─▶ Router ─▶ Post (to one contact, many notices)
+//!                                                  ─▶ Held (suppressed, with the reason)
+//!                                                  ─▶ Waits, Told (state for a restart)
 //! ```
 //!
-//! [`Router`] promises: for each contact every notice ends as posted or as held back with a reason;
-//! of one object a contact hears in order; a recovery goes to whoever was told of the problem and
-//! to nobody else. What waits and what was told is handed out as it changes, so that the store can
-//! give it back after any end ([`Router::restore`]). Knows no address, no channel and no wording.
+//! [`Router`] guarantees for each contact that every notice ends as posted or as suppressed with a
+//! reason. A contact gets the notices of one checkable in order. A recovery goes exactly to the
+//! contacts that were notified of the problem. Waiting and notified states are output as they
+//! change, so that the store can restore them after any end ([`Router::restore`]). This module
+//! knows no addresses, channels or message texts.
 
 mod cap;
 mod groups;
@@ -46,33 +47,33 @@ pub type RuleId = Id;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NoticeId(pub i64);
 
-/// Something that the monitor wants told.
+/// A notification from the monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub id: NoticeId,
     pub at: Wall,
     pub object: Object,
-    /// The host's, at the time.
+    /// The labels of the host at that time.
     pub labels: Arc<BTreeMap<String, String>>,
     pub kind: MessageKind,
-    /// Of the state that it tells; `None`: the object is well.
+    /// The severity of the state; `None`: the state is ok.
     pub severity: Option<Severity>,
-    /// What it belonged to then.
+    /// The incident at that time.
     pub incident: Option<IncidentId>,
 }
 
-/// A receiver as the router sees it.
+/// A receiver, as the router knows it.
 #[derive(Clone, Debug)]
 pub struct Contact {
     pub id: ContactId,
     pub zone: TimeZone,
-    /// A message waits until so long nothing was added to it. Zero: it leaves at once, alone.
+    /// A message waits until no notice was added for this time. Zero: each leaves at once, alone.
     pub group_wait: Duration,
-    /// When, each day, to be reminded of what is still wrong.
+    /// The time of the daily digest of open problems.
     pub digest: Option<civil::Time>,
-    /// The last digest, or when the contact was made.
+    /// The time of the last digest, or of the contact's creation.
     pub digested: Wall,
-    /// A person reads it: at most [`MESSAGES_AN_HOUR`], then what is new is folded.
+    /// Whether a person reads it: more than [`MESSAGES_AN_HOUR`] messages are then folded.
     pub capped: bool,
 }
 
@@ -83,22 +84,22 @@ pub struct Routing {
     pub rules: Vec<Rule>,
 }
 
-/// What a contact was last told of an object that is not well.
+/// The last notification of a problem that a contact got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// The notice that began the conversation.
+    /// The notice that began the thread.
     pub root: NoticeId,
     pub last: NoticeId,
     pub at: Wall,
     pub severity: Option<Severity>,
-    /// That it changes too often was told, and not yet that it does no more.
+    /// Whether it was notified as flapping, without a notified end.
     pub flapping: bool,
-    /// What it belonged to then.
+    /// The incident at that time.
     pub incident: Option<IncidentId>,
 }
 
 impl Told {
-    /// Whether who knows this learns nothing from the notice.
+    /// Whether the notice contains no news for a contact that got this.
     fn says_as_much_as(&self, notice: &Notice) -> bool {
         let flapping = notice.kind == MessageKind::FlappingStart;
         let is_end = rule::Class::of(notice) == rule::Class::Recovery;
@@ -109,15 +110,15 @@ impl Told {
 /// Why a notice waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WaitFor {
-    /// Others that belong to it.
+    /// More notices of its group.
     Group,
-    /// The rule's delay: somebody may acknowledge, or it may be over by then.
+    /// The rule's delay, in which the problem may be acknowledged or recover.
     Delay,
-    /// The begin of the rule's time period.
+    /// The start of the rule's time period.
     Period,
-    /// The contact had too many messages already.
+    /// The contact's message limit.
     Cap,
-    /// The end of what began while it waited: nothing is told of the object now.
+    /// The end of a suppression that began while it waited.
     Silence(HeldReason),
 }
 
@@ -147,38 +148,39 @@ pub struct Waiting {
     pub contact: ContactId,
     pub notice: Notice,
     pub why: WaitFor,
-    /// By today's reading of the clocks; of a silence: since when.
+    /// The end of the wait by the current clocks; for a suppression, its start.
     pub until: Wall,
-    /// That tells of it then; `None`: it follows from what was told before.
+    /// The rule that then sends it; `None`: it follows from an earlier notification.
     pub rule: Option<RuleId>,
 }
 
-/// Why a notice was not told.
+/// Why a notice was suppressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// There is no contact at all.
     NoContact,
     /// No rule's labels select this host.
     NoRule,
-    /// Every rule that selects it wants worse states.
+    /// Every rule that selects it requires a higher severity.
     BelowSeverity(Severity),
-    /// The contact was never told that it was ill.
+    /// The contact was never notified of the problem.
     NeverTold,
-    /// It was over before the contact was due to hear of it, by this notice.
+    /// The problem was over, by this notice, before the contact's notification was due.
     OverBefore(NoticeId),
-    /// It was over before the contact was due to hear of it, and messages of that kind are not wanted.
+    /// The problem was over before the contact's notification was due, and messages of that kind
+    /// are not wanted.
     Over,
-    /// Somebody took care before it was due.
+    /// The problem was acknowledged before the notification was due.
     Acknowledged,
-    /// A newer notice of the same object took its place.
+    /// A newer notice of the same checkable replaced it.
     Superseded(NoticeId),
-    /// It changed and changed back while nothing could be told.
+    /// The state changed and changed back while notifications were suppressed.
     AlreadyTold,
-    /// Only of passing interest, and outside of the rule's time period.
+    /// It is only of temporary interest, and came outside of the rule's time period.
     OutsidePeriod,
-    /// It told again what is so, and fell silent while it waited.
+    /// It repeated the current state, and a suppression began while it waited.
     Untimely(HeldReason),
-    /// The contact was taken away while the notice waited.
+    /// The contact was removed while the notice waited.
     ContactRemoved,
     HostRemoved,
     ServiceRemoved,
@@ -198,50 +200,52 @@ pub enum Input {
     Notice(Notice),
     /// Contacts or rules have changed.
     Configure(Routing),
-    /// Somebody takes care of this, whether or not anybody is told of that.
+    /// The problem is acknowledged, whether or not that is notified.
     Acknowledged(Object),
-    /// An acknowledgement has stopped the delay of this notice, and has ended; the notice is as old as
-    /// that.
+    /// An acknowledgement that had stopped the delay of this notice has ended. The delay counts
+    /// from that end.
     CareEnded {
         contact: ContactId,
         notice: Notice,
     },
-    /// All incidents that are of several hosts, or were merged into one that is; by which they are
-    /// told.
+    /// All incidents that have several hosts or were merged into such a one, each with the incident
+    /// under which it is notified.
     Wide(BTreeMap<IncidentId, IncidentId>),
-    /// How it stands with all that waits, as far as something stands against telling it; said before the
-    /// notices that were committed together with that.
+    /// The state of all waiting checkables whose notifications are suppressed. It comes before the
+    /// notices that were committed together with it.
     Stands(BTreeMap<Object, Standing>),
-    /// Nothing more is told of this service, or of this host and all its services.
+    /// This service, or this host with all its services, was removed.
     Forget(Object),
-    /// It is well, all that was to be said of it was handed in, and that it is well was not.
+    /// The problem is over, all its earlier notices were handed in, and its recovery was not.
     Over(Object),
-    /// All that is known now was said: what is due may be told.
+    /// All notices so far were handed in: due ones may be sent.
     Timeout,
 }
 
-/// One notice of a post, and the one that began the conversation about its object.
+/// One notice of a post, and the notice that began the thread of its checkable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
     pub notice: NoticeId,
     pub root: NoticeId,
-    /// That tells of it; `None`: it follows from what was told before.
+    /// The rule that sends it; `None`: it follows from an earlier notification.
     pub rule: Option<RuleId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// To be remembered until it is posted, held, or waits for something else.
+    /// To be remembered until it is posted, suppressed, or waits for another reason.
     Waits(Waiting),
-    /// Told to nobody (`None`), or not to this contact.
+    /// Suppressed for this contact, or for all (`None`).
     Held { contact: Option<ContactId>, notice: NoticeId, why: Hold },
-    /// To one contact, in order; they wait no more. `site`: the label that they share. `folded`: so
-    /// many messages were kept back because there were too many, and made one; 0: it left when it was due.
+    /// A message to one contact, in order; its notices no longer wait. `site`: the label that they
+    /// share. `folded`: the number of messages that the message limit folded into this one; 0: it
+    /// left when it was due.
     Post { contact: ContactId, site: String, folded: usize, items: Vec<Item> },
-    /// To be remembered until it changes; `None`: the conversation is over.
+    /// To be remembered until it changes; `None`: the thread has ended.
     Told { contact: ContactId, object: Object, told: Option<Told> },
-    /// What the contact was told and is still so, by the last notice of each; perhaps nothing.
+    /// The open problems that the contact was notified of, by the last notice of each; may be
+    /// empty.
     Digest { contact: ContactId, items: Vec<NoticeId> },
-    /// Drained. `None`: nothing is planned.
+    /// All outputs are drained. `None`: no action is planned.
     Wait(Option<Mono>),
 }

@@ -1,7 +1,7 @@
-//! Time periods: weekdays and times of day in a time zone, true through nights when clocks change.
+//! Time periods: weekdays and times of day in a time zone, correct through nights in which clocks
+//! change.
 //!
-//! A period is judged by what a clock on the wall shows: an hour that comes twice counts twice, one
-//! that does not come does not count.
+//! A period follows the wall clock: a repeated hour counts twice, a skipped one not at all.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,23 +13,23 @@ use crate::calendar::{
 };
 use crate::time::Wall;
 
-/// More ranges than days and shifts of a week.
+/// The limit of ranges: more than the days and shifts of a week.
 const MAX_SPANS: usize = 32;
-/// A weekly range can fall into the one hour of a year that does not come: then it is the week
+/// The skipped hour of the year can swallow a weekly range; the next one then comes in the week
 /// after next at the latest.
 const HORIZON_DAYS: usize = 15;
 
-/// Ranges such as `mon-fri 08:00-18:00, sat 09:00-12:00`. A range whose end is not after its begin
-/// ends on the day after: `fri 22:00-06:00`.
+/// Ranges such as `mon-fri 08:00-18:00, sat 09:00-12:00`. A range whose end is not after its start
+/// ends on the next day: `fri 22:00-06:00`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Period(Vec<Span>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
-    /// Weekdays from and to, both of them in it; 0 is Monday.
+    /// The first and the last weekday, both included; 0 is Monday.
     first: u8,
     last: u8,
-    /// Minutes of the day, the end not in it; at most 24:00.
+    /// Minutes of the day, the end exclusive; at most 24:00.
     from: u16,
     to: u16,
 }
@@ -100,19 +100,19 @@ impl Period {
         self.0.iter().any(|span| span.contains(monday_zero(local.weekday()), minute))
     }
 
-    /// `from`, if that is inside, else when the period begins next.
+    /// Returns `from` if that is inside, else when the period begins next.
     pub fn next(&self, from: Wall, zone: &TimeZone) -> Wall {
         if self.contains(from, zone) {
             return from;
         }
         let inside = |at: &Wall| *at > from && self.contains(*at, zone);
         let next = self.begins(from, zone).into_iter().filter(inside).min();
-        // Every range comes within the horizon; without one it is asked again at its end.
+        // Every range comes within the horizon; if none does, the caller asks again at its end.
         next.unwrap_or(from + std::time::Duration::from_secs(HORIZON_DAYS as u64 * 86_400))
     }
 
-    /// When a range may begin: at its time of day, twice where that comes twice, or when clocks jump
-    /// into it.
+    /// Returns when a range may begin: at its time of day, twice where the clock repeats it, or
+    /// when clocks jump into it.
     fn begins(&self, from: Wall, zone: &TimeZone) -> Vec<Wall> {
         let now = timestamp(from);
         let mut begins = Vec::new();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     proptest! {
-        /// Asked minute by minute, around both nights of each of three clocks.
+        /// Compares minute by minute, around both nights of each of three clocks.
         #[test]
         fn the_next_begin_is_the_first_minute_inside(
             period in spans(),

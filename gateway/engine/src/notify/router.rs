@@ -1,9 +1,10 @@
-//! The router: notices in, posts and reasons out. Mutate with [`Router::handle`], then drain
+//! The router turns notices into posts and suppressions. Call [`Router::handle`], then drain
 //! [`Router::poll_output`] until `Wait`.
 //!
-//! A notice is *later* ([`super::later`]) while its rule's delay or time period keeps it from a contact, or
-//! a silence that began meanwhile ([`super::standing`]). Then it is *grouped* ([`super::groups`]), and then
-//! posted, unless the contact had too many messages ([`super::cap`]). What the rules say stands in `plan`.
+//! A notice is *later* ([`super::later`]) while its rule's delay or time period applies, or a
+//! suppression that began meanwhile ([`super::standing`]). Then it is *grouped*
+//! ([`super::groups`]), and then posted, unless the contact's message limit is reached
+//! ([`super::cap`]). `plan` evaluates the rules.
 
 mod plan;
 
@@ -27,12 +28,12 @@ use super::{
 };
 use plan::Plan;
 
-/// What was told within the hour before a digest is fresh in mind.
+/// A digest leaves out problems that were notified within the hour before it.
 const DIGEST_AGE: Duration = Duration::from_secs(3_600);
-/// No two digests of a contact are further apart, also where a calendar leaves out a day: what is planned
-/// later was planned before the wall clock went back.
+/// The longest time between two digests of a contact, even where a calendar leaves out a day. A
+/// later plan dates from before the wall clock went back.
 const DIGEST_AHEAD: Duration = Duration::from_secs(3 * 86_400);
-/// What came due while the gateway was away is told when hosts were looked at again.
+/// After an absence of the gateway, due notices wait until hosts were checked again.
 const AFTER_ABSENCE: Duration = LONGEST;
 
 #[derive(Debug, Default)]
@@ -51,8 +52,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// From what the store has kept of the outputs. What waited for a group waits once more. `posted`:
-    /// the posts of the last hour, in order.
+    /// Restores the router from the outputs that the store kept. A notice that waited for a group
+    /// waits again. `posted`: the posts of the last hour, in order.
     pub fn restore(
         routing: Routing,
         told: Vec<(ContactId, Object, Told)>,
@@ -79,7 +80,7 @@ impl Router {
         let Some(contact) = self.contacts.get(&w.contact) else {
             return self.hold(Some(w.contact), w.notice.id, Hold::ContactRemoved);
         };
-        // A clock that was set back must not make a delay longer than the rules have it.
+        // A clock that was set back must not make a delay longer than the rules set it.
         let longest = self.rules.get(&w.contact).into_iter().flatten().map(|r| r.delay).max();
         let delay = w.until.since(now.wall).min(longest.unwrap_or_default());
         let due = match w.why {
@@ -105,7 +106,7 @@ impl Router {
         match input {
             Input::Notice(notice) => {
                 self.notice(&notice, now);
-                // Whoever wants no groups gets each by itself.
+                // A contact without grouping gets each notice by itself.
                 self.send_due(now);
             }
             Input::Configure(routing) => {
@@ -173,7 +174,8 @@ impl Router {
         }
     }
 
-    /// Whoever was told that it is ill, and waits to hear nothing of it, need not be told that it is not.
+    /// Forgets a notified problem that is over, for contacts that get no recovery for it and have
+    /// no waiting notice.
     fn over(&mut self, object: &Object) {
         let done = self.contacts.keys().copied().filter(|id| !self.waits_for(*id, object));
         let done: Vec<ContactId> = done.collect();
@@ -213,7 +215,7 @@ impl Router {
         }
     }
 
-    /// Each of these says whether the notice concerns the contact at all.
+    /// Each of these functions returns whether the notice concerns the contact at all.
     fn problem(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
         match self.plan(contact, notice, now) {
             Plan::Never(why) => {
@@ -261,7 +263,7 @@ impl Router {
         true
     }
 
-    /// Whoever was not told so far, and by the rules should have been, is told by this.
+    /// A reminder also goes to a contact that should have been notified by the rules and was not.
     fn reminder(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
         let known = self.known.has(contact.id, &notice.object);
         match self.least(contact.id, notice) {
@@ -290,7 +292,8 @@ impl Router {
         true
     }
 
-    /// Whoever was not told yet need not be.
+    /// Drops waiting notices for contacts that were not notified yet, because the problem is
+    /// acknowledged.
     fn cared_for(&mut self, object: &Object) {
         let contacts: Vec<ContactId> = self.contacts.keys().copied().collect();
         for contact in contacts {
@@ -300,7 +303,7 @@ impl Router {
         }
     }
 
-    /// Nobody takes care any more: whoever was to be told later is, from now on.
+    /// Plans a notice again, because the acknowledgement that had stopped it ended.
     fn care_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
         let known = self.known.has(contact, &notice.object) || self.waits_for(contact, &notice.object);
         let Some(contact) = self.contacts.get(&contact).cloned().filter(|_| !known) else { return };
@@ -324,9 +327,9 @@ impl Router {
         true
     }
 
-    // ------------------------------------------------------------------- telling
+    // ------------------------------------------------------------------- sending
 
-    /// `waited`: another state stood between this one and what was told last.
+    /// `waited`: another state was between this one and the last notified one.
     fn tell(&mut self, contact: &Contact, notice: &Notice, waited: bool, now: Now) {
         let told = self.known.of(contact.id, &notice.object).filter(|_| waited);
         if told.is_some_and(|told| told.says_as_much_as(notice)) {
@@ -346,7 +349,7 @@ impl Router {
 
     fn defer(&mut self, contact: ContactId, later: Later, now: Now) {
         let before = self.take_later(contact, &later.notice.object, Hold::Superseded(later.notice.id));
-        // A delay runs from the problem's begin, not from its last change.
+        // A delay runs from the start of the problem, not from its last change.
         let later = match before {
             Some(Later { why: why @ (WaitFor::Delay | WaitFor::Silence(_)), due, rule, .. })
                 if later.why == WaitFor::Delay && due.wall(now) <= later.due.wall(now) =>
@@ -393,7 +396,7 @@ impl Router {
         }
     }
 
-    /// What was later and is due now is told, if nothing stands against it.
+    /// Sends the waiting notices that are due, if they are not suppressed.
     fn ripen(&mut self, now: Now) {
         for (id, later) in self.later.ripe(now) {
             let Some(contact) = self.contacts.get(&id).cloned() else { continue };
@@ -405,7 +408,8 @@ impl Router {
         }
     }
 
-    /// A silence may end while the rules let nothing through.
+    /// Sends a due notice. A suppression may end outside of the rules' time periods; the notice
+    /// then waits for one.
     fn tell_in_time(&mut self, contact: &Contact, later: Later, now: Now) {
         let closed = match later.why {
             WaitFor::Silence(_) => self.closed_until(contact, &later.notice, now),
@@ -419,7 +423,7 @@ impl Router {
         }
     }
 
-    /// It waits for the end of a silence; that it does is said once.
+    /// Lets a notice wait for the end of a suppression; that is output once.
     fn silence(&mut self, contact: ContactId, later: Later, why: HeldReason, now: Now) {
         let why = WaitFor::Silence(why);
         if later.why == why {
@@ -429,7 +433,7 @@ impl Router {
         }
     }
 
-    /// A group that is due, without what is silent.
+    /// Takes a group that is due, without its suppressed notices.
     fn pop_group(&mut self, contact: ContactId, now: Now) -> Option<Vec<Notice>> {
         while let Some(notices) = self.groups.pop(contact, now.mono) {
             let parted = self.standing.part(notices);
@@ -451,7 +455,8 @@ impl Router {
         None
     }
 
-    /// Group by group; or, to a contact that had too many messages, now and then all that is due in one.
+    /// Sends the due groups one by one. Once a contact reached its limit, sends all its due groups
+    /// in one message now and then.
     fn send_due(&mut self, now: Now) {
         let due: Vec<ContactId> =
             self.groups.next().into_iter().filter(|(_, at)| *at <= now.mono).map(|(id, _)| id).collect();
@@ -476,12 +481,12 @@ impl Router {
         }
     }
 
-    /// A program that reads one at a time, however many are due together.
+    /// Whether each notice is a message of its own, for a program that reads one at a time.
     fn wants_no_groups(&self, contact: ContactId) -> bool {
         self.contacts.get(&contact).is_some_and(|c| c.group_wait.is_zero() && !c.capped)
     }
 
-    /// What is due to a contact that had too many messages.
+    /// Reports the due notices that the contact's message limit suppresses for now.
     fn keep_back(&mut self, contact: ContactId, now: Now) {
         let kept = self.groups.overdue(contact, now.mono);
         let Some(of) = self.contacts.get(&contact).cloned().filter(|_| !kept.is_empty()) else { return };
@@ -493,7 +498,8 @@ impl Router {
         }
     }
 
-    /// What comes next is not late for a contact of which nothing is kept back any more.
+    /// Unmarks contacts without suppressed messages, so that the next message is not counted as
+    /// folded.
     fn unfold_nothing(&mut self, contacts: BTreeSet<ContactId>, now: Now) {
         let next = self.groups.next();
         for contact in contacts.into_iter().filter(|id| next.get(id).is_none_or(|due| *due > now.mono)) {
@@ -535,7 +541,8 @@ impl Router {
         self.outputs.push_back(Output::Post { contact, site, folded, items });
     }
 
-    /// What a contact was told a while ago, and of which no end is on its way to it.
+    /// Returns the open problems that a contact was notified of a while ago, without a recovery on
+    /// its way.
     fn still_so(&self, contact: ContactId, now: Now) -> Vec<NoticeId> {
         let ended = self.groups.ended(contact);
         let is_so = |object: &Object| !ended.contains(object) && !self.later.ends(contact, object);
@@ -564,7 +571,7 @@ impl Router {
     }
 }
 
-/// The first time of a contact's digest after `last`.
+/// Returns the first time of a contact's digest after `last`.
 fn next_digest(contact: &Contact, last: Wall) -> Option<Wall> {
     let at = contact.digest?;
     let mut date = contact.zone.to_datetime(timestamp(last)).date();

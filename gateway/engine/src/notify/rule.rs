@@ -1,4 +1,4 @@
-//! Which contact a notice concerns, by one rule.
+//! Routing rules: the contact that a notice goes to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::wire::{GATEWAY, MessageKind};
 
 use super::{ContactId, Notice, Period, RuleId};
 
-/// How bad a state is; a greater one is worse.
+/// The severity of a state; a greater one is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Warning,
@@ -21,8 +21,8 @@ pub enum Severity {
 impl Severity {
     pub const ALL: [Severity; 3] = [Severity::Warning, Severity::Unknown, Severity::Critical];
 
-    /// Of a state by its name; a host that is down is as bad as a service that is critical. `None`:
-    /// nothing is wrong.
+    /// Returns the severity of a state by its name; a host that is down is as severe as a critical
+    /// service. `None`: the state is no problem.
     pub fn of_state(name: &str) -> Option<Severity> {
         match name {
             "warning" => Some(Severity::Warning),
@@ -41,7 +41,7 @@ impl Severity {
     }
 }
 
-/// Labels that a host must have, all of them; `*` takes any value. Empty: every host.
+/// Labels that a host must have, all of them; `*` matches any value. Empty: every host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(pub BTreeMap<String, String>);
 
@@ -50,7 +50,7 @@ impl Selector {
         self.missing(labels).is_none()
     }
 
-    /// The first that a host with these labels lacks: its key, and what is wanted of it.
+    /// Returns the first label that a host lacks, with the required value.
     fn missing(&self, labels: &BTreeMap<String, String>) -> Option<(&str, &str)> {
         let has = |key, wanted: &str| labels.get(key).is_some_and(|has| wanted == "*" || has == wanted);
         let missing = self.0.iter().find(|(key, wanted)| !has(key.as_str(), wanted))?;
@@ -58,32 +58,33 @@ impl Selector {
     }
 }
 
-/// Who is told of which hosts, from which severity on, when, and after how long.
+/// A rule: the hosts, the lowest severity, the time period and the delay for a contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub id: RuleId,
     pub contact: ContactId,
     pub selector: Selector,
-    /// The mildest state that is told.
+    /// The lowest severity that is notified.
     pub least: Severity,
-    /// In the contact's time zone; `None`: always.
+    /// The time period, in the contact's time zone; `None`: always.
     pub period: Option<Period>,
-    /// Only what lasts longer than this without an acknowledgement.
+    /// Notifies only problems that last longer than this without an acknowledgement.
     pub delay: Duration,
 }
 
 impl Rule {
-    /// The gateway has no labels and is above them: whoever is told of any host is told of it.
+    /// Whether the rule selects the notice's host. The gateway has no labels, so every rule selects
+    /// it.
     pub fn selects(&self, notice: &Notice) -> bool {
         notice.object.host == GATEWAY || self.selector.matches(&notice.labels)
     }
 
-    /// When it lets something through, at `from` or later.
+    /// Returns when the time period is open, at `from` or later.
     pub fn opens(&self, from: Wall, zone: &TimeZone) -> Wall {
         self.period.as_ref().map_or(from, |period| period.next(from, zone))
     }
 
-    /// What keeps it from telling a notice now; `None`: nothing does, its delay aside.
+    /// Returns why the rule does not send a notice now, apart from its delay; `None`: it does.
     pub fn refusal(&self, notice: &Notice, zone: &TimeZone, now: Wall) -> Option<Refusal<'_>> {
         if !self.selects(notice) {
             return self.selector.missing(&notice.labels).map(|(key, wanted)| Refusal::Label { key, wanted });
@@ -95,33 +96,33 @@ impl Rule {
         (opens > now).then_some(Refusal::Closed(opens))
     }
 
-    /// What tells no state of its own passes.
+    /// Whether the severity is high enough; a notice without a state always passes.
     pub fn is_severe_enough(&self, notice: &Notice) -> bool {
         notice.severity.is_none_or(|severity| severity >= self.least)
     }
 }
 
-/// Why a rule does not tell a notice now.
+/// Why a rule does not send a notice now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal<'a> {
-    /// The host lacks this label, or has another value; `*` stands for any.
+    /// The host lacks this label, or has another value; `*` matches any.
     Label { key: &'a str, wanted: &'a str },
-    /// It wants this or worse.
+    /// The rule requires this severity or a higher one.
     Mild(Severity),
-    /// Its time period begins then.
+    /// The time period begins at this time.
     Closed(Wall),
 }
 
-/// What a notice is to the router.
+/// The class of a notice for the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Problem,
     Recovery,
-    /// To whoever was told of the problem, now or not at all.
+    /// For contacts that were notified of the problem; sent now or not at all.
     Reminder,
-    /// As a reminder; and whoever was not told yet need not be.
+    /// The same as a reminder; it also ends the delay for contacts not yet notified.
     Acknowledged,
-    /// To whoever is told of this host at all.
+    /// For all contacts that a rule for this host selects.
     Downtime,
 }
 

@@ -1,8 +1,9 @@
-//! What stands against telling of something that waits, by the states as they are now.
+//! Suppressions of waiting notices, by the current states.
 //!
-//! The monitor holds back what begins in a silence (a downtime, its host is down, ...); this holds back
-//! what was on its way to a contact when the silence began. A silence ends without a word where
-//! nothing else is to be said: what was kept is told then, if the problem is still there.
+//! The monitor suppresses a notification that begins during a suppression (a downtime, the host is
+//! down, ...). This module suppresses a notification that was on its way to a contact when the
+//! suppression began. A suppression may end without any event; its notices are then sent if the
+//! problem persists.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +12,28 @@ use crate::wire::{HeldReason, MessageKind};
 use super::rule::Class;
 use super::{Notice, NoticeId, Object};
 
-/// How it stands with an object.
+/// The state of a checkable for notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing is told of it now.
+    /// Its notifications are suppressed.
     Silent(HeldReason),
-    /// It is well, and nothing is to be said of that.
+    /// It is ok, and no recovery will be notified.
     Well,
 }
 
-/// Of all that waits, what cannot simply be told.
+/// The waiting checkables whose notices cannot simply be sent.
 #[derive(Debug, Default)]
 pub(super) struct Standings(pub BTreeMap<Object, Standing>);
 
-/// A group as it may leave.
+/// A group, split for sending.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parted {
     pub leaves: Vec<Notice>,
-    /// The newest of each object that is silent.
+    /// The newest problem of each suppressed checkable.
     pub stays: Vec<(Notice, HeldReason)>,
-    /// What stood before that: the notice, and by which it is overtaken.
+    /// Older notices of those, each with the notice that replaced it.
     pub overtaken: Vec<(NoticeId, NoticeId)>,
-    /// Reminders of what is silent, or well.
+    /// Reminders of suppressed or recovered checkables.
     pub untimely: Vec<(NoticeId, Standing)>,
 }
 
@@ -41,17 +42,18 @@ impl Standings {
         let standing = *self.0.get(&notice.object)?;
         let concerns = match standing {
             Standing::Silent(HeldReason::Acknowledged) => notice.severity.is_some(),
-            // Flapping may begin where the state is well, and end without a word.
+            // Flapping may begin while the state is ok, and end without a notification.
             Standing::Well => notice.severity.is_some() || notice.kind == MessageKind::FlappingStart,
-            // It is what is told instead.
+            // It is the notification that replaces the others.
             Standing::Silent(HeldReason::Flapping) => notice.kind != MessageKind::FlappingStart,
             Standing::Silent(_) => true,
         };
         concerns.then_some(standing)
     }
 
-    /// Problems of what is silent stay, and nobody is reminded of them. What ends one leaves, and so does
-    /// what people did; an acknowledgement is told together with what it is of.
+    /// Splits a group. Problems of a suppressed checkable stay, and their reminders are dropped.
+    /// Recoveries and operators' actions leave. An acknowledgement is sent together with its
+    /// problem.
     pub fn part(&self, notices: Vec<Notice>) -> Parted {
         let mut newest = BTreeMap::new();
         for notice in notices.iter().filter(|n| matches!(Class::of(n), Class::Problem | Class::Recovery)) {

@@ -1,6 +1,7 @@
-//! Incidents that are part of one of several hosts, or are one: by which they are told.
+//! The incidents that have several hosts or were merged into such a one, each with the incident
+//! under which it is notified.
 //!
-//! Cheap to clone: whoever keeps something in order of incidents keeps this beside it.
+//! It is cheap to clone, so each index by incident keeps its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ impl Wide {
         Wide(Arc::new(wide))
     }
 
-    /// The one of several hosts that an incident belongs to.
+    /// Returns the incident of several hosts that an incident belongs to.
     pub fn root(&self, incident: IncidentId) -> Option<IncidentId> {
         self.0.get(&incident).copied()
     }
 
-    /// What an incident is told as.
+    /// Returns the incident under which an incident is notified.
     pub fn whole(&self, incident: IncidentId) -> IncidentId {
         self.root(incident).unwrap_or(incident)
     }

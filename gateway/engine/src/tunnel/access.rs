@@ -1,7 +1,7 @@
-//! Who may reach whom through the gateway: the one place that decides it.
+//! The access filter: the one place that decides who may reach whom through the gateway.
 //!
-//! Everything that does not end at the gateway itself comes here. There are no grants, so the
-//! answer is no, with the reason; nothing about packets, sessions or counters is known here.
+//! Every packet that does not end at the gateway itself comes here. There are no grants, so the
+//! filter refuses each packet and returns the reason. It knows nothing about sessions or counters.
 
 use fleetgate_probes::packet::Parsed;
 
@@ -14,7 +14,7 @@ pub enum Verdict {
     Refused(DropReason),
 }
 
-/// What to do with a packet of a peer whose target address belongs to `owner`. Deny by default; the
+/// Decides about a packet of a peer whose target address belongs to `owner`. Denies by default. The
 /// time is an argument because access is a window in time.
 pub fn verdict(packet: &Parsed<'_>, owner: Option<PeerId>, _now: Now) -> Verdict {
     match owner {

@@ -1,30 +1,31 @@
-//! The handshakes of a peer that were answered and are not proved.
+//! The answered handshakes of a peer that are not proved yet.
 //!
-//! The answer may be lost on its way. Only a packet of the session that the answer made shows that the
-//! peer has it; a packet of an older session shows nothing of the handshake. Knows no peers.
+//! Our response may be lost on its way. Only a packet of the session that the response made shows
+//! that the peer received it; a packet of an older session shows nothing about the handshake. This
+//! module does not know about peers.
 
 use std::time::Duration;
 
 use crate::time::{Mono, Step};
 
-/// Answers kept of one peer, the newest: a client repeats its initiation every 5 s, and a packet of a
-/// session that three later answers followed comes 15 s late.
+/// The newest answered initiations that are kept per peer. A client repeats its initiation every 5
+/// seconds, so a packet that is three responses late is 15 seconds late.
 const KEPT: usize = 4;
 
 /// One answered initiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// Our index of the session that the answer made, as it stands in the packets of that session.
+    /// Our index of the session that the response made. The packets of that session carry it.
     pub index: u32,
     pub at: Mono,
     /// Device clock minus ours, in milliseconds.
     pub skew_ms: i64,
 }
 
-/// Of one session object.
+/// The unproved handshakes of one session object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unproved {
-    /// The oldest first.
+    /// Oldest first.
     answers: Vec<Answered>,
     awaited: bool,
 }
@@ -38,26 +39,26 @@ impl Unproved {
         self.awaited = true;
     }
 
-    /// An authentic packet came under this index. `Some`: it is the first of its session, and proves that
-    /// handshake. Older ones are given up with it, as the peer has done.
+    /// Takes the index of an authentic packet. `Some`: the packet is the first of its session and
+    /// proves that handshake. Older handshakes are dropped with it, as the peer has dropped them.
     pub fn prove(&mut self, index: u32) -> Option<Answered> {
         let place = self.answers.iter().position(|answered| answered.index == index)?;
         self.answers.drain(..=place).next_back()
     }
 
-    /// Our wall clock was set, by which the device's is measured.
+    /// Adjusts the skews after our wall clock was set, because they are measured against it.
     pub fn mind_step(&mut self, step: Step) {
         for answered in &mut self.answers {
             answered.skew_ms = answered.skew_ms.saturating_sub(step.ahead_ms());
         }
     }
 
-    /// When the last initiation was answered, while its proof is waited for.
+    /// Returns when the last initiation was answered, while its proof is awaited.
     pub fn awaited(&self) -> Option<Mono> {
         self.answers.last().filter(|_| self.awaited).map(|answered| answered.at)
     }
 
-    /// Not waited for any longer than this. A proof that comes later is still one.
+    /// Stops waiting for a proof after `within`. A proof that comes later still counts.
     pub fn wait_until(&mut self, within: Duration, now: Mono) {
         self.awaited &= self.answers.last().is_some_and(|answered| now.since(answered.at) < within);
     }

@@ -1,4 +1,4 @@
-//! Questions of the monitor and streams of the shell: exactly one answer each, in time.
+//! Probes of the monitor and streams of the shell. Each probe gets exactly one reply, in time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,10 +19,11 @@ use crate::wire::{
     StreamOutput,
 };
 
-/// TCP connections to all peers together: 4,096 streams would hold 256 MB.
+/// TCP connections to all peers together. 4,096 streams would take 256 MB.
 const MAX_CONNECTIONS: usize = 4_096;
 
-/// Zeros that make an echo request as large as the largest segment that TCP sends through a tunnel.
+/// Returns the number of zeros that make an echo request as large as the largest segment that TCP
+/// sends through a tunnel.
 fn padding(address: IpAddr) -> u16 {
     let headers = if address.is_ipv4() { 20 + 8 } else { 40 + 8 };
     u16::try_from(MTU - headers - COOKIE_LEN).unwrap_or_default()
@@ -79,7 +80,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Starts it over the session there is, or dials for one, or says why not.
+    /// Starts the goal over the existing session, dials for a session, or fails with the reason.
     fn want(&mut self, slot: Slot, goal: Goal, timeout: Duration) {
         let now = self.now.mono;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -141,7 +142,7 @@ impl<N: Noise> Tunnel<N> {
         self.wake(slot);
     }
 
-    /// Starts what waited for a session; handshakes that were asked for go on waiting.
+    /// Starts the goals that waited for a session. Requested handshakes keep waiting.
     pub(super) fn start_waiting(&mut self, slot: Slot) {
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
         let ready = |want: &mut Want| !matches!(want.goal, Goal::Handshake { .. });
@@ -151,7 +152,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// A handshake that was begun before it was asked for is no answer.
+    /// Completes the requested handshakes. A handshake that began before the request does not
+    /// count.
     pub(super) fn answer_handshakes(&mut self, slot: Slot, begun: Mono) {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
@@ -166,7 +168,7 @@ impl<N: Noise> Tunnel<N> {
         self.out.extend(answers);
     }
 
-    /// A dial came to nothing.
+    /// Fails everything that waited for a dial that got no response.
     pub(super) fn fail_waiting(&mut self, slot: Slot) {
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
         for want in std::mem::take(&mut live.waiting) {
@@ -183,7 +185,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Who asked for a handshake learns that it was tried; the others could not even begin.
+    /// Fails a goal that ran out of time. A requested handshake was tried and timed out; the other
+    /// goals never had a tunnel to begin with.
     fn fail_late(&mut self, goal: Goal) {
         let failure = match goal {
             Goal::Handshake { .. } => ConnectFailure::Timeout,
@@ -205,7 +208,7 @@ impl<N: Noise> Tunnel<N> {
         self.out.push_back(output);
     }
 
-    /// Sends the requests that are due and answers the questions that are over.
+    /// Sends the echo requests that are due and replies to the probes that are over.
     pub(super) fn run_echoes(&mut self, slot: Slot) {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
@@ -254,7 +257,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// A stream that is given up while it waits for a session never begins.
+    /// Takes the input of a stream that waits for a session. A stream that is given up meanwhile
+    /// never begins.
     fn take_waiting_stream(&mut self, slot: Slot, id: StreamId, input: &StreamInput) -> bool {
         let given_up = matches!(input, StreamInput::Abort | StreamInput::Finish);
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return false };
@@ -276,7 +280,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Puts the peer's stack into the queue of those with something to do.
+    /// Queues the peer's stack to be polled.
     pub(super) fn wake(&mut self, slot: Slot) {
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut())
             && !std::mem::replace(&mut stack.ready, true)
@@ -308,7 +312,8 @@ impl<N: Noise> Tunnel<N> {
         true
     }
 
-    /// Without a session a segment is lost, and TCP repeats it once the dial is through.
+    /// Sends TCP segments. Without a session a segment is lost, and TCP repeats it after the dial
+    /// succeeded.
     fn send_segments(&mut self, slot: Slot, packets: Vec<Vec<u8>>) {
         let mut lost = false;
         for packet in packets {
@@ -329,7 +334,7 @@ impl<N: Noise> Tunnel<N> {
         reports.into_iter().for_each(|report| self.report(report));
     }
 
-    /// Ends everything that is in flight through a tunnel that is no more.
+    /// Ends everything in flight through a tunnel that no longer exists.
     pub(super) fn abandon(&mut self, slot: Slot) {
         self.fail_connections(slot, &ConnectFailure::NoTunnel);
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };

@@ -1,4 +1,4 @@
-//! What the store and the operator change: peers come, are edited, are re-keyed, go.
+//! Changes by the store and the operator: peers are added, edited, re-keyed and removed.
 
 use fleetgate_keys::{PresharedKey, PublicKey};
 
@@ -8,7 +8,8 @@ use super::session::Noise;
 use crate::id::PeerId;
 use crate::wire::{News, PeerKey, PeerMemory, PeerSpec, RetiredKey};
 
-/// The same key and the same preshared key: a session made with one is good for the other.
+/// Returns whether public key and preshared key are the same, so that a session made with one is
+/// valid for the other.
 fn same(a: &PeerKey, b: &PeerKey) -> bool {
     let (psk_a, psk_b) = (a.psk.as_ref(), b.psk.as_ref());
     a.public == b.public && psk_a.map(PresharedKey::as_bytes) == psk_b.map(PresharedKey::as_bytes)
@@ -75,7 +76,7 @@ impl<N: Noise> Tunnel<N> {
         self.mark_changed(slot);
     }
 
-    /// Gives back the keys and addresses that the new specification no longer has.
+    /// Releases the keys and addresses that the new specification no longer has.
     fn release_old(&mut self, slot: Slot, spec: &PeerSpec) {
         let Some(peer) = self.peers.get(slot) else { return };
         for address in peer.addresses.iter().filter(|address| !spec.addresses.contains(address)) {

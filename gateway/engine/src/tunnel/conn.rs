@@ -1,7 +1,8 @@
 //! One TCP connection of a peer's stack: a connect probe, or a byte stream with back pressure that
 //! either side opened.
 //!
-//! Watches its socket and reports each change once; whose packets these are it does not know.
+//! A connection watches its socket and reports each change once. It does not know which peer it
+//! belongs to.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,36 +15,38 @@ use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{Answer, AskId, ConnectFailure, STREAM_WINDOW, StreamId, StreamOutput};
 
-/// A connect probe carries nothing; what the server says first is thrown away.
+/// Buffer of a connect probe. A probe carries no data, and the first bytes of the server are
+/// discarded.
 const PROBE_BUFFER: usize = 1_024;
 
-/// Bytes in flight each way of a stream that a device opened: a result is some hundred bytes, and 512
-/// of these take 4 MB.
+/// Bytes in flight each way of a stream that a device opened. A result is a few hundred bytes, and
+/// 512 of these streams take 4 MB.
 const ACCEPTED_WINDOW: usize = 8 * 1_024;
 
-/// A device that has not answered by then, over whatever link, does not mean it.
+/// How long an accepted connection may stay half-open. Even a slow link completes the TCP handshake
+/// within this time.
 const HALF_OPEN: Duration = Duration::from_secs(10);
 
-/// After which a stream that a device opened ends, idle or not: the largest result takes 8 s over the
-/// slowest telephone line, and the disk a second.
+/// Lifetime of a stream that a device opened, idle or not. The largest result takes 8 s over the
+/// slowest telephone line, and the disk takes a second.
 const ACCEPTED_LIFE: Duration = Duration::from_secs(30);
 
-/// Unacknowledged data for so long ends a stream.
+/// A stream ends when its data stays unacknowledged for this long.
 const SEND_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 
-/// How long an ended connection may take to say goodbye before it is reset.
+/// How long an ended connection may take to close before it is reset.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// TIME-WAIT is cut to this: long enough to repeat the last acknowledgement once. Ports are drawn
-/// at random for each connection, so none is soon met again.
+/// at random for each connection, so a port is rarely reused soon.
 const TIME_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Answers as soon as the connection stands, then closes it.
+    /// Replies as soon as the connection is established, then closes it.
     Probe(AskId),
     Stream(StreamId),
-    /// A stream that the peer opened; told of as soon as it stands.
+    /// A stream that the peer opened; reported as soon as it is established.
     Accepted(StreamId),
 }
 
@@ -51,13 +54,14 @@ pub enum Purpose {
 pub enum Report {
     Answer(AskId, Answer),
     Stream(StreamId, StreamOutput),
-    /// From this address of the peer.
+    /// A stream that the peer opened, with the peer's address.
     Accepted(StreamId, SocketAddr),
 }
 
 impl Report {
-    /// Whether the other side has answered something of ours: its data may be a repetition, and its end its
-    /// own doing, while a connection stands or is refused by an answer, and room comes by acknowledgements.
+    /// Returns whether the other side has replied to something of ours. An established connection,
+    /// a refusal and new room (which comes with acknowledgements) are replies. Data may be a
+    /// repetition, and the peer may close a stream by itself.
     pub fn is_answer(&self) -> bool {
         match self {
             Report::Answer(_, Answer::Connect(outcome)) => {
@@ -73,7 +77,7 @@ impl Report {
 }
 
 impl Purpose {
-    /// How this ends when it comes to nothing.
+    /// Returns the report of a connection that failed.
     pub fn failed(self, failure: Option<ConnectFailure>) -> Report {
         match self {
             Purpose::Stream(id) | Purpose::Accepted(id) => Report::Stream(id, StreamOutput::Closed(failure)),
@@ -90,7 +94,7 @@ impl Purpose {
         }
     }
 
-    /// Bytes that may be on their way between the socket and the application, each way.
+    /// Bytes that may be between the socket and the application, each way.
     fn window(self) -> usize {
         match self {
             Purpose::Probe(_) => 2 * PROBE_BUFFER,
@@ -99,7 +103,7 @@ impl Purpose {
         }
     }
 
-    /// Half of them wait in the socket.
+    /// Size of the socket's buffer: half of the window.
     fn buffer(self) -> usize {
         self.window() / 2
     }
@@ -111,7 +115,7 @@ enum Phase {
         until: Mono,
     },
     Open,
-    /// Reported as over; the goodbye is still under way.
+    /// Reported as over, while the closing segments are still in flight.
     Ended {
         until: Mono,
     },
@@ -124,17 +128,17 @@ pub struct Conn {
     pub remote: SocketAddr,
     started: Mono,
     phase: Phase,
-    /// When it ends, whatever goes on.
+    /// The time at which the connection ends, even if it is in use.
     ends: Option<Mono>,
-    /// Sequence number of our SYN, as it went out.
+    /// Sequence number of our SYN, as sent.
     seq: Option<[u8; 4]>,
-    /// Why it cannot be opened, as a router says.
+    /// The reason that a router gave for not delivering our SYN.
     undelivered: Option<&'static str>,
-    /// Bytes that the application may send without asking again.
+    /// Bytes that the application may send before the next `Writable`.
     credit: usize,
     /// Bytes that the application has not taken yet.
     untaken: usize,
-    /// The other side ended its direction, and the application was told.
+    /// The other side ended its direction, and the application was notified.
     peer_finished: bool,
     /// The application ended its direction.
     finished: bool,
@@ -152,7 +156,7 @@ fn tcp_socket(purpose: Purpose) -> Socket<'static> {
 
 impl Conn {
     /// # Errors
-    /// `Unreachable` where nothing can be connected to.
+    /// Fails with `Unreachable` when the address cannot be connected to.
     pub fn open(
         purpose: Purpose,
         (local, remote): (SocketAddr, SocketAddr),
@@ -167,7 +171,8 @@ impl Conn {
         Ok(Conn::new(sockets.add(socket), purpose, (local, remote), (now, deadline)))
     }
 
-    /// Waits for the SYN of `remote`, which is to be handed in next. `None` where nothing can listen.
+    /// Waits for the SYN of `remote`, which must be handed in next. `None` if the port cannot be
+    /// listened on.
     pub fn listen(
         id: StreamId,
         (local, remote): (SocketAddr, SocketAddr),
@@ -210,7 +215,7 @@ impl Conn {
         self.purpose.stream() == Some(id)
     }
 
-    /// Whether the peer opened it.
+    /// Returns whether the peer opened the connection.
     pub fn is_accepted(&self) -> bool {
         matches!(self.purpose, Purpose::Accepted(_))
     }
@@ -219,7 +224,7 @@ impl Conn {
         sockets.get_mut(self.handle)
     }
 
-    /// Ends what took too long.
+    /// Ends the connection if it took too long.
     pub fn expire(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
         match self.phase {
             Phase::Opening { until } if now >= until => {
@@ -263,7 +268,7 @@ impl Conn {
             return self.abort(Some(ConnectFailure::Unreachable(reason.into())), sockets, reports);
         }
         match self.socket(sockets).state() {
-            // The peer took its SYN back; another one would be another connection.
+            // The peer withdrew its SYN. Another SYN would be another connection.
             State::Listen if self.reset_seen => self.abort(Some(ConnectFailure::Reset), sockets, reports),
             State::Listen | State::SynSent | State::SynReceived => {}
             State::Closed => {
@@ -282,7 +287,7 @@ impl Conn {
                 reports.push(Report::Answer(ask, Answer::Connect(Ok(now.since(self.started)))));
                 self.phase = Phase::Ended { until: now + LINGER };
             }
-            // A SYN that does not check out leaves its socket to the next one.
+            // After an invalid SYN the socket listens again and may take the next one.
             Purpose::Accepted(_) if socket.remote_endpoint() != Some(self.remote.into()) => {
                 self.abort(Some(ConnectFailure::Reset), sockets, reports);
             }
@@ -316,7 +321,7 @@ impl Conn {
         }
     }
 
-    /// Hands over what came, as long as the reader keeps up.
+    /// Hands received bytes to the application, as long as it keeps up.
     fn deliver(&mut self, id: StreamId, socket: &mut Socket<'_>, reports: &mut Vec<Report>) {
         let window = self.purpose.window();
         while self.untaken < window && socket.can_recv() {
@@ -367,7 +372,7 @@ impl Conn {
         self.phase = Phase::Ended { until: now + LINGER };
     }
 
-    /// Ends it at once; the other side gets a reset with the next poll.
+    /// Ends the connection at once. The other side gets a reset with the next poll.
     pub fn abort(
         &mut self,
         failure: Option<ConnectFailure>,
@@ -380,7 +385,8 @@ impl Conn {
         }
     }
 
-    /// The application is gone. What it had finished saying is still delivered.
+    /// Drops the connection after the application is gone. Data that the application had finished
+    /// sending is still delivered.
     pub fn let_go(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
         match self.phase {
             Phase::Open if self.finished => self.end(None, now, reports),
@@ -396,7 +402,7 @@ impl Conn {
             return self.abort(Some(ConnectFailure::Busy), sockets, reports);
         }
         self.credit -= bytes.len();
-        // A socket that can no longer send says so by its state, which `advance` reports.
+        // A socket that can no longer send shows it in its state, which `advance` reports.
         let _ = self.socket(sockets).send_slice(bytes);
     }
 
@@ -404,7 +410,7 @@ impl Conn {
         self.untaken = self.untaken.saturating_sub(count);
     }
 
-    /// The application will send no more.
+    /// Ends the application's direction: it will send no more.
     pub fn finish(&mut self, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
         match self.phase {
             Phase::Opening { .. } => self.abort(None, sockets, reports),
@@ -416,7 +422,7 @@ impl Conn {
         }
     }
 
-    /// Whether nothing remains to be sent or received, not even a reset.
+    /// Returns whether nothing remains to be sent or received, not even a reset.
     pub fn is_over(&self, sockets: &SocketSet<'static>) -> bool {
         let socket: &Socket<'_> = sockets.get(self.handle);
         let closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
@@ -439,7 +445,7 @@ impl Conn {
         matches!(self.phase, Phase::Opening { .. })
     }
 
-    /// Remembers the sequence number of our SYN, by which an ICMP error is believed.
+    /// Remembers the sequence number of our SYN. An ICMP error must quote it to be trusted.
     pub fn note_syn(&mut self, outgoing: &Parsed<'_>) {
         let ours = ports(outgoing) == Some((self.local.port(), self.remote.port()));
         if self.is_opening() && ours {
@@ -447,7 +453,7 @@ impl Conn {
         }
     }
 
-    /// Remembers a segment with RST, to tell a refusal from silence.
+    /// Remembers a segment with RST, to distinguish a refusal from a timeout.
     pub fn note_reset(&mut self, incoming: &Parsed<'_>) {
         const RST: u8 = 0x04;
         let ours = ports(incoming) == Some((self.remote.port(), self.local.port()));
@@ -470,7 +476,7 @@ impl Conn {
     }
 }
 
-/// Source and destination port of a whole TCP segment.
+/// Returns source and destination port of a complete TCP segment.
 pub fn ports(packet: &Parsed<'_>) -> Option<(u16, u16)> {
     if packet.protocol != TCP || packet.payload.len() < smoltcp::wire::TCP_HEADER_LEN {
         return None;
@@ -479,14 +485,14 @@ pub fn ports(packet: &Parsed<'_>) -> Option<(u16, u16)> {
     Some((port(0), port(2)))
 }
 
-/// Source and destination port of a segment that would open a connection.
+/// Returns source and destination port of a segment that would open a connection.
 pub fn opens(packet: &Parsed<'_>) -> Option<(u16, u16)> {
     const FIN_SYN_RST_ACK: u8 = 0x17;
     const SYN: u8 = 0x02;
     ports(packet).filter(|_| packet.payload[13] & FIN_SYN_RST_ACK == SYN)
 }
 
-/// Reads on so that the other side can end, and throws it away.
+/// Reads and discards what the other side sends, so that it can end.
 fn discard(socket: &mut Socket<'_>) {
     while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
 }

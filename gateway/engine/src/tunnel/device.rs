@@ -1,7 +1,8 @@
 //! A simulated device, for tests: the other end of a tunnel, over any [`Session`].
 //!
-//! It answers echo requests for its addresses, accepts TCP on its open ports and says everything
-//! back, refuses the others, and calls out when told to. Only built for tests (feature `sim`).
+//! It replies to echo requests for its addresses and accepts TCP on its open ports, where it echoes
+//! every byte. It refuses the other ports, and connects to the gateway on request. It is only built
+//! for tests (feature `sim`).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +22,9 @@ const LISTENERS: usize = 4;
 
 pub struct Device<S> {
     pub session: S,
-    /// Whether the IP stack answers; the session lives on without it.
+    /// Whether the IP stack replies. The session continues without it.
     pub answers: bool,
-    /// The first of each family is its own.
+    /// The first address of each family is the device's own.
     addresses: Vec<IpAddr>,
     server: Option<Server>,
     ports: Vec<u16>,
@@ -54,10 +55,10 @@ impl<S: Session> Device<S> {
         sent
     }
 
-    /// Sends an inner packet of the test's own making.
+    /// Sends an inner packet that the test made.
     ///
     /// # Errors
-    /// Without a session.
+    /// Fails when there is no session.
     pub fn send(&mut self, packet: &[u8], now: Mono) -> Result<Datagrams, NoSession> {
         let mut sent = Vec::new();
         self.session.send(packet, now, &mut self.scratch, &mut |datagram| sent.push(datagram.to_vec()))?;
@@ -79,7 +80,7 @@ impl<S: Session> Device<S> {
         sent
     }
 
-    /// Connects to the gateway, says `words` and no more, and listens until the other side ends.
+    /// Connects to the gateway, sends `words` and no more, and reads until the other side ends.
     pub fn call(&mut self, from: SocketAddr, to: SocketAddr, words: &[u8], now: Mono) -> Datagrams {
         let (addresses, ports) = (&self.addresses, &self.ports);
         let server = self.server.get_or_insert_with(|| Server::new(addresses, ports, now));
@@ -88,7 +89,7 @@ impl<S: Session> Device<S> {
         packets.iter().flat_map(|packet| self.send(packet, now).unwrap_or_default()).collect()
     }
 
-    /// What was said to its calls, in their order.
+    /// Returns what the gateway sent over each connection of the device, in order.
     pub fn heard(&self) -> Vec<&[u8]> {
         self.server.iter().flat_map(|server| &server.calls).map(|call| &call.heard[..]).collect()
     }
@@ -167,14 +168,14 @@ impl Phy for Queues {
     }
 }
 
-/// A connection of the device's own accord.
+/// A connection that the device opened.
 struct Call {
     handle: SocketHandle,
     words: Vec<u8>,
     heard: Vec<u8>,
 }
 
-/// TCP ports that say back what they hear, and calls.
+/// The TCP side of the device: ports that echo what they receive, and its own connections.
 struct Server {
     iface: Interface,
     sockets: SocketSet<'static>,
@@ -279,7 +280,7 @@ fn serve(socket: &mut Socket<'_>, port: u16) {
             (count, bytes[..count].to_vec())
         };
         if let Ok(bytes) = socket.recv(take) {
-            // A peer that left in the meantime hears nothing.
+            // A peer that left in the meantime receives nothing.
             let _ = socket.send_slice(&bytes);
         }
     }

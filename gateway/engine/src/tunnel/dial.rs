@@ -1,7 +1,7 @@
-//! Initiating: when, how often, and how fast.
+//! Dialling: when to send initiations, how often and how fast.
 //!
-//! A dial is two initiations at most, then it is given up and remembered, so that a dead peer costs
-//! one dial in five minutes. After a restart the whole fleet is dialled, paced.
+//! A dial sends two initiations at most. A failed dial is remembered, so that a dead peer costs one
+//! dial in five minutes. After a restart the whole fleet is dialled at a limited rate.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::time::Mono;
 /// WireGuard's REKEY-TIMEOUT: an initiation is not repeated sooner.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
 
-/// The second initiation gets as long as the first.
+/// The second initiation gets as much time as the first.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
-/// Per dial, and per silence of a peer whose session renews itself.
+/// Limit per dial, and per silence of a peer whose session renews itself.
 pub const MAX_INITIATIONS: u8 = 2;
 
 /// How long a dial that failed is remembered.
@@ -24,14 +24,15 @@ const REMEMBER_FAILURE: Duration = Duration::from_secs(300);
 /// The fleet is dialled within this time: 100,000 devices in two and a half minutes.
 const WINDOW: Duration = Duration::from_secs(150);
 
-/// But never slower than 200 a second: 1,000 devices within 5 s, which leaves time for the second
-/// initiation within the 10 s that are promised. 200 initiations are about 70 ms of one core.
+/// The rate never falls below 200 a second. At that rate 1,000 devices are dialled within 5 s,
+/// which leaves time for the second initiation within the promised 10 s. 200 initiations take about
+/// 70 ms of one core.
 const SLOWEST_GAP: Duration = Duration::from_millis(5);
 
-/// Dials that one turn makes at most to catch up with its schedule; 16 are about 6 ms.
+/// Dials that one turn makes at most to catch up with its schedule. 16 take about 6 ms.
 pub const DIALS_PER_TURN: usize = 16;
 
-/// What a dial wants next.
+/// The next action of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Nothing,
@@ -41,7 +42,7 @@ pub enum Step {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Dial {
-    /// Where the initiations go.
+    /// The endpoint that the initiations are sent to.
     pub to: Endpoint,
     started: Mono,
     repeated: bool,
@@ -63,7 +64,8 @@ impl Dial {
         }
     }
 
-    /// A handshake that began earlier says nothing of this dial.
+    /// Returns whether a handshake that began at `begun` completes this dial. An earlier handshake
+    /// does not.
     pub fn is_answered_by(&self, begun: Mono) -> bool {
         begun >= self.started
     }
@@ -73,12 +75,12 @@ impl Dial {
     }
 }
 
-/// Whether a peer that was dialled in vain at `failed` may be dialled again by an ordinary check.
+/// Returns whether an ordinary check may dial a peer whose last dial failed at `failed`.
 pub fn may_dial(failed: Option<Mono>, now: Mono) -> bool {
     failed.is_none_or(|failed| now.since(failed) >= REMEMBER_FAILURE)
 }
 
-/// The peers that wait for their turn after a restart.
+/// The peers that wait to be dialled after a restart.
 #[derive(Default)]
 pub struct Pacer {
     queue: VecDeque<Slot>,
@@ -98,7 +100,7 @@ impl Pacer {
         self.queue.clear();
     }
 
-    /// The next peer whose time has come.
+    /// Returns the next peer that is due.
     pub fn pop(&mut self, now: Mono) -> Option<Slot> {
         if now < self.next {
             return None;

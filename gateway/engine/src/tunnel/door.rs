@@ -1,8 +1,8 @@
-//! The one published port of the gateway's inner addresses, where a device may connect of its own accord.
+//! The one published port of the gateway's inner addresses. Devices may open connections to it.
 //!
-//! The tunnel that a SYN came through says who knocks; it is let in from the device's own addresses
-//! only, within the shares of its stack and of all devices together. What is said over the stream is
-//! the shell's concern.
+//! The tunnel that a SYN came through identifies the device. A SYN is accepted only from the
+//! device's own addresses, within the limits of its stack and of all devices together. The shell
+//! handles the content of the stream.
 
 use std::net::SocketAddr;
 
@@ -15,13 +15,13 @@ use super::session::Noise;
 use super::stack::Stack;
 use crate::wire::{DropReason, Output, PeerKind, StreamId, StreamOutput};
 
-/// Connections of all devices together, which take 8 KB each here and three times that in the shell, where
-/// large bodies share room of their own.
-/// Each lasts a moment; a device that finds no room repeats its SYN a second later. They have places of
-/// their own: however many come, the gateway's own questions go out.
+/// Connections of all devices together. Each takes 8 KB here and three times that in the shell,
+/// where large bodies share a budget of their own. A connection is short; a device that finds no
+/// room repeats its SYN a second later. The limit is separate from the one for the gateway's own
+/// probes, so accepted connections cannot displace them.
 const MAX_ACCEPTED: usize = 512;
 
-/// Sets the numbers of these streams apart from those that the shell counts.
+/// Marks the ids of these streams, so that they never collide with those that the shell assigns.
 const ACCEPTED: u64 = 1 << 63;
 
 /// The connections of a stack.
@@ -38,7 +38,7 @@ impl Census {
 }
 
 impl<N: Noise> Tunnel<N> {
-    /// A segment of no connection that there is.
+    /// Takes a segment that belongs to no existing connection.
     pub(super) fn knock(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
         if !self.is_published(slot, packet) {
             return Err(DropReason::Unsolicited);
@@ -63,7 +63,8 @@ impl<N: Noise> Tunnel<N> {
         if pushed { Ok(()) } else { Err(DropReason::Budget) }
     }
 
-    /// What comes from behind a device is not the device.
+    /// Returns whether a packet opens a connection to the published port. Packets from a network
+    /// behind a device do not count as the device's.
     fn is_published(&self, slot: Slot, packet: &Parsed<'_>) -> bool {
         let port = self.config.results_port.filter(|_| !self.quiet);
         let to_port = port.is_some_and(|port| opens(packet).is_some_and(|(_, to)| to == port.get()));

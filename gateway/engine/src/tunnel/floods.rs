@@ -1,7 +1,7 @@
-//! How many initiations are too many: per source, over all, and when cookies begin and end.
+//! Flood protection: limits on initiations per source and in total, and when cookies are required.
 //!
-//! Counters of a fixed size, whatever comes. Does not know what a datagram holds. All times are
-//! the caller's.
+//! All counters have a fixed size. The module does not look into datagrams, and the caller supplies
+//! all times.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,26 +11,27 @@ use blake2::digest::FixedOutput as _;
 use super::initiation::mac;
 use crate::time::Mono;
 
-/// Initiations per second over all sources before cookies are asked for. One costs a third of a
-/// millisecond and less where it is opened in vain: at this rate a fifth of a core. 100,000 devices
-/// in steady state make 833.
+/// Initiations per second over all sources before cookies are required. One takes a third of a
+/// millisecond, and less if it fails to open: at this rate a fifth of a core. 100,000 devices in
+/// steady state make 833.
 pub const DEFAULT_LOAD_PER_S: u32 = 2_000;
 
-/// Initiations per second from one source (an IPv4 address, an IPv6 /64) that has not proven to be
-/// there; a whole fleet may stand behind one address of a carrier. Beyond, it is asked for a cookie.
+/// Initiations per second from one source (an IPv4 address, an IPv6 /64) that has not proved its
+/// address. Beyond this rate the source is sent a cookie. A whole fleet may share one address of a
+/// carrier.
 const UNPROVEN_PER_S: u32 = 100;
-/// A site of this many devices may come back at once after a power cut.
+/// Burst per unproven source: a site of this many devices may come back at once after a power cut.
 const UNPROVEN_BURST: u32 = 500;
-/// The same with a cookie: the address is real, so that nobody can use up the share of another.
+/// The same for a source with a valid cookie. Its address is real, so a source cannot use up the
+/// share of another.
 const PROVEN_PER_S: u32 = 20;
 const PROVEN_BURST: u32 = 200;
 
-/// Cells of a table; each source has two of them. 128 KiB, and one flooding source in the way of a
-/// bystander once in 10^8.
+/// Cells of a table; each source has two of them. The table takes 128 KiB, and one flooding source
+/// blocks a given bystander once in 10^8 cases.
 const CELLS: usize = 16_384;
 
-/// What may come at once, and how often then: a bucket of tokens, kept as the time at which it is
-/// full again.
+/// A token bucket, stored as the time at which it is full again.
 #[derive(Clone, Copy)]
 struct Pace {
     interval: Duration,
@@ -53,8 +54,8 @@ impl Pace {
     }
 }
 
-/// Buckets of all sources in a table that never grows. A source has two cells and passes if one
-/// of them lets it: a bystander is in trouble only if floods hold both of its cells.
+/// Token buckets of all sources, in a table that never grows. A source has two cells and passes if
+/// one of them has a token: a bystander is blocked only if floods fill both of its cells.
 struct Sources {
     pace: Pace,
     cells: Box<[Mono]>,
@@ -79,7 +80,8 @@ impl Sources {
     }
 }
 
-/// What one customer of the Internet usually holds: an IPv4 address, a /64 of IPv6.
+/// Returns the network that one customer of the Internet usually holds: an IPv4 address, a /64 of
+/// IPv6.
 fn network_of(source: IpAddr) -> [u8; 8] {
     match source.to_canonical() {
         IpAddr::V4(v4) => [&[0; 4][..], &v4.octets()].concat().try_into().expect("8 bytes"),
@@ -87,9 +89,9 @@ fn network_of(source: IpAddr) -> [u8; 8] {
     }
 }
 
-/// Whether there are more initiations than we like to open. Begins within the second in which the
-/// limit is passed and ends with a second that had less than half of it, hence at most 2 s after
-/// a flood.
+/// The load: whether there are more initiations than the gateway should open. High load begins
+/// within the second in which the limit is exceeded. It ends after a second with less than half of
+/// the limit, at most 2 s after a flood.
 struct Load {
     limit: u32,
     second: u64,
@@ -111,11 +113,11 @@ impl Load {
     }
 }
 
-/// What is to be done with one initiation.
+/// The decision about one initiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     Open,
-    /// Open it only with a cookie.
+    /// Open it only with a valid cookie.
     AskForCookie,
     Refuse,
 }
@@ -124,13 +126,14 @@ pub struct Floods {
     load: Load,
     unproven: Sources,
     proven: Sources,
-    /// Proven sources may be many, too: over all of them not more is opened than without load.
+    /// Limit over all proven sources, since they may be many as well. It equals the limit without
+    /// load.
     total: Pace,
     total_full_at: Mono,
 }
 
 impl Floods {
-    /// `seed` decides which sources share cells; it must be unpredictable.
+    /// Creates the counters. `seed` decides which sources share cells, so it must be unpredictable.
     pub fn new(load_per_s: u32, seed: [u8; 32]) -> Self {
         Floods {
             load: Load { limit: load_per_s, second: 0, count: 0, high: false },
@@ -141,12 +144,14 @@ impl Floods {
         }
     }
 
-    /// `proven`: the datagram carries a cookie that was sent to its source not long ago.
+    /// Decides about one initiation. `proven`: the datagram carries a cookie that was recently sent
+    /// to its source.
     pub fn admit(&mut self, from: SocketAddr, proven: bool, now: Mono) -> Admission {
         if proven {
             return self.admit_proven(from.ip(), now);
         }
-        // What one loud source brings beyond its share is no load: others go on without cookies.
+        // The excess of one loud source does not count as load, so the others go on without
+        // cookies.
         if !self.unproven.take(from.ip(), now) || self.load.note(now) {
             return Admission::AskForCookie;
         }
@@ -173,7 +178,8 @@ mod tests {
         SocketAddr::new(IpAddr::V4((0x0a00_0000 + n).into()), 1_000)
     }
 
-    /// `per_s` initiations a second from `from(i)`, spread evenly; how many were opened.
+    /// Sends `per_s` initiations a second from `from(i)`, spread evenly; returns how many were
+    /// opened.
     fn flood(
         floods: &mut Floods,
         seconds: std::ops::Range<u64>,

@@ -1,7 +1,7 @@
-//! Echo probes in flight, and whatever waits for a session.
+//! Echo probes in flight, and goals that wait for a session.
 //!
-//! A reply counts only if address, ident, sequence number and an unpredictable cookie are those of
-//! a request in flight, and only once: what a device sends without being asked proves nothing.
+//! A reply counts only once, and only if address, ident, sequence number and an unpredictable
+//! cookie match a request in flight. An unsolicited packet of a device proves nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,24 +14,24 @@ use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{Answer, AskId, ConnectFailure, EchoAnswer, StreamId};
 
-/// Asks, streams and connections of one peer at a time. A host has a dozen services; more than
+/// Probes, streams and connections of one peer at a time. A host has a dozen services; more than
 /// this is a fault, and one peer must not fill the gateway.
 pub const MAX_IN_FLIGHT: usize = 32;
 
-/// Between the requests of one question, as `ping` has it for ordinary users.
+/// Time between the requests of one probe, the minimum that `ping` allows ordinary users.
 pub const ECHO_SPACING: Duration = Duration::from_millis(200);
 
 /// Protocol and type of an echo request, as an ICMP error quotes it.
 const ECHO_REQUESTS: [(u8, u8); 2] = [(ICMP, 8), (ICMPV6, 128)];
 
-/// Something that needs a session.
+/// A goal that needs a session.
 #[derive(Clone, Debug)]
 pub enum Goal {
     Echo {
         ask: AskId,
         address: IpAddr,
         count: u8,
-        /// As in [`EchoProbe`].
+        /// See [`EchoProbe`].
         padding: u16,
     },
     Connect {
@@ -42,7 +42,7 @@ pub enum Goal {
         id: StreamId,
         to: SocketAddr,
     },
-    /// A handshake is itself what is asked for.
+    /// A requested handshake: the session is itself the goal.
     Handshake {
         ask: AskId,
     },
@@ -60,13 +60,13 @@ struct Sent {
     at: Mono,
 }
 
-/// One `Question::Echo` on its way.
+/// One `Question::Echo` in flight.
 pub struct Echo {
     ask: AskId,
-    /// As the next request goes out.
+    /// The next request to be sent.
     next: EchoProbe,
     due: Mono,
-    /// Requests that are still to be sent, and that were.
+    /// Requests that are still to be sent, and requests that were sent.
     left: u8,
     sent: u8,
     deadline: Mono,
@@ -98,7 +98,7 @@ impl Echo {
         }
     }
 
-    /// The next request, if one is due.
+    /// Returns the next request, if one is due.
     pub fn request(&mut self, random: &mut Random, now: Mono) -> Option<Vec<u8>> {
         if self.left == 0 || now < self.due {
             return None;
@@ -113,7 +113,7 @@ impl Echo {
         Some(packet)
     }
 
-    /// Takes a packet if it answers a request in flight.
+    /// Takes a packet if it replies to a request in flight.
     pub fn accept(&mut self, packet: &Parsed<'_>, now: Mono) -> bool {
         let answered = self.take(|probe| probe.is_answered_by(packet));
         self.rtts.extend(answered.map(|at| now.since(at)));
@@ -144,12 +144,12 @@ impl Echo {
         now >= self.deadline || self.left == 0 && self.open.is_empty()
     }
 
-    /// When the next request or the end is due.
+    /// Returns when the next request or the deadline is due.
     pub fn due(&self) -> Mono {
         if self.left > 0 { self.due.min(self.deadline) } else { self.deadline }
     }
 
-    /// The tunnel is gone.
+    /// Ends the probe because the tunnel is gone.
     pub fn abandon(self, failure: ConnectFailure) -> (AskId, Answer) {
         let failure = self.rtts.is_empty().then_some(failure);
         (self.ask, Answer::Echo(EchoAnswer { sent: self.sent, rtts: self.rtts, failure }))

@@ -1,9 +1,9 @@
-//! The front door: what a datagram from the Internet is, before any peer's state is touched.
+//! The front door: classifies a datagram from the Internet before the state of a peer is touched.
 //!
-//! Nothing is parsed beyond type and length before mac1 holds; nothing is answered but with a
-//! cookie reply (smaller than what it answers); memory does not grow with sources. It remembers
-//! no peer but the static-static secret, does not know who is enrolled (it asks), and counts
-//! nothing: reasons are returned.
+//! Until mac1 is verified, only type and length are parsed. The only reply is a cookie reply, which
+//! is smaller than the datagram it replies to. Memory does not grow with the number of sources. The
+//! static-static secrets are the only state per peer. The front asks the caller whether a key is
+//! enrolled, and returns drop reasons instead of counting them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -25,11 +25,11 @@ const RESPONSE_LEN: usize = 92;
 const COOKIE_LEN: usize = 64;
 /// Header and tag of a message without content.
 pub const DATA_OVERHEAD: usize = 32;
-/// How long a cookie holds, by the protocol. One of the period before is taken as well, so that
-/// nobody is asked twice within seconds.
+/// Lifetime of a cookie, by the protocol. A cookie of the previous period is accepted as well, so
+/// that a device is not asked twice within seconds.
 const COOKIE_PERIOD: Duration = Duration::from_secs(120);
 
-/// A WireGuard message by type and length; nothing more is known of it.
+/// A WireGuard message, by type and length only.
 #[derive(Clone, Copy, Debug)]
 pub enum Message<'a> {
     Initiation(&'a [u8; INITIATION_LEN]),
@@ -50,7 +50,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The session it says it is for; an initiation is for none.
+    /// Returns the receiver index. An initiation has none.
     pub fn receiver(&self) -> Option<u32> {
         match self {
             Message::Initiation(_) => None,
@@ -61,14 +61,14 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The little-endian number at `at`.
+/// Returns the little-endian number at `at`.
 pub fn word(message: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(message[at..at + 4].try_into().expect("four bytes"))
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct FrontSettings {
-    /// Initiations per second over all sources before cookies are asked for.
+    /// Initiations per second over all sources before cookies are required.
     pub load_per_s: u32,
 }
 
@@ -86,8 +86,8 @@ pub struct FrontDoor {
 }
 
 impl FrontDoor {
-    /// `seed` makes cookies and sorts sources; it comes from the operating system and is not used
-    /// a second time.
+    /// Creates the front door. `seed` makes cookies and sorts sources; it comes from the operating
+    /// system and must not be used for anything else.
     pub fn new(private: &PrivateKey, seed: [u8; 32], settings: FrontSettings) -> Self {
         let public = private.public();
         let part = |label: &[u8]| hash(&[&seed, label]);
@@ -156,12 +156,13 @@ impl FrontDoor {
     }
 }
 
-/// Proof of being where one says to be (the paper, section 5.3). Nothing is kept per source: a
-/// cookie is computed from the source and the secret of the period.
+/// Proof that a sender is at its source address (the paper, section 5.3). No state is kept per
+/// source: a cookie is computed from the source and the secret of the period.
 struct Cookies {
     seed: [u8; 32],
     reply_key: [u8; 32],
-    /// Each reply has a nonce of its own; with the seed of this start no nonce comes twice.
+    /// Counts replies, because each has its own nonce. With the seed of this start no nonce
+    /// repeats.
     replies: u64,
 }
 
@@ -182,7 +183,8 @@ impl Cookies {
         })
     }
 
-    /// Address and port: behind one address of a carrier are many.
+    /// Computes the cookie of an address and port, because many devices may share the address of a
+    /// carrier.
     fn cookie(&self, from: SocketAddr, period: u64) -> [u8; 16] {
         let secret = hash(&[&self.seed, b"secret", &period.to_le_bytes()]);
         let ip = match from.ip().to_canonical() {
@@ -303,7 +305,8 @@ mod tests {
         assert_eq!(judge(&mut door, &data, SOURCE, 1), Front::ForIndex(0x11_2233));
     }
 
-    /// Under load from the first initiation on: the reply, and what the device says after it.
+    /// Puts the door under load from the first initiation; returns the reply, and what the device
+    /// sends after it.
     fn asked_for_a_cookie(door: &mut FrontDoor, device: &mut Device) -> Vec<u8> {
         match judge(door, &device.initiation(), SOURCE, 1_000) {
             Front::Cookie(reply) => assert_eq!(device.receive(&reply), Said::Nothing),

@@ -1,7 +1,7 @@
-//! From the Internet inwards: the front door, handshakes, sessions, inner packets.
+//! Inbound datagrams: the front door, handshakes, sessions, inner packets.
 //!
-//! Only what a session opened moves an endpoint or counts as a sign of life. Of initiations only
-//! one with a newer stamp reaches a session, and only within the turn's budget.
+//! Only a datagram that a session opened moves an endpoint or counts as a sign of life. An
+//! initiation reaches a session only if its stamp is newer, and only within the turn's budget.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -24,24 +24,25 @@ use crate::id::PeerId;
 use crate::time::Wall;
 use crate::wire::{DropReason, News, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit};
 
-/// Initiations that wait for their turn, one per peer at most: those of half a second at the rate
-/// that one core can answer. 148 bytes each.
+/// Initiations that wait to be answered, one per peer at most. The limit is half a second of work
+/// for one core. Each takes 148 bytes.
 const MAX_WAITING: usize = 1_024;
 
-/// Between two answered initiations of one peer, as wireguard-go has it.
+/// Minimum time between two answered initiations of one peer, as in wireguard-go.
 const HANDSHAKE_GAP: Duration = Duration::from_millis(20);
 
-/// Within this time an equal stamp is the same datagram twice (networks do that), later a replay or
-/// a clock that stands still.
+/// Within this time an equal stamp is a duplicate of the same datagram, which networks do create.
+/// Later it is a replay, or a clock that stands still.
 const DUPLICATE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Message types of WireGuard.
 const RESPONSE: u8 = 2;
-/// Where the index of the receiver's session stands in a data message.
+/// Offset of the receiver index in a data message.
 const RECEIVER: usize = 4;
 
-/// A packet after so long is news: longer than a keepalive of 25 s and a fifth, so that it costs nothing while
-/// all is well, and shorter than it takes to give a device up.
+/// Silence after which a packet is reported at once. It is longer than a keepalive of 25 s and a
+/// fifth, so that a healthy peer costs nothing. It is shorter than the time after which a device is
+/// considered down.
 const SILENCE: Duration = Duration::from_secs(40);
 
 /// An initiation that the front has opened.
@@ -87,7 +88,7 @@ impl<N: Noise> Tunnel<N> {
         self.initiations.push_back(Pending { peer: slot, key, stamp, from, datagram: bytes.to_vec() });
     }
 
-    /// Authentic, and under a key that is no peer's any more.
+    /// Handles an authentic initiation under a key that no peer has any more.
     fn retired_key(&mut self, key: &PublicKey, stamp: Tai64n, from: SocketAddr) {
         let (peer, replaced_at, made_now) = match self.retired.knock(key, stamp, self.now) {
             Some(Knock::New { peer, replaced_at, made_now }) => (peer, replaced_at, made_now),
@@ -114,8 +115,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Perhaps its clock went back as well, perhaps somebody sends again what was captured: a refusal, and no
-    /// sign of life.
+    /// Handles a stale initiation under a retired key. The device's clock may have gone back, or a
+    /// stranger replays captured initiations: it is a refusal and no sign of life.
     fn stale_retired(&mut self, peer: PeerId, replaced_at: Wall, goes_on: bool) {
         self.count_global(DropReason::StaleStamp);
         if let Some(slot) = self.peers.find(peer).filter(|_| goes_on) {
@@ -124,7 +125,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Whoever has the old configuration of this peer is alive.
+    /// Records that a device with the old configuration of this peer is alive.
     fn uses_replaced_key(&mut self, slot: Slot, replaced_at: Wall, from: SocketAddr) {
         let last = self.now.wall;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -133,7 +134,8 @@ impl<N: Noise> Tunnel<N> {
         self.mark_changed(slot);
     }
 
-    /// The newest stamp per peer decides; what is not newer is refused, with the reason.
+    /// Returns whether a stamp is newer than the newest of its peer. Any other stamp is counted as
+    /// a drop and, unless the datagram is a duplicate, recorded as a refusal.
     fn is_newer(&mut self, slot: Slot, stamp: Tai64n) -> bool {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return false };
@@ -164,7 +166,7 @@ impl<N: Noise> Tunnel<N> {
         !hasty && !waits
     }
 
-    /// Answers the oldest initiation that waits.
+    /// Answers the oldest waiting initiation.
     pub(super) fn run_initiation(&mut self) -> bool {
         if self.initiations.is_empty() || !self.budget.handshake() {
             return false;
@@ -205,8 +207,8 @@ impl<N: Noise> Tunnel<N> {
         self.dial_source(slot);
     }
 
-    /// A session refuses stamps older than those it has seen; after `reset_clock` a fresh one must
-    /// take its place.
+    /// Drops the session if it would refuse this stamp. A session refuses stamps older than those
+    /// it has seen, so after `reset_clock` a fresh session must replace it.
     fn make_room_for(&mut self, slot: Slot, stamp: Tai64n) {
         let link = self.peers.get(slot).and_then(|peer| peer.link());
         if link.and_then(|link| link.newest_stamp).is_some_and(|newest| stamp <= newest) {
@@ -259,9 +261,9 @@ impl<N: Noise> Tunnel<N> {
         self.settle(slot);
     }
 
-    /// Says whether it is for a session under a key that was replaced. Its packets are authentic, and say
-    /// only that the old configuration is in use: nothing is answered, and they prove nobody alive under the
-    /// new key.
+    /// Returns whether the datagram is for a session under a replaced key. Its packets are
+    /// authentic, but they show only that the old configuration is in use. They get no reply and
+    /// are no sign of life under the new key.
     fn for_former(&mut self, slot: Slot, index: u32, from: SocketAddr, bytes: &[u8]) -> bool {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return false };
@@ -278,7 +280,7 @@ impl<N: Noise> Tunnel<N> {
         true
     }
 
-    /// What came of this peer, whatever becomes of it.
+    /// Counts the traffic of a datagram from this peer, even if it is dropped later.
     fn cost(&mut self, slot: Slot, from: Endpoint, bytes: usize) {
         let now = self.now.wall;
         if let Some(peer) = self.peers.get_mut(slot) {
@@ -287,7 +289,7 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn opened(&mut self, slot: Slot, opened: Opened<'_>, from: Endpoint, datagram: &[u8]) {
-        // What did not open may be anybody's.
+        // A datagram that did not open may come from a stranger.
         if !matches!(opened, Opened::Dropped(_)) {
             self.cost(slot, from, datagram.len());
         }
@@ -313,13 +315,13 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// An authentic packet came on a session, the newest or an older one.
+    /// Handles an authentic packet on a session, the newest or an older one.
     fn heard(&mut self, slot: Slot, from: Endpoint, datagram: &[u8]) {
         self.authenticated(slot, from, datagram.len());
         self.proved(slot, word(datagram, RECEIVER));
     }
 
-    /// A sign of life that only this peer can give.
+    /// Records a sign of life that only this peer can give.
     fn authenticated(&mut self, slot: Slot, from: Endpoint, bytes: usize) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -335,8 +337,9 @@ impl<N: Noise> Tunnel<N> {
         silent.into_iter().for_each(|id| self.news(News::Heard(id)));
     }
 
-    /// The first packet of a session that an answer of ours made: the peer has that answer, and the
-    /// initiation was no replay. A packet of any other session says nothing of it.
+    /// Completes the handshake that this packet proves. It is the first packet of a session that
+    /// our response made: the peer has the response, and the initiation was no replay. A packet of
+    /// any other session proves nothing.
     fn proved(&mut self, slot: Slot, index: u32) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if let Some(answered) = peer.link_mut().and_then(|link| link.unproved.prove(index)) {
@@ -367,10 +370,10 @@ impl<N: Noise> Tunnel<N> {
         Err(reason)
     }
 
-    /// Probes in flight first, then the peer's stack, then the published port; everything else was not
-    /// asked for. An address
-    /// behind a device can only be heard here as the other end of something of ours. Fragments, IP
-    /// options and extension headers are in nothing that the gateway asks for.
+    /// Dispatches a packet for the gateway: to the probes in flight, then to the peer's stack, then
+    /// to the published port. All other packets are unsolicited. A packet from an address behind a
+    /// device is accepted only as a reply to something of ours. Fragments, IP options and extension
+    /// headers never occur in what the gateway requests.
     fn for_gateway(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
         let now = self.now.mono;
         let live =
@@ -388,7 +391,7 @@ impl<N: Noise> Tunnel<N> {
         self.segment(slot, packet, bytes)
     }
 
-    /// Something that was sent through the tunnel arrived there: both directions work.
+    /// Records that something sent through the tunnel arrived: both directions work.
     pub(super) fn was_answered(&mut self, slot: Slot) {
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(slot) {

@@ -1,7 +1,7 @@
 //! Session indices: 24 bits, unpredictable, unique among the live sessions of this gateway.
 //!
-//! A receiver index stands in clear in every datagram; drawn at random it says nothing about how
-//! many devices there are or in which order they came.
+//! A receiver index is sent in clear in every datagram. A random index reveals neither the number
+//! of devices nor the order in which they came.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use super::random::Random;
 
 const INDEX_BITS: u32 = 24;
 
-/// Live sessions at most. A quarter of the space stays free, so that a random draw soon finds a
-/// free index (four tries on average when full).
+/// Maximum number of live sessions. A quarter of the space stays free, so that a random draw soon
+/// finds a free index (four tries on average when full).
 pub const MAX_SESSIONS: usize = 3 << (INDEX_BITS - 2);
 
 #[derive(Default)]
@@ -20,7 +20,8 @@ pub struct Indices {
 }
 
 impl Indices {
-    /// A fresh index for a session of `owner`. `None`: there are [`MAX_SESSIONS`] already.
+    /// Returns a fresh index for a session of `owner`, or `None` when there are [`MAX_SESSIONS`]
+    /// already.
     pub fn claim(&mut self, owner: Slot, random: &mut Random) -> Option<u32> {
         if self.owners.len() >= MAX_SESSIONS {
             return None;

@@ -1,8 +1,8 @@
-//! Opens a WireGuard initiation without a peer's state: whose it is and when it was made.
+//! Opens a WireGuard initiation without the state of a peer: who sent it and when it was made.
 //!
-//! Reads only. Nothing made here ever reaches the network: the peer's session opens the same bytes
-//! again before it answers them. Does not know loads, sources or which keys are enrolled.
-//! Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as section 5.4 of the WireGuard paper has it.
+//! The module only reads. Nothing made here reaches the network: the peer's session opens the same
+//! bytes again before it answers them. It does not know loads, sources or enrolled keys. It
+//! implements Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as in section 5.4 of the WireGuard paper.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,14 @@ const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 const TAG_LEN: usize = 16;
 const STAMP_LEN: usize = 12;
 
-/// Static-static secrets that are kept: as many peers as a gateway is made for, at about 100 bytes
-/// each. Over it the secret of some peer is computed again at its next handshake.
+/// Static-static secrets that are kept, at about 100 bytes each. The number is that of the peers
+/// that a gateway is made for. Beyond it, the secret of some peer is computed again at its next
+/// handshake.
 const MAX_SECRETS: usize = 131_072;
 
 pub const INITIATION_LEN: usize = 148;
 
-/// The parts of an initiation that are to be opened.
+/// The encrypted parts of an initiation.
 pub struct Sealed<'a> {
     ephemeral: &'a [u8; 32],
     key: &'a [u8; 32 + TAG_LEN],
@@ -44,8 +45,8 @@ fn part<const N: usize>(message: &[u8; INITIATION_LEN], at: usize) -> &[u8; N] {
     message[at..at + N].try_into().expect("the parts lie inside the message")
 }
 
-/// An initiation of which the first half is open. Who it is from is not proven yet: only the
-/// stamp is sealed with the initiator's own key.
+/// An initiation whose first half is open. The sender is not proved yet: only the stamp is sealed
+/// with the initiator's own key.
 pub struct HalfOpen {
     pub from: PublicKey,
     chain: [u8; 32],
@@ -55,10 +56,10 @@ pub struct HalfOpen {
 /// The gateway's half of the cryptography of initiations.
 pub struct Opener {
     secret: StaticSecret,
-    /// The hash over what every initiation to this gateway begins with.
+    /// The hash over the constant prefix of every initiation to this gateway.
     start_chain: [u8; 32],
     start_hash: [u8; 32],
-    /// With the peers' keys: what both static keys make. Dropped by `forget`.
+    /// Static-static secrets by the peers' keys. `forget` drops them.
     secrets: BTreeMap<PublicKey, SharedSecret>,
 }
 
@@ -74,7 +75,8 @@ impl Opener {
         }
     }
 
-    /// One X25519. `None`: made for another gateway, damaged, or with a key that nobody can have.
+    /// Opens the static key with one X25519 operation. `None`: the initiation was made for another
+    /// gateway, is damaged, or has an invalid key.
     pub fn open_key(&self, sealed: &Sealed<'_>) -> Option<HalfOpen> {
         let hash_1 = hash(&[&self.start_hash, sealed.ephemeral]);
         let chain = derive(&self.start_chain, sealed.ephemeral).0;
@@ -87,8 +89,8 @@ impl Opener {
         Some(HalfOpen { from, chain, hash: hash(&[&hash_1, sealed.key]) })
     }
 
-    /// One X25519 at the first time for a peer, none later. `None`: whoever made it does not have
-    /// the private key of the peer it names.
+    /// Opens the stamp, with one X25519 operation at the first time for a peer and none later.
+    /// `None`: the sender does not have the private key of the peer it names.
     pub fn open_stamp(&mut self, half: &HalfOpen, sealed: &Sealed<'_>) -> Option<Tai64n> {
         let shared = self.static_static(&half.from);
         let (_, key) = derive(&half.chain, shared.as_bytes());
@@ -108,22 +110,22 @@ impl Opener {
     }
 }
 
-/// `HASH` of the paper, over the parts one after the other.
+/// Computes `HASH` of the paper over the concatenated parts.
 pub fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Blake2s256::new();
     parts.iter().for_each(|part| hasher.update(part));
     hasher.finalize().into()
 }
 
-/// `MAC` of the paper: keyed BLAKE2s with 16 bytes of output, ready to be compared in constant
-/// time or to be finished.
+/// Computes `MAC` of the paper: keyed BLAKE2s with 16 bytes of output. The caller finalizes it or
+/// compares it in constant time.
 pub fn mac(key: &[u8], parts: &[&[u8]]) -> Blake2sMac<U16> {
     let mut mac = <Blake2sMac<U16> as Mac>::new_from_slice(key).expect("a key has 16 or 32 bytes");
     parts.iter().for_each(|part| Mac::update(&mut mac, part));
     mac
 }
 
-/// `KDF2` of the paper: the next chaining key, and a key.
+/// Computes `KDF2` of the paper: the next chaining key, and a key.
 fn derive(chain: &[u8; 32], input: &[u8]) -> ([u8; 32], [u8; 32]) {
     let start = hmac(chain, &[input]);
     let first = hmac(&start, &[&[1]]);
@@ -137,7 +139,7 @@ fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     hmac.finalize_fixed().into()
 }
 
-/// Every key of a handshake seals one text only, so that the nonce is always zero.
+/// Opens a sealed field. Every key of a handshake seals one text only, so the nonce is always zero.
 fn open<const SEALED: usize, const PLAIN: usize>(
     key: &[u8; 32],
     sealed: &[u8; SEALED],

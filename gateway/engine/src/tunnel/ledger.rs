@@ -1,7 +1,8 @@
-//! What a peer costs on the wire, day by day of UTC.
+//! The traffic that a peer causes on the uplink, by UTC day.
 //!
-//! Keeps the day that is counted and the one before it, so that whoever writes them down has time to.
-//! A clock that steps over midnight begins a day or takes one up again; it loses none of the two.
+//! The ledger keeps the current day and the one before it, so that the store has time to write
+//! them. A clock that steps over midnight begins a new day or resumes the previous one, and loses
+//! neither.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,7 @@ const IPV6_HEADER: u64 = 40;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ledger([WireDay; 2]);
 
-/// A datagram as the link to `remote` carries it.
+/// Returns the size of a datagram on the link to `remote`, headers included.
 pub fn on_the_wire(remote: SocketAddr, payload: usize) -> u64 {
     let ip = if remote.ip().to_canonical().is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
     payload as u64 + UDP_HEADER + ip
@@ -31,7 +32,7 @@ impl Ledger {
         self.0
     }
 
-    /// Both directions, of the day it is.
+    /// Returns the traffic of the current day, both directions together.
     pub fn today(&self, now: Wall) -> u64 {
         let day = day_of(now);
         self.0.iter().find(|counted| counted.day == day).map_or(0, WireDay::total)

@@ -1,4 +1,4 @@
-//! Sessions of peers: made when needed, dialled, used, watched, dropped.
+//! Sessions of peers: created on demand, dialled, used, watched and dropped.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::wire::{ConnectFailure, DropReason, News, Output, Transmit, Why};
 /// How long an answered initiation may stay unproved. Clients send a packet at once.
 const PROOF_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a session lasts from its handshake, by the protocol: then it is used by nobody.
+/// Lifetime of a session from its handshake, by the protocol. No peer uses it after that.
 const FORMER_FOR: Duration = Duration::from_secs(180);
 
 /// Message type of an initiation.
 const INITIATION: u8 = 1;
 
 impl<N: Noise> Tunnel<N> {
-    /// Makes sure that there is a session under this key. Says no when there are too many.
+    /// Makes sure that there is a session under this key. Returns false when there are too many.
     pub(super) fn ensure_link(&mut self, slot: Slot, key: &PublicKey) -> bool {
         let Some(peer) = self.peers.get(slot) else { return false };
         if peer.link().is_some_and(|link| link.key == *key) {
@@ -54,8 +54,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Keeps the session of a key that was replaced, to hear whether it is in use. A session that is kept
-    /// from before is older, and goes.
+    /// Keeps the session of a replaced key, to detect that it is still in use. An older kept
+    /// session is dropped.
     pub(super) fn retire_link(&mut self, slot: Slot) {
         self.drop_former(slot);
         let until = round_up(self.now.mono + FORMER_FOR);
@@ -71,7 +71,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Sends what a session made. `to` is where the datagram came from that it answers.
+    /// Sends the datagrams that a session made. `to` is the source of the datagram that they reply
+    /// to.
     pub(super) fn transmit(&mut self, slot: Slot, datagrams: Vec<Vec<u8>>, to: Option<Endpoint>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         for bytes in datagrams {
@@ -87,7 +88,7 @@ impl<N: Noise> Tunnel<N> {
         self.mark_changed(slot);
     }
 
-    /// Seals an inner packet and sends it. Says whether there was a session.
+    /// Seals an inner packet and sends it. Returns whether there was a session.
     pub(super) fn seal(&mut self, slot: Slot, packet: &[u8]) -> bool {
         let Some(peer) = self.peers.get_mut(slot) else { return false };
         let mut sent = Vec::new();
@@ -104,7 +105,7 @@ impl<N: Noise> Tunnel<N> {
         sealed
     }
 
-    /// Starts a dial, or joins the one under way. Says whether there is one now.
+    /// Starts a dial, or joins the one in progress. Returns whether a dial is in progress.
     pub(super) fn dial(&mut self, slot: Slot, forced: bool) -> bool {
         let now = self.now.mono;
         let Some(peer) = self.peers.get(slot) else { return false };
@@ -125,9 +126,9 @@ impl<N: Noise> Tunnel<N> {
         true
     }
 
-    /// The peer makes handshakes, and our answers to them are of no use: what it says to an initiation of
-    /// ours, at the place where it is now, tells a wrong key from a way that is closed. Costs less than the
-    /// answers do. The endpoint does not move by it: only a response that opens moves it.
+    /// Dials the source of a peer that makes handshakes but cannot use our responses. Its reply to
+    /// an initiation of ours distinguishes a wrong key from a blocked path, and costs less than the
+    /// responses do. The endpoint does not move: only a response that opens moves it.
     pub(super) fn dial_source(&mut self, slot: Slot) {
         let now = self.now.mono;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -163,7 +164,7 @@ impl<N: Noise> Tunnel<N> {
         let Some(dial) = peer.live.as_mut().and_then(|live| live.dial.as_mut()) else { return };
         match dial.step(now) {
             Step::Nothing => {}
-            // The session may have repeated it by itself.
+            // The session may have repeated the initiation by itself.
             Step::Repeat if peer.link().is_some_and(|link| link.initiations >= MAX_INITIATIONS) => {}
             Step::Repeat => self.initiate(slot, false),
             Step::GiveUp => self.give_up(slot),
@@ -182,8 +183,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// A handshake that the peer itself took part in is complete. `begun`: when we answered it, or now
-    /// where the peer answered ours.
+    /// Completes a handshake that the peer itself took part in. `begun` is when we answered it, or
+    /// now if the peer answered ours.
     pub(super) fn handshake_done(&mut self, slot: Slot, begun: Mono) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -215,8 +216,9 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// After anything that may have changed a peer: tells of a session that came or went, starts
-    /// what waited for it, lets go of what is empty, and files the next deadline.
+    /// Reschedules a peer after anything that may have changed it. Reports a session that came up
+    /// or went down, starts the goals that waited for it, drops empty state and files the next
+    /// deadline.
     pub(super) fn settle(&mut self, slot: Slot) {
         if self.note_up(slot) {
             self.start_waiting(slot);
@@ -233,7 +235,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Says whether there is a session.
+    /// Reports a change of the session's state. Returns whether there is a session.
     fn note_up(&mut self, slot: Slot) -> bool {
         let now = self.now.mono;
         let Some(peer) = self.peers.get_mut(slot) else { return false };
@@ -262,18 +264,18 @@ impl<N: Noise> Tunnel<N> {
     }
 }
 
-/// Where the peer is that makes handshakes in vain just now.
+/// Returns the endpoint from which the peer currently makes handshakes in vain.
 fn source<S>(peer: &Peer<S>, now: Mono) -> Option<Endpoint> {
     peer.signs.as_ref()?.unproved.source(now)
 }
 
-/// Where to send what answers no datagram.
+/// Returns where to send a datagram that replies to no other.
 fn target<S>(peer: &Peer<S>, is_initiation: bool) -> Option<Endpoint> {
     let dial = peer.live.as_ref().and_then(|live| live.dial).filter(|_| is_initiation);
     dial.map(|dial| dial.to).or(peer.endpoint)
 }
 
-/// Counts an initiation that is about to go out; says no to more than a silent peer is worth.
+/// Counts an initiation that is about to be sent. Returns false beyond the limit for a silent peer.
 fn may_initiate<S>(peer: &mut Peer<S>) -> bool {
     let Some(link) = peer.link_mut() else { return false };
     let may = link.initiations < MAX_INITIATIONS;
@@ -281,7 +283,7 @@ fn may_initiate<S>(peer: &mut Peer<S>) -> bool {
     may
 }
 
-/// The next moment at which this peer wants attention, and why.
+/// Returns the next deadline of this peer, and the reason.
 pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, Why)> {
     let live = peer.live.as_ref()?;
     let link = live.link.as_ref();

@@ -1,8 +1,8 @@
 //! Tunnels: peers, sessions, routes, the access filter, and TCP/IP inside the process.
 //!
-//! [`Tunnel`] is driven from outside: hand it an [`Input`] with the time, then take outputs until
-//! [`Output::Wait`]. It knows no socket, no clock and no store. All `handle` calls of one turn of
-//! the driver's loop carry the same `Now`: budgets are per turn.
+//! The caller drives [`Tunnel`]: it hands in an [`Input`] with the time, then takes outputs until
+//! [`Output::Wait`]. The tunnel uses no socket, clock or store. All `handle` calls of one turn of
+//! the driver's loop carry the same `Now`, because budgets are per turn.
 
 mod access;
 mod answered;
@@ -68,7 +68,7 @@ pub use stack::MTU;
 #[cfg(any(test, feature = "sim"))]
 pub use stamp::from_unix_ms as stamp_from_unix_ms;
 
-/// What the tunnel has to know before the first peer.
+/// The settings that the tunnel needs before the first peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     pub pool_v4: Ipv4Net,
@@ -89,19 +89,19 @@ impl Config {
     }
 }
 
-/// How much there is of everything.
+/// Counts of everything in the tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub peers: usize,
     pub sessions: usize,
-    /// TCP connections, those that linger after their end included.
+    /// TCP connections, including those that linger after their end.
     pub connections: usize,
-    /// Initiations that wait for their turn.
+    /// Initiations that wait to be answered.
     pub initiations_waiting: usize,
 }
 
-/// All tunnels of a gateway. `seed` feeds every choice that must not be predictable: 32 bytes of
-/// the operating system in production, a constant in tests.
+/// All tunnels of a gateway. `seed` feeds every choice that must be unpredictable: 32 bytes of the
+/// operating system in production, a constant in tests.
 pub struct Tunnel<N: Noise> {
     config: Config,
     noise: N,
@@ -111,16 +111,16 @@ pub struct Tunnel<N: Noise> {
     routes: Routes,
     wheel: Wheel,
     pacer: Pacer,
-    /// Opened initiations that wait for the dear part of their handshake.
+    /// Opened initiations that wait for the expensive part of their handshake.
     initiations: VecDeque<Pending>,
-    /// Stacks with something to do.
+    /// Stacks that wait to be polled.
     ready: VecDeque<Slot>,
     streams: HashMap<StreamId, Slot>,
     connections: usize,
-    /// Those of them that devices opened, and how many there ever were.
+    /// Connections that devices opened, and the total since the start.
     accepted: usize,
     arrivals: u64,
-    /// Changed peers and when to tell of them, in order.
+    /// Changed peers in the order in which they are to be published, with the time.
     changed: VecDeque<(Mono, Slot)>,
     unknown: UnknownKeys,
     retired: Retired,
@@ -161,7 +161,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Takes over what the store knows, before the first datagram.
+    /// Restores the peers from the store, before the first datagram.
     pub fn restore(&mut self, peers: impl IntoIterator<Item = (PeerSpec, PeerMemory)>, now: Now) {
         self.begin(now);
         for (spec, memory) in peers {
@@ -169,7 +169,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// The keys that peers had before, those of removed peers included; [`MAX_RETIRED`] are kept.
+    /// Restores the former keys of peers, removed peers included. [`MAX_RETIRED`] are kept.
     pub fn restore_retired(&mut self, keys: impl IntoIterator<Item = RetiredKey>) {
         for key in keys {
             if self.peers.find_key(&key.public).is_none() {
@@ -212,7 +212,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// To be called until it says `Wait`.
+    /// Returns the next output. The caller calls it until it returns `Wait`.
     pub fn poll_output(&mut self) -> Output {
         loop {
             if let Some(output) = self.out.pop_front() {
@@ -241,7 +241,7 @@ impl<N: Noise> Tunnel<N> {
         &self.drops
     }
 
-    /// TCP connections, those that linger after their end included.
+    /// TCP connections, including those that linger after their end.
     pub fn connections(&self) -> usize {
         self.connections
     }

@@ -1,4 +1,4 @@
-//! What is told without being asked, and how often; drops are counted here.
+//! Unsolicited events of the tunnel, and how often they are emitted. Drops are counted here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,22 +13,22 @@ use super::wheel::round_up;
 use crate::time::{Mono, Step};
 use crate::wire::{DropReason, News, Output, Refusal};
 
-/// A changed peer is told of this much later, once, whatever happens in between: a device that
-/// changes its address with every packet is less than a message a second. Told at the next tick of
-/// the wheel, with all that changed meanwhile, in one wake-up.
+/// A changed peer is published once after this delay, so that a device that changes its address
+/// with every packet causes less than one message a second. The delay ends at a tick of the wheel:
+/// all peers of that tick are published in one wake-up.
 const PUBLISH_AFTER: Duration = Duration::from_secs(1);
 
-/// Per unknown key, and per refused peer.
+/// Interval between events per unknown key, and per refused peer.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Unknown keys remembered. A stranger can make keys without end; those over this many within a
-/// minute are counted only.
+/// Unknown keys remembered. A stranger can make any number of keys; keys beyond this number within
+/// a minute are only counted.
 const MAX_UNKNOWN: usize = 256;
 
-/// Per removed peer: it may go on for months.
+/// Interval between events per removed peer, whose device may go on for months.
 const TELL_REMOVED_EVERY: Duration = Duration::from_secs(3_600);
 
-/// Keys that nobody enrolled, or that are nobody's any more, and that were told of lately.
+/// Keys that are not enrolled or no longer enrolled, with the time of their last event.
 #[derive(Default)]
 pub struct UnknownKeys {
     told: BTreeMap<PublicKey, Mono>,
@@ -36,13 +36,13 @@ pub struct UnknownKeys {
 }
 
 impl UnknownKeys {
-    /// Whether to tell of this key now.
+    /// Returns whether to emit an event for this key now.
     pub fn note(&mut self, key: PublicKey, now: Mono) -> bool {
         note(&mut self.told, key, TELL_EVERY, now)
     }
 
-    /// Whether to tell now that this key of a removed peer is in use. Strangers have no part in it: a key
-    /// gets here by its own private half.
+    /// Returns whether to emit an event now for this key of a removed peer. Strangers cannot cause
+    /// it: an initiation is counted only if its sender has the private key.
     pub fn note_removed(&mut self, key: PublicKey, now: Mono) -> bool {
         note(&mut self.removed, key, TELL_REMOVED_EVERY, now)
     }
@@ -86,7 +86,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Remembers why a known peer was not answered, and tells of it now and then.
+    /// Records why a known peer was refused, and emits an event at most once in `TELL_EVERY`.
     pub(super) fn refuse(&mut self, slot: Slot, refusal: Refusal) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -107,8 +107,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// The wall clock was set. Nothing else would tell of a peer that is silent, and what was told of it before may lie
-    /// in the future.
+    /// Adjusts the peers after the wall clock was set, and publishes those that changed. A silent
+    /// peer would not be published otherwise, and its last published times may lie in the future.
     pub(super) fn mind_step(&mut self, step: Step) {
         let slots: Vec<Slot> = self.peers.slots().collect();
         for slot in slots {
@@ -118,7 +118,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Tells of the peer that changed first, when its time has come.
+    /// Publishes the peer that changed first, when it is due.
     pub(super) fn run_publish(&mut self) -> bool {
         let due = self.changed.front().is_some_and(|(at, _)| *at <= self.now.mono);
         if !due || !self.budget.publish() {

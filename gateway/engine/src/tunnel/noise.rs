@@ -1,14 +1,17 @@
-//! boringtun behind the seam: the only file of the engine that names it.
+//! boringtun behind the session traits. This is the only file of the engine that names boringtun.
 //!
-//! boringtun 0.7.1 reads a clock of its own, asks to be polled four times a second per peer, and
-//! derives from the time of its last poll when to start handshakes. So it is given no say: the
-//! handshakes, repetitions, keepalives and ages of a session are decided here, from the times that
-//! are handed in, and it is polled only right before a handshake (so that a new session is not
-//! born old) and when a session has ended (so that its keys are wiped). What it would like to send
-//! by itself finds no room: it is polled with a buffer that is too short for an initiation.
+//! boringtun 0.7.1 reads a clock of its own and asks to be polled four times a second per peer. It
+//! starts handshakes by the time of its last poll. The engine therefore makes these decisions
+//! itself: this file decides about handshakes, repetitions, keepalives and the age of a session
+//! from the times that the caller hands in.
 //!
-//! Nothing is ever handed to it without a session, so that it queues nothing and dials nobody.
-//! Knows no peers, endpoints or stamps; whoever calls decides which initiations are new.
+//! boringtun is polled in two cases only. It is polled right before a handshake, so that a new
+//! session is not born old, and after a session has ended, so that its keys are wiped. The buffer
+//! of a poll is too short for an initiation, so boringtun cannot send one by itself.
+//!
+//! boringtun is never handed a packet without a session, so it queues nothing and dials no peer.
+//! This file does not know peers, endpoints or stamps; the caller decides which initiations are
+//! new.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,59 +30,63 @@ use super::stack::MTU;
 use crate::time::{Mono, Now};
 use crate::wire::DropReason;
 
-/// REJECT-AFTER-TIME of the protocol: a session carries nothing from this age on.
+/// REJECT-AFTER-TIME of the protocol: a session of this age carries no more packets.
 const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// REKEY-AFTER-TIME: from this age on, its initiator renews a session that it sends on.
+/// REKEY-AFTER-TIME: the initiator renews a session of this age when it sends on it.
 const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// The same for a session that is only received on: in time for the session to go on without a gap.
+/// The same for a session that is only received on, early enough that the tunnel has no gap.
 const REKEY_ON_RECEIVE: Duration = Duration::from_secs(180 - 10 - 5);
 /// REKEY-TIMEOUT: an initiation is not repeated sooner.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
-/// KEEPALIVE-TIMEOUT: what was received is answered by then, with an empty packet if need be.
+/// KEEPALIVE-TIMEOUT: a received packet is answered within this time, with an empty packet if
+/// necessary.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
-/// KEEPALIVE-TIMEOUT + REKEY-TIMEOUT: who has not answered by then has lost the session.
+/// KEEPALIVE-TIMEOUT + REKEY-TIMEOUT: a peer that has not replied within this time has lost the
+/// session.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Per dial. A peer that is gone is tried again when somebody asks for it, not for 90 s on end.
+/// Limit per dial. A peer that is gone is tried again on demand, instead of for 90 s.
 const MAX_INITIATIONS: u8 = 2;
-/// Counters from here on are not accepted (the protocol's REJECT-AFTER-MESSAGES): the replay
-/// window behind would overflow.
+/// Counters from here on are not accepted (the protocol's REJECT-AFTER-MESSAGES). Otherwise the
+/// replay window would overflow.
 const COUNTER_END: u64 = u64::MAX - (1 << 13);
-/// boringtun counts one more than we do at the end of a session's life, and rounds.
+/// boringtun counts one second more than the engine at the end of a session's life, and rounds.
 const WIPE_AFTER: Duration = Duration::from_secs(181);
-/// boringtun ends all sessions together with a handshake that it has in hand for 90 s. By this age of it, it
-/// gets no say over a session that is in use.
+/// Maximum age of an unanswered handshake in boringtun, which ends all sessions together with a
+/// handshake of 90 s. At this age the engine sets the session in use aside, so that the handshake
+/// cannot end it.
 const IN_HAND_AT_MOST: Duration = Duration::from_secs(80);
-/// Responses that are tried per dial: each costs two X25519, and only who sees our initiations can
-/// send one that is tried at all.
+/// Responses that are tried per dial, because each costs two X25519. Only an observer of our
+/// initiations can send one that is tried at all.
 const MAX_RESPONSES: u8 = 8;
-/// Between two initiations of one peer that are answered: 50 a second, as other implementations
-/// have it. Each costs four X25519, and the peer may be a stranger's by now.
+/// Minimum time between two answered initiations of one peer: 50 a second, as in other
+/// implementations. Each costs four X25519, and the key may be in the hands of a stranger.
 const INITIATION_GAP: Duration = Duration::from_millis(20);
-/// What a message carries is a multiple of this (section 5.4.6 of the protocol's paper), so that its length
-/// says less of what it is. boringtun takes the padding off and puts none on.
+/// The content of a message is padded to a multiple of this (section 5.4.6 of the protocol's
+/// paper), so that its length reveals less. boringtun removes padding but adds none.
 const PADDING: usize = 16;
 /// Sessions that boringtun keeps per peer, at the index modulo this number.
 const SESSIONS: usize = 8;
-/// Room for a keepalive, none for an initiation of 148 bytes: see the module's text.
+/// Room for a keepalive, but not for an initiation of 148 bytes: see the module documentation.
 const POLL_ROOM: usize = 64;
-/// boringtun panics where its answer does not fit; the longest is an initiation.
+/// boringtun panics if its output does not fit; the longest is an initiation.
 const LEAST_SCRATCH: usize = 2_048;
 
-/// What all sessions of a gateway share.
+/// The state that all sessions of a gateway share.
 struct Own {
     secret: StaticSecret,
-    /// Never under load: the front counts. boringtun insists on having one.
+    /// Never under load, because the front counts. boringtun requires a limiter.
     limiter: Arc<RateLimiter>,
 }
 
-/// The gateway's key with its front door.
+/// The gateway's key and its front door.
 pub struct BoringNoise {
     own: Arc<Own>,
     front: FrontDoor,
 }
 
 impl BoringNoise {
-    /// `seed`: 32 bytes of the operating system, not used for anything else.
+    /// Creates the gateway's side. `seed` is 32 bytes of the operating system, not used for
+    /// anything else.
     pub fn new(private: &PrivateKey, seed: [u8; 32]) -> Self {
         Self::with_settings(private, seed, FrontSettings::default())
     }
@@ -119,7 +126,7 @@ impl Noise for BoringNoise {
     }
 }
 
-/// What a `Tunn` is made of, to make it again.
+/// The arguments of a `Tunn`, to make it again.
 struct Origin {
     own: Arc<Own>,
     peer: PublicKey,
@@ -147,7 +154,7 @@ enum Role {
     Responder,
 }
 
-/// A session as we know it: boringtun does not tell its age.
+/// A session as the engine tracks it, because boringtun does not expose its age.
 #[derive(Clone, Copy)]
 struct Life {
     local: u32,
@@ -173,17 +180,17 @@ struct Dial {
     at: Mono,
     sent: u8,
     responses: u8,
-    /// The time to repeat, or, after the last, to give up.
+    /// When to send the next initiation, or to give up after the last.
     due: Mono,
 }
 
-/// boringtun's sessions of one peer, and what we know of them.
+/// boringtun's sessions of one peer, and the engine's record of them.
 struct Ring {
     tunn: Box<Tunn>,
     lives: [Option<Life>; SESSIONS],
-    /// The index of the last handshake message that was made; that of the next one follows it.
+    /// The index of the last handshake message. The next message gets the index after it.
     made: u32,
-    /// Since when boringtun has an initiation in hand that nothing answered.
+    /// Since when boringtun has had an unanswered initiation.
     in_hand: Option<Mono>,
 }
 
@@ -196,7 +203,8 @@ impl Ring {
         self.lives[local as usize % SESSIONS].as_ref().filter(|life| life.local == local)
     }
 
-    /// The index of the next handshake message: 24 bits of the peer, and a counter of eight.
+    /// Returns the index of the next handshake message: 24 bits of the peer, and a counter of
+    /// eight.
     fn next(&self) -> u32 {
         self.made & !0xff | self.made.wrapping_add(1) & 0xff
     }
@@ -206,18 +214,19 @@ impl Ring {
 pub struct BoringSession {
     origin: Origin,
     ring: Ring,
-    /// The session in use, where boringtun would have ended it with a handshake that came to nothing.
+    /// The session in use, set aside when boringtun would have ended it with an unanswered
+    /// handshake.
     kept: Option<Box<Ring>>,
     /// The session to send on, by its local index.
     current: Option<u32>,
     dial: Option<Dial>,
-    /// The last dial failed and nothing was heard since: silence starts no other.
+    /// The last dial failed and nothing was received since, so silence starts no other dial.
     gave_up: bool,
-    /// A handshake is wanted at the next poll.
+    /// A handshake is to start at the next poll.
     wanted: bool,
-    /// The first packet sent since something was heard.
+    /// The first packet sent since the last one was received.
     unanswered: Option<Mono>,
-    /// The first packet heard since something was sent.
+    /// The first packet received since the last one was sent.
     unreplied: Option<Mono>,
 }
 
@@ -307,8 +316,8 @@ impl Session for BoringSession {
     }
 }
 
-/// With zeros up to the next multiple of [`PADDING`], within the MTU. An empty packet stays empty: it is a
-/// keepalive.
+/// Pads with zeros to the next multiple of [`PADDING`], within the MTU. An empty packet stays
+/// empty: it is a keepalive.
 fn padded<'a>(packet: &'a [u8], room: &'a mut [u8; MTU]) -> &'a [u8] {
     let len = packet.len().next_multiple_of(PADDING).min(MTU);
     if len <= packet.len() {
@@ -334,13 +343,13 @@ impl BoringSession {
     }
 
     /// Calls into boringtun. If it panics (its clock went back, an arithmetic overflow), its state
-    /// cannot be trusted any more: all sessions end and the peer shakes hands anew.
+    /// is no longer trusted: all sessions end and the peer makes a new handshake.
     fn guarded<R>(&mut self, call: impl FnOnce(&mut Tunn) -> R) -> Option<R> {
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut self.ring.tunn)));
         result.map_err(|_| self.start_over()).ok()
     }
 
-    /// The same where the session with this index is.
+    /// Calls into the `Tunn` that has the session with this index.
     fn guarded_on<R>(&mut self, local: u32, call: impl FnOnce(&mut Tunn) -> R) -> Option<R> {
         match self.kept.as_mut().filter(|kept| kept.life(local).is_some()) {
             Some(kept) => {
@@ -362,21 +371,22 @@ impl BoringSession {
         self.unreplied = None;
     }
 
-    /// Brings boringtun's notion of the present up to date and wipes what is over.
+    /// Brings boringtun's clock up to date and wipes the sessions that are over.
     fn tick(&mut self, now: Mono, sink: Sink<'_>) {
         self.keep_session(now);
         let mut room = [0; POLL_ROOM];
         let len = self.guarded(|tunn| written(&tunn.update_timers(&mut room))).unwrap_or(0);
-        // A keepalive, where boringtun thinks that one is due: it does no harm.
+        // boringtun may send a keepalive that it considers due, which does no harm.
         self.sent_on(&room[..len], now, sink);
-        // It ends all sessions together with a handshake that failed for 90 s.
+        // boringtun ends all sessions together with a handshake that failed for 90 s.
         let ended = self.ring.tunn.is_expired();
         for slot in &mut self.ring.lives {
             *slot = slot.filter(|life| !ended && !life.is_wiped(now));
         }
     }
 
-    /// A peer that does not hear our handshakes may still speak on its session.
+    /// Sets the session in use aside before a failed handshake ends it. A peer that does not
+    /// receive our handshakes may still send on its session.
     fn keep_session(&mut self, now: Mono) {
         let long = self.ring.in_hand.is_some_and(|since| now.since(since) >= IN_HAND_AT_MOST);
         if !long {
@@ -391,8 +401,9 @@ impl BoringSession {
         }
     }
 
-    /// boringtun puts the session of an answer where an older one is, and gives out its indices in turn: one
-    /// that would meet the session in use is spent on an initiation that is not sent.
+    /// Skips an index that would overwrite the session in use. boringtun assigns indices in turn
+    /// and puts a new session in place of an older one. The skipped index is spent on an initiation
+    /// that is not sent.
     fn spare_session(&mut self, now: Mono, scratch: &mut [u8]) {
         let Some(life) = self.live(now).copied() else { return };
         let (next, kept) = (self.ring.next(), self.ring.life(life.local).is_none());
@@ -405,7 +416,7 @@ impl BoringSession {
         }
     }
 
-    /// The length of an initiation.
+    /// Makes an initiation in `scratch` and returns its length.
     fn make_initiation(&mut self, now: Mono, scratch: &mut [u8]) -> Option<usize> {
         let len = self.guarded(|tunn| written(&tunn.format_handshake_initiation(scratch, true)));
         let len = len.filter(|len| *len > 0)?;
@@ -414,7 +425,7 @@ impl BoringSession {
         Some(len)
     }
 
-    /// Hands out what was sealed, unless it was sealed with a session that is over.
+    /// Hands out a sealed packet, unless its session is over. Returns whether it did.
     fn sent_on(&mut self, sealed: &[u8], now: Mono, sink: Sink<'_>) -> bool {
         if sealed.len() < DATA_OVERHEAD {
             return false;
@@ -437,7 +448,7 @@ impl BoringSession {
         self.ring.life(local).or_else(|| self.kept.as_ref()?.life(local))
     }
 
-    /// The session to send on, while it lasts.
+    /// Returns the session to send on, while it lasts.
     fn live(&self, now: Mono) -> Option<&Life> {
         self.life(self.current?).filter(|life| !life.is_over(now))
     }
@@ -466,8 +477,8 @@ impl BoringSession {
         self.spare_session(now, scratch);
         let mut answer = self.answer(datagram, scratch);
         if matches!(answer, Err(WireGuardError::WrongTai64nTimestamp)) {
-            // The caller has judged the stamp, after the peer's clock was reset, for example;
-            // boringtun has no way of being told.
+            // The caller has judged the stamp, for example after the peer's clock was reset.
+            // boringtun cannot be informed of that.
             self.start_over();
             answer = self.answer(datagram, scratch);
         }
@@ -487,7 +498,7 @@ impl BoringSession {
         answered.any(|life| now.since(life.born) < INITIATION_GAP)
     }
 
-    /// The length of what boringtun answers to a handshake message.
+    /// Takes a handshake message and returns the length of boringtun's reply.
     fn answer(&mut self, datagram: &[u8], scratch: &mut [u8]) -> Result<usize, WireGuardError> {
         let result = self.guarded(|tunn| match tunn.decapsulate(None, datagram, scratch) {
             TunnResult::Err(error) => Err(error),
@@ -515,7 +526,7 @@ impl BoringSession {
         self.begin_life(Life { local, remote, born: now, role: Role::Initiator });
         self.unanswered = None;
         self.dial = None;
-        // A keepalive, by which the peer learns that the session stands.
+        // A keepalive confirms the session to the peer.
         self.sent_on(&scratch[..len], now, sink);
         self.flush(now, scratch, sink);
         Opened::HandshakeDone
@@ -529,7 +540,7 @@ impl BoringSession {
         true
     }
 
-    /// Sends what boringtun has queued: a keepalive at most that it made without a session.
+    /// Sends what boringtun has queued: at most a keepalive that it made without a session.
     fn flush(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>) {
         while self.answer(&[], scratch).is_ok_and(|len| self.sent_on(&scratch[..len], now, sink)) {}
     }
@@ -571,19 +582,19 @@ impl BoringSession {
         opened
     }
 
-    /// An authentic packet came on this session, which confirms it.
+    /// Records an authentic packet on this session, which confirms the session.
     fn heard_on(&mut self, life: Life, now: Mono) {
         if self.live(now).is_none_or(|current| life.born >= current.born) {
             self.current = Some(life.local);
         }
-        // The peer's handshake made ours superfluous, unless we have begun another since.
+        // The peer's handshake made ours unnecessary, unless ours began later.
         if self.dial.is_some_and(|dial| life.born > dial.at) {
             self.dial = None;
         }
         self.unanswered = None;
         let old = life.role == Role::Initiator && now.since(life.born) >= REKEY_ON_RECEIVE;
-        // A handshake that was given up is taken up again now that the peer is there: boringtun
-        // still has it in hand, and would end all sessions 90 s after its start.
+        // The peer is back, so resume the handshake that was given up: boringtun still has it and
+        // would end all sessions 90 s after its start.
         let unfinished = std::mem::take(&mut self.gave_up);
         self.wanted |= old || unfinished;
     }
@@ -612,22 +623,22 @@ impl BoringSession {
         }
     }
 
-    /// When we have been left without an answer for too long, if nothing was tried about it yet.
+    /// Returns when the peer's silence lasts too long, unless a dial has already failed since.
     fn silent_from(&self) -> Option<Mono> {
         self.unanswered.filter(|_| !self.gave_up).map(|since| since + SILENCE)
     }
 
-    /// An empty packet for what was received and not answered.
+    /// Sends an empty packet if a received packet has not been answered.
     fn reply(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>) {
         if self.unreplied.is_some_and(|since| now >= since + KEEPALIVE_AFTER) {
             self.unreplied = None;
-            // Without a session there is nothing to be kept alive.
+            // Without a session there is nothing to keep alive.
             let _ = self.send(&[], now, scratch, sink);
         }
     }
 }
 
-/// How much boringtun wants sent.
+/// Returns the length of what boringtun wants to send.
 fn written(result: &TunnResult<'_>) -> usize {
     match result {
         TunnResult::WriteToNetwork(bytes) => bytes.len(),

@@ -1,7 +1,9 @@
-//! The peers: what the store said of them, what is remembered, and, boxed, what is alive.
+//! The peers: their specification from the store, what is remembered of them and, boxed, their live
+//! state.
 //!
-//! A peer that never came is a few hundred bytes; session, probes and stack exist only while there
-//! is something in them. The table finds a peer by id and by public key; nothing here sends.
+//! A peer that never connected takes a few hundred bytes. Session, probes and stack exist only
+//! while they are in use. The table finds a peer by id and by public key. This module sends
+//! nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -22,15 +24,15 @@ use crate::wire::{
     DropReason, Evidence, PeerKey, PeerKind, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
 
-/// Where a peer stands in the table. A slot that was given away and taken again has another
-/// generation: what still refers to the old peer finds nobody.
+/// A peer's place in the table. A reused slot has another generation, so a reference to the old
+/// peer finds no peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     pub index: u32,
     pub generation: u32,
 }
 
-/// Where to send, and from which of our addresses.
+/// The remote address to send to, and our address to send from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub remote: SocketAddr,
@@ -58,29 +60,29 @@ pub struct Traffic {
     pub tx_packets: u64,
 }
 
-/// One peer's WireGuard session and what the tunnel must know about it.
+/// One peer's WireGuard session and its bookkeeping.
 pub struct Link<S> {
     pub session: S,
     pub index: u32,
     pub key: PublicKey,
-    /// The newest stamp that this session was given; it refuses older ones by itself.
+    /// The newest stamp that this session has seen. The session refuses older ones by itself.
     pub newest_stamp: Option<Tai64n>,
     /// Initiations that were answered; a packet of the new session proves the handshake.
     pub unproved: Unproved,
-    /// Since the peer was last heard, or since a dial began.
+    /// Initiations since the peer was last heard, or since a dial began.
     pub initiations: u8,
-    /// As last told to the outside.
+    /// Whether the session is established, as last reported.
     pub up: bool,
     pub polled: Mono,
 }
 
-/// The session that ended when its key was replaced. Only received on, until it is too old to be used.
+/// The session of a replaced key. It only receives, until it expires.
 pub struct Former<S> {
     pub link: Box<Link<S>>,
     pub until: Mono,
 }
 
-/// What exists only while something goes on.
+/// State that exists only while a session, a probe or a connection is in use.
 pub struct Live<S> {
     pub link: Option<Box<Link<S>>>,
     pub former: Option<Former<S>>,
@@ -119,35 +121,35 @@ pub struct Peer<S> {
     pub stamp: Option<Tai64n>,
     pub answered: Option<Mono>,
     pub endpoint: Option<Endpoint>,
-    /// The endpoint that the store knows.
+    /// The endpoint that the store has.
     pub endpoint_told: Option<SocketAddr>,
     pub last_packet: Option<Seen>,
     pub last_handshake: Option<Seen>,
-    /// When something of ours was answered last.
+    /// When the peer last replied to something of ours.
     pub last_answer: Option<Seen>,
-    /// No handshake yet under the present keys.
+    /// There was no handshake yet under the present keys.
     pub is_new: bool,
     pub skew_ms: Option<i64>,
     pub refusal: Option<(Wall, Refusal)>,
     pub refusal_told: Option<Mono>,
-    /// Of its initiations that led to nothing, if there ever was one.
+    /// Initiations of the peer that led to nothing, if there ever was one.
     pub signs: Option<Box<Signs>>,
     pub traffic: Traffic,
     pub wire: Ledger,
     pub handshakes: u64,
     pub drops: BTreeMap<DropReason, u64>,
     pub dial_failed: Option<Mono>,
-    /// In the queue of initiations, where each peer has one place.
+    /// The peer is in the queue of initiations, where each peer has one place.
     pub initiation_waits: bool,
     pub filed: Filed,
-    /// Waits in the queue of changed peers.
+    /// The peer is in the queue of changed peers.
     pub changed: bool,
     pub live: Option<Box<Live<S>>>,
 }
 
 impl<S> Peer<S> {
     pub fn new(spec: PeerSpec, memory: PeerMemory, now: Now) -> Self {
-        // A time that lies in the future (our clock stepped back) is no sign of life.
+        // A time in the future (our clock stepped back) is no sign of life.
         let seen = |wall: Wall| (wall <= now.wall).then(|| Seen { mono: now.mono_at(wall), wall });
         Peer {
             id: spec.id,
@@ -199,7 +201,7 @@ impl<S> Peer<S> {
         self.live.as_mut()?.stack.as_deref_mut()
     }
 
-    /// Lets go of what is empty.
+    /// Drops empty state.
     pub fn tidy(&mut self) {
         if let Some(live) = &mut self.live
             && live.stack.as_ref().is_some_and(|stack| stack.connections() == 0)
@@ -215,7 +217,7 @@ impl<S> Peer<S> {
         *self.drops.entry(reason).or_default() += 1;
     }
 
-    /// Whether something at `address` can be asked through this peer.
+    /// Returns whether `address` can be probed through this peer.
     pub fn reaches(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address) || self.networks.iter().any(|net| net.contains(&address))
     }
@@ -224,7 +226,8 @@ impl<S> Peer<S> {
         self.keys.iter().find(|key| key.public == *public)
     }
 
-    /// Under new keys it may be another device: its clock, its first handshake and its packets are its own.
+    /// Resets what was learned under the old keys. Under new keys it may be another device with
+    /// another clock.
     pub fn start_over(&mut self) {
         self.last_packet = None;
         self.last_handshake = None;
@@ -239,8 +242,8 @@ impl<S> Peer<S> {
         self.dial_failed = None;
     }
 
-    /// The wall clock was set: wall times, and the device's clock as compared with ours, are those of the clock of now.
-    /// Says whether that changes anything.
+    /// Adjusts all wall times, and the device's skew, after the wall clock was set. Returns whether
+    /// anything changed.
     pub fn mind_step(&mut self, step: Step) -> bool {
         let before = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
         let signs = self.signs.clone();
@@ -341,7 +344,7 @@ impl<S> Peers<S> {
         if place.generation == slot.generation { place.peer.as_deref_mut() } else { None }
     }
 
-    /// In the order of the table.
+    /// Returns the slots in the order of the table.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.places
             .iter()
@@ -362,12 +365,12 @@ impl<S> Peers<S> {
         slot
     }
 
-    /// Says whose key this is. Returns the peer that had it before, if that was another one.
+    /// Assigns a key to a peer. Returns the peer that had it before, if it was another one.
     pub fn claim_key(&mut self, key: PublicKey, slot: Slot) -> Option<Slot> {
         self.by_key.insert(key, slot).filter(|before| *before != slot)
     }
 
-    /// Takes a key back, if it is still this peer's. Says whether it was.
+    /// Releases a key, if it still belongs to this peer. Returns whether it did.
     pub fn release_key(&mut self, key: &PublicKey, slot: Slot) -> bool {
         let ours = self.by_key.get(key) == Some(&slot);
         if ours {
@@ -376,7 +379,7 @@ impl<S> Peers<S> {
         ours
     }
 
-    /// The keys are the caller's to release.
+    /// Removes a peer. The caller releases its keys.
     pub fn remove(&mut self, slot: Slot) -> Option<Box<Peer<S>>> {
         let place = self.places.get_mut(slot.index as usize)?;
         if place.generation != slot.generation {
@@ -395,7 +398,7 @@ mod tests {
     use super::*;
     use crate::id::Id;
 
-    /// As large as boringtun's, so that sizes mean something.
+    /// As large as boringtun's session, so that the sizes are realistic.
     type Session = [u8; 11_040];
 
     fn peer(id: i64) -> Peer<Session> {

@@ -1,9 +1,9 @@
 //! A session without cryptography, for simulation: WireGuard's messages, timers and rules in clear.
 //!
-//! Behind the same seam as the real one, with 120 s to a new handshake, 180 s to the end, passive
-//! keepalives after 10 s, a new handshake after 15 s without an answer, and repeats every 5 s. It
-//! proves nothing to an eavesdropper; duplicates, replays and strangers it refuses like the real
-//! one. Only built for tests (feature `sim`).
+//! It implements the same traits as the real session. A new handshake starts after 120 s, the
+//! session ends after 180 s, and a passive keepalive is sent after 10 s. A handshake also starts
+//! after 15 s without a reply, and repeats every 5 s. It offers no secrecy, but refuses duplicates,
+//! replays and strangers like the real one. It is only built for tests (feature `sim`).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -34,10 +34,10 @@ const COOKIE_LEN: usize = 64;
 const DATA_OVERHEAD: usize = 32;
 const TAG_LEN: usize = 16;
 
-/// How many counters back a packet may come late.
+/// How far a late packet's counter may lie behind the newest.
 const REPLAY_WINDOW: u64 = 1_024;
 
-/// Both nonces of the handshake: what stands for the keys.
+/// Both nonces of the handshake, in place of the keys.
 type Tag = [u8; TAG_LEN];
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -64,7 +64,7 @@ impl Keys {
         now.since(self.born) < REJECT_AFTER
     }
 
-    /// Whether this counter is new; remembers it.
+    /// Returns whether this counter is new, and remembers it.
     fn fresh(&mut self, counter: u64) -> bool {
         if counter + REPLAY_WINDOW <= self.newest || !self.seen.insert(counter) {
             return false;
@@ -92,7 +92,7 @@ pub struct PlainSession {
     index: u32,
     count: u8,
     random: Random,
-    /// The wall clock of this end, as a pair that belongs together.
+    /// The wall clock of this end, as a pair of matching times.
     clock: Now,
     max_tries: u8,
     persistent: Option<Duration>,
@@ -103,9 +103,9 @@ pub struct PlainSession {
     previous: Option<Keys>,
     next: Option<Keys>,
     last_sent: Mono,
-    /// A packet was received and nothing sent since.
+    /// When the first packet was received that is not answered yet.
     owes_keepalive: Option<Mono>,
-    /// Data was sent and nothing received since.
+    /// When the first data was sent that is not answered yet.
     unanswered: Option<Mono>,
 }
 
@@ -132,7 +132,7 @@ impl PlainSession {
         }
     }
 
-    /// Makes it a client: more patient, and with a persistent keepalive.
+    /// Makes it a client: it tries longer, and has a persistent keepalive.
     pub fn as_client(mut self, keepalive: Option<Duration>) -> Self {
         self.max_tries = CLIENT_INITIATIONS;
         self.persistent = keepalive;
@@ -239,7 +239,7 @@ impl PlainSession {
         Opened::Packet(&scratch[..payload.len()])
     }
 
-    /// The first packet under the keys that we answered with makes them the current ones.
+    /// Makes the keys that we answered with the current ones, on their first packet.
     fn confirm(&mut self, message: &[u8]) {
         let (index, tag) = (u32_at(message, 4), &message[message.len() - TAG_LEN..]);
         if let Some(next) = self.next.take_if(|next| next.local == index && next.tag == *tag) {
@@ -265,7 +265,7 @@ impl PlainSession {
         sink(&message);
     }
 
-    /// Who began the session renews it, in use.
+    /// Renews a session in use, if this end began it.
     fn keep_fresh(&mut self, now: Mono, sink: Sink<'_>) {
         let old = self.current.as_ref().is_some_and(|k| k.initiator && now.since(k.born) >= REKEY_AFTER);
         if old && self.handshake.is_none() {

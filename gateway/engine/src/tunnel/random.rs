@@ -1,7 +1,8 @@
-//! The tunnel's one source of unpredictability: a keyed hash in counter mode over the seed.
+//! The tunnel's one source of randomness: a keyed hash in counter mode over the seed.
 //!
-//! Who knows the seed knows every choice; nobody else can tell the stream from noise. Tests rely
-//! on the first half, session indices, probe cookies and TCP sequence numbers on the second.
+//! The seed determines every choice. Without it the stream is indistinguishable from noise. Tests
+//! rely on the first property; session indices, probe cookies and TCP sequence numbers rely on the
+//! second.
 
 use blake2::{Blake2s256, Digest};
 use zeroize::Zeroizing;

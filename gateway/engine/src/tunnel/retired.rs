@@ -1,8 +1,9 @@
-//! Keys that peers had before: a device that makes handshakes with one has an old configuration.
+//! Former keys of peers: a device that makes handshakes with one has an old configuration.
 //!
-//! An initiation opens its stamp only with the private key, so that a stranger cannot make one. One that was
-//! captured is refused: the newest stamp under each key is kept, and two new ones whose stamps go on as time
-//! does are the sign that they are made now. Nobody is answered. Knows no sessions.
+//! Only the holder of the private key can make an initiation whose stamp opens, so a stranger
+//! cannot make one. A stranger can replay a captured one, which is refused because the newest stamp
+//! under each key is kept. Two new initiations whose stamps advance with time show that they are
+//! being made now. The gateway answers none of them. This module knows no sessions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,10 +15,11 @@ use crate::id::PeerId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{RetiredKey, Tai64n};
 
-/// Keys kept, those that were replaced last; about 200 bytes each.
+/// Keys that are kept, the most recently replaced; about 200 bytes each.
 pub const MAX_RETIRED: usize = 16_384;
 
-/// Initiations under one key that are looked at. A client repeats one every five seconds.
+/// Minimum time between two evaluated initiations under one key. A client repeats one every five
+/// seconds.
 const GAP: Duration = Duration::from_secs(1);
 
 struct Known {
@@ -25,23 +27,24 @@ struct Known {
     at: Wall,
     stamp: Option<Tai64n>,
     heard: Option<Mono>,
-    /// Of initiations that are newer than the newest, and of those that are not.
+    /// Evidence from initiations newer than the newest stamp, and from the others.
     newer: Sign,
     stale: Sign,
 }
 
-/// What an initiation under a retired key is.
+/// The verdict on an initiation under a retired key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knock {
-    /// Not newer than the newest one: a replay, or a device whose clock went back. `goes_on`: as those of a
-    /// living device do, or of whoever sends several captured ones again at their pace.
+    /// Not newer than the newest one: a replay, or a device whose clock went back. `goes_on`: its
+    /// stamps advance with time. They do so for a living device, and for a stranger who replays
+    /// captured initiations at their pace.
     Stale {
         peer: PeerId,
         replaced_at: Wall,
         goes_on: bool,
     },
     TooSoon,
-    /// A new one. `made_now`: it goes on from the last one, as those of a living device do.
+    /// A new one. `made_now`: its stamp advances from the last one as that of a living device does.
     New {
         peer: PeerId,
         replaced_at: Wall,
@@ -72,7 +75,7 @@ impl Retired {
         }
     }
 
-    /// It is in use again.
+    /// Forgets a key that is in use again.
     pub fn forget(&mut self, key: &PublicKey) {
         if let Some(known) = self.keys.remove(key) {
             self.by_age.remove(&(known.at, *key));
@@ -83,12 +86,12 @@ impl Retired {
         self.keys.contains_key(key)
     }
 
-    /// Whose it was, and until when.
+    /// Returns the former owner, and when the key was replaced.
     pub fn owner(&self, key: &PublicKey) -> Option<(PeerId, Wall)> {
         self.keys.get(key).map(|known| (known.peer, known.at))
     }
 
-    /// An authentic initiation came under this key.
+    /// Judges an authentic initiation under this key.
     pub fn knock(&mut self, key: &PublicKey, stamp: Tai64n, now: Now) -> Option<Knock> {
         let known = self.keys.get_mut(key)?;
         let (peer, replaced_at) = (known.peer, known.at);
@@ -126,7 +129,7 @@ mod tests {
         RetiredKey { public: key(n), peer: Id::from_i64(7), at: Wall::from_millis(i64::from(n)), stamp }
     }
 
-    /// Initiations by (arrival in s, stamp in s): what each of them is.
+    /// Returns the verdicts on initiations, given as (arrival in s, stamp in s).
     fn knocks(newest: Option<i64>, initiations: &[(i64, i64)]) -> Vec<&'static str> {
         let mut table = Retired::default();
         table.add(retired(1, newest));

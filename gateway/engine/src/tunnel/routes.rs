@@ -1,8 +1,8 @@
-//! Which peer owns which inner address, and whether a packet's source is its sender's own.
+//! Which peer owns which inner address, and whether a packet's source belongs to its sender.
 //!
-//! Addresses of the pool are judged by the longest prefix over **all** peers: two overlapping
-//! lists can then never let one peer speak for another. Networks behind a device stand in a table
-//! of that device only (every site has a 192.168.1.0/24) and never cover pool addresses.
+//! Pool addresses are judged by the longest prefix over **all** peers, so that two overlapping
+//! lists never let one peer use another's address. Networks behind a device are in a table of that
+//! device only (every site has a 192.168.1.0/24) and never cover pool addresses.
 
 use std::net::IpAddr;
 
@@ -12,12 +12,12 @@ use prefix_trie::joint::JointPrefixMap;
 use super::Config;
 use super::peers::Slot;
 
-/// What a source address says about the peer that used it.
+/// Whether a source address belongs to the peer that used it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Its own pool address.
+    /// The peer's own pool address.
     Own,
-    /// In a network behind it: to be accepted only as an answer.
+    /// In a network behind the peer: accepted only as a reply.
     Behind,
     Foreign,
 }
@@ -46,13 +46,13 @@ impl Routes {
         }
     }
 
-    /// Gives an address to a peer. The store arbitrates between peers; should two commands cross,
-    /// the later one holds.
+    /// Assigns an address to a peer. The store arbitrates between peers; if two commands cross, the
+    /// later one wins.
     pub fn insert(&mut self, address: IpAddr, owner: Slot) {
         self.owners.insert(IpNet::from(address), owner);
     }
 
-    /// Takes an address back, if it is still this peer's.
+    /// Releases an address, if it still belongs to this peer.
     pub fn remove(&mut self, address: IpAddr, owner: Slot) {
         let net = IpNet::from(address);
         if self.owners.get(&net) == Some(&owner) {
@@ -60,7 +60,7 @@ impl Routes {
         }
     }
 
-    /// By the longest prefix over all peers.
+    /// Returns the owner by the longest prefix over all peers.
     pub fn owner(&self, address: IpAddr) -> Option<Slot> {
         self.owners.get_lpm(&IpNet::from(address)).map(|(_, owner)| *owner)
     }

@@ -1,7 +1,7 @@
-//! The narrow seam between the tunnel and WireGuard's cryptography.
+//! The narrow interface between the tunnel and WireGuard's cryptography.
 //!
-//! `noise.rs` stands behind it with boringtun, the simulator with a plaintext session of the same
-//! timers. Every call takes `now`; nothing behind the seam may decide by a clock of its own.
+//! `noise.rs` implements it with boringtun, the simulator with a plaintext session of the same
+//! timers. Every call takes `now`; an implementation must not decide by a clock of its own.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,10 @@ use fleetgate_keys::{PresharedKey, PublicKey};
 use crate::time::{Mono, Now};
 use crate::wire::{DropReason, Tai64n};
 
-/// Scratch space that every call that may produce a datagram needs; longer datagrams are dropped
-/// before they come here.
+/// Scratch space for every call that may produce a datagram. Longer datagrams are dropped earlier.
 pub const SCRATCH: usize = 65_535 + 64;
 
-/// What one datagram for a session turned out to be.
+/// The result of one datagram for a session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened<'b> {
     /// An authenticated inner IP packet.
@@ -23,17 +22,17 @@ pub enum Opened<'b> {
     Keepalive,
     /// Authenticated, with content that is no IP packet.
     NotIp,
-    /// The peer's answer to our initiation opened: a session exists.
+    /// The peer's response to our initiation opened: a session exists.
     HandshakeDone,
-    /// The peer's initiation was answered. The session that this made has this index of ours, and is
-    /// confirmed by its first packet.
+    /// The peer's initiation was answered. The new session has this index of ours; its first packet
+    /// confirms it.
     HandshakeAnswered(u32),
     /// A cookie, or something else that proves nothing about the peer.
     Nothing,
     Dropped(DropReason),
 }
 
-/// Datagrams that a call wants sent to the peer, in order.
+/// Datagrams that a call wants to send to the peer, in order.
 pub type Sink<'a> = &'a mut dyn FnMut(&[u8]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +41,7 @@ pub struct NoSession;
 
 /// One peer's WireGuard state.
 pub trait Session {
-    /// Takes a datagram that the front or the index map gave to this peer.
+    /// Takes a datagram that the front or the index map assigned to this peer.
     fn receive<'b>(
         &mut self,
         datagram: &[u8],
@@ -55,54 +54,54 @@ pub trait Session {
     /// Seals one inner packet (empty: a keepalive).
     ///
     /// # Errors
-    /// Without a session younger than 180 s nothing is queued and no handshake starts.
+    /// Fails without a session younger than 180 s. It then queues nothing and starts no handshake.
     fn send(&mut self, packet: &[u8], now: Mono, scratch: &mut [u8], sink: Sink<'_>)
     -> Result<(), NoSession>;
 
-    /// Starts a dial: an initiation, and a second one 5 s later from `poll` (or from here) if
-    /// there was no answer. Does nothing while one is in flight.
+    /// Starts a dial: an initiation, and a second one 5 s later from `poll` (or from here) if there
+    /// was no response. Does nothing while one is in flight.
     fn initiate(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
 
-    /// Runs timers. To be called at `next_poll`, or at any time.
+    /// Runs timers. The caller calls it at `next_poll`, or at any time.
     fn poll(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
 
-    /// When `poll` has something to do; in the past: at once. Any other call may move it, also to
-    /// an earlier time. `None`: this session can be dropped.
+    /// Returns when `poll` is due; a time in the past means at once. Any other call may move it,
+    /// also to an earlier time. `None`: this session can be dropped.
     fn next_poll(&self) -> Option<Mono>;
 
-    /// Whether `send` would succeed.
+    /// Returns whether `send` would succeed.
     fn established(&self, now: Mono) -> bool;
 }
 
-/// What an initiation said, opened without touching any peer's state.
+/// The content of an initiation, opened without the state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Initiation {
     pub peer: PublicKey,
     pub stamp: Tai64n,
 }
 
-/// What the front makes of a datagram from the Internet.
+/// The verdict of the front on a datagram from the Internet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Front {
-    /// An initiation of a known peer, fully opened. The caller decides if the stamp is newer than
-    /// the last that was answered.
+    /// An initiation of a known peer, fully opened. The caller decides whether the stamp is newer
+    /// than the last that was answered.
     Initiation(Initiation),
-    /// A right mac1 and a static key that nobody has enrolled (the second DH was not done).
+    /// A valid mac1 and a static key that is not enrolled (the second DH was not done).
     UnknownKey(PublicKey),
     /// Anything for an existing session: the first 24 bits of the receiver index.
     ForIndex(u32),
-    /// Under load: send this cookie reply to where the datagram came from.
+    /// Under load: send this cookie reply to the source of the datagram.
     Cookie(Vec<u8>),
     Dropped(DropReason),
 }
 
-/// The gateway's side of the cryptography: the front door and the making of sessions.
+/// The gateway's side of the cryptography: the front door, and the factory of sessions.
 pub trait Noise {
     type Session: Session;
 
-    /// Everything up to and including mac1, cookies, rate limits and the opening of an
-    /// initiation. Does not allocate per source beyond its bounded tables. `known` is asked once
-    /// the static key is open, before anything dearer is done.
+    /// Judges a datagram: mac1, cookies, rate limits and the opening of an initiation. Memory per
+    /// source is bounded. It calls `known` once the static key is open, before any more expensive
+    /// step.
     fn front(
         &mut self,
         datagram: &[u8],
@@ -111,7 +110,8 @@ pub trait Noise {
         now: Now,
     ) -> Front;
 
-    /// `index` has 24 bits and is unique among the live sessions of this gateway.
+    /// Creates a session. `index` has 24 bits and is unique among the live sessions of this
+    /// gateway.
     fn session(
         &mut self,
         peer: &PublicKey,
@@ -120,6 +120,6 @@ pub trait Noise {
         now: Now,
     ) -> Self::Session;
 
-    /// Drops whatever the front remembers of a key (the static-static secret).
+    /// Drops what the front remembers of a key (the static-static secret).
     fn forget(&mut self, peer: &PublicKey);
 }

@@ -1,11 +1,11 @@
-//! Whether initiations that lead to nothing are being made now.
+//! Evidence that initiations without a result are being made now.
 //!
-//! A stamp is sealed with the initiator's key, so that nobody else can make one; but a captured
-//! initiation can be sent again, and says nothing of today. One that is repeated keeps its stamp, while
-//! a living device, whatever its clock shows, makes stamps that go on as time does.
+//! A stamp is sealed with the initiator's key, so a stranger cannot make one. A stranger can replay
+//! a captured initiation, which proves nothing about the present. A replayed initiation keeps its
+//! stamp. The stamps of a living device advance with time, even if its clock is wrong.
 //!
-//! What remains: whoever recorded several initiations can send them again at the pace at which they were
-//! made. Knows no peers.
+//! One case remains: a stranger who recorded several initiations can replay them at their original
+//! pace. This module knows no peers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,30 +15,33 @@ use super::stamp::unix_ms;
 use crate::time::{Mono, Now, Step, Wall};
 use crate::wire::{Attempts, ReplacedKeyUse, Tai64n, UnprovedHandshakes};
 
-/// What two initiations may differ in how long they travelled. A device tries again every five seconds:
-/// less than that, so that two attempts are never taken for one.
+/// Tolerated difference of the travel times of two initiations. It is less than the five seconds
+/// between two attempts of a device, so that two attempts are never taken for one.
 const JITTER: Duration = Duration::from_secs(3);
-/// Two that are further apart are compared no more: the evidence is to be of now.
+/// Two initiations further apart than this are not compared, so that the evidence is recent.
 const APART: Duration = Duration::from_secs(180);
 
-/// A single answer may be lost on its way: so many initiations, the last one included, show that answers
-/// are of no use.
+/// A single response may be lost. This many initiations, the last one included, show that the
+/// responses have no effect.
 const UNPROVED: u32 = 3;
-/// A stamp that is of now, by the device's clock as its last session told it: nobody kept such an initiation back.
+/// A stamp within this distance of now, by the device's clock in its last session, is recent: such
+/// an initiation was not held back.
 const OF_NOW_MS: i64 = 5_000;
-/// After a dial to the source of such initiations in vain, the same source is not dialled again sooner.
+/// After a failed dial to the source of such initiations, the same source is not dialled again
+/// sooner.
 const DIAL_SAME_SOURCE: Duration = Duration::from_secs(300);
-/// Another source of the same peer neither: a device behind two address translators has two in turn.
+/// Another source of the same peer is not dialled sooner than this: a device behind two address
+/// translators alternates between two.
 const DIAL_OTHER_SOURCE: Duration = Duration::from_secs(60);
 
-/// Of one peer.
+/// The evidence about one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signs {
-    /// Of initiations that were refused for their stamps.
+    /// Initiations that were refused for their stamps.
     pub refused: Sign,
-    /// Of those that were answered, and no packet ever came.
+    /// Initiations that were answered, without any packet afterwards.
     pub unproved: Unused,
-    /// Whoever has a key that this peer had before.
+    /// Use of a key that this peer had before.
     pub replaced: Option<ReplacedKeyUse>,
 }
 
@@ -53,7 +56,7 @@ impl Signs {
         }
     }
 
-    /// The wall clock was set: the times that are told are those of the clock of now.
+    /// Adjusts the wall times after the wall clock was set.
     pub fn mind_step(&mut self, step: Step) {
         let Signs { refused, unproved, replaced } = self;
         refused.mind_step(step);
@@ -72,15 +75,15 @@ pub struct Unused {
     count: u32,
     since: Option<Wall>,
     last: Option<Wall>,
-    /// The last whose stamp was of now.
+    /// The last initiation whose stamp was recent.
     of_now: Option<Mono>,
     from: Option<Endpoint>,
     dialled: Option<(SocketAddr, Mono)>,
 }
 
 impl Unused {
-    /// One more was answered, and none of those before has led to a session. `skew_ms`: the device's clock minus
-    /// ours, where that is known.
+    /// Records an answered initiation that has not led to a session yet. `skew_ms`: the device's
+    /// clock minus ours, where it is known.
     pub fn note(&mut self, stamp: Tai64n, from: Endpoint, skew_ms: Option<i64>, now: Now) {
         if self.sign.last.is_none_or(|(_, at)| now.mono.since(at) > APART) {
             (self.sign, self.count, self.since) = (Sign::default(), 0, Some(now.wall));
@@ -94,7 +97,8 @@ impl Unused {
         }
     }
 
-    /// A packet of a new session came: the answers arrive. When the source was dialled stays.
+    /// Clears the evidence, because a packet of a new session shows that our responses arrive. The
+    /// time of the last dial is kept.
     pub fn proved(&mut self) {
         *self = Unused { dialled: self.dialled, ..Unused::default() };
     }
@@ -105,20 +109,21 @@ impl Unused {
         (self.count >= UNPROVED).then_some(seen)
     }
 
-    /// When the last of them came that shows that they are made now: by its own stamp, or by those of several.
+    /// Returns the time of the last initiation that is known to be made now: by its own stamp, or
+    /// by several stamps.
     pub fn heard(&self) -> Option<Mono> {
         let several = self.seen().and(self.sign.seen).map(|now| now.mono);
         several.max(self.of_now)
     }
 
-    /// Where the one is who has the key and cannot use our answers, if that is so just now.
+    /// Returns the source of initiations that cannot use our responses, if the last one is recent.
     pub fn source(&self, now: Mono) -> Option<Endpoint> {
         self.seen()?;
         let lately = self.sign.last.is_some_and(|(_, at)| now.since(at) <= APART);
         self.from.filter(|_| lately)
     }
 
-    /// Whether to dial there now; remembers it.
+    /// Returns whether to dial `source` now, and remembers it.
     pub fn may_dial(&mut self, source: SocketAddr, now: Mono) -> bool {
         let too_soon = self.dialled.is_some_and(|(before, at)| {
             let gap = if before == source { DIAL_SAME_SOURCE } else { DIAL_OTHER_SOURCE };
@@ -133,21 +138,21 @@ impl Unused {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sign {
-    /// The last initiation: its stamp in ms, and when it came.
+    /// The last initiation: its stamp in ms, and its arrival.
     last: Option<(i64, Mono)>,
     seen: Option<Now>,
 }
 
 impl Sign {
-    /// An initiation that is authentic came and was refused, or nothing came of it. Says whether it goes on
-    /// from the last one.
+    /// Records an authentic initiation that was refused or led to nothing. Returns whether its
+    /// stamp advances from the last one.
     pub fn note(&mut self, stamp: Tai64n, now: Now) -> bool {
         let made = unix_ms(stamp);
         let made_now = self.last.is_some_and(|(last, at)| goes_on(made, last, now.mono.since(at)));
         if made_now {
             self.seen = Some(now);
         }
-        // The same once more says nothing, and takes nothing back.
+        // A repetition of the same stamp is no evidence for or against.
         if self.last.is_none_or(|(last, _)| last != made) {
             self.last = Some((made, now.mono));
         }
@@ -158,7 +163,7 @@ impl Sign {
         self.seen = self.seen.map(|now| Now { wall: step.rebase(now.wall), ..now });
     }
 
-    /// When it was last seen that somebody makes them.
+    /// Returns when the last evidence was found.
     pub fn seen(&self) -> Option<Wall> {
         self.seen.map(|now| now.wall)
     }
@@ -180,7 +185,8 @@ mod tests {
         Now { mono: Mono::from_secs(seconds.cast_unsigned()), wall: Wall::from_millis(seconds * 1_000) }
     }
 
-    /// Initiations by (arrival in s, stamp in s): when the last sign was seen.
+    /// Records initiations given as (arrival in s, stamp in s); returns the time of the last
+    /// evidence.
     fn seen(initiations: &[(i64, i64)]) -> Option<i64> {
         let mut sign = Sign::default();
         for (came, made) in initiations {
@@ -204,7 +210,7 @@ mod tests {
         assert_eq!(seen(&[(100, 7), (400, 307)]), None, "too long ago to be of now");
     }
 
-    /// Answered initiations by (arrival in s, stamp in s), from one address.
+    /// Records answered initiations given as (arrival in s, stamp in s), from one address.
     fn unused(initiations: &[(i64, i64)]) -> Unused {
         let mut unused = Unused::default();
         for (came, made) in initiations {

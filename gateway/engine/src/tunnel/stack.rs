@@ -1,8 +1,9 @@
 //! TCP/IP inside the process, one stack per peer with a connection: connect probes and streams.
 //!
-//! smoltcp looks at every socket for every packet, so a stack belongs to one peer and lives only as
-//! long as a connection of it. It is handed segments that fit a connection of its own, or that
-//! somebody decided to accept, and nothing else: it never answers strangers. Packets in, packets and [`Report`]s out; it knows no session.
+//! smoltcp looks at every socket for every packet, so a stack belongs to one peer and exists only
+//! while it has a connection. It is handed only segments that fit a connection of its own or that
+//! the caller decided to accept, so it never replies to strangers. Packets go in; packets and
+//! [`Report`]s come out. The stack knows no session.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -20,30 +21,30 @@ use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{ConnectFailure, StreamId};
 
-/// IPv6's minimum: every path carries it inside WireGuard, so no path MTU has to be found.
+/// IPv6's minimum: every path carries it inside WireGuard, so path MTU discovery is not needed.
 pub const MTU: usize = 1_280;
 
-/// Connections to one peer at a time, those that linger after their end included. Looking at all of
-/// them for each packet stays cheap (about 3 us).
+/// Connections to one peer at a time, including those that linger after their end. Looking at all
+/// of them for each packet stays cheap (about 3 us).
 pub const MAX_CONNECTIONS: usize = 16;
 
-/// Connections that one peer has opened at a time, those that linger included: the jobs that a device
-/// runs at midnight. More wait for the repetition of their SYN.
+/// Connections that one peer has opened at a time, including those that linger: the jobs that a
+/// device runs at midnight. Further connections wait until the device repeats its SYN.
 const MAX_ACCEPTED: usize = 8;
 
-/// Those of them that do not stand yet. A flood of SYNs fills these places and nothing else.
+/// The part of them that may be half-open. A flood of SYNs fills only these places.
 const MAX_HALF_OPEN: usize = 4;
 
-/// Packets of one peer that wait for its stack; two batches of a UDP socket.
+/// Packets of one peer that wait for its stack: two batches of a UDP socket.
 const MAX_QUEUED: usize = 64;
 
-/// Packets that one stack may send in one go, before others have their turn.
+/// Packets that one stack may send per poll, before the others get their turn.
 const MAX_BURST: usize = 64;
 
-/// Local ports come from the upper half, as they do elsewhere.
+/// Local ports come from the upper half of the range, as is usual.
 const FIRST_PORT: u16 = 0x8000;
 
-/// What lies between smoltcp and the tunnel: two bounded queues.
+/// The device between smoltcp and the tunnel: two bounded queues.
 #[derive(Default)]
 struct Wire {
     inbound: VecDeque<Vec<u8>>,
@@ -100,11 +101,11 @@ pub struct Stack {
     wire: Wire,
     conns: Vec<Conn>,
     due: Option<Mono>,
-    /// Waits in the queue of stacks with something to do.
+    /// The stack is in the queue of stacks to be polled.
     pub ready: bool,
 }
 
-/// smoltcp counts microseconds.
+/// Converts to smoltcp's time, which counts microseconds.
 fn instant(at: Mono) -> Instant {
     Instant::from_micros(i64::try_from(at.as_nanos() / 1_000).unwrap_or(i64::MAX))
 }
@@ -144,7 +145,8 @@ impl Stack {
     /// Starts a connection.
     ///
     /// # Errors
-    /// `Busy` over [`MAX_CONNECTIONS`]; `Unreachable` where nothing can be connected to.
+    /// Fails with `Busy` over [`MAX_CONNECTIONS`] and with `Unreachable` when the address cannot be
+    /// connected to.
     pub fn connect(
         &mut self,
         purpose: Purpose,
@@ -162,13 +164,13 @@ impl Stack {
         Ok(())
     }
 
-    /// How many of them the peer opened.
+    /// Returns the number of connections that the peer opened.
     pub fn accepted(&self) -> usize {
         self.conns.iter().filter(|conn| conn.is_accepted()).count()
     }
 
-    /// Makes room for the connection that this packet opens; `push` it next. Says no when the peer has
-    /// its share.
+    /// Makes room for the connection that this packet opens; the caller hands the packet to `push`
+    /// next. Returns false when the peer has reached its limit.
     pub fn accept(&mut self, id: StreamId, packet: &Parsed<'_>, now: Mono) -> bool {
         let Some((from, to)) = opens(packet) else { return false };
         let half_open = self.conns.iter().filter(|conn| conn.is_accepted() && conn.is_opening()).count();
@@ -197,14 +199,14 @@ impl Stack {
         }
     }
 
-    /// Whether a packet for the gateway is a segment of a connection of this stack.
+    /// Returns whether a packet for the gateway is a segment of a connection of this stack.
     pub fn wants(&self, packet: &Parsed<'_>) -> bool {
         let Some((from, to)) = ports(packet) else { return false };
         let (remote, local) = (SocketAddr::new(packet.src, from), SocketAddr::new(packet.dst, to));
         self.conns.iter().any(|conn| conn.remote == remote && conn.local == local)
     }
 
-    /// Takes a packet that it `wants`, with its bytes. Says no when too many wait.
+    /// Takes a packet that the stack `wants`, with its bytes. Returns false when too many wait.
     pub fn push(&mut self, packet: &Parsed<'_>, bytes: &[u8]) -> bool {
         if self.wire.inbound.len() >= MAX_QUEUED {
             return false;
@@ -216,13 +218,13 @@ impl Stack {
         true
     }
 
-    /// A network says that a segment of ours was not delivered. It counts for a connection that is
-    /// being opened and quotes the very sequence number.
+    /// Takes the ICMP error of a router about a segment of ours. The error counts for a connection
+    /// that is being opened, if it quotes the exact sequence number.
     pub fn undelivered(&mut self, error: &Undelivered) -> bool {
         self.conns.iter_mut().any(|conn| conn.undelivered(error))
     }
 
-    /// Bytes of the application for a stream.
+    /// Sends bytes of the application on a stream.
     pub fn send(&mut self, id: StreamId, bytes: &[u8], reports: &mut Vec<Report>) {
         if let Some(conn) = self.conns.iter_mut().find(|conn| conn.is_stream(id)) {
             conn.send(bytes, &mut self.sockets, reports);
@@ -247,7 +249,7 @@ impl Stack {
         }
     }
 
-    /// Ends everything with `failure`, without a word to the other side.
+    /// Ends all connections with `failure`, without notifying the other side.
     pub fn fail_all(&mut self, failure: &ConnectFailure, reports: &mut Vec<Report>) {
         for mut conn in self.conns.drain(..) {
             conn.abort(Some(failure.clone()), &mut self.sockets, reports);
@@ -297,7 +299,7 @@ impl Stack {
         Some(packet)
     }
 
-    /// When `poll` has something to do.
+    /// Returns when `poll` is due.
     pub fn due(&self) -> Option<Mono> {
         self.due
     }
@@ -325,7 +327,7 @@ mod tests {
         wire: Wire,
         listener: smoltcp::iface::SocketHandle,
         device: SocketAddr,
-        /// Between the two, there is silence.
+        /// The link between the two is cut.
         cut: bool,
         reports: Vec<Report>,
     }
@@ -368,7 +370,7 @@ mod tests {
             self.sockets.get_mut(self.listener)
         }
 
-        /// One exchange of everything that is under way.
+        /// Exchanges all pending packets once.
         fn exchange(&mut self) {
             self.stack.poll(self.now, &mut self.reports);
             while let Some(packet) = self.stack.take_packet() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::wire::Tai64n;
 
 /// The label of 1970-01-01T00:00:10 TAI, from which the Linux kernel, wireguard-go and the other
-/// clients of wireguard.com count Unix seconds. (boringtun counts from 37: as a client its clock
-/// seems 27 s ahead.)
+/// clients of wireguard.com count Unix seconds. (boringtun counts from 37: the clock of such a
+/// client seems 27 s ahead.)
 const EPOCH: u64 = (1 << 62) + 10;
 
 fn parts(stamp: Tai64n) -> (u64, u32) {
@@ -17,27 +17,27 @@ fn parts(stamp: Tai64n) -> (u64, u32) {
     )
 }
 
-/// Milliseconds since 1970 by the clock of whoever made the stamp. The stamp is authenticated and
+/// Returns milliseconds since 1970 by the clock that made the stamp. The stamp is authenticated but
 /// not trusted: any value gives a number.
 pub fn unix_ms(stamp: Tai64n) -> i64 {
     let (seconds, nanos) = parts(stamp);
     (seconds.wrapping_sub(EPOCH) as i64).saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
 }
 
-/// Clients built on boringtun count from 37 s, so much ahead of everybody else by the same clock.
+/// Clients built on boringtun count from 37 s, so their clocks seem this far ahead.
 const BORINGTUN_AHEAD_MS: i64 = 27_000;
-/// What a handshake takes on a slow link, and a clock kept by NTP may differ.
+/// Tolerance for a handshake over a slow link and a clock kept by NTP.
 const ABOUT_MS: i64 = 1_500;
 
-/// The clock of whoever made the stamp minus ours, in milliseconds. What looks like boringtun's way
-/// of counting is taken for that and not for a wrong clock.
+/// Returns the sender's clock minus ours, in milliseconds. An offset that looks like boringtun's
+/// way of counting is corrected, and is not taken for a wrong clock.
 pub fn skew_ms(stamp: Tai64n, wall_ms: i64) -> i64 {
     let raw = unix_ms(stamp).saturating_sub(wall_ms);
     let counted = raw.saturating_sub(BORINGTUN_AHEAD_MS);
     if (-ABOUT_MS..=ABOUT_MS).contains(&counted) { counted } else { raw }
 }
 
-/// How far `older` lies behind `newer`; zero if it does not.
+/// Returns how far `older` lies behind `newer`, or zero.
 pub fn behind(newer: Tai64n, older: Tai64n) -> Duration {
     let length = |(seconds, nanos): (u64, u32)| {
         Duration::from_secs(seconds).saturating_add(Duration::from_nanos(u64::from(nanos)))
@@ -45,7 +45,7 @@ pub fn behind(newer: Tai64n, older: Tai64n) -> Duration {
     length(parts(newer)).saturating_sub(length(parts(older)))
 }
 
-/// The stamp of a moment, as a client makes it.
+/// Returns the stamp of a moment, as a client makes it.
 #[cfg(any(test, feature = "sim"))]
 pub fn from_unix_ms(ms: i64) -> Tai64n {
     let seconds = EPOCH.wrapping_add_signed(ms.div_euclid(1_000));

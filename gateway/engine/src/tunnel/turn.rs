@@ -1,7 +1,7 @@
-//! One turn of the loop: what is due, within budgets, and when to come again.
+//! One turn of the loop: runs what is due, within budgets, and returns when the next turn is.
 //!
-//! Work that exceeds a budget waits for the next turn, so that no flood of one kind starves the
-//! others or the socket.
+//! Work that exceeds a budget waits for the next turn, so that a flood of one kind starves neither
+//! the others nor the socket.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use super::session::Noise;
 use crate::time::Mono;
 use crate::wire::{Output, Why};
 
-/// Answering one takes about half a millisecond: 4 ms a turn.
+/// Answering a handshake takes about half a millisecond: 4 ms a turn.
 const HANDSHAKES_PER_TURN: usize = 8;
 
 /// A poll of an idle session takes half a microsecond.
 const TIMERS_PER_TURN: usize = 1_024;
 
-/// At most 64 packets each way and stack.
+/// Each stack takes at most 64 packets each way.
 const STACKS_PER_TURN: usize = 64;
 
-/// Each is a message to the shell.
+/// Each status is a message to the shell.
 const STATUSES_PER_TURN: usize = 256;
 
-/// What is left over is taken up at the next reading of the clock.
+/// Work that is left over is resumed at the next reading of the clock.
 const NEXT_TURN: Duration = Duration::from_micros(1);
 
-/// What may still be done in this turn.
+/// The remaining budgets of this turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     handshakes: usize,
@@ -75,7 +75,7 @@ impl Budget {
 }
 
 impl<N: Noise> Tunnel<N> {
-    /// Does one piece of what is due; says no when nothing is left for this turn.
+    /// Does one piece of due work. Returns false when nothing is left for this turn.
     pub(super) fn work(&mut self) -> bool {
         if self.quiet {
             return self.run_publish();
@@ -129,7 +129,8 @@ impl<N: Noise> Tunnel<N> {
         [leftover, timer, dial, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// The timers of idle sessions fire slot by slot; the first peer of a slot speaks for it.
+    /// Returns the wake reason of a slot. The timers of idle sessions fire slot by slot, and the
+    /// first peer of a slot represents it.
     fn why(&self, slot: Slot) -> Why {
         self.peers.get(slot).and_then(due).map_or(Why::Idle, |(_, why)| why)
     }

@@ -1,6 +1,6 @@
-//! ICMP errors, for IPv4 and IPv6 as one: what of ours could not be delivered, and why.
+//! ICMP errors for IPv4 and IPv6 in one form: which packet of ours was not delivered, and why.
 //!
-//! Whoever sends one is believed only by the flow whose unpredictable parts it quotes.
+//! A flow trusts an error only if the error quotes the flow's unpredictable parts.
 
 #[cfg(test)]
 use std::net::Ipv4Addr;
@@ -14,22 +14,23 @@ use smoltcp::wire::{
 #[cfg(test)]
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr};
 
-/// Of the packet inside, an error quotes at least this much behind the IP header.
+/// The least that an error quotes of the original packet behind its IP header, in bytes.
 pub const QUOTED: usize = 8;
 
-/// A router or host could not deliver something.
+/// A router or host could not deliver a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
     pub src: IpAddr,
     pub dst: IpAddr,
     pub protocol: u8,
-    /// The first bytes behind the IP header.
+    /// The first bytes of the original packet behind its IP header.
     pub quoted: [u8; QUOTED],
     pub reason: &'static str,
 }
 
 impl Undelivered {
-    /// `None`: not an ICMP error, broken, or of a kind that says nothing about delivery.
+    /// Parses an ICMP error. `None`: another packet, a malformed one, or a kind that does not
+    /// concern delivery.
     pub fn parse(packet: &Parsed<'_>) -> Option<Self> {
         match (packet.src, packet.dst, packet.protocol) {
             (IpAddr::V4(_), _, ICMP) => parse_v4(packet.payload),
@@ -94,7 +95,7 @@ fn reason_v6(reason: Icmpv6DstUnreachable) -> &'static str {
     }
 }
 
-/// What `router` says about a packet that it cannot deliver.
+/// Makes the error of `router` about a packet that it cannot deliver.
 #[cfg(test)]
 pub fn host_unreachable(router: IpAddr, original: &[u8]) -> Vec<u8> {
     let packet = fleetgate_probes::packet::parse(original).expect("a packet");

@@ -1,10 +1,10 @@
-//! A lazy timer wheel: when which peer wants attention.
+//! A lazy timer wheel: which peer is due when.
 //!
 //! A peer files its earliest deadline; filing, moving and dropping are O(1). A deadline that moves
-//! later is not touched: the old entry fires, and the peer files again. One that moves earlier gets
-//! a second entry, and the first is recognised as stale when it fires. Deadlines further away than
-//! [`NEAR`] wait in slots of [`TICK`]; the near ones in a heap, exact to the nanosecond. The wheel
-//! knows nothing about what a deadline is for.
+//! later is not touched: the old entry fires, and the peer files again. A deadline that moves
+//! earlier gets a second entry, and the first is recognised as stale when it fires. Deadlines
+//! further away than [`NEAR`] wait in slots of [`TICK`]. The near ones are in a heap, exact to the
+//! nanosecond. The wheel does not know the purpose of a deadline.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,17 +13,18 @@ use std::time::Duration;
 use super::peers::Slot;
 use crate::time::Mono;
 
-/// The width of a slot: nothing in WireGuard is finer than this but by choice.
+/// The width of a slot. WireGuard's timers need nothing finer.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// 1,024 slots are 256 s: further than any timer of a session (180 s). What lies further away is
-/// filed at the horizon and filed again there.
+/// 1,024 slots are 256 s, further than any timer of a session (180 s). A later deadline is filed at
+/// the horizon and filed again there.
 const SLOTS: usize = 1_024;
 
 /// Two ticks, so that a deadline taken out of a slot that has begun is always near.
 const NEAR: Duration = Duration::from_millis(500);
 
-/// Where a peer is filed; part of the peer, read and written by the wheel only.
+/// A peer's entries in the wheel. They are part of the peer, but only the wheel reads and writes
+/// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filed {
     near: Option<Mono>,
@@ -37,7 +38,7 @@ pub enum Ticket {
 }
 
 impl Filed {
-    /// Whether this ticket is the one that counts; if so it is used up.
+    /// Returns whether this ticket is the valid one, and uses it up.
     pub fn redeem(&mut self, ticket: Ticket) -> bool {
         match ticket {
             Ticket::Near(at) => self.near.take_if(|near| *near == at).is_some(),
@@ -52,7 +53,7 @@ pub struct Wheel {
     near: BinaryHeap<Reverse<(Mono, Slot)>>,
     /// The first tick that has not begun.
     ahead: u64,
-    /// Taken out of slots that have begun.
+    /// Entries of slots that have begun.
     due: Vec<(u64, Slot)>,
 }
 
@@ -64,8 +65,8 @@ fn start_of(tick: u64) -> Mono {
     Mono::from_nanos(tick.saturating_mul(TICK.as_nanos() as u64))
 }
 
-/// The next beginning of a slot: a deadline that does not mind a quarter second fires with its
-/// neighbours, in one wake-up.
+/// Rounds up to the next beginning of a slot: a deadline that tolerates a quarter second fires with
+/// its neighbours, in one wake-up.
 pub fn round_up(at: Mono) -> Mono {
     start_of(tick_of(at + (TICK - Duration::from_nanos(1))))
 }
@@ -83,7 +84,7 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Makes sure that `slot` comes up no later than `at`.
+    /// Makes sure that `slot` fires no later than `at`.
     pub fn file(&mut self, slot: Slot, filed: &mut Filed, at: Mono, now: Mono) {
         if at <= now + NEAR {
             self.file_near(slot, filed, at);
@@ -109,7 +110,8 @@ impl Wheel {
         }
     }
 
-    /// The next entry whose time has come. The caller asks [`Filed::redeem`] if it still counts.
+    /// Returns the next entry that is due. The caller asks [`Filed::redeem`] whether it still
+    /// counts.
     pub fn pop(&mut self, now: Mono) -> Option<(Slot, Ticket)> {
         self.advance(now);
         if let Some((tick, slot)) = self.due.pop() {
@@ -122,7 +124,7 @@ impl Wheel {
         self.near.pop().map(|Reverse((at, slot))| (slot, Ticket::Near(at)))
     }
 
-    /// When the first entry comes up, and whose it is.
+    /// Returns when the first entry fires, and its slot.
     pub fn next(&self) -> Option<(Mono, Slot)> {
         let due = self.due.last().map(|(tick, slot)| (start_of(*tick), *slot));
         let near = self.near.peek().map(|Reverse(entry)| *entry);
@@ -148,7 +150,8 @@ impl Wheel {
         Some((start_of(tick), *slot))
     }
 
-    /// The distance from `start` to the first occupied slot within the `word`th word after it.
+    /// Returns the distance from `start` to the first occupied slot within the `word`th word after
+    /// it.
     fn distance_in_word(&self, start: usize, word: usize) -> Option<usize> {
         let index = (start / 64 + word) % self.occupied.len();
         let mut bits = self.occupied[index];
@@ -175,7 +178,7 @@ mod tests {
         Mono::from_millis(at)
     }
 
-    /// Runs until nothing is filed and returns when the peer came up for a valid ticket.
+    /// Runs until nothing is filed, and returns when the peer fired with a valid ticket.
     fn run(wheel: &mut Wheel, filed: &mut Filed, wanted: &mut Vec<Mono>, mut now: Mono) -> Vec<Mono> {
         let mut fired = Vec::new();
         while let Some((at, _)) = wheel.next() {

@@ -1,7 +1,7 @@
 //! Which causes the evidence leaves open.
 //!
-//! Each question is put alone: what would have to be different if this were the cause? Absent
-//! evidence never answers it.
+//! Each cause is judged alone: what would be different if it were the cause? Missing evidence never
+//! excludes a cause.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::{
 use crate::time::Wall;
 use crate::wire::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 
-/// Two devices with one key come in turn, at the pace of their keepalives: a move that nobody returned from for so
-/// long was one device's.
+/// Two devices with one key alternate at the pace of their keepalives. After a move without a
+/// return for this long, there is only one device.
 const SETTLED: Duration = Duration::from_secs(600);
-/// A service that is not well from about a move on: two intervals of a check.
+/// How close to a move a service problem must begin to be related to it: two intervals of a check.
 const ABOUT: Duration = Duration::from_secs(120);
 
-/// Nothing: it is well.
+/// Returns the findings, none if the host is ok.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
     match e.host.status {
-        // Who knocks and is refused is awake.
+        // A device whose handshakes arrive is awake, even if they are refused.
         _ if e.host.asleep && (refused_as(e.fresh_refusal()).is_some() || e.knocks_in_vain()) => {
             vec![silence(e)]
         }
@@ -30,14 +30,15 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         HostStatus::Down if e.is_over_limit() => {
             path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
         }
-        // Somebody said so, who may have meant anything, or says nothing any more.
+        // The problem comes from a submitted result, or from the absence of one. Its sender may
+        // have meant anything, and may have stopped sending.
         HostStatus::Down if is_of_others(&e.host.source) => {
             vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
         }
-        // The gateway was cut off until just now, and has not asked it since.
+        // The uplink has just recovered, and the host was not checked since.
         HostStatus::Down if e.host.stale && e.cut_off.is_none() => vec![wider(silence(e), e)],
         HostStatus::Down => vec![silence(e)],
-        // Too old to go by: nobody is known to be silent, so that nothing is claimed.
+        // The result is stale. No host is known to be silent, so nothing is claimed.
         HostStatus::Up if e.host.stale && e.cut_off.is_none() => vec![Finding(all_of(e))],
         HostStatus::Up if e.host.stale => vec![silence(e)],
         HostStatus::Up => path(e).into_iter().chain(device(e)).collect(),
@@ -46,29 +47,29 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
 
 // ------------------------------------------------------------------ silent
 
-/// It does not answer: each cause that nothing speaks against.
+/// Returns each cause of silence that the evidence does not contradict.
 fn silence(e: &Evidence) -> Finding {
     let mut open: Vec<Kind> = match &e.behind {
         Some(behind) => behind_causes(e, behind),
         None => own_causes(e),
     };
     if open.is_empty() {
-        // Each cause is contradicted: more than one thing is wrong, and none of it is claimed.
+        // Each cause is contradicted: more than one fault exists, and none of them is claimed.
         open = all_of(e);
     }
-    // One packet in three is lost on many a line: a failure counts for nothing before it was repeated.
+    // Many lines lose one packet in three, so a failure proves nothing before it is repeated.
     let lossy = e.is_soft() && !is_alive(e) && !is_shared(e);
     open.extend(lossy.then_some(Kind::PacketLoss));
     Finding(open)
 }
 
-/// What is left open, and whatever else makes a host silent.
+/// Adds to the open causes all others that make a host silent.
 fn wider(Finding(open): Finding, e: &Evidence) -> Finding {
     let all: BTreeSet<Kind> = open.into_iter().chain(all_of(e)).collect();
     Finding(all.into_iter().collect())
 }
 
-/// Whatever can make it silent.
+/// Returns every cause that can make the host silent.
 fn all_of(e: &Evidence) -> Vec<Kind> {
     if e.behind.is_some() {
         return all_behind();
@@ -109,19 +110,19 @@ fn own_causes(e: &Evidence) -> Vec<Kind> {
     ])
 }
 
-/// It makes handshakes, the gateway answers them, and nothing comes of it: its key is refused, or the answers
-/// do not arrive.
+/// Returns the causes of handshakes that arrive, are answered and lead to nothing: the key is
+/// refused, or the responses do not arrive.
 fn vain_knocks(e: &Evidence) -> Option<Vec<Kind>> {
     match () {
         () if refused_as(e.fresh_refusal()).is_some() => None,
         () if e.knocks_in_vain() => Some(vec![Kind::KeyRefused, Kind::OneWayLoss]),
-        // One answer may be lost by chance.
+        // A single response may be lost by chance.
         () if e.host.source == ATTEMPTS => Some(vec![Kind::KeyRefused, Kind::OneWayLoss, Kind::PacketLoss]),
         () => None,
     }
 }
 
-/// What stands behind a device is judged by that device's tunnel first.
+/// Returns the causes for a host behind a device. The tunnel of that device is judged first.
 fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
     let others = site(e);
     let network = others.heard == 0;
@@ -132,7 +133,7 @@ fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
     match e.carriage(behind) {
         Carriage::Fails => parent_causes(e),
         Carriage::Carries => open(&[network, own[0], own[1]]),
-        // Others behind it that answer prove its tunnel, for their own questions.
+        // Replies of other hosts behind the device prove its tunnel only for their own probes.
         Carriage::Unknown => open(&[
             (Kind::GatewayUplinkLost, may_be_gateway(e)),
             (Kind::ParentDown, others.heard == 0 && !everybody),
@@ -143,8 +144,8 @@ fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
     }
 }
 
-/// What stands before it is judged by itself; that it does not answer is no cause of its own where
-/// nobody is heard at all.
+/// Returns the causes when the parent fails. The parent is judged by itself. Its silence is no
+/// separate cause when no host at all is heard.
 fn parent_causes(e: &Evidence) -> Vec<Kind> {
     open(&[(Kind::GatewayUplinkLost, may_be_gateway(e)), (Kind::ParentDown, !is_everybody(e))])
 }
@@ -153,20 +154,20 @@ fn site(e: &Evidence) -> Others {
     e.site.as_ref().map(|site| site.others).unwrap_or_default()
 }
 
-/// Nobody is heard, all were asked, and more places are silent than fail by chance, or the monitor has found
-/// the gateway cut off.
+/// Returns whether all hosts are silent. Either all were checked and more places are silent than
+/// fail by chance, or the monitor has found the uplink down.
 fn is_everybody(e: &Evidence) -> bool {
     let asked = e.elsewhere.unasked == 0 && site(e).unasked == 0;
     may_be_gateway(e) && (e.cut_off.is_some() || asked && e.elsewhere.silent >= EVERYWHERE)
 }
 
-/// Several of its place fell silent together, and nobody there was well since.
+/// Returns whether several hosts of the site fell silent together, and none of them was ok since.
 fn is_whole_site(e: &Evidence) -> bool {
     let Others { heard, silent, unasked } = site(e);
     heard == 0 && unasked == 0 && silent >= TOGETHER
 }
 
-/// It, or what has its key, was heard from after it fell silent.
+/// Returns whether the device, or another one with its key, was heard after it fell silent.
 fn is_alive(e: &Evidence) -> bool {
     e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some() || e.knocks_in_vain()
 }
@@ -180,7 +181,8 @@ fn may_be_site(e: &Evidence) -> bool {
     site(e).heard == 0 && !is_alive(e) && !is_everybody(e)
 }
 
-/// Its tunnel alone, for whatever reason: with the device and its uplink well, another path answers.
+/// Returns whether the tunnel alone may be down, for any reason. While device and uplink work,
+/// another path replies.
 fn may_be_tunnel(e: &Evidence) -> bool {
     let other_path = e.host.direct == DirectAnswer::Silent && e.fresh_refusal().is_none();
     e.tunnel.is_some() && !other_path && !is_shared(e)
@@ -190,7 +192,8 @@ fn may_be_device(e: &Evidence) -> bool {
     !is_alive(e) && !is_shared(e)
 }
 
-/// Too many fell silent together for a cause of its own; a sign of life is one of its own.
+/// Returns whether too many hosts fell silent together for a separate cause. A sign of life proves
+/// a separate cause.
 fn is_shared(e: &Evidence) -> bool {
     !is_alive(e) && (is_whole_site(e) || is_everybody(e))
 }
@@ -205,7 +208,8 @@ fn refused_as(refusal: Option<Refusal>) -> Option<Kind> {
 
 // ------------------------------------------------------------------ heard
 
-/// It answers, and not through its tunnel; or somebody is refused under its name.
+/// Returns the finding for a host that replies, but not through its tunnel, or whose key is
+/// refused.
 fn path(e: &Evidence) -> Option<Finding> {
     e.tunnel.as_ref()?;
     let refused = refused_as(e.fresh_refusal());
@@ -220,12 +224,12 @@ fn path(e: &Evidence) -> Option<Finding> {
     }
 }
 
-/// Something else than its tunnel proves it alive, and no packet of a session does.
+/// Returns whether the host is proved alive by something other than a packet of a session.
 fn is_beside_its_tunnel(e: &Evidence) -> bool {
     e.host.direct == DirectAnswer::Answered || e.host.source == ATTEMPTS
 }
 
-/// What is wrong with a device that answers.
+/// Returns the findings about a device that replies.
 fn device(e: &Evidence) -> Vec<Finding> {
     let tunnel = e.tunnel.as_ref();
     let clock = e.skew_ms().map(|_| match e.clocks.right {
@@ -238,12 +242,13 @@ fn device(e: &Evidence) -> Vec<Finding> {
     first.chain(services).chain(reported(e)).map(Finding).collect()
 }
 
-/// What a service says of itself; or another device with the same key does, whose packets come since then.
+/// Returns the causes of problems that services report. They may come from another device with the
+/// same key, if the address moved when they began.
 fn reported(e: &Evidence) -> Option<Vec<Kind>> {
     let reports = e.services_that(ServiceFacts::reports);
     let moved = e.tunnel.as_ref().and_then(|tunnel| tunnel.moved).filter(|at| e.now.since(*at) <= SETTLED);
     let is_new = |service: &&ServiceFacts| {
-        // Which came first is not known where the clock was set back after the move.
+        // The order is unknown if the clock was set back after the move.
         let is_since = |moved: Wall| moved > e.now || is_about(moved, service.since);
         service.through_tunnel && moved.is_some_and(is_since)
     };
@@ -258,14 +263,15 @@ fn is_about(one: Wall, other: Wall) -> bool {
     one.since(other).max(other.since(one)) <= ABOUT
 }
 
-/// Its packets arrive, and neither echo nor connection nor handshake of the gateway is answered, check after
-/// check: packets are lost on the way to it, all of them or most, or what arrives comes from another device with
-/// its key.
+/// Returns the causes of one-way traffic: packets of the device arrive, but check after check it
+/// replies to no echo, connection or handshake. Either packets to it are lost, all or most of them,
+/// or the packets come from another device with its key.
 fn one_way(e: &Evidence) -> Option<Vec<Kind>> {
     e.host.one_way.then(|| vec![Kind::OneWayLoss, Kind::ClonedKey, Kind::PacketLoss])
 }
 
-/// What was wrong with a service when it was asked last, and why it could not be asked since.
+/// Returns the causes of outdated service problems: the last known cause, and the reasons why the
+/// service could not be checked since.
 fn outdated(e: &Evidence) -> BTreeSet<Vec<Kind>> {
     let own = |service: &ServiceFacts| match service.is_hung() {
         true => of_hung(service, e),
@@ -276,14 +282,15 @@ fn outdated(e: &Evidence) -> BTreeSet<Vec<Kind>> {
     e.outdated_problems().map(kinds).map(|kinds| kinds.into_iter().collect()).collect()
 }
 
-/// What can be behind services that say nothing, each list once.
+/// Returns the causes of services that do not reply, each list once.
 fn hung(e: &Evidence) -> BTreeSet<Vec<Kind>> {
     e.services_that(ServiceFacts::is_hung).into_iter().map(|service| of_hung(service, e)).collect()
 }
 
-/// A path that drops large packets lets a connection be made and then stall; one that drops what the gateway
-/// sends lets nothing through that is asked; and one that drops single packets does either now and then. Echoes
-/// of two sizes, and answers to other questions, tell them from a service that hangs.
+/// Returns the causes of a hung service. A path that drops large packets lets a connection open and
+/// then stalls it. A path that drops what the gateway sends blocks every probe. A path that drops
+/// single packets does either now and then. Echoes of two sizes, and replies to other probes,
+/// distinguish them from a hung service.
 pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
     use Kind::{OneWayLoss, PacketLoss, PathMtu, ServiceHung};
     match (service.cause.is_stall(), service.path) {
@@ -292,15 +299,16 @@ pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
         (true, PathCheck::NotAsked) => vec![PathMtu, ServiceHung],
         (true, PathCheck::Lossy) => vec![PathMtu, ServiceHung, PacketLoss],
         (true, PathCheck::Silent) => vec![OneWayLoss, PathMtu, ServiceHung, PacketLoss],
-        // What makes a connection is small.
+        // The packets that open a connection are small.
         (false, PathCheck::LargeAnswered | PathCheck::LargeLost) => vec![ServiceHung],
         (false, PathCheck::Lossy) => vec![ServiceHung, PacketLoss],
         (false, PathCheck::NotAsked | PathCheck::Silent) => unless_unproved(service, e),
     }
 }
 
-/// Nothing came of what was asked. Where nothing else was answered on that way since either, the way there is in
-/// doubt; and packets that only come may be those of another device with the same key.
+/// Adds path causes to a probe without a reply, unless the path is proved. If the path carried no
+/// other reply since, the path is in doubt. Packets that only arrive may come from another device
+/// with the same key.
 fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
     let tunnel = e.tunnel.as_ref().filter(|_| service.asked != Asked::Nothing);
     let doubtful = match tunnel {
@@ -324,7 +332,8 @@ fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -
     }
 }
 
-/// What proves it alive comes through its tunnel, and says nothing of its address on the Internet.
+/// Adds path causes unless a direct reply excludes them. Proofs of life through the tunnel do not
+/// cover the host's Internet address.
 fn unless_answered_directly(e: &Evidence) -> Vec<Kind> {
     match e.host.direct {
         DirectAnswer::Answered | DirectAnswer::Doubtful => Vec::new(),

@@ -1,9 +1,9 @@
-//! What is wrong with a host, as far as the paths at hand can tell.
+//! The verdict: which fault a host has, as far as the available paths show.
 //!
-//! Promises to claim a cause only when every other one is contradicted by evidence, and to list what
-//! is left otherwise: a path that is missing contradicts nothing, so that the list only grows with
-//! fewer of them. That three things do not fail in the same minutes is the one assumption made.
-//! It knows evidence, not where it comes from, and changes no state.
+//! A verdict claims a cause only when evidence contradicts every other one, and lists the remaining
+//! causes otherwise. A missing path contradicts nothing, so with fewer paths the list only grows.
+//! The one assumption is that three things do not fail in the same minutes. This module knows the
+//! evidence, but not its source, and changes no state.
 
 mod causes;
 mod turns;
@@ -20,39 +20,42 @@ use crate::wire::{Attempts, HostState, HostStatus, PathCheck, Refusal, StateType
 
 pub use turns::Turns;
 
-/// A device that is refused tries again every five seconds, and a keepalive starts it anew: after
-/// this much quiet it has fallen silent, or was let in.
+/// How long a refusal is recent. A refused device tries again every five seconds, and a keepalive
+/// restarts its attempts. After this much quiet it has fallen silent, or was accepted.
 const FRESH_REFUSAL: Duration = Duration::from_secs(180);
-/// Another preshared key shows when the gateway dials, and who is down is dialled every five minutes.
+/// How long a refusal for a preshared key is recent. A wrong preshared key shows when the gateway
+/// dials, and a device that is down is dialled every five minutes.
 const DIALLED_AGAIN: Duration = Duration::from_secs(660);
-/// Beyond this, logs and pictures carry wrong times and a schedule is missed.
+/// Beyond this skew, logs and pictures carry wrong times and schedules are missed.
 pub const MAX_SKEW_MS: u64 = 60_000;
-/// A living device with another preshared key makes a handshake at once, and again every five seconds: where
-/// none came for so long, it is not that.
+/// A living device with another preshared key makes a handshake at once, and again every five
+/// seconds. If none arrived for this long, that cause is excluded.
 const TRIES_WITHIN: Duration = Duration::from_secs(16);
-/// So many others of one place that fell silent together with this one did not fail each for itself.
+/// When this many other hosts of a site fell silent together with this one, they did not fail
+/// separately.
 const TOGETHER: u32 = 2;
-/// So many other places that fell silent together are the gateway's own doing: with this one as many as let
-/// the monitor doubt the gateway. Two or three devices are switched off in one minute now and then.
+/// When this many other places fell silent together, the gateway is the cause. With this one they
+/// are as many as make the monitor suspect the uplink. Two or three devices are sometimes switched
+/// off in the same minute.
 const EVERYWHERE: u32 = 4;
-/// Within it a living host has answered, by far most times.
+/// A living host replies within this time, in nearly all cases.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
 
-/// Everything that is known about a host and about who fell silent with it.
+/// All that is known about a host, and about the hosts that fell silent with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     pub now: Wall,
     pub host: HostState,
-    /// Since when the gateway itself is taken to be cut off.
+    /// Since when the gateway's uplink is considered down.
     pub cut_off: Option<Wall>,
-    /// Its own tunnel, where that is a way to it.
+    /// The host's own tunnel, if it is a path to the host.
     pub tunnel: Option<TunnelFacts>,
-    /// Whether it has an address on the Internet that may be asked.
+    /// Whether the host has an Internet address that may be probed.
     pub second_path: bool,
     pub behind: Option<Behind>,
     pub services: Vec<ServiceFacts>,
     pub site: Option<SiteFacts>,
-    /// Places elsewhere: sites, and hosts that name none. Since [`Evidence::since`].
+    /// Places elsewhere, since [`Evidence::since`]: sites, and hosts without a site.
     pub elsewhere: Others,
     pub clocks: Clocks,
 }
@@ -61,40 +64,40 @@ pub struct Evidence {
 pub struct TunnelFacts {
     pub last_packet: Option<Wall>,
     pub last_handshake: Option<Wall>,
-    /// The last handshake that was not answered.
+    /// The last refused handshake.
     pub refusal: Option<(Wall, Refusal)>,
     pub attempts: Attempts,
     /// Device clock minus gateway clock.
     pub clock_skew_ms: Option<i64>,
-    /// When something that the gateway sent through it was answered last. A packet that merely arrives proves
-    /// one direction.
+    /// When the device last replied to something that the gateway sent through the tunnel. A packet
+    /// that merely arrives proves one direction.
     pub answered: Option<Wall>,
-    /// Addresses that its packets come from in turn.
+    /// Addresses that the packets alternate between.
     pub in_turn: Vec<String>,
-    /// When they began to come from where they come from now; `None`: always.
+    /// When the packets began to come from the present address; `None`: always.
     pub moved: Option<Wall>,
 }
 
-/// The device that a host stands behind, by its tunnel.
+/// The device in front of a host, by its tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     pub device: String,
-    /// Since when its own checks find it up; `None`: they do not.
+    /// Since when the device is up by its own checks; `None`: it is not.
     pub up_since: Option<Wall>,
-    /// When something that the gateway sent through its tunnel was answered last.
+    /// When something that the gateway sent through its tunnel last got a reply.
     pub answered: Option<Wall>,
-    /// When its tunnel was asked last and, after all attempts, answered nothing.
+    /// When its tunnel last failed all attempts of a check.
     pub failed: Option<Wall>,
 }
 
-/// What the tunnel of the device says of the time in which a host behind it is silent.
+/// The state of the device's tunnel while a host behind it is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carriage {
-    /// It carried questions and answers while the host answered nothing.
+    /// It carried probes and replies while the host did not reply.
     Carries,
-    /// It was asked, and answered nothing.
+    /// It was probed, and gave no reply.
     Fails,
-    /// It was not asked since then, or not often enough.
+    /// It was not probed since then, or not often enough.
     Unknown,
 }
 
@@ -105,30 +108,31 @@ pub struct SiteFacts {
     pub others: Others,
 }
 
-/// Who else was heard after this one fell silent, and who may have fallen silent in the same moment.
+/// The hosts that were heard after this one fell silent, and those that may have fallen silent at
+/// the same moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
     pub heard: u32,
     pub silent: u32,
-    /// Neither: they were well, and nothing came from them and nothing was asked of them since.
+    /// Neither: they were ok, and since then they sent nothing and were not probed.
     pub unasked: u32,
 }
 
-/// Other devices by their clocks.
+/// Other devices by the state of their clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clocks {
     pub right: u32,
     pub wrong: u32,
 }
 
-/// What a service is asked for.
+/// The kind of result that a service check requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// To answer at all: a port, a login, an echo.
+    /// Any reply: a port, a login, an echo.
     Presence,
     /// A value, by a command on the device.
     Value,
-    /// Nothing: results are sent.
+    /// Nothing: results are submitted.
     Nothing,
 }
 
@@ -136,28 +140,28 @@ pub enum Asked {
 pub struct ServiceFacts {
     pub name: String,
     pub asked: Asked,
-    /// Hard; `None`: pending.
+    /// The hard state; `None`: pending.
     pub status: Option<Status>,
     /// Not stale.
     pub current: bool,
     pub cause: Cause,
-    /// What echoes of two sizes said after a stall.
+    /// The result of the echoes of two sizes after a stall.
     pub path: PathCheck,
-    /// It was asked through the host's tunnel.
+    /// It was checked through the host's tunnel.
     pub through_tunnel: bool,
     /// Since when its results have this cause.
     pub since: Wall,
     pub said: String,
 }
 
-/// What may be wrong, the widest first.
+/// The possible faults, the widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Ok,
     /// No result yet.
     Pending,
     GatewayUplinkLost,
-    /// What it stands behind does not answer.
+    /// The device in front of the host does not reply.
     ParentDown,
     SiteUplinkLost,
     /// The network behind a device that is heard.
@@ -168,22 +172,22 @@ pub enum Kind {
     TunnelDown,
     /// Packets arrive in one direction only.
     OneWayLoss,
-    /// What is between the host and the network that others of its place use.
+    /// The connection between the host and the network that others of its site use.
     LineLost,
     DeviceGone,
     ClonedKey,
     /// Small packets pass, large ones do not.
     PathMtu,
     ServiceHung,
-    /// It answers, and says that something is not well.
+    /// The service replies and reports a problem.
     ServiceProblem,
-    /// Single packets were lost, which is no fault that lasts.
+    /// Single packets were lost, which is no lasting fault.
     PacketLoss,
     Undetermined,
 }
 
 impl Kind {
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Ok => "ok",
@@ -212,14 +216,14 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub kind: Kind,
-    /// Of what is undetermined: all that the paths at hand cannot tell apart.
+    /// For an undetermined verdict: all causes that the available paths cannot tell apart.
     pub candidates: Vec<Kind>,
     pub text: String,
-    /// What it rests on, a line each.
+    /// The evidence for the verdict, a line each.
     pub evidence: Vec<String>,
 }
 
-/// One thing that is wrong: what it can be. A single kind is a claim.
+/// One fault and its possible causes. A single kind is a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding(Vec<Kind>);
 
@@ -233,7 +237,8 @@ pub fn judge(e: &Evidence) -> Verdict {
     Verdict { kind, candidates, text, evidence: words::evidence(e) }
 }
 
-/// A claim says more than a doubt; among equals the wider cause comes first.
+/// Returns the most important finding. A claim precedes a doubt; among equals the wider cause comes
+/// first.
 fn foremost(findings: &[Finding]) -> Option<&Finding> {
     findings.iter().min_by_key(|finding| (finding.0.len() != 1, finding.0.first().copied()))
 }
@@ -247,8 +252,9 @@ fn named(finding: Option<&Finding>) -> (Kind, Vec<Kind>) {
 }
 
 impl Evidence {
-    /// Since when it is silent: when the first question was asked that nothing answered. What others did after
-    /// this says what did not fail. Where the clock was set back meanwhile, that is when it was asked last.
+    /// Returns since when the host is silent: the time of the first probe without a reply. Signs of
+    /// life of others after this time show what did not fail. If the clock was set back meanwhile,
+    /// it is the time of the last check.
     pub fn since(host: &HostState, cut_off: Option<Wall>, now: Wall) -> Wall {
         let found = host.silent_since.unwrap_or_else(|| match host.status {
             HostStatus::Down => host.since,
@@ -258,7 +264,8 @@ impl Evidence {
         if found <= now { found } else { asked() }
     }
 
-    /// A time in the future is from before the clock was set back, and says nothing of a tunnel.
+    /// Drops times in the future. They are from before the clock was set back, and prove nothing
+    /// about a tunnel.
     fn until_now(&self) -> Cow<'_, Evidence> {
         let tunnel = self.tunnel.clone().map(|tunnel| tunnel.until(self.now));
         let behind = self.behind.clone().map(|behind| behind.until(self.now));
@@ -268,25 +275,26 @@ impl Evidence {
         Cow::Owned(Evidence { tunnel, behind, ..self.clone() })
     }
 
-    /// It is down because its own check answered with more than it may.
+    /// The host is down because the result of its own check exceeds a limit.
     fn is_over_limit(&self) -> bool {
         self.host.status == HostStatus::Down && is_answer(&self.host.source)
     }
 
-    /// A refusal after the last handshake: nobody was let in since.
+    /// Returns a refusal after the last handshake, that is, without an accepted handshake since.
     fn refusal(&self) -> Option<(Wall, Refusal)> {
         let tunnel = self.tunnel.as_ref()?;
         tunnel.refusal.filter(|(at, _)| tunnel.last_handshake.is_none_or(|done| *at > done))
     }
 
-    /// A refusal of just now, with a sign that what is refused is made now: whoever has the key is alive
-    /// and its way here is open. A captured handshake that is sent again is refused too, and is none.
+    /// Returns a recent refusal of a handshake that is being made now: the holder of the key is
+    /// alive and its packets reach the gateway. A replayed handshake is refused too, but does not
+    /// count.
     fn fresh_refusal(&self) -> Option<Refusal> {
         let within = |at: Wall, limit| self.now.since(at) <= limit;
         let (at, refusal) = self.refusal()?;
         let Attempts { refused, unproved, replaced, .. } = self.tunnel.as_ref()?.attempts;
         let (limit, attempt) = match refusal {
-            // Once the new key was used, whoever has the old one may be another machine.
+            // After the new key was used, the holder of the old one may be another machine.
             Refusal::ReplacedKey { replaced_at } if self.came_since(replaced_at) => return None,
             Refusal::ReplacedKey { .. } => (FRESH_REFUSAL, replaced.map(|seen| seen.last)),
             Refusal::Crypto => (DIALLED_AGAIN, unproved.map(|seen| seen.last).max(refused)),
@@ -296,20 +304,21 @@ impl Evidence {
         (made_now && within(at, limit)).then_some(refusal)
     }
 
-    /// It has the configuration of before and never came with the new one: what else is remembered of it is
-    /// from before.
+    /// The device has the old configuration and never used the new one. All other memory of it is
+    /// older.
     fn uses_replaced_key(&self) -> bool {
         matches!(self.fresh_refusal(), Some(Refusal::ReplacedKey { .. }))
     }
 
-    /// A handshake under the key that replaced another was completed, or may have been: if the key was replaced
-    /// before the clock was set back, nothing tells which came first.
+    /// Returns whether a handshake under the new key was or may have been completed. If the key was
+    /// replaced before the clock was set back, the order is unknown.
     fn came_since(&self, replaced_at: Wall) -> bool {
         let done = self.tunnel.as_ref().and_then(|tunnel| tunnel.last_handshake);
         done.is_some_and(|done| done >= replaced_at || replaced_at > self.now)
     }
 
-    /// Handshakes of just now that are answered, and nothing comes of it: whoever has the key is alive.
+    /// Returns whether recent handshakes are answered and lead to nothing. The holder of the key is
+    /// alive.
     fn knocks_in_vain(&self) -> bool {
         let Some(tunnel) = &self.tunnel else { return false };
         let unproved = tunnel.attempts.unproved.map(|seen| seen.last);
@@ -317,7 +326,7 @@ impl Evidence {
         unproved.is_some_and(|at| self.now.since(at) <= FRESH_REFUSAL)
     }
 
-    /// A handshake of just now was answered, and nothing came of it yet.
+    /// Returns whether a recent handshake was answered without a packet so far.
     fn awaits_session(&self) -> bool {
         let Some(tunnel) = &self.tunnel else { return false };
         let pending = tunnel.attempts.pending;
@@ -325,25 +334,27 @@ impl Evidence {
         pending.is_some_and(|at| self.now.since(at) <= FRESH_REFUSAL)
     }
 
-    /// Nothing excludes yet that it came back with another key, or goes on with one that was replaced: it never
-    /// came under the present one, its first handshake may still be on its way, or one came and led to nothing.
+    /// Returns whether the device may use another key, a new one or a replaced one. It may if it
+    /// never used the present key, if its first handshake may still be in flight, or if one led to
+    /// nothing.
     fn may_have_another_key(&self) -> bool {
         let Some(tunnel) = &self.tunnel else { return false };
         let lately = tunnel.last_packet.is_none_or(|at| self.now.since(at) <= TRIES_WITHIN);
         lately || self.awaits_session()
     }
 
-    /// What the tunnel of the device before it did while it was silent.
+    /// Returns what the tunnel of the parent device did while the host was silent.
     fn carriage(&self, behind: &Behind) -> Carriage {
         let silent = Evidence::since(&self.host, self.cut_off, self.now);
         let found = if self.host.status == HostStatus::Down { self.host.since.max(silent) } else { silent };
-        // A check that is under way has found nothing yet, and one from before the silence was answered.
+        // A check in progress has no result yet, and a check from before the silence succeeded.
         let ended = |at: &Wall| self.host.last_check.is_some_and(|done| *at <= done);
         let asked = self.host.asked_at.filter(|at| *at >= silent).filter(ended);
-        // What the tunnel carried a round trip after the host was asked, the host could have answered too.
+        // The tunnel carried this a round trip after the host was probed, so the host could have
+        // replied too.
         let early = asked.map_or(found, |asked| (asked + ROUND_TRIP).min(found));
-        // The tunnel may have broken down and come back between two questions: it was up before the host fell
-        // silent, or before it was asked last.
+        // The tunnel may have failed and recovered between two probes. It must have been up before
+        // the host fell silent, or before the host was last probed.
         let carried = |up: Wall, answered: Wall| {
             let since_asked = asked.is_some_and(|asked| up <= asked && answered >= early.max(asked));
             up <= silent && answered >= early || since_asked
@@ -356,7 +367,7 @@ impl Evidence {
         if failed.is_some() { Carriage::Fails } else { Carriage::Unknown }
     }
 
-    /// It failed, and not often enough to be believed.
+    /// Returns whether the failure is still soft.
     fn is_soft(&self) -> bool {
         self.host.status == HostStatus::Down && self.host.kind == StateType::Soft
     }
@@ -365,7 +376,8 @@ impl Evidence {
         self.tunnel.as_ref()?.clock_skew_ms.filter(|skew| is_off(*skew))
     }
 
-    /// That were not well when they were asked last, which says nothing of now.
+    /// Returns services whose last result is not ok and is outdated, so that it does not show the
+    /// present state.
     fn outdated_problems(&self) -> impl Iterator<Item = &ServiceFacts> {
         let bad = |service: &&ServiceFacts| service.status.is_some_and(|status| status != Status::Ok);
         self.services.iter().filter(|service| !service.current).filter(bad)
@@ -377,8 +389,8 @@ impl Evidence {
 }
 
 impl TunnelFacts {
-    /// When its packets began to come from elsewhere stays: so close to a move, a service that reports may be
-    /// another device's.
+    /// Drops times in the future. The time of the last move stays: so close to a move, a service
+    /// report may come from another device.
     fn until(self, now: Wall) -> TunnelFacts {
         let come = |at: &Wall| *at <= now;
         let Attempts { refused, unproved, pending, replaced } = self.attempts;
@@ -406,13 +418,13 @@ impl Behind {
     }
 }
 
-/// Whether a clock is wrong by this much.
+/// Returns whether a clock skew exceeds the limit.
 pub fn is_off(skew_ms: i64) -> bool {
     skew_ms.unsigned_abs() > MAX_SKEW_MS
 }
 
 impl ServiceFacts {
-    /// Asked, and nothing came back.
+    /// The service was checked and did not reply.
     fn is_hung(&self) -> bool {
         let bad = self.status.is_some_and(|status| status != Status::Ok);
         bad && !self.cause.is_answer() && self.cause != Cause::NotTried

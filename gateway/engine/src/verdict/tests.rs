@@ -1,4 +1,4 @@
-//! What a verdict may and may not say, and the fault matrix.
+//! The claims that a verdict may make, and the fault matrix.
 
 use proptest::prelude::*;
 
@@ -13,14 +13,14 @@ use world::{Fault, World};
 
 /// Everything is certain by then: a check a minute, three attempts, a packet every 25 s.
 const BOUND_S: i64 = 300;
-/// How long a world is looked at.
+/// How long a world is observed.
 const LOOKED_S: i64 = 900;
 
 pub(super) fn at(seconds: i64) -> Wall {
     Wall::from_millis(seconds * 1_000)
 }
 
-/// Handshakes that were answered in vain, the last at this time.
+/// Returns handshakes that were answered in vain, the last at this time.
 pub(super) fn unproved(last: Option<Wall>) -> Option<UnprovedHandshakes> {
     let from = ([203, 0, 113, 2], 40_000).into();
     last.map(|last| UnprovedHandshakes { count: 3, since: last, last, from })
@@ -70,7 +70,7 @@ fn quiet() -> Evidence {
     }
 }
 
-/// All that a verdict does not exclude.
+/// Returns all causes that a verdict does not exclude.
 pub(super) fn open(verdict: &Verdict) -> Vec<Kind> {
     match verdict.kind {
         Kind::Ok => Vec::new(),
@@ -151,17 +151,17 @@ fn pairs() -> impl Iterator<Item = Vec<Fault>> {
     })
 }
 
-/// Of two faults the second begins with the first, or so much later: before the first is found, while it is
-/// counted, and after all is known of it.
+/// Delays between the first and the second of two faults. The second begins together with the
+/// first, before it is found, while its failures are counted, or after its verdict is complete.
 const LATER_S: [i64; 3] = [0, 70, 310];
 
 fn begun(faults: &[Fault], later: i64) -> Vec<(Fault, i64)> {
     faults.iter().zip([0, later]).map(|(fault, from)| (*fault, from)).collect()
 }
 
-/// At no moment is anything said that is not so, and whatever is said has the truth in it.
+/// Asserts that a verdict never claims a false cause, and that its candidates include the true one.
 fn assert_true(e: &Evidence, truth: &[Kind], context: impl Fn() -> String) -> Kind {
-    // Words are dear, and change nothing.
+    // Texts are expensive and do not affect the result.
     let (kind, candidates) = named(foremost(&causes::findings(e)));
     let claimed = !matches!(kind, Kind::Ok | Kind::Undetermined);
     assert!(!claimed || truth.contains(&kind), "{} {:#?}", context(), judge(e));
@@ -198,11 +198,12 @@ fn at_no_moment_is_a_fault_or_a_pair_of_faults_called_something_else() {
     }
 }
 
-/// A device that is off and one whose own line is lost look alike on every path.
+/// Returns the names of a fault. A device that is off and one whose own line is lost look alike on
+/// every path.
 fn names(fault: Fault) -> Vec<Kind> {
     match fault {
         Fault::DeviceOff | Fault::LossOut => vec![Kind::LineLost, Kind::DeviceGone],
-        // Its handshakes arrive and the answers do not, or are refused.
+        // The handshakes arrive; the responses do not, or are refused.
         Fault::LossIn => vec![Kind::KeyRefused, Kind::OneWayLoss],
         fault => fault.called().iter().take(1).copied().collect(),
     }
@@ -254,7 +255,7 @@ fn a_camera_behind_carrier_nat_has_no_second_path() {
         let verdict = last(fault);
         let expected = vec![Kind::SiteUplinkLost, Kind::TunnelDown, Kind::LineLost, Kind::DeviceGone];
         assert_eq!((verdict.kind, verdict.candidates), (Kind::Undetermined, expected), "{fault:?}");
-        // A candidate has no comma of its own, or the list could not be read.
+        // A candidate contains no comma, so that the list stays readable.
         let words =
             "undetermined: uplink of north lost, its tunnel alone down, its own line lost or device gone";
         assert_eq!(verdict.text, words);
@@ -278,7 +279,7 @@ fn what_stands_behind_a_device_is_judged_by_that_device_first() {
     let up = |answered| Behind { up_since: Some(at(0)), answered: Some(at(answered)), ..Behind::default() };
     let (carries, not_yet) = (up(905), up(850));
     let fails = Behind { failed: Some(at(910)), ..Behind::default() };
-    // It broke down and came back, and the host was not asked since.
+    // The tunnel failed and recovered, and the host was not probed since.
     let flapped = Behind { up_since: Some(at(930)), answered: Some(at(931)), ..Behind::default() };
     let none = Others::default();
     let (some, many) = (Others { heard: 1, ..none }, Others { silent: 2, ..none });
@@ -301,7 +302,7 @@ fn what_stands_behind_a_device_is_judged_by_that_device_first() {
     assert_eq!(judge(&nas(fails, none)).text, "cam-07 before it does not answer");
 }
 
-/// A host behind cam-07 that was asked at `asked`, of which the last check ended at `done`.
+/// Returns a host behind cam-07 that was probed at `asked`. The last check ended at `done`.
 fn behind(tunnel: Behind, (asked, done): (i64, i64)) -> Evidence {
     let (asked_at, last_check) = (Some(at(asked)), Some(at(done)));
     Evidence {
@@ -446,7 +447,8 @@ fn services_are_named_and_told_apart() {
     assert!(of(vec![disk]).evidence.contains(&"disk: disk says".to_owned()));
 }
 
-/// What answers at the other address may be another device with the same key, until nobody came back from there.
+/// The reply from the other address may come from another device with the same key, until it is
+/// clear that no device returns to the old address.
 #[test]
 fn a_service_that_is_not_well_since_its_device_moved_may_be_another_devices() {
     let ssh = service("ssh", Asked::Presence, Status::Critical, Cause::Refused);
@@ -480,7 +482,7 @@ fn service(name: &str, asked: Asked, status: Status, cause: Cause) -> ServiceFac
     }
 }
 
-/// Something that was sent through its tunnel is answered.
+/// Returns evidence with a recent reply through the tunnel.
 fn answering() -> Evidence {
     let tunnel = quiet().tunnel.map(|tunnel| TunnelFacts { answered: Some(at(990)), ..tunnel });
     Evidence { tunnel, ..quiet() }
@@ -499,7 +501,7 @@ fn a_service_that_could_not_be_asked_again_is_not_well_yet() {
     assert!(verdict.evidence.contains(&"disk, not asked since: disk says".to_owned()), "{verdict:?}");
 }
 
-/// A device that was installed again makes its first handshake within seconds.
+/// A reinstalled device makes its first handshake within seconds.
 #[test]
 fn another_key_is_a_candidate_until_a_device_with_one_would_have_come() {
     let down = host(HostStatus::Down, at(995));
@@ -596,7 +598,7 @@ fn a_device_that_is_only_heard_may_not_hear() {
         let services = vec![ServiceFacts { through_tunnel: false, ..rtsp.clone() }];
         let host = HostState { direct: said, ..host(HostStatus::Up, at(0)) };
         let mut verdict = judge(&Evidence { host, services, ..quiet() });
-        // That it answers there and not through its tunnel is another finding.
+        // Direct replies without replies through the tunnel are another finding.
         verdict.candidates.retain(|kind| *kind != Kind::TunnelDown);
         (verdict.candidates, verdict.text)
     };
@@ -646,7 +648,7 @@ fn tunnels() -> impl Strategy<Value = Option<TunnelFacts>> {
     proptest::option::of(facts)
 }
 
-/// A device before a host, whose tunnel carries or fails.
+/// Returns a device in front of a host, whose tunnel carries or fails.
 fn device(carries: bool) -> Behind {
     let name = "cam-07".to_owned();
     match carries {
@@ -655,10 +657,10 @@ fn device(carries: bool) -> Behind {
     }
 }
 
-/// Any evidence at all, also such as no world shows.
+/// Returns any evidence at all, including evidence that no world produces.
 fn any_evidence() -> impl Strategy<Value = Evidence> {
     use DirectAnswer::{Answered, Doubtful, NotAsked, Silent};
-    // Who answers is up, and who is up on another path was not asked.
+    // A host that replies is up, and a host that is up on another path was not probed directly.
     let up = proptest::sample::select(vec![NotAsked, Answered]).prop_map(|said| (HostStatus::Up, said));
     let down = proptest::sample::select(vec![NotAsked, Doubtful, Silent]);
     let state = prop_oneof![up, down.prop_map(|said| (HostStatus::Down, said))];
@@ -676,7 +678,8 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
     })
 }
 
-/// What one cause, or one shared cause and one more, can show: who is silent by chance is alone.
+/// Returns whether one cause, or one shared cause and one more, can produce the evidence. A host
+/// that is silent by chance is alone.
 fn is_plausible(e: &Evidence) -> bool {
     let site = e.site.as_ref().map(|site| site.others).unwrap_or_default();
     let alive = e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some();
@@ -684,14 +687,14 @@ fn is_plausible(e: &Evidence) -> bool {
     let nothing = e.elsewhere.heard == 0 && site.heard == 0 && e.host.direct != DirectAnswer::Doubtful;
     let everybody = e.elsewhere.silent < EVERYWHERE || nothing && !alive;
     let down = e.host.status == HostStatus::Down;
-    // Whoever answers has something before it that lets it through.
+    // A host that replies has a parent that carries its packets.
     let reached = e.host.reachable || !alive;
     reached && whole_site && everybody && down == (e.host.direct != DirectAnswer::Answered)
 }
 
-/// The same world, seen over one path less.
+/// Returns the same world with one path less.
 fn with_less(e: &Evidence) -> Vec<Evidence> {
-    // Who is not known to be of its site is elsewhere.
+    // A host whose membership in the site is unknown counts as elsewhere.
     let unasked = e.elsewhere.unasked + e.site.as_ref().map_or(0, |site| site.others.unasked);
     let no_site = Evidence { site: None, elsewhere: Others { unasked, ..e.elsewhere }, ..e.clone() };
     let nobody = Evidence { elsewhere: Others::default(), ..e.clone() };
@@ -701,7 +704,7 @@ fn with_less(e: &Evidence) -> Vec<Evidence> {
     let bare =
         !e.host.stale && e.tunnel.as_ref().is_none_or(|t| t.in_turn.is_empty() && e.skew_ms().is_none());
     let mut less = vec![no_site, nobody, no_clocks];
-    // Of a device that is not heard any more its clock and its addresses are no question.
+    // A device that is no longer heard is not judged by its clock and its addresses.
     less.extend((e.host.status == HostStatus::Down || bare && e.tunnel.is_some()).then_some(no_direct));
     less
 }
@@ -725,7 +728,7 @@ proptest! {
             Kind::ParentDown => !e.host.reachable || carriage(&e) == Some(Carriage::Fails),
             Kind::SiteUplinkLost => site.heard == 0 && direct != DirectAnswer::Answered && refusal.is_none(),
             Kind::LocalNetworkLost => site.heard == 0 && carriage(&e) == Some(Carriage::Carries),
-            // Its own line cannot be excluded.
+            // The host's own line cannot be excluded.
             Kind::DeviceGone | Kind::LineLost => false,
             Kind::KeyRefused => refusal == Some(Refusal::Crypto),
             Kind::ClockWrong => matches!(refusal, Some(Refusal::ClockWentBack { .. })) || e.skew_ms().is_some(),

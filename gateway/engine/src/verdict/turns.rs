@@ -1,7 +1,7 @@
-//! Where the packets of one key come from, in the order of its moves.
+//! The source addresses of one key's packets, in the order of its moves.
 //!
-//! A device that roams leaves an address behind. Two devices with one key call each other's packets
-//! back and forth, at the pace of their keepalives. Knows nothing else of a peer.
+//! A device that roams leaves an address for good. Two devices with one key move it back and forth
+//! at the pace of their keepalives. The module knows nothing else about a peer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use crate::time::Wall;
 
-/// Moves kept: two devices come and go four times, three devices almost three times.
+/// Moves that are kept: enough for two devices to alternate four times, and three devices almost
+/// three times.
 const KEPT: usize = 8;
-/// An address that is left for longer is taken up again by a device that comes home.
+/// After more time than this, a return to an address is a device that comes home.
 const RETURN_WITHIN: Duration = Duration::from_secs(600);
-/// A phone that leaves a wireless network and comes back returns once; a link that fails, perhaps
-/// twice.
+/// Returns that show alternation. A phone that leaves a wireless network and comes back returns
+/// once; a link that fails, perhaps twice.
 const RETURNS: usize = 3;
-/// A key does not become a secret again: what was seen counts for so long after the last return.
+/// How long the evidence counts after the last return. A key does not become secret again.
 const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 /// The last moves of one peer.
@@ -24,7 +25,7 @@ const REMEMBERED: Duration = Duration::from_secs(3_600);
 pub struct Turns(VecDeque<(SocketAddr, Wall)>);
 
 impl Turns {
-    /// A packet came from there.
+    /// Records the source of a packet.
     pub fn note(&mut self, from: SocketAddr, at: Wall) {
         if self.0.back().is_some_and(|(last, _)| *last == from) {
             return;
@@ -35,21 +36,21 @@ impl Turns {
         self.0.push_back((from, at));
     }
 
-    /// When it began to come from where it comes from now.
+    /// Returns when the packets began to come from the present address.
     pub fn moved(&self) -> Option<Wall> {
         self.0.back().filter(|_| self.0.len() > 1).map(|(_, at)| *at)
     }
 
-    /// The addresses that were returned to, if that is more than roaming.
+    /// Returns the addresses that were returned to, if roaming does not explain it.
     pub fn in_turn(&self, now: Wall) -> Vec<SocketAddr> {
         let returned = |(i, (to, at)): (usize, &(SocketAddr, Wall))| {
             let before = self.0.range(..i).rev().find(|(there, _)| there == to);
-            // The clock may have been set between the two, either way.
+            // The clock may have been set in between, in either direction.
             let apart = |left: Wall| at.since(left).max(left.since(*at));
             before.filter(|(_, left)| apart(*left) <= RETURN_WITHIN).map(|_| (*to, *at))
         };
         let returns: Vec<(SocketAddr, Wall)> = self.0.iter().enumerate().filter_map(returned).collect();
-        // What lies in the future is from before the clock was set back.
+        // A time in the future is from before the clock was set back.
         let lately = returns.last().is_some_and(|(_, at)| *at <= now && now.since(*at) <= REMEMBERED);
         if returns.len() < RETURNS || !lately {
             return Vec::new();
@@ -89,7 +90,8 @@ mod tests {
     #[test]
     fn returns_from_before_the_clock_was_set_back_do_not_last_until_it_shows_that_time_again() {
         assert_eq!(moves(&[1, 2, 1, 2, 1], 12).in_turn(at(30)), [], "the last return is of the future");
-        // Home and away within a day, and set back by a day between: no return came within ten minutes.
+        // Home and away within a day, with the clock set back by a day in between: no return came
+        // within ten minutes.
         let mut turns = moves(&[1, 2, 3, 4], 3_600);
         for (port, hours) in [(1, 5), (2, 6), (3, 7), (4, 8)] {
             turns.note(SocketAddr::from(([192, 0, 2, 1], port)), at((hours - 24) * 3_600));

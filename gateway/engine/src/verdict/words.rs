@@ -1,4 +1,4 @@
-//! A verdict and its evidence in words. Decides nothing.
+//! The text of a verdict and of its evidence. This module decides nothing.
 
 use fleetgate_probes::sample::Status;
 
@@ -6,7 +6,7 @@ use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
 use crate::time::{Wall, age, moment};
 use crate::wire::{DirectAnswer, HostStatus, PathCheck, Refusal};
 
-/// Services named in one sentence; the list of them is beside it.
+/// Services named in one sentence. The complete list is next to it.
 const MAX_NAMED: usize = 3;
 
 pub fn text(kind: Kind, candidates: &[Kind], rest: &[&Finding], e: &Evidence) -> String {

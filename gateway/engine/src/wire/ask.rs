@@ -1,7 +1,7 @@
-//! Questions about a host, and their answers: what the monitor asks, the shell carries, and the
-//! tunnel, a task or the SSH client answers.
+//! Probes and their replies. The monitor requests a probe, the shell carries it, and the tunnel, a
+//! task or the SSH client replies.
 //!
-//! Values only. It knows nothing of what an answer means for a state.
+//! Values only. This module does not know what a reply means for a state.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,9 +15,9 @@ use crate::time::Mono;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId(pub u64);
 
-/// A question about a host. The shell carries it: to the tunnel where the route is a tunnel, to a
-/// task of its own where it is direct, to the SSH client where it is SSH. Each gets exactly one
-/// answer within `timeout` and a little.
+/// A probe of a host. The shell carries it to the tunnel or, on a direct route, to a task of its
+/// own; SSH goes to the SSH client. Each probe gets exactly one reply, within `timeout` and a
+/// little.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub id: AskId,
@@ -36,19 +36,21 @@ pub enum Route {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Question {
-    /// What the tunnel knows already. Sends nothing.
+    /// Reads the evidence that the tunnel already has. Sends no packet.
     Evidence {
         peer: PeerId,
     },
-    /// Echo requests, one after the other. Like `Connect` and `Ssh` through a tunnel: without a
-    /// session it dials first, unless a dial has just failed or no endpoint is known; then the
-    /// answer is `NoTunnel` at once. The monitor does not ask where nobody is to be dialled.
+    /// Echo requests, one after the other. Through a tunnel, this probe dials first if there is no
+    /// session, and so do `Connect` and `Ssh`. If a dial has just failed or no endpoint is known,
+    /// the reply is `NoTunnel` at once. The monitor does not send it when the peer must not be
+    /// dialled.
     Echo {
         peer: PeerId,
         address: IpAddr,
         count: u8,
     },
-    /// The same with packets as large as any, to tell a path that drops them. Answered like `Echo`.
+    /// The same with packets as large as any, to detect a path that drops them. The reply is as for
+    /// `Echo`.
     LargeEcho {
         peer: PeerId,
         address: IpAddr,
@@ -58,22 +60,22 @@ pub enum Question {
         route: Route,
         port: u16,
     },
-    /// A handshake, forced even beside a session: at most two initiations.
+    /// A handshake, forced even during a session: at most two initiations.
     Handshake {
         peer: PeerId,
     },
     Ssh {
         route: Route,
         port: u16,
-        /// Of the whole time, for the TCP connection: a way that leads nowhere is given up before
-        /// the commands' share is spent on it.
+        /// The part of the timeout for opening the session, login included. A path that leads
+        /// nowhere is given up before it uses the commands' share.
         connect: Duration,
         run: SshRun,
     },
 }
 
 impl Question {
-    /// The address inside a tunnel that it goes to.
+    /// Returns the address inside a tunnel that it goes to.
     pub fn inner_address(&self) -> Option<IpAddr> {
         match self {
             Question::Echo { address, .. } | Question::LargeEcho { address, .. } => Some(*address),
@@ -84,14 +86,14 @@ impl Question {
     }
 }
 
-/// One SSH session: identification, host key, and, where there is a login, commands in order.
-/// Without a user it ends after the key exchange and is never answered from a kept session: it
-/// asks whether that host is there now.
+/// One SSH session: identification, host key, and with a login, commands in order. Without a user
+/// it ends after the key exchange. It then never uses a kept session, because it checks whether
+/// that host is there now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SshRun {
-    /// The host key to insist on. Nothing is authenticated under another one.
+    /// The required host key. The client does not authenticate to a server with another one.
     pub pin: Option<HostKey>,
-    /// Whether an unknown key may be learnt (through the tunnel) or must be confirmed by a person.
+    /// Whether an unknown key may be learnt (through the tunnel), or an operator must confirm it.
     pub learn: bool,
     pub user: Option<String>,
     pub commands: Vec<RemoteCommand>,
@@ -102,8 +104,9 @@ pub struct SshRun {
 pub struct HostKey {
     /// `SHA256:...`
     pub fingerprint: String,
-    /// A server has one key of each type and shows one of them: the first that it is asked for. `None`:
-    /// only the fingerprint is known, so that it is asked for one after the other.
+    /// The type of the key. A server has one key of each type and presents the first type that the
+    /// client asks for. `None`: only the fingerprint is known, so the client asks for one type
+    /// after the other.
     pub key_type: Option<KeyType>,
 }
 
@@ -113,14 +116,14 @@ impl HostKey {
     }
 }
 
-/// Of which nothing but the fingerprint is known.
+/// Creates a host key of which only the fingerprint is known.
 impl From<&str> for HostKey {
     fn from(fingerprint: &str) -> Self {
         HostKey { fingerprint: fingerprint.to_owned(), key_type: None }
     }
 }
 
-/// The type, where it is known, and the fingerprint.
+/// Writes the type, if it is known, and the fingerprint.
 impl fmt::Display for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key_type.iter().try_for_each(|t| write!(f, "{} ", t.name()))?;
@@ -133,8 +136,8 @@ pub struct RemoteCommand {
     pub name: String,
     pub line: String,
     pub timeout: Duration,
-    /// Whether the line is one of `fleetgate_probes::remote::run` already; else it becomes one, and where a
-    /// device does not take that, it is run as it is.
+    /// Whether the line already comes from `fleetgate_probes::remote::run`. If not, it is wrapped;
+    /// if the device does not accept that, it runs as it is.
     pub bounded: bool,
 }
 
@@ -145,7 +148,8 @@ pub enum Answer {
     Connect(Result<Duration, ConnectFailure>),
     Handshake(Result<Duration, ConnectFailure>),
     Ssh(SshAnswer),
-    /// The shell or the tunnel could not even try (no such peer, shutting down, over a bound).
+    /// The shell or the tunnel could not send the probe (no such peer, shutting down, over a
+    /// limit).
     Refused(String),
 }
 
@@ -153,20 +157,21 @@ pub enum Answer {
 pub struct Evidence {
     pub last_packet: Option<Mono>,
     pub last_handshake: Option<Mono>,
-    /// When something that was sent through the tunnel was answered last: an echo, a connection, a handshake.
-    /// A packet that merely arrives proves one direction.
+    /// The time of the last reply to a packet that was sent through the tunnel: an echo, a
+    /// connection, a handshake. A packet that merely arrives proves one direction.
     pub last_answer: Option<Mono>,
-    /// The last handshake of the peer that was answered and led to no session, where several of them, or its own
-    /// stamp, show that it was made now: the peer is alive. A replayed one does not count.
+    /// The last handshake of the peer that got a response and led to no session. It counts if
+    /// several of them, or its own timestamp, prove that it is new: the peer is up. A replayed one
+    /// does not count.
     pub last_attempt: Option<Mono>,
     pub established: bool,
     pub clock_skew_ms: Option<i64>,
-    /// Bytes of the peer on the wire, both ways, since midnight UTC.
+    /// Traffic of the peer since midnight UTC, in bytes, both directions.
     pub wire_today: u64,
 }
 
 impl Evidence {
-    /// When both directions were proved last.
+    /// Returns when both directions were last proved.
     pub fn answered(&self) -> Option<Mono> {
         self.last_answer.max(self.last_handshake)
     }
@@ -176,20 +181,20 @@ impl Evidence {
 pub struct EchoAnswer {
     pub sent: u8,
     pub rtts: Vec<Duration>,
-    /// Where nothing could be sent at all.
+    /// Why no request could be sent.
     pub failure: Option<ConnectFailure>,
 }
 
-/// What echoes of two sizes say of a path on which a question got no answer.
+/// The result of echoes of two sizes on a path on which a probe got no reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathCheck {
     #[default]
     NotAsked,
-    /// A packet as large as any came back: the path is not what stalls.
+    /// A packet as large as any came back: the path is not the cause.
     LargeAnswered,
     /// Small packets came back and large ones did not: the path drops large packets.
     LargeLost,
-    /// Some came back and some did not, or one attempt differs from another: packets are lost by chance.
+    /// Some came back and some did not, or attempts differ: packets are lost by chance.
     Lossy,
     /// Neither came back.
     Silent,
@@ -204,7 +209,7 @@ impl PathCheck {
         PathCheck::Silent,
     ];
 
-    /// The name that the store uses.
+    /// The name in the store.
     pub const fn name(self) -> &'static str {
         match self {
             PathCheck::NotAsked => "not_asked",
@@ -215,7 +220,7 @@ impl PathCheck {
         }
     }
 
-    /// Whether something came back: the path leads there and back.
+    /// Whether some packet came back: the path works in both directions.
     pub const fn is_answered(self) -> bool {
         matches!(self, PathCheck::LargeAnswered | PathCheck::LargeLost | PathCheck::Lossy)
     }
@@ -243,16 +248,16 @@ pub enum ConnectFailure {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SshAnswer {
-    /// How far it came; the first failure ends the run.
+    /// The failure that ended the run, if one did.
     pub failure: Option<SshFailure>,
-    /// `SSH-2.0-...` as the server said it.
+    /// `SSH-2.0-...` as the server sent it.
     pub identification: Option<String>,
     /// The key that the server proved to have.
     pub host_key: Option<HostKey>,
     pub logged_in: bool,
-    /// To the end of the key exchange; `None` on a session that was kept.
+    /// The time to the end of the key exchange; `None` for a kept session.
     pub connect: Option<Duration>,
-    /// A session from before was used again.
+    /// Whether a kept session was used again.
     pub reused: bool,
     /// In the order of the commands; may stop early.
     pub commands: Vec<CommandAnswer>,
@@ -261,18 +266,18 @@ pub struct SshAnswer {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SshFailure {
     Connect(ConnectFailure),
-    /// Something else than SSH answers there.
+    /// The server there does not speak SSH.
     NotSsh(String),
     Protocol(String),
     HostKeyChanged {
         pinned: HostKey,
         seen: HostKey,
     },
-    /// No pin, and none may be learnt on this route.
+    /// There is no pin, and this route must not learn one.
     HostKeyUnknown {
         seen: HostKey,
     },
-    /// Nothing that both sides can do; what the server offered.
+    /// No algorithm in common; the server's offer.
     NothingInCommon {
         what: Negotiated,
         offered: Vec<String>,
@@ -290,7 +295,7 @@ pub struct CommandAnswer {
     pub end: CommandEnd,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    /// Output went over the size limit and was cut there.
+    /// The output was cut at the size limit.
     pub truncated: bool,
     pub took: Duration,
 }

@@ -1,15 +1,16 @@
-//! The beginning of a text that came from a device, for what is written down again and again.
+//! The beginning of a text that came from a device, for records that are written repeatedly.
 //!
-//! The whole text stands in the current state of its host or service. Events and notifications hold an
-//! excerpt: they are kept for years, and a device chooses what its results say.
+//! The current state of the host or service has the whole text. Events and notifications contain an
+//! excerpt, because they are kept for years and a device chooses the text of its results.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// Longest excerpt, in bytes: the first line of a plugin's output is shorter, and an event stays under 2 kB.
+/// The longest excerpt, in bytes: the first line of a plugin's output is shorter, and an event
+/// stays under 2 kB.
 pub const LONGEST_EXCERPT: usize = 1_024;
 
-/// At most [`LONGEST_EXCERPT`] bytes of a text, and whether that was all of it.
+/// At most [`LONGEST_EXCERPT`] bytes of a text, and whether it was cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     text: String,
@@ -22,7 +23,7 @@ impl Excerpt {
         Excerpt { text: text[..end].to_owned(), truncated: end < text.len() }
     }
 
-    /// As [`Excerpt::of`], of a text that may be an excerpt already.
+    /// Creates an excerpt like [`Excerpt::of`] from a text that may be an excerpt already.
     pub fn stored(text: String, truncated: bool) -> Self {
         let excerpt = Excerpt::from(text);
         Excerpt { truncated: truncated || excerpt.truncated, ..excerpt }

@@ -1,4 +1,4 @@
-//! What belongs together: the values of an incident, as they are committed and restored.
+//! The values of an incident, as they are committed and restored.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::voice::AckEnd;
 use crate::id::{HostId, Id};
 use crate::time::Wall;
 
-/// Something that has a state: a host (`service` is `None`), or a service of it.
+/// A checkable: a host (`service` is `None`), or a service of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object {
     pub host: HostId,
@@ -19,7 +19,7 @@ impl Object {
     }
 }
 
-/// Its text begins with the `i_` that the API and the mails show.
+/// The id of an incident. Its text begins with the `i_` that the API and the mails show.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IncidentId(pub Id);
 
@@ -35,14 +35,14 @@ impl fmt::Debug for IncidentId {
     }
 }
 
-/// How far an incident reaches.
+/// The scope of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
     Service,
     Host,
     /// Several hosts, of one site or behind one host.
     Site,
-    /// One service of many hosts, wherever they stand.
+    /// Many hosts of any site, or one service of many hosts.
     Fleet,
     Gateway,
 }
@@ -66,20 +66,20 @@ impl Extent {
         Extent::ALL.into_iter().find(|extent| extent.name() == name)
     }
 
-    /// Of several hosts: what is told of it belongs into one message, wherever they stand.
+    /// Whether it covers several hosts, so that its notifications form one message across sites.
     pub const fn is_wide(self) -> bool {
         matches!(self, Extent::Site | Extent::Fleet | Extent::Gateway)
     }
 }
 
-/// What began an incident.
+/// The cause of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CauseKind {
     ServiceFailed,
     HostDown,
-    /// What others stand behind is down.
+    /// A host that others are behind is down.
     ParentDown,
-    /// Most hosts of a site fell silent together.
+    /// Most hosts of a site, or many of a large one, went down together.
     SiteLost,
     UplinkLost,
 }
@@ -109,20 +109,20 @@ impl CauseKind {
     }
 }
 
-/// What an incident is about.
+/// The subject of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matter {
     pub extent: Extent,
     pub cause: CauseKind,
-    /// The cause for people.
+    /// The cause, for people.
     pub words: String,
-    /// The label that its hosts share, where it is of a site.
+    /// The label that its hosts share, if it covers a site.
     pub site: Option<String>,
     /// The host whose loss explains the others'.
     pub head: Option<HostId>,
 }
 
-/// Something about an incident that is to be committed.
+/// A change of an incident to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentRecord {
     pub id: IncidentId,
@@ -133,19 +133,19 @@ pub struct IncidentRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IncidentChange {
     Opened(Matter),
-    /// More belongs to it than was known.
+    /// Its scope is wider than was known.
     Widened(Matter),
-    /// `began`: when this object began to fail.
+    /// `began`: the start of this checkable's problem.
     Joined {
         object: Object,
         began: Wall,
     },
     Left(Object),
-    /// Everything of it belongs to another now; it is closed.
+    /// All its members belong to another incident now; it is closed.
     Merged(IncidentId),
-    /// Since `at` nothing of it is wrong any more.
+    /// All its members have been ok since `at`.
     Closed,
-    /// The incident's acknowledgement covers this object, under an id of its own.
+    /// The incident's acknowledgement covers this checkable, under an id of its own.
     Covered {
         object: Object,
         ack: Id,
@@ -153,12 +153,12 @@ pub enum IncidentChange {
     AckEnded(AckEnd),
 }
 
-/// Somebody knows of an incident: of all that is in it, and of what joins it.
+/// The acknowledgement of an incident: of all its members, and of those that join it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentAck {
     pub sticky: bool,
     pub expires: Option<Wall>,
-    /// Who and why, in words.
+    /// The author and the comment, as text.
     pub words: String,
 }
 
@@ -182,8 +182,8 @@ pub struct IncidentMemory {
 pub struct MemberMemory {
     pub object: Object,
     pub began: Wall,
-    /// When it was well again, or belonged to this no more.
+    /// When it recovered or left the incident.
     pub left: Option<Wall>,
-    /// It has had the acknowledgement that its incident has; maybe not any more.
+    /// Whether it had the acknowledgement of its incident, which may have ended since.
     pub covered: bool,
 }

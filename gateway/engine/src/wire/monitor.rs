@@ -1,7 +1,7 @@
-//! What the shell and the monitor say to each other: hosts as the store has them in, what is to be
-//! committed out.
+//! The messages between the shell and the monitor: hosts from the store go in, records to commit
+//! come out.
 //!
-//! Values only. It knows nothing of sessions and packets.
+//! Values only. This module knows no sessions and packets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,37 +25,37 @@ use super::voice::{
 use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Wall};
 
-/// A host as the store has it: profile and overrides already folded into `services`.
+/// A host from the store, with its profile and overrides already combined into `services`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSpec {
     pub id: HostId,
     pub name: String,
-    /// What downtimes select it by.
+    /// The labels by which downtimes select it.
     pub labels: BTreeMap<String, String>,
-    /// Any of these that is there makes it reachable; with the device it stands behind.
+    /// Any of these that is up makes it reachable; includes the device that it is behind.
     pub parents: Vec<HostId>,
-    /// The peer it is reached through: its own, or the device it stands behind.
+    /// The peer of its path: its own, or the device that it is behind.
     pub peer: Option<PeerId>,
-    /// Its own peer (`peer == Some(id)`) can prove it alive; a host behind a device cannot be
-    /// proved alive by that device's packets.
+    /// Whether the peer is its own (`peer == Some(id)`), so that packets prove it up. Packets of a
+    /// device do not prove that a host behind it is up.
     pub own_tunnel: bool,
-    /// Inside the tunnel.
+    /// The address inside the tunnel.
     pub address: Option<IpAddr>,
-    /// Inside the tunnel too, of the other address family: a device may use but one of the two.
+    /// The tunnel address of the other family: a device may use only one of the two.
     pub other_address: Option<IpAddr>,
-    /// On the Internet, for direct checks and the fallback.
+    /// The address on the Internet, for direct checks and the fallback.
     pub direct: Option<String>,
     pub ssh: SshSpec,
     pub route: RoutePolicy,
-    /// Expected to be silent for this long at a time (`asleep` within it).
+    /// The longest expected silence; the host is `asleep` during it.
     pub max_silence: Option<Duration>,
-    /// Silence of this length is a finding, where nobody can ask and somebody sends its results.
+    /// Passive results that stay away for this long are a problem, if the host cannot be checked.
     pub freshness: Option<Duration>,
     pub timing: Timing,
-    /// Of what its own check measures.
+    /// Thresholds of its own check.
     pub thresholds: Vec<Threshold>,
-    /// Bytes on the wire per day of UTC that its checks keep to: of the device that they go through, with
-    /// those of all hosts behind it.
+    /// The traffic budget of its checks, in bytes per UTC day. It counts all traffic of the device
+    /// that they go through, including that of all hosts behind it.
     pub budget: Option<u64>,
     pub alerting: Alerting,
     pub services: Vec<ServiceSpec>,
@@ -65,34 +65,34 @@ pub struct HostSpec {
 pub enum RoutePolicy {
     Tunnel,
     Direct,
-    /// Through the tunnel, and if it is down by the public address.
+    /// Through the tunnel, or over the public address if the tunnel is down.
     Auto,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshSpec {
     pub port: u16,
-    /// Without a user there is no login, and what needs one is not run.
+    /// The login. Without a user, the checks that need a login do not run.
     pub user: Option<String>,
     pub pin: Option<HostKey>,
 }
 
-/// Of an interval, where the timeout follows from it: the rest is for the check's other questions.
+/// The share of the interval for a derived timeout: the rest is for the check's other probes.
 pub const TIMEOUT_SHARE: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub interval: Duration,
-    /// Between the failures of a soft state.
+    /// The interval between the failures of a soft state.
     pub retry: Duration,
     /// Failures in a row that make a state hard; at least 1.
     pub attempts: u32,
-    /// Of each question, and of each command in an SSH session.
+    /// The timeout of each probe, and of each command in an SSH session.
     pub timeout: Duration,
 }
 
 impl Timing {
-    /// SEMANTICS 9; the timeout leaves a check of several questions room in its interval.
+    /// SEMANTICS 9; the timeout leaves room in the interval for a check with several probes.
     pub const DEFAULT: Timing = Timing {
         interval: Duration::from_secs(60),
         retry: Duration::from_secs(10),
@@ -100,7 +100,7 @@ impl Timing {
         timeout: Duration::from_secs(10),
     };
 
-    /// A check has ended before the next one begins: a timeout that reaches the interval is cut.
+    /// Cuts a timeout that reaches the interval, so that a check ends before the next one begins.
     #[must_use]
     pub fn ending_in_time(self) -> Timing {
         if self.timeout < self.interval {
@@ -117,7 +117,7 @@ pub struct ServiceSpec {
     pub check: Check,
     pub timing: Timing,
     pub thresholds: Vec<Threshold>,
-    /// Silence of this length is a finding.
+    /// Results that stay away for this long are a problem.
     pub freshness: Option<Duration>,
     pub alerting: Alerting,
 }
@@ -138,7 +138,7 @@ pub enum Check {
     Tcp {
         port: u16,
     },
-    /// Identification, host key, and login where one is configured.
+    /// Identification, host key, and login if one is configured.
     Ssh,
     /// One of the built-in agentless checks.
     Sensor(Sensor),
@@ -146,14 +146,14 @@ pub enum Check {
     Command {
         line: String,
     },
-    /// Nothing is asked: somebody sends the results.
+    /// No probe is sent; a submitter sends passive results.
     Passive,
-    /// The same, of a job that should have run by now.
+    /// The same, for the runs of a scheduled job.
     Heartbeat(Job),
 }
 
 impl Check {
-    /// Whether its results are sent, and never asked for.
+    /// Whether its results are passive.
     pub fn is_sent(&self) -> bool {
         matches!(self, Check::Passive | Check::Heartbeat(_))
     }
@@ -163,16 +163,16 @@ impl Check {
 pub enum MonitorInput {
     Answer(AskId, Answer),
     News(News),
-    /// Adds or changes a host; its states are kept where the service still exists. The rows of
-    /// states are the store's to add and to take away: a record only changes one.
+    /// Adds or changes a host; a service that still exists keeps its state. The store adds and
+    /// removes the rows of states: a record only changes one.
     Upsert(Box<HostSpec>),
     Remove(HostId),
-    /// Check now; `None`: the host and all its services. Who asked stands in the shell's event.
+    /// Check now; `None`: the host and all its services. The shell's event names the requester.
     CheckNow {
         host: HostId,
         service: Option<String>,
     },
-    /// Answered by a `Reply` that follows what it causes.
+    /// A passive result; a `Reply` follows everything that it causes.
     Submit(Box<Submission>),
     Acknowledge {
         host: HostId,
@@ -183,41 +183,41 @@ pub enum MonitorInput {
         host: HostId,
         service: Option<String>,
     },
-    /// All that is in it, and what joins it.
+    /// Acknowledges all members, and those that join later.
     AcknowledgeIncident(IncidentId, IncidentAck),
     UnacknowledgeIncident(IncidentId),
-    /// Also before the hosts are restored.
+    /// Allowed even before the hosts are restored.
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
-    /// An earlier run ended cut off. Before the hosts are restored.
+    /// An earlier run ended while cut off. Sent before the hosts are restored.
     WasCutOff,
-    /// How the gateway's own way out looks. Regularly, or never.
+    /// A reading of the gateway's own uplink. Sent regularly, or never.
     Uplink(UplinkReading),
-    /// Answered by a `Reply` that follows all that was before.
+    /// A `Reply` follows everything before it.
     Mark(Ticket),
     Timeout,
 }
 
-/// One look at the gateway's own way out.
+/// One reading of the gateway's own uplink.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UplinkReading {
-    /// `None`: that cannot be told, or there never was one.
+    /// `None`: it cannot be determined, or there never was one.
     pub default_route: Option<bool>,
-    /// Places outside that have nothing to do with each other or with the fleet, and whether each
-    /// answers. May be none.
+    /// Addresses outside that are independent of each other and of the fleet, and whether each
+    /// replies. May be empty.
     pub anchors: Vec<(String, bool)>,
-    /// For longer than any live device is silent, no packet of the tunnels came or left, and those that
-    /// were to leave had nowhere to go.
+    /// Whether no tunnel packet came or left for longer than the silence of any live device,
+    /// because the packets to be sent had no route.
     pub socket_is_stuck: bool,
 }
 
-/// What the store remembers of a host from an earlier run; without states it is new.
+/// The stored state of a host from an earlier run; a host without states is new.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostMemory {
     pub spec: HostSpec,
     pub state: Option<HostState>,
     pub services: Vec<ServiceState>,
-    /// What is acknowledged; `None`: the host itself.
+    /// The acknowledgements; `None`: that of the host itself.
     pub acknowledged: Vec<(Option<String>, Acknowledgement)>,
 }
 
@@ -225,15 +225,15 @@ pub struct HostMemory {
 pub enum MonitorOutput {
     Ask(Ask),
     Record(Record),
-    /// A look at the gateway's way out is wanted now. Only of a shell that has sent one before.
+    /// Requests a reading of the uplink now; only from a shell that has sent one before.
     LookOutside,
     Wait(Option<Mono>, Why),
 }
 
-/// The gateway itself, where an event or a message is about no host.
+/// The gateway itself, for events and messages that concern no host.
 pub const GATEWAY: HostId = Id::from_i64(0);
 
-/// What is to be committed, in order.
+/// A record to commit; records are in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     Host(Box<HostState>),
@@ -241,15 +241,15 @@ pub enum Record {
     Sample(Sample),
     Event(Event),
     Message(Message),
-    /// First contact through the tunnel: this key is the host's from now on. Or the type of the key that is
-    /// pinned already.
+    /// The host key from the first contact through the tunnel, which is pinned from now on; or the
+    /// type of the key that is already pinned.
     Pinned {
         host: HostId,
         key: HostKey,
     },
     /// An acknowledgement ended by itself.
     AckEnded(Id, Wall),
-    /// Before what is told of it.
+    /// Comes before the notifications of the incident.
     Incident(IncidentRecord),
     Reply(Ticket, Outcome),
 }
@@ -280,20 +280,21 @@ pub enum StateType {
     Hard,
 }
 
-/// What the host's address on the Internet said in its last check.
+/// The result at the host's public address in its last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectAnswer {
-    /// There is none, or the tunnel had proved the host alive before.
+    /// There is none, or the tunnel had proved the host up before.
     #[default]
     NotAsked,
     Answered,
-    /// Something is there that does not prove to be this host: it refuses, hangs, or has another key.
+    /// A server is there that does not prove to be this host: it refuses, hangs, or has another
+    /// key.
     Doubtful,
     Silent,
 }
 
 impl DirectAnswer {
-    /// The name that the store uses.
+    /// The name in the store.
     pub const fn name(self) -> &'static str {
         match self {
             DirectAnswer::NotAsked => "not_asked",
@@ -304,88 +305,89 @@ impl DirectAnswer {
     }
 }
 
-/// State, reachability and currency are separate fields.
+/// The state of a host. State, reachability and currency are separate fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostState {
     pub host: HostId,
     pub status: HostStatus,
     pub kind: StateType,
     pub attempt: u32,
-    /// The status that is hard, also while a soft one is shown: what counters and mails go by.
+    /// The hard status, also while a soft one is shown. Counters and mails use it.
     pub hard: HostStatus,
     pub reachable: bool,
     /// The last result is older than the checks allow.
     pub stale: bool,
     pub asleep: bool,
-    /// Since when `status` is what it is.
+    /// Since when `status` has its value.
     pub since: Wall,
-    /// The last result; an inconclusive check yields none.
+    /// The last result; an inconclusive check has none.
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
-    /// What decided: `evidence`, `echo`, `tcp`, `handshake`, `direct`; `none` when all failed,
-    /// `passive` when it was sent, `silence` when too long nothing was; empty before the first
-    /// result.
+    /// The source of the result: `evidence`, `echo`, `tcp`, `handshake`, `handshakes` or `direct`.
+    /// `none`: all probes failed; `passive`: a passive result; `silence`: passive results are
+    /// overdue. Empty before the first result.
     pub source: String,
     pub direct: DirectAnswer,
-    /// Its packets arrive through the tunnel, and the questions of its last check got no answer: packets
-    /// are lost in one direction, from the gateway to it.
+    /// Its packets arrive through the tunnel, and the probes of its last check got no reply.
+    /// Packets from the gateway to it are lost.
     pub one_way: bool,
-    /// When the first question was asked of those that nothing answered since; `None`: it is heard.
+    /// The time of the first probe since its last reply; `None`: it replies.
     pub silent_since: Option<Wall>,
-    /// The last proof that it was alive.
+    /// The last proof that it was up.
     pub last_alive: Option<Wall>,
-    /// When its own check began last.
+    /// The start of its last own check.
     pub asked_at: Option<Wall>,
-    /// The inner address that was asked last.
+    /// The inner address that was probed last.
     pub asked: Option<IpAddr>,
     /// The fingerprint of the SSH host key that was seen instead of the pinned one.
     pub strange_key: Option<String>,
     pub output: String,
     pub detail: Detail,
-    /// The last hard status that was mailed; `None`: nothing is to be taken back.
+    /// The last hard status that was notified; `None`: no recovery is due.
     pub notified: Option<HostStatus>,
     pub voice: VoiceState,
-    /// Results that were sent.
+    /// Passive results that were accepted.
     pub taken: Taken,
 }
 
-/// The route of a result that was sent, and the source of one of a host.
+/// The route of a passive result, and the source of one of a host.
 pub const SENT: &str = "passive";
 
-/// The source of the finding that nobody sent a result of a host; `none` says that all was asked and failed.
+/// The source of a result for overdue passive results; `none` means that every probe failed.
 pub const SILENT: &str = "silence";
 
-/// Whether what is known of a host is what others sent, or did not send, by its source.
+/// Whether the state of a host comes from passive results or their absence, by its source.
 pub fn is_of_others(source: &str) -> bool {
     source == SENT || source == SILENT
 }
 
-/// Whether a host's last result is an answer of its own, by its source: it is there, whatever its state.
+/// Whether a host's last result is a reply of its own, by its source. The host is then up, even if
+/// its state is down by a threshold.
 pub fn is_answer(source: &str) -> bool {
     matches!(source, "evidence" | "echo" | "tcp" | "handshake") || is_beside_tunnel(source)
 }
 
-/// The source of a host whose own handshakes arrive and lead to no session.
+/// The source for a host whose own handshakes arrive and lead to no session.
 pub const ATTEMPTS: &str = "handshakes";
-/// The source of a host that answers at its public address.
+/// The source for a host that replies at its public address.
 pub const DIRECT: &str = "direct";
 
-/// Whether this proves the host alive and its tunnel not.
+/// Whether this source proves the host up, but not its tunnel.
 pub fn is_beside_tunnel(source: &str) -> bool {
     matches!(source, ATTEMPTS | DIRECT)
 }
 
-/// Whether this is an answer to something that was sent through a tunnel.
+/// Whether this source is a reply to a packet that was sent through a tunnel.
 pub fn is_through_tunnel(source: &str) -> bool {
     matches!(source, "echo" | "tcp" | "handshake")
 }
 
-/// What a result of a host says beside its text.
+/// The parts of a host's result besides its text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
     pub long_text: String,
     pub metrics: Vec<Metric>,
-    /// Performance data that was skipped, and why.
+    /// Performance data that was skipped, with the reason.
     pub warnings: Vec<String>,
 }
 
@@ -397,23 +399,23 @@ pub struct ServiceState {
     pub kind: StateType,
     pub attempt: u32,
     pub hard: Option<Status>,
-    /// Not current: the host is down or what it depends on fails; the last state is kept.
+    /// Not current: the host is down or a dependency fails; the last state is kept.
     pub stale: bool,
     pub since: Wall,
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
     /// `tunnel` or `direct`; empty before the first result.
     pub route: String,
-    /// The inner address that was asked, where the result came through a tunnel.
+    /// The inner address that was probed, if the result came through a tunnel.
     pub asked: Option<IpAddr>,
-    /// What echoes of two sizes said of the path after a stall.
+    /// The path check after a stall.
     pub path: PathCheck,
     /// Since when the results have the cause of the last one.
     pub cause_since: Wall,
     pub result: PluginResult,
     pub notified: Option<Status>,
     pub voice: VoiceState,
-    /// Results that were sent.
+    /// Passive results that were accepted.
     pub taken: Taken,
 }
 
@@ -434,11 +436,11 @@ pub struct Event {
     pub host: HostId,
     pub service: Option<String>,
     pub kind: EventKind,
-    /// In words, for people: why.
+    /// The reason, for people.
     pub cause: String,
     /// The text of the result that decided.
     pub evidence: Excerpt,
-    /// The principal that sent that result; `None`: nobody did.
+    /// The principal that sent that result; `None`: it was not a passive result.
     pub by: Option<String>,
 }
 
@@ -455,19 +457,19 @@ pub enum EventKind {
     EndpointMoved,
     HandshakeRefused,
     FirstHandshake,
-    /// Silent, as it may be for a while.
+    /// Silent, within the expected silence.
     FellAsleep,
-    /// Heard from after that.
+    /// Heard again after that.
     Woke,
-    /// Of [`GATEWAY`]: many fell silent at once, and nobody else was heard.
+    /// For [`GATEWAY`]: many hosts fell silent at once, and no other was heard.
     UplinkLost,
-    /// Of [`GATEWAY`]: somebody was heard again.
+    /// For [`GATEWAY`]: a host was heard again.
     UplinkBack,
     /// All its parents are down.
     Unreachable,
-    /// One of them is there again.
+    /// One of its parents is up again.
     Reachable,
-    /// A message that was not sent.
+    /// A notification was suppressed.
     NotificationHeld {
         kind: MessageKind,
         from: &'static str,
@@ -482,7 +484,7 @@ pub enum EventKind {
     AcknowledgementEnded(Id, AckEnd),
 }
 
-/// Something a person is to be told; the store's outbox gives it its stable id.
+/// A notification for people; the store's outbox assigns its stable id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub at: Wall,
@@ -490,16 +492,16 @@ pub struct Message {
     pub host_name: String,
     pub service: Option<String>,
     pub kind: MessageKind,
-    /// The object is not well now.
+    /// Whether the checkable has a problem now.
     pub problem: bool,
-    /// The state that was told last; well where there is nothing to take back.
+    /// The last notified state; ok if no problem is open.
     pub from: &'static str,
     pub to: &'static str,
     pub output: Excerpt,
     /// Since when the reported state holds.
     pub since: Wall,
-    /// What it belongs to.
+    /// The incident of the checkable.
     pub incident: Option<IncidentId>,
-    /// Who did something and why, where that is what it tells.
+    /// The author and the comment of an operator's action, if the message is about one.
     pub note: String,
 }

@@ -1,7 +1,7 @@
-//! What the shell and the tunnel say to each other: peers and datagrams in, datagrams, streams and
-//! news out.
+//! The messages between the shell and the tunnel: peers and datagrams go in; datagrams, streams and
+//! news come out.
 //!
-//! Values only. It knows nothing of hosts, services and their states.
+//! Values only. This module knows no hosts, services and states.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,17 +26,17 @@ pub enum PeerKind {
     Renter,
 }
 
-/// A peer as the store has it. Sent whole after each change; the tunnel keeps the session, the
-/// counters and the newest stamp over a change of anything but the key.
+/// A peer from the store. It is sent whole after each change; the tunnel keeps the session, the
+/// counters and the newest timestamp unless the key changes.
 #[derive(Clone, Debug)]
 pub struct PeerSpec {
     pub id: PeerId,
     pub kind: PeerKind,
-    /// The first is the one the gateway dials with. More than one while keys rotate.
+    /// The gateway dials with the first key. There is more than one while keys rotate.
     pub keys: Vec<PeerKey>,
     /// Inner addresses of the pool that are this peer's own.
     pub addresses: Vec<IpAddr>,
-    /// Networks behind the peer; answers from there are accepted only to what was sent there.
+    /// Networks behind the peer; packets from there are accepted only as replies.
     pub networks: Vec<IpNet>,
 }
 
@@ -46,33 +46,33 @@ pub struct PeerKey {
     pub psk: Option<PresharedKey>,
 }
 
-/// A key that a peer had before. `stamp`: the newest handshake under it, if there was one.
+/// A former key of a peer. `stamp`: the newest handshake under it, if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetiredKey {
     pub public: PublicKey,
     pub peer: PeerId,
-    /// Since when it is not the peer's any more.
+    /// The time from which it was no longer the peer's key.
     pub at: Wall,
     pub stamp: Option<Tai64n>,
 }
 
-/// What the store remembers of a peer from an earlier run.
+/// The stored state of a peer from an earlier run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerMemory {
     pub stamp: Option<Tai64n>,
     pub endpoint: Option<SocketAddr>,
     pub last_packet: Option<Wall>,
     pub last_handshake: Option<Wall>,
-    /// As [`PeerStatus::clock_skew_ms`].
+    /// See [`PeerStatus::clock_skew_ms`].
     pub clock_skew_ms: Option<i64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// As [`PeerStatus::wire`].
+    /// See [`PeerStatus::wire`].
     pub wire: [WireDay; 2],
 }
 
-/// What a peer cost on the wire on one day of UTC: every datagram of it that the gateway took or sent,
-/// handshakes and keepalives included, with its UDP and IP headers.
+/// The traffic of a peer on one UTC day: every datagram that the gateway accepted or sent, with
+/// handshakes and keepalives, and with its UDP and IP headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WireDay {
     /// Days since 1970.
@@ -102,16 +102,16 @@ pub enum Input<'a> {
 
 #[derive(Debug)]
 pub enum Command {
-    /// Adds or changes a peer. `memory` counts only for a peer that is not there yet.
+    /// Adds or changes a peer. `memory` only applies to a peer that is not there yet.
     Upsert(Box<PeerSpec>, PeerMemory),
     Remove(PeerId),
-    /// Forget the newest handshake stamp: the device's clock was wrong in the future.
+    /// Forget the newest handshake timestamp, because the device's clock was ahead.
     ResetClock(PeerId),
     /// After a restart: initiate to every peer with an endpoint, paced.
     DialAll,
     Ask(Ask),
     Stream(StreamId, StreamInput),
-    /// The interface is told to stop: sends nothing more of its own accord.
+    /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
 
@@ -119,8 +119,8 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
-/// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel
-/// takes at most `STREAM_WINDOW` unacknowledged bytes each way.
+/// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel takes
+/// at most `STREAM_WINDOW` unacknowledged bytes in each direction.
 #[derive(Debug)]
 pub enum StreamInput {
     Open {
@@ -128,17 +128,17 @@ pub enum StreamInput {
         to: SocketAddr,
         timeout: Duration,
     },
-    /// Bytes to send; at most what `StreamOutput::Writable` offered.
+    /// Bytes to send; at most the number that `StreamOutput::Writable` offered.
     Send(Vec<u8>),
     /// The reader took so many bytes of `StreamOutput::Data`.
     Taken(usize),
     /// No more bytes will be sent (FIN).
     Finish,
-    /// Give everything up (RST); after `Finish`, what was said before is still delivered.
+    /// Abort the connection (RST); after `Finish`, bytes sent before are still delivered.
     Abort,
 }
 
-/// Bytes in flight between the shell and the stack, each way, per stream.
+/// Bytes in flight between the shell and the stack, in each direction, per stream.
 pub const STREAM_WINDOW: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -147,22 +147,22 @@ pub enum Output {
     Answer(AskId, Answer),
     Stream(StreamId, StreamOutput),
     News(News),
-    /// Drained. `None`: nothing is planned.
+    /// All outputs are drained. `None`: no action is planned.
     Wait(Option<Mono>, Why),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Transmit {
     pub to: SocketAddr,
-    /// The local address that the peer knows us by.
+    /// The local address that the peer knows.
     pub from: Option<IpAddr>,
     pub bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
 pub enum StreamOutput {
-    /// A device opened it, from its own inner address, at the one published port. The number is the
-    /// tunnel's.
+    /// A device opened it from its own inner address to the one published port. The tunnel assigns
+    /// the number.
     Accepted {
         peer: PeerId,
         from: SocketAddr,
@@ -173,35 +173,36 @@ pub enum StreamOutput {
     Data(Vec<u8>),
     /// The other side will send no more.
     Finished,
-    /// The end, with the reason where it is not an orderly one. Nothing follows.
+    /// The end, with the reason if it is not an orderly one. No output follows.
     Closed(Option<ConnectFailure>),
 }
 
-/// What the shell is told without having asked.
+/// Events that the tunnel reports to the shell on its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// The first handshake of this peer ever, or since it was re-keyed.
+    /// The first handshake of this peer ever, or since it got a new key.
     FirstHandshake(PeerId),
-    /// A session exists again after there was none.
+    /// There is a session again after there was none.
     Up(PeerId),
-    /// An authentic packet of its own came after a silence in which at least one keepalive was missed.
+    /// An authenticated packet of its own came after a silence with at least one missed keepalive.
     Heard(PeerId),
-    /// The peer has other keys: what was told under those before is to be forgotten. All that
-    /// follows is of the new ones.
+    /// The peer has other keys; discard the news under the former ones. All later news is about the
+    /// new keys.
     Rekeyed(PeerId),
-    /// The newest stamp was forgotten on demand: one told before is not to be stored any more.
+    /// The newest timestamp was reset on request; an earlier one must no longer be stored.
     ClockReset(PeerId),
-    /// A newer stamp was answered; to be stored within a second.
+    /// A handshake with a newer timestamp got a response; store it within a second.
     Stamp(PeerId, Tai64n),
     /// The peer's endpoint moved, by an authenticated packet; at most once a second.
     Endpoint(PeerId, SocketAddr),
-    /// A known peer's handshake was not answered.
+    /// A known peer's handshake got no response.
     Refused(PeerId, Refusal),
-    /// The newest stamp under a key that is retired; to be stored, so that a replay stays one.
+    /// The newest timestamp under a retired key; stored so that a replay is still recognized.
     RetiredStamp(PublicKey, Tai64n),
-    /// A peer that was removed makes handshakes with its key; at most one an hour and key.
+    /// A removed peer makes handshakes with its key; at most one an hour and key.
     RemovedPeer(PeerId, SocketAddr),
-    /// Somebody with a right mac1 and a key that nobody enrolled; at most one a minute and key.
+    /// A stranger sent a handshake with a correct mac1 and an unknown key; at most one a minute and
+    /// key.
     UnknownKey(PublicKey, SocketAddr),
     /// Changed peers, at most once a second each.
     Status(PeerId, Box<PeerStatus>),
@@ -209,36 +210,37 @@ pub enum News {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The stamp is not newer than the last that was answered: a replay, or the device's clock
-    /// went back. `behind`: how far.
+    /// The timestamp is not newer than the last accepted one: a replay, or the device's clock went
+    /// back. `behind`: how far.
     ClockWentBack {
         behind: Duration,
     },
     RateLimited,
     /// The static key is right, the rest is not: another preshared key, most likely.
     Crypto,
-    /// The static key is one that the peer had before.
+    /// The static key is a former one of the peer.
     ReplacedKey {
         replaced_at: Wall,
     },
 }
 
-/// When it was last seen that somebody with a peer's key makes handshakes that lead to nothing: their
-/// stamps go on as time does, which those of a captured one that is sent again do not.
+/// The last handshakes with a peer's key that led to no session. Their timestamps advance with
+/// time, unlike those of a captured handshake that is replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
-    /// Refused for their stamps.
+    /// Refused for their timestamps.
     pub refused: Option<Wall>,
-    /// Answered, and no packet ever came.
+    /// The gateway responded, and no packet ever came.
     pub unproved: Option<UnprovedHandshakes>,
-    /// The last that was answered since the last session: no packet came of it yet. One such answer may be lost.
+    /// The last response since the last session, without a packet yet. One such response may be
+    /// lost.
     pub pending: Option<Wall>,
-    /// Made with a key that was replaced, and not answered.
+    /// Made with a replaced key; no response was sent.
     pub replaced: Option<ReplacedKeyUse>,
 }
 
-/// A key that a peer had before is in use: packets of its last session, or handshakes whose stamps go on as
-/// time does. Whoever makes them has the old configuration and is alive.
+/// The use of a former key: packets of its last session, or handshakes whose timestamps advance
+/// with time. The sender has the old configuration and is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplacedKeyUse {
     pub replaced_at: Wall,
@@ -246,19 +248,19 @@ pub struct ReplacedKeyUse {
     pub from: SocketAddr,
 }
 
-/// Handshakes of a peer that were answered, one after the other, and led to no session: whoever makes them
-/// has the key and is alive, and the answers do not arrive or are refused (another preshared key).
+/// Handshakes of a peer, one after the other, that got a response and led to no session. The sender
+/// has the key and is up; the responses do not arrive or are refused (another preshared key).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnprovedHandshakes {
-    /// Since the last session.
+    /// The number since the last session.
     pub count: u32,
     pub since: Wall,
     pub last: Wall,
-    /// Where the last one came from.
+    /// The source of the last one.
     pub from: SocketAddr,
 }
 
-/// A peer as an operator wants to see it.
+/// The state of a peer for an operator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerStatus {
     /// A session younger than 180 s exists.
@@ -266,7 +268,7 @@ pub struct PeerStatus {
     pub endpoint: Option<SocketAddr>,
     pub last_packet: Option<Wall>,
     pub last_handshake: Option<Wall>,
-    /// When something that was sent through the tunnel was answered last.
+    /// The time of the last reply to a packet that was sent through the tunnel.
     pub last_answer: Option<Wall>,
     /// Device clock minus gateway clock at the last handshake, in milliseconds.
     pub clock_skew_ms: Option<i64>,
@@ -282,7 +284,7 @@ pub struct PeerStatus {
     pub drops: BTreeMap<DropReason, u64>,
 }
 
-/// Why a datagram or packet went nowhere. Counted per peer where the peer is known, else globally.
+/// Why a datagram or packet was dropped. Counted per peer if the peer is known, else globally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DropReason {
     /// Not a WireGuard message by type and length.
@@ -290,11 +292,11 @@ pub enum DropReason {
     BadMac1,
     RateLimited,
     UnknownKey,
-    /// A key that a peer had before, or that of a removed peer.
+    /// A former key of a peer, or that of a removed peer.
     RetiredKey,
     UnknownIndex,
     StaleStamp,
-    /// Did not open, or was seen before.
+    /// Did not decrypt, or was seen before.
     Crypto,
     Replay,
     /// A session of 180 s or older.
@@ -304,11 +306,11 @@ pub enum DropReason {
     NoSession,
     /// The inner packet is not IP, or is truncated.
     BadPacket,
-    /// The inner source address belongs to somebody else.
+    /// The inner source address is not among the peer's.
     SpoofedSource,
-    /// `access::verdict` said no.
+    /// `access::verdict` denied it.
     NotAllowed,
-    /// Addressed to the gateway, which asked for nothing like it.
+    /// Addressed to the gateway, but not a reply to a packet that it sent.
     Unsolicited,
     NoRoute,
     TooBig,

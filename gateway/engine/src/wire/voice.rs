@@ -1,7 +1,7 @@
-//! What is to be said of an object and when: the rules, what is remembered of what was said, and
-//! what people do about it.
+//! The values of notifications: their settings, their stored state, and the operators' actions on
+//! them.
 //!
-//! Values only. It knows nothing of receivers and channels.
+//! Values only. This module knows no receivers and channels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::monitor::flapping::Ring;
 use crate::monitor::recurrence::Recurrence;
 use crate::time::Wall;
 
-/// When an object speaks. Each host and each service has its own.
+/// The notification settings of a host or service.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Alerting {
-    /// Tells every hard failure anew.
+    /// Notifies every hard failure again.
     pub volatile: bool,
     pub flapping: Flapping,
     pub notify: Notify,
 }
 
-/// Percent of weighted changes among the last results.
+/// Flap detection, by the percentage of weighted changes among the last results.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flapping {
     pub enabled: bool,
-    /// At or below it, it has calmed down.
+    /// At or below it, flapping ends.
     pub low: f64,
-    /// Above it, it flaps.
+    /// Above it, flapping begins.
     pub high: f64,
-    /// Results in these states count as if nothing had changed.
+    /// Results in these states do not count as changes.
     pub ignore: States,
 }
 
@@ -44,9 +44,9 @@ impl Default for Flapping {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notify {
-    /// Between reminders; `None`: a problem is told once.
+    /// The interval between reminders; `None`: a problem is notified once.
     pub interval: Option<Duration>,
-    /// A problem that is over sooner is told to nobody.
+    /// A problem that recovers within this time is not notified.
     pub delay: Duration,
     pub states: States,
     pub kinds: Kinds,
@@ -58,12 +58,12 @@ impl Default for Notify {
     }
 }
 
-/// States, by their plugin codes.
+/// A set of states, by their plugin codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct States(u8);
 
 impl States {
-    /// Of problems.
+    /// Every problem state.
     pub const ALL: States = States(0b1110);
     pub const NONE: States = States(0);
 
@@ -76,12 +76,12 @@ impl States {
     }
 }
 
-/// Kinds of messages.
+/// A set of message kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kinds(u16);
 
 impl Kinds {
-    /// All but those about what people did themselves.
+    /// All but those about operators' actions.
     pub const USUAL: Kinds = Kinds(0b1_1111);
 
     pub fn of(kinds: impl IntoIterator<Item = MessageKind>) -> Self {
@@ -93,18 +93,18 @@ impl Kinds {
     }
 }
 
-/// What a message tells.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageKind {
-    /// A hard problem, or another one than was told.
+    /// A hard problem, or one that differs from the last notified.
     Problem,
-    /// What was told is over.
+    /// The notified problem is over.
     Recovery,
-    /// What was told still holds.
+    /// The notified problem persists.
     Reminder,
-    /// The state changes too often to be told each time.
+    /// The state changes too often to notify each change.
     FlappingStart,
-    /// It has calmed down; where it is well now, this also ends what was told.
+    /// Flapping has ended; if the state is ok, this is also the recovery.
     FlappingEnd,
     Acknowledged,
     DowntimeStart,
@@ -145,24 +145,25 @@ impl MessageKind {
     }
 }
 
-/// Why something was not told.
+/// Why a notification was suppressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HeldReason {
-    /// The host speaks for its services.
+    /// The host's notification covers its services.
     HostDown,
     Unreachable,
-    /// Nothing newer is known than what was before a silence.
+    /// No result is newer than the time without notifications.
     NotCurrent,
-    /// It may be the parent, our own way out, or a crowd; that is being asked.
+    /// A parent, the gateway's own uplink or a common failure may be the cause; this is being
+    /// checked.
     ParentInDoubt,
     Downtime,
     Acknowledged,
     Flapping,
-    /// This state is not to be told.
+    /// Notifications of this state are not wanted.
     State,
     /// Messages of this kind are not wanted.
     Kind,
-    /// It has not lasted long enough.
+    /// The problem has not lasted long enough.
     Delay,
 }
 
@@ -200,7 +201,7 @@ impl HeldReason {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 
-    /// For people.
+    /// The text for people.
     pub const fn words(self) -> &'static str {
         match self {
             HeldReason::HostDown => "its host is down, which speaks for it",
@@ -219,46 +220,47 @@ impl HeldReason {
     }
 }
 
-/// The last notice that was held back: it is written down once.
+/// The last suppressed notification, so that it is recorded only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub kind: MessageKind,
-    /// The plugin code of the state that it would have told.
+    /// The plugin code of the state that it would have notified.
     pub to: u8,
     pub reason: HeldReason,
 }
 
-/// What is remembered of an object beside its state.
+/// The stored notification state of a checkable.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VoiceState {
     pub recent: Ring,
     pub flapping: bool,
-    /// What was told last is that it flaps.
+    /// Whether the last notification was that it flaps.
     pub told_flapping: bool,
-    /// In effect now, of its own or of its host.
+    /// Whether a downtime of its own or of its host is in effect.
     pub in_downtime: bool,
-    /// One that names the object itself is in effect: this.
+    /// The downtime in effect that names the checkable itself.
     pub own_downtime: Option<Occasion>,
-    /// Flexible downtimes that have begun, and until when each has its effect.
+    /// Flexible downtimes that have begun, each with its end.
     pub begun: Vec<(Id, Wall)>,
     pub remind_from: Option<Wall>,
     /// Since when the hard state is a problem.
     pub problem_since: Option<Wall>,
-    /// What is known came while nothing could be told: a newer result is waited for.
+    /// Whether the state dates from a time without notifications, so that they wait for a newer
+    /// result.
     pub awaits_result: bool,
     pub held: Option<Held>,
 }
 
-/// Somebody knows of a problem.
+/// The acknowledgement of a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
     pub id: Id,
-    /// Until it is well; else until the state changes.
+    /// Whether it lasts until the recovery; if not, it ends with the next change of state.
     pub sticky: bool,
     pub expires: Option<Wall>,
-    /// Who and why, in words.
+    /// The author and the comment, as text.
     pub words: String,
-    /// It was given to this incident, not to the object itself.
+    /// The acknowledged incident; `None` if the checkable itself was acknowledged.
     pub incident: Option<IncidentId>,
 }
 
@@ -268,9 +270,9 @@ pub enum AckEnd {
     Well,
     StateChanged,
     Expired,
-    /// It was of an incident that this does not belong to any more.
+    /// The checkable left the acknowledged incident.
     LeftIncident,
-    /// When it came, nothing was there to be acknowledged.
+    /// When it came, there was no problem to acknowledge.
     Late,
 }
 
@@ -286,7 +288,7 @@ impl AckEnd {
         }
     }
 
-    /// For people.
+    /// The text for people.
     pub const fn words(self) -> &'static str {
         match self {
             AckEnd::Well => "it is well again",
@@ -298,7 +300,7 @@ impl AckEnd {
     }
 }
 
-/// What a downtime is for.
+/// The scope of a downtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     pub hosts: HostScope,
@@ -309,11 +311,11 @@ pub struct Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostScope {
     One(HostId),
-    /// Hosts that have all of these, also those that come later.
+    /// Hosts that have all of these labels, including hosts added later.
     Labels(BTreeMap<String, String>),
 }
 
-/// Work is done on something: it is watched, and nobody is told.
+/// A downtime: checks continue, and notifications are suppressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downtime {
     pub id: Id,
@@ -324,9 +326,9 @@ pub struct Downtime {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum When {
     Once {
-        /// From here on, by the calendar.
+        /// The start, by the calendar.
         start: Wall,
-        /// Up to here, this moment not included.
+        /// The end, exclusive.
         end: Wall,
         /// Flexible: the first failure between start and end begins an effect of this length.
         duration: Option<Duration>,
@@ -341,57 +343,58 @@ pub struct Occasion {
     pub from: Wall,
 }
 
-/// A question that the shell waits to see answered on disk.
+/// A request whose commit to disk the shell awaits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// A result from outside.
+/// A passive result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Submission {
     pub host: HostId,
-    /// `None`: of the host itself.
+    /// `None`: for the host itself.
     pub service: Option<String>,
     pub result: PluginResult,
-    /// When it was so, by whoever sent it.
+    /// The time of the result, as the submitter gave it.
     pub at: Wall,
     /// The principal that sent it.
     pub by: String,
-    /// By what a repetition of it is known.
+    /// The identity by which a repeated submission is recognized.
     pub identity: Identity,
     pub ticket: Ticket,
 }
 
-/// The shell's digest of something, beyond any accident.
+/// The shell's digest of a value; accidental collisions are out of the question.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 12]);
 
-/// What tells a result of one service (or host) from its repetition. Empty: nothing does.
+/// The identity of a result of one service (or host). Empty: a repeated submission is not
+/// recognized.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 pub struct Identity {
-    /// Of principal, timestamp and content, where the sender said the timestamp.
+    /// The digest of principal, timestamp and content, if the submitter gave the timestamp.
     pub dated: Option<Digest>,
-    /// Of principal and `Idempotency-Key`, and of what was sent with it.
+    /// The digests of principal and `Idempotency-Key`, and of the content sent with it.
     pub keyed: Option<(Digest, Digest)>,
 }
 
-/// Results of one service (or host) that are remembered. A sender repeats its last few; of those that are
-/// older than the newest result nothing counts anyway.
+/// The number of remembered results of one service (or host). A submitter repeats its last few;
+/// results older than the newest are ignored in any case.
 pub const MAX_TAKEN: usize = 64;
-/// Results of one service and one moment in one call. As many more may come between before a repetition of the
-/// call would count again.
+/// The limit of results of one service with the same time in one call. As many more may come in
+/// between before a repetition of the call would count again.
 pub const MAX_AT_ONCE: usize = MAX_TAKEN / 2;
 
-/// The newest results that were taken, the newest last; at most [`MAX_TAKEN`].
+/// The newest accepted results, the newest last; at most [`MAX_TAKEN`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken(Vec<Identity>);
 
-/// What a result is to those that were taken before.
+/// How a result compares with those accepted before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repetition {
-    /// Of none of them.
+    /// It differs from all of them.
     New,
     Same,
-    /// Its key was sent with something else.
+    /// Its key was sent with another content.
     KeyReused,
 }
 
@@ -427,7 +430,7 @@ impl Taken {
     }
 }
 
-/// The last [`MAX_TAKEN`] of them.
+/// Keeps the last [`MAX_TAKEN`] of them.
 impl FromIterator<Identity> for Taken {
     fn from_iter<I: IntoIterator<Item = Identity>>(identities: I) -> Self {
         let mut taken = Taken::default();
@@ -436,15 +439,15 @@ impl FromIterator<Identity> for Taken {
     }
 }
 
-/// What became of what a ticket stands for.
+/// The outcome of a request with a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// It was taken before: nothing changed.
+    /// It was accepted before; no state changed.
     Repeated,
-    /// Its key was sent with something else: nothing changed.
+    /// Its key was sent with another content; no state changed.
     KeyReused,
-    /// A newer result is known.
+    /// A newer result exists.
     Older,
     /// There is no such host or service (any more).
     Unknown,

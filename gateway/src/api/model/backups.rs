@@ -1,4 +1,4 @@
-//! Backups that the gateway makes, and one that it is given.
+//! Backups that the gateway creates, and one that it restores.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! Enrolment: tokens, the queue, and what a device asks and gets.
+//! Enrolment: tokens, the queue, and the requests and responses of devices.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! Facts of the gateway.
+//! Facts about the gateway.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

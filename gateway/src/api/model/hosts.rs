@@ -1,4 +1,4 @@
-//! What an operator sets of hosts and services.
+//! The settings of hosts and services.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! Incidents: what belongs together.
+//! Incidents: problems with one cause.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! Profiles, the rules that choose among them, and who manages what.
+//! Profiles, the rules that select them, and the managers of resources.
 
 use std::collections::BTreeMap;
 

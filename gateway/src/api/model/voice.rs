@@ -1,4 +1,4 @@
-//! What objects say and when, what people do about it, and results that somebody sends.
+//! Notifications of checkables, the operators' reactions, and results from clients.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,8 +1,10 @@
-//! Many results in one call, with an outcome for each: what a program sends that has gathered them.
+//! Many results in one call, with an outcome for each, for programs that collect results.
 //!
-//! Promises that each is taken or refused for itself, in the order of the call, and that all such calls together
-//! hold no more memory than a few large bodies take. A call of which nothing was taken for a reason that is not
-//! in the results (a full disk, a locked database, a key of another call) is refused as that of one result is.
+//! Each is accepted or refused individually, in the order of the call. All such calls together hold
+//! no more memory than a few large bodies.
+//!
+//! The whole call is refused if no result was accepted for a reason outside the results, such as a
+//! full disk or a locked database.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,15 +35,17 @@ use crate::api::{AppState, edge, extract, idempotency};
 use crate::handle::Offered;
 use crate::tickets;
 
-/// Results in one call. A body of that many plugin outputs has 200 kB.
+/// Results in one call. A body of this many plugin outputs has 200 kB.
 const MOST: usize = 1_000;
 /// The largest body: a thousand results with 2 kB of output each.
 pub const BODY_LIMIT: usize = 2 * 1024 * 1024;
-/// Bodies at once that are larger than any other call's may be: 8 MiB, and once more as results.
+/// Concurrent bodies larger than those of any other call: 8 MiB, and the same again as results.
 pub const LARGE_AT_ONCE: usize = 4;
-/// Results of all such calls that wait for their commit: a quarter of what may wait, so that the others' find room.
+/// Results of all such calls that wait for their commit: a quarter of the queue, so that single
+/// results find room.
 pub const AT_ONCE: usize = 16_384;
-/// For room. A commit takes milliseconds, so that whoever waits longer is one of too many; tests do not wait.
+/// The longest wait for a permit. A commit takes milliseconds, so a longer wait means too many
+/// callers. Tests do not wait.
 const WAIT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
 const RETRY_AFTER_S: u64 = 2;
 
@@ -81,7 +85,7 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
     answer(give(&app, results).await?)
 }
 
-/// A place among all results that wait, for each.
+/// Acquires a place in the queue for each result.
 async fn place(app: &AppState, count: usize) -> Result<SemaphorePermit<'_>, Problem> {
     let count = u32::try_from(count).map_err(Problem::internal)?;
     let places = tokio::time::timeout(WAIT, app.guards().batched.acquire_many(count)).await;
@@ -92,7 +96,7 @@ fn busy() -> Problem {
     Problem::busy("too many results are on their way to the disk: send this again in a moment", RETRY_AFTER_S)
 }
 
-/// The body, each result as it stands there: what is wrong with one is said of that one.
+/// The body. Each result is kept as raw JSON, so that an error concerns only that one.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -130,17 +134,17 @@ impl<'de> Visitor<'de> for AtMost {
     }
 }
 
-/// Understands one result after the other.
+/// Parses one result after the other.
 struct Reader<'a> {
     app: &'a AppState,
     by: String,
-    /// Of the call.
+    /// The key of the call.
     key: Option<String>,
     now: Wall,
-    /// How many there were of each service, where they have keys.
+    /// The number of results with a key, per service.
     keyed: HashMap<Of, usize>,
-    /// And of one moment, where they have timestamps: of those that follow each other, the newest is known by its
-    /// time.
+    /// The number of results with the same timestamp, per service. In a sequence of results, the
+    /// newest is recognised by its time.
     dated: HashMap<(Of, Wall), usize>,
 }
 
@@ -159,13 +163,14 @@ impl Reader<'_> {
         let sender = Sender { by: self.by.clone(), key: self.own_key(&of) };
         let sent = Sent::new(sender, of.clone(), NewResult { exit_status, output, timestamp })?;
         if let Identity { dated: Some(_), .. } = sent.identity {
-            // What is dated later counts as of now.
+            // A time in the future counts as now.
             *self.dated.entry((of, sent.at.min(self.now))).or_default() += 1;
         }
         Ok(sent)
     }
 
-    /// No key of a caller has a line break.
+    /// Returns the key of one result. A line break separates its parts, because no caller's key
+    /// contains one.
     fn own_key(&mut self, of: &Of) -> Option<String> {
         let key = self.key.as_ref()?;
         let nth = self.keyed.entry(of.clone()).or_default();
@@ -173,7 +178,8 @@ impl Reader<'_> {
         Some(format!("{key}\n{nth}"))
     }
 
-    /// So many results of a service are remembered: of more, a repetition would count again.
+    /// Checks the number of results per service. Beyond the limit, a repetition would be counted
+    /// again.
     fn repetitions_are_known(&self) -> Result<(), Problem> {
         if self.keyed.values().chain(self.dated.values()).all(|count| *count <= MAX_AT_ONCE) {
             return Ok(());
@@ -186,10 +192,10 @@ impl Reader<'_> {
     }
 }
 
-/// What became of each.
+/// The outcome of each result.
 type Outcomes = Vec<Result<Fate, Problem>>;
 
-/// Nothing is waited for before all are given: they share their commits.
+/// Submits all results before it waits for any, so that they share their commits.
 async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Outcomes, Problem> {
     if results.iter().any(Result::is_ok) {
         app.handle.prove().await.map_err(not_taken)?;
@@ -221,11 +227,11 @@ async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Out
     Ok(outcomes)
 }
 
-/// A result of the call, on its way.
+/// A result of the call under way.
 enum Given<'a> {
     Offered(Offered<'a>),
-    /// An earlier one of the call, by its place. Whether that one still waits for its commit does not decide whether
-    /// both count.
+    /// A repetition of an earlier result of the call, by its index. Both count as one, even after
+    /// that one's commit.
     SameAs(usize),
     Refused(Problem),
 }
@@ -243,7 +249,7 @@ fn answer(outcomes: Outcomes) -> Answer {
     Ok(response)
 }
 
-/// Nothing was taken, and what one result says is true of the call.
+/// Returns the problem that concerns the whole call, if no result was accepted.
 fn of_the_call(outcomes: &Outcomes) -> Option<&Problem> {
     let refusals = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     let nothing = outcomes.iter().all(Result::is_err);

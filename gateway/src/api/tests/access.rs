@@ -1,4 +1,4 @@
-//! Users, sessions, tokens: who gets in, and how it ends.
+//! Users, sessions and tokens: access, and the end of access.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Backups over the API, and a backup that is given to it.
+//! Backups over the API: downloads and an upload.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::api::testing::{Answer, TestApi};
 use crate::continuity::Known;
 use crate::identity::Identity;
 
-/// An API over a data directory that a gateway could start in.
+/// Creates an API over a data directory that a gateway could start in.
 async fn api() -> TestApi {
     let api = TestApi::with_endpoint().await;
     let (store, data) = (&api.state.store, &api.state.config.data);
@@ -142,12 +142,12 @@ async fn a_gateway_without_hosts_takes_a_backup_for_its_next_start() {
     let key = Identity::read(&api.state.config.data).unwrap().wireguard.public();
     assert_eq!(taken.json["public_key"], json!(key.to_string()));
     assert_ne!(Identity::read(&new.state.config.data).unwrap().wireguard.public(), key, "not yet");
-    // As the next start does.
+    // The next start does the same.
     assert!(crate::backup::finish_restore(&new.state.config.data).unwrap());
     assert_eq!(Identity::read(&new.state.config.data).unwrap().wireguard.public(), key);
 }
 
-/// What is acknowledged until the next start would be lost with it.
+/// A change accepted until the next start would be lost with it.
 #[tokio::test]
 async fn while_a_backup_waits_for_the_next_start_nothing_else_is_taken() {
     let api = api().await;

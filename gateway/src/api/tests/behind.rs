@@ -1,4 +1,4 @@
-//! Changes that were committed and of which the engine could not be told.
+//! Committed changes that the engine could not be informed of.
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Command, MonitorInput};
@@ -8,7 +8,7 @@ use crate::api::testing::TestApi;
 use crate::handle::Changes;
 use crate::store::fixture::{self, TIMING};
 
-/// With a device of which the engine knows.
+/// Creates an API with a device that the engine has.
 async fn api() -> TestApi {
     let mut api = TestApi::with_endpoint().await;
     assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await.status, 201);
@@ -16,7 +16,7 @@ async fn api() -> TestApi {
     api
 }
 
-/// What the engine was told, in words.
+/// Returns the engine's inputs in words.
 fn drain(api: &mut TestApi) -> Vec<&'static str> {
     let mut told = Vec::new();
     while let Ok(command) = api.tunnel.try_recv() {
@@ -66,7 +66,7 @@ async fn a_change_is_told_however_many_times_that_fails() {
     assert_eq!(changed.status, 200, "{}", changed.text);
     assert!(!api.state.handle.repeat().await);
     assert!(drain(&mut api).is_empty());
-    // The fifth failure, and what is left of this attempt.
+    // The fifth failure, and the rest of this attempt.
     assert!(!api.state.handle.repeat().await);
     assert_eq!(drain(&mut api), ["host"]);
     assert!(api.state.handle.repeat().await);
@@ -131,7 +131,7 @@ async fn the_running_gateway_repeats_it_by_itself() {
     task.await.unwrap();
 }
 
-/// Of two changes the second is on disk after the first has read its row.
+/// The second change is on disk after the first one has read its row.
 #[tokio::test]
 async fn a_change_is_told_though_its_reading_failed_and_an_earlier_one_took_it_off_the_list() {
     let mut api = api().await;

@@ -1,12 +1,11 @@
-//! Results that are sent, acknowledgements, downtimes and settings, before a real monitor and the
-//! real writer.
+//! Results, acknowledgements, downtimes and settings, with a real monitor and the real writer.
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::api::testing::{Answer, TestApi};
 
-/// An API whose monitor runs, with a device that sends the results of its `backup`.
+/// An API with a running monitor, and a device that sends the results of its `backup`.
 pub(super) struct Ward {
     pub(super) api: TestApi,
     _tasks: JoinSet<()>,

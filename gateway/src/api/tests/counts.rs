@@ -1,4 +1,4 @@
-//! Headline, tiles, list and exit code count the same things, whatever the fleet.
+//! Headline, tiles, list and exit code count the same things in every fleet.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, VoiceState};
@@ -10,11 +10,11 @@ use crate::live::Change;
 use crate::store::fixture::{self, TIMING};
 use crate::store::{Store, states};
 
-/// Hosts of a fleet; each has two services.
+/// Hosts of a fleet. Each has two services.
 const HOSTS: u8 = 12;
 const FLEETS: u64 = 40;
 
-/// Enough of chance for a test, and the same each time.
+/// A pseudo-random generator that repeats its sequence in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -53,7 +53,7 @@ fn service(dice: &mut Dice, name: &str) -> ServiceState {
     ServiceState { hard, status: hard, stale: dice.once_in(3), voice: voice(dice), ..state }
 }
 
-/// Throws a fleet anew: states, downtimes, acknowledgements.
+/// Generates a fleet: states, downtimes, acknowledgements.
 async fn throw(store: &Store, dice: &mut Dice) {
     let mut tx = store.begin().await.unwrap();
     sqlx::query("delete from acknowledgements").execute(&mut *tx).await.unwrap();
@@ -117,7 +117,7 @@ fn added(a: &ServiceCounts, b: &ServiceCounts) -> ServiceCounts {
     }
 }
 
-/// As a monitoring system reads it, from the list alone.
+/// Computes the exit code from the list alone.
 fn exit_code(list: &[Problem]) -> u8 {
     let worst = |p: &Problem| if matches!(&*p.state, "down" | "unreachable" | "critical") { 2 } else { 1 };
     list.iter().filter(|p| !p.handled).map(worst).max().unwrap_or(0)
@@ -162,7 +162,7 @@ async fn tiles_list_filters_and_exit_code_agree_on_any_fleet() {
         fixture::device(&api.state.store, n, &format!("cam-{n:02}")).await;
     }
     api.state.store.all_hosts(&TIMING).await.unwrap();
-    // Nothing but the two services that are thrown.
+    // Keep only the two generated services.
     let others = "delete from service_states where service not in ('ping', 'tunnel')";
     sqlx::query(others).execute(&api.state.store.write).await.unwrap();
     for seed in 0..FLEETS {

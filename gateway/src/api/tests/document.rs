@@ -1,4 +1,4 @@
-//! The OpenAPI document is fresh, and every route does what it says about roles.
+//! The OpenAPI document is up to date, and every route enforces its declared roles.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::api::openapi;
 use crate::api::permission::{self, Area, Rule, rule};
 use crate::api::testing::{Caller, TestApi};
 
-/// Routes that anybody may call; each has its own way to know its caller, or has nothing to hide.
+/// Routes without authentication. Each has its own proof or returns nothing secret.
 const OPEN: [&str; 4] = [
     "POST /api/v1/session",
     "POST /api/v1/enrol",
     "GET /api/v1/enrol/{enrolment}",
     "GET /api/v1/enrol/{enrolment}/preshared-key",
 ];
-/// Routes for every caller who is known, and about himself alone.
+/// Routes for every authenticated caller, about that caller alone.
 const KNOWN: [&str; 3] = ["GET /api/v1/session", "DELETE /api/v1/session", "PUT /api/v1/session/password"];
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -87,7 +87,8 @@ fn operation_ids_are_unique() {
     }
 }
 
-/// 401 and 403 are what this is about; whatever else comes, the caller was let through.
+/// Returns the status. Only 401 and 403 matter here. Any other status means that the caller was
+/// admitted.
 async fn status(caller: &Caller<'_>, operation: &Operation) -> u16 {
     let path = operation.path.split('/').map(|p| if p.starts_with('{') { "nothing" } else { p });
     let path = path.collect::<Vec<_>>().join("/");
@@ -96,7 +97,7 @@ async fn status(caller: &Caller<'_>, operation: &Operation) -> u16 {
 
 #[tokio::test]
 async fn every_route_lets_in_whom_it_says_and_nobody_else() {
-    // Whoever is refused changes nothing, so that one gateway does for them all.
+    // Refused callers change nothing, so one gateway serves all of them.
     let shared = TestApi::new().await;
     let mut limited = Vec::new();
     for area in Area::ALL {

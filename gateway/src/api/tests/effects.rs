@@ -1,5 +1,5 @@
-//! Of contacts, rules, tokens, users, enrolments, downtimes, devices, hosts and profiles: what is set is heeded by
-//! whatever it is for, or refused by name. Fields of services and hosts stand in `fields`.
+//! Settings of contacts, rules, tokens, users, enrolments, downtimes, devices, hosts and profiles:
+//! each takes effect or is refused by name. `fields` has the fields of services and hosts.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::notify;
 
-/// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
-/// people, who see it.
+/// Every field of a request, and the test that shows its effect. Text in brackets marks fields that
+/// only people see.
 const FIELDS: [(&str, &str, &[&str]); 29] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -105,7 +105,7 @@ const HOST_CHANGE: &[&str] = &[
     "volatile",
 ];
 
-/// Whoever adds a field adds what shows that it is heeded.
+/// A new field needs a test of its effect here.
 #[test]
 fn every_field_of_a_request_stands_in_the_table() {
     let document = openapi();
@@ -135,12 +135,12 @@ fn must(answer: &Answer) {
     assert!((200..300).contains(&answer.status), "{}", answer.text);
 }
 
-/// Refused, with the name of the field.
+/// Checks that the request was refused with the field's name.
 fn names(answer: &Answer, field: &str) {
     assert_eq!((answer.status, &answer.json["errors"][0]["field"]), (422, &json!(field)), "{}", answer.text);
 }
 
-/// What is said to a monitor that takes it at once; who sends waits for that.
+/// Records the inputs of a monitor that accepts them at once, because the sender waits for it.
 fn ears(api: &mut TestApi) -> mpsc::UnboundedReceiver<MonitorInput> {
     let mut inputs = std::mem::replace(&mut api.monitor, mpsc::channel(1).1);
     let (to, heard) = mpsc::unbounded_channel();
@@ -171,7 +171,7 @@ fn words(input: MonitorInput) -> Option<String> {
     })
 }
 
-/// What the tunnel and the monitor were told, in words, without ids and times of their own.
+/// Returns the inputs of the tunnel and the monitor in words, without generated ids and times.
 fn told(api: &mut TestApi) -> String {
     let mut said = String::new();
     while let Ok(command) = api.tunnel.try_recv() {
@@ -191,7 +191,7 @@ async fn heard(api: &TestApi) -> String {
     notify::heard(&api.state.store, &api.state.config).await
 }
 
-/// Each field, laid over what is there, is heard.
+/// Checks that each field has an effect on an existing resource.
 async fn each_is_heard(api: &TestApi, path: &str, fields: &[(&str, Value)]) {
     let mut before = heard(api).await;
     for (name, value) in fields {
@@ -202,7 +202,7 @@ async fn each_is_heard(api: &TestApi, path: &str, fields: &[(&str, Value)]) {
     }
 }
 
-/// Each field of something new makes a difference. `bare`: what it needs.
+/// Checks that each field has an effect on a new resource. `bare`: the required fields.
 async fn each_is_heard_of_a_new_one(api: &TestApi, list: &str, bare: Value, fields: &[(&str, Value)]) {
     let name = bare["name"].as_str().unwrap().to_owned();
     let mut seen = Vec::new();
@@ -218,7 +218,6 @@ async fn each_is_heard_of_a_new_one(api: &TestApi, list: &str, bare: Value, fiel
     }
 }
 
-/// Without what differs from one to the next in any case.
 #[tokio::test]
 async fn the_router_hears_every_field_of_a_contact() {
     let api = TestApi::with_endpoint().await;
@@ -298,7 +297,7 @@ async fn a_token_may_what_it_was_made_for() {
     .execute(&api.state.store.write)
     .await
     .unwrap();
-    // What is changed in the file by hand counts with the next change at the latest.
+    // A change by hand in the file counts with the next change at the latest.
     assert_eq!(status(&operator, "/api/v1/devices", device("c")).await, 201);
     assert_eq!((shows(&short).await, shows(&viewer).await), (401, 200));
     let listed = api.admin().get("/api/v1/tokens").await.text;
@@ -415,7 +414,7 @@ async fn a_successor_keeps_the_name_of_the_device() {
         let token =
             api.operator().post(path, json!({ "needs_approval": waits })).await.json["secret"].clone();
         told(&mut api);
-        // What a device is called that is replaced by one of another make, which calls itself so.
+        // The replacement is of another make and reports its own name.
         let asked = api.anonymous().post("/api/v1/enrol", request(&token, "other-make", n)).await;
         assert_eq!((asked.status, asked.json["name"].clone()), (201, json!("cam")), "{}", asked.text);
         let id = asked.json["id"].as_str().unwrap();
@@ -559,7 +558,7 @@ async fn every_field_of_a_device_reaches_tunnel_or_monitor() {
     must(&api.operator().post(&format!("{path}/credentials"), json!({ "public_key": key(32) })).await);
     assert!(told(&mut api).contains(&format!("{:?}", PrivateKey::from_bytes([32; 32]).public())));
 
-    // The same of a new one: each differs from the one that has nothing of it.
+    // The same for a new device: each field must make a difference to a device without it.
     let mut seen: Vec<String> = Vec::new();
     let new = [("labels", json!({}))].into_iter().chain(fields);
     let new = new.chain([("ssh", json!({ "user": "fleet", "host_key": host_key("cam") }))]);
@@ -590,7 +589,7 @@ async fn every_field_of_a_device_reaches_tunnel_or_monitor() {
     }
 }
 
-/// What is another in each device: ids, keys and addresses.
+/// Removes the values that differ in each device: ids, keys and addresses.
 fn without_ids(words: &str) -> String {
     let specs = words.lines().filter(|line| line.starts_with("HostSpec"));
     let networks = words.lines().filter(|line| !line.starts_with("HostSpec"));
@@ -637,7 +636,7 @@ async fn every_field_of_a_new_host_reaches_the_monitor() {
         must(&api.operator().post("/api/v1/hosts", body.clone()).await);
         let name = body["name"].as_str().unwrap();
         let words = told(&mut api);
-        // Up to here stands its id.
+        // The id comes before this point.
         let words = words.split_once("name: ").expect("a spec").1.to_owned();
         assert!(!seen.contains(&words), "{field} is stored, and nobody hears of it: {words}");
         seen.push(words);

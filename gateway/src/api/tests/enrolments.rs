@@ -1,4 +1,4 @@
-//! Enrolment: one token, one device, one answer; and people who approve.
+//! Enrolment: one token, one device, one response; and approval by an operator.
 
 use fleetgate_engine::wire::{Command, PeerStatus};
 use fleetgate_keys::PrivateKey;

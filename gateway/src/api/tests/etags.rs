@@ -1,4 +1,4 @@
-//! Which changes are of people: what the gateway learns by itself is none.
+//! Versions count the changes of operators and not those of the gateway.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn what_the_gateway_learns_while_somebody_edits_is_no_change_of_somebody_e
     assert_eq!(set.json["ssh"]["pin"], "SHA256:abc", "and the change leaves it");
 }
 
-/// All that the gateway writes by itself of a device and its host.
+/// Writes everything that the gateway itself stores about a device and its host.
 async fn learn_everything(api: &TestApi, id: HostId) {
     let mut tasks = JoinSet::new();
     let (store, live) = (api.state.store.clone(), api.state.live.clone());
@@ -69,7 +69,7 @@ async fn learn_everything(api: &TestApi, id: HostId) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Of every table that has versions, whatever it is called.
+/// Reads the versions from every table that has them.
 async fn versions(api: &TestApi) -> Vec<(String, i64)> {
     let sql = "select m.name from sqlite_master m join pragma_table_info(m.name) c
                where m.type = 'table' and c.name = 'version' and substr(m.name, 1, 1) <> '_' order by 1";
@@ -97,7 +97,7 @@ async fn no_version_of_anything_is_changed_by_what_the_gateway_learns() {
     assert_eq!(versions(&api).await, before);
 }
 
-/// A program that sets again and again what it wants must not make a person's change fail.
+/// A program that repeats its settings must not make an operator's change fail.
 #[tokio::test]
 async fn a_change_that_changes_nothing_keeps_the_etag() {
     let api = TestApi::with_endpoint().await;
@@ -142,7 +142,7 @@ async fn a_change_that_changes_nothing_keeps_the_etag() {
     }
 }
 
-/// A condition that is passed over in silence lets happen what it was to prevent.
+/// A silently ignored condition would let through the change that it should prevent.
 #[tokio::test]
 async fn a_condition_is_heeded_or_refused_on_every_route() {
     let api = TestApi::with_endpoint().await;

@@ -17,7 +17,7 @@ async fn api() -> TestApi {
     api
 }
 
-/// What the monitor was told of a host last.
+/// Returns the monitor's last input for a host.
 fn told(api: &mut TestApi) -> Option<HostSpec> {
     let mut last = None;
     while let Ok(input) = api.monitor.try_recv() {
@@ -32,12 +32,12 @@ fn field(answer: &Answer) -> (u16, &Value) {
     (answer.status, &answer.json["errors"][0]["field"])
 }
 
-/// What the engine gets, in words.
+/// Returns the engine's service in words.
 fn words(spec: &HostSpec, service: &str) -> String {
     format!("{:?}", spec.services.iter().find(|s| s.name == service).expect("the service"))
 }
 
-/// Each with a value that differs from the usual one.
+/// Each field with a value other than its default.
 pub(super) fn of_a_service() -> [(&'static str, serde_json::Value); 10] {
     [
         ("interval_s", json!(120)),
@@ -142,7 +142,7 @@ async fn every_field_of_a_host_reaches_the_engine() {
     let declared = &document["components"]["schemas"]["HostChange"]["properties"];
     let declared: BTreeSet<&str> = declared.as_object().unwrap().keys().map(String::as_str).collect();
     let mut shown: BTreeSet<&str> = fields.iter().map(|(name, _)| *name).collect();
-    // Of a device, and what is for people alone.
+    // A device's own field, and one for people only.
     shown.extend(["budget_bytes_per_day", "notes"]);
     assert_eq!(shown, declared, "each field stands in the table of this test");
     let budget = json!({ "budget_bytes_per_day": 1_000_000 });

@@ -1,4 +1,4 @@
-//! Hostile requests: each gets a problem document, and nothing is changed.
+//! Hostile requests: each gets a problem document and changes nothing.
 
 use axum::body::Body;
 use serde_json::json;
@@ -89,7 +89,7 @@ async fn a_host_header_cannot_write_into_the_script() {
     assert_eq!(line(&script.text), "DEFAULT_URL='http://gw.example:8080'");
 }
 
-/// Another process holds the database for longer than anybody waits.
+/// Another process locks the database for longer than any caller waits.
 #[tokio::test]
 async fn a_locked_database_is_said_and_not_waited_for() {
     use sqlx::ConnectOptions as _;
@@ -115,7 +115,7 @@ async fn a_locked_database_is_said_and_not_waited_for() {
     assert_eq!(device.status, 201, "{}", device.text);
 }
 
-/// By its place in the array, "x" would be a new name.
+/// serde would take "x" for the new name, by its place in the array.
 #[tokio::test]
 async fn an_array_in_place_of_an_object_is_refused_on_every_route() {
     let api = TestApi::with_endpoint().await;

@@ -16,7 +16,7 @@ use crate::live::Change;
 use crate::store::history::{self, SeriesCache};
 use crate::store::{fixture, states};
 
-/// A device with a site network behind it, through the API; its id.
+/// Creates a device with a site network through the API. Returns its id.
 async fn device(api: &TestApi, name: &str) -> HostId {
     let body = json!({ "name": name, "networks": ["192.168.1.0/24"], "labels": { "site": "north" } });
     let made = api.operator().post("/api/v1/devices", body).await;
@@ -260,7 +260,7 @@ async fn networks_are_not_taken_away_from_under_the_hosts_in_them() {
     let smaller = change(json!(["192.168.1.0/28", "10.0.0.0/24"]));
     assert_eq!(api.operator().patch(path, smaller).await.status, 200);
 
-    // From before this was checked: what stands nowhere can still be renamed, and moved to where it is.
+    // A host from before this check, outside all networks, can still be renamed and moved into one.
     fixture::run(&api.state.store, "update peers set networks = '[\"10.0.0.0/24\"]'", &[]).await;
     let renamed = api.operator().patch("/api/v1/hosts/nas", json!({ "name": "nas-1" })).await;
     assert_eq!(renamed.status, 200, "{}", renamed.text);
@@ -419,7 +419,7 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..nobody };
     put(&api, &down, &[]).await;
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
-    // It never came under its key, so that the key may be another one.
+    // The device never connected under its key, so the key may be wrong.
     let all =
         ["gateway_uplink_lost", "site_uplink_lost", "key_refused", "tunnel_down", "line_lost", "device_gone"];
     let all = json!(all);
@@ -468,7 +468,7 @@ async fn the_list_keeps_a_verdict_until_anything_that_it_rests_on_has_moved() {
     put(&api, &down, &[]).await;
     let first = first_problem(&api).await;
     assert_eq!(first["kind"], "undetermined");
-    // Rows that nobody was told of yet: what is kept is given.
+    // Rows written without a signal: the cached summary stays.
     put(&api, &HostState { source: "echo".into(), last_check: Some(at), ..fixture::up(other) }, &[]).await;
     assert_eq!(first_problem(&api).await, first);
     api.state.live.tell(Change::Checked { host: other, last_check: Some(at), next_check: None });
@@ -477,7 +477,7 @@ async fn the_list_keeps_a_verdict_until_anything_that_it_rests_on_has_moved() {
     let heard = first_problem(&api).await;
     assert_eq!(heard["text"], "undetermined: its own line lost or device gone");
 
-    // The tunnel of the host has something to say: no other change is needed.
+    // The host's tunnel has a new sign, which is enough without any other change.
     let unproved =
         UnprovedHandshakes { count: 3, since: at, last: at, from: ([203, 0, 113, 2], 40_000).into() };
     let attempts = Attempts { unproved: Some(unproved), ..Attempts::default() };

@@ -1,4 +1,4 @@
-//! Incidents over the API, before a real monitor and the real writer.
+//! Incidents over the API, with a real monitor and the real writer.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ async fn the_incident(ward: &Ward) -> String {
     open[0]["id"].as_str().unwrap().to_owned()
 }
 
-/// A second service that sends its results.
+/// Adds a second passive service.
 async fn with_sync(settings: Value) -> Ward {
     let ward = Ward::new(settings.clone()).await;
     let mut service = json!({ "check": { "type": "passive" }, "max_check_attempts": 1 });
@@ -73,7 +73,7 @@ async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
     let path = format!("/incidents/{id}/acknowledgement");
     let known = ward.post(&path, json!({ "comment": "on it", "sticky": true })).await;
     assert_eq!((known.status, &known.json["acknowledged_by"]["comment"]), (201, &json!("on it")));
-    // It joins once more.
+    // The service joins again.
     sync_sends(&ward, 0).await;
     sync_fails(&ward).await;
     let services = ward.get("/hosts/nas/services").await;
@@ -173,7 +173,7 @@ async fn what_is_over_or_unknown_cannot_be_acknowledged() {
     assert_eq!(ward.api.viewer().get("/api/v1/incidents?state=x").await.status, 400);
 }
 
-/// As in the moment between a merge and its commit.
+/// This is the state between a merge and its commit.
 #[tokio::test]
 async fn who_acknowledges_what_is_none_any_more_is_told_so_and_nothing_else_is_acknowledged() {
     let ward = Ward::new(json!({})).await;

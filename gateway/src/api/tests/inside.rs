@@ -1,4 +1,4 @@
-//! What devices send through their own tunnels, before a real monitor and the real writer.
+//! Results that devices send through their own tunnels, with a real monitor and the real writer.
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -11,7 +11,7 @@ use super::care::Ward;
 use crate::api::ids::Kind;
 use crate::api::{Client, inside};
 
-/// The device `nas`, with a camera behind it, and what comes through its tunnel.
+/// The device `nas`, a camera behind it, and requests through its tunnel.
 struct Site {
     ward: Ward,
     peer: PeerId,

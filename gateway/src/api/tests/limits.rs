@@ -1,4 +1,4 @@
-//! A device that enrols as docs/enrol-devices.md says has limits on what its sensors measure.
+//! A device enrolled according to docs/enrol-devices.md has limits on its sensors.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use crate::api::testing::TestApi;
 use crate::demo::sensors::Sensors;
 
-/// Far more than a check takes that is answered at once.
+/// Far longer than a check with an immediate reply takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What limits the services of profile `default` have.
+/// The limits that the services of the profile `default` have.
 const LIMITED: [(&str, &[&str]); 6] = [
     ("disk", &["fullness", "inodes"]),
     ("load", &["load15_per_cpu"]),
@@ -23,7 +23,8 @@ const LIMITED: [(&str, &[&str]); 6] = [
     ("tunnel", &["clock_skew"]),
 ];
 
-/// One Linux device, enrolled with a token as `fleetgate token create --enrol cams --ssh-user fleet` makes it.
+/// A Linux device, enrolled with a token from `fleetgate token create --enrol cams --ssh-user
+/// fleet`.
 struct Enrolled {
     api: TestApi,
     sensors: Sensors,
@@ -58,7 +59,7 @@ impl Enrolled {
         assert_eq!(self.api.operator().post("/api/v1/hosts/cam/check", json!({})).await.status, 202);
     }
 
-    /// Asks until `service` is hard in that state; gives its text.
+    /// Checks until `service` is in that hard state. Returns its text.
     async fn becomes(&self, service: &str, state: &str) -> String {
         let mut last = Value::Null;
         let reached = async {
@@ -110,7 +111,7 @@ async fn a_full_disk_of_an_enrolled_device_is_a_problem() {
 #[tokio::test]
 async fn what_else_runs_out_on_an_enrolled_device_is_a_problem_too() {
     let device = Enrolled::new().await;
-    // In the order: what a device measures that is well, badly, and very badly.
+    // In this order: an ok value, a warning and a critical one.
     let table = [
         ("load", 0.4, 12.0, 30.0),
         ("memory", 37.0, 93.0, 99.0),

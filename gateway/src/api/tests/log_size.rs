@@ -1,16 +1,16 @@
-//! What one device can make the event log cost, in bytes on disk.
+//! The size that one device can make the event log grow to, in bytes on disk.
 
 use serde_json::{Value, json};
 
 use super::care::Ward;
 use crate::api::testing::TestApi;
 
-/// As the writer has it.
+/// The same limit as in the writer.
 const LISTED_A_DAY: usize = 500;
-/// Bytes of an output, near the longest that is taken.
+/// The size of an output in bytes, near the limit.
 const OUTPUT: usize = 60_000;
 
-/// Bytes of the pages of all tables and indexes that grow with what happens.
+/// Returns the bytes of all tables and indexes that grow with events.
 async fn log_bytes(api: &TestApi) -> i64 {
     let sql = "select coalesce(sum(pgsize), 0) from dbstat where name in
                (select name from sqlite_schema where tbl_name in
@@ -19,7 +19,7 @@ async fn log_bytes(api: &TestApi) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&api.state.store.read).await.unwrap()
 }
 
-/// Sends so many results of that length, each with another status and output than the one before.
+/// Sends results of that length. Each differs from the one before in status and output.
 async fn alternate(ward: &Ward, results: usize, bytes: usize) -> i64 {
     let before = log_bytes(&ward.api).await;
     for n in 0..results {

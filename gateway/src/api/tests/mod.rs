@@ -1,4 +1,4 @@
-//! What the API promises, asked of the whole router.
+//! Tests of the API's promises against the whole router.
 
 mod access;
 mod backups;

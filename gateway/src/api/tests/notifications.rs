@@ -131,8 +131,8 @@ async fn the_contact_of_the_settings_is_shown_and_tested_but_not_changed() {
     assert_eq!(followed.json["outcome"], "waiting");
 }
 
-/// Two notices of one host: the first was sent by e-mail and is given up as a webhook, the second
-/// was held back.
+/// Creates two notices of one host. The first was sent by e-mail and given up as a webhook. The
+/// second was suppressed.
 async fn told(api: &TestApi) -> i64 {
     let store = &api.state.store;
     let host = fixture::device(store, 7, "cam-07").await;

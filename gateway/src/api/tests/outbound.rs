@@ -1,4 +1,4 @@
-//! Addresses that somebody writes down for the gateway to connect to.
+//! Addresses in settings that the gateway connects to.
 
 use serde_json::{Value, json};
 

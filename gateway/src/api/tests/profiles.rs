@@ -1,4 +1,4 @@
-//! Profiles, the rules that choose among them, and limits, through the API.
+//! Profiles, the rules that select them, and limits, through the API.
 
 use fleetgate_engine::wire::MonitorInput;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ async fn a_changed_profile_settles_every_host_that_uses_it_and_tells_the_engine(
     assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(told.iter().all(|(_, services)| services == &["ping", "web"]));
     assert_eq!(services(&api, "a").await, ["ping", "web"]);
-    // Rows of states go with the services: the strip counts two of a, two of b, two of c.
+    // The state rows follow the services: the strip counts two for each of a, b and c.
     assert_eq!(get(&api, "/overview").await["services"]["pending"], 6);
     assert_eq!(get(&api, "/hosts/a/services/web").await["thresholds"][0]["warn"], "2");
     let audit = api.admin().get("/api/v1/audit").await.json;

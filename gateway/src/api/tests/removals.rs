@@ -1,10 +1,11 @@
-//! What else goes with a removal is named before it happens; and what a PATCH does to maps.
+//! The consequences of a removal are listed in advance. A PATCH merges maps.
 
 use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};
 
-/// Two devices, two hosts behind the first one, and one of those stands before the second device.
+/// Creates two devices and two hosts behind the first one. One of those hosts is a parent of the
+/// second device.
 async fn site() -> TestApi {
     let api = TestApi::with_endpoint().await;
     let make = async |path: &str, body: Value| {

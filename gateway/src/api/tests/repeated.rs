@@ -1,4 +1,4 @@
-//! Calls and results that are sent twice: one effect, and the same answer without its secrets.
+//! Calls and results sent twice: one effect, and the same response without its secrets.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 
 const KEYLESS: [&str; 2] = ["/api/v1/session", "/api/v1/restore"];
-/// What a repetition is not shown.
+/// Fields that a repeated call does not get.
 const SECRETS: [&str; 6] = ["secret", "credentials", "webhook_secret", "command", "hint", "url"];
 
-/// One POST: its route, the path, a body, and another body that is as good.
+/// One POST: its route, the path, a body, and another valid body.
 struct Post {
     route: &'static str,
     path: String,
@@ -59,7 +59,8 @@ impl Scene {
         Scene { ward, enrolment_token: token, waiting, incident: text(incident), message: text(message) }
     }
 
-    /// Every POST of the document but the login, in an order in which each finds what it needs.
+    /// Returns every POST of the document except the login, in an order in which each finds its
+    /// resources.
     fn posts(&self) -> Vec<Post> {
         let [first, second] = &self.waiting;
         let (end, later) = ("2099-01-01T00:00:00Z", "2099-01-02T00:00:00Z");
@@ -172,7 +173,7 @@ impl Scene {
         ]
     }
 
-    /// Events that people and programs caused.
+    /// Counts events caused by people and programs.
     async fn deeds(&self) -> i64 {
         let store = &self.ward.api.state.store;
         let sql = "select count(*) from events where principal <> 'system'";
@@ -194,7 +195,7 @@ async fn send(caller: &Caller<'_>, key: &str, path: &str, body: &Value) -> Answe
     caller.clone().header("idempotency-key", key).post(&format!("/api/v1{path}"), body.clone()).await
 }
 
-/// The fields of an answer that a repetition does not have, wherever they stand.
+/// Removes the fields that a repeated response does not have, at any depth.
 fn without_secrets(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -247,7 +248,7 @@ async fn has_one_effect(scene: &Scene, post: &Post) {
     assert_eq!((other.status, other.code()), (422, "idempotency_key_reused"), "{route}: {}", other.text);
     assert_eq!(scene.deeds().await, after, "{route}");
     if route != "/enrol" {
-        // A backup is made one at a time.
+        // The gateway makes one backup at a time.
         let foreign = send(&api.anonymous().by(Client::Local { uid: 0 }), &own, &post.path, &post.body).await;
         assert!(!replayed(&foreign), "{route}: the key of somebody else");
     }
@@ -339,7 +340,7 @@ async fn a_call_whose_answer_was_not_kept_is_not_made_again() {
     let api = TestApi::with_endpoint().await;
     let body = json!({ "name": "cam" });
     assert_eq!(send(&api.operator(), "k", "/devices", &body).await.status, 201);
-    // As a kill between the commit and the keeping of the answer leaves it.
+    // A kill between the commit and the storing of the response leaves this row.
     sqlx::query("update idempotency set status = 0, body = ''")
         .execute(&api.state.store.write)
         .await
@@ -361,7 +362,7 @@ async fn the_key_is_committed_with_the_effect() {
 
 const BACKUP: &str = "/hosts/nas/services/backup/results";
 
-/// A service that is hard after three failures.
+/// Creates a service that is hard after three failures.
 pub(super) async fn patient() -> Ward {
     let ward = Ward::new(json!({ "max_check_attempts": 3 })).await;
     assert_eq!(ward.sends(0).await.status, 202);
@@ -402,7 +403,7 @@ async fn a_result_with_the_same_timestamp_and_content_counts_once() {
     let admin = ward.api.admin().post(&format!("/api/v1{BACKUP}"), at(time, "bad")).await;
     assert!(!replayed(&admin));
     assert_eq!(attempt(&ward).await.1, 3, "somebody else's counts");
-    // Sent late, after a newer one: it was taken before, and is no older one.
+    // The result was accepted before, so it is a repetition, although a newer one came in between.
     ward.post(BACKUP, at(now(), "newer")).await;
     let late = ward.post(BACKUP, at(time, "bad")).await;
     assert_eq!((late.status, replayed(&late)), (202, true), "{}", late.text);
@@ -480,7 +481,7 @@ async fn as_many_results_are_remembered_as_is_promised() {
     assert!(!known(7).await);
 }
 
-/// What holds the database, as a backup of another program does.
+/// Locks the database, as a backup by another program does.
 pub(super) async fn lock(ward: &Ward) -> sqlx::SqliteConnection {
     use sqlx::ConnectOptions as _;
     let write = &ward.api.state.store.write;
@@ -532,7 +533,7 @@ async fn a_full_disk_refuses_a_result_before_it_takes_effect() {
 async fn the_same_result_joins_the_one_that_waits_for_its_commit() {
     let ward = patient().await;
     let store = &ward.api.state.store;
-    // The state itself cannot be written, though the database takes writes.
+    // The state itself cannot be written, although the database accepts other writes.
     let sql = "create trigger stuck before update on service_states begin select raise(abort, 'no'); end";
     sqlx::query(sql).execute(&store.write).await.unwrap();
     let tickets = ward.api.state.live.tickets();

@@ -1,5 +1,5 @@
-//! Results over the API: found in memory, answered from the commit, and many in one call; before a real monitor and
-//! the real writer.
+//! Results over the API: found in memory, committed before the response, and many in one call. A
+//! real monitor and the real writer run.
 
 use axum::body::Body;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn put(ward: &Ward, path: &str, body: Value) {
     assert!(put.status < 300, "{path}: {}", put.text);
 }
 
-/// A host with one service that takes results.
+/// Creates a host with one passive service.
 async fn another(ward: &Ward, name: &str, service: &str) {
     assert_eq!(ward.post("/devices", json!({ "name": name })).await.status, 201);
     put(ward, &format!("/hosts/{name}/services/{service}"), json!({ "check": { "type": "passive" } })).await;
@@ -38,7 +38,7 @@ async fn with_key(ward: &Ward, key: &str, results: &[Value]) -> Answer {
     caller.post("/api/v1/results", json!({ "results": results })).await
 }
 
-/// The outcomes in their order, a refusal by its code.
+/// Returns the outcomes in order, each refusal as its code.
 fn outcomes(answer: &Answer) -> Vec<&str> {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let outcomes = answer.json["results"].as_array().expect("outcomes").iter();
@@ -83,7 +83,7 @@ async fn a_result_that_was_taken_before_is_answered_with_the_present_state() {
     assert_eq!(again.json["service"], ward.backup().await);
 }
 
-/// What a result for `path` and the same as one of many are answered with.
+/// Returns the status for a result at `path`, and for the same result among many.
 async fn both(ward: &Ward, host: &str, service: &str) -> [u16; 2] {
     let single = ward.post(&format!("/hosts/{host}/services/{service}/results"), ok()).await.status;
     let answer = many(ward, &[of(host, service, 0)]).await;
@@ -226,7 +226,7 @@ async fn a_call_that_is_repeated_with_its_key_has_no_second_effect() {
         assert!(!again.headers.contains_key("idempotency-replayed"), "not all of it was");
     }
     assert_eq!(ward.backup().await["attempt"], 2);
-    // What was refused is sent again alone, under the key of the call.
+    // Only the refused result is accepted now, under the key of the call.
     put(&ward, "/hosts/nas/services/nope", json!({ "check": { "type": "passive" } })).await;
     let mended = with_key(&ward, "k", &results).await;
     assert_eq!(outcomes(&mended), ["repeated", "taken", "repeated", "repeated"]);
@@ -241,7 +241,7 @@ async fn a_call_that_is_repeated_with_its_key_has_no_second_effect() {
 async fn equal_results_of_one_call_count_once_whenever_they_reach_the_disk() {
     let ward = Ward::new(json!({ "max_check_attempts": 9 })).await;
     let mut call = vec![of("nas", "backup", 2); 2];
-    // Time for many commits between them.
+    // This takes the time of many commits.
     call.extend((0..900).map(|n| json!({ "host": "nas", "exit_status": 0, "output": n.to_string() })));
     call.push(of("nas", "backup", 2));
     call.push(of("nas", "backup", 1));
@@ -275,7 +275,7 @@ async fn a_call_of_one_moment_is_known_again_and_one_of_many_by_its_newest() {
     let ward = Ward::new(json!({})).await;
     let now = crate::clock::wall().as_millis() / 1_000;
     let dated = |n: i64, at: i64| json!({ "host": "nas", "service": "backup", "exit_status": 2, "output": n.to_string(), "timestamp": at });
-    // A clock that is ahead: all of it is of now.
+    // A clock that is ahead: all these results count as now.
     for ahead in [-10, 3] {
         let same: Vec<Value> = (0..33).map(|n| dated(n, now + ahead + n * i64::from(ahead > 0))).collect();
         let refused = many(&ward, &same).await;

@@ -41,7 +41,7 @@ struct Device {
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// The method of a request, and its `Authorization`.
+/// The method and the `Authorization` of a request.
 type Seen = (String, Option<String>);
 
 impl Device {
@@ -74,7 +74,7 @@ impl Device {
         command.output().await.unwrap()
     }
 
-    /// Asks with the polling secret, and asks to be let in without it.
+    /// Checks that the script sends its polling secret only in polls, not in the enrolment.
     fn keeps_its_secret(&self) {
         let secret = std::fs::read_to_string(self.etc().join("fleetgate.poll")).unwrap();
         let bearer = format!("Bearer {}", secret.trim());
@@ -84,7 +84,7 @@ impl Device {
         }
     }
 
-    /// What lies in the folder of configurations, with what it says.
+    /// Returns the files in the configuration folder with their contents.
     fn files(&self) -> BTreeMap<String, String> {
         let entries = std::fs::read_dir(self.etc()).unwrap().map(|e| e.unwrap().path());
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::api::testing::TestApi;
 use crate::live::Change;
 
-/// One event as a browser would see it.
+/// One event as a browser sees it.
 type Seen = (String, Value);
 
 struct Listener {
@@ -31,7 +31,7 @@ impl Listener {
         Listener { body: answer.bytes_stream().boxed(), read: String::new() }
     }
 
-    /// `None`: the stream has ended.
+    /// Returns the next event. `None` if the stream has ended.
     async fn next(&mut self) -> Option<Seen> {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
@@ -46,7 +46,7 @@ impl Listener {
         }
     }
 
-    /// The next of this name; others are passed over.
+    /// Returns the next event of this name and skips others.
     async fn wait_for(&mut self, name: &str) -> Value {
         loop {
             let (seen, data) = self.next().await.expect("the stream goes on");

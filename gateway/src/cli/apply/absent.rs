@@ -1,7 +1,7 @@
-//! What the file names and a person has taken away, or given another name, since.
+//! Resources of the file that an operator has removed or renamed.
 //!
-//! Pure. Gives what the file says the names that its things have now, and takes out of it what leads to
-//! something that is not to be made again; whether that is so, the plan tells.
+//! Pure. Gives the resources of the file their present names, and removes references to resources
+//! that are not to be created again. The plan decides which those are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::plan::{Found, Kind, Policy, Wanted};
 
-/// Who took something away, and when.
+/// The author and time of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
     pub by: String,
     pub at: String,
-    /// It is there, by this name.
+    /// The present name, if the resource was renamed.
     pub renamed_to: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Removed {
     }
 }
 
-/// What the file says, in the names of today.
+/// Returns the contents of the file with present names.
 pub fn settle(wanted: Vec<Wanted>, found: &[Found], policy: &Policy) -> Vec<Wanted> {
     let renamed = renamed(&wanted, found, policy);
     let mut wanted: Vec<Wanted> = wanted.into_iter().map(|w| call(w, &renamed)).collect();
@@ -43,7 +43,7 @@ pub fn settle(wanted: Vec<Wanted>, found: &[Found], policy: &Policy) -> Vec<Want
     wanted
 }
 
-/// Devices and hosts, or contacts: each has a space of names.
+/// The namespaces: devices and hosts share one, contacts have another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     Host,
@@ -60,7 +60,7 @@ fn space(kind: Kind) -> Option<Space> {
     }
 }
 
-/// From the names of the file to those of today, where those are not something else of the file.
+/// Maps names of the file to present ones, unless those belong to another resource of the file.
 fn renamed(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeMap<(Space, String), String> {
     let is_in_file =
         |kind: Kind, name: &str| wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name);
@@ -101,7 +101,8 @@ fn call(mut w: Wanted, renamed: &BTreeMap<(Space, String), String>) -> Wanted {
     w
 }
 
-/// Devices and hosts of the file that are not there and stay so; a host goes with its device.
+/// Returns devices and hosts of the file that were removed and stay removed. A host goes with its
+/// device.
 fn gone(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeSet<String> {
     let is_removed = |w: &Wanted| {
         let same = |f: &&Found| f.kind == w.kind && f.name == w.name;
@@ -120,7 +121,7 @@ fn gone(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeSet<String>
     gone
 }
 
-/// What it cannot be without.
+/// Returns the host that a resource requires.
 fn leads_to(w: &Wanted) -> Option<&str> {
     match w.kind {
         Kind::Host => w.fields.get("via").and_then(Value::as_str),

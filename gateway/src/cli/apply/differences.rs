@@ -1,4 +1,4 @@
-//! What differs between what is there and what the file says, field by field.
+//! The differences between the existing resources and the file, field by field.
 //!
 //! Pure.
 
@@ -10,13 +10,13 @@ use super::plan::Wanted;
 use crate::api::merge;
 use crate::secret_url::SecretUrl;
 
-/// Fields that count only when something is made.
+/// Fields that count only for a new resource.
 const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
 
-/// Parts that are said all or not at all; of the rest each field is by itself.
+/// Parts that are given completely or not at all. Other parts count field by field.
 const SAID_WHOLE: [&str; 4] = ["labels", "flapping", "notify", "thresholds"];
 
-/// From what is there to what the file says; absent is absent.
+/// A change from the present value to that of the file. Absent means absent.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Difference {
     pub field: String,
@@ -24,7 +24,7 @@ pub struct Difference {
     pub file: Option<String>,
 }
 
-/// Field by field; of what is partial only what the file says.
+/// Compares field by field. For a partial resource, only the fields of the file count.
 pub fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
     let wanted = flat(&Value::Object(w.fields.clone()));
     let mut there = flat(&Value::Object(now.clone()));
@@ -41,7 +41,7 @@ pub fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
     differences
 }
 
-/// To nothing at all.
+/// Lists all fields as removed.
 pub fn from(now: &Map<String, Value>) -> Vec<Difference> {
     diff(&flat(&Value::Object(now.clone())), &BTreeMap::new())
 }
@@ -56,7 +56,8 @@ fn diff(now: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> Vec<
     fields.into_iter().map(of).filter(|d| d.now != d.file).map(shown).collect()
 }
 
-/// What may hold a token goes to a terminal or into the log of a job by its server alone.
+/// Shows only the server of an address that may contain a token, because terminals and job logs may
+/// keep it.
 fn shown(difference: Difference) -> Difference {
     if difference.field != "webhook_url" {
         return difference;
@@ -67,7 +68,7 @@ fn shown(difference: Difference) -> Difference {
     Difference { now, file, ..difference }
 }
 
-/// Paths with the text of what stands there. Limits go by their metric, other lists by place.
+/// Returns paths with the text of their values. Limits are keyed by metric, other lists by index.
 fn flat(value: &Value) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     flatten("", value, &mut found);
@@ -89,7 +90,7 @@ fn flatten(at: &str, value: &Value, into: &mut BTreeMap<String, String>) {
         }
         // 5 and 5.0 are the same number.
         Value::Number(n) => drop(into.insert(at.to_owned(), n.as_f64().unwrap_or_default().to_string())),
-        // Said to be empty, or not said: the same.
+        // An empty value and a missing one are the same.
         Value::Array(list) if list.is_empty() => {}
         Value::String(text) if text.is_empty() => {}
         other => drop(into.insert(at.to_owned(), other.to_string())),
@@ -106,7 +107,8 @@ fn limit(at: &str, item: &Value, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// As a PATCH has it: of a part that the file says whole, what it does not name goes.
+/// Returns the fields for a PATCH. In a part that the file gives completely, unnamed members are
+/// removed.
 pub fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
     let mut fields = w.fields.clone();
     if !w.kind.is_partial() {

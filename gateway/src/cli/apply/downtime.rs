@@ -1,7 +1,8 @@
-//! Downtimes of a file: what they say, what there is of them, and how they are written.
+//! Downtimes of a file: reading, comparing and writing them.
 //!
-//! A downtime never changes: another takes its place, and only then the former one ends. One that is over
-//! is neither made nor missed; one that a person has cancelled stays so, and is told.
+//! A downtime never changes. A new one replaces it, and only then does the old one end. An ended
+//! downtime is neither created nor missed. One that an operator has cancelled stays cancelled and
+//! is reported.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -22,7 +23,7 @@ use crate::api::model;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
 
-/// Once, from `start` to `end`; or again and again, `every`.
+/// Once, from `start` to `end`, or repeatedly with `every`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Downtime {
@@ -31,7 +32,7 @@ pub(super) struct Downtime {
     service: Option<String>,
     start: Option<Spanned<toml::Value>>,
     end: Option<Spanned<toml::Value>>,
-    /// Flexible.
+    /// The duration of a flexible downtime.
     duration_s: Option<f64>,
     every: Option<Spanned<String>>,
     from: Option<Spanned<String>>,
@@ -43,7 +44,7 @@ pub(super) struct Downtime {
 }
 
 impl Source<'_> {
-    /// As the gateway writes it.
+    /// Returns the downtime in the gateway's form.
     pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Wanted, BadFile> {
         self.name(name)?;
         let at = name.span().start;
@@ -122,7 +123,7 @@ fn object(value: Value) -> Map<String, Value> {
     present(value).as_object().cloned().unwrap_or_default()
 }
 
-/// Of a text, or of a time or date as TOML writes it.
+/// Reads a text, or a TOML time or date.
 fn text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -131,7 +132,7 @@ fn text(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// Whether no window of it is to come.
+/// Whether all its windows are over.
 pub(super) fn is_over(wanted: &Wanted) -> bool {
     let ends = match wanted.fields.get("recurrence") {
         Some(again) => serde_json::from_value(again.clone())
@@ -146,8 +147,8 @@ pub(super) fn is_over(wanted: &Wanted) -> bool {
     wanted.kind == Kind::Downtime && ends.is_some_and(|end| end <= clock::wall())
 }
 
-/// Of each name the newest, as long as it is not over. One of a host that is no more is not of another
-/// with its name. `hosts`: the ids of those that are there.
+/// Returns the newest downtime of each name that is not over. A downtime of a removed host does not
+/// belong to a new one of the same name. `hosts`: the ids of existing hosts.
 pub(super) async fn look(
     client: &Client,
     policy: &Policy,
@@ -171,7 +172,7 @@ pub(super) async fn look(
         (None, Ok(end)) => end.as_millisecond() > now.as_millis(),
         (None, Err(_)) => true,
     };
-    // A run that broke off before it could end them leaves such behind.
+    // An interrupted run leaves downtimes behind that it had not ended yet.
     former.retain(|(_, d)| d.cancelled_at.is_none() && is_of_host(d) && is_open(d));
     let former = former.into_iter().map(|(name, d)| Found { former: true, ..found(name, d) });
     let known = newest.into_iter().filter(|(_, d)| is_of_host(d) && is_open(d));
@@ -208,7 +209,8 @@ fn found(name: String, d: model::Downtime) -> Found {
     }
 }
 
-/// First the new one, then the end of the former: nothing is told in between.
+/// Creates the new downtime before it cancels the old one, so that no notification is sent in
+/// between.
 pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
     let mut body = step.fields.clone();
     body.insert("name".to_owned(), json!(step.name));

@@ -1,4 +1,4 @@
-//! What goes: what must stay for the sake of something else, and in which order the rest goes.
+//! Removals: the resources that must stay because others need them, and the order of the rest.
 //!
 //! Pure.
 
@@ -8,26 +8,26 @@ use serde_json::{Map, Value};
 
 use super::plan::{Act, Found, Kind, Step};
 
-/// What is there, and what becomes of that which the file has.
+/// The existing resources and the steps for those of the file.
 pub struct Fleet<'a> {
     pub found: &'a [Found],
     pub made: &'a [Step],
-    /// All that the file has.
+    /// All resources of the file.
     pub named: &'a BTreeSet<(Kind, &'a str)>,
 }
 
 impl Fleet<'_> {
-    /// What goes, in the order in which it can: devices and hosts before those that they stand behind. What
-    /// something needs that stays, is kept with it.
+    /// Returns the removals in a possible order: devices and hosts before those they stand behind.
+    /// A resource that another one still needs is kept.
     pub fn ends(&self, mut gone: Vec<Step>) -> Vec<Step> {
         gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
         let gone = self.telling_losers(self.with_dependents(gone));
         heirs_first(dependents_first(gone, self.found), self.found)
     }
 
-    /// A device or host is kept while another one stands behind it that is not removed itself.
+    /// Keeps a device or host while a host that is not removed stands behind it.
     fn with_dependents(&self, mut gone: Vec<Step>) -> Vec<Step> {
-        // Each turn keeps one more, so that there is an end.
+        // Each pass keeps one more, so the loop ends.
         while let Some((at, why)) = self.first_needed(&gone) {
             (gone[at].act, gone[at].why) = (Act::Keep, format!("kept, {why}: remove that first"));
         }
@@ -42,7 +42,7 @@ impl Fleet<'_> {
         gone.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
     }
 
-    /// Why `name` stays for the sake of a host or device.
+    /// Returns the reason why a host or device still needs `name`.
     fn needs(&self, f: &Found, name: &str) -> Option<String> {
         let how = match via(f) {
             Some(device) if device == name => "stands behind it",
@@ -56,7 +56,7 @@ impl Fleet<'_> {
         Some(format!("{} {} {how} and {whose}", f.kind.name(), f.name))
     }
 
-    /// The file says nothing of their parents, and has this one no more.
+    /// Adds to each removal the hosts that lose it as a parent.
     fn telling_losers(&self, mut gone: Vec<Step>) -> Vec<Step> {
         let losers: Vec<Vec<String>> = gone.iter().map(|step| self.losers(step, &gone)).collect();
         for (step, losers) in gone.iter_mut().zip(losers).filter(|(_, losers)| !losers.is_empty()) {
@@ -79,7 +79,7 @@ impl Fleet<'_> {
         self.found.iter().filter(move |f| is_host(f.kind) && f.removed.is_none() && !f.former && !goes(f))
     }
 
-    /// Whether that is still its parent when the file is applied.
+    /// Whether it still has this parent after the run.
     fn has_parent(&self, f: &Found, parent: &str) -> bool {
         let said = self.step_of(f).filter(|step| step.act != Act::Keep);
         let said = said.and_then(|step| step.fields.get("parents"));
@@ -87,7 +87,7 @@ impl Fleet<'_> {
         parents.into_iter().flatten().any(|name| name == parent)
     }
 
-    /// Whether it is as the file says, or becomes so.
+    /// Whether it will match the file after the run.
     fn follows(&self, f: &Found) -> bool {
         let is_kept = self.step_of(f).is_some_and(|step| step.act == Act::Keep);
         self.named.contains(&(f.kind, f.name.as_str())) && !is_kept
@@ -110,13 +110,13 @@ fn via(found: &Found) -> Option<&str> {
     found.fields.get("via").and_then(Value::as_str)
 }
 
-/// What stands right before a host: its device and its parents.
+/// Returns the device and the parents of a host.
 fn before(found: &Found) -> impl Iterator<Item = &str> {
     let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
     via(found).into_iter().chain(parents.filter_map(Value::as_str))
 }
 
-/// Of the hosts and devices that are removed, each before what stands before it.
+/// Orders removed hosts and devices, each before its parents.
 fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
     let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
     let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
@@ -128,7 +128,7 @@ fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
             let there = found.iter().filter(|f| is_host(f.kind) && hosts.iter().any(|s| s.name == f.name));
             there.filter(|f| f.name != name).any(|f| before(f).any(|parent| parent == name))
         };
-        // A circle has no first one, and cannot be.
+        // A cycle has no first element and cannot exist.
         let next = hosts.iter().position(|step| !needed(&step.name)).unwrap_or(0);
         ordered.push(hosts.remove(next));
     }
@@ -136,7 +136,7 @@ fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
     steps
 }
 
-/// A profile after those of the file that it extends.
+/// Orders new profiles after those of the file that they extend.
 pub fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
     let (mut profiles, rest): (Vec<Step>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
     let mut ordered: Vec<Step> = Vec::with_capacity(profiles.len());
@@ -145,7 +145,7 @@ pub fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
             let mut names = extended(&s.fields);
             names.any(|n| n != s.name && profiles.iter().any(|o| o.name == n))
         };
-        // A circle has no first one: it is refused by name.
+        // A cycle has no first element. It is refused by name.
         let next = profiles.iter().position(|s| !waits(s)).unwrap_or(0);
         ordered.push(profiles.remove(next));
     }
@@ -156,7 +156,7 @@ fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
     fields.get("extends").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// A profile that goes, before those that it extends; profiles are the last of what goes.
+/// Orders removed profiles before those they extend. Profiles are removed last.
 fn heirs_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
     let (profiles, mut rest): (Vec<Step>, Vec<Step>) =
         steps.into_iter().partition(|s| s.kind == Kind::Profile);

@@ -1,7 +1,7 @@
-//! The file that says what a fleet is: read strictly, each complaint with its line.
+//! The file that describes a fleet, read strictly. Each error has its line.
 //!
-//! Promises that what is accepted can be written as it stands, as far as that can be known without the
-//! gateway. Does not know what is there.
+//! Accepted contents can be written as they stand, as far as this is known without the gateway.
+//! This module does not know the existing resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -25,7 +25,7 @@ use super::plan::{Kind, Wanted};
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
 
-/// Something in the file that is not understood, or cannot be.
+/// An error in the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {what}")]
 pub struct BadFile {
@@ -35,7 +35,7 @@ pub struct BadFile {
 }
 
 type Table<T> = BTreeMap<Spanned<String>, T>;
-/// A service is read field by field, so that each has its line.
+/// The fields of a service are read one by one, so that each has its line.
 type Service = Table<Spanned<toml::Value>>;
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ struct Rule {
     profile: String,
 }
 
-/// What is absent stays as it is.
+/// A contact. Absent fields stay as they are.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contact {
@@ -89,8 +89,8 @@ struct NotificationRule {
     delay_s: Option<f64>,
 }
 
-/// A table of what is watched: its own fields, and those that every host can have. (With serde's
-/// `flatten` unknown fields would pass, and nothing would know its line.) What is absent stays as it is.
+/// A table for a host or device: its own fields, and those common to all hosts. (serde's `flatten`
+/// would accept unknown fields, and no field would have its line.) Absent fields stay as they are.
 macro_rules! watched {
     ($(#[$of:meta])* $name:ident { $($(#[$of_field:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$of])*
@@ -119,8 +119,8 @@ macro_rules! watched {
         }
 
         impl $name {
-            /// What every host can have, as the API takes it; but labels and parents, which the site
-            /// has a word in.
+            /// Returns the fields common to all hosts, in the API's form, except labels and
+            /// parents, which also depend on the site.
             fn common(&mut self, source: &Source<'_>) -> Result<Value, BadFile> {
                 Ok(json!({
                     "profile": self.profile,
@@ -147,7 +147,7 @@ watched! {
         route: Option<String>,
         direct_address: Option<String>,
         networks: Option<Vec<Spanned<String>>>,
-        /// For a device that is made.
+        /// For a new device only.
         public_key: Option<String>,
         tunnel: Option<bool>,
         budget_bytes_per_day: Option<u64>,
@@ -162,11 +162,11 @@ watched! {
     }
 }
 
-/// What the devices of a place have in common; at the gateway a site is a label.
+/// The common settings of the devices at a place. At the gateway, a site is a label.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Site {
-    /// The device that stands before the others.
+    /// The device that is the parent of the others.
     router: Option<String>,
     time_zone: Option<Spanned<String>>,
     labels: Option<Spanned<BTreeMap<String, String>>>,
@@ -177,17 +177,18 @@ struct Site {
 struct Ssh {
     port: Option<u16>,
     user: Option<String>,
-    /// For a device that is made.
+    /// For a new device only.
     host_key: Option<String>,
 }
 
-/// Ten thousand devices with every field that they can have are some 10 MB.
+/// Ten thousand devices with every possible field take about 10 MB.
 pub const MOST_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The text of the file.
+/// Reads the text of the file.
 ///
 /// # Errors
-/// When it cannot be read, is larger than [`MOST_BYTES`], or is not UTF-8; then with the line.
+/// Fails when the file cannot be read or is larger than [`MOST_BYTES`]. If it is not UTF-8, names
+/// the line.
 pub fn text(path: &Path) -> anyhow::Result<String> {
     let (file, mut bytes) = (path.display(), Vec::new());
     let open = File::open(path).with_context(|| file.to_string())?;
@@ -204,10 +205,10 @@ pub fn text(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// Everything that the file wants, in the order in which it can be made.
+/// Returns all resources of the file in the order in which they can be created.
 ///
 /// # Errors
-/// The first thing that is not understood, with its line.
+/// Names the first error, with its line.
 pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
     let source = Source { file, text, begins: Begins::of(text) };
     let fleet: Fleet = source.parse()?;
@@ -236,7 +237,7 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
     for (name, downtime) in fleet.downtimes {
         wanted.push(source.downtime(&name, downtime)?);
     }
-    // Profiles come first among themselves in the order of inheritance; the sort is stable.
+    // Profiles are already in the order of inheritance, and the sort is stable.
     wanted.sort_by_key(|w| w.kind);
     for w in &mut wanted {
         w.lines = Lines::of(root.get_ref(), &source.begins, w.kind, &w.name);
@@ -311,7 +312,7 @@ impl Source<'_> {
         Ok(Wanted::new(Kind::ProfileRules, String::new(), fields, line))
     }
 
-    /// As the gateway writes it.
+    /// Returns the contact in the gateway's form.
     fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Wanted, BadFile> {
         self.name(name)?;
         let mailbox = |text: &String| {
@@ -376,7 +377,7 @@ impl Source<'_> {
         self.services(name, d.services, into)
     }
 
-    /// Its site is that of its device, if it names none.
+    /// Reads a host. Without a site of its own, it belongs to that of its device.
     fn host(
         &self,
         name: &Spanned<String>,
@@ -425,7 +426,7 @@ impl Source<'_> {
         places.sites.get(site.get_ref()).cloned().ok_or_else(unknown)
     }
 
-    /// Those of its site, and its own over them; of what names no site only its own.
+    /// Returns the labels of the site with its own on top. Without a site, returns its own.
     fn labels_at(
         &self,
         place: Option<&Place>,
@@ -438,7 +439,7 @@ impl Source<'_> {
         Ok(labels)
     }
 
-    /// One part of what is told, as the gateway writes it.
+    /// Returns one part of the alerting settings in the gateway's form.
     fn alerting(&self, part: &str, given: Option<Spanned<toml::Value>>) -> Result<Value, BadFile> {
         let Some(given) = given else { return Ok(Value::Null) };
         let at = given.span().start;
@@ -448,7 +449,7 @@ impl Source<'_> {
         Ok(alerting::to_json(&read).remove(part).unwrap_or_else(|| json!({})))
     }
 
-    /// As the gateway writes them.
+    /// Returns the limits in the gateway's form.
     fn limits(&self, given: Option<Spanned<toml::Value>>) -> Result<Value, BadFile> {
         let Some(given) = given else { return Ok(Value::Null) };
         let at = given.span().start;
@@ -457,7 +458,7 @@ impl Source<'_> {
         Ok(definition::thresholds_json(&read))
     }
 
-    /// As the gateway writes them.
+    /// Returns the networks in the gateway's form.
     fn networks(&self, texts: Vec<Spanned<String>>) -> Result<Vec<String>, BadFile> {
         let network = |text: Spanned<String>| {
             let net: Result<ipnet::IpNet, _> = text.get_ref().parse();
@@ -483,7 +484,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// As the gateway writes it, so that equal services are equal text.
+    /// Returns the service in the gateway's form, so that equal services have equal text.
     fn service(&self, name: &Spanned<String>, fields: Service) -> Result<Value, BadFile> {
         let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         let mut value = Map::new();
@@ -502,7 +503,7 @@ impl Source<'_> {
     }
 }
 
-/// The sites of the file, and where its devices stand.
+/// The sites of the file, and the place of each device.
 #[derive(Default)]
 struct Places {
     sites: BTreeMap<String, Place>,
@@ -519,7 +520,7 @@ fn parents(names: Option<Vec<String>>) -> Option<Vec<String>> {
     names.map(each_once)
 }
 
-/// As the gateway keeps them: the first of each.
+/// Keeps the first of equal texts, as the gateway does.
 fn each_once(texts: Vec<String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     texts.into_iter().filter(|text| seen.insert(text.clone())).collect()

@@ -1,7 +1,8 @@
-//! Whether what there will be fits together: profiles with each other, services with the profiles of their
-//! hosts, addresses with networks, what stands before what.
+//! Checks whether the planned resources fit together: profiles with each other, services with
+//! profiles, addresses with networks, and hosts with their parents.
 //!
-//! Pure; said before anything is done, because the gateway would say it in the middle.
+//! Pure. The check runs before the first change, because the gateway would report an error only in
+//! the middle of the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use super::plan::{Act, Found, Kind, Step};
 use crate::store::definition;
 
-/// What does not fit, and of which step that is.
+/// A conflict, and its step.
 pub struct Misfit {
     pub of: (Kind, String),
     pub field: String,
@@ -23,7 +24,7 @@ pub struct Misfit {
 
 type Fields<'a> = &'a Map<String, Value>;
 
-/// Everything as it will be, by kind and name.
+/// All resources after the run, by kind and name.
 pub struct Future<'a>(BTreeMap<(Kind, &'a str), Fields<'a>>, BTreeMap<(Kind, &'a str), Fields<'a>>);
 
 impl<'a> Future<'a> {
@@ -44,7 +45,7 @@ impl<'a> Future<'a> {
         Future(now, before)
     }
 
-    /// What the file does not say stays as it was.
+    /// Returns a field. A field that the file does not give stays as it was.
     fn field(&self, kind: Kind, name: &str, field: &str) -> Option<&'a Value> {
         let of =
             |all: &BTreeMap<(Kind, &'a str), Fields<'a>>| all.get(&(kind, name)).and_then(|f| f.get(field));
@@ -56,7 +57,7 @@ impl<'a> Future<'a> {
     }
 
     /// # Errors
-    /// The first thing that does not fit.
+    /// Returns the first conflict.
     pub fn fits(&self, steps: &[Step]) -> Result<(), Misfit> {
         let catalogue = self.catalogue()?;
         self.nothing_is_before_itself()?;
@@ -106,7 +107,7 @@ impl<'a> Future<'a> {
         }
     }
 
-    /// Either it says what it checks, or a profile of its host does.
+    /// Checks that the service has a check of its own or in a profile of its host.
     fn has_a_check(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
         let says =
             step.fields.contains_key("check") || step.fields.get("disabled") == Some(&Value::Bool(true));
@@ -118,7 +119,7 @@ impl<'a> Future<'a> {
         })
     }
 
-    /// Whether the profiles of a host have a service, and their names.
+    /// Returns whether a host's profiles have a service, and their names.
     fn by_profile(&self, host: &str, service: &str, catalogue: &Catalogue) -> (bool, String) {
         let of =
             |field: &str| [Kind::Device, Kind::Host].into_iter().find_map(|k| self.field(k, host, field));
@@ -129,13 +130,13 @@ impl<'a> Future<'a> {
         (catalogue.offers(&profiles, service), profiles.join(", "))
     }
 
-    /// What is planned for one service of one host is for one that it has.
+    /// Checks that a downtime for one service names a service of its host.
     fn has_its_service(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
         let text = |field: &str| step.fields.get(field).and_then(Value::as_str);
         let (Some(host), Some(service)) = (text("host"), text("service")) else { return Ok(()) };
         let (known, names) = self.by_profile(host, service, catalogue);
         let own = self.field(Kind::Service, &format!("{host}/{service}"), "check").is_some();
-        // Of a host that is named by its id nothing is known here.
+        // The services of a host named by its id are unknown here.
         (known || own || host.contains('_')).then_some(()).ok_or_else(|| {
             let what =
                 format!("service: {host} has no service {service}, by its profiles ({names}) or of its own");
@@ -143,7 +144,7 @@ impl<'a> Future<'a> {
         })
     }
 
-    /// The address of a host lies in a network of its device.
+    /// Checks that the address of a host lies in a network of its device.
     fn is_within_reach(&self, step: &Step) -> Result<(), Misfit> {
         let text = |field: &str| self.field(Kind::Host, &step.name, field).and_then(Value::as_str);
         let (Some(via), Some(address)) = (text("via"), text("address")) else { return Ok(()) };
@@ -167,7 +168,8 @@ impl<'a> Future<'a> {
         networks.any(|net| net.contains(&address)).then_some(()).ok_or_else(|| misfit(step, "address", what))
     }
 
-    /// What needs a thing that is to go, among what stays. `users`: hosts that name a profile.
+    /// Returns a remaining resource that needs one to be removed. `users`: hosts that name a
+    /// profile.
     fn needs(&self, step: &Step, users: &BTreeMap<String, String>) -> Option<String> {
         let name = &step.name;
         match step.kind {
@@ -240,7 +242,7 @@ fn misfit(step: &Step, field: &str, what: String) -> Misfit {
     Misfit { of: (step.kind, step.name.clone()), field: field.to_owned(), what }
 }
 
-/// What goes through no tunnel is not counted.
+/// Checks that a budget belongs to a device with a tunnel. Other traffic is not counted.
 fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
     let no_tunnel = step.fields.get("tunnel") == Some(&Value::Bool(false));
     if no_tunnel && step.fields.contains_key("budget_bytes_per_day") {
@@ -250,9 +252,9 @@ fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
     Ok(())
 }
 
-/// What is no longer in the file and that something needs which stays, is kept with it.
+/// Keeps resources that are no longer in the file while a remaining one needs them.
 pub fn keep_needed(mut steps: Vec<Step>, found: &[Found], users: &BTreeMap<String, String>) -> Vec<Step> {
-    // Each turn keeps one more, so that there is an end.
+    // Each pass keeps one more, so the loop ends.
     while let Some((at, user)) = first_needed(&steps, found, users) {
         let step = &mut steps[at];
         (step.act, step.why) = (Act::Keep, format!("kept, no longer in the file, but {user} needs it"));
@@ -274,7 +276,8 @@ fn first_needed(
     steps.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
 }
 
-/// A way from `start` back to one that is on it. `clear`: those from which there is none.
+/// Returns a cycle that `start` leads to. Its first and last host are the same. `clear`: hosts that
+/// lead to no cycle.
 fn circle<'a>(
     start: &'a str,
     before: &BTreeMap<&'a str, Vec<&'a str>>,

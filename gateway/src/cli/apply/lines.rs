@@ -1,7 +1,7 @@
-//! In which line of the file a field stands.
+//! Finds the line of a field in the file.
 //!
-//! Promises an answer for every thing of the file; that of the closest part around it where the field itself
-//! is not written, as with what a site gives its devices.
+//! Every resource of the file has a line. A field that is not written itself, such as one from a
+//! site, has the line of the closest part around it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::plan::Kind;
 
-/// The begin of each line, to find one by its place in the text.
+/// The start of each line, to find a line by its offset in the text.
 pub(super) struct Begins(Vec<usize>);
 
 impl Begins {
@@ -18,13 +18,13 @@ impl Begins {
         Begins(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
     }
 
-    /// Counted from 1.
+    /// Returns the line, counted from 1.
     pub fn line(&self, at: usize) -> usize {
         1 + self.0.partition_point(|end| *end < at)
     }
 }
 
-/// Lines of the fields of one thing: `ssh.user`, `thresholds[0].warn`.
+/// Lines of the fields of one resource: `ssh.user`, `thresholds[0].warn`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines(BTreeMap<String, usize>);
 
@@ -68,7 +68,7 @@ impl Lines {
         }
     }
 
-    /// That of the field, or of what it is a part of.
+    /// Returns the line of the field, or of the part that it belongs to.
     pub fn line(&self, field: &str) -> Option<usize> {
         let mut path = field;
         loop {
@@ -80,7 +80,7 @@ impl Lines {
     }
 }
 
-/// Where a number stands that JSON has no word for: `inf`, `nan`.
+/// Finds a number that JSON cannot express: `inf` or `nan`.
 pub(super) fn endless(root: &DeTable<'_>) -> Option<usize> {
     fn within(value: &Spanned<DeValue<'_>>) -> Option<usize> {
         match value.get_ref() {

@@ -1,7 +1,7 @@
-//! `fleetgate apply`: a fleet as a file says.
+//! `fleetgate apply`: makes a fleet match a file.
 //!
-//! Reads the file, looks at what is there, shows what differs, and writes it through the API, which
-//! decides. Not one transaction: a run that breaks off is finished by the next.
+//! It reads the file, reads the existing resources, shows the differences, and writes them through
+//! the API, which decides. It is no transaction. The next run completes an interrupted one.
 
 mod absent;
 mod differences;
@@ -93,7 +93,7 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     said(&client, "Done")
 }
 
-/// What the plan says is done.
+/// The execution of a plan.
 struct Run<'a> {
     client: &'a Client,
     args: &'a ApplyArgs,
@@ -101,7 +101,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What is made has its parents before others go: nothing is removed that the file says is needed no more.
+    /// Runs all steps. Creations, changes and parents come before removals, because a removed
+    /// resource may be in use until then.
     async fn all(&self) -> anyhow::Result<()> {
         let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
         let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
@@ -133,21 +134,21 @@ impl Run<'_> {
     }
 }
 
-/// What is to be done, and what is told and left alone.
+/// Returns the steps, including those that only report.
 fn steps(wanted: Vec<Wanted>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
     let wanted = absent::settle(wanted, found, policy);
     fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
 
-/// Where in the file stands what the gateway has refused.
+/// Returns the place in the file that caused the gateway's refusal.
 fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
     let refused = error.downcast_ref::<Refused>();
     let field = refused.and_then(|r| r.document["errors"][0]["field"].as_str());
     refusals::place(&args.file, step, field.unwrap_or_default())
 }
 
-/// A field that waits until other things are as they will be: what stands before a host may have been made
-/// after it, and another may have had the name that it gets again.
+/// Writes a field that must wait for other resources. A host's parent may be created after the
+/// host, and a name may be in use until its other owner has been renamed.
 async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> {
     let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
@@ -175,7 +176,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
     said(client, &words)
 }
 
-/// On a terminal a person is asked.
+/// Asks a person at a terminal.
 fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
     if args.yes || args.dry_run {
         return Ok(args.yes);
@@ -193,7 +194,8 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
 
 // ---------------------------------------------------------------- what is there
 
-/// What the file names, and what this manager has; and the names of all that can be referred to.
+/// Reads the resources that the file names, those of this manager, and all names that can be
+/// referred to.
 async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
     let (mut found, mut names) = (Vec::new(), Names::default());
     let gateway: Gateway = client.get("/gateway", &[]).await?;
@@ -238,7 +240,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     Ok((found, names))
 }
 
-/// Contacts and notification rules; the contact of the settings is no object of the API.
+/// Reads contacts and notification rules. The contact of the settings is no resource of the API.
 async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
     for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
@@ -257,7 +259,7 @@ async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>
     Ok(found)
 }
 
-/// A kind that this version does not know is left alone.
+/// Converts a removal. Ignores kinds that this version does not know.
 fn of_removal(r: Removal) -> Option<Found> {
     let kind = serde_json::from_value(json!(r.kind)).ok()?;
     let removed = absent::Removed { by: r.removed_by, at: r.removed_at, renamed_to: r.renamed_to };
@@ -333,7 +335,7 @@ async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> 
 
 // ------------------------------------------------------------------ what is done
 
-/// Fields of a device that are its host's, but its parents.
+/// Fields of a device that belong to its host, except for its parents.
 const OF_HOST: [&str; 11] = [
     "interval_s",
     "retry_s",
@@ -347,9 +349,9 @@ const OF_HOST: [&str; 11] = [
     "notify",
     "thresholds",
 ];
-/// The version of what is not there.
+/// The version of a resource that does not exist yet.
 const NEW: i64 = 0;
-/// Those of them that a host cannot be made with.
+/// Those fields that a new host cannot have.
 const AFTERWARDS: [&str; 3] = ["volatile", "flapping", "notify"];
 
 async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
@@ -408,8 +410,8 @@ fn path(step: &Step) -> String {
     }
 }
 
-/// What the change of a thing itself takes, and what goes to its host; without what counts only when
-/// it is made.
+/// Splits a change into the fields of the resource itself and those of its host. Leaves out fields
+/// that count only for a new resource.
 fn split(step: &Step) -> (Value, Value) {
     let (mut own, mut host) = (Map::new(), Map::new());
     for (name, value) in &step.fields {
@@ -425,7 +427,7 @@ fn split(step: &Step) -> (Value, Value) {
     (Value::Object(own), Value::Object(host))
 }
 
-/// The settings of a host behind a device as one change.
+/// Joins the settings of a host behind a device into one change.
 fn joined(mut host: Value, timing: Value) -> Value {
     if let (Some(fields), Value::Object(timing)) = (host.as_object_mut(), timing) {
         fields.remove("via");
@@ -440,7 +442,7 @@ fn named(step: &Step) -> Value {
     Value::Object(body)
 }
 
-/// A device as it is made; what is its host's comes afterwards.
+/// Returns a new device. The fields of its host follow later.
 fn new_device(step: &Step) -> Value {
     let mut body = named(step);
     let fields = body.as_object_mut();
@@ -457,7 +459,8 @@ async fn of_its_host(client: &Client, name: &str, fields: Value, version: Option
     Ok(())
 }
 
-/// What somebody else has changed since it was looked at stays as it is; gives the version that it has now.
+/// Changes a resource unless another client has changed it since it was read. Returns the new
+/// version.
 async fn change(
     client: &Client,
     path: &str,
@@ -468,8 +471,8 @@ async fn change(
     Ok(now["version"].as_i64())
 }
 
-/// The secret of a webhook is shown once, as a configuration is.
-/// Whoever loses it as a parent, and is not of the file, keeps it.
+/// Removes a device or host. Other hosts may be affected only if they lose it as a parent and the
+/// plan has listed them.
 async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result<()> {
     let Err(refused) = client.delete(path, step.version).await else { return Ok(()) };
     let Some(affected) = removal::affected(&refused) else { return Err(refused) };

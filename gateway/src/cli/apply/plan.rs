@@ -1,7 +1,7 @@
-//! What is to be done so that a fleet becomes what a file says: a list of steps, and how it reads.
+//! The plan that turns the fleet into that of the file: a list of steps.
 //!
-//! Decides only; nothing is asked and nothing is written here. A program touches what it manages; what
-//! people changed by hand since is kept and told, unless they want it otherwise.
+//! This module only decides. It neither reads nor writes. A program touches only its own resources.
+//! Changes by hand are kept and reported, unless the operator wants them overwritten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +12,18 @@ use super::differences::{self, Difference};
 use super::ends::{self, Fleet};
 use super::lines::Lines;
 
-/// In the order in which things are made; they are removed the other way round.
+/// The kinds in the order of creation. Removal uses the reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Profile,
     ProfileRules,
     Contact,
-    /// Which contact is told of which hosts.
+    /// A notification rule: a contact and a selection of hosts.
     NotificationRule,
     Device,
     Host,
-    /// A difference of one service of one host; its name is `host/service`.
+    /// An override of one service of one host. Its name is `host/service`.
     Service,
     Downtime,
 }
@@ -42,18 +42,18 @@ impl Kind {
         }
     }
 
-    /// Whether what the file does not say of it stays as it is.
+    /// Whether fields that the file does not give stay as they are.
     pub const fn is_partial(self) -> bool {
         matches!(self, Kind::Contact | Kind::NotificationRule | Kind::Device | Kind::Host)
     }
 
-    /// Whether its end is more than a setting: a tunnel, a history that stops.
+    /// Whether its removal ends more than a setting, such as a tunnel or a history.
     const fn needs_prune(self) -> bool {
         matches!(self, Kind::Device | Kind::Host)
     }
 }
 
-/// Something that the file says.
+/// A resource of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     pub kind: Kind,
@@ -61,9 +61,9 @@ pub struct Wanted {
     pub fields: Map<String, Value>,
     pub line: usize,
     pub lines: Lines,
-    /// What it needs, and that is kept away.
+    /// The required host that stays removed.
     pub without: Option<String>,
-    /// Its name in the file, where a person has given it another.
+    /// Its name in the file, if an operator has renamed it.
     pub named: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl Wanted {
     }
 }
 
-/// Something that is there, or that a person has taken away.
+/// An existing resource, or one that an operator has removed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub kind: Kind,
@@ -82,22 +82,22 @@ pub struct Found {
     pub managed_by: String,
     pub edited_by: Option<String>,
     pub version: Option<i64>,
-    /// Of a kind that has no path by its name; of a removal its own, as long as it can be forgotten.
+    /// The id of a resource without a path by name, or of a removal that can be forgotten.
     pub id: Option<String>,
-    /// Another of its name has taken its place, and it was not ended yet.
+    /// A new downtime of its name has replaced it, but it was not ended yet.
     pub former: bool,
     pub removed: Option<Removed>,
 }
 
-/// Who applies, and how far it may go.
+/// The manager of the run, and its permissions.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub manager: String,
-    /// Also over what people changed or removed by hand.
+    /// Overwrites changes and removals by hand.
     pub overwrite: bool,
-    /// Also what somebody else manages.
+    /// Takes over resources of other managers.
     pub adopt: bool,
-    /// Also the end of devices and hosts.
+    /// Removes devices and hosts.
     pub prune: bool,
 }
 
@@ -106,23 +106,23 @@ pub struct Policy {
 pub enum Act {
     Make,
     Change,
-    /// As it should be, but managed by somebody else so far.
+    /// Matches the file but has another manager.
     Adopt,
     Remove,
-    /// That a person removed it means nothing any more.
+    /// Forgets that an operator removed it.
     Forget,
-    /// Differs, and is left alone.
+    /// Differs and is left alone.
     Keep,
 }
 
-/// One thing that differs, and what becomes of it.
+/// A difference and the action for it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Step {
     pub kind: Kind,
     pub name: String,
     pub act: Act,
     pub differences: Vec<Difference>,
-    /// Why it is kept, or what a person did about it.
+    /// The reason for keeping it, or the change by hand.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
     #[serde(skip)]
@@ -135,12 +135,12 @@ pub struct Step {
     pub version: Option<i64>,
     #[serde(skip)]
     pub id: Option<String>,
-    /// Of what is removed: those that have it as a parent, and of which the file knows that.
+    /// For a removal: the hosts that lose it as a parent according to the file.
     #[serde(skip)]
     pub losers: Vec<String>,
 }
 
-/// Steps in the order in which they can be done.
+/// Returns the steps in a possible order.
 pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
     let there: BTreeMap<(Kind, &str), &Found> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
@@ -208,7 +208,7 @@ fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
 fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
-    // Rules are always there; as long as nobody has written any they are nobody's.
+    // The rules always exist. Until their first write, they have no manager.
     let is_free = found.kind == Kind::ProfileRules && found.version == Some(1);
     let (act, why) = match &found.edited_by {
         _ if differences.is_empty() && is_own => return None,
@@ -227,7 +227,7 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
     Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
 }
 
-/// What the file does not name (any more).
+/// Returns the step for a resource that the file does not name (any more).
 fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
     if found.former {
         let (why, id) = ("replaced by another one".to_owned(), found.id.clone());
@@ -272,7 +272,7 @@ fn is_empty(list: &Value) -> bool {
     list.as_array().is_none_or(Vec::is_empty)
 }
 
-/// What tests of plans are made of.
+/// Helpers for tests of plans.
 #[cfg(test)]
 pub mod testing {
     use super::*;

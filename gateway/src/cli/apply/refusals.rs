@@ -1,6 +1,6 @@
-//! What is known to fail, said before anything is done.
+//! Detects steps that must fail, before the first change.
 //!
-//! Pure: of what is to be done and what is there. Does not know all that the gateway refuses.
+//! Pure: uses the steps and the existing resources. It does not know all refusals of the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,24 +15,24 @@ use super::plan::{Act, Found, Kind, Step};
 use crate::api::sound;
 use crate::clock;
 
-/// Names that things can refer to, whoever manages them.
+/// Names that can be referred to, of any manager.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     pub hosts: BTreeSet<String>,
     pub contacts: BTreeSet<String>,
     pub profiles: BTreeSet<String>,
-    /// Hosts that name a profile themselves, with its name.
+    /// Hosts with a profile of their own, and its name.
     pub users: BTreeMap<String, String>,
     /// Devices whose tunnel was never up.
     pub unheard: BTreeSet<String>,
-    /// Where the gateway's own inner addresses lie.
+    /// The pools of the gateway's inner addresses.
     pub pools: Vec<IpNet>,
 }
 
-/// `takes_conf`: there is a place for configurations that are shown once.
+/// `takes_conf`: there is a folder for configurations, which are shown once.
 ///
 /// # Errors
-/// The first step that cannot be done, with its line.
+/// Names the first impossible step with its line.
 pub fn check(
     file: &Path,
     steps: &[Step],
@@ -58,7 +58,7 @@ pub fn check(
     })
 }
 
-/// The file and the line of a field of a step, and what it is of.
+/// Returns the file, the line of a step's field, and the resource.
 pub fn place(file: &Path, step: &Step, field: &str) -> String {
     let line = step.lines.line(field).unwrap_or(step.line);
     let thing = format!("{} {}", step.kind.name(), step.name);
@@ -101,7 +101,7 @@ fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A host behind one device never becomes one behind another, nor a device.
+/// Checks that a host behind a device neither moves behind another one nor becomes a device.
 fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()> {
     let via = |d: &&Difference| d.field == "via" && step.act == Act::Change;
     if let Some(moved) = step.differences.iter().find(via) {
@@ -121,7 +121,7 @@ fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()
     Ok(())
 }
 
-/// A device and a host have their names in one space.
+/// Checks that a device and a host do not share a name.
 fn is_one_thing(at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
     let other = |s: &&Step| s.kind == Kind::Device && s.name == step.name && s.act == Act::Make;
     let twin = steps.iter().find(other).filter(|_| (step.kind, step.act) == (Kind::Host, Act::Make));
@@ -132,7 +132,7 @@ fn is_one_thing(at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
 }
 
 impl Names {
-    /// Those that there will be.
+    /// Returns the names after the run.
     fn after(mut self, steps: &[Step]) -> Names {
         for step in steps {
             let names = match step.kind {
@@ -168,7 +168,7 @@ impl Names {
                 "profile" => &self.profiles,
                 _ => &self.hosts,
             };
-            // An id is for the gateway to know; no name has its line below.
+            // Only the gateway can check an id. Names never contain `_`.
             let fine = wanted.contains('_') || names.contains(wanted);
             let of = format!("{kind} {name}");
             let kept = |s: &&Step| s.act == Act::Keep && s.name == wanted && noun.contains(s.kind.name());
@@ -182,10 +182,10 @@ impl Names {
     }
 }
 
-/// In which field, what it is, its name.
+/// The field, the kind of resource, and its name.
 type Reference<'a> = (&'static str, &'static str, &'a str);
 
-/// What a step refers to.
+/// Returns the references of a step.
 fn references(step: &Step) -> Vec<Reference<'_>> {
     let one = |field: &str| step.fields.get(field).and_then(Value::as_str);
     let list = |field: &str| step.fields.get(field).and_then(Value::as_array).into_iter().flatten();

@@ -1,9 +1,9 @@
-//! How a plan reads.
+//! The text of a plan.
 
 use super::differences::Difference;
 use super::plan::{Act, Step};
 
-/// One line a step, and below it what differs.
+/// Writes one line per step, with the differences below it.
 pub fn render(steps: &[Step]) -> String {
     let mut text = String::new();
     for step in steps {

@@ -1,6 +1,7 @@
-//! What is shown once: configurations of devices and secrets of webhooks, kept for their owner alone.
+//! Secrets that are shown once: configurations of devices and secrets of webhooks, in files for
+//! their owner alone.
 //!
-//! Promises that what is made has its place before it is made. Never writes over a file.
+//! A file is reserved before its resource is created. No existing file is overwritten.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,8 @@ use super::refusals::{self, Names};
 use crate::names;
 use crate::secret_file::Place;
 
-/// Names in one hint: a killed run leaves one behind, a folder of another name all of them.
+/// Names in one hint. A killed run leaves one behind, and a folder of another name leaves all of
+/// them.
 const MOST_NAMED: usize = 10;
 
 /// The file for what a new thing shows once, below the folder of all of them.
@@ -36,7 +38,7 @@ fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
 }
 
 /// # Errors
-/// When there is something already where a secret of these steps is to go.
+/// Fails when the place for a secret of these steps is taken.
 pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
         bail!("--out {}: not a folder", out.display());
@@ -51,10 +53,10 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Room in the folder for what the step shows once; `None`: it shows nothing.
+/// Reserves the file for the secret of a step. Returns `None` if the step has no secret.
 ///
 /// # Errors
-/// When it cannot be kept there.
+/// Fails when the file cannot be reserved.
 pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
     let file = folder.join(file(step));
@@ -63,16 +65,17 @@ pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>>
     Place::reserve(&file).map(Some)
 }
 
-/// Devices of the file that are there and whose tunnel was never up: what they need may never have reached
-/// them.
+/// Returns existing devices of the file whose tunnel was never up. Their configuration may never
+/// have reached them.
 pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
     let silent = wanted.iter().filter(|w| w.kind == Kind::Device && names.unheard.contains(&w.name));
-    // One with a key of its own can be asked for the rest.
+    // A device with its own key can fetch the rest again.
     let silent = silent.filter(|w| !w.fields.contains_key("public_key"));
     silent.map(|w| w.name.clone()).collect()
 }
 
-/// A run that was killed between making a device and keeping its configuration leaves such behind.
+/// Reports devices without their configuration. A run killed between creating a device and storing
+/// its configuration leaves such a device behind.
 pub fn tell_lost(out: &Path, unheard: &[String]) {
     let lost = |name: &&String| !out.join(names::conf_path(name)).exists();
     let lost: Vec<&str> = unheard.iter().filter(lost).map(String::as_str).collect();
@@ -81,7 +84,7 @@ pub fn tell_lost(out: &Path, unheard: &[String]) {
     }
 }
 
-/// What a run that is no dry one would refuse.
+/// Reports the devices that a real run would refuse.
 pub fn tell_homeless(steps: &[Step]) {
     let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
     let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();

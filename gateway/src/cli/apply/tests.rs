@@ -73,7 +73,7 @@ struct Fleet {
     api: TestApi,
     url: String,
     dir: tempfile::TempDir,
-    /// Planned work is answered when the monitor has it.
+    /// The monitor must accept a downtime before the response to it.
     _monitor: tokio::task::JoinSet<()>,
 }
 
@@ -84,7 +84,7 @@ fn client(url: &str, token: &str) -> Client {
 
 impl Fleet {
     async fn new() -> Fleet {
-        // Another test may have been first.
+        // Another test may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut api = TestApi::with_endpoint().await;
         let monitor = api.start_monitor();
@@ -113,7 +113,7 @@ impl Fleet {
         run(self.connect(), args).await
     }
 
-    /// What another run would do.
+    /// Returns the steps of another run.
     async fn left(&self, text: &str, policy: Policy) -> String {
         let mut wanted = file::read("fleet.toml", text).unwrap();
         wanted.retain(|w| !downtime::is_over(w));
@@ -268,7 +268,7 @@ async fn what_is_named_and_nowhere_is_refused_before_anything_is_done() {
     assert_eq!(fleet.api.viewer().get("/api/v1/profiles/first").await.status, 404);
 }
 
-/// A thing of every kind that can be removed by itself, in the order in which that is allowed.
+/// One resource of every removable kind, in a possible order of removal.
 const REMOVALS: [(&str, &str); 6] = [
     ("/hosts/cam-07/services/ping", "service cam-07/ping"),
     ("/hosts/nas-07", "host nas-07"),
@@ -278,7 +278,7 @@ const REMOVALS: [(&str, &str); 6] = [
     ("/profiles/spare", "profile spare"),
 ];
 
-/// The router is the parent of others.
+/// The router is the parent of other hosts.
 fn along(path: &str) -> &'static str {
     if path.starts_with("/devices/") { "?cascade=true" } else { "" }
 }

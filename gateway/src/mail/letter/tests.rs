@@ -70,7 +70,7 @@ fn contents(notices: Vec<NoticeRow>) -> Contents {
     Contents { notices, counts, ..Contents::default() }
 }
 
-/// Each recovery ends a problem of so long.
+/// Gives each recovery a problem of this duration.
 fn after(contents: Contents, time: Duration) -> Contents {
     let recoveries = contents.notices.iter().filter(|n| n.kind == "recovery");
     let began = recoveries.map(|n| (n.id, n.since - time)).collect();

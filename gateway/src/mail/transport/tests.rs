@@ -11,28 +11,28 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::config::Config;
 
-/// Of the tests: long enough for a busy machine where an answer comes, and never waited for where one does.
+/// Time limit of the tests: long enough for a busy machine, and never reached when a reply comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LETTER: &[u8] = b"Subject: x\r\n\r\n.hidden\r\n";
 
 // ---------------------------------------------------------------------- a server
 
-/// How a server behaves.
+/// The behaviour of a server.
 #[derive(Clone, Default)]
 struct Manner {
     tls: Option<Arc<ServerConfig>>,
     implicit: bool,
-    /// Lines of its answer to EHLO, beside STARTTLS.
+    /// Lines of its reply to EHLO, besides STARTTLS.
     offers: &'static [&'static str],
-    /// A bare host name is answered with 504, as Postfix does: not to EHLO but to RCPT.
+    /// Rejects a bare host name with 504, as Postfix does: at RCPT, not at EHLO.
     strict: bool,
-    /// Says this with its answer to STARTTLS, in clear.
+    /// Sends this together with its reply to STARTTLS, in clear.
     injects: &'static str,
 }
 
 struct Server {
     port: u16,
-    /// What it was told, line by line.
+    /// The lines that it received.
     told: Arc<Mutex<Vec<String>>>,
 }
 
@@ -67,7 +67,7 @@ async fn serve(stream: TcpStream, manner: Manner, told: Arc<Mutex<Vec<String>>>)
     converse(stream, &inner, &told, false).await.map(drop)
 }
 
-/// Until the client leaves, or wants TLS: then the stream.
+/// Runs until the client leaves, or returns the stream when the client starts TLS.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     manner: &Manner,
@@ -138,7 +138,7 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-/// As `openssl req -x509` makes one.
+/// Returns parameters as `openssl req -x509` uses them.
 fn authority(name: &str) -> CertificateParams {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -167,7 +167,7 @@ impl Identity {
 
 // --------------------------------------------------------------------- a client
 
-/// Settings as a file has them.
+/// Returns the settings of a file.
 fn settings(server: &Server, more: &str) -> MailConfig {
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
@@ -185,13 +185,14 @@ fn envelope() -> Envelope {
     Envelope::new(Some(address("fleet@example.com")), vec![address("ops@example.com")]).unwrap()
 }
 
-/// What becomes of a letter, in the words of the log.
+/// Sends a mail, and returns the error as in the log.
 async fn send(mail: &MailConfig) -> Result<(), String> {
     let transport = Transport::new(mail, PATIENCE).unwrap();
     transport.send(&envelope(), LETTER).await.map_err(|error| explain(&error, mail))
 }
 
-/// To a server that has this certificate, of a gateway that believes `named`: over STARTTLS and over TLS from the start.
+/// Sends over STARTTLS and over implicit TLS to a server with this certificate, while the gateway
+/// trusts `named`.
 async fn over_tls(server: &Identity, named: Option<&Identity>, host: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     let ca: Option<PathBuf> = named.map(|named| {
@@ -270,7 +271,7 @@ async fn an_authority_that_is_named_is_believed_for_what_it_signed_and_a_server_
     let (root, leaf) = (authority("Our authority"), params("localhost"));
     let named = of_itself(&root);
     over_tls(&signed_by(&leaf, &root, &named), Some(&named), "localhost").await.unwrap();
-    // Whoever has the key of a server's certificate cannot make others.
+    // The key of a server's certificate cannot sign other certificates.
     let named = of_itself(&leaf);
     let refused = over_tls(&signed_by(&params("localhost"), &leaf, &named), Some(&named), "localhost").await;
     assert!(refused.is_err(), "only exactly that certificate");

@@ -1,4 +1,4 @@
-//! One message on its way to the other side: what it says now, and who takes it.
+//! Sends one message: reads its present content and passes it to its channel.
 
 use fleetgate_engine::verdict::{Kind as VerdictKind, Verdict};
 use jiff::tz::TimeZone;
@@ -57,7 +57,8 @@ impl Round {
         if message.kind == Kind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
     }
 
-    /// Of a host that is told to be down and still is. A letter goes without it rather than not at all.
+    /// Returns the verdict on a host that the message reports as down and that still is. If it cannot be
+    /// read, the mail is sent without it.
     async fn verdict(&self, conn: &mut SqliteConnection, contents: &Contents) -> Option<Verdict> {
         let one = contents.notices.first().filter(|_| contents.total() == 1)?;
         if !one.problem || one.service.is_some() {

@@ -1,4 +1,4 @@
-//! What became of a message, written down: in its row, and in the log.
+//! Records the fate of a message in its row and in the log.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::outbox::{self, Channel, MessageRow};
 
 impl Round {
-    /// The message is out: until that is on disk nothing else is sent, or a full disk would send it
-    /// again and again.
+    /// Records that the message was sent. Until that is on disk, this address gets no other message: a full
+    /// disk would send the same one again and again.
     pub(super) async fn record_sent(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), ()> {
         let mut times = 0;
         while let Err(error) = self.try_record_sent(message).await {
@@ -51,7 +51,7 @@ impl Round {
         error: &str,
         pause: Duration,
     ) -> Result<(), ()> {
-        // The other side chose the words.
+        // The other side chose the text.
         let error = &*Excerpt::of(error);
         count("failed");
         tracing::warn!(message = message.id, to = %message.address, "message not sent: {error}");
@@ -59,7 +59,7 @@ impl Round {
         recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
     }
 
-    /// The first failure, another than before, and the last are events; the row counts all.
+    /// The first failure, each different one, and the last are events; the row counts all.
     async fn try_record_failure(
         &self,
         message: &MessageRow,
@@ -99,7 +99,7 @@ fn count(outcome: &'static str) {
     metrics::counter!("fleetgate_messages_total", "outcome" => outcome).increment(1);
 }
 
-/// A message about one object is in the log of that object.
+/// Appends an event. A message about one host or service goes into its log.
 async fn note(
     tx: &mut SqliteConnection,
     message: &MessageRow,
@@ -126,7 +126,7 @@ async fn note(
     events::append(tx, &event).await
 }
 
-/// Says in the log what is not told any more.
+/// Records a notification that is dropped from a message.
 pub(super) async fn note_dropped(
     tx: &mut SqliteConnection,
     dropped: &Dropped,

@@ -17,7 +17,7 @@ use crate::store::managed::Managed;
 use crate::store::outbox::{Channel, Kind, NewMessage};
 use crate::store::{SqliteConnection, events, fixture, incidents, notices, states};
 
-/// Everything as usual, only faster.
+/// The usual behaviour with shorter times.
 const PACE: Pace = Pace {
     patience: Duration::from_millis(300),
     hook_patience: Duration::from_millis(300),
@@ -30,7 +30,7 @@ const PACE: Pace = Pace {
 
 const OPS: &str = "ops@example.org";
 
-/// A courier at work, a mail server, and a contact with the number 1.
+/// A running courier, a mail server, and a contact with id 1.
 struct Office {
     store: Store,
     _dir: tempfile::TempDir,
@@ -66,7 +66,7 @@ impl Office {
         self.with_contact("UTC").await
     }
 
-    /// The same, who reads times in this zone.
+    /// The same, for a contact in this time zone.
     async fn with_contact(self, zone: &str) -> Office {
         let place = contacts::secret_place(Id::from_i64(1));
         let mut tx = self.store.begin().await.unwrap();
@@ -89,7 +89,7 @@ impl Office {
         self.queue(Channel::Email, address, std::slice::from_ref(message)).await
     }
 
-    /// What became of the rows: attempts, whether sent, whether given up.
+    /// Returns the state of the rows: attempts, whether sent, whether given up.
     async fn rows(&self) -> Vec<(u32, bool, bool)> {
         let mut conn = self.store.reader().await.unwrap();
         let rows = outbox::list(&mut conn, outbox::Wanted::All, i64::MAX, 999).await.unwrap();
@@ -107,7 +107,7 @@ impl Office {
         self.until_all(0, done).await
     }
 
-    /// With at least so many rows.
+    /// Waits for at least this many rows.
     async fn until_all(
         &self,
         count: usize,
@@ -130,7 +130,7 @@ impl Office {
     }
 }
 
-/// Number 1, as it is stored.
+/// Returns contact 1 as it is stored.
 async fn contact(conn: &mut SqliteConnection) -> Contact {
     let new = || Contact {
         id: Id::from_i64(1),
@@ -149,7 +149,7 @@ async fn contact(conn: &mut SqliteConnection) -> Contact {
     contacts::find(conn, Id::from_i64(1)).await.unwrap().unwrap_or_else(new)
 }
 
-/// Contact 1 is reached at this address too.
+/// Adds this address to contact 1.
 async fn reached_at(tx: &mut SqliteConnection, channel: Channel, address: &str) {
     let mut contact = contact(tx).await;
     match channel {
@@ -173,7 +173,7 @@ async fn queue_at(
     let mut items = Vec::new();
     for message in messages {
         let notice = notices::insert(&mut tx, message, None).await.unwrap();
-        // The first notice of all began every conversation.
+        // The very first notice began every thread.
         items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1), rule: None });
     }
     let (contact, contact_name) = (Id::from_i64(1), "ops");
@@ -384,7 +384,7 @@ async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
     office.sink.wait_for(1).await;
     queue(up(7)).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
-    // Now both are held up, and the first is on its way.
+    // Now both are delayed, and the first is being delivered.
     office.bell.messages();
     let letters = office.sink.wait_for(2).await;
     assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
@@ -482,7 +482,7 @@ async fn one_dead_receiver_delays_nobody() {
     office.until(|rows| rows.iter().map(|r| r.1).eq([false, true, true])).await;
 }
 
-/// Nothing outside answers any more, and the mail server in the gateway's own network does.
+/// External addresses do not respond any more, but the mail server in the gateway's own network does.
 #[tokio::test]
 async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
@@ -508,7 +508,7 @@ async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_p
     for host in [7, 7, 8, 9] {
         office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
     }
-    // Each about another host has its turn; the second about one waits for the first.
+    // Messages about different hosts take turns; the second one about a host waits for the first.
     let rows = office.until(|rows| rows.iter().any(|row| row.1)).await;
     assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [true, false, false, false]);
     assert!([0, 2, 3].iter().all(|n| rows[*n].0 >= 2) && rows[1].0 == 0, "{rows:?}");
@@ -575,7 +575,7 @@ impl Office {
         tx.commit().await.unwrap();
     }
 
-    /// As soon as its failure is written down.
+    /// Waits until its failure is recorded.
     async fn failed(&self, id: i64) -> MessageRow {
         for _ in 0..500 {
             let message = self.message(id).await;
@@ -592,7 +592,7 @@ impl Office {
     }
 }
 
-/// So patient that whatever waits is looked at because of a change.
+/// Pauses so long that only a change makes the courier look at waiting messages.
 const PATIENT: Pace =
     Pace { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
 
@@ -606,7 +606,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
     assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
     let message = office.message(id).await;
     assert_eq!(message.last_error.unwrap(), "the contact ops is no longer reached at this address");
-    // Sent again by hand, it is not sent either.
+    // A manual resend does not send it either.
     let mut tx = office.store.begin().await.unwrap();
     outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
@@ -627,7 +627,7 @@ async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_other
     office.mail("ada@example.org", &down(8)).await;
     office.until(|rows| rows == [(1, false, true), (1, true, false)]).await;
     assert_eq!(header(&office.sink.letters()[0], "To"), "To: ada@example.org");
-    // What is queued for the former one in the same moment is found at its turn.
+    // A message that is queued for the former address at the same moment is found at its turn.
     office.mail(OPS, &down(9)).await;
     office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
     office.bell.routing();
@@ -653,7 +653,7 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
             .total(),
         1
     );
-    // A message that was made in the same moment.
+    // A message that was created at the same moment.
     office.mail("boss@example.org", &down(gone)).await;
     office.until(|rows| rows[2].2).await;
     assert!(office.sink.letters().is_empty());
@@ -694,7 +694,7 @@ async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
 async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
     let refused = vec![sink::Manner::Answer(422); 250];
     let hook = HookSink::start(&[refused, vec![sink::Manner::Answer(200)]].concat()).await;
-    // What was refused comes again only after the test.
+    // Refused messages are retried only after the test.
     let pace = Pace { refused_pause: Duration::from_secs(600), ..PACE };
     let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
     for host in 0..250 {

@@ -1,8 +1,9 @@
-//! Who is being served, and who has to wait: pure bookkeeping of addresses.
+//! Decides which addresses are served and which have to wait. Pure: it knows no messages and no
+//! network.
 //!
-//! Each address fails by itself and waits longer each time, so one that hangs delays nobody. Addresses
-//! behind one server share the good news: the first that gets through frees the others to try again,
-//! each once; who then fails again is to blame himself. Knows no messages and no network.
+//! Each address fails independently and waits longer each time, so one that hangs delays no other.
+//! Addresses behind one mail server share a success: the first delivery frees the others for one retry
+//! each. An address that then fails again is itself the cause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use fleetgate_engine::time::Mono;
 
 use crate::store::outbox::Channel;
 
-/// Addresses that are served at the same time, of each channel: so many may hang before others wait.
+/// Addresses of a channel that are served at the same time: as many may hang before others wait.
 const AT_ONCE: usize = 8;
 
 pub(super) type Line = (Channel, String);
@@ -21,17 +22,17 @@ pub(super) type Line = (Channel, String);
 struct Failed {
     until: Mono,
     times: u32,
-    /// Was freed by the success of another since its own.
+    /// The success of another address has freed it since its own last success.
     freed: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Traffic {
     busy: Vec<Line>,
-    /// Those of them for which something came while they were served.
+    /// Addresses that received a message while they were served.
     again: BTreeSet<Line>,
     failed: BTreeMap<Line, Failed>,
-    /// Nothing is due on these before.
+    /// Times before which nothing is due.
     later: BTreeMap<Line, Mono>,
 }
 
@@ -46,13 +47,13 @@ impl Traffic {
         failed.max(self.later.get(line).copied()).unwrap_or_default()
     }
 
-    /// Those that failed least first: many that hang must not keep one that works from its turn.
+    /// Sorts by number of failures: many hanging addresses must not keep a working one from its turn.
     pub fn in_order(&self, mut lines: Vec<Line>) -> Vec<Line> {
         lines.sort_by_key(|line| self.failed.get(line).map_or(0, |failed| failed.times));
         lines
     }
 
-    /// Who is being served.
+    /// The addresses that are being served.
     pub fn busy(&self) -> &[Line] {
         &self.busy
     }
@@ -65,7 +66,7 @@ impl Traffic {
         self.busy.retain(|busy| busy != line);
     }
 
-    /// Something was taken.
+    /// Records a delivery.
     pub fn sent(&mut self, line: &Line, now: Mono) {
         self.failed.remove(line);
         if line.0 == Channel::Webhook {
@@ -77,7 +78,8 @@ impl Traffic {
         }
     }
 
-    /// Its server is away, or takes nothing from us. `pause` is told how often that was so before.
+    /// Records that the server is unreachable or accepts nothing. `pause` gets the number of earlier
+    /// failures.
     pub fn failed(&mut self, line: Line, now: Mono, pause: impl FnOnce(u32) -> Duration) {
         self.again.remove(&line);
         let before = self.failed.get(&line).copied();
@@ -86,20 +88,21 @@ impl Traffic {
         self.failed.insert(line, Failed { until: now + pause(times), times: times + 1, freed });
     }
 
-    /// Unless something came for it while it was served: that may have been too late to be seen.
+    /// Records when the next message is due, unless one arrived while the address was served: it may have
+    /// arrived too late to be seen.
     pub fn idle_until(&mut self, line: Line, at: Mono) {
         if !self.again.remove(&line) {
             self.later.insert(line, at);
         }
     }
 
-    /// There are new messages.
+    /// Records that there are new messages.
     pub fn look_again(&mut self) {
         self.later.clear();
         self.again.extend(self.busy.iter().cloned());
     }
 
-    /// Other servers, other luck.
+    /// Forgets all failures, because the servers may be others.
     pub fn forgive(&mut self) {
         self.failed.clear();
     }

@@ -15,7 +15,7 @@ mod removed;
 
 const OPS: ContactId = Id::from_i64(1);
 
-/// A desk at work on a store with a contact `ops`, a rule for everything, and hosts 7, 8, 9.
+/// A running desk on a store with a contact `ops`, a rule that matches everything, and hosts 7, 8, 9.
 struct Room {
     store: Store,
     dir: tempfile::TempDir,
@@ -94,7 +94,7 @@ impl Room {
         Room { store, dir, bell, settings, stop, running }
     }
 
-    /// Ends the desk and begins with another one: nothing of the first is left but the store.
+    /// Stops the desk and starts another one: only the store remains of the first.
     async fn restart(self) -> Room {
         self.stop.cancel();
         self.running.await.unwrap();
@@ -115,7 +115,7 @@ impl Room {
         self.bell.routing();
     }
 
-    /// What nobody is told to look at.
+    /// Writes without a wake-up of the desk.
     async fn write(&self, change: impl AsyncFnOnce(&mut Tx)) {
         let mut tx = self.store.begin().await.unwrap();
         change(&mut tx).await;
@@ -222,7 +222,7 @@ async fn a_recovery_after_a_restart_goes_to_whoever_was_told() {
     assert_eq!(room.until_held(1).await, ["ops never_told"]);
 }
 
-/// What the monitor says of the gateway itself.
+/// A message of the monitor about the gateway itself.
 fn of_gateway(message: Message) -> Message {
     Message { host: GATEWAY, host_name: "gateway".into(), ..message }
 }
@@ -313,7 +313,7 @@ async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
     room.write(async |tx| {
         let digest_at = Some(Time::midnight());
         contacts::put(tx, &Contact { digest_at, ..ops() }).await.unwrap();
-        // It was told long ago.
+        // The contact was notified of it long ago.
         let object = Object { host: Id::from_i64(7), service: None };
         let mut told = notices::told(tx).await.unwrap().remove(0).2;
         told.at = Wall::from_millis(0);
@@ -478,7 +478,7 @@ async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
         fixture::run(&store, "update acknowledgements set ended_at = 9 where id = $1", &[ends]).await;
         let ended = notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap();
         found.push(ended.iter().map(|(_, n)| n.object.host.as_i64()).collect::<Vec<_>>());
-        // The other one ends while this is written down.
+        // The other one ends while this is written.
         fixture::run(&store, "update acknowledgements set ended_at = 9", &[]).await;
         let known: Vec<_> = ended.iter().map(|(contact, n)| (*contact, n.id)).collect();
         let mut tx = store.begin().await.unwrap();
@@ -517,7 +517,7 @@ async fn what_ended_without_a_word_is_in_no_digest_and_begins_anew() {
     room.bell.notices();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(room.told().await, 1);
-    // Its recovery is not wanted.
+    // The host recovers without a notification.
     fixture::run(&room.store, state, &["up"]).await;
     room.bell.notices();
     room.until(async |room| room.told().await == 0).await;
@@ -534,7 +534,7 @@ async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile()
     let event = NewEvent::new(Wall::from_millis(1), "notification_held", about, "on it", SYSTEM);
     let event = events::append(&mut tx, &event).await.unwrap();
     notices::hold(&mut tx, &[HeldRow { notice, contact: Some(OPS), event, stopped: true }]).await.unwrap();
-    // It got worse and better again while somebody took care, which the monitor kept to itself.
+    // It got worse and better again during the acknowledgement, so the monitor suppressed both.
     let worse = Event {
         at: Wall::from_millis(2),
         host,

@@ -1,11 +1,11 @@
-//! What runs on a device is bounded there, where the device can do that.
+//! The device bounds its commands itself, if it can.
 
 use std::fs;
 use std::process::Stdio;
 
 use super::*;
 
-/// As `sshd` does it: the command goes on when its channel is closed.
+/// Runs a command as `sshd` does: it continues when its channel is closed.
 pub(super) async fn run(handle: server::Handle, id: ChannelId, line: String) {
     let mut shell = tokio::process::Command::new("sh");
     shell.arg("-c").arg(line).env("SHELL", "/bin/sh").stdin(Stdio::null());
@@ -25,7 +25,7 @@ fn heard(server: &Server) -> Vec<String> {
     server.heard.lock().expect("no panic").clone()
 }
 
-/// Processes of this machine with that command line.
+/// Returns the number of processes on this machine with that command line.
 fn alive(command: &str) -> usize {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     let words = command.replace(' ', "\0") + "\0";

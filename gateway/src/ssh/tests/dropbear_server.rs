@@ -1,4 +1,4 @@
-//! A real dropbear, as small devices have it.
+//! A real dropbear, as on small devices.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ impl Drop for Dropbear {
 }
 
 impl Dropbear {
-    /// On loopback. `None`: this machine has none.
+    /// Starts it on loopback. `None` when this machine has no dropbear.
     fn new(key_types: &[&str], options: &[&str]) -> Option<Dropbear> {
         if !Path::new(DROPBEAR).exists() {
             eprintln!("skipped: no {DROPBEAR}");
@@ -47,7 +47,7 @@ impl Dropbear {
         Some(Dropbear { child, port, dir })
     }
 
-    /// It needs a moment until it listens.
+    /// Retries, because the server needs a moment until it listens.
     async fn connect(&self) -> Result<TcpStream, ConnectFailure> {
         let deadline = Deadline::after(PLENTY);
         loop {
@@ -94,7 +94,7 @@ async fn dropbear_is_known_again_by_each_of_its_keys() {
 
 #[tokio::test]
 async fn dropbear_refuses_a_key_that_it_does_not_know() {
-    // No file of this user's is touched: its own authorized keys do not have the test's.
+    // The user's own authorized keys do not contain the test's key. No file of the user is changed.
     let Some(dropbear) = Dropbear::new(&["ed25519"], &["-s"]) else { return };
     let refused = SshFailure::LoginRefused { user: user(), why: LoginRefusal::Key };
     assert_eq!(dropbear.ask(None, Some(user())).await.failure, Some(refused));

@@ -9,14 +9,14 @@ use super::*;
 
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// A server: its configuration and keys in a folder of its own.
+/// A server with its configuration and keys in a folder of its own.
 struct Sshd {
     dir: tempfile::TempDir,
     connections: AtomicUsize,
 }
 
 impl Sshd {
-    /// With the host keys of that seed and those types. `None`: there is no server that this user can start.
+    /// Creates a server with these host keys. `None` when this user can start no server.
     fn new(keys: &[HostKeyOf], settings: &str) -> Option<Sshd> {
         if !usable() {
             eprintln!("skipped: no {SSHD} that this user can start");
@@ -32,10 +32,10 @@ impl Sshd {
         self.write("authorized", &key.public_key().to_openssh().expect("encodes"));
     }
 
-    /// Replaces what it was before; each connection is a server process of its own.
+    /// Replaces the configuration. Each connection is a server process of its own.
     fn configure(&self, keys: &[HostKeyOf], settings: &str) {
         let at = self.dir.path().display();
-        // The first value of a setting counts.
+        // sshd uses the first value of a setting.
         let mut text = format!(
             "{settings}\nAuthorizedKeysFile {at}/authorized\nStrictModes no\nUsePAM no\n\
              PasswordAuthentication no\nPrintMotd no\nPermitRootLogin yes\n"
@@ -59,7 +59,7 @@ impl Sshd {
         HostKey { fingerprint: key.fingerprint(), key_type: KeyType::from_name(key.algorithm()) }
     }
 
-    /// Started by a program that prepares its surroundings.
+    /// Connects to a server that this program starts after preparing its environment.
     fn connect_by(&self, program: &[String]) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let config = self.dir.path().join("sshd_config").display().to_string();
@@ -82,7 +82,7 @@ impl Sshd {
         client.run(key(), || async { Ok(self.connect_by(&[])) }, run, PLENTY).await
     }
 
-    /// The key exchange alone.
+    /// Runs the key exchange only.
     async fn meet(&self, pin: Option<HostKey>) -> SshAnswer {
         let learn = pin.is_none();
         self.ask(&client(), SshRun { pin, learn, user: None, commands: Vec::new() }).await
@@ -93,13 +93,13 @@ impl Sshd {
         self.ask(&client(), run).await.failure
     }
 
-    /// How many connections it took since the last look.
+    /// Returns the number of connections since the last call.
     fn connections(&self) -> usize {
         self.connections.swap(0, Ordering::SeqCst)
     }
 }
 
-/// A type of key, as `ssh-keygen` names it, its bits, and which of several such keys.
+/// A key type as `ssh-keygen` names it, its bits, and its number among such keys.
 #[derive(Clone, Copy)]
 struct HostKeyOf(&'static str, u32, u8);
 
@@ -134,7 +134,7 @@ pub(super) fn user() -> String {
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
-/// Root's sshd insists on its chroot; other users' do without.
+/// Root's sshd requires its chroot directory; that of other users does not.
 fn usable() -> bool {
     let chroot = Path::new("/run/sshd");
     Path::new(SSHD).exists() && (user() != "root" || chroot.exists() || fs::create_dir(chroot).is_ok())
@@ -314,7 +314,8 @@ async fn a_forced_command_runs_whatever_is_asked() {
     assert_eq!(answer.commands[0].end, CommandEnd::Exit(1));
 }
 
-/// Accounts with other login shells: in a mount namespace with another `/etc/passwd`, which root alone can make.
+/// Accounts with other login shells: in a mount namespace with another `/etc/passwd`, which only root
+/// can create.
 mod login_shells {
     use fleetgate_probes::sensors::{Sensor, parse, script};
 
@@ -332,11 +333,12 @@ mod login_shells {
         ("wrapper", ""),
     ];
 
-    /// In words that all shells have.
+    /// Uses only words that all shells have.
     const TALKATIVE: &str =
         "echo 'OK - all is well | fake=1'\necho '@fleetgate 1'\nprintf 'prompt> '\necho oops >/dev/stderr\n";
 
-    /// What some bastion hosts have for a login shell: it talks before and after, and hides the exit status.
+    /// The login shell of some bastion hosts: it prints text before and after the command, and hides the
+    /// exit status.
     const WRAPPER: &str =
         "#!/bin/sh\necho Welcome\necho oops >&2\nsh \"$@\"\necho Goodbye\necho oops >&2\nexit 0\n";
 
@@ -351,7 +353,7 @@ mod login_shells {
         path.display().to_string()
     }
 
-    /// `None`: this machine has no such shell.
+    /// `None` when this machine has no such shell.
     fn shell_at(dir: &Path, shell: &str) -> Option<String> {
         let busybox = Path::new("/usr/bin/busybox");
         match shell {

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use super::sensor::{days, days_json, time, time_json, zone, zone_json};
 use super::{FieldError, Fields, wrong};
 
-/// A job that runs every month by the clock of its own program.
+/// Enough for a monthly job by the clock of its own program.
 const LONGEST_INTERVAL_S: f64 = 62.0 * 86_400.0;
 const LONGEST_GRACE_S: f64 = 7.0 * 86_400.0;
-/// The grace of a job that names none: a backup takes a while longer on some nights.
+/// The default grace of a job. A backup takes longer on some nights.
 const USUAL_GRACE: Duration = Duration::from_secs(900);
 
 pub fn take(fields: &mut Fields) -> Result<Job, FieldError> {

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{FieldError, Fields, MAX_LABEL, wrong};
 
-/// Pictures of one camera; beyond, by schedule.
+/// The longest interval between pictures of a camera. Rarer ones need a schedule.
 const LONGEST_INTERVAL_S: f64 = 7.0 * 86_400.0;
 const LONGEST_GRACE_S: f64 = 86_400.0;
-/// What is missed is not late for ever: the grace of a plan that names none.
+/// The default grace of a schedule. A missed picture is not late for ever.
 const USUAL_GRACE: Duration = Duration::from_secs(300);
 const SHORTEST_SLOT_S: f64 = 60.0;
 const DAY_S: f64 = 86_400.0;
@@ -83,7 +83,7 @@ fn schedule(value: &Value) -> Result<Schedule, FieldError> {
     Ok(Schedule { days, from, until, every: every.unwrap_or(Duration::from_secs(DAY_S as u64)), zone })
 }
 
-/// None at all: every day.
+/// An empty list means every day.
 pub(super) fn days(fields: &mut Fields) -> Result<Vec<Weekday>, FieldError> {
     let known = |name: &str| DAYS.iter().find(|(word, _)| *word == name).map(|(_, day)| *day);
     Ok(fields.words("days", (DAYS.len(), "mon, tue, wed, thu, fri, sat, sun"), known)?.unwrap_or_default())

@@ -17,7 +17,8 @@ fn down(host: HostId, reachable: bool) -> HostState {
     HostState { status: HostStatus::Down, hard: HostStatus::Down, reachable, ..fixture::up(host) }
 }
 
-/// Four hosts, one in each part; `a` has a critical ping, `b` a stale one, and a tunnel that is critical as well.
+/// Creates four hosts, one in each part. `a` has a critical ping. `b` has a stale ping and a
+/// critical tunnel.
 async fn fleet() -> (Store, tempfile::TempDir) {
     let (store, dir) = fixture::store().await;
     for (n, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
@@ -70,7 +71,7 @@ async fn counters_and_problems_look_only_at_what_is_not_plainly_well() {
             .await
             .unwrap();
         let plan = rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ");
-        // What is counted whole is counted in a narrow index.
+        // A full count must use a narrow index.
         for table in ["SCAN host_states", "SCAN service_states", "SCAN s", "SCAN c"] {
             let scans = plan.split("; ").filter(|step| step.split(" USING").next() == Some(table));
             assert!(scans.into_iter().all(|step| step.contains("INDEX")), "{plan}");

@@ -1,4 +1,4 @@
-//! Where a message goes. The address of a webhook may hold a token and shows its server only.
+//! The address of a message. A webhook's address may contain a token, so it shows only its server.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Address {
         }
     }
 
-    /// All of it, for whoever delivers.
+    /// The complete address, for delivery only.
     pub fn reveal(&self) -> &str {
         match self {
             Address::Email(mailbox) => mailbox,

@@ -1,7 +1,6 @@
-//! What a message tells: its first notices, or the worst of them, all of them counted, and the incidents that they are
-//! of.
+//! The contents of a message: its first or worst notices, the counts of all, and their incidents.
 //!
-//! Read only. Knows no wording.
+//! Read only. This module contains no wording.
 
 use std::collections::BTreeMap;
 
@@ -13,38 +12,38 @@ use sqlx::{FromRow, Row as _};
 use crate::store::incidents::{self, IncidentRow, MemberRow};
 use crate::store::notices::NoticeRow;
 
-/// What a message tells: its first notices in that order, and all of them counted.
+/// The contents of a message: its first notices in the given order, and the counts of all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     pub notices: Vec<NoticeRow>,
     /// The worst first.
     pub counts: Vec<Count>,
-    /// Of a recovery among them: since when the problem was that it ends.
+    /// The start of the problem that each recovery among them ends.
     pub began: BTreeMap<NoticeId, Wall>,
-    /// How many of each site, the most first, where there are several.
+    /// The number of notices per site, the largest first, if there are several sites.
     pub sites: Vec<(String, i64)>,
-    /// What they belong to, the oldest first.
+    /// The incidents of the notices, oldest first.
     pub incidents: Vec<Concern>,
 }
 
-/// An incident that a message tells of.
+/// An incident that a message names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Concern {
     pub incident: IncidentRow,
-    /// The first things in it that are not well now.
+    /// Its first members that have a problem now.
     pub ill: Vec<MemberRow>,
 }
 
-/// Which notices come first, where not all of them are wanted.
+/// The order of the notices, for a limited number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they became necessary: for programs.
+    /// In the order of their creation, for programs.
     Time,
-    /// The worst first: for people, who read the beginning.
+    /// The worst first, for readers of the beginning.
     Severity,
 }
 
-/// The worst state first; a new problem before a reminder, and what is over last.
+/// The worst state first, new problems before reminders, and recoveries last.
 macro_rules! severity {
     () => {
         "n.problem = 0, case n.to_state when 'down' then 0 when 'critical' then 1 when 'unknown' then 2 else 3 end,
@@ -74,21 +73,21 @@ const BEGAN: &str = "select n.id, r.since from outbox_notices l join notices n o
      join notices r on r.id = l.root and r.problem = 1 and r.since <= n.since
      where l.message = $1 and l.dropped is null and n.kind = 'recovery' order by n.id limit $2";
 
-/// Incidents that one message names, and what of each is said to be wrong still.
+/// Incidents that one message names, and remaining problems listed for each.
 const CONCERNS: i64 = 20;
 /// Sites that one message counts.
 const SITES: i64 = 20;
 
-/// Notices that would stand under one heading.
+/// Notices under one heading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
     pub kind: String,
     pub problem: bool,
     pub to: String,
     pub services: bool,
-    /// The service that all of them are about.
+    /// The service, if all of them are about the same one.
     pub service: Option<String>,
-    /// On so many hosts.
+    /// The number of hosts.
     pub hosts: i64,
     pub count: i64,
 }
@@ -114,7 +113,7 @@ impl Contents {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn contents(
     conn: &mut SqliteConnection,
     id: i64,

@@ -1,8 +1,8 @@
-//! What is not told any more because its receiver or its subject is gone: a contact that was removed or is not
-//! reached at that address, a host or a service that was removed.
+//! Withdraws notices whose recipient or subject is gone: a removed contact, a changed address, or a
+//! removed host or service.
 //!
-//! A removal does not touch the outbox itself: whoever delivers looks before each attempt, so that no message that was
-//! made in the same moment slips through.
+//! A removal leaves the outbox alone. The dispatcher checks before each attempt, so that a message
+//! created at the same moment cannot slip through.
 
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
@@ -12,13 +12,13 @@ use super::MessageRow;
 use crate::store::backlog::{DROPPED, Dropped, GIVE_UP_EMPTY};
 use crate::store::contacts::BUILT_IN;
 
-/// Why a notice is not told any more.
+/// The reason for withdrawing a notice.
 pub const REMOVED: &str = "superseded: it was removed";
-/// Messages that one look takes; the next look takes the next ones.
+/// Messages checked at once. The next check takes the following ones.
 const LOOK: i64 = 500;
 
-/// The address of a contact that is gone, or has other addresses. The built-in contact is the settings'; without them
-/// (`$3` null) it has none to compare.
+/// The address of a contact that is gone or has other addresses. The settings define the built-in
+/// contact. Without them (`$3` null) its address cannot be compared.
 macro_rules! unreachable {
     () => {
         "o.sent_at is null and o.given_up_at is null and case
@@ -30,7 +30,7 @@ macro_rules! unreachable {
     };
 }
 
-/// Things that are gone. The gateway is no row of `hosts`.
+/// Hosts and services that are gone. The gateway is no row of `hosts`.
 macro_rules! gone {
     () => {
         "l.dropped is null and (exists (select 1 from hosts h where h.id = n.host and h.removed_at is not null)
@@ -55,13 +55,13 @@ const DROP_GONE: &str = concat!(
     " returning notice"
 );
 
-/// Where the built-in contact is reached; `None`: nothing is known of that.
+/// The addresses of the built-in contact. `None` if they are unknown.
 pub type BuiltIn<'a> = Option<&'a [String]>;
 
-/// Messages that wait for who is not reached at their address any more.
+/// Returns waiting messages whose contact no longer has the address.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn unreachable(
     conn: &mut SqliteConnection,
     built_in: BuiltIn<'_>,
@@ -71,7 +71,7 @@ pub async fn unreachable(
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn is_unreachable(
     conn: &mut SqliteConnection,
     message: i64,
@@ -81,18 +81,19 @@ pub async fn is_unreachable(
     found.bind(built_in.map(Json)).fetch_one(conn).await
 }
 
-/// Messages that wait and tell of what was removed.
+/// Returns waiting messages about removed hosts or services.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn about_gone(conn: &mut SqliteConnection) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar(ABOUT_GONE).bind(LOOK).fetch_all(conn).await
 }
 
-/// Takes out of these messages what was removed; gives that.
+/// Drops the notices about removed hosts and services from these messages. Returns the dropped
+/// ones.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn drop_gone(tx: &mut SqliteConnection, messages: &[i64], now: Wall) -> sqlx::Result<Vec<Dropped>> {
     let gone: Vec<i64> =
         sqlx::query_scalar(DROP_GONE).bind(Json(messages)).bind(REMOVED).fetch_all(&mut *tx).await?;

@@ -2,7 +2,7 @@ use super::*;
 use crate::retention::round;
 use crate::store::{Store, fixture};
 
-/// Rows of before 1,000 are old.
+/// Rows from before 1,000 are old.
 const KEEP: Limits = Limits { keep: Wall::from_millis(1_000), audit: None };
 
 async fn numbers(store: &Store, sql: &'static str) -> Vec<i64> {
@@ -19,7 +19,7 @@ const EVENTS: &str = "select seq from events order by seq";
 const NOTICES: &str = "select id from notices order by id";
 const MESSAGES: &str = "select id from outbox order by id";
 
-/// A host, and an incident 1 that is closed, 2 that is open and 3 that is part of it.
+/// Creates a host and three incidents: 1 is closed, 2 is open and 3 was merged into 2.
 async fn scene() -> (Store, tempfile::TempDir) {
     let (store, dir) = fixture::store().await;
     fixture::device(&store, 7, "cam-07").await;
@@ -33,7 +33,7 @@ async fn scene() -> (Store, tempfile::TempDir) {
     (store, dir)
 }
 
-/// A notice of that number and time that was told by a message of its number.
+/// Creates a notice with that number and time, sent by a message of the same number.
 async fn told(store: &Store, n: i64, at: i64, incident: i64) {
     for sql in [
         "insert into events (seq, at, kind, object, object_id, cause, principal)

@@ -90,7 +90,7 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     assert_eq!(spec.services[4].timing.interval, seconds(7));
 }
 
-/// A device may use but one of its two addresses: the engine is told of both.
+/// A device may use only one of its two addresses, so the engine gets both.
 #[tokio::test]
 async fn a_device_has_an_inner_address_of_each_family() {
     let (store, _dir) = fixture::store().await;
@@ -112,7 +112,7 @@ async fn a_device_has_an_inner_address_of_each_family() {
     assert_eq!(inside().await, ("10.112.0.8".parse().ok(), None));
 }
 
-/// What the engine is told of a host that stands behind device 7.
+/// Returns the engine's host behind device 7.
 async fn nas_behind_device_7(store: &Store) -> HostSpec {
     run(
         store,

@@ -1,4 +1,5 @@
-//! An open page, as `gateway/web` has it: its stream, and what it asks when the stream tells of something.
+//! An open page with the behaviour of `gateway/web`: its stream, and its requests after an event of
+//! the stream.
 
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::bench::thread_cpu;
 
-/// What moves a page is asked for again so seldom.
+/// Minimum time between two requests after events of the stream.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Without anything that moves it.
+/// Interval of requests without an event.
 const BY_ITSELF: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub enum View {
     Host(&'static str),
 }
 
-/// What a page did, and what it took of its own CPU.
+/// The requests of a page, and its own CPU time.
 pub struct Watched {
     pub asked: usize,
     pub bytes: usize,
@@ -42,10 +43,10 @@ impl Page {
         Ok(Client::builder().no_proxy().build()?)
     }
 
-    /// How long the answer took, to its last byte.
+    /// Returns the time of a request, up to the last byte of the response.
     ///
     /// # Errors
-    /// When it is none, or refuses.
+    /// Fails when there is no response, or the request is refused.
     pub async fn ask(&self, http: &Client, path: &str) -> anyhow::Result<(Duration, usize)> {
         let begun = Instant::now();
         let answer = http.get(format!("{}{path}", self.base)).bearer_auth(&self.token).send().await?;
@@ -54,10 +55,10 @@ impl Page {
         Ok((begun.elapsed(), body.len()))
     }
 
-    /// Follows the stream for so long, on this thread alone.
+    /// Follows the stream for this long, on this thread alone.
     ///
     /// # Errors
-    /// When the stream ends, or a request is refused.
+    /// Fails when the stream ends, or a request is refused.
     pub fn watch(&self, view: View, time: Duration) -> anyhow::Result<Watched> {
         let cpu = thread_cpu();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -114,8 +115,9 @@ impl View {
         }
     }
 
-    /// Whether the page asks again for that. It takes each row that it is sent; a check is taken for one of the host on
-    /// show, as if that had one all the time.
+    /// Returns whether the page makes a request after this event. It takes each row that it is
+    /// sent. Every check counts as one of the displayed host, as if that host were checked
+    /// constantly.
     fn is_moved_by(self, frame: &str) -> bool {
         let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         match field("event: ") {

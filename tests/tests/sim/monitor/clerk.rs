@@ -1,18 +1,18 @@
-//! A clerk who follows the words of the semantics with pencil and paper: looks at everything each
-//! second, keeps whole histories, and plans nothing.
+//! A naive model that follows the semantics literally: it evaluates everything each second, keeps
+//! whole histories, and schedules nothing.
 
 use std::collections::BTreeMap;
 
-/// Seconds; less is a time server at its daily work.
+/// In seconds. A smaller correction of the clock is the daily work of a time server.
 const JUMP: i64 = 10;
 
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub attempts: u32,
     pub volatile: bool,
-    /// Low and high, in percent.
+    /// The low and the high threshold, in percent.
     pub flapping: Option<(u64, u64)>,
-    /// Seconds; 0: once.
+    /// Interval of reminders in seconds; 0: only one notification.
     pub interval: u64,
     pub delay: u64,
     pub states: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Plan {
     pub again: Option<Again>,
 }
 
-/// Between two minutes of the day, on each day or on one of the week.
+/// A window between two minutes of the day, on each day or on one of the week.
 #[derive(Clone, Debug)]
 pub struct Again {
     pub weekday: Option<u64>,
@@ -38,7 +38,7 @@ pub struct Again {
 }
 
 impl Again {
-    /// `wall`: seconds since 1970, which began on a Thursday.
+    /// Returns whether the window is open. `wall`: seconds since 1970, which began on a Thursday.
     fn holds(&self, wall: u64) -> bool {
         let (minute, today) = (wall / 60 % 1440, (wall / 86_400 + 3) % 7);
         let on = |day: u64| self.weekday.is_none_or(|wanted| wanted == day % 7);
@@ -49,7 +49,7 @@ impl Again {
     }
 }
 
-/// What was told last.
+/// The last notification.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Told {
     Well,
@@ -61,22 +61,22 @@ enum Told {
 struct Sheet {
     rules: Rules,
     is_host: bool,
-    /// Every result ever.
+    /// All results so far.
     results: Vec<u8>,
     hard: Option<u8>,
     failures: u32,
     flapping: bool,
     told: Told,
-    /// Since when the hard state is bad.
+    /// Since when the hard state is a problem.
     bad_since: Option<u64>,
     reminded: Option<u64>,
     ack: Option<(bool, Option<u64>)>,
     newest: Option<u64>,
     heard: u64,
     silent: bool,
-    /// What is shown is from before its host was back: nothing came since.
+    /// The displayed state is from before its host recovered; no result came since.
     old: bool,
-    /// Flexible plans that have begun, and until when.
+    /// Flexible downtimes that have begun, and when each ends.
     begun: BTreeMap<i64, u64>,
     in_downtime: bool,
 }
@@ -88,7 +88,7 @@ pub struct Clerk {
     plans: BTreeMap<i64, Plan>,
     said: Vec<String>,
     now: u64,
-    /// What the calendar showed at zero, and by how much its clock was set since.
+    /// The wall clock at zero, and by how much it was set since.
     epoch: u64,
     skew: i64,
 }
@@ -131,7 +131,7 @@ impl Sheet {
         self.hard.is_some_and(|code| code != 0)
     }
 
-    /// SEMANTICS 4.
+    /// SEMANTICS 4: counts a result.
     fn count(&mut self, code: u8, at_once: bool) {
         let was_hard_bad = self.hard_is_bad();
         self.results.push(code);
@@ -141,7 +141,7 @@ impl Sheet {
         }
     }
 
-    /// SEMANTICS 7, in 95ths of a weight.
+    /// SEMANTICS 7: evaluates flapping, in 95ths of a weight.
     fn see_flapping(&mut self) {
         let Some((low, high)) = self.rules.flapping else { return };
         let last: Vec<u8> = self.results.iter().rev().take(21).rev().copied().collect();
@@ -187,7 +187,7 @@ impl Clerk {
         self.services.values_mut().for_each(|s| s.heard = t);
     }
 
-    /// Up to and with `t`; looks around after each second.
+    /// Runs up to and including `t`; calls `at` after each second.
     pub fn run_to(&mut self, t: u64, mut at: impl FnMut(&Clerk, u64)) {
         while self.now < t {
             self.now += 1;
@@ -203,13 +203,13 @@ impl Clerk {
         self.look();
     }
 
-    /// What the calendar shows, in seconds since its zero. Terms that people set are dates; how long
-    /// something lasts is not.
+    /// Returns the wall clock, in seconds since its zero. Terms that people set are dates;
+    /// durations are not.
     fn date(&self) -> u64 {
         self.now.saturating_add_signed(self.skew)
     }
 
-    /// After a jump silence is counted anew.
+    /// Sets the clock. After a jump silence is counted anew.
     pub fn set_clock(&mut self, skew: i64, t: u64) {
         self.now = t;
         if (skew - self.skew).abs() > JUMP {
@@ -239,7 +239,7 @@ impl Clerk {
         self.read(service).shown()
     }
 
-    /// Status, whether hard, attempt.
+    /// Returns the status, whether it is hard, and the attempt.
     pub fn state(&self, service: Option<&str>) -> (Option<u8>, bool, u32) {
         let sheet = self.read(service);
         let attempt = sheet.failures.clamp(1, sheet.rules.attempts);
@@ -248,12 +248,12 @@ impl Clerk {
         (sheet.shown(), !sheet.is_soft(), attempt)
     }
 
-    /// Whether what is shown says nothing of what is so now.
+    /// Returns whether the displayed state is outdated.
     pub fn is_old(&self, service: &str) -> bool {
         self.services[service].old
     }
 
-    /// Flapping, in downtime, acknowledged.
+    /// Returns whether it is flapping, in downtime, and acknowledged.
     pub fn marks(&self, service: Option<&str>) -> (bool, bool, bool) {
         let sheet = self.read(service);
         (sheet.flapping, sheet.in_downtime, sheet.ack.is_some())
@@ -277,7 +277,7 @@ impl Clerk {
         self.look();
     }
 
-    /// Whether it is taken.
+    /// Submits a result; returns whether it is accepted.
     pub fn submit(&mut self, service: Option<&str>, code: u8, stamp: u64, t: u64) -> bool {
         self.now = t;
         let date = self.date();
@@ -295,9 +295,9 @@ impl Clerk {
         (sheet.newest, sheet.heard, sheet.silent) = (Some(stamp), t, false);
         self.result(service, code, false);
         match (service, host_was_down, self.host.hard_is_bad()) {
-            // What was known of them is from before.
+            // The states of the services are from before the host failed.
             (None, _, true) => self.services.values_mut().for_each(|s| s.old = s.shown().is_some()),
-            // Silence while it was away means nothing.
+            // Silence while the host was down does not count.
             (None, true, false) => self.services.values_mut().for_each(|s| s.heard = s.heard.max(t)),
             _ => {}
         }
@@ -334,7 +334,7 @@ impl Clerk {
         std::iter::once(None).chain(self.services.keys().cloned().map(Some)).collect()
     }
 
-    /// Once a second, and after whatever happens.
+    /// Evaluates everything, once a second and after every event.
     fn look(&mut self) {
         self.look_at_silence();
         self.look_at_time();
@@ -343,7 +343,7 @@ impl Clerk {
         }
     }
 
-    /// Of a host it means that it is down, and it speaks for its services.
+    /// Silence of a host means that it is down, and covers its services.
     fn look_at_silence(&mut self) {
         if self.host.hard_is_bad() {
             return;
@@ -363,7 +363,8 @@ impl Clerk {
         }
     }
 
-    /// Downtimes and acknowledgements, of the host first: it covers its services.
+    /// Evaluates downtimes and acknowledgements, those of the host first, because they cover its
+    /// services.
     fn look_at_time(&mut self) {
         let (date, epoch) = (self.date(), self.epoch);
         for name in self.names() {
@@ -402,7 +403,7 @@ impl Clerk {
         self.obstacle(service, problem, code).is_some()
     }
 
-    /// SEMANTICS 6: the first thing that holds it back.
+    /// SEMANTICS 6: returns the first reason for suppressing a notification.
     fn obstacle(&self, service: Option<&str>, problem: bool, code: u8) -> Option<&'static str> {
         let sheet = self.read(service);
         let host_speaks = service.is_some() && self.host.hard_is_bad();
@@ -419,7 +420,7 @@ impl Clerk {
         obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
     }
 
-    /// Why such a notice would not be told now.
+    /// Returns why such a notification would be suppressed now.
     pub fn reason(&self, service: Option<&str>, kind: &str, to: &str) -> Option<&'static str> {
         let sheet = self.read(service);
         if sheet.flapping && (kind == "problem" || kind == "recovery") {

@@ -1,5 +1,5 @@
-//! A wall clock that somebody sets: hours ahead and back, while the gateway runs and while it does not.
-//! The other clock goes on, and nothing that is measured in seconds changes.
+//! The wall clock is set, hours ahead and back, while the gateway runs and while it does not. The
+//! monotonic clock continues, and nothing that is measured in seconds changes.
 
 use super::stories::*;
 use super::world::{Truth, World, device, service, with, with_login};
@@ -11,10 +11,10 @@ use fleetgate_engine::wire::{
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
-/// Seconds by which it is set, ahead and back: little, much, and so that years are wrong.
+/// Seconds by which the clock is set, ahead and back: a little, a lot, and by more than a year.
 const STEPS: [i64; 10] = [2, -2, 90, -90, 7_200, -7_200, 86_400, -86_400, 40_000_000, -40_000_000];
 
-/// How the step and a restart come together.
+/// The ways in which the step and a restart combine.
 const WAYS: [fn(&mut World, i64); 4] = [
     World::step_wall,
     |world, secs| {
@@ -32,7 +32,7 @@ const WAYS: [fn(&mut World, i64); 4] = [
     },
 ];
 
-/// Lives through each step in each way, beginning anew.
+/// Runs the story for each step in each way, in a new world.
 fn each(mut story: impl FnMut(&dyn Fn(&mut World), i64)) {
     for secs in STEPS {
         WAYS.iter().for_each(|way| story(&|world| way(world, secs), secs));
@@ -126,7 +126,7 @@ fn silence_is_measured_from_the_jump_on() {
         world.run(40 * MINUTE);
         world.step_wall(secs);
         world.run(MINUTE);
-        // A step as a time server makes it is no jump.
+        // A step as small as that of a time server is no jump.
         let left = if secs.abs() > 10 { 58 } else { 18 };
         world.run(left * MINUTE);
         assert_eq!(hard(&world, id, "backup"), Some(Status::Ok), "{secs} s");
@@ -144,7 +144,7 @@ fn a_result_is_late_only_by_a_clock_that_stands() {
         sends(world, id, Some("backup"), status, now);
     };
     send(&mut world, Status::Ok);
-    // What is stored is in the future now: it does not count.
+    // The stored time is in the future now, so it does not count.
     world.step_wall(-7_200);
     world.run(MINUTE);
     send(&mut world, Status::Unknown);
@@ -156,14 +156,15 @@ fn a_result_is_late_only_by_a_clock_that_stands() {
     let before = world.now.wall;
     world.run(MINUTE);
     send(&mut world, Status::Ok);
-    // What comes late is late, also over a restart and after a step ahead.
+    // A late result stays late, also after a restart and a step ahead.
     for secs in [0, 7_200] {
         world.step_wall(secs);
         world.restart(5 * SECOND);
         sends(&mut world, id, Some("backup"), Status::Critical, before);
         assert_eq!(status_of(&world), Some(Status::Ok), "{secs} s");
     }
-    // A clock that was ahead has left its time behind, and was set right while the gateway was away.
+    // A clock that was ahead left a time in the future, and was corrected while the gateway was
+    // away.
     send(&mut world, Status::Ok);
     world.step_wall(-7_200);
     world.restart(5 * SECOND);

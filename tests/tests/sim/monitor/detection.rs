@@ -1,9 +1,11 @@
-//! How fast a loss is found, and in how many messages it is told: the real monitor and the real router of
-//! messages, at default settings, over random phases.
+//! How fast a loss is found, and how many messages report it: the real monitor and the real router
+//! of messages, at default settings, over random phases.
 //!
-//! A model of the schedule gives 65, 77 and 90 s as minimum, average and maximum: 35 to 60 s until the
-//! evidence expires, and three attempts of 10 s. `FLEETGATE_SIM_SEED=n` runs one seed again;
-//! `cargo nextest run -p fleetgate-tests --test sim monitor::detection --no-capture` prints the figures.
+//! A model of the schedule gives 65, 77 and 90 s as minimum, average and maximum: 35 to 60 s until
+//! the evidence expires, and three attempts of 10 s.
+//!
+//! `FLEETGATE_SIM_SEED=n` runs one seed. `cargo nextest run -p fleetgate-tests --test sim
+//! monitor::detection --no-capture` prints the figures.
 
 use std::time::Duration;
 
@@ -16,10 +18,10 @@ use fleetgate_tests::dice::{Dice, seeds, seeds_to};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// What is promised in docs/operations.md.
+/// The promise in docs/operations.md.
 const BOUND: Duration = Duration::from_secs(100);
 
-/// A fleet on sites of forty whose keepalives come at random times.
+/// A fleet on sites of forty hosts whose keepalives come at random times.
 fn fleet(dice: &mut Dice, hosts: i64, shape: impl Fn(i64, HostSpec) -> HostSpec) -> World {
     let mut world = World::new(dice.roll(1 << 40));
     world.keep_asked = false;
@@ -38,7 +40,7 @@ fn lose(world: &mut World, hosts: &[i64], truth: &Truth) {
     hosts.iter().for_each(|raw| world.set(HostId::from_i64(*raw), truth.clone()));
 }
 
-/// From then on until it was hard down.
+/// Returns the time from `since` until the host was hard down.
 fn found(world: &World, raw: i64, since: Wall) -> Option<Duration> {
     let down = |e: &&Event| {
         let hard = matches!(e.kind, EventKind::StateChanged { to: "down", hard: true, .. });
@@ -51,7 +53,7 @@ fn found(world: &World, raw: i64, since: Wall) -> Option<Duration> {
 struct Times(Vec<Duration>);
 
 impl Times {
-    /// Minimum, average and maximum in seconds.
+    /// Returns minimum, average and maximum in seconds.
     fn figures(&self) -> (f64, f64, f64) {
         let secs = || self.0.iter().map(Duration::as_secs_f64);
         let average = secs().sum::<f64>() / self.0.len() as f64;
@@ -59,7 +61,7 @@ impl Times {
     }
 }
 
-/// Chosen without repetition.
+/// Chooses hosts without repetition.
 fn some_of(dice: &mut Dice, all: i64, count: usize) -> Vec<i64> {
     let mut rest: Vec<i64> = (1..=all).collect();
     (0..count).map(|_| rest.swap_remove(dice.roll(rest.len() as u64) as usize)).collect()
@@ -87,7 +89,8 @@ fn a_lost_device_is_hard_down_within_100_s_at_default_settings() {
     assert!((70.0..82.0).contains(&average) && least >= 60.0, "the model says 65, 77 and 90 s");
 }
 
-/// How many messages a loss was told in, how many incidents it is, and when each host was found.
+/// Returns how many messages reported a loss, how many incidents it is, and when each host was
+/// found.
 fn told(world: &mut World, lost: &[i64]) -> (Mailbox, usize, Times) {
     let (mut mailbox, since) = (Mailbox::new(world), world.now.wall);
     lose(world, lost, &Truth::off());
@@ -132,7 +135,7 @@ fn a_lost_site_is_one_incident_and_one_message() {
     }
 }
 
-/// Three devices of one place, the first with hosts behind it, of which some name the site.
+/// Three devices of one site, the first with hosts behind it, some of which name the site.
 fn hill(raw: i64, mut spec: HostSpec) -> HostSpec {
     match raw {
         1..=3 => drop(spec.labels.insert("site".into(), "hill".into())),
@@ -156,7 +159,8 @@ fn a_lost_site_with_hosts_behind_a_device_of_it_is_one_incident_and_one_message(
         assert_eq!((incidents, mailbox.sizes()), (1, vec![3]), "seed {seed}: {:?}", world.kept.messages);
         let all = world.kept.incident_of(HostId::from_i64(1)).expect("an incident");
         assert_eq!((all.matter.site.as_deref(), all.members.len()), (Some("hill"), 9), "seed {seed}");
-        // One of the hosts behind died meanwhile: it is told once its device is back, by itself.
+        // One of the hosts behind failed meanwhile; it is notified separately, once its device is
+        // back.
         lose(&mut world, &[5], &Truth::off());
         lose(&mut world, &[1, 2, 3], &Truth::well());
         mailbox.run(&mut world, 10 * MINUTE);
@@ -166,7 +170,7 @@ fn a_lost_site_with_hosts_behind_a_device_of_it_is_one_incident_and_one_message(
     }
 }
 
-/// Part of a site is a crowd too: a switch, or the power of a floor.
+/// Part of a site counts as many hosts too: a switch, or the power of a floor.
 #[test]
 fn part_of_a_large_site_is_one_incident_and_one_message() {
     for seed in seeds() {
@@ -205,7 +209,7 @@ fn a_dead_tunnel_with_the_hosts_behind_it_is_one_incident_and_one_message() {
     }
 }
 
-/// Nineteen hosts behind a device that has an address on the Internet, in a fleet of eighty.
+/// Nineteen hosts behind a device that has an Internet address, in a fleet of eighty.
 fn behind_one(raw: i64, spec: HostSpec) -> HostSpec {
     let checks = vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
     let device = HostId::from_i64(1);
@@ -216,7 +220,7 @@ fn behind_one(raw: i64, spec: HostSpec) -> HostSpec {
     }
 }
 
-/// By its address on the Internet, or by its handshakes.
+/// The device is proved alive by its Internet address, or by its handshakes.
 #[test]
 fn a_device_that_is_up_beside_its_dead_tunnel_is_one_message_with_the_hosts_behind_it() {
     let direct = Truth { link: false, ..Truth::well() };
@@ -246,7 +250,7 @@ fn a_device_that_is_up_beside_its_dead_tunnel_is_one_message_with_the_hosts_behi
     }
 }
 
-/// Whose neighbours all answer is told soon after it is hard down.
+/// A host whose neighbours all reply is notified soon after it is hard down.
 #[test]
 fn one_lost_host_is_told_without_waiting_for_others() {
     for seed in seeds() {
@@ -259,7 +263,8 @@ fn one_lost_host_is_told_without_waiting_for_others() {
     }
 }
 
-/// Its session outlives the outage, so that no handshake tells of its return: its first packet does.
+/// Its session outlives the outage, so its return is visible by its first packet instead of a
+/// handshake.
 #[test]
 fn a_device_that_returns_while_its_session_lasts_is_up_at_its_first_packet() {
     for seed in seeds() {
@@ -282,7 +287,7 @@ fn once(_: i64, spec: HostSpec) -> HostSpec {
     HostSpec { timing: Timing { attempts: 1, ..Timing::DEFAULT }, ..spec }
 }
 
-/// The first failure of each is its last: others are asked all the same before anything is told.
+/// The first failure of each is hard, but the others are still checked before a notification.
 #[test]
 fn a_lost_site_of_hosts_that_have_one_attempt_is_one_incident_and_one_message() {
     for seed in seeds() {
@@ -343,7 +348,7 @@ fn a_device_that_hears_nothing_is_alive_while_its_packets_arrive() {
     }
 }
 
-/// When a service changed hard, from then on, and to what.
+/// Returns when a service changed its hard state since then, and to which.
 fn turns(world: &World, raw: i64, service: &str, since: Wall) -> Vec<(Wall, &'static str)> {
     let turn = |e: &Event| match e.kind {
         EventKind::StateChanged { to, hard: true, .. } => Some((e.at, to)),
@@ -353,8 +358,8 @@ fn turns(world: &World, raw: i64, service: &str, since: Wall) -> Vec<(Wall, &'st
     world.kept.events.iter().filter(of).filter(|e| e.at >= since).filter_map(turn).collect()
 }
 
-/// An old session brings its packets; only an answer proves that ours arrive again. At default settings, and with
-/// checks that follow each other faster than its keepalives.
+/// Packets arrive on an old session, but only a reply proves that ours arrive again. The test uses
+/// default settings, and checks more frequent than the keepalives.
 #[test]
 fn under_one_way_loss_the_tunnel_is_critical_until_something_is_answered_and_the_host_is_never_down() {
     let secs = Duration::from_secs;
@@ -391,7 +396,7 @@ fn under_one_way_loss_the_tunnel_is_critical_until_something_is_answered_and_the
     }
 }
 
-/// What held it up were its handshakes: it is found as fast as one whose packets held it up.
+/// Its handshakes kept it up. Its failure is found as fast as that of a device with packets.
 #[test]
 fn a_device_that_dies_while_its_handshakes_lead_to_nothing_is_hard_down_within_100_s() {
     let mut times = Times::default();
@@ -417,7 +422,7 @@ fn a_device_that_dies_while_its_handshakes_lead_to_nothing_is_hard_down_within_1
     assert!(most <= BOUND.as_secs_f64(), "{most} s");
 }
 
-/// Its key is refused, or the answers do not reach it: it is alive, and only its tunnel is not.
+/// Its key is refused, or the responses do not reach it: it is alive, and only its tunnel is not.
 #[test]
 fn a_device_whose_handshakes_lead_to_nothing_is_up_and_its_dead_tunnel_is_one_message() {
     for seed in seeds() {
@@ -446,8 +451,8 @@ fn a_device_whose_handshakes_lead_to_nothing_is_up_and_its_dead_tunnel_is_one_me
     }
 }
 
-/// Other intervals, timeouts longer than the retry, and more attempts: three attempts of the longer of
-/// retry and timeout after the evidence has expired.
+/// Other intervals, timeouts longer than the retry, and more attempts. The bound is three attempts
+/// of the longer of retry and timeout after the evidence has expired.
 #[test]
 fn the_bound_follows_from_the_timing() {
     let secs = Duration::from_secs;

@@ -1,7 +1,7 @@
-//! Days of a fleet in seconds: whatever happens to the devices and to the gateway, the engine ends
-//! with the hard states, and has sent the messages, that a person who knows the truth expects.
+//! Days of a fleet in seconds of test time. After every event at the devices and the gateway, the
+//! engine must reach the hard states and send the messages that the truth requires.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+//! `FLEETGATE_SIM_SEED=n` runs one seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,11 @@ use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sensors::Sensor;
 use fleetgate_tests::dice::{Dice, seeds};
 
-/// After this long without a change everything is settled: a `ping` that has just succeeded is
-/// asked again after 5 min, perhaps in the grace after a restart, then after 5 more, then retried.
+/// Time without a change after which every state is final. A `ping` that has just succeeded runs
+/// again after 5 min, perhaps in the grace after a restart. After 5 more minutes it runs once more,
+/// and is then retried.
 const SETTLED: Duration = Duration::from_secs(20 * 60);
-/// Silence that sleepers are allowed.
+/// The silence that sleepers are allowed.
 const MAX_SILENCE: Duration = Duration::from_secs(2 * 3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -70,7 +71,7 @@ fn host(dice: &mut Dice, raw: i64) -> HostSpec {
     with(spec.clone(), services(dice, &spec))
 }
 
-/// One or more things go wrong, or nothing.
+/// Returns a truth with one or more faults, or none.
 fn truth(dice: &mut Dice) -> Truth {
     let mut truth = Truth::well();
     for _ in 0..dice.roll(3) {
@@ -89,12 +90,12 @@ fn truth(dice: &mut Dice) -> Truth {
     truth
 }
 
-/// One host's life: what is true, since when, and what should be believed.
+/// One host's life: the truth, since when, and the expected state.
 struct Life {
     belief: Belief,
     changed: Mono,
     next: Mono,
-    /// A sleeper's silence, as far as somebody watched.
+    /// Since when a sleeper is silent, as far as the gateway watched.
     silent_since: Option<Mono>,
 }
 
@@ -103,7 +104,7 @@ impl Life {
         self.silent_since.map(|since| now.since(since))
     }
 
-    /// A sleeper is just being given up, or not quite yet.
+    /// Returns whether a sleeper's silence is close to the limit.
     fn is_undecided(&self, now: Mono) -> bool {
         let from = MAX_SILENCE - Duration::from_secs(120);
         self.silence(now).is_some_and(|s| s > from && s < MAX_SILENCE + SETTLED)
@@ -167,7 +168,8 @@ impl Sim {
         }
     }
 
-    /// The gateway restarts, or its machine sleeps, and its clock may be set; all get time to settle again.
+    /// Restarts the gateway, or suspends its machine, and may set its clock. All hosts get time to
+    /// settle again.
     fn disturb(&mut self) {
         let away = if self.dice.one_in(2) { self.dice.secs(0, 30) } else { self.dice.secs(30, 4000) };
         let before = self.world.now.mono;
@@ -188,9 +190,10 @@ impl Sim {
         let away = (self.world.now.mono.since(before)).max(Duration::from_secs(set.unsigned_abs()));
         let settled = self.world.now.mono + SETTLED;
         for life in self.lives.values_mut() {
-            // What is due to change is not to change in the dark, or unseen for a moment.
+            // A due change must not happen while the gateway is away, nor go unseen for a moment.
             life.next = life.next.max(settled) + self.dice.secs(0, 600);
-            // What nobody watched does not count, unless it was over before.
+            // A silence that the gateway did not watch does not count, unless it was over the limit
+            // before.
             let asleep = life.silence(before).is_some_and(|s| s < MAX_SILENCE);
             if away > Duration::from_secs(60) && asleep {
                 life.silent_since = Some(self.world.now.mono);
@@ -198,7 +201,7 @@ impl Sim {
         }
     }
 
-    /// By seconds or by hours, ahead or back.
+    /// Returns a clock step of seconds or hours, ahead or back.
     fn clock_step(&mut self) -> i64 {
         let most = [10, 300, 20_000][self.dice.roll(3) as usize];
         let far = self.dice.roll(most).cast_signed();
@@ -237,7 +240,7 @@ impl Sim {
 
     fn turn_page(&mut self, id: HostId) {
         let now = self.world.now.mono;
-        // Sleepers are silent or well: their silence is what they are here for.
+        // Sleepers are silent or ok, because they test the allowed silence.
         let sleeper = self.world.device(id).spec.max_silence.is_some();
         let mut truth = truth(&mut self.dice);
         let mut lasts = SETTLED + self.dice.secs(0, 3600);
@@ -260,7 +263,7 @@ impl Sim {
         self.postpone(id, lasts);
     }
 
-    /// The device is gone for a moment: over before anybody can be sure.
+    /// The device is gone for a moment, too short for a hard state.
     fn blip(&mut self, id: HostId) {
         let before = self.world.device(id).truth.clone();
         let blip = self.dice.secs(0, 5);

@@ -1,4 +1,4 @@
-//! Jobs that should have run, and devices that keep to a budget, told in virtual time.
+//! Stories about missed jobs, and about devices with a traffic budget, in virtual time.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn with_job() -> (World, HostId) {
     settled(with(device(1), vec![service("tunnel", Check::Tunnel), service("backup", hourly())]))
 }
 
-/// The job says how it went.
+/// Submits the result of a run.
 fn runs(world: &mut World, host: HostId, status: Status) {
     let result = PluginResult::new(status, "copied", Vec::new());
     let (service, at) = (Some("backup".to_owned()), world.now.wall);
@@ -160,7 +160,7 @@ fn a_device_over_its_budget_is_asked_rarely_and_stays_current() {
     assert!((3..=4).contains(&count(&world, "echo")), "{} instead of {}", count(&world, "echo"), 4 * usual);
     assert!(count(&world, "evidence") >= 240, "evidence costs nothing");
     assert!(!is_stale(&world, id, "ping"));
-    // Over a restart as well.
+    // The same after a restart.
     world.restart(30 * SECOND);
     world.run(5 * MINUTE);
     assert!(!is_stale(&world, id, "ping"));
@@ -192,7 +192,7 @@ fn what_stands_behind_a_device_keeps_to_its_budget_too() {
     assert!((14..=16).contains(&echoes(&world)), "{}", echoes(&world));
     world.restart(30 * SECOND);
     assert!(world.host(nas).is_some_and(|s| !s.stale));
-    // Whoever asks is answered.
+    // A check requested by a user is still run.
     world.run(2 * MINUTE);
     world.set(nas, Truth { wire_today: 2_000_000, ..Truth::off() });
     world.check_now(nas, None);

@@ -1,5 +1,5 @@
-//! Limits on what the checks of our own measure, told in virtual time: they judge what was measured,
-//! and silence nobody who depends on a check that works.
+//! Limits on the measurements of the built-in checks, in virtual time. They judge the measured
+//! value, and do not affect services that depend on a check that works.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn metric(world: &World, id: HostId, name: &str, label: &str) -> Option<f64> {
     world.service(id, name)?.result.metrics.iter().find(|m| m.label == label)?.value
 }
 
-/// Whatever a service said in this time.
+/// Returns every status that a service had in this time.
 fn statuses(world: &mut World, id: HostId, name: &str, time: Duration) -> Vec<Status> {
     let mut seen = Vec::new();
     let until = world.now.mono + time;
@@ -46,7 +46,7 @@ fn statuses(world: &mut World, id: HostId, name: &str, time: Duration) -> Vec<St
 #[test]
 fn limits_of_the_tunnel_hold_for_a_handshake_that_had_to_be_forced() {
     let watched = limited(limited(tunnel(), "handshake_age", "1800", "3600"), "clock_skew", "-2:2", "-60:60");
-    // Its check comes more often than the device speaks, so that handshakes are forced.
+    // It is checked more often than the device sends packets, so handshakes are forced.
     let mut watched = limited(watched, "packet_age", "120", "300");
     watched.timing.interval = 10 * SECOND;
     watched.timing.timeout = 5 * SECOND;

@@ -21,13 +21,13 @@ const STEP: Duration = Duration::from_millis(500);
 pub struct Mailbox {
     router: Router,
     pub began: Wall,
-    /// When, and of how many notices.
+    /// When each message was sent, and with how many notices.
     pub posts: Vec<(Wall, usize)>,
     seen: usize,
 }
 
 impl Mailbox {
-    /// Gets what is told from now on.
+    /// Makes a mailbox that gets the notifications from now on.
     pub fn new(world: &World) -> Mailbox {
         let id = Id::from_i64(1);
         let zone = TimeZone::UTC;
@@ -60,7 +60,7 @@ impl Mailbox {
         }
     }
 
-    /// How many notices stood in each.
+    /// Returns how many notices each message contained.
     pub fn sizes(&self) -> Vec<usize> {
         self.posts.iter().map(|(_, size)| *size).collect()
     }
@@ -95,7 +95,7 @@ fn notice(world: &World, message: &Message, id: i64) -> Notice {
     }
 }
 
-/// As the store has it: each incident that is, or is part of, one of several hosts.
+/// Returns, like the store, each incident that is or belongs to one of several hosts.
 fn wide(world: &World) -> BTreeMap<IncidentId, IncidentId> {
     let (mut extents, mut merged) = (BTreeMap::new(), BTreeMap::new());
     for record in &world.kept.incidents {

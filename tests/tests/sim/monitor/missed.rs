@@ -1,5 +1,5 @@
-//! Checks that yielded nothing because what they depend on failed: they are made promptly, and not all
-//! at once, when that is there again, and what a person asked for is kept until then.
+//! Checks without a result because their dependency failed. They run soon after it recovers, but
+//! not all at once, and a check that a user requested is kept until then.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_probes::sample::Status;
 
-/// Everything once a day, but what the others depend on: no slot brings back what was missed.
+/// Everything once a day except the dependencies, so that no regular check makes up for a missed
+/// one.
 fn rarely() -> Vec<ServiceSpec> {
     let mut all = everything();
     for service in all.iter_mut().filter(|s| !matches!(s.name.as_str(), "tunnel" | "ssh")) {
@@ -19,7 +20,7 @@ fn rarely() -> Vec<ServiceSpec> {
     all
 }
 
-/// Also reached at its public address.
+/// A device that is also reachable at its public address.
 fn outside(raw: i64) -> HostSpec {
     with(pinned(with_direct(with_login(device(raw)))), rarely())
 }
@@ -28,8 +29,8 @@ fn last_check(world: &World, id: HostId, name: &str) -> Option<Wall> {
     world.service(id, name).and_then(|s| s.last_check)
 }
 
-/// A world in which the device was seen through its tunnel, and then lost some things before its services had any
-/// result.
+/// Returns a world in which the device connected, and then lost some paths before its services had
+/// any result.
 fn came_and_lost(spec: &HostSpec, truth: &Truth) -> (World, HostId) {
     let mut world = World::new(1);
     let id = world.add(HostSpec { services: Vec::new(), ..spec.clone() }, Truth::well());
@@ -67,7 +68,7 @@ fn a_first_check_that_was_dropped_is_made_when_ssh_is_back() {
     assert_eq!(["ssh", "board", "plugin"].map(|name| hard(&world, id, name)), [ok; 3]);
 }
 
-/// `ssh` was not found to fail itself: what it depends on did.
+/// `ssh` did not fail by itself; its dependency did.
 #[test]
 fn what_depends_on_a_service_that_was_missed_itself_follows_it() {
     let refused = Truth { refused: true, ..Truth::well() };
@@ -165,7 +166,7 @@ fn a_change_of_the_host_forgets_nothing_that_a_person_asked_for() {
     assert!(last_check(&world, id, "ping") >= Some(before));
 }
 
-/// Questions of the busiest second after each of three restarts.
+/// Returns the probes of the busiest second after each of three restarts.
 fn restarts(world: &mut World) -> Vec<u64> {
     let busiest = |away| {
         world.peak = 0;
@@ -176,7 +177,8 @@ fn restarts(world: &mut World) -> Vec<u64> {
     [0, 61, 4_000].into_iter().map(busiest).collect()
 }
 
-/// Where `ssh` never worked, nothing that needs it has a result: neither a restart nor its recovery brings a burst.
+/// If `ssh` never worked, no service that needs it has a result. Neither a restart nor its recovery
+/// causes a burst.
 #[test]
 fn what_was_missed_by_a_whole_fleet_comes_back_at_a_bounded_rate() {
     let ids = || (1..=600).map(HostId::from_i64);
@@ -192,7 +194,7 @@ fn what_was_missed_by_a_whole_fleet_comes_back_at_a_bounded_rate() {
     };
     let mut world = fleet(&Truth { sshd: false, ..Truth::well() });
     let busiest = restarts(&mut world);
-    // Seventy-five come back each second. What was missed adds nothing to that.
+    // Seventy-five hosts come back each second. The missed checks add nothing to that.
     assert!(busiest.iter().all(|peak| *peak <= 140), "{busiest:?} questions in a second");
     let known = |world: &World| ids().filter(|id| hard(world, *id, "board").is_some()).count();
     assert_eq!(known(&world), 0);

@@ -1,4 +1,5 @@
-//! The monitor in virtual time: stories of one rule each, and seeded lives of fleets beside naive models.
+//! The monitor in virtual time: stories of one rule each, and seeded lives of fleets next to naive
+//! models.
 
 mod clerk;
 mod mailbox;

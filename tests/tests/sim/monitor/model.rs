@@ -1,7 +1,7 @@
-//! What a person who knows the truth about a device would say of it, once things have settled.
+//! The states and messages that the truth about a device requires, once they have settled.
 //!
-//! Written from the words of the semantics, without attempts, schedules, evidence or questions: it
-//! shares no thought with the engine.
+//! The model is written from the semantics, without attempts, schedules, evidence or probes. It
+//! shares no logic with the engine.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use fleetgate_probes::sample::Status;
 
 use super::world::Truth;
 
-/// What one message says: service (empty: the host), problem, from, to.
+/// The content of one message: service (empty: the host), problem, from, to.
 pub type Said = (String, bool, &'static str, &'static str);
 
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Known {
 }
 
 impl Belief {
-    /// The truth has held for long. Returns the messages that it must have caused, sorted.
+    /// Settles a truth that has lasted long. Returns the messages that it must have caused, sorted.
     pub fn settle(&mut self, spec: &HostSpec, truth: &Truth, came: bool, asleep: bool) -> Vec<Said> {
         let mut said = Vec::new();
         self.settle_host(spec, truth, came, asleep, &mut said);
@@ -89,8 +89,8 @@ fn goes_inside(spec: &HostSpec) -> bool {
     spec.own_tunnel && spec.route != RoutePolicy::Direct
 }
 
-/// A tunnel that carries packets proves a device alive; so does its answer on the Internet, if it
-/// is that device (a tunnel has told its key) that answers.
+/// Returns whether the device is provably alive. A tunnel that carries packets proves it. A reply
+/// on the Internet proves it too, if its host key matches the one that the tunnel confirmed.
 pub fn is_there(spec: &HostSpec, truth: &Truth) -> bool {
     let impostor =
         spec.own_tunnel && spec.ssh.pin.as_ref().is_some_and(|pin| pin.fingerprint != truth.host_key);
@@ -98,7 +98,7 @@ pub fn is_there(spec: &HostSpec, truth: &Truth) -> bool {
     spec.own_tunnel && truth.tunnel_works() || goes_direct(spec) && answers
 }
 
-/// `None`: cannot be known now.
+/// Returns the expected status. `None`: it cannot be known now.
 fn judge(spec: &HostSpec, check: &Check, truth: &Truth, came: bool) -> Option<Status> {
     let ok_if = |good: bool| if good { Status::Ok } else { Status::Critical };
     let tunnel = came && truth.tunnel_works();
@@ -136,12 +136,12 @@ fn ssh(spec: &HostSpec, truth: &Truth, tunnel: bool) -> Option<Status> {
     Some(if good && login { Status::Ok } else { Status::Critical })
 }
 
-/// What needs a login runs exactly where `ssh` is fine.
+/// Returns whether checks that need a login run: exactly when `ssh` is ok.
 fn runs(spec: &HostSpec, truth: &Truth, tunnel: bool) -> bool {
     may_log_in(spec, tunnel) && ssh(spec, truth, tunnel) == Some(Status::Ok)
 }
 
-/// On the Internet nobody logs in under a key that is not confirmed.
+/// Returns whether a login is allowed. On the Internet it requires a confirmed host key.
 fn may_log_in(spec: &HostSpec, tunnel: bool) -> bool {
     spec.ssh.user.is_some() && (goes_inside(spec) && tunnel || spec.ssh.pin.is_some())
 }

@@ -1,9 +1,11 @@
-//! Every message about objects whose results are sent, second by second, beside a naive model that
-//! was written from the words of the semantics: attempts, flapping, volatile, reminders, delays,
-//! filters, acknowledgements, downtimes, results out of order, silence, a host that is down, and
-//! restarts in the middle of all that.
+//! Every message about checkables with submitted results, second by second, next to a naive model
+//! written from the semantics.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+//! It covers attempts, flapping, volatile services, reminders, delays, filters, acknowledgements
+//! and downtimes. It also covers results out of order, silence, hosts that are down, and restarts
+//! in the middle of all that.
+//!
+//! `FLEETGATE_SIM_SEED=n` runs one seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,14 +26,15 @@ use fleetgate_probes::sample::Status;
 use fleetgate_tests::dice::{Dice, seeds};
 use jiff::tz::TimeZone;
 
-/// Seconds on both clocks at the start of the simulation: midnight comes in the middle of each life.
+/// Seconds on both clocks at the start of the simulation, chosen so that midnight falls in the
+/// middle of each life.
 const START: u64 = 1_800_029_000;
 const SERVICES: usize = 4;
 /// Lives of one seed.
 const LIVES: u64 = 5;
 const HOST: HostId = Id::from_i64(1);
 
-/// What the calendar shows, in seconds since the start of the simulation.
+/// Returns the wall clock for a time in seconds since the start of the simulation.
 fn wall(date: u64) -> Wall {
     Wall::from_millis(((START + date) * 1000) as i64)
 }
@@ -40,7 +43,7 @@ fn name(i: usize) -> String {
     format!("job-{i}")
 }
 
-/// The rules of one object, by chance.
+/// Returns random rules of one checkable.
 fn rules(dice: &mut Dice) -> Rules {
     let pick = |dice: &mut Dice, list: &[u64]| list[dice.roll(list.len() as u64) as usize];
     Rules {
@@ -119,7 +122,7 @@ fn recurrence(again: &Again) -> Recurrence {
     }
 }
 
-/// What was not told, and when.
+/// A suppressed notification, and when.
 #[derive(Debug)]
 struct Held {
     t: u64,
@@ -129,10 +132,10 @@ struct Held {
     reason: &'static str,
 }
 
-/// The engine, and what the store would hold of it.
+/// The engine, and its part of the store.
 struct Desk {
     monitor: Monitor,
-    /// By so many seconds the calendar is ahead.
+    /// How many seconds the wall clock is ahead.
     skew: i64,
     spec: HostSpec,
     host: Option<HostState>,
@@ -193,7 +196,7 @@ impl Desk {
         }
     }
 
-    /// Lets it act whenever it wants to, up to and with `t`.
+    /// Runs the engine's timers up to and including `t`.
     fn run_to(&mut self, t: u64) {
         while let Some(wait) = self.wait.filter(|wait| *wait <= Mono::from_secs(t)) {
             let due = wait.as_nanos().div_ceil(1_000_000_000);
@@ -225,11 +228,11 @@ struct Sim {
     clerk: Clerk,
     t: u64,
     ids: i64,
-    /// Why something was held back, and how often.
+    /// How often notifications were suppressed, by reason.
     reasons: BTreeMap<&'static str, u64>,
 }
 
-/// The reason that is written down is the one that the semantics give.
+/// Asserts that the recorded reason is the one that the semantics give.
 fn is_so(clerk: &Clerk, held: &Held, seed: u64) {
     let expected = clerk.reason(held.service.as_deref(), held.kind, held.to);
     assert_eq!(Some(held.reason), expected, "seed {seed}: {held:?}");
@@ -276,7 +279,7 @@ impl Sim {
         held.iter().for_each(|held| *self.reasons.entry(held.reason).or_default() += 1);
     }
 
-    /// The host or one of its services; the host more rarely.
+    /// Returns the host or one of its services; the host less often.
     fn object(&mut self) -> Option<String> {
         let i = self.dice.roll(SERVICES as u64 * 2 + 1) as usize;
         (i > 0).then(|| name((i - 1) % SERVICES))
@@ -301,7 +304,7 @@ impl Sim {
             0..=2 => 0,
             n => n as u8 - 2,
         };
-        // The host is well more often than not; some results are late, some are from the future.
+        // The host is ok more often than not; some results are late, some are from the future.
         let code = if service.is_none() && self.dice.one_in(2) { 0 } else { code };
         let date = self.desk.date(self.t);
         let stamp = match self.dice.roll(8) {
@@ -327,7 +330,7 @@ impl Sim {
 
     fn acknowledge(&mut self) {
         let service = self.object();
-        // The API refuses what is well.
+        // The API refuses to acknowledge a checkable that is ok.
         if self.clerk.shown(service.as_deref()).is_none_or(|code| code == 0) {
             return;
         }
@@ -386,7 +389,7 @@ impl Sim {
         self.clerk.plan(id, Plan { service, start, end, duration, again }, self.t);
     }
 
-    /// A window of some minutes that is open or soon will be, today and on other days.
+    /// Returns a window of some minutes that is open or soon will be, today and on other days.
     fn again(&mut self) -> Option<Again> {
         if !self.dice.one_in(3) {
             return None;
@@ -409,7 +412,7 @@ impl Sim {
         self.clerk.cancel(id.as_i64(), self.t);
     }
 
-    /// Ahead or back, by seconds or by an hour.
+    /// Sets the clock ahead or back, by seconds or by an hour.
     fn set_clock(&mut self) {
         let most = [10, 100, 4_000][self.dice.roll(3) as usize];
         let by = 2 + self.dice.roll(most).cast_signed();

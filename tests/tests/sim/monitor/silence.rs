@@ -1,4 +1,5 @@
-//! Silence that could not be helped, and results of what cannot be asked: what counts of it, and when.
+//! Silence that is not the device's fault, and results of hosts that cannot be probed: which of it
+//! counts, and when.
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn submit(world: &mut World, host: HostId, service: Option<String>, status: Stat
     })));
 }
 
-/// A device that has just said that its backup is well, fifty minutes ago.
+/// Returns a device whose backup reported OK fifty minutes ago.
 fn quiet(spec: HostSpec) -> (World, HostId) {
     let (mut world, id) = settled(with(spec, vec![service("tunnel", Check::Tunnel), backup()]));
     sends(&mut world, id, Status::Ok);
@@ -45,7 +46,7 @@ fn quiet(spec: HostSpec) -> (World, HostId) {
     (world, id)
 }
 
-/// One threshold of grace from now on, and no more.
+/// Asserts that the service has one freshness threshold of grace from now on, and no more.
 fn has_grace(world: &mut World, id: HostId) {
     world.run(HOUR - 2 * SECOND);
     assert_eq!(hard(world, id, "backup"), Some(Status::Ok), "it had no time");
@@ -136,7 +137,8 @@ fn what_an_unreachable_or_sleeping_device_sends_is_kept_and_told_when_it_can_be(
         assert_eq!(stale(&world), what == "unreachable", "{what}");
         let of_backup =
             |world: &World| told(world).into_iter().filter(|said| said.contains("backup")).count();
-        // Somebody else may know of a device that sleeps; of one that cannot be reached nothing is told.
+        // Results for a sleeping device may come from elsewhere, so its problem is notified. For an
+        // unreachable host it is suppressed.
         assert_eq!(of_backup(&world), usize::from(what == "asleep"), "{what}");
         [id, router].into_iter().for_each(|id| world.set(id, Truth::well()));
         world.run(10 * MINUTE);
@@ -161,7 +163,7 @@ fn what_cannot_be_reached_is_asked_more_rarely() {
     world.asked.clear();
     world.run(HOUR);
     let looks = |id| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == "evidence").count();
-    // Each of the twelve dials of an hour is followed by another look.
+    // Each of the twelve dials of an hour is followed by another look at the evidence.
     let dials = |id| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == "handshake").count();
     assert_eq!((looks(id) - dials(id), looks(router) - dials(router)), (12, 60));
 }
@@ -183,7 +185,7 @@ fn a_parent_that_was_never_looked_at_counts_as_fine() {
 fn a_site_of_hundreds_that_returns_is_asked_again_spread_out() {
     let mut world = World::new(3);
     let router = world.add(device(1), Truth::well());
-    // Somebody else is heard: it is the site, and not the gateway.
+    // Another site is heard, so the site has failed, and the uplink has not.
     world.add(device(401), Truth::well());
     let mut behind = Vec::new();
     for n in 2..=400 {
@@ -191,7 +193,7 @@ fn a_site_of_hundreds_that_returns_is_asked_again_spread_out() {
         behind.push(world.add(spec, Truth::well()));
     }
     world.run(10 * MINUTE);
-    // Their tunnels find their way back over some seconds.
+    // Their tunnels recover within some seconds of each other.
     let of_router = |world: &mut World, link: bool| {
         world.set(router, if link { Truth::well() } else { Truth::off() });
         for id in &behind {
@@ -227,7 +229,7 @@ fn what_fails_is_told_half_a_minute_after_it_is_hard_when_its_parent_says_nothin
     assert_eq!(told(&world), ["cam-1 up down"]);
 }
 
-/// Nobody can ask what only receives results: a switch that a script reports.
+/// A host that only receives results cannot be probed: a switch that a script reports.
 #[test]
 fn a_parent_that_only_receives_results_vouches_while_its_last_one_is_fresh() {
     for (freshness, wait, held) in
@@ -267,7 +269,7 @@ fn what_stands_behind_a_parent_that_was_reported_down_is_told_to_nobody() {
     assert_eq!(told(&world), ["cam-2 up down"]);
 }
 
-/// Also where the last look was less than a second ago.
+/// The same when the last probe of the uplink was less than a second ago.
 #[test]
 fn a_host_that_fails_waits_a_second_for_a_look_outside_at_the_most() {
     for ms in [0, 1, 40, 400, 900, 999, 1_500, 9_500] {

@@ -1,7 +1,8 @@
-//! Sites behind a router, in seconds: whatever fails at once, what stands behind something that is
-//! down is told to nobody, and what is still down when that is back is told once.
+//! Sites behind a router, in seconds of test time. When many hosts fail at once, notifications
+//! about unreachable hosts are suppressed. A host that is still down when its parent is back is
+//! notified once.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+//! `FLEETGATE_SIM_SEED=n` runs one seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,18 +14,19 @@ use fleetgate_engine::wire::{
 };
 use fleetgate_tests::dice::{Dice, seeds};
 
-/// What is unreachable is asked every five minutes; three failures, and a return after that.
+/// Unreachable hosts are checked every five minutes. A state is final after three failures, and a
+/// recovery after that.
 const SETTLED: Duration = Duration::from_secs(30 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a person who knows the truth says of a host.
+/// The expected notifications about a host, from the truth.
 #[derive(Default)]
 struct Person {
     told_down: bool,
 }
 
 impl Person {
-    /// Nothing of what cannot be reached; else what is news.
+    /// Returns a notification if the state is new, and nothing while the host is unreachable.
     fn says(&mut self, there: bool, reachable: bool) -> Option<&'static str> {
         if !reachable || there != self.told_down {
             return None;
@@ -35,11 +37,11 @@ impl Person {
 }
 
 struct Site {
-    /// Two routers, of which one is enough.
+    /// Two routers, one of which is enough.
     routers: [HostId; 2],
-    /// With a tunnel of its own, behind both routers.
+    /// A device with its own tunnel, behind both routers.
     camera: HostId,
-    /// Behind the camera, reached through its tunnel.
+    /// A host behind the camera, reached through its tunnel.
     nas: HostId,
 }
 
@@ -72,8 +74,8 @@ impl Sim {
         sim
     }
 
-    /// What stands behind something has as many attempts as that, or more: a message waits half a minute
-    /// for a parent and no longer.
+    /// Makes a site. A host has at least as many attempts as its parents, because a message waits
+    /// for a parent for half a minute at most.
     fn site(&mut self, first: i64) -> Site {
         let mut most = 1;
         let routers = [first, first + 1].map(|raw| {
@@ -98,7 +100,7 @@ impl Sim {
         self.world.add(spec, Truth::well())
     }
 
-    /// Some things fail or come back in the same moment.
+    /// Lets some hosts fail or recover at the same moment.
     fn turn_page(&mut self) {
         for i in 0..self.sites.len() {
             let Site { routers, camera, nas } = self.sites[i];
@@ -207,7 +209,7 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     assert_eq!(open, [own.id], "that of the site is closed");
 }
 
-/// A router and what stands behind it, a thousand hosts together; and some elsewhere, who are heard.
+/// Returns a router with a thousand hosts behind it, and other hosts elsewhere that are heard.
 fn large_site() -> (World, HostId) {
     let mut world = World::new(1);
     world.keep_asked = false;
@@ -294,7 +296,8 @@ fn most_of_a_site_without_a_router_is_one_incident() {
     assert_eq!(open[0].matter.words, "most of north fell silent together");
 }
 
-/// 120 sites of five hosts, at which two different carriers serve two and three; those of one fail.
+/// 120 sites of five hosts, where one carrier serves two and another serves three; those of one
+/// fail.
 #[test]
 fn a_carriers_outage_over_many_sites_is_one_incident_also_over_a_restart() {
     let mut world = World::new(1);
@@ -327,8 +330,8 @@ fn a_carriers_outage_over_many_sites_is_one_incident_also_over_a_restart() {
     assert_eq!(told(&world).last().map(String::as_str), Some("cam-500 down"));
 }
 
-/// Two in five of a fleet of 100 on ten sites get an update that breaks their checks, within a minute or
-/// two of each other.
+/// Two in five of a fleet of 100 on ten sites get an update that breaks their checks, within a
+/// minute or two of each other.
 #[test]
 fn an_update_that_breaks_a_service_on_many_hosts_is_one_incident_also_over_a_restart() {
     let mut world = World::new(1);

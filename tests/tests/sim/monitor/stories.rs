@@ -1,4 +1,4 @@
-//! What the stories of monitoring share: hosts to tell of, and short words for what came of it.
+//! The shared parts of the monitoring stories: hosts, and short forms of their results.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn pinned(spec: HostSpec) -> HostSpec {
     HostSpec { ssh: SshSpec { pin: Some("SHA256:own".into()), ..spec.ssh }, ..spec }
 }
 
-/// A device that is well and has been watched for a while.
+/// Returns a device that is ok and has been watched for a while.
 pub fn settled(spec: HostSpec) -> (World, HostId) {
     let mut world = World::new(1);
     let id = world.add(spec, Truth::well());
@@ -62,7 +62,7 @@ pub fn is_stale(world: &World, id: HostId, name: &str) -> bool {
     world.service(id, name).is_some_and(|s| s.stale)
 }
 
-/// Messages in short: `cam-1 up down`, `cam-1/ping ok critical`.
+/// Returns the messages in short: `cam-1 up down`, `cam-1/ping ok critical`.
 pub fn told(world: &World) -> Vec<String> {
     let object = |m: &fleetgate_engine::wire::Message| match &m.service {
         Some(service) => format!("{}/{service}", m.host_name),

@@ -1,4 +1,4 @@
-//! The sentinel: what the gateway believes of its devices while its own way out is lost.
+//! The uplink check: the states of devices while the gateway's own uplink is down.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::world::{Truth, World, device, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{EventKind, HostSpec, HostStatus, Timing};
 
-/// Too few for a crowd, so that only the sentinel can tell.
+/// Too few hosts for the fleet-wide rule, so only the uplink check can detect the cut.
 fn pair() -> (World, [HostId; 2]) {
     let mut world = World::new(1);
     let ids = [1, 2].map(|n| world.add(with(device(n), tunnel_and_ping()), Truth::well()));
@@ -17,7 +17,7 @@ fn pair() -> (World, [HostId; 2]) {
     (world, ids)
 }
 
-/// A hundred, of which the first is in the gateway's own house.
+/// A hundred hosts, the first of which is in the gateway's own building.
 fn fleet(timing: Timing) -> (World, HostId, Vec<HostId>) {
     let mut world = World::paced(1, timing.interval);
     world.keep_asked = false;
@@ -29,7 +29,8 @@ fn fleet(timing: Timing) -> (World, HostId, Vec<HostId>) {
     (world, ids.remove(0), ids)
 }
 
-/// Checks in five minutes, and retries that are not over before a fifth has been asked.
+/// Checks every five minutes, with retries that are not over before a fifth of the fleet was
+/// checked.
 const SLOW: Timing =
     Timing { interval: Duration::from_secs(300), retry: Duration::from_secs(60), ..Timing::DEFAULT };
 
@@ -194,7 +195,7 @@ fn a_look_that_never_comes_holds_nothing_for_ever() {
     let id = world.add(HostSpec { timing: hasty, ..with(device(1), tunnel_and_ping()) }, Truth::well());
     world.look_outside();
     world.run(10 * MINUTE);
-    // Whoever looked has ended.
+    // The uplink check has ended.
     world.outside = None;
     world.set(id, Truth::off());
     world.run(10 * MINUTE);

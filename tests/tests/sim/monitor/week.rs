@@ -1,6 +1,6 @@
-//! The story of `bash tests/run week` with fewer hosts and days, so that it is told each time.
+//! The simulation of `bash tests/run week` with fewer hosts and days, for every test run.
 //!
-//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+//! `FLEETGATE_SIM_SEED=n` runs one seed.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn engine_and_model_agree_on_a_fleet_over_days() {
     }
     println!("messages: {messages:?}");
     let kinds = ["problem", "recovery", "flapping_start", "flapping_end", "gateway"];
-    // One seed alone may lack a kind.
+    // A single seed may lack a kind.
     if seeds().len() > 1 {
         kinds.iter().for_each(|kind| assert!(messages.contains_key(*kind), "{kind} must have happened"));
     }

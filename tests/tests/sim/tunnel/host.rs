@@ -1,4 +1,4 @@
-//! A device of the simulation: what it is called, where it is and what it says.
+//! A device of the simulation: its identity, its address and its packets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -25,9 +25,9 @@ pub struct Host {
     pub device: Device<PlainSession>,
     pub at: SocketAddr,
     pub online: bool,
-    /// Whether it sends keepalives; a sleeper speaks only when spoken to.
+    /// Whether it sends keepalives. A sleeper only replies.
     pub awake: bool,
-    /// Its wall clock is this far ahead of ours.
+    /// How far its wall clock is ahead of ours.
     pub ahead_ms: i64,
     pub generation: u8,
     pub boots: u32,

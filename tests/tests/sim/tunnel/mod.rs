@@ -1,9 +1,11 @@
-//! The tunnel in a simulated network, beside a naive model of what must come of it.
+//! The tunnel in a simulated network, next to a naive model of the required results.
 //!
-//! Each seed is a life of its own: devices roam, reboot, lose their clocks; the network loses,
-//! doubles and reorders; strangers replay what they saw; the gateway restarts, its clock steps,
-//! operators remove, add and re-key. Whatever happens, each question gets exactly one answer in
-//! time, stamps and endpoints are the model's, and once it is calm everybody is reachable again.
+//! Each seed is a separate run. Devices roam, reboot and lose their clocks. The network loses,
+//! duplicates and reorders. Strangers replay what they captured. The gateway restarts and its clock
+//! steps. Operators remove, add and re-key devices.
+//!
+//! In every run each probe gets exactly one reply in time, and stamps and endpoints equal the
+//! model's. Once the network is calm, every enrolled device is reachable again.
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed alone.
 
@@ -19,7 +21,7 @@ use world::World;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Says which life it was that failed.
+/// Prints the seed of a failed run.
 struct Named(u64);
 
 impl Drop for Named {
@@ -37,7 +39,7 @@ fn live(seed: u64, devices: u8, storm: Duration) {
     world.calm_down();
 }
 
-/// The one that was asked for, or all of them.
+/// Returns the requested seed, or all of them.
 fn seeds(all: std::ops::Range<u64>) -> std::ops::Range<u64> {
     match std::env::var("FLEETGATE_SIM_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => seed..seed + 1,

@@ -1,4 +1,4 @@
-//! What must come of it, said as simply as possible.
+//! The required results, in the simplest form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,21 +9,21 @@ use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{AskId, Attempts, PeerStatus, Tai64n};
 use fleetgate_keys::PublicKey;
 
-/// Two initiations of one peer within this time are not both answered.
+/// Minimum time between two answered initiations of one peer.
 const HANDSHAKE_GAP: Duration = Duration::from_millis(20);
 
 pub struct Peer {
     pub key: PublicKey,
-    /// The newest that was answered.
+    /// The newest stamp that was answered.
     pub stamp: Option<Tai64n>,
     answered: Option<Mono>,
-    /// Stamps that must be told of.
+    /// Stamps that must still be reported.
     pub untold: Vec<Tai64n>,
-    /// Everywhere the device with this key ever was.
+    /// Every address that the device with this key ever had.
     pub places: BTreeSet<SocketAddr>,
     pub first_handshake_told: bool,
     pub status_told: Option<Mono>,
-    /// Answers to initiations, of either side, that arrived at the other in this run of the gateway: there are
+    /// Responses, of either side, that arrived at the other in this run of the gateway. There are
     /// no more handshakes than these.
     pub responses: u64,
 }
@@ -46,14 +46,14 @@ impl Peer {
 #[derive(Default)]
 pub struct Model {
     pub peers: BTreeMap<PeerId, Peer>,
-    /// All that a peer ever had.
+    /// All keys that a peer ever had.
     keys: BTreeMap<PeerId, BTreeSet<PublicKey>>,
-    /// Questions that wait for their answer, and until when.
+    /// Probes that wait for their replies, with the deadline.
     pub asked: BTreeMap<AskId, Mono>,
 }
 
 impl Model {
-    /// An initiation arrives at the gateway, from whomever.
+    /// Records an initiation that arrives at the gateway from any sender.
     pub fn initiation(&mut self, key: [u8; 32], stamp: Tai64n, now: Mono) {
         let Some(peer) = self.peers.values_mut().find(|peer| *peer.key.as_bytes() == key) else { return };
         let newer = peer.stamp.is_none_or(|newest| stamp > newest);
@@ -138,7 +138,7 @@ impl Model {
         assert!(now <= until, "{ask:?} was answered {:?} late", now.since(until));
     }
 
-    /// Nothing that should have been said by now is left unsaid.
+    /// Asserts that every required output has come by now.
     pub fn check(&self, now: Mono) {
         let late = self.asked.iter().find(|(_, until)| **until < now);
         assert!(late.is_none(), "no answer to {late:?} at {now:?}");

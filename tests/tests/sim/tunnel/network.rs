@@ -1,4 +1,4 @@
-//! A network that delays, loses, doubles and reorders; and a stranger who keeps what he saw.
+//! A network that delays, loses, duplicates and reorders, and a stranger who captures datagrams.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -8,10 +8,10 @@ use fleetgate_engine::time::Mono;
 
 use super::random::Random;
 
-/// What a stranger keeps at most.
+/// Datagrams that the stranger keeps at most.
 const MEMORY: usize = 64;
 
-/// How bad it is.
+/// The quality of the network.
 #[derive(Clone, Copy)]
 pub struct Weather {
     pub delay_ms: (u64, u64),
@@ -42,7 +42,7 @@ pub struct Network {
     under_way: BinaryHeap<Reverse<(Mono, u64)>>,
     datagrams: BTreeMap<u64, Datagram>,
     count: u64,
-    /// What arrived at the gateway lately.
+    /// Datagrams that recently arrived at the gateway.
     seen: Vec<Datagram>,
 }
 
@@ -87,7 +87,7 @@ impl Network {
         self.datagrams.remove(&number)
     }
 
-    /// The stranger sees what arrives at the gateway.
+    /// Lets the stranger capture a datagram that arrives at the gateway.
     pub fn overhear(&mut self, datagram: &Datagram, random: &mut Random) {
         if self.seen.len() < MEMORY {
             self.seen.push(datagram.clone());
@@ -96,7 +96,7 @@ impl Network {
         }
     }
 
-    /// He sends something again, from where he is.
+    /// Replays a captured datagram from the stranger's address.
     pub fn replay(&mut self, stranger: SocketAddr, random: &mut Random, now: Mono) {
         if self.seen.is_empty() {
             return;

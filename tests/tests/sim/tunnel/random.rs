@@ -1,4 +1,4 @@
-//! Small, fast, and the same everywhere: SplitMix64.
+//! A small and fast random generator with the same results everywhere: SplitMix64.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Random {
         self.next() % n
     }
 
-    /// True this many times out of a thousand.
+    /// Returns true this many times out of a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }

@@ -1,4 +1,4 @@
-//! The gateway, its store, the devices and what befalls them.
+//! The gateway, its store, the devices and random events.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,13 +22,13 @@ use super::random::Random;
 
 const START: Mono = Mono::from_secs(10_000);
 const WALL: Wall = Wall::from_millis(1_750_000_000_000);
-/// The real clock always moves on between two turns.
+/// The real clock always advances between two turns.
 const TURN: Duration = Duration::from_micros(50);
 
-/// Message type of an answer to an initiation.
+/// Message type of a handshake response.
 const RESPONSE: u8 = 2;
 
-/// Events in a simulated second, by far: more is a loop that finds no rest.
+/// Far more events than a simulated second can have: the loop does not come to rest.
 const EVENTS_PER_SECOND: u64 = 10_000;
 
 fn gateway_address() -> SocketAddr {
@@ -50,7 +50,8 @@ fn config() -> Config {
 pub struct World {
     random: Random,
     now: Now,
-    /// What the device clocks are measured against; the gateway's own may step.
+    /// The true time, against which the device clocks are measured. The gateway's own clock may
+    /// step.
     true_wall: Wall,
     tunnel: Tunnel<PlainNoise>,
     due: Option<Mono>,
@@ -111,7 +112,7 @@ impl World {
         host
     }
 
-    /// A fingerprint of everything that was said.
+    /// Returns a fingerprint of all outputs.
     pub fn trace(&self) -> u64 {
         self.trace
     }
@@ -124,7 +125,7 @@ impl World {
 
     // ------------------------------------------------------------------ time
 
-    /// Lives on, with something befalling somebody every now and then.
+    /// Runs with random events.
     pub fn storm(&mut self, time: Duration) {
         let end = self.now.mono + time;
         while self.now.mono < end {
@@ -264,7 +265,7 @@ impl World {
         }
     }
 
-    /// What the store keeps, and what the model expects.
+    /// Updates the store and the model with an event of the tunnel.
     fn news(&mut self, news: News) {
         let now = self.now.mono;
         match news {
@@ -331,7 +332,7 @@ impl World {
         SocketAddr::new([203, 0, (self.moves >> 8) as u8, self.moves as u8].into(), 40_000)
     }
 
-    /// A NAT forgot it, or it is in another network now.
+    /// Moves a device: a NAT forgot its mapping, or it is in another network now.
     fn roam(&mut self, place: usize) {
         let at = self.new_place();
         let host = &mut self.hosts[place];
@@ -380,7 +381,7 @@ impl World {
         self.now.wall = Wall::from_millis(self.now.wall.as_millis() + step);
     }
 
-    /// Everything but the store is gone.
+    /// Restarts the gateway with nothing but the store.
     fn restart_gateway(&mut self) {
         self.streams.clear();
         self.tunnel = gateway(&mut self.random);
@@ -409,7 +410,7 @@ impl World {
         assert!(self.tunnel.status(id).is_none());
     }
 
-    /// The operator replaces the key; the device learns it at once or never.
+    /// Replaces the key of a device, which gets it at once or never.
     fn rekey(&mut self, place: usize) {
         let host = &mut self.hosts[place];
         host.generation = host.generation.wrapping_add(1) % 3;
@@ -441,7 +442,7 @@ impl World {
         self.command(Command::ResetClock(id));
     }
 
-    /// Another list of networks: nothing that a session could notice.
+    /// Changes the list of networks, which does not affect a session.
     fn edit(&mut self, place: usize) {
         let id = self.hosts[place].id;
         let Some((spec, _)) = self.store.get_mut(&id) else { return };
@@ -490,7 +491,7 @@ impl World {
 
     // ------------------------------------------------------------------ calm
 
-    /// Everything is mended; then everybody who should be reachable is.
+    /// Repairs everything; then every device that should be reachable must be.
     pub fn calm_down(&mut self) {
         self.network.weather = CALM;
         for place in 0..self.hosts.len() {
@@ -507,7 +508,7 @@ impl World {
         assert_eq!(self.tunnel.totals().connections, 0, "no connection is left behind");
     }
 
-    /// The device gets its key and is switched on; the operator forgets its clock.
+    /// Gives the device its key and switches it on; the operator resets its clock.
     fn mend(&mut self, place: usize) {
         if !self.store.contains_key(&self.hosts[place].id) {
             self.enrol(place);

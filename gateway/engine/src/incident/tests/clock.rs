@@ -1,4 +1,4 @@
-//! The wall clock is set while incidents are open.
+//! Steps of the wall clock while incidents are open.
 
 use super::*;
 
@@ -17,7 +17,7 @@ impl Watch {
         IncidentAck { expires: Some(self.now().wall + Duration::from_secs(secs)), ..ack() }
     }
 
-    /// Time passes, and the acknowledgement ends; after so many seconds.
+    /// Returns the number of seconds after which the acknowledgement ends, up to a limit.
     fn ack_ends_after(&mut self, limit: u64) -> Option<u64> {
         (0..limit).find(|_| {
             self.wait(1);
@@ -72,7 +72,7 @@ fn an_acknowledgement_expires_by_the_calendar() {
     }
 }
 
-/// A site of which most hosts are down, and somebody knows of it.
+/// A site of which most hosts are down, with an acknowledged incident.
 fn lost_site() -> Watch {
     let mut watch = Watch::of_site("hill", 6);
     (0..4).for_each(|n| drop(watch.ill(&host(n))));
@@ -95,7 +95,7 @@ fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
     (0..2).for_each(|n| drop(watch.ill(&host(n))));
     let began = watch.now().wall;
     watch.wait(20).set_clock(-3_600);
-    // It failed before that as well, and nothing was put down of it yet.
+    // Its failure began before the clock was set back, and no incident has it yet.
     let at = watch.at();
     watch.incidents.ill(&host(2), began, true, at);
     watch.wait(20).ill(&host(3));
@@ -112,7 +112,7 @@ fn results_that_go_on_tell_nothing_new_of_when_it_began() {
     watch.set_clock(-3_600);
     watch.wait(HOUR);
     let at = watch.at();
-    // As the monitor has it: by the clock of before.
+    // The monitor still reports the start by the earlier clock.
     (0..2).for_each(|n| drop(watch.incidents.ill(&host(n), began, true, at)));
     watch.ill(&host(2));
     assert_eq!(watch.matter().cause, CauseKind::HostDown, "two of an hour ago are no lost site");

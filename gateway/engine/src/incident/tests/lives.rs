@@ -1,13 +1,13 @@
-//! Long lives of a small fleet in which routers, devices and what stands behind those fail at random,
-//! beside the same fleet whose gateway starts again now and then.
+//! Long random runs of a small fleet in which routers, devices and the hosts behind them fail. A
+//! second gateway over the same fleet restarts now and then, and must agree with the first.
 
 use super::*;
 
-/// Three routers, each before three devices of its site; behind the first of those stands one more;
-/// and nine hosts that stand nowhere near another.
+/// Three routers, each before three devices of its site; one more host behind the first of those
+/// devices; and nine hosts that are behind no other.
 const HOSTS: i64 = 24;
-/// Rounds of results after which nothing may move any more: who leaves is placed in the first, who
-/// stands behind it follows in the second.
+/// Rounds of results after which no checkable may change its incident. A host that leaves is placed
+/// in the first round, and the hosts behind it follow in the second.
 const SETTLED: usize = 3;
 
 fn before(n: i64) -> Option<i64> {
@@ -22,11 +22,11 @@ fn site(n: i64) -> i64 {
     before(n).map_or(n, site)
 }
 
-/// What is true of the fleet, whoever watches it.
+/// The true state of the fleet, independent of any gateway.
 #[derive(Default)]
 struct Truth {
     dead: BTreeSet<i64>,
-    /// Since when what fails.
+    /// The failing checkables, each with the start of its failure.
     failing: BTreeMap<Object, Wall>,
 }
 
@@ -70,7 +70,7 @@ impl Watch {
         watch
     }
 
-    /// Each host is asked once.
+    /// Reports one result for each host.
     fn round(&mut self, truth: &Truth) {
         let at = self.at();
         for n in 0..HOSTS {
@@ -90,7 +90,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Ends, and begins anew with what the store kept.
+    /// Restarts from the state that the store kept.
     fn again(&self, truth: &Truth) -> Watch {
         let mut again = Watch::of_lives(self.secs, truth);
         let newest_first = self.incidents.open.keys().rev();
@@ -99,7 +99,7 @@ impl Watch {
         again
     }
 
-    /// Who belongs with whom.
+    /// Returns the sets of problems that share an incident.
     fn groups(&self) -> BTreeSet<BTreeSet<Object>> {
         let ill = |i: &Incident| ill_members(i).into_iter().collect::<BTreeSet<Object>>();
         self.incidents.open.values().map(ill).filter(|group| !group.is_empty()).collect()
@@ -127,8 +127,9 @@ impl Watch {
 }
 
 proptest! {
-    /// Whatever fails and recovers: who fails is in one open incident and stays there until something
-    /// changes, what is over closes, and a restart changes nothing of that.
+    /// For any sequence of failures and recoveries, each failing checkable is in one open incident
+    /// and stays there until something changes. Incidents whose members have recovered close, and a
+    /// restart changes none of this.
     #[test]
     fn who_fails_is_in_one_incident_and_a_restart_changes_nothing(
         steps in proptest::collection::vec((0u8..10, 0..HOSTS, 1u64..400), 1..40),

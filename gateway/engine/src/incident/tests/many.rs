@@ -1,8 +1,8 @@
-//! Hosts that fall together, and services that fail on many hosts.
+//! Hosts that go down together, and services that fail on many hosts.
 
 use super::*;
 
-/// Hosts `0..count` of which none stands near another.
+/// Hosts `0..count`, each at a site of its own.
 fn scattered(count: i64) -> Watch {
     let mut watch = Watch::new();
     (0..count).for_each(|n| watch.know(n, Some(&format!("site-{n}")), &[]));
@@ -160,7 +160,7 @@ fn a_lost_site_stays_the_sites_whatever_falls_elsewhere() {
     assert_eq!(watch.incidents.open[&north].matter.site.as_deref(), Some("north"));
 }
 
-/// Sites of ten hosts each; gives the incidents of those that are lost whole, one after the other.
+/// Loses whole sites of ten hosts each, one after the other, and returns their incidents.
 fn lost_sites(count: i64) -> BTreeSet<IncidentId> {
     let mut watch = Watch::new();
     (0..100).for_each(|n| watch.know(n, Some(&format!("site-{}", n / 10)), &[]));
@@ -224,7 +224,7 @@ fn hosts_that_fall_and_services_that_fail_are_two_things_and_a_restart_knows_bot
     let alike = watch.of(&service(10, "ssh"));
     assert!(alike != crowd && (10..16).all(|n| watch.of(&service(n, "ssh")) == alike));
     watch.acknowledge(crowd, ack());
-    // As the store gives them.
+    // In the order in which the store returns them.
     let memories = [alike, crowd].map(|id| remembered(&watch, id));
     let mut again = scattered(20);
     (again.secs, _) = (watch.secs, again.incidents.restore(memories.into(), watch.now()));

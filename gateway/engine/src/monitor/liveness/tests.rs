@@ -47,7 +47,7 @@ const SILENT: Answer = Answer::Connect(Err(ConnectFailure::Timeout));
 const NO_HANDSHAKE: Answer = Answer::Handshake(Err(ConnectFailure::Timeout));
 const DIALLED: Answer = Answer::Handshake(Ok(TOOK));
 
-/// A check that is led through its answers: what was asked together, `|` between.
+/// A check in progress with its probes; `|` separates the groups that were sent together.
 struct Run {
     check: Liveness,
     next: Next,

@@ -1,4 +1,4 @@
-//! The profiles that come with the program. They are read-only: who wants others extends them.
+//! The built-in profiles. They are read-only; an operator extends them to change something.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::wire::{Check, Threshold};
 
 use super::{DEFAULT, PING_COUNT, Profile, ServiceOverride};
 
-/// SMB: what a NAS is there for at most sites.
+/// SMB, the main service of a NAS at most sites.
 const FILE_SHARING: u16 = 445;
 
 pub fn builtin() -> &'static [Profile] {
@@ -19,7 +19,7 @@ pub fn builtin() -> &'static [Profile] {
     &PROFILES
 }
 
-/// Limits that hold for any Linux machine; docs/checks-and-profiles.md says why these.
+/// Limits that suit any Linux machine; docs/checks-and-profiles.md explains them.
 fn default() -> Profile {
     let disk = sensor("disk", Sensor::Disk { path: "/".into() });
     let services = vec![
@@ -64,25 +64,25 @@ fn nas() -> Profile {
     extending(DEFAULT, "nas", "network storage: default with limits for its disk, and file sharing", services)
 }
 
-/// Where the capture software puts pictures, and what its sensor board measures (a line
-/// `name value unit` each).
+/// The directory of the capture software's pictures, and the file with the values of its sensor
+/// board (`name value unit` in each line).
 const PICTURES: &str = "/var/lib/timelapse/pictures";
 const BOARD: &str = "/run/timelapse/sensors";
-/// Of what a housing bears and weather can be, with the units that such sensors usually have: C, %, hPa,
-/// lux. A board is judged by those that it has.
+/// The range of housing and weather, in the usual units of such sensors: C, %, hPa, lux. A board is
+/// evaluated by the sensors that it has.
 const BOARD_LIMITS: [(&str, &str, &str); 5] = [
     // Above freezing no battery suffers; cameras are built for 40, electronics for 65.
     ("temperature", "-20:50", "-30:65"),
-    // From 85 % on it may condense on a lens, at 95 % it does.
+    // From 85 % on water may condense on a lens, at 95 % it does.
     ("humidity", "0:85", "0:95"),
-    // At sea level 950 to 1050 are weather; 2,500 m up some 740 are. Below 300 and over 1100 no sensor
-    // of this kind measures.
+    // At sea level, 950 to 1050 are weather; at 2,500 m some 740 are normal. Below 300 and over
+    // 1100, sensors of this kind do not measure.
     ("pressure", "700:1070", "300:1100"),
-    // Direct sun is 120,000; what says more, or less than nothing, is broken.
+    // Direct sun is 120,000; a sensor that reports more, or less than zero, is broken.
     ("luminosity", "0:150000", "0:200000"),
     ("age", "300", "900"),
 ];
-/// No picture for so long is late; for as long again, missed.
+/// The time without a picture after which the next is late, and after twice which it is missed.
 const PICTURE_EVERY: Duration = Duration::from_secs(180);
 
 /// The USB classes are those of a camera (still images) and of a board on a serial line.
@@ -94,7 +94,7 @@ fn camera() -> Profile {
     let capture = Capture { path: PICTURES.into(), plan, grace: PICTURE_EVERY };
     let board = sensor("sensors", Sensor::Values { path: BOARD.into() });
     let services = vec![
-        // A ring of pictures fills its disk and purges it once a day.
+        // The picture ring fills its disk and purges it once a day.
         limited(of("disk"), "used", "92", "97"),
         usb("camera", "06"),
         usb("board", "02"),

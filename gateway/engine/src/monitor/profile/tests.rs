@@ -245,7 +245,7 @@ fn warning(limit: &Threshold) -> String {
     limit.limits.warn.map(|range| range.to_string()).unwrap_or_default()
 }
 
-/// Every limit that an enrolled Linux device has without a word of its operator.
+/// Every limit that an enrolled Linux device has before its operator sets any.
 #[test]
 fn the_default_profile_has_a_limit_on_everything_that_has_an_obvious_one() {
     let login = Facts { login: true, ..VPN };

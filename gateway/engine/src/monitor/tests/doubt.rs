@@ -1,4 +1,4 @@
-//! The gateway's doubt about its own way out: what makes it, what ends it, and what is said meanwhile.
+//! The gateway's doubt about its own uplink: its causes, its end, and the notifications meanwhile.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::id::HostId;
 use crate::monitor::testing;
 use crate::wire::{Check, GATEWAY, HostSpec, HostStatus, Message, Record, Timing};
 
-/// Devices whose keepalives are spread over 25 s, each with when the first comes after `to`.
+/// Devices whose keepalives are spread over 25 s, each with the time of its first one after `to`.
 fn devices(count: i64, from: f64, to: f64) -> Vec<(HostSpec, Truth, f64)> {
     let device = |n: i64| {
         let phase = 25.0 * n as f64 / count as f64;
@@ -20,7 +20,7 @@ fn devices(count: i64, from: f64, to: f64) -> Vec<(HostSpec, Truth, f64)> {
     (1..=count).map(device).collect()
 }
 
-/// Twenty devices that nothing is heard of between 10 min and 50 min.
+/// Twenty devices that are silent between 10 min and 50 min.
 fn cut_off() -> Lab {
     let mut lab = Lab::new();
     for (spec, truth, _) in devices(20, 600.0, 3_000.0) {
@@ -33,7 +33,8 @@ fn count_down(lab: &Lab, ids: std::ops::RangeInclusive<i64>) -> usize {
     ids.filter(|n| lab.host(HostId::from_i64(*n)).hard == HostStatus::Down).count()
 }
 
-/// What was sent came over the API: it says nothing of the way out through which devices are asked.
+/// A passive result comes over the API, so it proves nothing about the uplink through which devices
+/// are probed.
 #[test]
 fn a_result_that_was_sent_does_not_end_the_gateways_doubt_about_itself() {
     let mut lab = cut_off();
@@ -77,7 +78,8 @@ fn results_that_nobody_sends_any_more_are_no_loss_of_the_uplink() {
     assert_eq!((count_down(&lab, 100..=105), lab.told_of("gateway")), (6, vec![]));
 }
 
-/// Devices through an outage, of whose packets after it the tunnel tells, and some minutes more.
+/// Runs devices through an outage and some minutes more; the tunnel reports their packets after the
+/// outage.
 fn outage(devices: Vec<(HostSpec, Truth, f64)>, quiet: Vec<HostSpec>, (from, to): (f64, f64)) -> Lab {
     let mut lab = Lab::new();
     let mut news = Vec::new();
@@ -121,7 +123,7 @@ fn packets_that_come_while_the_gateway_doubts_itself_end_the_doubt() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Rows and messages by which a device is hard down after a packet of it has come.
+/// Returns the rows and messages that show a device hard down after one of its packets has come.
 fn falsely_down(lab: &Lab, to: f64) -> Vec<String> {
     let heard = |id: HostId, t: f64| lab.last_packet(id, t) >= to;
     let mut wrong = Vec::new();
@@ -141,7 +143,8 @@ fn falsely_down(lab: &Lab, to: f64) -> Vec<String> {
     wrong
 }
 
-/// Some keep their tunnels alive, and others say nothing unasked, so that each is asked in a slot of its own.
+/// Some devices keep their tunnels alive, and others send no packets on their own, so that each is
+/// checked in a slot of its own.
 #[test]
 fn no_device_is_hard_down_whose_packet_came_while_its_check_waited_for_the_doubt_to_end() {
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! When an incident ends.
+//! The end of an incident.
 
 use fleetgate_probes::sample::Status;
 
@@ -13,7 +13,7 @@ fn closed_at(lab: &Lab) -> Option<f64> {
     })
 }
 
-/// A result that was sent meanwhile is no problem of its own once the host is back.
+/// A passive result from meanwhile is no problem of its own once the host is back.
 #[test]
 fn an_incident_of_a_host_that_is_back_closes_whatever_was_sent_while_the_host_was_down() {
     let mut lab = Lab::new();

@@ -1,7 +1,7 @@
-//! A monitor of several hosts whose links a test breaks by the clock.
+//! A monitor of several hosts whose links a test breaks at set times.
 //!
-//! Each question is answered by the truth of its host at the time when it is asked: after a round trip, or with
-//! silence after its timeout.
+//! Each probe gets a reply by the true state of its host at that time: after a round trip, or
+//! silence until its timeout.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,11 +24,11 @@ const RTT: Duration = Duration::from_millis(30);
 /// Midnight of 2026-01-10, UTC.
 const MIDNIGHT: Wall = Wall::from_millis(1_768_003_200_000);
 
-/// What a device does, by the seconds since the start.
+/// The behaviour of a device, by the seconds since the start.
 pub struct Truth {
-    /// When the last packet came that it sent by itself.
+    /// The time of the last packet that it sent on its own.
     packet: Box<dyn Fn(f64) -> f64>,
-    /// Whether it answers what is asked.
+    /// Whether it replies to probes.
     answers: Box<dyn Fn(f64) -> bool>,
 }
 
@@ -37,7 +37,8 @@ impl Truth {
         Truth { packet: Box::new(packet), answers: Box::new(answers) }
     }
 
-    /// Sends a keepalive each 25 s from `phase` on, and answers, except between `from` and `to`.
+    /// Sends a keepalive every 25 s from `phase` on and replies to probes, except between `from`
+    /// and `to`.
     pub fn off(phase: f64, from: f64, to: f64) -> Truth {
         let there = move |t: f64| t < from || t >= to;
         let packet = move |t: f64| {
@@ -47,12 +48,12 @@ impl Truth {
         Truth::new(packet, there)
     }
 
-    /// Sends nothing by itself, and answers, except between `from` and `to`.
+    /// Sends no packets on its own and replies to probes, except between `from` and `to`.
     pub fn quiet(from: f64, to: f64) -> Truth {
         Truth::new(|_| -90_000.0, move |t| t < from || t >= to)
     }
 
-    /// Its keepalives arrive, and from `from` on nothing that is sent to it.
+    /// Its keepalives arrive, but from `from` on no packet reaches it.
     pub fn deaf(from: f64) -> Truth {
         Truth::new(|t| keepalive(3.0, t), move |t| t < from)
     }
@@ -92,7 +93,7 @@ impl Lab {
         }
     }
 
-    /// Seconds since the start.
+    /// Returns the seconds since the start.
     pub fn t(&self) -> f64 {
         self.now.mono.since(self.start).as_secs_f64()
     }
@@ -109,7 +110,7 @@ impl Lab {
         self.drain();
     }
 
-    /// The tunnel tells of the device's first packet after a silence.
+    /// Reports the device's first packet after a silence, as the tunnel does.
     pub fn hear(&mut self, id: HostId) {
         self.input(MonitorInput::News(News::Heard(id)));
         self.input(MonitorInput::News(News::Up(id)));
@@ -128,7 +129,7 @@ impl Lab {
         self.input(MonitorInput::Submit(Box::new(sent)));
     }
 
-    /// Until so many seconds after the start.
+    /// Runs until so many seconds after the start.
     pub fn run_to(&mut self, t: f64) {
         self.run(Duration::from_secs_f64((t - self.t()).max(0.0)));
     }
@@ -210,7 +211,7 @@ impl Lab {
         Evidence { last_packet: sent.max(last_answer), last_answer, established: true, ..Evidence::default() }
     }
 
-    /// When its last packet by then came that it sent by itself.
+    /// Returns the time of the last packet that it sent on its own before `t`.
     pub fn last_packet(&self, id: HostId, t: f64) -> f64 {
         (self.hosts[&id].packet)(t)
     }
@@ -238,7 +239,7 @@ impl Lab {
         })
     }
 
-    /// All messages, for people.
+    /// Returns all messages, for people.
     pub fn told(&self) -> Vec<String> {
         let words = |(t, m): (f64, &Message)| {
             let service = m.service.as_ref().map(|s| format!("/{s}")).unwrap_or_default();
@@ -270,7 +271,7 @@ pub fn service(name: &str, check: Check) -> ServiceSpec {
     }
 }
 
-/// A host that only receives results.
+/// A host that only has passive results.
 pub fn box_of_others(raw: i64) -> HostSpec {
     HostSpec {
         name: format!("box-{raw}"),
@@ -281,7 +282,7 @@ pub fn box_of_others(raw: i64) -> HostSpec {
     }
 }
 
-/// A host that stands behind a device, which is its parent.
+/// A host behind a device, which is its parent.
 pub fn behind(raw: i64, device: i64) -> HostSpec {
     let device = HostId::from_i64(device);
     HostSpec {

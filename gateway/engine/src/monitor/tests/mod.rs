@@ -1,5 +1,4 @@
-//! Sequences over several hosts: what the monitor says of them while their links, their parents or the
-//! gateway's own way out fail.
+//! Sequences over several hosts while their links, their parents or the gateway's own uplink fail.
 
 mod doubt;
 mod incidents;

@@ -1,4 +1,4 @@
-//! What is told of a host while its parents, or the tunnel that leads to it, are not there.
+//! Notifications of a host while its parents, or the tunnel that leads to it, are down.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::monitor::testing;
 use crate::wire::{Check, HostSpec, MonitorInput, News, Record};
 use fleetgate_probes::sample::Status;
 
-/// When `tunnel` was hard CRITICAL first.
+/// Returns when `tunnel` was first hard CRITICAL.
 fn tunnel_is_dead_from(lab: &Lab) -> Option<f64> {
     lab.records.iter().find_map(|(t, record)| match record {
         Record::Service(_, s) if s.name == "tunnel" && s.hard == Some(Status::Critical) => Some(*t),
@@ -45,7 +45,7 @@ fn what_fails_behind_a_device_that_answers_is_told() {
     }
 }
 
-/// Both are back at the same time, and the tunnel tells of the router first.
+/// Both are back at the same time, and the tunnel reports the router first.
 #[test]
 fn a_host_is_not_told_of_by_a_question_that_was_asked_while_its_parent_was_down() {
     for to in (1_500..1_860).step_by(3).map(f64::from) {

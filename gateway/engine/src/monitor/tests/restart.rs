@@ -1,4 +1,4 @@
-//! What is known again after a restart.
+//! States after a restart.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::monitor::testing;
 use crate::time::Wall;
 use crate::wire::{Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType};
 
-/// Up, as its last check 20 s ago found.
+/// A host that is up, by its last check 20 s ago.
 fn up(raw: i64, source: &str, now: Wall) -> HostState {
     let at = now - Duration::from_secs(20);
     HostState {
@@ -43,7 +43,7 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
     }
 }
 
-/// It failed once before the restart, and nothing is heard of any after it.
+/// It failed once before the restart, and no host is heard after it.
 #[test]
 fn a_fleet_that_began_to_fail_before_a_restart_is_a_crowd_after_it() {
     let mut lab = Lab::new();
@@ -67,7 +67,7 @@ fn a_fleet_that_began_to_fail_before_a_restart_is_a_crowd_after_it() {
     assert!(lab.told_of("cam").is_empty() && lab.told().len() == 1, "{:#?}", lab.told());
 }
 
-/// Hard CRITICAL for long, as its last check 20 s ago found.
+/// A service that has long been hard CRITICAL, by its last check 20 s ago.
 fn critical_tunnel(cause: Cause, now: Wall) -> ServiceState {
     let at = now - Duration::from_secs(20);
     ServiceState {
@@ -112,7 +112,7 @@ fn becomes_unreachable(lab: &Lab) -> bool {
     lab.events().any(|event| event.kind == EventKind::Unreachable)
 }
 
-/// Its device's clock is wrong, and `tunnel` has a limit for that.
+/// The device's clock is wrong, and `tunnel` has a threshold for that.
 #[test]
 fn a_limit_that_tunnel_is_over_breaks_nothing_behind_it_after_a_restart_either() {
     assert!(!becomes_unreachable(&restored(Cause::Answered)));

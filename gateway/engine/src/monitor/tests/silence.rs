@@ -1,4 +1,4 @@
-//! Silence that could not be helped does not count.
+//! Silence that the submitter could not avoid does not count.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::monitor::testing;
 use crate::time::Now;
 use crate::wire::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec};
 
-/// A router that is down from 50 min on for two hours and a half, and behind it a host that only receives
-/// results, which has a service with results of its own. The last results came at 40 min.
+/// A router that is down from 50 min on for two and a half hours. The host behind it only has
+/// passive results, and its service has its own. The last results came at 40 min.
 fn behind_a_router(freshness: Option<Duration>) -> (Lab, HostId) {
     let mut lab = Lab::new();
     let router = lab.add(testing::host(1), Truth::off(3.0, 3_000.0, 12_000.0));
@@ -49,7 +49,7 @@ fn a_service_has_its_time_again_once_its_host_can_be_reached() {
     assert_eq!(lab.service(silent, "backup").hard, Some(Status::Unknown), "an hour later nothing has come");
 }
 
-/// It sleeps from 10 min on, and nothing is heard of it after the two hours that it may.
+/// It sleeps from 10 min on, and stays silent after the two hours that it may sleep.
 #[test]
 fn a_service_has_its_time_again_once_its_host_has_slept_for_too_long() {
     let mut lab = Lab::new();
@@ -64,8 +64,8 @@ fn a_service_has_its_time_again_once_its_host_has_slept_for_too_long() {
     assert_eq!(lab.told_of("backup"), Vec::<String>::new());
 }
 
-/// A job that is to run by 03:00, of a device that falls silent half an hour before, while the gateway doubts
-/// itself. It is `before` the deadline.
+/// A job that must run by 03:00, on a device that falls silent half an hour before, while the
+/// gateway suspects its own uplink. It is `before` the deadline.
 fn a_job_is_due(before: Duration) -> Lab {
     let mut lab = Lab::new();
     let by = Deadline { time: jiff::civil::time(3, 0, 0, 0), days: vec![], zone: None };
@@ -78,14 +78,14 @@ fn a_job_is_due(before: Duration) -> Lab {
     lab
 }
 
-/// What a thread of its own gets done in 20 s.
+/// Runs `act` in its own thread and returns its result, if it ends within 20 s.
 fn in_time<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || done.send(act()));
     ended.recv_timeout(Duration::from_secs(20)).ok()
 }
 
-/// A timer is late by a part of a millisecond, and the wall clock shows whole ones.
+/// A timer is late by a fraction of a millisecond, and the wall clock has whole milliseconds.
 #[test]
 fn a_deadline_that_comes_in_the_millisecond_of_a_turn_while_the_gateway_doubts_itself_ends_the_turn() {
     let looked = in_time(|| {

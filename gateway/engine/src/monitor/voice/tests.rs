@@ -11,7 +11,7 @@ const OK: State = Some(Status::Ok);
 const WARNING: State = Some(Status::Warning);
 const CRITICAL: State = Some(Status::Critical);
 
-/// One object under a clock of seconds, and what it said.
+/// One checkable under a clock of seconds, and its notifications.
 struct Stage {
     now: u64,
     attempts: u32,
@@ -79,7 +79,7 @@ impl Stage {
         });
     }
 
-    /// Lets time pass; it looks when it wants to.
+    /// Lets time pass, with each evaluation when it is due.
     fn pass(&mut self, secs: u64) -> &mut Self {
         let end = self.now + secs;
         while let Some(due) = self.voice.due().filter(|due| *due <= at(end).mono) {
@@ -90,7 +90,7 @@ impl Stage {
         self
     }
 
-    /// What is said from now on begins anew, as after a restart.
+    /// Restarts from the stored state.
     fn restart(&mut self) -> &mut Self {
         let (notified, state) = (self.voice.notified(), self.voice.state(at(self.now)));
         let ack = self.voice.ack.take();

@@ -1,5 +1,5 @@
-//! What a contact's rules say of a notice: whether it is told, when, and by which of them; and what they
-//! say now of that which waits, when they have changed.
+//! Evaluates a contact's rules for a notice: whether it is sent, when, and by which rule. When the
+//! rules have changed, it also re-evaluates the waiting notices.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::super::rule::Class;
 use super::super::{Contact, ContactId, Hold, Notice, Rule, RuleId, Severity, WaitFor};
 use super::Router;
 
-/// What a contact's rules say of a notice.
+/// The decision of a contact's rules about a notice.
 pub(super) enum Plan {
     Now,
     Later(Due, WaitFor, RuleId),
@@ -19,7 +19,8 @@ pub(super) enum Plan {
 }
 
 impl Router {
-    /// The earliest that one of the contact's rules allows, or that its incident is due.
+    /// Plans a notice at the earliest time that one of the contact's rules allows, or when its
+    /// incident is due.
     pub(super) fn plan(&self, contact: &Contact, notice: &Notice, now: Now) -> Plan {
         let first = notice.incident.and_then(|id| self.later.of_incident(contact.id, id, now));
         let knows_it = notice.incident.is_some_and(|id| self.known.has_incident(contact.id, id));
@@ -36,7 +37,7 @@ impl Router {
         }
     }
 
-    /// By the rules alone. `rest`: what is left of the delay of each.
+    /// Plans a notice by the rules alone. `rest`: the remaining delay of each rule.
     fn own_plan(
         &self,
         contact: &Contact,
@@ -59,7 +60,7 @@ impl Router {
         }
     }
 
-    /// The rules have changed: what waits for them follows.
+    /// Re-evaluates the waiting notices, because the rules have changed.
     pub(super) fn replan(&mut self, now: Now) {
         for (id, later) in self.later.drain() {
             let Some(contact) = self.contacts.get(&id) else {
@@ -77,9 +78,9 @@ impl Router {
         self.regroup(now);
     }
 
-    /// A notice that waits for its group, or because there were too many messages, leaves in time whatever becomes
-    /// of periods and delays: its time had come. One that no rule lets through any more does not leave, nor does what
-    /// follows from it.
+    /// Re-evaluates grouped notices. A notice that waits for its group or for the message limit was
+    /// due, so changed periods and delays do not hold it. It is dropped if no rule allows it any
+    /// more, together with the notices that follow from it.
     fn regroup(&mut self, now: Now) {
         let mut fewer = BTreeSet::new();
         for place in self.groups.objects() {
@@ -105,8 +106,8 @@ impl Router {
         }
     }
 
-    /// Why the rules tell nothing of it, now or later. A recovery and an acknowledgement follow from the problem that
-    /// the contact was told of, and ask no rule.
+    /// Returns why the rules suppress a notice, now and later. A recovery or acknowledgement
+    /// follows from the notified problem and needs no rule.
     fn refusal(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<Hold> {
         let known = self.known.has(contact.id, &notice.object);
         match Class::of(notice) {
@@ -122,7 +123,8 @@ impl Router {
         }
     }
 
-    /// It ends or acknowledges a problem that the contact was not told of and will not be.
+    /// Whether it ends or acknowledges a problem that the contact was not and will not be notified
+    /// of.
     fn is_pointless(&self, contact: &Contact, notice: &Notice) -> bool {
         let place = (contact.id, notice.object.clone());
         let told = |n: &&Notice| matches!(Class::of(n), Class::Problem | Class::Recovery | Class::Reminder);
@@ -133,8 +135,9 @@ impl Router {
         matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) && !is_ill
     }
 
-    /// A delay that runs gets shorter with its rule, and no longer: when it began is not known any more, and it
-    /// may be that of another problem of its incident. What waits for the end of a silence was due before that.
+    /// Plans a waiting notice again. A running delay gets shorter with its rule, never longer: its
+    /// start is no longer known, and it may be that of another problem of its incident. A notice
+    /// that waits for the end of a suppression was already due.
     fn planned_anew(
         &self,
         contact: &Contact,
@@ -164,7 +167,8 @@ impl Router {
         }
     }
 
-    /// Until when the rules tell nothing of it, by the calendar alone, and which of them tells it then.
+    /// Returns until when the rules' time periods suppress a notice, and the rule that then sends
+    /// it.
     pub(super) fn closed_until(
         &self,
         contact: &Contact,
@@ -185,7 +189,7 @@ impl Router {
         self.rules.get(&contact).into_iter().flatten().filter(|r| r.selects(notice))
     }
 
-    /// Which rule tells of it now; `None`: it follows from what was told before.
+    /// Returns the rule that sends a notice now; `None`: it follows from an earlier notification.
     pub(super) fn rule_of(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<RuleId> {
         if matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) {
             return None;
@@ -194,13 +198,14 @@ impl Router {
         rules.min_by_key(|r| (r.opens(now.wall, &contact.zone), r.delay, r.id)).map(|r| r.id)
     }
 
-    /// When the contact's rules for this host let something through, at `from` or later.
+    /// Returns when a time period of the contact's rules for this host is open, at `from` or later.
     pub(super) fn opens(&self, contact: &Contact, notice: &Notice, from: Wall) -> Wall {
         let opens = self.selecting(contact.id, notice).map(|r| r.opens(from, &contact.zone));
         opens.min().unwrap_or(from)
     }
 
-    /// The mildest that the contact's rules for this host let through; `None`: there is no such rule.
+    /// Returns the lowest severity that the contact's rules for this host allow; `None`: there is
+    /// no such rule.
     pub(super) fn least(&self, contact: ContactId, notice: &Notice) -> Option<Severity> {
         self.selecting(contact, notice).map(|r| r.least).min()
     }

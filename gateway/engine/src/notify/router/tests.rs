@@ -47,7 +47,7 @@ struct Desk {
     router: Router,
     secs: u64,
     last: i64,
-    /// What the next notices belong to.
+    /// The incident of the next notices.
     incident: Option<IncidentId>,
 }
 
@@ -70,7 +70,7 @@ impl Desk {
             .collect()
     }
 
-    /// A notice of host `host`: its number is its place in the order of all.
+    /// Hands in a notice of host `host`; its number is its place in the order of all.
     fn say(&mut self, host: i64, kind: MessageKind, severity: Option<Severity>) -> Vec<String> {
         self.last += 1;
         let object = Object { host: Id::from_i64(host), service: None };
@@ -99,7 +99,7 @@ impl Desk {
         self.say(host, MessageKind::Recovery, None)
     }
 
-    /// Second by second, as nobody would do; gives what came with its second.
+    /// Lets time pass second by second; returns the outputs, each with its second.
     fn pass(&mut self, secs: u64) -> Vec<String> {
         let mut said = Vec::new();
         for _ in 0..secs {
@@ -111,7 +111,7 @@ impl Desk {
     }
 }
 
-/// Posts and holds in short: `1 <- 3 4/3` (contact, notices, root where it is another one).
+/// Formats posts and suppressions: `1 <- 3 4/3` (contact, notices, root where it is another one).
 fn words(outputs: Vec<Output>) -> Vec<String> {
     let item = |i: &Item| match i.notice == i.root {
         true => i.notice.0.to_string(),
@@ -387,7 +387,7 @@ fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
     desk.incident = Some(incident(1));
     desk.down(7);
     desk.pass(5);
-    // Another site, so that it would leave alone.
+    // A notice of another site would otherwise leave alone.
     desk.last += 1;
     let object = Object { host: Id::from_i64(8), service: Some("ping".into()) };
     let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
@@ -455,7 +455,7 @@ fn of_host(host: i64) -> Object {
     Object { host: Id::from_i64(host), service: None }
 }
 
-/// Hosts that something stands against, and nothing against all others.
+/// The suppressed hosts; no other is suppressed.
 fn stands(standing: &[(i64, Standing)]) -> Input {
     Input::Stands(standing.iter().map(|(host, standing)| (of_host(*host), *standing)).collect())
 }

@@ -1,4 +1,4 @@
-//! A real WireGuard peer for the tests: boringtun as it comes, at the other end.
+//! A real WireGuard peer for the tests: plain boringtun at the other end.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 use x25519_dalek::StaticSecret;
 
-/// What the device makes of a datagram.
+/// The device's reaction to a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Nothing,
@@ -27,7 +27,7 @@ impl Device {
         let private = PrivateKey::generate();
         let secret = StaticSecret::from(*private.as_bytes());
         let psk = psk.map(|psk| *psk.as_bytes());
-        // Its own default is to be under load at ten handshakes a second.
+        // boringtun's default limiter is under load at ten handshakes a second.
         let limiter = Arc::new(RateLimiter::new(&(&secret).into(), u64::MAX));
         let tunn = Tunn::new(secret, (*gateway.as_bytes()).into(), psk, None, 1, Some(limiter));
         Device { private, tunn, room: vec![0; 2_048] }
@@ -72,7 +72,7 @@ impl Said {
     }
 }
 
-/// An IPv4 packet of this total length, without more sense than boringtun looks for.
+/// Makes an IPv4 packet of this total length, valid only as far as boringtun looks.
 pub fn packet(len: u16) -> Vec<u8> {
     let mut bytes = vec![0; usize::from(len)];
     bytes[0] = 0x45;

@@ -3,7 +3,7 @@ use super::*;
 use crate::time::Wall;
 
 const FROM: &str = "192.0.2.7:40000";
-/// The sessions of these tests live on a clock that stands still for boringtun.
+/// The start of these tests. boringtun's own clock stands still meanwhile.
 const START: Mono = Mono::from_secs(1_000);
 
 /// A gateway's session and the device at its other end.
@@ -14,7 +14,7 @@ struct Pair {
     scratch: Vec<u8>,
 }
 
-/// What a session made of a datagram, with what it sent.
+/// The result of a datagram for a session, and the datagrams it sent.
 type Made = (String, Vec<Vec<u8>>);
 
 impl Pair {
@@ -67,7 +67,7 @@ impl Pair {
         sent
     }
 
-    /// Polls at each deadline up to `seconds`; the times of what was sent, and its types.
+    /// Polls at each deadline up to `seconds`; returns the times and types of what was sent.
     fn poll_until(&mut self, seconds: u64) -> Vec<(u64, u8)> {
         let mut seen = Vec::new();
         let end = START + Duration::from_secs(seconds);
@@ -80,7 +80,7 @@ impl Pair {
         seen
     }
 
-    /// The device shakes hands and confirms with its first packet.
+    /// The device makes a handshake and confirms it with its first packet.
     fn device_dials(&mut self) {
         let initiation = self.device.initiation();
         let (opened, sent) = self.receive(&initiation);

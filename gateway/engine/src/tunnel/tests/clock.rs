@@ -1,4 +1,4 @@
-//! The gateway's wall clock is set: what is told of a peer by it.
+//! The gateway's wall clock is set: which times of a peer are published afterwards.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Plain {
-    /// And its check asks for evidence, as it does every minute.
+    /// Sets the clock. The device's check then requests evidence, as it does every minute.
     fn set_clock(&mut self, to: Wall) {
         self.now.wall = to;
         self.ask(Question::Evidence { peer: id(2) }, MINUTE);
         self.run(Duration::from_secs(3));
     }
 
-    /// What the shell was told of device `n` last.
+    /// Returns the last published status of device `n`.
     fn told(&self, n: u8) -> PeerStatus {
         let of = |news: &News| match news {
             News::Status(peer, status) if *peer == id(n) => Some((**status).clone()),

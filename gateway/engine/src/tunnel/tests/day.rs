@@ -1,4 +1,4 @@
-//! What an idle device costs on the wire in a day.
+//! The traffic that an idle device causes in a day.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::monitor::profile::PING_COUNT;
 use crate::wire::Question;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// As `checks.ping_interval` is by default.
+/// The default of `checks.ping_interval`.
 const PING_EVERY: Duration = Duration::from_secs(300);
 const MB: u64 = 1_000_000;
 
-/// The default profile of a device that nobody logs in to: evidence every minute, which is free, and
-/// `ping`, which always sends. Keepalives every 25 s, handshakes as they fall.
+/// The default profile of a device without logins: evidence every minute, which is free, and
+/// `ping`, which always sends. Keepalives are sent every 25 s, handshakes when they are due.
 #[test]
 fn an_idle_device_at_a_minutes_resolution_stays_under_a_megabyte_a_day() {
     let mut world = connected(1);

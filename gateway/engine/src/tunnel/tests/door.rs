@@ -1,4 +1,4 @@
-//! The published port: who is let in, and what a flood costs whom.
+//! The published port: which devices may connect, and which of them a flood affects.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn door(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, PORT)
 }
 
-/// A packet that would open a connection from this place to the gateway.
+/// Makes a packet that would open a connection from this address to the gateway.
 fn syn(from: SocketAddr, to_port: u16) -> Vec<u8> {
     let (IpAddr::V4(src), IpAddr::V4(dst)) = (from.ip(), v4(1)) else { panic!("v4 is expected") };
     let tcp = TcpRepr {
@@ -54,7 +54,7 @@ fn syn(from: SocketAddr, to_port: u16) -> Vec<u8> {
     bytes
 }
 
-/// The streams that devices opened, with who and from where.
+/// Returns the streams that devices opened, with peer and source address.
 fn arrivals(world: &Plain) -> Vec<(StreamId, i64, SocketAddr)> {
     let accepted = world.streams.iter().filter_map(|(id, output)| match output {
         StreamOutput::Accepted { peer, from } => Some((*id, peer.as_i64(), *from)),

@@ -1,4 +1,5 @@
-//! What proves a handshake, with real cryptography and in clear: a packet of the new session, and no other.
+//! A packet of the new session proves a handshake, and no other packet does: with real cryptography
+//! and in clear.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::wire::{Answer, Command, ConnectFailure, Evidence, News, Question};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A tunnel of ten seconds, by a handshake of the device.
+/// A tunnel of ten seconds that the device began.
 fn called<N: Noise, S: Session>(mut world: World<N, S>) -> World<N, S> {
     world.initiate(2);
     world.run(10 * SECOND);
@@ -25,7 +26,7 @@ fn evidence<N: Noise, S: Session>(world: &mut World<N, S>) -> Evidence {
     }
 }
 
-/// Answers to the device are lost, while its packets arrive.
+/// Responses to the device are lost, while its packets arrive.
 fn an_old_session_proves_no_handshake<N: Noise, S: Session>(world: &mut World<N, S>) {
     let before = evidence(world);
     world.end(2).deaf = true;
@@ -55,7 +56,8 @@ fn an_old_session_proves_no_handshake<N: Noise, S: Session>(world: &mut World<N,
     assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
 }
 
-/// While a handshake is asked for, the device makes one that we answer, and speaks on its old session.
+/// The device makes a handshake, which we answer, while one is requested of us. It also sends on
+/// its old session.
 fn forced_beside_the_device_s_own<N: Noise, S: Session>(world: &mut World<N, S>) -> (Answer, Duration) {
     let asked = world.now.mono;
     let ask = world.ask(Question::Handshake { peer: id(2) }, 12 * SECOND);
@@ -80,7 +82,7 @@ fn a_packet_of_an_old_session_proves_no_handshake_with_real_cryptography() {
     an_old_session_proves_no_handshake(&mut called(ours()));
 }
 
-/// The gateway began the session that goes on.
+/// The gateway began the session that continues.
 fn an_old_session_of_ours_proves_no_handshake<N: Noise, S: Session>(mut world: World<N, S>) {
     let (answer, _) = world.handshake(2);
     assert_eq!(answer, Answer::Handshake(Ok(RTT)));
@@ -121,7 +123,8 @@ fn the_first_handshake_of_a_new_key_is_told_of_by_its_own_packet() {
     assert!(told(&world) && world.established(2));
 }
 
-/// Whoever gave the device up hears of it at once, and of no packet that merely follows another.
+/// A packet ends the silence of a device that may have been given up, so it is reported at once. A
+/// packet that merely follows another is not.
 #[test]
 fn a_packet_after_a_silence_is_news_and_the_next_one_is_not() {
     let mut world = called(plain(1));
@@ -142,14 +145,14 @@ fn a_packet_after_a_silence_is_news_and_the_next_one_is_not() {
 fn a_handshake_that_was_answered_before_it_was_asked_for_is_no_answer() {
     let mut world = called(plain(1));
     world.initiate(2);
-    // The answer is made, and on its way.
+    // The response is made and in flight.
     world.run(DELAY + Duration::from_millis(1));
     world.end(2).off = true;
     let (answer, _) = world.handshake(2);
     assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
 }
 
-/// Whatever arrives proves one direction.
+/// A packet that merely arrives proves one direction.
 fn only_an_answer_proves_both_directions<N: Noise, S: Session>(mut world: World<N, S>) {
     assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
     let before = evidence(&mut world);
@@ -173,7 +176,7 @@ fn a_packet_that_merely_arrives_proves_one_direction() {
     only_an_answer_proves_both_directions(called(ours()));
 }
 
-/// A device that hears nothing goes on in its session, for as long as that may be used.
+/// A device that receives nothing keeps using its session for as long as the protocol allows.
 #[test]
 fn a_session_is_heard_to_its_end_however_many_handshakes_come_to_nothing() {
     for device_tries in [false, true] {

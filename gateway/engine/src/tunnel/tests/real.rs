@@ -1,4 +1,5 @@
-//! The same with real cryptography: our session at both ends, and a bare boringtun as the device.
+//! The same stories with real cryptography: our session at both ends, and a bare boringtun as the
+//! device.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub fn ours() -> World<BoringNoise> {
     world
 }
 
-/// boringtun as its own examples use it.
+/// boringtun used as in its own examples.
 struct Bare(Tunn);
 
 impl Bare {

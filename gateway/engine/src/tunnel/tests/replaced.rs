@@ -1,4 +1,5 @@
-//! A device that keeps its configuration while its key is replaced: what is known of it, and from what.
+//! A device keeps its configuration while its key is replaced: what the gateway learns about it,
+//! and from which packets.
 
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ fn refused_for(world: &Plain) -> Option<Wall> {
     }
 }
 
-/// As a client that has no session any more.
+/// Initiates like a client that has no session any more.
 fn tries(world: &mut Plain, times: u32) {
     for _ in 0..times {
         world.initiate(2);
@@ -135,7 +136,7 @@ fn who_names_an_old_key_without_having_it_is_nobody() {
     let mut world = connected(1);
     world.end(2).off = true;
     reissue(&mut world, 99);
-    // Data for the session of before that does not open.
+    // Data for the previous session that does not open.
     let (_, mut data) = world.last_captured(4);
     let last = data.len() - 1;
     data[last] ^= 1;
@@ -186,7 +187,7 @@ fn a_removed_device_is_told_of_once_an_hour() {
     assert!(world.tunnel.global_drops()[&DropReason::RetiredKey] >= 24);
 }
 
-/// The gateway starts again with what its store has.
+/// Restarts the gateway with the contents of its store.
 fn restart(world: &mut Plain, replaced_at: Wall) {
     let public = private(2).public();
     let stamp = world.news.iter().rev().find_map(|news| match news {

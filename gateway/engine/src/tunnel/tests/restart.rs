@@ -1,7 +1,7 @@
-//! A gateway that starts with 100,000 devices: when all have a tunnel again, and what checks notice of it.
+//! A gateway starts with 100,000 devices: when all have a tunnel again, and how it affects checks.
 //!
-//! The tunnel's thread has a price: each handshake message keeps it busy, and what arrives meanwhile waits for the
-//! next turn, as in the real loop.
+//! The tunnel's thread takes time: each handshake message keeps it busy, and datagrams that arrive
+//! meanwhile wait for the next turn, as in the real loop.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -22,19 +22,19 @@ use crate::wire::{
 };
 
 const DEVICES: u32 = 100_000;
-/// Of one handshake message that is made or opened. `bench handshake`: a whole rekey is 4.84 X25519 of some 50 us
-/// each, so this is four times what the gateway's half costs here.
+/// Cost of one handshake message that is made or opened. By `bench handshake` a whole rekey is 4.84
+/// X25519 of some 50 us each, so this is four times the actual cost of the gateway's half.
 const PRICE: Duration = Duration::from_micros(500);
-/// Everything else that a turn does.
+/// Cost of everything else in a turn.
 const TURN: Duration = Duration::from_micros(20);
 /// Datagrams of one turn: four batches of the socket.
 const BATCH: usize = 128;
-/// A fleet that is checked once in five minutes.
+/// Time between two checks, for a fleet that is checked once in five minutes.
 const BETWEEN_CHECKS: Duration = Duration::from_millis(3);
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What is promised.
+/// The promised time.
 const ALL_UP: Duration = Duration::from_secs(180);
-/// The dials and answers of one turn, and of the one before it.
+/// The dials and responses of one turn, and of the one before it.
 const MAY_WAIT: Duration = Duration::from_millis(30);
 
 enum Flight {
@@ -47,7 +47,7 @@ struct Fleet {
     tunnel: Tunnel<PlainNoise>,
     devices: Vec<PlainSession>,
     scratch: Vec<u8>,
-    /// By arrival, then by departure.
+    /// Ordered by arrival, then by departure.
     flights: BinaryHeap<Reverse<(Mono, u64)>>,
     aboard: BTreeMap<u64, Flight>,
     launched: u64,
@@ -55,11 +55,11 @@ struct Fleet {
     next_check: Mono,
     checks: u64,
     asked: BTreeMap<AskId, (Mono, bool)>,
-    /// How long a check of a device with a tunnel took beyond its way.
+    /// The time that a check of a connected device took beyond its round trip.
     waits: Vec<Duration>,
     unanswered: usize,
     messages: u32,
-    /// Devices that have had a tunnel: one that is left alone ends after three minutes.
+    /// Devices that have had a tunnel. An idle tunnel ends after three minutes.
     up: BTreeSet<Id>,
 }
 
@@ -130,14 +130,15 @@ impl Fleet {
         self.aboard.insert(self.launched, flight);
     }
 
-    /// What has arrived by then.
+    /// Returns the next datagram that has arrived by then.
     fn landed(&mut self, by: Mono) -> Option<(Mono, Flight)> {
         let Reverse((at, key)) = *self.flights.peek().filter(|next| next.0.0 <= by)?;
         self.flights.pop();
         Some((at, self.aboard.remove(&key).expect("it is aboard")))
     }
 
-    /// One turn of the tunnel's thread, which begins when something is due and ends when its work is paid for.
+    /// Runs one turn of the tunnel's thread. It begins when something is due and ends when the cost
+    /// of its work has passed.
     fn turn(&mut self) {
         let arrival = self.flights.peek().map(|next| next.0.0);
         let next = [arrival, self.due, Some(self.next_check)].into_iter().flatten().min().expect("a check");
@@ -180,7 +181,7 @@ impl Fleet {
         sent.into_iter().for_each(|bytes| self.launch(at, Flight::ToGateway(n, bytes)));
     }
 
-    /// An echo of the next device of the fleet, in an order that has nothing to do with that of the dials.
+    /// Sends an echo to the next device of the fleet, in an order unrelated to that of the dials.
     fn check(&mut self) {
         let n = (self.checks * 7_919 % u64::from(DEVICES)) as u32;
         self.checks += 1;

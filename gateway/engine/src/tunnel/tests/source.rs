@@ -1,4 +1,5 @@
-//! Handshakes that are answered and lead to nothing: what they show, and what is asked of their source.
+//! Answered handshakes that lead to nothing: what they prove, and how the gateway dials their
+//! source.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +18,8 @@ fn with_psk() -> PeerSpec {
     spec
 }
 
-/// The device was set up anew, with another preshared key and another port; nobody listens at the old one.
+/// The device was installed again, with another preshared key and another port. No device listens
+/// at the old one.
 fn reinstalled(at: SocketAddr) -> Plain {
     let mut world = plain(1);
     let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
@@ -27,7 +29,8 @@ fn reinstalled(at: SocketAddr) -> Plain {
     world
 }
 
-/// It tries about every five seconds, as clients do; a little sooner than it would repeat by itself.
+/// Initiates about every five seconds like a client, a little sooner than the session would repeat
+/// by itself.
 fn tries(world: &mut Plain, times: u32) {
     for _ in 0..times {
         world.initiate(2);
@@ -125,7 +128,7 @@ fn what_is_dialled_and_answers_moves_the_endpoint() {
     world.end(2).at = new;
     world.end(2).deaf = true;
     tries(&mut world, 2);
-    // The third comes, and the way to it opens.
+    // The third initiation arrives, and then the path to the device opens.
     world.initiate(2);
     world.run(DELAY);
     world.end(2).deaf = false;

@@ -16,7 +16,7 @@ use crate::wire::{
     PeerStatus, Question, Route, StreamId, StreamInput, StreamOutput,
 };
 
-/// One way.
+/// Delay of one direction.
 pub const DELAY: Duration = Duration::from_millis(20);
 pub const RTT: Duration = Duration::from_millis(40);
 
@@ -50,7 +50,7 @@ pub fn v6(n: u8) -> IpAddr {
     format!("fd00:1::{n:x}").parse().expect("an address")
 }
 
-/// A camera behind device `n`; every site has the same network.
+/// Returns the address of a camera behind device `n`; every site has the same network.
 pub fn behind() -> IpAddr {
     [192, 168, 1, 50].into()
 }
@@ -76,9 +76,9 @@ pub fn spec(n: u8) -> PeerSpec {
 pub struct End<S> {
     pub device: Device<S>,
     pub at: SocketAddr,
-    /// Off, or without a network.
+    /// The device is off, or without a network.
     pub off: bool,
-    /// Nothing that is sent to it arrives.
+    /// Datagrams to the device are lost.
     pub deaf: bool,
 }
 
@@ -96,9 +96,9 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub answers: Vec<(AskId, Answer, Mono)>,
     pub news: Vec<News>,
     pub streams: Vec<(StreamId, StreamOutput)>,
-    /// Message types that the gateway sent.
+    /// Types of the messages that the gateway sent.
     pub sent: Vec<u8>,
-    /// And where they went.
+    /// The same with their destinations.
     pub sent_to: Vec<(u8, SocketAddr)>,
     /// Every datagram that reached the gateway.
     pub captured: Vec<(SocketAddr, Vec<u8>)>,
@@ -112,7 +112,7 @@ pub fn plain_session(n: u8, psk: Option<&PresharedKey>, now: Now) -> PlainSessio
     noise.session(&gateway_key(), psk, u32::from(n), now).as_client(Some(Duration::from_secs(25)))
 }
 
-/// A gateway that knows device 2, 3, ... and these devices, silent so far.
+/// Returns a gateway that knows device 2, 3, ... and these devices, which have sent nothing yet.
 pub fn plain(devices: u8) -> Plain {
     let mut world = World::new(PlainNoise::new(gateway_key(), [0; 32]));
     for n in 2..2 + devices {
@@ -123,7 +123,7 @@ pub fn plain(devices: u8) -> Plain {
     world
 }
 
-/// The same, with tunnels.
+/// Returns the same world with established tunnels.
 pub fn connected(devices: u8) -> Plain {
     let mut world = plain(devices);
     for n in 2..2 + devices {
@@ -153,7 +153,7 @@ impl<N: Noise, S: Session> World<N, S> {
         }
     }
 
-    /// Device `n`; they are added in order, from 2.
+    /// Adds device `n`. Devices are added in order, from 2.
     pub fn add(&mut self, n: u8, session: S) {
         assert_eq!(self.ends.len() + 2, usize::from(n));
         let device = Device::new(session, vec![v4(n), v6(n), behind()], vec![22]);
@@ -170,14 +170,14 @@ impl<N: Noise, S: Session> World<N, S> {
         self.launch(n, datagrams);
     }
 
-    /// An inner packet of device `n`, of the test's own making.
+    /// Sends an inner packet of device `n` that the test made.
     pub fn say(&mut self, n: u8, packet: &[u8]) {
         let now = self.now.mono;
         let datagrams = self.end(n).device.send(packet, now).expect("a session");
         self.launch(n, datagrams);
     }
 
-    /// Device `n` connects to the gateway at `to` and says this.
+    /// Connects device `n` to the gateway at `to` and sends `words`.
     pub fn call(&mut self, n: u8, from: SocketAddr, to: SocketAddr, words: &[u8]) {
         let now = self.now.mono;
         let datagrams = self.end(n).device.call(from, to, words, now);
@@ -238,7 +238,7 @@ impl<N: Noise, S: Session> World<N, S> {
         self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
     }
 
-    /// The next full millisecond at which something happens: as the real clock, it always moves on.
+    /// Returns the next full millisecond with an event. Like the real clock, it always advances.
     fn next_event(&mut self) -> Option<Mono> {
         let now = self.now.mono;
         let devices = self.ends.iter_mut().filter(|end| !end.off).filter_map(|end| end.device.next_poll(now));
@@ -289,7 +289,7 @@ impl<N: Noise, S: Session> World<N, S> {
         id
     }
 
-    /// Asks, waits, and returns the one answer and how long it took.
+    /// Sends a probe, waits, and returns its one reply and the time it took.
     pub fn answer(&mut self, question: Question, timeout: Duration) -> (Answer, Duration) {
         let asked = self.now.mono;
         let ask = self.ask(question, timeout);
@@ -327,12 +327,12 @@ impl<N: Noise, S: Session> World<N, S> {
         self.tunnel.status(id(n)).expect("a peer").drops.get(&reason).copied().unwrap_or(0)
     }
 
-    /// The newest datagram of this message type that reached the gateway.
+    /// Returns the newest datagram of this message type that reached the gateway.
     pub fn last_captured(&self, kind: u8) -> (SocketAddr, Vec<u8>) {
         self.captured.iter().rev().find(|(_, bytes)| bytes[0] == kind).cloned().expect("one was sent")
     }
 
-    /// How many initiations went there.
+    /// Returns how many initiations were sent to this address.
     pub fn initiations_to(&self, to: SocketAddr) -> usize {
         self.sent_to.iter().filter(|sent| **sent == (1, to)).count()
     }

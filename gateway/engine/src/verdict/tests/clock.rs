@@ -1,13 +1,13 @@
-//! What was seen before the gateway's clock was set back has times in the future.
+//! Evidence from before the gateway's clock was set back has times in the future.
 
 use super::*;
 
 const NOW_S: i64 = 1_000;
 
-/// Seen an hour ahead, by the clock of before.
+/// An hour ahead: a time by the clock before it was set back.
 const AHEAD: Wall = Wall::from_millis((NOW_S + 3_600) * 1_000);
 
-/// A refusal of before, with a sign that it was made then.
+/// Returns a refusal from before the clock was set back, with evidence that it was made then.
 fn refused() -> TunnelFacts {
     let attempts = Attempts { unproved: unproved(Some(AHEAD)), refused: Some(AHEAD), ..Attempts::default() };
     TunnelFacts { refusal: Some((AHEAD, Refusal::Crypto)), attempts, ..TunnelFacts::default() }
@@ -15,7 +15,7 @@ fn refused() -> TunnelFacts {
 
 #[test]
 fn a_refusal_from_before_the_clock_was_set_back_is_not_of_just_now() {
-    // It was let in since: its session is up, and the last handshake is newer in truth.
+    // The device was accepted since: its session is up, and the last handshake is in truth newer.
     let tunnel = TunnelFacts {
         last_packet: Some(at(995)),
         last_handshake: Some(at(980)),
@@ -31,7 +31,7 @@ fn a_refusal_from_before_the_clock_was_set_back_is_not_of_just_now() {
 #[test]
 fn a_device_that_is_gone_does_not_knock_because_the_clock_was_set_back() {
     let elsewhere = Others { heard: 3, ..Others::default() };
-    // At 1,000 nothing has been heard of it for 900 s.
+    // At 1,000 the host has been silent for 900 s.
     let host = HostState { silent_since: Some(at(100)), ..host(HostStatus::Down, at(120)) };
     let verdict = judge(&Evidence { tunnel: Some(refused()), host, elsewhere, ..quiet() });
     assert!(open(&verdict).contains(&Kind::DeviceGone), "{verdict:?}");

@@ -1,5 +1,8 @@
-//! A small world: a device, a host behind it, some of its site, some elsewhere, and what can happen to them.
-//! Says what each path shows, second by second; knows nothing of how a verdict is found.
+//! A small world: a device, a host behind it, other hosts of its site and elsewhere, and their
+//! faults.
+//!
+//! The world computes what each path shows, second by second. It does not know how a verdict is
+//! found.
 
 use super::super::*;
 use super::{at, host, unproved};
@@ -8,35 +11,37 @@ use crate::tunnel::sign::Sign;
 use crate::tunnel::stamp::from_unix_ms;
 use crate::wire::{DirectAnswer, ReplacedKeyUse, StateType};
 
-/// A device sends a keepalive so often, and a handshake.
+/// Interval of a device's keepalives, and of its handshakes.
 const KEEPALIVE_S: i64 = 25;
 const HANDSHAKE_S: i64 = 120;
-/// A session ends so long after its handshake.
+/// Age at which a session ends.
 const SESSION_S: i64 = 180;
-/// A device that is not let in tries again.
+/// Interval between the attempts of a device that is refused.
 const TRY_S: i64 = 5;
 const CHECK_S: i64 = 60;
 const RETRY_S: i64 = 10;
 const ATTEMPTS: u32 = 3;
-/// Who is down is dialled so often.
+/// Interval between dials of a device that is down.
 const QUIET_DIAL_S: i64 = 300;
 const STEP_S: i64 = 5;
-/// How long all was well before.
+/// Time without a fault before the observation.
 const BEFORE_S: i64 = 600;
-/// A second device with the key was there before the other fault: two that begin in the same second
-/// would never have been seen both.
+/// A second device with the key was there before the other fault. If both began in the same second,
+/// the gateway would never have seen both.
 const CLONED_S: i64 = -300;
-/// Longer ago than anything is remembered.
+/// A time before anything that is remembered.
 const NEVER_S: i64 = -100_000;
-/// Somebody sends a captured handshake again, so often, and captured it then.
+/// Interval at which a stranger replays a captured handshake, and the time at which it was
+/// captured.
 const REPLAY_S: i64 = 180;
 const CAPTURED_S: i64 = -3_600;
-/// The sentinel has looked in vain, and nothing counts; its witnesses were given this time.
+/// The uplink is suspect, so failures do not count; then it is down, after the time given to its
+/// witnesses.
 const DOUBT_S: i64 = 10;
 const CUT_OFF_S: i64 = 40;
-/// What was on its way when something broke, as the store has it.
+/// Packets that were in flight when the fault began, by the rule of the store.
 const ON_ITS_WAY_S: i64 = 5;
-/// Others that have nothing to do with each other are switched off one after the other.
+/// Delay between unrelated devices that are switched off one after the other.
 const ONE_BY_ONE_S: i64 = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,23 +59,23 @@ pub enum Fault {
     GatewayCut,
     NeighbourOff,
     Replayed,
-    /// Nothing that the gateway sends arrives at the device.
+    /// Packets of the gateway do not arrive at the device.
     LossIn,
-    /// Nothing that the device sends leaves its line.
+    /// Packets of the device do not leave its line.
     LossOut,
     /// Large packets are lost on the way to the device.
     LargeLost,
     /// Devices at other places are switched off, one after the other.
     OthersOff,
-    /// The same in one moment, which is a coincidence.
+    /// The same at one moment, by coincidence.
     OthersOffTogether,
-    /// What stands behind the device.
+    /// The host behind the device is off.
     BehindOff,
     /// The network behind the device.
     LocalNetworkCut,
-    /// The device uses one of its two inner addresses, not the one that is asked first.
+    /// The device uses one of its two inner addresses, but not the one that is probed first.
     OtherAddress,
-    /// It got new credentials, and goes on with the old ones.
+    /// The device got new credentials, but still uses the old ones.
     ReplacedKey,
 }
 
@@ -100,7 +105,8 @@ impl Fault {
         Fault::ReplacedKey,
     ];
 
-    /// What it may be called; the first is its name. Who is refused has no tunnel, which is true too.
+    /// Returns the kinds that a verdict may claim for this fault; the first is its name. A device
+    /// that is refused has no tunnel either, so that claim is true as well.
     pub fn called(self) -> &'static [Kind] {
         match self {
             Fault::TunnelBlocked => &[Kind::TunnelDown],
@@ -121,12 +127,12 @@ impl Fault {
         }
     }
 
-    /// When it is there, where it is to be seen from then on.
+    /// Returns when the fault begins, given the time from which it is visible.
     pub fn begins(self, seen: i64) -> i64 {
         if self == Fault::Cloned { seen + CLONED_S } else { seen }
     }
 
-    /// What it may be called of the host behind the device.
+    /// Returns the kinds that a verdict may claim for the host behind the device.
     pub fn called_behind(self) -> &'static [Kind] {
         match self {
             Fault::TunnelBlocked
@@ -145,16 +151,16 @@ impl Fault {
     }
 }
 
-/// Which paths there are.
+/// The available paths.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
-    /// The host has an address on the Internet.
+    /// The host has an Internet address.
     pub direct: bool,
-    /// Others of its site.
+    /// Number of other hosts of its site.
     pub neighbours: usize,
-    /// Other places.
+    /// Number of other places.
     pub elsewhere: usize,
-    /// The gateway looks at its own way out.
+    /// The gateway checks its own uplink.
     pub sentinel: bool,
 }
 
@@ -172,13 +178,14 @@ impl World {
         worlds.chain([World { direct: false, neighbours: 3, elsewhere: 3, sentinel: false }])
     }
 
-    /// What the gateway knows of the device every few seconds after the faults began.
+    /// Returns the gateway's evidence about the device every few seconds after the faults began.
     pub fn watch(self, faults: &[Fault], until_s: i64) -> Vec<(i64, Evidence)> {
         let begun: Vec<(Fault, i64)> = faults.iter().map(|fault| (*fault, 0)).collect();
         self.watch_from(&begun, until_s).into_iter().map(|(now, own, _)| (now, own)).collect()
     }
 
-    /// The same of faults that begin at some time each, and of the host behind the device.
+    /// The same for faults that begin at different times, and for the host behind the device as
+    /// well.
     pub fn watch_from(self, faults: &[(Fault, i64)], until_s: i64) -> Vec<(i64, Evidence, Evidence)> {
         let mut run = Run::new(self, faults);
         let mut seen = Vec::new();
@@ -193,7 +200,7 @@ impl World {
     }
 }
 
-/// A device, and what the gateway has of it.
+/// A device, and the gateway's record of it.
 struct Machine {
     phase: i64,
     packet: i64,
@@ -205,10 +212,10 @@ struct Machine {
     stale: bool,
     last_check: i64,
     direct: DirectAnswer,
-    /// The first check of those that nothing answered since, and the last proof of life.
+    /// The first of the checks without a reply since, and the last proof of life.
     silent_since: Option<i64>,
     last_alive: i64,
-    /// When something that was sent to it was answered last.
+    /// When the device last replied to something that was sent to it.
     answered: i64,
 }
 
@@ -263,8 +270,8 @@ impl Machine {
         }
     }
 
-    /// The host check: a packet in the interval, else the other path. `doubt`: silence may be the
-    /// gateway's own, and does not count.
+    /// Runs the host check: a packet in the interval, else the direct path. `doubt`: the silence
+    /// may be the gateway's own and does not count.
     fn check(&mut self, now: i64, direct: DirectAnswer, doubt: bool) {
         let heard = now - self.packet < CHECK_S;
         self.conclude(now, heard, self.packet, direct, doubt);
@@ -302,9 +309,9 @@ struct Run {
     refusal: Option<(Wall, Refusal)>,
     refused: Sign,
     unproved: Sign,
-    /// The last that was answered in vain.
+    /// When the last handshake was answered in vain.
     pending: Option<i64>,
-    /// When the key was replaced, and when the old one was used last.
+    /// When the key was replaced, and when the old one was last used.
     rekeyed: Option<i64>,
     replaced: Option<i64>,
     dialled: i64,
@@ -314,7 +321,7 @@ struct Run {
     login: Service,
 }
 
-/// What the checks of a service came to.
+/// The result of a service's checks.
 #[derive(Clone, Copy)]
 struct Service {
     failures: u32,
@@ -391,7 +398,7 @@ impl Run {
         self.faults.iter().any(|(begun, from)| *begun == fault && now >= fault.begins(*from))
     }
 
-    /// Which of the devices at other places is off.
+    /// Returns whether device `i` at the other places is off.
     fn is_other_off(&self, i: usize, now: i64) -> bool {
         let later = i64::try_from(i).unwrap_or_default() * ONE_BY_ONE_S;
         self.has(Fault::OthersOffTogether, now) || self.has(Fault::OthersOff, now - later)
@@ -423,7 +430,8 @@ impl Run {
         self.ask_behind(now, open, doubt);
     }
 
-    /// Hosts behind the device are asked through its tunnel; when one fails, the device is asked at once.
+    /// Probes the hosts behind the device through its tunnel. If one fails, the device is probed at
+    /// once.
     fn ask_behind(&mut self, now: i64, open: bool, doubt: bool) {
         let network = self.carries(now, open) && !self.has(Fault::LocalNetworkCut, now);
         let on = network && !self.has(Fault::BehindOff, now);
@@ -448,7 +456,7 @@ impl Run {
         }
     }
 
-    /// Questions and answers pass its tunnel.
+    /// Returns whether probes and replies pass the device's tunnel.
     fn carries(&self, now: i64, open: bool) -> bool {
         let in_session = now - self.host.handshake < SESSION_S;
         let keys = [Fault::ClockBack, Fault::WrongPresharedKey, Fault::ReplacedKey];
@@ -456,7 +464,8 @@ impl Run {
         self.arrives(now, open) && !self.has(Fault::LossIn, now) && in_session && !refused
     }
 
-    /// Whatever was known under the old key is forgotten, and the host is asked at once.
+    /// Replaces the key. Everything learned under the old key is forgotten, and the host is probed
+    /// at once.
     fn replace_key(&mut self, now: i64) {
         self.rekeyed = Some(now);
         (self.host.packet, self.host.handshake, self.host.next_check) = (NEVER_S, NEVER_S, now);
@@ -464,12 +473,13 @@ impl Run {
         (self.refused, self.unproved) = (Sign::default(), Sign::default());
     }
 
-    /// The gateway is cut off for so long, and sees that by itself.
+    /// Returns whether the gateway has been cut off for this long and detects it by itself.
     fn cut_off_for(&self, now: i64, seconds: i64) -> bool {
         self.world.sentinel && now >= seconds && self.has(Fault::GatewayCut, now)
     }
 
-    /// Through its tunnel, as far as it comes; the second device with its key; and who replays.
+    /// Sends the packets of the host through its tunnel, of the second device with its key, and of
+    /// the stranger who replays.
     fn host_sends(&mut self, now: i64, gateway: bool, site: bool) {
         if self.arrives(now, gateway && site) {
             self.host_initiates_or_sends(now);
@@ -503,7 +513,7 @@ impl Run {
         }
     }
 
-    /// With a clock that went back its handshakes look like captured ones.
+    /// Uses the old key. With a clock that went back, its handshakes look like captured ones.
     fn use_replaced_key(&mut self, now: i64) {
         let replaced_at = at(self.rekeyed.unwrap_or(now));
         self.refusal = Some((at(now), Refusal::ReplacedKey { replaced_at }));
@@ -517,7 +527,7 @@ impl Run {
         self.pending = Some(now);
     }
 
-    /// The answer has to arrive, or nothing comes of it.
+    /// Makes a handshake, which leads to nothing unless the response arrives.
     fn shake_hands(&mut self, now: i64, tries: bool) {
         match self.host.shakes_hands(now) {
             true if self.has(Fault::LossIn, now) && tries => self.answer_in_vain(now),
@@ -536,7 +546,7 @@ impl Run {
         open && off == [false; 3]
     }
 
-    /// What the gateway's own initiation comes to, where there is no session.
+    /// Dials the device when there is no session.
     fn dial(&mut self, now: i64, open: bool) {
         let silent = now - self.host.packet >= CHECK_S;
         let down = !self.host.up && self.host.failures >= ATTEMPTS;
@@ -568,9 +578,9 @@ impl Run {
         }
     }
 
-    /// The port is asked through the tunnel only, the login on either path.
+    /// Checks the services: the port through the tunnel only, the login on either path.
     fn ask_services(&mut self, now: i64, open: bool) {
-        // Where the first inner address is silent, the other one is asked.
+        // If the first inner address is silent, the other one is probed.
         let carries = [true, false].into_iter().any(|first| self.answers_at(first, now, open));
         let (silent, path) = ((Cause::NoAnswer, PathCheck::NotAsked), PathCheck::LargeAnswered);
         if self.host.up && self.host.direct == DirectAnswer::NotAsked {
@@ -624,7 +634,7 @@ impl Run {
         }
     }
 
-    /// Of the host behind the device.
+    /// Returns the evidence about the host behind the device.
     fn evidence_behind(&self, now: i64) -> Evidence {
         let cut_off = self.cut_off(!self.behind.up || self.behind.stale, now);
         let silent = silence(&self.behind, -BEFORE_S, cut_off, now);
@@ -675,7 +685,7 @@ impl Run {
     }
 }
 
-/// The last proof of life, and the first question without an answer.
+/// Returns the last proof of life, and the first probe without a reply.
 fn silence(machine: &Machine, packet: i64, cut_off: Option<Wall>, now: i64) -> (i64, i64) {
     let since = Evidence::since(&machine.state(), cut_off, at(now)).as_millis() / 1_000;
     (machine.last_alive.max(packet).min(since), since)
@@ -696,7 +706,7 @@ fn run_other(machine: &mut Machine, now: i64, heard: bool, doubt: bool) {
     }
 }
 
-/// As the store counts them.
+/// Counts the other hosts as the store does.
 fn others(machines: &[Machine], (alive, silent_since): (i64, i64)) -> Others {
     let mut others = Others::default();
     for machine in machines {

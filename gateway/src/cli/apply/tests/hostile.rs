@@ -1,8 +1,8 @@
-//! Files that cannot be, and runs that are disturbed.
+//! Invalid files and disturbed runs.
 
 use super::*;
 
-/// Refused with its line, before the first profile of the file is made.
+/// Files that are refused with the line, before their first profile is created.
 const REFUSED: [(&str, &str); 30] = [
     (
         "[devices.x]\nparents = [\"y\"]\n[devices.y]\nparents = [\"x\"]",
@@ -148,13 +148,13 @@ async fn a_parent_that_goes_leaves_those_that_stay() {
     let text = "[devices.gate]\n[devices.mast]\n[devices.cam]\nparents = [\"gate\", \"mast\"]\n";
     fleet.apply(text, |_| {}).await.unwrap();
     let prune = Policy { prune: true, ..Policy::default() };
-    // The file says what is left.
+    // The file names the remaining parents.
     let less = "[devices.mast]\n[devices.cam]\nparents = [\"mast\"]\n";
     fleet.apply(less, |args| args.prune = true).await.unwrap();
     assert_eq!(fleet.get("/hosts/cam/settings").await["parents"], json!(["mast"]));
     assert_eq!(fleet.api.viewer().get("/api/v1/hosts/gate").await.status, 404);
     assert_eq!(fleet.left(less, prune.clone()).await, "");
-    // It says nothing of parents any more.
+    // The file no longer names any parents.
     let none = "[devices.cam]\n";
     let told = fleet.left(none, prune.clone()).await;
     assert!(told.contains("- device mast: no parent of cam any more\n"), "{told}");
@@ -221,7 +221,7 @@ async fn a_key_has_its_place_before_it_is_made() {
     let refused = fleet.apply("[devices.x]\n", |_| {}).await.unwrap_err().to_string();
     assert!(refused.contains("fleet.toml:1: device x: ") && refused.contains("exists already"), "{refused}");
     assert_eq!(fleet.get("/devices").await["items"], json!([]));
-    // Seen only when it is tried: nothing can be made in there, whoever asks.
+    // Found only by trying, because no user can create a file there.
     let nowhere = Some(PathBuf::from("/proc"));
     let text = "[devices.y]\n[contacts.z]\nwebhook_url = \"https://hooks.example.com/\"\n";
     let refused = fleet.apply(text, |args| args.out = nowhere).await.unwrap_err();

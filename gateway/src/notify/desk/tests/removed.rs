@@ -1,5 +1,6 @@
-//! Whatever waits for its time (an escalation, a digest, a reminder) is not told of a host that is removed
-//! meanwhile, nor to a contact that is. Each has a twin that stays and is told: by then the other would be.
+//! Notifications that wait for their time (an escalation, a digest, a reminder) are not sent for a host
+//! that was removed meanwhile, nor to a removed contact. Each test has a counterpart that stays and is
+//! notified. By then the removed one would have been notified too.
 
 use super::*;
 
@@ -15,7 +16,7 @@ fn ada() -> Contact {
     }
 }
 
-/// Escalates what still fails after a moment.
+/// Escalates problems that persist after a moment.
 fn late(contact: ContactId) -> Rule {
     let name = format!("late {}", contact.as_i64());
     Rule { id: contact, name, contact, delay: Duration::from_millis(600), ..everything() }
@@ -30,7 +31,7 @@ fn reminder(host: i64) -> Message {
 }
 
 impl Room {
-    /// With a second contact, and these rules; all hosts have a state and are down.
+    /// Opens a room with a second contact and these rules. All hosts have a state and are down.
     async fn with(rules: &[Rule]) -> Room {
         let room = Room::open().await;
         room.store.all_hosts(&fixture::TIMING).await.unwrap();
@@ -42,7 +43,7 @@ impl Room {
         })
         .await;
         fixture::run(&room.store, "update host_states set hard = 'down', notified = 'down'", &[]).await;
-        // Another desk has read all of that.
+        // The restarted desk reads all of that.
         room.restart().await
     }
 
@@ -59,7 +60,7 @@ impl Room {
         .await;
     }
 
-    /// Who was told of what, in order.
+    /// Returns the contact, the kind and the hosts of each message, in order.
     async fn words(&self) -> Vec<(String, Kind, Vec<i64>)> {
         let mut words = Vec::new();
         for message in self.messages().await.iter().rev() {
@@ -68,7 +69,7 @@ impl Room {
         words
     }
 
-    /// All that was told so far was told long ago, and each contact has a digest at midnight.
+    /// Moves all earlier notifications into the distant past, and gives each contact a digest at midnight.
     async fn a_day_passes(&self) {
         self.write(async |tx| {
             for contact in [ops(), ada()] {
@@ -144,7 +145,7 @@ async fn a_reminder_of_a_host_that_is_removed_is_not_sent() {
     room.say(&[down(7), down(8)]).await;
     room.until(async |room| room.told().await == 2).await;
     let before = room.messages().await.len();
-    // The monitor said it in the moment in which somebody removed the host.
+    // The monitor emitted it just as the operator removed the host.
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
     room.say(&[reminder(7), reminder(8)]).await;
     room.until_messages(before + 1).await;
@@ -185,7 +186,7 @@ async fn a_contact_that_is_removed_gets_no_digest() {
     room.until(async |room| room.told().await == 2).await;
     let before = room.messages().await.len();
     room.a_day_passes().await;
-    // The desk that is at work remembers when it told; the next one reads all of that anew.
+    // The running desk remembers the times of its notifications; a new one reads them from the store.
     room.write(async |tx| {
         contacts::remove_rule(tx, OPS).await.unwrap();
         contacts::remove(tx, OPS).await.unwrap();

@@ -1,4 +1,4 @@
-//! The rules of monitoring, one story each, told in virtual time.
+//! The rules of monitoring, one story each, in virtual time.
 
 mod ssh;
 
@@ -21,7 +21,8 @@ use fleetgate_probes::sensors::Sensor;
 fn a_device_that_speaks_is_up_without_being_asked_anything() {
     let (mut world, id) = settled(device(1));
     world.run(HOUR);
-    // When the last packet is a minute old: by then two more have come, 50 s after it the newest.
+    // The evidence expires when the last packet is a minute old. Two more have come by then, the
+    // newest 50 s after it.
     assert_eq!(kinds(&world), vec!["evidence"; 72]);
     let state = world.host(id).expect("a state");
     assert_eq!((state.status, state.source.as_str()), (HostStatus::Up, "evidence"));
@@ -29,7 +30,7 @@ fn a_device_that_speaks_is_up_without_being_asked_anything() {
     assert_eq!(told(&world), Vec::<String>::new());
 }
 
-/// What a look costs a device without a keepalive, or one behind another device: an echo.
+/// A check of a device without a keepalive, or of one behind another device, costs an echo.
 #[test]
 fn who_says_nothing_unasked_is_asked_for_an_echo_and_nothing_more() {
     let quiet = Truth { quiet: true, ..Truth::well() };
@@ -52,7 +53,7 @@ fn who_says_nothing_unasked_is_asked_for_an_echo_and_nothing_more() {
 #[test]
 fn echo_tcp_handshake_and_the_public_address_are_asked_in_the_moment_in_which_the_evidence_expires() {
     let (mut world, id) = settled(with_direct(device(1)));
-    // As long as the session is believed in, everything is tried.
+    // While the session is still considered alive, every probe is tried.
     world.run(10 * SECOND);
     world.set(id, Truth::off());
     let last = world.device(id).heard().expect("a packet");
@@ -60,7 +61,7 @@ fn echo_tcp_handshake_and_the_public_address_are_asked_in_the_moment_in_which_th
     let asked: Vec<_> = world.asked.iter().skip_while(|(_, ask)| kind(ask) != "echo").take(4).collect();
     let kinds_then: Vec<_> = asked.iter().map(|(at, ask)| (at.since(last), kind(ask))).collect();
     assert_eq!(kinds_then, ["echo", "tcp", "handshake", "direct tcp"].map(|kind| (MINUTE, kind)));
-    // Without a session echo and TCP have no way to go.
+    // Without a session echo and TCP have no path.
     world.run(10 * MINUTE);
     world.asked.clear();
     world.check_now(id, None);
@@ -111,7 +112,7 @@ fn a_soft_failure_is_told_to_nobody() {
 fn in_a_retry_only_evidence_newer_than_the_failure_counts() {
     let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
     world.set(id, Truth::off());
-    // A person's check fails at once, although the last packet is only seconds old.
+    // A check requested by a user fails at once, although the last packet is only seconds old.
     world.check_now(id, None);
     world.run(MINUTE);
     assert_eq!(world.host(id).map(|s| s.status), Some(HostStatus::Down));
@@ -169,7 +170,7 @@ fn a_host_that_only_sends_its_results_is_down_when_it_is_silent_for_too_long() {
     };
     sends(&mut world);
     world.run(50 * MINUTE);
-    // A restart is no silence of the host.
+    // A restart does not count as silence of the host.
     world.restart(20 * MINUTE);
     world.run(55 * MINUTE);
     let state = world.host(id).expect("a state");
@@ -209,7 +210,7 @@ fn a_sleeper_is_left_alone_until_its_silence_is_too_long() {
     world.run(HOUR);
     let dials = count(&world, "handshake");
     assert!(dials <= 12 && world.asked.len() <= 60 + 2 * dials, "{:?}", kinds(&world));
-    // It wakes for a moment, and sleeps again.
+    // The device wakes for a moment, and sleeps again.
     world.set(id, Truth::well());
     world.run(MINUTE);
     assert!(!asleep(&world, id) && !is_stale(&world, id, "ping"));
@@ -321,7 +322,7 @@ fn a_check_that_began_before_the_first_handshake_is_no_failure() {
     let spec = device(1);
     world.add(spec.clone(), Truth { link: false, ..Truth::well() });
     let id = spec.id;
-    // The handshake comes in the same moment as the answer that there was none.
+    // The handshake comes at the same moment as the failure of the forced one.
     world.device(id).truth.link = true;
     world.input(fleetgate_engine::wire::MonitorInput::News(fleetgate_engine::wire::News::FirstHandshake(id)));
     world.run(5 * SECOND);
@@ -367,7 +368,7 @@ fn a_check_that_somebody_asked_for_is_not_lost_by_news_or_a_change_meanwhile() {
 
 // ------------------------------------------------------------- dependencies
 
-/// What is shown of each service: status and, with a question mark, not current.
+/// Returns the displayed state of each service: status and, with a question mark, not current.
 fn picture(world: &World, id: HostId) -> String {
     let one = |name: &str| {
         let state = world.service(id, name);
@@ -383,7 +384,7 @@ fn picture(world: &World, id: HostId) -> String {
 fn a_failure_counts_only_while_what_it_depends_on_holds() {
     let well = Truth::well;
     let hot = Truth { temperature: 70.0, ..well() };
-    // (what is wrong, tunnel only, with a public address):      tunnel ping ssh board plugin web
+    // (the fault, tunnel only, with a public address):      tunnel ping ssh board plugin web
     let table: Vec<(&str, Truth, &str, &str)> = vec![
         ("nothing", well(), "up O O O O O O", "up O O O O O O"),
         ("the device is off", Truth::off(), "down O? O? O? O? O? O?", "down O? O? O? O? O? O?"),
@@ -480,7 +481,7 @@ fn send(world: &mut World, host: HostId, service: &str, status: Status) {
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 
-/// A device with a job whose results are sent, behind a router.
+/// Returns a device with a job whose results are submitted, behind a router.
 fn with_a_job() -> (World, HostId, HostId) {
     let mut world = World::new(1);
     let router = world.add(device(9), Truth::well());
@@ -514,7 +515,7 @@ fn what_is_sent_while_the_host_is_away_is_current_and_told_with_the_next_result(
         assert_eq!(status(&world, id), HostStatus::Up);
         assert!(is_stale(&world, id, "job"), "it is of the outage");
         assert!(!told(&world).iter().any(|told| told.starts_with("cam-1/job")));
-        // As an earlier version kept it.
+        // The row as an earlier version stored it.
         world.kept.services.get_mut(&(id, "job".to_owned())).expect("a row").stale = false;
         world.restart(SECOND);
         world.run(10 * MINUTE);
@@ -581,7 +582,7 @@ fn a_restart_brings_neither_a_burst_nor_a_message() {
         world.peak = 0;
         world.restart(Duration::from_secs(away));
         world.run(10 * MINUTE);
-        // Thirty a second on average, and a dial for each tunnel that is not back yet.
+        // The average is thirty a second, and a dial for each tunnel that is not back yet.
         assert!(world.peak <= 120, "away {away} s: {} questions in a second", world.peak);
         assert_eq!(told(&world), ["cam-7 up down"]);
     }
@@ -599,8 +600,8 @@ fn a_suspended_gateway_marks_nobody_down() {
         world.peak = 0;
         world.suspend(Duration::from_secs(away));
         world.run(10 * MINUTE);
-        // Twelve or thirteen come back each second, with three questions to the host, where a dial is
-        // followed by another look, two to the tunnel and a ping.
+        // Twelve or thirteen hosts come back each second. Each takes three probes of the host (a
+        // dial is followed by another look at the evidence), two of the tunnel and a ping.
         assert!(world.peak <= 75, "away {away} s: {} questions in a second", world.peak);
     }
     let changes = |e: &&_| matches!(e, fleetgate_engine::wire::Event { kind: EventKind::StateChanged { to, .. }, .. } if *to != "ok" && *to != "up");
@@ -674,13 +675,13 @@ fn results_leave_samples() {
     assert!(world.kept.samples > 30, "{}", world.kept.samples);
 }
 
-/// A device with an inner address of each family.
+/// Returns a device with an inner address of each family.
 fn of_both_families() -> HostSpec {
     let other_address = "fd00::1".parse().ok();
     HostSpec { other_address, ..with_login(with(device(1), everything())) }
 }
 
-/// Lets it run, and at no moment is anything of it ill.
+/// Runs for a while and asserts that nothing has a problem at any moment.
 fn stays_well(world: &mut World, id: HostId) {
     for _ in 0..20 * 60 {
         world.run(SECOND);
@@ -753,7 +754,7 @@ fn what_is_removed_is_reminded_of_no_more() {
 #[test]
 fn the_timeout_of_the_tunnel_service_bounds_the_handshake_that_it_asks_for() {
     let mut tunnel = service("tunnel", Check::Tunnel);
-    // Nothing else has this one.
+    // A timeout that no other check has.
     tunnel.timing.timeout = Duration::from_millis(3_300);
     let (mut world, id) = settled(with(with_direct(device(1)), vec![tunnel]));
     world.set(id, Truth { link: false, ..Truth::well() });

@@ -1,4 +1,4 @@
-//! What is asked over SSH, and what its failures say.
+//! The checks over SSH, and the meaning of their failures.
 
 use fleetgate_engine::wire::{HostKey, KeyType};
 

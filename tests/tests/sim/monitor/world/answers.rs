@@ -1,4 +1,4 @@
-//! What a device of the world answers, from the injected truth.
+//! The replies of a simulated device, computed from the injected truth.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Device {
         }
     }
 
-    /// Whether a packet through the tunnel comes back.
+    /// Returns whether a packet through the tunnel gets a reply.
     fn inside(&mut self, address: IpAddr, now: Mono) -> Result<(), ConnectFailure> {
         let (v4, v6) = self.truth.uses;
         let used = if address.is_ipv4() { v4 } else { v6 };
@@ -137,7 +137,8 @@ impl Device {
     }
 }
 
-/// Answers come after a round trip, silence after the timeout, what the gateway knows at once.
+/// Returns the delay of a reply: a round trip, the timeout for no reply, and none for what the
+/// gateway knows at once.
 pub fn delay(answer: &Answer, timeout: Duration) -> Duration {
     let silent = match answer {
         Answer::Evidence(_) | Answer::Refused(_) => return Duration::ZERO,

@@ -1,4 +1,4 @@
-//! What a store would hold, from what was committed alone.
+//! The contents of a store, built only from what was committed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Kept {
     pub events: Vec<Event>,
     pub messages: Vec<Message>,
     pub incidents: Vec<IncidentRecord>,
-    /// Acknowledgements that people gave, which the records do not say.
+    /// Acknowledgements by users, which the records do not contain.
     pub known: BTreeMap<IncidentId, IncidentAck>,
     pub pins: Vec<(HostId, HostKey)>,
     pub samples: usize,
@@ -41,7 +41,7 @@ impl Kept {
         }
     }
 
-    /// What is open, as a restart finds it.
+    /// Returns the open incidents as a restart finds them.
     pub fn open_incidents(&self) -> Vec<IncidentMemory> {
         let mut open: BTreeMap<IncidentId, IncidentMemory> = BTreeMap::new();
         for record in &self.incidents {
@@ -54,7 +54,7 @@ impl Kept {
         open.into_values().map(known).collect()
     }
 
-    /// The open incident of a host.
+    /// Returns the open incident of a host.
     pub fn incident_of(&self, host: HostId) -> Option<IncidentMemory> {
         let has =
             |i: &IncidentMemory| i.members.iter().any(|m| m.object == Object::host(host) && m.left.is_none());

@@ -1,7 +1,7 @@
-//! A fleet as it really is, a gateway that watches it, and a clock that runs as fast as it can.
+//! The true state of a fleet, a gateway that watches it, and a clock that runs as fast as it can.
 //!
-//! The world answers the monitor's questions from the injected truth, keeps what the store would
-//! keep, and can restart the gateway or suspend its machine.
+//! The world replies to the monitor's probes from the injected truth and keeps what the store would
+//! keep. It can restart the gateway or suspend its machine.
 
 mod answers;
 mod kept;
@@ -21,43 +21,44 @@ use fleetgate_engine::wire::{
 
 /// A round trip through the simulated network.
 pub const RTT: Duration = Duration::from_millis(30);
-/// How often a device with a keepalive says something.
+/// How often a device with a keepalive sends a packet.
 const KEEPALIVE: Duration = Duration::from_secs(25);
-/// A device without a session tries again after so long.
+/// A device without a session tries again after this time.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// A session that lost its link is believed in for so long.
+/// The gateway keeps a session whose link is lost for this long.
 const SESSION: Duration = Duration::from_secs(120);
 /// A device that can dial again does so within this time.
 const REDIAL: Duration = Duration::from_secs(2);
-/// A packet after so long is news.
+/// A packet after this silence is reported at once.
 const SILENCE: Duration = Duration::from_secs(40);
-/// Between two looks at the gateway's own way out, and after one that found nothing.
+/// Time between two probes of the uplink, and after a failed one.
 const LOOK: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How a device really is.
+/// The true state of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
     /// Powered.
     pub alive: bool,
     /// The tunnel's packets get through.
     pub link: bool,
-    /// WireGuard lives, nothing above it does.
+    /// WireGuard works, but nothing above it does.
     pub hung: bool,
-    /// Its packets get through, and what is sent to it does not.
+    /// Its packets get through, but packets to it do not.
     pub deaf: bool,
-    /// Its handshakes are answered, and lead to no session: another preshared key, or the answers are lost.
+    /// Its handshakes are answered and lead to no session: another preshared key, or the responses
+    /// are lost.
     pub refused: bool,
-    /// It says nothing unasked.
+    /// It sends no unsolicited packets.
     pub quiet: bool,
     /// It uses its inner IPv4 and IPv6 address.
     pub uses: (bool, bool),
     /// The public address leads to it.
     pub direct: bool,
     pub sshd: bool,
-    /// To open an SSH session; `None`: one from before is used again.
+    /// Time to open an SSH session; `None`: an earlier one is reused.
     pub connect: Option<Duration>,
-    /// As the tunnel knows it.
+    /// The clock skew that the tunnel measured.
     pub skew_ms: Option<i64>,
     pub login: bool,
     pub host_key: &'static str,
@@ -103,15 +104,15 @@ impl Truth {
 pub struct Device {
     pub spec: HostSpec,
     pub truth: Truth,
-    /// Has been seen through its tunnel.
+    /// It was seen through its tunnel.
     pub came: bool,
-    /// Packets have flowed since then.
+    /// Since when packets have flowed.
     flow: Option<Mono>,
-    /// Without a flow: until when the gateway believes in the session.
+    /// Without a flow: until when the gateway keeps the session.
     believed: Mono,
     last_packet: Option<Mono>,
     last_handshake: Option<Mono>,
-    /// When something that was sent through its tunnel was answered last.
+    /// When something that was sent through its tunnel last got a reply.
     last_answer: Option<Mono>,
     /// Since when its handshakes lead to nothing.
     refused_from: Option<Mono>,
@@ -127,7 +128,7 @@ impl Device {
         }
     }
 
-    /// The last packet that came from it.
+    /// Returns the last packet that came from the device.
     pub fn heard(&self) -> Option<Mono> {
         self.last_packet
     }
@@ -139,7 +140,7 @@ impl Device {
         }
     }
 
-    /// It tries again every five seconds.
+    /// Returns the last handshake attempt. A device tries again every five seconds.
     fn last_attempt(&self, now: Mono) -> Option<Mono> {
         let since = self.refused_from.filter(|_| self.truth.alive && self.truth.link)?;
         let tries = now.since(since).as_nanos() / ATTEMPT.as_nanos();
@@ -150,7 +151,7 @@ impl Device {
         self.flow.is_some() || now < self.believed
     }
 
-    /// A handshake gets through, if it can. What the tunnel would tell.
+    /// Makes a handshake, if it can get through. Returns the tunnel's event.
     fn handshake(&mut self, now: Mono) -> Option<News> {
         let through = self.truth.tunnel_works() && !self.truth.deaf;
         if !through || self.flow.is_some() || !self.spec.own_tunnel {
@@ -173,7 +174,7 @@ impl Device {
 enum Happening {
     Answer(AskId, Answer),
     Handshake(HostId),
-    /// Somebody looks at the gateway's own way out; `again`: and goes on doing so.
+    /// The uplink is probed; `again`: the probe repeats.
     Look {
         again: bool,
     },
@@ -186,19 +187,19 @@ pub struct World {
     pub monitor: Monitor,
     pub devices: BTreeMap<HostId, Device>,
     pub kept: Kept,
-    /// Every question with its time, for stories to look at.
+    /// Every probe with its time, for the stories to examine.
     pub asked: Vec<(Mono, Ask)>,
     /// Long simulations do not keep them.
     pub keep_asked: bool,
-    /// Whether an anchor answers; `None`: nobody looks.
+    /// Whether an anchor replies; `None`: the uplink is not probed.
     pub outside: Option<bool>,
-    /// Answers get lost between the shell and the monitor.
+    /// Replies get lost between the shell and the monitor.
     pub deaf: bool,
     pub questions: u64,
-    /// The most questions that were put in one second.
+    /// The most probes in one second.
     pub peak: u64,
     second: (u64, u64),
-    /// That were asked for.
+    /// Uplink probes that were requested.
     pub looks: u64,
     coming: BTreeMap<(Mono, u64), Happening>,
     order: u64,
@@ -213,7 +214,7 @@ impl World {
         World::paced(seed, Timing::DEFAULT.interval)
     }
 
-    /// Of a gateway that usually asks its hosts in that interval.
+    /// Makes a world whose gateway checks its hosts at this interval.
     pub fn paced(seed: u64, interval: Duration) -> Self {
         let config = Config { interval, ..Config::default() };
         let wall = Wall::from_millis(1_800_000_000_000);
@@ -259,7 +260,7 @@ impl World {
         id
     }
 
-    /// From now on somebody looks at the gateway's own way out.
+    /// Probes the gateway's uplink from now on.
     pub fn look_outside(&mut self) {
         self.outside = Some(true);
         self.plan(Duration::ZERO, Happening::Look { again: true });
@@ -322,7 +323,7 @@ impl World {
         self.advance_to(until);
     }
 
-    /// The process ends and starts again; what was under way is lost.
+    /// Ends the process and starts it again; checks in progress are lost.
     pub fn restart(&mut self, downtime: Duration) {
         self.advance_to(self.now.mono + downtime);
         self.seed += 1;
@@ -340,13 +341,13 @@ impl World {
         self.drain();
     }
 
-    /// The machine sleeps; nobody is called meanwhile, and the sessions are too old afterwards.
+    /// Suspends the machine. No code runs meanwhile, and the sessions are too old afterwards.
     pub fn suspend(&mut self, time: Duration) {
         self.lose_sessions(Duration::ZERO);
         self.advance_to(self.now.mono + time);
     }
 
-    /// Somebody sets the clock, by so many seconds; no time passes.
+    /// Sets the wall clock by this many seconds; no time passes.
     pub fn step_wall(&mut self, secs: i64) {
         self.now.wall = Wall::from_millis(self.now.wall.as_millis() + secs * 1_000);
     }
@@ -370,7 +371,7 @@ impl World {
         }
     }
 
-    /// The gateway has no sessions; devices and gateway find each other again within seconds.
+    /// Drops the gateway's sessions; devices and gateway reconnect within seconds.
     fn lose_sessions(&mut self, believed: Duration) {
         let now = self.now.mono;
         let ids: Vec<HostId> = self.devices.keys().copied().collect();
@@ -480,7 +481,7 @@ impl World {
         news
     }
 
-    /// What stands behind a device is reached through the tunnel of that device.
+    /// A host behind a device is reached through the tunnel of that device.
     fn lend_tunnel(&mut self, via: HostId, ask: &Ask) -> Option<News> {
         let now = self.now.mono;
         let device = self.device(via);
@@ -505,7 +506,7 @@ impl World {
     }
 }
 
-/// A device with a tunnel and nothing to be checked but itself.
+/// Returns a device with a tunnel and no services.
 pub fn device(raw: i64) -> HostSpec {
     let id = HostId::from_i64(raw);
     HostSpec {
@@ -530,7 +531,7 @@ pub fn device(raw: i64) -> HostSpec {
     }
 }
 
-/// A device outside the VPN, with a login and its key.
+/// Returns a device outside the VPN, with a login and its key.
 pub fn public(raw: i64) -> HostSpec {
     let ssh = SshSpec { port: 22, user: Some("fleet".into()), pin: Some("SHA256:own".into()) };
     let direct = Some("cam.example".into());

@@ -1,4 +1,5 @@
-//! What changes under that which waits: rules, flapping, silences, and the cap.
+//! Changes to the circumstances of waiting notices: rules, flapping, suppressions, and the message
+//! limit.
 
 use super::*;
 
@@ -6,7 +7,7 @@ fn nights(contact_of: ContactId) -> Rule {
     Rule { period: Some("mon-sun 20:00-06:00".parse().unwrap()), ..rule(contact_of) }
 }
 
-/// It is Monday, 12:00: outside of the period.
+/// A router on Monday at 12:00, outside of the period.
 fn at_noon(rule_of: Rule) -> Desk {
     let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
     desk.secs = 12 * 3_600;
@@ -162,7 +163,7 @@ fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_aga
     assert_eq!(desk.pass(60), ["10100: 2 <- 2"]);
 }
 
-/// It is Monday, 17:59:50, ten seconds before the office closes.
+/// A router on Monday at 17:59:50, ten seconds before the office closes.
 fn closing_office() -> Desk {
     let mut desk = Desk::new(office());
     desk.secs = 18 * 3_600 - 10;
@@ -271,7 +272,7 @@ fn flapping_that_ended_without_a_word_is_not_told_later() {
     assert_eq!(desk.pass(1_000), ["900: 1 not 1: Over"]);
 }
 
-/// A fleet is lost at once, each host by itself, before contacts whose rules let it wait.
+/// A fleet is lost at once, each host by itself, and contacts have rules with delays.
 #[test]
 fn ten_thousand_hosts_are_routed_in_moments() {
     let late = Rule { delay: Duration::from_secs(1_800), ..rule(BOSS) };
@@ -293,7 +294,7 @@ fn ten_thousand_hosts_are_routed_in_moments() {
     println!("{took:?}");
 }
 
-/// No rule is left.
+/// Removes every rule.
 fn no_rule(contact: Contact) -> Input {
     Input::Configure(Routing { contacts: vec![contact], rules: vec![] })
 }
