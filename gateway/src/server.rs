@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{self, AppState};
 use crate::config::Config;
-use crate::continuity::Known;
+use crate::continuity::{self, Known};
 use crate::data_dir::DataDir;
 use crate::driver::{self, Mouths};
 use crate::first_start::{self, Found, Reached, Step};
@@ -189,7 +189,7 @@ struct Opened {
 }
 
 impl Opened {
-    async fn new(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
+    async fn new(mut config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
         if backup::finish_restore(data.path())? {
             tracing::warn!(
                 "a backup that was given takes effect; the gateway that was here lies in a folder beside"
@@ -205,6 +205,9 @@ impl Opened {
         reached(Step::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
         reached(Step::Databases)?;
+        if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
+            config.keep_pools(stored);
+        }
         Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
         reached(Step::Identity)?;
         if let Some(lost) = &lost {

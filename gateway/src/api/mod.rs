@@ -74,7 +74,7 @@ mod write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -235,7 +235,7 @@ pub fn router(state: AppState) -> axum::Router {
     let (uploads, _) = declared_uploads().split_for_parts();
     let (many, _) = declared_many().split_for_parts();
     let text: Arc<str> = openapi().to_string().into();
-    let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
+    let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(middleware::from_fn(etag::layer))
@@ -256,12 +256,13 @@ pub fn router(state: AppState) -> axum::Router {
         .with_state(state)
 }
 
-/// Serves the dashboard for paths outside the API.
-async fn elsewhere(request: Request) -> Response {
+/// What is no route of the API may be the dashboard's.
+async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
-    crate::web::router().oneshot(request).await.unwrap_or_else(|never| match never {})
+    let base = app.config.public_url.as_ref().map_or("", PublicUrl::path).to_owned();
+    crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.

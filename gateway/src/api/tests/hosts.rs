@@ -44,7 +44,7 @@ async fn a_new_device_is_a_pending_host_with_its_services() {
     device(&api, "cam-07").await;
     let host = get(&api, "/hosts/cam-07").await;
     assert_eq!(host["state"]["state"], "pending");
-    assert_eq!((&host["address"], &host["state"]["max_attempts"]), (&json!("172.24.0.2"), &json!(3)));
+    assert_eq!((&host["address"], &host["state"]["max_attempts"]), (&json!("10.112.0.2"), &json!(3)));
     let services = get(&api, "/hosts/cam-07/services").await;
     let names: Vec<&str> =
         services["items"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();

@@ -297,7 +297,10 @@ async fn what_a_person_removes_stays_removed_unless_told_otherwise() {
         for (_, what) in REMOVALS {
             assert!(told.contains(&format!("! {what}: removed by token:")), "{what}: {told}");
         }
-        assert!(told.contains("! service nas-07/ping: nas-07 is not there, and kept so\n"), "{told}");
+        assert!(
+            told.contains("! service nas-07/ping: nas-07 does not exist, so nothing is done\n"),
+            "{told}"
+        );
         assert!(told.lines().all(|line| line.starts_with('!')), "its parents go without a word: {told}");
         fleet.apply(&file, |_| {}).await.unwrap();
     }
@@ -392,7 +395,7 @@ async fn a_downtime_whose_successor_was_made_and_that_was_not_ended_is_ended_by_
     let client = fleet.connect().managed_by("apply");
     let _: Value = client.post("/downtimes", &body).await.unwrap();
     let told = fleet.left(FLEET, Policy::default()).await;
-    assert_eq!(told, "- downtime patches: another has taken its place\n");
+    assert_eq!(told, "- downtime patches: replaced by another one\n");
     fleet.apply(FLEET, |_| {}).await.unwrap();
     assert_eq!(fleet.get("/downtimes").await["items"].as_array().unwrap().len(), 1);
     assert_eq!(fleet.left(FLEET, Policy::default()).await, "");

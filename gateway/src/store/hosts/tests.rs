@@ -96,7 +96,7 @@ async fn a_row_has_state_tunnel_and_counts() {
     let mut conn = store.reader().await.unwrap();
     let row = by_name(&mut conn, "a").await.unwrap().unwrap();
     assert_eq!(row.state, Some(fixture::up(row.id)));
-    assert_eq!(row.address.as_deref(), Some("172.24.0.1"));
+    assert_eq!(row.address.as_deref(), Some("10.112.0.1"));
     assert_eq!(row.services, ServiceTally { ok: 1, critical: 1, ..ServiceTally::default() });
     let tunnel = row.tunnel.clone().unwrap();
     assert_eq!((tunnel.endpoint.as_deref(), tunnel.rx_bytes), (Some("192.0.2.1:1"), 7));
