@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// Names occur in DNS labels, file names and subject lines. 63 characters is the smallest of their
 /// limits.
@@ -59,7 +60,27 @@ impl fmt::Display for Name {
     }
 }
 
-/// Sorted labels, limited in number and size.
+/// The name of a Linux network interface, which `wg-quick` takes from the file's.
+const MAX_INTERFACE: usize = 15;
+
+/// A file name for the configuration of a device that `wg-quick` accepts. The page proposes the same.
+pub fn conf_file(device: &str) -> String {
+    let short = device.get(..MAX_INTERFACE).map_or(device, |short| short.trim_end_matches(['.', '-']));
+    format!("{short}.conf")
+}
+
+/// The same among those of other devices: where it is shortened, in a folder with the name of the device.
+pub fn conf_path(device: &str) -> PathBuf {
+    let file = PathBuf::from(conf_file(device));
+    if device.len() > MAX_INTERFACE { Path::new(device).join(file) } else { file }
+}
+
+/// Whether `wg-quick` makes an interface of a file of this name.
+pub fn is_interface_file(file: &Path) -> bool {
+    file.file_stem().is_some_and(|stem| stem.len() <= MAX_INTERFACE)
+}
+
+/// Sorted, bounded labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
@@ -137,6 +158,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_configuration_has_a_name_that_wg_quick_accepts() {
+        assert_eq!(conf_path("cam-07"), Path::new("cam-07.conf"));
+        assert_eq!(conf_file("fifteen-letters"), "fifteen-letters.conf");
+        assert_eq!(
+            conf_path("bridge-north-camera-07"),
+            Path::new("bridge-north-camera-07/bridge-north-ca.conf")
+        );
+        assert_eq!(conf_file("camera-number--of-hill"), "camera-number.conf");
+        assert!(is_interface_file(Path::new("a/long/folder/cam.conf")));
+        assert!(!is_interface_file(Path::new("bridge-north-camera-07.conf")));
+    }
 
     #[test]
     fn names_are_what_a_path_and_a_dns_label_take() {

@@ -30,6 +30,7 @@ use crate::first_start::{Found, Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
+use crate::identity::continuity;
 use crate::identity::continuity::Known;
 use crate::maintenance::{housekeeping, retention};
 use crate::monitor::ProbeExecutor;
@@ -197,7 +198,7 @@ struct Opened {
 }
 
 impl Opened {
-    async fn new(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
+    async fn new(mut config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
         if backup::finish_restore(data.path())? {
             tracing::warn!(
                 "a backup that was given takes effect; the gateway that was here lies in a folder beside"
@@ -213,6 +214,9 @@ impl Opened {
         reached(Step::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
         reached(Step::Databases)?;
+        if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
+            config.keep_pools(stored);
+        }
         Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
         reached(Step::Identity)?;
         if let Some(lost) = &lost {

@@ -22,6 +22,19 @@ pub fn release() {
     mask(libc::SIG_UNBLOCK);
 }
 
+/// Whether this process was started so that SIGHUP does not end it, as `nohup` does. To be asked before
+/// [`Signals::listen`].
+#[allow(unsafe_code, reason = "sigaction, which std does not have")]
+pub fn hangup_is_ignored() -> bool {
+    // SAFETY: `now` is written by the call, which only reads what holds, and is all zeros where it fails.
+    let now = unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut now);
+        now
+    };
+    now.sa_sigaction == libc::SIG_IGN
+}
+
 #[allow(unsafe_code, reason = "pthread_sigmask, which std does not have")]
 fn mask(how: libc::c_int) {
     // SAFETY: sigemptyset initialises `set` before it is read, and `set` outlives all calls. The calls

@@ -30,6 +30,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },
+  // Behind a proxy the page may be served under a path: the gateway writes it into the page, and scripts go by their own.
+  experimental: { renderBuiltUrl: (_, { hostType }) => (hostType === 'html' ? undefined : { relative: true }) },
   // The gateway compares `Origin` with `Host`: the proxy leaves both as the browser sent them.
   server: { proxy: { '/api': { target: api, changeOrigin: false }, '/docs': { target: api, changeOrigin: false } } },
 });

@@ -244,7 +244,7 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
             short(seen)
         ),
         SshFailure::NothingInCommon { what, offered } => format!(
-            "the SSH connection failed: no common {}; the server offers {} (docs/enrol-devices.md lists what is supported)",
+            "the SSH connection failed: no common {}; the server offers {}: enable a current one in its configuration",
             what.name(),
             listed(offered)
         ),
@@ -398,7 +398,7 @@ mod tests {
                     what: Negotiated::HostKey,
                     offered: vec!["ssh-dss".into(), "ssh-rsa\x1b[2J".into()],
                 },
-                "no common type of host key; the server offers ssh-dss, ssh-rsa (",
+                "no common type of host key; the server offers ssh-dss, ssh-rsa",
             ),
             (
                 SshFailure::NothingInCommon { what: Negotiated::Cipher, offered: vec![] },

@@ -47,7 +47,7 @@ impl Family {
     }
 
     pub fn inner_gateway(self) -> IpAddr {
-        let text = if self == V4 { "172.24.0.1" } else { "fd72:6c65:6574::1" };
+        let text = if self == V4 { "10.112.0.1" } else { "fd72:6c65:6574::1" };
         text.parse().expect("an address")
     }
 

@@ -29,8 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(acknowledge_service, withdraw_service))
 }
 
-/// Says that somebody knows: no problem and no reminder is told until it ends. A second one takes
-/// the place of the first.
+/// Acknowledges the problem of a host.
+///
+/// Problems and reminders are suppressed until the acknowledgement ends. It replaces an earlier one.
 #[utoipa::path(post, path = "/hosts/{host}/acknowledgement", operation_id = "acknowledge_host",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
     params(("host" = String, Path, description = "id or name")),
@@ -50,6 +51,7 @@ async fn acknowledge_host(
     acknowledge(&app, &who, (found.id, None), new).await
 }
 
+/// Acknowledges the problem of a service, as of a host.
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/acknowledgement",
     operation_id = "acknowledge_service", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewAcknowledgement,
@@ -129,7 +131,7 @@ pub(super) fn shown(ack: &Acknowledgement) -> model::Acknowledgement {
     }
 }
 
-/// Takes it back: what is wrong is told again, and reminded of.
+/// Removes the acknowledgement of a host. Notifications resume.
 #[utoipa::path(delete, path = "/hosts/{host}/acknowledgement", operation_id = "withdraw_host_acknowledgement",
     tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name")), responses((status = 204)))]
@@ -144,6 +146,7 @@ async fn withdraw_host(
     withdraw(&app, &who, found.id, None).await
 }
 
+/// Removes the acknowledgement of a service. Notifications resume.
 #[utoipa::path(delete, path = "/hosts/{host}/services/{service}/acknowledgement",
     operation_id = "withdraw_service_acknowledgement", tag = "monitoring",
     security(("token" = ["monitoring:operator"])),
@@ -169,7 +172,9 @@ async fn withdraw(
     let ended = stored::withdraw(write.tx(), host, service.as_deref(), now).await?;
     let id = ended.ok_or_else(|| Problem::not_found("nothing is acknowledged here"))?;
     let data = json!({ "id": Kind::Acknowledgement.text(id) });
-    write.about("acknowledgement.withdrawn", (host, service.as_deref()), "taken back", data).await?;
+    write
+        .about("acknowledgement.withdrawn", (host, service.as_deref()), "acknowledgement removed", data)
+        .await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
     // Notifications that the acknowledgement had stopped resume.

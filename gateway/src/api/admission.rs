@@ -52,7 +52,7 @@ pub async fn let_in(
     newcomer: AdmittedDevice<'_>,
 ) -> Result<HostId, Problem> {
     gateway::endpoint(app, write.tx()).await?;
-    let key = newcomer.key;
+    let (key, name) = (newcomer.key, newcomer.name.to_owned());
     let (device, kind) = match token.replaces {
         Some(device) => (replace(write, device, &newcomer).await?, "device.replaced"),
         None => (create(write, token, newcomer).await?, "device.created"),
@@ -61,7 +61,10 @@ pub async fn let_in(
     let new = NewKey { public: key, sealed_psk: app.store.seal(&psk_place(&key), psk.as_bytes()) };
     let (pools, now) = (app.config.pools(), write.now);
     devices::set_key(write.tx(), device, new, pools, now).await.map_err(|e| refusal(e, None))?;
-    let data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
+    let mut data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
+    if kind == "device.created" {
+        (data["name"], data["tunnel"]) = (json!(name), json!(true));
+    }
     write.event(kind, (Object::Device, device), "enrolled", data).await?;
     write.peer(device);
     write.host(device);

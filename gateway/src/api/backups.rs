@@ -112,7 +112,7 @@ impl Current {
     }
 }
 
-/// The backups in the data directory, the newest first, with the one that is being made.
+/// Backups in the data directory, the newest first, and the one that is being made.
 #[utoipa::path(get, path = "/backups", operation_id = "list_backups", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(Paging), responses((status = 200, body = Page<model::Backup>)))]
 async fn list(
@@ -136,9 +136,10 @@ async fn list(
     Ok(Json(Page::of(all, limit, |backup| backup.name.clone(), |backup| backup)))
 }
 
-/// Begins a backup of both databases and the keys; it is made while the gateway works, one at a time.
-/// `GET /backups/{name}` says how far it is. It needs twice the room of the databases in the data
-/// directory until it is complete.
+/// Starts a backup of both databases and the keys.
+///
+/// It is made while the gateway works, one at a time. `GET /backups/{name}` has its progress. Until it is complete it
+/// needs twice the size of the databases in the data directory.
 #[utoipa::path(post, path = "/backups", operation_id = "create_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), request_body = NewBackup,
     responses((status = 202, body = model::Backup)))]
@@ -226,6 +227,7 @@ fn folder(app: &AppState) -> PathBuf {
     app.config.data.join(FOLDER)
 }
 
+/// A backup, or the progress of one that is being made.
 #[utoipa::path(get, path = "/backups/{name}", operation_id = "show_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
     responses((status = 200, body = model::Backup)))]
@@ -263,10 +265,10 @@ fn path_of(folder: &FilePath, name: &str) -> Option<PathBuf> {
     (plain && names::kind(name.as_ref()) == pattern).then(|| folder.join(name))
 }
 
-/// The file. It holds the gateway's keys.
+/// The file of a backup. It contains the keys of the gateway.
 #[utoipa::path(get, path = "/backups/{name}/file", operation_id = "download_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/x-tar")))]
+    responses((status = 200, body = model::names::BackupFile, content_type = "application/octet-stream")))]
 async fn download(
     State(app): State<AppState>,
     who: Principal,
@@ -281,7 +283,7 @@ async fn download(
     write.of_nothing("backup.downloaded", "fetched over the API", json!({ "name": name })).await?;
     write.commit().await?;
     let headers = [
-        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
         // Uncompressed, because compressing a database for each download would take the gateway's
         // time.
@@ -291,6 +293,7 @@ async fn download(
     Ok((headers, StreamBody::from_stream(ReaderStream::with_capacity(file, CHUNK))).into_response())
 }
 
+/// Removes a backup from the data directory.
 #[utoipa::path(delete, path = "/backups/{name}", operation_id = "delete_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)), responses((status = 204)))]
 async fn remove(

@@ -17,7 +17,6 @@ const MAX_NAMED: usize = 10;
 
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Removal {
     /// `true`: the hosts behind a device go with it, and hosts that have it as a parent lose that parent.
     /// Otherwise the removal is refused (409 `others_affected`) where there are any, and names them.
@@ -49,7 +48,7 @@ impl Consequences {
             return Ok(());
         }
         let words = [
-            self::words("stand behind it and would be removed too", &self.removed),
+            self::words("are behind it and would be removed too", &self.removed),
             self::words("would lose it as a parent", &self.orphaned),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();

@@ -54,7 +54,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(test))
 }
 
-/// All of them, by name; the built-in one first.
+/// Contacts by name, the built-in one first.
 #[utoipa::path(get, path = "/contacts", operation_id = "list_contacts", tag = "notifications",
     security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<model::Contact>)))]
 async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Contact>>, Problem> {
@@ -63,6 +63,7 @@ async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Contact>>,
     Ok(Json(Page { items, next: None }))
 }
 
+/// Adds a contact. A webhook gets a secret, which is shown once.
 #[utoipa::path(post, path = "/contacts", operation_id = "create_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), request_body = NewContact,
     responses((status = 201, body = ContactWithSecret)))]
@@ -76,7 +77,7 @@ async fn create(
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
-        return Err(Problem::conflict("too_many", format!("at most {MAX_CONTACTS} contacts are kept")));
+        return Err(Problem::limit_reached(format!("at most {MAX_CONTACTS} contacts are kept")));
     }
     let managed = Managed::new(manager.writer(&by));
     let mut contact = parse_new(new, managed, now)?;
@@ -90,6 +91,7 @@ async fn create(
     Ok(disclosed(StatusCode::CREATED, &contact, secret))
 }
 
+/// A contact.
 #[utoipa::path(get, path = "/contacts/{contact}", operation_id = "show_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Contact)))]
@@ -101,7 +103,7 @@ async fn show(State(app): State<AppState>, Path(contact): Path<String>) -> Resul
     Ok(Tagged { version: found.version, value: wire(&found) }.into_response())
 }
 
-/// Changes a contact. A webhook that is new gets a secret, which this answer shows once.
+/// Changes a contact. A new webhook gets a secret, which is shown once.
 #[utoipa::path(patch, path = "/contacts/{contact}", operation_id = "change_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), request_body = ContactChange,
     params(("contact" = String, Path, description = "id or name"),
@@ -135,7 +137,7 @@ async fn change(
     Ok(Tagged { version: after.version, value }.into_response())
 }
 
-/// Takes a contact away that no rule names. What waits for it is not told any more.
+/// Removes a contact that no rule uses. Its waiting notifications are dropped.
 #[utoipa::path(delete, path = "/contacts/{contact}", operation_id = "remove_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the `ETag` that the removal is meant for"),
@@ -165,7 +167,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A new secret for the webhook, shown once. The old one ends at once.
+/// Renews the secret of a webhook, which is shown once. The old one ends at once.
 #[utoipa::path(post, path = "/contacts/{contact}/webhook-secret", operation_id = "renew_webhook_secret",
     tag = "notifications", security(("token" = ["monitoring:operator"])),
     params(("contact" = String, Path, description = "id or name")),
@@ -193,7 +195,7 @@ fn disclosed(status: StatusCode, contact: &Contact, secret: Option<String>) -> D
     Disclosed { status, once: shown(secret), again: shown(None) }
 }
 
-/// Sends a test to each address of a contact. `GET /messages/{message}` says what became of it.
+/// Sends a test message to each address of a contact. `GET /messages/{message}` has the result.
 #[utoipa::path(post, path = "/contacts/{contact}/test", operation_id = "test_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name")),
     responses((status = 202, body = Messages)))]

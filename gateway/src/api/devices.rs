@@ -29,6 +29,7 @@ use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, New
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
+use super::query::WithLabels;
 use super::write::ApiTx;
 use super::{conf, gateway, hosts, profiles, render};
 use crate::store::addresses::NoAddress;
@@ -54,30 +55,27 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Wanted {
     /// A part of the name.
     q: Option<String>,
-    /// `key=value`.
-    label: Option<String>,
 }
 
+/// Devices, by name.
 #[utoipa::path(get, path = "/devices", operation_id = "list_devices", tag = "devices",
-    security(("token" = ["devices:viewer"])), params(Paging, Wanted),
+    security(("token" = ["devices:viewer"])), params(Paging, Wanted, WithLabels),
     responses((status = 200, body = Page<model::Device>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
+    labels: WithLabels,
 ) -> Result<Json<Page<model::Device>>, Problem> {
-    let label = wanted.label.map(|text| {
-        let pair = text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
-        pair.ok_or_else(|| Problem::bad_request("bad_query", "label: key=value is expected"))
-    });
-    let filter = devices::Filter { q: wanted.q, label: label.transpose()? };
+    let filter = devices::Filter { q: wanted.q, labels: labels.label };
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.devices(&filter, &after, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |d| d.settings.name.clone(), |d| wire(&d))))
 }
 
-/// Adds a device, which is a host from then on. Without a key of its own it gets a pair, which is
-/// shown once and never stored.
+/// Adds a device, which becomes a host.
+///
+/// Without a key of its own it gets a key pair, which is shown once and never stored.
 #[utoipa::path(post, path = "/devices", operation_id = "create_device", tag = "devices",
     security(("token" = ["devices:operator"])), request_body = NewDevice,
     responses((status = 201, body = DeviceWithCredentials)))]
@@ -111,6 +109,7 @@ async fn create(
     Ok((tag, disclosed(StatusCode::CREATED, wire(&made), credentials)).into_response())
 }
 
+/// A device.
 #[utoipa::path(get, path = "/devices/{device}", operation_id = "show_device", tag = "devices",
     security(("token" = ["devices:viewer"])), params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Device)))]
@@ -122,6 +121,7 @@ async fn show(
     tagged(load(&mut conn, Kind::Host.named(&device)).await?)
 }
 
+/// Changes a device.
 #[utoipa::path(patch, path = "/devices/{device}", operation_id = "change_device", tag = "devices",
     security(("token" = ["devices:operator"])), request_body = model::DeviceChange,
     params(("device" = String, Path, description = "id or name"),
@@ -183,7 +183,7 @@ async fn none_is_stranded(
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(Problem::conflict(
         "hosts_behind",
-        format!("networks: {shown}{more} would no longer be reached: move or remove what stands there first"),
+        format!("networks: {shown}{more} would no longer be reached: move or remove these hosts first"),
     ))
 }
 
@@ -245,7 +245,7 @@ pub(super) async fn orphan(
     Ok(())
 }
 
-/// New keys for a device; those before stop working at once.
+/// Issues new keys for a device. The previous keys stop working at once.
 #[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "reissue_credentials",
     tag = "devices", security(("token" = ["devices:operator"])), request_body = NewCredentials,
     params(("device" = String, Path, description = "id or name")),
@@ -304,8 +304,7 @@ async fn trust(
     tagged(after)
 }
 
-/// Forgets the newest handshake stamp: for a device whose clock was wrong in the future, and right
-/// again now.
+/// Forgets the newest handshake time of a device whose clock was ahead and is right again.
 #[utoipa::path(post, path = "/devices/{device}/reset-clock", operation_id = "reset_device_clock",
     tag = "devices", security(("token" = ["devices:operator"])),
     params(("device" = String, Path, description = "id or name")), responses((status = 204)))]
@@ -347,7 +346,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<De
 async fn no_device(conn: &mut SqliteConnection, named: Named) -> Problem {
     match hosts::load(conn, named).await {
         Ok(host) => Problem::not_found(format!(
-            "{} is no device: it stands behind one, and has no tunnel of its own",
+            "{} is a host behind a device, and has no tunnel of its own",
             host.name
         )),
         Err(problem) => problem,

@@ -7,7 +7,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::AppState;
+use super::event_schemas;
+use super::examples;
 use super::idempotency;
+use super::model::names;
 use super::problem::{CONTENT_TYPE, ProblemDocument};
 
 #[derive(utoipa::OpenApi)]
@@ -17,14 +20,21 @@ use super::problem::{CONTENT_TYPE, ProblemDocument};
         version = "1",
         description = "Every error is a problem document (RFC 9457) with a stable `code`. Lists are paged: \
             `limit`, `after`, and `next` in the answer. Every POST but the login takes an \
-            `Idempotency-Key`; what can be changed has an `ETag` and takes `If-Match`. \
-            What an operation needs stands in its security requirement: `devices:operator` is that role, or \
-            a higher one, and no token that is limited to other areas than `devices`; `unlimited:admin` is \
-            that role and a token without limits; an empty list is any caller who is known.",
+            `Idempotency-Key`; resources that can be changed have an `ETag` and take `If-Match`. \
+            The security requirement of an operation has the role and the area that it needs: \
+            `devices:operator` is that role or a higher one, and a token without scopes or with the scope \
+            `devices`; `unlimited:admin` is that role and a token without scopes; an empty list is any \
+            caller with a credential.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact()
     ),
-    components(schemas(ProblemDocument))
+    components(schemas(
+        ProblemDocument,
+        names::EnrolmentState,
+        names::HostFilter,
+        names::IncidentFilter,
+        names::MessageResult
+    ))
 )]
 struct Base;
 
@@ -50,8 +60,12 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
             "description": "The polling secret that the device made and sent the SHA-256 of.",
         },
     });
+    event_schemas::add(&mut document);
     for operation in operations(&mut document) {
         complete_operation(operation);
+    }
+    for schema in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
+        leave_out_null_defaults(schema.1);
     }
     for operation in repeatable(&mut document) {
         take_key(operation);
@@ -97,13 +111,45 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Val
     items.flat_map(|item| item.values_mut()).filter_map(Value::as_object_mut)
 }
 
+/// An absent field of a PATCH stays, and `null` clears it: no client may send one for the other.
+fn leave_out_null_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.retain(|name, value| name != "default" || !value.is_null());
+            fields.values_mut().for_each(leave_out_null_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_null_defaults),
+        _ => {}
+    }
+}
+
+/// Every response needs a description (OpenAPI 3.1, section 4.8.17).
+fn usual_description(status: &str) -> &'static str {
+    match status {
+        "201" => "Created.",
+        "202" => "Accepted. The work continues after the answer.",
+        "204" => "Done. The answer has no body.",
+        _ => "Success.",
+    }
+}
+
 fn complete_operation(operation: &mut Map<String, Value>) {
     let problem = json!({
         "description": "What went wrong",
         "content": { CONTENT_TYPE: { "schema": { "$ref": "#/components/schemas/ProblemDocument" } } },
     });
     if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+        for (status, response) in
+            responses.iter_mut().filter(|(_, r)| r["description"].as_str().is_none_or(str::is_empty))
+        {
+            response["description"] = usual_description(status).into();
+        }
         responses.insert("default".into(), problem);
+    }
+    let example = operation["operationId"].as_str().and_then(examples::of);
+    let body = operation.get_mut("requestBody").and_then(|body| body["content"].get_mut("application/json"));
+    if let (Some(body), Some(example)) = (body, example) {
+        body["example"] = example;
     }
     let token = operation.get("security").and_then(|s| s.get(0)).and_then(|s| s.get("token")).cloned();
     if let Some(role) = token {

@@ -11,18 +11,20 @@ use fleetgate_engine::messages::{HostScope, MonitorInput, Scope, When};
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
 use super::auth::Principal;
+use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path, Query};
-use super::hosts::{load_spec, unknown_service};
+use super::hosts::{self, load_spec, unknown_service};
 use super::ids::{self, Kind};
 use super::manager::Manager;
-use super::model::{self, NewDowntime, Page};
+use super::merge;
+use super::model::{self, DowntimeChange, NewDowntime, Page};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
@@ -46,10 +48,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(plan_for_host))
         .routes(routes!(plan_for_service))
         .routes(routes!(plan, list))
-        .routes(routes!(show, cancel))
+        .routes(routes!(show, change, cancel))
 }
 
-/// The host and all its services, or one of them.
+/// Plans a downtime of a host and all its services, or of one service.
 #[utoipa::path(post, path = "/hosts/{host}/downtimes", operation_id = "plan_host_downtime",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
     params(("host" = String, Path, description = "id or name")),
@@ -60,7 +62,7 @@ async fn plan_for_host(
     manager: Manager,
     Path(host): Path<String>,
     Body(new): Body<NewDowntime>,
-) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
@@ -73,6 +75,7 @@ async fn plan_for_host(
     add(&app, &who, &manager, target, new).await
 }
 
+/// Plans a downtime of one service.
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/downtimes",
     operation_id = "plan_service_downtime", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewDowntime,
@@ -84,7 +87,7 @@ async fn plan_for_service(
     manager: Manager,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewDowntime>,
-) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
@@ -99,7 +102,7 @@ async fn plan_for_service(
     add(&app, &who, &manager, target, new).await
 }
 
-/// A selection by labels: hosts that have all of them, also those that come later.
+/// Plans a downtime of all hosts with certain labels, also of those added later.
 #[utoipa::path(post, path = "/downtimes", operation_id = "plan_downtime", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
     responses((status = 201, body = model::Downtime)))]
@@ -108,7 +111,7 @@ async fn plan(
     who: Principal,
     manager: Manager,
     Body(mut new): Body<NewDowntime>,
-) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
     let labels = new.labels.take().filter(|labels| !labels.is_empty());
     let labels = labels.ok_or_else(|| {
         Problem::invalid("labels", "at least one label is expected; one host: POST /hosts/{host}/downtimes")
@@ -133,13 +136,13 @@ async fn add(
     manager: &Manager,
     target: Target,
     new: NewDowntime,
-) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     let now = write.now;
     if stored::count_open(write.tx(), now).await? >= MAX_OPEN {
         let detail =
             format!("at most {MAX_OPEN} downtimes are open at a time: cancel some, or select by labels");
-        return Err(Problem::conflict("too_many_downtimes", detail));
+        return Err(Problem::limit_reached(detail));
     }
     let downtime = parsed(target, new, &write.by, now)?;
     let downtime = Downtime { managed: Managed::new(manager.writer(&write.by)), ..downtime };
@@ -149,7 +152,7 @@ async fn add(
     note(&mut write, "downtime.added", &downtime, &downtime.comment, data).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::Downtime(Box::new(downtime.plan))).await;
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok((StatusCode::CREATED, Tagged { version: downtime.version, value: shown }))
 }
 
 /// Writes an event about the one host, or about the downtime itself.
@@ -199,6 +202,8 @@ fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downt
         comment: comment.unwrap_or_default(),
         created_at: now,
         cancelled_at: None,
+        begun_at: None,
+        version: 1,
     })
 }
 
@@ -273,9 +278,11 @@ struct Wanted {
     all: Option<bool>,
     /// Only those of this manager.
     managed_by: Option<String>,
+    /// Only those that are for this host (name or id): planned for it, or selected by its labels.
+    host: Option<String>,
 }
 
-/// The newest first.
+/// Downtimes, the newest first.
 #[utoipa::path(get, path = "/downtimes", operation_id = "list_downtimes", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Downtime>)))]
@@ -287,37 +294,126 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
     let mut conn = app.store.reader().await?;
-    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref() };
+    let host = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
+        Some(named) => Some(hosts::load_ever(&mut conn, named).await?.id),
+        None => None,
+    };
+    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host };
     let rows = stored::list(&mut conn, wanted, now, before, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
 }
 
+/// A downtime.
 #[utoipa::path(get, path = "/downtimes/{downtime}", operation_id = "show_downtime", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("downtime" = String, Path)),
     responses((status = 200, body = model::Downtime)))]
 async fn show(
     State(app): State<AppState>,
     Path(downtime): Path<String>,
-) -> Result<Json<model::Downtime>, Problem> {
+) -> Result<Tagged<model::Downtime>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = stored::find(&mut conn, Kind::Downtime.parse(&downtime)?).await?;
     let found = found.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
-    Ok(Json(shown(&found, crate::clock::wall())))
+    Ok(Tagged { version: found.version, value: shown(&found, crate::clock::wall()) })
 }
 
-/// Ends it at once, or before it begins. What is wrong is told then.
+/// Changes when a downtime is, and its comment. 409 `downtime_over`: it has ended or was cancelled.
+#[utoipa::path(patch, path = "/downtimes/{downtime}", operation_id = "change_downtime", tag = "monitoring",
+    security(("token" = ["monitoring:operator"])), request_body = DowntimeChange,
+    params(("downtime" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
+    responses((status = 200, body = model::Downtime)))]
+async fn change(
+    State(app): State<AppState>,
+    who: Principal,
+    manager: Manager,
+    Path(downtime): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<DowntimeChange>,
+) -> Result<Tagged<model::Downtime>, Problem> {
+    let id = Kind::Downtime.parse(&downtime)?;
+    let mut write = ApiTx::begin(&app, &who).await?;
+    let (by, now) = (write.by.clone(), write.now);
+    let before = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    if_match.check(before.version)?;
+    if before.cancelled_at.is_some() || is_over(&before, now) {
+        return Err(Problem::conflict("downtime_over", format!("{downtime} is over: plan another one")));
+    }
+    let mut after = changed(&before, change, now)?;
+    after.managed = after.managed.written(manager.writer(&by));
+    if after == before {
+        return Ok(Tagged { version: before.version, value: shown(&before, now) });
+    }
+    after.version += 1;
+    stored::update(write.tx(), &after).await?;
+    let value = shown(&after, now);
+    let data = serde_json::to_value(&value).map_err(Problem::internal)?;
+    note(&mut write, "downtime.changed", &after, &after.comment, data).await?;
+    write.commit().await?;
+    app.handle.settle(MonitorInput::Downtime(Box::new(after.plan))).await;
+    Ok(Tagged { version: after.version, value })
+}
+
+/// Whether it can have no effect any more.
+fn is_over(downtime: &Downtime, now: Wall) -> bool {
+    match &downtime.plan.when {
+        When::Once { end, duration, .. } => *end + duration.unwrap_or_default() <= now,
+        When::Repeated(of) => of.over_at().is_some_and(|at| at <= now),
+    }
+}
+
+/// A downtime with a change laid over it, as if it were planned so now.
+fn changed(before: &Downtime, change: DowntimeChange, now: Wall) -> Result<Downtime, Problem> {
+    let DowntimeChange { start, end, duration_s, recurrence, comment } = change;
+    let comment = comment.map_or_else(|| before.comment.clone(), Option::unwrap_or_default);
+    let new = match (&before.plan.when, recurrence) {
+        (When::Once { .. }, Some(_)) => {
+            return Err(Problem::invalid("recurrence", "this downtime does not recur: plan another one"));
+        }
+        (When::Once { start: from, end: until, duration }, None) => NewDowntime {
+            start: Some(start.unwrap_or_else(|| ids::time(*from))),
+            end: Some(end.unwrap_or_else(|| ids::time(*until))),
+            fixed: Some(duration.is_none()),
+            duration_s: duration_s.or(duration.map(|d| d.as_secs_f64())),
+            comment,
+            ..NewDowntime::default()
+        },
+        (When::Repeated(of), patch) => {
+            let recurrence = Some(patched(of, patch.unwrap_or_default())?);
+            NewDowntime { start, end, duration_s, recurrence, comment, ..NewDowntime::default() }
+        }
+    };
+    let scope = before.plan.scope.clone();
+    let target =
+        Target { hosts: scope.hosts, name: before.host_name.clone(), service: scope.service, zone: None };
+    let after = parsed(target, new, &before.author, now)?;
+    let plan = messages::Downtime { id: before.plan.id, ..after.plan };
+    Ok(Downtime { plan, comment: after.comment, ..before.clone() })
+}
+
+fn patched(of: &Recurrence, patch: Map<String, Value>) -> Result<model::Recurrence, Problem> {
+    let whole = serde_json::to_value(recurrence_wire(recurrence::text(of))).map_err(Problem::internal)?;
+    let Value::Object(mut whole) = whole else { return Err(Problem::internal(anyhow::anyhow!("no object"))) };
+    merge::object(&mut whole, patch);
+    serde_json::from_value(whole.into()).map_err(|e| Problem::invalid("recurrence", e.to_string()))
+}
+
+/// Ends a downtime, or cancels it before it begins. Notifications resume.
 #[utoipa::path(delete, path = "/downtimes/{downtime}", operation_id = "cancel_downtime",
-    tag = "monitoring", security(("token" = ["monitoring:operator"])), params(("downtime" = String, Path)),
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), params(("downtime" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
     responses((status = 204)))]
 async fn cancel(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Path(downtime): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Downtime.parse(&downtime)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let found = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    if_match.check(found.version)?;
     let (by, now) = (write.by.clone(), write.now);
     if !stored::cancel(write.tx(), id, manager.writer(&by), now).await? {
         return Ok(StatusCode::NO_CONTENT);
@@ -356,6 +452,8 @@ fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
         comment: downtime.comment.clone(),
         created_at: ids::time(downtime.created_at),
         cancelled_at: downtime.cancelled_at.map(ids::time),
+        begun_at: downtime.begun_at.map(ids::time),
+        version: downtime.version,
     }
 }
 

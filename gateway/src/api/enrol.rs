@@ -60,7 +60,7 @@ pub(super) fn script_route() -> Router<AppState> {
 #[utoipa::path(post, path = "/enrol", operation_id = "enrol", tag = "enrolment", security(()),
     request_body = EnrolRequest,
     responses((status = 201, body = EnrolAnswer), (status = 200, body = EnrolAnswer,
-        description = "the same key asked before")))]
+        description = "the same key enrolled before")))]
 async fn enrol(
     State(app): State<AppState>,
     Source(source): Source,
@@ -252,7 +252,7 @@ impl Candidate {
     }
 }
 
-/// How it stands with an enrolment. The secret goes into `Authorization: Bearer`.
+/// The state of an enrolment, for its device. The polling secret goes into `Authorization: Bearer`.
 #[utoipa::path(get, path = "/enrol/{enrolment}", operation_id = "poll_enrolment", tag = "enrolment",
     security(("enrolment" = [])), params(("enrolment" = String, Path)),
     responses((status = 200, body = EnrolAnswer)))]

@@ -39,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(create_replacement))
 }
 
+/// Enrolment tokens, the newest first.
 #[utoipa::path(get, path = "/enrolment-tokens", operation_id = "list_enrolment_tokens",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), params(Paging),
     responses((status = 200, body = Page<model::EnrolmentToken>)))]
@@ -51,6 +52,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
 }
 
+/// Creates an enrolment token. Its secret is shown once.
 #[utoipa::path(post, path = "/enrolment-tokens", operation_id = "create_enrolment_token",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = NewEnrolmentToken,
     responses((status = 201, body = EnrolmentTokenWithSecret)))]
@@ -64,8 +66,9 @@ async fn create(
     store(&app, write, token).await
 }
 
-/// A token that lets a successor take a device's place: one enrolment swaps WireGuard key and SSH
-/// pin, and all else stays, history included. The newest one counts.
+/// Creates a token for the replacement of a device.
+///
+/// One enrolment replaces the WireGuard key and the SSH host key; the history stays. Only the newest token is valid.
 #[utoipa::path(post, path = "/devices/{device}/replacement", operation_id = "create_replacement",
     tag = "devices", security(("token" = ["devices:operator"])), request_body = NewReplacement,
     params(("device" = String, Path, description = "id or name")),
@@ -160,6 +163,7 @@ fn parse_uses(uses: i64) -> Result<i64, String> {
     Err(format!("1 to {MAX_USES} is expected, or null for no limit"))
 }
 
+/// An enrolment token.
 #[utoipa::path(get, path = "/enrolment-tokens/{token}", operation_id = "show_enrolment_token",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), params(("token" = String, Path)),
     responses((status = 200, body = model::EnrolmentToken)))]
@@ -172,7 +176,7 @@ async fn show(
     found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
-/// Ends a token at once. Devices that came in by it stay.
+/// Revokes an enrolment token. Devices that enrolled with it stay.
 #[utoipa::path(delete, path = "/enrolment-tokens/{token}", operation_id = "revoke_enrolment_token",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), params(("token" = String, Path)),
     responses((status = 204)))]

@@ -36,10 +36,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// `awaiting_approval`, `approved`, `rejected` or `expired`; all when absent.
+    /// All when absent.
+    #[param(value_type = Option<model::names::EnrolmentState>)]
     state: Option<String>,
 }
 
+/// Enrolments, the newest first.
 #[utoipa::path(get, path = "/enrolments", operation_id = "list_enrolments", tag = "enrolment",
     security(("token" = ["enrolments:operator"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Enrolment>)))]
@@ -56,6 +58,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |e| e.id.as_i64().to_string(), |e| wire(&e))))
 }
 
+/// An enrolment.
 #[utoipa::path(get, path = "/enrolments/{enrolment}", operation_id = "show_enrolment", tag = "enrolment",
     security(("token" = ["enrolments:operator"])), params(("enrolment" = String, Path)),
     responses((status = 200, body = model::Enrolment)))]
@@ -68,7 +71,7 @@ async fn show(
     Ok(Json(wire(&load(&mut conn, &enrolment).await?)))
 }
 
-/// Lets the device in: it gets its address and becomes a host. Repeated, it changes nothing.
+/// Approves a device: it gets an address and becomes a host. Repeated, the call changes nothing.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/approve", operation_id = "approve_enrolment",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Approval,
     params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
@@ -106,7 +109,7 @@ async fn approve(
     decide(&app, write, waiting, &decision, "enrolment.approved").await
 }
 
-/// Turns the device away. Its owner reads the reason; its key may ask again with another token.
+/// Rejects a device.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/reject", operation_id = "reject_enrolment",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Rejection,
     params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
@@ -157,7 +160,7 @@ async fn decide(
     kind: &str,
 ) -> Result<Json<model::Enrolment>, Problem> {
     if !enrolments::decide(write.tx(), waiting.id, decision).await? {
-        return Err(Problem::conflict("decided_already", "somebody else decided this enrolment meanwhile"));
+        return Err(Problem::conflict("decided_already", "this enrolment was decided meanwhile"));
     }
     let data = json!({ "name": decision.name, "device": decision.host.map(|h| Kind::Host.text(h)) });
     let cause = if decision.reason.is_empty() { "decided by a person" } else { decision.reason };

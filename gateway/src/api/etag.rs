@@ -49,7 +49,7 @@ impl IfMatch {
         Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
             "changed_meanwhile",
-            "somebody else changed this meanwhile: load it again, look, and repeat the change",
+            "this was changed meanwhile: load it again, and repeat the change if it is still wanted",
         ))
     }
 }

@@ -30,7 +30,7 @@ struct Wanted {
     since: Option<i64>,
 }
 
-/// What happened, newest first.
+/// The event log, the newest first.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
@@ -42,7 +42,7 @@ async fn list(
     page(&app, &paging, wanted, false).await
 }
 
-/// What people, tokens and devices did, newest first.
+/// What users, tokens and devices did, the newest first.
 #[utoipa::path(get, path = "/audit", operation_id = "list_audit", tag = "access",
     security(("token" = ["access:admin"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]

@@ -24,6 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(set_endpoint))
 }
 
+/// Keys, addresses and endpoint of the gateway.
 #[utoipa::path(get, path = "/gateway", operation_id = "show_gateway", tag = "gateway",
     security(("token" = ["gateway:viewer"])), responses((status = 200, body = Gateway)))]
 async fn show(State(app): State<AppState>) -> Result<Json<Gateway>, Problem> {
@@ -31,8 +32,7 @@ async fn show(State(app): State<AppState>) -> Result<Json<Gateway>, Problem> {
     Ok(Json(facts(&app, confirmed_endpoint(&app, &mut conn).await?)))
 }
 
-/// Confirms the address that devices are given. Once is enough; configurations that have left keep
-/// what they say.
+/// Sets the endpoint of the gateway in the configurations of devices. Configurations issued before keep the old one.
 #[utoipa::path(put, path = "/gateway/endpoint", operation_id = "set_endpoint", tag = "gateway",
     security(("token" = ["gateway:admin"])), request_body = EndpointChange,
     responses((status = 200, body = Gateway)))]

@@ -57,6 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(settings)).routes(routes!(change, remove))
 }
 
+/// The settings of a host.
 #[utoipa::path(get, path = "/hosts/{host}/settings", operation_id = "show_host_settings",
     tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name")),
@@ -276,6 +277,7 @@ fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
     }
 }
 
+/// Changes the settings of a host.
 #[utoipa::path(patch, path = "/hosts/{host}", operation_id = "change_host", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = HostChange,
     params(("host" = String, Path, description = "id or name"),
@@ -435,8 +437,7 @@ async fn stands_after(
     let (mut seen, mut ahead) = (BTreeSet::new(), parents.clone());
     while let Some(next) = ahead.pop() {
         if next == host {
-            let detail =
-                "that would be a circle: what is named stands behind this host, or is the host itself";
+            let detail = "this would be a loop: a named host is behind this host, or is this host";
             return Err(Problem::invalid("parents", detail));
         }
         if seen.insert(next) {

@@ -19,9 +19,10 @@ use super::auth::Principal;
 use super::etag::Tagged;
 use super::extract::{Path, Query};
 use super::ids::{Kind, Named};
-use super::model::{self, Host, Page, Service};
+use super::model::{self, Host, Page, Service, names};
 use super::page::Paging;
 use super::problem::Problem;
+use super::query::WithLabels;
 use super::write::ApiTx;
 use super::{AppState, render};
 use crate::clock;
@@ -54,39 +55,36 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Wanted {
     /// A part of the name or of a label.
     q: Option<String>,
-    /// `up`, `down`, `unreachable`, `pending`, `stale`, `handled` or `asleep`.
+    /// Only hosts of this part.
+    #[param(value_type = Option<names::HostFilter>)]
     state: Option<String>,
-    /// `key=value`.
-    label: Option<String>,
 }
 
 impl Wanted {
-    fn parse(self) -> Result<hosts::Filter, Problem> {
-        let state = self.state.map(|word| match render::is_state_filter(&word) {
+    fn parse(self, labels: Vec<(String, String)>) -> Result<hosts::Filter, Problem> {
+        let state = self.state.map(|word| match render::HOST_FILTERS.contains(&word.as_str()) {
             true => Ok(word),
             false => {
-                let expected = "state: up, down, unreachable, pending, stale, handled or asleep is expected";
+                let expected = format!("state: one of {} is expected", render::HOST_FILTERS.join(", "));
                 Err(Problem::bad_request("bad_query", expected))
             }
         });
-        let label = self.label.map(|text| {
-            let pair = text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
-            pair.ok_or_else(|| Problem::bad_request("bad_query", "label: key=value is expected"))
-        });
-        Ok(hosts::Filter { q: self.q, label: label.transpose()?, state: state.transpose()? })
+        Ok(hosts::Filter { q: self.q, labels, state: state.transpose()? })
     }
 }
 
+/// Hosts with their states, by name.
 #[utoipa::path(get, path = "/hosts", operation_id = "list_hosts", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted, WithLabels),
     responses((status = 200, body = Page<Host>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
+    labels: WithLabels,
 ) -> Result<Json<Page<Host>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
-    let rows = app.store.hosts(&wanted.parse()?, &after, limit + 1).await?;
+    let rows = app.store.hosts(&wanted.parse(labels.label)?, &after, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| wire(&app, h))))
 }
 
@@ -237,6 +235,7 @@ pub(super) fn service_as(
     render::service(host, service, state, &around)
 }
 
+/// A service with its state and last result.
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
     tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
@@ -274,6 +273,7 @@ async fn check_host(
     check(&app, &who, host.id, None).await
 }
 
+/// Checks a service now.
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/check", operation_id = "check_service",
     tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),

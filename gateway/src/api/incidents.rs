@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::auth::Principal;
 use super::extract::{Body, Path, Query};
 use super::ids::{self, Kind};
-use super::model::{self, IncidentDetails, NewAcknowledgement, Page};
+use super::model::{self, IncidentDetails, NewAcknowledgement, Page, names};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
@@ -27,9 +27,9 @@ use crate::store::notices::{self, NoticeFilter};
 
 /// Listed members, as many as a person scrolls through.
 const LISTED: i64 = 500;
-/// The advice for removing the acknowledgement of a merged incident.
-const MERGED_AWAY: &str = "take its acknowledgement back, or those of the members";
-/// Events and notifications shown with an incident.
+/// What is left to do when an incident was merged whose acknowledgement is to be taken back.
+const MERGED_AWAY: &str = "remove its acknowledgement, or those of its members";
+/// Events and notifications that are shown with it.
 const NEWEST: i64 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -39,11 +39,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Filter {
-    /// `open` or `closed`; both when absent.
+    /// Both when absent.
+    #[param(value_type = Option<names::IncidentFilter>)]
     state: Option<String>,
 }
 
-/// The newest first, without those that were merged into another.
+/// Incidents, the newest first, without those that were merged into another.
 #[utoipa::path(get, path = "/incidents", operation_id = "list_incidents", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<model::Incident>)))]
@@ -65,7 +66,9 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| wire(&row, now))))
 }
 
-/// One that was merged into another says which, and keeps what was told of it until then.
+/// An incident with its members, events and notifications.
+///
+/// One that was merged names the other, and keeps its notifications up to then.
 #[utoipa::path(get, path = "/incidents/{incident}", operation_id = "show_incident", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("incident" = String, Path)),
     responses((status = 200, body = IncidentDetails)))]
@@ -90,9 +93,10 @@ async fn show(
     }))
 }
 
-/// Says that somebody knows of all that is in it and of what joins it: no problem and no reminder is
-/// told of them until it ends, and no rule's delay runs out. A second one takes the place of the
-/// first.
+/// Acknowledges an incident.
+///
+/// Problems and reminders of all members, and of those that join, are suppressed until it ends, and no delay of a
+/// rule runs out. It replaces an earlier acknowledgement.
 #[utoipa::path(post, path = "/incidents/{incident}/acknowledgement", operation_id = "acknowledge_incident",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
     params(("incident" = String, Path)), responses((status = 201, body = model::Incident)))]
@@ -130,8 +134,9 @@ async fn acknowledge(
     Ok((StatusCode::CREATED, Json(wire(&row, at))))
 }
 
-/// Takes it back: what is wrong is told again, as far as it was not, and reminded of. 409 when it is
-/// closed, or was merged into another.
+/// Removes the acknowledgement of an incident. Notifications resume.
+///
+/// 409 `not_open` if the incident is closed or was merged into another.
 #[utoipa::path(delete, path = "/incidents/{incident}/acknowledgement",
     operation_id = "withdraw_incident_acknowledgement", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), params(("incident" = String, Path)), responses((status = 204)))]
@@ -150,7 +155,7 @@ async fn withdraw(
         return Err(Problem::not_found(format!("{} is not acknowledged", row.id)));
     }
     let about = (Object::Incident, row.id.0);
-    write.event("incident.acknowledgement_withdrawn", about, "taken back", json!({})).await?;
+    write.event("incident.acknowledgement_withdrawn", about, "acknowledgement removed", json!({})).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::UnacknowledgeIncident(row.id)).await;
     app.office.bell.notices();
@@ -215,6 +220,7 @@ fn member(row: MemberRow) -> model::IncidentMember {
         host_name: row.host_name.unwrap_or_else(|| "gateway".to_owned()),
         site: row.site,
         service: row.service,
+        output: row.output.to_string(),
         began_at: ids::time(row.began_at),
         joined_at: ids::time(row.joined_at),
         left_at: row.left_at.map(ids::time),

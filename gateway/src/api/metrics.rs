@@ -71,9 +71,11 @@ struct Span {
     from: Option<String>,
     /// RFC 3339, not included; now when absent.
     to: Option<String>,
-    /// The newest so many, 1 to 10080; 1440 when absent.
+    /// The newest so many; 1440 when absent.
+    #[param(minimum = 1, maximum = 10080)]
     limit: Option<i64>,
-    /// In place of single samples: at most so many buckets, 1 to 2000, with what the samples of each come to.
+    /// Instead of single samples: at most so many buckets, with minimum, average and maximum of the samples of each.
+    #[param(minimum = 1, maximum = 2000)]
     points: Option<i64>,
 }
 

@@ -10,6 +10,8 @@ mod backups;
 mod cascade;
 mod client;
 mod conf;
+#[cfg(test)]
+mod conformance;
 mod contacts;
 mod devices;
 mod document;
@@ -19,7 +21,9 @@ mod enrol;
 mod enrolment_tokens;
 mod enrolments;
 mod etag;
+mod event_schemas;
 mod events;
+mod examples;
 mod extract;
 mod gateway;
 mod guards;
@@ -45,6 +49,7 @@ mod permission;
 mod problem;
 mod profile_rules;
 mod profiles;
+mod query;
 mod refusals;
 mod removals;
 mod render;
@@ -69,7 +74,7 @@ mod write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -230,10 +235,11 @@ pub fn router(state: AppState) -> axum::Router {
     let (uploads, _) = declared_uploads().split_for_parts();
     let (many, _) = declared_many().split_for_parts();
     let text: Arc<str> = openapi().to_string().into();
-    let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
+    let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(middleware::from_fn(etag::layer))
+        .layer(middleware::from_fn(query::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)
@@ -241,7 +247,7 @@ pub fn router(state: AppState) -> axum::Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
         .fallback(elsewhere);
     let [uploads, many] = [uploads, many].map(|routes| {
-        let routes = routes.layer(middleware::from_fn(etag::layer));
+        let routes = routes.layer(middleware::from_fn(etag::layer)).layer(middleware::from_fn(query::layer));
         routes.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
     });
     edge::wrap(routes, &state, results::BODY_LIMIT)
@@ -250,12 +256,13 @@ pub fn router(state: AppState) -> axum::Router {
         .with_state(state)
 }
 
-/// Serves the dashboard for paths outside the API.
-async fn elsewhere(request: Request) -> Response {
+/// What is no route of the API may be the dashboard's.
+async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
-    crate::http::web::router().oneshot(request).await.unwrap_or_else(|never| match never {})
+    let base = app.config.public_url.as_ref().map_or("", PublicUrl::path).to_owned();
+    crate::http::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::auth::Principal;
 use super::extract::{Path, Query};
 use super::ids::{self, Kind, Named};
-use super::model::{self, Page};
+use super::model::{self, Page, names};
 use super::page::Paging;
 use super::problem::Problem;
 use super::write::ApiTx;
@@ -52,8 +52,7 @@ struct Filter {
     since: Option<String>,
 }
 
-/// Everything that was to be told, the newest first: what was sent, what waits, and what was held
-/// back, with the reason.
+/// Notifications, the newest first: sent, waiting and suppressed ones, with the reason.
 #[utoipa::path(get, path = "/notifications", operation_id = "list_notifications", tag = "notifications",
     security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<model::Notification>)))]
@@ -127,6 +126,7 @@ fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {
     by
 }
 
+/// A notification with its outcomes.
 #[utoipa::path(get, path = "/notifications/{notification}", operation_id = "show_notification",
     tag = "notifications", security(("token" = ["monitoring:viewer"])), params(("notification" = String, Path)),
     responses((status = 200, body = model::Notification)))]
@@ -143,7 +143,8 @@ async fn show(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct MessageFilter {
-    /// `waiting`, `sent` or `given_up`; all when absent.
+    /// All when absent.
+    #[param(value_type = Option<names::MessageResult>)]
     outcome: Option<String>,
 }
 
@@ -173,6 +174,7 @@ async fn list_messages(
     Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_wire(&m, count))))
 }
 
+/// A message.
 #[utoipa::path(get, path = "/messages/{message}", operation_id = "show_message", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
     responses((status = 200, body = model::Message)))]
@@ -187,8 +189,9 @@ async fn show_message(
     Ok(Json(message_wire(&row, count)))
 }
 
-/// Tries a message again that was given up, without what is well by now or was told by a newer one. 409
-/// `superseded`: then nothing is left of it.
+/// Sends a message again whose delivery failed for good.
+///
+/// Problems that are over, or that a newer message reports, are left out. 409 `superseded`: nothing of it is left.
 #[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
     tag = "notifications", security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
     responses((status = 202, body = model::Message)))]
@@ -208,8 +211,7 @@ async fn resend(
     }
     backlog::refresh(write.tx(), id.as_i64()).await?;
     if outbox::is_superseded(write.tx(), id.as_i64()).await? {
-        let why =
-            "what this message was to tell is over, or a newer one has told it: there is nothing to send";
+        let why = "the problems of this message are over, or a newer message reports them: there is nothing to send";
         return Err(Problem::conflict("superseded", why));
     }
     outbox::resend(write.tx(), id.as_i64(), now).await?;
@@ -243,7 +245,7 @@ pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification
 
 /// Returns the best outcome.
 fn sum(outcomes: &[Outcome]) -> &'static str {
-    let known = ["sent", "sending", "waiting", "given_up", "held"];
+    let known = ["sent", "sending", "waiting", "given_up", "suppressed"];
     known.into_iter().find(|k| outcomes.iter().any(|o| o.outcome == *k)).unwrap_or("new")
 }
 
@@ -251,10 +253,10 @@ fn sum(outcomes: &[Outcome]) -> &'static str {
 /// service's delay differs from a rule's.
 fn waits_for(reason: &str) -> &'static str {
     match reason {
-        "group" => "waits for others that belong to it",
-        "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
-        "period" => "waits for the rule's time period",
-        "cap" => "waits: this contact has had as many messages within an hour as anybody reads",
+        "group" => "waits for others of its group",
+        "delay" => "waits for the delay of the rule",
+        "period" => "waits for the time period of the rule",
+        "cap" => "waits: this contact has reached its limit of messages per hour",
         silence => SuppressReason::named(silence).map_or("", SuppressReason::words),
     }
 }
@@ -271,7 +273,7 @@ fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
         channel: outcome.channel.clone(),
         address: outcome.address.as_ref().map(ToString::to_string),
         at: outcome.at.map(ids::time),
-        reason: outcome.reason.clone(),
+        reason: Some(outcome.reason.clone()).filter(|reason| !reason.is_empty()),
         text: text.to_owned(),
         evidence: outcome.evidence.clone(),
         attempts: outcome.attempts,

@@ -18,6 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(overview)).routes(routes!(problems))
 }
 
+/// Counters of hosts, services and problems.
 #[utoipa::path(get, path = "/overview", operation_id = "overview", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Overview)))]
 async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem> {

@@ -20,7 +20,8 @@ const MAX_CURSOR: usize = 1_024;
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Paging {
-    /// Rows of a page, 1 to 2000; 100 when absent.
+    /// Rows of a page; 100 when absent.
+    #[param(minimum = 1, maximum = 2000)]
     pub limit: Option<i64>,
     /// `next` of the page before.
     pub after: Option<String>,

@@ -166,7 +166,7 @@ pub(super) async fn layer(
 }
 
 fn closed() -> Problem {
-    Problem::forbidden("closed_route", "this route does not say who may call it, so that nobody may")
+    Problem::forbidden("closed_route", "this route has no permission rule, so it is closed")
 }
 
 /// Authenticates the caller again, even if it was known before.

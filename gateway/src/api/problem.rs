@@ -12,38 +12,115 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::model::names::ErrorCode;
 use crate::store::{self, Trouble};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// A problem document as it goes over the wire.
+/// Every code. A new one stands here and in the guide of the API.
+pub const CODES: [&str; 70] = [
+    "answer_lost",
+    "backup_running",
+    "bad_idempotency_key",
+    "bad_if_match",
+    "bad_manager",
+    "bad_query",
+    "bad_request",
+    "broken_body",
+    "broken_json",
+    "built_in",
+    "busy",
+    "changed_meanwhile",
+    "closed_route",
+    "connected_already",
+    "cross_site",
+    "database_unavailable",
+    "decided_already",
+    "disk_full",
+    "downtime_over",
+    "endpoint_configured",
+    "endpoint_not_set",
+    "hosts_behind",
+    "idempotency_key_reused",
+    "in_use",
+    "internal",
+    "invalid",
+    "is_a_device",
+    "key_in_use",
+    "last_admin",
+    "limit_reached",
+    "limited_token",
+    "link_refused",
+    "login_refused",
+    "method_not_allowed",
+    "name_taken",
+    "no_etag",
+    "no_session",
+    "no_tunnel",
+    "no_webhook",
+    "not_a_problem",
+    "not_approved",
+    "not_empty",
+    "not_found",
+    "not_given_up",
+    "not_its_host",
+    "not_logged_in",
+    "not_on_disk",
+    "not_open",
+    "not_ready",
+    "others_affected",
+    "pool_full",
+    "profile_in_use",
+    "restore_running",
+    "restore_staged",
+    "role_missing",
+    "scope_missing",
+    "secret_missing",
+    "session_over",
+    "superseded",
+    "token_expired",
+    "token_invalid",
+    "token_refused",
+    "token_revoked",
+    "token_spent",
+    "too_large",
+    "too_many_requests",
+    "too_slow",
+    "unavailable",
+    "unsupported_media_type",
+    "user_disabled",
+];
+
+/// A problem document (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDocument {
     /// `urn:fleetgate:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// Stable: programs branch on this.
+    #[schema(value_type = ErrorCode)]
     pub code: String,
-    /// For people: what is wrong and what to do.
+    /// What is wrong, and what to do.
     pub detail: String,
-    /// Names this request in the gateway's log.
+    /// Identifies this request in the log of the gateway.
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// What else would go, or be changed: repeated with `?cascade=true` the call does that too.
+    /// The objects that the call would also remove or change: with `?cascade=true` it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub affected: Vec<Affected>,
 }
 
-/// Something that a removal takes along, or changes.
+/// An object that a removal also removes or changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Affected {
     /// `h_...`
     pub id: String,
     pub name: String,
-    /// `removed`: it stands behind the device and goes with it. `loses_parent`: it stays, without this parent.
+    /// `removed`: it is behind the device and is removed with it. `loses_parent`: it stays, without this parent.
     pub effect: Effect,
 }
 
@@ -76,6 +153,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(CODES.contains(&code), "{code} is no known code");
         Problem {
             status,
             code,
@@ -124,6 +202,11 @@ impl Problem {
     /// Returns the error for a change with consequences for other resources.
     pub fn affects(code: &'static str, detail: impl Into<String>, affected: Vec<Affected>) -> Self {
         Problem { affected, ..Problem::conflict(code, detail) }
+    }
+
+    /// A limit of what is kept: something else has to go first.
+    pub fn limit_reached(detail: impl Into<String>) -> Self {
+        Problem::conflict("limit_reached", detail)
     }
 
     pub fn too_many(detail: impl Into<String>, retry_after_s: u64) -> Self {

@@ -30,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, put))
 }
 
+/// The profile rules, in order.
 #[utoipa::path(get, path = "/profile-rules", operation_id = "show_profile_rules", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), responses((status = 200, body = model::ProfileRules)))]
 async fn show(State(app): State<AppState>) -> Result<Tagged<model::ProfileRules>, Problem> {

@@ -46,6 +46,7 @@ async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Profile>>,
     Ok(Json(Page { items, next: None }))
 }
 
+/// A profile with its services.
 #[utoipa::path(get, path = "/profiles/{profile}", operation_id = "show_profile", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("profile" = String, Path)),
     responses((status = 200, body = model::Profile)))]
@@ -136,7 +137,7 @@ async fn put(
     let before = stored::find(write.tx(), &name).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
     if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
-        return Err(Problem::conflict("too_many", format!("at most {MAX_PROFILES} profiles are possible")));
+        return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
     let managed = manager::after(before.map(|b| b.managed), manager.writer(&principal));

@@ -29,7 +29,7 @@ struct Wanted {
     managed_by: Option<String>,
 }
 
-/// The newest first.
+/// Objects of programs that others removed or renamed, the newest first.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Removal>)))]
@@ -56,7 +56,7 @@ fn wire(removal: Removal) -> model::Removal {
     }
 }
 
-/// Forgets it: the program may make the thing again.
+/// Forgets a removal: the program may create the object again.
 #[utoipa::path(delete, path = "/removals/{removal}", operation_id = "forget_removal", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), params(("removal" = String, Path)),
     responses((status = 204)))]

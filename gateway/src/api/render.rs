@@ -41,6 +41,11 @@ pub fn threshold(threshold: &Threshold) -> model::ThresholdSettings {
     model::ThresholdSettings { metric, warn: text(limits.warn), crit: text(limits.crit) }
 }
 
+/// Empty before the first result.
+fn named(name: &str) -> Option<String> {
+    Some(name.to_owned()).filter(|name| !name.is_empty())
+}
+
 fn time(at: Option<Wall>) -> Option<String> {
     at.map(ids::time)
 }
@@ -128,7 +133,7 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
         last_check: time(state.last_check),
         next_check: time(state.next_check),
         check_requested_at: None,
-        source: state.source.clone(),
+        source: named(&state.source),
         asked_address: state.asked.map(|address| address.to_string()),
         silent_since: time(state.silent_since),
         text: state.output.clone(),
@@ -157,7 +162,7 @@ fn new_host(max_attempts: i64) -> model::HostState {
         last_check: None,
         next_check: None,
         check_requested_at: None,
-        source: String::new(),
+        source: None,
         asked_address: None,
         silent_since: None,
         text: String::new(),
@@ -292,7 +297,7 @@ pub fn service(
         last_check: time(state.and_then(|s| s.last_check)),
         next_check: time(state.and_then(|s| s.next_check)),
         check_requested_at: time(around.requested),
-        route: state.map_or_else(String::new, |s| s.route.clone()),
+        route: state.and_then(|s| named(&s.route)),
         cause: state.filter(|s| s.status.is_some()).map(|s| s.result.cause.name().to_owned()),
         asked_address: state.and_then(|s| s.asked).map(|address| address.to_string()),
         path: state.map(|s| s.path).filter(|p| *p != PathCheck::NotAsked).map(|p| p.name().to_owned()),
@@ -346,6 +351,9 @@ pub fn event(row: EventRow) -> model::Event {
         "user" => Some(Kind::User),
         "downtime" => Some(Kind::Downtime),
         "incident" => Some(Kind::Incident),
+        "contact" => Some(Kind::Contact),
+        "rule" => Some(Kind::Rule),
+        "message" => Some(Kind::Message),
         _ => None,
     };
     model::Event {
@@ -364,10 +372,8 @@ pub fn event(row: EventRow) -> model::Event {
     }
 }
 
-/// Whether a word names a part of the partition or an additional mark.
-pub fn is_state_filter(word: &str) -> bool {
-    matches!(word, "up" | "down" | "unreachable" | "pending" | "stale" | "handled" | "asleep")
-}
+/// The parts of the partition of hosts, and the mark beside it.
+pub const HOST_FILTERS: [&str; 7] = ["up", "down", "unreachable", "pending", "stale", "handled", "asleep"];
 
 #[cfg(test)]
 mod tests {

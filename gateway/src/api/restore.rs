@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::Principal;
 use super::model::Restore;
+use super::model::names::BackupFile;
 use super::problem::Problem;
 use super::write::{ApiTx, PATIENCE};
 use crate::backup;
@@ -104,7 +105,7 @@ fn running() -> Problem {
 /// that never had a host takes one; what it has made at its first start goes into a folder beside. Until then
 /// it takes no other change (409 `restore_staged`).
 #[utoipa::path(post, path = "/restore", operation_id = "restore", tag = "gateway",
-    security(("token" = ["unlimited:admin"])), request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    security(("token" = ["unlimited:admin"])), request_body(content = inline(BackupFile), content_type = "application/octet-stream"),
     responses((status = 202, body = Restore, description = "whole; takes effect at the next start")))]
 async fn restore(
     State(app): State<AppState>,
@@ -133,14 +134,14 @@ async fn restore(
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
-/// The backup that takes effect at the next start.
+/// The backup that is restored at the next start.
 #[utoipa::path(get, path = "/restore", operation_id = "show_restore", tag = "gateway",
     security(("token" = ["unlimited:admin"])), responses((status = 200, body = Restore)))]
 async fn show(State(app): State<AppState>) -> Result<Json<Restore>, Problem> {
     app.uploads().staged().map(Json).ok_or_else(none_given)
 }
 
-/// Takes it back: this gateway stays as it is.
+/// Withdraws the restore: the gateway stays as it is.
 #[utoipa::path(delete, path = "/restore", operation_id = "withdraw_restore", tag = "gateway",
     security(("token" = ["unlimited:admin"])), responses((status = 204)))]
 async fn withdraw(State(app): State<AppState>, who: Principal) -> Result<StatusCode, Problem> {

@@ -40,7 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, remove))
 }
 
-/// All of them, by name. While there is none, the built-in contact is told of everything.
+/// Notification rules by name. Without any, the built-in contact receives all notifications.
 #[utoipa::path(get, path = "/rules", operation_id = "list_rules", tag = "notifications",
     security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<model::Rule>)))]
 async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Rule>>, Problem> {
@@ -52,6 +52,7 @@ async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Rule>>, Pr
     Ok(Json(Page { items, next: None }))
 }
 
+/// Adds a notification rule.
 #[utoipa::path(post, path = "/rules", operation_id = "create_rule", tag = "notifications",
     security(("token" = ["monitoring:operator"])), request_body = NewRule,
     responses((status = 201, body = model::Rule)))]
@@ -64,7 +65,7 @@ async fn create(
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
-        return Err(Problem::conflict("too_many", format!("at most {MAX_RULES} rules are kept")));
+        return Err(Problem::limit_reached(format!("at most {MAX_RULES} rules are kept")));
     }
     let contact = load_contact(write.tx(), &new.contact).await.map_err(unknown_contact)?.id;
     let change = RuleChange {
@@ -86,6 +87,7 @@ async fn create(
     Ok((StatusCode::CREATED, Tagged { version: rule.version, value: shown }))
 }
 
+/// A notification rule.
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",
     security(("token" = ["monitoring:viewer"])), params(("rule" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Rule)))]
@@ -95,6 +97,7 @@ async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<T
     Ok(Tagged { version: found.version, value: wire(&mut conn, &found).await? })
 }
 
+/// Changes a notification rule.
 #[utoipa::path(patch, path = "/rules/{rule}", operation_id = "change_rule", tag = "notifications",
     security(("token" = ["monitoring:operator"])), request_body = RuleChange,
     params(("rule" = String, Path, description = "id or name"),
@@ -128,7 +131,7 @@ async fn change(
     Ok(Tagged { version: after.version, value })
 }
 
-/// Whoever was told of a problem by it is still told when that is over.
+/// Removes a notification rule. Contacts that it notified of a problem still get the recovery.
 #[utoipa::path(delete, path = "/rules/{rule}", operation_id = "remove_rule", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("rule" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the `ETag` that the removal is meant for"),

@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
 }
 
-/// Every difference from the profile, also of services that are switched off.
+/// All overrides of services of a host, disabled services included.
 #[utoipa::path(get, path = "/hosts/{host}/overrides", operation_id = "list_overrides", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Page<model::ServiceOverride>)))]
@@ -58,7 +58,7 @@ fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
     })
 }
 
-/// Says how a service differs from the profile, switches it off, or adds one.
+/// Sets how a service differs from its profile, disables it, or adds a service.
 #[utoipa::path(put, path = "/hosts/{host}/services/{service}", operation_id = "put_override",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = ServiceSettings,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
@@ -77,6 +77,7 @@ async fn put(
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
+    let previous = in_effect(&app, write.tx(), &host, &service, before.as_ref()).await?;
     let managed = manager::after(before.map(|b| b.managed), manager.writer(&who.to_string()));
     let version = overrides::put(write.tx(), host.id, &change, &managed).await?;
     write.made((Removable::Service, &format!("{}/{service}", host.name)), &manager).await?;
@@ -84,13 +85,37 @@ async fn put(
     let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
     sensible(&spec, &change)?;
     has_a_check(write.tx(), &host, &change).await?;
-    let data =
-        json!({ "service": service, "settings": definition::to_json(&change), "disabled": change.disabled });
+    let data = json!({
+        "service": service, "settings": definition::to_json(&change), "disabled": change.disabled,
+        "previous": previous,
+    });
     write.event("service.changed", (Object::Host, host.id), "service changed", data).await?;
     write.host(host.id);
     write.commit().await?;
     let stored = Stored { change, managed, version };
     Ok(Tagged { version, value: wire(&stored)? })
+}
+
+/// The settings of a service before a change: those of its override, and the thresholds that applied. `null`: the host
+/// had no such service.
+async fn in_effect(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    host: &Listed,
+    service: &str,
+    own: Option<&Stored>,
+) -> Result<Value, Problem> {
+    let spec = snapshot::host_spec(conn, host.id, &app.config.timing).await.map_err(Problem::internal)?;
+    let checked = spec.and_then(|spec| spec.services.into_iter().find(|s| s.name == service));
+    let mut settings = match (own, &checked) {
+        (None, None) => return Ok(Value::Null),
+        (None, Some(_)) => json!({}),
+        (Some(own), _) => definition::service_json(&own.change),
+    };
+    if let Some(checked) = checked.filter(|checked| !checked.thresholds.is_empty()) {
+        settings["thresholds"] = definition::thresholds_json(&checked.thresholds);
+    }
+    Ok(settings)
 }
 
 fn invalid(error: FieldError) -> Problem {
@@ -100,7 +125,7 @@ fn invalid(error: FieldError) -> Problem {
 /// Checks the override after folding it with the profile.
 fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
     if spec.services.len() > MAX_SERVICES {
-        return Err(Problem::invalid("", format!("a host has at most {MAX_SERVICES} services")));
+        return Err(Problem::limit_reached(format!("a host has at most {MAX_SERVICES} services")));
     }
     let Some(service) = spec.services.iter().find(|s| s.name == change.service) else { return Ok(()) };
     definition::has_effect(&service.check, change).map_err(invalid)?;
@@ -135,7 +160,7 @@ async fn has_a_check(
     Err(Problem::invalid("check", detail))
 }
 
-/// Back to the profile.
+/// Removes the override of a service: it is as in its profile again.
 #[utoipa::path(delete, path = "/hosts/{host}/services/{service}", operation_id = "remove_override",
     tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
@@ -159,10 +184,11 @@ async fn remove(
         ))
     })?;
     if_match.check(before.version)?;
+    let previous = in_effect(&app, write.tx(), &host, &service, Some(&before)).await?;
     overrides::remove(write.tx(), host.id, &service).await?;
     let name = format!("{}/{service}", host.name);
     write.removed((Removable::Service, &name), &before.managed, &manager).await?;
-    let data = json!({ "service": service });
+    let data = json!({ "service": service, "previous": previous });
     write.event("service.reset", (Object::Host, host.id), "back to the profile", data).await?;
     write.host(host.id);
     write.commit().await?;

@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(log_in, who, log_out)).routes(routes!(change_password))
 }
 
-/// Begins a session with name and password, or with a one-time link. Answers with a cookie.
+/// Begins a session with name and password, or with a one-time link. The answer sets a cookie.
 #[utoipa::path(post, path = "/session", operation_id = "log_in", tag = "access", security(()),
     request_body = Login, responses((status = 200, body = Me)))]
 async fn log_in(
@@ -118,12 +118,14 @@ async fn begin(app: &AppState, user: User, how: How, source: &str) -> Result<Res
     Ok(([(header::SET_COOKIE, cookie(app, secret.reveal(), until, now))], Json(me)).into_response())
 }
 
+/// The caller: name, role and scopes.
 #[utoipa::path(get, path = "/session", operation_id = "show_session", tag = "access",
     security(("token" = [])), responses((status = 200, body = Me)))]
 async fn who(principal: Principal) -> Json<Me> {
     Json(me(&principal))
 }
 
+/// Logs out and ends the session.
 #[utoipa::path(delete, path = "/session", operation_id = "log_out", tag = "access",
     security(("token" = [])), responses((status = 204)))]
 async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Response, Problem> {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::permission::Area;
-use super::{AppState, Client, Identity, Parts, ids, router};
+use super::{AppState, Client, Identity, Parts, conformance, ids, router};
 use crate::config::Config;
 use crate::demo::sensors::Sensors;
 use crate::engine::handle::{Handle, QUEUE};
@@ -320,6 +320,7 @@ impl Caller<'_> {
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or_default();
+        conformance::check_answer(method, path, parts.status.as_u16(), &json);
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
     }
 

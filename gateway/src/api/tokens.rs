@@ -32,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, revoke))
 }
 
+/// API tokens, the newest first.
 #[utoipa::path(get, path = "/tokens", operation_id = "list_tokens", tag = "access",
     security(("token" = ["access:admin"])), params(Paging),
     responses((status = 200, body = Page<model::ApiToken>)))]
@@ -44,6 +45,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
 }
 
+/// Creates an API token. Its secret is shown once.
 #[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
     security(("token" = ["access:admin"])), request_body = NewApiToken,
     responses((status = 201, body = ApiTokenWithSecret)))]
@@ -105,6 +107,7 @@ fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, Strin
     Ok(wanted)
 }
 
+/// An API token.
 #[utoipa::path(get, path = "/tokens/{token}", operation_id = "show_token", tag = "access",
     security(("token" = ["access:admin"])), params(("token" = String, Path)),
     responses((status = 200, body = model::ApiToken)))]
@@ -116,7 +119,7 @@ async fn show(
     found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
-/// Ends a token at once.
+/// Revokes an API token.
 #[utoipa::path(delete, path = "/tokens/{token}", operation_id = "revoke_token", tag = "access",
     security(("token" = ["access:admin"])), params(("token" = String, Path)), responses((status = 204)))]
 async fn revoke(

@@ -29,10 +29,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// So many days back from today, 1 to 62; 31 when absent.
+    /// So many days back from today; 31 when absent.
+    #[param(minimum = 1, maximum = 62)]
     days: Option<i64>,
 }
 
+/// The bytes of a device on the wire, by UTC day.
 #[utoipa::path(get, path = "/hosts/{host}/traffic", operation_id = "host_traffic", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), Wanted),

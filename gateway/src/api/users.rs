@@ -33,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(login_link))
 }
 
+/// Users, by name.
 #[utoipa::path(get, path = "/users", operation_id = "list_users", tag = "access",
     security(("token" = ["access:admin"])), params(Paging),
     responses((status = 200, body = Page<model::User>)))]
@@ -45,6 +46,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| wire(&u))))
 }
 
+/// Adds a user.
 #[utoipa::path(post, path = "/users", operation_id = "create_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = NewUser,
     responses((status = 201, body = model::User)))]
@@ -81,6 +83,7 @@ fn name_taken(error: crate::store::Error, name: &str) -> Problem {
     error.into()
 }
 
+/// A user.
 #[utoipa::path(get, path = "/users/{user}", operation_id = "show_user", tag = "access",
     security(("token" = ["access:admin"])), params(("user" = String, Path, description = "id or name")),
     responses((status = 200, body = model::User)))]
@@ -89,7 +92,7 @@ async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<J
     Ok(Json(wire(&load(&mut conn, &user).await?)))
 }
 
-/// Changes role or password, or locks a user out. All sessions of the user end.
+/// Changes role or password of a user, or disables the user. All sessions of the user end.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
@@ -124,7 +127,7 @@ async fn change(
     Ok(Json(wire(&after)))
 }
 
-/// Removes a user, with all sessions and one-time logins. Events keep the name.
+/// Removes a user with all sessions and one-time logins. Events keep the name.
 #[utoipa::path(delete, path = "/users/{user}", operation_id = "remove_user", tag = "access",
     security(("token" = ["unlimited:admin"])), params(("user" = String, Path, description = "id or name")),
     responses((status = 204)))]
@@ -153,7 +156,7 @@ async fn an_admin_stays(write: &mut ApiTx<'_>, before: &User) -> Result<(), Prob
     Ok(())
 }
 
-/// Makes a one-time login for a user who forgot the password or has none yet.
+/// Creates a one-time login for a user who forgot the password or has none yet.
 #[utoipa::path(post, path = "/users/{user}/login-link", operation_id = "create_login_link",
     tag = "access", security(("token" = ["unlimited:admin"])),
     params(("user" = String, Path, description = "id or name")),

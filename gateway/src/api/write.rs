@@ -186,7 +186,7 @@ impl<'a> ApiTx<'a> {
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
     /// # Errors
-    /// Returns 422 when a host would have too many services.
+    /// 409 when a host would have too many services.
     pub async fn resettle(
         &mut self,
         was: &Catalogue,
@@ -201,7 +201,7 @@ impl<'a> ApiTx<'a> {
         let concerned: Vec<&Member> = concerned.collect();
         let fit = resettle::must_fit(&mut self.tx, &concerned, is, &self.app.config.timing).await;
         fit.map_err(|error| match error {
-            Unfit::TooMany(_) => Problem::invalid("services", error.to_string()),
+            Unfit::TooMany(_) => Problem::limit_reached(error.to_string()),
             Unfit::Store(error) => error.into(),
             Unfit::Damaged(error) => error.into(),
         })?;
@@ -227,7 +227,7 @@ impl<'a> ApiTx<'a> {
         let by = if given.is_empty() { "of its profile and its own".to_owned() } else { given.join(", ") };
         let (name, count) = (&spec.name, spec.services.len());
         let detail = format!("{name} would have {count} services, at most {MAX_SERVICES} are possible: {by}");
-        Err(Problem::invalid("labels", detail))
+        Err(Problem::limit_reached(detail))
     }
 
     /// # Errors

@@ -20,24 +20,24 @@ use crate::store::files::MAIN_FILE;
 
 #[derive(Args)]
 pub(crate) struct BackupArgs {
-    /// A file that is not there yet, or a folder: then its name is fleetgate-TIME.tar
+    /// A new file, or an existing folder (the file is then named fleetgate-TIME.tar)
     file: PathBuf,
-    /// Afterwards remove all but the N newest backups of this gateway whose names differ in numbers only
+    /// Afterwards remove all but the N newest backups of this gateway whose names differ only in digits
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
-    /// Leave the samples out: a fraction of the size, and graphs begin anew after a restore
+    /// Leave out the stored samples: a much smaller file, but graphs are empty after a restore
     #[arg(long)]
     without_history: bool,
-    /// Print nothing unless it fails, for cron
+    /// Print only errors, for cron
     #[arg(long, short)]
     quiet: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct RestoreArgs {
-    /// A file that `fleetgate backup` made
+    /// A file from `fleetgate backup`
     file: PathBuf,
-    /// No progress on stderr
+    /// Print no progress
     #[arg(long, short)]
     quiet: bool,
 }
@@ -74,8 +74,8 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         done = work => done,
-        _ = term.recv() => bail!("it was ended by a signal; there is no backup"),
-        _ = int.recv() => bail!("it was interrupted; there is no backup"),
+        _ = term.recv() => bail!("ended by a signal; no backup was made"),
+        _ = int.recv() => bail!("interrupted; no backup was made"),
     }
 }
 
@@ -90,7 +90,7 @@ fn report(to: &Connection, made: &Made) -> anyhow::Result<()> {
         return Ok(());
     }
     out::line!(
-        "{}: {} of the gateway {}, read back and whole. It holds the gateway's keys: keep it secret",
+        "{}: {}, backup of the gateway {}, verified. It contains the gateway's keys: keep it secret",
         made.file.display(),
         size(made.bytes),
         made.head.key
@@ -127,7 +127,7 @@ pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Resul
         return Ok(());
     }
     out::line!(
-        "{} holds the gateway {} as it was at {}.\nStop the old one for good before you start this: \
+        "{} contains the gateway {} as of {}.\nStop the old gateway for good before you start this one: \
          `fleetgate serve --data {}`",
         path.display(),
         head.key,

@@ -10,18 +10,20 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::device::{pair, present, said};
 use super::host::pages;
-use super::table;
+use super::table::{self, Column};
 use super::token::span;
 use crate::api::model::{Acknowledgement, Downtime, Host};
 use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct AckArgs {
+    /// Name or id of the host
     host: String,
+    /// Name of the service [default: the host itself]
     service: Option<String>,
     #[command(flatten)]
     word: Word,
-    /// Take it back
+    /// Remove the acknowledgement
     #[arg(long)]
     remove: bool,
 }
@@ -29,13 +31,14 @@ pub(crate) struct AckArgs {
 /// What is said with an acknowledgement, of whatever.
 #[derive(Args)]
 pub(crate) struct Word {
-    /// Until it is well (of an incident: each of its members); else until the state changes
+    /// Keep it until the problem recovers [default: until the state changes]
     #[arg(long)]
     sticky: bool,
-    /// Ends after so long, such as 2h or 3d
+    /// Let it expire after this time, such as 2h or 3d
     #[arg(long = "for", value_name = "TIME")]
     lasts: Option<String>,
-    #[arg(long, short = 'm', default_value = "")]
+    /// Text that others read
+    #[arg(long, short = 'm', default_value = "", hide_default_value = true, value_name = "TEXT")]
     comment: String,
 }
 
@@ -50,66 +53,74 @@ impl Word {
 
 #[derive(Subcommand)]
 pub(crate) enum DowntimeCommand {
-    /// For a host and its services, one service, or all hosts with some labels
+    /// Plan a downtime for a host with its services, one service, or all hosts with given labels
     Add(Box<AddArgs>),
-    /// Those that are planned or in effect, or all
+    /// List planned and active downtimes
     List {
+        /// Also list downtimes that have ended or were cancelled
         #[arg(long)]
         all: bool,
     },
-    /// End one at once, or before it begins
-    Cancel { downtime: String },
+    /// Cancel a downtime, before it begins or while it is active
+    Cancel {
+        /// Id of the downtime, as in `fleetgate downtime list`
+        #[arg(value_name = "ID")]
+        downtime: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
+    /// Name or id of the host
     host: Option<String>,
+    /// Name of the service [default: the host with all its services]
     service: Option<String>,
-    /// key=value; hosts that have all of these, in place of one host
+    /// Instead of one host: all hosts with this label, as key=value; may be repeated
     #[arg(long = "label", value_parser = pair, conflicts_with = "host")]
     labels: Vec<(String, String)>,
-    /// Only this service of each host
-    #[arg(long = "service", requires = "labels")]
+    /// With --label: only this service of each host
+    #[arg(long = "service", value_name = "SERVICE", requires = "labels")]
     of_each: Option<String>,
-    /// RFC 3339, now when absent; with --every a time of day such as 02:00
+    /// Begin, as RFC 3339; with --every a time of day such as 02:00 [default: now]
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// RFC 3339
+    /// End, as RFC 3339
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// In place of --until: so long, such as 90m or 2h
+    /// Duration instead of --until, such as 90m or 2h
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
     lasts: Option<String>,
-    /// Begins with the first failure in that time, and lasts so long
+    /// Flexible downtime: it begins with the first problem in that time and lasts this long
     #[arg(long, value_name = "TIME", conflicts_with = "every")]
     flexible: Option<String>,
     #[command(flatten)]
     again: Again,
-    #[arg(long, short = 'm', default_value = "")]
+    /// Text that others read
+    #[arg(long, short = 'm', default_value = "", hide_default_value = true, value_name = "TEXT")]
     comment: String,
 }
 
 /// A window that comes again.
 #[derive(Args)]
 struct Again {
-    /// day, sunday, mon-fri, 1st, "last day", "2nd tuesday", or several with commas between them
+    /// Repeat on: day, sunday, mon-fri, 1st, "last day", "2nd tuesday"; several with commas
     #[arg(long, value_name = "DAYS", requires_all = ["from", "to"], conflicts_with_all = ["until", "lasts"])]
     every: Option<String>,
-    /// The time of day at which each window ends; on the day after where it is not later than --from
+    /// Time of day at which a repeated downtime ends; on the next day if it is not later than --from
     #[arg(long, value_name = "HH:MM", requires = "every")]
     to: Option<String>,
-    /// Such as Europe/Vienna; else where the host stands by its label `timezone`, or UTC
+    /// Time zone, such as Europe/Vienna [default: the host's label timezone, or UTC]
     #[arg(long, value_name = "ZONE", requires = "every")]
     zone: Option<String>,
-    /// The first date on which a window begins
+    /// First date of a repeated downtime
     #[arg(long, value_name = "DATE", requires = "every")]
     first: Option<String>,
-    /// The last date on which a window begins
+    /// Last date of a repeated downtime
     #[arg(long, value_name = "DATE", requires = "every")]
     last: Option<String>,
 }
 
-const HOW_LONG: &str = "say how long: --for 2h, --until TIME, or --every DAYS with --from and --to";
+const HOW_LONG: &str = "give the duration: --for 2h, --until TIME, or --every DAYS with --from and --to";
 
 /// Returns the path of a host or one of its services. `cam-07/disk` is a service too, as in the
 /// log.
@@ -126,7 +137,7 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
     let path = format!("{place}/acknowledgement");
     if args.remove {
         client.call(Method::DELETE, &path, None).await?;
-        return said(client, "taken back: it is told again");
+        return said(client, "Acknowledgement removed; notifications resume");
     }
     let made: Acknowledgement = client.post(&path, &args.word.body()?).await?;
     if client.json {
@@ -136,9 +147,9 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
 }
 
 fn acknowledged(sticky: bool, expires: Option<&str>) -> String {
-    let until = if sticky { "it is well" } else { "its state changes" };
-    let latest = expires.map(|at| format!(", {} at the latest", table::clock_time(at)));
-    format!("acknowledged until {until}{}", latest.unwrap_or_default())
+    let until = if sticky { "the problem recovers" } else { "the state changes" };
+    let latest = expires.map(|at| format!(", at the latest {}", table::clock_time(at)));
+    format!("Acknowledged until {until}{}", latest.unwrap_or_default())
 }
 
 pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
@@ -153,16 +164,16 @@ async fn cancel(client: &Client, id: &str) -> anyhow::Result<()> {
     let path = format!("/downtimes/{id}");
     let found: Downtime = client.get(&path, &[]).await?;
     if let Some(at) = found.cancelled_at {
-        return said(client, &format!("it was cancelled at {} already", table::clock_time(&at)));
+        return said(client, &format!("Already cancelled {}", table::clock_time(&at)));
     }
     client.call(Method::DELETE, &path, None).await?;
-    said(client, "cancelled: what is wrong is told again")
+    said(client, "Downtime cancelled; notifications resume")
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.host.is_some() || !args.labels.is_empty(),
-        "say of what: a host, or --label key=value"
+        "name a host, or hosts with --label key=value"
     );
     let path = match &args.host {
         Some(host) => format!("{}/downtimes", place(host, args.service.as_deref())),
@@ -177,7 +188,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         None => String::new(),
     };
     let (start, end) = (table::clock_time(&made.start), table::clock_time(&made.end));
-    said(client, &format!("{} from {start} to {end}{whom}", made.id))
+    said(client, &format!("Downtime {} from {start} to {end}{whom}", made.id))
 }
 
 /// Counts the hosts of a selection. A typing error in a label would leave planned work without its
@@ -186,9 +197,9 @@ async fn concerned(client: &Client, labels: &BTreeMap<String, String>) -> anyhow
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     let meant = |host: &&Host| labels.iter().all(|(k, v)| host.labels.get(k) == Some(v));
     Ok(match hosts.iter().filter(meant).count() {
-        0 => "no host so far: none has these labels".to_owned(),
-        1 => "1 host so far".to_owned(),
-        n => format!("{n} hosts so far"),
+        0 => "no host: none has these labels yet".to_owned(),
+        1 => "1 host".to_owned(),
+        n => format!("{n} hosts"),
     })
 }
 
@@ -243,6 +254,16 @@ fn repeated(args: AddArgs) -> Value {
     }))
 }
 
+pub(super) const COLUMNS: [Column; 7] = [
+    Column::whole("ID"),
+    Column::name("OBJECT"),
+    Column::whole("START"),
+    Column::whole("END"),
+    Column::text("REPEATS").optional(),
+    Column::name("AUTHOR").optional(),
+    Column::text("COMMENT"),
+];
+
 async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
     let downtimes: Vec<Downtime> = pages(client, "/downtimes", &[("all", all.to_string())]).await?;
     if client.json {
@@ -250,29 +271,28 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if downtimes.is_empty() {
-        return said(client, "none");
+        return said(client, if all { "No downtimes" } else { "No planned or active downtimes" });
     }
     let row = |d: &Downtime| {
         vec![
             d.id.clone(),
             table::safe(&target(d)),
-            table::clock_time(&d.start),
-            ended(d),
+            table::minute(&d.start),
+            table::minute(d.cancelled_at.as_ref().unwrap_or(&d.end)),
             table::safe(&kind(d)),
             table::safe(&d.author),
-            table::safe(&d.comment),
+            table::safe(&comment(d)),
         ]
     };
-    let headers = ["ID", "FOR", "START", "END", "EVERY", "BY", "COMMENT"];
-    table::print(&headers, downtimes.iter().map(row).collect());
+    table::print(&COLUMNS, downtimes.iter().map(row).collect());
     Ok(())
 }
 
-fn ended(d: &Downtime) -> String {
-    match &d.cancelled_at {
-        Some(at) => format!("cancelled {}", table::clock_time(at)),
-        None => table::clock_time(&d.end),
-    }
+/// Of a cancelled downtime END is when that was.
+fn comment(d: &Downtime) -> String {
+    let cancelled = d.cancelled_at.as_ref().map(|_| "cancelled");
+    let given = (!d.comment.is_empty()).then_some(d.comment.as_str());
+    cancelled.into_iter().chain(given).collect::<Vec<_>>().join("; ")
 }
 
 fn target(d: &Downtime) -> String {
@@ -304,8 +324,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_says_how_long_it_holds() {
         let at = Some("2026-03-10T13:03:22.5Z");
-        assert_eq!(acknowledged(true, None), "acknowledged until it is well");
-        let both = "acknowledged until its state changes, 2026-03-10 13:03:22Z at the latest";
+        assert_eq!(acknowledged(true, None), "Acknowledged until the problem recovers");
+        let both = "Acknowledged until the state changes, at the latest 2026-03-10 13:03:22Z";
         assert_eq!(acknowledged(false, at), both);
     }
 }

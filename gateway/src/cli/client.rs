@@ -5,7 +5,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Connection;
+use super::{Connection, advice};
 use crate::api::MANAGER_HEADER;
 use crate::data_dir;
 
@@ -13,7 +13,9 @@ use crate::data_dir;
 pub(super) const DEMO: &str = "fleetgate-demo";
 /// Any host name works behind the socket.
 const LOCAL_BASE: &str = "http://localhost";
-/// The timeout of one response. Event streams have none.
+/// An answer of another form: usually another version.
+const UNEXPECTED: &str = "unexpected answer: do gateway and command line have the same version?";
+/// Patience with one answer; event streams have none of their own.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) struct Client {
@@ -33,7 +35,7 @@ impl Client {
         if let Some(url) = &to.url {
             if to.token.is_none() {
                 bail!(
-                    "--url needs a token: make one with `fleetgate token create` on the server, set FLEETGATE_TOKEN"
+                    "--url needs a token: create one on the server with `fleetgate token create NAME`, and set FLEETGATE_TOKEN"
                 );
             }
             return Ok(Client {
@@ -63,12 +65,12 @@ impl Client {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
         let response = self.send(Method::GET, path, query, None).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
         let response = self.send(Method::POST, path, &[], Some(body)).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     /// Sends a POST with a key. A repetition with the same key has no further effect.
@@ -80,7 +82,7 @@ impl Client {
     ) -> anyhow::Result<T> {
         let request = self.request(Method::POST, path).json(body).timeout(PATIENCE);
         let response = self.judged(request.header("idempotency-key", key)).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     /// Sends a request whose response has no body.
@@ -96,7 +98,7 @@ impl Client {
             request = request.header("if-match", etag.clone());
         }
         let response = self.judged(request).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     /// Writes a resource. A given version must be the present one.
@@ -109,7 +111,7 @@ impl Client {
     ) -> anyhow::Result<Value> {
         let request = self.request(method, path).json(body).timeout(PATIENCE);
         let response = self.judged(only_at(request, version)).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     /// Replaces a resource. A given version must be the present one.
@@ -137,9 +139,10 @@ impl Client {
     ) -> anyhow::Result<T> {
         let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
         let request = self.request(Method::POST, path).body(body);
-        let request = request.header("content-type", "application/x-tar").header("content-length", size);
+        let request =
+            request.header("content-type", "application/octet-stream").header("content-length", size);
         let response = self.judged(request).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        response.json().await.context(UNEXPECTED)
     }
 
     async fn send(
@@ -178,7 +181,7 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         if error.is_timeout() {
-            return anyhow::anyhow!("{} does not answer within {} s", self.place, PATIENCE.as_secs());
+            return anyhow::anyhow!("{}: no answer within {} s", self.place, PATIENCE.as_secs());
         }
         anyhow::anyhow!(
             "no gateway answers at {}: is `fleetgate serve` running? ({})",
@@ -231,7 +234,7 @@ impl Refused {
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&problem_text(&self.document).unwrap_or_default())
+        f.write_str(&advice::as_commands(&problem_text(&self.document).unwrap_or_default()))
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::settings::number;
-use super::table;
+use super::table::{self, Column};
 use super::token::span;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
 use crate::cli::out;
@@ -22,33 +22,47 @@ const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand)]
 pub(crate) enum ContactCommand {
-    /// Add somebody to be told; the secret of a webhook is printed once
+    /// Add a contact; the secret of its webhook is printed once
     Add(ContactArgs),
-    /// One line a contact
+    /// List contacts
     List,
-    /// One contact, as JSON
-    Show { contact: String },
-    /// Change a contact; what is not named stays
+    /// Show one contact, as JSON
+    Show {
+        /// Name or id of the contact
+        contact: String,
+    },
+    /// Change a contact
     Set {
+        /// Name or id of the contact
         contact: String,
         #[command(flatten)]
         to: ContactFields,
         #[command(flatten)]
         without: ContactWithout,
-        /// Another name
+        /// New name
         #[arg(long)]
         name: Option<String>,
     },
-    /// Take a contact away that no rule names
-    Remove { contact: String },
-    /// Send a test to each of its addresses, and say what became of it
-    Test { contact: String },
-    /// A new secret for its webhook, printed once; the old one ends
-    RenewSecret { contact: String },
+    /// Remove a contact that no rule uses
+    Remove {
+        /// Name or id of the contact
+        contact: String,
+    },
+    /// Send a test to all addresses of a contact and print the outcome
+    Test {
+        /// Name or id of the contact
+        contact: String,
+    },
+    /// Replace the secret of its webhook; the new one is printed once
+    RenewSecret {
+        /// Name or id of the contact
+        contact: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct ContactArgs {
+    /// Name of the new contact
     name: String,
     #[command(flatten)]
     to: ContactFields,
@@ -56,20 +70,20 @@ pub(crate) struct ContactArgs {
 
 #[derive(Args)]
 pub(crate) struct ContactFields {
-    /// `ops@example.com`; may be repeated
-    #[arg(long = "email")]
+    /// Mail address; may be repeated
+    #[arg(long = "email", value_name = "ADDRESS")]
     emails: Vec<String>,
-    /// http or https address of a program
-    #[arg(long)]
+    /// http or https address that receives messages as JSON
+    #[arg(long, value_name = "URL")]
     webhook: Option<String>,
-    /// Of its time periods and its digest, such as Europe/Berlin
-    #[arg(long)]
+    /// Time zone of its periods and digest, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
-    /// HH:MM: each day, what is still wrong
-    #[arg(long)]
+    /// Time of a daily mail with all open problems
+    #[arg(long, value_name = "HH:MM")]
     digest: Option<String>,
-    /// Seconds that a message waits for others that belong to it
-    #[arg(long, value_parser = number)]
+    /// Seconds that a message waits for related problems
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     group_wait: Option<f64>,
 }
 
@@ -86,13 +100,16 @@ impl ContactFields {
 /// What is taken away.
 #[derive(Args)]
 pub(crate) struct ContactWithout {
+    /// Remove all mail addresses
     #[arg(long, conflicts_with = "emails")]
     no_email: bool,
+    /// Remove the webhook
     #[arg(long, conflicts_with = "webhook")]
     no_webhook: bool,
+    /// Send no digest
     #[arg(long, conflicts_with = "digest")]
     no_digest: bool,
-    /// The wait that the settings say
+    /// Return to the group wait of the settings file
     #[arg(long, conflicts_with = "group_wait")]
     usual_group_wait: bool,
 }
@@ -117,7 +134,7 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
     match command {
         ContactCommand::Add(args) => {
             let body = args.to.body(Some(args.name));
-            shown(client, client.post("/contacts", &body).await?, "is added")
+            shown(client, client.post("/contacts", &body).await?, "added")
         }
         ContactCommand::List => list(client).await,
         ContactCommand::Show { contact } => {
@@ -128,11 +145,11 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
         ContactCommand::Set { contact, to, without, name } => {
             let body = without.of(to.body(name));
             let changed = client.patch(&format!("/contacts/{contact}"), &body).await?;
-            shown(client, serde_json::from_value(changed)?, "is changed")
+            shown(client, serde_json::from_value(changed)?, "changed")
         }
         ContactCommand::Remove { contact } => {
             client.call(Method::DELETE, &format!("/contacts/{contact}"), None).await?;
-            said(client, &format!("{contact} is removed"))
+            said(client, &format!("{contact} removed"))
         }
         ContactCommand::Test { contact } => test(client, &contact).await,
         ContactCommand::RenewSecret { contact } => {
@@ -149,10 +166,18 @@ fn shown(client: &Client, made: ContactWithSecret, what: &str) -> anyhow::Result
     }
     out::line!("{} {what}", table::safe(&made.contact.name));
     if let Some(secret) = &made.webhook_secret {
-        out::line!("  secret of its webhook, shown once: {secret}");
+        out::line!("  secret of its webhook, not shown again: {secret}");
     }
     Ok(())
 }
+
+const CONTACT_COLUMNS: [Column; 5] = [
+    Column::name("NAME"),
+    Column::text("ADDRESSES"),
+    Column::name("TIME ZONE"),
+    Column::whole("DIGEST"),
+    Column::name("MANAGED BY"),
+];
 
 async fn list(client: &Client) -> anyhow::Result<()> {
     let page: Page<Contact> = client.get("/contacts", &[]).await?;
@@ -170,7 +195,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
             if c.built_in { "settings".to_owned() } else { c.managed.managed_by.clone() },
         ]
     };
-    table::print(&["NAME", "TOLD AT", "TIME ZONE", "DIGEST", "BY"], page.items.iter().map(row).collect());
+    table::print(&CONTACT_COLUMNS, page.items.iter().map(row).collect());
     Ok(())
 }
 
@@ -181,9 +206,9 @@ async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
     for message in started.items {
         let message = follow(client, message).await?;
         let what = match (message.outcome.as_str(), &message.last_error) {
-            ("sent", _) => "was sent".to_owned(),
+            ("sent", _) => "sent".to_owned(),
             (_, Some(error)) => format!("failed: {}", table::safe(error)),
-            _ => "is still on its way".to_owned(),
+            _ => "not delivered yet".to_owned(),
         };
         failed += usize::from(message.outcome != "sent");
         if client.json {
@@ -193,7 +218,7 @@ async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
         }
     }
     if failed > 0 {
-        bail!("{failed} of the contact's addresses did not take the test");
+        bail!("the test was not delivered to {failed} of the contact's addresses");
     }
     Ok(())
 }
@@ -213,55 +238,64 @@ async fn follow(client: &Client, mut message: Message) -> anyhow::Result<Message
 
 #[derive(Subcommand)]
 pub(crate) enum RuleCommand {
-    /// Tell a contact of hosts. From the first rule on, mail.to is told of nothing by itself
+    /// Add a notification rule. Once a rule exists, mail.to receives only what rules send to it
     Add {
+        /// Name of the new rule
         name: String,
-        /// Whom (name or id)
+        /// Name or id of the contact
         #[arg(long)]
         contact: String,
         #[command(flatten)]
         of: RuleFields,
     },
-    /// One line a rule
+    /// List rules
     List,
-    /// One rule, as JSON
-    Show { rule: String },
-    /// Change a rule; what is not named stays
-    Set {
+    /// Show one rule, as JSON
+    Show {
+        /// Name or id of the rule
         rule: String,
+    },
+    /// Change a rule
+    Set {
+        /// Name or id of the rule
+        rule: String,
+        /// Name or id of the contact
         #[arg(long)]
         contact: Option<String>,
         #[command(flatten)]
         of: RuleFields,
-        /// Whatever labels a host has
+        /// Apply to all hosts
         #[arg(long, conflicts_with = "labels")]
         every_host: bool,
-        /// At any time
+        /// Send at any time
         #[arg(long, conflicts_with = "period")]
         always: bool,
-        /// Without a delay
+        /// Send without a delay
         #[arg(long, conflicts_with = "delay")]
         at_once: bool,
-        /// Another name
+        /// New name
         #[arg(long)]
         name: Option<String>,
     },
-    /// Take a rule away: what waits by it alone is told to nobody
-    Remove { rule: String },
+    /// Remove a rule; messages that wait only by it are not sent
+    Remove {
+        /// Name or id of the rule
+        rule: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct RuleFields {
-    /// key=value that a host must have, `*` for any value; may be repeated
+    /// Label that a host must have, as key=value or key=*; may be repeated [default: every host]
     #[arg(long = "label", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// From warning (all), unknown or critical on
+    /// Lowest severity: warning (all problems), unknown or critical
     #[arg(long)]
     severity: Option<String>,
-    /// Such as "mon-fri 08:00-18:00, sat 09:00-12:00", in the contact's time zone
+    /// Time of notifications, such as "mon-fri 08:00-18:00, sat 09:00-12:00", in the contact's time zone
     #[arg(long)]
     period: Option<String>,
-    /// Only what lasts longer without an acknowledgement, such as 30m
+    /// Only problems that last longer without an acknowledgement, such as 30m
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
 }
@@ -284,7 +318,10 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
             if client.json {
                 out::line!("{}", serde_json::to_string_pretty(&made)?);
             }
-            said(client, &format!("{} tells {}", table::safe(&made.name), table::safe(&made.contact)))
+            said(
+                client,
+                &format!("{} added; it notifies {}", table::safe(&made.name), table::safe(&made.contact)),
+            )
         }
         RuleCommand::List => list_rules(client).await,
         RuleCommand::Show { rule } => {
@@ -307,14 +344,23 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
             if client.json {
                 out::line!("{}", serde_json::to_string_pretty(&changed)?);
             }
-            said(client, &format!("{rule} is changed"))
+            said(client, &format!("{rule} changed"))
         }
         RuleCommand::Remove { rule } => {
             client.call(Method::DELETE, &format!("/rules/{rule}"), None).await?;
-            said(client, &format!("{rule} is removed"))
+            said(client, &format!("{rule} removed"))
         }
     }
 }
+
+const RULE_COLUMNS: [Column; 6] = [
+    Column::name("NAME"),
+    Column::name("CONTACT"),
+    Column::text("HOSTS"),
+    Column::whole("SEVERITY"),
+    Column::text("PERIOD"),
+    Column::whole("DELAY"),
+];
 
 async fn list_rules(client: &Client) -> anyhow::Result<()> {
     let page: Page<Rule> = client.get("/rules", &[]).await?;
@@ -323,7 +369,7 @@ async fn list_rules(client: &Client) -> anyhow::Result<()> {
         return Ok(());
     }
     if page.items.is_empty() {
-        return said(client, "no rules: mail.to in fleetgate.toml is told of everything");
+        return said(client, "No rules: mail.to in fleetgate.toml receives all notifications");
     }
     let row = |r: &Rule| {
         let labels: Vec<String> = r.labels.iter().map(|(k, v)| table::safe(&format!("{k}={v}"))).collect();
@@ -336,7 +382,6 @@ async fn list_rules(client: &Client) -> anyhow::Result<()> {
             if r.delay_s > 0.0 { format!("{}s", table::number(r.delay_s)) } else { String::new() },
         ]
     };
-    let headers = ["NAME", "TELLS", "OF", "FROM", "WHEN", "AFTER"];
-    table::print(&headers, page.items.iter().map(row).collect());
+    table::print(&RULE_COLUMNS, page.items.iter().map(row).collect());
     Ok(())
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, DEMO};
 use super::device::present;
-use super::{Connection, serve};
+use super::{Connection, serve, terminal};
 use crate::cli::out;
 use crate::clock;
 use crate::config::Config;
@@ -44,18 +44,27 @@ pub(crate) struct DemoArgs {
 
 #[derive(Subcommand)]
 enum DemoOrder {
-    /// Switch a device of the running demo off
-    Off { device: String },
-    /// Switch it on again
-    On { device: String },
-    /// Make one of its sensors say something else
-    Sensor {
+    /// Switch off a device of the running demo
+    Off {
+        /// Name of a device, such as cam-07
         device: String,
+    },
+    /// Switch a device on again
+    On {
+        /// Name of a device, such as cam-07
+        device: String,
+    },
+    /// Set the value of a sensor
+    Sensor {
+        /// Name of a device, such as cam-12
+        device: String,
+        /// Name of a sensor, such as temperature
         sensor: String,
+        /// The value that it reads from now on
         #[arg(allow_negative_numbers = true)]
         value: f64,
     },
-    /// The devices' names
+    /// List the names of the devices
     List,
 }
 
@@ -77,6 +86,8 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
         out::line!("{}", control::send(&path, &order.into()).await?);
         return Ok(());
     }
+    // As `nohup` wants it; asked before there is a handler of ours.
+    let outlives_terminal = signals::hangup_is_ignored();
     let mut signals = Signals::listen()?;
     let data = fresh_directory(&path)?;
     let config = settings(&path)?;
@@ -85,7 +96,8 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let Some(server) = serve::started(&mut signals, start).await? else { return Ok(()) };
     let ended = tokio::select! {
         ended = entertain(&server, &path, to.data.is_some()) => ended,
-        ended = serve::until_stopped(&server, &mut signals, || false) => ended,
+        ended = serve::until_stopped(&server, &mut signals, || outlives_terminal) => ended,
+        () = terminal::closed(), if !outlives_terminal => Ok(()),
     };
     server.stop().await;
     ended
@@ -96,7 +108,7 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let local = Connection { data: Some(path.to_owned()), url: None, token: None, json: false };
     let client = Client::new(&local)?;
     let seed = server.identity.wireguard.as_bytes();
-    let recruits = fleet::recruit(seed).await.context("a public device of the demo finds no port")?;
+    let recruits = fleet::recruit(seed).await.context("no free port for a device of the demo")?;
     let fleet = Arc::new(enrol(server, &client, recruits).await?);
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
@@ -113,7 +125,7 @@ fn fresh_directory(path: &Path) -> anyhow::Result<DataDir> {
     let entries: Vec<PathBuf> = std::fs::read_dir(path)?.filter_map(|e| Some(e.ok()?.path())).collect();
     let lock = data_dir::LOCK;
     if !path.join(MARK).exists() && entries.iter().any(|e| !e.ends_with(lock)) {
-        bail!("{name} holds something that is no demo's: say an empty directory with --data");
+        bail!("{name} contains files that are not of a demo: name an empty directory with --data");
     }
     for entry in entries.iter().filter(|e| !e.ends_with(lock)) {
         std::fs::remove_file(entry).with_context(|| format!("cannot empty {name}"))?;

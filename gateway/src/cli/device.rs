@@ -10,89 +10,110 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::host::pages;
+use super::import;
 use super::removal::{self, Along};
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::Device;
 use crate::cli::out;
 use crate::data_dir::secret_file::Place;
+use crate::names;
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
-    /// Add a device; prints its WireGuard configuration, once
+    /// Add a device and print its WireGuard configuration, which is not stored
     Add(AddArgs),
-    /// One line a device
+    /// Add many devices from a CSV file
+    Import(import::ImportArgs),
+    /// List devices
     List,
-    /// Identity, keys and addresses of one device
-    Show { device: String },
-    /// Change what is given; the rest stays as it is. Intervals and what is told: fleetgate host set
+    /// Show keys, addresses and networks of one device
+    Show {
+        /// Name or id of the device
+        device: String,
+    },
+    /// Change settings of a device. For checks and notifications see: fleetgate host set
     Set(SetArgs),
-    /// Give it another name; everything else stays
-    Rename { device: String, name: String },
-    /// End its tunnel at once; its history stays. Hosts behind it are named first
+    /// Rename a device
+    Rename {
+        /// Name or id of the device
+        device: String,
+        /// The new name
+        name: String,
+    },
+    /// Remove a device and end its tunnel; its history is kept
     Remove {
+        /// Name or id of the device
         device: String,
         #[command(flatten)]
         along: Along,
     },
-    /// A token with which a successor takes over its name, addresses and history
+    /// Create a token for new hardware that takes over name, addresses and history
     Replace {
+        /// Name or id of the device
         device: String,
-        /// A person has to approve the successor
+        /// The new hardware needs approval by an operator
         #[arg(long)]
         approval: bool,
     },
-    /// New keys for the same device; the previous ones end at once
+    /// Give a device new keys; the present ones stop working at once
     Reissue {
+        /// Name or id of the device
         device: String,
-        /// The device's own new key; else a pair is made for it
+        /// The device's own new public key [default: the gateway generates a key pair]
         #[arg(long)]
         public_key: Option<String>,
-        /// Print a QR code instead of the text
+        /// Print a QR code instead of text
         #[arg(long, conflicts_with = "out")]
         qr: bool,
-        /// A file for it that only you can read; one that is there already stays as it is
+        /// Write the configuration to a new file that only you can read
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Do not ask, on a terminal, before the present configuration stops working
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
-    /// Insist on this SSH host key from now on
+    /// Pin the SSH host key of a device
     Trust {
+        /// Name or id of the device
         device: String,
         /// SHA256:..., a public key, or a line of known_hosts
         host_key: String,
     },
-    /// Forget the newest handshake time: the device's clock was wrong in the future
-    ResetClock { device: String },
+    /// Accept handshakes again from a device whose clock was set back
+    ResetClock {
+        /// Name or id of the device
+        device: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
+    /// Name of the new device
     name: String,
-    /// key=value; may be repeated
+    /// Label, as key=value; may be repeated
     #[arg(long = "label", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Profile of its services [default: chosen by its labels]
     #[arg(long)]
     profile: Option<String>,
-    /// The device's own WireGuard key; else a pair is made for it and shown once
+    /// The device's own WireGuard public key [default: the gateway generates a key pair]
     #[arg(long)]
     public_key: Option<String>,
-    /// Outside of the VPN: no tunnel, watched by SSH at --direct
+    /// No tunnel: the device is checked by SSH at its --direct address
     #[arg(long, requires = "direct", conflicts_with_all = ["public_key", "qr"])]
     no_tunnel: bool,
-    /// Its name or address on the Internet
+    /// Its host name or address on the Internet
     #[arg(long, value_name = "HOST")]
     direct: Option<String>,
-    /// tunnel, direct or auto
+    /// Path of the checks: tunnel, direct or auto
     #[arg(long)]
     route: Option<String>,
     #[command(flatten)]
     ssh: Ssh,
-    /// Print a QR code instead of the text
+    /// Print a QR code instead of text
     #[arg(long, conflicts_with = "out")]
     qr: bool,
-    /// A file for its configuration that only you can read; one that is there already stays as it is
+    /// Write the configuration to a new file that only you can read
     #[arg(long, value_name = "FILE", conflicts_with = "no_tunnel")]
     out: Option<PathBuf>,
 }
@@ -102,16 +123,17 @@ pub(crate) struct AddArgs {
 pub(crate) struct Ssh {
     #[command(flatten)]
     login: Login,
-    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
+    /// SSH host key to pin: SHA256:..., a public key, or a line of known_hosts
     #[arg(long)]
     host_key: Option<String>,
 }
 
 #[derive(Args)]
 struct Login {
-    /// The account that checks log in to
+    /// User that checks log in as
     #[arg(long)]
     ssh_user: Option<String>,
+    /// Port of the SSH server
     #[arg(long)]
     ssh_port: Option<u16>,
 }
@@ -125,24 +147,57 @@ impl Ssh {
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
+    /// Name or id of the device
     device: String,
-    /// A network that stands behind it, in place of those it has; may be repeated
+    /// Network behind the device, such as 192.168.7.0/24; may be repeated, replaces the present list
     #[arg(long = "network", value_name = "PREFIX")]
     networks: Vec<String>,
-    /// No network stands behind it
+    /// Remove all networks behind the device
     #[arg(long, conflicts_with = "networks")]
     no_networks: bool,
-    /// tunnel, direct or auto
+    /// Path of the checks: tunnel, direct or auto
     #[arg(long)]
     route: Option<String>,
-    /// Its name or address on the Internet
+    /// Its host name or address on the Internet
     #[arg(long, value_name = "HOST")]
     direct: Option<String>,
+    #[command(flatten)]
+    labels: LabelChanges,
     #[command(flatten)]
     login: Login,
 }
 
-/// Parses `key=value` from the command line.
+/// What changes of the labels of a host or device.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LabelChanges {
+    /// Add or change a label, as key=value (key= removes it); may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Remove a label; may be repeated
+    #[arg(long, value_name = "KEY")]
+    drop_label: Vec<String>,
+}
+
+impl LabelChanges {
+    /// As a change of the API has it, where `null` removes; `None`: nothing changes.
+    ///
+    /// # Errors
+    /// Names a label that is to be dropped and is not there, or one that is given twice.
+    pub(crate) fn body(&self, of: &str, before: &Value) -> anyhow::Result<Option<Value>> {
+        let mut change = Map::new();
+        for key in &self.drop_label {
+            anyhow::ensure!(before.get(key).is_some(), "--drop-label {key}: {of} has no such label");
+            change.insert(key.clone(), Value::Null);
+        }
+        for (key, value) in labels(self.labels.clone())? {
+            let is_empty = value.as_str().is_some_and(str::is_empty);
+            change.insert(key, if is_empty { Value::Null } else { value });
+        }
+        Ok((!change.is_empty()).then_some(Value::Object(change)))
+    }
+}
+
+/// `key=value` of the command line.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected key=value"))?;
     Ok((key.to_owned(), value.to_owned()))
@@ -156,7 +211,7 @@ pub(crate) fn labels(pairs: Vec<(String, String)>) -> anyhow::Result<Map<String,
     let mut labels = Map::new();
     for (key, value) in pairs {
         if labels.contains_key(&key) {
-            anyhow::bail!("--label {key} is given twice: say which value it has");
+            anyhow::bail!("--label {key} is given twice: give it one value");
         }
         labels.insert(key, Value::String(value));
     }
@@ -166,11 +221,12 @@ pub(crate) fn labels(pairs: Vec<(String, String)>) -> anyhow::Result<Map<String,
 pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Result<()> {
     match command {
         DeviceCommand::Add(args) => add(client, args).await,
+        DeviceCommand::Import(args) => import::run(client, args).await,
         DeviceCommand::List => list(client).await,
         DeviceCommand::Show { device } => show(client, &device).await,
         DeviceCommand::Rename { device, name } => {
             client.patch(&format!("/devices/{device}"), &json!({ "name": name })).await?;
-            said(client, &format!("{device} is now {name}"))
+            said(client, &format!("{device} renamed to {name}"))
         }
         DeviceCommand::Remove { device, along } => remove(client, &device, along).await,
         DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
@@ -188,11 +244,11 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
         DeviceCommand::Trust { device, host_key } => {
             let body = json!({ "host_key": host_key });
             client.call(Method::POST, &format!("/devices/{device}/trust"), Some(&body)).await?;
-            said(client, &format!("{device}: this host key is insisted on from now on"))
+            said(client, &format!("{device}: host key pinned"))
         }
         DeviceCommand::ResetClock { device } => {
             client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
-            said(client, &format!("{device}: the next handshake is taken whatever its clock says"))
+            said(client, &format!("{device}: the next handshake is accepted, whatever its time"))
         }
     }
 }
@@ -234,19 +290,20 @@ pub(crate) fn present(body: Value) -> Value {
 
 async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<()> {
     match removal::remove(client, &format!("/devices/{device}"), along).await? {
-        None => said(client, "nothing is removed"),
+        None => said(client, "Nothing was removed"),
         Some(others) if others.is_empty() => {
-            said(client, &format!("{device} is removed; its tunnel has ended, its history stays"))
+            said(client, &format!("{device} removed; its tunnel has ended, its history is kept"))
         }
         Some(others) => {
             let others = removal::words(&others);
-            said(client, &format!("{device} is removed; its tunnel has ended, its history stays; {others}"))
+            said(client, &format!("{device} removed; its tunnel has ended, its history is kept; {others}"))
         }
     }
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let networks = (!args.networks.is_empty() || args.no_networks).then_some(args.networks);
+    let path = format!("/devices/{}", args.device);
     let mut body = present(json!({
         "networks": networks,
         "route": args.route,
@@ -254,18 +311,25 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
         "ssh": { "user": args.login.ssh_user, "port": args.login.ssh_port },
     }));
     body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
-    anyhow::ensure!(body != json!({}), "nothing is given that could be set: fleetgate device set --help");
-    let made = client.patch(&format!("/devices/{}", args.device), &body).await?;
+    let before: Value = client.get(&path, &[]).await?;
+    if let Some(labels) = args.labels.body(&args.device, &before["labels"])? {
+        body["labels"] = labels;
+    }
+    anyhow::ensure!(
+        body != json!({}),
+        "nothing to change: give at least one option, see `fleetgate device set --help`"
+    );
+    let made = client.patch(&path, &body).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
-    said(client, &format!("{} is set", args.device))
+    said(client, &format!("{} changed", args.device))
 }
 
 /// Checks the file before any request.
 fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
     match out.filter(|file| file.symlink_metadata().is_ok()) {
-        Some(file) => anyhow::bail!("--out {}: it is there already: choose another name", file.display()),
+        Some(file) => anyhow::bail!("--out {}: the file exists already: choose another name", file.display()),
         None => Ok(()),
     }
 }
@@ -297,27 +361,54 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
     let conf = made["credentials"]["conf"].as_str();
     let name = made["device"]["name"].as_str().unwrap_or_default();
     if let (Some(conf), Some((out, place))) = (conf, out) {
-        place
-            .keep(conf)
-            .with_context(|| format!("{name} is made; `fleetgate device reissue {name}` shows it again"))?;
-        return said(
-            client,
-            &format!("{name}: its configuration is in {}; it is not stored here", out.display()),
-        );
+        place.keep(conf).with_context(|| {
+            format!("{name} was added; `fleetgate device reissue {name}` prints a new configuration")
+        })?;
+        let kept =
+            format!("{name}: the configuration is in {}; the gateway does not store it", out.display());
+        return said(client, &format!("{kept}{}", other_name(name, out)));
     }
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(made)?);
         return Ok(());
     }
     let Some(shown) = made.get("credentials").filter(|c| !c.is_null()) else {
-        return said(client, &format!("{name} is added; it has no tunnel, checks begin now"));
+        return said(client, &format!("{name} added without a tunnel; checks begin now"));
     };
     match shown["qr_text"].as_str().filter(|_| qr) {
         Some(code) => out::line!("{code}"),
         None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
     }
-    said(client, &format!("{name}: this was shown once and is not stored"))
+    said(
+        client,
+        &format!("{name}: this configuration is not stored and not shown again. {}", file_to_save(name)),
+    )
 }
+
+/// `wg-quick` names the interface after the file.
+fn file_to_save(name: &str) -> String {
+    format!("For wg-quick, save it as {}", names::conf_file(name))
+}
+
+/// What to do with a file that `wg-quick` refuses; nothing of any other.
+fn other_name(name: &str, out: &Path) -> String {
+    if names::is_interface_file(out) {
+        return String::new();
+    }
+    format!(
+        ". wg-quick refuses file names of more than 15 characters: rename it to {}",
+        names::conf_file(name)
+    )
+}
+
+pub(super) const COLUMNS: [Column; 6] = [
+    Column::whole("ID"),
+    Column::name("NAME"),
+    Column::whole("ADDRESS"),
+    Column::name("PROFILE"),
+    Column::whole("ROUTE"),
+    Column::text("PUBLIC KEY"),
+];
 
 async fn list(client: &Client) -> anyhow::Result<()> {
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
@@ -325,26 +416,25 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         out::line!("{}", serde_json::to_string_pretty(&devices)?);
         return Ok(());
     }
-    let row = |d: &Device| {
-        let tunnel = d.tunnel.as_ref();
-        let addresses = tunnel.map(|t| t.addresses.join(" "));
-        vec![
-            table::safe(&d.name),
-            addresses.or_else(|| d.direct_address.clone()).map_or("-".to_owned(), |a| table::safe(&a)),
-            own_profile(d.profile.as_deref()),
-            d.route.clone(),
-            tunnel.map_or("no tunnel".to_owned(), |t| t.public_key.clone()),
-            d.id.clone(),
-        ]
-    };
-    table::print(
-        &["NAME", "ADDRESS", "PROFILE", "ROUTE", "PUBLIC KEY", "ID"],
-        devices.iter().map(row).collect(),
-    );
+    table::print(&COLUMNS, devices.iter().map(row).collect());
     Ok(())
 }
 
-/// Returns the profile that the host itself names.
+fn row(d: &Device) -> Vec<String> {
+    let tunnel = d.tunnel.as_ref();
+    // The first of its addresses is enough to recognise it; `device show` has all.
+    let first = tunnel.and_then(|t| t.addresses.first()?.split('/').next());
+    vec![
+        d.id.clone(),
+        table::safe(&d.name),
+        first.or(d.direct_address.as_deref()).map_or("-".to_owned(), table::safe),
+        own_profile(d.profile.as_deref()),
+        d.route.clone(),
+        tunnel.map_or("no tunnel".to_owned(), |t| t.public_key.clone()),
+    ]
+}
+
+/// The profile that a host names itself.
 fn own_profile(own: Option<&str>) -> String {
     own.unwrap_or("by rules").to_owned()
 }
@@ -360,6 +450,11 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     if let Some(tunnel) = &d.tunnel {
         line("public key", &format!("{} (since {})", tunnel.public_key, tunnel.keyed_at));
         line("addresses", &tunnel.addresses.join(" "));
+        line("networks", &if d.networks.is_empty() { "none".to_owned() } else { d.networks.join(" ") });
+        line(
+            "allowed IPs",
+            &tunnel.addresses.iter().chain(&d.networks).cloned().collect::<Vec<_>>().join(" "),
+        );
     }
     line("directly", d.direct_address.as_deref().unwrap_or("-"));
     line("route", &d.route);
@@ -385,7 +480,7 @@ async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Resul
     }
     out::line!("{}", made["secret"].as_str().unwrap_or_default());
     let command = made["command"].as_str().unwrap_or_default();
-    said(client, &format!("shown once. On the successor, as root:\n  {command}"))
+    said(client, &format!("The token is not shown again. On the new hardware, as root:\n  {command}"))
 }
 
 #[cfg(test)]
@@ -399,9 +494,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_wg_quick_refuses_gets_another_name() {
+        let out = |file| other_name("bridge-north-camera-07", Path::new(file));
+        assert_eq!(out("conf/fleet0.conf"), "");
+        assert!(out("bridge-north-camera-07.conf").ends_with("rename it to bridge-north-ca.conf"));
+        assert!(file_to_save("cam-07").ends_with("save it as cam-07.conf"));
+    }
+
+    #[test]
     fn a_label_is_key_and_value() {
         assert_eq!(pair("site=hill=1"), Ok(("site".to_owned(), "hill=1".to_owned())));
         assert!(pair("site").is_err());
+    }
+
+    #[test]
+    fn a_label_is_changed_or_removed() {
+        let given = |text: &str| pair(text).unwrap();
+        let before = json!({ "site": "hill", "rack": "3" });
+        let changes =
+            LabelChanges { labels: vec![given("site=sea"), given("kind=")], drop_label: vec!["rack".into()] };
+        let expected = json!({ "site": "sea", "kind": null, "rack": null });
+        assert_eq!(changes.body("cam", &before).unwrap(), Some(expected));
+        assert_eq!(LabelChanges::default().body("cam", &before).unwrap(), None);
+        let gone = LabelChanges { drop_label: vec!["old".into()], ..LabelChanges::default() };
+        assert!(gone.body("cam", &before).unwrap_err().to_string().contains("cam has no such label"));
     }
 
     #[test]

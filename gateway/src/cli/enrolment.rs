@@ -6,32 +6,37 @@ use serde_json::json;
 use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::host::pages;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::Enrolment;
 use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum EnrolmentCommand {
-    /// Those that wait, or all
+    /// List devices that wait for approval
     List {
+        /// Also list approved and rejected ones
         #[arg(long)]
         all: bool,
     },
-    /// Let a device in
+    /// Approve a device
     Approve {
+        /// Id of the enrolment, as in `fleetgate enrolment list`
+        #[arg(value_name = "ID")]
         enrolment: String,
-        /// Another name than it claims
+        /// Another name than the device asked for
         #[arg(long)]
         name: Option<String>,
-        /// key=value; may be repeated
+        /// Label, as key=value; may be repeated
         #[arg(long = "label", value_parser = pair)]
         labels: Vec<(String, String)>,
     },
-    /// Send it away
+    /// Reject a device
     Reject {
+        /// Id of the enrolment, as in `fleetgate enrolment list`
+        #[arg(value_name = "ID")]
         enrolment: String,
-        /// What the device's owner reads
-        #[arg(long, default_value = "")]
+        /// Text that the device's owner reads
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
     },
 }
@@ -42,15 +47,25 @@ pub(crate) async fn run(client: &Client, command: EnrolmentCommand) -> anyhow::R
         EnrolmentCommand::Approve { enrolment, name, labels: given } => {
             let body = present(json!({ "name": name, "labels": labels(given)? }));
             let done: Enrolment = client.post(&format!("/enrolments/{enrolment}/approve"), &body).await?;
-            said(client, &format!("{} is let in", table::safe(&done.name)))
+            said(client, &format!("{} approved", table::safe(&done.name)))
         }
         EnrolmentCommand::Reject { enrolment, reason } => {
             let body = json!({ "reason": reason });
             let done: Enrolment = client.post(&format!("/enrolments/{enrolment}/reject"), &body).await?;
-            said(client, &format!("{} is sent away", table::safe(&done.name)))
+            said(client, &format!("{} rejected", table::safe(&done.name)))
         }
     }
 }
+
+const COLUMNS: [Column; 7] = [
+    Column::state("STATE"),
+    Column::name("NAME"),
+    Column::whole("ID"),
+    Column::text("PUBLIC KEY"),
+    Column::whole("FROM"),
+    Column::whole("REQUESTED"),
+    Column::name("REPLACES"),
+];
 
 async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
     let filter = if all { vec![] } else { vec![("state", "awaiting_approval".to_owned())] };
@@ -60,7 +75,7 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if enrolments.is_empty() {
-        return said(client, "nobody waits");
+        return said(client, "No device waits for approval");
     }
     let now = table::now();
     let row = |e: &Enrolment| {
@@ -74,7 +89,6 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
             table::safe(e.replaces.as_deref().unwrap_or("")),
         ]
     };
-    let headers = ["STATE", "NAME", "ID", "PUBLIC KEY", "FROM", "ASKED", "REPLACES"];
-    table::print(&headers, enrolments.iter().map(row).collect());
+    table::print(&COLUMNS, enrolments.iter().map(row).collect());
     Ok(())
 }

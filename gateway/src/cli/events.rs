@@ -4,25 +4,25 @@ use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::client::Client;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{Event, Page};
 use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct EventsArgs {
-    /// Only of this host (name or id)
+    /// Only events of this host (name or id)
     #[arg(long)]
     host: Option<String>,
-    /// How many of the newest
-    #[arg(long, short = 'n', default_value_t = 50)]
+    /// Number of the newest ones
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
     lines: usize,
-    /// Go on with new ones as they happen
+    /// Print new events as they happen
     #[arg(long, short)]
     follow: bool,
 }
 
 pub(crate) async fn run(client: &Client, args: EventsArgs) -> anyhow::Result<()> {
-    let mut query = vec![("limit", args.lines.to_string()), ("order", "desc".to_owned())];
+    let mut query = vec![("limit", args.lines.to_string())];
     query.extend(args.host.clone().map(|h| ("host", h)));
     // Opens the stream before reading the list. An event in between may appear twice but is never
     // lost.
@@ -42,9 +42,18 @@ pub(crate) async fn run(client: &Client, args: EventsArgs) -> anyhow::Result<()>
             }
         }
     }
-    anstream::eprintln!("fleetgate: the gateway has stopped");
+    anstream::eprintln!("fleetgate: the gateway closed the connection");
     Ok(())
 }
+
+/// Events come one by one: no heads are printed.
+pub(super) const COLUMNS: [Column; 5] = [
+    Column::whole("TIME"),
+    Column::name("OBJECT"),
+    Column::state("EVENT"),
+    Column::text("CAUSE"),
+    Column::name("BY"),
+];
 
 fn is_of(event: &Event, host: &str) -> bool {
     event.object_id.as_deref() == Some(host) || event.object_name.as_deref() == Some(host)
@@ -57,10 +66,10 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     }
     let name = name(e);
     let service = e.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
-    let by =
-        if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
-    let object = format!("{}{}", table::safe(&name), table::safe(&service));
-    out::line!("{}  {:<24} {}  {}{by}", table::clock_time(&e.at), object, what(e), table::safe(&e.cause));
+    let by = if e.principal == "system" { String::new() } else { format!("[{}]", table::safe(&e.principal)) };
+    let object = format!("{:<24}", table::safe(&format!("{name}{service}")));
+    let cells = [table::clock_time(&e.at), object, what(e), table::safe(&e.cause), by];
+    out::line!("{}", table::row(&COLUMNS, &cells, table::terminal_width()));
     Ok(())
 }
 
@@ -75,9 +84,9 @@ fn name(e: &Event) -> String {
 /// Formats a change of state as `UP -> DOWN`, and any other event by its name.
 fn what(e: &Event) -> String {
     match (e.data["from"].as_str(), e.data["to"].as_str()) {
-        (Some(from), Some(to)) if e.kind == "notification_held" => {
+        (Some(from), Some(to)) if e.kind == "notification.suppressed" => {
             let kind = table::safe(e.data["kind"].as_str().unwrap_or_default());
-            format!("not told: {kind} {} -> {}", table::state(from), table::state(to))
+            format!("suppressed: {kind} {} -> {}", table::state(from), table::state(to))
         }
         (Some(from), Some(to)) => format!("{} -> {}", table::state(from), table::state(to)),
         _ => e.kind.clone(),

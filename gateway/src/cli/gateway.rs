@@ -12,11 +12,11 @@ use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum GatewayCommand {
-    /// Keys, endpoint, pools
+    /// Show keys, endpoint and address pools
     Show,
-    /// Confirm where devices reach the UDP port of this machine
+    /// Set the address at which devices reach the gateway's UDP port
     Endpoint {
-        /// host:port, a host name by preference
+        /// host:port, preferably with a host name
         endpoint: String,
     },
 }
@@ -29,10 +29,10 @@ pub(crate) async fn run(client: &Client, command: GatewayCommand) -> anyhow::Res
             client.call(Method::PUT, "/gateway/endpoint", Some(&body)).await?;
             if endpoint.parse::<Endpoint>().is_ok_and(|e| e.is_loopback()) {
                 anstream::eprintln!(
-                    "warning: {endpoint} is this machine's own: other machines cannot reach it"
+                    "warning: {endpoint} is a loopback address: other machines cannot reach it"
                 );
             }
-            said(client, &format!("devices are given {endpoint} from now on"))
+            said(client, &format!("Endpoint set: new configurations contain {endpoint}"))
         }
     }
 }
@@ -52,8 +52,10 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     line("addresses", &g.addresses.join(" "));
     line("SSH key", &g.ssh_public_key);
     if let Some(restore) = &g.restore {
-        let waits =
-            format!("the backup of {} takes effect at the next start; no change is taken", restore.made_at);
+        let waits = format!(
+            "the backup of {} takes effect at the next start; until then nothing can be changed",
+            restore.made_at
+        );
         line("restore", &waits);
     }
     Ok(())

@@ -7,7 +7,7 @@ use super::care::place;
 use super::client::Client;
 use super::device::said;
 use super::host_change;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{Host, HostSettings, Metric, Page, Service, Traffic, TrafficDay, Tunnel, Verdict};
 use crate::cli::out;
 
@@ -16,38 +16,46 @@ const PAGE: usize = 500;
 
 #[derive(Subcommand)]
 pub(crate) enum HostCommand {
-    /// One line a host
+    /// List hosts
     List {
         /// Part of a name, label or address
         query: Option<String>,
-        /// up, down, unreachable, pending, stale, handled or asleep
+        /// Only hosts that are up, down, unreachable, pending, stale, handled or asleep
         #[arg(long)]
         state: Option<String>,
-        /// key=value
+        /// Only hosts with this label, as key=value
         #[arg(long)]
         label: Option<String>,
     },
-    /// Everything about one host
-    Show { host: String },
-    /// Change what is given; the rest stays as it is
+    /// Show one host with its services
+    Show {
+        /// Name or id of the host
+        host: String,
+    },
+    /// Change settings of a host
     Set(Box<host_change::SetArgs>),
     /// Add a host behind a device, such as a NAS
     Add(host_change::AddArgs),
-    /// Remove a host behind a device; its history stays. Hosts that have it as a parent are named first
+    /// Remove a host behind a device; its history is kept
     Remove {
+        /// Name or id of the host
         host: String,
         #[command(flatten)]
         along: super::removal::Along,
     },
-    /// What a device cost on the wire, day by day
-    Traffic { host: String },
-    /// What its checks may cost on the wire: fleetgate host budget cam-07 1000000
-    Budget {
+    /// Show the traffic of a device by day
+    Traffic {
+        /// Name or id of the host
         host: String,
-        /// Bytes per day of UTC, all headers included
+    },
+    /// Limit the traffic of checks, for example: fleetgate host budget cam-07 1000000
+    Budget {
+        /// Name or id of the host
+        host: String,
+        /// Bytes per day (UTC), with all headers
         #[arg(required_unless_present = "none")]
         bytes_per_day: Option<u64>,
-        /// Without a limit again
+        /// Remove the limit
         #[arg(long, conflicts_with = "bytes_per_day")]
         none: bool,
     },
@@ -55,8 +63,13 @@ pub(crate) enum HostCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum CheckCommand {
-    /// Check a host and its services, or one of them, now
-    Now { host: String, service: Option<String> },
+    /// Check a host with all its services, or one service
+    Now {
+        /// Name or id of the host
+        host: String,
+        /// Only this service
+        service: Option<String>,
+    },
 }
 
 pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result<()> {
@@ -80,9 +93,12 @@ pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Res
     let path = format!("{}/check", place(&host, service.as_deref()));
     let host = host.split('/').next().unwrap_or_default();
     client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
-    anstream::eprintln!("asked; until the result is there, the request is in: fleetgate host show {host}");
+    anstream::eprintln!("Check requested; see the result with: fleetgate host show {host}");
     Ok(())
 }
+
+const TRAFFIC_COLUMNS: [Column; 4] =
+    [Column::whole("DAY (UTC)"), Column::whole("TOTAL"), Column::whole("RECEIVED"), Column::whole("SENT")];
 
 async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
     let traffic: Traffic = client.get(&format!("/hosts/{host}/traffic"), &[]).await?;
@@ -96,16 +112,16 @@ async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
     let row = |d: &TrafficDay| {
         vec![d.day.clone(), table::bytes(d.bytes), table::bytes(d.rx_bytes), table::bytes(d.tx_bytes)]
     };
-    table::print(&["DAY (UTC)", "ON THE WIRE", "FROM IT", "TO IT"], traffic.days.iter().map(row).collect());
+    table::print(&TRAFFIC_COLUMNS, traffic.days.iter().map(row).collect());
     Ok(())
 }
 
 fn no_traffic(host: &Host) -> String {
     let name = &host.name;
     match (&host.via, &host.tunnel) {
-        (Some(via), _) => format!("{name} goes through the tunnel of {via}: fleetgate host traffic {via}"),
-        (None, None) => format!("{name} has no tunnel: what it costs is not counted"),
-        (None, Some(_)) => format!("nothing has gone through the tunnel of {name} yet"),
+        (Some(via), _) => format!("{name} uses the tunnel of {via}: see `fleetgate host traffic {via}`"),
+        (None, None) => format!("{name} has no tunnel, and traffic is counted only in tunnels"),
+        (None, Some(_)) => format!("No traffic in the tunnel of {name} yet"),
     }
 }
 
@@ -115,8 +131,8 @@ async fn budget(client: &Client, host: &str, bytes: Option<u64>) -> anyhow::Resu
     said(
         client,
         &bytes.map_or_else(
-            || format!("{host} has no budget any more"),
-            |bytes| format!("the checks of {host} keep to {} a day", table::bytes(bytes)),
+            || format!("{host}: traffic limit removed"),
+            |bytes| format!("{host}: checks may use {} a day", table::bytes(bytes)),
         ),
     )
 }
@@ -142,6 +158,17 @@ pub(crate) async fn pages<T: serde::de::DeserializeOwned>(
     }
 }
 
+pub(super) const COLUMNS: [Column; 8] = [
+    Column::state("STATE"),
+    Column::whole("FOR"),
+    Column::name("NAME"),
+    Column::whole("ADDRESS"),
+    Column::text("SERVICES"),
+    Column::whole("LAST PACKET").optional(),
+    Column::whole("LAST CHECK").optional(),
+    Column::text("LABELS").optional(),
+];
+
 async fn list(client: &Client, filters: &[(&str, String)]) -> anyhow::Result<()> {
     let hosts: Vec<Host> = pages(client, "/hosts", filters).await?;
     if client.json {
@@ -150,13 +177,16 @@ async fn list(client: &Client, filters: &[(&str, String)]) -> anyhow::Result<()>
     }
     if hosts.is_empty() {
         anstream::eprintln!(
-            "no hosts{}",
-            if filters.is_empty() { ": fleetgate device add NAME" } else { " match" }
+            "{}",
+            if filters.is_empty() {
+                "No hosts yet. Add one: fleetgate device add NAME"
+            } else {
+                "No host matches"
+            }
         );
         return Ok(());
     }
-    let headers = ["STATE", "NAME", "ADDRESS", "SERVICES", "LAST PACKET", "SINCE", "LAST CHECK", "LABELS"];
-    table::print(&headers, hosts.iter().map(row).collect());
+    table::print(&COLUMNS, hosts.iter().map(row).collect());
     Ok(())
 }
 
@@ -166,18 +196,22 @@ fn row(h: &Host) -> Vec<String> {
     let address = h.address.as_deref().or(h.direct_address.as_deref()).unwrap_or("-");
     vec![
         shown_state(h),
+        table::lasting(h.state.since.as_deref(), now),
         table::safe(&h.name),
         table::safe(address),
         services(h),
         table::ago(packet, now),
-        table::ago(h.state.since.as_deref(), now),
         table::ago(h.state.last_check.as_deref(), now),
         labels(h),
     ]
 }
 
+fn state_word(h: &Host) -> &str {
+    if h.state.state == "down" && !h.state.reachable { "unreachable" } else { &h.state.state }
+}
+
 fn shown_state(h: &Host) -> String {
-    let word = if h.state.state == "down" && !h.state.reachable { "unreachable" } else { &h.state.state };
+    let word = state_word(h);
     let mark = if h.state.asleep {
         " zz"
     } else if h.state.stale {
@@ -204,11 +238,20 @@ fn labels(h: &Host) -> String {
     h.labels.iter().map(|(k, v)| table::safe(&format!("{k}={v}"))).collect::<Vec<_>>().join(" ")
 }
 
+pub(super) const SERVICE_COLUMNS: [Column; 6] = [
+    Column::state("STATE"),
+    Column::whole("FOR"),
+    Column::name("SERVICE"),
+    Column::whole("LAST CHECK").optional(),
+    Column::text("OUTPUT"),
+    Column::text("METRICS").optional(),
+];
+
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
     // A removed host has no settings.
     let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
-    let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
+    let services = client.get::<Page<Service>>(&format!("/hosts/{name}/services"), &[]).await?.items;
     if client.json {
         out::line!(
             "{}",
@@ -218,8 +261,8 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     }
     headline(&host, settings.as_ref());
     if let Some(ack) = &host.acknowledgement {
-        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
-        out::line!("  known to    {known}");
+        let known = table::acknowledged_by(&ack.author, ack.expires.as_deref(), &ack.comment);
+        out::line!("  acknowledged by {known}");
     }
     if let Some(line) = incident_line(&host, &services) {
         out::line!("{line}");
@@ -228,8 +271,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         tunnel_lines(tunnel);
     }
     out::line!();
-    let headers = ["STATE", "SERVICE", "LAST CHECK", "SINCE", "OUTPUT", "METRICS"];
-    table::print(&headers, services.iter().map(service_row).collect());
+    table::print(&SERVICE_COLUMNS, services.iter().map(service_row).collect());
     Ok(())
 }
 
@@ -252,20 +294,19 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     }
     let set = settings.map(host_change::lines).unwrap_or_default();
     set.iter().for_each(|line| out::line!("{line}"));
-    let (since, last) =
-        (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
-    let by = if matches!(h.state.source.as_str(), "none" | "") {
-        String::new()
-    } else {
-        format!(" by {}", h.state.source)
-    };
+    let since = h.state.since.as_deref();
+    let lasts = since.map(|at| format!(" for {}", table::lasting(Some(at), now))).unwrap_or_default();
+    let last = table::ago(h.state.last_check.as_deref(), now);
+    let by = h.state.source.as_deref().filter(|source| *source != "none");
+    let by = by.map(|source| format!(" by {source}")).unwrap_or_default();
     let asked = h.state.check_requested_at.as_deref();
-    let asked = asked.map(|at| format!(", asked to check {}", table::ago(Some(at), now))).unwrap_or_default();
-    out::line!("  since {since}, last check {last}{by}{asked}");
+    let asked =
+        asked.map(|at| format!(", check requested {}", table::ago(Some(at), now))).unwrap_or_default();
+    out::line!("  {}{lasts}, last check {last}{by}{asked}", state_word(h));
 }
 
 fn shown_profiles(settings: &HostSettings) -> String {
-    let chosen = if settings.profile.is_none() { " by its labels" } else { "" };
+    let chosen = if settings.profile.is_none() { " (by labels)" } else { "" };
     format!("{}{chosen}", settings.profiles.join(" + "))
 }
 
@@ -296,21 +337,21 @@ fn tunnel_lines(t: &Tunnel) {
     let (packet, handshake) =
         (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
     out::line!("  last packet {packet}, last handshake {handshake}");
-    out::line!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
+    out::line!("  traffic     {} received, {} sent", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
     if let Some(today) = t.today_bytes {
         let yesterday =
             t.yesterday_bytes.map(|b| format!(", yesterday {}", table::bytes(b))).unwrap_or_default();
-        out::line!("  on the wire today {}{yesterday}", table::bytes(today));
+        out::line!("  traffic today {}{yesterday}", table::bytes(today));
     }
     if let Some(budget) = &t.budget {
         out::line!("  budget      {} a day; {}", table::bytes(budget.bytes_per_day), budget.text);
     }
     if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
-        out::line!("  clock       {skew:+.0} s off");
+        out::line!("  clock       off by {skew:+.0} s");
     }
     if let Some(seen) = &t.unproved_handshakes {
         out::line!(
-            "  unproved    {} handshakes were answered and led to no session, the last from {} ({})",
+            "  incomplete  {} handshakes without a session after them, the last from {} ({})",
             seen.count,
             seen.from,
             table::ago(Some(&seen.last_at), now)
@@ -331,9 +372,9 @@ fn service_row(s: &Service) -> Vec<String> {
     let beside = table::marks(s.acknowledged, s.in_downtime, s.flapping);
     vec![
         format!("{}{stale}{beside}", table::state(&s.state)),
+        table::lasting(s.since.as_deref(), now),
         table::safe(&s.name),
         table::ago(s.last_check.as_deref(), now),
-        table::ago(s.since.as_deref(), now),
         table::safe(&s.text),
         metrics(&s.metrics),
     ]

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
-use super::device::{Ssh, labels, pair, present, said};
+use super::device::{LabelChanges, Ssh, labels, pair, present, said};
 use super::limits::Limits;
 use super::removal::{self, Along};
 use super::settings::{Settings, number};
@@ -14,51 +14,51 @@ use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
+    /// Name or id of the host
     host: String,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     limits: Limits,
-    /// Seconds of silence that are expected: asleep within them, not down
+    /// Seconds of silence that are expected: the host is then asleep, not down
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     max_silence: Option<f64>,
-    /// A host that stands before it, in place of those it has; may be repeated
+    /// Host that this one is reached through; may be repeated, replaces the present list
     #[arg(long = "parent", value_name = "HOST")]
     parents: Vec<String>,
-    /// No host stands before it, beside the device it is behind
+    /// Remove all parents, except for the device that it is behind
     #[arg(long, conflicts_with = "parents")]
     no_parents: bool,
-    /// The profile that it keeps to
+    /// Profile of its services
     #[arg(long, conflicts_with = "by_rules")]
     profile: Option<String>,
-    /// Profiles by its labels, as the rules say
+    /// Choose its profiles by its labels again
     #[arg(long)]
     by_rules: bool,
-    /// key=value, beside the labels it has; may be repeated
-    #[arg(long = "label", value_parser = pair)]
-    labels: Vec<(String, String)>,
-    /// Take this label away; may be repeated
-    #[arg(long, value_name = "KEY")]
-    drop_label: Vec<String>,
-    /// Its address behind its device
+    #[command(flatten)]
+    labels: LabelChanges,
+    /// Its address in a network behind its device
     #[arg(long)]
     address: Option<String>,
+    /// Free text for people who see the host
     #[arg(long)]
     notes: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
+    /// Name of the new host
     name: String,
-    /// The device it stands behind
+    /// The device that it is behind
     #[arg(long, value_name = "DEVICE")]
     via: String,
-    /// Its address there, in one of the networks behind the device
+    /// Its address in one of the networks behind the device
     #[arg(long)]
     address: String,
-    /// key=value; may be repeated
+    /// Label, as key=value; may be repeated
     #[arg(long = "label", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Profile of its services [default: chosen by its labels]
     #[arg(long)]
     profile: Option<String>,
     #[command(flatten)]
@@ -69,7 +69,10 @@ pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let path = format!("/hosts/{}", args.host);
     let before: Value = client.get(&format!("{path}/settings"), &[]).await?;
     let body = args.body(&before)?;
-    anyhow::ensure!(!body.is_empty(), "nothing is given that could be set: fleetgate host set --help");
+    anyhow::ensure!(
+        !body.is_empty(),
+        "nothing to change: give at least one option, see `fleetgate host set --help`"
+    );
     let made = client.patch(&path, &Value::Object(body)).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
@@ -77,7 +80,7 @@ pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     }
     let settings: HostSettings = serde_json::from_value(made)?;
     lines(&settings).iter().for_each(|line| out::line!("{line}"));
-    said(client, &format!("{} is set", args.host))
+    said(client, &format!("{} changed", args.host))
 }
 
 impl SetArgs {
@@ -102,22 +105,10 @@ impl SetArgs {
         if self.by_rules {
             body.insert("profile".to_owned(), Value::Null);
         }
-        if !self.labels.is_empty() || !self.drop_label.is_empty() {
-            body.insert("labels".to_owned(), json!(self.labelled(before)?));
+        if let Some(labels) = self.labels.body(&self.host, &before["labels"])? {
+            body.insert("labels".to_owned(), labels);
         }
         Ok(body)
-    }
-
-    /// Returns the changes of the labels. `null` removes one.
-    fn labelled(&self, before: &Value) -> anyhow::Result<Map<String, Value>> {
-        let mut change = Map::new();
-        for key in &self.drop_label {
-            let is_there = before["labels"].get(key).is_some();
-            anyhow::ensure!(is_there, "--drop-label {key}: {} has no such label", self.host);
-            change.insert(key.clone(), Value::Null);
-        }
-        change.extend(labels(self.labels.clone())?);
-        Ok(change)
     }
 }
 
@@ -134,15 +125,15 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
-    said(client, &format!("{} is added; checks begin now, through {}", made.name, args.via))
+    said(client, &format!("{} added; checks begin now, through the tunnel of {}", made.name, args.via))
 }
 
 pub(crate) async fn remove(client: &Client, host: &str, along: Along) -> anyhow::Result<()> {
     match removal::remove(client, &format!("/hosts/{host}"), along).await? {
-        None => said(client, "nothing is removed"),
-        Some(others) if others.is_empty() => said(client, &format!("{host} is removed; its history stays")),
+        None => said(client, "Nothing was removed"),
+        Some(others) if others.is_empty() => said(client, &format!("{host} removed; its history is kept")),
         Some(others) => {
-            said(client, &format!("{host} is removed; its history stays; {}", removal::words(&others)))
+            said(client, &format!("{host} removed; its history is kept; {}", removal::words(&others)))
         }
     }
 }

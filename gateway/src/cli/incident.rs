@@ -7,7 +7,7 @@ use super::care::Word;
 use super::client::Client;
 use super::device::said;
 use super::host::pages;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{Incident, IncidentDetails, IncidentMember};
 use crate::cli::out;
 
@@ -16,22 +16,32 @@ const PRINTED: usize = 30;
 
 #[derive(Subcommand)]
 pub(crate) enum IncidentCommand {
-    /// Those that are open, the newest first
+    /// List open incidents, the newest first
     List {
-        /// Those that are over, in place of them
+        /// List closed incidents instead
         #[arg(long)]
         closed: bool,
     },
-    /// Cause, members, and what was told
-    Show { incident: String },
-    /// Say that somebody knows: of all that is in it, and of what joins it
+    /// Show cause and members of an incident
+    Show {
+        /// Id of the incident
+        #[arg(value_name = "ID")]
+        incident: String,
+    },
+    /// Acknowledge all problems of an incident, also those that join it later
     Ack(AckArgs),
-    /// Take that back: what is wrong is told again, as far as it was not
-    Unack { incident: String },
+    /// Remove the acknowledgement of an incident; notifications resume
+    Unack {
+        /// Id of the incident
+        #[arg(value_name = "ID")]
+        incident: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct AckArgs {
+    /// Id of the incident
+    #[arg(value_name = "ID")]
     incident: String,
     #[command(flatten)]
     word: Word,
@@ -44,7 +54,7 @@ pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Re
         IncidentCommand::Ack(args) => acknowledge(client, args).await,
         IncidentCommand::Unack { incident } => {
             client.call(Method::DELETE, &format!("/incidents/{incident}/acknowledgement"), None).await?;
-            said(client, "taken back: what is wrong is told again, as far as it was not")
+            said(client, "Acknowledgement removed; notifications resume")
         }
     }
 }
@@ -55,8 +65,17 @@ async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&known)?);
     }
-    said(client, &format!("{} is acknowledged, with all that is in it ({})", known.id, known.open_members))
+    said(client, &format!("{} acknowledged, with {} open problems", known.id, known.open_members))
 }
+
+pub(super) const COLUMNS: [Column; 6] = [
+    Column::whole("ID"),
+    Column::whole("SCOPE"),
+    Column::whole("AGE"),
+    Column::whole("PROBLEMS"),
+    Column::name("ACKNOWLEDGED BY"),
+    Column::text("CAUSE"),
+];
 
 async fn list(client: &Client, closed: bool) -> anyhow::Result<()> {
     let state = if closed { "closed" } else { "open" };
@@ -66,22 +85,20 @@ async fn list(client: &Client, closed: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if incidents.is_empty() {
-        return said(client, if closed { "none is closed" } else { "none is open" });
+        return said(client, if closed { "No closed incidents" } else { "No open incidents" });
     }
     let now = table::now();
     let row = |i: &Incident| {
         vec![
             i.id.clone(),
             i.scope.clone(),
-            table::ago(Some(&i.opened_at), now),
-            i.open_members.to_string(),
-            i.members.to_string(),
+            table::lasting(Some(&i.opened_at), now),
+            format!("{} of {}", i.open_members, i.members),
             table::safe(i.acknowledged_by.as_ref().map_or("", |ack| &ack.author)),
             table::safe(&i.text),
         ]
     };
-    let headers = ["ID", "SCOPE", "OPENED", "WRONG", "OF", "KNOWN TO", "CAUSE"];
-    table::print(&headers, incidents.iter().map(row).collect());
+    table::print(&COLUMNS, incidents.iter().map(row).collect());
     Ok(())
 }
 
@@ -99,21 +116,21 @@ async fn show(client: &Client, incident: &str) -> anyhow::Result<()> {
     if more > 0 {
         out::line!("    and {more} more");
     }
-    out::line!("what was told: fleetgate why {}", found.incident.id);
+    out::line!("notifications: fleetgate why {}", found.incident.id);
     Ok(())
 }
 
 fn head(i: &Incident) -> Vec<String> {
     let mut lines = vec![format!("{}  {}  {}", i.id, i.state, table::safe(&i.text))];
     let over = match (&i.merged_into, &i.closed_at) {
-        (Some(into), _) => format!(", belongs to {into} now"),
-        (None, Some(at)) => format!(", over at {}", table::clock_time(at)),
-        (None, None) => format!(", {} of {} not well", i.open_members, i.members),
+        (Some(into), _) => format!(", merged into {into}"),
+        (None, Some(at)) => format!(", closed {}", table::clock_time(at)),
+        (None, None) => format!(", problems: {} of {} members", i.open_members, i.members),
     };
     lines.push(format!("opened {}{over}", table::clock_time(&i.opened_at)));
     if let Some(ack) = &i.acknowledged_by {
-        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
-        lines.push(format!("known to {known}"));
+        let known = table::acknowledged_by(&ack.author, ack.expires.as_deref(), &ack.comment);
+        lines.push(format!("acknowledged by {known}"));
     }
     lines
 }
@@ -122,7 +139,7 @@ fn member(m: &IncidentMember) -> String {
     let service = m.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
     let name = table::safe(&format!("{}{service}", m.host_name));
     match &m.left_at {
-        Some(at) => format!("{name}, left {}", table::clock_time(at)),
+        Some(at) => format!("{name}, recovered {}", table::clock_time(at)),
         None => format!("{name}, since {}", table::clock_time(&m.began_at)),
     }
 }
@@ -157,8 +174,8 @@ mod tests {
         };
         let expected = [
             "i_0123456789abc  open  r1 is down",
-            "opened 2026-01-02 12:00:00Z, 29 of 30 not well",
-            "known to user:ada: on it\u{fffd}[2J",
+            "opened 2026-01-02 12:00:00Z, problems: 29 of 30 members",
+            "acknowledged by user:ada: on it\u{fffd}[2J",
         ];
         assert_eq!(head(&incident), expected);
     }

@@ -9,10 +9,10 @@ use super::device::pair;
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Limits {
-    /// WARNING outside of this range: metric=range, such as rta=100 or free=10:; empty: no limit
+    /// WARNING outside of this range, such as rta=100 or free=10: (an empty range removes the limit)
     #[arg(long, value_name = "METRIC=RANGE", value_parser = pair)]
     pub warn: Vec<(String, String)>,
-    /// CRITICAL outside of this range
+    /// CRITICAL outside of this range, in the same form
     #[arg(long, value_name = "METRIC=RANGE", value_parser = pair)]
     pub crit: Vec<(String, String)>,
 }

@@ -6,7 +6,7 @@ use reqwest::Url;
 use super::care::place;
 use super::client::Client;
 use super::device::said;
-use super::table;
+use super::table::{self, Column};
 use super::token::when;
 use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
 use crate::cli::out;
@@ -18,16 +18,16 @@ const USUAL_POINTS: u32 = 24;
 pub(crate) struct MetricsArgs {
     /// A host (cam-07), or a service of it (cam-07/disk)
     object: String,
-    /// Which metric; without it all that there are samples of
+    /// Name of a metric [default: list all metrics]
     label: Option<String>,
-    /// RFC 3339, or so long ago, such as 2h or 7d; a day when absent
+    /// Begin: RFC 3339, or how long ago, such as 2h or 7d [default: 1d]
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// RFC 3339, or so long ago; now when absent
+    /// End, in the same form [default: now]
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// At most so many rows
-    #[arg(long, default_value_t = USUAL_POINTS)]
+    /// Largest number of rows
+    #[arg(long, value_name = "NUMBER", default_value_t = USUAL_POINTS)]
     points: u32,
 }
 
@@ -37,6 +37,8 @@ pub(crate) async fn run(client: &Client, args: MetricsArgs) -> anyhow::Result<()
         None => list(client, &args.object).await,
     }
 }
+
+const METRIC_COLUMNS: [Column; 3] = [Column::name("SERVICE"), Column::name("METRIC"), Column::whole("UNIT")];
 
 async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
     let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
@@ -51,9 +53,17 @@ async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
         let service = s.service.as_deref().map(table::safe).unwrap_or_default();
         vec![service, table::safe(&s.label), table::safe(&s.uom)]
     };
-    table::print(&["SERVICE", "METRIC", "UNIT"], found.iter().map(row).collect());
+    table::print(&METRIC_COLUMNS, found.iter().map(row).collect());
     Ok(())
 }
+
+const COLUMNS: [Column; 5] = [
+    Column::whole("FROM"),
+    Column::whole("MIN"),
+    Column::whole("AVG"),
+    Column::whole("MAX"),
+    Column::whole("SAMPLES"),
+];
 
 async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Result<()> {
     let now = table::now();
@@ -71,13 +81,13 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
     }
     let buckets = samples.buckets.unwrap_or_default();
     if buckets.is_empty() {
-        return said(client, "no samples of that time");
+        return said(client, "No samples in that time");
     }
     let value = |v: f64| format!("{}{}", table::number(v), table::safe(&samples.uom));
     let row = |b: &Bucket| {
         vec![table::clock_time(&b.at), value(b.min), value(b.avg), value(b.max), b.count.to_string()]
     };
-    table::print(&["FROM", "MIN", "AVG", "MAX", "SAMPLES"], buckets.iter().map(row).collect());
+    table::print(&COLUMNS, buckets.iter().map(row).collect());
     out::line!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
     Ok(())
 }

@@ -1,19 +1,20 @@
 //! The command line. `serve` and `demo` run a gateway. All other commands use its API and have no
 //! other source of information.
 
+mod advice;
 mod apply;
 mod backup;
 mod care;
 mod client;
 mod contact;
 mod demo;
-
 mod device;
 mod enrolment;
 mod events;
 mod gateway;
 mod host;
 mod host_change;
+mod import;
 mod incident;
 mod limits;
 mod metrics;
@@ -28,6 +29,9 @@ mod service;
 mod settings;
 mod status;
 mod table;
+mod terminal;
+#[cfg(test)]
+mod tests;
 mod token;
 mod trouble;
 mod user;
@@ -43,10 +47,10 @@ use client::Client;
 use crate::health::memory;
 use crate::signals;
 
-/// Terminates WireGuard tunnels of a fleet in userspace, watches every device across them, and
-/// says truthfully what is wrong.
+/// Terminates the WireGuard tunnels of a fleet, monitors every device through them, and reports what
+/// is wrong.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, max_term_width = HELP_WIDTH)]
 struct Cli {
     #[command(flatten)]
     to: Connection,
@@ -54,22 +58,25 @@ struct Cli {
     command: Command,
 }
 
-/// The help heading of the options common to all commands.
-const EVERYWHERE: &str = "For every command";
+/// Help is no wider, also on a wide terminal: longer lines are harder to read.
+const HELP_WIDTH: usize = 80;
+
+/// The heading of what every command takes, apart from what one command takes.
+const EVERYWHERE: &str = "Global options";
 
 /// Where the gateway is, for every command that talks to one.
 #[derive(Args, Clone)]
 pub(crate) struct Connection {
     /// Data directory [default: $STATE_DIRECTORY or ~/.local/share/fleetgate]
-    #[arg(long, global = true, env = "FLEETGATE_DATA", value_name = "DIR", help_heading = EVERYWHERE)]
+    #[arg(long, global = true, env = "FLEETGATE_DATA", hide_env_values = true, value_name = "DIR", help_heading = EVERYWHERE)]
     data: Option<PathBuf>,
-    /// A gateway elsewhere; needs a token. Without it: the one on this machine, by its socket
-    #[arg(long, global = true, env = "FLEETGATE_URL", value_parser = gateway_url, help_heading = EVERYWHERE)]
+    /// Address of a gateway on another machine; needs --token [default: the gateway on this machine]
+    #[arg(long, global = true, env = "FLEETGATE_URL", hide_env_values = true, value_parser = gateway_url, help_heading = EVERYWHERE)]
     url: Option<String>,
-    /// API token for --url; better in the environment than on the command line
+    /// API token for --url; other users can read it on a command line, but not in the environment
     #[arg(long, global = true, env = "FLEETGATE_TOKEN", hide_env_values = true, help_heading = EVERYWHERE)]
     token: Option<String>,
-    /// Print JSON as the API gives it
+    /// Print JSON, in the form of the API
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
 }
@@ -78,71 +85,74 @@ pub(crate) struct Connection {
 enum Command {
     /// Run the gateway
     Serve(serve::ServeArgs),
-    /// Back up a gateway into one file while it runs: both databases and the keys
+    /// Back up the databases and keys of a gateway into one file, while it runs
     Backup(backup::BackupArgs),
     /// Restore a backup into an empty data directory
     Restore(backup::RestoreArgs),
-    /// Run a gateway with a simulated fleet of 25 devices over real tunnels
+    /// Run a gateway with a simulated fleet of 25 devices
     Demo(demo::DemoArgs),
 
-    /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin, 3 when it cannot tell
+    /// Show counts and problems; exits like a monitoring plugin: 0 OK, 1 warning, 2 critical, 3 unknown
     Status(status::StatusArgs),
-    /// Devices: identity and tunnel
+    /// Manage devices: keys, addresses and tunnels
     #[command(subcommand)]
     Device(device::DeviceCommand),
-    /// Hosts: state, services and settings
+    /// Manage hosts: state, settings and traffic
     #[command(subcommand)]
     Host(host::HostCommand),
-    /// Make the fleet what a file says: sites, devices, hosts, profiles, contacts, rules, downtimes
+    /// Make the gateway match a fleet file
     Apply(apply::ApplyArgs),
-    /// Services of one host: limits and other differences from its profile
+    /// Manage services of one host: limits and other differences from its profile
     #[command(subcommand)]
     Service(service::ServiceCommand),
-    /// Profiles: named sets of services, and the rules that choose among them
+    /// Manage profiles: sets of services, and rules that assign them to hosts
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
-    /// Check now
+    /// Run checks now
     #[command(subcommand)]
     Check(host::CheckCommand),
-    /// Send a result of a host or service, as a plugin would have ended
+    /// Send a check result of a host or service
     Result(result::ResultArgs),
-    /// What was measured: the metrics of a host, or the course of one of them
+    /// Show the metrics of a host, or the history of one metric
     Metrics(metrics::MetricsArgs),
-    /// Say that somebody knows of a problem: no reminders until its state changes
+    /// Acknowledge a problem
     Ack(care::AckArgs),
-    /// Incidents: what belongs together, and one thing to acknowledge
+    /// Show and acknowledge incidents (problems with one cause)
     #[command(subcommand)]
     Incident(incident::IncidentCommand),
-    /// Planned work: watched, and nobody is told
+    /// Manage downtimes (checks continue, notifications are suppressed)
     #[command(subcommand)]
     Downtime(care::DowntimeCommand),
-    /// Devices that ask to be let in, and the tokens they ask with
+    /// Approve or reject devices that wait for approval
     #[command(subcommand)]
     Enrolment(enrolment::EnrolmentCommand),
-    /// API and enrolment tokens
+    /// Manage API tokens and enrolment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Who may log in to the page
+    /// Manage the users of the web page
     #[command(subcommand)]
     User(user::UserCommand),
-    /// The gateway's own keys and endpoint
+    /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
-    /// Who is told
+    /// Manage contacts (receivers of notifications)
     #[command(subcommand)]
     Contact(contact::ContactCommand),
-    /// Who is told of what, when, and after how long
+    /// Manage notification rules (who receives what, when, and after which delay)
     #[command(subcommand)]
     Rule(contact::RuleCommand),
-    /// What was told (of a notification, incident, host or service), to whom, and why not
+    /// Explain notifications: who received them, and why others did not
     WakeReason(why::WhyArgs),
-    /// Messages on their way
+    /// Show messages of the outbox, and resend failed ones
     #[command(subcommand)]
     Message(why::MessageCommand),
-    /// The event log
+    /// Show the event log
     Events(events::EventsArgs),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);

@@ -34,8 +34,8 @@ pub(crate) fn write(words: Arguments<'_>) {
 fn lost(error: &std::io::Error) -> ! {
     if error.kind() != ErrorKind::BrokenPipe {
         eprintln!(
-            "fleetgate: the output could not be written: {error}. A change that the command makes has been made. \
-             A secret that was to be shown once can be made anew: `fleetgate device reissue DEVICE`, or another token"
+            "fleetgate: cannot write the output: {error}. The change itself was made. If the output was a secret, make a \
+             new one: `fleetgate device reissue DEVICE`, or another token"
         );
     }
     std::process::exit(LOST_OUTPUT)

@@ -12,67 +12,79 @@ use super::client::Client;
 use super::device::{pair, said};
 use super::limits::Limits;
 use super::settings::Settings;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{Page, Profile, ProfileRules, ProfileService};
 use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum ProfileCommand {
-    /// One line a profile
+    /// List profiles
     List,
-    /// What a profile has and what comes out of it
-    Show { profile: String },
-    /// Make a profile, or change what is given of one
+    /// Show the services of a profile, with those that it inherits
+    Show {
+        /// Name of the profile
+        profile: String,
+    },
+    /// Create or change a profile
     Set(Box<SetArgs>),
-    /// Remove a profile that nothing uses
-    Remove { profile: String },
-    /// Which profiles hosts have by their labels
+    /// Remove a profile that is not in use
+    Remove {
+        /// Name of the profile
+        profile: String,
+    },
+    /// Manage profile rules (which profiles hosts get by their labels)
     #[command(subcommand)]
     Rule(RuleCommand),
 }
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
+    /// Name of the profile
     profile: String,
-    /// The whole profile as JSON instead: {"extends": [...], "services": {...}}; - reads stdin
+    /// Replace the whole profile by a JSON file: {"extends": [...], "services": {...}}; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["extends", "summary", "services", "service", "drop"])]
     from: Option<PathBuf>,
-    /// A profile whose services it has too; may be repeated, and replaces the former list
+    /// Profile to inherit services from; may be repeated, replaces the present list
     #[arg(long, value_name = "PROFILE")]
     extends: Vec<String>,
+    /// One line that describes the profile
     #[arg(long)]
     summary: Option<String>,
-    /// name=JSON: a whole service, such as 'web={"check": {"type": "tcp", "port": 443}}'
+    /// Define a whole service, such as 'web={"check": {"type": "tcp", "port": 443}}'
     #[arg(long = "service-json", value_name = "NAME=JSON", value_parser = pair)]
     services: Vec<(String, String)>,
-    /// The service that limits and settings are for
+    /// The service that limits and settings apply to
     #[arg(long)]
     service: Option<String>,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
     settings: Settings,
-    /// Leave a service as the extended profiles have it
+    /// Remove the profile's own definition of a service; an inherited one remains
     #[arg(long, value_name = "SERVICE")]
     drop: Vec<String>,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum RuleCommand {
-    /// In order: later ones win over those before them
+    /// List the rules in order; later rules override earlier ones
     List,
-    /// Give hosts with these labels a profile
+    /// Add a rule that gives hosts with these labels a profile
     Add {
+        /// Name of the profile
         profile: String,
-        /// key=value, or key=* for any value; may be repeated; none: every host
+        /// Label that a host must have, as key=value or key=*; may be repeated [default: every host]
         #[arg(long = "label", value_parser = pair)]
         labels: Vec<(String, String)>,
-        /// Its place in the list, from 1; else the last
-        #[arg(long)]
+        /// Position in the list, from 1 [default: last]
+        #[arg(long, value_name = "NUMBER")]
         at: Option<usize>,
     },
-    /// Take a rule out, by its number in `list`
-    Remove { number: usize },
+    /// Remove a rule
+    Remove {
+        /// Number of the rule in `fleetgate profile rule list`
+        number: usize,
+    },
 }
 
 pub(crate) async fn run(client: &Client, command: ProfileCommand) -> anyhow::Result<()> {
@@ -82,11 +94,20 @@ pub(crate) async fn run(client: &Client, command: ProfileCommand) -> anyhow::Res
         ProfileCommand::Set(args) => set(client, *args).await,
         ProfileCommand::Remove { profile } => {
             client.call(Method::DELETE, &format!("/profiles/{profile}"), None).await?;
-            said(client, &format!("{profile} is removed"))
+            said(client, &format!("{profile} removed"))
         }
         ProfileCommand::Rule(command) => rule(client, command).await,
     }
 }
+
+const COLUMNS: [Column; 6] = [
+    Column::name("NAME"),
+    Column::name("EXTENDS"),
+    Column::whole("SERVICES"),
+    Column::whole("HOSTS"),
+    Column::name("MANAGED BY"),
+    Column::text("SUMMARY"),
+];
 
 async fn list(client: &Client) -> anyhow::Result<()> {
     let page: Page<Profile> = client.get("/profiles", &[]).await?;
@@ -100,10 +121,17 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         let (extends, summary) = (p.extends.join(", "), table::safe(&p.summary));
         vec![p.name.clone(), extends, services, p.hosts.to_string(), by, summary]
     };
-    let headers = ["NAME", "EXTENDS", "SERVICES", "HOSTS", "MANAGED BY", "SUMMARY"];
-    table::print(&headers, page.items.iter().map(row).collect());
+    table::print(&COLUMNS, page.items.iter().map(row).collect());
     Ok(())
 }
+
+const SERVICE_COLUMNS: [Column; 5] = [
+    Column::name("SERVICE"),
+    Column::name("CHECK"),
+    Column::whole("INTERVAL"),
+    Column::text("LIMITS"),
+    Column::whole("DEFINED"),
+];
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let p: Profile = client.get(&format!("/profiles/{name}"), &[]).await?;
@@ -117,11 +145,11 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     }
     out::line!("  hosts     {}\n", p.hosts);
     let row = |s: &ProfileService| {
-        let own = if p.services.contains_key(&s.name) { "own" } else { "inherited" };
-        let interval = s.interval_s.map_or("as the host".to_owned(), |i| format!("{} s", table::number(i)));
+        let own = if p.services.contains_key(&s.name) { "here" } else { "inherited" };
+        let interval = s.interval_s.map_or("host interval".to_owned(), |i| format!("{} s", table::number(i)));
         vec![s.name.clone(), s.check.clone(), interval, limits(s), own.to_owned()]
     };
-    table::print(&["SERVICE", "CHECK", "INTERVAL", "LIMITS", ""], p.effective.iter().map(row).collect());
+    table::print(&SERVICE_COLUMNS, p.effective.iter().map(row).collect());
     Ok(())
 }
 
@@ -141,7 +169,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let version = before.as_ref().filter(|p| !p.builtin).map(|p| p.version);
     anyhow::ensure!(
         args.says_something(),
-        "say what of {} is to be: --extends, --summary, --service with limits or settings, --service-json, \
+        "nothing to change in {}: give --extends, --summary, --service with limits or settings, --service-json, \
          --drop, or --from FILE",
         args.profile
     );
@@ -153,9 +181,8 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
-    let hosts =
-        if made["hosts"] == 1 { "1 host is".to_owned() } else { format!("{} hosts are", made["hosts"]) };
-    said(client, &format!("{} is set; {hosts} checked by it from now on", args.profile))
+    let hosts = if made["hosts"] == 1 { "1 host".to_owned() } else { format!("{} hosts", made["hosts"]) };
+    said(client, &format!("{} saved; {hosts} in use", args.profile))
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Value> {
@@ -164,7 +191,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<Value> {
         true => std::io::stdin().read_to_string(&mut text).map(drop).context("stdin")?,
         false => text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
     }
-    serde_json::from_str(&text).with_context(|| format!("{}: JSON is expected", file.display()))
+    serde_json::from_str(&text).with_context(|| format!("{}: not valid JSON", file.display()))
 }
 
 impl SetArgs {
@@ -184,7 +211,7 @@ impl SetArgs {
         for name in &self.drop {
             anyhow::ensure!(
                 services.remove(name).is_some(),
-                "--drop {name}: the profile itself says nothing of it"
+                "--drop {name}: the profile itself does not define this service"
             );
         }
         self.limit(&mut services, before)?;
@@ -198,7 +225,7 @@ impl SetArgs {
         if self.limits.is_empty() && self.settings.is_empty() {
             return Ok(());
         }
-        let name = self.service.as_ref().context("limits and settings need --service")?;
+        let name = self.service.as_ref().context("limits and settings need --service NAME")?;
         let known = before.and_then(|p| p.effective.iter().find(|s| s.name == *name));
         let effective = known.map(|s| serde_json::to_value(&s.thresholds)).transpose()?.unwrap_or_default();
         let service = services.entry(name.clone()).or_insert_with(|| json!({}));
@@ -226,14 +253,16 @@ async fn rule(client: &Client, command: RuleCommand) -> anyhow::Result<()> {
         RuleCommand::Remove { number } => {
             anyhow::ensure!(
                 (1..=rules.len()).contains(&number),
-                "there is no rule {number}; see: fleetgate profile rule list"
+                "no rule has the number {number}: see `fleetgate profile rule list`"
             );
             rules.remove(number - 1);
         }
     }
     client.put("/profile-rules", &json!({ "rules": rules }), Some(now.version)).await?;
-    said(client, &format!("{} rules hold from now on", rules.len()))
+    said(client, &format!("Profile rules saved; their number is {}", rules.len()))
 }
+
+const RULE_COLUMNS: [Column; 3] = [Column::whole("NUMBER"), Column::text("LABELS"), Column::name("PROFILE")];
 
 fn list_rules(client: &Client, rules: &ProfileRules) -> anyhow::Result<()> {
     if client.json {
@@ -245,6 +274,6 @@ fn list_rules(client: &Client, rules: &ProfileRules) -> anyhow::Result<()> {
         let labels = if labels.is_empty() { "every host".to_owned() } else { labels.join(" ") };
         vec![(i + 1).to_string(), table::safe(&labels), rule.profile.clone()]
     };
-    table::print(&["", "LABELS", "PROFILE"], rules.rules.iter().enumerate().map(row).collect());
+    table::print(&RULE_COLUMNS, rules.rules.iter().enumerate().map(row).collect());
     Ok(())
 }

@@ -54,7 +54,9 @@ async fn fetched(
         let now: Backup = client.get(path, &[]).await?;
         match now.state {
             BackupState::Complete => break,
-            BackupState::Failed => bail!("the gateway cannot make it: {}", now.error.unwrap_or_default()),
+            BackupState::Failed => {
+                bail!("the gateway could not make the backup: {}", now.error.unwrap_or_default())
+            }
             BackupState::Running => progress.tell(Phase::Database, now.percent),
         }
         tokio::time::sleep(LOOK).await;
@@ -64,7 +66,7 @@ async fn fetched(
     let nowhere = |_: &str| Ok(Box::new(std::io::sink()) as Box<dyn std::io::Write>);
     let open = File::open(&part)?;
     let head = tokio::task::block_in_place(|| archive::read(open, |_| Ok(()), nowhere, |_| {}))
-        .context("what came is no whole backup")?;
+        .context("the downloaded backup is incomplete")?;
     Ok((head, bytes))
 }
 
@@ -74,7 +76,7 @@ async fn download(client: &Client, path: &str, to: &Path, progress: &Shown) -> a
     let mut out = tokio::fs::File::from_std(crate::data_dir::secret_file::create(to)?);
     let (mut chunks, mut done) = (answer.bytes_stream(), 0u64);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.context("the transfer broke off")?;
+        let chunk = chunk.context("the transfer was interrupted")?;
         out.write_all(&chunk).await.with_context(|| format!("cannot write {}", to.display()))?;
         done += chunk.len() as u64;
         progress.tell(Phase::Writing, u8::try_from(done * 100 / all.max(1)).unwrap_or(100));
@@ -90,7 +92,7 @@ pub(super) async fn upload(client: &Client, file: &Path) -> anyhow::Result<Strin
     let size = fs::metadata(file)?.len();
     let answer: Restore = client.upload("/restore", open, size).await?;
     Ok(format!(
-        "the gateway {} as it was at {} is there, and takes effect when the gateway is restarted",
+        "Backup of the gateway {} as of {} uploaded; it takes effect when the gateway is restarted",
         answer.public_key, answer.made_at
     ))
 }

@@ -12,10 +12,10 @@ use crate::api::{Affected, Effect};
 /// What may go along.
 #[derive(Args, Clone, Copy, Default)]
 pub(crate) struct Along {
-    /// Also what depends on it: the hosts behind a device go too, children lose this parent
+    /// Also remove the hosts behind it; hosts that have it as a parent lose that parent
     #[arg(long)]
     cascade: bool,
-    /// Ask nothing: the same as --cascade
+    /// Do not ask for confirmation; same as --cascade
     #[arg(long, short = 'y')]
     yes: bool,
 }
@@ -34,7 +34,7 @@ pub(crate) async fn remove(
     if !(along.cascade || along.yes) {
         if !std::io::stdin().is_terminal() {
             let said = words(&affected);
-            anyhow::bail!("nothing was removed: {said}. --cascade removes all the same");
+            anyhow::bail!("nothing was removed: {said}. Use --cascade to remove it with these effects");
         }
         if !agrees(&affected)? {
             return Ok(None);
@@ -54,7 +54,7 @@ pub(crate) fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
     serde_json::from_value(document["affected"].clone()).ok()
 }
 
-/// Formats `camera, printer stand behind it and go too; nas loses it as a parent`.
+/// `hosts behind it that are removed too: camera; hosts that lose it as a parent: nas`.
 pub(crate) fn words(affected: &[Affected]) -> String {
     let of = |effect| {
         let names = affected.iter().filter(move |a| a.effect == effect).map(|a| table::safe(&a.name));
@@ -63,14 +63,14 @@ pub(crate) fn words(affected: &[Affected]) -> String {
     let removed = of(Effect::Removed);
     let orphaned = of(Effect::LosesParent);
     let parts = [
-        (!removed.is_empty()).then(|| format!("these hosts behind it are removed too: {removed}")),
-        (!orphaned.is_empty()).then(|| format!("these hosts lose it as a parent: {orphaned}")),
+        (!removed.is_empty()).then(|| format!("hosts behind it that are removed too: {removed}")),
+        (!orphaned.is_empty()).then(|| format!("hosts that lose it as a parent: {orphaned}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn agrees(affected: &[Affected]) -> anyhow::Result<bool> {
-    eprint!("{}. Remove? [y/N] ", words(affected));
+    eprint!("This affects {}. Remove? [y/N] ", words(affected));
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -88,8 +88,8 @@ mod tests {
             [of("camera", Effect::Removed), of("nas", Effect::LosesParent), of("printer", Effect::Removed)];
         assert_eq!(
             words(&both),
-            "these hosts behind it are removed too: camera, printer; these hosts lose it as a parent: nas"
+            "hosts behind it that are removed too: camera, printer; hosts that lose it as a parent: nas"
         );
-        assert_eq!(words(&both[1..2]), "these hosts lose it as a parent: nas");
+        assert_eq!(words(&both[1..2]), "hosts that lose it as a parent: nas");
     }
 }

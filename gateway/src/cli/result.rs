@@ -18,15 +18,15 @@ use crate::cli::out;
 pub(crate) struct ResultArgs {
     /// A host (cam-07), or a service of it (nas/backup)
     object: String,
-    /// ok, warning, critical or unknown, or 0 to 3; of a host also up and down
+    /// ok, warning, critical, unknown, or 0 to 3; for a host also up and down
     #[arg(value_parser = exit_status)]
     status: u32,
-    /// What a plugin would print, metrics behind a |; - reads it from standard input
+    /// Output in plugin format, with metrics after a |; - reads standard input
     output: Vec<String>,
-    /// When it was so: RFC 3339, or so long ago, such as 10m
+    /// Time of the result: RFC 3339, or how long ago, such as 10m [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Names this result: sent again with the same key (and --at, if there is one), it counts once
+    /// Key that makes repetition safe: a result with the same key and --at counts once
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 }
@@ -70,10 +70,10 @@ fn output(words: &[String]) -> anyhow::Result<String> {
 
 fn outcome(answer: &Submitted) -> String {
     if answer.ignored.is_some() {
-        return "ignored, a newer result is known".to_owned();
+        return "ignored; a newer result exists".to_owned();
     }
     if answer.repeated {
-        return format!("taken before, nothing changed: {}", state(answer));
+        return format!("repeated, nothing changed: {}", state(answer));
     }
     state(answer)
 }
@@ -87,7 +87,7 @@ fn state(answer: &Submitted) -> String {
             format!("{state}, attempt {attempt} of {most}")
         }
         Some((state, ..)) => state.clone(),
-        None => "taken".to_owned(),
+        None => "accepted".to_owned(),
     }
 }
 
@@ -105,6 +105,6 @@ mod tests {
     #[test]
     fn a_repetition_is_called_one() {
         let answer = Submitted { repeated: true, ..Submitted::default() };
-        assert_eq!(outcome(&answer), "taken before, nothing changed: taken");
+        assert_eq!(outcome(&answer), "repeated, nothing changed: accepted");
     }
 }

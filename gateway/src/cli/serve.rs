@@ -21,10 +21,11 @@ pub(crate) const NAME: &str = "fleetgate";
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
-    /// Settings [default: fleetgate.toml in the data directory, if it is there]
-    #[arg(long, env = "FLEETGATE_CONFIG", value_name = "FILE")]
+    /// Settings file [default: fleetgate.toml in the data directory, if it exists]
+    #[arg(long, env = "FLEETGATE_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Start over where the database is missing, empty or damaged: sets the old files aside, also the keys
+    /// Start with a new database and new keys if the database is missing, empty or damaged; the old files are
+    /// moved aside
     #[arg(long)]
     new: bool,
 }
@@ -141,7 +142,7 @@ pub(crate) async fn until_stopped(
             },
             _ = look.tick() => {
                 if server.has_died() {
-                    anyhow::bail!("a thread of the engine has ended; the log says why");
+                    anyhow::bail!("an internal thread has ended; see the log");
                 }
             }
         }
@@ -160,14 +161,14 @@ async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
     );
     match server.state.endpoint().await? {
         Some(endpoint) => {
-            out::line!("  endpoint   {endpoint} (what devices are given)");
+            out::line!("  endpoint   {endpoint} (in the configurations of devices)");
             if endpoint.is_loopback() {
-                out::line!("             warning: this machine's own; others cannot reach it");
+                out::line!("             warning: a loopback address; other machines cannot reach it");
             }
         }
         None => {
             let port = server.udp_port;
-            out::line!("  endpoint   not set; say once where devices reach UDP port {port} of this machine:");
+            out::line!("  endpoint   not set; set the address at which devices reach UDP port {port}:");
             let here = if own_data { format!(" --data {}", config.data.display()) } else { String::new() };
             out::line!("             fleetgate{here} gateway endpoint HOST:{port}");
         }
@@ -178,7 +179,7 @@ async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
         out::line!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");
     }
     if let Some(first) = &server.first_admin {
-        out::line!("  first login, shown once: {}, password {}", first.name, first.password.as_str());
+        out::line!("  first login, not shown again: {}, password {}", first.name, first.password.as_str());
         out::line!("             or open {}", server.login_url(&first.link));
     }
     Ok(())

@@ -8,37 +8,52 @@ use super::client::Client;
 use super::device::said;
 use super::limits::Limits;
 use super::settings::Settings;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{Page, Service, ServiceOverride};
 use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum ServiceCommand {
-    /// State, limits, metrics and output of one service
-    Show { host: String, service: String },
-    /// Every difference of a host from its profile
-    Differences { host: String },
-    /// Change what is given, add a service with --check; the rest stays as it is
+    /// Show state, limits, metrics and output of one service
+    Show {
+        /// Name or id of the host
+        host: String,
+        /// Name of the service
+        service: String,
+    },
+    /// List how the services of a host differ from its profile
+    Differences {
+        /// Name or id of the host
+        host: String,
+    },
+    /// Change a service of one host, or add one with --check
     Set(Box<SetArgs>),
-    /// Back to the profile
-    Reset { host: String, service: String },
+    /// Return a service to the settings of the profile
+    Reset {
+        /// Name or id of the host
+        host: String,
+        /// Name of the service
+        service: String,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
+    /// Name or id of the host
     host: String,
+    /// Name of the service
     service: String,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
     settings: Settings,
-    /// What is asked, as JSON: {"type": "tcp", "port": 443}
+    /// The check as JSON, such as {"type": "tcp", "port": 443}
     #[arg(long, value_name = "JSON")]
     check: Option<String>,
-    /// Switch the service off
+    /// Disable the service
     #[arg(long, conflicts_with = "on")]
     off: bool,
-    /// Switch it on again
+    /// Enable the service
     #[arg(long)]
     on: bool,
 }
@@ -50,7 +65,7 @@ pub(crate) async fn run(client: &Client, command: ServiceCommand) -> anyhow::Res
         ServiceCommand::Set(args) => set(client, *args).await,
         ServiceCommand::Reset { host, service } => {
             client.call(Method::DELETE, &format!("/hosts/{host}/services/{service}"), None).await?;
-            said(client, &format!("{service} of {host} is as its profile has it"))
+            said(client, &format!("{host}/{service}: settings of the profile restored"))
         }
     }
 }
@@ -78,14 +93,14 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let waits = body["disabled"] != true && client.get::<Value>(&path, &[]).await.is_err();
     let waits = if waits {
         format!(
-            "; it is checked once the host has what that needs (fleetgate host set {} --ssh-user NAME)",
+            "; it runs once the host has an SSH user (fleetgate device set {} --ssh-user NAME)",
             args.host
         )
     } else {
         String::new()
     };
     let back = format!("fleetgate service reset {} {}", args.host, args.service);
-    said(client, &format!("{} of {} is changed{waits}; back by: {back}", args.service, args.host))
+    said(client, &format!("{}/{} changed{waits}; undo with: {back}", args.host, args.service))
 }
 
 /// Returns an override without the fields that only the gateway writes.
@@ -119,7 +134,7 @@ impl SetArgs {
 
 fn check(text: &str) -> anyhow::Result<Value> {
     serde_json::from_str(text).map_err(|e| {
-        anyhow::anyhow!("--check: JSON such as {{\"type\": \"tcp\", \"port\": 443}} is expected: {e}")
+        anyhow::anyhow!("--check: expected JSON such as {{\"type\": \"tcp\", \"port\": 443}}: {e}")
     })
 }
 
@@ -149,13 +164,16 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
         out::line!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
     }
     if let Some(ack) = &s.acknowledgement {
-        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
-        out::line!("  known to  {known}");
+        let known = table::acknowledged_by(&ack.author, ack.expires.as_deref(), &ack.comment);
+        out::line!("  acknowledged by {known}");
     }
     s.parse_warnings.iter().for_each(|w| out::line!("  skipped   {}", table::safe(w)));
     s.long_text.lines().for_each(|line| out::line!("  | {}", table::safe_output(line)));
     Ok(())
 }
+
+const COLUMNS: [Column; 3] =
+    [Column::name("SERVICE"), Column::text("DIFFERENCES"), Column::name("MANAGED BY")];
 
 async fn differences(client: &Client, host: &str) -> anyhow::Result<()> {
     let all: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
@@ -173,6 +191,6 @@ async fn differences(client: &Client, host: &str) -> anyhow::Result<()> {
         ])
     };
     let rows = all.items.iter().map(row).collect::<anyhow::Result<_>>()?;
-    table::print(&["SERVICE", "DIFFERS IN", "MANAGED BY"], rows);
+    table::print(&COLUMNS, rows);
     Ok(())
 }

@@ -10,47 +10,47 @@ pub(crate) struct Settings {
     /// Seconds between checks
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     interval: Option<f64>,
-    /// Seconds between the failures of a soft state
+    /// Seconds between checks in a soft state
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     retry: Option<f64>,
-    /// Seconds that an answer may take
+    /// Seconds to wait for an answer
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     timeout: Option<f64>,
-    /// Failures in a row that make a problem
-    #[arg(long)]
+    /// Failed checks in a row that make a hard state
+    #[arg(long, value_name = "NUMBER")]
     attempts: Option<u32>,
-    /// Seconds: silence of this length is a finding, where results are sent
+    /// Seconds without a passive result until the state is a problem
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     freshness: Option<f64>,
-    /// Whether every hard failure is told anew
+    /// Whether every hard failure is notified again
     #[arg(long, value_name = "true|false")]
     volatile: Option<bool>,
-    /// Whether it is noticed that the state changes too often to be told each time
+    /// Whether flapping is detected
     #[arg(long, value_name = "true|false")]
     flapping: Option<bool>,
-    /// Percent of changes at which it has calmed down
+    /// Percent of changes below which flapping ends
     #[arg(long, value_name = "PERCENT", value_parser = number)]
     flapping_low: Option<f64>,
-    /// Percent of changes above which it flaps
+    /// Percent of changes above which flapping begins
     #[arg(long, value_name = "PERCENT", value_parser = number)]
     flapping_high: Option<f64>,
-    /// States that count as no change: unknown, for one; of a host up,down
+    /// States that flapping detection ignores: ok,warning,critical,unknown; for a host up,down
     #[arg(long, value_name = "STATES", value_delimiter = ',')]
     flapping_ignore: Vec<String>,
-    /// Seconds between reminders; 0: a problem is told once
+    /// Seconds between reminders; 0 sends none
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     notify_interval: Option<f64>,
-    /// Seconds: a problem that is over sooner is told to nobody
+    /// Seconds before a problem is notified; if it recovers first, nothing is sent
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     notify_delay: Option<f64>,
-    /// Problems that are told: warning,critical,unknown; of a host down
+    /// States that are notified: warning,critical,unknown; for a host down
     #[arg(long, value_name = "STATES", value_delimiter = ',')]
     notify_states: Vec<String>,
-    /// Kinds of messages: problem,recovery,reminder,flapping_start,flapping_end,acknowledged,
-    /// downtime_start,downtime_end,downtime_cancelled
+    /// Notifications that are sent: problem, recovery, reminder, flapping_start, flapping_end, acknowledged,
+    /// downtime_start, downtime_end, downtime_cancelled
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     notify_types: Vec<String>,
-    /// Back to what is usual for these
+    /// Settings that return to their defaults; several with commas
     #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
     usual: Vec<Usual>,
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::Client;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{HostCounts, Overview, Page, Problem, ServiceCounts};
 use crate::cli::out;
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 20;
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// One line, as a plugin prints it
+    /// Print one line with metrics, in the form of a monitoring plugin
     #[arg(long, short)]
     quiet: bool,
 }
@@ -127,32 +127,41 @@ fn services_line(s: &ServiceCounts) -> String {
     )
 }
 
+pub(super) const COLUMNS: [Column; 6] = [
+    Column::state("STATE"),
+    Column::whole("FOR"),
+    Column::name("HOST"),
+    Column::name("SERVICE"),
+    Column::whole("INCIDENT"),
+    Column::text("OUTPUT"),
+];
+
 async fn problems(client: &Client) -> anyhow::Result<()> {
     let page: Page<Problem> = client.get("/problems", &[("limit", SHOWN.to_string())]).await?;
     if page.items.is_empty() {
         return Ok(());
     }
     let now = table::now();
-    let row = |p: &Problem| {
-        vec![
-            state(p),
-            table::safe(&p.host_name),
-            table::safe(p.service.as_deref().unwrap_or("")),
-            table::ago(p.since.as_deref(), now),
-            p.incident.clone().unwrap_or_default(),
-            table::safe(said(p)),
-        ]
-    };
     out::line!();
-    let headers = ["STATE", "HOST", "SERVICE", "SINCE", "INCIDENT", "OUTPUT"];
-    table::print(&headers, page.items.iter().map(row).collect());
+    table::print(&COLUMNS, page.items.iter().map(|p| row(p, now)).collect());
     if page.next.is_some() {
-        out::line!("... and more: fleetgate host list");
+        out::line!("... and more: see `fleetgate host list`");
     }
     Ok(())
 }
 
-/// Colours only unhandled problems, so that those stand out.
+fn row(p: &Problem, now: jiff::Timestamp) -> Vec<String> {
+    vec![
+        state(p),
+        table::lasting(p.since.as_deref(), now),
+        table::safe(&p.host_name),
+        table::safe(p.service.as_deref().unwrap_or("")),
+        p.incident.clone().unwrap_or_default(),
+        table::safe(said(p)),
+    ]
+}
+
+/// Without a colour where it is handled: only what somebody should look at stands out.
 fn state(p: &Problem) -> String {
     let state = if p.handled { table::calm_state(&p.state) } else { table::state(&p.state) };
     format!("{state}{}", table::marks(p.acknowledged, p.in_downtime, p.flapping))

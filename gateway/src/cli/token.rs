@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::host::pages;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::{ApiToken, EnrolmentToken};
 use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token; its secret is printed once
+    /// Create a token and print its secret, which is not shown again
     Create(CreateArgs),
-    /// Both kinds
+    /// List API tokens and enrolment tokens
     List,
-    /// End a token now
+    /// Revoke a token
     Revoke {
-        /// Its id, t_ and 13 characters: `fleetgate token list`
+        /// Id of the token, as in `fleetgate token list`
         #[arg(value_name = "ID")]
         token: String,
     },
@@ -33,27 +33,28 @@ pub(crate) struct CreateArgs {
     /// viewer, operator or admin
     #[arg(long, default_value = "viewer", conflicts_with = "enrol")]
     role: String,
-    /// Areas that it is limited to: monitoring, devices, enrolments, access, gateway
-    #[arg(long = "scope", conflicts_with = "enrol")]
+    /// Area that it is limited to: monitoring, devices, enrolments, access or gateway; may be repeated
+    #[arg(long = "scope", value_name = "AREA", conflicts_with = "enrol")]
     scopes: Vec<String>,
-    /// How long it lasts, such as 90d or 12h; `never` for no end
-    #[arg(long)]
+    /// Lifetime, such as 90d or 12h, or never
+    #[arg(long, value_name = "TIME")]
     expires: Option<String>,
-    /// A token that lets devices in, instead of one for the API
+    /// Create an enrolment token instead of an API token
     #[arg(long)]
     enrol: bool,
-    /// How many devices it lets in, or `unlimited` [default: 1]
-    #[arg(long, requires = "enrol")]
+    /// Number of devices that may enrol with it, or unlimited [default: 1]
+    #[arg(long, value_name = "NUMBER", requires = "enrol")]
     uses: Option<String>,
-    /// key=value for its devices; may be repeated
+    /// Label of the devices that enrol with it, as key=value; may be repeated
     #[arg(long = "label", value_parser = pair, requires = "enrol")]
     labels: Vec<(String, String)>,
+    /// Profile of the devices that enrol with it [default: chosen by their labels]
     #[arg(long, requires = "enrol")]
     profile: Option<String>,
-    /// The account on the devices that checks log in to
+    /// User that checks log in as on these devices
     #[arg(long, requires = "enrol")]
     ssh_user: Option<String>,
-    /// A person has to approve each device
+    /// Each device needs approval by an operator
     #[arg(long, requires = "enrol")]
     approval: bool,
 }
@@ -103,7 +104,11 @@ async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
     let mut body = json!({ "name": args.name, "role": args.role, "scopes": args.scopes });
     expiry(&mut body, args.expires.as_deref())?;
     let made: Value = client.post("/tokens", &body).await?;
-    secret(client, &made, "shown once; use it as FLEETGATE_TOKEN or `Authorization: Bearer`")
+    secret(
+        client,
+        &made,
+        "The token is not shown again. Use it as FLEETGATE_TOKEN, or in the header `Authorization: Bearer`",
+    )
 }
 
 async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
@@ -128,7 +133,11 @@ async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<(
     let made: Value = client.post("/enrolment-tokens", &body).await?;
     let command = made["command"].as_str().unwrap_or_default();
     let hint = made["hint"].as_str().map(|hint| format!("\n{hint}")).unwrap_or_default();
-    secret(client, &made, &format!("shown once. On the device, as root:\n  {command}{hint}"))
+    secret(
+        client,
+        &made,
+        &format!("The token is not shown again. On the device, as root:\n  {command}{hint}"),
+    )
 }
 
 /// Prints only the secret to stdout.
@@ -141,6 +150,16 @@ fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
     said(client, words)
 }
 
+const COLUMNS: [Column; 7] = [
+    Column::whole("KIND"),
+    Column::whole("ID"),
+    Column::name("NAME"),
+    Column::text("PERMISSION"),
+    Column::whole("EXPIRES"),
+    Column::whole("LAST USED"),
+    Column::whole("STATE"),
+];
+
 async fn list(client: &Client) -> anyhow::Result<()> {
     let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
     let enrolment: Vec<EnrolmentToken> = pages(client, "/enrolment-tokens", &[]).await?;
@@ -151,7 +170,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     let now = table::now();
     let mut rows: Vec<Vec<String>> = api.iter().map(|t| api_row(t, now)).collect();
     rows.extend(enrolment.iter().map(|t| enrolment_row(t, now)));
-    table::print(&["KIND", "ID", "NAME", "MAY", "EXPIRES", "LAST USED", ""], rows);
+    table::print(&COLUMNS, rows);
     Ok(())
 }
 
@@ -192,12 +211,12 @@ fn enrolment_row(t: &EnrolmentToken, now: jiff::Timestamp) -> Vec<String> {
 async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
         token.starts_with("t_"),
-        "{token:?} is no id such as t_...: `fleetgate token list` has them"
+        "{token:?} is not the id of a token (t_...): see `fleetgate token list`"
     );
     let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
     let area = if api.iter().any(|t| t.id == token) { "tokens" } else { "enrolment-tokens" };
     client.call(Method::DELETE, &format!("/{area}/{token}"), None).await?;
-    said(client, &format!("{token} has ended"))
+    said(client, &format!("{token} revoked"))
 }
 
 #[cfg(test)]

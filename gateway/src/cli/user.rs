@@ -8,33 +8,54 @@ use super::client::Client;
 use super::device::said;
 use super::host::pages;
 use super::secret;
-use super::table;
+use super::table::{self, Column};
 use crate::api::model::User;
 use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
-    /// One line a user
+    /// List users
     List,
-    /// Add a user and print a one-time login, with which the user chooses a password
+    /// Add a user and print a one-time login link, where the user chooses a password
     Add {
+        /// Name of the new user
         name: String,
         /// viewer, operator or admin
         #[arg(long, default_value = "viewer")]
         role: String,
     },
-    /// Print a login that works once
-    LoginLink { name: String },
-    /// Set a password, asked for at the terminal or read from the first line of standard input
-    Password { name: String },
-    /// Change the role: viewer, operator or admin
-    Role { name: String, role: String },
-    /// End all sessions and refuse further logins
-    Disable { name: String },
-    /// Allow logins again
-    Enable { name: String },
+    /// Print a one-time login link
+    LoginLink {
+        /// Name of the user
+        name: String,
+    },
+    /// Set a password, from the terminal or the first line of standard input
+    Password {
+        /// Name of the user
+        name: String,
+    },
+    /// Change the role of a user
+    Role {
+        /// Name of the user
+        name: String,
+        /// viewer, operator or admin
+        role: String,
+    },
+    /// Disable a user and end all sessions
+    Disable {
+        /// Name of the user
+        name: String,
+    },
+    /// Enable a user again
+    Enable {
+        /// Name of the user
+        name: String,
+    },
     /// Remove a user; events keep the name
-    Remove { name: String },
+    Remove {
+        /// Name of the user
+        name: String,
+    },
 }
 
 pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result<()> {
@@ -50,6 +71,9 @@ pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result
     }
 }
 
+const COLUMNS: [Column; 4] =
+    [Column::name("NAME"), Column::whole("ROLE"), Column::whole("ADDED"), Column::whole("STATE")];
+
 async fn list(client: &Client) -> anyhow::Result<()> {
     let users: Vec<User> = pages(client, "/users", &[]).await?;
     if client.json {
@@ -61,7 +85,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         let state = if u.disabled_at.is_some() { "disabled" } else { "" };
         vec![table::safe(&u.name), role.unwrap_or_default(), u.created_at.clone(), state.to_owned()]
     };
-    table::print(&["NAME", "ROLE", "ADDED", ""], users.iter().map(row).collect());
+    table::print(&COLUMNS, users.iter().map(row).collect());
     Ok(())
 }
 
@@ -83,7 +107,7 @@ pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()
         return Ok(());
     }
     out::line!("{}", link["url"].as_str().unwrap_or_default());
-    said(client, &format!("works once, until {}", link["expires_at"].as_str().unwrap_or_default()))
+    said(client, &format!("The link works once, until {}", link["expires_at"].as_str().unwrap_or_default()))
 }
 
 async fn change(client: &Client, name: &str, change: &Value) -> anyhow::Result<()> {
@@ -93,20 +117,23 @@ async fn change(client: &Client, name: &str, change: &Value) -> anyhow::Result<(
 async fn set_password(client: &Client, name: &str) -> anyhow::Result<()> {
     let password = secret::new_password(name)?;
     change(client, name, &json!({ "password": password.as_str() })).await?;
-    said(client, &format!("{name} has a new password; all sessions have ended"))
+    said(client, &format!("{name}: password set; all sessions have ended"))
 }
 
 async fn set_role(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
     change(client, name, &json!({ "role": role })).await?;
-    said(client, &format!("{name} is {role} now; all sessions have ended"))
+    said(client, &format!("{name}: role set to {role}; all sessions have ended"))
 }
 
 async fn remove(client: &Client, name: &str) -> anyhow::Result<()> {
     client.call(Method::DELETE, &format!("/users/{name}"), None).await?;
-    said(client, &format!("{name} is removed"))
+    said(client, &format!("{name} removed"))
 }
 
 async fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {
     change(client, name, &json!({ "disabled": disabled })).await?;
-    said(client, &format!("{name} can {} log in", if disabled { "no longer" } else { "again" }))
+    said(
+        client,
+        &format!("{name} {}", if disabled { "disabled; all sessions have ended" } else { "enabled" }),
+    )
 }

@@ -8,21 +8,21 @@ use super::care::place;
 use super::client::Client;
 use super::device::said;
 use super::host::pages;
-use super::table;
+use super::table::{self, Column};
 use super::token::when;
 use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
 use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
-    /// A notification (n_...), an incident (i_...), a host (cam-07), a service (cam-07/disk), or gateway; all
-    /// when absent
+    /// Notification (n_...), incident (i_...), host (cam-07), service (cam-07/disk) or gateway [default: all]
+    #[arg(value_name = "OBJECT")]
     what: Option<String>,
-    /// Only from then on: RFC 3339, or so long ago, such as 2h or 3d
+    /// Only newer ones: RFC 3339, or how long ago, such as 2h or 3d
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// How many of the newest
-    #[arg(long, short = 'n', default_value_t = 20)]
+    /// Number of the newest ones
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20)]
     lines: usize,
 }
 
@@ -39,8 +39,8 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         if let Some((host, service)) = args.what.as_deref().and_then(|what| what.split_once('/')) {
             let _: Value = client.get(&place(host, Some(service)), &[]).await?;
         }
-        let of = args.what.as_ref().map(|what| format!(" of {what}")).unwrap_or_default();
-        said(client, &format!("nothing was to be told{of}"))?;
+        let of = args.what.as_ref().map(|what| format!(" for {what}")).unwrap_or_default();
+        said(client, &format!("No notifications{of}"))?;
     }
     // The newest comes last, close to the prompt.
     notifications.iter().rev().for_each(print);
@@ -82,7 +82,7 @@ fn print(n: &Notification) {
         n.id,
     );
     if let Some(incident) = &n.incident {
-        out::line!("    of {incident}");
+        out::line!("    incident {incident}");
     }
     if !n.note.is_empty() {
         out::line!("    by {}", table::safe(n.note.lines().next().unwrap_or_default()));
@@ -91,16 +91,16 @@ fn print(n: &Notification) {
         out::line!("    {}", table::safe(n.cause.lines().next().unwrap_or_default()));
     }
     if n.outcomes.is_empty() {
-        out::line!("    new: nobody has been chosen yet");
+        out::line!("    new: no contact selected yet");
     }
     for outcome in &n.outcomes {
         out::line!("    {}", line(outcome));
     }
 }
 
-/// Formats `sent      ops      email to ops@example.org at 12:00:00`.
+/// `sent       ops          email to ops@example.org at 12:00:00`.
 fn line(o: &NotificationOutcome) -> String {
-    let contact = o.contact.as_deref().unwrap_or("nobody");
+    let contact = o.contact.as_deref().unwrap_or("no contact");
     let way = match (&o.channel, &o.address) {
         (Some(channel), Some(address)) => format!("{channel} to {}", table::safe(address)),
         _ => String::new(),
@@ -108,7 +108,7 @@ fn line(o: &NotificationOutcome) -> String {
     let at = o.at.as_deref().map(table::clock_time).unwrap_or_default();
     let when = match o.outcome.as_str() {
         "sent" => format!("at {at}"),
-        "waiting" if !is_planned(&o.reason) => format!("since {at}"),
+        "waiting" if !o.reason.as_deref().is_some_and(is_planned) => format!("since {at}"),
         "waiting" => format!("until {at}"),
         "sending" => format!("due {at}"),
         _ => String::new(),
@@ -116,7 +116,7 @@ fn line(o: &NotificationOutcome) -> String {
     let head = format!("{way} {when}");
     let said = [head.trim(), &table::safe(&o.text), &table::safe(&o.evidence)].map(str::to_owned);
     let said: Vec<&str> = said.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
-    format!("{:<9} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
+    format!("{:<10} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
 }
 
 /// Whether the end of the wait is known in advance.
@@ -126,14 +126,18 @@ fn is_planned(reason: &str) -> bool {
 
 #[derive(Subcommand)]
 pub(crate) enum MessageCommand {
-    /// Messages to addresses, the newest first
+    /// List messages, the newest first
     List {
-        /// waiting, sent or given_up
+        /// Only messages that are waiting, sent or given_up
         #[arg(long)]
         outcome: Option<String>,
     },
-    /// Try one again that was given up
-    Resend { message: String },
+    /// Send a message again that was given up
+    Resend {
+        /// Id of the message, as in `fleetgate message list`
+        #[arg(value_name = "ID")]
+        message: String,
+    },
 }
 
 pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow::Result<()> {
@@ -141,10 +145,21 @@ pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow:
         MessageCommand::List { outcome } => list(client, outcome).await,
         MessageCommand::Resend { message } => {
             let again: Message = client.post(&format!("/messages/{message}/resend"), &json!({})).await?;
-            said(client, &format!("{} to {} is tried again", again.id, table::safe(&again.address)))
+            said(client, &format!("{} to {} is sent again", again.id, table::safe(&again.address)))
         }
     }
 }
+
+const COLUMNS: [Column; 8] = [
+    Column::whole("ID"),
+    Column::whole("OUTCOME"),
+    Column::name("CONTACT"),
+    Column::name("TO"),
+    Column::whole("NOTIFICATIONS"),
+    Column::whole("ATTEMPTS"),
+    Column::whole("CREATED").optional(),
+    Column::text("LAST ERROR"),
+];
 
 async fn list(client: &Client, outcome: Option<String>) -> anyhow::Result<()> {
     let filter: Vec<(&str, String)> = outcome.into_iter().map(|o| ("outcome", o)).collect();
@@ -166,8 +181,7 @@ async fn list(client: &Client, outcome: Option<String>) -> anyhow::Result<()> {
             table::safe(m.last_error.as_deref().unwrap_or_default()),
         ]
     };
-    let headers = ["ID", "OUTCOME", "CONTACT", "TO", "TELLS", "ATTEMPTS", "MADE", "LAST ERROR"];
-    table::print(&headers, messages.iter().map(row).collect());
+    table::print(&COLUMNS, messages.iter().map(row).collect());
     Ok(())
 }
 
@@ -183,7 +197,7 @@ mod tests {
             channel: None,
             address: None,
             at: Some("2026-01-02T12:00:00Z".into()),
-            reason: String::new(),
+            reason: None,
             text: String::new(),
             evidence: String::new(),
             attempts: 0,
@@ -197,15 +211,18 @@ mod tests {
             address: Some("ops@example.org".into()),
             ..outcome("sent")
         };
-        assert_eq!(line(&sent), "sent      ops          email to ops@example.org at 2026-01-02 12:00:00Z");
-        let held =
-            NotificationOutcome { contact: None, text: "a downtime\u{1b}[2J".into(), ..outcome("held") };
+        assert_eq!(line(&sent), "sent       ops          email to ops@example.org at 2026-01-02 12:00:00Z");
+        let held = NotificationOutcome {
+            contact: None,
+            text: "a downtime\u{1b}[2J".into(),
+            ..outcome("suppressed")
+        };
         let waits = NotificationOutcome {
-            reason: "downtime".into(),
+            reason: Some("downtime".into()),
             text: "in a downtime".into(),
             ..outcome("waiting")
         };
-        assert_eq!(line(&waits), "waiting   ops          since 2026-01-02 12:00:00Z: in a downtime");
-        assert_eq!(line(&held), "held      nobody       a downtime\u{fffd}[2J");
+        assert_eq!(line(&waits), "waiting    ops          since 2026-01-02 12:00:00Z: in a downtime");
+        assert_eq!(line(&held), "suppressed no contact   a downtime\u{fffd}[2J");
     }
 }

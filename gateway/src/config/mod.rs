@@ -32,6 +32,13 @@ use crate::outbound::secret_url::SecretUrl;
 use crate::store::TimingDefaults;
 use crate::store::addresses::Pools;
 
+/// Which pools the settings name.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedPools {
+    pub v4: bool,
+    pub v6: bool,
+}
+
 /// The settings in force.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,7 +53,9 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub pool_v4: Ipv4Net,
     pub pool_v6: Ipv6Net,
-    /// The port on the gateway's inner addresses to which devices submit results.
+    /// Which pools the settings name. An installation keeps its own of the others.
+    pub named_pools: NamedPools,
+    /// Where devices send their results to, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
     /// The keepalive in the configuration of devices, in seconds.
     pub keepalive: u16,
@@ -265,8 +274,10 @@ pub const FILE: &str = "fleetgate.toml";
 /// Defaults.
 const DEFAULT_LISTEN: &str = "[::]:51820";
 const DEFAULT_API: &str = "127.0.0.1:8080";
-/// Outside 100.64/10, which LTE carriers use. It has room for 262,000 devices.
-const DEFAULT_POOL_V4: &str = "172.24.0.0/14";
+/// Room for 262,000 devices, and for growth up to 10.112.0.0/12. Outside of what devices use themselves: 172.16/12
+/// and 192.168/16 (Docker, home routers), 100.64/10 (LTE carriers), and in 10/8 the defaults of Kubernetes (10.42,
+/// 10.43, 10.96/12, 10.244), Podman (10.88), OpenVPN (10.8) and of clouds (10.128/9).
+const DEFAULT_POOL_V4: &str = "10.112.0.0/14";
 const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
 /// The default port of HTTP, so that a script on a device names no port. The socket is in our own
 /// process, so it needs no privilege.
@@ -319,6 +330,7 @@ impl Config {
             tls,
             pool_v4: pool::v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
             pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
+            named_pools: NamedPools { v4: raw.pool_v4.is_some(), v6: raw.pool_v6.is_some() },
             results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
@@ -364,12 +376,24 @@ impl Config {
                 ("data", shown(&c.data)),
             ]
         };
-        let (ours, theirs) = (facts(self), facts(other));
+        let mut other = other.clone();
+        other.keep_pools(self.pools());
+        let (ours, theirs) = (facts(self), facts(&other));
         let differs = ours.into_iter().zip(theirs).filter(|(a, b)| a != b);
         differs.map(|((name, _), _)| name).collect()
     }
 
-    /// The pools of inner addresses, which devices may reach.
+    /// The pools of an installation go before the defaults, which may change from version to version.
+    pub fn keep_pools(&mut self, stored: Pools) {
+        if !self.named_pools.v4 {
+            self.pool_v4 = stored.v4;
+        }
+        if !self.named_pools.v6 {
+            self.pool_v6 = stored.v6;
+        }
+    }
+
+    /// Where inner addresses come from, and what devices may reach.
     pub fn pools(&self) -> Pools {
         Pools { v4: self.pool_v4, v6: self.pool_v6 }
     }

@@ -18,7 +18,7 @@ const LONGEST_V6: u8 = 112;
 pub(super) fn v4(text: &str) -> anyhow::Result<Ipv4Net> {
     let net: Ipv4Net = text
         .parse()
-        .with_context(|| format!("pool_v4 = {text:?}: expected a prefix such as 172.24.0.0/14"))?;
+        .with_context(|| format!("pool_v4 = {text:?}: expected a prefix such as 10.112.0.0/14"))?;
     sane("pool_v4", net.into(), LONGEST_V4, PRIVATE_V4)?;
     Ok(net)
 }

@@ -35,6 +35,11 @@ impl PublicUrl {
         &self.text[..self.origin]
     }
 
+    /// What follows the origin, such as `/fleet`; empty where the page is at the root of its host.
+    pub fn path(&self) -> &str {
+        &self.text[self.origin..]
+    }
+
     pub fn is_https(&self) -> bool {
         self.text.starts_with("https://")
     }
@@ -94,6 +99,7 @@ mod tests {
         ] {
             let url: PublicUrl = given.parse().unwrap();
             assert_eq!((url.as_str(), url.origin()), (text, origin));
+            assert_eq!(format!("{origin}{}", url.path()), text);
         }
     }
 

@@ -144,6 +144,27 @@ fn a_pool_that_would_hijack_a_device_is_refused_with_what_is_allowed() {
 }
 
 #[test]
+fn an_installation_keeps_its_pools_where_the_settings_name_none() {
+    let stored = Pools { v4: "172.24.0.0/14".parse().unwrap(), v6: "fd00::/64".parse().unwrap() };
+    let mut config = load("", 0o600, &[]).unwrap();
+    let fresh = config.pools();
+    config.keep_pools(stored);
+    assert_eq!(config.pools(), stored);
+    let reloaded = config.fixed_differences(&load("", 0o600, &[]).unwrap());
+    assert!(!reloaded.contains(&"pool_v4"), "a reload changes nothing: {reloaded:?}");
+    let named = load("", 0o600, &[("POOL_V4", "10.9.0.0/16")]).unwrap();
+    assert!(config.fixed_differences(&named).contains(&"pool_v4"));
+    let mut named = named;
+    named.keep_pools(stored);
+    assert_eq!(named.pools(), Pools { v4: "10.9.0.0/16".parse().unwrap(), v6: stored.v6 });
+    // Docker takes its networks from these.
+    for docker in ["172.16.0.0/12", "192.168.0.0/16"] {
+        let docker: ipnet::Ipv4Net = docker.parse().unwrap();
+        assert!(!docker.contains(&fresh.v4.network()) && !fresh.v4.contains(&docker.network()));
+    }
+}
+
+#[test]
 fn the_heartbeat_goes_nowhere_that_gives_credentials_away_unless_that_is_opened() {
     let heartbeat = "[heartbeat]\nurl = \"http://169.254.169.254/latest\"\n";
     let error = refused(heartbeat, &[]);

@@ -3,6 +3,7 @@
 pub mod secret_file;
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{Read, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,10 @@ pub const SOCKET: &str = "fleetgate.sock";
 /// File that is locked while a gateway runs in the directory.
 pub const LOCK: &str = "lock";
 
-/// Returns `--data`, `$STATE_DIRECTORY` (systemd), or the user's data directory.
+/// Digits of the number of a process.
+const MAX_PID: u64 = 10;
+
+/// `--data`, `$STATE_DIRECTORY` (systemd), or the user's data directory.
 ///
 /// # Errors
 /// Fails when there is no home directory either.
@@ -52,6 +56,7 @@ impl DataDir {
             .with_context(|| format!("cannot make the data directory {name}"))?;
         close_to_others(path)?;
         let lock = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -59,8 +64,13 @@ impl DataDir {
             .open(path.join(LOCK))
             .with_context(|| format!("cannot write in the data directory {name}"))?;
         if !try_lock(&lock) {
-            bail!("another fleetgate runs in {name}: stop it, or say another --data");
+            let holder = holder(&lock).map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            bail!(
+                "another fleetgate{holder} runs in {name}: stop it, or choose another directory with --data"
+            );
         }
+        // Only for the message above: one that cannot be written is no reason not to start.
+        let _ = lock.set_len(0).and_then(|()| write!(&lock, "{}", std::process::id()));
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -71,6 +81,13 @@ impl DataDir {
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
+}
+
+/// Who holds the lock, as that process has written it.
+fn holder(lock: &File) -> Option<u32> {
+    let mut text = String::new();
+    Read::take(lock, MAX_PID).read_to_string(&mut text).ok()?;
+    text.parse().ok()
 }
 
 fn close_to_others(path: &Path) -> anyhow::Result<()> {
@@ -87,7 +104,7 @@ fn close_to_others(path: &Path) -> anyhow::Result<()> {
     };
     let ours = path.join(LOCK).exists() || fs::read_dir(path).with_context(remedy)?.next().is_none();
     if !ours {
-        bail!("{}, or say another --data", remedy());
+        bail!("{}, or choose another directory with --data", remedy());
     }
     fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(remedy)
 }
@@ -114,7 +131,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path()).unwrap();
         let error = DataDir::open(dir.path()).err().unwrap();
-        assert!(error.to_string().contains("another fleetgate runs"), "{error}");
+        let holder = format!("another fleetgate (process {}) runs in", std::process::id());
+        assert!(error.to_string().contains(&holder), "{error}");
         drop(first);
         assert!(DataDir::open(dir.path()).is_ok());
     }

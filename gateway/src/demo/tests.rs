@@ -58,7 +58,7 @@ impl Lab {
         let socket = udp::bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
         let endpoint = socket.local_addr().expect("bound");
         let pools = Config {
-            pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
+            pool_v4: "10.112.0.0/14".parse().expect("a prefix"),
             pool_v6: "fd72::/64".parse().expect("a prefix"),
             results_port: None,
         };

@@ -30,7 +30,7 @@ impl Component {
     pub const fn name(self) -> &'static str {
         match self {
             Component::Scheduler => "scheduler",
-            Component::Store => "store",
+            Component::Store => "writer",
             Component::Router => "router",
             Component::Outbox => "outbox",
         }

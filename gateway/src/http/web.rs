@@ -3,6 +3,8 @@
 //! but its own. It does not know the API, nor whether the client is logged in: the pages contain no
 //! data.
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -35,18 +37,15 @@ struct Asset {
 
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-/// Serves every path that no other route matches.
-pub fn router() -> Router {
+/// Answers every path that no other route takes. `base`: where a proxy serves it, such as `/fleet`, or nothing.
+pub fn router(base: String) -> Router {
+    let serve = async move |uri: Uri, headers: HeaderMap| answer(ASSETS, &base, uri.path(), &headers);
     Router::new().fallback_service(get(serve))
 }
 
-async fn serve(uri: Uri, headers: HeaderMap) -> Response {
-    answer(ASSETS, uri.path(), &headers)
-}
-
-fn answer(assets: &'static [Asset], path: &str, headers: &HeaderMap) -> Response {
+fn answer(assets: &'static [Asset], base: &str, path: &str, headers: &HeaderMap) -> Response {
     match choose(assets, path.trim_start_matches('/')) {
-        Some(asset) => send(asset, headers),
+        Some(asset) => send(asset, base, headers),
         None if assets.is_empty() && path == "/" => (plain(), NOTICE).into_response(),
         None => (StatusCode::NOT_FOUND, plain(), "there is nothing at this address\n").into_response(),
     }
@@ -65,21 +64,31 @@ fn is_page(path: &str) -> bool {
     !path.starts_with("api/") && !path.starts_with(HASHED) && (!file || path.starts_with("hosts/"))
 }
 
-fn send(asset: &'static Asset, headers: &HeaderMap) -> Response {
-    let gzip = asset.gzip.filter(|_| takes_gzip(headers));
-    let tag = format!("\"{}{}\"", asset.tag, if gzip.is_some() { "-gz" } else { "" });
+fn send(asset: &'static Asset, base: &str, headers: &HeaderMap) -> Response {
+    let moved = asset.name == INDEX && !base.is_empty();
+    let gzip = asset.gzip.filter(|_| takes_gzip(headers) && !moved);
+    let place = if moved { base } else { "" };
+    let tag = format!("\"{}{}{place}\"", asset.tag, if gzip.is_some() { "-gz" } else { "" });
     let cache = if asset.name.starts_with(HASHED) { FOR_EVER } else { ASK_AGAIN };
     let fixed = [(CACHE_CONTROL, cache), (VARY, "accept-encoding")];
     if knows(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, fixed, [(ETAG, tag)]).into_response();
     }
-    let body = gzip.unwrap_or(asset.body);
+    let body: Cow<'static, [u8]> = match gzip {
+        _ if moved => Cow::Owned(below(base, asset.body)),
+        packed => Cow::Borrowed(packed.unwrap_or(asset.body)),
+    };
     let mut response =
         (fixed, [(ETAG, tag)], guards(), [(CONTENT_TYPE, media_type(asset.name))], body).into_response();
     if gzip.is_some() {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
+}
+
+/// The page, with its own files below the path that a proxy serves it under. Those find the rest by themselves.
+fn below(base: &str, page: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(page).replace("=\"/", &format!("=\"{base}/")).into_bytes()
 }
 
 fn guards() -> [(HeaderName, &'static str); 3] {
@@ -130,11 +139,11 @@ mod tests {
     ];
 
     fn asked(path: &str) -> Response {
-        answer(SITE, path, &HeaderMap::new())
+        answer(SITE, "", path, &HeaderMap::new())
     }
 
     fn asked_with(path: &str, name: HeaderName, value: &'static str) -> Response {
-        answer(SITE, path, &HeaderMap::from_iter([(name, value.parse().expect("a header"))]))
+        answer(SITE, "", path, &HeaderMap::from_iter([(name, value.parse().expect("a header"))]))
     }
 
     fn header(response: &Response, name: HeaderName) -> &str {
@@ -145,6 +154,29 @@ mod tests {
     fn a_hashed_name_may_be_kept_for_ever_and_the_page_is_asked_for_again() {
         assert_eq!(header(&asked("/assets/index-abc.js"), CACHE_CONTROL), FOR_EVER);
         assert_eq!(header(&asked("/"), CACHE_CONTROL), ASK_AGAIN);
+    }
+
+    #[tokio::test]
+    async fn under_a_path_of_a_proxy_the_page_finds_its_files() {
+        static PAGE: &[Asset] = &[
+            Asset {
+                name: "index.html",
+                tag: "1",
+                body: b"<script src=\"/assets/a.js\"></script>",
+                gzip: Some(b"x"),
+            },
+            Asset { name: "assets/a.js", tag: "2", body: b"x=\"/\"", gzip: None },
+        ];
+        let wants_gzip = HeaderMap::from_iter([(ACCEPT_ENCODING, "gzip".parse().expect("a header"))]);
+        let text = async |path: &str| {
+            let response = answer(PAGE, "/fleet", path, &wants_gzip);
+            let tag = header(&response, ETAG).to_owned();
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+            (tag, String::from_utf8(body.to_vec()).expect("text"))
+        };
+        let page = "<script src=\"/fleet/assets/a.js\"></script>".to_owned();
+        assert_eq!(text("/hosts/cam").await, ("\"1/fleet\"".to_owned(), page));
+        assert_eq!(text("/assets/a.js").await, ("\"2\"".to_owned(), "x=\"/\"".to_owned()));
     }
 
     #[test]
@@ -189,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_program_without_its_dashboard_says_so() {
-        assert_eq!(answer(&[], "/", &HeaderMap::new()).status(), StatusCode::OK);
-        assert_eq!(answer(&[], "/login", &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
+        assert_eq!(answer(&[], "", "/", &HeaderMap::new()).status(), StatusCode::OK);
+        assert_eq!(answer(&[], "", "/login", &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
     }
 }

@@ -82,6 +82,16 @@ impl Known {
     }
 }
 
+/// The pools of an installation, as earlier starts have kept them; `None`: this is the first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn stored_pools(store: &Store, data: &Path) -> anyhow::Result<Option<Pools>> {
+    let mut conn = store.reader().await?;
+    let (v4, v6) = (find(&mut conn, POOL_V4, data).await?, find(&mut conn, POOL_V6, data).await?);
+    Ok(v4.zip(v6).map(|(v4, v6)| Pools { v4, v6 }))
+}
+
 async fn find<T: FromStr>(conn: &mut SqliteConnection, name: &str, data: &Path) -> anyhow::Result<Option<T>>
 where
     T::Err: Display,
@@ -189,6 +199,16 @@ mod tests {
         assert!(refusal(&store, small.clone()).await.contains("set up for 172.24.0.0/13"));
         let pair = |was: &str, is: &str| (was.parse().unwrap(), is.parse().unwrap());
         assert_eq!(grown(small.pools, large.pools).unwrap(), [pair("172.24.0.0/14", "172.24.0.0/13")]);
+    }
+
+    #[tokio::test]
+    async fn the_pools_of_an_installation_are_known_from_its_first_start_on() {
+        let (store, _dir) = fixture::store().await;
+        let data = Path::new("/data");
+        assert_eq!(stored_pools(&store, data).await.unwrap(), None);
+        let first = known("172.24.0.0/14", "fd72::/64");
+        first.keep(&store, data).await.unwrap();
+        assert_eq!(stored_pools(&store, data).await.unwrap(), Some(first.pools));
     }
 
     #[tokio::test]

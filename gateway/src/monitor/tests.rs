@@ -156,6 +156,8 @@ async fn plan(store: &Store, running: &mut Running, service: &str) {
         comment: "new disk".into(),
         created_at: start,
         cancelled_at: None,
+        begun_at: None,
+        version: 1,
     };
     let mut tx = store.begin().await.unwrap();
     downtimes::insert(&mut tx, &downtime).await.unwrap();

@@ -11,7 +11,7 @@
 mod delivery;
 mod dispatcher;
 pub mod mail;
-mod reason_text;
+pub mod reason_text;
 mod routing;
 mod rule_trace;
 #[cfg(test)]

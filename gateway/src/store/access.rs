@@ -200,7 +200,9 @@ async fn insert_first_admin(tx: &mut SqliteConnection, hash: &str, now: Wall) ->
     let user = Id::new(now.as_millis(), 1);
     insert_user(tx, user, FIRST_ADMIN, Role::Admin, hash, now).await?;
     let about = (Object::User, Some(user));
-    events::append(tx, &NewEvent::new(now, "user.created", about, "the first start", SYSTEM)).await?;
+    let data = serde_json::json!({ "name": FIRST_ADMIN, "role": Role::Admin.name() });
+    let event = NewEvent { data, ..NewEvent::new(now, "user.created", about, "the first start", SYSTEM) };
+    events::append(tx, &event).await?;
     Ok(user)
 }
 

@@ -35,7 +35,7 @@ pub fn parse(value: &Value) -> Result<AlertingChange, FieldError> {
 pub fn of_problems(change: AlertingChange) -> Result<AlertingChange, FieldError> {
     match change.notify_states {
         Some(states) if states.has(Status::Ok.exit_code()) => {
-            Err(wrong("notify.states", format!("what is well is no problem: {STATES} are expected")))
+            Err(wrong("notify.states", format!("these states are no problems: {STATES} are expected")))
         }
         _ => Ok(change),
     }
@@ -50,7 +50,8 @@ pub fn of_host(change: AlertingChange) -> Result<AlertingChange, FieldError> {
     let change = of_problems(change)?;
     match change.notify_states {
         Some(states) if states != States::NONE && !states.has(Status::Critical.exit_code()) => {
-            let expected = "a host is told of as down: down is expected, or an empty list for nothing at all";
+            let expected =
+                "a host is notified as down: down is expected, or an empty list for no notifications";
             Err(wrong("notify.states", expected))
         }
         _ => Ok(change),
@@ -167,14 +168,14 @@ mod tests {
     fn what_is_well_is_nothing_to_be_told_of_alone() {
         let states = |word: &str| parse(&json!({ "notify": { "states": [word] } })).unwrap();
         let expected =
-            "notify.states: what is well is no problem: warning, critical, unknown or down are expected";
+            "notify.states: these states are no problems: warning, critical, unknown or down are expected";
         for well in ["ok", "up"] {
             assert_eq!(of_problems(states(well)).unwrap_err().to_string(), expected);
         }
         assert_eq!(of_problems(states("warning")), Ok(states("warning")));
         assert_eq!(of_host(states("down")), Ok(states("down")));
         let quiet = of_host(states("warning")).unwrap_err().to_string();
-        assert!(quiet.starts_with("notify.states: a host is told of as down"), "{quiet}");
+        assert!(quiet.starts_with("notify.states: a host is notified as down"), "{quiet}");
         let nothing = parse(&json!({ "notify": { "states": [] } })).unwrap();
         assert_eq!(of_host(nothing.clone()), Ok(nothing));
     }

@@ -20,12 +20,12 @@ pub const HELD_UP: Duration = Duration::from_secs(120);
 
 /// The reason for dropping an older notice.
 pub const OVERTAKEN: &str = "superseded: a newer message about the same was waiting behind it";
-/// The reason for not sending a given-up message again.
-pub const TOLD_SINCE: &str = "superseded: a newer message has told the same address since";
-/// The reason for dropping a problem that no recipient was notified of.
-pub const WELL: &str = "superseded: it is well by now";
-/// The reason for dropping a recovery.
-pub const OVER: &str = "superseded: the problem was over before anybody was told of it";
+/// Why a message that was given up is not sent again.
+pub const TOLD_SINCE: &str = "superseded: a newer message to the same address reports it";
+/// Why a problem that nobody heard of is not told any more.
+pub const WELL: &str = "superseded: it recovered";
+/// Why a recovery is not told.
+pub const OVER: &str = "superseded: the problem was over before it was notified";
 
 /// A notice that is no longer sent to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl FromRow<'_, SqliteRow> for Dropped {
 /// them counts. All other notices stand alone.
 macro_rules! of_states {
     () => {
-        " from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
+        " from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notifications'
           join notices x on x.id = l.notice and x.kind in ('problem', 'reminder', 'recovery') "
     };
 }
@@ -145,12 +145,12 @@ pub async fn collapse(
 
 const DROP_TOLD_SINCE: &str = "update outbox_notices as l set dropped = $2 where message = $1
      and exists (select 1 from outbox o join outbox p on p.channel = o.channel and p.address = o.address
-                      and p.kind = 'notices' and p.given_up_at is null
+                      and p.kind = 'notifications' and p.given_up_at is null
                  join outbox_notices f on f.message = p.id and f.dropped is null and f.notice > l.notice
                  join notices n on n.id = l.notice
                  join notices x on x.id = f.notice and x.host = n.host and x.service is n.service
                       and x.kind in ('problem', 'reminder', 'recovery')
-                 where o.id = $1 and o.kind = 'notices' and n.kind in ('problem', 'reminder', 'recovery'))";
+                 where o.id = $1 and o.kind = 'notifications' and n.kind in ('problem', 'reminder', 'recovery'))";
 
 /// The gateway's own state is recorded as its incident.
 const DROP_WELL: &str = "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null

@@ -112,7 +112,7 @@ const BY_ID: &str = select!("h.id = $1");
 const BY_NAME: &str = select!("h.name = $1");
 const LIST: &str = select!(
     "h.name > $1 and ($2 is null or instr(h.name, $2) > 0)
-     and ($3 is null or instr(h.labels, $3) > 0) order by h.name limit $4"
+     and not exists (select 1 from json_each($3) l where instr(h.labels, l.value) = 0) order by h.name limit $4"
 );
 
 impl FromRow<'_, SqliteRow> for Device {
@@ -168,7 +168,8 @@ fn damaged(column: &str, why: &str) -> sqlx::Error {
 pub struct Filter {
     /// A part of the name.
     pub q: Option<String>,
-    pub label: Option<(String, String)>,
+    /// All of them.
+    pub labels: Vec<(String, String)>,
 }
 
 impl Store {
@@ -177,9 +178,10 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn devices(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Device>> {
-        // The column holds compact JSON with sorted keys, so that one label is a substring of it.
-        let label = filter.label.as_ref().map(|(k, v)| format!("{}:{}", Json(k).text(), Json(v).text()));
-        let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
+        // The column is compact JSON of sorted strings, so that one label is a piece of its text.
+        let labels: Vec<String> =
+            filter.labels.iter().map(|(k, v)| format!("{}:{}", Json(k).text(), Json(v).text())).collect();
+        let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(Json(labels));
         query.bind(limit).fetch_all(&self.read).await
     }
 }

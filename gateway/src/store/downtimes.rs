@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages;
 use fleetgate_engine::messages::{HostScope, Scope, When};
 use fleetgate_engine::time::Wall;
@@ -30,6 +30,10 @@ pub struct Downtime {
     pub comment: String,
     pub created_at: Wall,
     pub cancelled_at: Option<Wall>,
+    /// Of a flexible one: when a failure began it first.
+    pub begun_at: Option<Wall>,
+    /// Counts the changes of people and programs.
+    pub version: i64,
 }
 
 impl FromRow<'_, SqliteRow> for Downtime {
@@ -45,6 +49,8 @@ impl FromRow<'_, SqliteRow> for Downtime {
             comment: row.try_get("comment")?,
             created_at: wall("created_at")?,
             cancelled_at: row.try_get::<Option<i64>, _>("cancelled_at")?.map(Wall::from_millis),
+            begun_at: row.try_get::<Option<i64>, _>("begun_at")?.map(Wall::from_millis),
+            version: row.try_get("version")?,
         })
     }
 }
@@ -87,13 +93,7 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
         HostScope::One(host) => (Some(host.as_i64()), None),
         HostScope::Labels(labels) => (None, Some(Json(labels))),
     };
-    let (start, end, duration, text) = match &plan.when {
-        When::Once { start, end, duration } => (*start, *end, *duration, None),
-        When::Repeated(of) => {
-            let first = of.next(downtime.created_at).map_or(downtime.created_at, |span| span.start);
-            (first, of.over_at().unwrap_or(FOREVER), None, Some(Json(recurrence::text(of))))
-        }
-    };
+    let (start, end, duration, text) = columns(downtime);
     sqlx::query(
         "insert into downtimes (id, host, labels, service, start_at, end_at, duration_ms, author, comment,
                                 created_at, recurrence, name, managed_by, edited_by)
@@ -105,7 +105,7 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     .bind(plan.scope.service.as_deref())
     .bind(start.as_millis())
     .bind(end.as_millis())
-    .bind(duration.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
+    .bind(duration.map(millis))
     .bind(&downtime.author)
     .bind(&downtime.comment)
     .bind(downtime.created_at.as_millis())
@@ -118,14 +118,62 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     .map(drop)
 }
 
-/// Cancels a downtime. Returns `false` if it was cancelled before.
+/// Start, end, duration and recurrence.
+fn columns(downtime: &Downtime) -> (Wall, Wall, Option<Duration>, Option<Json<Text>>) {
+    match &downtime.plan.when {
+        When::Once { start, end, duration } => (*start, *end, *duration, None),
+        When::Repeated(of) => {
+            let first = of.next(downtime.created_at).map_or(downtime.created_at, |span| span.start);
+            (first, of.over_at().unwrap_or(FOREVER), None, Some(Json(recurrence::text(of))))
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// When it is, its comment, and who wrote it; the version counts up.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn update(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Result<()> {
+    let (start, end, duration, text) = columns(downtime);
+    sqlx::query(
+        "update downtimes set start_at = $2, end_at = $3, duration_ms = $4, recurrence = $5, comment = $6,
+             managed_by = $7, edited_by = $8, version = version + 1 where id = $1",
+    )
+    .bind(downtime.plan.id.as_i64())
+    .bind(start.as_millis())
+    .bind(end.as_millis())
+    .bind(duration.map(millis))
+    .bind(text)
+    .bind(&downtime.comment)
+    .bind(&downtime.managed.by)
+    .bind(downtime.managed.edited_by.as_deref())
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// A failure began this flexible downtime, which lasts until then.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn begun(tx: &mut SqliteConnection, id: Id, until: Wall) -> sqlx::Result<()> {
+    let sql = "update downtimes set begun_at = $2 - duration_ms where id = $1 and begun_at is null";
+    sqlx::query(sql).bind(id.as_i64()).bind(until.as_millis()).execute(tx).await.map(drop)
+}
+
+/// `false`: it was cancelled before.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn cancel(tx: &mut SqliteConnection, id: Id, writer: Writer<'_>, at: Wall) -> sqlx::Result<bool> {
     let Some(found) = find(&mut *tx, id).await? else { return Ok(false) };
     let managed = found.managed.written(writer);
-    let sql = "update downtimes set cancelled_at = $2, cancelled_by = $3, managed_by = $4, edited_by = $5
+    let sql = "update downtimes set cancelled_at = $2, cancelled_by = $3, managed_by = $4, edited_by = $5,
+                   version = version + 1
                where id = $1 and cancelled_at is null";
     let done = sqlx::query(sql)
         .bind(id.as_i64())
@@ -170,6 +218,8 @@ pub struct Wanted<'a> {
     /// Includes ended and cancelled ones.
     pub all: bool,
     pub manager: Option<&'a str>,
+    /// Those that are for this host, by its name or its labels.
+    pub host: Option<HostId>,
 }
 
 /// Returns the newest downtimes first, below an id.
@@ -186,10 +236,14 @@ pub async fn list(
     let sql = select!(
         "where d.id < $1 and ($2 or d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $3)
                and ($5 is null or d.managed_by = $5)
+               and ($6 is null or d.host = $6 or d.host is null and not exists (
+                   select 1 from json_each(d.labels) wanted where not exists (
+                       select 1 from hosts own, json_each(own.labels) has
+                       where own.id = $6 and has.key = wanted.key and has.value = wanted.value)))
          order by d.id desc limit $4"
     );
     let query = sqlx::query_as(sql).bind(before).bind(wanted.all).bind(now.as_millis()).bind(limit);
-    query.bind(wanted.manager).fetch_all(conn).await
+    query.bind(wanted.manager).bind(wanted.host.map(Id::as_i64)).fetch_all(conn).await
 }
 
 #[cfg(test)]
@@ -216,6 +270,8 @@ mod tests {
             comment: "new disk".into(),
             created_at: at(1),
             cancelled_at: None,
+            begun_at: None,
+            version: 1,
         };
         let labels = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
         let one = made(1, HostScope::One(host), Some("cam-07"), 20, Some(Duration::from_millis(30)));
@@ -223,7 +279,7 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         insert(&mut tx, &one).await.unwrap();
         insert(&mut tx, &many).await.unwrap();
-        let all = Wanted { all: true, manager: None };
+        let all = Wanted { all: true, ..Wanted::default() };
         assert_eq!(open(&mut tx, at(19)).await.unwrap(), [one.clone(), many.clone()]);
         assert_eq!(open(&mut tx, at(20)).await.unwrap().len(), 1);
         assert_eq!(list(&mut tx, all, at(99), i64::MAX, 9).await.unwrap(), [many, one]);
@@ -261,6 +317,8 @@ mod tests {
             comment: String::new(),
             created_at: Wall::default(),
             cancelled_at: None,
+            begun_at: None,
+            version: 1,
         };
         // 1970-01-04 is a Sunday.
         let (endless, ending) = (made(1, of(None)), made(2, of(Some("1970-01-04"))));
@@ -272,8 +330,61 @@ mod tests {
         assert_eq!(open(&mut tx, end).await.unwrap(), [endless]);
         let ann = Writer { manager: BY_HAND, principal: "user:ann" };
         cancel(&mut tx, Id::from_i64(1), ann, end).await.unwrap();
-        let apply = Wanted { all: true, manager: Some("apply") };
+        let apply = Wanted { all: true, manager: Some("apply"), host: None };
         let found = list(&mut tx, apply, end, i64::MAX, 9).await.unwrap();
         assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
+    }
+
+    /// What 0028 does to rows, beside the columns that it adds.
+    async fn rename_again(store: &crate::store::Store) {
+        let sql = include_str!("../../../migrations/sqlite/0028_api_words.sql");
+        for statement in sql.split(';').filter(|part| part.contains("update ")) {
+            let statement = &statement[statement.find("update ").unwrap()..];
+            let mut tx = store.begin().await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *tx).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_before_get_the_words_and_the_begin_of_today() {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        for sql in [
+            "insert into events (at, kind, object, cause, data, principal) values
+                 (1, 'notification_held', 'host', '', '{\"reason\":\"never_told\"}', 'system'),
+                 (2, 'notification_held', 'host', '', '{\"reason\":\"already_told\"}', 'system'),
+                 (3, 'acknowledgement.ended', 'host', '', '{\"why\":\"well\"}', 'system')",
+            "insert into outbox (contact, contact_name, channel, address, kind, created_at, next_attempt)
+             values (0, 'default', 'email', 'ops@example.org', 'notices', 0, 0)",
+            "insert into downtimes (id, host, start_at, end_at, duration_ms, author, comment, created_at)
+             values (2, 7, 0, 9, 1000, 'user:bob', '', 0), (3, 7, 0, 9, 1000, 'user:bob', '', 0)",
+            "update host_states set voice = '{\"begun\":[[2,5000]]}' where host = 7",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        rename_again(&store).await;
+        let mut conn = store.reader().await.unwrap();
+        let words: Vec<(String, String)> = sqlx::query_as(
+            "select kind, coalesce(data ->> '$.reason', data ->> '$.why') from events order by at",
+        )
+        .fetch_all(&mut *conn)
+        .await
+        .unwrap();
+        let words: Vec<(&str, &str)> =
+            words.iter().map(|(kind, why)| (kind.as_str(), why.as_str())).collect();
+        let suppressed = "notification.suppressed";
+        let expected = [
+            (suppressed, "never_notified"),
+            (suppressed, "already_notified"),
+            ("acknowledgement.ended", "recovered"),
+        ];
+        assert_eq!(words, expected);
+        let kind: String = sqlx::query_scalar("select kind from outbox").fetch_one(&mut *conn).await.unwrap();
+        assert_eq!(kind, "notifications");
+        let begun = find(&mut conn, Id::from_i64(2)).await.unwrap().unwrap().begun_at;
+        assert_eq!(begun, Some(Wall::from_millis(4_000)));
+        assert_eq!(find(&mut conn, Id::from_i64(3)).await.unwrap().unwrap().begun_at, None);
     }
 }

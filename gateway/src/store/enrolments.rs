@@ -160,7 +160,7 @@ impl Store {
 /// Fails when the database cannot be written.
 pub async fn expire(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>> {
     let ids: Vec<i64> = sqlx::query_scalar(
-        "update enrolments set state = 'expired', reason = 'nobody approved it in time', decided_at = $1
+        "update enrolments set state = 'expired', reason = 'not approved in time', decided_at = $1
          where state = 'awaiting_approval' and expires_at <= $1 returning id",
     )
     .bind(now.as_millis())
@@ -169,7 +169,7 @@ pub async fn expire(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id
     let ids: Vec<Id> = ids.into_iter().map(Id::from_i64).collect();
     for id in &ids {
         let about = (Object::Enrolment, Some(*id));
-        let event = NewEvent::new(now, "enrolment.expired", about, "nobody approved it in time", SYSTEM);
+        let event = NewEvent::new(now, "enrolment.expired", about, "not approved in time", SYSTEM);
         events::append(tx, &event).await?;
     }
     Ok(ids)

@@ -62,6 +62,22 @@ pub enum Object {
 }
 
 impl Object {
+    pub const ALL: [Object; 13] = [
+        Object::Host,
+        Object::Service,
+        Object::Device,
+        Object::Enrolment,
+        Object::Token,
+        Object::User,
+        Object::Downtime,
+        Object::Profile,
+        Object::System,
+        Object::Contact,
+        Object::Rule,
+        Object::Message,
+        Object::Incident,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Object::Host => "host",
@@ -133,6 +149,12 @@ impl<'a> NewEvent<'a> {
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
+    #[cfg(test)]
+    super::event_data::check(event.kind, &event.data).expect("events are as they are declared");
+    insert(conn, event).await
+}
+
+async fn insert(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning seq",
@@ -196,7 +218,7 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::Unreachable => ("host.unreachable", nothing),
         EventKind::Reachable => ("host.reachable", nothing),
         EventKind::NotificationHeld { kind, from, to, reason } => (
-            "notification_held",
+            "notification.suppressed",
             serde_json::json!({ "kind": kind.name(), "from": from, "to": to, "reason": reason.name() }),
         ),
         EventKind::FlappingStarted => ("flapping.started", nothing),
@@ -275,7 +297,7 @@ macro_rules! select {
     ($which:expr) => {
         concat!(
             "select e.seq, e.at, e.kind, e.object, e.object_id,
-                    coalesce(h.name, en.name, u.name, t.name, et.label), e.service, e.cause,
+                    coalesce(h.name, en.name, u.name, t.name, et.label, c.name, r.name), e.service, e.cause,
                     e.evidence, e.data, e.principal, e.truncated
              from events e
              left join hosts h on h.id = e.object_id
@@ -283,6 +305,8 @@ macro_rules! select {
              left join users u on u.id = e.object_id
              left join tokens t on t.id = e.object_id
              left join enrolment_tokens et on et.id = e.object_id
+             left join contacts c on c.id = e.object_id
+             left join notification_rules r on r.id = e.object_id
              where ",
             $which
         )
@@ -439,7 +463,7 @@ mod tests {
         ] {
             let event =
                 NewEvent::new(Wall::from_millis(5), kind, (Object::Device, host), "because", principal);
-            append(&mut conn, &event).await.unwrap();
+            insert(&mut conn, &event).await.unwrap();
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) async fn run(store: &Store, sql: &'static str, bind: &[&str]) {
     query.execute(&store.write).await.expect("a statement of a test");
 }
 
-/// Creates a device with a tunnel. Its key comes from its number, and its address is 172.24.0.`n`.
+/// A device with a tunnel: its key is made of its number, its address is 10.112.0.`n`.
 pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
     let id = HostId::from_i64(i64::from(n));
     sqlx::query("insert into hosts (id, name, profile, created_at) values ($1, $2, 'default', 0)")
@@ -50,7 +50,7 @@ pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
         .expect("a new host");
     for sql in [
         "insert into peers (id, kind, created_at) values ($1, 'device', 0)",
-        "insert into addresses (address, slot, peer, allocated_at) values ('172.24.0.' || $1, $1, $1, 0)",
+        "insert into addresses (address, slot, peer, allocated_at) values ('10.112.0.' || $1, $1, $1, 0)",
         "insert into addresses (address, slot, peer, allocated_at) values ('fd72::' || $1, $1, $1, 0)",
     ] {
         sqlx::query(sql).bind(id.as_i64()).execute(&store.write).await.expect("a new peer");

@@ -20,6 +20,7 @@ pub mod devices;
 pub mod downtimes;
 pub mod enrolment_tokens;
 pub mod enrolments;
+pub mod event_data;
 pub mod event_shares;
 pub mod events;
 pub mod excuse;
@@ -305,6 +306,7 @@ const MAIN: &[Step] = &[
     step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),
     step(26, "addresses_in_events", include_str!("../../../migrations/sqlite/0026_addresses_in_events.sql")),
     step(27, "chosen_passwords", include_str!("../../../migrations/sqlite/0027_chosen_passwords.sql")),
+    step(28, "api_words", include_str!("../../../migrations/sqlite/0028_api_words.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -14,7 +14,7 @@ use super::outbox::{Address, Channel};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub notice: NoticeId,
-    /// `sent`, `sending`, `given_up`, `waiting`, `held`.
+    /// `sent`, `sending`, `given_up`, `waiting`, `suppressed`.
     pub outcome: String,
     /// The current or the last name. `None` if no contact was selected.
     pub contact: Option<String>,
@@ -53,7 +53,7 @@ impl FromRow<'_, SqliteRow> for Outcome {
 macro_rules! by_rule {
     ($a:literal) => {
         concat!(
-            "case when ", $a, " is null then null when ", $a, " = 0 then 'no rule: everything is told'
+            "case when ", $a, " is null then null when ", $a, " = 0 then 'no rule: everything is notified'
              else coalesce((select 'rule ' || r.name || iif(r.delay_ms > 0, ', after ' || (r.delay_ms / 1000) || ' s', '')
                                    || coalesce(', ' || r.period, '') from notification_rules r where r.id = ", $a, "),
                            'a rule that was removed') end"
@@ -63,13 +63,13 @@ macro_rules! by_rule {
 
 /// In the order: on their way, waiting, suppressed.
 const OUTCOMES: &str = concat!(
-    "select l.notice, case when l.dropped is not null then 'held' when o.sent_at is not null
+    "select l.notice, case when l.dropped is not null then 'suppressed' when o.sent_at is not null
              then 'sent' when o.given_up_at is not null then 'given_up' else 'sending' end as outcome,
          o.contact_name as contact, o.id as message, o.channel, o.address,
          coalesce(o.sent_at, o.given_up_at, o.next_attempt) as at, iif(l.dropped is null, '', 'superseded') as reason,
          coalesce(l.dropped, ",
     by_rule!("l.rule"),
-    ", iif(l.root != l.notice, 'it was told of the problem', ''))
+    ", iif(l.root != l.notice, 'it was notified of the problem', ''))
          || case when l.dropped is not null or o.folded = 0 then ''
                  when o.folded = 1 then '; kept back for a while: this contact had too many messages'
                  else '; kept back for a while and made one of ' || o.folded || ': this contact had too many messages'
@@ -80,7 +80,7 @@ const OUTCOMES: &str = concat!(
                   where p.channel = o.channel and p.address = o.address and p.id < o.id and p.sent_at is null
                       and p.given_up_at is null and p.last_error is not null order by p.id limit 1) end,
              '') as evidence, o.attempts
-     from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
+     from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notifications'
      where l.notice in (select value from json_each($1))
      union all
      select w.notice, 'waiting', case w.contact when 0 then 'default' else c.name end, null, null, null, w.until,
@@ -90,7 +90,7 @@ const OUTCOMES: &str = concat!(
      from notices_waiting w left join contacts c on c.id = w.contact
      where w.notice in (select value from json_each($1))
      union all
-     select x.notice, 'held', case x.contact when 0 then 'default' else c.name end, null, null, null, e.at,
+     select x.notice, 'suppressed', case x.contact when 0 then 'default' else c.name end, null, null, null, e.at,
          coalesce(e.data ->> '$.reason', ''), e.cause, e.evidence, 0
      from notices_held x join events e on e.seq = x.event left join contacts c on c.id = x.contact
      where x.notice in (select value from json_each($1))"
@@ -147,7 +147,7 @@ mod tests {
         let outcome = outcomes(&mut tx, &[rows[0].id]).await.unwrap().remove(0);
         assert_eq!(
             (outcome.outcome.as_str(), outcome.reason.as_str(), outcome.contact),
-            ("held", "downtime", None)
+            ("suppressed", "downtime", None)
         );
         assert_eq!(
             (outcome.text.as_str(), outcome.evidence.as_str()),
@@ -192,7 +192,10 @@ mod tests {
         let told = outcomes(&mut tx, &[first, second, third]).await.unwrap();
         let words: Vec<_> = told.iter().map(|o| (o.notice, o.text.as_str(), o.evidence.as_str())).collect();
         let late = "rule late, after 1800 s, mon-fri 08:00-18:00";
-        assert_eq!(words, [(second, late, ""), (third, "it was told of the problem", ""), (first, "", late)]);
+        assert_eq!(
+            words,
+            [(second, late, ""), (third, "it was notified of the problem", ""), (first, "", late)]
+        );
         sqlx::query("update outbox set folded = 4").execute(&mut *tx).await.unwrap();
         let kept = outcomes(&mut tx, &[second]).await.unwrap().remove(0).text;
         let why = "; kept back for a while and made one of 4: this contact had too many messages";

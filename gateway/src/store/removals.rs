@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 6] =
+    pub const ALL: [Kind; 6] =
         [Kind::Profile, Kind::Contact, Kind::NotificationRule, Kind::Device, Kind::Host, Kind::Service];
 
     pub const fn name(self) -> &'static str {

@@ -10,8 +10,8 @@ use super::share::{Share, Shares};
 use crate::clock;
 use crate::store::event_shares::Row;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, event_shares, events, excuse,
-    host_settings, incidents, memory, notices, settings, states, wire_days,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
+    events, excuse, host_settings, incidents, memory, notices, settings, states, wire_days,
 };
 
 /// The setting that a commit writes when it has nothing else to write.
@@ -49,6 +49,10 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
+    let begun = hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
+    for (id, until) in begun.flat_map(|voice| &voice.begun) {
+        downtimes::begun(&mut tx, *id, *until).await?;
+    }
     let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
         memory::forget_key(&mut tx, *peer).await?;

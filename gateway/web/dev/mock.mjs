@@ -34,7 +34,7 @@ function makeHost(i) {
   const host = {
     id: `h_${String(i).padStart(13, '0')}`, name: direct ? `street-0${i - 22}` : `cam-${String(i + 1).padStart(2, '0')}`,
     labels: { kind: direct ? 'street' : 'camera', site: pick(sites, i * 3), uplink: pick(['lte', 'dsl'], i) },
-    profile: 'timelapse-camera', route: direct ? 'direct' : 'auto', address: direct ? null : `172.24.${i >> 8}.${(i & 255) + 2}`, via: null,
+    profile: 'timelapse-camera', route: direct ? 'direct' : 'auto', address: direct ? null : `10.112.${i >> 8}.${(i & 255) + 2}`, via: null,
     direct_address: direct ? `192.0.2.${i}:22` : null, created_at: ago(8e6 - i),
     state: {
       state: 'up', last_result: 'up', state_type: 'hard', attempt: 1, max_attempts: 3, reachable: true, stale: false, asleep: false, acknowledged: false, in_downtime: false, flapping: false,
@@ -165,7 +165,7 @@ function answer(method, path, query, body, cookie) {
   }
   if (on('/devices')) {
     const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
-    const conf = `[Interface]\nPrivateKey = shown+once=\nAddress = 172.24.9.9/14\n\n[Peer]\nPublicKey = gateway=\nEndpoint = gw.example:51820\nAllowedIPs = 172.24.0.0/14\nPersistentKeepalive = 25\n`;
+    const conf = `[Interface]\nPrivateKey = shown+once=\nAddress = 10.112.9.9/14\n\n[Peer]\nPublicKey = gateway=\nEndpoint = gw.example:51820\nAllowedIPs = 10.112.0.0/14\nPersistentKeepalive = 25\n`;
     return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>` } }];
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];

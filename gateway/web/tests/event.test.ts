@@ -9,7 +9,7 @@ const limits = (seq: number, ...thresholds: object[]): Event => changed(seq, { s
 
 describe('an event', () => {
   it('has a title in words', () => {
-    const titles = ['notification_held', 'device.created', 'incident.opened', 'flapping.started', 'a_word.of_tomorrow'].map((kind) => titleOf({ kind }));
+    const titles = ['notification.suppressed', 'device.created', 'incident.opened', 'flapping.started', 'a_word.of_tomorrow'].map((kind) => titleOf({ kind }));
     expect(titles).toEqual(['Notification not sent', 'Device added', 'Opened', 'Flapping started', 'A word of tomorrow']);
   });
 
@@ -17,6 +17,9 @@ describe('an event', () => {
     const [before, now] = [limits(1, { metric: 'used', warn: '80', crit: '95' }), limits(2, { metric: 'used', warn: '90', crit: '95' })];
     expect(causeOf(now, [before])).toBe('disk: warning limit 80 -> 90');
     expect(causeOf(now, [])).toBe('disk: warning limit 90, critical limit 95');
+    const previous = { thresholds: [{ metric: 'used', warn: '70', crit: '95' }] };
+    const whole = changed(2, { service: 'disk', disabled: false, settings: { thresholds: [{ metric: 'used', warn: '90', crit: '95' }] }, previous });
+    expect(causeOf(whole, [before])).toBe('disk: warning limit 70 -> 90');
     expect(causeOf(limits(3), [now])).toBe('disk: warning limit 90 removed, critical limit 95 removed');
     expect(causeOf(limits(2, { metric: 'used', warn: '80' }, { metric: 'inodes', warn: '70' }), [])).toBe('disk: used warning limit 80, inodes warning limit 70');
   });

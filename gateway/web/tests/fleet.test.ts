@@ -7,7 +7,7 @@ const NONE = { ok: 0, warning: 0, critical: 0, unknown: 0, pending: 0, stale: 0 
 function host(name: string, more: { state?: string; reachable?: boolean; critical?: number; labels?: Record<string, string>; since?: string } = {}): Host {
   const { state = 'up', reachable = true, critical = 0, labels = {}, since = '2026-01-01T00:00:00Z' } = more;
   return {
-    id: `h_${name}`, name, labels, profile: 'default', route: 'auto', address: '172.24.0.7', via: null, direct_address: null,
+    id: `h_${name}`, name, labels, profile: 'default', route: 'auto', address: '10.112.0.7', via: null, direct_address: null,
     state: { state, last_result: state, state_type: 'hard', attempt: 1, max_attempts: 3, reachable, stale: false, asleep: false, since, last_check: null, next_check: null, source: '', text: '' },
     tunnel: null, services: { ...NONE, critical }, created_at: since,
   } as Host;

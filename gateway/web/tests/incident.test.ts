@@ -13,7 +13,7 @@ type Outcome = Notification['outcomes'][number];
 const mailed: Outcome = {
   outcome: 'sent', reason: 'sent', text: 'sent', evidence: '250 OK', attempts: 1, contact: 'default', channel: 'email', address: 'ops@example.com',
 };
-const suppressed: Outcome = { outcome: 'held', reason: 'no_contact', text: 'add a contact', evidence: '', attempts: 0 };
+const suppressed: Outcome = { outcome: 'suppressed', reason: 'no_contact', text: 'add a contact', evidence: '', attempts: 0 };
 
 const notified = (id: string, at: string, host: string, more: Partial<Notification> = {}): Notification => ({
   id, at, host, host_id: `h_${host}`, type: 'problem', state: 'down', previous_notified_state: 'up', since: at, cause: 'no answer', note: '',
@@ -59,7 +59,7 @@ describe('who was notified', () => {
   it('is listed by address, the newest notification first, and with the reason where nothing was sent', () => {
     const list = [
       notified('n_3', '2026-01-01T00:03:00Z', 'cam-1', { type: 'recovery', state: 'up' }),
-      notified('n_2', '2026-01-01T00:02:00Z', 'cam-2', { outcome: 'held', outcomes: [suppressed] }),
+      notified('n_2', '2026-01-01T00:02:00Z', 'cam-2', { outcome: 'suppressed', outcomes: [suppressed] }),
       notified('n_1', '2026-01-01T00:01:00Z', 'cam-1'),
     ];
     expect(receipts(list).map(({ what, count, last, why }) => [what, count, last, why])).toEqual([
@@ -92,7 +92,7 @@ describe('the timeline', () => {
 
   it('bundles notifications of one moment, apart from those that were not sent', () => {
     const many = Array.from({ length: 30 }, (_, i) => notified(`n_${i}`, `2026-01-01T00:00:${30 - i}Z`.replace(/:(\d)Z/, ':0$1Z'), `cam-${i}`));
-    const held = notified('n_99', '2026-01-01T00:00:40Z', 'cam-7', { service: 'ssh', outcome: 'held', outcomes: [{ ...suppressed, reason: 'acknowledged' }] });
+    const held = notified('n_99', '2026-01-01T00:00:40Z', 'cam-7', { service: 'ssh', outcome: 'suppressed', outcomes: [{ ...suppressed, reason: 'acknowledged' }] });
     const moments = timeline({ events: [], notifications: [held, ...many] });
     expect(moments.map(({ what, text }) => [what, text])).toEqual([
       ['Not sent: acknowledged', 'down: cam-7/ssh'],

@@ -124,7 +124,7 @@ pub fn home(n: u32) -> SocketAddr {
 
 pub fn pool() -> Config {
     Config {
-        pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
+        pool_v4: "10.112.0.0/14".parse().expect("a prefix"),
         pool_v6: "fd72:6c65:6574::/64".parse().expect("a prefix"),
         results_port: None,
     }

@@ -101,7 +101,7 @@ pub fn judge(case: &Case<'_>, timeline: &Timeline) -> Judged {
 impl Told {
     /// Returns whether a message was or will be sent.
     fn is_told(&self) -> bool {
-        !matches!(self.outcome.as_str(), "held" | "new")
+        !matches!(self.outcome.as_str(), "suppressed" | "new")
     }
 }
 
@@ -469,7 +469,7 @@ mod tests {
             judge(&case(&spans, &[]), &Timeline { told: vec![told], ..Timeline::default() }).wrong.len()
         };
         assert_eq!(wrong(told(30_000, "recovery", "sent")), 1);
-        assert_eq!(wrong(told(30_000, "recovery", "held")), 0);
+        assert_eq!(wrong(told(30_000, "recovery", "suppressed")), 0);
         assert_eq!(wrong(told(55_000, "recovery", "sent")), 0);
         assert_eq!(wrong(told(30_000, "problem", "sent")), 0);
         assert_eq!(wrong(told(-30_000, "problem", "sent")), 1);

@@ -58,7 +58,8 @@ fn a_first_start_that_is_killed_is_completed_by_the_next() {
         eventually(&format!("a start after a kill at {ms} ms"), PATIENCE, || {
             second.said().contains("dashboard") && !data.join("first-start").exists()
         });
-        let shown = [&first, &second].iter().any(|start| start.said().contains("first login, shown once"));
+        let shown =
+            [&first, &second].iter().any(|start| start.said().contains("first login, not shown again"));
         assert!(shown, "{ms} ms: {}{}", first.said(), second.said());
         second.kill();
         let now = fs::read(data.join("gateway.key")).expect("a key");

@@ -21,7 +21,7 @@ fn idle() -> String {
 /// The time that is observed. It includes one `ping`, and two or three handshakes.
 const WATCHED: Duration = Duration::from_secs(300);
 
-const DOOR: &str = "http://172.24.0.1/results/backup";
+const DOOR: &str = "http://10.112.0.1/results/backup";
 
 fn with_backup<'a>(lab: &'a Lab, gateway: &Gateway<'_>, ns: &'static str, name: &str) -> WireGuard<'a> {
     let conf = gateway.cli(&["device", "add", name]);
@@ -55,17 +55,17 @@ fn a_device_sends_results_through_its_tunnel_with_busybox_and_speaks_for_itself_
     assert_eq!(gateway.state("cam-1", Some("backup")), "critical");
 
     let bare = "POST /results/backup?exit_status=0 HTTP/1.0\\r\\nContent-Length: 4\\r\\n\\r\\nfine";
-    let said = lab.sh("d1", &format!("printf '{bare}' | busybox nc 172.24.0.1 80"));
+    let said = lab.sh("d1", &format!("printf '{bare}' | busybox nc 10.112.0.1 80"));
     assert!(said.starts_with("HTTP/1.0 202"), "{said}");
     assert_eq!(gateway.state("cam-1", Some("backup")), "ok");
 
-    let me = lab.sh("d2", "busybox wget -q -O - http://172.24.0.1/");
+    let me = lab.sh("d2", "busybox wget -q -O - http://10.112.0.1/");
     assert!(me.contains("you are cam-2"), "{me}");
     assert_eq!(code(&lab, "d2", &format!("-d x '{DOOR}?exit_status=2&host=cam-1'")), "403");
-    assert_eq!(code(&lab, "d2", "-d x 'http://172.24.0.1/results/nope?exit_status=2'"), "404");
+    assert_eq!(code(&lab, "d2", "-d x 'http://10.112.0.1/results/nope?exit_status=2'"), "404");
     assert_eq!(gateway.state("cam-1", Some("backup")), "ok");
 
-    for closed in ["http://172.24.0.1:8080/", "http://172.24.0.1:22/", "http://172.24.0.3/"] {
+    for closed in ["http://10.112.0.1:8080/", "http://10.112.0.1:22/", "http://10.112.0.3/"] {
         assert_eq!(code(&lab, "d2", &format!("-m 2 {closed}")), "000", "{closed} is closed");
     }
 }
@@ -78,7 +78,7 @@ fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() 
     let passive = r#"{"type": "passive"}"#;
     gateway.cli(&["service", "set", "cam-1", "sync", "--check", passive, "--attempts", "1"]);
     let send = |service: &str, status: u8| {
-        let door = format!("http://172.24.0.1/results/{service}?exit_status={status}");
+        let door = format!("http://10.112.0.1/results/{service}?exit_status={status}");
         lab.sh("d1", &format!("busybox wget -q -O - --post-data x '{door}'"))
     };
     send("backup", 2);
@@ -89,21 +89,24 @@ fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() 
         let said = gateway.attempt(args).unwrap_or_else(|said| said);
         words.iter().for_each(|word| assert!(said.contains(word), "{args:?} without {word:?}: {said}"));
     };
-    shows(&["incident", "list"], &[&id, "several services on cam-1 are not well"]);
-    shows(&["incident", "show", &id], &["2 of 2 not well", "cam-1/backup, since", "cam-1/sync, since"]);
+    shows(&["incident", "list"], &[&id, "several services on cam-1 have problems"]);
+    shows(
+        &["incident", "show", &id],
+        &["problems: 2 of 2 members", "cam-1/backup, since", "cam-1/sync, since"],
+    );
     for command in [vec!["host", "show", "cam-1"], vec!["status"], vec!["why", &id]] {
         shows(&command, &[&id]);
     }
 
     gateway.cli(&["incident", "ack", &id, "-m", "on my way", "--sticky", "--for", "4h"]);
-    shows(&["incident", "show", &id], &["known to ", " until ", "on my way"]);
+    shows(&["incident", "show", &id], &["acknowledged by ", " until ", "on my way"]);
     shows(&["host", "show", "cam-1"], &["acknowledged"]);
     gateway.cli(&["incident", "unack", &id]);
-    assert!(!gateway.cli(&["incident", "show", &id]).contains("known to"));
+    assert!(!gateway.cli(&["incident", "show", &id]).contains("acknowledged by"));
     assert!(gateway.refused(&["incident", "unack", &id]).contains("is not acknowledged"));
 
     send("backup", 0);
-    shows(&["incident", "show", &id], &["1 of 2 not well", "cam-1/backup, left"]);
+    shows(&["incident", "show", &id], &["problems: 1 of 2 members", "cam-1/backup, recovered"]);
     send("sync", 0);
     let late = gateway.refused(&["incident", "ack", &id]);
     assert!(late.contains("nothing of") && late.contains("is wrong any more"), "{late}");
@@ -116,7 +119,7 @@ fn a_device_that_holds_every_connection_costs_its_own_share_alone() {
     let gateway = Gateway::start(&lab, &quick());
     let _one = with_backup(&lab, &gateway, "d1", "cam-1");
     let _two = with_backup(&lab, &gateway, "d2", "cam-2");
-    lab.sh("d1", "for n in $(seq 40); do (sleep 60 | busybox nc 172.24.0.1 80 >/dev/null 2>&1 &) ; done");
+    lab.sh("d1", "for n in $(seq 40); do (sleep 60 | busybox nc 10.112.0.1 80 >/dev/null 2>&1 &) ; done");
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(code(&lab, "d2", &format!("-d fine '{DOOR}?exit_status=0'")), "202");
     assert_eq!(gateway.state("cam-1", None), "up", "its own checks go on");

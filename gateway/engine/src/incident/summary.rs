@@ -4,7 +4,7 @@ use crate::id::HostId;
 use crate::messages::{CauseKind, GATEWAY, IncidentScope, IncidentSummary};
 
 pub fn service(host: &str, service: &str, site: Option<String>) -> IncidentSummary {
-    let words = format!("{service} on {host} is not well");
+    let words = format!("{service} on {host} has a problem");
     IncidentSummary {
         extent: IncidentScope::Service,
         cause: CauseKind::ServiceFailed,
@@ -15,17 +15,17 @@ pub fn service(host: &str, service: &str, site: Option<String>) -> IncidentSumma
 }
 
 pub fn services(host: &str, site: Option<String>) -> IncidentSummary {
-    let words = format!("several services on {host} are not well");
+    let words = format!("several services on {host} have problems");
     IncidentSummary { extent: IncidentScope::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
 /// The summary for many hosts; the members give their number.
 pub fn alike(service: &str) -> IncidentSummary {
-    everywhere(format!("{service} is not well on many hosts at once"))
+    everywhere(format!("{service} has a problem on many hosts at once"))
 }
 
 pub fn several_alike() -> IncidentSummary {
-    everywhere("several services are not well on many hosts at once".to_owned())
+    everywhere("several services have problems on many hosts at once".to_owned())
 }
 
 fn everywhere(words: String) -> IncidentSummary {
@@ -40,7 +40,7 @@ fn everywhere(words: String) -> IncidentSummary {
 
 /// The summary for hosts that have nothing in common but the time.
 pub fn crowd() -> IncidentSummary {
-    let words = "many hosts fell silent together".to_owned();
+    let words = "many hosts stopped answering at once".to_owned();
     IncidentSummary {
         extent: IncidentScope::Fleet,
         cause: CauseKind::HostDown,
@@ -56,26 +56,26 @@ pub fn host(name: &str, id: HostId, site: Option<String>) -> IncidentSummary {
 }
 
 pub fn behind(name: &str, id: HostId, site: Option<String>) -> IncidentSummary {
-    let words = format!("{name} is down, and what stands behind it cannot be reached");
+    let words = format!("{name} is down, and the hosts behind it are unreachable");
     IncidentSummary { extent: IncidentScope::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
 /// The summary for hosts behind a dead tunnel. Another path proves that the device is up, so the
 /// device is not the head.
 pub fn behind_tunnel(name: &str, site: Option<String>) -> IncidentSummary {
-    let words = format!("the tunnel of {name} is dead, and what stands behind it cannot be reached");
+    let words = format!("the tunnel of {name} is down, and the hosts behind it are unreachable");
     IncidentSummary { extent: IncidentScope::Site, cause: CauseKind::ParentDown, words, site, head: None }
 }
 
 /// The summary for many hosts of one site, which may share a switch or a floor.
 pub fn part_of_site(name: &str) -> IncidentSummary {
-    let words = format!("many hosts of {name} fell silent together");
+    let words = format!("many hosts of {name} stopped answering at once");
     IncidentSummary { words, ..site(name) }
 }
 
 /// The summary for most of a site; the members give the number.
 pub fn site(site: &str) -> IncidentSummary {
-    let words = format!("most of {site} fell silent together");
+    let words = format!("most of {site} stopped answering at once");
     IncidentSummary {
         extent: IncidentScope::Site,
         cause: CauseKind::SiteLost,

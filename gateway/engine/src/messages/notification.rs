@@ -204,18 +204,18 @@ impl SuppressReason {
     /// The text for people.
     pub const fn words(self) -> &'static str {
         match self {
-            SuppressReason::HostDown => "its host is down, which speaks for it",
-            SuppressReason::Unreachable => "it cannot be reached: all its parents are down",
-            SuppressReason::NotCurrent => "what is known is not current: the next result decides",
+            SuppressReason::HostDown => "its host is down",
+            SuppressReason::Unreachable => "it is unreachable: all its parents are down",
+            SuppressReason::NotCurrent => "its state is stale: the next result decides",
             SuppressReason::ParentInDoubt => {
-                "its parent, the gateway's own uplink, or others with it may be down too: that is being asked"
+                "its parents, its neighbours and the gateway's own uplink are being checked first"
             }
             SuppressReason::Downtime => "it is in a downtime",
-            SuppressReason::Acknowledged => "somebody has acknowledged it",
-            SuppressReason::Flapping => "it changes too often to be told each time",
-            SuppressReason::State => "this state is not to be told (notify.states)",
-            SuppressReason::Kind => "messages of this kind are not wanted (notify.types)",
-            SuppressReason::Delay => "it has not lasted long enough yet (notify.delay_s)",
+            SuppressReason::Acknowledged => "the problem is acknowledged",
+            SuppressReason::Flapping => "it is flapping",
+            SuppressReason::State => "notify.states excludes this state",
+            SuppressReason::Kind => "notify.types excludes this type",
+            SuppressReason::Delay => "notify.delay_s has not passed yet",
         }
     }
 }
@@ -277,10 +277,13 @@ pub enum AckEnd {
 }
 
 impl AckEnd {
+    pub const ALL: [AckEnd; 5] =
+        [AckEnd::Well, AckEnd::StateChanged, AckEnd::Expired, AckEnd::LeftIncident, AckEnd::Late];
+
     /// The lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {
-            AckEnd::Well => "well",
+            AckEnd::Well => "recovered",
             AckEnd::StateChanged => "state_changed",
             AckEnd::Expired => "expired",
             AckEnd::LeftIncident => "left_incident",
@@ -291,11 +294,11 @@ impl AckEnd {
     /// The text for people.
     pub const fn words(self) -> &'static str {
         match self {
-            AckEnd::Well => "it is well again",
+            AckEnd::Well => "it recovered",
             AckEnd::StateChanged => "the state changed, and it was not sticky",
             AckEnd::Expired => "its time is over",
-            AckEnd::LeftIncident => "it does not belong to the acknowledged incident any more",
-            AckEnd::Late => "when it came all was well, or belonged to another incident",
+            AckEnd::LeftIncident => "it left the acknowledged incident",
+            AckEnd::Late => "the problem was over, or belonged to another incident",
         }
     }
 }

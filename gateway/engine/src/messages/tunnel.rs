@@ -318,6 +318,28 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    pub const ALL: [DropReason; 19] = [
+        DropReason::Malformed,
+        DropReason::BadMac1,
+        DropReason::RateLimited,
+        DropReason::UnknownKey,
+        DropReason::RetiredKey,
+        DropReason::UnknownIndex,
+        DropReason::StaleStamp,
+        DropReason::Crypto,
+        DropReason::Replay,
+        DropReason::SessionExpired,
+        DropReason::CounterExhausted,
+        DropReason::NoSession,
+        DropReason::BadPacket,
+        DropReason::SpoofedSource,
+        DropReason::NotAllowed,
+        DropReason::Unsolicited,
+        DropReason::NoRoute,
+        DropReason::TooBig,
+        DropReason::Budget,
+    ];
+
     /// The name used in the API and the metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -123,7 +123,7 @@ pub enum WaitFor {
 }
 
 impl WaitFor {
-    const BY_RULES: [WaitFor; 4] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period, WaitFor::Cap];
+    pub const BY_RULES: [WaitFor; 4] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period, WaitFor::Cap];
 
     pub fn named(name: &str) -> Option<WaitFor> {
         let by_rules = Self::BY_RULES.into_iter().find(|why| why.name() == name);

@@ -189,7 +189,29 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the name in the API.
+    pub const ALL: [Kind; 19] = [
+        Kind::Ok,
+        Kind::Pending,
+        Kind::GatewayUplinkLost,
+        Kind::ParentDown,
+        Kind::SiteUplinkLost,
+        Kind::LocalNetworkLost,
+        Kind::KeyRefused,
+        Kind::ClockWrong,
+        Kind::GatewayClockWrong,
+        Kind::TunnelDown,
+        Kind::OneWayLoss,
+        Kind::LineLost,
+        Kind::DeviceGone,
+        Kind::ClonedKey,
+        Kind::PathMtu,
+        Kind::ServiceHung,
+        Kind::ServiceProblem,
+        Kind::PacketLoss,
+        Kind::Undetermined,
+    ];
+
+    /// The name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Ok => "ok",

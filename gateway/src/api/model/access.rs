@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names;
+
 use crate::api::extract::{never_null, present};
 use crate::store::access::Role;
 
@@ -40,7 +42,7 @@ pub struct User {
     pub name: String,
     pub role: RoleName,
     pub created_at: String,
-    /// Since when the user cannot log in.
+    /// When the user was disabled.
     pub disabled_at: Option<String>,
 }
 
@@ -57,10 +59,13 @@ pub struct NewUser {
 #[serde(deny_unknown_fields, default)]
 pub struct UserChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RoleName)]
     pub role: Option<RoleName>,
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub password: Option<String>,
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool)]
     pub disabled: Option<bool>,
 }
 
@@ -85,13 +90,14 @@ pub struct Login {
     pub link: Option<String>,
 }
 
-/// Who is asking.
+/// The caller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Me {
-    /// As events name it: `user:NAME`, `token:ID`.
+    /// `user:NAME` or `token:ID`, as in events.
     pub principal: String,
     pub name: Option<String>,
     pub role: RoleName,
+    #[schema(value_type = Vec<names::ScopeName>)]
     pub scopes: Vec<String>,
     /// When the session ends at the latest.
     pub expires_at: Option<String>,
@@ -107,13 +113,14 @@ pub struct PasswordChange {
     pub new: String,
 }
 
-/// A token of a program. Its secret was shown when it was made.
+/// An API token. Its secret was shown when it was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApiToken {
     pub id: String,
     pub name: String,
     pub role: RoleName,
-    /// Areas that it is limited to; empty: all that the role allows.
+    /// The areas that it is limited to; empty: all that the role allows.
+    #[schema(value_type = Vec<names::ScopeName>)]
     pub scopes: Vec<String>,
     pub created_by: String,
     pub created_at: String,
@@ -127,12 +134,13 @@ pub struct ApiToken {
 pub struct NewApiToken {
     pub name: String,
     pub role: RoleName,
-    /// `monitoring`, `devices`, `enrolments`, `access`, `gateway`; none: all that the role allows.
+    /// Empty or absent: all that the role allows.
     #[serde(default)]
+    #[schema(value_type = Vec<names::ScopeName>)]
     pub scopes: Vec<String>,
     /// 90 days when absent, `null` for no end.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 316224000)]
     pub expires_in_s: Option<Option<i64>>,
 }
 

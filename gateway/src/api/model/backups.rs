@@ -1,17 +1,18 @@
-//! Backups that the gateway creates, and one that it restores.
+//! Backups and restores.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a backup is to be like.
+/// Options of a backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackup {
-    /// Whether the samples are in it; `true` when absent.
+    /// Whether it contains the samples; `true` when absent.
     #[serde(default = "yes")]
     pub history: bool,
-    /// Afterwards only so many backups stay in the data directory, 1 to 1000; all when absent.
+    /// How many backups are kept afterwards; all when absent.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1000)]
     pub keep: Option<u16>,
 }
 
@@ -23,9 +24,9 @@ fn yes() -> bool {
 #[serde(rename_all = "lowercase")]
 pub enum BackupState {
     Running,
-    /// Read back and whole.
+    /// Verified and complete.
     Complete,
-    /// `error` says why; it is forgotten when the next one begins.
+    /// `error` has the reason. It is forgotten when the next backup starts.
     Failed,
 }
 
@@ -35,26 +36,27 @@ pub struct Backup {
     /// Such as `fleetgate-20261128T191500Z.tar`.
     pub name: String,
     pub state: BackupState,
-    /// Of the step that is under way; 100 when it is complete.
+    /// Progress of the current step; 100 when complete.
+    #[schema(minimum = 0, maximum = 100)]
     pub percent: u8,
-    /// What is done now, in words.
+    /// The current step.
     pub step: Option<String>,
     pub error: Option<String>,
-    /// Of a complete one.
+    /// The size of a complete backup.
     pub bytes: Option<u64>,
-    /// When the copying began.
+    /// When the copy was started.
     pub made_at: Option<String>,
-    /// Whether the samples are in it.
+    /// Whether it contains the samples.
     pub history: Option<bool>,
 }
 
 /// A backup that takes effect at the next start of the gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Restore {
-    /// The key of the gateway that comes back.
+    /// The public key of the gateway in the backup.
     pub public_key: String,
-    /// As it was then.
+    /// When the backup was made.
     pub made_at: String,
-    /// Whether the samples are in it.
+    /// Whether it contains the samples.
     pub history: bool,
 }

@@ -3,17 +3,18 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, LabelsChange, Managed};
+use super::{Labels, LabelsChange, Managed, names};
 use crate::api::extract::{never_null, present};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Device {
     pub id: String,
     pub name: String,
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// The one that it names itself; absent: by the profile rules.
+    /// Set on the device; absent if the profile rules select it.
     pub profile: Option<String>,
-    /// `tunnel`, `direct` or `auto`.
+    #[schema(value_type = names::RouteName)]
     pub route: String,
     /// Absent: a device without a tunnel.
     pub tunnel: Option<DeviceTunnel>,
@@ -27,6 +28,7 @@ pub struct Device {
     pub managed: Managed,
     pub created_at: String,
     /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
     pub version: i64,
 }
 
@@ -40,15 +42,16 @@ pub struct DeviceTunnel {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeviceSsh {
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
-    /// Absent: there is no login, and what needs one is not checked.
+    /// Absent: there is no login, and checks that need one are off.
     pub user: Option<String>,
-    /// `SHA256:...` of the host key to insist on.
+    /// The pinned host key as `SHA256:...`.
     pub pin: Option<String>,
-    /// How the pin is known: `tunnel` (first contact through it), `given` or `trusted`.
+    /// How the key became the pinned one.
+    #[schema(value_type = Option<names::PinSource>)]
     pub pin_source: Option<String>,
-    /// The type of the pinned key, such as `ssh-ed25519`; absent until the server has proved to have it. The
-    /// server is asked for a key of this type first.
+    /// The type of the pinned key, such as `ssh-ed25519`; absent until the server has proved to have it.
     pub pin_type: Option<String>,
 }
 
@@ -57,13 +60,15 @@ pub struct DeviceSsh {
 pub struct NewDevice {
     pub name: String,
     #[serde(default)]
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
     /// By the profile rules when absent.
     pub profile: Option<String>,
     /// The device's own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
-    /// `false`: outside of the VPN, watched at its `direct_address`. `true` when absent.
+    /// `false`: outside of the VPN, checked at its `direct_address`. `true` when absent.
     pub tunnel: Option<bool>,
+    #[schema(value_type = Option<names::RouteName>)]
     pub route: Option<String>,
     pub direct_address: Option<String>,
     #[serde(default)]
@@ -78,27 +83,29 @@ pub struct NewDevice {
 #[serde(deny_unknown_fields, default)]
 pub struct NewSsh {
     /// 22 when absent.
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
     pub user: Option<String>,
-    /// The host key to insist on: a line of `known_hosts`, a public key, or `SHA256:...`.
+    /// The host key to pin: a line of `known_hosts`, a public key, or `SHA256:...`.
     pub host_key: Option<String>,
 }
 
-/// A JSON merge patch (RFC 7396): what is absent stays as it is, `null` removes.
+/// A JSON merge patch (RFC 7396): what is absent stays as it is, `null` clears a field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub name: Option<String>,
-    /// Laid over those that there are; a label that is `null` is removed.
+    /// Merged with the present labels; a label that is `null` is removed.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<LabelsChange>)]
+    #[schema(value_type = Option<names::LabelsChange>)]
     pub labels: Option<Option<LabelsChange>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub profile: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<names::RouteName>)]
     pub route: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -118,7 +125,7 @@ pub struct DeviceChange {
 #[serde(deny_unknown_fields, default)]
 pub struct SshChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u16>)]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     pub port: Option<Option<u16>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -134,10 +141,10 @@ pub struct DeviceWithCredentials {
     pub credentials: Option<Credentials>,
 }
 
-/// Shown once and never stored in clear. Whoever holds it is the device.
+/// Shown once and never stored in clear text. They prove to be the device: keep them secret.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct Credentials {
-    /// Absent where the device made its own pair.
+    /// Absent if the device made its own key pair.
     pub private_key: Option<String>,
     pub preshared_key: String,
     /// The text of a WireGuard configuration.
@@ -164,7 +171,7 @@ pub struct NewCredentials {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
-    /// The host key to insist on from now on: `SHA256:...`, a public key, or a line of
+    /// The host key to pin from now on: `SHA256:...`, a public key, or a line of
     /// `known_hosts`.
     pub host_key: String,
 }
@@ -173,7 +180,8 @@ pub struct Trust {
 #[serde(deny_unknown_fields, default)]
 pub struct NewReplacement {
     /// 7 days when absent.
+    #[schema(minimum = 1, maximum = 316224000)]
     pub expires_in_s: Option<i64>,
-    /// Whether a person has to approve the successor.
+    /// Whether an operator has to approve the successor.
     pub needs_approval: bool,
 }

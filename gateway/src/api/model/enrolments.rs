@@ -1,17 +1,18 @@
-//! Enrolment: tokens, the queue, and the requests and responses of devices.
+//! Enrolment: tokens, pending devices, and the calls of a device.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
+use super::{Labels, names};
 use crate::api::extract::present;
 
-/// A token that lets devices in. Its secret was shown when it was made.
+/// A token that enrols devices. Its secret was shown when it was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EnrolmentToken {
     pub id: String,
     pub label: String,
-    /// What its devices get.
+    /// The labels of its devices.
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
     /// Absent: by the profile rules.
     pub profile: Option<String>,
@@ -21,6 +22,7 @@ pub struct EnrolmentToken {
     /// The device whose key and SSH pin are swapped.
     pub replaces: Option<String>,
     /// Absent: no limit.
+    #[schema(minimum = 0, maximum = 1000000)]
     pub uses_left: Option<i64>,
     pub expires_at: Option<String>,
     pub created_by: String,
@@ -33,18 +35,19 @@ pub struct EnrolmentToken {
 #[serde(deny_unknown_fields, default)]
 pub struct NewEnrolmentToken {
     pub label: String,
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
     /// By the profile rules when absent.
     pub profile: Option<String>,
     pub ssh_user: Option<String>,
     pub needs_approval: bool,
-    /// How many devices it lets in; 1 when absent, `null` for no limit.
+    /// How many devices it enrols; 1 when absent, `null` for no limit.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1000000)]
     pub uses: Option<Option<i64>>,
     /// 7 days when absent, `null` for no end.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 316224000)]
     pub expires_in_s: Option<Option<i64>>,
 }
 
@@ -58,28 +61,27 @@ pub struct EnrolmentTokenWithSecret {
     /// What to run on the device, as root. Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// For people: why the command works on the gateway's machine alone. Absent where it works
-    /// elsewhere.
+    /// Why the command works only on the machine of the gateway; absent if it works elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// A device's request to be let in.
+/// The enrolment of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Enrolment {
     pub id: String,
-    /// `awaiting_approval`, `approved`, `rejected` or `expired`.
+    #[schema(value_type = names::EnrolmentState)]
     pub state: String,
-    /// As the device claims; as decided once approved.
+    /// As the device asked; as approved after that.
     pub name: String,
     pub public_key: String,
-    /// `SHA256:...` of the device's SSH host key, as it says.
+    /// The SSH host key that the device sent, as `SHA256:...`.
     pub ssh_host_key: Option<String>,
     pub token: String,
     pub token_label: String,
     /// The device that it would replace.
     pub replaces: Option<String>,
-    /// The device that came of it.
+    /// The device that was added.
     pub device: Option<String>,
     pub remote_address: String,
     pub reason: String,
@@ -92,28 +94,29 @@ pub struct Enrolment {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Approval {
-    /// Another name than the claimed one.
+    /// A name other than the one that the device asked for.
     pub name: Option<String>,
-    /// Beside the token's; these win.
+    /// In addition to those of the token; these win.
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rejection {
-    /// The device's owner reads this.
+    /// Shown to the device.
     pub reason: String,
 }
 
-/// What a device sends. It holds no secret but the token.
+/// The request of a device. Its only secret is the token.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
     pub token: String,
-    /// What the device is to be called. Of one that takes the place of another not heeded: it keeps that name.
+    /// The name of the device. A replacement keeps the name of its predecessor.
     pub name: String,
     pub public_key: String,
-    /// SHA-256, in hexadecimal, of the secret that the device made to ask again with.
+    /// SHA-256, in hexadecimal, of the secret that the device uses to poll.
     pub poll_hash: String,
     /// A public key line of the device's SSH server.
     pub ssh_host_key: Option<String>,
@@ -125,21 +128,21 @@ impl std::fmt::Debug for EnrolRequest {
     }
 }
 
-/// What a device gets to know. It holds no secret.
+/// The answer to a device. It contains no secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EnrolAnswer {
     pub id: String,
-    /// `awaiting_approval`, `approved`, `rejected` or `expired`.
+    #[schema(value_type = names::EnrolmentState)]
     pub state: String,
     pub name: String,
     pub reason: String,
-    /// How long to wait before asking again.
+    /// Seconds to wait before the next poll.
     pub poll_after_s: u64,
-    /// Present once approved.
+    /// Set after the approval.
     pub connection: Option<Connection>,
 }
 
-/// What a device's WireGuard configuration says of the gateway, and whom to let log in.
+/// The WireGuard configuration of a device, and the SSH key of the gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
     pub public_key: String,
@@ -150,7 +153,7 @@ pub struct Connection {
     pub mtu: u16,
     /// A line for `authorized_keys`.
     pub ssh_public_key: String,
-    /// The account that it is meant for.
+    /// The account for this key.
     pub ssh_user: Option<String>,
 }
 

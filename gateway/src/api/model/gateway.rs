@@ -1,30 +1,30 @@
-//! Facts about the gateway.
+//! The gateway itself.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Restore;
 
-/// What a device must know of the gateway, and what an admin wants to.
+/// Keys, addresses and endpoint of the gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Gateway {
     pub version: String,
     pub public_key: String,
     /// A line for `authorized_keys` on the devices.
     pub ssh_public_key: String,
-    /// `host:port` that devices are given. Absent: to be confirmed once, before any configuration
-    /// leaves.
+    /// `host:port` in the configurations of devices. Absent: it has to be set before the first device is added.
     pub endpoint: Option<String>,
-    /// Whether the endpoint comes from the settings, and so cannot be changed here.
+    /// Whether the endpoint comes from the settings and cannot be changed here.
     pub endpoint_configured: bool,
     /// The UDP port of the tunnels on this machine.
+    #[schema(minimum = 1, maximum = 65535)]
     pub udp_port: u16,
     pub pool_v4: String,
     pub pool_v6: String,
     /// The gateway's own inner addresses.
     pub addresses: Vec<String>,
     pub keepalive_s: u16,
-    /// The backup that takes this gateway's place at its next start. Until then nothing else is changed.
+    /// The backup that is restored at the next start. Until then no other change is possible.
     pub restore: Option<Restore>,
 }
 

@@ -3,57 +3,58 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Event, Notification};
+use super::{Event, Notification, names};
 
-/// Problems with one cause: told, acknowledged and closed as one.
+/// Problems with one cause. They are notified, acknowledged and closed together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Incident {
     /// `i_...`
     pub id: String,
-    /// `service`, `host`, `site` (several hosts of one site, or behind one host), `fleet` (a service of many
-    /// hosts, wherever they stand) or `gateway`.
+    #[schema(value_type = names::IncidentScope)]
     pub scope: String,
-    /// `service_failed`, `host_down`, `parent_down`, `site_lost` or `gateway_uplink_lost`.
+    #[schema(value_type = names::IncidentCause)]
     pub cause: String,
-    /// The cause for people.
+    /// The cause as a text.
     pub text: String,
     /// The label `site` that its hosts share.
     pub site: Option<String>,
-    /// `open`, `closed`, or `merged` into another.
+    #[schema(value_type = names::IncidentState)]
     pub state: String,
     pub opened_at: String,
-    /// Since when nothing of it is wrong; absent while it is open, and that is two minutes longer.
+    /// When its last problem ended; absent while it is open. It stays open for two minutes longer.
     pub closed_at: Option<String>,
     pub merged_into: Option<String>,
-    /// Who knows of it; absent once that has expired, was taken back, or all was well.
+    /// The acknowledgement; absent after it expired, was removed, or all members recovered.
     pub acknowledged_by: Option<IncidentAcknowledgement>,
-    /// How many hosts and services of it are not well.
+    /// How many of its hosts and services have a problem.
+    #[schema(minimum = 0)]
     pub open_members: i64,
-    /// How many ever were in it.
+    /// How many hosts and services were ever part of it.
+    #[schema(minimum = 0)]
     pub members: i64,
 }
 
-/// Covers all that is in the incident and what joins it, until the incident is over.
+/// The acknowledgement of all members and of those that join, until the incident closes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentAcknowledgement {
     pub author: String,
     pub comment: String,
     pub at: String,
-    /// Of each member until that is well; else until its state changes.
+    /// Until each member recovers; otherwise until its state changes.
     pub sticky: bool,
     pub expires: Option<String>,
 }
 
-/// An incident with what is known of it.
+/// An incident with its members, events and notifications.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentDetails {
     #[serde(flatten)]
     pub incident: Incident,
-    /// What is wrong comes first; at most 500.
+    /// Members, those with a problem first; at most 500.
     pub listed: Vec<IncidentMember>,
     /// The newest first; at most 100.
     pub events: Vec<Event>,
-    /// What was told of it or held back, the newest first, at most 100; the rest by
+    /// Its notifications, suppressed ones included, the newest first, at most 100. All of them:
     /// `/notifications?object=i_...`.
     pub notifications: Vec<Notification>,
 }
@@ -66,9 +67,11 @@ pub struct IncidentMember {
     pub site: Option<String>,
     /// Absent: the host itself.
     pub service: Option<String>,
+    /// The output of its last check, 1,024 bytes at most. Empty when the host or service is gone.
+    pub output: String,
     /// Its first failure.
     pub began_at: String,
     pub joined_at: String,
-    /// When it was well again, or belonged to something else.
+    /// When it recovered, or left the incident.
     pub left_at: Option<String>,
 }

@@ -13,6 +13,7 @@ mod enrolments;
 mod gateway;
 mod hosts;
 mod incidents;
+pub mod names;
 mod notifications;
 mod profiles;
 mod voice;
@@ -33,20 +34,23 @@ pub type Labels = BTreeMap<String, String>;
 /// A PATCH of labels: a value, or `null` to remove a label.
 pub type LabelsChange = BTreeMap<String, Option<String>>;
 
-/// One strip of counters that answers "is anything wrong".
+/// Counters of hosts, services and problems.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     pub hosts: HostCounts,
     pub services: ServiceCounts,
-    /// Hosts and services that somebody should look at: what the list of problems has that is not handled.
+    /// Problems that are not handled: neither acknowledged nor in downtime.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub problems: i64,
     /// Problems that are acknowledged or in downtime.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub handled: i64,
     /// The newest result of any check.
     pub last_check: Option<String>,
-    /// Enrolments that wait for a person.
+    /// Enrolments that wait for approval.
+    #[schema(minimum = 0)]
     pub awaiting_approval: i64,
 }
 
@@ -63,36 +67,50 @@ impl Overview {
     }
 }
 
-/// A partition: every host is counted exactly once, but for `asleep`.
+/// Hosts by state. Each host is counted once; `asleep` is counted in addition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostCounts {
+    #[schema(minimum = 0)]
     pub up: i64,
     /// Not up, reachable and not handled.
+    #[schema(minimum = 0)]
     pub down: i64,
-    /// Not up, not handled, and what stands before it is down too.
+    /// Not up, not handled, and all its parents are down.
+    #[schema(minimum = 0)]
     pub unreachable: i64,
+    #[schema(minimum = 0)]
     pub pending: i64,
     /// Was up, and the last result is older than the checks allow; not handled.
+    #[schema(minimum = 0)]
     pub stale: i64,
-    /// Down, unreachable or not current, and acknowledged or in downtime.
+    /// Down, unreachable or stale, and acknowledged or in downtime.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub handled: i64,
-    /// Beside the partition: silent as expected.
+    /// Counted in addition: silent as expected.
+    #[schema(minimum = 0)]
     pub asleep: i64,
 }
 
-/// A partition: every service is counted exactly once.
+/// Services by state. Each service is counted once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceCounts {
+    #[schema(minimum = 0)]
     pub ok: i64,
+    #[schema(minimum = 0)]
     pub warning: i64,
+    #[schema(minimum = 0)]
     pub critical: i64,
+    #[schema(minimum = 0)]
     pub unknown: i64,
+    #[schema(minimum = 0)]
     pub pending: i64,
-    /// Not current: its host, or what it depends on, does not answer.
+    /// Its host or a dependency does not answer.
+    #[schema(minimum = 0)]
     pub stale: i64,
     /// Not OK, and acknowledged or in downtime.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub handled: i64,
 }
 
@@ -101,14 +119,15 @@ pub struct ServiceCounts {
 pub struct Host {
     pub id: String,
     pub name: String,
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// The one that it names itself; absent: by the profile rules.
+    /// Set on the host; absent if the profile rules select it.
     pub profile: Option<String>,
-    /// `tunnel`, `direct` or `auto`.
+    #[schema(value_type = names::RouteName)]
     pub route: String,
     /// Inner address, or the address behind `via`.
     pub address: Option<String>,
-    /// The device this host stands behind.
+    /// The device that the host is behind.
     pub via: Option<String>,
     pub direct_address: Option<String>,
     pub state: HostState,
@@ -116,81 +135,82 @@ pub struct Host {
     pub tunnel: Option<Tunnel>,
     /// How many services are in which state.
     pub services: ServiceCounts,
-    /// What is wrong, as far as can be told; only where one host is asked for.
+    /// The cause of the problem, as far as the evidence shows it. Only in the answer for one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Who knows of its problem, and why; only where one host is asked for.
+    /// The acknowledgement of its problem. Only in the answer for one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledgement: Option<Acknowledgement>,
-    /// The open incident that it belongs to, or else something that fails on it.
+    /// The open incident of the host, or of a service on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
     pub created_at: String,
-    /// Only of a host that was removed: what is left of it is read-only.
+    /// Set if the host was removed. Its history can still be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<String>,
 }
 
-/// What is wrong with a host. Nothing is claimed that the paths at hand cannot tell apart.
+/// The cause of a problem. If the evidence fits several causes, the kind is `undetermined`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
-    /// `ok`, `pending`, `gateway_uplink_lost`, `parent_down`, `site_uplink_lost`,
-    /// `local_network_lost`, `key_refused`, `clock_wrong`, `tunnel_down`, `one_way_loss`, `line_lost`,
-    /// `device_gone`, `probable_cloned_key`, `path_mtu`, `service_hung`, `service_problem` or `undetermined`;
-    /// more may come.
+    #[schema(value_type = names::VerdictKind)]
     pub kind: String,
     pub text: String,
-    /// Of `undetermined`: what it may be, in the same words as `kind`; also `gateway_clock_wrong` and
-    /// `packet_loss`.
+    /// The possible causes, if the kind is `undetermined`.
+    #[schema(value_type = Vec<names::VerdictKind>)]
     pub candidates: Vec<String>,
-    /// What it rests on, a line each.
+    /// The evidence, one line each.
     pub evidence: Vec<String>,
 }
 
-/// State, reachability and currency are separate.
+/// The state of a host. State, reachability and staleness are separate fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostState {
-    /// `pending`, `up` or `down`: the hard state.
+    /// The hard state.
+    #[schema(value_type = names::HostStateName)]
     pub state: String,
-    /// `pending`, `up` or `down`: the last result; differs from `state` while attempts run.
+    /// The state of the last result; differs from `state` during retries.
+    #[schema(value_type = names::HostStateName)]
     pub last_result: String,
-    /// `soft` or `hard`.
+    #[schema(value_type = names::StateTypeName)]
     pub state_type: String,
+    #[schema(minimum = 1, maximum = 100)]
     pub attempt: i64,
+    #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: i64,
     pub reachable: bool,
     pub stale: bool,
     pub asleep: bool,
-    /// Somebody knows of the problem.
+    /// The problem is acknowledged.
     pub acknowledged: bool,
     pub in_downtime: bool,
     pub flapping: bool,
     /// Weighted changes among the last 21 results.
+    #[schema(minimum = 0, maximum = 100)]
     pub flapping_percent: f64,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
-    /// Somebody asked for a check, and its result is not there yet.
+    /// A check was requested, and its result is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_requested_at: Option<String>,
-    /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`;
-    /// `handshakes`: its handshakes arrive and lead to no session; `passive`: somebody sent it;
-    /// `silence`: for too long nobody did; `none`: all was asked and failed.
-    pub source: String,
-    /// The inner address that was asked.
+    /// The evidence that decided the last result; absent before it.
+    #[schema(value_type = Option<names::HostSource>)]
+    pub source: Option<String>,
+    /// The tunnel address that was checked.
     pub asked_address: Option<String>,
-    /// When the first question was asked of those that nothing answered since; absent while it is heard.
+    /// When the first of the unanswered probes was sent; absent while the host answers.
     pub silent_since: Option<String>,
     pub text: String,
     /// Empty in lists and in the stream.
     pub long_text: String,
-    /// Of its own check `packet_age` (s) or `rtt` (ms); of a result that was sent, what is in it.
+    /// `packet_age` (s) or `rtt` (ms) of the host check; of a passive result its performance data.
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why.
     pub parse_warnings: Vec<String>,
 }
 
-/// What an operator wants to know of a tunnel.
+/// The state of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tunnel {
     pub public_key: String,
@@ -201,7 +221,7 @@ pub struct Tunnel {
     pub last_handshake: Option<String>,
     /// Device clock minus gateway clock at the last handshake.
     pub clock_skew_s: Option<f64>,
-    /// The last refused handshake, in words, and when.
+    /// Why and when the last handshake was refused.
     pub last_refusal: Option<String>,
     pub last_refusal_at: Option<String>,
     /// Handshakes that were answered and led to no session: the device is alive, and its key is refused or
@@ -210,8 +230,8 @@ pub struct Tunnel {
     pub unproved_handshakes: Option<UnprovedHandshakes>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// Bytes on the wire, both ways with all headers, since midnight UTC; absent while nothing is known
-    /// of this run.
+    /// Bytes on the wire, both ways with all headers, since midnight UTC; absent before the first datagram since the
+    /// gateway started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub today_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,13 +254,15 @@ pub struct UnprovedHandshakes {
     pub from: String,
 }
 
-/// What the checks of a device keep to.
+/// The traffic budget that the checks of a device keep to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Budget {
+    #[schema(minimum = 10000, maximum = 10000000000000i64)]
     pub bytes_per_day: u64,
-    /// The checks that send are so many times rarer than their intervals say: 1, 2, 4 to 64.
+    /// Intervals of checks that send are longer by this factor: 1, 2, 4 to 64.
+    #[schema(minimum = 1, maximum = 64)]
     pub stretch: u32,
-    /// The same in words.
+    /// The same as a text.
     pub text: String,
 }
 
@@ -249,20 +271,25 @@ pub struct Service {
     pub host: String,
     pub host_name: String,
     pub name: String,
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command` or `passive`.
+    #[schema(value_type = names::CheckType)]
     pub check: String,
-    /// `pending`, `ok`, `warning`, `critical` or `unknown`: the hard state.
+    /// The hard state.
+    #[schema(value_type = names::ServiceStateName)]
     pub state: String,
-    /// The same of the last result; differs from `state` while attempts run.
+    /// The state of the last result; differs from `state` during retries.
+    #[schema(value_type = names::ServiceStateName)]
     pub last_result: String,
+    #[schema(value_type = names::StateTypeName)]
     pub state_type: String,
+    #[schema(minimum = 1, maximum = 100)]
     pub attempt: i64,
+    #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: i64,
-    /// Not current: the host is down, or what this depends on fails.
+    /// The host is down, or a dependency fails.
     pub stale: bool,
-    /// Something that stands before its host is there.
+    /// At least one parent of its host is up.
     pub reachable: bool,
-    /// Somebody knows of the problem.
+    /// The problem is acknowledged.
     pub acknowledged: bool,
     pub acknowledgement: Option<Acknowledgement>,
     /// The open incident that it belongs to.
@@ -272,41 +299,42 @@ pub struct Service {
     pub in_downtime: bool,
     pub flapping: bool,
     /// Weighted changes among the last 21 results.
+    #[schema(minimum = 0, maximum = 100)]
     pub flapping_percent: f64,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
-    /// Somebody asked for a check, and its result is not there yet.
+    /// A check was requested, and its result is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_requested_at: Option<String>,
-    /// `tunnel` or `direct`: the way the last result went; `passive`: somebody sent it; `none`:
-    /// nothing came for too long.
-    pub route: String,
-    /// What became of the question: `answered`, `refused`, `reset`, `no_answer`, `stalled` (a connection was made,
-    /// then nothing came), `command_timed_out`, `connection_lost`, `unreachable`, `no_tunnel`, `not_tried`,
-    /// `host_key_changed`, `login_refused`, `not_ssh`, `protocol` or `overdue` (no result was sent in time); more
-    /// may come. The text of a result decides none of these. Absent before the first result.
+    /// The way of the last result; absent before it.
+    #[schema(value_type = Option<names::ResultRoute>)]
+    pub route: Option<String>,
+    /// The outcome of the last check; absent before the first result.
+    #[schema(value_type = Option<names::CheckCause>)]
     pub cause: Option<String>,
-    /// The inner address that was asked, where the result came through a tunnel.
+    /// The tunnel address that was checked; absent if the result did not come through a tunnel.
     pub asked_address: Option<String>,
-    /// What echoes of two sizes said of the path after a stall or a connection in vain: `large_answered`,
-    /// `large_lost`, `lossy` (some came back, or attempts differ) or `silent`; absent where they were not sent.
+    /// What echoes of two sizes showed after a stalled or failed connection; absent if none were sent.
+    #[schema(value_type = Option<names::PathResult>)]
     pub path: Option<String>,
     pub text: String,
     pub long_text: String,
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why.
     pub parse_warnings: Vec<String>,
-    /// The limits that it is judged by here, beside those of a plugin itself.
+    /// The thresholds that the gateway applies, besides those of a plugin.
     pub thresholds: Vec<ThresholdSettings>,
+    #[schema(minimum = 0.1, maximum = 604800)]
     pub check_interval_s: f64,
+    #[schema(minimum = 0.1, maximum = 604800)]
     pub retry_interval_s: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Metric {
     pub label: String,
-    /// `null`: the plugin said it does not know.
+    /// `null` if the plugin reported no value.
     pub value: Option<f64>,
     pub uom: String,
     /// A Nagios range.
@@ -323,31 +351,33 @@ pub struct Problem {
     pub host_name: String,
     /// Absent: the host itself.
     pub service: Option<String>,
+    #[schema(value_type = names::ProblemState)]
     pub state: String,
+    #[schema(value_type = names::StateTypeName)]
     pub state_type: String,
-    /// Somebody knows of it.
+    /// It is acknowledged.
     pub acknowledged: bool,
     /// Its own, or one of its host.
     pub in_downtime: bool,
-    /// Acknowledged or in downtime: the counters have it apart, and the list after all others.
+    /// Acknowledged or in downtime. Handled problems are counted separately and listed last.
     #[serde(default)]
     pub handled: bool,
-    /// It changes too often: nothing is told of it until it is calm.
+    /// The state changes too often: notifications are suppressed until it settles.
     #[serde(default)]
     pub flapping: bool,
-    /// What it belongs to.
+    /// The open incident that it belongs to.
     pub incident: Option<String>,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub text: String,
-    /// What is wrong with a host that is down. Only with the first 25 hosts of the list: each costs a look around.
+    /// The verdict of a host that is down. Only for the first 25 hosts of the list.
     pub verdict: Option<VerdictLine>,
 }
 
-/// A verdict in one line; `GET /hosts/{host}` has what it rests on.
+/// A verdict without its evidence, which `GET /hosts/{host}` has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VerdictLine {
-    /// As the verdict's.
+    #[schema(value_type = names::VerdictKind)]
     pub kind: String,
     pub text: String,
 }
@@ -355,20 +385,21 @@ pub struct VerdictLine {
 /// One line of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
+    #[schema(minimum = 0)]
     pub seq: i64,
     pub at: String,
-    /// `state`, `device.created`, `enrolment.approved`, `message.sent`, ...
+    #[schema(value_type = names::EventKindName)]
     pub kind: String,
-    /// `host`, `service`, `device`, `enrolment`, `token`, `user`, `incident` or `system`.
+    #[schema(value_type = names::EventObject)]
     pub object: String,
     pub object_id: Option<String>,
-    /// The object's name of today, where it still has one.
+    /// The current name of the object, if it has one.
     pub object_name: Option<String>,
     pub service: Option<String>,
     pub cause: String,
-    /// The beginning of the text that decided, 1,024 bytes at most.
+    /// The output or text behind the event, 1,024 bytes at most.
     pub evidence: String,
-    /// That text is longer: the service (or host) shows all of it while it is current.
+    /// The text is longer. The service (or host) has all of it while it is current.
     #[serde(default)]
     pub truncated: bool,
     #[schema(value_type = Object)]
@@ -397,7 +428,7 @@ pub struct Samples {
     pub buckets: Option<Vec<Bucket>>,
 }
 
-/// What the samples of a stretch of time come to. One without a value is absent, never 0.
+/// The samples of a period, aggregated. A bucket without a value is absent, never 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Bucket {
     /// When it begins.
@@ -407,6 +438,7 @@ pub struct Bucket {
     pub avg: f64,
     pub max: f64,
     /// Samples with a value.
+    #[schema(minimum = 1)]
     pub count: i64,
 }
 

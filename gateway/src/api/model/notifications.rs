@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, LabelsChange, Managed};
+use super::{Labels, LabelsChange, Managed, names};
 use crate::api::extract::{never_null, present};
 
-/// Who is told.
+/// Who receives notifications.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Contact {
     /// `c_...`; the built-in one, which `mail.to` in the settings makes, is called `default`.
@@ -14,18 +14,20 @@ pub struct Contact {
     pub name: String,
     pub emails: Vec<String>,
     pub webhook_url: Option<String>,
-    /// Of its rules' time periods and of its digest: a name such as `Europe/Berlin`.
+    /// The time zone of its rules and its digest, such as `Europe/Berlin`.
     pub time_zone: String,
-    /// `HH:MM`: when, each day, to be told what is still wrong.
+    /// `HH:MM`: the time of the daily digest of open problems.
     pub digest_at: Option<String>,
-    /// How long a message waits until nothing more belongs to it; absent: the setting.
+    /// How long notifications are collected into one message; absent: the setting of the gateway.
+    #[schema(minimum = 0, maximum = 60)]
     pub group_wait_s: Option<f64>,
     #[serde(flatten)]
     pub managed: Managed,
-    /// Of the settings; it cannot be changed here, and is told of everything while there is no rule.
+    /// From the settings. It cannot be changed here, and receives all notifications while there is no rule.
     pub built_in: bool,
     pub created_at: Option<String>,
     /// The same number as in the `ETag`.
+    #[schema(minimum = 0)]
     pub version: i64,
 }
 
@@ -35,19 +37,21 @@ pub struct NewContact {
     pub name: String,
     /// `ops@example.com` or `Ops <ops@example.com>`; at most 32.
     pub emails: Vec<String>,
-    /// http or https. Its calls are signed with a secret that is shown once.
+    /// http or https. Calls are signed with a secret that is shown once.
     pub webhook_url: Option<String>,
     /// `UTC` when absent.
     pub time_zone: Option<String>,
     pub digest_at: Option<String>,
+    #[schema(minimum = 0, maximum = 60)]
     pub group_wait_s: Option<f64>,
 }
 
-/// What is absent stays as it is; `null` takes away.
+/// What is absent stays as it is; `null` clears a field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContactChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub name: Option<String>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -62,7 +66,7 @@ pub struct ContactChange {
     #[schema(value_type = Option<String>)]
     pub digest_at: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
     pub group_wait_s: Option<Option<f64>>,
 }
 
@@ -76,7 +80,7 @@ pub struct ContactWithSecret {
     pub webhook_secret: Option<String>,
 }
 
-/// Which contact is told of which hosts, from which severity on, when, and after how long.
+/// Which contact is notified of which hosts, from which severity on, when, and after which delay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rule {
     pub id: String,
@@ -84,18 +88,20 @@ pub struct Rule {
     /// By name.
     pub contact: String,
     /// Labels that a host must have, all of them; `*` takes any value; none: every host.
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// `warning`, `unknown` or `critical`: the mildest state that is told. A host that is down is
-    /// critical.
+    #[schema(value_type = names::SeverityName)]
     pub severity: String,
     /// Such as `mon-fri 08:00-18:00, sat 09:00-12:00`, in the contact's time zone; absent: always.
     pub period: Option<String>,
-    /// Only what lasts longer without an acknowledgement (escalation).
+    /// Only problems that last longer without an acknowledgement (escalation).
+    #[schema(minimum = 0, maximum = 2678400)]
     pub delay_s: f64,
     #[serde(flatten)]
     pub managed: Managed,
     pub created_at: String,
     /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
     pub version: i64,
 }
 
@@ -105,37 +111,42 @@ pub struct NewRule {
     pub name: String,
     /// Name or id.
     pub contact: String,
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
     /// `warning` when absent.
+    #[schema(value_type = Option<names::SeverityName>)]
     pub severity: Option<String>,
     pub period: Option<String>,
+    #[schema(minimum = 0, maximum = 2678400)]
     pub delay_s: Option<f64>,
 }
 
-/// What is absent stays as it is; `null` takes away.
+/// What is absent stays as it is; `null` clears a field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub name: Option<String>,
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub contact: Option<String>,
-    /// Laid over those that there are; a label that is `null` is removed.
+    /// Merged with the present labels; a label that is `null` is removed.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<LabelsChange>)]
+    #[schema(value_type = Option<names::LabelsChange>)]
     pub labels: Option<Option<LabelsChange>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<names::SeverityName>)]
     pub severity: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub period: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 2678400)]
     pub delay_s: Option<Option<f64>>,
 }
 
-/// Something that was to be told, and what became of it for each contact.
+/// A notification, and what became of it for each contact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Notification {
     /// `n_...`
@@ -145,24 +156,26 @@ pub struct Notification {
     pub host_id: String,
     pub host: String,
     pub service: Option<String>,
-    /// What it belongs to.
+    /// The incident that it belongs to.
     pub incident: Option<String>,
-    /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end`, `acknowledged`,
-    /// `downtime_start`, `downtime_end`, `downtime_cancelled`.
     #[serde(rename = "type")]
+    #[schema(value_type = names::NotificationType)]
     pub kind: String,
+    #[schema(value_type = names::ObjectState)]
     pub state: String,
+    #[schema(value_type = names::ObjectState)]
     pub previous_notified_state: String,
     /// Since when the state holds.
     pub since: String,
     /// The output of the check that decided, 1,024 bytes at most.
     pub cause: String,
-    /// The output is longer: the service (or host) shows all of it while it is current.
+    /// The output is longer. The service (or host) has all of it while it is current.
     #[serde(default)]
     pub truncated: bool,
-    /// Who did what it tells, and why, such as an acknowledgement.
+    /// The author and comment of an acknowledgement or downtime.
     pub note: String,
-    /// `sent` (to somebody), `sending`, `waiting`, `given_up`, `held` (told to nobody), or `new`.
+    /// The best of the outcomes; `new` before any.
+    #[schema(value_type = names::NotificationResult)]
     pub outcome: String,
     pub outcomes: Vec<NotificationOutcome>,
 }
@@ -170,27 +183,26 @@ pub struct Notification {
 /// What became of a notification for one contact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NotificationOutcome {
-    /// `sent`, `sending`, `given_up`, `waiting` or `held`.
+    #[schema(value_type = names::ContactResult)]
     pub outcome: String,
-    /// Absent: nobody.
+    /// Absent if no contact was selected.
     pub contact: Option<String>,
     /// The message it went with.
     pub message: Option<String>,
-    /// `email` or `webhook`.
+    #[schema(value_type = Option<names::ChannelName>)]
     pub channel: Option<String>,
     /// Of a webhook only the server.
     pub address: Option<String>,
-    /// Of the last step, or of the next one where it is under way; what waits for the end of a downtime or
-    /// the like does so since then.
+    /// When it was sent or suppressed, when the next attempt is due, or since when it waits.
     pub at: Option<String>,
-    /// A stable name: why it waits (`group`, `delay`, `period`, `cap`, or what began meanwhile: `downtime`,
-    /// `host_down`, `unreachable`, `not_current`, `parent_in_doubt`, `flapping`, `acknowledged`) or was held
-    /// back.
-    pub reason: String,
-    /// The same for people.
+    /// Why it waits or is suppressed; absent otherwise.
+    #[schema(value_type = Option<names::NotificationReason>)]
+    pub reason: Option<String>,
+    /// The reason as a text; of what was sent, the rule.
     pub text: String,
-    /// What shows it: a server's answer, the acknowledgement, the downtime; of what waits, its rule.
+    /// What shows it: the answer of a server, the acknowledgement, the downtime; of what waits, its rule.
     pub evidence: String,
+    #[schema(minimum = 0)]
     pub attempts: i64,
 }
 
@@ -200,16 +212,19 @@ pub struct Message {
     /// `m_...`
     pub id: String,
     pub contact: String,
+    #[schema(value_type = names::ChannelName)]
     pub channel: String,
     /// Of a webhook only the server.
     pub address: String,
-    /// `notices`, `digest` or `test`.
+    #[schema(value_type = names::MessageContent)]
     pub kind: String,
-    /// `waiting`, `sent` or `given_up`.
+    #[schema(value_type = names::MessageResult)]
     pub outcome: String,
-    /// How many notifications it tells.
+    /// How many notifications it contains.
+    #[schema(minimum = 0)]
     pub notifications: i64,
     pub created_at: String,
+    #[schema(minimum = 0)]
     pub attempts: i64,
     /// While it waits.
     pub next_attempt: Option<String>,
@@ -218,7 +233,7 @@ pub struct Message {
     pub given_up_at: Option<String>,
 }
 
-/// What a test has put into the outbox.
+/// The messages of a test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Messages {
     pub items: Vec<Message>,

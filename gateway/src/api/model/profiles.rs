@@ -1,32 +1,30 @@
-//! Profiles, the rules that select them, and the managers of resources.
+//! Profiles, profile rules, and managers of objects.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, ServiceSettings, ThresholdSettings};
+use super::{Labels, ServiceSettings, ThresholdSettings, names};
 
-/// Who manages an object.
+/// The manager of an object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Managed {
-    /// `api`: people, by hand; else the program that keeps it as a file says, by the name that it gives
-    /// in the header `Fleetgate-Manager`.
+    /// `api` if it was made by hand, otherwise the program that sent this name in `Fleetgate-Manager`.
     pub managed_by: String,
-    /// Who changed it by hand since that program last wrote it.
+    /// The user or token that changed it by hand after that program last wrote it.
     pub edited_by: Option<String>,
 }
 
-/// What a program manages and somebody else took away, or gave another name. The program keeps it so
-/// unless it is told otherwise.
+/// An object of a program that somebody else removed or renamed. The program does not create it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Removal {
     pub id: String,
-    /// `profile`, `contact`, `notification_rule`, `device`, `host` or `service`.
+    #[schema(value_type = names::RemovedKind)]
     pub kind: String,
-    /// Of a service: its host's name, a slash, its own.
+    /// Of a service: `HOST/SERVICE`.
     pub name: String,
-    /// Absent: it is no more.
+    /// Absent if it was removed.
     pub renamed_to: Option<String>,
     /// The program that manages it.
     pub managed_by: String,
@@ -34,33 +32,35 @@ pub struct Removal {
     pub removed_at: String,
 }
 
-/// A named set of services. A host gets those that it has the means for.
+/// A named set of services. A host gets those that it can be checked by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     pub name: String,
     pub summary: String,
-    /// Comes with the program and cannot be changed; extend it instead.
+    /// Built in and read-only: extend it instead.
     pub builtin: bool,
-    /// Each over those before it, and the profile's own services over all of them.
+    /// A later one overrides those before it; the own services override all of them.
     pub extends: Vec<String>,
-    /// What it adds to those it extends, and how it differs from them.
+    /// The services that it adds or changes.
     pub services: BTreeMap<String, ServiceSettings>,
-    /// What comes out, with all that is inherited.
+    /// All its services, inherited ones included.
     pub effective: Vec<ProfileService>,
-    /// Hosts that are checked by it, be it over profiles that extend it.
+    /// Hosts with this profile, or with one that extends it.
     pub hosts: usize,
     #[serde(flatten)]
     pub managed: Managed,
-    /// The same number as in the `ETag`.
+    /// The same number as in the `ETag`; 0 of a built-in profile.
+    #[schema(minimum = 0)]
     pub version: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProfileService {
     pub name: String,
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command` or `passive`.
+    #[schema(value_type = names::CheckType)]
     pub check: String,
-    /// Where it differs from the host's.
+    /// If it differs from that of the host.
+    #[schema(minimum = 0.1, maximum = 604800)]
     pub interval_s: Option<f64>,
     pub thresholds: Vec<ThresholdSettings>,
 }
@@ -71,19 +71,20 @@ pub struct ProfileService {
 pub struct ProfileSettings {
     pub summary: String,
     pub extends: Vec<String>,
-    /// By name. With a `check` it may be a service that the extended profiles lack.
+    /// By name. With a `check` it may be a service that no extended profile has.
     #[schema(value_type = BTreeMap<String, ServiceSettings>)]
     pub services: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Which profiles hosts have that name none themselves: those of all rules that match, each over
-/// those before it; `default` where none does.
+/// The profiles of hosts without a profile of their own: those of all matching rules, a later one overriding those
+/// before it; `default` if no rule matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProfileRules {
     pub rules: Vec<ProfileRule>,
     #[serde(flatten)]
     pub managed: Managed,
     /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
     pub version: i64,
 }
 
@@ -99,6 +100,7 @@ pub struct NewProfileRules {
 pub struct ProfileRule {
     /// A host must have all of them; `*` takes any value. Empty: every host.
     #[serde(default)]
+    #[schema(value_type = names::Labels)]
     pub labels: Labels,
     pub profile: String,
 }

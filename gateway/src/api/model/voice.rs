@@ -1,15 +1,16 @@
-//! Notifications of checkables, the operators' reactions, and results from clients.
+//! Notification settings, acknowledgements, downtimes, and passive results.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Host, Labels, Managed, Service};
+use super::{Host, Labels, Managed, Service, names};
 use crate::api::FieldError;
+use crate::api::extract::{never_null, present};
 
-/// How an object differs from the usual in what it tells; what is absent is as usual.
+/// Notification settings of a host or service. What is absent is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AlertingSettings {
-    /// Tells every hard failure anew.
+    /// Notifies every failed result in a hard state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volatile: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,40 +25,45 @@ pub struct FlappingSettings {
     /// `true` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// At or below it, it has calmed down; 20 when absent.
+    /// At or below it flapping ends; 20 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
     pub low: Option<f64>,
-    /// Above it, it flaps; 30 when absent.
+    /// Above it flapping begins; 30 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
     pub high: Option<f64>,
-    /// Results in these states count as if nothing had changed: `ok`, `warning`, `critical`, `unknown`;
-    /// of hosts `up` and `down`. None when absent.
+    /// Results in these states do not count as a change. None when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<names::AnyState>>)]
     pub ignore: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NotifySettings {
-    /// Between reminders; 0 or absent: a problem is told once.
+    /// Seconds between reminders; 0 or absent: no reminders.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2678400)]
     pub interval_s: Option<f64>,
-    /// A problem that is over sooner is told to nobody.
+    /// A problem that ends sooner is not notified.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2678400)]
     pub delay_s: Option<f64>,
-    /// `warning`, `critical`, `unknown`; `down` for hosts. All when absent.
+    /// All when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<names::AlertState>>)]
     pub states: Option<Vec<String>>,
-    /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end` (these when absent),
-    /// `acknowledged`, `downtime_start`, `downtime_end`, `downtime_cancelled`.
+    /// When absent: `problem`, `recovery`, `reminder`, `flapping_start` and `flapping_end`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<names::NotificationType>>)]
     pub types: Option<Vec<String>>,
 }
 
-/// Somebody knows of a problem.
+/// An acknowledgement of a problem.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewAcknowledgement {
-    /// Until it is well (of an incident: each member); else until the state changes.
+    /// Until the recovery (of an incident: of each member); otherwise until the state changes.
     pub sticky: bool,
     /// RFC 3339; absent: does not expire.
     pub expires: Option<String>,
@@ -72,54 +78,54 @@ pub struct Acknowledgement {
     pub service: Option<String>,
     pub sticky: bool,
     pub expires: Option<String>,
-    /// Who it was, by the credential.
+    /// The user or token.
     pub author: String,
     pub comment: String,
     pub created_at: String,
-    /// It was given to this incident, not to the object itself.
+    /// The incident that was acknowledged, if it was not the host or service itself.
     #[serde(default)]
     pub incident: Option<String>,
 }
 
-/// Work is done on something: it is watched, and nobody is told. For one host by its path, or for a
-/// selection by labels.
+/// Planned work: checks continue, and notifications are suppressed. For one host by its path, or for all hosts with
+/// certain labels.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewDowntime {
-    /// Hosts that have all of these, also those that come later.
+    /// Hosts that have all of these labels, also those added later.
+    #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
-    /// Only this service of each; absent: the hosts and all their services.
+    /// Only this service; absent: the hosts and all their services.
     pub service: Option<String>,
     /// RFC 3339; now when absent.
     pub start: Option<String>,
     /// RFC 3339, not included.
     pub end: Option<String>,
-    /// `false`: the first failure between start and end begins it, for `duration_s`. `true` when
-    /// absent.
+    /// `false`: flexible. The first failure between start and end begins it, for `duration_s`. `true` when absent.
     pub fixed: Option<bool>,
+    #[schema(minimum = 1, maximum = 31622400)]
     pub duration_s: Option<f64>,
-    /// In place of start and end: a window that comes again.
+    /// Instead of start and end: a window that recurs.
     pub recurrence: Option<Recurrence>,
-    /// Of a program that keeps downtimes as a file says: what it is called there.
+    /// The name in the file of the program that manages it.
     pub name: Option<String>,
     pub comment: String,
 }
 
-/// A window that comes again, by the clock on the wall of a time zone. Where clocks change: a begin in
-/// the hour that comes twice is the first of its two moments, an end in it the second; a begin in the
-/// hour that does not come is the moment of the jump, an end in it comes as long after the jump as it
-/// lies within that hour.
+/// A window that recurs, by the local time of a time zone. When clocks are set back, a start in the repeated hour is
+/// its first occurrence, an end its second. When clocks are set forward, a start in the skipped hour is the moment of the
+/// change, and an end in it is moved by the length of the change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recurrence {
     /// `day`, `sun`, `mon-fri`, `1st`, `last day`, `2nd tue`, `last fri`, or several with commas
-    /// between them. A month without that day is left out.
+    /// between them. A month without that day is skipped.
     pub every: String,
     /// A time of day such as `02:00`.
     pub from: String,
-    /// Not included; on the day after where it is not later than `from`. `24:00` is the day's end.
+    /// Not included; on the next day if it is not later than `from`. `24:00` is the end of the day.
     pub to: String,
-    /// Such as `Europe/Vienna`; when absent the one that the host's label `timezone` names, else UTC.
+    /// Such as `Europe/Vienna`; when absent the label `timezone` of the host, otherwise UTC.
     pub time_zone: Option<String>,
     /// The first and the last date on which a window begins.
     pub first_date: Option<String>,
@@ -132,37 +138,83 @@ pub struct Downtime {
     /// Absent: selected by `labels`.
     pub host: Option<String>,
     pub host_name: Option<String>,
+    #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
     pub service: Option<String>,
-    /// Of one that comes again: of the window that is open or comes next.
+    /// Of a recurring one: the window that is open or comes next.
     pub start: String,
     pub end: String,
     pub fixed: bool,
+    #[schema(minimum = 1, maximum = 31622400)]
     pub duration_s: Option<f64>,
     #[serde(default)]
     pub recurrence: Option<Recurrence>,
-    /// In the file of its manager.
+    /// The name in the file of its manager.
     #[serde(default)]
     pub name: Option<String>,
     #[serde(flatten)]
     pub managed: Managed,
-    /// Who planned it, by the credential.
+    /// The user or token that planned it.
     pub author: String,
     pub comment: String,
     pub created_at: String,
     pub cancelled_at: Option<String>,
+    /// When the first failure began a flexible downtime; absent before, and of all others.
+    #[serde(default)]
+    pub begun_at: Option<String>,
+    /// The same number as in the `ETag`.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub version: i64,
 }
 
-/// A result, as a plugin would have ended.
+/// A change of a downtime that is not over. What is absent stays as it is. Host, labels and service stay: for others,
+/// plan another downtime.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DowntimeChange {
+    /// RFC 3339.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub start: Option<String>,
+    /// RFC 3339, not included, in the future. To end a downtime now, cancel it.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub end: Option<String>,
+    /// Of a flexible downtime. What has begun lasts as long as it was planned then.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = f64, minimum = 1, maximum = 31622400)]
+    pub duration_s: Option<f64>,
+    /// Merged with the present recurrence.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RecurrenceChange)]
+    pub recurrence: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub comment: Option<Option<String>>,
+}
+
+/// The fields of a recurrence that change.
+#[derive(ToSchema)]
+pub struct RecurrenceChange {
+    pub every: Option<String>,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub time_zone: Option<String>,
+    pub first_date: Option<String>,
+    pub last_date: Option<String>,
+}
+
+/// A passive result: the exit status and output of a plugin.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewResult {
-    /// 0 to 3; of a host 0 and 1 mean that it is up.
+    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
     pub exit_status: u32,
-    /// Text, and performance data behind a `|`.
+    /// Text, and performance data after a `|`.
     #[serde(default)]
     pub output: String,
-    /// When it was so: RFC 3339, or seconds since 1970; now when absent.
+    /// When it was measured: RFC 3339, or seconds since 1970; now when absent.
     pub timestamp: Option<Timestamp>,
 }
 
@@ -173,12 +225,13 @@ pub enum Timestamp {
     Seconds(f64),
 }
 
-/// What became of a result: the state that it led to, or why it was ignored.
+/// The state that a result led to, or why it was ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Submitted {
-    /// `older`: a newer result is known.
+    /// Set if a newer result is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::IgnoredReason>)]
     pub ignored: Option<String>,
     /// It was taken before, and nothing changed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -206,12 +259,12 @@ pub struct ResultOf {
     pub host: String,
     /// Absent: a result of the host itself.
     pub service: Option<String>,
-    /// 0 to 3; of a host 0 and 1 mean that it is up.
+    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
     pub exit_status: u32,
-    /// Text, and performance data behind a `|`.
+    /// Text, and performance data after a `|`.
     #[serde(default)]
     pub output: String,
-    /// When it was so: RFC 3339, or seconds since 1970; now when absent.
+    /// When it was measured: RFC 3339, or seconds since 1970; now when absent.
     pub timestamp: Option<Timestamp>,
 }
 
@@ -224,18 +277,19 @@ pub struct SubmittedResults {
 /// What became of one result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResultOutcome {
-    /// `taken`: it is on disk; `repeated`: it was taken before, and nothing changed; `older`: ignored, because a
-    /// newer one is known; `refused`: see `problem`.
+    #[schema(value_type = names::SubmitResult)]
     pub outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<ResultRefusal>,
 }
 
-/// Why one result was refused: what a call with this result alone is answered with.
+/// Why one result was refused: the error that a call with this result alone would get.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResultRefusal {
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// Stable: programs branch on this.
+    #[schema(value_type = names::ErrorCode)]
     pub code: String,
     pub detail: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -53,11 +53,12 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(take_many))
 }
 
-/// Up to 1,000 results of hosts and services, each on disk before the answer, which has an outcome for each in
-/// their order. One that is refused stops no other. Two results of the call that are equal and have neither a
-/// timestamp nor a key count once: the second is `repeated`. With an `Idempotency-Key` each has a key of its own: that of
-/// the call, and the how-maniest result of its service (or host) it is. At most 32 of one service then, and
-/// at most 32 of one service with one timestamp (or timestamps of the future).
+/// Submits up to 1,000 passive results of hosts and services.
+///
+/// Each is on disk before the answer, which has an outcome for each in their order. A refused result stops no other. Of
+/// two equal results without timestamp and key the second is `repeated`. With an `Idempotency-Key` each result has a key
+/// of its own: that of the call, and its position among the results of its service (or host). There are at most 32
+/// results of one service then, and at most 32 of one service with the same timestamp or with timestamps in the future.
 #[utoipa::path(post, path = "/results", operation_id = "submit_results", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = NewResults,
     responses((status = 200, body = SubmittedResults, description = "an outcome for each result, in their order")))]

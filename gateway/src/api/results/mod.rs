@@ -64,6 +64,7 @@ async fn of_host(
     take(&app, sender, (host, None), new).await
 }
 
+/// Submits a passive result of a service.
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/results",
     operation_id = "submit_service_result", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewResult,

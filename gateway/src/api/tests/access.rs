@@ -93,6 +93,23 @@ async fn the_cookie_is_secure_behind_https() {
 }
 
 #[tokio::test]
+async fn under_a_path_of_a_proxy_links_have_it_and_the_cookie_reaches_all_of_them() {
+    let api = TestApi::with(|c| c.public_url = "https://gw.example/fleet".parse().ok()).await;
+    user(&api, "ada", "viewer").await;
+    let link = api.admin().post("/api/v1/users/ada/login-link", json!({})).await;
+    let url = link.json["url"].as_str().unwrap();
+    assert!(url.starts_with("https://gw.example/fleet/login#fgl_"), "{url}");
+    let script = api.anonymous().get("/enrol.sh").await;
+    assert!(script.text.contains("DEFAULT_URL='https://gw.example/fleet'\n"));
+    let browser = api.anonymous().header("origin", "https://gw.example");
+    let answer = browser.post("/api/v1/session", json!({ "name": "ada", "password": PASSWORD })).await;
+    let set = answer.headers["set-cookie"].to_str().unwrap();
+    assert!(set.starts_with("__Host-") && set.contains("; Path=/; "), "{set}");
+    let docs = api.admin().get("/api/v1/docs/swagger-initializer.js").await;
+    assert!(docs.text.contains("\"../openapi.json\""), "{}", docs.text);
+}
+
+#[tokio::test]
 async fn guessing_passwords_is_slowed_down() {
     let api = TestApi::new().await;
     user(&api, "ada", "viewer").await;

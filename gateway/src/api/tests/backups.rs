@@ -40,13 +40,13 @@ async fn made(api: &TestApi, body: Value) -> String {
 
 async fn file(api: &TestApi, name: &str) -> Vec<u8> {
     let answer = api.admin().respond("GET", &format!("/api/v1/backups/{name}/file"), Body::empty()).await;
-    assert_eq!(answer.headers()["content-type"], "application/x-tar");
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
     axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap().to_vec()
 }
 
 async fn given(api: &TestApi, bytes: Vec<u8>) -> Answer {
     api.admin()
-        .header("content-type", "application/x-tar")
+        .header("content-type", "application/octet-stream")
         .send("POST", "/api/v1/restore", Body::from(bytes))
         .await
 }

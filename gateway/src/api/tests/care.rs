@@ -140,8 +140,8 @@ async fn what_a_service_holds_back_by_its_own_delay_is_not_said_to_wait_for_a_ru
     ward.sends(2).await;
     let held = ward.get("/notifications?object=nas/backup").await;
     let outcome = &held["items"][0]["outcomes"][0];
-    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("held"), &json!("delay")), "{held}");
-    assert_eq!(outcome["text"], "it has not lasted long enough yet (notify.delay_s)");
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("suppressed"), &json!("delay")), "{held}");
+    assert_eq!(outcome["text"], "notify.delay_s has not passed yet");
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_downtime_is_in_effect_when_it_is_answered() {
     assert_eq!(ward.backup().await["in_downtime"], true);
     assert_eq!(ward.get("/hosts/nas").await["state"]["in_downtime"], true);
     ward.sends(2).await;
-    assert!(ward.kinds().await.contains(&"notification_held downtime".to_owned()));
+    assert!(ward.kinds().await.contains(&"notification.suppressed downtime".to_owned()));
     let id = made.json["id"].as_str().unwrap();
     assert_eq!(ward.get("/downtimes").await["items"][0]["id"], json!(id));
     assert_eq!(ward.delete(&format!("/downtimes/{id}")).await, 204);
@@ -254,7 +254,7 @@ async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
     let backup = &stored["items"][0];
     assert_eq!((&backup["freshness_s"], &backup["notify"]["states"]), (&json!(90.0), &json!(["critical"])));
     ward.sends(1).await;
-    assert!(ward.kinds().await.contains(&"notification_held state_filter".to_owned()));
+    assert!(ward.kinds().await.contains(&"notification.suppressed state_filter".to_owned()));
     let change = json!({ "flapping": { "high": 50 }, "notify": { "interval_s": 3600 }, "parents": ["nas"] });
     let itself = ward.api.operator().patch("/api/v1/hosts/nas", change).await;
     assert_eq!((itself.status, &itself.json["errors"][0]["field"]), (422, &json!("parents")));
@@ -267,7 +267,7 @@ async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
     assert_eq!((&set.json["parents"], &set.json["flapping"]["high"]), (&json!(["router"]), &json!(50.0)));
     let circle = ward.api.operator().patch("/api/v1/hosts/router", json!({ "parents": ["nas"] })).await;
     assert_eq!(circle.status, 422);
-    assert!(circle.text.contains("a circle"), "{}", circle.text);
+    assert!(circle.text.contains("would be a loop"), "{}", circle.text);
     let well = json!({ "notify": { "states": ["ok"] } });
     assert_eq!(ward.api.operator().patch("/api/v1/hosts/nas", well.clone()).await.status, 422);
     assert_eq!(ward.api.operator().put("/api/v1/hosts/nas/services/backup", well).await.status, 422);

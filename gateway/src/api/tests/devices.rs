@@ -23,9 +23,9 @@ async fn a_device_gets_a_configuration_that_is_shown_once() {
     assert_eq!(conf.endpoint.to_string(), "vpn.example.net:51820");
     assert_eq!(conf.peer, api.state.identity.public_key);
     let allowed: Vec<String> = conf.allowed_ips.iter().map(ToString::to_string).collect();
-    assert_eq!(allowed, ["172.24.0.0/14", "fd72:6c65:6574::/64"]);
+    assert_eq!(allowed, ["10.112.0.0/14", "fd72:6c65:6574::/64"]);
     let addresses: Vec<String> = conf.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["172.24.0.2/32", "fd72:6c65:6574::2/128"]);
+    assert_eq!(addresses, ["10.112.0.2/32", "fd72:6c65:6574::2/128"]);
     let device = &made.json["device"];
     assert_eq!(device["tunnel"]["public_key"], conf.private_key.unwrap().public().to_string());
     assert!(made.json["credentials"]["qr_svg"].as_str().unwrap().starts_with("<svg"));
@@ -77,7 +77,7 @@ async fn bad_keys_names_and_labels_are_refused_with_the_field() {
         ("profile", json!("nope"), "no profile"),
         ("route", json!("sideways"), "tunnel, direct or auto"),
         ("direct_address", json!("a b"), "host name"),
-        ("networks", json!(["172.25.0.0/16"]), "overlaps"),
+        ("networks", json!(["10.113.0.0/16"]), "overlaps"),
     ] {
         let mut body = json!({ "name": "cam1" });
         body[field] = value;
@@ -199,7 +199,7 @@ async fn a_removed_device_loses_its_tunnel_and_keeps_its_events() {
         .unwrap();
     assert_eq!(kinds, ["device.created", "device.removed"]);
     let next = add(&api, json!({ "name": "cam2" })).await;
-    assert_eq!(next.json["device"]["tunnel"]["addresses"][0], "172.24.0.3");
+    assert_eq!(next.json["device"]["tunnel"]["addresses"][0], "10.112.0.3");
 }
 
 #[tokio::test]

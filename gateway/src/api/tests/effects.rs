@@ -13,12 +13,13 @@ use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::notification;
 
-/// Every field of a request, and the test that shows its effect. Text in brackets marks fields that
-/// only people see.
-const FIELDS: [(&str, &str, &[&str]); 29] = [
+/// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
+/// people, who see it.
+const FIELDS: [(&str, &str, &[&str]); 30] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
+    ("DowntimeChange", "downtimes::a_change_reaches_the_monitor", DOWNTIME_CHANGE),
     ("EndpointChange", "devices::*", &["endpoint"]),
     ("EnrolRequest", "an_enrolment_is_what_token_and_approval_say", ENROL),
     ("HostChange", "fields::every_field_of_a_host_reaches_the_engine", HOST_CHANGE),
@@ -51,6 +52,7 @@ const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "sever
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];
 const DOWNTIME: &[&str] =
     &["comment", "duration_s", "end", "fixed", "labels", "name", "recurrence", "service", "start"];
+const DOWNTIME_CHANGE: &[&str] = &["comment", "duration_s", "end", "recurrence", "start"];
 const ENROL: &[&str] = &["name", "poll_hash", "public_key", "ssh_host_key", "token"];
 const ENROLMENT_TOKEN: &[&str] =
     &["expires_in_s", "label", "labels", "needs_approval", "profile", "ssh_user", "uses"];

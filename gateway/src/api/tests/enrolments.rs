@@ -57,7 +57,7 @@ async fn a_device_with_a_token_becomes_a_host_at_once() {
     assert_eq!((answer.status, &answer.json["state"]), (201, &json!("approved")), "{}", answer.text);
     let connection = &answer.json["connection"];
     assert_eq!(connection["endpoint"], "vpn.example.net:51820");
-    assert_eq!(connection["addresses"], json!(["172.24.0.2/32", "fd72:6c65:6574::2/128"]));
+    assert_eq!(connection["addresses"], json!(["10.112.0.2/32", "fd72:6c65:6574::2/128"]));
     assert_eq!(connection["ssh_user"], "cam");
     assert!(!answer.text.contains("preshared"), "{}", answer.text);
 
@@ -206,7 +206,7 @@ async fn a_shell_gets_lines() {
     let answer = caller.post("/api/v1/enrol", request(&token, "cam1", &key(1))).await;
     let value = |name: &str| answer.text.lines().find_map(|l| l.strip_prefix(&format!("{name}="))).unwrap();
     assert_eq!(value("state"), "approved");
-    assert_eq!(value("allowed_ips"), "172.24.0.0/14, fd72:6c65:6574::/64");
+    assert_eq!(value("allowed_ips"), "10.112.0.0/14, fd72:6c65:6574::/64");
     assert_eq!(value("public_key"), api.state.identity.public_key.to_string());
     assert_eq!(value("ssh_user"), "cam");
 }

@@ -182,3 +182,26 @@ async fn a_successor_is_not_given_what_it_would_not_get() {
     let done = api.operator().post(&path, json!({})).await;
     assert_eq!((done.status, &done.json["name"]), (200, &json!("cam")), "{}", done.text);
 }
+
+#[tokio::test]
+async fn a_changed_service_says_what_it_was_before() {
+    let api = api().await;
+    let path = "/api/v1/hosts/cam/services/ping";
+    let limits = |warn: &str| json!({ "thresholds": [{ "metric": "rta", "warn": warn }] });
+    let profile = json!({ "services": { "ping": { "check": { "type": "ping" }, "thresholds": limits("70")["thresholds"] } } });
+    assert_eq!(api.operator().put("/api/v1/profiles/own", profile).await.status, 200);
+    assert_eq!(api.operator().patch("/api/v1/hosts/cam", json!({ "profile": "own" })).await.status, 200);
+    for body in [limits("80"), limits("90")] {
+        assert_eq!(api.operator().put(path, body).await.status, 200);
+    }
+    assert_eq!(api.operator().delete(path).await.status, 204);
+    let new = json!({ "check": { "type": "passive" } });
+    assert_eq!(api.operator().put("/api/v1/hosts/cam/services/copy", new).await.status, 200);
+    let events = api.viewer().get("/api/v1/events?kind=service&host=cam").await.json;
+    let previous: Vec<&Value> =
+        events["items"].as_array().unwrap().iter().map(|e| &e["data"]["previous"]).collect();
+    assert_eq!(previous[0], &Value::Null, "it is new");
+    let warn = |previous: &Value| previous["thresholds"][0]["warn"].clone();
+    assert_eq!((warn(previous[1]), warn(previous[2])), (json!("90"), json!("80")), "{events}");
+    assert_eq!(warn(previous[3]), json!("70"), "of the profile");
+}

@@ -46,6 +46,7 @@ async fn what_fails_together_is_one_incident_with_its_members_events_and_notific
     let listed = shown["listed"].as_array().unwrap();
     let names: Vec<_> = listed.iter().map(|m| (&m["host_name"], &m["service"])).collect();
     assert_eq!(names, [(&json!("nas"), &json!("backup")), (&json!("nas"), &json!("sync"))]);
+    assert_eq!(listed[0]["output"], "copied");
     let kinds: Vec<_> = shown["events"].as_array().unwrap().iter().map(|e| e["kind"].clone()).collect();
     assert_eq!(kinds, ["incident.widened", "incident.opened"]);
     assert_eq!(shown["notifications"].as_array().unwrap().len(), 2);
@@ -122,7 +123,7 @@ async fn who_joins_it_when_a_downtime_ends_is_covered_before_anything_is_told() 
     assert_eq!((&sync["in_downtime"], &sync["acknowledgement"]["incident"]), (&json!(false), &json!(id)));
     let held = ward.get(&format!("/notifications?object={id}")).await["items"][0].clone();
     assert_eq!((&held["service"], &held["type"]), (&json!("sync"), &json!("problem")));
-    assert_eq!(held["outcomes"][0]["outcome"], "held", "{held}");
+    assert_eq!(held["outcomes"][0]["outcome"], "suppressed", "{held}");
 }
 
 #[tokio::test]

@@ -174,11 +174,11 @@ async fn a_device_that_sends_without_end_is_slowed_down() {
 #[tokio::test]
 async fn the_first_page_says_who_one_is_and_what_to_do() {
     let site = Site::new().await;
-    let request = Request::get("/").header(header::HOST, "172.24.0.1");
+    let request = Request::get("/").header(header::HOST, "10.112.0.1");
     let request = request.extension(ConnectInfo(Client::Device(site.peer))).body(Body::empty()).unwrap();
     let (status, page) = site.send(request).await;
     assert!(
-        status == 200 && page.contains("you are nas") && page.contains("http://172.24.0.1/results/"),
+        status == 200 && page.contains("you are nas") && page.contains("http://10.112.0.1/results/"),
         "{page}"
     );
     let nobody = Request::get("/").body(Body::empty()).unwrap();

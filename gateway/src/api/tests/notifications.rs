@@ -155,9 +155,9 @@ async fn told(api: &TestApi) -> i64 {
         data: json!({ "reason": "no_rule" }),
         ..crate::store::events::NewEvent::new(
             Wall::from_millis(6_000),
-            "notification_held",
+            "notification.suppressed",
             crate::store::events::about(host, false),
-            "no rule's labels select this host",
+            "no rule selects this host",
             "system",
         )
     };
@@ -177,11 +177,11 @@ async fn every_notification_says_what_became_of_it() {
     let items = listed.json["items"].as_array().unwrap();
     assert_eq!(
         (items.len(), &items[0]["outcome"], &items[1]["outcome"]),
-        (2, &json!("held"), &json!("sent"))
+        (2, &json!("suppressed"), &json!("sent"))
     );
     let held = &items[0]["outcomes"][0];
     assert_eq!((&held["reason"], &held["contact"]), (&json!("no_rule"), &json!(null)));
-    assert_eq!(held["text"], "no rule's labels select this host");
+    assert_eq!(held["text"], "no rule selects this host");
     let of_first = items[1]["outcomes"].as_array().unwrap();
     assert_eq!(
         (&of_first[0]["outcome"], &of_first[0]["address"]),
@@ -262,4 +262,21 @@ async fn what_is_well_by_now_or_was_told_since_is_not_sent_again() {
     assert_eq!((refused.status, refused.code()), (409, "superseded"), "a newer one has told it");
     fixture::run(store, "update outbox set sent_at = null, given_up_at = 9 where id = 3", &[]).await;
     assert_eq!(api.operator().post(&path, json!({})).await.status, 202, "that did not arrive either");
+}
+
+#[tokio::test]
+async fn events_name_the_contact_or_rule_that_they_are_about() {
+    let api = TestApi::new().await;
+    let contact = json!({ "name": "ops", "emails": ["ops@example.org"] });
+    assert_eq!(api.operator().post("/api/v1/contacts", contact).await.status, 201);
+    assert_eq!(
+        api.operator().post("/api/v1/rules", json!({ "name": "all", "contact": "ops" })).await.status,
+        201
+    );
+    for (kind, name, prefix) in [("contact", "ops", "c_"), ("rule", "all", "r_")] {
+        let events = api.viewer().get(&format!("/api/v1/events?kind={kind}")).await.json;
+        let event = &events["items"][0];
+        assert_eq!((&event["object"], &event["object_name"]), (&json!(kind), &json!(name)));
+        assert!(event["object_id"].as_str().unwrap().starts_with(prefix), "{event}");
+    }
 }

@@ -8,6 +8,7 @@ use fleetgate_engine::time::Wall;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
+use crate::api::conformance;
 use crate::api::testing::TestApi;
 use crate::engine::live_state::Change;
 
@@ -38,6 +39,9 @@ impl Listener {
                 let field = |name: &str| event.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
                 let seen = (field("event: ").to_owned(), serde_json::from_str(field("data: ")).unwrap());
                 self.read = rest.to_owned();
+                let message = json!({ "event": seen.0, "data": seen.1 });
+                let schema = &conformance::DOCUMENT["components"]["schemas"]["StreamMessage"];
+                conformance::fits(schema, &message).expect("the document has this message");
                 return Some(seen);
             }
             let more = tokio::time::timeout(Duration::from_secs(5), self.body.next()).await;
@@ -124,4 +128,37 @@ async fn the_stream_ends_when_the_gateway_stops() {
     stream.wait_for("snapshot").await;
     api.state.shutdown.cancel();
     assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn every_message_that_the_document_has_is_sent() {
+    let api = TestApi::with_endpoint().await;
+    let mut stream = Listener::open(&api).await;
+    stream.wait_for("snapshot").await;
+    device(&api, "cam-07").await;
+    stream.wait_for("host").await;
+    let id = api.viewer().get("/api/v1/hosts/cam-07").await.json["id"].clone();
+    let host: HostId = id.as_str().unwrap()[2..].parse().unwrap();
+    api.state.live.tell(Change::Checked {
+        host,
+        last_check: Some(Wall::from_millis(60_000)),
+        next_check: None,
+    });
+    api.state.live.tell(Change::Enrolment(7));
+    let mut seen = std::collections::BTreeSet::from(["snapshot".to_owned(), "host".to_owned()]);
+    let wanted = ["checked", "enrolment", "event", "overview"];
+    while !wanted.iter().all(|name| seen.contains(*name)) {
+        seen.insert(stream.next().await.expect("the stream goes on").0);
+    }
+    assert_eq!(api.operator().delete("/api/v1/devices/cam-07").await.status, 204);
+    stream.wait_for("host_removed").await;
+    for n in 0..20_000 {
+        api.state.live.tell(Change::Host(fleetgate_engine::id::Id::from_i64(n)));
+    }
+    stream.wait_for("reload").await;
+    seen.extend(["host_removed", "reload"].map(ToOwned::to_owned));
+    let mapping =
+        &conformance::DOCUMENT["components"]["schemas"]["StreamMessage"]["discriminator"]["mapping"];
+    let declared: Vec<&String> = mapping.as_object().unwrap().keys().collect();
+    assert_eq!(seen.iter().collect::<Vec<_>>(), declared);
 }

@@ -156,11 +156,11 @@ mod tests {
     fn what_was_removed_stays_so_with_what_needs_it() {
         let found = [removed(Kind::Device, "router", None), found(Kind::Device, "cam", json!({}))];
         let steps = plan(&settle(site(), &found, &policy()), &found, &policy());
-        let expected = "! device router: removed by user:ann at T, and kept so; --overwrite makes it anew, \
-                        with new keys\n\
-                        ! host nas: router is not there, and kept so\n\
-                        ! service nas/ping: nas is not there, and kept so\n\
-                        ! downtime move: router is not there, and kept so\n";
+        let expected = "! device router: removed by user:ann at T, and not recreated; --overwrite creates it \
+                        again, with new keys\n\
+                        ! host nas: router does not exist, so nothing is done\n\
+                        ! service nas/ping: nas does not exist, so nothing is done\n\
+                        ! downtime move: router does not exist, so nothing is done\n";
         assert_eq!(render(&steps), expected);
     }
 
@@ -197,7 +197,7 @@ mod tests {
             found(Kind::Downtime, "move", json!({ "host": "gate" })),
         ];
         let steps = plan(&settle(site(), &there, &policy()), &there, &policy());
-        let expected = "! device gate: kept, changed by user:ann; --overwrite takes the file's\n      \
+        let expected = "! device gate: kept, changed by user:ann; --overwrite restores the version of the file\n      \
                         name: \"gate\" -> \"router\"\n";
         assert_eq!(render(&steps), expected);
     }

@@ -38,27 +38,27 @@ use refusals::Names;
 
 #[derive(Args)]
 pub(crate) struct ApplyArgs {
-    /// Sites, devices, hosts, profiles, profile rules, contacts, notification rules and downtimes, in TOML
+    /// Fleet file (TOML): sites, devices, hosts, profiles, profile rules, contacts, notification rules, downtimes
     file: PathBuf,
-    /// Show what differs and change nothing
+    /// Show the differences and change nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Do it without asking; without a terminal nothing is done otherwise
+    /// Do not ask for confirmation; required without a terminal
     #[arg(long, short)]
     yes: bool,
-    /// Also over what people changed by hand, and make again what they removed
+    /// Also overwrite changes that people made, and recreate objects that they removed
     #[arg(long)]
     overwrite: bool,
-    /// Also take over what is in the file and was made by hand or by another
+    /// Also take over objects of the file that were made by hand or by another manager
     #[arg(long)]
     adopt: bool,
-    /// Also remove devices and hosts that are no longer in the file
+    /// Also remove devices and hosts that are not in the file any more
     #[arg(long)]
     prune: bool,
-    /// A folder for the configurations of devices that are made: each is shown once
+    /// Folder for the configurations of new devices, which are not stored
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Who manages these objects: another file, another name
+    /// Name of the manager of these objects; use another name for another file
     #[arg(long = "as", value_name = "NAME", default_value = "apply")]
     manager: String,
 }
@@ -90,7 +90,7 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     }
     let client = client.managed_by(&args.manager);
     Run { client: &client, args: &args, steps: &steps }.all().await?;
-    said(&client, "done")
+    said(&client, "Done")
 }
 
 /// The execution of a plan.
@@ -127,7 +127,7 @@ impl Run<'_> {
         done.map_err(|error| {
             let to_do: Vec<&Step> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
             let done = to_do.iter().position(|s| std::ptr::eq(*s, step)).unwrap_or_default();
-            anstream::eprintln!("{done} of {} are done; another run does what is left", to_do.len());
+            anstream::eprintln!("{done} of {} changes were made; another run continues", to_do.len());
             let place = at(self.args, step, &error);
             error.context(place)
         })
@@ -172,7 +172,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
             _ => out::line!("{line}"),
         }
     }
-    let words = report::summary(steps).unwrap_or_else(|| "everything is as the file says".to_owned());
+    let words = report::summary(steps).unwrap_or_else(|| "No differences".to_owned());
     said(client, &words)
 }
 
@@ -182,10 +182,10 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
         return Ok(args.yes);
     }
     if !std::io::stdin().is_terminal() {
-        anstream::eprintln!("nothing was changed: --yes does it");
+        anstream::eprintln!("Nothing was changed. Without a terminal, --yes applies the changes");
         return Ok(false);
     }
-    anstream::eprint!("do it? [y/N] ");
+    anstream::eprint!("Apply these changes? [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
@@ -481,7 +481,7 @@ async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result
         return client.delete(&format!("{path}?cascade=true"), step.version).await;
     }
     let (kind, name) = (step.kind.name(), &step.name);
-    said(client, &format!("{kind} {name} is kept: {}", removal::words(&affected)))
+    said(client, &format!("{kind} {name} kept: removing it affects {}", removal::words(&affected)))
 }
 
 async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
@@ -493,7 +493,7 @@ async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow:
         (Some(_), None) => said(
             client,
             &format!(
-                "{}: the secret of its webhook was not kept; `fleetgate contact renew-secret` makes a new one",
+                "{}: the secret of its webhook was not saved; `fleetgate contact renew-secret` prints a new one",
                 step.name
             ),
         ),
@@ -507,7 +507,7 @@ async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow
     let made: Value = client.post("/devices", &new_device(step)).await?;
     if let (Some(conf), Some(place)) = (made["credentials"]["conf"].as_str(), place) {
         place.keep(conf).with_context(|| {
-            format!("{} is made; `fleetgate device reissue {0}` gives it a configuration again", step.name)
+            format!("{} was added; `fleetgate device reissue {0}` prints a new configuration", step.name)
         })?;
     }
     of_its_host(client, &step.name, host, made["device"]["version"].as_i64()).await

@@ -189,7 +189,7 @@ fn make(w: &Wanted) -> Step {
 }
 
 fn absent(w: &Wanted, host: &str) -> Step {
-    let why = format!("{host} is not there, and kept so");
+    let why = format!("{host} does not exist, so nothing is done");
     Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
@@ -200,8 +200,8 @@ fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
     }
     let keys = w.kind == Kind::Device && !w.fields.contains_key("public_key");
     let keys = keys && w.fields.get("tunnel").is_none_or(|t| *t == Value::Bool(true));
-    let again = if keys { "anew, with new keys" } else { "again" };
-    let why = format!("{words}, and kept so; --overwrite makes it {again}");
+    let again = if keys { "it again, with new keys" } else { "it again" };
+    let why = format!("{words}, and not recreated; --overwrite creates {again}");
     Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
@@ -217,7 +217,7 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
             (Act::Keep, format!("kept, managed by {by}; --adopt takes it over"))
         }
         Some(who) if is_own && !policy.overwrite => {
-            (Act::Keep, format!("kept, changed by {who}; --overwrite takes the file's"))
+            (Act::Keep, format!("kept, changed by {who}; --overwrite restores the version of the file"))
         }
         _ if differences.is_empty() => (Act::Adopt, String::new()),
         _ => (Act::Change, String::new()),
@@ -230,7 +230,7 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
 /// Returns the step for a resource that the file does not name (any more).
 fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
     if found.former {
-        let (why, id) = ("another has taken its place".to_owned(), found.id.clone());
+        let (why, id) = ("replaced by another one".to_owned(), found.id.clone());
         return Some(Step { why, id, ..step((found.kind, &found.name), Act::Remove) });
     }
     if let Some(removed) = &found.removed {
@@ -340,7 +340,7 @@ mod tests {
                         + device b\n      notes: \"new\"\n- profile old\n";
         let steps = plan(&wants, &there, &policy());
         assert_eq!(render(&steps), expected);
-        assert_eq!(summary(&steps).as_deref(), Some("1 to make, 2 to change, 1 to remove"));
+        assert_eq!(summary(&steps).as_deref(), Some("1 to create, 2 to change, 1 to remove"));
     }
 
     #[test]

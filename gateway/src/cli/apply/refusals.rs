@@ -93,8 +93,8 @@ fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
     let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
     if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && !takes_conf {
         bail!(
-            "{at}: device {} is new, and its configuration is shown once: --out DIR takes it; or let the \
-             device enrol itself and take it over with --adopt",
+            "{at}: device {} is new, and its configuration is not stored: name a folder for it with --out DIR; or \
+             let the device enrol itself, and take it over with --adopt",
             step.name
         );
     }
@@ -106,7 +106,10 @@ fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()
     let via = |d: &&Difference| d.field == "via" && step.act == Act::Change;
     if let Some(moved) = step.differences.iter().find(via) {
         let now = moved.now.as_deref().unwrap_or_default();
-        bail!("{at}: host {} stands behind {now}: remove it first, it becomes another host", step.name);
+        bail!(
+            "{at}: host {} is behind {now}: remove it first; behind another device it is a new host",
+            step.name
+        );
     }
     let other = match step.kind {
         Kind::Device => Kind::Host,
@@ -114,7 +117,7 @@ fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()
         _ => return Ok(()),
     };
     let taken = found.iter().any(|f| f.kind == other && f.name == step.name);
-    ensure!(step.act != Act::Make || !taken, "{at}: {} is there already, as a {}", step.name, other.name());
+    ensure!(step.act != Act::Make || !taken, "{at}: {} exists already, as a {}", step.name, other.name());
     Ok(())
 }
 

@@ -14,7 +14,7 @@ pub fn render(steps: &[Step]) -> String {
             Act::Keep => '!',
         };
         let why = match step.act {
-            Act::Adopt => ": taken over as it is".to_owned(),
+            Act::Adopt => ": taken over unchanged".to_owned(),
             _ if step.why.is_empty() => String::new(),
             _ => format!(": {}", step.why),
         };
@@ -36,11 +36,11 @@ fn line(d: &Difference) -> String {
     }
 }
 
-/// Returns `1 to make, 2 to change, 1 kept`. `None` if there is nothing to do or report.
+/// `1 to create, 2 to change, 1 kept`; `None`: nothing is to be done or told.
 pub fn summary(steps: &[Step]) -> Option<String> {
     let count = |acts: &[Act]| steps.iter().filter(|s| acts.contains(&s.act)).count();
     let parts = [
-        (count(&[Act::Make]), "to make"),
+        (count(&[Act::Make]), "to create"),
         (count(&[Act::Change, Act::Adopt]), "to change"),
         (count(&[Act::Remove]), "to remove"),
         (count(&[Act::Forget]), "to forget"),

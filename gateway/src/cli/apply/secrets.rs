@@ -3,7 +3,7 @@
 //!
 //! A file is reserved before its resource is created. No existing file is overwritten.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -11,15 +11,18 @@ use serde_json::json;
 use super::plan::{Act, Kind, Step, Wanted};
 use super::refusals::{self, Names};
 use crate::data_dir::secret_file::Place;
+use crate::names;
 
 /// Names in one hint. A killed run leaves one behind, and a folder of another name leaves all of
 /// them.
 const MOST_NAMED: usize = 10;
 
-/// Returns the name of the file for the secret of a new resource.
-fn file(step: &Step) -> String {
-    let what = if step.kind == Kind::Device { "conf" } else { "webhook-secret" };
-    format!("{}.{what}", step.name)
+/// The file for what a new thing shows once, below the folder of all of them.
+fn file(step: &Step) -> PathBuf {
+    match step.kind {
+        Kind::Device => names::conf_path(&step.name),
+        _ => format!("{}.webhook-secret", step.name).into(),
+    }
 }
 
 fn shows_once(step: &Step) -> bool {
@@ -38,13 +41,13 @@ fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
 /// Fails when the place for a secret of these steps is taken.
 pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
-        bail!("--out {}: a folder is expected", out.display());
+        bail!("--out {}: not a folder", out.display());
     }
     for step in makes_secrets(steps) {
         let place = out.join(file(step));
         if place.symlink_metadata().is_ok() {
             let at = refusals::place(fleet, step, "");
-            bail!("{at}: {} is there already: move it away, or name another folder", place.display());
+            bail!("{at}: {} exists already: move it away, or name another folder", place.display());
         }
     }
     Ok(())
@@ -56,8 +59,10 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
 /// Fails when the file cannot be reserved.
 pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
+    let file = folder.join(file(step));
+    let folder = file.parent().unwrap_or(folder);
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    Place::reserve(&folder.join(file(step))).map(Some)
+    Place::reserve(&file).map(Some)
 }
 
 /// Returns existing devices of the file whose tunnel was never up. Their configuration may never
@@ -72,7 +77,7 @@ pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
 /// Reports devices without their configuration. A run killed between creating a device and storing
 /// its configuration leaves such a device behind.
 pub fn tell_lost(out: &Path, unheard: &[String]) {
-    let lost = |name: &&String| !out.join(format!("{name}.conf")).exists();
+    let lost = |name: &&String| !out.join(names::conf_path(name)).exists();
     let lost: Vec<&str> = unheard.iter().filter(lost).map(String::as_str).collect();
     if !lost.is_empty() {
         anstream::eprintln!("{}", lost_words(&lost, out));
@@ -84,7 +89,7 @@ pub fn tell_homeless(steps: &[Step]) {
     let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
     let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();
     if !names.is_empty() {
-        anstream::eprintln!("--out DIR is needed for the configurations, shown once, of {}", few(&names));
+        anstream::eprintln!("--out DIR is required for the configurations (not stored) of {}", few(&names));
     }
 }
 
@@ -96,7 +101,7 @@ fn few(names: &[&str]) -> String {
 
 fn lost_words(lost: &[&str], out: &Path) -> String {
     format!(
-        "never heard, and without a configuration in {}: {}; `fleetgate device reissue NAME` gives one again",
+        "never connected, and without a configuration in {}: {}; `fleetgate device reissue NAME` prints a new one",
         out.display(),
         few(lost)
     )
@@ -109,7 +114,7 @@ mod tests {
     #[test]
     fn a_few_of_many_are_named() {
         let said = lost_words(&["a"; 12], Path::new("conf"));
-        assert!(said.starts_with("never heard, and without a configuration in conf: a, a, a"), "{said}");
+        assert!(said.starts_with("never connected, and without a configuration in conf: a, a, a"), "{said}");
         assert!(said.contains(" and 2 more; "), "{said}");
     }
 }

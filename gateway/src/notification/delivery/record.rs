@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::Excerpt;
 use fleetgate_engine::time::Wall;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Round, doubled};
 use crate::clock;
 use crate::engine::live_state::Change;
+use crate::ids::Kind as Name;
 use crate::store::SqliteConnection;
 use crate::store::backlog::Dropped;
 use crate::store::events::{self, NewEvent, SYSTEM};
@@ -118,7 +120,7 @@ async fn note(
         service,
         evidence: evidence.into(),
         data: serde_json::json!({
-            "message": message.id, "to": message.address.to_string(), "contact": message.contact_name,
+            "message": Name::Message.text(Id::from_i64(message.id)), "to": message.address.to_string(), "contact": message.contact_name,
             "notifications": contents.total(),
         }),
         ..NewEvent::new(now, kind, about, &cause, SYSTEM)
@@ -135,7 +137,7 @@ pub(super) async fn note_dropped(
     let about = events::about(dropped.host, dropped.service.is_some());
     let event = NewEvent {
         service: dropped.service.as_deref(),
-        data: serde_json::json!({ "message": dropped.message, "to": dropped.address.to_string() }),
+        data: serde_json::json!({ "message": Name::Message.text(Id::from_i64(dropped.message)), "to": dropped.address.to_string() }),
         ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
     };
     events::append(tx, &event).await

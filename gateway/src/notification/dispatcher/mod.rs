@@ -310,7 +310,7 @@ impl<'a> Page<'a> {
             data: serde_json::json!({
                 "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
             }),
-            ..NewEvent::new(self.now, "notification_held", about, &cause, SYSTEM)
+            ..NewEvent::new(self.now, "notification.suppressed", about, &cause, SYSTEM)
         };
         let seq = events::append(tx, &event).await?;
         let stopped = why == NotSent::Acknowledged && contact.is_some();

@@ -5,7 +5,7 @@
 //! can run the check.
 
 mod heartbeat;
-mod sensor;
+pub mod sensor;
 
 use std::time::Duration;
 
@@ -162,7 +162,10 @@ pub fn to_json(change: &ServiceOverride) -> Value {
     Value::Object(own.chain(alerting::to_json(&change.alerting)).collect())
 }
 
-/// Returns the word for a kind of check.
+/// The words for the kinds of checks.
+pub const CHECKS: [&str; 8] = ["tunnel", "ping", "tcp", "ssh", "sensor", "command", "passive", "heartbeat"];
+
+/// The word for a kind of check.
 pub fn check_kind(check: &Check) -> &'static str {
     match check {
         Check::Tunnel => "tunnel",
@@ -195,8 +198,7 @@ fn check(value: &Value) -> Result<Check, FieldError> {
         "passive" => Check::Passive,
         "heartbeat" => Check::Heartbeat(heartbeat::take(&mut fields)?),
         _ => {
-            let expected = "one of tunnel, ping, tcp, ssh, sensor, command, passive, heartbeat is expected";
-            return Err(wrong("check.type", expected));
+            return Err(wrong("check.type", format!("one of {} is expected", CHECKS.join(", "))));
         }
     };
     fields.end()?;

@@ -17,7 +17,7 @@ const USUAL_GRACE: Duration = Duration::from_secs(300);
 const SHORTEST_SLOT_S: f64 = 60.0;
 const DAY_S: f64 = 86_400.0;
 
-const DAYS: [(&str, Weekday); 7] = [
+pub const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Monday),
     ("tue", Weekday::Tuesday),
     ("wed", Weekday::Wednesday),
@@ -27,7 +27,26 @@ const DAYS: [(&str, Weekday); 7] = [
     ("sun", Weekday::Sunday),
 ];
 
-pub fn take(fields: &mut Fields) -> Result<Sensor, FieldError> {
+/// The words for the sensors.
+pub const SENSORS: [&str; 15] = [
+    "disk",
+    "mounts",
+    "load",
+    "memory",
+    "uptime",
+    "temperature",
+    "processes",
+    "file_age",
+    "usb",
+    "users",
+    "cpu",
+    "traffic",
+    "daily",
+    "values",
+    "capture",
+];
+
+pub(super) fn take(fields: &mut Fields) -> Result<Sensor, FieldError> {
     let kind = fields.required_text("sensor", MAX_LABEL)?;
     Ok(match kind.as_str() {
         "disk" => Sensor::Disk { path: fields.path()? },
@@ -46,9 +65,7 @@ pub fn take(fields: &mut Fields) -> Result<Sensor, FieldError> {
         "values" => Sensor::Values { path: fields.path()? },
         "capture" => Sensor::Capture(capture(fields)?),
         _ => {
-            let expected = "one of disk, load, memory, uptime, temperature, processes, file_age, usb, users, \
-                            cpu, traffic, daily, values, capture is expected";
-            return Err(wrong("check.sensor", expected));
+            return Err(wrong("check.sensor", format!("one of {} is expected", SENSORS.join(", "))));
         }
     })
 }
@@ -114,7 +131,7 @@ pub(super) fn zone_json(zone: Option<&TimeZone>) -> Option<Value> {
     zone.and_then(|zone| Some(json!(zone.iana_name()?)))
 }
 
-pub fn to_json(sensor: &Sensor) -> Value {
+pub(super) fn to_json(sensor: &Sensor) -> Value {
     let mut json = match sensor {
         Sensor::Capture(capture) => capture_json(capture),
         Sensor::Usb { name } => json!({ "name": name }),

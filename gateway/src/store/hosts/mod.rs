@@ -209,7 +209,7 @@ const LIST: &str = select!(
     concat!(
         "h.removed_at is null and h.name > $1
      and ($2 is null or instr(h.name, lower($2)) > 0 or instr(lower(h.labels), lower($2)) > 0)
-     and ($3 is null or instr(h.labels, $3) > 0)
+     and not exists (select 1 from json_each($3) l where instr(h.labels, l.value) = 0)
      and ($4 is null or ",
         host_part!(),
         " = $4 or ($4 = 'asleep' and s.asleep = 1))
@@ -270,7 +270,8 @@ fn remembered(row: &SqliteRow) -> sqlx::Result<Option<Remembered>> {
 pub struct Filter {
     /// A part of the name or of a label.
     pub q: Option<String>,
-    pub label: Option<(String, String)>,
+    /// All of them.
+    pub labels: Vec<(String, String)>,
     /// A part of the partition, or `asleep`.
     pub state: Option<String>,
 }
@@ -409,8 +410,9 @@ impl Store {
     pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
         // The column holds compact JSON with sorted keys, so that one label is a substring of it.
         let piece = |text: &str| serde_json::Value::from(text).to_string();
-        let label = filter.label.as_ref().map(|(k, v)| format!("{}:{}", piece(k), piece(v)));
-        let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
+        let labels: Vec<String> =
+            filter.labels.iter().map(|(k, v)| format!("{}:{}", piece(k), piece(v))).collect();
+        let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(Json(labels));
         query.bind(filter.state.as_deref()).bind(limit).fetch_all(&self.read).await
     }
 }

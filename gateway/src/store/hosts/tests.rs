@@ -96,7 +96,7 @@ async fn a_row_has_state_tunnel_and_counts() {
     let mut conn = store.reader().await.unwrap();
     let row = by_name(&mut conn, "a").await.unwrap().unwrap();
     assert_eq!(row.state, Some(fixture::up(row.id)));
-    assert_eq!(row.address.as_deref(), Some("172.24.0.1"));
+    assert_eq!(row.address.as_deref(), Some("10.112.0.1"));
     assert_eq!(row.services, ServiceTally { ok: 1, critical: 1, ..ServiceTally::default() });
     let tunnel = row.tunnel.clone().unwrap();
     assert_eq!((tunnel.endpoint.as_deref(), tunnel.rx_bytes), (Some("192.0.2.1:1"), 7));
@@ -111,7 +111,7 @@ async fn lists_are_filtered_and_continue_after_a_name() {
     for (wanted, expected) in [("up", "a"), ("down", "b"), ("unreachable", "c"), ("pending", "d")] {
         assert_eq!(names(&store, state(wanted)).await, [expected]);
     }
-    let label = |v: &str| Filter { label: Some(("site".into(), v.to_owned())), ..Filter::default() };
+    let label = |v: &str| Filter { labels: vec![("site".into(), v.to_owned())], ..Filter::default() };
     assert_eq!(names(&store, label("North")).await, ["a", "d"]);
     assert!(names(&store, label("Nor")).await.is_empty());
     assert_eq!(names(&store, Filter { q: Some("NORTH".into()), ..Filter::default() }).await, ["a", "d"]);

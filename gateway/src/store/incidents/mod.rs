@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    CauseKind, CheckableId, IncidentAck, IncidentChange, IncidentId, IncidentRecord, IncidentScope,
+    CauseKind, CheckableId, Excerpt, IncidentAck, IncidentChange, IncidentId, IncidentRecord, IncidentScope,
     IncidentSnapshot, IncidentSummary, MemberSnapshot,
 };
 use fleetgate_engine::time::Wall;
@@ -185,7 +185,7 @@ async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Res
             serde_json::json!({ "into": into.to_string() }),
         ),
         IncidentChange::Closed => {
-            ("incident.closed", "nothing of it is wrong any more".to_owned(), serde_json::json!({}))
+            ("incident.closed", "all its problems are over".to_owned(), serde_json::json!({}))
         }
         IncidentChange::AckEnded(end) => (
             "incident.acknowledgement_ended",
@@ -373,6 +373,8 @@ pub struct MemberRow {
     pub host_name: Option<String>,
     pub site: Option<String>,
     pub service: Option<String>,
+    /// Of its last check; empty when it is gone.
+    pub output: Excerpt,
     pub began_at: Wall,
     pub joined_at: Wall,
     pub left_at: Option<Wall>,
@@ -386,6 +388,7 @@ impl FromRow<'_, SqliteRow> for MemberRow {
             host_name: row.try_get("name")?,
             site: row.try_get("site")?,
             service: Some(service).filter(|s| !s.is_empty()),
+            output: row.try_get::<String, _>("output")?.into(),
             began_at: wall(row, "began_at")?,
             joined_at: wall(row, "joined_at")?,
             left_at: maybe_wall(row, "left_at")?,
@@ -404,8 +407,10 @@ pub async fn members(
     limit: i64,
 ) -> sqlx::Result<Vec<MemberRow>> {
     sqlx::query_as(
-        "select m.*, h.name, h.labels ->> '$.site' as site from incident_members m
-         left join hosts h on h.id = m.host
+        "select m.*, h.name, h.labels ->> '$.site' as site, coalesce(s.output, o.output, '') as output
+         from incident_members m left join hosts h on h.id = m.host
+         left join service_states s on s.host = m.host and s.service = m.service
+         left join host_states o on o.host = m.host and m.service = ''
          where m.incident = $1 order by m.left_at is not null, h.name, m.service limit $2",
     )
     .bind(of.0.as_i64())

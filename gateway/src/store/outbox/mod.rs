@@ -40,6 +40,8 @@ pub enum Channel {
 }
 
 impl Channel {
+    pub const ALL: [Channel; 2] = [Channel::Email, Channel::Webhook];
+
     pub const fn name(self) -> &'static str {
         match self {
             Channel::Email => "email",
@@ -64,9 +66,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Notices, Kind::Digest, Kind::Test];
+
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Notices => "notices",
+            Kind::Notices => "notifications",
             Kind::Digest => "digest",
             Kind::Test => "test",
         }
@@ -307,7 +311,7 @@ pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Res
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
         "select contact, created_at, max(posts) from
              (select contact, created_at, count(*) as posts from outbox
-              where kind = 'notices' and created_at > $1 group by contact, created_at, channel, address)
+              where kind = 'notifications' and created_at > $1 group by contact, created_at, channel, address)
          group by contact, created_at order by created_at",
     )
     .bind(since.as_millis())
@@ -334,13 +338,13 @@ pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::
                   select i.id, w.id from whole w cross join incidents i on i.merged_into = w.id)
          select min(f.message) from outbox_notices l
          join outbox_notices f on f.notice = l.root
-         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
+         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notifications'
          where l.message = $1 and f.message < $1
          group by l.root
          union
          select min(f.message) from part p
          cross join notices m on m.incident = p.id cross join outbox_notices f on f.notice = m.id
-         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
+         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notifications'
          where f.message < $1
          group by p.whole
          order by 1 limit $4",

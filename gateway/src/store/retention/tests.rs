@@ -42,7 +42,7 @@ async fn told(store: &Store, n: i64, at: i64, incident: i64) {
                               routed_at, incident)
          values ($1, $2, $1, 7, 'cam-07', 'problem', 1, 'up', 'down', '', $2, $2, nullif($3, 0))",
         "insert into outbox (id, contact, contact_name, channel, address, kind, created_at, next_attempt, sent_at)
-         values ($1, 1, 'ops', 'email', 'ops@example.org', 'notices', $2, $2, $2)",
+         values ($1, 1, 'ops', 'email', 'ops@example.org', 'notifications', $2, $2, $2)",
         "insert into outbox_notices (message, notice, root) values ($1, $1, $1)",
     ] {
         sqlx::query(sql).bind(n).bind(at).bind(incident).execute(&store.write).await.unwrap();

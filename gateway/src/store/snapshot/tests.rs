@@ -27,7 +27,7 @@ async fn a_peer_comes_with_its_keys_addresses_and_memory() {
     assert_eq!((spec.id, spec.kind), (id, PeerKind::Device));
     assert_eq!(spec.keys[0].public, public);
     assert_eq!(spec.keys[0].psk.as_ref().unwrap().as_bytes(), &[9; 32]);
-    assert_eq!(spec.addresses, ["172.24.0.7".parse::<IpAddr>().unwrap(), "fd72::7".parse().unwrap()]);
+    assert_eq!(spec.addresses, ["10.112.0.7".parse::<IpAddr>().unwrap(), "fd72::7".parse().unwrap()]);
     assert_eq!(spec.networks, ["192.168.1.0/24".parse().unwrap()]);
     assert_eq!(memory.stamp, Some(Tai64n([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])));
     assert_eq!((memory.endpoint, memory.rx_bytes), ("192.0.2.1:51820".parse().ok(), 5));
@@ -82,7 +82,7 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     }
     let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
     assert_eq!(names(&spec), ["tunnel", "ping", "ssh", "uptime", "http"]);
-    assert_eq!((spec.peer, spec.own_tunnel, spec.address), (Some(id), true, "172.24.0.7".parse().ok()));
+    assert_eq!((spec.peer, spec.own_tunnel, spec.address), (Some(id), true, "10.112.0.7".parse().ok()));
     let seconds = |n| Duration::from_secs(n);
     assert_eq!((spec.timing.interval, spec.timing.timeout), (seconds(5), seconds(4)));
     assert_eq!(spec.services[1].timing.interval, TIMING.ping_interval);
@@ -99,17 +99,17 @@ async fn a_device_has_an_inner_address_of_each_family() {
         let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
         (spec.address, spec.other_address)
     };
-    assert_eq!(inside().await, ("172.24.0.7".parse().ok(), "fd72::7".parse().ok()));
+    assert_eq!(inside().await, ("10.112.0.7".parse().ok(), "fd72::7".parse().ok()));
     assert_eq!(nas_behind_device_7(&store).await.other_address, None, "it has one, behind the device");
-    run(&store, "update addresses set released_at = 1 where address = '172.24.0.7'", &[]).await;
+    run(&store, "update addresses set released_at = 1 where address = '10.112.0.7'", &[]).await;
     assert_eq!(inside().await, ("fd72::7".parse().ok(), None));
     run(
         &store,
-        "update addresses set address = '172.24.0.8', released_at = null where address = 'fd72::7'",
+        "update addresses set address = '10.112.0.8', released_at = null where address = 'fd72::7'",
         &[],
     )
     .await;
-    assert_eq!(inside().await, ("172.24.0.8".parse().ok(), None));
+    assert_eq!(inside().await, ("10.112.0.8".parse().ok(), None));
 }
 
 /// Returns the engine's host behind device 7.

@@ -2,6 +2,7 @@
 
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from '../../generated/schema';
+import { base } from '../lib/base';
 import type { ProblemDocument } from './types';
 
 /** What went wrong, in the API's words, with the problem document where the answer has one. */
@@ -45,7 +46,7 @@ const watch: Middleware = {
   },
 };
 
-export const api = createClient<paths>({ credentials: 'same-origin' });
+export const api = createClient<paths>({ baseUrl: base, credentials: 'same-origin' });
 api.use(watch);
 
 interface Answer<T> {

@@ -3,7 +3,6 @@
 import type { Event } from '../api/types';
 
 const TITLES: Record<string, string> = {
-  notification_held: 'Notification not sent',
   'notification.suppressed': 'Notification not sent',
   'acknowledgement.added': 'Acknowledged',
   'acknowledgement.withdrawn': 'Acknowledgement withdrawn',
@@ -40,25 +39,31 @@ type Thresholds = Record<string, Threshold>;
 
 const dataOf = (event: Event): Record<string, unknown> => event.data as Record<string, unknown>;
 
-function thresholdsOf(event: Event | undefined): Thresholds {
-  const settings = event && (dataOf(event).settings as { thresholds?: Threshold[] } | undefined);
-  return Object.fromEntries((settings?.thresholds ?? []).map((one) => [one.metric, one]));
+type Settings = { thresholds?: Threshold[] } | null | undefined;
+
+const thresholdsOf = (settings: unknown): Thresholds =>
+  Object.fromEntries(((settings as Settings)?.thresholds ?? []).map((one) => [one.metric, one]));
+
+/** The limits before a change: the event has them, or else the event before it. */
+function formerly(event: Event, older: readonly Event[]): Thresholds {
+  const { previous } = dataOf(event);
+  if (previous !== undefined) return thresholdsOf(previous);
+  const before = older.find((one) => one.kind.startsWith('service.') && serviceOf(one) === serviceOf(event));
+  return thresholdsOf(before && dataOf(before).settings);
 }
 
 /** The object of a `service.changed` event: its service stands in the data. */
 const serviceOf = (event: Event): string => event.service ?? String(dataOf(event).service ?? '');
 
 /**
- * The text of an event beside its title. A changed service says what changed, such as `disk: warning limit 80 -> 90`;
- * the former limits are those of the event before, if `older` (the newest first) has it. A text that repeats the end of
- * the title is left out.
+ * The text of an event beside its title. A changed service says what changed, such as `disk: warning limit 80 -> 90`.
+ * `older` (the newest first) are the events before it. A text that repeats the end of the title is left out.
  */
 export function causeOf(event: Event, older: readonly Event[]): string {
   if (event.kind !== 'service.changed') return titleOf(event).toLowerCase().endsWith(event.cause.toLowerCase()) ? '' : event.cause;
   const service = serviceOf(event);
   if (dataOf(event).disabled === true) return `${service}: disabled`;
-  const before = older.find((one) => one.kind.startsWith('service.') && serviceOf(one) === service);
-  const changes = limitChanges(thresholdsOf(before), thresholdsOf(event));
+  const changes = limitChanges(formerly(event, older), thresholdsOf(dataOf(event).settings));
   return changes.length > 0 ? `${service}: ${changes.join(', ')}` : service;
 }
 

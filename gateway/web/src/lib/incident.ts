@@ -95,12 +95,11 @@ function outcomeWords(outcome: Outcome): string {
     case 'sending':
       return `Sending${whom}`;
     case 'waiting':
-    case 'new':
       return `Waiting to be sent${whom}`;
     case 'given_up':
       return `Could not be sent${whom}`;
     default:
-      return `Not sent: ${reasonWords(outcome.reason)}`;
+      return `Not sent: ${reasonWords(outcome.reason ?? outcome.text)}`;
   }
 }
 

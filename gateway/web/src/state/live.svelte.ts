@@ -5,6 +5,7 @@
 
 import { api, ask, pages } from '../api/client';
 import type { Event, Host, Overview, Problem } from '../api/types';
+import { base } from '../lib/base';
 import { type Checked, Fleet } from '../lib/fleet';
 import { retryDelay } from '../lib/retry';
 import { throttle } from '../lib/throttle';
@@ -60,7 +61,7 @@ class Live {
 
   connect(): void {
     this.close();
-    const source = new EventSource('/api/v1/stream');
+    const source = new EventSource(`${base}/api/v1/stream`);
     this.source = source;
     const on = <T>(name: string, take: (data: T) => void): void =>
       source.addEventListener(name, (message) => take(JSON.parse((message as MessageEvent<string>).data) as T));

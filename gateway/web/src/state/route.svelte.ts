@@ -1,9 +1,11 @@
 /** The current page, as the address bar has it. */
 
+import { base, within } from '../lib/base';
 import { pageOf } from '../lib/paths';
 
 class Route {
-  path = $state(location.pathname);
+  /** Within the page, wherever that is served. */
+  path = $state(within(base, location.pathname));
   search = $state(location.search);
   page = $derived(pageOf(this.path));
   /** The scroll position of each address, so that "back" leads to the same rows. */
@@ -17,19 +19,19 @@ class Route {
 
   go(to: string): void {
     this.scrolled.set(this.path, scrollY);
-    history.pushState(null, '', to);
+    history.pushState(null, '', base + to);
     this.take(false);
   }
 
   /** Shows another view of the same page, without a new step in the history. */
   replace(to: string): void {
-    history.replaceState(null, '', to);
-    this.path = location.pathname;
+    history.replaceState(null, '', base + to);
+    this.path = within(base, location.pathname);
     this.search = location.search;
   }
 
   private take(back: boolean): void {
-    this.path = location.pathname;
+    this.path = within(base, location.pathname);
     this.search = location.search;
     const top = back ? (this.scrolled.get(this.path) ?? 0) : 0;
     requestAnimationFrame(() => scrollTo(0, top));
@@ -41,9 +43,10 @@ class Route {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const link = (event.target as Element).closest?.('a[href]');
     if (!(link instanceof HTMLAnchorElement) || link.target || link.origin !== location.origin) return;
-    if (pageOf(link.pathname).name === 'nowhere') return;
+    const path = within(base, link.pathname);
+    if (pageOf(path).name === 'nowhere') return;
     event.preventDefault();
-    this.go(link.pathname + link.search);
+    this.go(path + link.search);
   }
 }
 

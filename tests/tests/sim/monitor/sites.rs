@@ -294,7 +294,7 @@ fn most_of_a_site_without_a_router_is_one_incident() {
     assert_eq!(open[0].matter.site.as_deref(), Some("north"));
     let merged = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Merged(_));
     assert_eq!(world.kept.incidents.iter().filter(merged).count(), 4, "five are more than chance");
-    assert_eq!(open[0].matter.words, "most of north fell silent together");
+    assert_eq!(open[0].matter.words, "most of north stopped answering at once");
 }
 
 /// 120 sites of five hosts, where one carrier serves two and another serves three; those of one
@@ -315,7 +315,7 @@ fn a_carriers_outage_over_many_sites_is_one_incident_also_over_a_restart() {
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
     assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, IncidentScope::Fleet, 240));
-    assert_eq!(open[0].matter.words, "many hosts fell silent together");
+    assert_eq!(open[0].matter.words, "many hosts stopped answering at once");
     let ack = IncidentAck { sticky: true, expires: None, words: "user:ada: it is the carrier".into() };
     world.kept.known.insert(open[0].id, ack.clone());
     world.input(MonitorInput::AcknowledgeIncident(open[0].id, ack));
@@ -356,13 +356,13 @@ fn an_update_that_breaks_a_service_on_many_hosts_is_one_incident_also_over_a_res
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
     assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, IncidentScope::Fleet, 40));
-    assert_eq!(open[0].matter.words, "ssh is not well on many hosts at once");
+    assert_eq!(open[0].matter.words, "ssh has a problem on many hosts at once");
     assert_eq!(told(&world).len(), 40, "each is told, as part of it");
     update(&mut world, 1..=40, Truth { plugin_exit: 2, ..Truth::well() });
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
     assert_eq!((open.len(), open[0].members.len()), (1, 40), "another service is another");
-    assert_eq!(open[0].matter.words, "disk is not well on many hosts at once");
+    assert_eq!(open[0].matter.words, "disk has a problem on many hosts at once");
     update(&mut world, 1..=40, Truth::well());
     world.run(10 * MINUTE);
     assert_eq!(world.kept.open_incidents().len(), 0);

@@ -23,7 +23,7 @@ fn a_service_that_fails_on_many_hosts_together_is_one_incident() {
     assert!((0..40).all(|n| watch.of(&service(n, "ssh")) == first));
     let matter = watch.matter();
     assert_eq!((matter.extent, matter.cause), (IncidentScope::Fleet, CauseKind::ServiceFailed));
-    assert_eq!(matter.words, "ssh is not well on many hosts at once");
+    assert_eq!(matter.words, "ssh has a problem on many hosts at once");
     let opened = watch.said.iter().filter(|r| matches!(r.change, IncidentChange::Opened(_))).count();
     assert_eq!(opened, 5, "who fails later joins at once");
     (0..40).for_each(|n| watch.well(&service(n, "ssh")));
@@ -60,7 +60,7 @@ fn what_else_such_an_update_breaks_belongs_to_it_and_a_host_that_falls_does_not(
     }
     let first = watch.of(&service(0, "disk"));
     assert!((0..8).all(|n| watch.of(&service(n, "disk")) == first && watch.of(&service(n, "load")) == first));
-    assert_eq!(watch.matter().words, "several services are not well on many hosts at once");
+    assert_eq!(watch.matter().words, "several services have problems on many hosts at once");
     watch.problem(&service(20, "load"));
     assert_eq!(watch.of(&service(20, "load")), first);
     watch.problem(&host(3));
@@ -149,7 +149,7 @@ fn a_lost_site_stays_the_sites_whatever_falls_elsewhere() {
         assert!((0..n).all(|m| watch.of(&host(100 + m)) != watch.of(&host(100 + n))), "four of it");
     }
     (104..115).for_each(|n| drop(watch.wait(1).problem(&host(n))));
-    assert_eq!(watch.matter().words, "many hosts of north fell silent together");
+    assert_eq!(watch.matter().words, "many hosts of north stopped answering at once");
     (115..130).for_each(|n| drop(watch.problem(&host(n))));
     (0..5).for_each(|n| drop(watch.problem(&host(n))));
     let north = watch.of(&host(100));

@@ -195,12 +195,12 @@ fn most_of_a_site_that_falls_silent_together_is_one_incident() {
     assert_ne!(watch.of(&host(3)), first, "four are soon read");
     watch.wait(2).problem(&host(4));
     assert!((0..5).all(|n| watch.of(&host(n)) == first));
-    assert_eq!(watch.matter().words, "many hosts of north fell silent together", "half is not most");
+    assert_eq!(watch.matter().words, "many hosts of north stopped answering at once", "half is not most");
     watch.wait(2).problem(&host(5));
     assert!((0..6).all(|n| watch.of(&host(n)) == first));
     let matter = watch.matter();
     assert_eq!((matter.extent, matter.cause), (IncidentScope::Site, CauseKind::SiteLost));
-    assert_eq!(matter.words, "most of north fell silent together");
+    assert_eq!(matter.words, "most of north stopped answering at once");
     watch.wait(60).problem(&host(9));
     assert_eq!(watch.of(&host(9)), first, "later ones join");
 }

@@ -57,7 +57,7 @@ impl Subject<'_> {
             }
             Emitted::Downtime { begins, of } => {
                 let kind = if begins { EventKind::DowntimeStarted(of) } else { EventKind::DowntimeEnded(of) };
-                let cause = if begins { "nobody is told of it" } else { "what is wrong is told again" };
+                let cause = if begins { "notifications are suppressed" } else { "notifications resume" };
                 vec![self.event(kind, cause.to_owned(), self.output)]
             }
             Emitted::AckEnded(ack, end) => {

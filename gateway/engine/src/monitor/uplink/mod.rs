@@ -150,5 +150,5 @@ fn lost_words(fault: Option<&str>, loss: Loss) -> String {
             format!("{silent}, and no other can be heard: the gateway's own uplink is suspected")
         }
     };
-    format!("{why}. Nothing is told of the hosts meanwhile")
+    format!("{why}. Notifications of hosts are suppressed meanwhile")
 }

@@ -41,7 +41,7 @@ const REFUSED: [(&str, &str); 30] = [
         ":5: device x: budget_bytes_per_day: without a tunnel",
     ),
     ("[devices.x]\npublic_key = \"x\"", ":3: device x: public_key: "),
-    ("[devices.x]\nnetworks = [\"172.24.0.0/24\"]", ":3: device x: networks: 172.24.0.0/24: this overlaps"),
+    ("[devices.x]\nnetworks = [\"10.112.0.0/24\"]", ":3: device x: networks: 10.112.0.0/24: this overlaps"),
     ("[devices.x]\nnetworks = [\"224.0.0.0/24\"]", ":3: device x: networks: 224.0.0.0/24: no network"),
     (
         "[devices.x]\nnetworks = [\"10.1.0.0/24\"]\n[hosts.n]\nvia = \"x\"\n\naddress = \"10.2.0.1\"",
@@ -219,10 +219,7 @@ async fn a_key_has_its_place_before_it_is_made() {
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("x.conf"), "of another").unwrap();
     let refused = fleet.apply("[devices.x]\n", |_| {}).await.unwrap_err().to_string();
-    assert!(
-        refused.contains("fleet.toml:1: device x: ") && refused.contains("is there already"),
-        "{refused}"
-    );
+    assert!(refused.contains("fleet.toml:1: device x: ") && refused.contains("exists already"), "{refused}");
     assert_eq!(fleet.get("/devices").await["items"], json!([]));
     // Found only by trying, because no user can create a file there.
     let nowhere = Some(PathBuf::from("/proc"));

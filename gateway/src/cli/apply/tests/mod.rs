@@ -297,7 +297,10 @@ async fn what_a_person_removes_stays_removed_unless_told_otherwise() {
         for (_, what) in REMOVALS {
             assert!(told.contains(&format!("! {what}: removed by token:")), "{what}: {told}");
         }
-        assert!(told.contains("! service nas-07/ping: nas-07 is not there, and kept so\n"), "{told}");
+        assert!(
+            told.contains("! service nas-07/ping: nas-07 does not exist, so nothing is done\n"),
+            "{told}"
+        );
         assert!(told.lines().all(|line| line.starts_with('!')), "its parents go without a word: {told}");
         fleet.apply(&file, |_| {}).await.unwrap();
     }
@@ -392,7 +395,7 @@ async fn a_downtime_whose_successor_was_made_and_that_was_not_ended_is_ended_by_
     let client = fleet.connect().managed_by("apply");
     let _: Value = client.post("/downtimes", &body).await.unwrap();
     let told = fleet.left(FLEET, Policy::default()).await;
-    assert_eq!(told, "- downtime patches: another has taken its place\n");
+    assert_eq!(told, "- downtime patches: replaced by another one\n");
     fleet.apply(FLEET, |_| {}).await.unwrap();
     assert_eq!(fleet.get("/downtimes").await["items"].as_array().unwrap().len(), 1);
     assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
@@ -414,7 +417,7 @@ async fn what_somebody_changes_while_a_file_is_applied_stays_as_it_is() {
     let client = fleet.connect().managed_by("apply");
     for step in plan::plan(&wanted, &found, &policy).iter().filter(|s| s.act == Act::Change) {
         let refused = act(&client, step, None).await.unwrap_err().to_string();
-        assert!(refused.contains("changed this meanwhile"), "{}: {refused}", step.name);
+        assert!(refused.contains("this was changed meanwhile"), "{}: {refused}", step.name);
     }
     assert_eq!(fleet.get("/hosts/cam-07/settings").await["interval_s"], 120.0);
 }

@@ -139,7 +139,7 @@ impl Room {
 
     async fn held(&self) -> Vec<String> {
         let rows = self.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
-        let held = rows.into_iter().filter(|e| e.kind == "notification_held");
+        let held = rows.into_iter().filter(|e| e.kind == "notification.suppressed");
         held.map(|e| {
             let data: serde_json::Value = serde_json::from_str(&e.data).unwrap();
             format!("{} {}", data["contact"].as_str().unwrap_or("-"), data["reason"].as_str().unwrap())
@@ -219,7 +219,7 @@ async fn a_recovery_after_a_restart_goes_to_whoever_was_told() {
     assert_eq!(told(&room, &messages[0]).await, [7]);
     let thread = outbox::thread(&mut room.store.reader().await.unwrap(), &messages[0]).await.unwrap();
     assert_eq!(thread, [first]);
-    assert_eq!(room.until_held(1).await, ["ops never_told"]);
+    assert_eq!(room.until_held(1).await, ["ops never_notified"]);
 }
 
 /// A message of the monitor about the gateway itself.
@@ -265,7 +265,7 @@ async fn rules_change_while_the_desk_works() {
     room.say(&[down(7)]).await;
     assert_eq!(room.until_held(1).await, ["- no_rule"]);
     let said = room.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
-    let evidence = said.iter().find(|e| e.kind == "notification_held").unwrap().evidence.to_string();
+    let evidence = said.iter().find(|e| e.kind == "notification.suppressed").unwrap().evidence.to_string();
     assert_eq!(evidence, "rule everything (to ops) wants site=south, this host has no site");
 }
 
@@ -464,7 +464,11 @@ async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
         let mut tx = store.begin().await.unwrap();
         let notice = notices::insert(&mut tx, &down(i64::from(raw)), None).await.unwrap();
         let about = events::about(host, false);
-        let event = NewEvent::new(Wall::from_millis(1), "notification_held", about, "on it", SYSTEM);
+        let data = serde_json::json!({ "reason": "acknowledged" });
+        let event = NewEvent {
+            data,
+            ..NewEvent::new(Wall::from_millis(1), "notification.suppressed", about, "on it", SYSTEM)
+        };
         let event = events::append(&mut tx, &event).await.unwrap();
         let held = HeldRow { notice, contact: Some(OPS), event, stopped: true };
         notices::hold(&mut tx, &[held]).await.unwrap();
@@ -531,7 +535,11 @@ async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile()
     let mut tx = store.begin().await.unwrap();
     let notice = notices::insert(&mut tx, &down(7), None).await.unwrap();
     let about = events::about(host, false);
-    let event = NewEvent::new(Wall::from_millis(1), "notification_held", about, "on it", SYSTEM);
+    let data = serde_json::json!({ "reason": "acknowledged" });
+    let event = NewEvent {
+        data,
+        ..NewEvent::new(Wall::from_millis(1), "notification.suppressed", about, "on it", SYSTEM)
+    };
     let event = events::append(&mut tx, &event).await.unwrap();
     notices::hold(&mut tx, &[HeldRow { notice, contact: Some(OPS), event, stopped: true }]).await.unwrap();
     // It got worse and better again during the acknowledgement, so the monitor suppressed both.

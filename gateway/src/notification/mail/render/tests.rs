@@ -192,6 +192,7 @@ fn member(name: &str) -> MemberRow {
         host_name,
         site,
         service: None,
+        output: "".into(),
         began_at: at,
         joined_at: at,
         left_at: None,
@@ -268,7 +269,7 @@ fn who_outlives_a_lost_site_is_named_among_the_good_news() {
     let up =
         NoticeRow { kind: "recovery".into(), problem: false, from: "down".into(), to: "up".into(), ..down() };
     let mut all = contents(vec![up.clone(), up]);
-    let words = "most of north fell silent together";
+    let words = "most of north stopped answering at once";
     all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
     insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, &place)));
 }

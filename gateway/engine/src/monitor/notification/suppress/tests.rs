@@ -225,7 +225,7 @@ fn reminders_come_by_timer_and_stop_with_an_acknowledgement() {
         ["0 problem ok>critical", "60 reminder critical>critical", "120 reminder critical>critical"];
     assert_eq!(stage.said(), expected);
     stage.result(OK);
-    assert_eq!(stage.said(), ["730 ack well", "730 recovery critical>ok"], "a recovery is always told");
+    assert_eq!(stage.said(), ["730 ack recovered", "730 recovery critical>ok"], "a recovery is always told");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn after_a_silence_the_interval_of_reminders_begins_anew() {
 fn a_normal_acknowledgement_ends_with_any_change_and_a_sticky_one_when_it_is_well() {
     for (sticky, expected) in [
         (false, vec!["0 ack state_changed", "0 problem critical>warning", "0 recovery warning>ok"]),
-        (true, vec!["0 held problem warning (acknowledged)", "0 ack well", "0 recovery critical>ok"]),
+        (true, vec!["0 held problem warning (acknowledged)", "0 ack recovered", "0 recovery critical>ok"]),
     ] {
         let mut stage = Stage::new();
         stage.result(CRITICAL).acknowledge(sticky, None).result(WARNING).result(OK);
@@ -260,7 +260,7 @@ fn an_acknowledgement_expires_and_what_changed_meanwhile_is_told() {
 fn what_is_well_needs_no_acknowledgement() {
     let mut stage = Stage::new();
     stage.result(OK).acknowledge(false, None).result(CRITICAL);
-    assert_eq!(stage.said(), ["0 ack well", "0 problem ok>critical"]);
+    assert_eq!(stage.said(), ["0 ack recovered", "0 problem ok>critical"]);
 }
 
 #[test]

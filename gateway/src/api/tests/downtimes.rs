@@ -1,0 +1,148 @@
+//! Downtimes that are changed, filtered by host, and begun.
+
+use fleetgate_engine::messages::{MonitorInput, When};
+use serde_json::{Value, json};
+
+use super::care::Ward;
+use crate::api::testing::TestApi;
+
+async fn api() -> TestApi {
+    let api = TestApi::with_endpoint().await;
+    for (name, site) in [("cam-1", "hill"), ("cam-2", "valley")] {
+        let made =
+            api.operator().post("/api/v1/devices", json!({ "name": name, "labels": { "site": site } })).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    api
+}
+
+async fn plan(api: &TestApi, path: &str, body: Value) -> String {
+    let made = api.operator().post(&format!("/api/v1{path}"), body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    format!("/api/v1/downtimes/{}", made.json["id"].as_str().unwrap())
+}
+
+/// When the monitor was told last that one is.
+fn told(api: &mut TestApi) -> Option<When> {
+    let mut last = None;
+    while let Ok(input) = api.monitor.try_recv() {
+        if let MonitorInput::Downtime(downtime) = input {
+            last = Some(downtime.when);
+        }
+    }
+    last
+}
+
+#[tokio::test]
+async fn a_change_reaches_the_monitor() {
+    let mut api = api().await;
+    let work = json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z", "fixed": false,
+        "duration_s": 3600, "comment": "new disk" });
+    let path = plan(&api, "/hosts/cam-1/downtimes", work).await;
+    let mut before = told(&mut api);
+    for (field, value) in [
+        ("start", json!("2099-03-10T19:00:00Z")),
+        ("end", json!("2099-03-10T23:00:00Z")),
+        ("duration_s", json!(60.0)),
+    ] {
+        let changed = api.operator().patch(&path, json!({ field: value })).await;
+        assert_eq!((changed.status, &changed.json[field]), (200, &value), "{}", changed.text);
+        let after = told(&mut api);
+        assert_ne!(after, before, "{field}");
+        before = after;
+    }
+    let shown = api.operator().patch(&path, json!({ "comment": null })).await.json;
+    assert_eq!((&shown["comment"], &shown["version"]), (&json!(""), &json!(5)));
+    let events = api.viewer().get("/api/v1/events?kind=downtime.changed").await.json;
+    assert_eq!(events["items"].as_array().unwrap().len(), 4);
+
+    let every_sunday = json!({ "labels": { "site": "hill" },
+        "recurrence": { "every": "sun", "from": "02:00", "to": "04:00", "time_zone": "UTC" } });
+    let path = plan(&api, "/downtimes", every_sunday).await;
+    let shown = api.operator().patch(&path, json!({ "recurrence": { "to": "05:00" } })).await.json;
+    let recurrence = &shown["recurrence"];
+    assert_eq!((&recurrence["every"], &recurrence["to"]), (&json!("sun"), &json!("05:00")), "{shown}");
+    assert!(matches!(told(&mut api), Some(When::Repeated(_))));
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_is_refused_by_name_and_what_is_over_stays() {
+    let api = api().await;
+    let work = json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z" });
+    let path = plan(&api, "/hosts/cam-1/downtimes", work).await;
+    for (field, body) in [
+        ("end", json!({ "end": "2099-03-10T19:00:00Z" })),
+        ("end", json!({ "end": null })),
+        ("duration_s", json!({ "duration_s": 60 })),
+        ("recurrence", json!({ "recurrence": { "every": "sun" } })),
+    ] {
+        let refused = api.operator().patch(&path, body).await;
+        assert_eq!(
+            (refused.status, &refused.json["errors"][0]["field"]),
+            (422, &json!(field)),
+            "{}",
+            refused.text
+        );
+    }
+    assert_eq!(api.operator().delete(&path).await.status, 204);
+    let refused = api.operator().patch(&path, json!({ "comment": "x" })).await;
+    assert_eq!((refused.status, refused.code()), (409, "downtime_over"));
+    assert_eq!(api.viewer().patch(&path, json!({})).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_downtime_has_an_etag_that_changes_and_removals_heed() {
+    let api = api().await;
+    let work = json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z" });
+    let made = api.operator().post("/api/v1/hosts/cam-1/downtimes", work).await;
+    let tag = made.headers["etag"].to_str().unwrap().to_owned();
+    let path = format!("/api/v1/downtimes/{}", made.json["id"].as_str().unwrap());
+    assert_eq!(api.viewer().get(&path).await.headers["etag"], tag.as_str());
+    let caller = api.operator().header("if-match", &tag);
+    let same = caller.patch(&path, json!({ "end": "2099-03-10T22:00:00Z" })).await;
+    assert_eq!(same.headers["etag"], tag.as_str(), "nothing changed");
+    let changed = caller.patch(&path, json!({ "comment": "x" })).await;
+    assert_ne!(changed.headers["etag"], tag.as_str());
+    assert_eq!(caller.patch(&path, json!({ "comment": "y" })).await.code(), "changed_meanwhile");
+    assert_eq!(caller.delete(&path).await.code(), "changed_meanwhile");
+    let caller = api.operator().header("if-match", changed.headers["etag"].to_str().unwrap());
+    assert_eq!(caller.delete(&path).await.status, 204);
+}
+
+#[tokio::test]
+async fn the_downtimes_of_a_host_are_its_own_and_those_that_its_labels_select() {
+    let api = api().await;
+    let work = |labels: Value| {
+        let mut body = json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z" });
+        body.as_object_mut().unwrap().extend(labels.as_object().unwrap().clone());
+        body
+    };
+    let own = plan(&api, "/hosts/cam-1/downtimes", work(json!({}))).await;
+    let hill = plan(&api, "/downtimes", work(json!({ "labels": { "site": "hill" } }))).await;
+    let valley = plan(&api, "/downtimes", work(json!({ "labels": { "site": "valley" } }))).await;
+    plan(&api, "/downtimes", work(json!({ "labels": { "site": "hill", "kind": "nas" } }))).await;
+    let listed = async |host: &str| -> Vec<String> {
+        let list = api.viewer().get(&format!("/api/v1/downtimes?host={host}")).await.json;
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|d| format!("/api/v1/downtimes/{}", d["id"].as_str().unwrap())).collect()
+    };
+    assert_eq!(listed("cam-1").await, [hill, own]);
+    assert_eq!(listed("cam-2").await, [valley]);
+    assert_eq!(api.viewer().get("/api/v1/downtimes?host=nope").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_flexible_downtime_says_when_it_has_begun() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(0).await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
+    let plan = json!({ "end": soon.to_string(), "fixed": false, "duration_s": 600 });
+    let plan = ward.post("/hosts/nas/services/backup/downtimes", plan).await;
+    assert_eq!((plan.status, &plan.json["begun_at"]), (201, &Value::Null), "{}", plan.text);
+    let path = format!("/downtimes/{}", plan.json["id"].as_str().unwrap());
+    assert_eq!(ward.get(&path).await["begun_at"], Value::Null);
+    ward.sends(2).await;
+    let begun = ward.get(&path).await["begun_at"].clone();
+    let at: jiff::Timestamp = begun.as_str().expect("it has begun").parse().unwrap();
+    assert!((jiff::Timestamp::now() - at).get_seconds() < 60, "{begun}");
+}

@@ -1,0 +1,147 @@
+//! The help of every command, as a terminal of the usual width shows it.
+
+use clap::{Command, CommandFactory as _};
+
+use super::table::{self, Column};
+use super::{Cli, HELP_WIDTH, care, device, events, host, incident, status};
+
+/// Wide enough that nothing wraps.
+const UNWRAPPED: usize = 10_000;
+
+/// Words of other trades than monitoring: what replaces them is in the glossary.
+const NO_TERMS: [&str; 9] =
+    ["told", "tell", "tells", "nobody", "somebody", "whoever", "knows", "well", "watched"];
+
+/// The command itself and all below it, each with the name that a person types.
+fn all(command: &Command) -> Vec<(String, Command)> {
+    let mut found = vec![(command.get_bin_name().unwrap_or("fleetgate").to_owned(), command.clone())];
+    found.extend(command.get_subcommands().filter(|c| c.get_name() != "help").flat_map(all));
+    found
+}
+
+fn commands(width: usize) -> Vec<(String, Command)> {
+    let mut root = Cli::command().term_width(width).max_term_width(width);
+    root.build();
+    all(&root)
+}
+
+/// `-h` and `--help`.
+fn helps(command: &mut Command) -> [String; 2] {
+    [command.render_help().to_string(), command.render_long_help().to_string()]
+}
+
+#[test]
+fn every_help_fits_80_columns_and_splits_no_word() {
+    let narrow = commands(HELP_WIDTH);
+    assert!(narrow.len() > 80, "only {} commands were found", narrow.len());
+    for ((name, mut narrow), (_, mut wide)) in narrow.into_iter().zip(commands(UNWRAPPED)) {
+        for (shown, whole) in helps(&mut narrow).into_iter().zip(helps(&mut wide)) {
+            for line in shown.lines() {
+                assert!(line.chars().count() <= HELP_WIDTH, "{name}: {line}");
+            }
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(words(&shown), words(&whole), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_command_option_and_argument_has_a_help() {
+    for (name, command) in commands(HELP_WIDTH) {
+        assert!(command.get_about().is_some(), "{name}");
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{name}: {}", argument.get_id());
+        }
+    }
+}
+
+#[test]
+fn help_has_the_terms_of_the_glossary() {
+    for (name, mut command) in commands(HELP_WIDTH) {
+        for text in helps(&mut command) {
+            let found = text.split(|c: char| !c.is_alphanumeric()).find(|word| NO_TERMS.contains(word));
+            assert_eq!(found, None, "{name}:\n{text}");
+        }
+    }
+}
+
+/// As long as it gets: a name of 63 characters, an output of a plugin that says much.
+const NAME: &str = "a-camera-on-the-roof-of-the-warehouse-beside-the-river-in-linz";
+const OUTPUT: &str = "DISK CRITICAL - free space: / 1203 MB (3% inode=82%); /var/log 11 MB (0% inode=97%)";
+const KEY: &str = "mUD4m9tbXHZpx8F0vlLZ0TmT8rY0bvv8Zd2q8dGHR1s=";
+const ID: &str = "d_0123456789abc";
+const STATE: &str = "\u{1b}[31mCRITICAL\u{1b}[0m (acknowledged, in downtime)";
+const ADDRESS: &str = "100.100.100.100";
+const TIME: &str = "2026-03-10 13:03Z";
+
+/// A long row of each table that the brief names, and what of it must stay whole.
+fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)> {
+    let problem = vec![STATE, "12d 23h", NAME, "a-service-of-some-length", ID, OUTPUT];
+    let services = "1 critical, 2 unknown, 3 warning, 40 ok";
+    let host =
+        vec![STATE, "12d 23h", NAME, ADDRESS, services, "23h 59m ago", "23h 59m ago", "site=linz kind=cam"];
+    let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s"];
+    let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
+    let incident = vec![ID, "service", "12d 23h", "29 of 30", "user:somebody-with-a-name", OUTPUT];
+    let downtime = vec![ID, NAME, TIME, TIME, "mon-fri 02:00-04:00 Europe/Vienna", "user:ada", OUTPUT];
+    vec![
+        (&status::COLUMNS, problem, vec!["12d 23h", ID, "CRITICAL"]),
+        (&host::COLUMNS, host, vec!["12d 23h", ADDRESS, "CRITICAL"]),
+        (&host::SERVICE_COLUMNS, service, vec!["12d 23h", "CRITICAL"]),
+        (&device::COLUMNS, device, vec![ID, ADDRESS, "tunnel"]),
+        (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
+        (&care::COLUMNS, downtime, vec![ID, TIME]),
+    ]
+}
+
+/// What a terminal shows of a line.
+fn plain(line: &str) -> String {
+    anstream::adapter::strip_str(line).to_string()
+}
+
+#[test]
+fn tables_fit_80_and_120_columns_and_keep_ids_and_times_whole() {
+    for (columns, cells, whole) in long_rows() {
+        for width in [80, 120] {
+            let row = cells.iter().map(|cell| (*cell).to_owned()).collect();
+            let lines: Vec<String> =
+                table::render(columns, vec![row], Some(width)).iter().map(|line| plain(line)).collect();
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
+            assert!(whole.iter().all(|cell| lines[1].contains(cell)), "{lines:#?}");
+            assert!(lines[1].contains('\u{2026}'), "{lines:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_to_a_pipe_has_everything() {
+    for (columns, cells, _) in long_rows() {
+        let row = cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let lines = table::render(columns, vec![row], None);
+        assert!(cells.iter().all(|cell| lines[1].contains(cell)), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_short_table_is_not_cut() {
+    let row = ["\u{1b}[31mDOWN\u{1b}[0m", "3m", "cam-07", "", ID, "no answer"].map(str::to_owned).to_vec();
+    let lines: Vec<String> =
+        table::render(&status::COLUMNS, vec![row], Some(80)).iter().map(|line| plain(line)).collect();
+    let expected = [
+        "STATE  FOR  HOST    SERVICE  INCIDENT         OUTPUT",
+        "DOWN   3m   cam-07           d_0123456789abc  no answer",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn an_event_is_one_line_of_the_terminal() {
+    let object = format!("{:<24}", format!("{NAME}/disk"));
+    let what = "suppressed: problem OK -> CRITICAL";
+    let cells = ["2026-03-10 13:03:22Z", &object, what, OUTPUT, "[user:ada]"].map(str::to_owned);
+    for width in [80, 120] {
+        let line = table::row(&events::COLUMNS, &cells, Some(width));
+        assert!(line.chars().count() <= width && line.starts_with("2026-03-10 13:03:22Z"), "{line}");
+    }
+    assert!(table::row(&events::COLUMNS, &cells, None).contains(OUTPUT));
+}
