@@ -25,4 +25,5 @@ pub mod signals;
 pub mod store;
 pub mod tunnel;
 pub mod watchdog;
+pub mod web;
 pub mod writer;

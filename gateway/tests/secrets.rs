@@ -655,7 +655,8 @@ const SECRET_FIELDS: [&str; 12] = [
     "webhook_url",
 ];
 /// Fields whose names sound like a secret, and their actual content.
-const NO_SECRETS: [(&str, &str); 14] = [
+const NO_SECRETS: [(&str, &str); 15] = [
+    ("previous_key", "a public key"),
     ("address", "an inner address or mailbox; of a webhook only the server"),
     ("addresses", "inner addresses"),
     ("asked_address", "where a check went to"),

@@ -125,8 +125,8 @@ fn site() -> Gateway {
 }
 
 const ALL: [&str; 4] = ["camera", "mast", "printer", "router"];
-const QUESTION: &str = "these hosts behind it are removed too: camera, printer; these hosts lose it as a parent: \
-                        mast. Remove? [y/N] ";
+const QUESTION: &str = "hosts behind it that are removed too: camera, printer; hosts that lose it as a parent: mast. \
+                        Remove? [y/N] ";
 
 #[test]
 fn a_device_with_hosts_behind_it_is_removed_from_a_terminal_by_yes_alone() {
@@ -134,12 +134,12 @@ fn a_device_with_hosts_behind_it_is_removed_from_a_terminal_by_yes_alone() {
     // Return, a no, the end of the input, other words.
     for answer in ["\n", "n\n", "\u{4}", "yeah\n", "no, y\n"] {
         let (code, screen) = gateway.at_terminal(&["device", "remove", "router"], answer);
-        assert!(screen.contains(QUESTION) && screen.contains("nothing is removed"), "{answer:?}: {screen}");
+        assert!(screen.contains(QUESTION) && screen.contains("Nothing was removed"), "{answer:?}: {screen}");
         assert_eq!((code, gateway.hosts()), (0, ALL.map(str::to_owned).to_vec()), "{answer:?}");
     }
     let (code, screen) = gateway.at_terminal(&["device", "remove", "router"], "y\n");
     assert_eq!((code, gateway.hosts()), (0, vec!["mast".to_owned()]), "{screen}");
-    assert!(screen.contains("router is removed"), "{screen}");
+    assert!(screen.contains("router removed; its tunnel has ended"), "{screen}");
     let (code, screen) = gateway.at_terminal(&["device", "remove", "mast"], "");
     assert!(code == 0 && !screen.contains("Remove?"), "nothing goes along, nothing is asked: {screen}");
 }
@@ -166,7 +166,7 @@ fn a_password_is_asked_for_twice_at_a_terminal_and_read_once_from_a_program() {
     let (code, text) = typed("correct horse", "another horse");
     assert!(code == 1 && text.contains("the two passwords differ"), "{code} {text}");
     let (code, text) = typed("correct horse", "correct horse");
-    assert!(code == 0 && text.contains("ada has a new password"), "{code} {text}");
+    assert!(code == 0 && text.contains("ada: password set"), "{code} {text}");
     assert!(!gateway.run(&["user", "password", "ada"]).status.success(), "nothing to read");
     gateway.must(&["user", "role", "ada", "viewer"]);
     assert_eq!(gateway.json(&["user", "list"])[0]["role"], "viewer");

@@ -262,7 +262,7 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
     let base = app.config.public_url.as_ref().map_or("", PublicUrl::path).to_owned();
-    crate::http::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
+    crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.

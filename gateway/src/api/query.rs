@@ -15,6 +15,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::problem::Problem;
+use crate::names::MAX_LABELS;
 
 /// The names of the query parameters, by path and method.
 type Declared = HashMap<(String, Method), BTreeSet<String>>;
@@ -84,6 +85,11 @@ impl<S: Send + Sync> FromRequestParts<S> for WithLabels {
             let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
             pair.ok_or_else(|| Problem::bad_request("bad_query", "label: key=value is expected"))
         };
-        Ok(WithLabels { label: texts.map(pair).collect::<Result<_, _>>()? })
+        let label: BTreeSet<(String, String)> = texts.map(pair).collect::<Result<_, _>>()?;
+        if label.len() > MAX_LABELS {
+            let text = format!("label: {} were given, and no host has more than {MAX_LABELS}", label.len());
+            return Err(Problem::bad_request("bad_query", text));
+        }
+        Ok(WithLabels { label: label.into_iter().collect() })
     }
 }

@@ -5,8 +5,9 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-const COMMANDS: [(&str, &str); 26] = [
+pub(super) const COMMANDS: [(&str, &str); 27] = [
     ("POST /contacts", "fleetgate contact add NAME"),
+    ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
     ("GET /devices", "fleetgate device list"),
     ("POST /devices", "fleetgate device add NAME"),

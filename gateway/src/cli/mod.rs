@@ -142,7 +142,7 @@ enum Command {
     #[command(subcommand)]
     Rule(contact::RuleCommand),
     /// Explain notifications: who received them, and why others did not
-    WakeReason(why::WhyArgs),
+    Why(why::WhyArgs),
     /// Show messages of the outbox, and resend failed ones
     #[command(subcommand)]
     Message(why::MessageCommand),
@@ -220,7 +220,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,
-        Command::WakeReason(args) => why::run(&client()?, args).await?,
+        Command::Why(args) => why::run(&client()?, args).await?,
         Command::Message(command) => why::message(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {

@@ -145,3 +145,39 @@ fn an_event_is_one_line_of_the_terminal() {
     }
     assert!(table::row(&events::COLUMNS, &cells, None).contains(OUTPUT));
 }
+
+/// The commands in `fleetgate ...` of a text: the words that look like names of commands.
+fn named(text: &str) -> Vec<Vec<&str>> {
+    let is_name = |w: &&str| {
+        !w.is_empty() && !w.starts_with('-') && w.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
+    let code =
+        text.split("`fleetgate ").skip(1).map(|rest| rest.split(['`', '\n']).next().unwrap_or_default());
+    code.map(|code| code.split(' ').take_while(is_name).collect()).collect()
+}
+
+#[test]
+fn every_command_that_docs_and_advice_name_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the repository");
+    let docs = std::fs::read_dir(root.join("docs")).expect("docs").flatten().map(|entry| entry.path());
+    let docs =
+        docs.filter(|path| path.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]);
+    let mut texts: Vec<String> = docs.map(|path| std::fs::read_to_string(path).expect("a text")).collect();
+    texts.extend(super::advice::COMMANDS.iter().map(|(_, command)| format!("`{command}`")));
+    let cli = Cli::command();
+    let mut count = 0;
+    for words in texts.iter().flat_map(|text| named(text)) {
+        let mut command = &cli;
+        for word in words {
+            // A word after the last subcommand is an argument.
+            if !command.has_subcommands() {
+                break;
+            }
+            let next = command.find_subcommand(word);
+            command = next
+                .unwrap_or_else(|| panic!("no command is called {word:?} below {:?}", command.get_name()));
+            count += 1;
+        }
+    }
+    assert!(count > 100, "only {count} were found");
+}

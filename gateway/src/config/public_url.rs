@@ -69,7 +69,10 @@ fn parse(text: &str) -> Option<PublicUrl> {
     };
     let port_ok = port.is_none_or(|p| port_number(p).is_some());
     let in_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-    if !is_host(host) || !port_ok || !path.bytes().all(in_path) {
+    // Browsers resolve these before they ask: the page would not find itself.
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    let path_ok = path.bytes().all(in_path) && path.split('/').skip(1).all(is_plain);
+    if !is_host(host) || !port_ok || !path_ok {
         return None;
     }
     Some(PublicUrl { text: text.to_owned(), origin: scheme.len() + 3 + authority.len() })
@@ -113,6 +116,9 @@ mod tests {
             "https://",
             "https:///path",
             "https://gw.example'; reboot; '",
+            "https://gw.example//evil.example",
+            "https://gw.example/fleet/../x",
+            "https://gw.example/./x",
             "https://gw.example/\"",
             "https://gw.example/$(x)",
             "https://gw.example/a b",

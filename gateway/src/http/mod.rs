@@ -2,4 +2,3 @@
 
 pub mod pem;
 pub mod server;
-pub mod web;

@@ -355,7 +355,8 @@ mod tests {
             "insert into events (at, kind, object, cause, data, principal) values
                  (1, 'notification_held', 'host', '', '{\"reason\":\"never_told\"}', 'system'),
                  (2, 'notification_held', 'host', '', '{\"reason\":\"already_told\"}', 'system'),
-                 (3, 'acknowledgement.ended', 'host', '', '{\"why\":\"well\"}', 'system')",
+                 (3, 'acknowledgement.ended', 'host', '', '{\"why\":\"well\"}', 'system'),
+                 (4, 'message.sent', 'message', '', '{\"message\":33}', 'system')",
             "insert into outbox (contact, contact_name, channel, address, kind, created_at, next_attempt)
              values (0, 'default', 'email', 'ops@example.org', 'notices', 0, 0)",
             "insert into downtimes (id, host, start_at, end_at, duration_ms, author, comment, created_at)
@@ -367,7 +368,7 @@ mod tests {
         rename_again(&store).await;
         let mut conn = store.reader().await.unwrap();
         let words: Vec<(String, String)> = sqlx::query_as(
-            "select kind, coalesce(data ->> '$.reason', data ->> '$.why') from events order by at",
+            "select kind, coalesce(data ->> '$.reason', data ->> '$.why', data ->> '$.message') from events order by at",
         )
         .fetch_all(&mut *conn)
         .await
@@ -379,6 +380,7 @@ mod tests {
             (suppressed, "never_notified"),
             (suppressed, "already_notified"),
             ("acknowledgement.ended", "recovered"),
+            ("message.sent", "m_0000000000011"),
         ];
         assert_eq!(words, expected);
         let kind: String = sqlx::query_scalar("select kind from outbox").fetch_one(&mut *conn).await.unwrap();

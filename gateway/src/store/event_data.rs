@@ -66,9 +66,9 @@ data! {
     REKEYED = "DeviceRekeyedData" [has("previous_key", MaybeText)];
     TRUSTED = "DeviceTrustedData" [has("fingerprint", Text), has("previous", MaybeText)];
     SERVICE = "ServiceChangedData" [
-        has("service", Text), has("settings", Object), has("disabled", Flag), has("previous", MaybeObject),
+        has("service", Text), has("settings", Object), has("disabled", Flag), may("previous", MaybeObject),
     ];
-    RESET = "ServiceResetData" [has("service", Text), has("previous", MaybeObject)];
+    RESET = "ServiceResetData" [has("service", Text), may("previous", MaybeObject)];
     CHECK = "CheckRequestedData" [has("service", MaybeText)];
     SUPPRESSED = "NotificationSuppressedData" [
         has("reason", Text), may("kind", Text), may("from", Text), may("to", Text),
@@ -87,7 +87,7 @@ data! {
         has("service", MaybeText), has("start", Text), has("end", Text), has("fixed", Flag),
         has("duration_s", MaybeNumber), has("recurrence", MaybeObject), has("name", MaybeText),
         has("managed_by", Text), has("edited_by", MaybeText), has("author", Text), has("comment", Text),
-        has("created_at", Text), has("cancelled_at", MaybeText), has("begun_at", MaybeText), has("version", Count),
+        has("created_at", Text), has("cancelled_at", MaybeText), may("begun_at", MaybeText), may("version", Count),
     ];
     INCIDENT = "IncidentData" [has("scope", Text), has("cause", Text), has("site", MaybeText)];
     MERGED = "IncidentMergedData" [has("into", Text)];
@@ -101,7 +101,7 @@ data! {
     NOT_ENROLLED = "EnrolmentRefusedData" [may("code", Text), may("from", Text), may("count", Count)];
     ENROLMENT_TOKEN = "EnrolmentTokenData" [has("label", Text), has("replaces", MaybeText)];
     TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts)];
-    USER = "UserCreatedData" [has("name", Text), has("role", Text)];
+    USER = "UserCreatedData" [may("name", Text), may("role", Text)];
     USER_CHANGED = "UserChangedData" [has("role", Text), has("disabled", Flag), has("password", Flag)];
     SESSION = "SessionData" [has("from", Text)];
     PROFILE = "ProfileChangedData" [has("profile", Text), has("settings", Object)];

@@ -4,7 +4,7 @@
 //!
 //! The model schedules nothing and probes nothing. It shares no code with the engine.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -82,6 +82,8 @@ struct Sheet {
     current: bool,
     /// Its last result came while it was unreachable, so a newer one is awaited.
     awaits: bool,
+    /// When it became reachable again. A look that began before that shows the time before.
+    back_since: Option<Mono>,
     told: Told,
     failing_since: Option<Mono>,
     /// Since when it is hard down; after a restart, the time from which others are judged again.
@@ -126,7 +128,7 @@ pub struct Model {
     failing: usize,
     /// Hosts that were found silent while the uplink is suspect; they are judged when its state is
     /// known.
-    undecided: Vec<(usize, Look)>,
+    undecided: BTreeMap<usize, Look>,
     said: Vec<String>,
 }
 
@@ -149,7 +151,7 @@ impl Sheet {
         match look.answered {
             Some(true) => true,
             Some(false) => look.packet > Some(look.began.min(at - RHYTHM)),
-            None => look.packet.is_some_and(fresh),
+            None => self.vain.is_none() && look.packet.is_some_and(fresh),
         }
     }
 
@@ -175,6 +177,11 @@ impl Sheet {
                 _ => 0,
             },
         }
+    }
+
+    /// The look began before the host became reachable again.
+    fn is_stale(&self, look: Look) -> bool {
+        Some(look.began) <= self.back_since
     }
 
     fn may_sleep(&self, at: Mono) -> bool {
@@ -210,6 +217,7 @@ impl Model {
             asleep: false,
             current: true,
             awaits: false,
+            back_since: None,
             told: Told::Well,
             failing_since: None,
             hard_since: None,
@@ -235,7 +243,7 @@ impl Model {
             sees_again: None,
             doubts: BTreeSet::new(),
             failing: 0,
-            undecided: Vec::new(),
+            undecided: BTreeMap::new(),
             said: Vec::new(),
         }
     }
@@ -274,25 +282,29 @@ impl Model {
 
     pub fn look(&mut self, n: usize, now: Now, look: Look) {
         self.pass(now.mono);
-        self.decide(now);
+        let look = self.with_undecided(n, look);
         let sheet = &mut self.sheets[n];
+        if sheet.is_stale(look) {
+            return;
+        }
         let doubtful = matches!(self.sight, Sight::Doubt(_));
         if doubtful && sheet.hard_up && !sheet.is_good(look, now.mono) && !sheet.may_sleep(now.mono) {
             sheet.silent_since = sheet.silent_since.or(Some(now.mono));
-            self.undecided.push((n, look));
+            self.undecided.insert(n, look);
             return self.recount(n, now.mono);
         }
         self.judge(n, now, look);
         self.recount(n, now.mono);
-        self.decide(now);
     }
 
-    /// Judges the undecided hosts once the state of the uplink is known.
-    fn decide(&mut self, now: Now) {
-        while !matches!(self.sight, Sight::Doubt(_)) && !self.undecided.is_empty() {
-            let (n, look) = self.undecided.remove(0);
-            self.judge(n, now, look);
-            self.recount(n, now.mono);
+    /// While it is not known whether we are cut off, the evidence of a silent host is read again, and
+    /// once more when that is known. It belongs to the look that found nothing.
+    fn with_undecided(&mut self, n: usize, look: Look) -> Look {
+        match self.undecided.remove(&n) {
+            Some(found) if look.answered.is_none() => {
+                Look { packet: look.packet, handshake: look.handshake, ..found }
+            }
+            _ => look,
         }
     }
 
@@ -384,7 +396,10 @@ impl Model {
         let there = self.sheets[router].hard_up && !self.sheets[router].asleep;
         for n in self.behind[router].clone() {
             let sheet = &mut self.sheets[n];
-            sheet.awaits |= there && !sheet.reachable;
+            if there && !sheet.reachable {
+                (sheet.awaits, sheet.back_since) = (true, Some(at));
+                self.undecided.remove(&n);
+            }
             sheet.reachable = there;
             self.tell(n, at);
         }

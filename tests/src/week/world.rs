@@ -29,13 +29,27 @@ const SURE: Duration = Duration::from_secs(3_600);
 
 /// A check in progress.
 struct Open {
-    began: Mono,
+    /// Distinguishes it from the next look at the same host.
+    serial: ProbeId,
     /// Probes that wait for their replies.
     asks: Vec<ProbeId>,
-    packet: Option<Mono>,
-    handshake: Option<Mono>,
-    /// Whether anything replied, if the host was probed beyond the evidence.
-    answered: Option<bool>,
+    looked_again: bool,
+    look: Look,
+}
+
+impl Open {
+    fn new(began: Mono, evidence: ProbeId) -> Open {
+        let look = Look { began, packet: None, answered: None, handshake: None };
+        Open { serial: evidence, asks: vec![evidence], looked_again: false, look }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.asks.is_empty() || self.look.answered == Some(true)
+    }
+
+    fn looks_once_more(&self) -> bool {
+        self.asks.is_empty() && self.look.answered == Some(false) && !self.looked_again
+    }
 }
 
 pub struct World {
@@ -211,23 +225,33 @@ impl World {
         }
     }
 
-    /// Takes a probe request. A check begins with the evidence, and ends with it once more when no
-    /// reply is outstanding.
+    /// Takes a probe request. A check begins with the evidence. After probes without a reply it ends
+    /// with the evidence once more.
     fn take(&mut self, ask: ProbeRequest) {
-        let open = &mut self.open[index(ask.host)];
-        match (&ask.probe, open) {
-            (Probe::Evidence { .. }, Some(open)) if open.asks.is_empty() => open.asks.push(ask.id),
-            (Probe::Evidence { .. }, open) => {
-                let (began, asks) = (self.now.mono, vec![ask.id]);
-                *open = Some(Open { began, asks, packet: None, handshake: None, answered: None });
+        let n = index(ask.host);
+        match (&ask.probe, &mut self.open[n]) {
+            (Probe::Evidence { .. }, Some(open)) if open.looks_once_more() => {
+                (open.looked_again, open.asks) = (true, vec![ask.id]);
+            }
+            (Probe::Evidence { .. }, _) => {
+                self.close(n);
+                self.open[n] = Some(Open::new(self.now.mono, ask.id));
             }
             (_, Some(open)) => {
                 open.asks.push(ask.id);
-                open.answered = open.answered.or(Some(false));
+                open.look.answered = open.look.answered.or(Some(false));
             }
             (probe, None) => panic!("{probe:?} without a look at the evidence"),
         }
         self.coming.push_back((self.now.mono + RTT, ask));
+    }
+
+    /// Gives a finished look to the model. A look whose probes were cancelled is dropped.
+    fn close(&mut self, n: usize) {
+        if let Some(open) = self.open[n].take().filter(Open::is_finished) {
+            self.report.looks += 1;
+            self.model.look(n, self.now, open.look);
+        }
     }
 
     /// Delivers the reply to the oldest probe. The reply to a cancelled probe is ignored.
@@ -242,27 +266,17 @@ impl World {
             return self.input(MonitorInput::ProbeReply(ask.id, answer));
         };
         open.asks.retain(|id| *id != ask.id);
-        let proved = match &answer {
+        match &answer {
             ProbeReply::Evidence(evidence) => {
-                (open.packet, open.handshake) = (evidence.last_packet, evidence.last_handshake);
-                false
+                (open.look.packet, open.look.handshake) = (evidence.last_packet, evidence.last_handshake);
             }
-            _ => good,
-        };
-        open.answered = if proved { Some(true) } else { open.answered };
+            _ if good => open.look.answered = Some(true),
+            _ => {}
+        }
+        let serial = open.serial;
         self.input(MonitorInput::ProbeReply(ask.id, answer));
-        if let Some(open) = self.open[n].take_if(|open| proved || open.asks.is_empty()) {
-            self.report.looks += 1;
-            self.model.look(
-                n,
-                self.now,
-                Look {
-                    began: open.began,
-                    packet: open.packet,
-                    answered: open.answered,
-                    handshake: open.handshake,
-                },
-            );
+        if self.open[n].as_ref().is_some_and(|open| open.serial == serial && open.is_finished()) {
+            self.close(n);
         }
     }
 

@@ -57,6 +57,9 @@ async fn several_labels_select_what_has_all_of_them() {
                 answer.json["items"].as_array().unwrap().iter().map(|h| h["name"].clone()).collect();
             assert_eq!(names, expected, "{list}?{query}");
         }
+        let many: String = (0..33).map(|n| format!("label=k{n}=v&")).collect();
+        let answer = api.viewer().get(&format!("/api/v1/{list}?{many}")).await;
+        assert_eq!((answer.status, answer.code()), (400, "bad_query"), "{}", answer.text);
         let answer = api.viewer().get(&format!("/api/v1/{list}?label=site=hill&label=kind")).await;
         assert_eq!((answer.status, answer.code()), (400, "bad_query"), "{}", answer.text);
     }

@@ -62,8 +62,10 @@ pub(crate) async fn run(client: &Client, args: ImportArgs) -> anyhow::Result<()>
     })?;
     let mut archive = Archive::create(out).context("nothing was changed")?;
     let added = add_all(client, &args.file, &steps, &mut archive, new).await;
-    archive.finish()?;
+    // The devices that were added are named first, also where the archive cannot be completed.
+    let finished = archive.finish();
     added?;
+    finished?;
     report(client, &steps, Some(out))
 }
 
