@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { inWords } from '../src/api/client';
 import type { Downtime } from '../src/api/types';
 import { confName, isShortened, loginSecret, proposedEndpoint } from '../src/lib/device';
-import { changed, covers, fromLocal, phaseOf, recurrenceOf, scopeOf, toLocal } from '../src/lib/downtime';
+import { changes, covers, fromLocal, phaseOf, recurrenceOf, scopeOf, toLocal } from '../src/lib/downtime';
 import { phaseOf as tokenPhase, usesOf } from '../src/lib/token';
 import { authorOf, endOf } from '../src/lib/who';
 
@@ -35,10 +35,12 @@ describe('a downtime', () => {
     expect(recurrenceOf(downtime())).toBe('');
   });
 
-  it('keeps what is not changed', () => {
-    const change = { start: '2026-01-01T10:00:00Z', end: '2026-01-01T14:00:00Z', comment: 'longer' };
-    expect(changed(downtime(), change)).toEqual(change);
-    expect(changed(downtime({ fixed: false, duration_s: 600 }), change)).toEqual({ ...change, fixed: false, duration_s: 600 });
+  it('sends only what was changed', () => {
+    const former = downtime({ start: '2026-01-01T10:00:00Z', end: '2026-01-01T12:00:00Z', comment: 'works' });
+    const same = { start: '2026-01-01T10:00:00.000Z', end: '2026-01-01T12:00:00.000Z', comment: 'works' };
+    expect(changes(former, same)).toEqual({});
+    expect(changes(former, { ...same, comment: 'longer' })).toEqual({ comment: 'longer' });
+    expect(changes(former, { ...same, end: '2026-01-01T14:00:00Z' })).toEqual({ end: '2026-01-01T14:00:00Z' });
   });
 
   it('has times of the reader, to the minute', () => {

@@ -27,6 +27,7 @@ export type Acknowledgement = Schemas['Acknowledgement'];
 export type NewAcknowledgement = Schemas['NewAcknowledgement'];
 export type Downtime = Schemas['Downtime'];
 export type NewDowntime = Schemas['NewDowntime'];
+export type DowntimeChange = Schemas['DowntimeChange'];
 export type EnrolmentToken = Schemas['EnrolmentToken'];
 export type Gateway = Schemas['Gateway'];
 export type HostSettings = Schemas['HostSettings'];

@@ -1,6 +1,6 @@
 /** Downtimes for people: what they cover, when they end, and how a change is sent. Pure. */
 
-import type { Downtime, NewDowntime } from '../api/types';
+import type { Downtime, DowntimeChange } from '../api/types';
 
 type Covered = { id: string; labels: Record<string, string> };
 
@@ -34,10 +34,14 @@ export function recurrenceOf({ recurrence }: Pick<Downtime, 'recurrence'>): stri
   return `${every} ${from} to ${to}${time_zone ? `, ${time_zone}` : ''}`;
 }
 
-/** A changed downtime is a new one in place of the former, with the same object. */
-export function changed(downtime: Downtime, change: { start: string; end: string; comment: string }): NewDowntime {
-  const flexible = downtime.fixed ? {} : { fixed: false, duration_s: downtime.duration_s };
-  return { ...change, ...flexible };
+/** The fields that differ from the downtime as it is. */
+export function changes(of: Downtime, to: { start: string; end: string; comment: string }): DowntimeChange {
+  const same = (a: string, b: string): boolean => new Date(a).getTime() === new Date(b).getTime();
+  return {
+    ...(same(of.start, to.start) ? {} : { start: to.start }),
+    ...(same(of.end, to.end) ? {} : { end: to.end }),
+    ...(of.comment === to.comment ? {} : { comment: to.comment }),
+  };
 }
 
 const two = (n: number): string => String(n).padStart(2, '0');
