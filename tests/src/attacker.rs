@@ -242,13 +242,13 @@ pub fn socket_in(namespace: &str, address: &str) -> UdpSocket {
     inside(namespace, || UdpSocket::bind(address).unwrap_or_else(|e| panic!("{address}: {e}")))
 }
 
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Blake2s256::new();
     parts.iter().for_each(|part| blake2::Digest::update(&mut hasher, part));
     hasher.finalize().into()
 }
 
-fn mac(key: &[u8], message: &[u8]) -> [u8; 16] {
+pub(crate) fn mac(key: &[u8], message: &[u8]) -> [u8; 16] {
     let mut mac = <Blake2sMac<U16> as Mac>::new_from_slice(key).expect("16 or 32 bytes");
     Mac::update(&mut mac, message);
     mac.finalize_fixed().into()

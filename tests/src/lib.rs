@@ -9,6 +9,7 @@ pub mod device;
 pub mod dice;
 pub mod faults;
 pub mod front;
+pub mod fuzz;
 pub mod lab;
 pub mod layers;
 pub mod packets;

@@ -74,4 +74,16 @@ impl Program {
         ensure!(status.is_success(), "{path}: {status}: {text}");
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
+
+    /// Sends any body, and returns whatever the answer is.
+    ///
+    /// # Errors
+    /// Fails when there is no answer.
+    pub async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<(u16, Value)> {
+        let url = format!("http://localhost/api/v1{path}");
+        let request = self.http.request(method, url).header("content-type", "application/json").body(body);
+        let answer = request.send().await?;
+        let (status, text) = (answer.status().as_u16(), answer.text().await?);
+        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
+    }
 }

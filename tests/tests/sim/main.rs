@@ -6,6 +6,7 @@
 mod backups;
 mod dashboard_build;
 mod endless;
+mod fuzz;
 mod layers;
 mod monitor;
 mod notify;
