@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::calendar::recurrence::Recurrence;
+use fleetgate_engine::id::Id;
 use fleetgate_engine::messages;
-use fleetgate_engine::messages::{HostScope, MonitorInput, Scope, When};
+use fleetgate_engine::messages::{HostScope, Scope, When};
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -31,9 +32,11 @@ use super::problem::Problem;
 use super::render;
 use super::write::ApiTx;
 use crate::engine::definitions::Definition;
+use crate::store::SqliteConnection;
 use crate::store::definition;
 use crate::store::downtimes::{self as stored, Downtime};
 use crate::store::events::Object;
+use crate::store::hosts::by_id;
 use crate::store::managed::Managed;
 use crate::store::recurrence::{self, Text};
 use crate::store::zones;
@@ -150,9 +153,16 @@ async fn add(
     let shown = shown(&downtime, now);
     let data = serde_json::to_value(&shown).map_err(Problem::internal)?;
     note(&mut write, "downtime.added", &downtime, &downtime.comment, data).await?;
-    write.commit().await?;
-    app.handle.settle(MonitorInput::Downtime(Box::new(downtime.plan))).await;
+    commit(app, write, downtime.plan.id).await?;
     Ok((StatusCode::CREATED, Tagged { version: downtime.version, value: shown }))
+}
+
+/// Commits what was written about a downtime, and waits until the monitor has taken it into account.
+async fn commit(app: &AppState, mut write: ApiTx<'_>, id: Id) -> Result<(), Problem> {
+    write.downtime(id);
+    write.commit().await?;
+    app.handle.settled().await;
+    Ok(())
 }
 
 /// Writes an event about the one host, or about the downtime itself.
@@ -295,7 +305,7 @@ async fn list(
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
     let mut conn = app.store.reader().await?;
     let host = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
-        Some(named) => Some(hosts::load_ever(&mut conn, named).await?.id),
+        Some(named) => Some(hosts::load(&mut conn, named).await?.id),
         None => None,
     };
     let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host };
@@ -339,7 +349,8 @@ async fn change(
     if before.cancelled_at.is_some() || is_over(&before, now) {
         return Err(Problem::conflict("downtime_over", format!("{downtime} is over: plan another one")));
     }
-    let mut after = changed(&before, change, now)?;
+    let zone = zone(write.tx(), &before.plan.scope.hosts).await?;
+    let mut after = changed(&before, change, zone, now)?;
     after.managed = after.managed.written(manager.writer(&by));
     if after == before {
         return Ok(Tagged { version: before.version, value: shown(&before, now) });
@@ -349,22 +360,45 @@ async fn change(
     let value = shown(&after, now);
     let data = serde_json::to_value(&value).map_err(Problem::internal)?;
     note(&mut write, "downtime.changed", &after, &after.comment, data).await?;
-    write.commit().await?;
-    app.handle.settle(MonitorInput::Downtime(Box::new(after.plan))).await;
+    commit(&app, write, id).await?;
     Ok(Tagged { version: after.version, value })
 }
 
 /// Whether it can have no effect any more.
 fn is_over(downtime: &Downtime, now: Wall) -> bool {
-    match &downtime.plan.when {
-        When::Once { end, duration, .. } => *end + duration.unwrap_or_default() <= now,
-        When::Repeated(of) => of.over_at().is_some_and(|at| at <= now),
-    }
+    let over_at = match (&downtime.plan.when, downtime.begun_at) {
+        (When::Once { end, duration: Some(duration), .. }, Some(begun)) => {
+            match downtime.plan.scope.hosts {
+                HostScope::One(_) => Some(begun + *duration),
+                // It begins for each host by itself, and for the last one perhaps just before its end.
+                HostScope::Labels(_) => Some(*end + *duration),
+            }
+        }
+        (When::Once { end, .. }, _) => Some(*end),
+        (When::Repeated(of), _) => of.over_at(),
+    };
+    over_at.is_some_and(|at| at <= now)
 }
 
-/// A downtime with a change laid over it, as if it were planned so now.
-fn changed(before: &Downtime, change: DowntimeChange, now: Wall) -> Result<Downtime, Problem> {
+/// Returns the time zone that the labels of its host name, or those that select its hosts.
+async fn zone(conn: &mut SqliteConnection, hosts: &HostScope) -> Result<Option<TimeZone>, Problem> {
+    Ok(match hosts {
+        HostScope::One(host) => by_id(conn, *host).await?.and_then(|host| zones::of(&host.labels)),
+        HostScope::Labels(labels) => zones::of(labels),
+    })
+}
+
+/// A downtime with a change laid over it. New times must be such as could be planned now. Those that
+/// stay were so when it was planned, and may have passed meanwhile; what has begun keeps its own.
+fn changed(
+    before: &Downtime,
+    change: DowntimeChange,
+    zone: Option<TimeZone>,
+    now: Wall,
+) -> Result<Downtime, Problem> {
     let DowntimeChange { start, end, duration_s, recurrence, comment } = change;
+    let moves = start.is_some() || end.is_some() || recurrence.is_some();
+    let planned_at = if moves && before.begun_at.is_none() { now } else { before.created_at };
     let comment = comment.map_or_else(|| before.comment.clone(), Option::unwrap_or_default);
     let new = match (&before.plan.when, recurrence) {
         (When::Once { .. }, Some(_)) => {
@@ -384,11 +418,27 @@ fn changed(before: &Downtime, change: DowntimeChange, now: Wall) -> Result<Downt
         }
     };
     let scope = before.plan.scope.clone();
-    let target =
-        Target { hosts: scope.hosts, name: before.host_name.clone(), service: scope.service, zone: None };
-    let after = parsed(target, new, &before.author, now)?;
+    let target = Target { hosts: scope.hosts, name: before.host_name.clone(), service: scope.service, zone };
+    let after = parsed(target, new, &before.author, planned_at)?;
+    must_stay(before, &after.plan.when)?;
     let plan = messages::Downtime { id: before.plan.id, ..after.plan };
     Ok(Downtime { plan, comment: after.comment, ..before.clone() })
+}
+
+/// Refuses other times for a flexible downtime that has begun. The monitor begins it once: moved, it
+/// would never begin again.
+fn must_stay(before: &Downtime, after: &When) -> Result<(), Problem> {
+    let (When::Once { start, end, duration }, When::Once { start: from, end: until, duration: lasts }) =
+        (&before.plan.when, after)
+    else {
+        return Ok(());
+    };
+    let moved = [("start", start != from), ("end", end != until), ("duration_s", duration != lasts)];
+    let mut fields = Fields::default();
+    for (field, _) in moved.iter().filter(|(_, moved)| *moved && before.begun_at.is_some()) {
+        fields.take(field, Err::<(), _>("it has begun; end it and plan another one"));
+    }
+    fields.finish()
 }
 
 fn patched(of: &Recurrence, patch: Map<String, Value>) -> Result<model::Recurrence, Problem> {
@@ -419,8 +469,7 @@ async fn cancel(
         return Ok(StatusCode::NO_CONTENT);
     }
     note(&mut write, "downtime.cancelled", &found, "cancelled", json!({ "id": downtime })).await?;
-    write.commit().await?;
-    app.handle.settle(MonitorInput::CancelDowntime(id)).await;
+    commit(&app, write, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

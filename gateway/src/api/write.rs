@@ -39,6 +39,7 @@ pub struct ApiTx<'a> {
     peers: BTreeSet<PeerId>,
     hosts: BTreeSet<HostId>,
     resettled: BTreeSet<HostId>,
+    downtimes: BTreeSet<Id>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
@@ -72,6 +73,7 @@ impl<'a> ApiTx<'a> {
             peers: BTreeSet::new(),
             hosts: BTreeSet::new(),
             resettled: BTreeSet::new(),
+            downtimes: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
             call: Call::current(),
@@ -182,6 +184,11 @@ impl<'a> ApiTx<'a> {
         self.hosts.insert(id);
     }
 
+    /// Makes the engine load this downtime again.
+    pub fn downtime(&mut self, id: Id) {
+        self.downtimes.insert(id);
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -246,8 +253,8 @@ impl<'a> ApiTx<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let ApiTx { peers, hosts, resettled, .. } = self;
-        self.app.handle.changed(Changes { peers, hosts, resettled }).await;
+        let ApiTx { peers, hosts, resettled, downtimes, .. } = self;
+        self.app.handle.changed(Changes { peers, hosts, resettled, downtimes }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
             self.app.office.bell.notices();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
     Command, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
 };
@@ -24,7 +24,7 @@ use crate::engine::commit_wait::{Admission, Content, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::store::TimingDefaults;
-use crate::store::{Refusal, Store, Trouble, snapshot};
+use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
 use crate::tunnel::thread::sleep;
 
 /// Commands in flight to each thread. They are drained each turn: a full queue means a hung thread, and
@@ -97,6 +97,7 @@ pub struct Changes {
     pub hosts: BTreeSet<HostId>,
     /// Hosts whose profiles changed. Their rows are brought in line in slices.
     pub resettled: BTreeSet<HostId>,
+    pub downtimes: BTreeSet<Id>,
 }
 
 impl Changes {
@@ -104,10 +105,11 @@ impl Changes {
         self.peers.extend(&more.peers);
         self.hosts.extend(&more.hosts);
         self.resettled.extend(&more.resettled);
+        self.downtimes.extend(&more.downtimes);
     }
 
     fn len(&self) -> usize {
-        self.peers.len() + self.hosts.len() + self.resettled.len()
+        self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -242,6 +244,10 @@ impl Handle {
             let told = self.host_changed(id).await;
             failed.hosts.extend(Some(id).filter(|_| !heard(&format!("host {id}"), told)));
         }
+        for id in changes.downtimes {
+            let told = self.downtime_changed(id).await;
+            failed.downtimes.extend(Some(id).filter(|_| !heard(&format!("downtime {id}"), told)));
+        }
         let resettled: Vec<HostId> = changes.resettled.into_iter().collect();
         for slice in resettled.chunks(SLICE) {
             let told = self.hosts_resettled(slice).await;
@@ -290,6 +296,22 @@ impl Handle {
         self.monitor(input).await;
         self.0.live.tell(change);
         self.behind().hosts.remove(&id);
+        Ok(())
+    }
+
+    /// Sends a downtime that was planned, changed or cancelled: its row decides.
+    async fn downtime_changed(&self, id: Id) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
+        self.fails_in_tests()?;
+        let mut conn = self.0.store.reader().await?;
+        let found = downtimes::find(&mut conn, id).await?;
+        drop(conn);
+        let input = match found.filter(|row| row.cancelled_at.is_none()) {
+            Some(row) => MonitorInput::Downtime(Box::new(row.plan)),
+            None => MonitorInput::CancelDowntime(id),
+        };
+        self.monitor(input).await;
+        self.behind().downtimes.remove(&id);
         Ok(())
     }
 
@@ -436,8 +458,13 @@ impl Handle {
 
     /// Sends an input to the monitor and waits until its effects are on disk.
     pub async fn settle(&self, input: MonitorInput) -> Option<Outcome> {
-        let (ticket, waiter) = self.0.live.tickets().draw();
         self.monitor(input).await;
+        self.settled().await
+    }
+
+    /// Waits until the effects of all that was sent before are on disk.
+    pub async fn settled(&self) -> Option<Outcome> {
+        let (ticket, waiter) = self.0.live.tickets().draw();
         self.monitor(MonitorInput::Mark(ticket)).await;
         waiter.outcome().await
     }

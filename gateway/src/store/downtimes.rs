@@ -156,13 +156,13 @@ pub async fn update(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     .map(drop)
 }
 
-/// A failure began this flexible downtime, which lasts until then.
+/// A failure began this flexible downtime then. The first one counts.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn begun(tx: &mut SqliteConnection, id: Id, until: Wall) -> sqlx::Result<()> {
-    let sql = "update downtimes set begun_at = $2 - duration_ms where id = $1 and begun_at is null";
-    sqlx::query(sql).bind(id.as_i64()).bind(until.as_millis()).execute(tx).await.map(drop)
+pub async fn begun(tx: &mut SqliteConnection, id: Id, at: Wall) -> sqlx::Result<()> {
+    let sql = "update downtimes set begun_at = $2 where id = $1 and begun_at is null";
+    sqlx::query(sql).bind(id.as_i64()).bind(at.as_millis()).execute(tx).await.map(drop)
 }
 
 /// `false`: it was cancelled before.

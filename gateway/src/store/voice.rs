@@ -5,7 +5,7 @@
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    DowntimeOccurrence, MessageKind, NotificationState, SuppressReason, Suppressed,
+    BegunDowntime, DowntimeOccurrence, MessageKind, NotificationState, SuppressReason, Suppressed,
 };
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ struct Stored {
     #[serde(skip_serializing_if = "is_default")]
     occasion: Option<(i64, i64)>,
     #[serde(skip_serializing_if = "is_default")]
-    begun: Vec<(i64, i64)>,
+    begun: Vec<StoredBegun>,
     #[serde(skip_serializing_if = "is_default")]
     remind_from: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
@@ -39,6 +39,10 @@ struct Stored {
     #[serde(skip_serializing_if = "is_default")]
     held: Option<StoredHeld>,
 }
+
+/// The downtime, its end and its begin. An earlier version wrote no begin.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct StoredBegun(i64, i64, #[serde(default)] Option<i64>);
 
 #[derive(PartialEq, Serialize, Deserialize)]
 struct StoredHeld {
@@ -54,7 +58,7 @@ pub fn to_json(voice: &NotificationState) -> String {
         told_flapping: voice.told_flapping,
         in_downtime: voice.in_downtime,
         occasion: voice.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
-        begun: voice.begun.iter().map(|(id, until)| (id.as_i64(), until.as_millis())).collect(),
+        begun: voice.begun.iter().map(stored_begun).collect(),
         remind_from: voice.remind_from.map(Wall::as_millis),
         problem_since: voice.problem_since.map(Wall::as_millis),
         awaits_result: voice.awaits_result,
@@ -65,6 +69,11 @@ pub fn to_json(voice: &NotificationState) -> String {
         }),
     };
     serde_json::to_string(&stored).expect("text and numbers")
+}
+
+fn stored_begun(begun: &BegunDowntime) -> StoredBegun {
+    let BegunDowntime { of, until } = begun;
+    StoredBegun(of.downtime.as_i64(), until.as_millis(), Some(of.from.as_millis()))
 }
 
 /// # Errors
@@ -81,16 +90,22 @@ pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
             downtime: Id::from_i64(id),
             from: Wall::from_millis(from),
         }),
-        begun: stored
-            .begun
-            .into_iter()
-            .map(|(id, until)| (Id::from_i64(id), Wall::from_millis(until)))
-            .collect(),
+        begun: stored.begun.iter().map(|one| begun(one, stored.occasion)).collect(),
         remind_from: stored.remind_from.map(Wall::from_millis),
         problem_since: stored.problem_since.map(Wall::from_millis),
         awaits_result: stored.awaits_result,
         held: stored.held.map(held).transpose()?,
     })
+}
+
+/// Where no begin is stored, that of the downtime in effect is in `occasion`. For another, the end is
+/// the nearest time that is known.
+fn begun(stored: &StoredBegun, occasion: Option<(i64, i64)>) -> BegunDowntime {
+    let StoredBegun(id, until, from) = *stored;
+    let in_effect = occasion.filter(|(downtime, _)| *downtime == id).map(|(_, from)| from);
+    let from = Wall::from_millis(from.or(in_effect).unwrap_or(until));
+    let of = DowntimeOccurrence { downtime: Id::from_i64(id), from };
+    BegunDowntime { of, until: Wall::from_millis(until) }
 }
 
 fn held(stored: StoredHeld) -> anyhow::Result<Suppressed> {
@@ -113,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn what_began_before_the_begin_was_stored_is_still_read() {
+        let voice = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
+        let begun = |id, from, until| BegunDowntime {
+            of: DowntimeOccurrence { downtime: Id::from_i64(id), from: Wall::from_millis(from) },
+            until: Wall::from_millis(until),
+        };
+        assert_eq!(voice.begun, [begun(7, 4, 9), begun(8, 6, 6)]);
+    }
+
+    #[test]
     fn all_of_it_survives() {
         let at = |n| Some(Wall::from_millis(n));
         for (kind, reason) in MessageKind::ALL.into_iter().zip(SuppressReason::ALL) {
@@ -125,7 +150,10 @@ mod tests {
                     downtime: Id::from_i64(8),
                     from: Wall::from_millis(3),
                 }),
-                begun: vec![(Id::from_i64(7), Wall::from_millis(9))],
+                begun: vec![BegunDowntime {
+                    of: DowntimeOccurrence { downtime: Id::from_i64(7), from: Wall::from_millis(4) },
+                    until: Wall::from_millis(9),
+                }],
                 remind_from: at(1),
                 problem_since: at(2),
                 awaits_result: true,

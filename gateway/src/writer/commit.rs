@@ -1,9 +1,10 @@
 //! Writes one batch in one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Event, EventKind};
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::{Event, EventKind, NotificationState};
+use fleetgate_engine::time::Wall;
 
 use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};
@@ -49,9 +50,9 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
-    let begun = hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
-    for (id, until) in begun.flat_map(|voice| &voice.begun) {
-        downtimes::begun(&mut tx, *id, *until).await?;
+    let voices = hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
+    for (id, at) in first_begins(voices) {
+        downtimes::begun(&mut tx, id, at).await?;
     }
     let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
@@ -74,6 +75,17 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     }
     tx.commit().await?;
     Ok(done)
+}
+
+/// Returns when each flexible downtime began first. One that selects hosts by labels can begin for
+/// thousands of them at once, but has one row.
+fn first_begins<'a>(voices: impl Iterator<Item = &'a NotificationState>) -> BTreeMap<Id, Wall> {
+    let mut first = BTreeMap::new();
+    for begun in voices.flat_map(|voice| &voice.begun) {
+        let at = first.entry(begun.of.downtime).or_insert(begun.of.from);
+        *at = begun.of.from.min(*at);
+    }
+    first
 }
 
 /// Appends an event. A suppressed notification gets the evidence behind its suppression, because its
@@ -157,4 +169,26 @@ async fn write_shares(
     }
     event_shares::write(conn, today, &rows).await?;
     Ok(began)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::messages::{BegunDowntime, DowntimeOccurrence};
+
+    use super::*;
+
+    #[test]
+    fn a_downtime_of_many_begins_with_the_first_of_them() {
+        let (id, other) = (Id::from_i64(1), Id::from_i64(2));
+        let voice = |begins: &[(Id, i64)]| {
+            let begun = begins.iter().map(|(downtime, at)| BegunDowntime {
+                of: DowntimeOccurrence { downtime: *downtime, from: Wall::from_millis(*at) },
+                until: Wall::from_millis(at + 60),
+            });
+            NotificationState { begun: begun.collect(), ..NotificationState::default() }
+        };
+        let voices = [voice(&[(id, 20)]), voice(&[(id, 10), (other, 30)]), voice(&[(id, 15)]), voice(&[])];
+        let first = [(id, Wall::from_millis(10)), (other, Wall::from_millis(30))];
+        assert_eq!(first_begins(voices.iter()), BTreeMap::from(first));
+    }
 }

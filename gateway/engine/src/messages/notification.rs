@@ -240,8 +240,8 @@ pub struct NotificationState {
     pub in_downtime: bool,
     /// The downtime in effect that names the checkable itself.
     pub own_downtime: Option<DowntimeOccurrence>,
-    /// Flexible downtimes that have begun, each with its end.
-    pub begun: Vec<(Id, Wall)>,
+    /// Flexible downtimes that have begun.
+    pub begun: Vec<BegunDowntime>,
     pub remind_from: Option<Wall>,
     /// Since when the hard state is a problem.
     pub problem_since: Option<Wall>,
@@ -344,6 +344,13 @@ pub enum When {
 pub struct DowntimeOccurrence {
     pub downtime: Id,
     pub from: Wall,
+}
+
+/// A flexible downtime that has begun. Begin and end stay, whatever is planned afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BegunDowntime {
+    pub of: DowntimeOccurrence,
+    pub until: Wall,
 }
 
 /// A request whose commit to disk the shell awaits.

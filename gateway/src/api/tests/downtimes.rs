@@ -4,7 +4,10 @@ use fleetgate_engine::messages::{MonitorInput, When};
 use serde_json::{Value, json};
 
 use super::care::Ward;
+use crate::api::ids::Kind;
 use crate::api::testing::TestApi;
+use crate::engine::handle::Changes;
+use crate::store::fixture;
 
 async fn api() -> TestApi {
     let api = TestApi::with_endpoint().await;
@@ -129,6 +132,31 @@ async fn the_downtimes_of_a_host_are_its_own_and_those_that_its_labels_select() 
     assert_eq!(listed("cam-1").await, [hill, own]);
     assert_eq!(listed("cam-2").await, [valley]);
     assert_eq!(api.viewer().get("/api/v1/downtimes?host=nope").await.status, 404);
+    let id = api.viewer().get("/api/v1/hosts/cam-1").await.json["id"].as_str().unwrap().to_owned();
+    assert_eq!(listed(&id).await.len(), 2);
+    assert_eq!(api.operator().delete("/api/v1/devices/cam-1").await.status, 204);
+    let gone = api.viewer().get(&format!("/api/v1/downtimes?host={id}")).await;
+    assert_eq!(gone.status, 404, "labels select a removed host no more: {}", gone.text);
+}
+
+#[tokio::test]
+async fn a_recurrence_without_a_time_zone_falls_back_to_that_of_its_labels() {
+    let mut api = TestApi::with_endpoint().await;
+    let _tasks = api.start_monitor();
+    let nas = json!({ "name": "nas", "labels": { "timezone": "Europe/Vienna" } });
+    assert_eq!(api.operator().post("/api/v1/devices", nas).await.status, 201);
+    let sundays = json!({ "every": "sun", "from": "02:00", "to": "04:00", "time_zone": "Asia/Tokyo" });
+    let of_host = plan(&api, "/hosts/nas/downtimes", json!({ "recurrence": sundays })).await;
+    let labels = json!({ "timezone": "Europe/Rome" });
+    let of_labels = plan(&api, "/downtimes", json!({ "labels": labels, "recurrence": sundays })).await;
+    let labels = json!({ "site": "hill" });
+    let of_others = plan(&api, "/downtimes", json!({ "labels": labels, "recurrence": sundays })).await;
+    for (path, zone) in [(of_host, "Europe/Vienna"), (of_labels, "Europe/Rome"), (of_others, "UTC")] {
+        let kept = api.operator().patch(&path, json!({ "recurrence": { "to": "05:00" } })).await;
+        assert_eq!(kept.json["recurrence"]["time_zone"], "Asia/Tokyo", "{}", kept.text);
+        let changed = api.operator().patch(&path, json!({ "recurrence": { "time_zone": null } })).await;
+        assert_eq!((changed.status, &changed.json["recurrence"]["time_zone"]), (200, &json!(zone)));
+    }
 }
 
 #[tokio::test]
@@ -145,4 +173,91 @@ async fn a_flexible_downtime_says_when_it_has_begun() {
     let begun = ward.get(&path).await["begun_at"].clone();
     let at: jiff::Timestamp = begun.as_str().expect("it has begun").parse().unwrap();
     assert!((jiff::Timestamp::now() - at).get_seconds() < 60, "{begun}");
+}
+
+#[tokio::test]
+async fn a_flexible_downtime_that_has_begun_stays_when_it_is() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(0).await;
+    let hours = |n| (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(n)).to_string();
+    let work = json!({ "end": hours(2), "fixed": false, "duration_s": 600 });
+    let made = ward.post("/hosts/nas/services/backup/downtimes", work).await;
+    let path = format!("/api/v1/downtimes/{}", made.json["id"].as_str().unwrap());
+    let operator = ward.api.operator();
+    assert_eq!(operator.patch(&path, json!({ "end": hours(3) })).await.status, 200, "it has not begun");
+    ward.sends(2).await;
+    for (field, value) in [("start", json!(hours(1))), ("end", json!(hours(4))), ("duration_s", json!(900))] {
+        let refused = operator.patch(&path, json!({ field: value })).await;
+        let error = json!({ "field": field, "detail": "it has begun; end it and plan another one" });
+        assert_eq!((refused.status, &refused.json["errors"]), (422, &json!([error])), "{}", refused.text);
+    }
+    let same = json!({ "duration_s": 600, "comment": "new disk" });
+    let changed = operator.patch(&path, same).await;
+    assert_eq!((changed.status, &changed.json["comment"]), (200, &json!("new disk")), "{}", changed.text);
+}
+
+/// Makes every downtime one whose window closed an hour ago, and which a failure began then or never.
+async fn closed(api: &TestApi, begun: &'static str) {
+    let closed = "update downtimes set start_at = 1000 * unixepoch() - 7200000, begun_at = null,
+                      end_at = 1000 * unixepoch() - 3600000, created_at = 1000 * unixepoch() - 7200000";
+    fixture::run(&api.state.store, closed, &[]).await;
+    fixture::run(&api.state.store, begun, &[]).await;
+}
+
+#[tokio::test]
+async fn a_flexible_downtime_that_outlasts_its_window_can_be_changed_until_it_is_over() {
+    let mut api = api().await;
+    let _tasks = api.start_monitor();
+    let work = || {
+        json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z", "fixed": false,
+            "duration_s": 7200 })
+    };
+    let one = plan(&api, "/hosts/cam-1/downtimes", work()).await;
+    let mut of_labels = work();
+    of_labels["labels"] = json!({ "site": "hill" });
+    let many = plan(&api, "/downtimes", of_labels).await;
+    let changed = async |path: &str, comment: &str| {
+        api.operator().patch(path, json!({ "comment": comment })).await.status
+    };
+    closed(&api, "update downtimes set begun_at = 1000 * unixepoch() - 5400000").await;
+    assert_eq!((changed(&one, "a").await, changed(&many, "a").await), (200, 200), "both run");
+    let end = api.viewer().get(&one).await.json["end"].clone();
+    assert_eq!(api.operator().patch(&one, json!({ "end": end })).await.status, 200, "it stays");
+    let later = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).to_string();
+    let moved = api.operator().patch(&one, json!({ "end": later })).await;
+    assert_eq!((moved.status, &moved.json["errors"][0]["field"]), (422, &json!("end")), "{}", moved.text);
+    // The hosts that the labels select begin it one by one, so another may have begun later.
+    closed(&api, "update downtimes set begun_at = 1000 * unixepoch() - 7200000").await;
+    assert_eq!((changed(&one, "b").await, changed(&many, "b").await), (409, 200), "the one is over");
+    closed(&api, "update downtimes set begun_at = null").await;
+    assert_eq!((changed(&one, "c").await, changed(&many, "c").await), (409, 409), "none has begun");
+}
+
+/// Returns what the monitor was told of downtimes.
+fn heard(api: &mut TestApi) -> Vec<&'static str> {
+    let inputs = std::iter::from_fn(|| api.monitor.try_recv().ok());
+    let words = inputs.filter_map(|input| match input {
+        MonitorInput::Downtime(_) => Some("planned"),
+        MonitorInput::CancelDowntime(_) => Some("cancelled"),
+        _ => None,
+    });
+    words.collect()
+}
+
+#[tokio::test]
+async fn the_monitor_is_told_what_the_row_says() {
+    let mut api = api().await;
+    let work = json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z" });
+    let path = plan(&api, "/hosts/cam-1/downtimes", work).await;
+    assert_eq!(heard(&mut api), ["planned"]);
+    api.state.handle.fail(1);
+    assert_eq!(api.operator().delete(&path).await.status, 204);
+    assert!(heard(&mut api).is_empty() && api.state.handle.is_behind());
+    assert!(api.state.handle.repeat().await && !api.state.handle.is_behind());
+    assert_eq!(heard(&mut api), ["cancelled"]);
+    // A change that was committed before the removal, and whose turn comes after it.
+    let id = Kind::Downtime.parse(path.rsplit('/').next().unwrap()).ok().unwrap();
+    let late = Changes { downtimes: [id].into(), ..Changes::default() };
+    api.state.handle.changed(late).await;
+    assert_eq!(heard(&mut api), ["cancelled"], "and does not bring it back");
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::id::Id;
-use crate::messages::{Downtime, DowntimeOccurrence, HostScope, HostSpec, When};
+use crate::messages::{BegunDowntime, Downtime, DowntimeOccurrence, HostScope, HostSpec, When};
 use crate::time::Wall;
 
 /// A downtime as it applies to one host.
@@ -67,9 +67,9 @@ pub fn over_at(downtime: &Downtime) -> Option<Wall> {
     }
 }
 
-/// The flexible downtimes of a checkable that have begun, each with its end.
+/// The flexible downtimes of a checkable that have begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Begun(pub Vec<(Id, Wall)>);
+pub struct Begun(pub Vec<BegunDowntime>);
 
 impl Begun {
     /// Returns the first downtime in effect. `failing`: the checkable has a problem, which begins a
@@ -80,32 +80,33 @@ impl Begun {
         failing: bool,
         now: Wall,
     ) -> Option<DowntimeOccurrence> {
-        self.0.retain(|(id, _)| own.clone().any(|w| w.id == *id));
+        self.0.retain(|begun| own.clone().any(|w| w.id == begun.of.downtime));
         for window in own.clone().filter(|_| failing) {
-            let duration = window.duration().filter(|_| self.until(window.id).is_none());
+            let duration = window.duration().filter(|_| self.begun(window.id).is_none());
             if let Some(duration) = duration.filter(|_| window.open_from(now).is_some()) {
-                self.0.push((window.id, now + duration));
+                let of = DowntimeOccurrence { downtime: window.id, from: now };
+                self.0.push(BegunDowntime { of, until: now + duration });
             }
         }
         own.clone().find_map(|window| self.occasion(window, now))
     }
 
     fn occasion(&self, window: &Window, now: Wall) -> Option<DowntimeOccurrence> {
-        let from = match window.duration() {
-            None => window.open_from(now)?,
-            Some(duration) => self.until(window.id).filter(|until| now < *until)? - duration,
-        };
-        Some(DowntimeOccurrence { downtime: window.id, from })
+        match window.duration() {
+            None => window.open_from(now).map(|from| DowntimeOccurrence { downtime: window.id, from }),
+            Some(_) => self.begun(window.id).filter(|begun| now < begun.until).map(|begun| begun.of),
+        }
     }
 
     /// Returns the next time at which `see` may return something else without a new result.
     pub fn next<'a>(&self, own: impl Iterator<Item = &'a Window>, now: Wall) -> Option<Wall> {
-        let times = own.flat_map(|w| [w.next_edge(now), self.until(w.id).filter(|at| *at > now)]);
+        let until = |id| self.begun(id).map(|begun| begun.until).filter(|at| *at > now);
+        let times = own.flat_map(|w| [w.next_edge(now), until(w.id)]);
         times.flatten().min()
     }
 
-    fn until(&self, id: Id) -> Option<Wall> {
-        self.0.iter().find(|(begun, _)| *begun == id).map(|(_, until)| *until)
+    fn begun(&self, id: Id) -> Option<&BegunDowntime> {
+        self.0.iter().find(|begun| begun.of.downtime == id)
     }
 }
 
@@ -149,6 +150,15 @@ mod tests {
     #[test]
     fn a_flexible_one_begins_once() {
         assert_eq!(effects(&[window(1, 0, 9, Some(2))], |t| t == 1 || t == 6, 10), ".xx.......");
+    }
+
+    #[test]
+    fn what_has_begun_keeps_its_begin_and_its_end_when_the_plan_changes() {
+        let mut begun = Begun::default();
+        let occasion = begun.see([window(1, 0, 9, Some(5))].iter(), true, at(1));
+        let longer = [window(1, 0, 9, Some(50))];
+        assert_eq!(begun.see(longer.iter(), true, at(5)), occasion);
+        assert_eq!(begun.see(longer.iter(), true, at(6)), None);
     }
 
     #[test]
