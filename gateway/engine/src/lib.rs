@@ -3,7 +3,7 @@
 //!
 //! Everything here is a function of its inputs and of the [`time::Now`] that the caller supplies.
 //! It knows no sockets, files, database, runtime or clock. The shell (`fleetgate`) carries the
-//! messages of [`wire`] between the two halves, the network and the store.
+//! messages of [`messages`] between the two halves, the network and the store.
 
 pub mod calendar;
 pub mod id;

@@ -5,7 +5,7 @@
 //! [`ApiTx`](super::write::Write), which commits the key together with the effect. Then it stores
 //! the response without its secrets ([`Disclosed`]).
 //!
-//! Results keep their keys with the state of their service: `results.rs`.
+//! Results keep their keys with the state of their service: `results`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,7 @@
 //! The HTTP API. It authenticates, parses, calls the store, informs the engine and renders.
 //!
 //! It decides nothing about devices or states. All input is hostile until it is parsed. All output
-//! is a type of `model.rs` or a problem document.
+//! is a type of `model` or a problem document.
 
 mod acknowledgements;
 mod admission;
@@ -228,7 +228,7 @@ impl AppState {
     }
 }
 
-/// Returns all HTTP routes of the gateway. `listener.rs` serves them on TCP and on the Unix socket,
+/// Returns all HTTP routes of the gateway. `http/server` serves them on TCP and on the Unix socket,
 /// and adds the [`Client`] to each request.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, _) = declared().split_for_parts();

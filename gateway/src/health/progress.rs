@@ -1,6 +1,6 @@
 //! The time of the last round of each component that must never hang.
 //!
-//! It makes no decisions: `heartbeat.rs` examines the times, and `/healthz` shows the result.
+//! It makes no decisions: `watchdog.rs` examines the times, and `/healthz` shows the result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,9 @@ pub enum Component {
     Scheduler,
     /// The writer: a commit is its round.
     Store,
-    /// The desk, which chooses the contacts to notify.
+    /// The dispatcher, which chooses the contacts to notify.
     Router,
-    /// The courier, which delivers.
+    /// The delivery, which delivers.
     Outbox,
 }
 

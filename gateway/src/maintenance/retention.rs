@@ -1,6 +1,6 @@
 //! Removes data that has been kept long enough: events, notifications, messages, ended acknowledgements
 //! and downtimes, closed incidents, enrolments without a device, and the remains of removed hosts.
-//! `store/retention.rs` decides which rows may go.
+//! `store/retention` decides which rows may go.
 //!
 //! Other work does not wait for it: reads find the rows first, and each transaction is small and
 //! followed by a pause. A clock that was set is trusted after an hour, because rows removed by a wrong

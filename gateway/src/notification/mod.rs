@@ -1,12 +1,12 @@
 //! From the monitor's notifications to the messages that contacts receive.
 //!
 //! ```text
-//! writer ─▶ notices ─▶ desk (the router, and a copy of its memory) ─▶ outbox ─▶ courier ─▶ mail, webhook
+//! writer ─▶ notices ─▶ dispatcher (the router, and a copy of its memory) ─▶ outbox ─▶ delivery ─▶ mail, webhook
 //! ```
 //!
 //! Everything between two arrows is in the database, written in one transaction with its cause: a kill
-//! at any moment repeats one step at most. The desk only executes the decisions of the engine's router.
-//! The courier only decides when to retry. The texts are in `words`, `mail/letter` and `webhook`.
+//! at any moment repeats one step at most. The dispatcher only executes the decisions of the engine's router.
+//! The delivery only decides when to retry. The texts are in `reason_text`, `mail/render` and `webhook`.
 
 mod delivery;
 mod dispatcher;
@@ -104,7 +104,7 @@ impl Wakeups {
     }
 }
 
-/// The interface of desk and courier for the rest of the gateway. Cheap to clone.
+/// The interface of dispatcher and delivery for the rest of the gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Notifications {
     pub bell: Wakeups,
@@ -137,7 +137,7 @@ impl Notifications {
         Ok(())
     }
 
-    /// Starts desk and courier.
+    /// Starts dispatcher and delivery.
     ///
     /// # Errors
     /// Fails when the settings for TLS cannot be used.

@@ -1,5 +1,5 @@
 //! The alerting settings that differ from the default, as JSON: the same in the columns and in the
-//! API. Parsing is strict, as in `definition.rs`.
+//! API. Parsing is strict, as in `definition`.
 
 use fleetgate_engine::messages::{Alerting, HostStatus, Kinds, MessageKind, States};
 use fleetgate_engine::monitor::profile::AlertingChange;

@@ -1,10 +1,10 @@
 //! The messages between the two halves of the engine and the shell.
 //!
 //! ```text
-//!            Input                    Question (carried by the shell)
+//!            Input                    ProbeRequest (the shell carries it)
 //! network  ────────▶  Tunnel  ◀──────────────────────────────  Monitor  ──▶ Record (store)
 //!          ◀────────          ──────────────────────────────▶           ──▶ Output::Wait
-//!            Output            Answer, News
+//!            Output            ProbeReply, TunnelEvent
 //! ```
 //!
 //! Values only: no module here decides anything.

@@ -1,7 +1,7 @@
 //! One service of a host: its spec, its state, and its check in progress.
 //!
 //! It applies a result and returns the records to commit. It knows neither the probes of the host
-//! nor the dependencies of a result; `round.rs` has resolved those.
+//! nor the dependencies of a result; `host/service_checks.rs` has resolved those.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,6 @@
 //! The narrow interface between the tunnel and WireGuard's cryptography.
 //!
-//! `noise.rs` implements it with boringtun, the simulator with a plaintext session of the same
+//! `noise` implements it with boringtun, the simulator with a plaintext session of the same
 //! timers. Every call takes `now`; an implementation must not decide by a clock of its own.
 
 use std::net::SocketAddr;

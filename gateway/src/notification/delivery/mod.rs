@@ -2,7 +2,7 @@
 //!
 //! A row is marked after the other side has accepted the message. A crash between the two steps sends
 //! it again under the same id. A failing message delays only its host for its address. A failing server
-//! delays each address that failed because of it (`traffic.rs`), and no other. Which of the two has
+//! delays each address that failed because of it (`backoff.rs`), and no other. Which of the two has
 //! failed shows when the next message is accepted.
 
 mod backoff;
@@ -39,7 +39,7 @@ const TURN: Duration = Duration::from_secs(10);
 /// Characters kept of an error: a server's reply may be a page.
 const MAX_ERROR: usize = 500;
 
-/// Time limits and pauses of the courier.
+/// Time limits and pauses of the delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Time limit of a whole dialogue with a mail server; one under load takes half a minute.

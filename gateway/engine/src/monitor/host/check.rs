@@ -1,6 +1,6 @@
 //! The host's own check: its schedule, its parameters, and the effect of its result.
 //!
-//! `liveness.rs` contains the probes, `status.rs` the state machine.
+//! `alive` contains the probes, `monitor/state.rs` the state machine.
 
 use std::time::Duration;
 

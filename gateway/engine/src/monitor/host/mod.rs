@@ -1,8 +1,8 @@
 //! A host: its spec, its state, its services, and the order of its checks.
 //!
 //! The host's own check comes first. Its services are checked while it is up; while it is not, they
-//! keep their last states, marked as not current. `vital.rs` contains the host's own check,
-//! `round.rs` the checks of its services, and `news.rs` the events from the tunnel.
+//! keep their last states, marked as not current. `check.rs` contains the host's own check,
+//! `service_checks.rs` the checks of its services, and `tunnel_events.rs` the events from the tunnel.
 
 pub(super) mod alive;
 pub(super) mod allowed_silence;

@@ -1,7 +1,7 @@
 //! Turns the notifications of a checkable into records to commit. It also passes downtimes and
 //! acknowledgements to a host and its services.
 //!
-//! It decides nothing about notifications; `voice.rs` does.
+//! It decides nothing about notifications; `suppress` does.
 
 use fleetgate_probes::sample::Status;
 

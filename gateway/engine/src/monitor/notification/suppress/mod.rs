@@ -1,4 +1,4 @@
-//! The notifications of one checkable: the transitions of `alert.rs`, suppressed or not (SEMANTICS
+//! The notifications of one checkable: the transitions of `transition.rs`, suppressed or not (SEMANTICS
 //! 6).
 //!
 //! Hosts and services share it. From results and the passing of time, it returns the notifications
