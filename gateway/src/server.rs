@@ -541,7 +541,7 @@ mod tests {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         started(dir.path()).await.stop().await;
         Identity::open(other.path(), &|_| Ok(())).unwrap();
-        let key = crate::identity::WIREGUARD_FILE;
+        let key = crate::data_dir::WIREGUARD_FILE;
         std::fs::copy(other.path().join(key), dir.path().join(key)).unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let mut config = Config::load(dir.path(), None).unwrap();

@@ -12,7 +12,7 @@ use fleetgate_keys::PublicKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::identity::{SSH_FILE, WIREGUARD_FILE};
+use crate::data_dir::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 
 /// The settings, under their name in the data directory.

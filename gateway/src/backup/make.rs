@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::archive::{self, Head, SETTINGS_FILE};
 use super::{Phase, Progress, apart, names, room, sync};
-use crate::data_dir::secret_file;
-use crate::identity::{Identity, SSH_FILE, WIREGUARD_FILE};
+use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
+use crate::identity::Identity;
 use crate::store::copy;
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
 use crate::{clock, data_dir};

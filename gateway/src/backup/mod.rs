@@ -26,8 +26,7 @@ pub use make::{Made, Order, Workshop, make};
 pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
 
 use crate::clock;
-use crate::data_dir;
-use crate::identity::{SSH_FILE, WIREGUARD_FILE};
+use crate::data_dir::{self, SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
 
 /// The step of a backup or restore.

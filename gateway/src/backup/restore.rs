@@ -15,10 +15,8 @@ use anyhow::{Context as _, bail, ensure};
 use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
 use super::make::counting;
 use super::{Phase, Progress, apart, move_gateway, new_folder, sync};
-use crate::data_dir;
-use crate::data_dir::secret_file;
-use crate::data_dir::{DataDir, LOCK};
-use crate::identity::{Identity, SSH_FILE, WIREGUARD_FILE};
+use crate::data_dir::{self, DataDir, LOCK, SSH_FILE, WIREGUARD_FILE, secret_file};
+use crate::identity::Identity;
 use crate::store::copy;
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+/// File names of the gateway's own keys.
+pub const WIREGUARD_FILE: &str = "gateway.key";
+pub const SSH_FILE: &str = "gateway_ssh_key";
 /// File name of the mark of an unfinished first start.
 pub const FIRST_START: &str = "first-start";
 /// The socket for commands on the same machine.

@@ -15,9 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::backup;
-use crate::data_dir::FIRST_START;
-use crate::data_dir::secret_file;
-use crate::identity::{SSH_FILE, WIREGUARD_FILE};
+use crate::data_dir::{FIRST_START, SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
 
 const MARK_TEXT: &str = "A first start of fleetgate is not over: the next start completes it.\n";

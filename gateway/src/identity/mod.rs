@@ -8,11 +8,9 @@ use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
-use crate::data_dir::secret_file;
+use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::first_start::{Reached, Step, restore_hint};
 
-pub const WIREGUARD_FILE: &str = "gateway.key";
-pub const SSH_FILE: &str = "gateway_ssh_key";
 /// Separates the sealing key from every other use of the gateway's key.
 const SEALS: &str = "fleetgate database secrets";
 

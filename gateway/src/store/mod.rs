@@ -378,7 +378,7 @@ mod tests {
             now,
             [
                 r#"webhook to http://a failed {"to":"http://a"}"#,
-                r#"webhook to https://hooks.example.org:8443 {"to":"https://hooks.example.org:8443","message":7}"#,
+                r#"webhook to https://hooks.example.org:8443 {"to":"https://hooks.example.org:8443","message":"m_0000000000007"}"#,
                 r#"mail to a@example.org {"to":"a@example.org"}"#,
             ]
         );
