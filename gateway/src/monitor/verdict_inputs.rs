@@ -174,7 +174,8 @@ fn answered(
 fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
     let asked = match spec.check {
         Check::Tunnel => return None,
-        Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh => Asked::Presence,
+        Check::Ping { .. } => Asked::Echo,
+        Check::Tcp { .. } | Check::Ssh => Asked::Presence,
         Check::Sensor(_) | Check::Command { .. } => Asked::Value,
         Check::Passive | Check::Heartbeat(_) => Asked::Nothing,
     };

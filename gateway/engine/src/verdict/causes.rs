@@ -17,6 +17,8 @@ use crate::time::Wall;
 const SETTLED: Duration = Duration::from_secs(600);
 /// How close to a move a service problem must begin to be related to it: two intervals of a check.
 const ABOUT: Duration = Duration::from_secs(120);
+/// The longest time in which a lossy path loses every echo of a service.
+const ALL_LOST: Duration = Duration::from_secs(300);
 
 /// Returns the findings, none if the host is ok.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
@@ -316,10 +318,17 @@ fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
         Some(tunnel) if service.through_tunnel => unless_answered(tunnel, service, e),
         Some(_) => unless_answered_directly(e),
     };
-    match doubtful.is_empty() {
+    match doubtful.is_empty() && !packets_may_be_lost(service, e) {
         true => vec![Kind::ServiceHung],
         false => doubtful.into_iter().chain([Kind::ServiceHung, Kind::PacketLoss]).collect(),
     }
+}
+
+/// Whether single lost packets explain the missing replies. Where three packets in ten are lost each way, one check in
+/// eight gets none of its three echoes back, and so do the echoes after a stall. All checks of five minutes do not.
+fn packets_may_be_lost(service: &ServiceFacts, e: &Evidence) -> bool {
+    let needs_each = service.asked == Asked::Echo || service.path == PathCheck::Silent;
+    needs_each && e.now.since(service.since) < ALL_LOST
 }
 
 fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {

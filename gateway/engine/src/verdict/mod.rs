@@ -130,8 +130,10 @@ pub struct Clocks {
 /// The kind of result that a service check requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Any reply: a port, a login, an echo.
+    /// Any reply: a port, a login.
     Presence,
+    /// Replies to single packets, which no system sends again: echoes.
+    Echo,
     /// A value, by a command on the device.
     Value,
     /// Nothing: results are submitted.

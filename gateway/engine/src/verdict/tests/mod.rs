@@ -578,6 +578,25 @@ fn a_stall_is_a_service_or_its_path_until_a_large_echo_tells() {
 }
 
 #[test]
+fn lost_echoes_are_a_hung_service_only_after_five_minutes() {
+    let ping = service("ping", Asked::Echo, Status::Critical, Cause::NoAnswer);
+    let behind = Evidence { tunnel: None, ..quiet() };
+    let of = |service: &ServiceFacts, since, around: &Evidence| {
+        let service = ServiceFacts { since: at(since), ..service.clone() };
+        open(&judge(&Evidence { services: vec![service], ..around.clone() }))
+    };
+    let either = [Kind::ServiceHung, Kind::PacketLoss];
+    for around in [behind.clone(), answering()] {
+        assert_eq!(of(&ping, 701, &around), either, "three echoes are lost now and then");
+        assert_eq!(of(&ping, 700, &around), [Kind::ServiceHung]);
+    }
+    let rtsp = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
+    assert_eq!(of(&rtsp, 900, &behind), [Kind::ServiceHung], "lost packets of a connection are sent again");
+    let silent = ServiceFacts { path: PathCheck::Silent, ..rtsp };
+    assert_eq!(of(&silent, 900, &behind), either, "the echoes after it got no reply");
+}
+
+#[test]
 fn a_device_that_is_only_heard_may_not_hear() {
     let rtsp = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
     let of = |answered| {
