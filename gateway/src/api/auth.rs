@@ -3,6 +3,7 @@
 //! `permission.rs` has the requirements of each route.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -15,11 +16,11 @@ use fleetgate_keys::{Token, TokenHash, TokenKind};
 use super::AppState;
 use super::client::Client;
 use super::ids::Kind;
+use super::known_tokens::StoredToken;
 use super::permission::Area;
 use super::problem::Problem;
 use crate::config::public_url::PublicUrl;
 pub use crate::store::access::Role;
-use crate::store::tokens::ApiToken;
 use crate::store::{access, tokens};
 
 /// A session ends after this long without use.
@@ -145,8 +146,9 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
         return Err(refused("this is no API token; those begin with fgt_".into()));
     }
     let id: Id = token.id().parse().map_err(|e| refused(format!("{e}")))?;
-    let row = api_token(app, id).await?.filter(|(_, hash)| token.matches(hash));
-    let (row, _) = row.ok_or_else(|| refused("this gateway does not know this token".into()))?;
+    let stored = api_token(app, id).await?.filter(|stored| token.matches(&stored.1));
+    let stored = stored.ok_or_else(|| refused("this gateway does not know this token".into()))?;
+    let row = &stored.0;
     let now = crate::clock::wall();
     if !row.is_good(now) {
         return Err(refused("this token has expired or was revoked: make a new one".into()));
@@ -154,18 +156,18 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
     if row.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
         touch(app, Proof::Token(id), now).await;
     }
-    Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes })
+    Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes.clone() })
 }
 
 /// Returns the stored token. A token that was read a moment ago and has not changed is not read
 /// again.
-async fn api_token(app: &AppState, id: Id) -> Result<Option<(ApiToken, TokenHash)>, Problem> {
+async fn api_token(app: &AppState, id: Id) -> Result<Option<Arc<StoredToken>>, Problem> {
     let (tokens, now) = (app.tokens(), crate::clock::now().mono);
     if let Some(known) = tokens.find(id, now) {
         return Ok(Some(known));
     }
     let changes = tokens.changes();
-    let read = app.store.api_token(id).await?;
+    let read = app.store.api_token(id).await?.map(Arc::new);
     read.iter().for_each(|read| tokens.keep(read.clone(), changes, now));
     Ok(read)
 }

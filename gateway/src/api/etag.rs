@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 use axum::Json;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::{HeaderValue, Method, StatusCode, header, request::Parts};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -59,17 +58,19 @@ impl IfMatch {
 ///
 /// # Errors
 /// Returns 412 for `If-Match` on a change that does not support it.
-pub async fn layer(request: Request, next: Next) -> Result<Response, Problem> {
-    let conditional = request.headers().contains_key(header::IF_MATCH) && !request.method().is_safe();
+pub fn check(request: &Request) -> Result<(), Problem> {
+    if request.method().is_safe() || !request.headers().contains_key(header::IF_MATCH) {
+        return Ok(());
+    }
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if conditional && !CONDITIONAL.contains(&(route.to_owned(), request.method().clone())) {
+    if !CONDITIONAL.contains(&(route.to_owned(), request.method().clone())) {
         return Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
             "no_etag",
             "this call takes no If-Match, and nothing was changed: leave the header out",
         ));
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
 /// Routes with `If-Match` according to the document.

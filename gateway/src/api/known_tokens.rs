@@ -6,8 +6,8 @@
 //! This module decides nothing.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
@@ -22,6 +22,9 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Tokens of programs that call often, some 300 bytes each.
 const MOST: usize = 1_024;
 
+/// A token and the hash of its secret.
+pub type StoredToken = (ApiToken, TokenHash);
+
 #[derive(Default)]
 pub struct KnownTokens {
     /// The number of commits so far.
@@ -30,8 +33,7 @@ pub struct KnownTokens {
 }
 
 struct Known {
-    token: ApiToken,
-    hash: TokenHash,
+    token: Arc<StoredToken>,
     /// The number of commits before the read.
     changes: u64,
     read_at: Mono,
@@ -57,26 +59,26 @@ impl KnownTokens {
         self.changes.load(Ordering::SeqCst)
     }
 
-    pub fn find(&self, id: Id, now: Mono) -> Option<(ApiToken, TokenHash)> {
+    pub fn find(&self, id: Id, now: Mono) -> Option<Arc<StoredToken>> {
         let known = self.lock();
         let found = known.get(&id)?;
         let counts = found.changes == self.changes() && now.since(found.read_at) < KEPT;
-        counts.then(|| (found.token.clone(), found.hash))
+        counts.then(|| found.token.clone())
     }
 
     /// `changes`: the number before the read.
-    pub fn keep(&self, (token, hash): (ApiToken, TokenHash), changes: u64, now: Mono) {
+    pub fn keep(&self, token: Arc<StoredToken>, changes: u64, now: Mono) {
         let mut known = self.lock();
-        if known.len() >= MOST && !known.contains_key(&token.id) {
+        if known.len() >= MOST && !known.contains_key(&token.0.id) {
             known.clear();
         }
-        known.insert(token.id, Known { token, hash, changes, read_at: now });
+        known.insert(token.0.id, Known { token, changes, read_at: now });
     }
 
     /// Records the last use of a token.
     pub fn touched(&self, id: Id, at: Wall) {
         if let Some(known) = self.lock().get_mut(&id) {
-            known.token.last_used_at = Some(at);
+            Arc::make_mut(&mut known.token).0.last_used_at = Some(at);
         }
     }
 
@@ -96,7 +98,7 @@ mod tests {
         Mono::from_secs(secs)
     }
 
-    fn token(n: i64) -> (ApiToken, TokenHash) {
+    fn token(n: i64) -> Arc<StoredToken> {
         let id = Id::from_i64(n);
         let token = ApiToken {
             id,
@@ -109,7 +111,7 @@ mod tests {
             revoked_at: None,
             last_used_at: None,
         };
-        (token, Token::generate(TokenKind::Api, id).hash())
+        Arc::new((token, Token::generate(TokenKind::Api, id).hash()))
     }
 
     #[test]

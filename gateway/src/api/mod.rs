@@ -83,7 +83,6 @@ use fleetgate_keys::{PublicKey, SshPublicKey};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
@@ -231,28 +230,24 @@ impl AppState {
 /// Returns all HTTP routes of the gateway. `http/server` serves them on TCP and on the Unix socket,
 /// and adds the [`Client`] to each request.
 pub fn router(state: AppState) -> axum::Router {
-    let (routes, _) = declared().split_for_parts();
-    let (uploads, _) = declared_uploads().split_for_parts();
-    let (many, _) = declared_many().split_for_parts();
+    let [routes, results, many, uploads] =
+        [declared(), declared_results(), declared_many(), declared_uploads()]
+            .map(|routes| routes.split_for_parts().0);
     let text: Arc<str> = openapi().to_string().into();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
-        .layer(middleware::from_fn(etag::layer))
-        .layer(middleware::from_fn(query::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)
-        .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
-        .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
-        .fallback(elsewhere);
-    let [uploads, many] = [uploads, many].map(|routes| {
-        let routes = routes.layer(middleware::from_fn(etag::layer)).layer(middleware::from_fn(query::layer));
-        routes.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
-    });
-    edge::wrap(routes, &state, results::BODY_LIMIT)
-        .merge(edge::wrap_uploads(uploads, &state))
+        .route("/api/v1/openapi.json", get(move || serve_document(text.clone())));
+    let admitted = [routes, results, many, uploads]
+        .map(|routes| routes.route_layer(middleware::from_fn_with_state(state.clone(), edge::admit)));
+    let [routes, results, many, uploads] = admitted;
+    edge::wrap(routes.fallback(elsewhere), &state, edge::BODY_LIMIT)
+        .merge(edge::wrap_results(results, &state, results::BODY_LIMIT))
         .merge(edge::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
+        .merge(edge::wrap_uploads(uploads, &state))
         .with_state(state)
 }
 
@@ -268,6 +263,7 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
 /// Returns the OpenAPI document, as in `docs/openapi.json`.
 pub fn openapi() -> serde_json::Value {
     let mut all = declared().into_openapi();
+    all.merge(declared_results().into_openapi());
     all.merge(declared_uploads().into_openapi());
     all.merge(declared_many().into_openapi());
     document::complete(&all)
@@ -277,8 +273,14 @@ async fn serve_document(text: Arc<str>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string())
 }
 
+/// Declares the routes with bodies of the usual size.
 fn declared() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", routes())
+}
+
+/// Declares the routes with one result in a body, which keep their keys themselves.
+fn declared_results() -> OpenApiRouter<AppState> {
+    document::base().nest("/api/v1", results::routes())
 }
 
 /// Declares the routes with bodies of any size.
@@ -291,13 +293,8 @@ fn declared_many() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", results::routes_of_many())
 }
 
-/// Returns all other routes under `/api/v1`.
+/// Returns all other routes under `/api/v1`, by file.
 fn routes() -> OpenApiRouter<AppState> {
-    ordinary().layer(RequestBodyLimitLayer::new(edge::BODY_LIMIT)).merge(results::routes())
-}
-
-/// Returns the routes with bodies of the usual size, by file.
-fn ordinary() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())
         .merge(incidents::routes())

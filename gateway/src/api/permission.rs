@@ -9,11 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts as _, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::Response;
 use serde_json::Value;
 
 use super::AppState;
@@ -153,16 +151,12 @@ pub(super) fn rule(route: &str, method: &Method) -> Result<Rule, Problem> {
 ///
 /// # Errors
 /// Fails as [`rule`] and [`admit`] do.
-pub(super) async fn layer(
-    State(app): State<AppState>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+pub(super) async fn check(app: &AppState, request: Request) -> Result<Request, Problem> {
     let (mut parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let rule = rule(route, &parts.method)?;
-    admit(&app, &mut parts, rule).await?;
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    admit(app, &mut parts, rule).await?;
+    Ok(Request::from_parts(parts, body))
 }
 
 fn closed() -> Problem {

@@ -9,8 +9,6 @@ use std::sync::LazyLock;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
 use serde_json::Value;
 use utoipa::IntoParams;
 
@@ -40,22 +38,18 @@ fn names(operation: &Value) -> BTreeSet<String> {
     query.filter_map(|parameter| parameter["name"].as_str().map(ToOwned::to_owned)).collect()
 }
 
-/// The layer around the routes of the API.
-///
 /// # Errors
-/// 400 for a parameter that the route does not take.
-pub(super) async fn layer(request: Request, next: Next) -> Result<Response, Problem> {
+/// Returns 400 for a parameter that the route does not take.
+pub(super) fn check(request: &Request) -> Result<(), Problem> {
+    let Some(given) = request.uri().query() else { return Ok(()) };
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     // A handler of GET answers HEAD too.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    if let Some(known) = DECLARED.get(&(route.to_owned(), method.clone())) {
-        let given = request.uri().query().unwrap_or_default();
-        check(given, known).map_err(|detail| Problem::bad_request("bad_query", detail))?;
-    }
-    Ok(next.run(request).await)
+    let Some(known) = DECLARED.get(&(route.to_owned(), method.clone())) else { return Ok(()) };
+    are_known(given, known).map_err(|detail| Problem::bad_request("bad_query", detail))
 }
 
-fn check(query: &str, known: &BTreeSet<String>) -> Result<(), String> {
+fn are_known(query: &str, known: &BTreeSet<String>) -> Result<(), String> {
     let mut given = form_urlencoded::parse(query.as_bytes());
     let Some((unknown, _)) = given.find(|(name, _)| !known.contains(name.as_ref())) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();

@@ -62,13 +62,19 @@ struct Entry {
 
 /// How a result is admitted.
 pub enum Admission<'a> {
+    /// The caller sends the input at once: the same result may join it from now on.
     New(Ticket, Waiter<'a>),
-    /// The same result waits for its commit.
-    Joined(Waiter<'a>),
-    /// The same result was committed, but no sender learned of it.
-    Known(Outcome),
+    Found(Found<'a>),
     /// Too many results wait.
     Full,
+}
+
+/// The same result was sent before.
+pub enum Found<'a> {
+    /// It waits for its commit.
+    Joined(Waiter<'a>),
+    /// It was committed, but no sender learned of it.
+    Known(Outcome),
 }
 
 impl CommitWaits {
@@ -80,25 +86,25 @@ impl CommitWaits {
     }
 
     /// Finds the same content if it waits, or if it was committed just now and its sender does not know.
-    pub fn find(&self, content: Content, now: Mono) -> Option<Admission<'_>> {
+    pub fn find(&self, content: Content, now: Mono) -> Option<Found<'_>> {
         self.found(&mut self.lock(), content, now)
     }
 
-    fn found(&self, book: &mut Book, content: Content, now: Mono) -> Option<Admission<'_>> {
+    fn found(&self, book: &mut Book, content: Content, now: Mono) -> Option<Found<'_>> {
         if let Some(outcome) = book.hear(content, now) {
-            return Some(Admission::Known(outcome));
+            return Some(Found::Known(outcome));
         }
         let ticket = *book.contents.get(&content)?;
         let (sender, receiver) = oneshot::channel();
         book.waiting.get_mut(&ticket)?.waiters.push(sender);
-        Some(Admission::Joined(self.waiter(ticket, receiver)))
+        Some(Found::Joined(self.waiter(ticket, receiver)))
     }
 
     /// Admits a result: with a new ticket, unless the same result waits.
     pub fn admit(&self, content: Option<Content>, shown: Option<Shown>, now: Mono) -> Admission<'_> {
         let mut book = self.lock();
         if let Some(found) = content.and_then(|content| self.found(&mut book, content, now)) {
-            return found;
+            return Admission::Found(found);
         }
         if book.waiting.len() >= MAX_WAITING {
             return Admission::Full;
@@ -232,7 +238,7 @@ mod tests {
 
     fn joined(tickets: &CommitWaits) -> Waiter<'_> {
         match tickets.admit(Some(CONTENT), None, at(0)) {
-            Admission::Joined(waiter) => waiter,
+            Admission::Found(Found::Joined(waiter)) => waiter,
             _ => panic!("the same one waits"),
         }
     }
@@ -292,7 +298,7 @@ mod tests {
         };
         lost(&tickets);
         let said = tickets.admit(Some(CONTENT), None, at(30));
-        assert!(matches!(said, Admission::Known(Outcome::Done)));
+        assert!(matches!(said, Admission::Found(Found::Known(Outcome::Done))));
         assert!(matches!(tickets.admit(Some(CONTENT), None, at(30)), Admission::New(..)));
         let tickets = CommitWaits::default();
         lost(&tickets);

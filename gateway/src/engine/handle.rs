@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::commit_wait;
-use crate::engine::commit_wait::{Admission, Content, Settled, Shown, Waiter};
+use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::store::TimingDefaults;
@@ -47,6 +47,15 @@ pub enum Offered<'a> {
     Waits(Waiter<'a>),
     /// The same result was committed before.
     Known(Outcome),
+}
+
+impl<'a> From<Found<'a>> for Offered<'a> {
+    fn from(found: Found<'a>) -> Self {
+        match found {
+            Found::Joined(waiter) => Offered::Waits(waiter),
+            Found::Known(outcome) => Offered::Known(outcome),
+        }
+    }
 }
 
 impl Offered<'_> {
@@ -409,7 +418,7 @@ impl Handle {
     ) -> Result<Settled, NotTaken> {
         let (tickets, now) = (self.0.live.tickets(), crate::clock::now().mono);
         let offered = match content.and_then(|content| tickets.find(content, now)) {
-            Some(waiting) => self.offer_as(waiting, make).await?,
+            Some(found) => found.into(),
             None => {
                 self.prove().await?;
                 self.offer((content, shown), make).await?
@@ -436,22 +445,14 @@ impl Handle {
         (content, shown): (Option<Content>, Option<Shown>),
         make: impl FnOnce(Ticket) -> PassiveResult,
     ) -> Result<Offered<'_>, NotTaken> {
-        let admission = self.0.live.tickets().admit(content, shown, crate::clock::now().mono);
-        self.offer_as(admission, make).await
-    }
-
-    async fn offer_as<'a>(
-        &'a self,
-        admission: Admission<'a>,
-        make: impl FnOnce(Ticket) -> PassiveResult,
-    ) -> Result<Offered<'a>, NotTaken> {
-        match admission {
+        // A caller that is cancelled leaves no ticket without an input: nothing waits between the two.
+        let Ok(place) = self.0.monitor.reserve().await else { return Err(NotTaken::NotYet) };
+        match self.0.live.tickets().admit(content, shown, crate::clock::now().mono) {
             Admission::New(ticket, waiter) => {
-                self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
+                place.send(MonitorInput::Submit(Box::new(make(ticket))));
                 Ok(Offered::Waits(waiter))
             }
-            Admission::Joined(waiter) => Ok(Offered::Waits(waiter)),
-            Admission::Known(outcome) => Ok(Offered::Known(outcome)),
+            Admission::Found(found) => Ok(found.into()),
             Admission::Full => Err(NotTaken::Refused(Some(Trouble::Busy))),
         }
     }
