@@ -12,14 +12,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path};
 use super::hosts::{definition, load, unknown_service};
-use super::ids::{self, Kind};
 use super::model::{self, NewAcknowledgement};
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::ids::{self, Kind};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::problem::Problem;
 use crate::store::acknowledgements::{self as stored, Acknowledgement};
 use crate::store::states;
 

@@ -18,19 +18,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::etag::{IfMatch, Tagged};
-use super::extract::{Body, Path, Query};
 use super::hosts::{self, load_spec, unknown_service};
-use super::ids::{self, Kind};
-use super::manager::Manager;
-use super::merge;
 use super::model::{self, DowntimeChange, NewDowntime, Page};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::problem::Problem;
 use super::render;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query};
+use super::request::ids::{self, Kind};
+use super::request::managed_by::Manager;
+use super::request::merge_patch;
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::etag::{IfMatch, Tagged};
+use super::response::page::Paging;
+use super::response::problem::Problem;
 use crate::engine::definitions::Definition;
 use crate::store::SqliteConnection;
 use crate::store::definition;
@@ -444,7 +444,7 @@ fn must_stay(before: &Downtime, after: &When) -> Result<(), Problem> {
 fn patched(of: &Recurrence, patch: Map<String, Value>) -> Result<model::Recurrence, Problem> {
     let whole = serde_json::to_value(recurrence_wire(recurrence::text(of))).map_err(Problem::internal)?;
     let Value::Object(mut whole) = whole else { return Err(Problem::internal(anyhow::anyhow!("no object"))) };
-    merge::object(&mut whole, patch);
+    merge_patch::object(&mut whole, patch);
     serde_json::from_value(whole.into()).map_err(|e| Problem::invalid("recurrence", e.to_string()))
 }
 

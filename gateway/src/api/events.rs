@@ -7,11 +7,11 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::Query;
-use super::ids::{Kind, Named};
 use super::model::{Event, Page};
-use super::page::Paging;
-use super::problem::Problem;
+use super::request::extract::Query;
+use super::request::ids::{Kind, Named};
+use super::response::page::Paging;
+use super::response::problem::Problem;
 use super::{AppState, hosts, render};
 use crate::store::events::{EventFilter, EventRow, Span};
 

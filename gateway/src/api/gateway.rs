@@ -10,11 +10,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::Body;
 use super::model::{EndpointChange, Gateway};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::Body;
+use super::request::transaction::ApiTx;
+use super::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::settings;
 

@@ -18,19 +18,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::cascade::{Consequences, Removal};
 use super::devices::{self, refusal};
-use super::etag::{IfMatch, Tagged, header_value};
-use super::extract::{Body, Path, Query};
 use super::hosts as shown;
-use super::ids::{self, Kind, Named};
-use super::manager::Manager;
-use super::merge;
+use super::hosts::dependents::{Consequences, Removal};
 use super::model::{self, Host, HostChange, NewHost};
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query};
+use super::request::ids::{self, Kind, Named};
+use super::request::managed_by::Manager;
+use super::request::merge_patch;
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::etag::{IfMatch, Tagged, header_value};
+use super::response::problem::Problem;
 use super::{profiles, render};
 use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
@@ -364,7 +364,8 @@ fn changed(
     }
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
-    let labels = change.labels.map(|change| parse::host_labels(merge::labels(&settings.labels, change)));
+    let labels =
+        change.labels.map(|change| parse::host_labels(merge_patch::labels(&settings.labels, change)));
     set.to(&mut settings.labels, "labels", labels);
     set.to(&mut settings.notes, "notes", change.notes.map(|n| parse::notes(n.unwrap_or_default())));
     let address = change.address.as_deref().map(|text| match behind {
@@ -406,7 +407,7 @@ fn alerting_change(
         ("notify", change.notify.as_ref().map(|n| json!(n))),
     ];
     let patch = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    merge::object(&mut whole, patch.collect());
+    merge_patch::object(&mut whole, patch.collect());
     alerting::of_host(alerting::parse(&Value::Object(whole))?)
 }
 

@@ -15,11 +15,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::extract::{Path, Query};
 use super::hosts::load_ever;
-use super::ids::{self, Kind};
 use super::model::{self, Page, Samples, SeriesInfo};
-use super::problem::Problem;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::response::problem::Problem;
 use crate::clock;
 use crate::store::history::Bucket;
 

@@ -4,55 +4,30 @@
 //! is a type of `model` or a problem document.
 
 mod acknowledgements;
-mod admission;
-mod auth;
 mod backups;
-mod cascade;
-mod client;
-mod conf;
-#[cfg(test)]
-mod conformance;
 mod contacts;
 mod devices;
 mod document;
 mod downtimes;
-mod edge;
 mod enrol;
 mod enrolment_tokens;
 mod enrolments;
-mod etag;
-mod event_schemas;
 mod events;
-mod examples;
-mod extract;
 mod gateway;
-mod guards;
 mod health;
 mod host_settings;
 mod hosts;
-mod idempotency;
-pub(crate) mod ids;
 mod incidents;
-pub mod inside;
-mod intake;
-mod known_tokens;
-mod manager;
-pub(crate) mod merge;
 mod metrics;
 pub mod model;
 mod notifications;
-mod object;
 mod overview;
-mod page;
-mod parse;
-mod permission;
-mod problem;
 mod profile_rules;
 mod profiles;
-mod query;
-mod refusals;
 mod removals;
 mod render;
+pub(crate) mod request;
+mod response;
 mod restore;
 mod results;
 mod rules;
@@ -60,16 +35,14 @@ mod services;
 mod session;
 pub(crate) mod sound;
 mod stream;
-mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod throttle;
 mod tokens;
 mod traffic;
+pub mod tunnel_api;
 mod users;
-mod write;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -87,9 +60,9 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
-pub use client::{Client, Login, throttled_as};
-pub use manager::HEADER as MANAGER_HEADER;
-pub use problem::{Affected, Effect, FieldError, ProblemDocument};
+pub use request::client::{Client, Login, throttled_as};
+pub use request::managed_by::HEADER as MANAGER_HEADER;
+pub use response::problem::{Affected, Effect, FieldError, ProblemDocument};
 
 use crate::config::Config;
 use crate::config::public_url::PublicUrl;
@@ -97,9 +70,12 @@ use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
 use crate::store::Store;
-use guards::Guards;
-use known_tokens::KnownTokens;
-use problem::Problem;
+use overview::summary::{Summaries, Summary};
+use request::known_tokens::KnownTokens;
+use request::rate_limits::RateLimits;
+use request::{idempotency, permission, query};
+use response::problem::Problem;
+use response::{etag, layers};
 
 /// The state that handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -109,10 +85,10 @@ struct Inner {
     parts: Parts,
     backups: backups::Backups,
     uploads: restore::Uploads,
-    guards: Guards,
+    rate_limits: RateLimits,
     tokens: KnownTokens,
     hub: stream::Hub,
-    summaries: summary::Summaries,
+    summaries: Summaries,
 }
 
 /// The parts of a running gateway that the API uses.
@@ -158,10 +134,10 @@ impl AppState {
             parts,
             backups: backups::Backups::default(),
             uploads: restore::Uploads::default(),
-            guards: Guards::default(),
+            rate_limits: RateLimits::default(),
             tokens: KnownTokens::default(),
             hub: stream::Hub::default(),
-            summaries: summary::Summaries::default(),
+            summaries: Summaries::default(),
         }))
     }
 
@@ -173,8 +149,8 @@ impl AppState {
         &self.0.uploads
     }
 
-    fn guards(&self) -> &Guards {
-        &self.0.guards
+    fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
     }
 
     fn tokens(&self) -> &KnownTokens {
@@ -213,7 +189,7 @@ impl AppState {
 
     /// # Errors
     /// Fails when the database cannot be read.
-    async fn summary(&self) -> Result<Arc<summary::Summary>, Problem> {
+    async fn summary(&self) -> Result<Arc<Summary>, Problem> {
         self.0.summaries.current(self).await
     }
 
@@ -250,9 +226,9 @@ pub fn router(state: AppState) -> axum::Router {
         let routes = routes.layer(middleware::from_fn(etag::layer)).layer(middleware::from_fn(query::layer));
         routes.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
     });
-    edge::wrap(routes, &state, results::BODY_LIMIT)
-        .merge(edge::wrap_uploads(uploads, &state))
-        .merge(edge::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
+    layers::wrap(routes, &state, results::BODY_LIMIT)
+        .merge(layers::wrap_uploads(uploads, &state))
+        .merge(layers::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
         .with_state(state)
 }
 
@@ -293,7 +269,7 @@ fn declared_many() -> OpenApiRouter<AppState> {
 
 /// Returns all other routes under `/api/v1`.
 fn routes() -> OpenApiRouter<AppState> {
-    ordinary().layer(RequestBodyLimitLayer::new(edge::BODY_LIMIT)).merge(results::routes())
+    ordinary().layer(RequestBodyLimitLayer::new(layers::BODY_LIMIT)).merge(results::routes())
 }
 
 /// Returns the routes with bodies of the usual size, by file.

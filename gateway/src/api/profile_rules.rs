@@ -10,16 +10,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::etag::{IfMatch, Tagged};
-use super::extract::Body;
-use super::manager::{self, Manager};
 use super::model::{self, NewProfileRules};
-use super::parse::{self, Fields};
-use super::problem::Problem;
 use super::profiles::fits;
 use super::render;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::Body;
+use super::request::managed_by::{self, Manager};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::etag::{IfMatch, Tagged};
+use super::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::profiles as stored;
 
@@ -67,7 +67,7 @@ async fn put(
     let before = stored::rules(write.tx()).await?;
     if_match.check(before.version)?;
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
-    let managed = manager::after(Some(before.managed), manager.writer(&principal));
+    let managed = managed_by::after(Some(before.managed), manager.writer(&principal));
     stored::put_rules(write.tx(), &rules, &managed).await?;
     let is = fits(write.tx()).await?;
     write.resettle(&was, &is, None).await?;

@@ -11,15 +11,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::etag::{IfMatch, Tagged};
-use super::extract::{Body, Path};
-use super::manager::{self, Manager};
 use super::model::{self, Page, ProfileService, ProfileSettings};
-use super::parse;
-use super::problem::Problem;
 use super::render;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::managed_by::{self, Manager};
+use super::request::parse;
+use super::request::transaction::ApiTx;
+use super::response::etag::{IfMatch, Tagged};
+use super::response::problem::Problem;
 use crate::store::SqliteConnection;
 use crate::store::definition::{self, check_kind};
 use crate::store::events::Object;
@@ -140,7 +140,7 @@ async fn put(
         return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
-    let managed = manager::after(before.map(|b| b.managed), manager.writer(&principal));
+    let managed = managed_by::after(before.map(|b| b.managed), manager.writer(&principal));
     stored::put(write.tx(), &profile, &managed).await?;
     write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;

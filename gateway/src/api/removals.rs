@@ -9,13 +9,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Path, Query};
-use super::ids::{self, Kind};
 use super::model::{self, Page};
-use super::page::Paging;
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
 use crate::store::removals::{self as stored, Removal};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

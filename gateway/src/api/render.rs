@@ -14,8 +14,8 @@ use fleetgate_engine::verdict::Verdict;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
 
-use super::ids::{self, Kind};
 use super::model;
+use super::request::ids::{self, Kind};
 use crate::clock;
 use crate::engine::definitions;
 use crate::engine::definitions::Definition;

@@ -18,11 +18,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
 use super::model::Restore;
 use super::model::names::BackupFile;
-use super::problem::Problem;
-use super::write::{ApiTx, PATIENCE};
+use super::request::auth::Principal;
+use super::request::transaction::{ApiTx, PATIENCE};
+use super::response::problem::Problem;
 use crate::backup;
 use crate::store::copy;
 

@@ -13,18 +13,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
 use super::contacts::load as load_contact;
-use super::etag::{IfMatch, Tagged};
-use super::extract::{Body, Path};
-use super::ids::{self, Kind, Named};
-use super::manager::Manager;
-use super::merge;
 use super::model::{self, NewRule, Page, RuleChange};
-use super::parse::{self, Fields};
-use super::problem::Problem;
 use super::render;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::ids::{self, Kind, Named};
+use super::request::managed_by::Manager;
+use super::request::merge_patch;
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::etag::{IfMatch, Tagged};
+use super::response::problem::Problem;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, Rule};
 use crate::store::events::Object;
@@ -213,7 +213,7 @@ fn parse_change(before: Rule, contact: Id, change: RuleChange) -> Result<Rule, P
         after.name = fields.take("name", parse::name(&name)).unwrap_or_default();
     }
     if let Some(change) = change.labels {
-        let labels = parse::labels(merge::labels(&after.labels, change));
+        let labels = parse::labels(merge_patch::labels(&after.labels, change));
         after.labels = fields.take("labels", labels).unwrap_or_default();
     }
     if let Some(wanted) = change.severity {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::model::{ContactChange, HostChange, NewDevice, NewDowntime, ProfileSettings, RuleChange};
-use super::problem::{FieldError, Problem};
+use super::response::problem::{FieldError, Problem};
 use super::{contacts, devices, downtimes, host_settings, profiles, rules};
 
 /// All fields that would be refused. A field without a name is the whole.

@@ -40,10 +40,12 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Principal;
-use super::ids::{self, Kind};
-use super::problem::Problem;
-use super::{AppState, hosts, permission, render, summary};
+use super::overview::summary;
+use super::request::auth::Principal;
+use super::request::ids::{self, Kind};
+use super::request::permission;
+use super::response::problem::Problem;
+use super::{AppState, hosts, render};
 use crate::clock;
 use crate::engine::live_state::Change;
 use crate::store::events::{EventFilter, Span};

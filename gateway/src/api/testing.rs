@@ -25,8 +25,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::permission::Area;
-use super::{AppState, Client, Identity, Parts, conformance, ids, router};
+use super::document::conformance;
+use super::request::ids;
+use super::request::permission::Area;
+use super::{AppState, Client, Identity, Parts, router};
 use crate::config::Config;
 use crate::demo::sensors::Sensors;
 use crate::engine::handle::{Handle, QUEUE};

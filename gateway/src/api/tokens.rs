@@ -12,16 +12,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path, Query};
-use super::idempotency::Disclosed;
-use super::ids::{self, Kind};
 use super::model::{self, ApiTokenWithSecret, NewApiToken, Page};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::permission::Area;
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query};
+use super::request::idempotency::Disclosed;
+use super::request::ids::{self, Kind};
+use super::request::parse::{self, Fields};
+use super::request::permission::Area;
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::tokens::{self, ApiToken};
 

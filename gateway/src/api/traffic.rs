@@ -10,11 +10,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::extract::{Path, Query};
 use super::hosts::load;
-use super::ids::{self, Kind};
 use super::model::{Traffic, TrafficDay};
-use super::problem::Problem;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::response::problem::Problem;
 use crate::clock;
 use crate::store::wire_days::KEEP_DAYS;
 

@@ -10,15 +10,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, Role};
-use super::extract::{Body, Path, Query};
-use super::idempotency::Disclosed;
-use super::ids::{self, Kind, Named};
 use super::model::{self, LoginLink, NewUser, Page, UserChange};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::{Principal, Role};
+use super::request::extract::{Body, Path, Query};
+use super::request::idempotency::Disclosed;
+use super::request::ids::{self, Kind, Named};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
 use crate::password;
 use crate::store::access::{self, User};
 use crate::store::events::Object;
@@ -59,7 +59,7 @@ async fn create(
     let name = fields.take("name", parse::name(&new.name).and_then(not_reserved)).unwrap_or_default();
     fields.take("password", password::check(&new.password));
     fields.finish()?;
-    let hash = app.guards().hash(new.password).await?;
+    let hash = app.rate_limits().hash(new.password).await?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let (id, role, now) = (ids::new_id(write.now), Role::from(new.role), write.now);
     let inserted = access::insert_user(write.tx(), id, &name, role, &hash, now).await;
@@ -186,7 +186,7 @@ async fn login_link(
 /// Checks the strength of a password and returns its hash.
 pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> Result<String, Problem> {
     password::check(&text).map_err(|e| Problem::invalid(field, e.to_string()))?;
-    app.guards().hash(text).await
+    app.rate_limits().hash(text).await
 }
 
 async fn load(conn: &mut SqliteConnection, user: &str) -> Result<User, Problem> {

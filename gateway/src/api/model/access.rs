@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::names;
 
-use crate::api::extract::{never_null, present};
+use crate::api::request::extract::{never_null, present};
 use crate::store::access::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

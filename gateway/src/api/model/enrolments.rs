@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Labels, names};
-use crate::api::extract::present;
+use crate::api::request::extract::present;
 
 /// A token that enrols devices. Its secret was shown when it was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

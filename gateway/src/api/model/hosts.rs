@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::devices::{DeviceSsh, NewSsh, SshChange};
 use super::{AlertingSettings, FlappingSettings, Labels, LabelsChange, Managed, NotifySettings, names};
 
-use crate::api::extract::{never_null, present};
+use crate::api::request::extract::{never_null, present};
 
 /// The settings of a host; absent timings are the gateway's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -15,9 +15,9 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schem
 use utoipa::openapi::{RefOr, schema::SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::permission::Area;
-use crate::api::problem::CODES;
 use crate::api::render::HOST_FILTERS;
+use crate::api::request::permission::Area;
+use crate::api::response::problem::CODES;
 use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;

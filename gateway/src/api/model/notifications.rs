@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Labels, LabelsChange, Managed, names};
-use crate::api::extract::{never_null, present};
+use crate::api::request::extract::{never_null, present};
 
 /// Who receives notifications.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{Host, Labels, Managed, Service, names};
 use crate::api::FieldError;
-use crate::api::extract::{never_null, present};
+use crate::api::request::extract::{never_null, present};
 
 /// Notification settings of a host or service. What is absent is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -24,14 +24,16 @@ use tokio::sync::SemaphorePermit;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::body::{self, Bounds};
 use super::{Answer, Fate, Sender, Sent, became, not_taken};
-use crate::api::auth::Principal;
+use crate::api::AppState;
 use crate::api::hosts::{definition, unknown_service};
-use crate::api::ids::Kind;
-use crate::api::intake::{self, Bounds};
 use crate::api::model::{NewResult, NewResults, ResultOf, ResultOutcome, ResultRefusal, SubmittedResults};
-use crate::api::problem::Problem;
-use crate::api::{AppState, edge, extract, idempotency};
+use crate::api::request::auth::Principal;
+use crate::api::request::ids::Kind;
+use crate::api::request::{extract, idempotency};
+use crate::api::response::layers;
+use crate::api::response::problem::Problem;
 use crate::engine::commit_wait;
 use crate::engine::handle::Offered;
 
@@ -68,11 +70,11 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
     let bounds = Bounds {
         kept: BODY_LIMIT,
         most: BODY_LIMIT,
-        small: edge::BODY_LIMIT,
-        large: &app.guards().large_batches,
+        small: layers::BODY_LIMIT,
+        large: &app.rate_limits().large_batches,
         wait: WAIT,
     };
-    let intake::Body { bytes, room: _room, .. } = intake::read(request, bounds).await?;
+    let body::Body { bytes, room: _room, .. } = body::read(request, bounds).await?;
     let Wanted { results: Few(wanted) } = extract::parse(&bytes)?;
     drop(bytes);
     let _place = place(&app, wanted.len()).await?;
@@ -89,7 +91,7 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
 /// Acquires a place in the queue for each result.
 async fn place(app: &AppState, count: usize) -> Result<SemaphorePermit<'_>, Problem> {
     let count = u32::try_from(count).map_err(Problem::internal)?;
-    let places = tokio::time::timeout(WAIT, app.guards().batched.acquire_many(count)).await;
+    let places = tokio::time::timeout(WAIT, app.rate_limits().batched.acquire_many(count)).await;
     places.map_err(|_| busy())?.map_err(Problem::internal)
 }
 

@@ -7,6 +7,7 @@
 //! Hosts and services are found in memory, and the response shows the committed state. `many.rs`
 //! handles many results in one call.
 
+pub mod body;
 mod many;
 
 use std::sync::Arc;
@@ -24,14 +25,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path};
 use super::hosts::{self, definition, load, unknown_service};
-use super::idempotency;
-use super::ids::{Kind, Named};
 use super::model::{NewResult, Submitted, Timestamp};
-use super::parse;
-use super::problem::Problem;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::ids::{Kind, Named};
+use super::request::{idempotency, parse};
+use super::response::problem::Problem;
 use crate::engine::commit_wait::{Content, Settled};
 use crate::engine::definitions;
 use crate::engine::definitions::Definition;

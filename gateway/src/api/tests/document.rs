@@ -8,9 +8,9 @@ use axum::http::Method;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::api::auth::Role;
 use crate::api::openapi;
-use crate::api::permission::{self, Area, Rule, rule};
+use crate::api::request::auth::Role;
+use crate::api::request::permission::{self, Area, Rule, rule};
 use crate::api::testing::{Caller, TestApi};
 
 /// Routes without authentication. Each has its own proof or returns nothing secret.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::api::conformance::DOCUMENT;
-use crate::api::problem::CODES;
+use crate::api::document::conformance::DOCUMENT;
+use crate::api::response::problem::CODES;
 
 /// Each operation as method, path and what is said of it.
 pub(super) fn operations() -> Vec<(String, &'static str, &'static Value)> {
