@@ -1,37 +1,35 @@
 //! The HTTP API. It authenticates, parses, calls the store, informs the engine and renders.
 //!
 //! It decides nothing about devices or states. All input is hostile until it is parsed. All output
-//! is a type of `model` or a problem document.
+//! is a type of a resource or a problem document.
 
-mod acknowledgements;
-mod backups;
-mod contacts;
-mod devices;
+pub(crate) mod acknowledgements;
+pub(crate) mod backups;
+pub(crate) mod contacts;
+pub(crate) mod devices;
 mod document;
-mod downtimes;
+pub(crate) mod downtimes;
 mod enrol;
-mod enrolment_tokens;
-mod enrolments;
-mod events;
-mod gateway;
+pub(crate) mod enrolment_tokens;
+pub(crate) mod enrolments;
+pub(crate) mod events;
+pub(crate) mod gateway;
 mod health;
-mod host_settings;
-mod hosts;
-mod incidents;
-mod metrics;
-pub mod model;
-mod notifications;
-mod overview;
-mod profile_rules;
-mod profiles;
-mod removals;
-mod render;
+pub(crate) mod host_settings;
+pub(crate) mod hosts;
+pub(crate) mod incidents;
+pub(crate) mod metrics;
+pub(crate) mod notifications;
+pub(crate) mod overview;
+pub(crate) mod profile_rules;
+pub(crate) mod profiles;
+pub(crate) mod removals;
 pub(crate) mod request;
 mod response;
-mod restore;
-mod results;
-mod rules;
-mod services;
+pub(crate) mod restore;
+pub(crate) mod results;
+pub(crate) mod rules;
+pub(crate) mod services;
 mod session;
 pub(crate) mod sound;
 mod stream;
@@ -39,10 +37,11 @@ mod stream;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod tokens;
-mod traffic;
+pub(crate) mod tokens;
+pub(crate) mod traffic;
 pub mod tunnel_api;
-mod users;
+pub mod types;
+pub(crate) mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -8,16 +8,16 @@ use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notification::{Period, Severity};
 use fleetgate_engine::time::Wall;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
 use super::contacts::load as load_contact;
-use super::model::{self, NewRule, Page, RuleChange};
-use super::render;
 use super::request::auth::Principal;
-use super::request::extract::{Body, Path};
+use super::request::extract::{Body, Path, never_null, present};
 use super::request::ids::{self, Kind, Named};
 use super::request::managed_by::Manager;
 use super::request::merge_patch;
@@ -25,16 +25,81 @@ use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::etag::{IfMatch, Tagged};
 use super::response::problem::Problem;
-use crate::store::SqliteConnection;
-use crate::store::contacts::{self, Rule};
+use super::types::{Labels, LabelsChange, Managed, Page, names};
 use crate::store::events::Object;
-use crate::store::managed::Managed;
 use crate::store::removals::Kind as Removable;
+use crate::store::{SqliteConnection, contacts, managed};
 
 /// One page shows them all. No operator can understand more.
 const MAX_RULES: usize = 1_000;
 /// A problem that stays unattended for a month needs no further escalation.
 const LONGEST_DELAY_S: f64 = 31.0 * 86_400.0;
+
+/// Which contact is notified of which hosts, from which severity on, when, and after which delay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rule {
+    pub id: String,
+    pub name: String,
+    /// By name.
+    pub contact: String,
+    /// Labels that a host must have, all of them; `*` takes any value; none: every host.
+    #[schema(value_type = names::Labels)]
+    pub labels: Labels,
+    #[schema(value_type = names::SeverityName)]
+    pub severity: String,
+    /// Such as `mon-fri 08:00-18:00, sat 09:00-12:00`, in the contact's time zone; absent: always.
+    pub period: Option<String>,
+    /// Only problems that last longer without an acknowledgement (escalation).
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub delay_s: f64,
+    #[serde(flatten)]
+    pub managed: Managed,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
+    pub version: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewRule {
+    pub name: String,
+    /// Name or id.
+    pub contact: String,
+    #[schema(value_type = names::Labels)]
+    pub labels: Labels,
+    /// `warning` when absent.
+    #[schema(value_type = Option<names::SeverityName>)]
+    pub severity: Option<String>,
+    pub period: Option<String>,
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub delay_s: Option<f64>,
+}
+
+/// What is absent stays as it is; `null` clears a field.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub contact: Option<String>,
+    /// Merged with the present labels; a label that is `null` is removed.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::LabelsChange>)]
+    pub labels: Option<Option<LabelsChange>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::SeverityName>)]
+    pub severity: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub period: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 2678400)]
+    pub delay_s: Option<Option<f64>>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, remove))
@@ -42,8 +107,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Notification rules by name. Without any, the built-in contact receives all notifications.
 #[utoipa::path(get, path = "/rules", operation_id = "list_rules", tag = "notifications",
-    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<model::Rule>)))]
-async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Rule>>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<Rule>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<Rule>>, Problem> {
     let mut conn = app.store.reader().await?;
     let mut items = Vec::new();
     for rule in contacts::rules(&mut conn).await? {
@@ -55,13 +120,13 @@ async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Rule>>, Pr
 /// Adds a notification rule.
 #[utoipa::path(post, path = "/rules", operation_id = "create_rule", tag = "notifications",
     security(("token" = ["monitoring:operator"])), request_body = NewRule,
-    responses((status = 201, body = model::Rule)))]
+    responses((status = 201, body = Rule)))]
 async fn create(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Body(new): Body<NewRule>,
-) -> Result<(StatusCode, Tagged<model::Rule>), Problem> {
+) -> Result<(StatusCode, Tagged<Rule>), Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
@@ -76,7 +141,8 @@ async fn create(
         period: Some(new.period),
         delay_s: new.delay_s.map(Some),
     };
-    let rule = parse_change(blank(contact, Managed::new(manager.writer(&by)), now), contact, change)?;
+    let rule =
+        parse_change(blank(contact, managed::Managed::new(manager.writer(&by)), now), contact, change)?;
     put(write.tx(), &rule).await?;
     write.made((Removable::NotificationRule, &rule.name), &manager).await?;
     let data = json!({ "name": rule.name });
@@ -90,8 +156,8 @@ async fn create(
 /// A notification rule.
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",
     security(("token" = ["monitoring:viewer"])), params(("rule" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::Rule)))]
-async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<Tagged<model::Rule>, Problem> {
+    responses((status = 200, body = Rule)))]
+async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<Tagged<Rule>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = load(&mut conn, &rule).await?;
     Ok(Tagged { version: found.version, value: wire(&mut conn, &found).await? })
@@ -102,7 +168,7 @@ async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<T
     security(("token" = ["monitoring:operator"])), request_body = RuleChange,
     params(("rule" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
-    responses((status = 200, body = model::Rule)))]
+    responses((status = 200, body = Rule)))]
 async fn change(
     State(app): State<AppState>,
     who: Principal,
@@ -110,7 +176,7 @@ async fn change(
     Path(rule): Path<String>,
     if_match: IfMatch,
     Body(change): Body<RuleChange>,
-) -> Result<Tagged<model::Rule>, Problem> {
+) -> Result<Tagged<Rule>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), &rule).await?;
     if_match.check(before.version)?;
@@ -156,7 +222,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Rule, Problem> {
+async fn load(conn: &mut SqliteConnection, text: &str) -> Result<contacts::Rule, Problem> {
     let found = match Kind::Rule.named(text) {
         Named::Id(id) => contacts::find_rule(conn, id).await?,
         Named::Name(name) => contacts::find_rule_named(conn, &name).await?,
@@ -173,7 +239,7 @@ fn unknown_contact(problem: Problem) -> Problem {
 }
 
 /// Stores a rule. Returns the new version, which is the old one if nothing changed.
-async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<i64, Problem> {
+async fn put(tx: &mut SqliteConnection, rule: &contacts::Rule) -> Result<i64, Problem> {
     contacts::put_rule(tx, rule).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
         let detail = || format!("a rule is called {:?} already", rule.name);
@@ -185,18 +251,18 @@ async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<i64, Problem> {
 const MILDEST: Severity = Severity::Warning;
 
 /// Checks whether the API would accept this, apart from the contact's name.
-pub(super) fn sound(change: RuleChange) -> Result<Rule, Problem> {
-    let managed = Managed { by: String::new(), edited_by: None };
+pub(super) fn sound(change: RuleChange) -> Result<contacts::Rule, Problem> {
+    let managed = managed::Managed { by: String::new(), edited_by: None };
     let contact = Id::from_i64(0);
     parse_change(blank(contact, managed, Wall::from_millis(0)), contact, change)
 }
 
-fn blank(contact: Id, managed: Managed, now: Wall) -> Rule {
-    Rule {
+fn blank(contact: Id, managed: managed::Managed, now: Wall) -> contacts::Rule {
+    contacts::Rule {
         id: ids::new_id(now),
         name: String::new(),
         contact,
-        labels: model::Labels::new(),
+        labels: Labels::new(),
         severity: MILDEST,
         period: None,
         delay: Duration::ZERO,
@@ -206,9 +272,9 @@ fn blank(contact: Id, managed: Managed, now: Wall) -> Rule {
     }
 }
 
-fn parse_change(before: Rule, contact: Id, change: RuleChange) -> Result<Rule, Problem> {
+fn parse_change(before: contacts::Rule, contact: Id, change: RuleChange) -> Result<contacts::Rule, Problem> {
     let mut fields = Fields::default();
-    let mut after = Rule { contact, ..before };
+    let mut after = contacts::Rule { contact, ..before };
     if let Some(name) = change.name {
         after.name = fields.take("name", parse::name(&name)).unwrap_or_default();
     }
@@ -242,9 +308,9 @@ fn delay(seconds: f64) -> Result<Duration, String> {
     Err(format!("seconds between 0 and {LONGEST_DELAY_S} are expected"))
 }
 
-async fn wire(conn: &mut SqliteConnection, rule: &Rule) -> Result<model::Rule, Problem> {
+async fn wire(conn: &mut SqliteConnection, rule: &contacts::Rule) -> Result<Rule, Problem> {
     let contact = contacts::find(conn, rule.contact).await?;
-    Ok(model::Rule {
+    Ok(Rule {
         id: Kind::Rule.text(rule.id),
         name: rule.name.clone(),
         contact: contact.map_or_else(|| Kind::Contact.text(rule.contact), |c| c.name),
@@ -252,7 +318,7 @@ async fn wire(conn: &mut SqliteConnection, rule: &Rule) -> Result<model::Rule, P
         severity: rule.severity.name().to_owned(),
         period: rule.period.as_ref().map(ToString::to_string),
         delay_s: rule.delay.as_secs_f64(),
-        managed: render::managed(&rule.managed),
+        managed: (&rule.managed).into(),
         created_at: ids::time(rule.created_at),
         version: rule.version,
     })

@@ -7,21 +7,55 @@ use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::model::{Login, Me, PasswordChange};
 use super::request::auth::{self, Principal, SESSION_LIFE, Who};
 use super::request::client::Source;
 use super::request::extract::Body;
 use super::request::ids;
 use super::request::transaction::{ApiTx, PATIENCE};
 use super::response::problem::Problem;
+use super::types::{RoleName, names};
 use super::users::new_password;
 use crate::store::access::{self, User};
 use crate::store::events::Object;
+
+/// A name with a password, or a one-time link's secret.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    pub name: Option<String>,
+    pub password: Option<String>,
+    pub link: Option<String>,
+}
+
+/// The caller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// `user:NAME` or `token:ID`, as in events.
+    pub principal: String,
+    pub name: Option<String>,
+    pub role: RoleName,
+    #[schema(value_type = Vec<names::ScopeName>)]
+    pub scopes: Vec<String>,
+    /// When the session ends at the latest.
+    pub expires_at: Option<String>,
+    /// The session began with a one-time login: `PUT /session/password` needs no current password.
+    pub may_choose_password: bool,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    /// Not needed in a session that began with a one-time login.
+    pub current: Option<String>,
+    pub new: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(log_in, who, log_out)).routes(routes!(change_password))

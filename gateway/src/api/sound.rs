@@ -11,8 +11,13 @@ use fleetgate_engine::time::Wall;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{ContactChange, HostChange, NewDevice, NewDowntime, ProfileSettings, RuleChange};
+use super::contacts::ContactChange;
+use super::devices::NewDevice;
+use super::downtimes::NewDowntime;
+use super::host_settings::HostChange;
+use super::profiles::ProfileSettings;
 use super::response::problem::{FieldError, Problem};
+use super::rules::RuleChange;
 use super::{contacts, devices, downtimes, host_settings, profiles, rules};
 
 /// All fields that would be refused. A field without a name is the whole.

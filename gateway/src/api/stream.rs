@@ -45,7 +45,7 @@ use super::request::auth::Principal;
 use super::request::ids::{self, Kind};
 use super::request::permission;
 use super::response::problem::Problem;
-use super::{AppState, hosts, render};
+use super::{AppState, events, hosts};
 use crate::clock;
 use crate::engine::live_state::Change;
 use crate::store::events::{EventFilter, Span};
@@ -329,7 +329,7 @@ async fn try_render(
         let new = app.store.events(Span::Since(*last_event), &EventFilter::default(), EVENTS_A_TICK).await?;
         waiting.events = new.len() as i64 == EVENTS_A_TICK;
         *last_event = new.last().map_or(*last_event, |e| e.seq);
-        frames.extend(new.into_iter().map(|row| Frame::new("event", &render::event(row))));
+        frames.extend(new.into_iter().map(|row| Frame::new("event", &events::event(row))));
     }
     frames.extend(overview_frame(app, waiting).await?);
     Ok(frames)

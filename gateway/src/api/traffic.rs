@@ -4,14 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::messages::WireDay;
 use fleetgate_engine::time::Wall;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
 use super::hosts::load;
-use super::model::{Traffic, TrafficDay};
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
@@ -21,6 +20,26 @@ use crate::store::wire_days::KEEP_DAYS;
 /// The default number of days, a month.
 const DEFAULT_DAYS: i64 = 31;
 const DAY_MS: i64 = 86_400_000;
+
+/// The bytes of a device on the wire: datagrams of both directions with UDP and IP headers, including handshakes and
+/// keepalives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// The newest first; a day without a datagram is absent.
+    pub days: Vec<TrafficDay>,
+}
+
+/// One day of UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrafficDay {
+    /// `2026-03-01`.
+    pub day: String,
+    /// From the device.
+    pub rx_bytes: u64,
+    /// To the device.
+    pub tx_bytes: u64,
+    pub bytes: u64,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(traffic))

@@ -18,7 +18,6 @@ use serde_json::json;
 
 use super::AppState;
 use super::hosts::{self, definition};
-use super::model::{self, NewResult, Timestamp};
 use super::request::client::Client;
 use super::request::extract::{self, Path, Query};
 use super::request::idempotency;
@@ -26,7 +25,7 @@ use super::request::ids::{Kind, Named};
 use super::response::layers;
 use super::response::problem::Problem;
 use super::results::body::{self, Bounds};
-use super::results::{self, Answer};
+use super::results::{self, Answer, NewResult, Timestamp};
 use crate::clock;
 use crate::engine::definitions::Definition;
 use crate::store::events::Object;
@@ -152,7 +151,7 @@ async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Requ
         return Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
     let Sent { host, service, exit_status, output, timestamp } = extract::parse(&body.bytes)?;
-    let new = model::NewResult { exit_status, output, timestamp };
+    let new = NewResult { exit_status, output, timestamp };
     sender.send(&app, (host.as_deref(), service), (new, key)).await
 }
 
@@ -174,7 +173,7 @@ async fn sent_as_text(
 ) -> Answer {
     let key = idempotency::key_of(request.headers())?;
     let body = body::read(request, Bounds::of_tunnels(TEXT, &app.rate_limits().large_bodies)).await?;
-    let new = model::NewResult {
+    let new = NewResult {
         exit_status: asked.exit_status,
         output: String::from_utf8_lossy(&body.bytes).into_owned(),
         timestamp: asked.timestamp.map(Timestamp::Seconds),

@@ -1,9 +1,10 @@
 //! Devices: identity and tunnel. `hosts` has their states.
 
+mod types;
 pub mod wireguard_conf;
 
 use crate::outbound::Purpose;
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, host_settings, managed, memory};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,9 +19,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::AppState;
 use super::hosts::dependents::{Consequences, Removal};
-use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, NewDevice, Page, Trust};
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query};
 use super::request::idempotency::Disclosed;
@@ -33,13 +32,15 @@ use super::request::transaction::ApiTx;
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::page::Paging;
 use super::response::problem::Problem;
-use super::{gateway, hosts, profiles, render};
+use super::types::{Page, not_empty};
+use super::{AppState, gateway, hosts, profiles};
 use crate::store::addresses::NoAddress;
-use crate::store::devices::{self, Dependent, Device, NewKey, NotMade, Pin, Settings, Ssh};
+use crate::store::devices::{self, Dependent, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
 use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
-use crate::store::{host_settings, managed, memory};
+
+pub use types::*;
 
 const SSH_PORT: u16 = 22;
 
@@ -62,13 +63,13 @@ struct Wanted {
 /// Devices, by name.
 #[utoipa::path(get, path = "/devices", operation_id = "list_devices", tag = "devices",
     security(("token" = ["devices:viewer"])), params(Paging, Wanted, WithLabels),
-    responses((status = 200, body = Page<model::Device>)))]
+    responses((status = 200, body = Page<Device>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
     labels: WithLabels,
-) -> Result<Json<Page<model::Device>>, Problem> {
+) -> Result<Json<Page<Device>>, Problem> {
     let filter = devices::Filter { q: wanted.q, labels: labels.label };
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.devices(&filter, &after, limit + 1).await?;
@@ -114,29 +115,26 @@ async fn create(
 /// A device.
 #[utoipa::path(get, path = "/devices/{device}", operation_id = "show_device", tag = "devices",
     security(("token" = ["devices:viewer"])), params(("device" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::Device)))]
-async fn show(
-    State(app): State<AppState>,
-    Path(device): Path<String>,
-) -> Result<Tagged<model::Device>, Problem> {
+    responses((status = 200, body = Device)))]
+async fn show(State(app): State<AppState>, Path(device): Path<String>) -> Result<Tagged<Device>, Problem> {
     let mut conn = app.store.reader().await?;
     tagged(load(&mut conn, Kind::Host.named(&device)).await?)
 }
 
 /// Changes a device.
 #[utoipa::path(patch, path = "/devices/{device}", operation_id = "change_device", tag = "devices",
-    security(("token" = ["devices:operator"])), request_body = model::DeviceChange,
+    security(("token" = ["devices:operator"])), request_body = DeviceChange,
     params(("device" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
-    responses((status = 200, body = model::Device)))]
+    responses((status = 200, body = Device)))]
 async fn change(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Path(device): Path<String>,
     if_match: IfMatch,
-    Body(change): Body<model::DeviceChange>,
-) -> Result<Tagged<model::Device>, Problem> {
+    Body(change): Body<DeviceChange>,
+) -> Result<Tagged<Device>, Problem> {
     permitted(&app, change.direct_address.as_ref().and_then(Option::as_deref)).await?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
@@ -273,7 +271,7 @@ async fn reissue(
 
 fn disclosed(
     status: StatusCode,
-    device: model::Device,
+    device: Device,
     credentials: Option<Credentials>,
 ) -> Disclosed<DeviceWithCredentials> {
     let again = DeviceWithCredentials { device, credentials: None };
@@ -284,13 +282,13 @@ fn disclosed(
 #[utoipa::path(post, path = "/devices/{device}/trust", operation_id = "trust_device", tag = "devices",
     security(("token" = ["devices:operator"])), request_body = Trust,
     params(("device" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::Device)))]
+    responses((status = 200, body = Device)))]
 async fn trust(
     State(app): State<AppState>,
     who: Principal,
     Path(device): Path<String>,
     Body(trust): Body<Trust>,
-) -> Result<Tagged<model::Device>, Problem> {
+) -> Result<Tagged<Device>, Problem> {
     let fingerprint = parse::host_key(&trust.host_key).map_err(|e| Problem::invalid("host_key", e))?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
@@ -333,7 +331,7 @@ fn no_tunnel() -> Problem {
 
 /// # Errors
 /// Returns 404 when there is no such device.
-pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Device, Problem> {
+pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<devices::Device, Problem> {
     let found = match &named {
         Named::Id(id) => devices::by_id(conn, *id).await?,
         Named::Name(name) => devices::by_name(conn, name).await?,
@@ -355,7 +353,7 @@ async fn no_device(conn: &mut SqliteConnection, named: Named) -> Problem {
     }
 }
 
-fn tagged(device: Device) -> Result<Tagged<model::Device>, Problem> {
+fn tagged(device: devices::Device) -> Result<Tagged<Device>, Problem> {
     Ok(Tagged { version: device.version, value: wire(&device) })
 }
 
@@ -501,7 +499,7 @@ fn direct_only(fields: &mut Fields, new: &NewDevice, route: RoutePolicy) {
     }
 }
 
-fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {
+fn ssh(fields: &mut Fields, new: NewSsh) -> Ssh {
     let pin = new.host_key.as_deref().map(parse::host_key);
     let pin = pin.and_then(|p| fields.take("ssh.host_key", p));
     let user = new.user.as_deref().map(parse::login);
@@ -517,7 +515,7 @@ fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<IpNet>
 }
 
 /// Returns the settings after the request.
-fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Result<Settings, Problem> {
+fn changed(app: &AppState, before: &devices::Device, change: DeviceChange) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
     let mut settings = before.settings.clone();
     let mut set = Setter(&mut fields);
@@ -565,9 +563,9 @@ fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
 
 /// Applies a change of the SSH settings of a device or host. The pin is no setting: `POST
 /// /devices/{device}/trust` changes it.
-pub(super) fn change_ssh(ssh: &mut Ssh, change: Option<Option<model::SshChange>>, set: &mut Setter<'_>) {
+pub(super) fn change_ssh(ssh: &mut Ssh, change: Option<Option<SshChange>>, set: &mut Setter<'_>) {
     let Some(change) = change else { return };
-    let usual = model::SshChange { port: Some(None), user: Some(None) };
+    let usual = SshChange { port: Some(None), user: Some(None) };
     let change = change.unwrap_or(usual);
     set.to(&mut ssh.port, "ssh.port", change.port.map(|port| parse::ssh_port(port.unwrap_or(SSH_PORT))));
     let user = change.user.map(|user| user.as_deref().map(parse::login).transpose());
@@ -605,22 +603,22 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-pub(super) fn wire(device: &Device) -> model::Device {
+pub(super) fn wire(device: &devices::Device) -> Device {
     let settings = &device.settings;
     let pin = settings.ssh.pin.as_ref();
-    model::Device {
+    Device {
         id: Kind::Host.text(device.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
-        profile: render::profile(&settings.profile),
+        profile: not_empty(&settings.profile),
         route: devices::route_name(settings.route).to_owned(),
-        tunnel: device.tunnel.as_ref().map(|tunnel| model::DeviceTunnel {
+        tunnel: device.tunnel.as_ref().map(|tunnel| DeviceTunnel {
             public_key: tunnel.public_key.clone(),
             keyed_at: ids::time(tunnel.keyed_at),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
         }),
         direct_address: settings.direct_address.clone(),
-        ssh: model::DeviceSsh {
+        ssh: DeviceSsh {
             port: settings.ssh.port,
             user: settings.ssh.user.clone(),
             pin: pin.map(|p| p.fingerprint.clone()),
@@ -629,7 +627,7 @@ pub(super) fn wire(device: &Device) -> model::Device {
         },
         networks: settings.networks.iter().map(ToString::to_string).collect(),
         notes: settings.notes.clone(),
-        managed: render::managed(&device.managed),
+        managed: (&device.managed).into(),
         created_at: ids::time(device.created_at),
         version: device.version,
     }

@@ -10,8 +10,9 @@ use fast_qr::{ECL, QRBuilder};
 use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey};
 use ipnet::IpNet;
 
+use super::Credentials;
 use crate::api::AppState;
-use crate::api::model::{Connection, Credentials};
+use crate::api::enrol::Connection;
 use crate::api::response::problem::Problem;
 
 /// The minimum of IPv6, which passes every mobile network and every outer tunnel.

@@ -12,9 +12,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::AppState;
-use super::model::names;
 use super::request::idempotency;
 use super::response::problem::{CONTENT_TYPE, ProblemDocument};
+use super::types::names;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

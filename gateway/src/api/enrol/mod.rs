@@ -8,7 +8,7 @@ pub mod refused;
 
 use std::net::IpAddr;
 
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, devices};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,24 +16,25 @@ use axum::routing::get;
 use axum::{Json, Router};
 use fleetgate_engine::id::Id;
 use fleetgate_keys::{PresharedKey, PublicKey, Token, TokenKind};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
 use super::devices::load;
 use super::enrolments::admit_device::{self, AdmittedDevice};
-use super::model::{EnrolAnswer, EnrolRequest, Psk};
 use super::request::client::Source;
 use super::request::extract::{Body, Path};
 use super::request::ids::{self, Kind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
+use super::types::names;
 use crate::maintenance::housekeeping;
-use crate::store::devices;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};
 use crate::store::events::Object;
@@ -47,6 +48,60 @@ const PLACE: &str = "@FLEETGATE_URL@";
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// SHA-256 in hexadecimal.
 const HASH_LEN: usize = 64;
+
+/// The request of a device. Its only secret is the token.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolRequest {
+    pub token: String,
+    /// The name of the device. A replacement keeps the name of its predecessor.
+    pub name: String,
+    pub public_key: String,
+    /// SHA-256, in hexadecimal, of the secret that the device uses to poll.
+    pub poll_hash: String,
+    /// A public key line of the device's SSH server.
+    pub ssh_host_key: Option<String>,
+}
+
+impl std::fmt::Debug for EnrolRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrolRequest").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a device. It contains no secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnrolAnswer {
+    pub id: String,
+    #[schema(value_type = names::EnrolmentState)]
+    pub state: String,
+    pub name: String,
+    pub reason: String,
+    /// Seconds to wait before the next poll.
+    pub poll_after_s: u64,
+    /// Set after the approval.
+    pub connection: Option<Connection>,
+}
+
+/// The WireGuard configuration of a device, and the SSH key of the gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connection {
+    pub public_key: String,
+    pub endpoint: String,
+    pub addresses: Vec<String>,
+    pub allowed_ips: Vec<String>,
+    pub keepalive_s: u16,
+    pub mtu: u16,
+    /// A line for `authorized_keys`.
+    pub ssh_public_key: String,
+    /// The account for this key.
+    pub ssh_user: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Psk {
+    pub preshared_key: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(enrol)).routes(routes!(poll)).routes(routes!(preshared_key))

@@ -13,7 +13,7 @@ use fleetgate_keys::{PresharedKey, PublicKey};
 use serde_json::json;
 
 use crate::api::devices::{load, refusal, wireguard_conf};
-use crate::api::model::{Connection, EnrolAnswer};
+use crate::api::enrol::{Connection, EnrolAnswer};
 use crate::api::request::ids::{self, Kind, Named};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;

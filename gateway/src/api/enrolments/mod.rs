@@ -2,18 +2,17 @@
 
 pub mod admit_device;
 
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, enrolment_tokens};
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
 use super::devices::load as load_device;
-use super::model::{self, Approval, Page, Rejection};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
 use super::request::ids::{self, Kind, Named};
@@ -21,11 +20,53 @@ use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
+use super::types::{Labels, Page, names};
 use crate::maintenance::housekeeping;
-use crate::store::enrolment_tokens;
-use crate::store::enrolments::{self, Decision, Enrolment, State as Stage};
+use crate::store::enrolments::{self, Decision, State as Stage};
 use crate::store::events::Object;
 use admit_device::AdmittedDevice;
+
+/// The enrolment of a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Enrolment {
+    pub id: String,
+    #[schema(value_type = names::EnrolmentState)]
+    pub state: String,
+    /// As the device asked; as approved after that.
+    pub name: String,
+    pub public_key: String,
+    /// The SSH host key that the device sent, as `SHA256:...`.
+    pub ssh_host_key: Option<String>,
+    pub token: String,
+    pub token_label: String,
+    /// The device that it would replace.
+    pub replaces: Option<String>,
+    /// The device that was added.
+    pub device: Option<String>,
+    pub remote_address: String,
+    pub reason: String,
+    pub created_at: String,
+    pub decided_at: Option<String>,
+    pub decided_by: Option<String>,
+    pub expires_at: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approval {
+    /// A name other than the one that the device asked for.
+    pub name: Option<String>,
+    /// In addition to those of the token; these win.
+    #[schema(value_type = names::Labels)]
+    pub labels: Labels,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rejection {
+    /// Shown to the device.
+    pub reason: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -39,19 +80,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// All when absent.
-    #[param(value_type = Option<model::names::EnrolmentState>)]
+    #[param(value_type = Option<names::EnrolmentState>)]
     state: Option<String>,
 }
 
 /// Enrolments, the newest first.
 #[utoipa::path(get, path = "/enrolments", operation_id = "list_enrolments", tag = "enrolment",
     security(("token" = ["enrolments:operator"])), params(Paging, Wanted),
-    responses((status = 200, body = Page<model::Enrolment>)))]
+    responses((status = 200, body = Page<Enrolment>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Page<model::Enrolment>>, Problem> {
+) -> Result<Json<Page<Enrolment>>, Problem> {
     let bad = |e| Problem::bad_request("bad_query", format!("state: {e}"));
     let state: Option<Stage> = wanted.state.map(|s| s.parse().map_err(bad)).transpose()?;
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
@@ -63,11 +104,11 @@ async fn list(
 /// An enrolment.
 #[utoipa::path(get, path = "/enrolments/{enrolment}", operation_id = "show_enrolment", tag = "enrolment",
     security(("token" = ["enrolments:operator"])), params(("enrolment" = String, Path)),
-    responses((status = 200, body = model::Enrolment)))]
+    responses((status = 200, body = Enrolment)))]
 async fn show(
     State(app): State<AppState>,
     Path(enrolment): Path<String>,
-) -> Result<Json<model::Enrolment>, Problem> {
+) -> Result<Json<Enrolment>, Problem> {
     housekeeping::end_enrolments(&app.store, &app.live).await?;
     let mut conn = app.store.reader().await?;
     Ok(Json(wire(&load(&mut conn, &enrolment).await?)))
@@ -76,13 +117,13 @@ async fn show(
 /// Approves a device: it gets an address and becomes a host. Repeated, the call changes nothing.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/approve", operation_id = "approve_enrolment",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Approval,
-    params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
+    params(("enrolment" = String, Path)), responses((status = 200, body = Enrolment)))]
 async fn approve(
     State(app): State<AppState>,
     who: Principal,
     Path(enrolment): Path<String>,
     Body(approval): Body<Approval>,
-) -> Result<Json<model::Enrolment>, Problem> {
+) -> Result<Json<Enrolment>, Problem> {
     let mut fields = Fields::default();
     let name = approval.name.as_deref().map(parse::name).and_then(|n| fields.take("name", n));
     let is_labelled = !approval.labels.is_empty();
@@ -114,13 +155,13 @@ async fn approve(
 /// Rejects a device.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/reject", operation_id = "reject_enrolment",
     tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Rejection,
-    params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
+    params(("enrolment" = String, Path)), responses((status = 200, body = Enrolment)))]
 async fn reject(
     State(app): State<AppState>,
     who: Principal,
     Path(enrolment): Path<String>,
     Body(rejection): Body<Rejection>,
-) -> Result<Json<model::Enrolment>, Problem> {
+) -> Result<Json<Enrolment>, Problem> {
     let reason = parse::title(rejection.reason).map_err(|e| Problem::invalid("reason", e))?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Rejected).await?;
@@ -143,7 +184,11 @@ fn keeps_its_own(named: bool, labelled: bool) -> Result<(), Problem> {
     fields.finish()
 }
 
-async fn load_waiting(write: &mut ApiTx<'_>, text: &str, wanted: Stage) -> Result<Enrolment, Problem> {
+async fn load_waiting(
+    write: &mut ApiTx<'_>,
+    text: &str,
+    wanted: Stage,
+) -> Result<enrolments::Enrolment, Problem> {
     let now = write.now;
     enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));
     let found = load(write.tx(), text).await?;
@@ -157,10 +202,10 @@ async fn load_waiting(write: &mut ApiTx<'_>, text: &str, wanted: Stage) -> Resul
 async fn decide(
     app: &AppState,
     mut write: ApiTx<'_>,
-    waiting: Enrolment,
+    waiting: enrolments::Enrolment,
     decision: &Decision<'_>,
     kind: &str,
-) -> Result<Json<model::Enrolment>, Problem> {
+) -> Result<Json<Enrolment>, Problem> {
     if !enrolments::decide(write.tx(), waiting.id, decision).await? {
         return Err(Problem::conflict("decided_already", "this enrolment was decided meanwhile"));
     }
@@ -173,13 +218,13 @@ async fn decide(
     Ok(Json(wire(&load(&mut conn, &Kind::Enrolment.text(waiting.id)).await?)))
 }
 
-async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Enrolment, Problem> {
+async fn load(conn: &mut SqliteConnection, text: &str) -> Result<enrolments::Enrolment, Problem> {
     let found = enrolments::by_id(conn, Kind::Enrolment.parse(text)?).await?;
     found.ok_or_else(|| Kind::Enrolment.unknown(text).into())
 }
 
-fn wire(enrolment: &Enrolment) -> model::Enrolment {
-    model::Enrolment {
+fn wire(enrolment: &enrolments::Enrolment) -> Enrolment {
+    Enrolment {
         id: Kind::Enrolment.text(enrolment.id),
         state: enrolment.state.to_string(),
         name: enrolment.name.clone(),

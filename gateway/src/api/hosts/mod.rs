@@ -1,23 +1,24 @@
-//! Hosts with their states, tunnels and services, and checks on request.
+//! Hosts with their states and tunnels, and checks on request. `services` has their services.
 
 pub mod dependents;
+mod render;
+mod types;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, acknowledgements, snapshot};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{HostSpec, ServiceState};
+use fleetgate_engine::messages::HostSpec;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{self, Host, Page, Service, names};
+use super::AppState;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
 use super::request::ids::{Kind, Named};
@@ -26,30 +27,18 @@ use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
 use super::response::problem::Problem;
-use super::{AppState, render};
+use super::types::{Page, names};
 use crate::clock;
-use crate::engine::definitions;
 use crate::engine::definitions::Definition;
-use crate::engine::live_state::LiveState;
 use crate::monitor::verdict_inputs;
-use crate::store::acknowledgements;
-use crate::store::beside::{self, Beside};
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
-use crate::store::snapshot;
-use crate::store::states::{self, ServiceRow};
 
-/// Services listed in the response to an unknown service name.
-const NAMED: usize = 20;
+pub(super) use render::HOST_FILTERS;
+pub use types::*;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(services))
-        .routes(routes!(service))
-        .routes(routes!(check_host))
-        .routes(routes!(check_service))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(check_host))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -64,10 +53,10 @@ struct Wanted {
 
 impl Wanted {
     fn parse(self, labels: Vec<(String, String)>) -> Result<hosts::Filter, Problem> {
-        let state = self.state.map(|word| match render::HOST_FILTERS.contains(&word.as_str()) {
+        let state = self.state.map(|word| match HOST_FILTERS.contains(&word.as_str()) {
             true => Ok(word),
             false => {
-                let expected = format!("state: one of {} is expected", render::HOST_FILTERS.join(", "));
+                let expected = format!("state: one of {} is expected", HOST_FILTERS.join(", "));
                 Err(Problem::bad_request("bad_query", expected))
             }
         });
@@ -110,7 +99,7 @@ pub(super) async fn judged(
     app: &AppState,
     conn: &mut SqliteConnection,
     row: &Listed,
-) -> Result<Option<model::Verdict>, Problem> {
+) -> Result<Option<Verdict>, Problem> {
     let spec = snapshot::host_spec(conn, row.id, &app.config.timing).await.map_err(Problem::internal)?;
     let Some(spec) = spec else { return Ok(None) };
     let found = verdict_inputs::of(conn, &app.live, row, &spec, clock::wall()).await?;
@@ -147,7 +136,7 @@ pub(super) async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Resu
 }
 
 /// Applies [`load_spec`] to any host, including a removed one.
-async fn load_ever_spec(
+pub(super) async fn load_ever_spec(
     app: &AppState,
     conn: &mut SqliteConnection,
     named: Named,
@@ -192,76 +181,6 @@ pub(super) async fn definition(app: &AppState, named: Named) -> Result<Arc<Defin
     Ok(Arc::new(Definition::from(&load_spec(app, &mut conn, named).await?)))
 }
 
-/// All services of a host, in the order of its profile.
-#[utoipa::path(get, path = "/hosts/{host}/services", operation_id = "list_services", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
-    responses((status = 200, body = Page<Service>)))]
-async fn services(
-    State(app): State<AppState>,
-    Path(host): Path<String>,
-) -> Result<Json<Page<Service>>, Problem> {
-    let mut conn = app.store.reader().await?;
-    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
-    Ok(Json(Page { items: rendered(&app.live, &mut conn, &spec).await?, next: None }))
-}
-
-async fn rendered(
-    live: &LiveState,
-    conn: &mut SqliteConnection,
-    spec: &HostSpec,
-) -> Result<Vec<Service>, Problem> {
-    let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
-    let host = Definition::from(spec);
-    let beside =
-        beside::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
-    let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
-    Ok(host.services.iter().map(|s| service_as(live, (&host, s), state(&s.name), &beside)).collect())
-}
-
-/// `state`: absent until the service has a row.
-pub(super) fn service_as(
-    live: &LiveState,
-    (host, service): (&Definition, &definitions::Service),
-    state: Option<&ServiceState>,
-    beside: &Beside,
-) -> Service {
-    let requested =
-        live.requested(host.id, Some(&service.name), state.and_then(|s| s.last_check), clock::wall());
-    let around = render::Around {
-        ack: beside.acknowledgement(&service.name),
-        incident: beside.incident(&service.name),
-        reachable: beside.reachable,
-        // A passive service is never probed.
-        requested: requested.filter(|_| !service.is_sent),
-    };
-    render::service(host, service, state, &around)
-}
-
-/// A service with its state and last result.
-#[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
-    tag = "monitoring", security(("token" = ["monitoring:viewer"])),
-    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
-    responses((status = 200, body = Service)))]
-async fn service(
-    State(app): State<AppState>,
-    Path((host, service)): Path<(String, String)>,
-) -> Result<Json<Service>, Problem> {
-    let mut conn = app.store.reader().await?;
-    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
-    let all = rendered(&app.live, &mut conn, &spec).await?;
-    let found = all.into_iter().find(|s| s.name == service);
-    found.map(Json).ok_or_else(|| unknown_service(&Definition::from(&spec), &service))
-}
-
-pub(super) fn unknown_service(host: &Definition, service: &str) -> Problem {
-    let shown: String = service.chars().take(80).collect();
-    let mut names: Vec<&str> = host.services.iter().take(NAMED).map(|s| s.name.as_str()).collect();
-    if host.services.len() > NAMED {
-        names.push("...");
-    }
-    Problem::not_found(format!("{} has no service {shown:?}; it has: {}", host.name, names.join(", ")))
-}
-
 /// Checks the host and all its services now.
 #[utoipa::path(post, path = "/hosts/{host}/check", operation_id = "check_host", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), params(("host" = String, Path, description = "id or name")),
@@ -275,24 +194,7 @@ async fn check_host(
     check(&app, &who, host.id, None).await
 }
 
-/// Checks a service now.
-#[utoipa::path(post, path = "/hosts/{host}/services/{service}/check", operation_id = "check_service",
-    tag = "monitoring", security(("token" = ["monitoring:operator"])),
-    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
-    responses((status = 202, description = "it is on its way")))]
-async fn check_service(
-    State(app): State<AppState>,
-    who: Principal,
-    Path((host, service)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    let host = definition(&app, Kind::Host.named(&host)).await?;
-    if host.service(&service).is_none() {
-        return Err(unknown_service(&host, &service));
-    }
-    check(&app, &who, host.id, Some(service)).await
-}
-
-async fn check(
+pub(super) async fn check(
     app: &AppState,
     who: &Principal,
     host: HostId,

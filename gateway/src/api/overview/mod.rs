@@ -1,6 +1,7 @@
 //! The strip of counters, and the list of problems.
 
 pub mod summary;
+pub mod types;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,11 +11,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::model::{self, Overview, Page};
 use super::request::extract::Query;
 use super::response::page::Paging;
 use super::response::problem::Problem;
+use super::types::Page;
 use crate::store::hosts::{self, TroublePlace};
+use types::Overview;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(overview)).routes(routes!(problems))
@@ -32,7 +34,7 @@ async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem
 /// order. Services that are not current are left out. The counters of `/overview` are those of this list.
 #[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging),
-    responses((status = 200, body = Page<model::Problem>)))]
+    responses((status = 200, body = Page<types::Problem>)))]
 async fn problems(State(app): State<AppState>, Query(paging): Query<Paging>) -> Result<Response, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?);
     let place = match after {

@@ -18,9 +18,12 @@ use fleetgate_engine::messages::{Attempts, PeerStatus, Refusal};
 use fleetgate_engine::time::{Mono, Wall};
 use tokio::sync::Mutex;
 
-use crate::api::model::{self, Page};
+use super::types::{self, HostCounts, Overview, VerdictLine};
+use crate::api::AppState;
+use crate::api::request::ids::{self, Kind, time_if_known};
 use crate::api::response::problem::Problem;
-use crate::api::{AppState, render};
+use crate::api::services::ServiceCounts;
+use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
 use crate::monitor::verdict_inputs;
@@ -45,7 +48,7 @@ pub struct Summary {
     /// The time that the computation took.
     pub took: Duration,
     pub totals: Totals,
-    pub overview: model::Overview,
+    pub overview: Overview,
     /// The first problems, and one more if there are more than [`LISTED`].
     pub problems: Vec<Trouble>,
     verdicts: BTreeMap<HostId, Judged>,
@@ -54,7 +57,7 @@ pub struct Summary {
 }
 
 struct Judged {
-    line: model::VerdictLine,
+    line: VerdictLine,
     /// The signs from each host's tunnel and from that of its device.
     signs: Vec<(HostId, Option<Signs>)>,
 }
@@ -116,7 +119,7 @@ impl Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: render::overview(&totals),
+            overview: overview(&totals),
             totals,
             problems,
             verdicts,
@@ -139,12 +142,12 @@ impl Summary {
     }
 
     /// `rows` were read with `limit + 1`.
-    pub fn page_of(&self, rows: Vec<Trouble>, limit: i64) -> Page<model::Problem> {
+    pub fn page_of(&self, rows: Vec<Trouble>, limit: i64) -> Page<types::Problem> {
         let key = |trouble: &Trouble| serde_json::json!(trouble.place).to_string();
         Page::of(rows, limit, key, |trouble| {
             let verdict = self.verdicts.get(&trouble.host).filter(|_| is_host(&trouble));
             let verdict = verdict.map(|judged| judged.line.clone());
-            render::problem(trouble, verdict)
+            problem(trouble, verdict)
         })
     }
 }
@@ -172,8 +175,47 @@ async fn verdicts(
         let judged =
             verdict_inputs::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
         let Some(judged) = judged else { continue };
-        let line = model::VerdictLine { kind: judged.kind.name().to_owned(), text: judged.text };
+        let line = VerdictLine { kind: judged.kind.name().to_owned(), text: judged.text };
         found.insert(spec.id, Judged { line, signs });
     }
     Ok(found)
+}
+
+fn overview(totals: &Totals) -> Overview {
+    Overview {
+        hosts: HostCounts {
+            up: totals.up,
+            down: totals.down,
+            unreachable: totals.unreachable,
+            pending: totals.pending,
+            stale: totals.stale,
+            handled: totals.handled,
+            asleep: totals.asleep,
+        },
+        services: ServiceCounts::from(totals.services),
+        problems: totals.problems(),
+        handled: totals.handled + totals.services.handled,
+        last_check: time_if_known(totals.last_check),
+        awaiting_approval: totals.awaiting_approval,
+    }
+}
+
+fn problem(trouble: Trouble, verdict: Option<VerdictLine>) -> types::Problem {
+    let service = Some(trouble.place.service.clone()).filter(|s| !s.is_empty());
+    types::Problem {
+        host: Kind::Host.text(trouble.host),
+        since: Some(ids::time(trouble.place.since())),
+        host_name: trouble.place.host_name,
+        service,
+        state: trouble.state,
+        state_type: "hard".into(),
+        acknowledged: trouble.acknowledged,
+        in_downtime: trouble.in_downtime,
+        handled: trouble.handled,
+        flapping: trouble.flapping,
+        incident: trouble.incident.map(|id| id.to_string()),
+        last_check: time_if_known(trouble.last_check),
+        text: trouble.output,
+        verdict,
+    }
 }

@@ -19,3 +19,8 @@ pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {
     at.map(|at| Wall::from_millis(at.as_millisecond()))
         .map_err(|_| Problem::bad_request("bad_query", expected))
 }
+
+/// Formats a time that may be unknown.
+pub fn time_if_known(at: Option<Wall>) -> Option<String> {
+    at.map(time)
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::api::model::{Labels, LabelsChange};
+use crate::api::types::{Labels, LabelsChange};
 
 /// Returns the labels after a change.
 pub fn labels(before: &Labels, change: Option<LabelsChange>) -> Labels {

@@ -10,8 +10,8 @@ use fleetgate_keys::{PublicKey, SshPublicKey};
 use ipnet::IpNet;
 
 use crate::api::AppState;
-use crate::api::model::Labels as WireLabels;
 use crate::api::response::problem::{FieldError, Problem};
+use crate::api::types::Labels as WireLabels;
 use crate::names::{self, Labels, Name};
 use crate::store::addresses::Pools;
 use crate::store::{devices, zones};

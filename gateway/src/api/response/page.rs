@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::problem::Problem;
-use crate::api::model::Page;
+use crate::api::types::Page;
 
 /// The default page size, a screen or two.
 pub const DEFAULT_LIMIT: i64 = 100;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::model::names::ErrorCode;
+use crate::api::types::names::ErrorCode;
 use crate::store::{self, Trouble};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";

@@ -4,8 +4,8 @@
 use axum::body::Body;
 use serde_json::{Value, json};
 
-use super::with_monitor::Ward;
 use super::repeated::{attempt, lock, patient, unlock};
+use super::with_monitor::Ward;
 use crate::api::testing::Answer;
 
 const BACKUP: &str = "/hosts/nas/services/backup/results";

@@ -4,29 +4,28 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::messages::HostSpec;
-use fleetgate_engine::monitor::profile::{MAX_SERVICES, ServiceOverride};
+use fleetgate_engine::monitor::profile::{self, MAX_SERVICES};
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::AppState;
-use super::hosts::load;
-use super::model::{self, Page, ServiceSettings};
-use super::render;
-use super::request::auth::Principal;
-use super::request::extract::{Body, Path};
-use super::request::ids::Kind;
-use super::request::managed_by::{self, Manager};
-use super::request::transaction::ApiTx;
-use super::response::etag::{IfMatch, Tagged};
-use super::response::problem::Problem;
-use crate::store::SqliteConnection;
+use super::types::{ServiceOverride, ServiceSettings};
+use crate::api::AppState;
+use crate::api::hosts::load;
+use crate::api::request::auth::Principal;
+use crate::api::request::extract::{Body, Path};
+use crate::api::request::ids::Kind;
+use crate::api::request::managed_by::{self, Manager};
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::etag::{IfMatch, Tagged};
+use crate::api::response::problem::Problem;
+use crate::api::types::Page;
 use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
 use crate::store::hosts::Listed;
 use crate::store::overrides::{self, Stored};
 use crate::store::removals::Kind as Removable;
-use crate::store::{profiles, snapshot};
+use crate::store::{SqliteConnection, profiles, snapshot};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
@@ -35,11 +34,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// All overrides of services of a host, disabled services included.
 #[utoipa::path(get, path = "/hosts/{host}/overrides", operation_id = "list_overrides", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
-    responses((status = 200, body = Page<model::ServiceOverride>)))]
+    responses((status = 200, body = Page<ServiceOverride>)))]
 async fn list(
     State(app): State<AppState>,
     Path(host): Path<String>,
-) -> Result<Json<Page<model::ServiceOverride>>, Problem> {
+) -> Result<Json<Page<ServiceOverride>>, Problem> {
     let mut conn = app.store.reader().await?;
     let host = load(&mut conn, Kind::Host.named(&host)).await?;
     let all = overrides::list(&mut conn, host.id).await?;
@@ -47,13 +46,13 @@ async fn list(
     Ok(Json(Page { items, next: None }))
 }
 
-fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
+fn wire(stored: &Stored) -> Result<ServiceOverride, Problem> {
     let settings = definition::service_json(&stored.change);
     let settings: ServiceSettings = serde_json::from_value(settings).map_err(Problem::internal)?;
-    Ok(model::ServiceOverride {
+    Ok(ServiceOverride {
         service: stored.change.service.clone(),
         settings,
-        managed: render::managed(&stored.managed),
+        managed: (&stored.managed).into(),
         version: stored.version,
     })
 }
@@ -63,7 +62,7 @@ fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = ServiceSettings,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
-    responses((status = 200, body = model::ServiceOverride)))]
+    responses((status = 200, body = ServiceOverride)))]
 async fn put(
     State(app): State<AppState>,
     who: Principal,
@@ -71,7 +70,7 @@ async fn put(
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,
     Body(body): Body<Map<String, Value>>,
-) -> Result<Tagged<model::ServiceOverride>, Problem> {
+) -> Result<Tagged<ServiceOverride>, Problem> {
     let change = definition::parse_new_service(&service, &Value::Object(body)).map_err(invalid)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
@@ -123,7 +122,7 @@ fn invalid(error: FieldError) -> Problem {
 }
 
 /// Checks the override after folding it with the profile.
-fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
+fn sensible(spec: &HostSpec, change: &profile::ServiceOverride) -> Result<(), Problem> {
     if spec.services.len() > MAX_SERVICES {
         return Err(Problem::limit_reached(format!("a host has at most {MAX_SERVICES} services")));
     }
@@ -144,7 +143,7 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
 async fn has_a_check(
     conn: &mut SqliteConnection,
     host: &Listed,
-    change: &ServiceOverride,
+    change: &profile::ServiceOverride,
 ) -> Result<(), Problem> {
     if change.disabled || change.check.is_some() {
         return Ok(());

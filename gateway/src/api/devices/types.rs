@@ -1,10 +1,10 @@
-//! Devices: identity and tunnel.
+//! The JSON of devices: identity and tunnel.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, LabelsChange, Managed, names};
 use crate::api::request::extract::{never_null, present};
+use crate::api::types::{Labels, LabelsChange, Managed, names};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Device {
@@ -174,14 +174,4 @@ pub struct Trust {
     /// The host key to pin from now on: `SHA256:...`, a public key, or a line of
     /// `known_hosts`.
     pub host_key: String,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct NewReplacement {
-    /// 7 days when absent.
-    #[schema(minimum = 1, maximum = 316224000)]
-    pub expires_in_s: Option<i64>,
-    /// Whether an operator has to approve the successor.
-    pub needs_approval: bool,
 }

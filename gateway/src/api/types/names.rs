@@ -15,18 +15,14 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schem
 use utoipa::openapi::{RefOr, schema::SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::render::HOST_FILTERS;
+use crate::api::hosts::HOST_FILTERS;
 use crate::api::request::permission::Area;
 use crate::api::response::problem::CODES;
 use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
-use crate::store::enrolments;
-use crate::store::event_data;
-use crate::store::events;
-use crate::store::outbox;
-use crate::store::removals;
 use crate::store::states::state_type_name;
+use crate::store::{enrolments, event_data, events, outbox, removals};
 
 fn text(about: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).description(Some(about.trim()))

@@ -1,11 +1,13 @@
 //! Downtimes: planned work on one host, one of its services, or a selection by labels.
 
+mod types;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleetgate_engine::calendar::recurrence::Recurrence;
+use fleetgate_engine::calendar;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages;
 use fleetgate_engine::messages::{HostScope, Scope, When};
@@ -18,9 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::hosts::{self, load_spec, unknown_service};
-use super::model::{self, DowntimeChange, NewDowntime, Page};
-use super::render;
+use super::hosts::{self, load_spec};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
 use super::request::ids::{self, Kind};
@@ -31,15 +31,16 @@ use super::request::transaction::ApiTx;
 use super::response::etag::{IfMatch, Tagged};
 use super::response::page::Paging;
 use super::response::problem::Problem;
+use super::services::unknown_service;
+use super::types::Page;
 use crate::engine::definitions::Definition;
-use crate::store::SqliteConnection;
-use crate::store::definition;
-use crate::store::downtimes::{self as stored, Downtime};
 use crate::store::events::Object;
 use crate::store::hosts::by_id;
 use crate::store::managed::Managed;
 use crate::store::recurrence::{self, Text};
-use crate::store::zones;
+use crate::store::{SqliteConnection, definition, downtimes as stored, zones};
+
+pub use types::*;
 
 /// Downtimes that may still have an effect. Each is compared with every host.
 const MAX_OPEN: i64 = 1_000;
@@ -58,14 +59,14 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(post, path = "/hosts/{host}/downtimes", operation_id = "plan_host_downtime",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
     params(("host" = String, Path, description = "id or name")),
-    responses((status = 201, body = model::Downtime)))]
+    responses((status = 201, body = Downtime)))]
 async fn plan_for_host(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Path(host): Path<String>,
     Body(new): Body<NewDowntime>,
-) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
@@ -83,14 +84,14 @@ async fn plan_for_host(
     operation_id = "plan_service_downtime", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewDowntime,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
-    responses((status = 201, body = model::Downtime)))]
+    responses((status = 201, body = Downtime)))]
 async fn plan_for_service(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewDowntime>,
-) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
@@ -108,13 +109,13 @@ async fn plan_for_service(
 /// Plans a downtime of all hosts with certain labels, also of those added later.
 #[utoipa::path(post, path = "/downtimes", operation_id = "plan_downtime", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
-    responses((status = 201, body = model::Downtime)))]
+    responses((status = 201, body = Downtime)))]
 async fn plan(
     State(app): State<AppState>,
     who: Principal,
     manager: Manager,
     Body(mut new): Body<NewDowntime>,
-) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let labels = new.labels.take().filter(|labels| !labels.is_empty());
     let labels = labels.ok_or_else(|| {
         Problem::invalid("labels", "at least one label is expected; one host: POST /hosts/{host}/downtimes")
@@ -139,7 +140,7 @@ async fn add(
     manager: &Manager,
     target: Target,
     new: NewDowntime,
-) -> Result<(StatusCode, Tagged<model::Downtime>), Problem> {
+) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     let now = write.now;
     if stored::count_open(write.tx(), now).await? >= MAX_OPEN {
@@ -148,7 +149,7 @@ async fn add(
         return Err(Problem::limit_reached(detail));
     }
     let downtime = parsed(target, new, &write.by, now)?;
-    let downtime = Downtime { managed: Managed::new(manager.writer(&write.by)), ..downtime };
+    let downtime = stored::Downtime { managed: Managed::new(manager.writer(&write.by)), ..downtime };
     stored::insert(write.tx(), &downtime).await?;
     let shown = shown(&downtime, now);
     let data = serde_json::to_value(&shown).map_err(Problem::internal)?;
@@ -169,7 +170,7 @@ async fn commit(app: &AppState, mut write: ApiTx<'_>, id: Id) -> Result<(), Prob
 async fn note(
     write: &mut ApiTx<'_>,
     kind: &str,
-    downtime: &Downtime,
+    downtime: &stored::Downtime,
     cause: &str,
     data: serde_json::Value,
 ) -> Result<(), Problem> {
@@ -181,12 +182,12 @@ async fn note(
 }
 
 /// Checks whether the API would accept this for existing hosts.
-pub(super) fn sound(hosts: HostScope, new: NewDowntime, now: Wall) -> Result<Downtime, Problem> {
+pub(super) fn sound(hosts: HostScope, new: NewDowntime, now: Wall) -> Result<stored::Downtime, Problem> {
     let target = Target { hosts, name: None, service: new.service.clone(), zone: None };
     parsed(target, new, "", now)
 }
 
-fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downtime, Problem> {
+fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<stored::Downtime, Problem> {
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment.clone()));
     let when = match &new.recurrence {
@@ -203,7 +204,7 @@ fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downt
     fields.finish()?;
     let scope = Scope { hosts: target.hosts, service: target.service };
     let when = when.unwrap_or(When::Once { start: now, end: now, duration: None });
-    Ok(Downtime {
+    Ok(stored::Downtime {
         plan: messages::Downtime { id: ids::new_id(now), scope, when },
         host_name: target.name,
         name: name.flatten(),
@@ -231,10 +232,10 @@ fn once(fields: &mut Fields, new: &NewDowntime, now: Wall) -> Option<When> {
 fn repeated(
     fields: &mut Fields,
     new: &NewDowntime,
-    wanted: &model::Recurrence,
+    wanted: &Recurrence,
     zone: Option<TimeZone>,
     now: Wall,
-) -> Option<Recurrence> {
+) -> Option<calendar::recurrence::Recurrence> {
     let said = [
         ("start", new.start.is_some()),
         ("end", new.end.is_some()),
@@ -295,12 +296,12 @@ struct Wanted {
 /// Downtimes, the newest first.
 #[utoipa::path(get, path = "/downtimes", operation_id = "list_downtimes", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
-    responses((status = 200, body = Page<model::Downtime>)))]
+    responses((status = 200, body = Page<Downtime>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Page<model::Downtime>>, Problem> {
+) -> Result<Json<Page<Downtime>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
     let mut conn = app.store.reader().await?;
@@ -316,11 +317,11 @@ async fn list(
 /// A downtime.
 #[utoipa::path(get, path = "/downtimes/{downtime}", operation_id = "show_downtime", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("downtime" = String, Path)),
-    responses((status = 200, body = model::Downtime)))]
+    responses((status = 200, body = Downtime)))]
 async fn show(
     State(app): State<AppState>,
     Path(downtime): Path<String>,
-) -> Result<Tagged<model::Downtime>, Problem> {
+) -> Result<Tagged<Downtime>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = stored::find(&mut conn, Kind::Downtime.parse(&downtime)?).await?;
     let found = found.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
@@ -332,7 +333,7 @@ async fn show(
     security(("token" = ["monitoring:operator"])), request_body = DowntimeChange,
     params(("downtime" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
-    responses((status = 200, body = model::Downtime)))]
+    responses((status = 200, body = Downtime)))]
 async fn change(
     State(app): State<AppState>,
     who: Principal,
@@ -340,7 +341,7 @@ async fn change(
     Path(downtime): Path<String>,
     if_match: IfMatch,
     Body(change): Body<DowntimeChange>,
-) -> Result<Tagged<model::Downtime>, Problem> {
+) -> Result<Tagged<Downtime>, Problem> {
     let id = Kind::Downtime.parse(&downtime)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
@@ -365,7 +366,7 @@ async fn change(
 }
 
 /// Whether it can have no effect any more.
-fn is_over(downtime: &Downtime, now: Wall) -> bool {
+fn is_over(downtime: &stored::Downtime, now: Wall) -> bool {
     let over_at = match (&downtime.plan.when, downtime.begun_at) {
         (When::Once { end, duration: Some(duration), .. }, Some(begun)) => {
             match downtime.plan.scope.hosts {
@@ -391,11 +392,11 @@ async fn zone(conn: &mut SqliteConnection, hosts: &HostScope) -> Result<Option<T
 /// A downtime with a change laid over it. New times must be such as could be planned now. Those that
 /// stay were so when it was planned, and may have passed meanwhile; what has begun keeps its own.
 fn changed(
-    before: &Downtime,
+    before: &stored::Downtime,
     change: DowntimeChange,
     zone: Option<TimeZone>,
     now: Wall,
-) -> Result<Downtime, Problem> {
+) -> Result<stored::Downtime, Problem> {
     let DowntimeChange { start, end, duration_s, recurrence, comment } = change;
     let moves = start.is_some() || end.is_some() || recurrence.is_some();
     let planned_at = if moves && before.begun_at.is_none() { now } else { before.created_at };
@@ -422,12 +423,12 @@ fn changed(
     let after = parsed(target, new, &before.author, planned_at)?;
     must_stay(before, &after.plan.when)?;
     let plan = messages::Downtime { id: before.plan.id, ..after.plan };
-    Ok(Downtime { plan, comment: after.comment, ..before.clone() })
+    Ok(stored::Downtime { plan, comment: after.comment, ..before.clone() })
 }
 
 /// Refuses other times for a flexible downtime that has begun. The monitor begins it once: moved, it
 /// would never begin again.
-fn must_stay(before: &Downtime, after: &When) -> Result<(), Problem> {
+fn must_stay(before: &stored::Downtime, after: &When) -> Result<(), Problem> {
     let (When::Once { start, end, duration }, When::Once { start: from, end: until, duration: lasts }) =
         (&before.plan.when, after)
     else {
@@ -441,7 +442,7 @@ fn must_stay(before: &Downtime, after: &When) -> Result<(), Problem> {
     fields.finish()
 }
 
-fn patched(of: &Recurrence, patch: Map<String, Value>) -> Result<model::Recurrence, Problem> {
+fn patched(of: &calendar::recurrence::Recurrence, patch: Map<String, Value>) -> Result<Recurrence, Problem> {
     let whole = serde_json::to_value(recurrence_wire(recurrence::text(of))).map_err(Problem::internal)?;
     let Value::Object(mut whole) = whole else { return Err(Problem::internal(anyhow::anyhow!("no object"))) };
     merge_patch::object(&mut whole, patch);
@@ -473,7 +474,7 @@ async fn cancel(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
+fn shown(downtime: &stored::Downtime, now: Wall) -> Downtime {
     let plan = &downtime.plan;
     let (start, end, duration) = window(downtime, now);
     let recurrence = match &plan.when {
@@ -484,7 +485,7 @@ fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
         HostScope::One(host) => (Some(Kind::Host.text(*host)), None),
         HostScope::Labels(labels) => (None, Some(labels.clone())),
     };
-    model::Downtime {
+    Downtime {
         id: Kind::Downtime.text(plan.id),
         host,
         host_name: downtime.host_name.clone(),
@@ -496,7 +497,7 @@ fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
         duration_s: duration.map(|d| d.as_secs_f64()),
         recurrence,
         name: downtime.name.clone(),
-        managed: render::managed(&downtime.managed),
+        managed: (&downtime.managed).into(),
         author: downtime.author.clone(),
         comment: downtime.comment.clone(),
         created_at: ids::time(downtime.created_at),
@@ -508,7 +509,7 @@ fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
 
 /// Returns the start and end. For a recurring downtime they belong to the open or next window, or
 /// else to the last.
-fn window(downtime: &Downtime, now: Wall) -> (Wall, Wall, Option<Duration>) {
+fn window(downtime: &stored::Downtime, now: Wall) -> (Wall, Wall, Option<Duration>) {
     match &downtime.plan.when {
         When::Once { start, end, duration } => (*start, *end, *duration),
         When::Repeated(of) => {
@@ -519,7 +520,7 @@ fn window(downtime: &Downtime, now: Wall) -> (Wall, Wall, Option<Duration>) {
     }
 }
 
-fn recurrence_wire(text: Text) -> model::Recurrence {
+fn recurrence_wire(text: Text) -> Recurrence {
     let Text { every, from, to, time_zone, first_date, last_date } = text;
-    model::Recurrence { every, from, to, time_zone: Some(time_zone), first_date, last_date }
+    Recurrence { every, from, to, time_zone: Some(time_zone), first_date, last_date }
 }

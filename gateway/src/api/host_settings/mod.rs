@@ -1,10 +1,12 @@
 //! The settings of hosts, and hosts that stand behind a device.
 
+mod types;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, alerting, definition, managed, profiles as stored_profiles};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -17,11 +19,9 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::AppState;
-use super::devices::{self, refusal};
-use super::hosts as shown;
+use super::devices::{self, DeviceSsh, refusal};
 use super::hosts::dependents::{Consequences, Removal};
-use super::model::{self, Host, HostChange, NewHost};
+use super::hosts::{self as shown, Host};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
 use super::request::ids::{self, Kind, Named};
@@ -31,14 +31,15 @@ use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::problem::Problem;
-use super::{profiles, render};
+use super::types::{ThresholdSettings, not_empty};
+use super::{AppState, profiles};
 use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
 use crate::store::removals::Kind as Removable;
-use crate::store::{alerting, definition};
-use crate::store::{managed, profiles as stored_profiles};
+
+pub use types::*;
 
 const SSH_PORT: u16 = 22;
 /// The sensible range of an interval, in seconds.
@@ -61,11 +62,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(get, path = "/hosts/{host}/settings", operation_id = "show_host_settings",
     tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::HostSettings)))]
+    responses((status = 200, body = HostSettings)))]
 async fn settings(
     State(app): State<AppState>,
     Path(host): Path<String>,
-) -> Result<Tagged<model::HostSettings>, Problem> {
+) -> Result<Tagged<HostSettings>, Problem> {
     let mut conn = app.store.reader().await?;
     let host = load(&mut conn, Kind::Host.named(&host)).await?;
     Ok(Tagged { version: host.version, value: wire(&mut conn, &host).await? })
@@ -82,7 +83,7 @@ async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Probl
     }
 }
 
-async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostSettings, Problem> {
+async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<HostSettings, Problem> {
     let mut parents = Vec::new();
     for parent in &host.settings.parents {
         parents.extend(stored::name_of(conn, *parent).await?);
@@ -93,9 +94,9 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
     let (settings, timing) = (&host.settings, &host.settings.timing);
     let pin = settings.ssh.pin.as_ref();
     let seconds = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
-    let own = render::profile(&settings.profile);
+    let own = not_empty(&settings.profile);
     let profiles = catalogue.of_host(own.as_deref(), &settings.labels);
-    Ok(model::HostSettings {
+    Ok(HostSettings {
         id: Kind::Host.text(host.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
@@ -105,7 +106,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         via: host.via_name.clone(),
         address: settings.address.map(|a| a.to_string()),
         direct_address: settings.direct_address.clone(),
-        ssh: model::DeviceSsh {
+        ssh: DeviceSsh {
             port: settings.ssh.port,
             user: settings.ssh.user.clone(),
             pin: pin.map(|p| p.fingerprint.clone()),
@@ -121,9 +122,9 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         budget_bytes_per_day: settings.budget,
         parents,
         alerting,
-        thresholds: settings.thresholds.iter().map(render::threshold).collect(),
+        thresholds: settings.thresholds.iter().map(ThresholdSettings::from).collect(),
         notes: settings.notes.clone(),
-        managed: render::managed(&host.managed),
+        managed: (&host.managed).into(),
         created_at: ids::time(host.created_at),
         version: host.version,
     })
@@ -282,7 +283,7 @@ fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
     security(("token" = ["monitoring:operator"])), request_body = HostChange,
     params(("host" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
-    responses((status = 200, body = model::HostSettings)))]
+    responses((status = 200, body = HostSettings)))]
 async fn change(
     State(app): State<AppState>,
     who: Principal,
@@ -290,7 +291,7 @@ async fn change(
     Path(host): Path<String>,
     if_match: IfMatch,
     Body(change): Body<HostChange>,
-) -> Result<Tagged<model::HostSettings>, Problem> {
+) -> Result<Tagged<HostSettings>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(before.version)?;
@@ -384,7 +385,7 @@ fn changed(
     Ok(settings)
 }
 
-fn limits(wanted: &[model::ThresholdSettings]) -> Result<Vec<Threshold>, definition::FieldError> {
+fn limits(wanted: &[ThresholdSettings]) -> Result<Vec<Threshold>, definition::FieldError> {
     definition::thresholds(&json!(wanted))
 }
 
