@@ -10,7 +10,7 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,6 +24,7 @@ use super::request::ids::{self, Kind, Named};
 use super::request::managed_by::Manager;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
 use super::response::problem::Problem;
 use super::types::{Managed, Page};
@@ -358,11 +359,14 @@ fn seal_new_secret(app: &AppState, contact: &mut contacts::Contact) -> String {
 // -------------------------------------------------------------------- parsing
 
 /// Checks whether the API would accept this change of a valid contact, or this new contact.
-pub(super) fn sound(change: ContactChange, is_new: bool) -> Result<contacts::Contact, Problem> {
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(change: Value, is_new: bool) -> Validation {
     let managed = managed::Managed { by: String::new(), edited_by: None };
     let mut before = blank(managed, Wall::from_millis(0));
     before.emails.extend((!is_new).then(|| "somebody@example.org".to_owned()));
-    parse_change(before, change, Wall::from_millis(0))
+    validation::of(change, |change| parse_change(before, change, Wall::from_millis(0)))
 }
 
 fn blank(managed: managed::Managed, now: Wall) -> contacts::Contact {

@@ -31,7 +31,6 @@ pub(crate) mod results;
 pub(crate) mod rules;
 pub(crate) mod services;
 mod session;
-pub(crate) mod sound;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -20,6 +20,7 @@ use super::request::extract::{Body, Path};
 use super::request::managed_by::{self, Manager};
 use super::request::parse;
 use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
 use super::response::problem::Problem;
 use super::services::ServiceSettings;
@@ -206,7 +207,15 @@ async fn put(
     Shelf { catalogue: is, stored, members }.tagged(&name)
 }
 
-pub(super) fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
+/// Checks whether the API would accept this profile.
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(name: &str, fields: Value) -> Validation {
+    validation::of(fields, |body| parsed(name, body))
+}
+
+fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
     if is_builtin(name) {
         let detail = format!("{name} is built in: make a profile of another name that extends it");
         return Err(Problem::conflict("built_in", detail));

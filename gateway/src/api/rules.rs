@@ -9,7 +9,7 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::notification::{Period, Severity};
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,6 +23,7 @@ use super::request::managed_by::Manager;
 use super::request::merge_patch;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
 use super::response::problem::Problem;
 use super::types::{Labels, LabelsChange, Managed, Page, names};
@@ -251,10 +252,14 @@ async fn put(tx: &mut SqliteConnection, rule: &contacts::Rule) -> Result<i64, Pr
 const MILDEST: Severity = Severity::Warning;
 
 /// Checks whether the API would accept this, apart from the contact's name.
-pub(super) fn sound(change: RuleChange) -> Result<contacts::Rule, Problem> {
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(change: Value) -> Validation {
     let managed = managed::Managed { by: String::new(), edited_by: None };
     let contact = Id::from_i64(0);
-    parse_change(blank(contact, managed, Wall::from_millis(0)), contact, change)
+    let blank = blank(contact, managed, Wall::from_millis(0));
+    validation::of(change, |change| parse_change(blank, contact, change))
 }
 
 fn blank(contact: Id, managed: managed::Managed, now: Wall) -> contacts::Rule {

@@ -28,6 +28,7 @@ use super::request::managed_by::Manager;
 use super::request::merge_patch;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
 use super::response::page::Paging;
 use super::response::problem::Problem;
@@ -181,10 +182,21 @@ async fn note(
     }
 }
 
-/// Checks whether the API would accept this for existing hosts.
-pub(super) fn sound(hosts: HostScope, new: NewDowntime, now: Wall) -> Result<stored::Downtime, Problem> {
-    let target = Target { hosts, name: None, service: new.service.clone(), zone: None };
-    parsed(target, new, "", now)
+/// Checks whether the API would accept this for existing hosts. `fields` may name the host, which is
+/// a part of the path for the API.
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(mut fields: Value, now: Wall) -> Validation {
+    let host = fields.as_object_mut().and_then(|fields| fields.remove("host"));
+    validation::of(fields, |mut new: NewDowntime| {
+        let hosts = match (host, new.labels.take()) {
+            (None, Some(labels)) => HostScope::Labels(labels),
+            _ => HostScope::One(Id::from_i64(0)),
+        };
+        let target = Target { hosts, name: None, service: new.service.clone(), zone: None };
+        parsed(target, new, "", now)
+    })
 }
 
 fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<stored::Downtime, Problem> {

@@ -27,8 +27,9 @@ use super::request::extract::{Body, Path, Query};
 use super::request::ids::{self, Kind, Named};
 use super::request::managed_by::Manager;
 use super::request::merge_patch;
-use super::request::parse::{self, Fields};
+use super::request::parse::{self, Fields, Setter};
 use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::problem::Problem;
 use super::types::{ThresholdSettings, not_empty};
@@ -241,7 +242,7 @@ impl WantedTiming {
         let time = |wanted: Option<Option<f64>>, longest: f64| {
             wanted.map(|s| s.map(|s| seconds(s, longest)).transpose())
         };
-        let mut set = devices::Setter(fields);
+        let mut set = Setter(fields);
         set.to(&mut timing.interval, "interval_s", time(self.interval, LONGEST_S));
         set.to(&mut timing.retry, "retry_s", time(self.retry, LONGEST_S));
         set.to(&mut timing.timeout, "timeout_s", time(self.timeout, LONGEST_S));
@@ -332,11 +333,27 @@ async fn change(
     Ok(Tagged { version: after.version, value })
 }
 
-/// Checks whether the API would accept this change of a valid host. `usual`: the gateway's
-/// interval.
-pub(super) fn sound(change: HostChange, behind: bool, usual: Duration) -> Result<Settings, Problem> {
-    let blank = NewHost { name: "host".into(), address: "192.0.2.1".into(), ..NewHost::default() };
-    changed(usual, behind, parsed(usual, blank)?, change)
+/// Checks whether the API would accept this change of a valid host or device. `behind`: a host
+/// behind a device.
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(change: Value, behind: bool) -> Validation {
+    // The gateway's own interval, which limits a timeout, is unknown here.
+    let usual = Duration::MAX;
+    validation::of(change, |change| {
+        let blank = NewHost { name: "host".into(), address: "192.0.2.1".into(), ..NewHost::default() };
+        changed(usual, behind, parsed(usual, blank)?, change)
+    })
+}
+
+/// Checks the names of a host's parents.
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate_parents(names: Option<&Value>) -> Validation {
+    let count = names.and_then(Value::as_array).map_or(0, Vec::len);
+    validation::errors(few_enough(count))
 }
 
 fn changed(
@@ -363,7 +380,7 @@ fn changed(
         let wanted = wanted.as_deref().unwrap_or_default();
         settings.thresholds = named(&mut fields, limits(wanted)).unwrap_or_default();
     }
-    let mut set = devices::Setter(&mut fields);
+    let mut set = Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
     let labels =
         change.labels.map(|change| parse::host_labels(merge_patch::labels(&settings.labels, change)));
@@ -414,7 +431,7 @@ fn alerting_change(
 
 /// # Errors
 /// Returns 422 for too many parents.
-pub(super) fn few_enough(parents: usize) -> Result<(), Problem> {
+fn few_enough(parents: usize) -> Result<(), Problem> {
     if parents > MAX_PARENTS {
         return Err(Problem::invalid("parents", format!("at most {MAX_PARENTS} are possible")));
     }

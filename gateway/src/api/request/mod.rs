@@ -8,6 +8,7 @@
 //! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `known_tokens.rs` |
 //! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs` |
 //! | What do they send? | `extract.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
+//! | Would a planned write be accepted? | `validation.rs` |
 //! | Was it sent before? | `idempotency.rs` |
 //! | How is it committed? | `transaction.rs` |
 
@@ -26,3 +27,4 @@ pub mod rate_limits;
 mod strict_json;
 pub mod throttle;
 pub mod transaction;
+pub mod validation;

@@ -44,6 +44,17 @@ impl Fields {
     }
 }
 
+/// Applies values that were given and are valid.
+pub struct Setter<'a>(pub &'a mut Fields);
+
+impl Setter<'_> {
+    pub fn to<T, E: std::fmt::Display>(&mut self, slot: &mut T, field: &str, given: Option<Result<T, E>>) {
+        if let Some(value) = given.and_then(|value| self.0.take(field, value)) {
+            *slot = value;
+        }
+    }
+}
+
 pub fn name(text: &str) -> Result<String, names::BadName> {
     Name::parse(text).map(|n| n.to_string())
 }

@@ -28,4 +28,5 @@ mod results;
 mod script;
 mod stream;
 mod tunnel_api;
+mod validation;
 mod with_monitor;
