@@ -2,6 +2,9 @@
 //!
 //! It decides nothing about devices or states. All input is hostile until it is parsed. All output
 //! is a type of a resource or a problem document.
+//!
+//! Each resource is a file or a folder here, with its routes, the types of its JSON and its parsing.
+//! All of them use `request`, `response` and `types`. `document` makes the OpenAPI document.
 
 pub(crate) mod acknowledgements;
 pub(crate) mod backups;

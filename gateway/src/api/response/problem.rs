@@ -292,7 +292,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `edge.rs` fills the body, because it knows the request id.
+/// `layers.rs` fills the body, because it knows the request id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
