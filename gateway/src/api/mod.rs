@@ -72,8 +72,8 @@ use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
 use crate::store::Store;
 use overview::summary::{Summaries, Summary};
-use request::known_tokens::KnownTokens;
 use request::rate_limits::RateLimits;
+use request::token_cache::TokenCache;
 use request::{idempotency, permission, query};
 use response::problem::Problem;
 use response::{etag, layers};
@@ -87,7 +87,7 @@ struct Inner {
     backups: backups::Backups,
     uploads: restore::Uploads,
     rate_limits: RateLimits,
-    tokens: KnownTokens,
+    tokens: TokenCache,
     hub: stream::Hub,
     summaries: Summaries,
 }
@@ -136,7 +136,7 @@ impl AppState {
             backups: backups::Backups::default(),
             uploads: restore::Uploads::default(),
             rate_limits: RateLimits::default(),
-            tokens: KnownTokens::default(),
+            tokens: TokenCache::default(),
             hub: stream::Hub::default(),
             summaries: Summaries::default(),
         }))
@@ -154,7 +154,7 @@ impl AppState {
         &self.0.rate_limits
     }
 
-    fn tokens(&self) -> &KnownTokens {
+    fn tokens(&self) -> &TokenCache {
         &self.0.tokens
     }
 

@@ -5,7 +5,7 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `known_tokens.rs` |
+//! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `token_cache.rs` |
 //! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs` |
 //! | What do they send? | `extract.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
 //! | Would a planned write be accepted? | `validation.rs` |
@@ -17,7 +17,6 @@ pub mod client;
 pub mod extract;
 pub mod idempotency;
 pub mod ids;
-pub mod known_tokens;
 pub mod managed_by;
 pub mod merge_patch;
 pub mod parse;
@@ -26,5 +25,6 @@ pub mod query;
 pub mod rate_limits;
 mod strict_json;
 pub mod throttle;
+pub mod token_cache;
 pub mod transaction;
 pub mod validation;

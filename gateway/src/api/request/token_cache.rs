@@ -23,7 +23,7 @@ const KEPT: Duration = Duration::from_secs(10);
 const MOST: usize = 1_024;
 
 #[derive(Default)]
-pub struct KnownTokens {
+pub struct TokenCache {
     /// The number of commits so far.
     changes: AtomicU64,
     known: Mutex<HashMap<Id, Known>>,
@@ -38,7 +38,7 @@ struct Known {
 }
 
 /// A commit under way. On drop, it invalidates the cache, even if the commit failed.
-pub struct Change<'a>(&'a KnownTokens);
+pub struct Change<'a>(&'a TokenCache);
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
@@ -46,7 +46,7 @@ impl Drop for Change<'_> {
     }
 }
 
-impl KnownTokens {
+impl TokenCache {
     /// Must be kept across a commit.
     pub fn change(&self) -> Change<'_> {
         Change(self)
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_token_is_known_until_something_is_committed_or_it_is_old() {
-        let tokens = KnownTokens::default();
+        let tokens = TokenCache::default();
         let (id, keep) = (Id::from_i64(1), |changes| tokens.keep(token(1), changes, at(100)));
         keep(tokens.changes());
         assert!(tokens.find(id, at(109)).is_some());
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_a_commit_is_not_known_after_it() {
-        let tokens = KnownTokens::default();
+        let tokens = TokenCache::default();
         let before = tokens.changes();
         drop(tokens.change());
         tokens.keep(token(1), before, at(100));
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_there_is_room_for() {
-        let tokens = KnownTokens::default();
+        let tokens = TokenCache::default();
         for n in 0..2 * MOST as i64 + 5 {
             tokens.keep(token(n), 0, at(100));
             assert!(tokens.lock().len() <= MOST && tokens.find(Id::from_i64(n), at(100)).is_some());
