@@ -147,7 +147,7 @@ impl Backups {
 }
 
 impl Current {
-    fn wire(&self) -> Backup {
+    fn to_api(&self) -> Backup {
         let failed = self.error.is_some();
         Backup {
             name: self.name.clone(),
@@ -177,7 +177,7 @@ async fn list(
         .flatten()
         .filter_map(|entry| complete(&folder, &entry.file_name().to_string_lossy()))
         .collect();
-    let current = app.backups().current().map(|c| c.wire());
+    let current = app.backups().current().map(|c| c.to_api());
     all.retain(|backup| current.as_ref().is_none_or(|c| c.name != backup.name));
     all.extend(current);
     all.sort_by(|a, b| b.name.cmp(&a.name));
@@ -231,7 +231,7 @@ async fn record(mut write: ApiTx<'_>, name: &str, history: bool) -> Result<Respo
     let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;
-    let begun = begun.wire();
+    let begun = begun.to_api();
     write.commit().await?;
     Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
 }
@@ -282,7 +282,7 @@ fn folder(app: &AppState) -> PathBuf {
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
     responses((status = 200, body = Backup)))]
 async fn show(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<Backup>, Problem> {
-    let current = app.backups().current().filter(|c| c.name == name).map(|c| c.wire());
+    let current = app.backups().current().filter(|c| c.name == name).map(|c| c.to_api());
     let found = current.or_else(|| complete(&folder(&app), &name));
     found.map(Json).ok_or_else(|| unknown(&name))
 }

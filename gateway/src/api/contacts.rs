@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::notifications::{Messages, message_wire};
+use super::notifications::{Messages, message_to_api};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, never_null, present};
 use super::request::idempotency::Disclosed;
@@ -132,7 +132,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<Contact>)))]
 async fn list(State(app): State<AppState>) -> Result<Json<Page<Contact>>, Problem> {
     let own = contacts::all(&mut *app.store.reader().await?).await?;
-    let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(wire)).collect();
+    let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(to_api)).collect();
     Ok(Json(Page { items, next: None }))
 }
 
@@ -173,7 +173,7 @@ async fn show(State(app): State<AppState>, Path(contact): Path<String>) -> Resul
         return Ok(Json(built_in).into_response());
     }
     let found = load(&mut *app.store.reader().await?, &contact).await?;
-    Ok(Tagged { version: found.version, value: wire(&found) }.into_response())
+    Ok(Tagged { version: found.version, value: to_api(&found) }.into_response())
 }
 
 /// Changes a contact. A new webhook gets a secret, which is shown once.
@@ -206,7 +206,7 @@ async fn change(
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
     write.commit().await?;
     app.office.bell.routing();
-    let value = ContactWithSecret { contact: wire(&after), webhook_secret: secret };
+    let value = ContactWithSecret { contact: to_api(&after), webhook_secret: secret };
     Ok(Tagged { version: after.version, value }.into_response())
 }
 
@@ -268,7 +268,7 @@ fn disclosed(
     contact: &contacts::Contact,
     secret: Option<String>,
 ) -> Disclosed<ContactWithSecret> {
-    let shown = |webhook_secret| ContactWithSecret { contact: wire(contact), webhook_secret };
+    let shown = |webhook_secret| ContactWithSecret { contact: to_api(contact), webhook_secret };
     Disclosed { status, once: shown(secret), again: shown(None) }
 }
 
@@ -306,7 +306,7 @@ async fn test(
         };
         let number = outbox::insert(write.tx(), &new, now).await?;
         let row = outbox::find(write.tx(), number).await?;
-        items.extend(row.map(|row| message_wire(&row, 0)));
+        items.extend(row.map(|row| message_to_api(&row, 0)));
     }
     let data = json!({ "name": name });
     write.event("contact.tested", (Object::Contact, id), "asked for a test", data).await?;
@@ -475,7 +475,7 @@ fn group_wait(seconds: f64) -> Result<Duration, String> {
     Err(format!("seconds between 0 and {longest} are expected"))
 }
 
-fn wire(contact: &contacts::Contact) -> Contact {
+fn to_api(contact: &contacts::Contact) -> Contact {
     Contact {
         id: Kind::Contact.text(contact.id),
         name: contact.name.clone(),

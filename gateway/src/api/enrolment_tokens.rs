@@ -120,7 +120,7 @@ async fn list(
 ) -> Result<Json<Page<EnrolmentToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let rows = app.store.enrolment_tokens(before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
+    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
 }
 
 /// Creates an enrolment token. Its secret is shown once.
@@ -176,7 +176,7 @@ async fn store(
     enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
     write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
-    let shown = EnrolmentTokenWithSecret { token: wire(&token), secret: None, command: None, hint: None };
+    let shown = EnrolmentTokenWithSecret { token: to_api(&token), secret: None, command: None, hint: None };
     write.commit().await?;
     let once = EnrolmentTokenWithSecret {
         command: Some(format!(
@@ -248,7 +248,7 @@ async fn show(
 ) -> Result<Json<EnrolmentToken>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = enrolment_tokens::find(&mut conn, Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
+    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
 /// Revokes an enrolment token. Devices that enrolled with it stay.
@@ -271,7 +271,7 @@ async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn wire(token: &enrolment_tokens::EnrolmentToken) -> EnrolmentToken {
+fn to_api(token: &enrolment_tokens::EnrolmentToken) -> EnrolmentToken {
     EnrolmentToken {
         id: Kind::Token.text(token.id),
         label: token.label.clone(),

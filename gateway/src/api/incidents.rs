@@ -137,7 +137,7 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, open, before, limit + 1).await?;
     let now = crate::clock::wall();
-    Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| wire(&row, now))))
+    Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| to_api(&row, now))))
 }
 
 /// An incident with its members, events and notifications.
@@ -160,10 +160,10 @@ async fn show(
     let about = EventFilter { object: Some(row.id.0), ..EventFilter::default() };
     let events = app.store.events(Span::Before(i64::MAX), &about, NEWEST).await?;
     Ok(Json(IncidentDetails {
-        incident: wire(&row, crate::clock::wall()),
+        incident: to_api(&row, crate::clock::wall()),
         listed: members.into_iter().map(member).collect(),
         events: events.into_iter().map(events::event).collect(),
-        notifications: told.iter().map(|(notice, of)| notifications::wire(notice, of)).collect(),
+        notifications: told.iter().map(|(notice, of)| notifications::to_api(notice, of)).collect(),
     }))
 }
 
@@ -205,7 +205,7 @@ async fn acknowledge(
     if row.ack.is_none() {
         return Err(not_open(&row, "acknowledge that"));
     }
-    Ok((StatusCode::CREATED, Json(wire(&row, at))))
+    Ok((StatusCode::CREATED, Json(to_api(&row, at))))
 }
 
 /// Removes the acknowledgement of an incident. Notifications resume.
@@ -259,7 +259,7 @@ async fn load(conn: &mut SqliteConnection, incident: &str) -> Result<IncidentRow
     row.ok_or_else(|| Kind::Incident.unknown(incident).into())
 }
 
-fn wire(row: &IncidentRow, now: Wall) -> Incident {
+fn to_api(row: &IncidentRow, now: Wall) -> Incident {
     let state = match (row.merged_into, row.closed_at) {
         (Some(_), _) => "merged",
         (None, Some(_)) => "closed",

@@ -168,7 +168,7 @@ async fn list(
     let wanted = NoticeFilter { host, service, since, incident };
     let rows = notices::list(&mut conn, &wanted, before, limit + 1).await?;
     let rows = with_outcomes(&mut conn, rows).await?;
-    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
+    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| to_api(&n, &of))))
 }
 
 /// Returns the id of a host or of the gateway.
@@ -228,7 +228,7 @@ async fn show(
     let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
     let mut conn = app.store.reader().await?;
     let row = notices::find(&mut conn, id).await?.ok_or_else(|| Kind::Notice.unknown(&notification))?;
-    Ok(Json(wire(&row, &outcomes_of(&mut conn, &[&row]).await?)))
+    Ok(Json(to_api(&row, &outcomes_of(&mut conn, &[&row]).await?)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -262,7 +262,7 @@ async fn list_messages(
         let count = outbox::contents(&mut conn, row.id, 0, outbox::Order::Time).await?.total();
         rows.push((row, count));
     }
-    Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_wire(&m, count))))
+    Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_to_api(&m, count))))
 }
 
 /// A message.
@@ -277,7 +277,7 @@ async fn show_message(
     let mut conn = app.store.reader().await?;
     let row = outbox::find(&mut conn, id).await?.ok_or_else(|| Kind::Message.unknown(&message))?;
     let count = outbox::contents(&mut conn, id, 0, outbox::Order::Time).await?.total();
-    Ok(Json(message_wire(&row, count)))
+    Ok(Json(message_to_api(&row, count)))
 }
 
 /// Sends a message again whose delivery failed for good.
@@ -311,10 +311,10 @@ async fn resend(
     write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
     write.commit().await?;
     app.office.bell.messages();
-    Ok((StatusCode::ACCEPTED, Json(message_wire(&row, count))))
+    Ok((StatusCode::ACCEPTED, Json(message_to_api(&row, count))))
 }
 
-pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> Notification {
+pub(super) fn to_api(row: &NoticeRow, outcomes: &[Outcome]) -> Notification {
     Notification {
         id: Kind::Notice.text(Id::from_i64(row.id.0)),
         at: ids::time(row.at),
@@ -330,7 +330,7 @@ pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> Notification {
         truncated: row.output.is_truncated(),
         note: row.note.clone(),
         outcome: sum(outcomes).to_owned(),
-        outcomes: outcomes.iter().map(outcome_wire).collect(),
+        outcomes: outcomes.iter().map(outcome_to_api).collect(),
     }
 }
 
@@ -352,7 +352,7 @@ fn waits_for(reason: &str) -> &'static str {
     }
 }
 
-fn outcome_wire(outcome: &Outcome) -> NotificationOutcome {
+fn outcome_to_api(outcome: &Outcome) -> NotificationOutcome {
     let text = match outcome.outcome.as_str() {
         "waiting" => waits_for(&outcome.reason),
         _ => &outcome.text,
@@ -371,7 +371,7 @@ fn outcome_wire(outcome: &Outcome) -> NotificationOutcome {
     }
 }
 
-pub(super) fn message_wire(row: &MessageRow, notifications: i64) -> Message {
+pub(super) fn message_to_api(row: &MessageRow, notifications: i64) -> Message {
     let waits = row.sent_at.is_none() && row.given_up_at.is_none();
     let outcome = match (row.sent_at, row.given_up_at) {
         (Some(_), _) => "sent",

@@ -65,10 +65,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     security(("token" = ["monitoring:viewer"])), responses((status = 200, body = ProfileRules)))]
 async fn show(State(app): State<AppState>) -> Result<Tagged<ProfileRules>, Problem> {
     let mut conn = app.store.reader().await?;
-    Ok(wire(&stored::rules(&mut conn).await?))
+    Ok(to_api(&stored::rules(&mut conn).await?))
 }
 
-fn wire(rules: &stored::Rules) -> Tagged<ProfileRules> {
+fn to_api(rules: &stored::Rules) -> Tagged<ProfileRules> {
     let rule =
         |r: &profile::ProfileRule| ProfileRule { labels: r.selector.0.clone(), profile: r.profile.clone() };
     let value = ProfileRules {
@@ -102,11 +102,11 @@ async fn put(
     let is = fits(write.tx()).await?;
     write.resettle(&was, &is, None).await?;
     let after = stored::rules(write.tx()).await?;
-    let data = json!({ "rules": wire(&after).value.rules });
+    let data = json!({ "rules": to_api(&after).value.rules });
     let about = (Object::Profile, Id::from_i64(0));
     write.event("profile_rules.changed", about, "profile rules changed", data).await?;
     write.commit().await?;
-    Ok(wire(&after))
+    Ok(to_api(&after))
 }
 
 fn parsed(body: NewProfileRules) -> Result<Vec<profile::ProfileRule>, Problem> {

@@ -91,7 +91,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 async fn list(State(app): State<AppState>) -> Result<Json<Page<Profile>>, Problem> {
     let mut conn = app.store.reader().await?;
     let shelf = Shelf::load(&mut conn).await?;
-    let items = shelf.catalogue.profiles().map(|p| shelf.wire(p)).collect::<Result<_, _>>()?;
+    let items = shelf.catalogue.profiles().map(|p| shelf.to_api(p)).collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next: None }))
 }
 
@@ -122,11 +122,11 @@ impl Shelf {
 
     fn tagged(&self, name: &str) -> Result<Tagged<Profile>, Problem> {
         let profile = self.catalogue.known(name).map_err(|e| Problem::not_found(e.to_string()))?;
-        let value = self.wire(profile)?;
+        let value = self.to_api(profile)?;
         Ok(Tagged { version: value.version, value })
     }
 
-    fn wire(&self, profile: &engine::Profile) -> Result<Profile, Problem> {
+    fn to_api(&self, profile: &engine::Profile) -> Result<Profile, Problem> {
         let stored = self.stored.iter().find(|s| s.profile.name == profile.name);
         let own = stored::services_json(&profile.services);
         let effective = self.catalogue.services(&[&profile.name]);

@@ -113,7 +113,7 @@ async fn list(State(app): State<AppState>) -> Result<Json<Page<Rule>>, Problem> 
     let mut conn = app.store.reader().await?;
     let mut items = Vec::new();
     for rule in contacts::rules(&mut conn).await? {
-        items.push(wire(&mut conn, &rule).await?);
+        items.push(to_api(&mut conn, &rule).await?);
     }
     Ok(Json(Page { items, next: None }))
 }
@@ -148,7 +148,7 @@ async fn create(
     write.made((Removable::NotificationRule, &rule.name), &manager).await?;
     let data = json!({ "name": rule.name });
     write.event("rule.created", (Object::Rule, rule.id), "made", data).await?;
-    let shown = wire(write.tx(), &rule).await?;
+    let shown = to_api(write.tx(), &rule).await?;
     write.commit().await?;
     app.office.bell.routing();
     Ok((StatusCode::CREATED, Tagged { version: rule.version, value: shown }))
@@ -161,7 +161,7 @@ async fn create(
 async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<Tagged<Rule>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = load(&mut conn, &rule).await?;
-    Ok(Tagged { version: found.version, value: wire(&mut conn, &found).await? })
+    Ok(Tagged { version: found.version, value: to_api(&mut conn, &found).await? })
 }
 
 /// Changes a notification rule.
@@ -192,7 +192,7 @@ async fn change(
     write.renamed((Removable::NotificationRule, &was.0), &after.name, &was.1, &manager).await?;
     let data = json!({ "name": after.name });
     write.event("rule.changed", (Object::Rule, after.id), "changed", data).await?;
-    let value = wire(write.tx(), &after).await?;
+    let value = to_api(write.tx(), &after).await?;
     write.commit().await?;
     app.office.bell.routing();
     Ok(Tagged { version: after.version, value })
@@ -313,7 +313,7 @@ fn delay(seconds: f64) -> Result<Duration, String> {
     Err(format!("seconds between 0 and {LONGEST_DELAY_S} are expected"))
 }
 
-async fn wire(conn: &mut SqliteConnection, rule: &contacts::Rule) -> Result<Rule, Problem> {
+async fn to_api(conn: &mut SqliteConnection, rule: &contacts::Rule) -> Result<Rule, Problem> {
     let contact = contacts::find(conn, rule.contact).await?;
     Ok(Rule {
         id: Kind::Rule.text(rule.id),

@@ -87,7 +87,7 @@ struct Frame {
 
 impl Frame {
     fn new(name: &'static str, data: &impl Serialize) -> Frame {
-        Frame { name, data: serde_json::to_string(data).expect("wire types are JSON") }
+        Frame { name, data: serde_json::to_string(data).expect("types of the API are JSON") }
     }
 }
 
@@ -353,7 +353,7 @@ async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Res
     for ids in due.chunks(HOSTS_AT_ONCE) {
         waiting.checked.retain(|id, _| !ids.contains(id));
         let rows = rows::by_ids(&mut conn, ids).await?;
-        frames.extend(rows.into_iter().map(|row| Frame::new("host", &hosts::wire(app, row))));
+        frames.extend(rows.into_iter().map(|row| Frame::new("host", &hosts::to_api(app, row))));
     }
     Ok(frames)
 }

@@ -84,7 +84,7 @@ async fn list(
 ) -> Result<Json<Page<ApiToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let rows = app.store.api_tokens(before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
+    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
 }
 
 /// Creates an API token. Its secret is shown once.
@@ -103,7 +103,7 @@ async fn create(
     let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes });
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
     write.commit().await?;
-    let shown = |secret| ApiTokenWithSecret { token: wire(&token), secret };
+    let shown = |secret| ApiTokenWithSecret { token: to_api(&token), secret };
     let once = shown(Some(secret.reveal().to_owned()));
     Ok(Disclosed { status: StatusCode::CREATED, once, again: shown(None) })
 }
@@ -155,7 +155,7 @@ fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, Strin
     responses((status = 200, body = ApiToken)))]
 async fn show(State(app): State<AppState>, Path(token): Path<String>) -> Result<Json<ApiToken>, Problem> {
     let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
+    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
 /// Revokes an API token.
@@ -177,7 +177,7 @@ async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn wire(token: &tokens::ApiToken) -> ApiToken {
+fn to_api(token: &tokens::ApiToken) -> ApiToken {
     ApiToken {
         id: Kind::Token.text(token.id),
         name: token.name.clone(),

@@ -74,7 +74,7 @@ async fn traffic(
     let stored = app.store.wire_days(peer, today, most).await?;
     let live = app.live.peer(peer).map(|status| status.wire).unwrap_or_default();
     let known = live.into_iter().filter(|day| day.total() > 0 && day.day > today - most);
-    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(wire).collect() }))
+    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(to_api).collect() }))
 }
 
 /// Prefers memory for the last two days, because it is newer than the store.
@@ -88,7 +88,7 @@ fn newest(stored: Vec<WireDay>, live: impl Iterator<Item = WireDay>) -> Vec<Wire
     days
 }
 
-fn wire(day: WireDay) -> TrafficDay {
+fn to_api(day: WireDay) -> TrafficDay {
     let midnight = ids::time(Wall::from_millis(day.day * DAY_MS));
     TrafficDay {
         day: midnight.split('T').next().unwrap_or_default().to_owned(),

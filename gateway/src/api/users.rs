@@ -89,7 +89,7 @@ async fn list(
 ) -> Result<Json<Page<User>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.users(&after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| wire(&u))))
+    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| to_api(&u))))
 }
 
 /// Adds a user.
@@ -114,7 +114,7 @@ async fn create(
     write.event("user.created", (Object::User, id), "added", data).await?;
     write.commit().await?;
     let user = access::User { id, name, role, created_at: now, disabled_at: None };
-    Ok((StatusCode::CREATED, Json(wire(&user))))
+    Ok((StatusCode::CREATED, Json(to_api(&user))))
 }
 
 /// Events use `user:local` for the gateway's own user on the Unix socket.
@@ -135,7 +135,7 @@ fn name_taken(error: crate::store::Error, name: &str) -> Problem {
     responses((status = 200, body = User)))]
 async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<Json<User>, Problem> {
     let mut conn = app.store.reader().await?;
-    Ok(Json(wire(&load(&mut conn, &user).await?)))
+    Ok(Json(to_api(&load(&mut conn, &user).await?)))
 }
 
 /// Changes role or password of a user, or disables the user. All sessions of the user end.
@@ -170,7 +170,7 @@ async fn change(
     let data = json!({ "role": role.name(), "disabled": disabled_at.is_some(), "password": hash.is_some() });
     write.event("user.changed", (Object::User, after.id), "changed", data).await?;
     write.commit().await?;
-    Ok(Json(wire(&after)))
+    Ok(Json(to_api(&after)))
 }
 
 /// Removes a user with all sessions and one-time logins. Events keep the name.
@@ -243,7 +243,7 @@ async fn load(conn: &mut SqliteConnection, user: &str) -> Result<access::User, P
     found.ok_or_else(|| Kind::User.unknown(user).into())
 }
 
-fn wire(user: &access::User) -> User {
+fn to_api(user: &access::User) -> User {
     User {
         id: Kind::User.text(user.id),
         name: user.name.clone(),

@@ -73,7 +73,7 @@ async fn list(
     let filter = devices::Filter { q: wanted.q, labels: labels.label };
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.devices(&filter, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |d| d.settings.name.clone(), |d| wire(&d))))
+    Ok(Json(Page::of(rows, limit, |d| d.settings.name.clone(), |d| to_api(&d))))
 }
 
 /// Adds a device, which becomes a host.
@@ -109,7 +109,7 @@ async fn create(
     write.host(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
-    Ok((tag, disclosed(StatusCode::CREATED, wire(&made), credentials)).into_response())
+    Ok((tag, disclosed(StatusCode::CREATED, to_api(&made), credentials)).into_response())
 }
 
 /// A device.
@@ -263,7 +263,7 @@ async fn reissue(
     let before_key = before.tunnel.map(|t| t.public_key);
     let data = json!({ "previous_key": before_key });
     write.event("device.rekeyed", (Object::Device, before.id), "new credentials", data).await?;
-    let device = wire(&load(write.tx(), Named::Id(before.id)).await?);
+    let device = to_api(&load(write.tx(), Named::Id(before.id)).await?);
     write.host(before.id);
     write.commit().await?;
     Ok(disclosed(StatusCode::OK, device, Some(credentials)))
@@ -354,7 +354,7 @@ async fn no_device(conn: &mut SqliteConnection, named: Named) -> Problem {
 }
 
 fn tagged(device: devices::Device) -> Result<Tagged<Device>, Problem> {
-    Ok(Tagged { version: device.version, value: wire(&device) })
+    Ok(Tagged { version: device.version, value: to_api(&device) })
 }
 
 /// The origin of a device's key.
@@ -418,7 +418,7 @@ async fn permitted(app: &AppState, address: Option<&str>) -> Result<(), Problem>
     asked.map_err(|refused| Problem::invalid("direct_address", refused.to_string()))
 }
 
-pub(super) fn wire(device: &devices::Device) -> Device {
+pub(super) fn to_api(device: &devices::Device) -> Device {
     let settings = &device.settings;
     let pin = settings.ssh.pin.as_ref();
     Device {

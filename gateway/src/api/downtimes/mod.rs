@@ -455,7 +455,7 @@ fn must_stay(before: &stored::Downtime, after: &When) -> Result<(), Problem> {
 }
 
 fn patched(of: &calendar::recurrence::Recurrence, patch: Map<String, Value>) -> Result<Recurrence, Problem> {
-    let whole = serde_json::to_value(recurrence_wire(recurrence::text(of))).map_err(Problem::internal)?;
+    let whole = serde_json::to_value(recurrence_to_api(recurrence::text(of))).map_err(Problem::internal)?;
     let Value::Object(mut whole) = whole else { return Err(Problem::internal(anyhow::anyhow!("no object"))) };
     merge_patch::object(&mut whole, patch);
     serde_json::from_value(whole.into()).map_err(|e| Problem::invalid("recurrence", e.to_string()))
@@ -490,7 +490,7 @@ fn shown(downtime: &stored::Downtime, now: Wall) -> Downtime {
     let plan = &downtime.plan;
     let (start, end, duration) = window(downtime, now);
     let recurrence = match &plan.when {
-        When::Repeated(of) => Some(recurrence_wire(recurrence::text(of))),
+        When::Repeated(of) => Some(recurrence_to_api(recurrence::text(of))),
         When::Once { .. } => None,
     };
     let (host, labels) = match &plan.scope.hosts {
@@ -532,7 +532,7 @@ fn window(downtime: &stored::Downtime, now: Wall) -> (Wall, Wall, Option<Duratio
     }
 }
 
-fn recurrence_wire(text: Text) -> Recurrence {
+fn recurrence_to_api(text: Text) -> Recurrence {
     let Text { every, from, to, time_zone, first_date, last_date } = text;
     Recurrence { every, from, to, time_zone: Some(time_zone), first_date, last_date }
 }

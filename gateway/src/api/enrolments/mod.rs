@@ -98,7 +98,7 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     housekeeping::end_enrolments(&app.store, &app.live).await?;
     let rows = app.store.enrolments(state, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |e| e.id.as_i64().to_string(), |e| wire(&e))))
+    Ok(Json(Page::of(rows, limit, |e| e.id.as_i64().to_string(), |e| to_api(&e))))
 }
 
 /// An enrolment.
@@ -111,7 +111,7 @@ async fn show(
 ) -> Result<Json<Enrolment>, Problem> {
     housekeeping::end_enrolments(&app.store, &app.live).await?;
     let mut conn = app.store.reader().await?;
-    Ok(Json(wire(&load(&mut conn, &enrolment).await?)))
+    Ok(Json(to_api(&load(&mut conn, &enrolment).await?)))
 }
 
 /// Approves a device: it gets an address and becomes a host. Repeated, the call changes nothing.
@@ -132,7 +132,7 @@ async fn approve(
     let mut write = ApiTx::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Approved).await?;
     if waiting.state == Stage::Approved {
-        return Ok(Json(wire(&waiting)));
+        return Ok(Json(to_api(&waiting)));
     }
     let token = enrolment_tokens::find(write.tx(), waiting.token).await?;
     let (token, _) =
@@ -166,7 +166,7 @@ async fn reject(
     let mut write = ApiTx::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Rejected).await?;
     if waiting.state == Stage::Rejected {
-        return Ok(Json(wire(&waiting)));
+        return Ok(Json(to_api(&waiting)));
     }
     let (by, at) = (write.by.clone(), write.now);
     let name = waiting.name.clone();
@@ -215,7 +215,7 @@ async fn decide(
     write.enrolment(waiting.id);
     write.commit().await?;
     let mut conn = app.store.reader().await?;
-    Ok(Json(wire(&load(&mut conn, &Kind::Enrolment.text(waiting.id)).await?)))
+    Ok(Json(to_api(&load(&mut conn, &Kind::Enrolment.text(waiting.id)).await?)))
 }
 
 async fn load(conn: &mut SqliteConnection, text: &str) -> Result<enrolments::Enrolment, Problem> {
@@ -223,7 +223,7 @@ async fn load(conn: &mut SqliteConnection, text: &str) -> Result<enrolments::Enr
     found.ok_or_else(|| Kind::Enrolment.unknown(text).into())
 }
 
-fn wire(enrolment: &enrolments::Enrolment) -> Enrolment {
+fn to_api(enrolment: &enrolments::Enrolment) -> Enrolment {
     Enrolment {
         id: Kind::Enrolment.text(enrolment.id),
         state: enrolment.state.to_string(),

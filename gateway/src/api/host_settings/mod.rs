@@ -70,7 +70,7 @@ async fn settings(
 ) -> Result<Tagged<HostSettings>, Problem> {
     let mut conn = app.store.reader().await?;
     let host = load(&mut conn, Kind::Host.named(&host)).await?;
-    Ok(Tagged { version: host.version, value: wire(&mut conn, &host).await? })
+    Ok(Tagged { version: host.version, value: to_api(&mut conn, &host).await? })
 }
 
 async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Problem> {
@@ -84,7 +84,7 @@ async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Probl
     }
 }
 
-async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<HostSettings, Problem> {
+async fn to_api(conn: &mut SqliteConnection, host: &Stored) -> Result<HostSettings, Problem> {
     let mut parents = Vec::new();
     for parent in &host.settings.parents {
         parents.extend(stored::name_of(conn, *parent).await?);
@@ -155,7 +155,7 @@ async fn create(
     let data = json!({ "name": settings.name, "via": device.settings.name });
     write.event("host.created", (Object::Host, id), "added", data).await?;
     let made = shown::load(write.tx(), Named::Id(id)).await?;
-    let (version, host) = (made.version, shown::wire(&app, made));
+    let (version, host) = (made.version, shown::to_api(&app, made));
     write.host(id);
     write.commit().await?;
     Ok((StatusCode::CREATED, [(header::ETAG, header_value(version))], Json(host)).into_response())
@@ -328,7 +328,7 @@ async fn change(
         }
     }
     let after = load(write.tx(), Named::Id(before.id)).await?;
-    let value = wire(write.tx(), &after).await?;
+    let value = to_api(write.tx(), &after).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value })
 }

@@ -76,7 +76,7 @@ async fn list(
 ) -> Result<Json<Page<Host>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.hosts(&wanted.parse(labels.label)?, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| wire(&app, h))))
+    Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| to_api(&app, h))))
 }
 
 /// A host that was removed is found by its id, as are its services and samples.
@@ -92,7 +92,7 @@ async fn show(State(app): State<AppState>, Path(host): Path<String>) -> Result<T
     };
     let acks = acknowledgements::of_host(&mut conn, row.id).await?;
     let acknowledgement = acks.iter().find(|ack| ack.service.is_none()).map(super::acknowledgements::shown);
-    Ok(Tagged { version: row.version, value: Host { verdict, acknowledgement, ..wire(&app, row) } })
+    Ok(Tagged { version: row.version, value: Host { verdict, acknowledgement, ..to_api(&app, row) } })
 }
 
 pub(super) async fn judged(
@@ -107,7 +107,7 @@ pub(super) async fn judged(
 }
 
 /// Converts a row to the API type, with the tunnel state from memory.
-pub(super) fn wire(app: &AppState, row: Listed) -> Host {
+pub(super) fn to_api(app: &AppState, row: Listed) -> Host {
     let live = app.live.peer(row.id);
     let last_check = row.state.as_ref().and_then(|state| state.last_check);
     let requested = app.live.requested(row.id, None, last_check, clock::wall());

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::api::AppState;
 use crate::api::response::problem::{FieldError, Problem};
-use crate::api::types::Labels as WireLabels;
+use crate::api::types;
 use crate::names::{self, Labels, Name};
 use crate::store::addresses::Pools;
 use crate::store::{devices, zones};
@@ -59,13 +59,13 @@ pub fn name(text: &str) -> Result<String, names::BadName> {
     Name::parse(text).map(|n| n.to_string())
 }
 
-pub fn labels(map: WireLabels) -> Result<WireLabels, names::BadName> {
+pub fn labels(map: types::Labels) -> Result<types::Labels, names::BadName> {
     Labels::parse(map).map(Labels::into_map)
 }
 
 /// Checks the labels of a host. Its time zone must exist, because its schedules would otherwise run
 /// in UTC.
-pub fn host_labels(map: WireLabels) -> Result<WireLabels, String> {
+pub fn host_labels(map: types::Labels) -> Result<types::Labels, String> {
     let labels = labels(map).map_err(|e| e.to_string())?;
     match labels.get(zones::LABEL) {
         Some(name) if zones::of(&labels).is_none() => {

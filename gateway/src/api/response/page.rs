@@ -69,12 +69,12 @@ pub fn bad_cursor() -> Problem {
 
 impl<T> Page<T> {
     /// Builds a page from `rows`, which were read with `limit + 1` to detect further rows.
-    pub fn of<R>(mut rows: Vec<R>, limit: i64, key: impl Fn(&R) -> String, wire: impl Fn(R) -> T) -> Self {
+    pub fn of<R>(mut rows: Vec<R>, limit: i64, key: impl Fn(&R) -> String, to_api: impl Fn(R) -> T) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
-        Page { items: rows.into_iter().map(wire).collect(), next }
+        Page { items: rows.into_iter().map(to_api).collect(), next }
     }
 }
 

@@ -158,7 +158,7 @@ async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult
         return Ok(ignored());
     }
     let mut conn = app.store.reader().await?;
-    let state = hosts::wire(app, load(&mut conn, Named::Id(id)).await?);
+    let state = hosts::to_api(app, load(&mut conn, Named::Id(id)).await?);
     Ok(taken(fate, Submitted { host: Some(state), ..Submitted::default() }))
 }
 

@@ -42,11 +42,11 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let host = load(&mut conn, Kind::Host.named(&host)).await?;
     let all = overrides::list(&mut conn, host.id).await?;
-    let items = all.iter().map(wire).collect::<Result<_, _>>()?;
+    let items = all.iter().map(to_api).collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next: None }))
 }
 
-fn wire(stored: &Stored) -> Result<ServiceOverride, Problem> {
+fn to_api(stored: &Stored) -> Result<ServiceOverride, Problem> {
     let settings = definition::service_json(&stored.change);
     let settings: ServiceSettings = serde_json::from_value(settings).map_err(Problem::internal)?;
     Ok(ServiceOverride {
@@ -92,7 +92,7 @@ async fn put(
     write.host(host.id);
     write.commit().await?;
     let stored = Stored { change, managed, version };
-    Ok(Tagged { version, value: wire(&stored)? })
+    Ok(Tagged { version, value: to_api(&stored)? })
 }
 
 /// The settings of a service before a change: those of its override, and the thresholds that applied. `null`: the host
