@@ -1,6 +1,5 @@
 //! Facts about the gateway, including its endpoint, which an admin confirms.
 
-use crate::store::{SqliteConnection, settings};
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::Id;
@@ -18,6 +17,7 @@ use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::restore::Restore;
 use crate::store::events::Object;
+use crate::store::{SqliteConnection, settings};
 
 const ENDPOINT: &str = "endpoint";
 

@@ -1,6 +1,5 @@
 //! Users who log in. The last admin cannot be removed.
 
-use crate::store::{SqliteConnection, access};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -23,6 +22,7 @@ use super::response::problem::Problem;
 use super::types::{Page, RoleName};
 use crate::password;
 use crate::store::events::Object;
+use crate::store::{SqliteConnection, access};
 
 /// Enough time to send the link to a user and for the user to open it.
 const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);

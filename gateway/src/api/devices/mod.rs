@@ -4,8 +4,6 @@ mod settings;
 mod types;
 pub mod wireguard_conf;
 
-use crate::outbound::Purpose;
-use crate::store::{SqliteConnection, host_settings, managed, memory};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -33,15 +31,17 @@ use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, not_empty};
 use super::{AppState, gateway, hosts, profiles};
+use crate::outbound::Purpose;
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Dependent, NewKey, NotMade, Pin};
 use crate::store::events::Object;
 use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
+use crate::store::{SqliteConnection, host_settings, managed, memory};
 
 pub(super) use settings::change_ssh;
 pub use settings::validate;
-use settings::{Wish, changed, differences};
+use settings::{ParsedDevice, changed, differences};
 pub use types::*;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -89,7 +89,7 @@ async fn create(
     Body(new): Body<NewDevice>,
 ) -> Result<Response, Problem> {
     permitted(&app, new.direct_address.as_deref()).await?;
-    let wanted = Wish::parse(&app, new)?;
+    let wanted = ParsedDevice::parse(&app, new)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     profiles::must_exist(write.tx(), &wanted.settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);

@@ -17,14 +17,14 @@ use crate::store::devices::{self, Pin, Settings, Ssh};
 const SSH_PORT: u16 = 22;
 
 /// A parsed request to add a device.
-pub struct Wish {
+pub struct ParsedDevice {
     pub settings: Settings,
     /// `None` for a device outside the VPN.
     pub tunnel: Option<Given>,
 }
 
-impl Wish {
-    pub fn parse(app: &AppState, new: NewDevice) -> Result<Wish, Problem> {
+impl ParsedDevice {
+    pub fn parse(app: &AppState, new: NewDevice) -> Result<ParsedDevice, Problem> {
         let tunnelled = new.tunnel.unwrap_or(true);
         let default_route = if tunnelled { RoutePolicy::Auto } else { RoutePolicy::Direct };
         let mut fields = Fields::default();
@@ -53,7 +53,7 @@ impl Wish {
             Some(key) => Given::Public(key),
             None => Given::Pair(Box::new(PrivateKey::generate())),
         };
-        Ok(Wish { settings, tunnel: tunnelled.then_some(given) })
+        Ok(ParsedDevice { settings, tunnel: tunnelled.then_some(given) })
     }
 }
 

@@ -8,7 +8,6 @@ pub mod refused;
 
 use std::net::IpAddr;
 
-use crate::store::{SqliteConnection, devices};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -39,6 +38,7 @@ use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};
 use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
+use crate::store::{SqliteConnection, devices};
 use refused::ANONYMOUS;
 
 const SCRIPT: &str = include_str!("enrol.sh");

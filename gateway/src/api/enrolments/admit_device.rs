@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::store::SqliteConnection;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PublicKey};
@@ -19,6 +18,7 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, gateway, profiles};
 use crate::names::Labels;
+use crate::store::SqliteConnection;
 use crate::store::devices::{self, NewKey, Pin, Settings, Ssh};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::enrolments::{Enrolment, State};

@@ -2,7 +2,6 @@
 
 pub mod admit_device;
 
-use crate::store::{SqliteConnection, enrolment_tokens};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use super::types::{Labels, Page, names};
 use crate::maintenance::housekeeping;
 use crate::store::enrolments::{self, Decision, State as Stage};
 use crate::store::events::Object;
+use crate::store::{SqliteConnection, enrolment_tokens};
 use admit_device::AdmittedDevice;
 
 /// The enrolment of a device.

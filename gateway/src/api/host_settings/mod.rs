@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::store::{SqliteConnection, alerting, definition, managed, profiles as stored_profiles};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -39,6 +38,7 @@ use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
 use crate::store::removals::Kind as Removable;
+use crate::store::{SqliteConnection, alerting, definition, managed, profiles as stored_profiles};
 
 pub use types::*;
 

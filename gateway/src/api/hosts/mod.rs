@@ -6,7 +6,6 @@ mod types;
 
 use std::sync::Arc;
 
-use crate::store::{SqliteConnection, acknowledgements, snapshot};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -33,6 +32,7 @@ use crate::engine::definitions::Definition;
 use crate::monitor::verdict_inputs;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
+use crate::store::{SqliteConnection, acknowledgements, snapshot};
 
 pub(super) use render::HOST_FILTERS;
 pub use types::*;

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{SqliteConnection, Tx, profiles, snapshot};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
@@ -22,6 +21,7 @@ use crate::store::events::{self, NewEvent, Object};
 use crate::store::managed::Managed;
 use crate::store::removals::{self, RemovalAction, RemovedKind};
 use crate::store::resettle::{self, Member, Unfit};
+use crate::store::{SqliteConnection, Tx, profiles, snapshot};
 
 /// The longest wait for the write connection. A commit takes milliseconds, or a second on a slow
 /// card. Beyond this time, another process must have locked the file. Nothing was changed then.
