@@ -448,7 +448,7 @@ fn serve(
     arrivals: mpsc::Receiver<AcceptedStream>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let inside = HttpServer::new(api::inside::router(state.clone()), Limits::default(), stop.clone());
+    let inside = HttpServer::new(api::tunnel_api::router(state.clone()), Limits::default(), stop.clone());
     let house = HttpServer::new(api::router(state.clone()), Limits::default(), stop);
     let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
     let mut doors = JoinSet::new();

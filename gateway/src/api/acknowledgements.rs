@@ -7,21 +7,50 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages;
 use fleetgate_engine::messages::{HostStatus, MonitorInput};
 use fleetgate_probes::sample::Status;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path};
-use super::hosts::{definition, load, unknown_service};
-use super::ids::{self, Kind};
-use super::model::{self, NewAcknowledgement};
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
-use crate::store::acknowledgements::{self as stored, Acknowledgement};
-use crate::store::states;
+use super::hosts::{definition, load};
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::ids::{self, Kind};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::problem::Problem;
+use super::services::unknown_service;
+use crate::store::{acknowledgements as stored, states};
+
+/// An acknowledgement of a problem.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewAcknowledgement {
+    /// Until the recovery (of an incident: of each member); otherwise until the state changes.
+    pub sticky: bool,
+    /// RFC 3339; absent: does not expire.
+    pub expires: Option<String>,
+    pub comment: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Acknowledgement {
+    pub id: String,
+    pub host: String,
+    /// Absent: the host itself.
+    pub service: Option<String>,
+    pub sticky: bool,
+    pub expires: Option<String>,
+    /// The user or token.
+    pub author: String,
+    pub comment: String,
+    pub created_at: String,
+    /// The incident that was acknowledged, if it was not the host or service itself.
+    #[serde(default)]
+    pub incident: Option<String>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -35,13 +64,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(post, path = "/hosts/{host}/acknowledgement", operation_id = "acknowledge_host",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
     params(("host" = String, Path, description = "id or name")),
-    responses((status = 201, body = model::Acknowledgement)))]
+    responses((status = 201, body = Acknowledgement)))]
 async fn acknowledge_host(
     State(app): State<AppState>,
     who: Principal,
     Path(host): Path<String>,
     Body(new): Body<NewAcknowledgement>,
-) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+) -> Result<(StatusCode, Json<Acknowledgement>), Problem> {
     let mut conn = app.store.reader().await?;
     let found = load(&mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
@@ -56,13 +85,13 @@ async fn acknowledge_host(
     operation_id = "acknowledge_service", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewAcknowledgement,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
-    responses((status = 201, body = model::Acknowledgement)))]
+    responses((status = 201, body = Acknowledgement)))]
 async fn acknowledge_service(
     State(app): State<AppState>,
     who: Principal,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewAcknowledgement>,
-) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+) -> Result<(StatusCode, Json<Acknowledgement>), Problem> {
     let id = service_of(&app, &host, &service).await?;
     let mut conn = app.store.reader().await?;
     let rows = states::services_of(&mut conn, id).await?;
@@ -88,7 +117,7 @@ async fn acknowledge(
     who: &Principal,
     (host, service): (HostId, Option<String>),
     new: NewAcknowledgement,
-) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+) -> Result<(StatusCode, Json<Acknowledgement>), Problem> {
     let now = crate::clock::wall();
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment)).unwrap_or_default();
@@ -99,8 +128,17 @@ async fn acknowledge(
     let (id, sticky) = (ids::new_id(write.now), new.sticky);
     let (author, created_at) = (write.by.clone(), write.now);
     let incident = None;
-    let ack =
-        Acknowledgement { id, host, service, sticky, expires_at, author, comment, created_at, incident };
+    let ack = stored::Acknowledgement {
+        id,
+        host,
+        service,
+        sticky,
+        expires_at,
+        author,
+        comment,
+        created_at,
+        incident,
+    };
     stored::put(write.tx(), &ack).await?;
     let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
@@ -117,8 +155,8 @@ async fn acknowledge(
     Ok((StatusCode::CREATED, Json(shown(&ack))))
 }
 
-pub(super) fn shown(ack: &Acknowledgement) -> model::Acknowledgement {
-    model::Acknowledgement {
+pub(super) fn shown(ack: &stored::Acknowledgement) -> Acknowledgement {
+    Acknowledgement {
         id: Kind::Acknowledgement.text(ack.id),
         host: Kind::Host.text(ack.host),
         service: ack.service.clone(),

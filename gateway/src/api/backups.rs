@@ -13,19 +13,22 @@ use axum::body::Body as StreamBody;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path, Query};
-use super::ids;
-use super::model::{self, BackupState, NewBackup, Page};
-use super::page::Paging;
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query};
+use super::request::ids;
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::Page;
+use super::types::names::BackupFile;
 use crate::backup::{self, Order, Phase, archive, names};
 use crate::clock;
 use crate::store::events;
@@ -36,6 +39,53 @@ const FOLDER: &str = "backups";
 const MAX_KEEP: u16 = 1_000;
 /// The chunk size of a download, in bytes.
 const CHUNK: usize = 256 * 1024;
+
+/// Options of a backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackup {
+    /// Whether it contains the samples; `true` when absent.
+    #[serde(default = "yes")]
+    pub history: bool,
+    /// How many backups are kept afterwards; all when absent.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub keep: Option<u16>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupState {
+    Running,
+    /// Verified and complete.
+    Complete,
+    /// `error` has the reason. It is forgotten when the next backup starts.
+    Failed,
+}
+
+/// A backup in the data directory of the gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Backup {
+    /// Such as `fleetgate-20261128T191500Z.tar`.
+    pub name: String,
+    pub state: BackupState,
+    /// Progress of the current step; 100 when complete.
+    #[schema(minimum = 0, maximum = 100)]
+    pub percent: u8,
+    /// The current step.
+    pub step: Option<String>,
+    pub error: Option<String>,
+    /// The size of a complete backup.
+    pub bytes: Option<u64>,
+    /// When the copy was started.
+    pub made_at: Option<String>,
+    /// Whether it contains the samples.
+    pub history: Option<bool>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, begin)).routes(routes!(show, remove)).routes(routes!(download))
@@ -97,9 +147,9 @@ impl Backups {
 }
 
 impl Current {
-    fn wire(&self) -> model::Backup {
+    fn to_api(&self) -> Backup {
         let failed = self.error.is_some();
-        model::Backup {
+        Backup {
             name: self.name.clone(),
             state: if failed { BackupState::Failed } else { BackupState::Running },
             percent: self.percent,
@@ -114,20 +164,20 @@ impl Current {
 
 /// Backups in the data directory, the newest first, and the one that is being made.
 #[utoipa::path(get, path = "/backups", operation_id = "list_backups", tag = "gateway",
-    security(("token" = ["unlimited:admin"])), params(Paging), responses((status = 200, body = Page<model::Backup>)))]
+    security(("token" = ["unlimited:admin"])), params(Paging), responses((status = 200, body = Page<Backup>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-) -> Result<Json<Page<model::Backup>>, Problem> {
+) -> Result<Json<Page<Backup>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?);
     let folder = folder(&app);
-    let mut all: Vec<model::Backup> = std::fs::read_dir(&folder)
+    let mut all: Vec<Backup> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| complete(&folder, &entry.file_name().to_string_lossy()))
         .collect();
-    let current = app.backups().current().map(|c| c.wire());
+    let current = app.backups().current().map(|c| c.to_api());
     all.retain(|backup| current.as_ref().is_none_or(|c| c.name != backup.name));
     all.extend(current);
     all.sort_by(|a, b| b.name.cmp(&a.name));
@@ -142,7 +192,7 @@ async fn list(
 /// needs twice the size of the databases in the data directory.
 #[utoipa::path(post, path = "/backups", operation_id = "create_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), request_body = NewBackup,
-    responses((status = 202, body = model::Backup)))]
+    responses((status = 202, body = Backup)))]
 async fn begin(
     State(app): State<AppState>,
     who: Principal,
@@ -181,7 +231,7 @@ async fn record(mut write: ApiTx<'_>, name: &str, history: bool) -> Result<Respo
     let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;
-    let begun = begun.wire();
+    let begun = begun.to_api();
     write.commit().await?;
     Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
 }
@@ -230,9 +280,9 @@ fn folder(app: &AppState) -> PathBuf {
 /// A backup, or the progress of one that is being made.
 #[utoipa::path(get, path = "/backups/{name}", operation_id = "show_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
-    responses((status = 200, body = model::Backup)))]
-async fn show(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<model::Backup>, Problem> {
-    let current = app.backups().current().filter(|c| c.name == name).map(|c| c.wire());
+    responses((status = 200, body = Backup)))]
+async fn show(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<Backup>, Problem> {
+    let current = app.backups().current().filter(|c| c.name == name).map(|c| c.to_api());
     let found = current.or_else(|| complete(&folder(&app), &name));
     found.map(Json).ok_or_else(|| unknown(&name))
 }
@@ -243,10 +293,10 @@ fn unknown(name: &str) -> Problem {
 }
 
 /// Returns a complete backup. No other file counts as one.
-fn complete(folder: &FilePath, name: &str) -> Option<model::Backup> {
+fn complete(folder: &FilePath, name: &str) -> Option<Backup> {
     let path = path_of(folder, name)?;
     let head = archive::head_of(&path)?;
-    Some(model::Backup {
+    Some(Backup {
         name: name.to_owned(),
         state: BackupState::Complete,
         percent: 100,
@@ -268,7 +318,7 @@ fn path_of(folder: &FilePath, name: &str) -> Option<PathBuf> {
 /// The file of a backup. It contains the keys of the gateway.
 #[utoipa::path(get, path = "/backups/{name}/file", operation_id = "download_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
-    responses((status = 200, body = model::names::BackupFile, content_type = "application/octet-stream")))]
+    responses((status = 200, body = BackupFile, content_type = "application/octet-stream")))]
 async fn download(
     State(app): State<AppState>,
     who: Principal,

@@ -9,35 +9,34 @@ use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 use lettre::message::Mailbox;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::etag::{IfMatch, Tagged};
-use super::extract::{Body, Path};
-use super::idempotency::Disclosed;
-use super::ids::{self, Kind, Named};
-use super::manager::Manager;
-use super::model::{self, ContactChange, ContactWithSecret, Messages, NewContact, Page};
-use super::notifications::message_wire;
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::render;
-use super::write::ApiTx;
-use crate::config::LONGEST_GROUP_WAIT;
-use crate::config::time_of_day;
+use super::notifications::{Messages, message_to_api};
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, never_null, present};
+use super::request::idempotency::Disclosed;
+use super::request::ids::{self, Kind, Named};
+use super::request::managed_by::Manager;
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
+use super::response::etag::{IfMatch, Tagged};
+use super::response::problem::Problem;
+use super::types::{Managed, Page};
+use crate::config::{LONGEST_GROUP_WAIT, time_of_day};
 use crate::notification::{BUILT_IN_NAME, Settings, webhook};
-use crate::outbound::Purpose;
-use crate::outbound::address;
 use crate::outbound::secret_url::SecretUrl;
-use crate::store::SqliteConnection;
-use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
+use crate::outbound::{Purpose, address};
+use crate::store::contacts::{self, BUILT_IN, secret_place};
 use crate::store::events::Object;
-use crate::store::managed::Managed;
 use crate::store::outbox::{self, Address, NewMessage};
 use crate::store::removals::Kind as Removable;
+use crate::store::{SqliteConnection, managed};
 
 /// One page shows them all. A company has fewer teams.
 const MAX_CONTACTS: usize = 1_000;
@@ -45,6 +44,80 @@ const MAX_CONTACTS: usize = 1_000;
 const MAX_EMAILS: usize = 32;
 /// The time zone of a contact that names none.
 const USUAL_ZONE: &str = "UTC";
+
+/// Who receives notifications.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Contact {
+    /// `c_...`; the built-in one, which `mail.to` in the settings makes, is called `default`.
+    pub id: String,
+    pub name: String,
+    pub emails: Vec<String>,
+    pub webhook_url: Option<String>,
+    /// The time zone of its rules and its digest, such as `Europe/Berlin`.
+    pub time_zone: String,
+    /// `HH:MM`: the time of the daily digest of open problems.
+    pub digest_at: Option<String>,
+    /// How long notifications are collected into one message; absent: the setting of the gateway.
+    #[schema(minimum = 0, maximum = 60)]
+    pub group_wait_s: Option<f64>,
+    #[serde(flatten)]
+    pub managed: Managed,
+    /// From the settings. It cannot be changed here, and receives all notifications while there is no rule.
+    pub built_in: bool,
+    pub created_at: Option<String>,
+    /// The same number as in the `ETag`.
+    #[schema(minimum = 0)]
+    pub version: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewContact {
+    pub name: String,
+    /// `ops@example.com` or `Ops <ops@example.com>`; at most 32.
+    pub emails: Vec<String>,
+    /// http or https. Calls are signed with a secret that is shown once.
+    pub webhook_url: Option<String>,
+    /// `UTC` when absent.
+    pub time_zone: Option<String>,
+    pub digest_at: Option<String>,
+    #[schema(minimum = 0, maximum = 60)]
+    pub group_wait_s: Option<f64>,
+}
+
+/// What is absent stays as it is; `null` clears a field.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContactChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub emails: Option<Option<Vec<String>>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub webhook_url: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub time_zone: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub digest_at: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
+    pub group_wait_s: Option<Option<f64>>,
+}
+
+/// A contact, and the secret of its webhook if it was made by this call.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct ContactWithSecret {
+    #[serde(flatten)]
+    pub contact: Contact,
+    /// Shown once: what `X-Fleetgate-Signature` is made with. Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_secret: Option<String>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -56,10 +129,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Contacts by name, the built-in one first.
 #[utoipa::path(get, path = "/contacts", operation_id = "list_contacts", tag = "notifications",
-    security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<model::Contact>)))]
-async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Contact>>, Problem> {
+    security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<Contact>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<Contact>>, Problem> {
     let own = contacts::all(&mut *app.store.reader().await?).await?;
-    let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(wire)).collect();
+    let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(to_api)).collect();
     Ok(Json(Page { items, next: None }))
 }
 
@@ -79,7 +152,7 @@ async fn create(
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
         return Err(Problem::limit_reached(format!("at most {MAX_CONTACTS} contacts are kept")));
     }
-    let managed = Managed::new(manager.writer(&by));
+    let managed = managed::Managed::new(manager.writer(&by));
     let mut contact = parse_new(new, managed, now)?;
     let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
     put(write.tx(), &contact).await?;
@@ -94,13 +167,13 @@ async fn create(
 /// A contact.
 #[utoipa::path(get, path = "/contacts/{contact}", operation_id = "show_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::Contact)))]
+    responses((status = 200, body = Contact)))]
 async fn show(State(app): State<AppState>, Path(contact): Path<String>) -> Result<Response, Problem> {
     if let Some(built_in) = built_in(&app.office.settings()).filter(|_| contact == BUILT_IN_NAME) {
         return Ok(Json(built_in).into_response());
     }
     let found = load(&mut *app.store.reader().await?, &contact).await?;
-    Ok(Tagged { version: found.version, value: wire(&found) }.into_response())
+    Ok(Tagged { version: found.version, value: to_api(&found) }.into_response())
 }
 
 /// Changes a contact. A new webhook gets a secret, which is shown once.
@@ -133,7 +206,7 @@ async fn change(
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
     write.commit().await?;
     app.office.bell.routing();
-    let value = ContactWithSecret { contact: wire(&after), webhook_secret: secret };
+    let value = ContactWithSecret { contact: to_api(&after), webhook_secret: secret };
     Ok(Tagged { version: after.version, value }.into_response())
 }
 
@@ -190,8 +263,12 @@ async fn new_secret(
     Ok(disclosed(StatusCode::OK, &found, Some(secret)))
 }
 
-fn disclosed(status: StatusCode, contact: &Contact, secret: Option<String>) -> Disclosed<ContactWithSecret> {
-    let shown = |webhook_secret| ContactWithSecret { contact: wire(contact), webhook_secret };
+fn disclosed(
+    status: StatusCode,
+    contact: &contacts::Contact,
+    secret: Option<String>,
+) -> Disclosed<ContactWithSecret> {
+    let shown = |webhook_secret| ContactWithSecret { contact: to_api(contact), webhook_secret };
     Disclosed { status, once: shown(secret), again: shown(None) }
 }
 
@@ -229,7 +306,7 @@ async fn test(
         };
         let number = outbox::insert(write.tx(), &new, now).await?;
         let row = outbox::find(write.tx(), number).await?;
-        items.extend(row.map(|row| message_wire(&row, 0)));
+        items.extend(row.map(|row| message_to_api(&row, 0)));
     }
     let data = json!({ "name": name });
     write.event("contact.tested", (Object::Contact, id), "asked for a test", data).await?;
@@ -253,7 +330,7 @@ async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
 }
 
 /// Finds a contact by id or name.
-pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Contact, Problem> {
+pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<contacts::Contact, Problem> {
     let found = match Kind::Contact.named(text) {
         Named::Id(id) => contacts::find(conn, id).await?,
         Named::Name(name) => contacts::find_named(conn, &name).await?,
@@ -265,7 +342,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Cont
 }
 
 /// Stores a contact. Returns the new version, which is the old one if nothing changed.
-async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<i64, Problem> {
+async fn put(tx: &mut SqliteConnection, contact: &contacts::Contact) -> Result<i64, Problem> {
     contacts::put(tx, contact).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
         let detail = || format!("a contact is called {:?} already", contact.name);
@@ -273,7 +350,7 @@ async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<i64, Proble
     })
 }
 
-fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
+fn seal_new_secret(app: &AppState, contact: &mut contacts::Contact) -> String {
     let secret = webhook::new_secret();
     contact.webhook_secret = Some(app.store.seal(&secret_place(contact.id), secret.as_bytes()));
     secret.as_str().to_owned()
@@ -282,15 +359,18 @@ fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
 // -------------------------------------------------------------------- parsing
 
 /// Checks whether the API would accept this change of a valid contact, or this new contact.
-pub(super) fn sound(change: ContactChange, is_new: bool) -> Result<Contact, Problem> {
-    let managed = Managed { by: String::new(), edited_by: None };
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(change: Value, is_new: bool) -> Validation {
+    let managed = managed::Managed { by: String::new(), edited_by: None };
     let mut before = blank(managed, Wall::from_millis(0));
     before.emails.extend((!is_new).then(|| "somebody@example.org".to_owned()));
-    parse_change(before, change, Wall::from_millis(0))
+    validation::of(change, |change| parse_change(before, change, Wall::from_millis(0)))
 }
 
-fn blank(managed: Managed, now: Wall) -> Contact {
-    Contact {
+fn blank(managed: managed::Managed, now: Wall) -> contacts::Contact {
+    contacts::Contact {
         id: ids::new_id(now),
         name: String::new(),
         emails: Vec::new(),
@@ -306,7 +386,7 @@ fn blank(managed: Managed, now: Wall) -> Contact {
     }
 }
 
-fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Problem> {
+fn parse_new(new: NewContact, managed: managed::Managed, now: Wall) -> Result<contacts::Contact, Problem> {
     parse_change(
         blank(managed, now),
         ContactChange {
@@ -321,7 +401,11 @@ fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Pr
     )
 }
 
-fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Contact, Problem> {
+fn parse_change(
+    before: contacts::Contact,
+    change: ContactChange,
+    now: Wall,
+) -> Result<contacts::Contact, Problem> {
     let mut fields = Fields::default();
     let mut after = before;
     if let Some(name) = change.name {
@@ -391,8 +475,8 @@ fn group_wait(seconds: f64) -> Result<Duration, String> {
     Err(format!("seconds between 0 and {longest} are expected"))
 }
 
-fn wire(contact: &Contact) -> model::Contact {
-    model::Contact {
+fn to_api(contact: &contacts::Contact) -> Contact {
+    Contact {
         id: Kind::Contact.text(contact.id),
         name: contact.name.clone(),
         emails: contact.emails.clone(),
@@ -400,7 +484,7 @@ fn wire(contact: &Contact) -> model::Contact {
         time_zone: contact.time_zone.clone(),
         digest_at: contact.digest_at.map(|t| t.strftime("%H:%M").to_string()),
         group_wait_s: contact.group_wait.map(|w| w.as_secs_f64()),
-        managed: render::managed(&contact.managed),
+        managed: (&contact.managed).into(),
         built_in: false,
         created_at: Some(ids::time(contact.created_at)),
         version: contact.version,
@@ -408,9 +492,9 @@ fn wire(contact: &Contact) -> model::Contact {
 }
 
 /// Returns the contact of the settings. `None` without `[mail]`.
-fn built_in(settings: &Settings) -> Option<model::Contact> {
+fn built_in(settings: &Settings) -> Option<Contact> {
     let mail = settings.mail.as_ref()?;
-    Some(model::Contact {
+    Some(Contact {
         id: BUILT_IN_NAME.to_owned(),
         name: BUILT_IN_NAME.to_owned(),
         emails: mail.to.iter().map(ToString::to_string).collect(),
@@ -418,7 +502,7 @@ fn built_in(settings: &Settings) -> Option<model::Contact> {
         time_zone: TimeZone::system().iana_name().unwrap_or("UTC").to_owned(),
         digest_at: settings.digest.map(|t| t.strftime("%H:%M").to_string()),
         group_wait_s: Some(settings.group_wait.as_secs_f64()),
-        managed: model::Managed { managed_by: "settings".to_owned(), edited_by: None },
+        managed: Managed { managed_by: "settings".to_owned(), edited_by: None },
         built_in: true,
         created_at: None,
         version: 0,

@@ -2,18 +2,43 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::Query;
-use super::ids::{Kind, Named};
-use super::model::{Event, Page};
-use super::page::Paging;
-use super::problem::Problem;
-use super::{AppState, hosts, render};
+use super::request::extract::Query;
+use super::request::ids::{self, Kind, Named};
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, names};
+use super::{AppState, hosts};
 use crate::store::events::{EventFilter, EventRow, Span};
+
+/// One line of the event log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    #[schema(minimum = 0)]
+    pub seq: i64,
+    pub at: String,
+    #[schema(value_type = names::EventKindName)]
+    pub kind: String,
+    #[schema(value_type = names::EventObject)]
+    pub object: String,
+    pub object_id: Option<String>,
+    /// The current name of the object, if it has one.
+    pub object_name: Option<String>,
+    pub service: Option<String>,
+    pub cause: String,
+    /// The output or text behind the event, 1,024 bytes at most.
+    pub evidence: String,
+    /// The text is longer. The service (or host) has all of it while it is current.
+    #[serde(default)]
+    pub truncated: bool,
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
+    pub principal: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(audit))
@@ -72,5 +97,35 @@ async fn page(
     };
     let filter = EventFilter { object, kind: wanted.kind.as_deref(), audit };
     let rows: Vec<EventRow> = app.store.events(span, &filter, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), render::event)))
+    Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), event)))
+}
+
+/// Converts a row of the log.
+pub(super) fn event(row: EventRow) -> Event {
+    let kind = match row.object.as_str() {
+        "host" | "service" | "device" => Some(Kind::Host),
+        "enrolment" => Some(Kind::Enrolment),
+        "token" => Some(Kind::Token),
+        "user" => Some(Kind::User),
+        "downtime" => Some(Kind::Downtime),
+        "incident" => Some(Kind::Incident),
+        "contact" => Some(Kind::Contact),
+        "rule" => Some(Kind::Rule),
+        "message" => Some(Kind::Message),
+        _ => None,
+    };
+    Event {
+        seq: row.seq,
+        at: ids::time(row.at),
+        kind: row.kind,
+        object_id: kind.and_then(|kind| row.object_id.map(|id| kind.text(id))),
+        object: row.object,
+        object_name: row.object_name,
+        service: row.service,
+        cause: row.cause,
+        evidence: row.evidence.to_string(),
+        truncated: row.evidence.is_truncated(),
+        data: serde_json::from_str(&row.data).unwrap_or_default(),
+        principal: row.principal,
+    }
 }

@@ -1,24 +1,55 @@
 //! Facts about the gateway, including its endpoint, which an admin confirms.
 
-use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::Id;
 use fleetgate_keys::Endpoint;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::Body;
-use super::model::{EndpointChange, Gateway};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::Body;
+use super::request::transaction::ApiTx;
+use super::response::problem::Problem;
+use super::restore::Restore;
 use crate::store::events::Object;
-use crate::store::settings;
+use crate::store::{SqliteConnection, settings};
 
 const ENDPOINT: &str = "endpoint";
+
+/// Keys, addresses and endpoint of the gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Gateway {
+    pub version: String,
+    pub public_key: String,
+    /// A line for `authorized_keys` on the devices.
+    pub ssh_public_key: String,
+    /// `host:port` in the configurations of devices. Absent: it has to be set before the first device is added.
+    pub endpoint: Option<String>,
+    /// Whether the endpoint comes from the settings and cannot be changed here.
+    pub endpoint_configured: bool,
+    /// The UDP port of the tunnels on this machine.
+    #[schema(minimum = 1, maximum = 65535)]
+    pub udp_port: u16,
+    pub pool_v4: String,
+    pub pool_v6: String,
+    /// The gateway's own inner addresses.
+    pub addresses: Vec<String>,
+    pub keepalive_s: u16,
+    /// The backup that is restored at the next start. Until then no other change is possible.
+    pub restore: Option<Restore>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointChange {
+    /// `host:port` by which devices reach the gateway's UDP port; a host name by preference.
+    pub endpoint: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(set_endpoint))

@@ -13,10 +13,10 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::AppState;
-use super::auth::Role;
-use super::client::Client;
-use super::permission::{self, Area, Rule};
-use super::problem::Problem;
+use super::request::auth::Role;
+use super::request::client::Client;
+use super::request::permission::{self, Area, Rule};
+use super::response::problem::Problem;
 use crate::config::public_url::PublicUrl;
 use crate::health::Part;
 use crate::health::progress::Component;

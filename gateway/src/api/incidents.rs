@@ -5,21 +5,24 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::messages::{GATEWAY, IncidentAck, IncidentId, MonitorInput};
 use fleetgate_engine::time::Wall;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Principal;
-use super::extract::{Body, Path, Query};
-use super::ids::{self, Kind};
-use super::model::{self, IncidentDetails, NewAcknowledgement, Page, names};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
-use super::{AppState, notifications, render};
+use super::acknowledgements::NewAcknowledgement;
+use super::events::Event;
+use super::notifications::Notification;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query};
+use super::request::ids::{self, Kind};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, names};
+use super::{AppState, events, notifications};
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
 use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
@@ -31,6 +34,77 @@ const LISTED: i64 = 500;
 const MERGED_AWAY: &str = "remove its acknowledgement, or those of its members";
 /// Events and notifications that are shown with it.
 const NEWEST: i64 = 100;
+
+/// Problems with one cause. They are notified, acknowledged and closed together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Incident {
+    /// `i_...`
+    pub id: String,
+    #[schema(value_type = names::IncidentScope)]
+    pub scope: String,
+    #[schema(value_type = names::IncidentCause)]
+    pub cause: String,
+    /// The cause as a text.
+    pub text: String,
+    /// The label `site` that its hosts share.
+    pub site: Option<String>,
+    #[schema(value_type = names::IncidentState)]
+    pub state: String,
+    pub opened_at: String,
+    /// When its last problem ended; absent while it is open. It stays open for two minutes longer.
+    pub closed_at: Option<String>,
+    pub merged_into: Option<String>,
+    /// The acknowledgement; absent after it expired, was removed, or all members recovered.
+    pub acknowledged_by: Option<IncidentAcknowledgement>,
+    /// How many of its hosts and services have a problem.
+    #[schema(minimum = 0)]
+    pub open_members: i64,
+    /// How many hosts and services were ever part of it.
+    #[schema(minimum = 0)]
+    pub members: i64,
+}
+
+/// The acknowledgement of all members and of those that join, until the incident closes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentAcknowledgement {
+    pub author: String,
+    pub comment: String,
+    pub at: String,
+    /// Until each member recovers; otherwise until its state changes.
+    pub sticky: bool,
+    pub expires: Option<String>,
+}
+
+/// An incident with its members, events and notifications.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentDetails {
+    #[serde(flatten)]
+    pub incident: Incident,
+    /// Members, those with a problem first; at most 500.
+    pub listed: Vec<IncidentMember>,
+    /// The newest first; at most 100.
+    pub events: Vec<Event>,
+    /// Its notifications, suppressed ones included, the newest first, at most 100. All of them:
+    /// `/notifications?object=i_...`.
+    pub notifications: Vec<Notification>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentMember {
+    /// Absent: the gateway itself.
+    pub host: Option<String>,
+    pub host_name: String,
+    pub site: Option<String>,
+    /// Absent: the host itself.
+    pub service: Option<String>,
+    /// The output of its last check, 1,024 bytes at most. Empty when the host or service is gone.
+    pub output: String,
+    /// Its first failure.
+    pub began_at: String,
+    pub joined_at: String,
+    /// When it recovered, or left the incident.
+    pub left_at: Option<String>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(acknowledge, withdraw))
@@ -47,12 +121,12 @@ struct Filter {
 /// Incidents, the newest first, without those that were merged into another.
 #[utoipa::path(get, path = "/incidents", operation_id = "list_incidents", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
-    responses((status = 200, body = Page<model::Incident>)))]
+    responses((status = 200, body = Page<Incident>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(filter): Query<Filter>,
-) -> Result<Json<Page<model::Incident>>, Problem> {
+) -> Result<Json<Page<Incident>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let open = match filter.state.as_deref() {
         None => None,
@@ -63,7 +137,7 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, open, before, limit + 1).await?;
     let now = crate::clock::wall();
-    Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| wire(&row, now))))
+    Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| to_api(&row, now))))
 }
 
 /// An incident with its members, events and notifications.
@@ -86,10 +160,10 @@ async fn show(
     let about = EventFilter { object: Some(row.id.0), ..EventFilter::default() };
     let events = app.store.events(Span::Before(i64::MAX), &about, NEWEST).await?;
     Ok(Json(IncidentDetails {
-        incident: wire(&row, crate::clock::wall()),
+        incident: to_api(&row, crate::clock::wall()),
         listed: members.into_iter().map(member).collect(),
-        events: events.into_iter().map(render::event).collect(),
-        notifications: told.iter().map(|(notice, of)| notifications::wire(notice, of)).collect(),
+        events: events.into_iter().map(events::event).collect(),
+        notifications: told.iter().map(|(notice, of)| notifications::to_api(notice, of)).collect(),
     }))
 }
 
@@ -99,13 +173,13 @@ async fn show(
 /// rule runs out. It replaces an earlier acknowledgement.
 #[utoipa::path(post, path = "/incidents/{incident}/acknowledgement", operation_id = "acknowledge_incident",
     tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
-    params(("incident" = String, Path)), responses((status = 201, body = model::Incident)))]
+    params(("incident" = String, Path)), responses((status = 201, body = Incident)))]
 async fn acknowledge(
     State(app): State<AppState>,
     who: Principal,
     Path(incident): Path<String>,
     Body(new): Body<NewAcknowledgement>,
-) -> Result<(StatusCode, Json<model::Incident>), Problem> {
+) -> Result<(StatusCode, Json<Incident>), Problem> {
     let now = crate::clock::wall();
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment)).unwrap_or_default();
@@ -131,7 +205,7 @@ async fn acknowledge(
     if row.ack.is_none() {
         return Err(not_open(&row, "acknowledge that"));
     }
-    Ok((StatusCode::CREATED, Json(wire(&row, at))))
+    Ok((StatusCode::CREATED, Json(to_api(&row, at))))
 }
 
 /// Removes the acknowledgement of an incident. Notifications resume.
@@ -185,14 +259,14 @@ async fn load(conn: &mut SqliteConnection, incident: &str) -> Result<IncidentRow
     row.ok_or_else(|| Kind::Incident.unknown(incident).into())
 }
 
-fn wire(row: &IncidentRow, now: Wall) -> model::Incident {
+fn to_api(row: &IncidentRow, now: Wall) -> Incident {
     let state = match (row.merged_into, row.closed_at) {
         (Some(_), _) => "merged",
         (None, Some(_)) => "closed",
         (None, None) => "open",
     };
     let holds = |ack: &&Ack| ack.expires_at.is_none_or(|at| at > now);
-    model::Incident {
+    Incident {
         id: row.id.to_string(),
         scope: row.extent.clone(),
         cause: row.cause.clone(),
@@ -202,7 +276,7 @@ fn wire(row: &IncidentRow, now: Wall) -> model::Incident {
         opened_at: ids::time(row.opened_at),
         closed_at: row.closed_at.map(ids::time),
         merged_into: row.merged_into.map(|id| id.to_string()),
-        acknowledged_by: row.ack.as_ref().filter(holds).map(|ack| model::IncidentAcknowledgement {
+        acknowledged_by: row.ack.as_ref().filter(holds).map(|ack| IncidentAcknowledgement {
             author: ack.author.clone(),
             comment: ack.comment.clone(),
             at: ids::time(ack.at),
@@ -214,8 +288,8 @@ fn wire(row: &IncidentRow, now: Wall) -> model::Incident {
     }
 }
 
-fn member(row: MemberRow) -> model::IncidentMember {
-    model::IncidentMember {
+fn member(row: MemberRow) -> IncidentMember {
+    IncidentMember {
         host: (row.host != GATEWAY).then(|| Kind::Host.text(row.host)),
         host_name: row.host_name.unwrap_or_else(|| "gateway".to_owned()),
         site: row.site,

@@ -9,19 +9,19 @@ use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::extract::{Path, Query};
 use super::hosts::load_ever;
-use super::ids::{self, Kind};
-use super::model::{self, Page, Samples, SeriesInfo};
-use super::problem::Problem;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::response::problem::Problem;
+use super::types::Page;
 use crate::clock;
-use crate::store::history::Bucket;
+use crate::store::history;
 
 /// Samples of one response: a week at one a minute.
 const MAX_POINTS: i64 = 10_080;
@@ -33,6 +33,49 @@ const MAX_BUCKETS: i64 = 2_000;
 const DAY_S: i64 = 86_400;
 /// Widths below a day: readable divisors of a day.
 const USUAL_WIDTHS_S: [i64; 15] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 10_800, 21_600];
+
+/// Samples of one metric, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Samples {
+    pub label: String,
+    pub uom: String,
+    /// As they were measured; empty where buckets were asked for.
+    pub points: Vec<Point>,
+    /// How long a bucket is. They begin at its multiples since 1970 (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket_s: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<Bucket>>,
+}
+
+/// The samples of a period, aggregated. A bucket without a value is absent, never 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// When it begins.
+    pub at: String,
+    pub min: f64,
+    /// The sum of the values by their count.
+    pub avg: f64,
+    pub max: f64,
+    /// Samples with a value.
+    #[schema(minimum = 1)]
+    pub count: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    pub at: String,
+    pub value: Option<f64>,
+}
+
+/// A metric with samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SeriesInfo {
+    /// Absent: the host check.
+    pub service: Option<String>,
+    pub label: String,
+    pub uom: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -159,7 +202,7 @@ async fn samples(
     let shown = match asked {
         Asked::Samples(limit) => {
             let rows = app.store.samples(series.id, from, to, limit).await?;
-            let point = |(at, value)| model::Point { at: ids::time(at), value };
+            let point = |(at, value)| Point { at: ids::time(at), value };
             Samples { points: rows.into_iter().map(point).collect(), ..Samples::default() }
         }
         Asked::Buckets(most) => {
@@ -172,9 +215,9 @@ async fn samples(
     Ok(Json(Samples { label: series.label, uom: series.uom, ..shown }))
 }
 
-fn bucket(bucket: Bucket) -> model::Bucket {
-    let Bucket { at, min, avg, max, count } = bucket;
-    model::Bucket { at: ids::time(at), min, avg, max, count }
+fn bucket(bucket: history::Bucket) -> Bucket {
+    let history::Bucket { at, min, avg, max, count } = bucket;
+    Bucket { at: ids::time(at), min, avg, max, count }
 }
 
 /// Returns the smallest usual width that cuts `[from, to)` into at most `most` buckets, including

@@ -1,75 +1,49 @@
 //! The HTTP API. It authenticates, parses, calls the store, informs the engine and renders.
 //!
 //! It decides nothing about devices or states. All input is hostile until it is parsed. All output
-//! is a type of `model` or a problem document.
+//! is a type of a resource or a problem document.
+//!
+//! Each resource is a file or a folder here, with its routes, the types of its JSON and its parsing.
+//! All of them use `request`, `response` and `types`. `document` makes the OpenAPI document.
 
-mod acknowledgements;
-mod admission;
-mod auth;
-mod backups;
-mod cascade;
-mod client;
-mod conf;
-#[cfg(test)]
-mod conformance;
-mod contacts;
-mod devices;
+pub(crate) mod acknowledgements;
+pub(crate) mod backups;
+pub(crate) mod contacts;
+pub(crate) mod devices;
 mod document;
-mod downtimes;
-mod edge;
+pub(crate) mod downtimes;
 mod enrol;
-mod enrolment_tokens;
-mod enrolments;
-mod etag;
-mod event_schemas;
-mod events;
-mod examples;
-mod extract;
-mod gateway;
-mod guards;
+pub(crate) mod enrolment_tokens;
+pub(crate) mod enrolments;
+pub(crate) mod events;
+pub(crate) mod gateway;
 mod health;
-mod host_settings;
-mod hosts;
-mod idempotency;
-pub(crate) mod ids;
-mod incidents;
-pub mod inside;
-mod intake;
-mod known_tokens;
-mod manager;
-pub(crate) mod merge;
-mod metrics;
-pub mod model;
-mod notifications;
-mod object;
-mod overview;
-mod page;
-mod parse;
-mod permission;
-mod problem;
-mod profile_rules;
-mod profiles;
-mod query;
-mod refusals;
-mod removals;
-mod render;
-mod restore;
-mod results;
-mod rules;
-mod services;
+pub(crate) mod host_settings;
+pub(crate) mod hosts;
+pub(crate) mod incidents;
+pub(crate) mod metrics;
+pub(crate) mod notifications;
+pub(crate) mod overview;
+pub(crate) mod profile_rules;
+pub(crate) mod profiles;
+pub(crate) mod removals;
+pub(crate) mod request;
+mod response;
+pub(crate) mod restore;
+pub(crate) mod results;
+pub(crate) mod rules;
+pub(crate) mod services;
 mod session;
-pub(crate) mod sound;
 mod stream;
-mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod throttle;
-mod tokens;
-mod traffic;
-mod users;
-mod write;
+pub(crate) mod tokens;
+pub(crate) mod traffic;
+pub mod tunnel_api;
+pub mod types;
+pub(crate) mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -86,9 +60,9 @@ use tower::ServiceExt as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
-pub use client::{Client, Login, throttled_as};
-pub use manager::HEADER as MANAGER_HEADER;
-pub use problem::{Affected, Effect, FieldError, ProblemDocument};
+pub use request::client::{Client, Login, throttled_as};
+pub use request::managed_by::HEADER as MANAGER_HEADER;
+pub use response::problem::{Affected, Effect, FieldError, ProblemDocument};
 
 use crate::config::Config;
 use crate::config::public_url::PublicUrl;
@@ -96,9 +70,12 @@ use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
 use crate::store::Store;
-use guards::Guards;
-use known_tokens::KnownTokens;
-use problem::Problem;
+use overview::summary::{Summaries, Summary};
+use request::rate_limits::RateLimits;
+use request::token_cache::TokenCache;
+use request::{checks, idempotency};
+use response::layers;
+use response::problem::Problem;
 
 /// The state that handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -108,10 +85,10 @@ struct Inner {
     parts: Parts,
     backups: backups::Backups,
     uploads: restore::Uploads,
-    guards: Guards,
-    tokens: KnownTokens,
+    rate_limits: RateLimits,
+    tokens: TokenCache,
     hub: stream::Hub,
-    summaries: summary::Summaries,
+    summaries: Summaries,
 }
 
 /// The parts of a running gateway that the API uses.
@@ -157,10 +134,10 @@ impl AppState {
             parts,
             backups: backups::Backups::default(),
             uploads: restore::Uploads::default(),
-            guards: Guards::default(),
-            tokens: KnownTokens::default(),
+            rate_limits: RateLimits::default(),
+            tokens: TokenCache::default(),
             hub: stream::Hub::default(),
-            summaries: summary::Summaries::default(),
+            summaries: Summaries::default(),
         }))
     }
 
@@ -172,11 +149,11 @@ impl AppState {
         &self.0.uploads
     }
 
-    fn guards(&self) -> &Guards {
-        &self.0.guards
+    fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
     }
 
-    fn tokens(&self) -> &KnownTokens {
+    fn tokens(&self) -> &TokenCache {
         &self.0.tokens
     }
 
@@ -212,7 +189,7 @@ impl AppState {
 
     /// # Errors
     /// Fails when the database cannot be read.
-    async fn summary(&self) -> Result<Arc<summary::Summary>, Problem> {
+    async fn summary(&self) -> Result<Arc<Summary>, Problem> {
         self.0.summaries.current(self).await
     }
 
@@ -242,12 +219,12 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())));
     let admitted = [routes, results, many, uploads]
-        .map(|routes| routes.route_layer(middleware::from_fn_with_state(state.clone(), edge::admit)));
+        .map(|routes| routes.route_layer(middleware::from_fn_with_state(state.clone(), checks::layer)));
     let [routes, results, many, uploads] = admitted;
-    edge::wrap(routes.fallback(elsewhere), &state, edge::BODY_LIMIT)
-        .merge(edge::wrap_results(results, &state, results::BODY_LIMIT))
-        .merge(edge::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
-        .merge(edge::wrap_uploads(uploads, &state))
+    layers::wrap(routes.fallback(elsewhere), &state, layers::BODY_LIMIT)
+        .merge(layers::wrap_results(results, &state, results::BODY_LIMIT))
+        .merge(layers::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
+        .merge(layers::wrap_uploads(uploads, &state))
         .with_state(state)
 }
 

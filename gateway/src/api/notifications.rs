@@ -8,30 +8,121 @@ use axum::http::StatusCode;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{GATEWAY, SuppressReason};
 use fleetgate_engine::notification::{NoticeId, WaitFor};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Principal;
-use super::extract::{Path, Query};
-use super::ids::{self, Kind, Named};
-use super::model::{self, Page, names};
-use super::page::Paging;
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind, Named};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, names};
 use super::{AppState, hosts, incidents};
-use crate::store::SqliteConnection;
-use crate::store::backlog;
 use crate::store::events::Object;
-use crate::store::excuse;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
+use crate::store::{SqliteConnection, backlog, excuse};
 
 /// The gateway's name in its own messages.
 const GATEWAY_NAME: &str = "gateway";
+
+/// A notification, and what became of it for each contact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Notification {
+    /// `n_...`
+    pub id: String,
+    /// When it became necessary.
+    pub at: String,
+    pub host_id: String,
+    pub host: String,
+    pub service: Option<String>,
+    /// The incident that it belongs to.
+    pub incident: Option<String>,
+    #[serde(rename = "type")]
+    #[schema(value_type = names::NotificationType)]
+    pub kind: String,
+    #[schema(value_type = names::ObjectState)]
+    pub state: String,
+    #[schema(value_type = names::ObjectState)]
+    pub previous_notified_state: String,
+    /// Since when the state holds.
+    pub since: String,
+    /// The output of the check that decided, 1,024 bytes at most.
+    pub cause: String,
+    /// The output is longer. The service (or host) has all of it while it is current.
+    #[serde(default)]
+    pub truncated: bool,
+    /// The author and comment of an acknowledgement or downtime.
+    pub note: String,
+    /// The best of the outcomes; `new` before any.
+    #[schema(value_type = names::NotificationResult)]
+    pub outcome: String,
+    pub outcomes: Vec<NotificationOutcome>,
+}
+
+/// What became of a notification for one contact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NotificationOutcome {
+    #[schema(value_type = names::ContactResult)]
+    pub outcome: String,
+    /// Absent if no contact was selected.
+    pub contact: Option<String>,
+    /// The message it went with.
+    pub message: Option<String>,
+    #[schema(value_type = Option<names::ChannelName>)]
+    pub channel: Option<String>,
+    /// Of a webhook only the server.
+    pub address: Option<String>,
+    /// When it was sent or suppressed, when the next attempt is due, or since when it waits.
+    pub at: Option<String>,
+    /// Why it waits or is suppressed; absent otherwise.
+    #[schema(value_type = Option<names::NotificationReason>)]
+    pub reason: Option<String>,
+    /// The reason as a text; of what was sent, the rule.
+    pub text: String,
+    /// What shows it: the answer of a server, the acknowledgement, the downtime; of what waits, its rule.
+    pub evidence: String,
+    #[schema(minimum = 0)]
+    pub attempts: i64,
+}
+
+/// A message to one address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Message {
+    /// `m_...`
+    pub id: String,
+    pub contact: String,
+    #[schema(value_type = names::ChannelName)]
+    pub channel: String,
+    /// Of a webhook only the server.
+    pub address: String,
+    #[schema(value_type = names::MessageContent)]
+    pub kind: String,
+    #[schema(value_type = names::MessageResult)]
+    pub outcome: String,
+    /// How many notifications it contains.
+    #[schema(minimum = 0)]
+    pub notifications: i64,
+    pub created_at: String,
+    #[schema(minimum = 0)]
+    pub attempts: i64,
+    /// While it waits.
+    pub next_attempt: Option<String>,
+    pub last_error: Option<String>,
+    pub sent_at: Option<String>,
+    pub given_up_at: Option<String>,
+}
+
+/// The messages of a test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Messages {
+    pub items: Vec<Message>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -55,12 +146,12 @@ struct Filter {
 /// Notifications, the newest first: sent, waiting and suppressed ones, with the reason.
 #[utoipa::path(get, path = "/notifications", operation_id = "list_notifications", tag = "notifications",
     security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
-    responses((status = 200, body = Page<model::Notification>)))]
+    responses((status = 200, body = Page<Notification>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(filter): Query<Filter>,
-) -> Result<Json<Page<model::Notification>>, Problem> {
+) -> Result<Json<Page<Notification>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let since = filter.since.as_deref().map(|text| ids::parse_time("since", text)).transpose()?;
     let mut conn = app.store.reader().await?;
@@ -77,7 +168,7 @@ async fn list(
     let wanted = NoticeFilter { host, service, since, incident };
     let rows = notices::list(&mut conn, &wanted, before, limit + 1).await?;
     let rows = with_outcomes(&mut conn, rows).await?;
-    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
+    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| to_api(&n, &of))))
 }
 
 /// Returns the id of a host or of the gateway.
@@ -129,15 +220,15 @@ fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {
 /// A notification with its outcomes.
 #[utoipa::path(get, path = "/notifications/{notification}", operation_id = "show_notification",
     tag = "notifications", security(("token" = ["monitoring:viewer"])), params(("notification" = String, Path)),
-    responses((status = 200, body = model::Notification)))]
+    responses((status = 200, body = Notification)))]
 async fn show(
     State(app): State<AppState>,
     Path(notification): Path<String>,
-) -> Result<Json<model::Notification>, Problem> {
+) -> Result<Json<Notification>, Problem> {
     let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
     let mut conn = app.store.reader().await?;
     let row = notices::find(&mut conn, id).await?.ok_or_else(|| Kind::Notice.unknown(&notification))?;
-    Ok(Json(wire(&row, &outcomes_of(&mut conn, &[&row]).await?)))
+    Ok(Json(to_api(&row, &outcomes_of(&mut conn, &[&row]).await?)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -151,12 +242,12 @@ struct MessageFilter {
 /// Messages to addresses, the newest first.
 #[utoipa::path(get, path = "/messages", operation_id = "list_messages", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(Paging, MessageFilter),
-    responses((status = 200, body = Page<model::Message>)))]
+    responses((status = 200, body = Page<Message>)))]
 async fn list_messages(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(filter): Query<MessageFilter>,
-) -> Result<Json<Page<model::Message>>, Problem> {
+) -> Result<Json<Page<Message>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let wanted = match filter.outcome.as_deref() {
         None => Wanted::All,
@@ -171,22 +262,22 @@ async fn list_messages(
         let count = outbox::contents(&mut conn, row.id, 0, outbox::Order::Time).await?.total();
         rows.push((row, count));
     }
-    Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_wire(&m, count))))
+    Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_to_api(&m, count))))
 }
 
 /// A message.
 #[utoipa::path(get, path = "/messages/{message}", operation_id = "show_message", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
-    responses((status = 200, body = model::Message)))]
+    responses((status = 200, body = Message)))]
 async fn show_message(
     State(app): State<AppState>,
     Path(message): Path<String>,
-) -> Result<Json<model::Message>, Problem> {
+) -> Result<Json<Message>, Problem> {
     let id = Kind::Message.parse(&message)?.as_i64();
     let mut conn = app.store.reader().await?;
     let row = outbox::find(&mut conn, id).await?.ok_or_else(|| Kind::Message.unknown(&message))?;
     let count = outbox::contents(&mut conn, id, 0, outbox::Order::Time).await?.total();
-    Ok(Json(message_wire(&row, count)))
+    Ok(Json(message_to_api(&row, count)))
 }
 
 /// Sends a message again whose delivery failed for good.
@@ -194,12 +285,12 @@ async fn show_message(
 /// Problems that are over, or that a newer message reports, are left out. 409 `superseded`: nothing of it is left.
 #[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
     tag = "notifications", security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
-    responses((status = 202, body = model::Message)))]
+    responses((status = 202, body = Message)))]
 async fn resend(
     State(app): State<AppState>,
     who: Principal,
     Path(message): Path<String>,
-) -> Result<(StatusCode, Json<model::Message>), Problem> {
+) -> Result<(StatusCode, Json<Message>), Problem> {
     let id = Kind::Message.parse(&message)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
@@ -220,11 +311,11 @@ async fn resend(
     write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
     write.commit().await?;
     app.office.bell.messages();
-    Ok((StatusCode::ACCEPTED, Json(message_wire(&row, count))))
+    Ok((StatusCode::ACCEPTED, Json(message_to_api(&row, count))))
 }
 
-pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification {
-    model::Notification {
+pub(super) fn to_api(row: &NoticeRow, outcomes: &[Outcome]) -> Notification {
+    Notification {
         id: Kind::Notice.text(Id::from_i64(row.id.0)),
         at: ids::time(row.at),
         host_id: Kind::Host.text(row.host),
@@ -239,7 +330,7 @@ pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification
         truncated: row.output.is_truncated(),
         note: row.note.clone(),
         outcome: sum(outcomes).to_owned(),
-        outcomes: outcomes.iter().map(outcome_wire).collect(),
+        outcomes: outcomes.iter().map(outcome_to_api).collect(),
     }
 }
 
@@ -261,12 +352,12 @@ fn waits_for(reason: &str) -> &'static str {
     }
 }
 
-fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
+fn outcome_to_api(outcome: &Outcome) -> NotificationOutcome {
     let text = match outcome.outcome.as_str() {
         "waiting" => waits_for(&outcome.reason),
         _ => &outcome.text,
     };
-    model::NotificationOutcome {
+    NotificationOutcome {
         outcome: outcome.outcome.clone(),
         contact: outcome.contact.clone(),
         message: outcome.message.map(|id| Kind::Message.text(Id::from_i64(id))),
@@ -280,14 +371,14 @@ fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
     }
 }
 
-pub(super) fn message_wire(row: &MessageRow, notifications: i64) -> model::Message {
+pub(super) fn message_to_api(row: &MessageRow, notifications: i64) -> Message {
     let waits = row.sent_at.is_none() && row.given_up_at.is_none();
     let outcome = match (row.sent_at, row.given_up_at) {
         (Some(_), _) => "sent",
         (None, Some(_)) => "given_up",
         (None, None) => "waiting",
     };
-    model::Message {
+    Message {
         id: Kind::Message.text(Id::from_i64(row.id)),
         contact: row.contact_name.clone(),
         channel: row.channel.name().to_owned(),

@@ -1,25 +1,30 @@
 //! Profiles: named sets of services. The built-in ones are read-only. Before the response to a
 //! change of another one, the services of every affected host are adjusted in slices.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::profile::{self as engine, BadCatalogue, Catalogue, MAX_EXTENDS};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::etag::{IfMatch, Tagged};
-use super::extract::{Body, Path};
-use super::manager::{self, Manager};
-use super::model::{self, Page, ProfileService, ProfileSettings};
-use super::parse;
-use super::problem::Problem;
-use super::render;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::managed_by::{self, Manager};
+use super::request::parse;
+use super::request::transaction::ApiTx;
+use super::request::validation::{self, Validation};
+use super::response::etag::{IfMatch, Tagged};
+use super::response::problem::Problem;
+use super::services::ServiceSettings;
+use super::types::{Managed, Page, ThresholdSettings, names};
 use crate::store::SqliteConnection;
 use crate::store::definition::{self, check_kind};
 use crate::store::events::Object;
@@ -32,28 +37,69 @@ const MAX_PROFILES: usize = 256;
 /// Names in one refusal.
 const MAX_NAMED: usize = 10;
 
+/// A named set of services. A host gets those that it can be checked by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Profile {
+    pub name: String,
+    pub summary: String,
+    /// Built in and read-only: extend it instead.
+    pub builtin: bool,
+    /// A later one overrides those before it; the own services override all of them.
+    pub extends: Vec<String>,
+    /// The services that it adds or changes.
+    pub services: BTreeMap<String, ServiceSettings>,
+    /// All its services, inherited ones included.
+    pub effective: Vec<ProfileService>,
+    /// Hosts with this profile, or with one that extends it.
+    pub hosts: usize,
+    #[serde(flatten)]
+    pub managed: Managed,
+    /// The same number as in the `ETag`; 0 of a built-in profile.
+    #[schema(minimum = 0)]
+    pub version: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProfileService {
+    pub name: String,
+    #[schema(value_type = names::CheckType)]
+    pub check: String,
+    /// If it differs from that of the host.
+    #[schema(minimum = 0.1, maximum = 604800)]
+    pub interval_s: Option<f64>,
+    pub thresholds: Vec<ThresholdSettings>,
+}
+
+/// A whole profile; what is absent is empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfileSettings {
+    pub summary: String,
+    pub extends: Vec<String>,
+    /// By name. With a `check` it may be a service that no extended profile has.
+    #[schema(value_type = BTreeMap<String, ServiceSettings>)]
+    pub services: serde_json::Map<String, serde_json::Value>,
+}
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, put, remove))
 }
 
 /// Few enough for one page.
 #[utoipa::path(get, path = "/profiles", operation_id = "list_profiles", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<model::Profile>)))]
-async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Profile>>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<Profile>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<Profile>>, Problem> {
     let mut conn = app.store.reader().await?;
     let shelf = Shelf::load(&mut conn).await?;
-    let items = shelf.catalogue.profiles().map(|p| shelf.wire(p)).collect::<Result<_, _>>()?;
+    let items = shelf.catalogue.profiles().map(|p| shelf.to_api(p)).collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next: None }))
 }
 
 /// A profile with its services.
 #[utoipa::path(get, path = "/profiles/{profile}", operation_id = "show_profile", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("profile" = String, Path)),
-    responses((status = 200, body = model::Profile)))]
-async fn show(
-    State(app): State<AppState>,
-    Path(name): Path<String>,
-) -> Result<Tagged<model::Profile>, Problem> {
+    responses((status = 200, body = Profile)))]
+async fn show(State(app): State<AppState>, Path(name): Path<String>) -> Result<Tagged<Profile>, Problem> {
     let mut conn = app.store.reader().await?;
     Shelf::load(&mut conn).await?.tagged(&name)
 }
@@ -74,17 +120,17 @@ impl Shelf {
         })
     }
 
-    fn tagged(&self, name: &str) -> Result<Tagged<model::Profile>, Problem> {
+    fn tagged(&self, name: &str) -> Result<Tagged<Profile>, Problem> {
         let profile = self.catalogue.known(name).map_err(|e| Problem::not_found(e.to_string()))?;
-        let value = self.wire(profile)?;
+        let value = self.to_api(profile)?;
         Ok(Tagged { version: value.version, value })
     }
 
-    fn wire(&self, profile: &engine::Profile) -> Result<model::Profile, Problem> {
+    fn to_api(&self, profile: &engine::Profile) -> Result<Profile, Problem> {
         let stored = self.stored.iter().find(|s| s.profile.name == profile.name);
         let own = stored::services_json(&profile.services);
         let effective = self.catalogue.services(&[&profile.name]);
-        Ok(model::Profile {
+        Ok(Profile {
             name: profile.name.clone(),
             summary: profile.summary.clone(),
             builtin: is_builtin(&profile.name),
@@ -92,7 +138,7 @@ impl Shelf {
             services: serde_json::from_value(own).map_err(Problem::internal)?,
             effective: effective.iter().filter_map(service).collect(),
             hosts: self.members.iter().filter(|m| goes_by(m, &self.catalogue, &profile.name)).count(),
-            managed: stored.map(|s| render::managed(&s.managed)).unwrap_or_default(),
+            managed: stored.map(|s| (&s.managed).into()).unwrap_or_default(),
             version: stored.map_or(0, |s| s.version),
         })
     }
@@ -105,7 +151,7 @@ fn service(change: &engine::ServiceOverride) -> Option<ProfileService> {
         name: change.service.clone(),
         check: check_kind(check).to_owned(),
         interval_s: change.interval.map(|i| i.as_secs_f64()),
-        thresholds: limits.map(render::threshold).collect(),
+        thresholds: limits.map(ThresholdSettings::from).collect(),
     })
 }
 
@@ -123,7 +169,7 @@ fn goes_by(member: &Member, catalogue: &Catalogue, profile: &str) -> bool {
     params(("profile" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
-    responses((status = 200, body = model::Profile)))]
+    responses((status = 200, body = Profile)))]
 async fn put(
     State(app): State<AppState>,
     who: Principal,
@@ -131,7 +177,7 @@ async fn put(
     Path(name): Path<String>,
     if_match: IfMatch,
     Body(body): Body<ProfileSettings>,
-) -> Result<Tagged<model::Profile>, Problem> {
+) -> Result<Tagged<Profile>, Problem> {
     let profile = parsed(&name, body)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = stored::find(write.tx(), &name).await?;
@@ -140,7 +186,7 @@ async fn put(
         return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
-    let managed = manager::after(before.map(|b| b.managed), manager.writer(&principal));
+    let managed = managed_by::after(before.map(|b| b.managed), manager.writer(&principal));
     stored::put(write.tx(), &profile, &managed).await?;
     write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;
@@ -161,7 +207,15 @@ async fn put(
     Shelf { catalogue: is, stored, members }.tagged(&name)
 }
 
-pub(super) fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
+/// Checks whether the API would accept this profile.
+///
+/// # Errors
+/// Returns the fields that would be refused.
+pub fn validate(name: &str, fields: Value) -> Validation {
+    validation::of(fields, |body| parsed(name, body))
+}
+
+fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
     if is_builtin(name) {
         let detail = format!("{name} is built in: make a profile of another name that extends it");
         return Err(Problem::conflict("built_in", detail));

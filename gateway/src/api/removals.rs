@@ -3,20 +3,36 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Path, Query};
-use super::ids::{self, Kind};
-use super::model::{self, Page};
-use super::page::Paging;
-use super::problem::Problem;
-use super::write::ApiTx;
-use crate::store::removals::{self as stored, Removal};
+use super::request::auth::Principal;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, names};
+use crate::store::removals as stored;
+
+/// An object of a program that somebody else removed or renamed. The program does not create it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Removal {
+    pub id: String,
+    #[schema(value_type = names::RemovedKind)]
+    pub kind: String,
+    /// Of a service: `HOST/SERVICE`.
+    pub name: String,
+    /// Absent if it was removed.
+    pub renamed_to: Option<String>,
+    /// The program that manages it.
+    pub managed_by: String,
+    pub removed_by: String,
+    pub removed_at: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(forget))
@@ -32,20 +48,20 @@ struct Wanted {
 /// Objects of programs that others removed or renamed, the newest first.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
-    responses((status = 200, body = Page<model::Removal>)))]
+    responses((status = 200, body = Page<Removal>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Page<model::Removal>>, Problem> {
+) -> Result<Json<Page<Removal>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, wanted.managed_by.as_deref(), before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), wire)))
+    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), to_api)))
 }
 
-fn wire(removal: Removal) -> model::Removal {
-    model::Removal {
+fn to_api(removal: stored::Removal) -> Removal {
+    Removal {
         id: Kind::Removal.text(removal.id),
         kind: removal.kind.name().to_owned(),
         name: removal.name,

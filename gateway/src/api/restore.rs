@@ -12,22 +12,34 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::model::Restore;
-use super::model::names::BackupFile;
-use super::problem::Problem;
-use super::write::{ApiTx, PATIENCE};
+use super::request::auth::Principal;
+use super::request::transaction::{ApiTx, PATIENCE};
+use super::response::problem::Problem;
+use super::types::names::BackupFile;
 use crate::backup;
 use crate::store::copy;
 
 /// A client that sends nothing for this long is cut off.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// A backup that takes effect at the next start of the gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Restore {
+    /// The public key of the gateway in the backup.
+    pub public_key: String,
+    /// When the backup was made.
+    pub made_at: String,
+    /// Whether it contains the samples.
+    pub history: bool,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(restore, show, withdraw))

@@ -7,21 +7,55 @@ use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{self, Principal, SESSION_LIFE, Who};
-use super::client::Source;
-use super::extract::Body;
-use super::ids;
-use super::model::{Login, Me, PasswordChange};
-use super::problem::Problem;
+use super::request::auth::{self, Principal, SESSION_LIFE, Who};
+use super::request::client::Source;
+use super::request::extract::Body;
+use super::request::ids;
+use super::request::transaction::{ApiTx, PATIENCE};
+use super::response::problem::Problem;
+use super::types::{RoleName, names};
 use super::users::new_password;
-use super::write::{ApiTx, PATIENCE};
 use crate::store::access::{self, User};
 use crate::store::events::Object;
+
+/// A name with a password, or a one-time link's secret.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    pub name: Option<String>,
+    pub password: Option<String>,
+    pub link: Option<String>,
+}
+
+/// The caller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// `user:NAME` or `token:ID`, as in events.
+    pub principal: String,
+    pub name: Option<String>,
+    pub role: RoleName,
+    #[schema(value_type = Vec<names::ScopeName>)]
+    pub scopes: Vec<String>,
+    /// When the session ends at the latest.
+    pub expires_at: Option<String>,
+    /// The session began with a one-time login: `PUT /session/password` needs no current password.
+    pub may_choose_password: bool,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    /// Not needed in a session that began with a one-time login.
+    pub current: Option<String>,
+    pub new: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(log_in, who, log_out)).routes(routes!(change_password))
@@ -43,7 +77,7 @@ async fn log_in(
     // A link's secret cannot be guessed. Only its sender is throttled, so that strangers cannot
     // block this way for all users.
     let account = login.name.clone();
-    app.guards().login(source, account.as_deref(), crate::clock::now().mono)?;
+    app.rate_limits().login(source, account.as_deref(), crate::clock::now().mono)?;
     let proved = match (login.name, login.password, login.link) {
         (Some(name), Some(password), None) => {
             by_password(&app, &name, password).await.map(|u| (u, How::Password))
@@ -54,7 +88,7 @@ async fn log_in(
     // The tried name may be a password in the wrong field, so it stays out of the log.
     let (user, how) =
         proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
-    app.guards().logged_in(source, account.as_deref(), crate::clock::now().mono);
+    app.rate_limits().logged_in(source, account.as_deref(), crate::clock::now().mono);
     begin(&app, user, how, &source.to_string()).await
 }
 
@@ -80,7 +114,7 @@ impl How {
 async fn by_password(app: &AppState, name: &str, password: String) -> Result<User, Problem> {
     let known = app.store.user_with_password(name).await?;
     let (user, hash) = known.unzip();
-    let right = app.guards().verify(hash, password).await?;
+    let right = app.rate_limits().verify(hash, password).await?;
     let user = user.filter(|u| right && u.disabled_at.is_none());
     user.ok_or_else(|| Problem::unauthorized("login_refused", "name or password is wrong"))
 }
@@ -155,9 +189,9 @@ async fn change_password(
     };
     let user = match change.current {
         Some(current) => {
-            app.guards().login(source, Some(name), crate::clock::now().mono)?;
+            app.rate_limits().login(source, Some(name), crate::clock::now().mono)?;
             let user = by_password(&app, name, current).await?;
-            app.guards().logged_in(source, Some(name), crate::clock::now().mono);
+            app.rate_limits().logged_in(source, Some(name), crate::clock::now().mono);
             user
         }
         None if *by_link => user_of(&app, *id).await?,

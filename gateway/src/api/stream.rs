@@ -40,10 +40,12 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Principal;
-use super::ids::{self, Kind};
-use super::problem::Problem;
-use super::{AppState, hosts, permission, render, summary};
+use super::overview::summary;
+use super::request::auth::Principal;
+use super::request::ids::{self, Kind};
+use super::request::permission;
+use super::response::problem::Problem;
+use super::{AppState, events, hosts};
 use crate::clock;
 use crate::engine::live_state::Change;
 use crate::store::events::{EventFilter, Span};
@@ -85,7 +87,7 @@ struct Frame {
 
 impl Frame {
     fn new(name: &'static str, data: &impl Serialize) -> Frame {
-        Frame { name, data: serde_json::to_string(data).expect("wire types are JSON") }
+        Frame { name, data: serde_json::to_string(data).expect("types of the API are JSON") }
     }
 }
 
@@ -327,7 +329,7 @@ async fn try_render(
         let new = app.store.events(Span::Since(*last_event), &EventFilter::default(), EVENTS_A_TICK).await?;
         waiting.events = new.len() as i64 == EVENTS_A_TICK;
         *last_event = new.last().map_or(*last_event, |e| e.seq);
-        frames.extend(new.into_iter().map(|row| Frame::new("event", &render::event(row))));
+        frames.extend(new.into_iter().map(|row| Frame::new("event", &events::event(row))));
     }
     frames.extend(overview_frame(app, waiting).await?);
     Ok(frames)
@@ -351,7 +353,7 @@ async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Res
     for ids in due.chunks(HOSTS_AT_ONCE) {
         waiting.checked.retain(|id, _| !ids.contains(id));
         let rows = rows::by_ids(&mut conn, ids).await?;
-        frames.extend(rows.into_iter().map(|row| Frame::new("host", &hosts::wire(app, row))));
+        frames.extend(rows.into_iter().map(|row| Frame::new("host", &hosts::to_api(app, row))));
     }
     Ok(frames)
 }

@@ -7,26 +7,68 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path, Query};
-use super::idempotency::Disclosed;
-use super::ids::{self, Kind};
-use super::model::{self, ApiTokenWithSecret, NewApiToken, Page};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::permission::Area;
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path, Query, present};
+use super::request::idempotency::Disclosed;
+use super::request::ids::{self, Kind};
+use super::request::parse::{self, Fields};
+use super::request::permission::Area;
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, RoleName, names};
 use crate::store::events::Object;
-use crate::store::tokens::{self, ApiToken};
+use crate::store::tokens;
 
 /// A forgotten token expires by itself.
 const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
+
+/// An API token. Its secret was shown when it was created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApiToken {
+    pub id: String,
+    pub name: String,
+    pub role: RoleName,
+    /// The areas that it is limited to; empty: all that the role allows.
+    #[schema(value_type = Vec<names::ScopeName>)]
+    pub scopes: Vec<String>,
+    pub created_by: String,
+    pub created_at: String,
+    pub expires_at: Option<String>,
+    pub revoked_at: Option<String>,
+    pub last_used_at: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiToken {
+    pub name: String,
+    pub role: RoleName,
+    /// Empty or absent: all that the role allows.
+    #[serde(default)]
+    #[schema(value_type = Vec<names::ScopeName>)]
+    pub scopes: Vec<String>,
+    /// 90 days when absent, `null` for no end.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 316224000)]
+    pub expires_in_s: Option<Option<i64>>,
+}
+
+/// A token with its secret, shown once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApiTokenWithSecret {
+    pub token: ApiToken,
+    /// Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, revoke))
@@ -35,14 +77,14 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// API tokens, the newest first.
 #[utoipa::path(get, path = "/tokens", operation_id = "list_tokens", tag = "access",
     security(("token" = ["access:admin"])), params(Paging),
-    responses((status = 200, body = Page<model::ApiToken>)))]
+    responses((status = 200, body = Page<ApiToken>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-) -> Result<Json<Page<model::ApiToken>>, Problem> {
+) -> Result<Json<Page<ApiToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let rows = app.store.api_tokens(before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
+    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
 }
 
 /// Creates an API token. Its secret is shown once.
@@ -61,12 +103,12 @@ async fn create(
     let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes });
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
     write.commit().await?;
-    let shown = |secret| ApiTokenWithSecret { token: wire(&token), secret };
+    let shown = |secret| ApiTokenWithSecret { token: to_api(&token), secret };
     let once = shown(Some(secret.reveal().to_owned()));
     Ok(Disclosed { status: StatusCode::CREATED, once, again: shown(None) })
 }
 
-fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<ApiToken, Problem> {
+fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<tokens::ApiToken, Problem> {
     let mut fields = Fields::default();
     let expires_at = match new.expires_in_s {
         Some(Some(seconds)) => fields.take("expires_in_s", parse::expiry(seconds, now)),
@@ -76,7 +118,7 @@ fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<ApiToken, P
     let name = fields.take("name", parse::title(new.name).and_then(not_empty)).unwrap_or_default();
     let scopes = fields.take("scopes", scopes(new.scopes, who)).unwrap_or_default();
     fields.finish()?;
-    Ok(ApiToken {
+    Ok(tokens::ApiToken {
         id: ids::new_id(now),
         name,
         role: new.role.into(),
@@ -110,13 +152,10 @@ fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, Strin
 /// An API token.
 #[utoipa::path(get, path = "/tokens/{token}", operation_id = "show_token", tag = "access",
     security(("token" = ["access:admin"])), params(("token" = String, Path)),
-    responses((status = 200, body = model::ApiToken)))]
-async fn show(
-    State(app): State<AppState>,
-    Path(token): Path<String>,
-) -> Result<Json<model::ApiToken>, Problem> {
+    responses((status = 200, body = ApiToken)))]
+async fn show(State(app): State<AppState>, Path(token): Path<String>) -> Result<Json<ApiToken>, Problem> {
     let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
+    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
 /// Revokes an API token.
@@ -138,8 +177,8 @@ async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn wire(token: &ApiToken) -> model::ApiToken {
-    model::ApiToken {
+fn to_api(token: &tokens::ApiToken) -> ApiToken {
+    ApiToken {
         id: Kind::Token.text(token.id),
         name: token.name.clone(),
         role: token.role.into(),

@@ -4,23 +4,42 @@ use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::messages::WireDay;
 use fleetgate_engine::time::Wall;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::extract::{Path, Query};
 use super::hosts::load;
-use super::ids::{self, Kind};
-use super::model::{Traffic, TrafficDay};
-use super::problem::Problem;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind};
+use super::response::problem::Problem;
 use crate::clock;
 use crate::store::wire_days::KEEP_DAYS;
 
 /// The default number of days, a month.
 const DEFAULT_DAYS: i64 = 31;
 const DAY_MS: i64 = 86_400_000;
+
+/// The bytes of a device on the wire: datagrams of both directions with UDP and IP headers, including handshakes and
+/// keepalives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// The newest first; a day without a datagram is absent.
+    pub days: Vec<TrafficDay>,
+}
+
+/// One day of UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrafficDay {
+    /// `2026-03-01`.
+    pub day: String,
+    /// From the device.
+    pub rx_bytes: u64,
+    /// To the device.
+    pub tx_bytes: u64,
+    pub bytes: u64,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(traffic))
@@ -55,7 +74,7 @@ async fn traffic(
     let stored = app.store.wire_days(peer, today, most).await?;
     let live = app.live.peer(peer).map(|status| status.wire).unwrap_or_default();
     let known = live.into_iter().filter(|day| day.total() > 0 && day.day > today - most);
-    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(wire).collect() }))
+    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(to_api).collect() }))
 }
 
 /// Prefers memory for the last two days, because it is newer than the store.
@@ -69,7 +88,7 @@ fn newest(stored: Vec<WireDay>, live: impl Iterator<Item = WireDay>) -> Vec<Wire
     days
 }
 
-fn wire(day: WireDay) -> TrafficDay {
+fn to_api(day: WireDay) -> TrafficDay {
     let midnight = ids::time(Wall::from_millis(day.day * DAY_MS));
     TrafficDay {
         day: midnight.split('T').next().unwrap_or_default().to_owned(),

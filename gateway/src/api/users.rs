@@ -1,30 +1,76 @@
 //! Users who log in. The last admin cannot be removed.
 
-use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, Role};
-use super::extract::{Body, Path, Query};
-use super::idempotency::Disclosed;
-use super::ids::{self, Kind, Named};
-use super::model::{self, LoginLink, NewUser, Page, UserChange};
-use super::page::Paging;
-use super::parse::{self, Fields};
-use super::problem::Problem;
-use super::write::ApiTx;
+use super::request::auth::{Principal, Role};
+use super::request::extract::{Body, Path, Query, never_null};
+use super::request::idempotency::Disclosed;
+use super::request::ids::{self, Kind, Named};
+use super::request::parse::{self, Fields};
+use super::request::transaction::ApiTx;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, RoleName};
 use crate::password;
-use crate::store::access::{self, User};
 use crate::store::events::Object;
+use crate::store::{SqliteConnection, access};
 
 /// Enough time to send the link to a user and for the user to open it.
 const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct User {
+    pub id: String,
+    pub name: String,
+    pub role: RoleName,
+    pub created_at: String,
+    /// When the user was disabled.
+    pub disabled_at: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    pub name: String,
+    pub role: RoleName,
+    pub password: String,
+}
+
+/// What is absent stays as it is. Any change ends the user's sessions.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RoleName)]
+    pub role: Option<RoleName>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub password: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool)]
+    pub disabled: Option<bool>,
+}
+
+/// A one-time login, shown once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginLink {
+    /// Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Where a browser uses it. Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    pub expires_at: String,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -36,30 +82,30 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// Users, by name.
 #[utoipa::path(get, path = "/users", operation_id = "list_users", tag = "access",
     security(("token" = ["access:admin"])), params(Paging),
-    responses((status = 200, body = Page<model::User>)))]
+    responses((status = 200, body = Page<User>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-) -> Result<Json<Page<model::User>>, Problem> {
+) -> Result<Json<Page<User>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.users(&after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| wire(&u))))
+    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| to_api(&u))))
 }
 
 /// Adds a user.
 #[utoipa::path(post, path = "/users", operation_id = "create_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = NewUser,
-    responses((status = 201, body = model::User)))]
+    responses((status = 201, body = User)))]
 async fn create(
     State(app): State<AppState>,
     who: Principal,
     Body(new): Body<NewUser>,
-) -> Result<(StatusCode, Json<model::User>), Problem> {
+) -> Result<(StatusCode, Json<User>), Problem> {
     let mut fields = Fields::default();
     let name = fields.take("name", parse::name(&new.name).and_then(not_reserved)).unwrap_or_default();
     fields.take("password", password::check(&new.password));
     fields.finish()?;
-    let hash = app.guards().hash(new.password).await?;
+    let hash = app.rate_limits().hash(new.password).await?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let (id, role, now) = (ids::new_id(write.now), Role::from(new.role), write.now);
     let inserted = access::insert_user(write.tx(), id, &name, role, &hash, now).await;
@@ -67,8 +113,8 @@ async fn create(
     let data = json!({ "name": name, "role": role.name() });
     write.event("user.created", (Object::User, id), "added", data).await?;
     write.commit().await?;
-    let user = User { id, name, role, created_at: now, disabled_at: None };
-    Ok((StatusCode::CREATED, Json(wire(&user))))
+    let user = access::User { id, name, role, created_at: now, disabled_at: None };
+    Ok((StatusCode::CREATED, Json(to_api(&user))))
 }
 
 /// Events use `user:local` for the gateway's own user on the Unix socket.
@@ -86,23 +132,23 @@ fn name_taken(error: crate::store::Error, name: &str) -> Problem {
 /// A user.
 #[utoipa::path(get, path = "/users/{user}", operation_id = "show_user", tag = "access",
     security(("token" = ["access:admin"])), params(("user" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::User)))]
-async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<Json<model::User>, Problem> {
+    responses((status = 200, body = User)))]
+async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<Json<User>, Problem> {
     let mut conn = app.store.reader().await?;
-    Ok(Json(wire(&load(&mut conn, &user).await?)))
+    Ok(Json(to_api(&load(&mut conn, &user).await?)))
 }
 
 /// Changes role or password of a user, or disables the user. All sessions of the user end.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
-    responses((status = 200, body = model::User)))]
+    responses((status = 200, body = User)))]
 async fn change(
     State(app): State<AppState>,
     who: Principal,
     Path(user): Path<String>,
     Body(change): Body<UserChange>,
-) -> Result<Json<model::User>, Problem> {
+) -> Result<Json<User>, Problem> {
     let hash = match change.password {
         Some(password) => Some(new_password(&app, "password", password).await?),
         None => None,
@@ -115,7 +161,7 @@ async fn change(
         Some(false) => None,
         None => before.disabled_at,
     };
-    let after = User { role, disabled_at, ..before.clone() };
+    let after = access::User { role, disabled_at, ..before.clone() };
     access::update_user(write.tx(), &after).await?;
     if let Some(hash) = &hash {
         access::set_password(write.tx(), after.id, hash).await?;
@@ -124,7 +170,7 @@ async fn change(
     let data = json!({ "role": role.name(), "disabled": disabled_at.is_some(), "password": hash.is_some() });
     write.event("user.changed", (Object::User, after.id), "changed", data).await?;
     write.commit().await?;
-    Ok(Json(wire(&after)))
+    Ok(Json(to_api(&after)))
 }
 
 /// Removes a user with all sessions and one-time logins. Events keep the name.
@@ -147,7 +193,7 @@ async fn remove(
 
 /// # Errors
 /// Returns 409 when this change leaves no admin who can log in.
-async fn an_admin_stays(write: &mut ApiTx<'_>, before: &User) -> Result<(), Problem> {
+async fn an_admin_stays(write: &mut ApiTx<'_>, before: &access::User) -> Result<(), Problem> {
     let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
     if was_admin && access::active_admins(write.tx()).await? == 0 {
         let detail = "this is the last admin who can log in: make another one first";
@@ -186,10 +232,10 @@ async fn login_link(
 /// Checks the strength of a password and returns its hash.
 pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> Result<String, Problem> {
     password::check(&text).map_err(|e| Problem::invalid(field, e.to_string()))?;
-    app.guards().hash(text).await
+    app.rate_limits().hash(text).await
 }
 
-async fn load(conn: &mut SqliteConnection, user: &str) -> Result<User, Problem> {
+async fn load(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
     let found = match Kind::User.named(user) {
         Named::Id(id) => access::user_by_id(conn, id).await?,
         Named::Name(name) => access::user_named(conn, &name).await?,
@@ -197,8 +243,8 @@ async fn load(conn: &mut SqliteConnection, user: &str) -> Result<User, Problem> 
     found.ok_or_else(|| Kind::User.unknown(user).into())
 }
 
-fn wire(user: &User) -> model::User {
-    model::User {
+fn to_api(user: &access::User) -> User {
+    User {
         id: Kind::User.text(user.id),
         name: user.name.clone(),
         role: user.role.into(),

@@ -12,7 +12,9 @@ use super::device::{pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::model::{Acknowledgement, Downtime, Host};
+use crate::api::acknowledgements::Acknowledgement;
+use crate::api::downtimes::Downtime;
+use crate::api::hosts::Host;
 use crate::cli::out;
 
 #[derive(Args)]

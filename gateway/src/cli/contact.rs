@@ -13,7 +13,10 @@ use super::device::{labels, pair, present, said};
 use super::settings::number;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
+use crate::api::contacts::{Contact, ContactWithSecret};
+use crate::api::notifications::{Message, Messages};
+use crate::api::rules::Rule;
+use crate::api::types::Page;
 use crate::cli::out;
 
 /// The longest time to follow a test, and the time between looks.

@@ -13,7 +13,7 @@ use super::host::pages;
 use super::import;
 use super::removal::{self, Along};
 use super::table::{self, Column};
-use crate::api::model::Device;
+use crate::api::devices::Device;
 use crate::cli::out;
 use crate::data_dir::secret_file::Place;
 use crate::names;

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
-use crate::api::model::Enrolment;
+use crate::api::enrolments::Enrolment;
 use crate::cli::out;
 
 #[derive(Subcommand)]

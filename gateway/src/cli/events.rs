@@ -5,7 +5,8 @@ use futures_util::StreamExt as _;
 
 use super::client::Client;
 use super::table::{self, Column};
-use crate::api::model::{Event, Page};
+use crate::api::events::Event;
+use crate::api::types::Page;
 use crate::cli::out;
 
 #[derive(Args)]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::device::said;
-use crate::api::model::Gateway;
+use crate::api::gateway::Gateway;
 use crate::cli::out;
 
 #[derive(Subcommand)]

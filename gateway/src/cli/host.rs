@@ -8,7 +8,11 @@ use super::client::Client;
 use super::device::said;
 use super::host_change;
 use super::table::{self, Column};
-use crate::api::model::{Host, HostSettings, Metric, Page, Service, Traffic, TrafficDay, Tunnel, Verdict};
+use crate::api::host_settings::HostSettings;
+use crate::api::hosts::{Host, Tunnel, Verdict};
+use crate::api::services::Service;
+use crate::api::traffic::{Traffic, TrafficDay};
+use crate::api::types::{Metric, Page};
 use crate::cli::out;
 
 /// Rows per request. The listing continues to the last page.

@@ -9,7 +9,9 @@ use super::limits::Limits;
 use super::removal::{self, Along};
 use super::settings::{Settings, number};
 use super::table;
-use crate::api::model::{Host, HostSettings, ThresholdSettings};
+use crate::api::host_settings::HostSettings;
+use crate::api::hosts::Host;
+use crate::api::types::ThresholdSettings;
 use crate::cli::out;
 
 #[derive(Args)]

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::device::said;
 use super::host::pages;
 use super::table::{self, Column};
-use crate::api::model::{Incident, IncidentDetails, IncidentMember};
+use crate::api::incidents::{Incident, IncidentDetails, IncidentMember};
 use crate::cli::out;
 
 /// Printed members. `--json` and the dashboard show more.
@@ -147,7 +147,7 @@ fn member(m: &IncidentMember) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::model::IncidentAcknowledgement;
+    use crate::api::incidents::IncidentAcknowledgement;
 
     #[test]
     fn the_head_says_what_it_is_and_who_knows() {

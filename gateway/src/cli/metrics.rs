@@ -8,7 +8,8 @@ use super::client::Client;
 use super::device::said;
 use super::table::{self, Column};
 use super::token::when;
-use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
+use crate::api::metrics::{Bucket, Samples, SeriesInfo};
+use crate::api::types::Page;
 use crate::cli::out;
 
 /// The default number of points, which fits on a screen.

@@ -13,7 +13,9 @@ use super::device::{pair, said};
 use super::limits::Limits;
 use super::settings::Settings;
 use super::table::{self, Column};
-use crate::api::model::{Page, Profile, ProfileRules, ProfileService};
+use crate::api::profile_rules::ProfileRules;
+use crate::api::profiles::{Profile, ProfileService};
+use crate::api::types::Page;
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -155,7 +157,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
 
 fn limits(service: &ProfileService) -> String {
     let side = |word: &str, range: &Option<String>| range.as_ref().map(|r| format!(" {word} {r}"));
-    let limit = |t: &crate::api::model::ThresholdSettings| {
+    let limit = |t: &crate::api::types::ThresholdSettings| {
         let (warn, crit) = (side("warn", &t.warn), side("crit", &t.crit));
         table::safe(&format!("{}{}{}", t.metric, warn.unwrap_or_default(), crit.unwrap_or_default()))
     };
@@ -269,7 +271,7 @@ fn list_rules(client: &Client, rules: &ProfileRules) -> anyhow::Result<()> {
         out::line!("{}", serde_json::to_string_pretty(rules)?);
         return Ok(());
     }
-    let row = |(i, rule): (usize, &crate::api::model::ProfileRule)| {
+    let row = |(i, rule): (usize, &crate::api::profile_rules::ProfileRule)| {
         let labels: Vec<String> = rule.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let labels = if labels.is_empty() { "every host".to_owned() } else { labels.join(" ") };
         vec![(i + 1).to_string(), table::safe(&labels), rule.profile.clone()]

@@ -13,9 +13,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::backup::Shown;
 use super::client::Client;
-use crate::api::model::{Backup, BackupState, Restore};
-use crate::backup::archive;
-use crate::backup::{Made, Phase, Workshop, names};
+use crate::api::backups::{Backup, BackupState};
+use crate::api::restore::Restore;
+use crate::backup::{Made, Phase, Workshop, archive, names};
 use crate::clock;
 
 /// The time between looks at the progress.

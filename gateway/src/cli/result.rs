@@ -11,7 +11,7 @@ use super::client::Client;
 use super::device::{present, said};
 use super::table;
 use super::token::when;
-use crate::api::model::Submitted;
+use crate::api::results::Submitted;
 use crate::cli::out;
 
 #[derive(Args)]

@@ -9,7 +9,8 @@ use super::device::said;
 use super::limits::Limits;
 use super::settings::Settings;
 use super::table::{self, Column};
-use crate::api::model::{Page, Service, ServiceOverride};
+use crate::api::services::{Service, ServiceOverride};
+use crate::api::types::Page;
 use crate::cli::out;
 
 #[derive(Subcommand)]

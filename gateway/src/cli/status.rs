@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::client::Client;
 use super::table::{self, Column};
-use crate::api::model::{HostCounts, Overview, Page, Problem, ServiceCounts};
+use crate::api::overview::types::{HostCounts, Overview, Problem};
+use crate::api::services::ServiceCounts;
+use crate::api::types::Page;
 use crate::cli::out;
 
 /// Problems that fit on a screen. `host list` shows the rest.
@@ -179,7 +181,7 @@ fn said(p: &Problem) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::model::VerdictLine;
+    use crate::api::overview::types::VerdictLine;
 
     #[test]
     fn a_claim_stands_in_the_place_of_the_output_and_a_doubt_does_not() {

@@ -9,7 +9,8 @@ use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
-use crate::api::model::{ApiToken, EnrolmentToken};
+use crate::api::enrolment_tokens::EnrolmentToken;
+use crate::api::tokens::ApiToken;
 use crate::cli::out;
 
 #[derive(Subcommand)]

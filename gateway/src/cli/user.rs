@@ -9,7 +9,7 @@ use super::device::said;
 use super::host::pages;
 use super::secret;
 use super::table::{self, Column};
-use crate::api::model::User;
+use crate::api::users::User;
 use crate::cli::out;
 
 #[derive(Subcommand)]

@@ -10,7 +10,9 @@ use super::device::said;
 use super::host::pages;
 use super::table::{self, Column};
 use super::token::when;
-use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
+use crate::api::hosts::Host;
+use crate::api::notifications::{Message, Notification, NotificationOutcome};
+use crate::api::types::Page;
 use crate::cli::out;
 
 #[derive(Args)]

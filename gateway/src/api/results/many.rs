@@ -18,20 +18,25 @@ use axum::response::IntoResponse as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Identity, MAX_AT_ONCE};
 use fleetgate_engine::time::Wall;
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, Fate, Sender, Sent, became, not_taken};
-use crate::api::auth::Principal;
-use crate::api::hosts::{definition, unknown_service};
-use crate::api::ids::Kind;
-use crate::api::intake::{self, Bounds};
-use crate::api::model::{NewResult, NewResults, ResultOf, ResultOutcome, ResultRefusal, SubmittedResults};
-use crate::api::problem::Problem;
-use crate::api::{AppState, edge, extract, idempotency};
+use super::body::{self, Bounds};
+use super::{Answer, Fate, NewResult, Sender, Sent, Timestamp, became, not_taken};
+use crate::api::AppState;
+use crate::api::hosts::definition;
+use crate::api::request::auth::Principal;
+use crate::api::request::ids::Kind;
+use crate::api::request::{extract, idempotency};
+use crate::api::response::layers;
+use crate::api::response::problem::{FieldError, Problem};
+use crate::api::services::unknown_service;
+use crate::api::types::names;
 use crate::engine::commit_wait;
 use crate::engine::handle::Offered;
 
@@ -48,6 +53,60 @@ pub const AT_ONCE: usize = 16_384;
 /// callers. Tests do not wait.
 const WAIT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
 const RETRY_AFTER_S: u64 = 2;
+
+/// Results of hosts and services.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewResults {
+    /// At most 1,000.
+    #[schema(max_items = 1_000)]
+    pub results: Vec<ResultOf>,
+}
+
+/// One result of many.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResultOf {
+    /// Id or name.
+    pub host: String,
+    /// Absent: a result of the host itself.
+    pub service: Option<String>,
+    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
+    pub exit_status: u32,
+    /// Text, and performance data after a `|`.
+    #[serde(default)]
+    pub output: String,
+    /// When it was measured: RFC 3339, or seconds since 1970; now when absent.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// An outcome for each result, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubmittedResults {
+    pub results: Vec<ResultOutcome>,
+}
+
+/// What became of one result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResultOutcome {
+    #[schema(value_type = names::SubmitResult)]
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ResultRefusal>,
+}
+
+/// Why one result was refused: the error that a call with this result alone would get.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResultRefusal {
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// Stable: programs branch on this.
+    #[schema(value_type = names::ErrorCode)]
+    pub code: String,
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(take_many))
@@ -68,11 +127,11 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
     let bounds = Bounds {
         kept: BODY_LIMIT,
         most: BODY_LIMIT,
-        small: edge::BODY_LIMIT,
-        large: &app.guards().large_batches,
+        small: layers::BODY_LIMIT,
+        large: &app.rate_limits().large_batches,
         wait: WAIT,
     };
-    let intake::Body { bytes, room: _room, .. } = intake::read(request, bounds).await?;
+    let body::Body { bytes, room: _room, .. } = body::read(request, bounds).await?;
     let Wanted { results: Few(wanted) } = extract::parse(&bytes)?;
     drop(bytes);
     let _place = place(&app, wanted.len()).await?;
@@ -89,7 +148,7 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
 /// Acquires a place in the queue for each result.
 async fn place(app: &AppState, count: usize) -> Result<SemaphorePermit<'_>, Problem> {
     let count = u32::try_from(count).map_err(Problem::internal)?;
-    let places = tokio::time::timeout(WAIT, app.guards().batched.acquire_many(count)).await;
+    let places = tokio::time::timeout(WAIT, app.rate_limits().batched.acquire_many(count)).await;
     places.map_err(|_| busy())?.map_err(Problem::internal)
 }
 

@@ -7,6 +7,7 @@
 //! Hosts and services are found in memory, and the response shows the committed state. `many.rs`
 //! handles many results in one call.
 
+pub mod body;
 mod many;
 
 use std::sync::Arc;
@@ -19,28 +20,67 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Digest, Identity, Outcome, PassiveResult, ServiceState, Ticket};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::{Ending, MAX_OUTPUT, PluginResult};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use many::{AT_ONCE, BODY_LIMIT as BODY_LIMIT_OF_MANY, LARGE_AT_ONCE, routes as routes_of_many};
+
 use super::AppState;
-use super::auth::Principal;
-use super::extract::{Body, Path};
-use super::hosts::{self, definition, load, unknown_service};
-use super::idempotency;
-use super::ids::{Kind, Named};
-use super::model::{NewResult, Submitted, Timestamp};
-use super::parse;
-use super::problem::Problem;
+use super::hosts::{self, Host, definition, load};
+use super::request::auth::Principal;
+use super::request::extract::{Body, Path};
+use super::request::ids::{Kind, Named};
+use super::request::{idempotency, parse};
+use super::response::problem::Problem;
+use super::services::{self, Service, unknown_service};
+use super::types::names;
 use crate::engine::commit_wait::{Content, Settled};
-use crate::engine::definitions;
-use crate::engine::definitions::Definition;
+use crate::engine::definitions::{self, Definition};
 use crate::engine::handle::NotTaken;
 use crate::store::states;
 
 /// The largest body: twice the output that is kept, because JSON writes some bytes as two or more.
 pub(super) const BODY_LIMIT: usize = 2 * MAX_OUTPUT;
-pub(super) use many::{AT_ONCE, BODY_LIMIT as BODY_LIMIT_OF_MANY, LARGE_AT_ONCE, routes as routes_of_many};
+
+/// A passive result: the exit status and output of a plugin.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewResult {
+    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
+    pub exit_status: u32,
+    /// Text, and performance data after a `|`.
+    #[serde(default)]
+    pub output: String,
+    /// When it was measured: RFC 3339, or seconds since 1970; now when absent.
+    pub timestamp: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Timestamp {
+    Text(String),
+    Seconds(f64),
+}
+
+/// The state that a result led to, or why it was ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Submitted {
+    /// Set if a newer result is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::IgnoredReason>)]
+    pub ignored: Option<String>,
+    /// It was taken before, and nothing changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(of_host)).routes(routes!(of_service))
@@ -118,7 +158,7 @@ async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult
         return Ok(ignored());
     }
     let mut conn = app.store.reader().await?;
-    let state = hosts::wire(app, load(&mut conn, Named::Id(id)).await?);
+    let state = hosts::to_api(app, load(&mut conn, Named::Id(id)).await?);
     Ok(taken(fate, Submitted { host: Some(state), ..Submitted::default() }))
 }
 
@@ -140,7 +180,7 @@ async fn take_of_service(
         None => of_before(app, host.id, &service.name).await?,
     };
     let beside = app.store.beside(host.id).await.map_err(|error| Problem::of_store(&error))?;
-    let state = hosts::service_as(&app.live, (host, service), state.as_deref(), &beside);
+    let state = services::service_as(&app.live, (host, service), state.as_deref(), &beside);
     Ok(taken(fate, Submitted { service: Some(state), ..Submitted::default() }))
 }
 

@@ -4,8 +4,11 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{HostState, HostStatus, NotificationState, ServiceState};
 use fleetgate_probes::sample::Status;
 
-use crate::api::model::{Host, HostCounts, Overview, Page, Problem, ServiceCounts};
+use crate::api::hosts::Host;
+use crate::api::overview::types::{HostCounts, Overview, Problem};
+use crate::api::services::ServiceCounts;
 use crate::api::testing::TestApi;
+use crate::api::types::Page;
 use crate::engine::live_state::Change;
 use crate::store::fixture::{self, TIMING};
 use crate::store::{Store, states};

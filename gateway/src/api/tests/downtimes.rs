@@ -3,8 +3,8 @@
 use fleetgate_engine::messages::{MonitorInput, When};
 use serde_json::{Value, json};
 
-use super::care::Ward;
-use crate::api::ids::Kind;
+use super::with_monitor::Ward;
+use crate::api::request::ids::Kind;
 use crate::api::testing::TestApi;
 use crate::engine::handle::Changes;
 use crate::store::fixture;

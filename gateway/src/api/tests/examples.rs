@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::openapi::operations;
-use crate::api::conformance;
-use crate::api::examples::ENROLMENT_TOKEN;
+use crate::api::document::conformance;
+use crate::api::document::examples::ENROLMENT_TOKEN;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 

@@ -3,9 +3,9 @@
 use axum::body::Body;
 use serde_json::json;
 
-use crate::api::auth::Role;
-use crate::api::edge::BODY_LIMIT;
-use crate::api::permission::Area;
+use crate::api::request::auth::Role;
+use crate::api::request::permission::Area;
+use crate::api::response::layers::BODY_LIMIT;
 use crate::api::testing::TestApi;
 
 #[tokio::test]

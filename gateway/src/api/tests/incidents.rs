@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::care::Ward;
+use super::with_monitor::Ward;
 use crate::store::fixture;
 
 async fn open(ward: &Ward) -> Vec<Value> {

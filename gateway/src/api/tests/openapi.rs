@@ -1,11 +1,12 @@
 //! What the API document says of bodies, numbers, names and parameters, and that it is true.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::api::conformance::DOCUMENT;
-use crate::api::problem::CODES;
+use crate::api::document::conformance::DOCUMENT;
+use crate::api::response::problem::CODES;
 
 /// Each operation as method, path and what is said of it.
 pub(super) fn operations() -> Vec<(String, &'static str, &'static Value)> {
@@ -116,7 +117,7 @@ fn null_is_taken_where_it_removes_something_and_nowhere_else() {
 }
 
 fn guide(name: &str) -> String {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
     std::fs::read_to_string(file).unwrap()
 }
 
@@ -155,15 +156,22 @@ fn codes_in(source: &str) -> Vec<&str> {
     found
 }
 
+/// All sources below a folder, tests left out.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let below = entries.flat_map(|path| match path.is_dir() {
+        true if path.ends_with("tests") => Vec::new(),
+        true => sources(&path),
+        false => vec![path],
+    });
+    below.filter(|file| file.extension().is_some_and(|ending| ending == "rs")).collect()
+}
+
 #[test]
 fn every_error_code_of_the_source_is_known() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
     let mut seen = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let file = entry.unwrap().path();
-        if file.extension().is_none_or(|ending| ending != "rs") {
-            continue;
-        }
+    for file in sources(&folder) {
         let source = std::fs::read_to_string(&file).unwrap();
         for code in codes_in(&source) {
             assert!(CODES.contains(&code), "{}: {code} is not listed", file.display());

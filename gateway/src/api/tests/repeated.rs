@@ -6,11 +6,10 @@ use fleetgate_keys::PrivateKey;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::care::Ward;
-use crate::api::Client;
-use crate::api::guards::KEYS_BY_PRINCIPAL;
-use crate::api::openapi;
+use super::with_monitor::Ward;
+use crate::api::request::rate_limits::KEYS_BY_PRINCIPAL;
 use crate::api::testing::{Answer, Caller, TestApi};
+use crate::api::{Client, openapi};
 
 const KEYLESS: [&str; 2] = ["/api/v1/session", "/api/v1/restore"];
 /// Fields that a repeated call does not get.
@@ -300,7 +299,7 @@ async fn a_caller_has_a_bounded_number_of_keys_and_others_have_their_own() {
     let principal = events.json["items"][0]["principal"].as_str().unwrap().to_owned();
     let now = crate::clock::now().mono;
     for _ in 2..KEYS_BY_PRINCIPAL.burst {
-        api.state.guards().key(&principal, now).unwrap();
+        api.state.rate_limits().key(&principal, now).unwrap();
     }
     let twin = json!({ "name": "cam" });
     assert_eq!(send(&operator, "refused", "/devices", &twin).await.status, 409, "uses none up");

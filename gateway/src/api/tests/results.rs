@@ -4,8 +4,8 @@
 use axum::body::Body;
 use serde_json::{Value, json};
 
-use super::care::Ward;
 use super::repeated::{attempt, lock, patient, unlock};
+use super::with_monitor::Ward;
 use crate::api::testing::Answer;
 
 const BACKUP: &str = "/hosts/nas/services/backup/results";
@@ -335,9 +335,9 @@ async fn a_body_has_two_megabytes_at_most_and_must_be_json() {
 #[tokio::test]
 async fn large_bodies_and_crowds_of_results_find_room_or_are_sent_away() {
     let ward = Ward::new(json!({})).await;
-    let guards = ward.api.state.guards();
+    let limits = ward.api.state.rate_limits();
     let large = json!({ "host": "nas", "service": "backup", "exit_status": 0, "output": "x".repeat(60_000) });
-    let held = guards.large_batches.acquire_many(4).await.unwrap();
+    let held = limits.large_batches.acquire_many(4).await.unwrap();
     assert_eq!(
         outcomes(&many(&ward, &[of("nas", "backup", 0)]).await),
         ["taken"],
@@ -348,7 +348,7 @@ async fn large_bodies_and_crowds_of_results_find_room_or_are_sent_away() {
     assert!(refused.headers.contains_key("retry-after"));
     drop(held);
     assert_eq!(outcomes(&many(&ward, &[large.clone(), large]).await), ["taken", "repeated"]);
-    let held = guards.batched.acquire_many(guards.batched.available_permits() as u32).await.unwrap();
+    let held = limits.batched.acquire_many(limits.batched.available_permits() as u32).await.unwrap();
     let refused = many(&ward, &[of("nas", "backup", 0)]).await;
     assert_eq!((refused.status, refused.code()), (503, "busy"), "{}", refused.text);
     drop(held);

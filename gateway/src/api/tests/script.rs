@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::api::testing::TestApi;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol.sh");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol/enrol.sh");
 
 fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -8,7 +8,7 @@ use fleetgate_engine::time::Wall;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::api::conformance;
+use crate::api::document::conformance;
 use crate::api::testing::TestApi;
 use crate::engine::live_state::Change;
 

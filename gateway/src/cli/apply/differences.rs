@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::plan::Wanted;
-use crate::api::merge;
+use crate::api::request::merge_patch;
 use crate::outbound::secret_url::SecretUrl;
 
 /// Fields that count only for a new resource.
@@ -117,7 +117,7 @@ pub fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
     for part in SAID_WHOLE {
         let before = now.get(part).and_then(Value::as_object);
         if let (Some(before), Some(Value::Object(wanted))) = (before, fields.get_mut(part)) {
-            *wanted = merge::between(before, wanted);
+            *wanted = merge_patch::between(before, wanted);
         }
     }
     fields

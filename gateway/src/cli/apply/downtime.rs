@@ -19,7 +19,7 @@ use super::super::host::pages;
 use super::absent::Removed;
 use super::file::{BadFile, Source};
 use super::plan::{Found, Kind, Policy, Step, Wanted};
-use crate::api::model;
+use crate::api::downtimes;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
 
@@ -155,8 +155,8 @@ pub(super) async fn look(
     hosts: &BTreeSet<&str>,
 ) -> anyhow::Result<Vec<Found>> {
     let query = [("all", "true".to_owned()), ("managed_by", policy.manager.clone())];
-    let all: Vec<model::Downtime> = pages(client, "/downtimes", &query).await?;
-    let mut newest: BTreeMap<String, model::Downtime> = BTreeMap::new();
+    let all: Vec<downtimes::Downtime> = pages(client, "/downtimes", &query).await?;
+    let mut newest: BTreeMap<String, downtimes::Downtime> = BTreeMap::new();
     let mut former = Vec::new();
     for downtime in all {
         let name = downtime.name.clone().unwrap_or_default();
@@ -166,8 +166,8 @@ pub(super) async fn look(
         }
     }
     let now = clock::wall();
-    let is_of_host = |d: &model::Downtime| d.host.as_deref().is_none_or(|host| hosts.contains(host));
-    let is_open = |d: &model::Downtime| match (&d.cancelled_at, d.end.parse::<jiff::Timestamp>()) {
+    let is_of_host = |d: &downtimes::Downtime| d.host.as_deref().is_none_or(|host| hosts.contains(host));
+    let is_open = |d: &downtimes::Downtime| match (&d.cancelled_at, d.end.parse::<jiff::Timestamp>()) {
         (Some(_), _) => d.managed.edited_by.is_some(),
         (None, Ok(end)) => end.as_millisecond() > now.as_millis(),
         (None, Err(_)) => true,
@@ -179,7 +179,7 @@ pub(super) async fn look(
     Ok(known.map(|(name, d)| found(name, d)).chain(former).collect())
 }
 
-fn found(name: String, d: model::Downtime) -> Found {
+fn found(name: String, d: downtimes::Downtime) -> Found {
     let once = d.recurrence.is_none();
     let fields = object(json!({
         "host": d.host_name,

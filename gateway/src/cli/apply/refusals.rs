@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::differences::Difference;
 use super::fits::Future;
 use super::plan::{Act, Found, Kind, Step};
-use crate::api::sound;
+use crate::api::{contacts, devices, downtimes, host_settings, profiles, rules};
 use crate::clock;
 
 /// Names that can be referred to, of any manager.
@@ -69,15 +69,15 @@ fn would_be_taken(file: &Path, step: &Step) -> anyhow::Result<()> {
     let (whole, is_new) = (Value::Object(step.fields.clone()), step.act == Act::Make);
     let (own, of_host) = super::split(step);
     let verdict = match step.kind {
-        Kind::Profile => sound::profile(&step.name, whole),
-        Kind::Contact => sound::contact(super::named(step), is_new),
-        Kind::NotificationRule => sound::rule(super::named(step)),
-        Kind::Device => sound::device(super::new_device(step), is_new)
-            .and_then(|()| sound::host(of_host, false))
-            .and_then(|()| sound::parents(step.fields.get("parents"))),
-        Kind::Host => sound::host(super::joined(own, of_host), true)
-            .and_then(|()| sound::parents(step.fields.get("parents"))),
-        Kind::Downtime => sound::downtime(whole, clock::wall()),
+        Kind::Profile => profiles::validate(&step.name, whole),
+        Kind::Contact => contacts::validate(super::named(step), is_new),
+        Kind::NotificationRule => rules::validate(super::named(step)),
+        Kind::Device => devices::validate(super::new_device(step), is_new)
+            .and_then(|()| host_settings::validate(of_host, false))
+            .and_then(|()| host_settings::validate_parents(step.fields.get("parents"))),
+        Kind::Host => host_settings::validate(super::joined(own, of_host), true)
+            .and_then(|()| host_settings::validate_parents(step.fields.get("parents"))),
+        Kind::Downtime => downtimes::validate(whole, clock::wall()),
         Kind::ProfileRules | Kind::Service => Ok(()),
     };
     let Err(errors) = verdict else { return Ok(()) };

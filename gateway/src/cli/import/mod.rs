@@ -21,7 +21,11 @@ use super::client::Client;
 use super::device::said;
 use super::host::pages;
 use super::table;
-use crate::api::model::{Device, Gateway, Host, Page, Profile};
+use crate::api::devices::Device;
+use crate::api::gateway::Gateway;
+use crate::api::hosts::Host;
+use crate::api::profiles::Profile;
+use crate::api::types::Page;
 use crate::cli::out;
 
 /// Errors that are printed; a wrong separator makes one of every line.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::table_file::{Row, Wrong};
-use crate::api::model::Device;
+use crate::api::devices::Device;
 
 /// What is there.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use csv::StringRecord;
 use serde_json::{Map, Value, json};
 
-use crate::api::sound;
+use crate::api::devices;
 use crate::names::Name;
 
 const COLUMNS: [&str; 6] = ["name", "labels", "profile", "ssh_user", "public_key", "networks"];
@@ -144,7 +144,7 @@ impl Table {
         if let Err(what) = Name::parse(&name) {
             self.wrong(line, format!("name: {what}"));
         }
-        for error in sound::device(Value::Object(fields.clone()), true).err().into_iter().flatten() {
+        for error in devices::validate(Value::Object(fields.clone()), true).err().into_iter().flatten() {
             self.wrong(line, format!("{}: {}", error.field, error.detail));
         }
         self.is_first(line, "name", &name);

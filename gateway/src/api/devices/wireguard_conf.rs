@@ -1,0 +1,75 @@
+//! The gateway's details for a device, as values and as the text of a configuration.
+//!
+//! The allowed networks are the whole pools from the first configuration on. Devices thus need no
+//! visit when others become reachable through the tunnel.
+
+use std::net::IpAddr;
+
+use fast_qr::convert::svg::SvgBuilder;
+use fast_qr::{ECL, QRBuilder};
+use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey};
+use ipnet::IpNet;
+
+use super::Credentials;
+use crate::api::AppState;
+use crate::api::enrol::Connection;
+use crate::api::response::problem::Problem;
+
+/// The minimum of IPv6, which passes every mobile network and every outer tunnel.
+pub const MTU: u16 = 1_280;
+
+/// Returns the connection details for an approved device. They contain no secret.
+pub fn connection(
+    app: &AppState,
+    endpoint: &Endpoint,
+    addresses: &[IpAddr],
+    ssh_user: Option<String>,
+) -> Connection {
+    Connection {
+        public_key: app.identity.public_key.to_string(),
+        endpoint: endpoint.to_string(),
+        addresses: addresses.iter().map(|a| IpNet::from(*a).to_string()).collect(),
+        allowed_ips: vec![app.config.pool_v4.to_string(), app.config.pool_v6.to_string()],
+        keepalive_s: app.config.keepalive,
+        mtu: MTU,
+        ssh_public_key: app.identity.ssh_public_key.to_string(),
+        ssh_user,
+    }
+}
+
+/// Returns the credentials, which are shown once for setting the device up.
+///
+/// # Errors
+/// Fails when a configuration does not fit a QR code. The gateway's own always fit.
+pub fn credentials(
+    app: &AppState,
+    endpoint: Endpoint,
+    addresses: &[IpAddr],
+    private_key: Option<PrivateKey>,
+    psk: PresharedKey,
+) -> Result<Credentials, Problem> {
+    let made_here = private_key.is_some();
+    let private_text = private_key.as_ref().map(|k| k.to_base64().to_string());
+    let preshared_key = psk.to_base64().to_string();
+    let conf = Conf {
+        private_key,
+        addresses: addresses.iter().map(|a| IpNet::from(*a)).collect(),
+        mtu: Some(MTU),
+        peer: app.identity.public_key,
+        psk: Some(psk),
+        allowed_ips: vec![app.config.pool_v4.into(), app.config.pool_v6.into()],
+        endpoint,
+        keepalive: Some(app.config.keepalive).filter(|s| *s > 0),
+    };
+    let conf = conf.to_text().to_string();
+    let (qr_text, qr_svg) = if made_here { qr(&conf)? } else { (None, None) };
+    Ok(Credentials { private_key: private_text, preshared_key, conf, qr_text, qr_svg })
+}
+
+/// Low error correction, because the code is read from a screen and a smaller code is easier to
+/// read.
+fn qr(conf: &str) -> Result<(Option<String>, Option<String>), Problem> {
+    let code = QRBuilder::new(conf).ecl(ECL::L).build();
+    let code = code.map_err(|e| Problem::internal(anyhow::anyhow!("QR code: {e:?}")))?;
+    Ok((Some(code.to_str()), Some(SvgBuilder::default().to_str(&code))))
+}

@@ -1,0 +1,153 @@
+//! An example of each request body, as the document shows it. A test sends every one of them.
+
+use serde_json::{Value, json};
+
+/// Of an operation by its id; `None`: its body is no JSON, or it has none.
+pub fn of(operation: &str) -> Option<Value> {
+    access(operation)
+        .or_else(|| devices(operation))
+        .or_else(|| hosts(operation))
+        .or_else(|| profiles(operation))
+        .or_else(|| notifications(operation))
+        .or_else(|| care(operation))
+}
+
+const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+const ANOTHER_PUBLIC_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+fn access(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "log_in" => json!({ "name": "ada", "password": "correct horse battery" }),
+        "change_own_password" => {
+            json!({ "current": "correct horse battery", "new": "staple correct horse" })
+        }
+        "create_user" => json!({ "name": "bob", "role": "operator", "password": "a long enough password" }),
+        "change_user" => json!({ "role": "viewer" }),
+        "create_token" => json!({
+            "name": "booking", "role": "operator", "scopes": ["devices", "monitoring"], "expires_in_s": 7_776_000,
+        }),
+        "create_backup" => json!({ "history": true, "keep": 14 }),
+        "set_endpoint" => json!({ "endpoint": "vpn.example.net:51820" }),
+        _ => return None,
+    })
+}
+
+fn devices(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "create_device" => json!({
+            "name": "cam-2", "labels": { "site": "hill", "kind": "camera" }, "profile": "timelapse-camera",
+            "route": "auto", "direct_address": "192.0.2.7", "ssh": { "port": 22, "user": "fleet" },
+            "networks": ["192.168.2.0/24"], "notes": "on the mast",
+        }),
+        "change_device" => json!({
+            "labels": { "site": "valley", "kind": null }, "ssh": { "user": "fleet" }, "notes": "moved in March",
+        }),
+        "reissue_credentials" => json!({ "public_key": PUBLIC_KEY }),
+        "create_replacement" => json!({ "expires_in_s": 604_800, "needs_approval": true }),
+        "trust_device" => json!({ "host_key": "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk" }),
+        "enrol" => json!({
+            "token": ENROLMENT_TOKEN, "name": "cam-3", "public_key": ANOTHER_PUBLIC_KEY,
+            "poll_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }),
+        "create_enrolment_token" => json!({
+            "label": "order of March", "labels": { "site": "hill" }, "profile": "timelapse-camera",
+            "ssh_user": "fleet", "needs_approval": true, "uses": 20, "expires_in_s": 2_592_000,
+        }),
+        "approve_enrolment" => json!({ "name": "cam-4", "labels": { "site": "hill" } }),
+        "reject_enrolment" => json!({ "reason": "this device is not in the order" }),
+        _ => return None,
+    })
+}
+
+/// Of no gateway: it only has the form of one.
+pub const ENROLMENT_TOKEN: &str =
+    "fge_0000000000007_297pk3167vk9x25echnb7x0a64kqpwmqw4dmmg2zc4sp0fctcs8gwb9bxk";
+
+fn hosts(operation: &str) -> Option<Value> {
+    let limits = json!([{ "metric": "rta", "warn": "500", "crit": "1500" }]);
+    Some(match operation {
+        "create_host" => json!({
+            "name": "nas-1", "via": "cam-1", "address": "192.168.1.5", "labels": { "kind": "nas" },
+            "ssh": { "port": 22, "user": "fleet" }, "interval_s": 300, "retry_s": 60, "timeout_s": 10,
+            "max_check_attempts": 3, "notes": "under the stairs",
+        }),
+        "change_host" => json!({
+            "labels": { "floor": "2", "kind": null }, "interval_s": 300, "retry_s": 60, "timeout_s": 10,
+            "max_check_attempts": 3, "max_silence_s": 3_600, "freshness_s": 86_400,
+            "budget_bytes_per_day": 20_000_000, "parents": [],
+            "flapping": { "low": 20, "high": 30 }, "notify": { "interval_s": 14_400, "delay_s": 300 },
+        }),
+        "put_override" => json!({
+            "check": { "type": "ping", "count": 5 }, "interval_s": 900, "retry_s": 60, "timeout_s": 10,
+            "max_check_attempts": 3, "thresholds": limits, "freshness_s": 3_600,
+            "flapping": { "low": 20, "high": 30 },
+            "notify": { "interval_s": 14_400, "delay_s": 300, "states": ["critical"], "types": ["problem", "recovery"] },
+        }),
+        "submit_host_result" => json!({ "exit_status": 0, "output": "all is well|load=0.4" }),
+        "submit_service_result" => json!({
+            "exit_status": 2, "output": "no copy since Monday|age=259200s", "timestamp": "2026-03-10T13:03:22Z",
+        }),
+        "submit_results" => json!({ "results": [
+            { "host": "cam-1", "service": "backup", "exit_status": 0, "output": "42 files copied|files=42" },
+            { "host": "cam-1", "exit_status": 0, "output": "all is well", "timestamp": 1_773_147_802 },
+        ] }),
+        _ => return None,
+    })
+}
+
+fn profiles(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "put_profile" => json!({
+            "summary": "cameras behind LTE", "extends": ["timelapse-camera"],
+            "services": {
+                "ping": { "interval_s": 900, "thresholds": [{ "metric": "rta", "warn": "500", "crit": "1500" }] },
+                "web": { "check": { "type": "tcp", "port": 443 } },
+                "pictures": { "check": {
+                    "type": "sensor", "sensor": "capture", "path": "/var/lib/pictures", "grace_s": 300,
+                    "schedule": { "days": ["mon", "fri"], "from": "06:30", "until": "18:00", "every_s": 900 },
+                } },
+                "copy": { "check": { "type": "heartbeat", "every_s": 86_400, "grace_s": 3_600 } },
+                "uptime": { "disabled": true },
+            },
+        }),
+        "put_profile_rules" => {
+            json!({ "rules": [{ "labels": { "kind": "camera" }, "profile": "timelapse-camera" }] })
+        }
+        _ => return None,
+    })
+}
+
+fn notifications(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "create_contact" => json!({
+            "name": "night-shift", "emails": ["Night shift <night@example.com>"],
+            "time_zone": "Europe/Vienna", "digest_at": "08:00", "group_wait_s": 30,
+        }),
+        "change_contact" => json!({ "emails": ["ops@example.com"], "digest_at": null, "group_wait_s": 10 }),
+        "create_rule" => json!({
+            "name": "cameras-at-night", "contact": "ops", "labels": { "kind": "camera" },
+            "severity": "critical", "period": "mon-sun 20:00-06:00", "delay_s": 900,
+        }),
+        "change_rule" => json!({ "severity": "warning", "period": null, "delay_s": 0 }),
+        _ => return None,
+    })
+}
+
+fn care(operation: &str) -> Option<Value> {
+    let (start, end) = ("2099-03-10T20:00:00Z", "2099-03-10T22:00:00Z");
+    Some(match operation {
+        "acknowledge_host" | "acknowledge_service" | "acknowledge_incident" => {
+            json!({ "sticky": true, "expires": "2099-03-10T20:00:00Z", "comment": "a new disk is on its way" })
+        }
+        "plan_host_downtime" => json!({ "start": start, "end": end, "comment": "new firmware" }),
+        "plan_service_downtime" => json!({
+            "start": start, "end": end, "fixed": false, "duration_s": 3_600, "comment": "new disk",
+        }),
+        "plan_downtime" => json!({
+            "labels": { "site": "hill" }, "comment": "the site reboots on Sundays",
+            "recurrence": { "every": "sun", "from": "02:00", "to": "04:00", "time_zone": "Europe/Vienna" },
+        }),
+        "change_downtime" => json!({ "end": "2099-03-10T23:00:00Z", "comment": "it takes longer" }),
+        _ => return None,
+    })
+}

@@ -1,0 +1,172 @@
+//! Extractors for handlers. Every rejection is a problem document.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::{Method, StatusCode, header, request::Parts};
+use serde::de::DeserializeOwned;
+
+use super::strict_json::Object;
+use crate::api::response::problem::Problem;
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        must_be_json(&request)?;
+        parse(&read(request, state).await?).map(Body)
+    }
+}
+
+/// The time for a whole body. The largest one takes 8 s over the slowest telephone line. A client
+/// that only trickles bytes is cut off.
+const BODY_PATIENCE: Duration = Duration::from_secs(15);
+
+pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    read_within(BODY_PATIENCE, request, state).await
+}
+
+async fn read_within<S: Send + Sync>(
+    patience: Duration,
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(patience, Bytes::from_request(request, state)).await;
+    let read = read.map_err(|_| Problem::from_status(StatusCode::REQUEST_TIMEOUT))?;
+    read.map_err(|rejection| Problem::from_status(rejection.status()))
+}
+
+/// Parses a body. An empty body means `{}`, so that a POST without parameters needs none.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    Json::from_bytes(bytes).map(|Json(Object(value))| value).map_err(json_problem)
+}
+
+/// RFC 7396, the format of every PATCH.
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Refuses other content types, which a form on another site could send.
+pub fn must_be_json(request: &Request) -> Result<(), Problem> {
+    let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let mime = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let is_patch = request.method() == Method::PATCH && mime.eq_ignore_ascii_case(MERGE_PATCH);
+    if is_patch || mime.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::from_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
+fn json_problem(rejection: JsonRejection) -> Problem {
+    let text = rejection.body_text();
+    match rejection {
+        JsonRejection::JsonDataError(_) => {
+            let what = text.split_once("target type: ").map_or(text.as_str(), |(_, what)| what);
+            let what = what.rsplit_once(" at line ").map_or(what, |(what, _)| what);
+            let (field, detail) = what.split_once(": ").filter(|(f, _)| is_path(f)).unwrap_or(("", what));
+            Problem::invalid(field, detail)
+        }
+        _ => Problem::bad_request("broken_json", "the body is not JSON; it breaks off or has a typo"),
+    }
+}
+
+/// Whether the text is a path from serde and not the beginning of a sentence.
+fn is_path(text: &str) -> bool {
+    text != "missing field" && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.[]-/".contains(&b))
+}
+
+/// Parameters of the query string.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::from_request_parts(parts, state).await;
+        query.map(|q| Query(q.0)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let detail = text.split_once("query string: ").map_or(text.as_str(), |(_, what)| what);
+            Problem::bad_request("bad_query", detail)
+        })
+    }
+}
+
+/// Parts of the path.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|p| Path(p.0)).map_err(|_| Problem::from_status(StatusCode::NOT_FOUND))
+    }
+}
+
+/// Reads a PATCH field: absent is `None` (keep it), `null` is `Some(None)` (clear it).
+pub fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Reads a PATCH field that cannot be absent. `null` would remove it and is refused.
+pub fn never_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    let given: Option<T> = serde::Deserialize::deserialize(deserializer)?;
+    given.map(Some).ok_or_else(|| serde::de::Error::custom("cannot be removed: leave it out to keep it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code, reason = "only its parsing matters")]
+        name: String,
+        #[serde(default)]
+        #[allow(dead_code, reason = "only its parsing matters")]
+        labels: BTreeMap<String, String>,
+    }
+
+    fn refused(body: &str) -> String {
+        parse::<Sample>(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_body_is_refused_with_the_field() {
+        assert_eq!(refused("{"), "broken_json: the body is not JSON; it breaks off or has a typo");
+        assert!(!refused(r#"{"name":1}"#).contains("column"), "{}", refused(r#"{"name":1}"#));
+        assert!(refused(r#"{"name":1}"#).starts_with("invalid: name: invalid type: integer"));
+        assert!(refused(r#"{"name":"a","labels":{"x":[]}}"#).starts_with("invalid: labels.x: invalid type"));
+        assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));
+        assert!(refused(r#"{"name":"a","nam":"b"}"#).contains("unknown field `nam`"));
+        assert!(refused("[1]").contains("expected an object"), "{}", refused("[1]"));
+        assert!(refused("[false]").contains("expected an object"), "{}", refused("[false]"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_in_is_not_waited_for() {
+        let forever = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, std::io::Error>(" "), ()))
+        });
+        let request = Request::new(axum::body::Body::from_stream(forever));
+        let refused = read_within(Duration::from_millis(50), request, &()).await.unwrap_err();
+        assert_eq!(refused.code(), "too_slow");
+    }
+}

@@ -1,0 +1,8 @@
+//! How a call is answered: errors, pages, ETags, and the layers around every response.
+//!
+//! It knows no resource.
+
+pub mod etag;
+pub mod layers;
+pub mod page;
+pub mod problem;
