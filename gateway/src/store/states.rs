@@ -25,7 +25,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
-use super::voice;
+use super::{acknowledgements, voice};
 
 // ------------------------------------------------------------------- names
 
@@ -429,7 +429,8 @@ fn unhex(text: &str) -> anyhow::Result<Digest> {
 // ------------------------------------------------------------- settlement
 
 /// Creates missing rows of this host and deletes surplus ones. A new row is pending, and an
-/// existing one keeps its state.
+/// existing one keeps its state. The acknowledgement of a removed service ends: a service that is
+/// added later under its name is another one.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
@@ -457,6 +458,7 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
     for service in existing.difference(&wanted) {
         let sql = "delete from service_states where host = $1 and service = $2";
         sqlx::query(sql).bind(host).bind(*service).execute(&mut *conn).await?;
+        acknowledgements::withdraw(&mut *conn, spec.id, Some(service), now).await?;
     }
     Ok(())
 }
@@ -501,13 +503,13 @@ async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now:
     Ok(())
 }
 
-/// Deletes the states of a removed host. Its events and samples stay.
+/// Deletes the states of a removed host and ends its acknowledgements. Its events and samples stay.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn forget(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<()> {
+pub async fn forget(conn: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
     for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
         sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;
     }
-    Ok(())
+    acknowledgements::end_of_host(conn, host, now).await
 }
