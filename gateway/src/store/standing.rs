@@ -20,11 +20,13 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
      select w.host, w.service, case
              when cut.off then 'parent_in_doubt'
              when h.reachable = 0 then 'unreachable'
+             when h.voice ->> '$.suppressed_by' = 'parent_in_doubt' then 'parent_in_doubt'
              when h.asleep or h.stale or h.voice ->> '$.awaits_result' then 'not_current'
              when h.voice ->> '$.in_downtime' then 'downtime'
              when care.host is not null then 'acknowledged'
              when h.voice ->> '$.flapping' then 'flapping'
              when h.hard = 'up' and h.notified is null and h.voice ->> '$.told_flapping' is null then 'well'
+             else h.voice ->> '$.suppressed_by'
          end as standing
      from waits w join host_states h on h.host = w.host join cut
      left join care on care.host = w.host and care.service = ''
@@ -39,6 +41,7 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
              when care.host is not null then 'acknowledged'
              when s.voice ->> '$.flapping' then 'flapping'
              when s.hard = 'ok' and s.notified is null and s.voice ->> '$.told_flapping' is null then 'well'
+             else s.voice ->> '$.suppressed_by'
          end as standing
      from waits w join host_states h on h.host = w.host
      join service_states s on s.host = w.host and s.service = w.service join cut
@@ -113,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_states_say_stands_against_what_waits() {
-        use SuppressReason::{Downtime, Flapping, HostDown, NotCurrent, Unreachable};
+        use SuppressReason::{Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Unreachable};
         let (store, _dir) = waiting().await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
         let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
@@ -127,6 +130,15 @@ mod tests {
             (up.clone(), ill.clone(), silent(None, None)),
             (down.clone(), ill.clone(), silent(None, Some(HostDown))),
             (HostState { reachable: false, ..down }, ill.clone(), silent(Some(Unreachable), Some(HostDown))),
+            (
+                HostState {
+                    voice: voice(|v| v.suppressed_by = Some(ParentInDoubt)),
+                    asleep: true,
+                    ..up.clone()
+                },
+                ServiceState { voice: voice(|v| v.suppressed_by = Some(Kind)), ..ill.clone() },
+                silent(Some(ParentInDoubt), Some(Kind)),
+            ),
             (HostState { asleep: true, ..up.clone() }, ill.clone(), silent(Some(NotCurrent), None)),
             (
                 HostState { voice: planned.clone(), ..up.clone() },

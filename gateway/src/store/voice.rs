@@ -38,6 +38,8 @@ struct Stored {
     awaits_result: bool,
     #[serde(skip_serializing_if = "is_default")]
     held: Option<StoredHeld>,
+    #[serde(skip_serializing_if = "is_default")]
+    suppressed_by: Option<String>,
 }
 
 /// The downtime, its end and its begin. An earlier version wrote no begin.
@@ -67,6 +69,7 @@ pub fn to_json(voice: &NotificationState) -> String {
             to: held.to,
             reason: held.reason.name().to_owned(),
         }),
+        suppressed_by: voice.suppressed_by.map(|reason| reason.name().to_owned()),
     };
     serde_json::to_string(&stored).expect("text and numbers")
 }
@@ -95,6 +98,7 @@ pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
         problem_since: stored.problem_since.map(Wall::from_millis),
         awaits_result: stored.awaits_result,
         held: stored.held.map(held).transpose()?,
+        suppressed_by: stored.suppressed_by.as_deref().map(reason).transpose()?,
     })
 }
 
@@ -112,9 +116,12 @@ fn held(stored: StoredHeld) -> anyhow::Result<Suppressed> {
     Ok(Suppressed {
         kind: MessageKind::named(&stored.kind).with_context(|| format!("{:?} is no kind", stored.kind))?,
         to: stored.to,
-        reason: SuppressReason::named(&stored.reason)
-            .with_context(|| format!("{:?} is no reason", stored.reason))?,
+        reason: reason(&stored.reason)?,
     })
+}
+
+fn reason(name: &str) -> anyhow::Result<SuppressReason> {
+    SuppressReason::named(name).with_context(|| format!("{name:?} is no reason"))
 }
 
 #[cfg(test)]
@@ -158,6 +165,7 @@ mod tests {
                 problem_since: at(2),
                 awaits_result: true,
                 held: Some(Suppressed { kind, to: 2, reason }),
+                suppressed_by: Some(reason),
             };
             assert_eq!(from_json(&to_json(&voice)).unwrap(), voice);
         }
