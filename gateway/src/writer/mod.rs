@@ -127,6 +127,17 @@ impl Writer {
     }
 }
 
+/// Commits records at once, in one transaction. Samples and tickets are dropped.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+#[cfg(test)]
+pub(crate) async fn commit_now(store: &Store, records: Vec<Record>) -> crate::store::Result<()> {
+    let mut pending = Pending::default();
+    pending.add(records, clock::now().mono);
+    commit::commit(store, &pending.take_all()).await.map(drop)
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().expect("no holder panics")

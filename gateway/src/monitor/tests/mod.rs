@@ -1,6 +1,11 @@
+//! The shell of the monitor on a real store.
+
+mod suppression;
+
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{Downtime, HostScope, Message, PassiveResult, Record, Scope, Ticket, When};
 use fleetgate_engine::monitor::Config;
+use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use tokio::task::JoinSet;
@@ -144,21 +149,26 @@ async fn acknowledge(store: &Store, running: &mut Running, service: &str) {
     running.input(MonitorInput::Acknowledge { host: HOST, service, ack: (&ack).into() }).await;
 }
 
-async fn plan(store: &Store, running: &mut Running, service: &str) {
-    let (start, end) = (clock::wall(), clock::wall() + Duration::from_secs(3_600));
-    let scope = Scope { hosts: HostScope::One(HOST), service: Some(service.to_owned()) };
-    let downtime = downtimes::Downtime {
-        plan: Downtime { id: Id::from_i64(2), scope, when: When::Once { start, end, duration: None } },
+fn downtime_of(plan: Downtime, created_at: Wall) -> downtimes::Downtime {
+    downtimes::Downtime {
+        plan,
         host_name: None,
         name: None,
         managed: Managed { by: BY_HAND.into(), edited_by: None },
         author: "user:jo".into(),
         comment: "new disk".into(),
-        created_at: start,
+        created_at,
         cancelled_at: None,
         begun_at: None,
         version: 1,
-    };
+    }
+}
+
+async fn plan(store: &Store, running: &mut Running, service: &str) {
+    let (start, end) = (clock::wall(), clock::wall() + Duration::from_secs(3_600));
+    let scope = Scope { hosts: HostScope::One(HOST), service: Some(service.to_owned()) };
+    let when = When::Once { start, end, duration: None };
+    let downtime = downtime_of(Downtime { id: Id::from_i64(2), scope, when }, start);
     let mut tx = store.begin().await.unwrap();
     downtimes::insert(&mut tx, &downtime).await.unwrap();
     tx.commit().await.unwrap();
