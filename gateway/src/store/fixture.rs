@@ -171,6 +171,11 @@ pub(crate) fn schema_steps() -> usize {
     super::MAIN.len()
 }
 
+/// Returns the number of schema steps before the one with this name.
+pub(crate) fn steps_before(name: &str) -> usize {
+    super::MAIN.iter().position(|step| step.name == name).expect("a step of the schema")
+}
+
 /// Creates a database with the first `steps` of the schema, as an interrupted start leaves it.
 pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
     let file = dir.join(super::files::MAIN_FILE);

@@ -26,6 +26,8 @@ pub mod events;
 pub mod excuse;
 pub mod files;
 #[cfg(test)]
+pub(crate) mod filled;
+#[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
 pub mod history_file;
@@ -362,10 +364,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_in_older_events_become_servers() {
-        const ALL: &[Step] = MAIN;
-        let before = ALL.iter().position(|step| step.name == "addresses_in_events").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        fixture::half_made(dir.path(), before).await;
+        fixture::half_made(dir.path(), fixture::steps_before("addresses_in_events")).await;
         let insert = "insert into events (at, kind, object, cause, data, principal)
              values (1, 'message.failed', 'system', 'webhook to http://a/s3cret failed', '{\"to\":\"http://a/s3cret\"}', ''),
                     (1, 'message.sent', 'system', 'webhook to https://hooks.example.org:8443/x/s3cret?y',
