@@ -95,8 +95,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
         .map(|e| e.kind)
         .collect();
     assert_eq!(kinds, ["state"]);
-    let caused: i64 = sqlx::query_scalar("select event from notices").fetch_one(&store.read).await.unwrap();
-    assert_eq!(caused, 1);
+    assert_eq!(fixture::texts(&store, "select cast(event as text) from notices").await, ["1"]);
     let series = store.series(host, Some("ping")).await.unwrap();
     assert_eq!(
         store.samples(series[0].id, Wall::from_millis(0), Wall::from_millis(9), 9).await.unwrap().len(),
@@ -126,21 +125,19 @@ async fn a_result_for_what_is_gone_makes_no_row() {
         ])
         .await;
     let (store, _dir) = desk.finish().await;
-    let hosts: i64 =
-        sqlx::query_scalar("select count(*) from host_states").fetch_one(&store.read).await.unwrap();
-    let services: Vec<(String,)> =
-        sqlx::query_as("select service from service_states order by 1").fetch_all(&store.read).await.unwrap();
-    assert_eq!((hosts, services), (1, vec![("ping".into(),), ("tunnel".into(),)]));
+    assert_eq!(fixture::texts(&store, "select cast(host as text) from host_states").await, ["7"]);
+    let services = fixture::texts(&store, "select service from service_states order by 1").await;
+    assert_eq!(services, ["ping", "tunnel"]);
 }
 
 /// Makes the database refuse every event, as a full disk would.
 async fn fill_the_disk(store: &Store) {
     let sql = "create trigger full before insert on events begin select raise(abort, 'disk full'); end";
-    sqlx::query(sql).execute(&store.write).await.unwrap();
+    fixture::run(store, sql, &[]).await;
 }
 
 async fn free_the_disk(store: &Store) {
-    sqlx::query("drop trigger full").execute(&store.write).await.unwrap();
+    fixture::run(store, "drop trigger full", &[]).await;
 }
 
 #[tokio::test]

@@ -574,9 +574,7 @@ async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_w
 
 impl Notifications {
     async fn without(&self, sql: &'static str) {
-        let mut tx = self.store.begin().await.unwrap();
-        sqlx::query(sql).execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap();
+        fixture::run(&self.store, sql, &[]).await;
     }
 
     /// Waits until its failure is recorded.
