@@ -25,10 +25,10 @@ use super::{AppState, hosts, incidents};
 use crate::store::SqliteConnection;
 use crate::store::backlog;
 use crate::store::events::Object;
-use crate::store::excuse;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
+use crate::store::suppression_detail;
 
 /// The gateway's name in its own messages.
 const GATEWAY_NAME: &str = "gateway";
@@ -98,9 +98,9 @@ async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<V
     for outcome in outcomes.iter_mut().filter(|o| o.outcome == "waiting") {
         let Some(WaitFor::Silence(why)) = WaitFor::named(&outcome.reason) else { continue };
         let Some(notice) = of.iter().find(|n| n.id == outcome.notice) else { continue };
-        let excuse = excuse::of(conn, notice.host, notice.service.as_deref(), why).await?;
-        if !excuse.is_empty() {
-            outcome.evidence = excuse;
+        let detail = suppression_detail::of(conn, notice.host, notice.service.as_deref(), why).await?;
+        if !detail.is_empty() {
+            outcome.evidence = detail;
         }
     }
     Ok(outcomes)

@@ -97,7 +97,7 @@ fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{fixture, memory};
+    use crate::store::{fixture, peer_state};
 
     fn status(days: [(i64, u64); 2]) -> Box<PeerStatus> {
         let wire = days.map(|(day, rx_bytes)| WireDay { day, rx_bytes, tx_bytes: 1 });
@@ -106,7 +106,7 @@ mod tests {
 
     async fn put(store: &Store, statuses: &[(PeerId, Box<PeerStatus>)]) {
         let mut conn = store.write.acquire().await.unwrap();
-        memory::write_statuses(&mut conn, statuses).await.unwrap();
+        peer_state::write_statuses(&mut conn, statuses).await.unwrap();
         write(&mut conn, statuses).await.unwrap();
     }
 

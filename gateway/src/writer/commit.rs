@@ -12,7 +12,7 @@ use crate::clock;
 use crate::store::event_shares::Row;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
-    events, excuse, host_settings, incidents, memory, notices, settings, states, wire_days,
+    events, host_settings, incidents, notices, peer_state, settings, states, suppression_detail, wire_days,
 };
 
 /// The setting that a commit writes when it has nothing else to write.
@@ -56,19 +56,19 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     }
     let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
-        memory::forget_key(&mut tx, *peer).await?;
+        peer_state::forget_key(&mut tx, *peer).await?;
     }
     for peer in &batch.clock_reset {
-        memory::forget_clock(&mut tx, *peer).await?;
+        peer_state::forget_clock(&mut tx, *peer).await?;
     }
     let stamps: Vec<_> = batch.stamps.iter().map(|(peer, stamp)| (*peer, *stamp)).collect();
-    memory::write_stamps(&mut tx, &stamps).await?;
+    peer_state::write_stamps(&mut tx, &stamps).await?;
     let retired: Vec<_> = batch.retired_stamps.iter().map(|(key, stamp)| (*key, *stamp)).collect();
-    memory::write_retired_stamps(&mut tx, &retired).await?;
+    peer_state::write_retired_stamps(&mut tx, &retired).await?;
     for (peer, (endpoint, seen)) in &batch.endpoints {
-        memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
+        peer_state::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
     }
-    memory::write_statuses(&mut tx, &batch.statuses).await?;
+    peer_state::write_statuses(&mut tx, &batch.statuses).await?;
     wire_days::write(&mut tx, &batch.statuses).await?;
     if batch.proof {
         settings::put(&mut tx, PROVED_AT, &clock::wall().as_millis().to_string()).await?;
@@ -94,7 +94,7 @@ async fn append(conn: &mut SqliteConnection, event: &Event) -> crate::store::Res
     let EventKind::NotificationHeld { reason, .. } = event.kind else {
         return events::append_observed(conn, event).await;
     };
-    let evidence = excuse::of(conn, event.host, event.service.as_deref(), reason).await?;
+    let evidence = suppression_detail::of(conn, event.host, event.service.as_deref(), reason).await?;
     let evidence = if evidence.is_empty() { event.evidence.clone() } else { evidence.into() };
     events::append_observed(conn, &Event { evidence, ..event.clone() }).await
 }

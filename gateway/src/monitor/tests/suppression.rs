@@ -20,7 +20,7 @@ use super::*;
 use crate::engine::handle::{Changes, Handle, QUEUE};
 use crate::store::fixture::Dice;
 use crate::store::hosts::{Trouble, TroublePlace};
-use crate::store::{devices, excuse, hosts, notices, standing, states};
+use crate::store::{devices, hosts, notices, states, suppression, suppression_detail};
 use crate::writer::commit_now;
 
 const SEEDS: u64 = 8;
@@ -459,7 +459,7 @@ impl World {
         let figures = self.monitor.figures();
         assert_eq!(figures.hosts + figures.services, all.len(), "both have the same hosts and services");
         let mut conn = self.store.reader().await.unwrap();
-        let standing = standing::of_waiting(&mut conn).await.unwrap();
+        let suppressions = suppression::of_waiting(&mut conn).await.unwrap();
         let listed = hosts::troubles(&mut conn, &TroublePlace::first(), 1_000).await.unwrap();
         let open = acknowledgements::open(&mut conn).await.unwrap();
         drop(conn);
@@ -471,7 +471,7 @@ impl World {
                 self.monitor.current(&of, self.now).unwrap_or_else(|| panic!("{of:?} is not watched"));
             let expected = current.suppressed.map(Suppression::Silent);
             let expected = expected.or(current.over.then_some(Suppression::Well));
-            assert_eq!(standing.get(&of).copied(), expected, "store and engine about {of:?}");
+            assert_eq!(suppressions.get(&of).copied(), expected, "store and engine about {of:?}");
             let problem = listed.iter().find(|t| (t.host, service_of(t)) == (of.host, of.service.as_deref()));
             listed_as_notified(&self.store, &of, current, problem).await;
             explained(&self.store, &of, current).await;
@@ -518,7 +518,7 @@ async fn explained(store: &Store, of: &CheckableId, current: Current) {
         return;
     };
     let mut conn = store.reader().await.unwrap();
-    let evidence = excuse::of(&mut conn, of.host, of.service.as_deref(), reason).await.unwrap();
+    let evidence = suppression_detail::of(&mut conn, of.host, of.service.as_deref(), reason).await.unwrap();
     assert!(
         evidence.contains("user:"),
         "{of:?} is suppressed by {reason:?}, of which the store says {evidence:?}"

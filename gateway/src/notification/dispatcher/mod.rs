@@ -27,7 +27,7 @@ use crate::notification::rule_trace::Asked;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
-use crate::store::{SqliteConnection, Store, excuse, incidents, notices, standing};
+use crate::store::{SqliteConnection, Store, incidents, notices, suppression, suppression_detail};
 
 /// Notices routed in one transaction: a lost fleet needs a few, and none takes long.
 const ROUND: i64 = 1_000;
@@ -134,8 +134,8 @@ impl Dispatcher {
     /// that an ended acknowledgement had stopped.
     async fn look_around(&self, shift: &mut RouterState) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
-        let standing = standing::of_waiting(&mut conn).await?;
-        shift.router.handle(Input::Stands(standing), clock::now());
+        let suppressions = suppression::of_waiting(&mut conn).await?;
+        shift.router.handle(Input::Stands(suppressions), clock::now());
         for object in notices::cared_for(&mut conn).await? {
             shift.router.handle(Input::Acknowledged(object), clock::now());
         }
@@ -330,9 +330,9 @@ impl<'a> Page<'a> {
         let CheckableId { host, service } = &notice.object;
         let evidence = match why {
             NotSent::Acknowledged => {
-                excuse::of(tx, *host, service.as_deref(), SuppressReason::Acknowledged).await?
+                suppression_detail::of(tx, *host, service.as_deref(), SuppressReason::Acknowledged).await?
             }
-            NotSent::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
+            NotSent::Untimely(why) => suppression_detail::of(tx, *host, service.as_deref(), why).await?,
             NotSent::Superseded(by) | NotSent::OverBefore(by) => {
                 let newer = notices::find(tx, by).await?;
                 newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))

@@ -19,11 +19,11 @@ use sqlx::{FromRow, Row as _};
 ///
 /// One cause silences all hosts in the same moment. That moment lies between each host's last proof
 /// of life and its first unanswered probe.
-const ON_ITS_WAY: Duration = Duration::from_secs(5);
+const IN_FLIGHT: Duration = Duration::from_secs(5);
 /// This many hosts heard elsewhere are enough to count.
-const ENOUGH: u32 = 100;
+const ENOUGH_HEARD: u32 = 100;
 /// The number of hosts in the first read.
-const FIRST: usize = 128;
+const FIRST_READ: usize = 128;
 /// A clock measured longer ago proves nothing about today's clock.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
@@ -139,11 +139,11 @@ pub struct Silent {
 
 impl Silent {
     fn earliest(&self) -> i64 {
-        (self.alive.min(self.since) - ON_ITS_WAY).as_millis()
+        (self.alive.min(self.since) - IN_FLIGHT).as_millis()
     }
 
     fn latest(&self) -> i64 {
-        (self.since + ON_ITS_WAY).as_millis()
+        (self.since + IN_FLIGHT).as_millis()
     }
 
     fn has_come(&self, at: i64) -> bool {
@@ -182,12 +182,12 @@ pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId)
 
 /// All other hosts, read as far as a verdict of this moment needed.
 #[derive(Default)]
-pub struct Everybody {
+pub struct OtherHosts {
     read: Vec<Other>,
     is_all: bool,
 }
 
-impl Everybody {
+impl OtherHosts {
     /// Counts the hosts of other sites. Silent places are counted only if no host is heard.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Everybody {
             other.id != silent.host.as_i64() && (site.is_none() || other.site.as_deref() != site)
         };
         let (mut heard, mut seen) = (0, 0);
-        while heard < ENOUGH {
+        while heard < ENOUGH_HEARD {
             if seen == self.read.len() && !self.read_on(conn).await? {
                 break;
             }
@@ -224,7 +224,8 @@ impl Everybody {
         if self.is_all {
             return Ok(false);
         }
-        let (last, many) = (self.read.last().map_or(i64::MIN, |other| other.id), self.read.len().max(FIRST));
+        let (last, many) =
+            (self.read.last().map_or(i64::MIN, |other| other.id), self.read.len().max(FIRST_READ));
         let more = sqlx::query_as(MORE).bind(last).bind(i64::try_from(many).unwrap_or(i64::MAX));
         let more: Vec<Other> = more.fetch_all(conn).await?;
         self.is_all = more.len() < many;
@@ -308,7 +309,7 @@ mod tests {
         silent: Silent,
         site: Option<&str>,
     ) -> sqlx::Result<Others> {
-        Everybody::default().elsewhere(conn, silent, site).await
+        OtherHosts::default().elsewhere(conn, silent, site).await
     }
 
     struct Other {

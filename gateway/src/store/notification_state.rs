@@ -53,23 +53,23 @@ struct StoredHeld {
     reason: String,
 }
 
-pub fn to_json(voice: &NotificationState) -> String {
+pub fn to_json(state: &NotificationState) -> String {
     let stored = Stored {
-        recent: voice.recent.codes().map(|code| char::from(b'0' + code)).collect(),
-        flapping: voice.flapping,
-        told_flapping: voice.told_flapping,
-        in_downtime: voice.in_downtime,
-        occasion: voice.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
-        begun: voice.begun.iter().map(stored_begun).collect(),
-        remind_from: voice.remind_from.map(Wall::as_millis),
-        problem_since: voice.problem_since.map(Wall::as_millis),
-        awaits_result: voice.awaits_result,
-        held: voice.held.map(|held| StoredHeld {
+        recent: state.recent.codes().map(|code| char::from(b'0' + code)).collect(),
+        flapping: state.flapping,
+        told_flapping: state.told_flapping,
+        in_downtime: state.in_downtime,
+        occasion: state.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
+        begun: state.begun.iter().map(stored_begun).collect(),
+        remind_from: state.remind_from.map(Wall::as_millis),
+        problem_since: state.problem_since.map(Wall::as_millis),
+        awaits_result: state.awaits_result,
+        held: state.held.map(|held| StoredHeld {
             kind: held.kind.name().to_owned(),
             to: held.to,
             reason: held.reason.name().to_owned(),
         }),
-        suppressed_by: voice.suppressed_by.map(|reason| reason.name().to_owned()),
+        suppressed_by: state.suppressed_by.map(|reason| reason.name().to_owned()),
     };
     serde_json::to_string(&stored).expect("text and numbers")
 }
@@ -82,8 +82,9 @@ fn stored_begun(begun: &BegunDowntime) -> StoredBegun {
 /// # Errors
 /// Fails when the gateway has not written the text.
 pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
-    let stored: Stored = serde_json::from_str(text).context("voice")?;
-    let code = |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("voice: {c:?} is no code"));
+    let stored: Stored = serde_json::from_str(text).context("column voice")?;
+    let code =
+        |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("column voice: {c:?} is no code"));
     Ok(NotificationState {
         recent: stored.recent.chars().map(code).collect::<anyhow::Result<_>>()?,
         flapping: stored.flapping,
@@ -136,19 +137,19 @@ mod tests {
 
     #[test]
     fn what_began_before_the_begin_was_stored_is_still_read() {
-        let voice = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
+        let state = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
         let begun = |id, from, until| BegunDowntime {
             of: DowntimeOccurrence { downtime: Id::from_i64(id), from: Wall::from_millis(from) },
             until: Wall::from_millis(until),
         };
-        assert_eq!(voice.begun, [begun(7, 4, 9), begun(8, 6, 6)]);
+        assert_eq!(state.begun, [begun(7, 4, 9), begun(8, 6, 6)]);
     }
 
     #[test]
     fn all_of_it_survives() {
         let at = |n| Some(Wall::from_millis(n));
         for (kind, reason) in MessageKind::ALL.into_iter().zip(SuppressReason::ALL) {
-            let voice = NotificationState {
+            let state = NotificationState {
                 recent: [0, 1, 2, 3, 0].into_iter().collect(),
                 flapping: true,
                 told_flapping: true,
@@ -167,7 +168,7 @@ mod tests {
                 held: Some(Suppressed { kind, to: 2, reason }),
                 suppressed_by: Some(reason),
             };
-            assert_eq!(from_json(&to_json(&voice)).unwrap(), voice);
+            assert_eq!(from_json(&to_json(&state)).unwrap(), state);
         }
     }
 }
