@@ -87,7 +87,7 @@ async fn create(
     let data = json!({ "name": contact.name });
     write.event("contact.created", (Object::Contact, contact.id), "made", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(disclosed(StatusCode::CREATED, &contact, secret))
 }
 
@@ -132,7 +132,7 @@ async fn change(
     let data = json!({ "name": after.name });
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     let value = ContactWithSecret { contact: wire(&after), webhook_secret: secret };
     Ok(Tagged { version: after.version, value }.into_response())
 }
@@ -163,7 +163,7 @@ async fn remove(
     let data = json!({ "name": found.name });
     write.event("contact.removed", (Object::Contact, found.id), "removed", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -234,7 +234,7 @@ async fn test(
     let data = json!({ "name": name });
     write.event("contact.tested", (Object::Contact, id), "asked for a test", data).await?;
     write.commit().await?;
-    app.office.bell.messages();
+    app.office.wakeups.messages();
     Ok((StatusCode::ACCEPTED, Json(Messages { items })))
 }
 

@@ -219,7 +219,7 @@ async fn resend(
     let count = outbox::contents(write.tx(), row.id, 0, outbox::Order::Time).await?.total();
     write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
     write.commit().await?;
-    app.office.bell.messages();
+    app.office.wakeups.messages();
     Ok((StatusCode::ACCEPTED, Json(message_wire(&row, count))))
 }
 

@@ -18,7 +18,7 @@ use crate::store::{
 /// The setting that a commit writes when it has nothing else to write.
 const PROVED_AT: &str = "heartbeat.proved_at";
 
-/// Facts that the dashboards and the desk are notified of.
+/// Facts that the dashboards and the dispatcher are notified of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub last_event: Option<i64>,
@@ -50,8 +50,9 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
-    let voices = hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
-    for (id, at) in first_begins(voices) {
+    let notification_states =
+        hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
+    for (id, at) in first_begins(notification_states) {
         downtimes::begun(&mut tx, id, at).await?;
     }
     let done = write_log(&mut tx, &batch.log).await?;
@@ -79,9 +80,9 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
 
 /// Returns when each flexible downtime began first. One that selects hosts by labels can begin for
 /// thousands of them at once, but has one row.
-fn first_begins<'a>(voices: impl Iterator<Item = &'a NotificationState>) -> BTreeMap<Id, Wall> {
+fn first_begins<'a>(states: impl Iterator<Item = &'a NotificationState>) -> BTreeMap<Id, Wall> {
     let mut first = BTreeMap::new();
-    for begun in voices.flat_map(|voice| &voice.begun) {
+    for begun in states.flat_map(|state| &state.begun) {
         let at = first.entry(begun.of.downtime).or_insert(begun.of.from);
         *at = begun.of.from.min(*at);
     }
@@ -180,15 +181,16 @@ mod tests {
     #[test]
     fn a_downtime_of_many_begins_with_the_first_of_them() {
         let (id, other) = (Id::from_i64(1), Id::from_i64(2));
-        let voice = |begins: &[(Id, i64)]| {
+        let state = |begins: &[(Id, i64)]| {
             let begun = begins.iter().map(|(downtime, at)| BegunDowntime {
                 of: DowntimeOccurrence { downtime: *downtime, from: Wall::from_millis(*at) },
                 until: Wall::from_millis(at + 60),
             });
             NotificationState { begun: begun.collect(), ..NotificationState::default() }
         };
-        let voices = [voice(&[(id, 20)]), voice(&[(id, 10), (other, 30)]), voice(&[(id, 15)]), voice(&[])];
+        let notification_states =
+            [state(&[(id, 20)]), state(&[(id, 10), (other, 30)]), state(&[(id, 15)]), state(&[])];
         let first = [(id, Wall::from_millis(10)), (other, Wall::from_millis(30))];
-        assert_eq!(first_begins(voices.iter()), BTreeMap::from(first));
+        assert_eq!(first_begins(notification_states.iter()), BTreeMap::from(first));
     }
 }

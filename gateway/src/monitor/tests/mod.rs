@@ -69,8 +69,8 @@ impl Running {
         drop(conn);
         monitor.restore(store.all_hosts(&TIMING).await.unwrap(), clock::now());
         let mut tasks = JoinSet::new();
-        let (live, bell) = (LiveState::default(), Wakeups::default());
-        let writer = Writer::start(&mut tasks, store.clone(), live, bell, Duration::from_secs(3_600));
+        let (live, wakeups) = (LiveState::default(), Wakeups::default());
+        let writer = Writer::start(&mut tasks, store.clone(), live, wakeups, Duration::from_secs(3_600));
         let mut running = Running { monitor, writer, _tasks: tasks, told: Vec::new() };
         running.input(MonitorInput::Timeout).await;
         running

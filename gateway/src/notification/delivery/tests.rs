@@ -31,15 +31,15 @@ const PACE: Pace = Pace {
 
 const OPS: &str = "ops@example.org";
 
-/// A running courier, a mail server, and a contact with id 1.
+/// A running delivery worker, a mail server, and a contact with id 1.
 struct Notifications {
     store: Store,
     _dir: tempfile::TempDir,
     sink: Sink,
-    bell: Wakeups,
+    wakeups: Wakeups,
     _settings: watch::Sender<Settings>,
     stop: CancellationToken,
-    courier: JoinHandle<()>,
+    running: JoinHandle<()>,
 }
 
 impl Notifications {
@@ -55,12 +55,13 @@ impl Notifications {
     async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Notifications {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sink = Sink::start(manners).await;
-        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
+        let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings(&sink));
-        let courier =
-            DeliveryWorker::new(listener, store.clone(), LiveState::default(), bell.clone(), pace).unwrap();
-        let courier = tokio::spawn(courier.run(stop.clone()));
-        Notifications { store, _dir: dir, sink, bell, _settings: settings, stop, courier }
+        let worker =
+            DeliveryWorker::new(listener, store.clone(), LiveState::default(), wakeups.clone(), pace)
+                .unwrap();
+        let running = tokio::spawn(worker.run(stop.clone()));
+        Notifications { store, _dir: dir, sink, wakeups, _settings: settings, stop, running }
     }
 
     /// Gives the contact a secret, so that its webhooks can be signed.
@@ -84,7 +85,7 @@ impl Notifications {
     }
 
     async fn queue_a(&self, kind: Kind, channel: Channel, address: &str, messages: &[Message]) -> i64 {
-        queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.bell).await
+        queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.wakeups).await
     }
 
     async fn mail(&self, address: &str, message: &Message) -> i64 {
@@ -127,7 +128,7 @@ impl Notifications {
 
     async fn close(self) -> (Store, tempfile::TempDir) {
         self.stop.cancel();
-        self.courier.await.unwrap();
+        self.running.await.unwrap();
         (self.store, self._dir)
     }
 }
@@ -168,7 +169,7 @@ async fn queue_at(
     address: &str,
     messages: &[Message],
     at: Wall,
-    bell: &Wakeups,
+    wakeups: &Wakeups,
 ) -> i64 {
     let mut tx = store.begin().await.unwrap();
     reached_at(&mut tx, channel, address).await;
@@ -183,7 +184,7 @@ async fn queue_at(
         NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
     let id = outbox::insert(&mut tx, &new, at).await.unwrap();
     tx.commit().await.unwrap();
-    bell.messages();
+    wakeups.messages();
     id
 }
 
@@ -331,7 +332,7 @@ async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again()
     let mut tx = office.store.begin().await.unwrap();
     outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
-    office.bell.messages();
+    office.wakeups.messages();
     assert_eq!(office.until(|rows| rows[0].1).await, [(1, true, false)]);
 }
 
@@ -380,15 +381,22 @@ async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
     let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
     let queue = |message| async {
         let messages = [message];
-        queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &messages, nearly_held_up, &office.bell)
-            .await
+        queue_at(
+            &office.store,
+            (Kind::Notices, Channel::Email),
+            OPS,
+            &messages,
+            nearly_held_up,
+            &office.wakeups,
+        )
+        .await
     };
     queue(down(7)).await;
     office.sink.wait_for(1).await;
     queue(up(7)).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     // Now both are delayed, and the first is being delivered.
-    office.bell.messages();
+    office.wakeups.messages();
     let letters = office.sink.wait_for(2).await;
     assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
     assert_eq!(office.until(|rows| rows[1].1).await, [(1, true, false); 2]);
@@ -399,9 +407,10 @@ async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
     let slow = Manner::Slow(Duration::from_secs(60));
     let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
-    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.bell).await;
+    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.wakeups)
+        .await;
     office.sink.wait_for(1).await;
-    office.courier.abort();
+    office.running.abort();
     let (store, dir) = (office.store, office._dir);
     queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Wakeups::default()).await;
     let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
@@ -594,7 +603,7 @@ impl Notifications {
     }
 }
 
-/// Pauses so long that only a change makes the courier look at waiting messages.
+/// Pauses so long that only a change makes the delivery worker look at waiting messages.
 const PATIENT: Pace =
     Pace { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
 
@@ -604,7 +613,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
     let id = office.mail(OPS, &down(7)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
     office.without("delete from contacts").await;
-    office.bell.routing();
+    office.wakeups.routing();
     assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
     let message = office.message(id).await;
     assert_eq!(message.last_error.unwrap(), "the contact ops is no longer reached at this address");
@@ -612,7 +621,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
     let mut tx = office.store.begin().await.unwrap();
     outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
-    office.bell.messages();
+    office.wakeups.messages();
     assert_eq!(office.until(|rows| rows[0].2).await, [(0, false, true)]);
     assert!(office.sink.letters().is_empty());
     assert!(
@@ -632,7 +641,7 @@ async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_other
     // A message that is queued for the former address at the same moment is found at its turn.
     office.mail(OPS, &down(9)).await;
     office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
-    office.bell.routing();
+    office.wakeups.routing();
     office.until(|rows| rows[2].1 || rows[2].2).await;
 }
 
@@ -645,7 +654,7 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
     let both = office.queue(Channel::Email, "ada@example.org", &[down(gone), down(8)]).await;
     office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
     office.without("update hosts set removed_at = 1").await;
-    office.bell.messages();
+    office.wakeups.messages();
     office.until(|rows| rows[0].2).await;
     assert_eq!(office.message(alone).await.last_error.unwrap(), "superseded");
     assert_eq!(
@@ -680,7 +689,7 @@ async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
     let both = office.queue_a(Kind::Digest, Channel::Email, "cy@example.org", &[down(7), down(8)]).await;
     office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
     office.without("update hosts set removed_at = 1 where id = 7").await;
-    office.bell.messages();
+    office.wakeups.messages();
     for id in [reminded, alone] {
         office.until(|rows| rows.iter().filter(|row| row.2).count() == 2).await;
         assert_eq!(office.message(id).await.last_error.unwrap(), "superseded");

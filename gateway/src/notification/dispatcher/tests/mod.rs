@@ -15,11 +15,11 @@ mod removed;
 
 const OPS: ContactId = Id::from_i64(1);
 
-/// A running desk on a store with a contact `ops`, a rule that matches everything, and hosts 7, 8, 9.
+/// A running dispatcher on a store with a contact `ops`, a rule that matches everything, and hosts 7, 8, 9.
 struct Room {
     store: Store,
     dir: tempfile::TempDir,
-    bell: Wakeups,
+    wakeups: Wakeups,
     settings: watch::Sender<Settings>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -87,14 +87,14 @@ impl Room {
     }
 
     fn on(store: Store, dir: tempfile::TempDir) -> Room {
-        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
+        let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings());
-        let desk = Dispatcher::new(listener, store.clone(), LiveState::default(), bell.clone());
-        let running = tokio::spawn(desk.run(stop.clone()));
-        Room { store, dir, bell, settings, stop, running }
+        let dispatcher = Dispatcher::new(listener, store.clone(), LiveState::default(), wakeups.clone());
+        let running = tokio::spawn(dispatcher.run(stop.clone()));
+        Room { store, dir, wakeups, settings, stop, running }
     }
 
-    /// Stops the desk and starts another one: only the store remains of the first.
+    /// Stops the dispatcher and starts another one: only the store remains of the first.
     async fn restart(self) -> Room {
         self.stop.cancel();
         self.running.await.unwrap();
@@ -107,15 +107,15 @@ impl Room {
             notices::insert(&mut tx, message, None).await.unwrap();
         }
         tx.commit().await.unwrap();
-        self.bell.notices();
+        self.wakeups.notices();
     }
 
     async fn change(&self, change: impl AsyncFnOnce(&mut Tx)) {
         self.write(change).await;
-        self.bell.routing();
+        self.wakeups.routing();
     }
 
-    /// Writes without a wake-up of the desk.
+    /// Writes without a wake-up of the dispatcher.
     async fn write(&self, change: impl AsyncFnOnce(&mut Tx)) {
         let mut tx = self.store.begin().await.unwrap();
         change(&mut tx).await;
@@ -238,10 +238,10 @@ async fn the_loss_of_the_uplink_is_told_and_its_end_too_also_over_a_restart() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[of_gateway(down(0))]).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    room.bell.notices();
+    room.wakeups.notices();
     let first = room.until_messages(1).await[0].id;
     let room = room.restart().await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.say(&[of_gateway(up(0))]).await;
     let messages = room.until_messages(2).await;
     assert_eq!(told(&room, &messages[0]).await, [GATEWAY.as_i64()]);
@@ -340,7 +340,7 @@ async fn a_host_that_is_removed_is_told_of_no_more() {
     room.say(&[down(7)]).await;
     room.until_messages(1).await;
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
-    room.bell.routing();
+    room.wakeups.routing();
     for _ in 0..200 {
         if notices::told(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty() {
             return;
@@ -392,17 +392,17 @@ async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
     let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
                values (1, 7, 0, 'user:ada', 'on it', 0)";
     fixture::run(&room.store, ack, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
     let room = room.restart().await;
     let ended = "update acknowledgements set ended_at = cast(unixepoch('subsec') * 1000 as integer)";
     fixture::run(&room.store, ended, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(room.messages().await.is_empty(), "its delay runs");
     let messages = room.until_messages(1).await;
     assert_eq!(told(&room, &messages[0]).await, [7]);
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((room.messages().await.len(), room.held().await.len()), (1, 1));
 }
@@ -428,7 +428,7 @@ async fn an_acknowledgement_stops_what_waits_for_a_period_too() {
     let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
                values (1, 7, 0, 'user:ada', 'on it', 0)";
     fixture::run(&room.store, ack, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
 }
 
@@ -451,7 +451,7 @@ async fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(room.messages().await.is_empty(), "also over a restart");
     fixture::run(&room.store, downtime, &["false"]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     let messages = room.until_messages(1).await;
     assert_eq!(told(&room, &messages[0]).await, [7]);
 }
@@ -505,7 +505,7 @@ async fn a_service_that_is_removed_is_told_of_no_more() {
     room.say(&[Message { service: Some("ping".into()), at: clock::wall(), ..down(8) }]).await;
     room.until(async |room| room.waiting().await == 1).await;
     fixture::run(&room.store, "delete from service_states where service = 'ping'", &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.until(async |room| room.told().await == 0 && room.waiting().await == 0).await;
     assert_eq!(room.held().await, ["ops service_removed"]);
 }
@@ -518,12 +518,12 @@ async fn what_ended_without_a_word_is_in_no_digest_and_begins_anew() {
     fixture::run(&room.store, state, &["down"]).await;
     room.say(&[down(7)]).await;
     room.until_messages(1).await;
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(room.told().await, 1);
     // The host recovers without a notification.
     fixture::run(&room.store, state, &["up"]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.until(async |room| room.told().await == 0).await;
     assert!(room.held().await.is_empty());
 }
