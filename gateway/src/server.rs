@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_stop_closes_the_databases_whoever_dawdles() {
+    async fn a_stop_closes_the_databases_despite_slow_connections() {
         let dir = tempfile::tempdir().unwrap();
         let server = started(dir.path()).await;
         let mut stream = listener(&server).await;
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn settings_that_can_change_do_and_the_others_are_named() {
+    async fn a_reload_applies_changeable_settings_and_names_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let server = started(dir.path()).await;
         let mail = "[mail]\nhost = \"mx.example.org\"\nfrom = \"a@example.org\"\nto = [\"b@example.org\"]\n";

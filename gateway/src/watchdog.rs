@@ -249,27 +249,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_scheduler() {
+    async fn the_heartbeat_stops_with_the_scheduler() {
         stops_with(Component::Scheduler).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_store() {
+    async fn the_heartbeat_stops_with_the_store() {
         stops_with(Component::Store).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_router() {
+    async fn the_heartbeat_stops_with_the_router() {
         stops_with(Component::Router).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_outbox() {
+    async fn the_heartbeat_stops_with_the_outbox() {
         stops_with(Component::Outbox).await;
     }
 
     #[tokio::test]
-    async fn a_ping_that_nobody_takes_holds_up_nothing() {
+    async fn an_unanswered_heartbeat_delays_nothing() {
         let body = body(&[Manner::Hang]).await;
         body.sink.wait_for(1).await;
         let before = body.pulse.last(Component::Store);

@@ -202,7 +202,7 @@ mod tests {
     use crate::store::fixture;
 
     #[test]
-    fn what_a_plugin_prints_is_no_answer_of_the_path() {
+    fn plugin_output_is_no_reply_of_the_path() {
         let spec = |check| ServiceSpec {
             name: "x".into(),
             check,
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_and_answered_proves_both_directions() {
+    fn only_replies_prove_both_directions() {
         let at = |seconds: i64| Wall::from_millis(seconds * 1_000);
         let host = |source: &str| HostState {
             source: source.into(),

@@ -146,7 +146,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_second_one_takes_the_place_of_the_first_and_an_end_is_an_end() {
+    async fn a_second_acknowledgement_replaces_the_first() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let ack = |id, service: Option<&str>| Acknowledgement {

@@ -255,7 +255,7 @@ mod tests {
     use crate::store::{Store, fixture};
 
     #[tokio::test]
-    async fn a_plan_is_kept_until_it_is_over_or_cancelled() {
+    async fn a_downtime_is_open_until_it_is_over_or_cancelled() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let at = Wall::from_millis;
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeated_one_is_kept_until_its_last_window_and_knows_who_cancelled_it() {
+    async fn a_recurring_downtime_is_open_until_its_last_window() {
         let (store, _dir) = fixture::store().await;
         let of = |last_date: Option<&str>| {
             let text = Text {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_of_before_get_the_words_and_the_begin_of_today() {
+    async fn api_words_renames_stored_words_and_fills_in_begun_at() {
         let dir = tempfile::tempdir().unwrap();
         fixture::half_made(dir.path(), fixture::steps_before("api_words")).await;
         let rows = [

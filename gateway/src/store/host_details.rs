@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_a_time_share_a_reading_and_each_is_told_of_its_own_host() {
+    async fn concurrent_callers_share_a_read_and_each_gets_its_host() {
         let (store, _dir) = fixture::store().await;
         let hosts = [fixture::device(&store, 7, "cam-07").await, fixture::device(&store, 8, "cam-08").await];
         let mut tx = store.begin().await.unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_committed_before_one_asks_is_told() {
+    async fn a_read_sees_earlier_commits() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let reads = SharedReads::default();

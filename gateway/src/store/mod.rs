@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_whose_transaction_was_ended_for_it_is_not_used_again() {
+    async fn a_connection_with_an_aborted_transaction_is_not_reused() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         // SQLite does the same when a commit finds no room, without the library noticing.

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_others_of_a_site_are_counted_apart_from_the_rest() {
+    async fn hosts_of_the_site_are_counted_apart_from_the_others() {
         let all = [
             down("north", SINCE),
             down("north", SINCE + 30_000),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_is_heard_the_silent_places_are_counted() {
+    async fn silent_sites_are_counted_if_no_host_is_heard() {
         let all = [
             down("north", SINCE),
             down("south", SINCE + 1),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_answers_over_a_limit_is_heard_and_not_silent() {
+    async fn a_host_that_replies_above_a_threshold_is_heard() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("north", SINCE)]).await;
         let slow = "update host_states set source = 'echo', last_check = $1, silent_since = null
                     where host in (2, 3)";
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_only_said_to_be_down_did_not_fall_silent() {
+    async fn a_host_with_only_passive_results_did_not_fall_silent() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("", SINCE)]).await;
         let sent = "update host_states set source = 'passive', silent_since = null where host > 1";
         fixture::run(&store, sent, &[]).await;
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_packet_from_before_the_clock_was_set_back_is_none_since_then() {
+    async fn a_packet_time_in_the_future_proves_nothing() {
         let all = [
             down("north", SINCE),
             well("north", SINCE + 1),
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn devices_that_fell_silent_at_different_times_are_no_crowd() {
+    async fn devices_that_fell_silent_at_different_times_have_no_common_cause() {
         // Both were found within the same minute, but each has a packet newer than the other's
         // silence.
         let all = [down("", SINCE), down("", SINCE + 90_000), down("", SINCE - 90_000), well("", SINCE - 1)];
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_is_up_beside_its_tunnel_carries_nothing_until_that_is_well() {
+    async fn a_device_with_a_failed_tunnel_carries_no_traffic() {
         let (store, _dir) = fleet(&[well("", SINCE)]).await;
         let mut conn = store.reader().await.unwrap();
         let now = silent().now;
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_is_known_by_what_its_tunnel_answered() {
+    async fn a_device_replies_through_its_tunnel_or_a_host_behind_it() {
         let (store, _dir) = fleet(&[well("", SINCE), well("", SINCE)]).await;
         let mut conn = store.reader().await.unwrap();
         let now = silent().now;

@@ -130,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_calm_takes_little_room() {
+    fn a_quiet_checkable_takes_little_space() {
         assert_eq!(to_json(&NotificationState::default()), r#"{"recent":""}"#);
         assert_eq!(from_json("{}").unwrap(), NotificationState::default());
     }
 
     #[test]
-    fn what_began_before_the_begin_was_stored_is_still_read() {
+    fn a_begun_downtime_without_a_stored_begin_is_read() {
         let state = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
         let begun = |id, from, until| BegunDowntime {
             of: DowntimeOccurrence { downtime: Id::from_i64(id), from: Wall::from_millis(from) },
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_survives() {
+    fn every_field_survives_the_store() {
         let at = |n| Some(Wall::from_millis(n));
         for (kind, reason) in MessageKind::ALL.into_iter().zip(SuppressReason::ALL) {
             let state = NotificationState {

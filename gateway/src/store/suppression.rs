@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_states_say_stands_against_what_waits() {
+    async fn stored_states_suppress_waiting_notices() {
         use SuppressReason::{Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Unreachable};
         let (store, _dir) = waiting().await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_uplink_is_lost_nothing_that_waits_is_told_of_hosts() {
+    async fn a_lost_uplink_suppresses_waiting_notices_of_hosts() {
         let (store, _dir) = waiting().await;
         for sql in [
             "insert into incidents (id, extent, cause, words, opened_at)

@@ -49,7 +49,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_downtime_and_an_acknowledgement_name_who_is_behind_them() {
+    async fn a_suppression_names_the_author_of_its_downtime_or_acknowledgement() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();

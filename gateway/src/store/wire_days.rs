@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn days_are_remembered_over_a_restart_and_only_grow() {
+    async fn daily_traffic_survives_a_restart_and_only_grows() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         put(&store, &[(peer, status([(100, 50), (99, 40)]))]).await;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_days_go_and_strangers_leave_no_row() {
+    async fn old_days_are_removed_and_unknown_peers_leave_no_row() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         let stranger = PeerId::from_i64(99);

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_database_is_known_before_anything_is_written() {
+    async fn a_full_database_is_detected_before_a_change() {
         let (store, _dir) = fixture::store().await;
         assert_eq!(store.check_writable().await, Ok(()));
         sqlx::query("vacuum").execute(&store.write).await.unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_a_time_share_a_commit_and_the_next_one_has_its_own() {
+    async fn concurrent_callers_share_a_commit() {
         let (store, _dir) = fixture::store().await;
         let held = store.begin().await.unwrap();
         let (first, second) = (store.check_writable(), store.check_writable());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_system_says_what_is_left() {
+    fn the_free_space_of_the_file_system_is_read() {
         assert!(free(Path::new("/")).is_some() && free(Path::new("/nowhere/at/all")).is_none());
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_downtime_of_many_begins_with_the_first_of_them() {
+    fn a_flexible_downtime_of_several_hosts_begins_with_the_first() {
         let (id, other) = (Id::from_i64(1), Id::from_i64(2));
         let state = |begins: &[(Id, i64)]| {
             let begun = begins.iter().map(|(downtime, at)| BegunDowntime {

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_known_apart_and_the_words_of_a_problem_count() {
+    fn services_differ_and_a_changed_problem_text_is_a_change() {
         let mut written = Written::default();
         let (ping, ssh) = (fixture::service("ping", Status::Ok), fixture::service("ssh", Status::Critical));
         let checked = Change::Checked { host: HOST, last_check: None, next_check: None };
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_rows_held_at_the_start_is_not_new() {
+    async fn states_read_at_the_start_are_no_changes() {
         let (store, _dir) = fixture::store().await;
         fixture::device(&store, 7, "cam").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();

@@ -59,7 +59,7 @@ fn sample(host: HostId, at: i64) -> Record {
 }
 
 #[tokio::test]
-async fn what_was_appended_is_on_disk_after_the_end() {
+async fn appended_records_are_on_disk_after_the_writer_ended() {
     let setup = Setup::new().await;
     let host = setup.host;
     let down = fleetgate_engine::messages::HostState { hard: HostStatus::Down, ..fixture::up(host) };
@@ -105,7 +105,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
 }
 
 #[tokio::test]
-async fn the_dashboards_hear_of_it_after_the_commit() {
+async fn listeners_are_notified_after_the_commit() {
     let setup = Setup::new().await;
     let mut changes = setup.live.listen();
     setup.writer.append(vec![event(setup.host, 1), Record::Host(Box::new(fixture::up(setup.host)))]).await;
@@ -116,7 +116,7 @@ async fn the_dashboards_hear_of_it_after_the_commit() {
 }
 
 #[tokio::test]
-async fn a_result_for_what_is_gone_makes_no_row() {
+async fn a_result_for_a_removed_service_makes_no_row() {
     let setup = Setup::new().await;
     let stranger = Id::from_i64(99);
     setup
@@ -186,7 +186,7 @@ async fn many_events_make_the_monitor_wait() {
 }
 
 #[tokio::test]
-async fn a_stamp_that_was_on_its_way_does_not_outlive_its_key() {
+async fn a_queued_stamp_does_not_outlive_its_key() {
     let setup = Setup::new().await;
     let host = setup.host;
     setup.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));

@@ -18,7 +18,7 @@ use crate::store::managed::{BY_HAND, Managed};
 use crate::store::{Store, acknowledgements, downtimes, incidents};
 
 #[tokio::test]
-async fn a_host_that_changed_or_went_keeps_no_connection() {
+async fn a_changed_or_removed_host_loses_its_kept_connection() {
     let (store, _dir) = fixture::store().await;
     let host = fixture::device(&store, 7, "cam-07").await;
     let spec = store.host_spec(host, &TIMING).await.unwrap().unwrap();
@@ -41,7 +41,7 @@ async fn a_name_that_leads_to_this_machine_is_not_dialled() {
 }
 
 #[test]
-fn what_the_gateway_has_no_means_for_says_nothing_of_a_host() {
+fn failures_of_the_gateway_itself_do_not_count_against_a_host() {
     let ends = |code| failure(&std::io::Error::from_raw_os_error(code));
     assert_eq!([libc::EMFILE, libc::EADDRNOTAVAIL].map(ends), [ConnectFailure::Busy, ConnectFailure::Busy]);
     assert_eq!(ends(libc::ECONNREFUSED), ConnectFailure::Refused);
@@ -176,7 +176,7 @@ async fn plan(store: &Store, running: &mut Running, service: &str) {
 }
 
 #[tokio::test]
-async fn flapping_acknowledgements_and_downtimes_go_on_over_a_restart() {
+async fn flapping_acknowledgements_and_downtimes_continue_over_a_restart() {
     use Status::{Critical, Ok, Unknown};
     let (store, _dir) = host_with_three_jobs().await;
     let mut running = Running::start(&store).await;
