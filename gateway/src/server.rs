@@ -240,8 +240,13 @@ impl Opened {
 
         let office = Notifications::new(&config);
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
-        let writer =
-            Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
+        let writer = Writer::start(
+            &mut tasks,
+            store.clone(),
+            live.clone(),
+            office.wakeups.clone(),
+            config.history_keep,
+        );
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
         let engine = Engine {
             config: &config,
@@ -301,7 +306,7 @@ fn look_after(
     writer: &Writer,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    watchdog::start(tasks, organs(state, writer), state.office.listen(), stop.clone())?;
+    watchdog::start(tasks, components(state, writer), state.office.listen(), stop.clone())?;
     tasks.spawn(state.handle.clone().keep_up(stop.clone()));
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
@@ -336,7 +341,7 @@ impl Engine<'_> {
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
-        let mouths = self.mouths(answers_in.clone(), streams.clone());
+        let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone());
         let limits = ssh::Limits {
             idle: self.config.ssh_idle,
             kept: self.config.ssh_connections,
@@ -346,7 +351,7 @@ impl Engine<'_> {
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
         let carrier = ProbeExecutor::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
-        let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, mouths, stop.clone())?;
+        let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: inputs, answers };
         let monitors = crate::monitor::start(
             monitor,
@@ -397,7 +402,11 @@ impl Engine<'_> {
         Ok(tunnel)
     }
 
-    fn mouths(&self, answers: mpsc::UnboundedSender<MonitorInput>, streams: Streams) -> TunnelOutputs {
+    fn tunnel_outputs(
+        &self,
+        answers: mpsc::UnboundedSender<MonitorInput>,
+        streams: Streams,
+    ) -> TunnelOutputs {
         let news_to = answers.clone();
         let (live, writer) = (self.live.clone(), self.writer.clone());
         TunnelOutputs {
@@ -424,12 +433,12 @@ impl Engine<'_> {
 }
 
 /// The components that the heartbeat examines.
-fn organs(state: &AppState, writer: &Writer) -> Components {
+fn components(state: &AppState, writer: &Writer) -> Components {
     Components {
         pulse: state.live.pulse().clone(),
         handle: state.handle.clone(),
         writer: writer.clone(),
-        bell: state.office.bell.clone(),
+        wakeups: state.office.wakeups.clone(),
     }
 }
 
@@ -494,7 +503,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_stop_closes_the_databases_whoever_dawdles() {
+    async fn a_stop_closes_the_databases_despite_slow_connections() {
         let dir = tempfile::tempdir().unwrap();
         let server = started(dir.path()).await;
         let mut stream = listener(&server).await;
@@ -514,7 +523,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn settings_that_can_change_do_and_the_others_are_named() {
+    async fn a_reload_applies_changeable_settings_and_names_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let server = started(dir.path()).await;
         let mail = "[mail]\nhost = \"mx.example.org\"\nfrom = \"a@example.org\"\nto = [\"b@example.org\"]\n";

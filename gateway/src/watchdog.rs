@@ -35,23 +35,23 @@ pub struct Components {
     pub pulse: Progress,
     pub handle: Handle,
     pub writer: Writer,
-    pub bell: Wakeups,
+    pub wakeups: Wakeups,
 }
 
 pub fn start(
     tasks: &mut JoinSet<()>,
-    organs: Components,
+    components: Components,
     settings: watch::Receiver<Settings>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let http = webhook::http(PING_PATIENCE, &settings.borrow().outbound)?;
     let watchdog = sd_notify::watchdog_enabled();
-    tasks.spawn(Watchdog { organs, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
+    tasks.spawn(Watchdog { components, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
     Ok(())
 }
 
 struct Watchdog {
-    organs: Components,
+    components: Components,
     settings: watch::Receiver<Settings>,
     http: reqwest::Client,
     watchdog: Option<Duration>,
@@ -88,32 +88,35 @@ impl Watchdog {
     async fn examine(&self, every: Duration) -> bool {
         let now = clock::now().mono;
         let still: Vec<Component> = self.standing(now - every);
-        still.iter().for_each(|organ| self.ask(*organ));
+        still.iter().for_each(|component| self.ask(*component));
         let patience = PATIENCE.min(every);
         let mut hung = still;
         while !hung.is_empty() && clock::now().mono.since(now) < patience {
             tokio::time::sleep(GLANCE).await;
-            hung.retain(|organ| self.organs.pulse.last(*organ) < now);
+            hung.retain(|component| self.components.pulse.last(*component) < now);
         }
         self.report(&hung);
         hung.is_empty()
     }
 
     fn standing(&self, since: Mono) -> Vec<Component> {
-        Component::ALL.into_iter().filter(|organ| self.organs.pulse.last(*organ) <= since).collect()
+        Component::ALL
+            .into_iter()
+            .filter(|component| self.components.pulse.last(*component) <= since)
+            .collect()
     }
 
-    fn ask(&self, organ: Component) {
-        match organ {
-            Component::Scheduler => self.organs.handle.nudge(),
-            Component::Store => self.organs.writer.nudge(),
-            Component::Router => self.organs.bell.notices(),
-            Component::Outbox => self.organs.bell.messages(),
+    fn ask(&self, component: Component) {
+        match component {
+            Component::Scheduler => self.components.handle.nudge(),
+            Component::Store => self.components.writer.nudge(),
+            Component::Router => self.components.wakeups.notices(),
+            Component::Outbox => self.components.wakeups.messages(),
         }
     }
 
     fn report(&self, hung: &[Component]) {
-        if !self.organs.pulse.found(hung) {
+        if !self.components.pulse.found(hung) {
             return;
         }
         let names: Vec<&str> = hung.iter().map(|o| o.name()).collect();
@@ -188,17 +191,17 @@ mod tests {
         let (to_tunnel, tunnel) = mpsc::channel(4);
         let (to_monitor, mut monitor) = mpsc::channel(4);
         let handle = Handle::new(store.clone(), live.clone(), fixture::TIMING, to_tunnel, to_monitor);
-        let (pulse, bell) = (live.pulse().clone(), Wakeups::default());
+        let (pulse, wakeups) = (live.pulse().clone(), Wakeups::default());
         let writer =
-            Writer::start(&mut tasks, store.clone(), live, bell.clone(), Duration::from_secs(86_400));
+            Writer::start(&mut tasks, store.clone(), live, wakeups.clone(), Duration::from_secs(86_400));
         let still = Arc::new(Mutex::new(None));
         let (beats, stands) = (pulse.clone(), still.clone());
         tasks.spawn(async move {
             loop {
                 while monitor.try_recv().is_ok() {}
-                let goes = |organ: &Component| Some(*organ) != *stands.lock().unwrap();
+                let goes = |component: &Component| Some(*component) != *stands.lock().unwrap();
                 let by_hand = [Component::Scheduler, Component::Router, Component::Outbox];
-                by_hand.into_iter().filter(goes).for_each(|organ| beats.beat(organ));
+                by_hand.into_iter().filter(goes).for_each(|component| beats.beat(component));
                 tokio::time::sleep(INTERVAL / 10).await;
             }
         });
@@ -214,63 +217,64 @@ mod tests {
             timing: fixture::TIMING,
         };
         let (settings, listener) = watch::channel(quiet);
-        let organs = Components { pulse: pulse.clone(), handle, writer, bell };
+        let components = Components { pulse: pulse.clone(), handle, writer, wakeups };
         let http = webhook::http(PING_PATIENCE, &Outbound::default()).unwrap();
-        let heart = Watchdog { organs, settings: listener, http, watchdog: None, pings: JoinSet::new() };
-        tasks.spawn(heart.run(CancellationToken::new()));
+        let watchdog =
+            Watchdog { components, settings: listener, http, watchdog: None, pings: JoinSet::new() };
+        tasks.spawn(watchdog.run(CancellationToken::new()));
         Body { pulse, store, sink, still, _dir: dir, _tunnel: tunnel, _settings: settings, _tasks: tasks }
     }
 
-    /// Asserts that pings arrive while everything runs, that none follows once `organ` hangs, and that they
+    /// Asserts that pings arrive while everything runs, that none follows once `component` hangs, and that they
     /// resume afterwards.
-    async fn stops_with(organ: Component) {
+    async fn stops_with(component: Component) {
         let body = body(&[Manner::Answer(200)]).await;
         body.sink.wait_for(2).await;
         assert!(Component::ALL.iter().all(|o| !body.pulse.hangs(*o)));
 
-        *body.still.lock().unwrap() = Some(organ);
+        *body.still.lock().unwrap() = Some(component);
         // An open write transaction makes the store hang.
-        let tx = if organ == Component::Store { Some(body.store.begin().await.unwrap()) } else { None };
+        let tx = if component == Component::Store { Some(body.store.begin().await.unwrap()) } else { None };
         tokio::time::sleep(LONG).await;
         let silent = body.sink.calls().len();
         let hung: Vec<Component> = Component::ALL.into_iter().filter(|o| body.pulse.hangs(*o)).collect();
-        assert_eq!(hung, [organ]);
+        assert_eq!(hung, [component]);
         tokio::time::sleep(LONG).await;
         assert_eq!(body.sink.calls().len(), silent, "nothing is heard any more");
 
         drop(tx);
         *body.still.lock().unwrap() = None;
         body.sink.wait_for(silent + 2).await;
-        assert!(!body.pulse.hangs(organ));
+        assert!(!body.pulse.hangs(component));
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_scheduler() {
+    async fn the_heartbeat_stops_with_the_scheduler() {
         stops_with(Component::Scheduler).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_store() {
+    async fn the_heartbeat_stops_with_the_store() {
         stops_with(Component::Store).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_router() {
+    async fn the_heartbeat_stops_with_the_router() {
         stops_with(Component::Router).await;
     }
 
     #[tokio::test]
-    async fn the_heart_stops_with_the_outbox() {
+    async fn the_heartbeat_stops_with_the_outbox() {
         stops_with(Component::Outbox).await;
     }
 
     #[tokio::test]
-    async fn a_ping_that_nobody_takes_holds_up_nothing() {
+    async fn an_unanswered_heartbeat_delays_nothing() {
         let body = body(&[Manner::Hang]).await;
         body.sink.wait_for(1).await;
         let before = body.pulse.last(Component::Store);
         tokio::time::sleep(LONG).await;
-        assert!(body.pulse.last(Component::Store) > before, "it looks after the organs meanwhile");
+        assert!(body.pulse.last(Component::Store) > before, "it looks after the components meanwhile");
         assert_eq!(body.sink.calls().len(), 1, "one ping at a time");
     }
 }

@@ -144,7 +144,7 @@ async fn acknowledge(
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
     write.commit().await?;
     // Waiting notifications may now be unnecessary.
-    app.office.bell.notices();
+    app.office.wakeups.notices();
     let input = MonitorInput::Acknowledge {
         host,
         service: ack.service.clone(),
@@ -216,7 +216,7 @@ async fn withdraw(
     write.commit().await?;
     app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
     // Notifications that the acknowledgement had stopped resume.
-    app.office.bell.notices();
+    app.office.wakeups.notices();
     app.live.tell(crate::engine::live_state::Change::Host(host));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -160,7 +160,7 @@ async fn create(
     let data = json!({ "name": contact.name });
     write.event("contact.created", (Object::Contact, contact.id), "made", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(disclosed(StatusCode::CREATED, &contact, secret))
 }
 
@@ -205,7 +205,7 @@ async fn change(
     let data = json!({ "name": after.name });
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     let value = ContactWithSecret { contact: to_api(&after), webhook_secret: secret };
     Ok(Tagged { version: after.version, value }.into_response())
 }
@@ -236,7 +236,7 @@ async fn remove(
     let data = json!({ "name": found.name });
     write.event("contact.removed", (Object::Contact, found.id), "removed", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -311,7 +311,7 @@ async fn test(
     let data = json!({ "name": name });
     write.event("contact.tested", (Object::Contact, id), "asked for a test", data).await?;
     write.commit().await?;
-    app.office.bell.messages();
+    app.office.wakeups.messages();
     Ok((StatusCode::ACCEPTED, Json(Messages { items })))
 }
 

@@ -80,10 +80,11 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
             "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory",
         )
     };
-    let hangs =
-        |organ: Component| app.live.pulse().hangs(organ).then_some("hangs; the heartbeat has stopped");
-    let organs = Component::ALL.into_iter().map(|organ| (organ.name(), hangs(organ)));
-    [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(organs).collect()
+    let hangs = |component: Component| {
+        app.live.pulse().hangs(component).then_some("hangs; the heartbeat has stopped")
+    };
+    let components = Component::ALL.into_iter().map(|component| (component.name(), hangs(component)));
+    [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(components).collect()
 }
 
 /// Serves metrics without a token on this machine, and over the network with an operator's token.

@@ -199,7 +199,7 @@ async fn acknowledge(
     write.commit().await?;
     app.handle.settle(MonitorInput::AcknowledgeIncident(row.id, IncidentAck::from(&ack))).await;
     // Waiting notifications may now be unnecessary.
-    app.office.bell.notices();
+    app.office.wakeups.notices();
     // The incident may have been merged or resolved before the monitor got this.
     let row = load(&mut *app.store.reader().await?, &incident).await?;
     if row.ack.is_none() {
@@ -232,7 +232,7 @@ async fn withdraw(
     write.event("incident.acknowledgement_withdrawn", about, "acknowledgement removed", json!({})).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::UnacknowledgeIncident(row.id)).await;
-    app.office.bell.notices();
+    app.office.wakeups.notices();
     let row = load(&mut *app.store.reader().await?, &incident).await?;
     if row.merged_into.is_some() {
         return Err(not_open(&row, MERGED_AWAY));

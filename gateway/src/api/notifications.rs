@@ -26,7 +26,7 @@ use crate::store::events::Object;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
-use crate::store::{SqliteConnection, backlog, excuse};
+use crate::store::{SqliteConnection, backlog, suppression_detail};
 
 /// The gateway's name in its own messages.
 const GATEWAY_NAME: &str = "gateway";
@@ -189,9 +189,9 @@ async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<V
     for outcome in outcomes.iter_mut().filter(|o| o.outcome == "waiting") {
         let Some(WaitFor::Silence(why)) = WaitFor::named(&outcome.reason) else { continue };
         let Some(notice) = of.iter().find(|n| n.id == outcome.notice) else { continue };
-        let excuse = excuse::of(conn, notice.host, notice.service.as_deref(), why).await?;
-        if !excuse.is_empty() {
-            outcome.evidence = excuse;
+        let detail = suppression_detail::of(conn, notice.host, notice.service.as_deref(), why).await?;
+        if !detail.is_empty() {
+            outcome.evidence = detail;
         }
     }
     Ok(outcomes)
@@ -310,7 +310,7 @@ async fn resend(
     let count = outbox::contents(write.tx(), row.id, 0, outbox::Order::Time).await?.total();
     write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
     write.commit().await?;
-    app.office.bell.messages();
+    app.office.wakeups.messages();
     Ok((StatusCode::ACCEPTED, Json(message_to_api(&row, count))))
 }
 

@@ -150,7 +150,7 @@ async fn create(
     write.event("rule.created", (Object::Rule, rule.id), "made", data).await?;
     let shown = to_api(write.tx(), &rule).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok((StatusCode::CREATED, Tagged { version: rule.version, value: shown }))
 }
 
@@ -194,7 +194,7 @@ async fn change(
     write.event("rule.changed", (Object::Rule, after.id), "changed", data).await?;
     let value = to_api(write.tx(), &after).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(Tagged { version: after.version, value })
 }
 
@@ -219,7 +219,7 @@ async fn remove(
     let data = json!({ "name": found.name });
     write.event("rule.removed", (Object::Rule, found.id), "removed", data).await?;
     write.commit().await?;
-    app.office.bell.routing();
+    app.office.wakeups.routing();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -420,7 +420,7 @@ impl Handle {
         let offered = match content.and_then(|content| tickets.find(content, now)) {
             Some(found) => found.into(),
             None => {
-                self.prove().await?;
+                self.check_writable().await?;
                 self.offer((content, shown), make).await?
             }
         };
@@ -431,12 +431,12 @@ impl Handle {
     ///
     /// # Errors
     /// Returns the reason of the refusal.
-    pub async fn prove(&self) -> Result<(), NotTaken> {
-        self.0.store.prove().await.map_err(NotTaken::Refused)
+    pub async fn check_writable(&self) -> Result<(), NotTaken> {
+        self.0.store.check_writable().await.map_err(NotTaken::Refused)
     }
 
     /// Offers a result to the monitor without waiting for its commit. The caller has checked that the
-    /// database accepts writes ([`Handle::prove`]).
+    /// database accepts writes ([`Handle::check_writable`]).
     ///
     /// # Errors
     /// Fails when too many results wait.

@@ -1,12 +1,16 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use fleetgate_keys::{Token, TokenKind};
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::identity::Identity;
 use crate::server::Server;
-use crate::store::fixture;
+use crate::store::access::Role;
+use crate::store::tokens::{self, ApiToken};
+use crate::store::{Store, filled, fixture};
 
 async fn start(dir: &Path, reached: Reached<'_>) -> anyhow::Result<Server> {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -74,6 +78,73 @@ async fn a_schema_that_is_half_made_is_completed_from_any_step_on() {
         fixture::half_made(dir.path(), steps).await;
         let server = start(dir.path(), &|_| Ok(())).await.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
         assert!(logs_in(&server).await, "{steps}");
+        server.stop().await;
+    }
+}
+
+/// Makes a token of an administrator.
+async fn token(store: &Store) -> Token {
+    let id = crate::ids::new_id(crate::clock::wall());
+    let secret = Token::generate(TokenKind::Api, id);
+    let row = ApiToken {
+        id,
+        name: "test".into(),
+        role: Role::Admin,
+        scopes: Vec::new(),
+        created_by: "test".into(),
+        created_at: crate::clock::wall(),
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    let mut tx = store.begin().await.unwrap();
+    tokens::insert(&mut tx, &row, &secret.hash()).await.unwrap();
+    tx.commit().await.unwrap();
+    secret
+}
+
+async fn ask(server: &Server, token: &Token, path: &str) -> serde_json::Value {
+    let asked = reqwest::Client::new().get(format!("http://{}/api/v1{path}", server.api));
+    let answer = asked.bearer_auth(token.reveal()).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert!(status.is_success(), "{path}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_starts_from_a_filled_database_of_an_earlier_version_and_answers_from_it() {
+    for steps in [2, fixture::steps_before("causes"), fixture::schema_steps()] {
+        let dir = gateway().await;
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(dir.path().join(format!("{MAIN_FILE}{end}")));
+        }
+        let seal = Identity::open(dir.path(), &|_| Ok(())).unwrap().seal_key();
+        filled::make(dir.path(), steps, &seal).await;
+        let server = start(dir.path(), &|_| Ok(())).await.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
+        let token = token(&server.state.store).await;
+        let hosts = ask(&server, &token, "/hosts").await;
+        let names: Vec<_> = hosts["items"].as_array().unwrap().iter().map(|host| &host["name"]).collect();
+        assert_eq!(names, ["camera", "site-gw"], "{steps}");
+        for path in [
+            "/hosts/site-gw",
+            "/devices/site-gw",
+            "/problems",
+            "/overview",
+            "/incidents",
+            "/downtimes",
+            "/contacts",
+            "/rules",
+            "/messages",
+            "/notifications",
+            "/profiles",
+            "/events",
+            "/enrolments",
+            "/enrolment-tokens",
+            "/tokens",
+            "/users",
+        ] {
+            ask(&server, &token, path).await;
+        }
         server.stop().await;
     }
 }

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::first_start;
 use crate::identity::Identity;
 use crate::store::addresses::{self, Pools};
-use crate::store::{SqliteConnection, Store, settings};
+use crate::store::{Store, settings};
 
 /// The fingerprint of the key that the gateway logs in with.
 const SSH_KEY: &str = "gateway_ssh_key";
@@ -44,12 +44,13 @@ impl Known {
     /// written.
     pub async fn keep(&self, store: &Store, data: &Path) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
-        let key: Option<PublicKey> = find(&mut tx, settings::PUBLIC_KEY, data).await?;
+        let key: Option<PublicKey> =
+            stored(settings::find(&mut tx, settings::PUBLIC_KEY).await?, settings::PUBLIC_KEY, data)?;
         if key.is_some_and(|key| key != self.key) {
             let hint = first_start::restore_hint(data);
             bail!("gateway.key is not the key of this database: both must come from the same backup. {hint}");
         }
-        let ssh: Option<String> = find(&mut tx, SSH_KEY, data).await?;
+        let ssh: Option<String> = settings::find(&mut tx, SSH_KEY).await?;
         if let Some(before) = ssh.as_ref().filter(|ssh| **ssh != self.ssh) {
             let hint = first_start::restore_hint(data);
             bail!(
@@ -57,7 +58,8 @@ impl Known {
                 self.ssh
             );
         }
-        let (v4, v6) = (find(&mut tx, POOL_V4, data).await?, find(&mut tx, POOL_V6, data).await?);
+        let v4 = stored(settings::find(&mut tx, POOL_V4).await?, POOL_V4, data)?;
+        let v6 = stored(settings::find(&mut tx, POOL_V6).await?, POOL_V6, data)?;
         let before = v4.zip(v6).map(|(v4, v6)| Pools { v4, v6 });
         if key.is_some() && ssh.is_some() && before == Some(self.pools) {
             return Ok(());
@@ -88,15 +90,15 @@ impl Known {
 /// When the database cannot be read.
 pub async fn stored_pools(store: &Store, data: &Path) -> anyhow::Result<Option<Pools>> {
     let mut conn = store.reader().await?;
-    let (v4, v6) = (find(&mut conn, POOL_V4, data).await?, find(&mut conn, POOL_V6, data).await?);
+    let v4 = stored(settings::find(&mut conn, POOL_V4).await?, POOL_V4, data)?;
+    let v6 = stored(settings::find(&mut conn, POOL_V6).await?, POOL_V6, data)?;
     Ok(v4.zip(v6).map(|(v4, v6)| Pools { v4, v6 }))
 }
 
-async fn find<T: FromStr>(conn: &mut SqliteConnection, name: &str, data: &Path) -> anyhow::Result<Option<T>>
+fn stored<T: FromStr>(text: Option<String>, name: &str, data: &Path) -> anyhow::Result<Option<T>>
 where
     T::Err: Display,
 {
-    let text = settings::find(conn, name).await?;
     let parse = |text: String| {
         text.parse().map_err(|e| {
             let hint = first_start::restore_hint(data);

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_refuses_a_connection_is_there_and_a_name_that_is_none_is_not() {
+    async fn a_refused_connection_proves_an_anchor_up_and_an_unknown_name_does_not() {
         let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let [there, refuses] = [&listening, &gone].map(|l| l.local_addr().unwrap().to_string());

@@ -12,8 +12,8 @@ use fleetgate_engine::verdict::{
 };
 
 use crate::engine::live_state::LiveState;
-use crate::store::around::{self, Everybody, Silent};
 use crate::store::hosts::Listed;
+use crate::store::neighbours::{self, OtherHosts, Silent};
 use crate::store::{self, SqliteConnection, events, states};
 
 /// The label that names a site.
@@ -32,10 +32,10 @@ pub async fn of(
     spec: &HostSpec,
     now: Wall,
 ) -> store::Result<Option<Verdict>> {
-    of_one(conn, live, row, spec, now, &mut Everybody::default()).await
+    of_one(conn, live, row, spec, now, &mut OtherHosts::default()).await
 }
 
-/// Returns one of several verdicts of the same moment, which share the look at `everybody`.
+/// Returns one of several verdicts of the same moment, which share the look at `other_hosts`.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -45,12 +45,12 @@ pub async fn of_one(
     row: &Listed,
     spec: &HostSpec,
     now: Wall,
-    everybody: &mut Everybody,
+    other_hosts: &mut OtherHosts,
 ) -> store::Result<Option<Verdict>> {
     let Some(host) = row.state.clone() else { return Ok(None) };
     let mut tunnel = tunnel(live, row, spec, now);
     let clocks = match tunnel.as_ref().and_then(|t| t.clock_skew_ms).is_some_and(verdict::is_off) {
-        true => around::clocks(conn, row.id, MAX_SKEW_MS, now).await?,
+        true => neighbours::clocks(conn, row.id, MAX_SKEW_MS, now).await?,
         false => Clocks::default(),
     };
     let device = spec.peer.filter(|_| !spec.own_tunnel);
@@ -61,7 +61,7 @@ pub async fn of_one(
     let is_silent = host.status == HostStatus::Down || host.stale;
     let cut_off = if is_silent { events::cut_off_since(conn).await? } else { None };
     let (site, elsewhere) = match is_silent {
-        true => others(conn, silent(&host, tunnel.as_ref(), cut_off, now), spec, device, everybody).await?,
+        true => others(conn, silent(&host, tunnel.as_ref(), cut_off, now), spec, device, other_hosts).await?,
         false => Default::default(),
     };
     let place = behind.as_ref().map(|b| b.device.clone()).or_else(|| spec.labels.get(SITE).cloned());
@@ -90,15 +90,15 @@ async fn others(
     silent: Silent,
     spec: &HostSpec,
     device: Option<HostId>,
-    everybody: &mut Everybody,
+    other_hosts: &mut OtherHosts,
 ) -> store::Result<(Others, Others)> {
     let site = spec.labels.get(SITE).map(String::as_str);
     let near = match (device, site) {
-        (Some(device), _) => around::beside(conn, silent, device).await?,
-        (None, Some(site)) => around::site(conn, silent, site).await?,
+        (Some(device), _) => neighbours::beside(conn, silent, device).await?,
+        (None, Some(site)) => neighbours::site(conn, silent, site).await?,
         (None, None) => Others::default(),
     };
-    Ok((near, everybody.elsewhere(conn, silent, site).await?))
+    Ok((near, other_hosts.elsewhere(conn, silent, site).await?))
 }
 
 /// The live status is newer than the rows. It also covers the time before the clock was set back, in
@@ -127,7 +127,7 @@ async fn behind(
     device: HostId,
     now: Wall,
 ) -> store::Result<Option<Behind>> {
-    let found = around::device(conn, device, now).await?;
+    let found = neighbours::device(conn, device, now).await?;
     let answer = live.peer(device).and_then(|status| status.last_answer.max(status.last_handshake));
     let answer = answer.filter(|at| *at <= now);
     Ok(found.map(|behind| Behind { answered: behind.answered.max(answer), ..behind }))
@@ -203,7 +203,7 @@ mod tests {
     use crate::store::fixture;
 
     #[test]
-    fn what_a_plugin_prints_is_no_answer_of_the_path() {
+    fn plugin_output_is_no_reply_of_the_path() {
         let spec = |check| ServiceSpec {
             name: "x".into(),
             check,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_and_answered_proves_both_directions() {
+    fn only_replies_prove_both_directions() {
         let at = |seconds: i64| Wall::from_millis(seconds * 1_000);
         let host = |source: &str| HostState {
             source: source.into(),

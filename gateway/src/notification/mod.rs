@@ -77,44 +77,44 @@ impl From<&Config> for Settings {
 
 /// Wakes the tasks that have work. Cheap to clone; without a listener it has no effect.
 #[derive(Clone, Default)]
-pub struct Wakeups(Arc<Ears>);
+pub struct Wakeups(Arc<Signals>);
 
 #[derive(Default)]
-struct Ears {
-    desk: Notify,
+struct Signals {
+    dispatcher: Notify,
     routing: Notify,
-    courier: Notify,
+    delivery: Notify,
 }
 
 impl Wakeups {
     /// Signals that the writer has committed notices.
     pub fn notices(&self) {
-        self.0.desk.notify_one();
+        self.0.dispatcher.notify_one();
     }
 
     /// Signals that contacts or rules have changed. This also affects waiting messages.
     pub fn routing(&self) {
         self.0.routing.notify_one();
-        self.0.courier.notify_one();
+        self.0.delivery.notify_one();
     }
 
     /// Signals that the outbox contains messages.
     pub fn messages(&self) {
-        self.0.courier.notify_one();
+        self.0.delivery.notify_one();
     }
 }
 
 /// The interface of dispatcher and delivery for the rest of the gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Notifications {
-    pub bell: Wakeups,
+    pub wakeups: Wakeups,
     settings: Arc<watch::Sender<Settings>>,
 }
 
 impl Notifications {
     pub fn new(config: &Config) -> Notifications {
         let (settings, _) = watch::channel(Settings::from(config));
-        Notifications { bell: Wakeups::default(), settings: Arc::new(settings) }
+        Notifications { wakeups: Wakeups::default(), settings: Arc::new(settings) }
     }
 
     pub fn settings(&self) -> Settings {
@@ -148,16 +148,16 @@ impl Notifications {
         live: LiveState,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let (settings, bell) = (self.settings.subscribe(), self.bell.clone());
-        let courier = DeliveryWorker::new(
+        let (settings, wakeups) = (self.settings.subscribe(), self.wakeups.clone());
+        let delivery = DeliveryWorker::new(
             settings.clone(),
             store.clone(),
             live.clone(),
-            bell.clone(),
+            wakeups.clone(),
             Pace::default(),
         )?;
-        tasks.spawn(Dispatcher::new(settings, store, live, bell).run(stop.clone()));
-        tasks.spawn(courier.run(stop));
+        tasks.spawn(Dispatcher::new(settings, store, live, wakeups).run(stop.clone()));
+        tasks.spawn(delivery.run(stop));
         Ok(())
     }
 }

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_names_the_notice_that_made_it() {
+    fn a_reason_names_the_notification_that_caused_it() {
         let (name, text) = hold(NotSent::OverBefore(NoticeId(7)), |n| format!("n_{n}"));
         assert_eq!(
             (name, text.as_str()),

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_says_what_kept_it_silent() {
+    fn each_rule_states_why_it_did_not_match() {
         let severe = Rule { least: Severity::Critical, ..rule("x", &[]).rule };
         let nights = Rule { period: Some("mon-sun 20:00-06:00".parse().unwrap()), ..rule("x", &[]).rule };
         let noon = Wall::from_millis(12 * 3_600_000);

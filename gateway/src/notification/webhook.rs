@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notification::ContactId;
 use fleetgate_engine::time::Wall;
 use hmac::{Hmac, Mac as _};
 use reqwest::StatusCode;
@@ -24,10 +23,10 @@ use super::Failure;
 use crate::clock;
 use crate::ids::{self, Kind};
 use crate::outbound::{Outbound, Purpose, address};
-use crate::store::contacts::{self, secret_place};
+use crate::store::Store;
+use crate::store::contacts::{Contact, secret_place};
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{self, Contents, MessageRow};
-use crate::store::{SqliteConnection, Store};
 
 /// Notices in one body; `count` is their total.
 pub const LISTED: i64 = 500;
@@ -160,16 +159,11 @@ pub fn new_secret() -> Zeroizing<String> {
 /// Returns the secret of a contact's webhook.
 ///
 /// # Errors
-/// Fails when the contact or its webhook is gone, when another gateway sealed the secret, or when the
-/// database cannot be read.
-pub(super) async fn secret(
-    store: &Store,
-    conn: &mut SqliteConnection,
-    contact: ContactId,
-) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let found = contacts::find(conn, contact).await?;
-    let sealed = found.and_then(|c| c.webhook_secret).context("the contact or its webhook is gone")?;
-    store.unseal(&secret_place(contact), &sealed)
+/// Fails when the contact or its webhook is gone, or when another gateway sealed the secret.
+pub(super) fn secret(store: &Store, contact: Option<Contact>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let gone = "the contact or its webhook is gone";
+    let contact = contact.context(gone)?;
+    store.unseal(&secret_place(contact.id), &contact.webhook_secret.context(gone)?)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -99,6 +99,15 @@ pub async fn withdraw(
     Ok(ended.map(Id::from_i64))
 }
 
+/// Ends the acknowledgements of a removed host and its services.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn end_of_host(tx: &mut SqliteConnection, host: HostId, at: Wall) -> sqlx::Result<()> {
+    let sql = "update acknowledgements set ended_at = $2 where host = $1 and ended_at is null";
+    sqlx::query(sql).bind(host.as_i64()).bind(at.as_millis()).execute(tx).await.map(drop)
+}
+
 /// Marks an acknowledgement as ended by itself.
 ///
 /// # Errors
@@ -137,7 +146,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_second_one_takes_the_place_of_the_first_and_an_end_is_an_end() {
+    async fn a_second_acknowledgement_replaces_the_first() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let ack = |id, service: Option<&str>| Acknowledgement {
@@ -161,5 +170,41 @@ mod tests {
         assert_eq!(withdraw(&mut tx, host, Some("disk"), at).await.unwrap(), Some(Id::from_i64(3)));
         assert_eq!(withdraw(&mut tx, host, None, at).await.unwrap(), None);
         assert_eq!(open(&mut tx).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_acknowledgement_of_a_removed_service_or_host_ends() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        for (id, service) in [(1, None), (2, Some("ping")), (3, Some("tunnel"))] {
+            let (author, comment) = ("user:jo".into(), "on it".into());
+            let (service, created_at) = (service.map(str::to_owned), Wall::from_millis(1));
+            let (id, sticky, expires_at, incident) = (Id::from_i64(id), true, None, None);
+            let ack = Acknowledgement {
+                id,
+                host,
+                service,
+                sticky,
+                expires_at,
+                author,
+                comment,
+                created_at,
+                incident,
+            };
+            put(&mut tx, &ack).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let of = async || {
+            let open = open(&mut *store.reader().await.unwrap()).await.unwrap();
+            open.into_iter().map(|ack| ack.service.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let mut spec = store.host_spec(host, &fixture::TIMING).await.unwrap().unwrap();
+        spec.services.retain(|service| service.name != "ping");
+        store.settle(&spec).await.unwrap();
+        assert_eq!(of().await, ["", "tunnel"]);
+        store.forget_states(host).await.unwrap();
+        assert_eq!(of().await, [""; 0]);
     }
 }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_one_survives_its_json() {
+    fn complete_settings_survive_their_json() {
         let value = json!({
             "volatile": true,
             "flapping": { "enabled": false, "low": 5.0, "high": 20.5, "ignore": ["ok", "unknown"] },
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_is_nothing_to_be_told_of_alone() {
+    fn ok_alone_is_no_valid_state_filter() {
         let states = |word: &str| parse(&json!({ "notify": { "states": [word] } })).unwrap();
         let expected =
             "notify.states: these states are no problems: warning, critical, unknown or down are expected";

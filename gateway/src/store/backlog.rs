@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_tells_of_many_keeps_what_still_holds() {
+    async fn a_message_about_several_problems_keeps_the_current_ones() {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+disk +load", "-disk"], 0).await;
         let expected = [(ids[0], OVERTAKEN.to_owned()), (ids[1], OVER.to_owned())];
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_problem_that_nobody_heard_of_ends_in_silence() {
+    async fn a_problem_that_was_never_delivered_gets_no_recovery() {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+", "!", "-"], 0).await;
         let expected =
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_problem_that_may_have_been_told_is_taken_back() {
+    async fn a_problem_that_may_have_been_delivered_gets_a_recovery() {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+", "-", "+disk", "-disk", "+disk", "-disk"], 0).await;
         let mut tx = store.begin().await.unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_an_address_that_is_being_served_nothing_is_taken() {
+    async fn messages_in_delivery_are_not_collapsed() {
         let (store, _dir) = fixture::store().await;
         queue(&store, &["+", "-"], 0).await;
         let mut tx = store.begin().await.unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_a_moment_only_is_sent_step_by_step() {
+    async fn messages_that_waited_briefly_are_not_collapsed() {
         let (store, _dir) = fixture::store().await;
         queue(&store, &["+", "-"], LATER.as_millis() - 1_000).await;
         assert!(collapsed(&store).await.is_empty());

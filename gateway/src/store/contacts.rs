@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_contact_stays_while_a_rule_chooses_it() {
+    async fn a_contact_with_a_rule_cannot_be_removed() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         put(&mut tx, &contact()).await.unwrap();

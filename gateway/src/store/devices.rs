@@ -19,7 +19,7 @@ use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::addresses::{self, NoAddress, Pools};
 use super::managed::Managed;
-use super::memory;
+use super::peer_state;
 
 /// The settings of a device as an operator gives them.
 #[derive(Clone, Debug, PartialEq)]
@@ -354,7 +354,7 @@ async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sq
                       stamp = (select stamp from peer_memory where peer = $1)
          where peer = $1 and retired_at is null";
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
-    memory::forget_key(tx, device).await?;
+    peer_state::forget_key(tx, device).await?;
     let sql = "update enrolments set state = 'expired', reason = 'the key was replaced'
          where host = $1 and state = 'approved'";
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)

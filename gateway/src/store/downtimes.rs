@@ -248,12 +248,14 @@ pub async fn list(
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_keys::SealKey;
+
     use super::*;
-    use crate::store::fixture;
     use crate::store::managed::BY_HAND;
+    use crate::store::{Store, fixture};
 
     #[tokio::test]
-    async fn a_plan_is_kept_until_it_is_over_or_cancelled() {
+    async fn a_downtime_is_open_until_it_is_over_or_cancelled() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let at = Wall::from_millis;
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeated_one_is_kept_until_its_last_window_and_knows_who_cancelled_it() {
+    async fn a_recurring_downtime_is_open_until_its_last_window() {
         let (store, _dir) = fixture::store().await;
         let of = |last_date: Option<&str>| {
             let text = Text {
@@ -335,23 +337,11 @@ mod tests {
         assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
     }
 
-    /// What 0028 does to rows, beside the columns that it adds.
-    async fn rename_again(store: &crate::store::Store) {
-        let sql = include_str!("../../../migrations/sqlite/0028_api_words.sql");
-        for statement in sql.split(';').filter(|part| part.contains("update ")) {
-            let statement = &statement[statement.find("update ").unwrap()..];
-            let mut tx = store.begin().await.unwrap();
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *tx).await.unwrap();
-            tx.commit().await.unwrap();
-        }
-    }
-
     #[tokio::test]
-    async fn rows_of_before_get_the_words_and_the_begin_of_today() {
-        let (store, _dir) = fixture::store().await;
-        fixture::device(&store, 7, "cam-07").await;
-        store.all_hosts(&fixture::TIMING).await.unwrap();
-        for sql in [
+    async fn api_words_renames_stored_words_and_fills_in_begun_at() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("api_words")).await;
+        let rows = [
             "insert into events (at, kind, object, cause, data, principal) values
                  (1, 'notification_held', 'host', '', '{\"reason\":\"never_told\"}', 'system'),
                  (2, 'notification_held', 'host', '', '{\"reason\":\"already_told\"}', 'system'),
@@ -359,13 +349,15 @@ mod tests {
                  (4, 'message.sent', 'message', '', '{\"message\":33}', 'system')",
             "insert into outbox (contact, contact_name, channel, address, kind, created_at, next_attempt)
              values (0, 'default', 'email', 'ops@example.org', 'notices', 0, 0)",
+            "insert into hosts (id, name, profile, created_at) values (7, 'cam-07', '', 0)",
             "insert into downtimes (id, host, start_at, end_at, duration_ms, author, comment, created_at)
              values (2, 7, 0, 9, 1000, 'user:bob', '', 0), (3, 7, 0, 9, 1000, 'user:bob', '', 0)",
-            "update host_states set voice = '{\"begun\":[[2,5000]]}' where host = 7",
-        ] {
-            fixture::run(&store, sql, &[]).await;
-        }
-        rename_again(&store).await;
+            "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since,
+                                      source, output, voice)
+             values (7, 'up', 'hard', 1, 'up', 1, 0, 0, 0, '', '', '{\"begun\":[[2,5000]]}')",
+        ];
+        fixture::run_on(&dir.path().join(crate::store::files::MAIN_FILE), &rows).await;
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
         let mut conn = store.reader().await.unwrap();
         let words: Vec<(String, String)> = sqlx::query_as(
             "select kind, coalesce(data ->> '$.reason', data ->> '$.why', data ->> '$.message') from events order by at",

@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn filters_take_kinds_families_and_what_somebody_caused() {
+    async fn filters_select_kinds_families_and_principals() {
         let (store, _dir) = fixture::store().await;
         log(&store).await;
         let newest = Span::Before(i64::MAX);
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_word_on_the_uplink_counts_however_long_ago() {
+    async fn the_last_uplink_event_counts_at_any_age() {
         let (store, _dir) = fixture::store().await;
         let mut conn = store.write.acquire().await.unwrap();
         let uplink = async |conn: &mut SqliteConnection, kind, at| {

@@ -17,6 +17,25 @@ use tempfile::TempDir;
 use super::Store;
 use crate::store::TimingDefaults;
 
+/// A pseudo-random generator that repeats its sequence in each run.
+pub(crate) struct Dice(pub u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        let sides = u64::try_from(from.len()).ok().filter(|len| *len > 0)?;
+        usize::try_from(self.below(sides)).ok().and_then(|at| from.get(at).cloned())
+    }
+}
+
 pub(crate) async fn store() -> (Store, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     (Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.expect("a new store"), dir)
@@ -150,6 +169,11 @@ pub(crate) fn down(host: HostId) -> Message {
 /// Returns the number of schema steps.
 pub(crate) fn schema_steps() -> usize {
     super::MAIN.len()
+}
+
+/// Returns the number of schema steps before the one with this name.
+pub(crate) fn steps_before(name: &str) -> usize {
+    super::MAIN.iter().position(|step| step.name == name).expect("a step of the schema")
 }
 
 /// Creates a database with the first `steps` of the schema, as an interrupted start leaves it.

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_answers_go_in_small_steps_and_the_others_stay() {
+    async fn old_answers_are_removed_in_small_steps() {
         let (store, _dir) = fixture::store().await;
         fill(&store, 0..1_200).await;
         let mut steps = Vec::new();

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hand_leaves_a_mark_on_what_a_program_manages() {
+    fn a_change_by_hand_marks_a_managed_resource() {
         let hand = Writer { manager: BY_HAND, principal: "user:ann" };
         let apply = Writer { manager: "apply", principal: "token:t_1" };
         let own = Managed::new(hand).written(hand);

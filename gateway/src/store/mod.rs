@@ -10,9 +10,7 @@ pub mod access;
 pub mod acknowledgements;
 pub mod addresses;
 pub mod alerting;
-pub mod around;
 pub mod backlog;
-pub mod beside;
 pub mod contacts;
 pub mod copy;
 pub mod definition;
@@ -23,24 +21,27 @@ pub mod enrolments;
 pub mod event_data;
 pub mod event_shares;
 pub mod events;
-pub mod excuse;
 pub mod files;
+#[cfg(test)]
+pub(crate) mod filled;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
 pub mod history_file;
+pub mod host_details;
 pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
 pub mod managed;
-pub mod memory;
+pub mod neighbours;
 pub mod notices;
+mod notification_state;
 pub mod outbox;
 pub mod outcomes;
 pub mod overrides;
+pub mod peer_state;
 pub mod profiles;
-mod proof;
 pub mod prune;
 pub mod recurrence;
 pub mod removals;
@@ -49,11 +50,12 @@ pub mod retention;
 mod rows;
 pub mod settings;
 pub mod snapshot;
-pub mod standing;
 pub mod states;
+pub mod suppression;
+pub mod suppression_detail;
 pub mod tokens;
-mod voice;
 pub mod wire_days;
+mod write_check;
 pub mod zones;
 
 use std::path::{Path, PathBuf};
@@ -62,13 +64,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use beside::Beside;
 use fleetgate_engine::id::HostId;
 use fleetgate_keys::SealKey;
+use host_details::HostDetails;
 // The parts of the database library that other modules may name: a connection inside a transaction,
 // and its errors. Statements stay in this module.
-use proof::Prover;
-pub use proof::Refusal;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
@@ -76,6 +76,8 @@ use sqlx::sqlite::{
 };
 pub use sqlx::{Connection, Error, Result, SqliteConnection};
 use sqlx::{SqlStr, Sqlite};
+pub use write_check::Refusal;
+use write_check::WriteCheck;
 use zeroize::Zeroizing;
 
 use history_file::{History, SetAside};
@@ -112,8 +114,8 @@ pub struct Store {
     pub(crate) read: SqlitePool,
     pub history: History,
     seal: SealKey,
-    prover: Arc<Prover>,
-    beside: Arc<beside::Rounds>,
+    write_check: Arc<WriteCheck>,
+    host_details: Arc<host_details::SharedReads>,
 }
 
 impl Store {
@@ -142,8 +144,8 @@ impl Store {
         let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
         migrate(migrations(MAIN), &write, &main).await?;
         let (history, lost) = History::open(dir, unfinished).await?;
-        let prover = Arc::new(Prover::new(dir));
-        Ok((Store { write, read, history, seal, prover, beside: Arc::default() }, lost))
+        let write_check = Arc::new(WriteCheck::new(dir));
+        Ok((Store { write, read, history, seal, write_check, host_details: Arc::default() }, lost))
     }
 
     pub async fn close(&self) {
@@ -173,16 +175,16 @@ impl Store {
     ///
     /// # Errors
     /// Returns the reason when it does not.
-    pub async fn prove(&self) -> std::result::Result<(), Refusal> {
-        self.prover.prove(&self.write).await
+    pub async fn check_writable(&self) -> std::result::Result<(), Refusal> {
+        self.write_check.run(&self.write).await
     }
 
     /// Returns the parts of a response about a host's services beside their states.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn beside(&self, host: HostId) -> std::result::Result<Beside, Arc<Error>> {
-        self.beside.of_host(&self.read, host).await
+    pub async fn host_details(&self, host: HostId) -> std::result::Result<HostDetails, Arc<Error>> {
+        self.host_details.of_host(&self.read, host).await
     }
 
     /// Returns a connection for several reads.
@@ -362,10 +364,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_in_older_events_become_servers() {
-        const ALL: &[Step] = MAIN;
-        let before = ALL.iter().position(|step| step.name == "addresses_in_events").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        fixture::half_made(dir.path(), before).await;
+        fixture::half_made(dir.path(), fixture::steps_before("addresses_in_events")).await;
         let insert = "insert into events (at, kind, object, cause, data, principal)
              values (1, 'message.failed', 'system', 'webhook to http://a/s3cret failed', '{\"to\":\"http://a/s3cret\"}', ''),
                     (1, 'message.sent', 'system', 'webhook to https://hooks.example.org:8443/x/s3cret?y',
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_whose_transaction_was_ended_for_it_is_not_used_again() {
+    async fn a_connection_with_an_aborted_transaction_is_not_reused() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         // SQLite does the same when a commit finds no room, without the library noticing.

@@ -511,7 +511,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn what_waits_and_what_was_told_survives_the_store() {
+    async fn waiting_and_notified_problems_survive_the_store() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let mut tx = store.begin().await.unwrap();
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_acknowledgement_is_found_while_something_waits_for_it() {
+    async fn an_acknowledgement_of_a_waiting_problem_is_found() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let mut tx = store.begin().await.unwrap();

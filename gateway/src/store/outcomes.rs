@@ -117,7 +117,7 @@ mod tests {
     use crate::store::outbox::{self, Kind, NewMessage};
 
     #[tokio::test]
-    async fn what_the_monitor_held_back_stands_beside_the_rest() {
+    async fn outcomes_include_notifications_that_the_monitor_suppressed() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         let event = Event {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_told_and_what_waits_names_its_rule() {
+    async fn sent_and_waiting_outcomes_name_their_rule() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         for sql in [

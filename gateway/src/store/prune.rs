@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_old_goes_and_the_rest_stays() {
+    async fn old_samples_are_removed_and_others_kept() {
         let (store, _dir) = fixture::store().await;
         put(&store, 1, [10, 99, 100, 200].into_iter()).await;
         put(&store, 2, [5, 6].into_iter()).await;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_backlog_goes_in_small_steps() {
+    async fn a_large_backlog_is_removed_in_small_steps() {
         let (store, _dir) = fixture::store().await;
         put(&store, 1, 0..12_000).await;
         assert_eq!(pass(&store, 12_000).await, (12_000, 1, 4));

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_hand_takes_from_a_program_is_noted_until_the_program_has_it_again() {
+    async fn a_removal_by_hand_is_recorded_until_the_manager_creates_it_again() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let (own, theirs) = (Managed::new(ANN), Managed::new(APPLY));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thing_is_known_by_the_name_that_the_file_has_for_it() {
+    async fn a_removal_is_recorded_under_the_name_in_the_file() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let theirs = Managed::new(APPLY);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_given_back_leaves_no_trace() {
+    async fn a_name_that_is_restored_leaves_no_record() {
         let (store, _dir) = fixture::store().await;
         for back in [ANN, APPLY] {
             let mut tx = store.begin().await.unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_are_forgotten_beyond_the_bound() {
+    async fn the_oldest_records_beyond_the_limit_are_removed() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let theirs = Managed::new(APPLY);

@@ -25,7 +25,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
-use super::voice;
+use super::{acknowledgements, notification_state};
 
 // ------------------------------------------------------------------- names
 
@@ -128,7 +128,7 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.source.as_str())
         .add(s.output.as_str())
         .add(s.notified.map(host_status_name))
-        .add(voice::to_json(&s.voice))
+        .add(notification_state::to_json(&s.voice))
         .add(s.direct.name())
         .add(s.detail.long_text.as_str())
         .add(metrics_json(&s.detail.metrics))
@@ -168,7 +168,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             source: row.try_get(11)?,
             output: row.try_get(12)?,
             notified: decode(notified.map(host_status).transpose())?,
-            voice: decode(voice::from_json(row.try_get(14)?))?,
+            voice: decode(notification_state::from_json(row.try_get(14)?))?,
             direct: decode(direct_answer(row.try_get(15)?))?,
             silent_since: row.try_get::<Option<i64>, _>(20)?.map(Wall::from_millis),
             last_alive: row.try_get::<Option<i64>, _>(21)?.map(Wall::from_millis),
@@ -235,7 +235,7 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(metrics_json(&s.result.metrics))
         .add(warnings_json(&s.result.warnings))
         .add(s.notified.map(Status::name))
-        .add(voice::to_json(&s.voice))
+        .add(notification_state::to_json(&s.voice))
         .add(s.result.cause.name())
         .add(s.asked.map(|address| address.to_string()))
         .add(s.path.name())
@@ -315,7 +315,7 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
                 warnings: decode(warnings_from_json(row.try_get(14)?))?,
             },
             notified: status(15)?,
-            voice: decode(voice::from_json(row.try_get(16)?))?,
+            voice: decode(notification_state::from_json(row.try_get(16)?))?,
             taken: decode(taken_from_json(row.try_get(21)?))?,
         };
         Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
@@ -429,7 +429,8 @@ fn unhex(text: &str) -> anyhow::Result<Digest> {
 // ------------------------------------------------------------- settlement
 
 /// Creates missing rows of this host and deletes surplus ones. A new row is pending, and an
-/// existing one keeps its state.
+/// existing one keeps its state. The acknowledgement of a removed service ends: a service that is
+/// added later under its name is another one.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
@@ -457,6 +458,7 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
     for service in existing.difference(&wanted) {
         let sql = "delete from service_states where host = $1 and service = $2";
         sqlx::query(sql).bind(host).bind(*service).execute(&mut *conn).await?;
+        acknowledgements::withdraw(&mut *conn, spec.id, Some(service), now).await?;
     }
     Ok(())
 }
@@ -501,13 +503,13 @@ async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now:
     Ok(())
 }
 
-/// Deletes the states of a removed host. Its events and samples stay.
+/// Deletes the states of a removed host and ends its acknowledgements. Its events and samples stay.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn forget(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<()> {
+pub async fn forget(conn: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
     for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
         sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;
     }
-    Ok(())
+    acknowledgements::end_of_host(conn, host, now).await
 }

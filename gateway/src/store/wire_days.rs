@@ -97,7 +97,7 @@ fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{fixture, memory};
+    use crate::store::{fixture, peer_state};
 
     fn status(days: [(i64, u64); 2]) -> Box<PeerStatus> {
         let wire = days.map(|(day, rx_bytes)| WireDay { day, rx_bytes, tx_bytes: 1 });
@@ -106,12 +106,12 @@ mod tests {
 
     async fn put(store: &Store, statuses: &[(PeerId, Box<PeerStatus>)]) {
         let mut conn = store.write.acquire().await.unwrap();
-        memory::write_statuses(&mut conn, statuses).await.unwrap();
+        peer_state::write_statuses(&mut conn, statuses).await.unwrap();
         write(&mut conn, statuses).await.unwrap();
     }
 
     #[tokio::test]
-    async fn days_are_remembered_over_a_restart_and_only_grow() {
+    async fn daily_traffic_survives_a_restart_and_only_grows() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         put(&store, &[(peer, status([(100, 50), (99, 40)]))]).await;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_days_go_and_strangers_leave_no_row() {
+    async fn old_days_are_removed_and_unknown_peers_leave_no_row() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         let stranger = PeerId::from_i64(99);

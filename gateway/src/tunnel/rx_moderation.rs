@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_lie_for_a_moment_after_the_last_look() {
+    fn datagrams_are_gathered_for_a_moment() {
         let mut rest = RxModeration::default();
         assert_eq!(rest.left(0, ms(5)), Duration::ZERO, "the first is taken at once");
         rest.looked(1, ms(10));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lies_while_an_answer_or_a_connection_is_waited_for() {
+    fn datagrams_are_not_delayed_while_a_reply_is_awaited() {
         let mut rest = RxModeration::default();
         rest.looked(1, ms(10));
         assert_eq!(rest.left(1, ms(11)), Duration::ZERO);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_look_keeps_it_attentive_for_a_while() {
+    fn many_datagrams_keep_the_socket_polled_for_a_while() {
         let mut rest = RxModeration::default();
         rest.looked(BUSY, ms(10));
         rest.looked(3, ms(20));

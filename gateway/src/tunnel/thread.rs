@@ -49,7 +49,7 @@ pub fn start<N: Noise + Send + 'static>(
     tunnel: Tunnel<N>,
     socket: std::net::UdpSocket,
     inbox: Inbox,
-    mouths: TunnelOutputs,
+    outputs: TunnelOutputs,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>>
 where
@@ -58,12 +58,12 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let udp = {
         let _inside = runtime.enter();
-        Udp::new(socket, mouths.passage.clone()).context("the UDP socket does not take its options")?
+        Udp::new(socket, outputs.passage.clone()).context("the UDP socket does not take its options")?
     };
     let driver = TunnelThread {
         tunnel,
         udp,
-        mouths,
+        outputs,
         rest: RxModeration::default(),
         outgoing: Vec::new(),
         published: Mono::ZERO,
@@ -75,7 +75,7 @@ where
 struct TunnelThread<N: Noise> {
     tunnel: Tunnel<N>,
     udp: Udp,
-    mouths: TunnelOutputs,
+    outputs: TunnelOutputs,
     rest: RxModeration,
     /// Kept between turns to reuse its capacity.
     outgoing: Vec<Transmit>,
@@ -175,10 +175,10 @@ impl<N: Noise> TunnelThread<N> {
                 Output::Transmit(transmit) => self.outgoing.push(transmit),
                 Output::ProbeReply(id, answer) => {
                     self.rest.answered();
-                    (self.mouths.answer)(id, answer);
+                    (self.outputs.answer)(id, answer);
                 }
-                Output::Stream(id, word) => self.mouths.streams.deliver(id, word),
-                Output::TunnelEvent(news) => (self.mouths.news)(news),
+                Output::Stream(id, word) => self.outputs.streams.deliver(id, word),
+                Output::TunnelEvent(news) => (self.outputs.news)(news),
                 Output::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "tunnel waits");
                     break at;

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_nowhere_to_go_is_told_from_what_leaves() {
+    async fn datagrams_without_a_route_are_told_from_sent_ones() {
         let passage = SocketStats::default();
         let mut udp = Udp::new(bind("[::]:0".parse().unwrap()).unwrap(), passage.clone()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

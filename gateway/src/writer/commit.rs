@@ -12,13 +12,13 @@ use crate::clock;
 use crate::store::event_shares::Row;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
-    events, excuse, host_settings, incidents, memory, notices, settings, states, wire_days,
+    events, host_settings, incidents, notices, peer_state, settings, states, suppression_detail, wire_days,
 };
 
 /// The setting that a commit writes when it has nothing else to write.
 const PROVED_AT: &str = "heartbeat.proved_at";
 
-/// Facts that the dashboards and the desk are notified of.
+/// Facts that the dashboards and the dispatcher are notified of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub last_event: Option<i64>,
@@ -50,25 +50,26 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
-    let voices = hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
-    for (id, at) in first_begins(voices) {
+    let notification_states =
+        hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
+    for (id, at) in first_begins(notification_states) {
         downtimes::begun(&mut tx, id, at).await?;
     }
     let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
-        memory::forget_key(&mut tx, *peer).await?;
+        peer_state::forget_key(&mut tx, *peer).await?;
     }
     for peer in &batch.clock_reset {
-        memory::forget_clock(&mut tx, *peer).await?;
+        peer_state::forget_clock(&mut tx, *peer).await?;
     }
     let stamps: Vec<_> = batch.stamps.iter().map(|(peer, stamp)| (*peer, *stamp)).collect();
-    memory::write_stamps(&mut tx, &stamps).await?;
+    peer_state::write_stamps(&mut tx, &stamps).await?;
     let retired: Vec<_> = batch.retired_stamps.iter().map(|(key, stamp)| (*key, *stamp)).collect();
-    memory::write_retired_stamps(&mut tx, &retired).await?;
+    peer_state::write_retired_stamps(&mut tx, &retired).await?;
     for (peer, (endpoint, seen)) in &batch.endpoints {
-        memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
+        peer_state::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
     }
-    memory::write_statuses(&mut tx, &batch.statuses).await?;
+    peer_state::write_statuses(&mut tx, &batch.statuses).await?;
     wire_days::write(&mut tx, &batch.statuses).await?;
     if batch.proof {
         settings::put(&mut tx, PROVED_AT, &clock::wall().as_millis().to_string()).await?;
@@ -79,9 +80,9 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
 
 /// Returns when each flexible downtime began first. One that selects hosts by labels can begin for
 /// thousands of them at once, but has one row.
-fn first_begins<'a>(voices: impl Iterator<Item = &'a NotificationState>) -> BTreeMap<Id, Wall> {
+fn first_begins<'a>(states: impl Iterator<Item = &'a NotificationState>) -> BTreeMap<Id, Wall> {
     let mut first = BTreeMap::new();
-    for begun in voices.flat_map(|voice| &voice.begun) {
+    for begun in states.flat_map(|state| &state.begun) {
         let at = first.entry(begun.of.downtime).or_insert(begun.of.from);
         *at = begun.of.from.min(*at);
     }
@@ -94,7 +95,7 @@ async fn append(conn: &mut SqliteConnection, event: &Event) -> crate::store::Res
     let EventKind::NotificationHeld { reason, .. } = event.kind else {
         return events::append_observed(conn, event).await;
     };
-    let evidence = excuse::of(conn, event.host, event.service.as_deref(), reason).await?;
+    let evidence = suppression_detail::of(conn, event.host, event.service.as_deref(), reason).await?;
     let evidence = if evidence.is_empty() { event.evidence.clone() } else { evidence.into() };
     events::append_observed(conn, &Event { evidence, ..event.clone() }).await
 }
@@ -178,17 +179,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_downtime_of_many_begins_with_the_first_of_them() {
+    fn a_flexible_downtime_of_several_hosts_begins_with_the_first() {
         let (id, other) = (Id::from_i64(1), Id::from_i64(2));
-        let voice = |begins: &[(Id, i64)]| {
+        let state = |begins: &[(Id, i64)]| {
             let begun = begins.iter().map(|(downtime, at)| BegunDowntime {
                 of: DowntimeOccurrence { downtime: *downtime, from: Wall::from_millis(*at) },
                 until: Wall::from_millis(at + 60),
             });
             NotificationState { begun: begun.collect(), ..NotificationState::default() }
         };
-        let voices = [voice(&[(id, 20)]), voice(&[(id, 10), (other, 30)]), voice(&[(id, 15)]), voice(&[])];
+        let notification_states =
+            [state(&[(id, 20)]), state(&[(id, 10), (other, 30)]), state(&[(id, 15)]), state(&[])];
         let first = [(id, Wall::from_millis(10)), (other, Wall::from_millis(30))];
-        assert_eq!(first_begins(voices.iter()), BTreeMap::from(first));
+        assert_eq!(first_begins(notification_states.iter()), BTreeMap::from(first));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One transaction of the main database takes everything that is queued: states, events, messages,
 //! pinned keys, and updates from the tunnels. Then the samples go to the history database, the
-//! dashboards are notified, and the desk is woken. Related records ([`Writer::append`] takes those of
+//! dashboards are notified, and the dispatcher is woken. Related records ([`Writer::append`] takes those of
 //! one turn) are committed together, so that a notification's state and its message never diverge.
 //!
 //! If the disk is slower than the fleet, newer states overwrite older ones in memory, and samples are
@@ -67,7 +67,7 @@ impl Writer {
         tasks: &mut JoinSet<()>,
         store: Store,
         live: LiveState,
-        bell: Wakeups,
+        wakeups: Wakeups,
         keep: Duration,
     ) -> Writer {
         let shared = Arc::new(Shared {
@@ -79,7 +79,7 @@ impl Writer {
             ended: CancellationToken::new(),
         });
         let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
-        let task = Task { shared: shared.clone(), store, live, bell, samples };
+        let task = Task { shared: shared.clone(), store, live, wakeups, samples };
         tasks.spawn(task.run());
         Writer(shared)
     }
@@ -127,6 +127,17 @@ impl Writer {
     }
 }
 
+/// Commits records at once, in one transaction. Samples and tickets are dropped.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+#[cfg(test)]
+pub(crate) async fn commit_now(store: &Store, records: Vec<Record>) -> crate::store::Result<()> {
+    let mut pending = Pending::default();
+    pending.add(records, clock::now().mono);
+    commit::commit(store, &pending.take_all()).await.map(drop)
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().expect("no holder panics")
@@ -169,7 +180,7 @@ struct Task {
     shared: Arc<Shared>,
     store: Store,
     live: LiveState,
-    bell: Wakeups,
+    wakeups: Wakeups,
     samples: Samples,
 }
 
@@ -250,7 +261,7 @@ impl Task {
                 .settle(*ticket, *outcome, now, |(host, service)| batch.service(*host, service));
         }
         if done.messages {
-            self.bell.notices();
+            self.wakeups.notices();
         }
     }
 }

@@ -72,17 +72,17 @@ fn moves_problems(entry: &Entry) -> bool {
 
 fn host_essence(s: &HostState) -> u64 {
     let says = (s.hard != HostStatus::Up || s.status != HostStatus::Up).then_some((&s.source, &s.output));
-    let voice = (s.voice.in_downtime, s.voice.flapping);
+    let notification = (s.voice.in_downtime, s.voice.flapping);
     let status = (s.status as u8, s.kind as u8, s.attempt, s.hard as u8, s.direct as u8);
     let marks = (s.reachable, s.stale, s.asleep, s.one_way, &s.strange_key);
-    digest((status, marks, millis(s.since), s.silent_since.map(millis), voice, says))
+    digest((status, marks, millis(s.since), s.silent_since.map(millis), notification, says))
 }
 
 fn service_essence(s: &ServiceState) -> u64 {
     let says = (s.hard != Some(Status::Ok)).then_some(&s.result.text);
-    let voice = (s.voice.in_downtime, s.voice.flapping);
+    let notification = (s.voice.in_downtime, s.voice.flapping);
     let status = (s.status.map(|s| s as u8), s.kind as u8, s.attempt, s.hard.map(|s| s as u8));
-    digest((status, s.stale, millis(s.since), voice, says))
+    digest((status, s.stale, millis(s.since), notification, says))
 }
 
 fn millis(at: fleetgate_engine::time::Wall) -> i64 {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_known_apart_and_the_words_of_a_problem_count() {
+    fn services_differ_and_a_changed_problem_text_is_a_change() {
         let mut written = Written::default();
         let (ping, ssh) = (fixture::service("ping", Status::Ok), fixture::service("ssh", Status::Critical));
         let checked = Change::Checked { host: HOST, last_check: None, next_check: None };
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_rows_held_at_the_start_is_not_new() {
+    async fn states_read_at_the_start_are_no_changes() {
         let (store, _dir) = fixture::store().await;
         fixture::device(&store, 7, "cam").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();

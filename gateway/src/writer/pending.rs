@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn results_gather_and_changes_go_at_once() {
+    fn results_are_batched_and_changes_are_committed_at_once() {
         let mut pending = Pending::default();
         assert!(pending.add(vec![Record::Host(Box::new(fixture::up(HOST)))], at(1_000)));
         assert_eq!(pending.due(), Some(at(1_100)));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_goes_within_a_second_and_counters_every_ten() {
+    fn stamps_are_committed_within_a_second_and_counters_every_ten() {
         let mut pending = Pending::default();
         let status = || MemoryUpdate::Status(HOST, Box::default());
         pending.learn(status(), now(1_000));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learnt_under_an_old_key_is_not_written() {
+    fn updates_of_a_replaced_key_are_not_written() {
         let mut pending = Pending::default();
         let stamp = |n| MemoryUpdate::Stamp(HOST, Tai64n([n; 12]));
         let endpoint = MemoryUpdate::Endpoint(HOST, ([192, 0, 2, 1], 1).into());
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counters_of_many_peers_go_in_parts() {
+    fn the_counters_of_many_peers_are_committed_in_parts() {
         let mut pending = Pending::default();
         for n in 0..STATUS_ROWS as i64 + 1 {
             pending.learn(MemoryUpdate::Status(Id::from_i64(n), Box::default()), now(0));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_have_a_bound_and_events_say_when_they_are_too_many() {
+    fn samples_are_bounded_and_full_logs_report_no_room() {
         let mut pending = Pending::default();
         let sample = Sample { host: HOST, service: String::new(), at: Wall::from_millis(0), metrics: vec![] };
         let samples = vec![Record::Sample(sample); MAX_SAMPLES + 5];
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_worth_it_is_remembered() {
+    fn only_events_with_stored_data_become_updates() {
         assert!(MemoryUpdate::from_news(&TunnelEvent::Up(HOST)).is_none());
         assert!(MemoryUpdate::from_news(&TunnelEvent::Stamp(HOST, Tai64n([1; 12]))).is_some());
     }

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_ahead_makes_nothing_old_for_a_day() {
+    fn a_clock_step_forward_expires_no_samples_for_a_day() {
         const DAY: Duration = Duration::from_secs(24 * 3_600);
         let at = |mono: Duration, wall: Duration| Now {
             mono: Mono::from_secs(100) + mono,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_series_that_went_is_made_again_by_its_next_sample() {
+    async fn a_removed_series_is_created_again_by_its_next_sample() {
         let (store, _dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
         assert!(write(&store, &mut cache, &[sample(Wall::from_millis(1_000))]).await);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_history_that_breaks_while_it_is_in_use_is_set_aside_and_samples_go_on() {
+    async fn a_history_that_becomes_damaged_is_set_aside_and_samples_continue() {
         let (store, dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
         let start = clock::wall();

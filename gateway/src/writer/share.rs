@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_listed_before_counts() {
+    fn events_listed_before_count_towards_the_share() {
         let mut shares = had(LISTED_A_DAY - 1);
         assert!(shares.lists(&event(HOST, EventKind::FirstHandshake)));
         assert!(!shares.lists(&changed(HOST, false)));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn hard_changes_and_all_else_are_listed_whatever_was_before() {
+    fn hard_changes_and_other_events_are_always_listed() {
         let mut shares = had(LISTED_A_DAY);
         assert!(shares.lists(&changed(HOST, true)));
         for kind in [EventKind::FlappingStarted, EventKind::HostKeyChanged, EventKind::FellAsleep] {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_nothing_happened_to_is_not_written_again() {
+    fn the_share_of_an_unchanged_host_is_not_written_again() {
         assert_eq!(had(5).changed().count(), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::store::fixture::{self, TIMING};
 /// Practically for ever: the samples in here are of 1970.
 const KEEP: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-struct Desk {
+struct Setup {
     store: Store,
     _dir: tempfile::TempDir,
     host: HostId,
@@ -19,15 +19,15 @@ struct Desk {
     tasks: JoinSet<()>,
 }
 
-impl Desk {
+impl Setup {
     /// Creates a host with a settled state and a running writer.
-    async fn new() -> Desk {
+    async fn new() -> Setup {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&TIMING).await.unwrap();
         let (live, mut tasks) = (LiveState::default(), JoinSet::new());
         let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Wakeups::default(), KEEP);
-        Desk { store, _dir: dir, host, live, writer, tasks }
+        Setup { store, _dir: dir, host, live, writer, tasks }
     }
 
     async fn finish(mut self) -> (Store, tempfile::TempDir) {
@@ -59,12 +59,13 @@ fn sample(host: HostId, at: i64) -> Record {
 }
 
 #[tokio::test]
-async fn what_was_appended_is_on_disk_after_the_end() {
-    let desk = Desk::new().await;
-    let host = desk.host;
+async fn appended_records_are_on_disk_after_the_writer_ended() {
+    let setup = Setup::new().await;
+    let host = setup.host;
     let down = fleetgate_engine::messages::HostState { hard: HostStatus::Down, ..fixture::up(host) };
     let service = fixture::service("ping", Status::Critical);
-    desk.writer
+    setup
+        .writer
         .append(vec![
             event(host, 1),
             Record::Message(fixture::down(host)),
@@ -76,8 +77,8 @@ async fn what_was_appended_is_on_disk_after_the_end() {
             Record::Pinned { host, key: typed("SHA256:abc") },
         ])
         .await;
-    desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([3; 12]))));
-    let (store, _dir) = desk.finish().await;
+    setup.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([3; 12]))));
+    let (store, _dir) = setup.finish().await;
 
     let restored = store.all_hosts(&TIMING).await.unwrap().remove(0);
     assert_eq!((restored.state, restored.services), (Some(down), vec![service]));
@@ -95,8 +96,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
         .map(|e| e.kind)
         .collect();
     assert_eq!(kinds, ["state"]);
-    let caused: i64 = sqlx::query_scalar("select event from notices").fetch_one(&store.read).await.unwrap();
-    assert_eq!(caused, 1);
+    assert_eq!(fixture::texts(&store, "select cast(event as text) from notices").await, ["1"]);
     let series = store.series(host, Some("ping")).await.unwrap();
     assert_eq!(
         store.samples(series[0].id, Wall::from_millis(0), Wall::from_millis(9), 9).await.unwrap().len(),
@@ -105,100 +105,99 @@ async fn what_was_appended_is_on_disk_after_the_end() {
 }
 
 #[tokio::test]
-async fn the_dashboards_hear_of_it_after_the_commit() {
-    let desk = Desk::new().await;
-    let mut changes = desk.live.listen();
-    desk.writer.append(vec![event(desk.host, 1), Record::Host(Box::new(fixture::up(desk.host)))]).await;
-    assert_eq!(changes.recv().await.unwrap(), Change::Host(desk.host));
+async fn listeners_are_notified_after_the_commit() {
+    let setup = Setup::new().await;
+    let mut changes = setup.live.listen();
+    setup.writer.append(vec![event(setup.host, 1), Record::Host(Box::new(fixture::up(setup.host)))]).await;
+    assert_eq!(changes.recv().await.unwrap(), Change::Host(setup.host));
     assert_eq!(changes.recv().await.unwrap(), Change::Event(1));
-    assert_eq!(desk.store.last_event().await.unwrap(), 1);
-    desk.finish().await;
+    assert_eq!(setup.store.last_event().await.unwrap(), 1);
+    setup.finish().await;
 }
 
 #[tokio::test]
-async fn a_result_for_what_is_gone_makes_no_row() {
-    let desk = Desk::new().await;
+async fn a_result_for_a_removed_service_makes_no_row() {
+    let setup = Setup::new().await;
     let stranger = Id::from_i64(99);
-    desk.writer
+    setup
+        .writer
         .append(vec![
             Record::Host(Box::new(fixture::up(stranger))),
-            Record::Service(desk.host, fixture::service("switched-off", Status::Ok)),
+            Record::Service(setup.host, fixture::service("switched-off", Status::Ok)),
         ])
         .await;
-    let (store, _dir) = desk.finish().await;
-    let hosts: i64 =
-        sqlx::query_scalar("select count(*) from host_states").fetch_one(&store.read).await.unwrap();
-    let services: Vec<(String,)> =
-        sqlx::query_as("select service from service_states order by 1").fetch_all(&store.read).await.unwrap();
-    assert_eq!((hosts, services), (1, vec![("ping".into(),), ("tunnel".into(),)]));
+    let (store, _dir) = setup.finish().await;
+    assert_eq!(fixture::texts(&store, "select cast(host as text) from host_states").await, ["7"]);
+    let services = fixture::texts(&store, "select service from service_states order by 1").await;
+    assert_eq!(services, ["ping", "tunnel"]);
 }
 
 /// Makes the database refuse every event, as a full disk would.
 async fn fill_the_disk(store: &Store) {
     let sql = "create trigger full before insert on events begin select raise(abort, 'disk full'); end";
-    sqlx::query(sql).execute(&store.write).await.unwrap();
+    fixture::run(store, sql, &[]).await;
 }
 
 async fn free_the_disk(store: &Store) {
-    sqlx::query("drop trigger full").execute(&store.write).await.unwrap();
+    fixture::run(store, "drop trigger full", &[]).await;
 }
 
 #[tokio::test]
 async fn a_failed_commit_is_repeated_with_everything_in_order() {
-    let desk = Desk::new().await;
-    fill_the_disk(&desk.store).await;
+    let setup = Setup::new().await;
+    fill_the_disk(&setup.store).await;
     for n in 1..=3 {
-        desk.writer.append(vec![event(desk.host, n)]).await;
+        setup.writer.append(vec![event(setup.host, n)]).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(desk.store.last_event().await.unwrap(), 0);
-    assert!(!desk.live.health().is_well(Part::States), "what fails is known");
-    free_the_disk(&desk.store).await;
-    let mut changes = desk.live.listen();
-    while desk.store.last_event().await.unwrap() < 3 {
+    assert_eq!(setup.store.last_event().await.unwrap(), 0);
+    assert!(!setup.live.health().is_well(Part::States), "what fails is known");
+    free_the_disk(&setup.store).await;
+    let mut changes = setup.live.listen();
+    while setup.store.last_event().await.unwrap() < 3 {
         changes.recv().await.unwrap();
     }
-    assert!(desk.live.health().is_well(Part::States), "and what works again");
-    let rows = desk.store.events(Span::Since(0), &EventFilter::default(), 9).await.unwrap();
+    assert!(setup.live.health().is_well(Part::States), "and what works again");
+    let rows = setup.store.events(Span::Since(0), &EventFilter::default(), 9).await.unwrap();
     assert_eq!(rows.iter().map(|e| e.cause.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
-    desk.finish().await;
+    setup.finish().await;
 }
 
 #[tokio::test]
 async fn a_stop_does_not_hang_on_a_full_disk() {
-    let desk = Desk::new().await;
-    fill_the_disk(&desk.store).await;
-    desk.writer.append(vec![event(desk.host, 1)]).await;
-    tokio::time::timeout(Duration::from_secs(5), desk.finish()).await.unwrap();
+    let setup = Setup::new().await;
+    fill_the_disk(&setup.store).await;
+    setup.writer.append(vec![event(setup.host, 1)]).await;
+    tokio::time::timeout(Duration::from_secs(5), setup.finish()).await.unwrap();
 }
 
 #[tokio::test]
 async fn many_events_make_the_monitor_wait() {
-    let desk = Desk::new().await;
-    fill_the_disk(&desk.store).await;
-    let batch = |n: usize| vec![event(desk.host, 0); n];
+    let setup = Setup::new().await;
+    fill_the_disk(&setup.store).await;
+    let batch = |n: usize| vec![event(setup.host, 0); n];
     // The writer has taken the first event; the others are queued.
-    desk.writer.append(batch(1)).await;
+    setup.writer.append(batch(1)).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    desk.writer.append(batch(pending::MAX_LOG)).await;
-    let one_more = desk.writer.append(batch(1));
+    setup.writer.append(batch(pending::MAX_LOG)).await;
+    let one_more = setup.writer.append(batch(1));
     assert!(tokio::time::timeout(Duration::from_millis(50), one_more).await.is_err());
-    desk.finish().await;
+    setup.finish().await;
 }
 
 #[tokio::test]
-async fn a_stamp_that_was_on_its_way_does_not_outlive_its_key() {
-    let desk = Desk::new().await;
-    let host = desk.host;
-    desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));
+async fn a_queued_stamp_does_not_outlive_its_key() {
+    let setup = Setup::new().await;
+    let host = setup.host;
+    setup.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));
     // The API has changed the key meanwhile, and a batch with the old timestamp comes after it.
     for _ in 0..500 {
-        if desk.store.peer_spec(host).await.unwrap().unwrap().1.stamp.is_some() {
+        if setup.store.peer_spec(host).await.unwrap().unwrap().1.stamp.is_some() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    desk.writer.memory(Some(MemoryUpdate::Rekeyed(host)));
-    let (store, _dir) = desk.finish().await;
+    setup.writer.memory(Some(MemoryUpdate::Rekeyed(host)));
+    let (store, _dir) = setup.finish().await;
     assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, None);
 }

@@ -249,6 +249,9 @@ pub struct NotificationState {
     /// result.
     pub awaits_result: bool,
     pub held: Option<Suppressed>,
+    /// The reason that suppresses its problem and that no other field of the stored state shows:
+    /// its parents are in doubt, or its settings exclude the problem.
+    pub suppressed_by: Option<SuppressReason>,
 }
 
 /// The acknowledgement of a problem.

@@ -47,6 +47,7 @@ use reachability::ParentGraph;
 use schedule::DueQueue;
 
 pub use context::MonitorStats;
+pub use notification::current::Current;
 
 /// A call that comes this long after something was due shows that the machine slept or the process
 /// was stopped. Silence during that time does not count. Longer than any stall of a busy store.

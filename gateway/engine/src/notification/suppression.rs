@@ -41,7 +41,9 @@ impl Suppressions {
     pub fn of(&self, notice: &Notice) -> Option<Suppression> {
         let standing = *self.0.get(&notice.object)?;
         let concerns = match standing {
-            Suppression::Silent(SuppressReason::Acknowledged) => notice.severity.is_some(),
+            Suppression::Silent(
+                SuppressReason::Acknowledged | SuppressReason::State | SuppressReason::Kind,
+            ) => notice.severity.is_some(),
             // Flapping may begin while the state is ok, and end without a notification.
             Suppression::Well => notice.severity.is_some() || notice.kind == MessageKind::FlappingStart,
             // It is the notification that replaces the others.

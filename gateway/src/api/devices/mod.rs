@@ -37,7 +37,7 @@ use crate::store::devices::{self, Dependent, NewKey, NotMade, Pin};
 use crate::store::events::Object;
 use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
-use crate::store::{SqliteConnection, host_settings, managed, memory};
+use crate::store::{SqliteConnection, host_settings, managed, peer_state};
 
 pub(super) use settings::change_ssh;
 pub use settings::validate;
@@ -318,7 +318,7 @@ async fn reset_clock(
     if device.tunnel.is_none() {
         return Err(no_tunnel());
     }
-    memory::forget_clock(write.tx(), device.id).await?;
+    peer_state::forget_clock(write.tx(), device.id).await?;
     write.event("device.clock_reset", (Object::Device, device.id), "clock reset", json!({})).await?;
     write.commit().await?;
     app.handle.reset_clock(device.id).await;

@@ -27,8 +27,8 @@ use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
 use crate::monitor::verdict_inputs;
-use crate::store::around::Everybody;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
+use crate::store::neighbours::OtherHosts;
 use crate::store::{Connection as _, SqliteConnection, snapshot};
 
 /// The greatest age of counters, texts and verdicts, for changes without a signal.
@@ -166,7 +166,7 @@ async fn verdicts(
     let first: Vec<HostId> = first.collect();
     let specs = snapshot::host_specs(conn, &first, &app.config.timing).await.map_err(Problem::internal)?;
     let mut rows = hosts::by_ids(conn, &first).await?;
-    let (mut everybody, mut found) = (Everybody::default(), BTreeMap::new());
+    let (mut everybody, mut found) = (OtherHosts::default(), BTreeMap::new());
     for spec in &specs {
         let Some(at) = rows.iter().position(|row| row.id == spec.id) else { continue };
         let row = rows.swap_remove(at);

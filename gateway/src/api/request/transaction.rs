@@ -256,8 +256,8 @@ impl<'a> ApiTx<'a> {
         self.app.handle.changed(Changes { peers, hosts, resettled, downtimes }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
-            self.app.office.bell.notices();
-            self.app.office.bell.messages();
+            self.app.office.wakeups.notices();
+            self.app.office.wakeups.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
         // A read after this call must see all its effects.

@@ -258,7 +258,7 @@ type Outcomes = Vec<Result<Fate, Problem>>;
 /// Submits all results before it waits for any, so that they share their commits.
 async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Outcomes, Problem> {
     if results.iter().any(Result::is_ok) {
-        app.handle.prove().await.map_err(not_taken)?;
+        app.handle.check_writable().await.map_err(not_taken)?;
     }
     let (mut given, mut first) = (Vec::with_capacity(results.len()), HashMap::new());
     for result in results {

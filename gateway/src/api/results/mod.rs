@@ -179,7 +179,7 @@ async fn take_of_service(
         Some(state) => Some(state),
         None => of_before(app, host.id, &service.name).await?,
     };
-    let beside = app.store.beside(host.id).await.map_err(|error| Problem::of_store(&error))?;
+    let beside = app.store.host_details(host.id).await.map_err(|error| Problem::of_store(&error))?;
     let state = services::service_as(&app.live, (host, service), state.as_deref(), &beside);
     Ok(taken(fate, Submitted { service: Some(state), ..Submitted::default() }))
 }

@@ -25,7 +25,7 @@ use crate::clock;
 use crate::engine::definitions::{self, Definition};
 use crate::engine::live_state::LiveState;
 use crate::store::SqliteConnection;
-use crate::store::beside::{self, Beside};
+use crate::store::host_details::{self, HostDetails};
 use crate::store::states::{self, ServiceRow};
 use render::Around;
 
@@ -60,7 +60,7 @@ async fn rendered(
     let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
     let host = Definition::from(spec);
     let beside =
-        beside::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
+        host_details::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
     Ok(host.services.iter().map(|s| service_as(live, (&host, s), state(&s.name), &beside)).collect())
 }
@@ -70,7 +70,7 @@ pub(super) fn service_as(
     live: &LiveState,
     (host, service): (&Definition, &definitions::Service),
     state: Option<&ServiceState>,
-    beside: &Beside,
+    beside: &HostDetails,
 ) -> Service {
     let requested =
         live.requested(host.id, Some(&service.name), state.and_then(|s| s.last_check), clock::wall());

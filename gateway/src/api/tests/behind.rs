@@ -94,8 +94,8 @@ async fn hosts_whose_profile_changed_are_told_again_too() {
 }
 
 async fn rows_of_web(api: &TestApi) -> i64 {
-    let sql = "select count(*) from service_states where service = 'web'";
-    sqlx::query_scalar(sql).fetch_one(&api.state.store.read).await.unwrap()
+    let sql = "select cast(count(*) as text) from service_states where service = 'web'";
+    fixture::texts(&api.state.store, sql).await[0].parse().unwrap()
 }
 
 #[tokio::test]
@@ -136,9 +136,8 @@ async fn the_running_gateway_repeats_it_by_itself() {
 async fn a_change_is_told_though_its_reading_failed_and_an_earlier_one_took_it_off_the_list() {
     let mut api = api().await;
     let handle = api.state.handle.clone();
-    let host: i64 =
-        sqlx::query_scalar("select id from hosts").fetch_one(&api.state.store.read).await.unwrap();
-    let host = HostId::from_i64(host);
+    let ids = fixture::texts(&api.state.store, "select cast(id as text) from hosts").await;
+    let host = HostId::from_i64(ids[0].parse().unwrap());
     handle.fail_those(1..2);
     let changes = || Changes { hosts: [host].into(), ..Changes::default() };
     tokio::join!(handle.changed(changes()), handle.changed(changes()));

@@ -10,26 +10,12 @@ use crate::api::services::ServiceCounts;
 use crate::api::testing::TestApi;
 use crate::api::types::Page;
 use crate::engine::live_state::Change;
-use crate::store::fixture::{self, TIMING};
+use crate::store::fixture::{self, Dice, TIMING};
 use crate::store::{Store, states};
 
 /// Hosts of a fleet. Each has two services.
 const HOSTS: u8 = 12;
 const FLEETS: u64 = 40;
-
-/// A pseudo-random generator that repeats its sequence in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
-    fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
 
 fn voice(dice: &mut Dice) -> NotificationState {
     NotificationState {

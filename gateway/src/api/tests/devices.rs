@@ -5,6 +5,7 @@ use fleetgate_keys::{Conf, PrivateKey};
 use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};
+use crate::store::fixture;
 
 async fn add(api: &TestApi, body: Value) -> Answer {
     api.operator().post("/api/v1/devices", body).await
@@ -193,10 +194,7 @@ async fn a_removed_device_loses_its_tunnel_and_keeps_its_events() {
     assert_eq!(api.operator().delete("/api/v1/devices/cam1").await.status, 204);
     assert!(matches!(api.tunnel.try_recv().unwrap(), Command::Remove(_)));
     assert_eq!(api.viewer().get(&format!("/api/v1/devices/{id}")).await.status, 404);
-    let kinds: Vec<String> = sqlx::query_scalar("select kind from events order by seq")
-        .fetch_all(&mut *api.state.store.reader().await.unwrap())
-        .await
-        .unwrap();
+    let kinds = fixture::texts(&api.state.store, "select kind from events order by seq").await;
     assert_eq!(kinds, ["device.created", "device.removed"]);
     let next = add(&api, json!({ "name": "cam2" })).await;
     assert_eq!(next.json["device"]["tunnel"]["addresses"][0], "10.112.0.3");

@@ -12,6 +12,7 @@ use super::fields;
 use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::notification;
+use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
@@ -293,12 +294,9 @@ async fn a_token_may_what_it_was_made_for() {
     let short = make(json!({ "name": "t", "role": "viewer", "expires_in_s": 3_600 })).await;
     let shows = async |token: &str| api.anonymous().bearer(token).get("/api/v1/devices").await.status;
     assert_eq!((shows(&short).await, shows(&viewer).await), (200, 200));
-    sqlx::query(
-        "update tokens set expires_at = expires_at - 3600000 where expires_at is not null and name = 't'",
-    )
-    .execute(&api.state.store.write)
-    .await
-    .unwrap();
+    let sql =
+        "update tokens set expires_at = expires_at - 3600000 where expires_at is not null and name = 't'";
+    fixture::run(&api.state.store, sql, &[]).await;
     // A change by hand in the file counts with the next change at the latest.
     assert_eq!(status(&operator, "/api/v1/devices", device("c")).await, 201);
     assert_eq!((shows(&short).await, shows(&viewer).await), (401, 200));
@@ -399,10 +397,8 @@ async fn an_enrolment_is_what_token_and_approval_say() {
     assert!(["\"cam-sea\"", "\"sea\"", "\"north-mast\""].iter().all(|w| words.contains(w)), "{words}");
 
     let over = enrolment_token(&api, json!({ "expires_in_s": 3_600 })).await;
-    sqlx::query("update enrolment_tokens set expires_at = 1 where expires_at is not null and uses_left = 1")
-        .execute(&api.state.store.write)
-        .await
-        .unwrap();
+    let sql = "update enrolment_tokens set expires_at = 1 where expires_at is not null and uses_left = 1";
+    fixture::run(&api.state.store, sql, &[]).await;
     let late = api.anonymous().post("/api/v1/enrol", request(&over, "cam-5", 5)).await;
     assert_eq!(late.code(), "token_expired");
 }
@@ -436,7 +432,7 @@ async fn a_successor_keeps_the_name_of_the_device() {
         assert!(!events.contains("\"name\":\"other-make\""), "{events}");
     }
     let short = api.operator().post(path, json!({ "expires_in_s": 3_600 })).await.json["secret"].clone();
-    sqlx::query("update enrolment_tokens set expires_at = 1").execute(&api.state.store.write).await.unwrap();
+    fixture::run(&api.state.store, "update enrolment_tokens set expires_at = 1", &[]).await;
     let late = api.anonymous().post("/api/v1/enrol", request(&short, "x", 23)).await;
     assert_eq!(late.code(), "token_expired");
 }
@@ -514,10 +510,8 @@ async fn the_monitor_hears_every_field_of_an_acknowledgement() {
     let mut api = TestApi::with_endpoint().await;
     must(&api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await);
     api.state.store.all_hosts(&api.state.config.timing).await.unwrap();
-    sqlx::query("update host_states set status = 'down', hard = 'down', kind = 'hard'")
-        .execute(&api.state.store.write)
-        .await
-        .unwrap();
+    let down = "update host_states set status = 'down', hard = 'down', kind = 'hard'";
+    fixture::run(&api.state.store, down, &[]).await;
     let mut heard = ears(&mut api);
     let path = "/api/v1/hosts/cam/acknowledgement";
     let mut seen: Vec<String> = Vec::new();

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::with_monitor::Ward;
 use crate::api::testing::TestApi;
+use crate::store::fixture;
 
 /// The same limit as in the writer.
 const LISTED_A_DAY: usize = 500;
@@ -12,11 +13,11 @@ const OUTPUT: usize = 60_000;
 
 /// Returns the bytes of all tables and indexes that grow with events.
 async fn log_bytes(api: &TestApi) -> i64 {
-    let sql = "select coalesce(sum(pgsize), 0) from dbstat where name in
+    let sql = "select cast(coalesce(sum(pgsize), 0) as text) from dbstat where name in
                (select name from sqlite_schema where tbl_name in
                     ('events', 'event_shares', 'notices', 'notices_held', 'notices_waiting', 'outbox',
                      'outbox_notices', 'incidents', 'incident_members'))";
-    sqlx::query_scalar(sql).fetch_one(&api.state.store.read).await.unwrap()
+    fixture::texts(&api.state.store, sql).await[0].parse().unwrap()
 }
 
 /// Sends results of that length. Each differs from the one before in status and output.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::repeated::{attempt, lock, patient, unlock};
 use super::with_monitor::Ward;
 use crate::api::testing::Answer;
+use crate::store::fixture;
 
 const BACKUP: &str = "/hosts/nas/services/backup/results";
 
@@ -368,7 +369,7 @@ async fn a_database_that_takes_nothing_refuses_many_results_as_it_refuses_one() 
     assert_eq!((refused.status, refused.code()), (503, "busy"), "{}", refused.text);
     unlock(held).await;
     for sql in ["vacuum", "pragma max_page_count = 1"] {
-        sqlx::query(sql).execute(&ward.api.state.store.write).await.unwrap();
+        fixture::run(&ward.api.state.store, sql, &[]).await;
     }
     let refused = ward.post("/results", results.clone()).await;
     assert_eq!((refused.status, refused.code()), (507, "disk_full"), "{}", refused.text);

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_cannot_control_a_terminal() {
+    fn text_of_a_server_cannot_control_a_terminal() {
         assert_eq!(printable("a\x1b[2Jb\u{202e}c".as_bytes()), "a?[2Jb?c");
         assert_eq!(printable(&[b'x'; 5000]).len(), SHOWN_CHARS);
     }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_taken_once() {
+    fn a_kept_connection_is_taken_once() {
         let mut pool = pool(4);
         assert!(put(&mut pool, 1, "a", Mono::ZERO), "the first needs a sweeper");
         assert!(!put(&mut pool, 2, "b", Mono::ZERO), "which then is there");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_longer_than_allowed() {
+    fn no_connection_is_kept_longer_than_allowed() {
         let mut pool = pool(4);
         put(&mut pool, 1, "a", Mono::ZERO);
         put(&mut pool, 2, "b", Mono::from_secs(100));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_back_makes_room() {
+    fn connections_that_do_not_return_free_their_place() {
         let mut pool = pool(1);
         for now in [0, 60, 120] {
             take(&mut pool, 1, Mono::from_secs(now));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_runs_is_bounded() {
+    fn the_record_of_runs_is_bounded() {
         let mut pool = pool(1);
         for host in 0..MAX_REMEMBERED as i64 + 10 {
             put(&mut pool, host, "a", Mono::ZERO);

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_is_served_after_who_did_not() {
+    fn addresses_that_failed_are_served_last() {
         let mut traffic = AddressBackoff::default();
         traffic.failed(mail("a"), at(0), minutes);
         assert_eq!(traffic.in_order(vec![mail("a"), mail("b")]), [mail("b"), mail("a")]);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_waits_longer_each_time_and_alone() {
+    fn the_pause_of_a_failing_address_grows_and_is_its_own() {
         let mut traffic = AddressBackoff::default();
         for (begin, waits) in [(0, 60), (60, 120), (180, 240)] {
             traffic.failed(mail("hangs"), at(begin), minutes);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_gets_through_frees_each_other_behind_its_server_once() {
+    fn the_first_success_retries_the_other_addresses_of_its_server_once() {
         let mut traffic = AddressBackoff::default();
         for line in [mail("ops"), mail("hangs"), hook("pager")] {
             traffic.failed(line, at(0), minutes);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_may_hang_of_each_channel_before_others_wait() {
+    fn hanging_deliveries_are_bounded_per_channel() {
         let mut traffic = AddressBackoff::default();
         for n in 0..AT_ONCE {
             assert!(traffic.may_start(&mail(&n.to_string())));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_for_before_it_is_due_unless_something_came() {
+    fn the_outbox_is_read_when_due_or_after_a_wakeup() {
         let mut traffic = AddressBackoff::default();
         traffic.idle_until(mail("ops"), at(300));
         assert_eq!(traffic.not_before(&mail("ops")), at(300));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_while_an_address_is_served_is_looked_for_afterwards() {
+    fn messages_that_arrive_during_a_delivery_are_found_afterwards() {
         let mut traffic = AddressBackoff::default();
         traffic.begin(mail("ops"));
         traffic.look_again();

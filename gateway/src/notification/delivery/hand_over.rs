@@ -11,7 +11,7 @@ use crate::notification::mail::render::{LISTED, Letter, Place};
 use crate::notification::mail::smtp::Envelope;
 use crate::notification::{routing, webhook};
 use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order};
-use crate::store::{SqliteConnection, hosts, snapshot};
+use crate::store::{SqliteConnection, contacts, hosts, snapshot};
 
 impl Round {
     pub(super) async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
@@ -42,8 +42,10 @@ impl Round {
                 self.mail(message, &contents, verdict.as_ref(), &thread, zone.as_ref()).await
             }
             Channel::Webhook => {
-                let secret = webhook::secret(&self.store, &mut conn, message.contact).await;
+                let contact = contacts::find(&mut conn, message.contact).await;
                 drop(conn);
+                let secret = contact.map_err(anyhow::Error::from);
+                let secret = secret.and_then(|contact| webhook::secret(&self.store, contact));
                 let secret = secret.map_err(|e| Failure::Refused(format!("{e:#}")))?;
                 self.hooks.post(message, &contents, self.public_url.as_deref(), &secret).await
             }

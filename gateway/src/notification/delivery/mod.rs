@@ -94,7 +94,7 @@ impl Failure {
 
 pub(in crate::notification) struct DeliveryWorker {
     settings: watch::Receiver<Settings>,
-    bell: Wakeups,
+    wakeups: Wakeups,
     round: Arc<Round>,
 }
 
@@ -140,7 +140,7 @@ impl DeliveryWorker {
         mut settings: watch::Receiver<Settings>,
         store: Store,
         live: LiveState,
-        bell: Wakeups,
+        wakeups: Wakeups,
         pace: Pace,
     ) -> anyhow::Result<DeliveryWorker> {
         let now = settings.borrow_and_update().clone();
@@ -155,7 +155,7 @@ impl DeliveryWorker {
             timing: now.timing,
             pace,
         };
-        Ok(DeliveryWorker { settings, bell, round: Arc::new(round) })
+        Ok(DeliveryWorker { settings, wakeups, round: Arc::new(round) })
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -165,7 +165,7 @@ impl DeliveryWorker {
             tokio::select! {
                 Some(ended) = rounds.tasks.join_next_with_id() => self.round.welcome(&mut rounds, ended),
                 () = tokio::time::sleep(wait) => {}
-                () = self.bell.0.courier.notified() => rounds.traffic.look_again(),
+                () = self.wakeups.0.delivery.notified() => rounds.traffic.look_again(),
                 changed = self.settings.changed() => match changed {
                     Ok(()) => self.reconfigure(&mut rounds.traffic),
                     Err(_) => stop.cancelled().await,

@@ -31,15 +31,15 @@ const PACE: Pace = Pace {
 
 const OPS: &str = "ops@example.org";
 
-/// A running courier, a mail server, and a contact with id 1.
+/// A running delivery worker, a mail server, and a contact with id 1.
 struct Notifications {
     store: Store,
     _dir: tempfile::TempDir,
     sink: Sink,
-    bell: Wakeups,
+    wakeups: Wakeups,
     _settings: watch::Sender<Settings>,
     stop: CancellationToken,
-    courier: JoinHandle<()>,
+    running: JoinHandle<()>,
 }
 
 impl Notifications {
@@ -55,12 +55,13 @@ impl Notifications {
     async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Notifications {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sink = Sink::start(manners).await;
-        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
+        let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings(&sink));
-        let courier =
-            DeliveryWorker::new(listener, store.clone(), LiveState::default(), bell.clone(), pace).unwrap();
-        let courier = tokio::spawn(courier.run(stop.clone()));
-        Notifications { store, _dir: dir, sink, bell, _settings: settings, stop, courier }
+        let worker =
+            DeliveryWorker::new(listener, store.clone(), LiveState::default(), wakeups.clone(), pace)
+                .unwrap();
+        let running = tokio::spawn(worker.run(stop.clone()));
+        Notifications { store, _dir: dir, sink, wakeups, _settings: settings, stop, running }
     }
 
     /// Gives the contact a secret, so that its webhooks can be signed.
@@ -84,7 +85,7 @@ impl Notifications {
     }
 
     async fn queue_a(&self, kind: Kind, channel: Channel, address: &str, messages: &[Message]) -> i64 {
-        queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.bell).await
+        queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.wakeups).await
     }
 
     async fn mail(&self, address: &str, message: &Message) -> i64 {
@@ -127,7 +128,7 @@ impl Notifications {
 
     async fn close(self) -> (Store, tempfile::TempDir) {
         self.stop.cancel();
-        self.courier.await.unwrap();
+        self.running.await.unwrap();
         (self.store, self._dir)
     }
 }
@@ -168,7 +169,7 @@ async fn queue_at(
     address: &str,
     messages: &[Message],
     at: Wall,
-    bell: &Wakeups,
+    wakeups: &Wakeups,
 ) -> i64 {
     let mut tx = store.begin().await.unwrap();
     reached_at(&mut tx, channel, address).await;
@@ -183,7 +184,7 @@ async fn queue_at(
         NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
     let id = outbox::insert(&mut tx, &new, at).await.unwrap();
     tx.commit().await.unwrap();
-    bell.messages();
+    wakeups.messages();
     id
 }
 
@@ -222,7 +223,7 @@ fn header<'a>(letter: &'a str, name: &str) -> &'a str {
 // ----------------------------------------------------------------------- mail
 
 #[tokio::test]
-async fn every_receiver_gets_a_letter_of_his_own() {
+async fn every_recipient_gets_a_mail_of_its_own() {
     let office = Notifications::open(&[Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     office.mail("Ada <ada@example.org>", &down(7)).await;
@@ -248,7 +249,7 @@ async fn every_receiver_gets_a_letter_of_his_own() {
 }
 
 #[tokio::test]
-async fn one_conversation_is_one_thread() {
+async fn messages_about_one_problem_are_one_mail_thread() {
     let office = Notifications::open(&[Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     let first = office.sink.wait_for(1).await.remove(0);
@@ -261,7 +262,7 @@ async fn one_conversation_is_one_thread() {
 }
 
 #[tokio::test]
-async fn a_thousand_hosts_are_one_letter() {
+async fn a_thousand_hosts_are_one_mail() {
     let office = Notifications::open(&[Manner::Take]).await;
     let lost: Vec<Message> = (1..=1_000).map(down).collect();
     office.queue(Channel::Email, OPS, &lost).await;
@@ -273,7 +274,7 @@ async fn a_thousand_hosts_are_one_letter() {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_tried_again_until_it_takes_the_letter() {
+async fn a_busy_server_is_retried_until_it_accepts_the_mail() {
     let office = Notifications::open(&[Manner::Busy, Manner::Busy, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(3, true, false)]);
@@ -283,14 +284,14 @@ async fn a_busy_server_is_tried_again_until_it_takes_the_letter() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_left() {
+async fn a_hanging_server_is_given_up() {
     let office = Notifications::open(&[Manner::Hang, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(2, true, false)]);
 }
 
 #[tokio::test]
-async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
+async fn a_lost_reply_repeats_the_mail_under_the_same_id() {
     let office = Notifications::open(&[Manner::DropAfterData, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows[0].1).await;
@@ -302,7 +303,7 @@ async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_letter_tells_times_in_the_zone_of_its_contact() {
+async fn a_mail_shows_times_in_the_time_zone_of_its_contact() {
     let office = Notifications::open(&[Manner::Take]).await.with_contact("Asia/Kolkata").await;
     office.mail(OPS, &down(7)).await;
     let letter = office.sink.wait_for(1).await.remove(0);
@@ -310,7 +311,7 @@ async fn a_letter_tells_times_in_the_zone_of_its_contact() {
 }
 
 #[tokio::test]
-async fn a_refused_receiver_holds_up_nobody_else() {
+async fn a_refused_recipient_delays_no_other() {
     let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
     let office = Notifications::open(&manners).await;
     office.mail("gone@example.org", &down(7)).await;
@@ -321,7 +322,7 @@ async fn a_refused_receiver_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again() {
+async fn a_message_that_fails_for_days_is_given_up_and_can_be_resent() {
     let pace = Pace { give_up: Duration::ZERO, ..PACE };
     let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
     let office = Notifications::with_pace(&manners, pace).await;
@@ -331,7 +332,7 @@ async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again()
     let mut tx = office.store.begin().await.unwrap();
     outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
-    office.bell.messages();
+    office.wakeups.messages();
     assert_eq!(office.until(|rows| rows[0].1).await, [(1, true, false)]);
 }
 
@@ -347,7 +348,7 @@ fn no_pause_is_longer_than_the_longest() {
 }
 
 #[tokio::test]
-async fn a_new_courier_continues_where_the_last_one_ended() {
+async fn a_new_delivery_worker_continues_where_the_last_one_ended() {
     let office = Notifications::open(&[Manner::Busy]).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows[0].0 > 0).await;
@@ -357,7 +358,7 @@ async fn a_new_courier_continues_where_the_last_one_ended() {
 }
 
 #[tokio::test]
-async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
+async fn after_an_outage_only_the_final_state_is_sent_and_the_log_says_so() {
     let (store, dir) = fixture::store().await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     for to in ["warning", "critical"] {
@@ -374,34 +375,42 @@ async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
+async fn a_recovery_is_sent_even_while_its_problem_is_being_delivered() {
     let slow = Manner::Slow(Duration::from_millis(1_500));
     let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(9), ..PACE }).await;
     let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
     let queue = |message| async {
         let messages = [message];
-        queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &messages, nearly_held_up, &office.bell)
-            .await
+        queue_at(
+            &office.store,
+            (Kind::Notices, Channel::Email),
+            OPS,
+            &messages,
+            nearly_held_up,
+            &office.wakeups,
+        )
+        .await
     };
     queue(down(7)).await;
     office.sink.wait_for(1).await;
     queue(up(7)).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     // Now both are delayed, and the first is being delivered.
-    office.bell.messages();
+    office.wakeups.messages();
     let letters = office.sink.wait_for(2).await;
     assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
     assert_eq!(office.until(|rows| rows[1].1).await, [(1, true, false); 2]);
 }
 
 #[tokio::test]
-async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
+async fn a_problem_that_may_have_been_delivered_gets_its_recovery() {
     let slow = Manner::Slow(Duration::from_secs(60));
     let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
-    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.bell).await;
+    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.wakeups)
+        .await;
     office.sink.wait_for(1).await;
-    office.courier.abort();
+    office.running.abort();
     let (store, dir) = (office.store, office._dir);
     queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Wakeups::default()).await;
     let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
@@ -410,7 +419,7 @@ async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
 }
 
 #[tokio::test]
-async fn without_a_mail_server_the_letter_waits_and_says_why() {
+async fn without_a_mail_server_the_mail_waits_with_a_reason() {
     let office = Notifications::open(&[Manner::Take]).await;
     office._settings.send_modify(|s| s.mail = None);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -424,7 +433,7 @@ async fn without_a_mail_server_the_letter_waits_and_says_why() {
 // ------------------------------------------------------------------- webhooks
 
 #[tokio::test]
-async fn a_webhook_is_signed_and_says_what_happened() {
+async fn a_webhook_is_signed_and_contains_the_change() {
     let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let hook = HookSink::start(&[test_sink::Manner::Answer(204)]).await;
     let id = office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
@@ -445,7 +454,7 @@ async fn a_webhook_is_signed_and_says_what_happened() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_fails_in_every_way_gets_its_message_once_it_is_well() {
+async fn a_failing_webhook_gets_its_message_once_it_works_again() {
     use test_sink::Manner::{Answer, Hang, Refuse};
     let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let hook = HookSink::start(&[Refuse, Hang, Answer(500), Answer(429), Answer(200)]).await;
@@ -471,7 +480,7 @@ async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
 }
 
 #[tokio::test]
-async fn one_dead_receiver_delays_nobody() {
+async fn one_dead_recipient_delays_no_other() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let dead = HookSink::start(&[test_sink::Manner::Hang]).await;
@@ -487,7 +496,7 @@ async fn one_dead_receiver_delays_nobody() {
 
 /// External addresses do not respond any more, but the mail server in the gateway's own network does.
 #[tokio::test]
-async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works() {
+async fn a_lost_uplink_is_notified_by_the_channel_that_works() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let outside = HookSink::start(&[test_sink::Manner::Hang]).await;
@@ -503,7 +512,7 @@ async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works(
 }
 
 #[tokio::test]
-async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_pass() {
+async fn messages_that_always_fail_do_not_block_those_about_other_hosts() {
     let (first_pause, longest_pause) = (Duration::from_millis(300), Duration::from_millis(500));
     let pace = Pace { first_pause, longest_pause, ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
@@ -519,7 +528,7 @@ async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_p
 }
 
 #[tokio::test]
-async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
+async fn a_mail_server_that_hangs_for_one_recipient_delays_no_other() {
     let pace = Pace { longest_pause: Duration::from_secs(60), first_pause: Duration::from_secs(60), ..PACE };
     let office = Notifications::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
     office.mail("hangs@example.org", &down(7)).await;
@@ -530,7 +539,7 @@ async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_failure_is_in_the_log_whenever_it_is_another_than_before() {
+async fn a_delivery_failure_is_logged_when_it_changes() {
     let manners = [Manner::Busy, Manner::Busy, Manner::RefuseRecipient("450 later"), Manner::Take];
     let office = Notifications::open(&manners).await;
     office.mail(OPS, &down(7)).await;
@@ -541,7 +550,7 @@ async fn a_failure_is_in_the_log_whenever_it_is_another_than_before() {
 }
 
 #[tokio::test]
-async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_what_is_wrong() {
+async fn a_mail_about_a_host_has_its_incident_and_its_verdict() {
     let office = Notifications::open(&[Manner::Take]).await;
     let host = fixture::device(&office.store, 7, "cam-07").await;
     office.store.all_hosts(&fixture::TIMING).await.unwrap();
@@ -574,9 +583,7 @@ async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_w
 
 impl Notifications {
     async fn without(&self, sql: &'static str) {
-        let mut tx = self.store.begin().await.unwrap();
-        sqlx::query(sql).execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap();
+        fixture::run(&self.store, sql, &[]).await;
     }
 
     /// Waits until its failure is recorded.
@@ -596,17 +603,17 @@ impl Notifications {
     }
 }
 
-/// Pauses so long that only a change makes the courier look at waiting messages.
+/// Pauses so long that only a change makes the delivery worker look at waiting messages.
 const PATIENT: Pace =
     Pace { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
 
 #[tokio::test]
-async fn a_contact_that_is_removed_gets_nothing_more() {
+async fn a_removed_contact_gets_no_message() {
     let office = Notifications::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
     let id = office.mail(OPS, &down(7)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
     office.without("delete from contacts").await;
-    office.bell.routing();
+    office.wakeups.routing();
     assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
     let message = office.message(id).await;
     assert_eq!(message.last_error.unwrap(), "the contact ops is no longer reached at this address");
@@ -614,7 +621,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
     let mut tx = office.store.begin().await.unwrap();
     outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
-    office.bell.messages();
+    office.wakeups.messages();
     assert_eq!(office.until(|rows| rows[0].2).await, [(0, false, true)]);
     assert!(office.sink.letters().is_empty());
     assert!(
@@ -623,7 +630,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
 }
 
 #[tokio::test]
-async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_others_do() {
+async fn a_removed_address_gets_no_message_and_the_others_do() {
     let office = Notifications::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
@@ -634,12 +641,12 @@ async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_other
     // A message that is queued for the former address at the same moment is found at its turn.
     office.mail(OPS, &down(9)).await;
     office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
-    office.bell.routing();
+    office.wakeups.routing();
     office.until(|rows| rows[2].1 || rows[2].2).await;
 }
 
 #[tokio::test]
-async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
+async fn removed_checkables_are_dropped_from_a_message_and_the_others_are_sent() {
     let office = Notifications::with_pace(&[Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
     let gone = fixture::device(&office.store, 7, "cam-07").await.as_i64();
     let alone = office.mail(OPS, &down(gone)).await;
@@ -647,7 +654,7 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
     let both = office.queue(Channel::Email, "ada@example.org", &[down(gone), down(8)]).await;
     office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
     office.without("update hosts set removed_at = 1").await;
-    office.bell.messages();
+    office.wakeups.messages();
     office.until(|rows| rows[0].2).await;
     assert_eq!(office.message(alone).await.last_error.unwrap(), "superseded");
     assert_eq!(
@@ -670,7 +677,7 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
 }
 
 #[tokio::test]
-async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
+async fn a_waiting_digest_and_reminder_drop_removed_checkables() {
     let office =
         Notifications::with_pace(&[Manner::Busy, Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
     for host in [7, 8] {
@@ -682,7 +689,7 @@ async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
     let both = office.queue_a(Kind::Digest, Channel::Email, "cy@example.org", &[down(7), down(8)]).await;
     office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
     office.without("update hosts set removed_at = 1 where id = 7").await;
-    office.bell.messages();
+    office.wakeups.messages();
     for id in [reminded, alone] {
         office.until(|rows| rows.iter().filter(|row| row.2).count() == 2).await;
         assert_eq!(office.message(id).await.last_error.unwrap(), "superseded");
@@ -696,7 +703,7 @@ async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
 // ----------------------------------------------------------------- whose turn it is
 
 #[tokio::test]
-async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
+async fn two_hundred_refused_messages_do_not_block_later_ones() {
     let refused = vec![test_sink::Manner::Answer(422); 250];
     let hook = HookSink::start(&[refused, vec![test_sink::Manner::Answer(200)]].concat()).await;
     // Refused messages are retried only after the test.
@@ -716,7 +723,7 @@ async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
 }
 
 #[tokio::test]
-async fn a_server_is_left_alone_for_as_long_as_it_says_and_no_other_waits_for_it() {
+async fn retry_after_pauses_one_server_and_no_other() {
     let busy = HookSink::start(&[test_sink::Manner::Later(429, "600"), test_sink::Manner::Answer(200)]).await;
     let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let id = office.queue(Channel::Webhook, &busy.url(), &[down(7)]).await;
@@ -734,7 +741,7 @@ async fn a_server_is_left_alone_for_as_long_as_it_says_and_no_other_waits_for_it
 }
 
 #[tokio::test]
-async fn a_server_that_wants_no_pause_or_an_endless_one_is_called_within_bounds() {
+async fn retry_after_is_bounded() {
     let now = Manner::Take;
     let hook =
         HookSink::start(&[test_sink::Manner::Later(503, "0"), test_sink::Manner::Later(503, "99999999")])

@@ -1,4 +1,4 @@
-//! The desk: passes new notices to the router and stores its outputs, each turn in one transaction.
+//! The dispatcher: passes new notices to the router and stores its outputs, each turn in one transaction.
 //!
 //! If that fails, the router is ahead of the store. It is then discarded and restored from the store.
 
@@ -27,7 +27,7 @@ use crate::notification::rule_trace::Asked;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
-use crate::store::{SqliteConnection, Store, excuse, incidents, notices, standing};
+use crate::store::{SqliteConnection, Store, incidents, notices, suppression, suppression_detail};
 
 /// Notices routed in one transaction: a lost fleet needs a few, and none takes long.
 const ROUND: i64 = 1_000;
@@ -42,7 +42,7 @@ pub(in crate::notification) struct Dispatcher {
     settings: watch::Receiver<Settings>,
     store: Store,
     live: LiveState,
-    bell: Wakeups,
+    wakeups: Wakeups,
 }
 
 /// The running router, with the addresses of its contacts and the rules it evaluates.
@@ -69,14 +69,14 @@ impl Dispatcher {
         settings: watch::Receiver<Settings>,
         store: Store,
         live: LiveState,
-        bell: Wakeups,
+        wakeups: Wakeups,
     ) -> Dispatcher {
-        Dispatcher { settings, store, live, bell }
+        Dispatcher { settings, store, live, wakeups }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if let Err(error) = self.shift(&stop).await {
+            if let Err(error) = self.dispatch(&stop).await {
                 tracing::warn!("notifications wait for the database: {error}");
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
@@ -87,18 +87,18 @@ impl Dispatcher {
     }
 
     /// Runs until the gateway stops or the database fails.
-    async fn shift(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
-        let mut shift = self.open().await?;
+    async fn dispatch(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
+        let mut state = self.open().await?;
         loop {
             // The states are read before the notices. Every notice that was committed with the end of a
             // problem is then among those read.
-            let resumed = self.look_around(&mut shift).await?;
+            let resumed = self.look_around(&mut state).await?;
             let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
             let new: Vec<Notice> = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
-            let (more, turn) = (!new.is_empty(), RouterTurn { resumed, ..shift.drain(new) });
+            let (more, turn) = (!new.is_empty(), RouterTurn { resumed, ..state.drain(new) });
             let wait = turn.wait;
             if !turn.outputs.is_empty() || !turn.routed.is_empty() || !turn.resumed.is_empty() {
-                self.write(&shift, turn).await?;
+                self.write(&state, turn).await?;
             }
             self.live.pulse().beat(Component::Router);
             if more {
@@ -106,10 +106,10 @@ impl Dispatcher {
             }
             tokio::select! {
                 () = crate::tunnel::thread::sleep(wait.map(|at| at.since(clock::now().mono))) => {}
-                () = self.bell.0.desk.notified() => {}
-                () = self.bell.0.routing.notified() => self.reconfigure(&mut shift).await?,
+                () = self.wakeups.0.dispatcher.notified() => {}
+                () = self.wakeups.0.routing.notified() => self.reconfigure(&mut state).await?,
                 changed = self.settings.changed() => match changed {
-                    Ok(()) => self.reconfigure(&mut shift).await?,
+                    Ok(()) => self.reconfigure(&mut state).await?,
                     Err(_) => return Ok(()),
                 },
                 () = stop.cancelled() => return Ok(()),
@@ -125,60 +125,61 @@ impl Dispatcher {
         let now = clock::now();
         let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
         let router = Router::restore(routing, told, waiting, &posted, now);
-        let mut shift = RouterState { router, reach, asked, has_mail: settings.mail.is_some() };
-        shift.forget(notices::removed(&mut conn).await?);
-        Ok(shift)
+        let mut state = RouterState { router, reach, asked, has_mail: settings.mail.is_some() };
+        state.forget(notices::removed(&mut conn).await?);
+        Ok(state)
     }
 
     /// Passes the router the states, acknowledgements and incidents of waiting notices. Returns the notices
     /// that an ended acknowledgement had stopped.
-    async fn look_around(&self, shift: &mut RouterState) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
+    async fn look_around(&self, state: &mut RouterState) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
-        let standing = standing::of_waiting(&mut conn).await?;
-        shift.router.handle(Input::Stands(standing), clock::now());
+        let suppressions = suppression::of_waiting(&mut conn).await?;
+        state.router.handle(Input::Stands(suppressions), clock::now());
         for object in notices::cared_for(&mut conn).await? {
-            shift.router.handle(Input::Acknowledged(object), clock::now());
+            state.router.handle(Input::Acknowledged(object), clock::now());
         }
         let wide = incidents::wide_waiting(&mut conn).await?;
-        shift.router.handle(Input::IncidentRoots(wide.into_iter().collect()), clock::now());
+        state.router.handle(Input::IncidentRoots(wide.into_iter().collect()), clock::now());
         let ended = notices::care_ended(&mut conn).await?;
         let resumed = ended.iter().map(|(contact, notice)| (*contact, notice.id)).collect();
         for (contact, notice) in ended {
-            shift.router.handle(Input::CareEnded { contact, notice }, clock::now());
+            state.router.handle(Input::CareEnded { contact, notice }, clock::now());
         }
-        shift.forget(notices::removed(&mut conn).await?);
+        state.forget(notices::removed(&mut conn).await?);
         for object in notices::over(&mut conn).await? {
-            shift.router.handle(Input::Over(object), clock::now());
+            state.router.handle(Input::Over(object), clock::now());
         }
         Ok(resumed)
     }
 
-    async fn reconfigure(&mut self, shift: &mut RouterState) -> crate::store::Result<()> {
+    async fn reconfigure(&mut self, state: &mut RouterState) -> crate::store::Result<()> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
         let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
-        shift.router.handle(Input::Configure(routing), clock::now());
-        (shift.reach, shift.asked, shift.has_mail) = (reach, asked, settings.mail.is_some());
+        state.router.handle(Input::Configure(routing), clock::now());
+        (state.reach, state.asked, state.has_mail) = (reach, asked, settings.mail.is_some());
         Ok(())
     }
 
-    async fn write(&self, shift: &RouterState, turn: RouterTurn) -> crate::store::Result<()> {
+    async fn write(&self, state: &RouterState, turn: RouterTurn) -> crate::store::Result<()> {
         let mut tx = self.store.begin().await?;
-        let mut page = Page { shift, now: clock::wall(), routed: &turn.routed, ..Page::new(shift) };
+        let mut writer =
+            OutputWriter { state, now: clock::wall(), routed: &turn.routed, ..OutputWriter::new(state) };
         if let Some(last) = turn.routed.last() {
-            notices::routed(&mut tx, last.id, page.now).await?;
+            notices::routed(&mut tx, last.id, writer.now).await?;
         }
         for output in &turn.outputs {
-            page.write(&mut tx, output).await?;
+            writer.write(&mut tx, output).await?;
         }
         if !turn.resumed.is_empty() {
             notices::care_ended_is_known(&mut tx, &turn.resumed).await?;
         }
-        notices::hold(&mut tx, &page.held).await?;
+        notices::hold(&mut tx, &writer.held).await?;
         tx.commit().await?;
-        page.last_event.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
-        if page.messages {
-            self.bell.messages();
+        writer.last_event.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        if writer.messages {
+            self.wakeups.messages();
         }
         Ok(())
     }
@@ -220,8 +221,8 @@ impl RouterState {
 }
 
 /// The content of one transaction.
-struct Page<'a> {
-    shift: &'a RouterState,
+struct OutputWriter<'a> {
+    state: &'a RouterState,
     now: Wall,
     routed: &'a [Notice],
     held: Vec<HeldRow>,
@@ -229,9 +230,16 @@ struct Page<'a> {
     messages: bool,
 }
 
-impl<'a> Page<'a> {
-    fn new(shift: &'a RouterState) -> Page<'a> {
-        Page { shift, now: Wall::default(), routed: &[], held: Vec::new(), last_event: None, messages: false }
+impl<'a> OutputWriter<'a> {
+    fn new(state: &'a RouterState) -> OutputWriter<'a> {
+        OutputWriter {
+            state,
+            now: Wall::default(),
+            routed: &[],
+            held: Vec::new(),
+            last_event: None,
+            messages: false,
+        }
     }
 
     async fn write(&mut self, tx: &mut SqliteConnection, output: &Output) -> crate::store::Result<()> {
@@ -267,7 +275,7 @@ impl<'a> Page<'a> {
         (site, folded): (&str, usize),
         items: &[Item],
     ) -> crate::store::Result<()> {
-        let Some(reach) = self.shift.reach.get(&contact) else { return Ok(()) };
+        let Some(reach) = self.state.reach.get(&contact) else { return Ok(()) };
         for address in &reach.addresses {
             let new = NewMessage {
                 contact,
@@ -281,7 +289,7 @@ impl<'a> Page<'a> {
             };
             let id = outbox::insert(tx, &new, self.now).await?;
             self.messages = true;
-            if address.channel() == Channel::Email && !self.shift.has_mail {
+            if address.channel() == Channel::Email && !self.state.has_mail {
                 outbox::given_up(tx, id, NO_MAIL, self.now).await?;
             }
         }
@@ -301,7 +309,7 @@ impl<'a> Page<'a> {
         let Some(told) = self.notice(tx, notice).await? else { return Ok(()) };
         let CheckableId { host, service } = told.object.clone();
         let (reason, cause) = reason_text::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
-        let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
+        let name = contact.and_then(|c| self.state.reach.get(&c)).map(|r| r.name.as_str());
         let about = events::about(host, service.is_some());
         let evidence = self.evidence(tx, &told, contact, why).await?;
         let event = NewEvent {
@@ -330,15 +338,15 @@ impl<'a> Page<'a> {
         let CheckableId { host, service } = &notice.object;
         let evidence = match why {
             NotSent::Acknowledged => {
-                excuse::of(tx, *host, service.as_deref(), SuppressReason::Acknowledged).await?
+                suppression_detail::of(tx, *host, service.as_deref(), SuppressReason::Acknowledged).await?
             }
-            NotSent::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
+            NotSent::Untimely(why) => suppression_detail::of(tx, *host, service.as_deref(), why).await?,
             NotSent::Superseded(by) | NotSent::OverBefore(by) => {
                 let newer = notices::find(tx, by).await?;
                 newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))
             }
             NotSent::NoRule | NotSent::BelowSeverity(_) | NotSent::OutsidePeriod => {
-                self.shift.refusals(contact, notice, self.now)
+                self.state.refusals(contact, notice, self.now)
             }
             _ => String::new(),
         };

@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_offers_is_read_whatever_its_letters() {
+    fn offered_extensions_are_read_in_any_case() {
         let lines = ["mx", "starttls", "AUTH=LOGIN PLAIN", "auth cram-md5 LOGIN", "8BITMIME", "SIZE 9"];
         let offers = Offers::of(&lines.map(str::to_owned));
         assert!(offers.starttls && offers.eight_bit && !offers.utf8);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_alone_does_not_end_a_letter_early() {
+    fn a_line_with_a_dot_does_not_end_a_mail_early() {
         assert_eq!(stuffed(b"a\r\n.\r\n..b\r\nc"), b"a\r\n..\r\n...b\r\nc\r\n.\r\n");
         assert_eq!(stuffed(b""), b"\r\n.\r\n");
     }

@@ -56,7 +56,7 @@ async fn troubles(store: &Store, after: &TroublePlace, limit: i64) -> Vec<Troubl
 }
 
 #[tokio::test]
-async fn counters_and_problems_look_only_at_what_is_not_plainly_well() {
+async fn counters_and_problems_read_only_rows_that_are_not_plainly_ok() {
     let (store, _dir) = fixture::store().await;
     let mut conn = store.reader().await.unwrap();
     for sql in [COUNT_HOSTS, COUNT_SERVICES, TROUBLES] {
@@ -135,7 +135,7 @@ async fn problems_come_worst_first_and_in_pages() {
 }
 
 #[tokio::test]
-async fn problems_say_what_people_did_about_them() {
+async fn problems_show_acknowledgements_and_downtimes() {
     let (store, _dir) = fleet().await;
     let ack = "insert into acknowledgements (id, host, service, sticky, author, comment, created_at)
                select 1, id, 'ping', 0, 'user:ada', 'on it', 0 from hosts where name = 'a'";

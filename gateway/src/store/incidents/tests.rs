@@ -27,7 +27,7 @@ async fn run(store: &crate::store::Store, records: &[IncidentRecord]) {
 }
 
 #[tokio::test]
-async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_all_of_it() {
+async fn a_merged_incident_is_found_in_its_successor_even_over_a_restart() {
     let (store, _dir) = fixture::store().await;
     let opened = |id| record(id, 1, IncidentChange::Opened(matter(IncidentScope::Host)));
     let into = |id| IncidentChange::Merged(IncidentId(Id::from_i64(id)));
@@ -54,7 +54,7 @@ async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_
 }
 
 #[tokio::test]
-async fn what_is_merged_is_acknowledged_no_more_and_its_members_are_by_themselves() {
+async fn the_acknowledgement_of_a_merged_incident_stays_on_its_members() {
     let (store, _dir) = fixture::store().await;
     let host_id = fixture::device(&store, 7, "cam-07").await;
     let opened = |id| record(id, 1, IncidentChange::Opened(matter(IncidentScope::Host)));
@@ -82,7 +82,7 @@ fn on_it() -> Ack {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
+async fn an_incident_acknowledgement_lasts_until_withdrawn_or_recovered() {
     let (store, _dir) = fixture::store().await;
     let host_id = fixture::device(&store, 7, "cam-07").await;
     run(&store, &[record(1, 1, IncidentChange::Opened(matter(IncidentScope::Host))), joined(1, 7)]).await;

@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn posts_of_one_moment_are_counted_each_and_those_of_two_addresses_once() {
+    async fn recent_messages_are_counted_once_for_all_addresses() {
         let (store, _dir) = fixture::store().await;
         for address in ["a", "b", "a"] {
             queue(&store, address, &[1]).await;
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clock_that_goes_back_holds_no_message_up() {
+    async fn a_clock_step_back_delays_no_message() {
         let (store, _dir) = fixture::store().await;
         let id = queue(&store, "a", &[1]).await;
         let day = 86_400_000;
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_one_address_is_told_of_one_host_comes_in_order() {
+    async fn messages_about_one_host_reach_an_address_in_order() {
         let (store, _dir) = fixture::store().await;
         let refused = queue(&store, "a", &[1, 2]).await;
         let (behind, beside) = (queue(&store, "a", &[2, 3]).await, queue(&store, "a", &[4]).await);
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_many_were_refused_the_ones_behind_them_are_due() {
+    async fn refused_messages_do_not_hide_later_ones() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let mut refused = Vec::new();
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_continues_what_the_same_address_was_told() {
+    async fn a_message_continues_the_thread_of_its_address() {
         let (store, _dir) = fixture::store().await;
         let [root_a, root_b] = [queue(&store, "a", &[1, 2]).await, queue(&store, "b", &[1, 2]).await];
         let mut tx = store.begin().await.unwrap();

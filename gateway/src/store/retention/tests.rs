@@ -58,7 +58,7 @@ async fn goes_to(store: &Store, left: &[i64]) {
 }
 
 #[tokio::test]
-async fn what_is_old_goes_with_what_hangs_on_it() {
+async fn old_rows_are_removed_with_their_dependants() {
     let (store, _dir) = scene().await;
     for (n, at) in [(1, 10), (2, 999), (3, 1_000), (4, 2_000)] {
         told(&store, n, at, 1).await;
@@ -71,7 +71,7 @@ async fn what_is_old_goes_with_what_hangs_on_it() {
 }
 
 #[tokio::test]
-async fn what_is_open_or_waits_or_was_told_last_stays_with_all_that_tells_of_it() {
+async fn open_waiting_and_last_notified_rows_are_kept() {
     let (store, _dir) = scene().await;
     for (n, incident) in [(1, 2), (2, 3), (3, 1), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0)] {
         told(&store, n, 10, incident).await;
@@ -91,7 +91,7 @@ async fn what_is_open_or_waits_or_was_told_last_stays_with_all_that_tells_of_it(
 }
 
 #[tokio::test]
-async fn what_a_newer_message_answers_stays() {
+async fn notices_that_a_newer_message_answers_are_kept() {
     let (store, _dir) = scene().await;
     told(&store, 1, 10, 0).await;
     told(&store, 2, 2_000, 0).await;
@@ -101,7 +101,7 @@ async fn what_a_newer_message_answers_stays() {
 }
 
 #[tokio::test]
-async fn what_an_acknowledgement_has_stopped_stays_with_it() {
+async fn notices_that_an_acknowledgement_stopped_are_kept() {
     let (store, _dir) = scene().await;
     told(&store, 1, 10, 0).await;
     run(
@@ -138,7 +138,7 @@ async fn the_audit_has_a_time_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_table_that_begins_with_rows_that_stay_is_looked_through() {
+async fn old_rows_behind_kept_rows_are_found() {
     let (store, _dir) = scene().await;
     run(
         &store,
@@ -151,7 +151,7 @@ async fn a_table_that_begins_with_rows_that_stay_is_looked_through() {
 }
 
 #[tokio::test]
-async fn downtimes_go_when_they_are_over_or_were_cancelled_for_good() {
+async fn old_downtimes_are_removed_when_over_or_cancelled() {
     let (store, _dir) = scene().await;
     run(
         &store,
@@ -167,7 +167,7 @@ async fn downtimes_go_when_they_are_over_or_were_cancelled_for_good() {
 }
 
 #[tokio::test]
-async fn an_incident_goes_after_those_that_were_merged_into_it() {
+async fn an_incident_is_removed_after_those_merged_into_it() {
     let (store, _dir) = scene().await;
     run(
         &store,
@@ -188,7 +188,7 @@ async fn an_incident_goes_after_those_that_were_merged_into_it() {
 }
 
 #[tokio::test]
-async fn of_a_removed_host_the_name_stays() {
+async fn the_name_of_a_removed_host_is_kept() {
     let (store, _dir) = scene().await;
     fixture::device(&store, 8, "cam-08").await;
     run(
@@ -214,7 +214,7 @@ async fn of_a_removed_host_the_name_stays() {
 }
 
 #[tokio::test]
-async fn an_enrolment_that_made_no_device_goes() {
+async fn an_enrolment_without_a_device_is_removed() {
     let (store, _dir) = scene().await;
     let enrolment =
         "insert into enrolments (id, state, name, public_key, poll_hash, created_at, decided_at, host)
@@ -236,7 +236,7 @@ async fn an_enrolment_that_made_no_device_goes() {
 }
 
 #[tokio::test]
-async fn a_large_message_goes_in_slices() {
+async fn a_large_message_is_removed_in_slices() {
     let (store, _dir) = scene().await;
     for n in 1..=500 {
         told(&store, n, 10, 0).await;

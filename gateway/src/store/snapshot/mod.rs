@@ -130,7 +130,7 @@ impl Store {
     /// Fails when the database cannot be written.
     pub async fn forget_states(&self, host: HostId) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
-        states::forget(&mut tx, host).await?;
+        states::forget(&mut tx, host, crate::clock::wall()).await?;
         tx.commit().await
     }
 
@@ -142,6 +142,9 @@ impl Store {
         ] {
             sqlx::query(sql).execute(&mut *tx).await?;
         }
+        let sql = "update acknowledgements set ended_at = $1 where ended_at is null
+                       and host in (select id from hosts where removed_at is not null)";
+        sqlx::query(sql).bind(crate::clock::wall().as_millis()).execute(&mut *tx).await?;
         for spec in specs.iter().filter(|spec| !states.fit(spec)) {
             states::settle(&mut tx, spec, crate::clock::wall()).await?;
         }

@@ -9,7 +9,7 @@ fn names(spec: &HostSpec) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_peer_comes_with_its_keys_addresses_and_memory() {
+async fn a_peer_is_loaded_with_keys_addresses_and_snapshot() {
     let (store, _dir) = fixture::store().await;
     let id = fixture::device(&store, 7, "cam-07").await;
     let public = fleetgate_keys::PrivateKey::from_bytes([7; 32]).public();
@@ -34,7 +34,7 @@ async fn a_peer_comes_with_its_keys_addresses_and_memory() {
 }
 
 #[tokio::test]
-async fn one_bad_row_does_not_keep_the_others_out() {
+async fn one_invalid_row_does_not_stop_the_others_from_loading() {
     let (store, _dir) = fixture::store().await;
     let good = fixture::device(&store, 7, "cam-07").await;
     let bad = fixture::device(&store, 8, "cam-08").await;
@@ -134,7 +134,7 @@ async fn a_host_behind_a_device_is_reached_through_it() {
 }
 
 #[tokio::test]
-async fn what_stands_behind_a_device_has_its_budget() {
+async fn a_host_behind_a_device_has_its_traffic_budget() {
     let (store, _dir) = fixture::store().await;
     fixture::device(&store, 7, "site-1").await;
     run(&store, "update hosts set budget_bytes_per_day = 50000", &[]).await;
@@ -143,7 +143,7 @@ async fn what_stands_behind_a_device_has_its_budget() {
 }
 
 #[tokio::test]
-async fn since_when_a_job_is_waited_for_survives_a_restart() {
+async fn the_start_of_waiting_for_a_job_survives_a_restart() {
     let (store, _dir) = fixture::store().await;
     let id = fixture::device(&store, 7, "cam-07").await;
     run(
@@ -160,7 +160,7 @@ async fn since_when_a_job_is_waited_for_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn states_survive_a_restart_and_those_of_gone_services_do_not() {
+async fn states_survive_a_restart_except_those_of_removed_services() {
     let (store, _dir) = fixture::store().await;
     let id = fixture::device(&store, 7, "cam-07").await;
     let first = store.all_hosts(&TIMING).await.unwrap();

@@ -1,5 +1,6 @@
 //! What one host or service notifies of: transitions, suppression, and the records of both.
 
+pub(super) mod current;
 pub(super) mod records;
 pub(super) mod suppress;
 pub(super) mod transition;

@@ -70,7 +70,7 @@ async fn long_output_is_cut_where_the_command_s_own_is_too_long() {
 }
 
 #[tokio::test]
-async fn what_has_no_shell_is_given_its_commands_as_they_are() {
+async fn a_device_without_a_shell_gets_commands_unchanged() {
     let (server, client) = (Server::new(), client());
     for _ in 0..2 {
         let answer = ask(&client, &server, pinned(&server.pin(), &["hello", "fail"])).await;

@@ -296,7 +296,7 @@ async fn a_refused_login_names_the_user() {
 }
 
 #[tokio::test]
-async fn exit_status_stderr_and_signals_are_told() {
+async fn exit_status_stderr_and_signals_are_reported() {
     let server = Server::new();
     let answer = ask(&client(), &server, pinned(&server.pin(), &["fail", "signal"])).await;
     assert_eq!(answer.commands[0].end, CommandEnd::Exit(3));
@@ -370,17 +370,17 @@ async fn channels_that_a_server_opens_are_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_a_timeout() {
+async fn a_silent_ssh_server_times_out() {
     assert_eq!(hear(b"", false).await.failure, Some(SshFailure::Timeout));
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_at_once_is_told_so() {
+async fn a_server_that_disconnects_at_once_is_reported() {
     assert!(matches!(hear(b"", true).await.failure, Some(SshFailure::Protocol(_))));
 }
 
 #[tokio::test]
-async fn what_is_not_ssh_is_shown_by_its_first_words() {
+async fn a_server_without_ssh_is_reported_with_its_first_bytes() {
     for (words, closes) in [(&b"220 mail \x1b[31mESMTP\r\n"[..], false), (b"HTTP/1.1 400\r\n\r\n", true)] {
         let failure = hear(words, closes).await.failure;
         let Some(SshFailure::NotSsh(shown)) = failure else { panic!("{failure:?}") };
@@ -417,7 +417,7 @@ async fn a_failed_connect_is_passed_on_and_a_slow_one_times_out() {
 }
 
 #[tokio::test]
-async fn a_turn_that_never_comes_is_told_as_busy() {
+async fn a_run_that_gets_no_turn_is_reported_as_busy() {
     let client = client_with(Limits { concurrent: 0, ..Limits::default() });
     let answer =
         client.run(key(), || async { Server::new().connect().await }, pinned("", &[]), SECOND / 10).await;
@@ -456,7 +456,7 @@ impl AsyncWrite for Bomb {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer() {
+async fn a_panic_in_a_session_is_reported() {
     let (ours, _theirs) = tokio::io::duplex(1024);
     let bomb = once(Bomb(ours));
     let answer = client().run(key(), bomb, pinned("", &[]), PLENTY).await;
@@ -515,7 +515,7 @@ async fn a_kept_connection_that_died_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn what_is_kept_ends_when_it_is_old_or_forgotten() {
+async fn kept_connections_end_when_old_or_forgotten() {
     let server = Server::new();
     let client = client_with(Limits { idle: SECOND / 2, ..Limits::default() });
     ask(&client, &server, pinned(&server.pin(), &["a"])).await;
@@ -528,6 +528,6 @@ async fn what_is_kept_ends_when_it_is_old_or_forgotten() {
 }
 
 #[test]
-fn a_key_that_is_none_is_refused() {
+fn an_invalid_host_key_is_refused() {
     assert!(SshClient::new("-----BEGIN NONSENSE-----", Limits::default()).is_err());
 }

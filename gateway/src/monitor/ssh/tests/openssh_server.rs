@@ -209,7 +209,7 @@ async fn an_rsa_key_is_verified_by_both_hashes_and_never_by_sha_1() {
 }
 
 #[tokio::test]
-async fn what_a_server_offers_is_told_where_nothing_is_common() {
+async fn offered_algorithms_are_reported_if_none_is_common() {
     let table = [
         ("Ciphers 3des-cbc,aes128-cbc", Negotiated::Cipher, vec!["3des-cbc", "aes128-cbc"]),
         (
@@ -232,7 +232,7 @@ async fn what_a_server_offers_is_told_where_nothing_is_common() {
 }
 
 #[tokio::test]
-async fn servers_with_only_nist_curves_are_met() {
+async fn servers_with_only_nist_curves_are_supported() {
     for kex in
         ["ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group14-sha256"]
     {
@@ -243,7 +243,7 @@ async fn servers_with_only_nist_curves_are_met() {
 }
 
 #[tokio::test]
-async fn why_a_login_is_refused_is_told() {
+async fn the_reason_of_a_refused_login_is_reported() {
     let second = |method: &str| LoginRefusal::SecondFactor(vec![method.to_owned()]);
     let table = [
         ("AuthenticationMethods publickey", None),

@@ -15,11 +15,11 @@ mod removed;
 
 const OPS: ContactId = Id::from_i64(1);
 
-/// A running desk on a store with a contact `ops`, a rule that matches everything, and hosts 7, 8, 9.
+/// A running dispatcher on a store with a contact `ops`, a rule that matches everything, and hosts 7, 8, 9.
 struct Room {
     store: Store,
     dir: tempfile::TempDir,
-    bell: Wakeups,
+    wakeups: Wakeups,
     settings: watch::Sender<Settings>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -87,14 +87,14 @@ impl Room {
     }
 
     fn on(store: Store, dir: tempfile::TempDir) -> Room {
-        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
+        let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings());
-        let desk = Dispatcher::new(listener, store.clone(), LiveState::default(), bell.clone());
-        let running = tokio::spawn(desk.run(stop.clone()));
-        Room { store, dir, bell, settings, stop, running }
+        let dispatcher = Dispatcher::new(listener, store.clone(), LiveState::default(), wakeups.clone());
+        let running = tokio::spawn(dispatcher.run(stop.clone()));
+        Room { store, dir, wakeups, settings, stop, running }
     }
 
-    /// Stops the desk and starts another one: only the store remains of the first.
+    /// Stops the dispatcher and starts another one: only the store remains of the first.
     async fn restart(self) -> Room {
         self.stop.cancel();
         self.running.await.unwrap();
@@ -107,15 +107,15 @@ impl Room {
             notices::insert(&mut tx, message, None).await.unwrap();
         }
         tx.commit().await.unwrap();
-        self.bell.notices();
+        self.wakeups.notices();
     }
 
     async fn change(&self, change: impl AsyncFnOnce(&mut Tx)) {
         self.write(change).await;
-        self.bell.routing();
+        self.wakeups.routing();
     }
 
-    /// Writes without a wake-up of the desk.
+    /// Writes without a wake-up of the dispatcher.
     async fn write(&self, change: impl AsyncFnOnce(&mut Tx)) {
         let mut tx = self.store.begin().await.unwrap();
         change(&mut tx).await;
@@ -192,7 +192,7 @@ async fn told(room: &Room, message: &MessageRow) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn hosts_lost_together_make_one_message_also_over_a_restart() {
+async fn hosts_that_fail_together_make_one_message_even_over_a_restart() {
     let room = Room::open().await;
     room.say(&[down(7), down(8)]).await;
     while notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap().len() < 2 {
@@ -209,7 +209,7 @@ async fn hosts_lost_together_make_one_message_also_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_recovery_after_a_restart_goes_to_whoever_was_told() {
+async fn a_recovery_after_a_restart_goes_to_notified_contacts() {
     let room = Room::open().await;
     room.say(&[down(7)]).await;
     let first = room.until_messages(1).await[0].id;
@@ -228,7 +228,7 @@ fn of_gateway(message: Message) -> Message {
 }
 
 #[tokio::test]
-async fn the_loss_of_the_uplink_is_told_and_its_end_too_also_over_a_restart() {
+async fn a_lost_uplink_and_its_recovery_are_notified_even_over_a_restart() {
     let room = Room::open().await;
     room.change(async |tx| {
         let north = Rule { labels: [("site".into(), "north".into())].into(), ..everything() };
@@ -238,10 +238,10 @@ async fn the_loss_of_the_uplink_is_told_and_its_end_too_also_over_a_restart() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[of_gateway(down(0))]).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    room.bell.notices();
+    room.wakeups.notices();
     let first = room.until_messages(1).await[0].id;
     let room = room.restart().await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.say(&[of_gateway(up(0))]).await;
     let messages = room.until_messages(2).await;
     assert_eq!(told(&room, &messages[0]).await, [GATEWAY.as_i64()]);
@@ -250,7 +250,7 @@ async fn the_loss_of_the_uplink_is_told_and_its_end_too_also_over_a_restart() {
 }
 
 #[tokio::test]
-async fn rules_change_while_the_desk_works() {
+async fn rules_change_while_the_dispatcher_runs() {
     let room = Room::open().await;
     room.change(async |tx| {
         let strict = Rule {
@@ -270,7 +270,7 @@ async fn rules_change_while_the_desk_works() {
 }
 
 #[tokio::test]
-async fn without_any_contact_nobody_is_told_and_the_log_says_so() {
+async fn without_a_contact_notifications_are_suppressed_and_logged() {
     let room = Room::open().await;
     room.change(async |tx| {
         contacts::remove_rule(tx, everything().id).await.unwrap();
@@ -283,7 +283,7 @@ async fn without_any_contact_nobody_is_told_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn mail_to_is_told_of_everything_while_there_is_no_rule() {
+async fn mail_to_receives_all_notifications_without_rules() {
     let room = Room::open().await;
     room.change(async |tx| contacts::remove_rule(tx, everything().id).await.unwrap()).await;
     let toml = "[mail]\nhost = \"mx.example.org\"\nfrom = \"fleetgate@example.org\"\nto = [\"a@example.org\", \"b@example.org\"]";
@@ -303,7 +303,7 @@ async fn mail_to_is_told_of_everything_while_there_is_no_rule() {
 }
 
 #[tokio::test]
-async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
+async fn a_digest_lists_open_problems_once() {
     let room = Room::open().await;
     let opened = "insert into incidents (id, extent, cause, words, opened_at)
                   values (1, 'host', 'host_down', 'cam-07 is down', 0)";
@@ -335,12 +335,12 @@ async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_removed_is_told_of_no_more() {
+async fn a_removed_host_is_notified_no_more() {
     let room = Room::open().await;
     room.say(&[down(7)]).await;
     room.until_messages(1).await;
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
-    room.bell.routing();
+    room.wakeups.routing();
     for _ in 0..200 {
         if notices::told(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty() {
             return;
@@ -351,7 +351,7 @@ async fn a_host_that_is_removed_is_told_of_no_more() {
 }
 
 #[tokio::test]
-async fn hosts_of_one_incident_leave_together_from_wherever_they_are() {
+async fn hosts_of_one_incident_are_one_message_across_sites() {
     let room = Room::open().await;
     let said = |host: i64, incident: i64| Message { incident: Some(incident_id(incident)), ..down(host) };
     for sql in [
@@ -383,7 +383,7 @@ fn incident_id(n: i64) -> fleetgate_engine::messages::IncidentId {
 }
 
 #[tokio::test]
-async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
+async fn a_rule_delay_restarts_when_the_acknowledgement_ends() {
     let room = Room::open().await;
     let late = Rule { delay: Duration::from_millis(1_500), ..everything() };
     room.change(async |tx| put_rule(tx, &late).await).await;
@@ -392,17 +392,17 @@ async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
     let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
                values (1, 7, 0, 'user:ada', 'on it', 0)";
     fixture::run(&room.store, ack, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
     let room = room.restart().await;
     let ended = "update acknowledgements set ended_at = cast(unixepoch('subsec') * 1000 as integer)";
     fixture::run(&room.store, ended, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(room.messages().await.is_empty(), "its delay runs");
     let messages = room.until_messages(1).await;
     assert_eq!(told(&room, &messages[0]).await, [7]);
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((room.messages().await.len(), room.held().await.len()), (1, 1));
 }
@@ -417,7 +417,7 @@ fn tomorrow() -> Rule {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_stops_what_waits_for_a_period_too() {
+async fn an_acknowledgement_stops_notifications_that_wait_for_a_period() {
     let room = Room::open().await;
     room.change(async |tx| put_rule(tx, &tomorrow()).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -428,7 +428,7 @@ async fn an_acknowledgement_stops_what_waits_for_a_period_too() {
     let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
                values (1, 7, 0, 'user:ada', 'on it', 0)";
     fixture::run(&room.store, ack, &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
 }
 
@@ -451,13 +451,13 @@ async fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(room.messages().await.is_empty(), "also over a restart");
     fixture::run(&room.store, downtime, &["false"]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     let messages = room.until_messages(1).await;
     assert_eq!(told(&room, &messages[0]).await, [7]);
 }
 
 #[tokio::test]
-async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
+async fn an_acknowledgement_that_ends_during_a_turn_is_found_by_the_next() {
     let (store, _dir) = fixture::store().await;
     for raw in [7u8, 8] {
         let host = fixture::device(&store, raw, &format!("cam-0{raw}")).await;
@@ -494,7 +494,7 @@ async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_removed_is_told_of_no_more() {
+async fn a_removed_service_is_notified_no_more() {
     let room = Room::open().await;
     room.store.all_hosts(&fixture::TIMING).await.unwrap();
     let disk = Message { service: Some("ping".into()), ..down(7) };
@@ -505,31 +505,31 @@ async fn a_service_that_is_removed_is_told_of_no_more() {
     room.say(&[Message { service: Some("ping".into()), at: clock::wall(), ..down(8) }]).await;
     room.until(async |room| room.waiting().await == 1).await;
     fixture::run(&room.store, "delete from service_states where service = 'ping'", &[]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.until(async |room| room.told().await == 0 && room.waiting().await == 0).await;
     assert_eq!(room.held().await, ["ops service_removed"]);
 }
 
 #[tokio::test]
-async fn what_ended_without_a_word_is_in_no_digest_and_begins_anew() {
+async fn a_problem_that_ended_without_a_recovery_is_in_no_digest() {
     let room = Room::open().await;
     room.store.all_hosts(&fixture::TIMING).await.unwrap();
     let state = "update host_states set hard = $1, notified = nullif($1, 'up') where host = 7";
     fixture::run(&room.store, state, &["down"]).await;
     room.say(&[down(7)]).await;
     room.until_messages(1).await;
-    room.bell.notices();
+    room.wakeups.notices();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(room.told().await, 1);
     // The host recovers without a notification.
     fixture::run(&room.store, state, &["up"]).await;
-    room.bell.notices();
+    room.wakeups.notices();
     room.until(async |room| room.told().await == 0).await;
     assert!(room.held().await.is_empty());
 }
 
 #[tokio::test]
-async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile() {
+async fn an_escalation_continues_when_the_acknowledgement_ends() {
     let (store, _dir) = fixture::store().await;
     let host = fixture::device(&store, 7, "cam-07").await;
     let mut tx = store.begin().await.unwrap();

@@ -43,13 +43,13 @@ impl Room {
         })
         .await;
         fixture::run(&room.store, "update host_states set hard = 'down', notified = 'down'", &[]).await;
-        // The restarted desk reads all of that.
+        // The restarted dispatcher reads all of that.
         room.restart().await
     }
 
     async fn remove(&self, host: &str) {
         fixture::run(&self.store, "update hosts set removed_at = 1 where id = $1", &[host]).await;
-        self.bell.routing();
+        self.wakeups.routing();
     }
 
     async fn remove_contact(&self, contact: ContactId) {
@@ -186,7 +186,7 @@ async fn a_contact_that_is_removed_gets_no_digest() {
     room.until(async |room| room.told().await == 2).await;
     let before = room.messages().await.len();
     room.a_day_passes().await;
-    // The running desk remembers the times of its notifications; a new one reads them from the store.
+    // The running dispatcher remembers the times of its notifications; a new one reads them from the store.
     room.write(async |tx| {
         contacts::remove_rule(tx, OPS).await.unwrap();
         contacts::remove(tx, OPS).await.unwrap();

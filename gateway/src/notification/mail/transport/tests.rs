@@ -215,7 +215,7 @@ async fn over_tls(server: &Identity, named: Option<&Identity>, host: &str) -> Re
 // ------------------------------------------------------------------------ tests
 
 #[tokio::test]
-async fn a_self_signed_certificate_that_is_named_is_believed() {
+async fn a_configured_self_signed_certificate_is_trusted() {
     let authority = of_itself(&authority("localhost"));
     over_tls(&authority, Some(&authority), "localhost").await.unwrap();
     let plain = of_itself(&params("localhost"));
@@ -225,7 +225,7 @@ async fn a_self_signed_certificate_that_is_named_is_believed() {
 }
 
 #[tokio::test]
-async fn one_without_alternative_names_is_believed_by_its_subject() {
+async fn a_configured_certificate_without_alternative_names_is_trusted_by_its_subject() {
     let bare = |name| {
         let mut params = authority(name);
         params.subject_alt_names.clear();
@@ -238,7 +238,7 @@ async fn one_without_alternative_names_is_believed_by_its_subject() {
 }
 
 #[tokio::test]
-async fn one_that_is_named_is_believed_for_its_names_and_dates_alone() {
+async fn a_configured_certificate_is_trusted_for_its_names_and_dates_only() {
     let faulty = |change: fn(&mut CertificateParams)| {
         let mut params = authority("localhost");
         change(&mut params);
@@ -267,7 +267,7 @@ async fn another_certificate_of_the_same_name_is_refused() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_named_is_believed_for_what_it_signed_and_a_server_is_not() {
+async fn a_configured_authority_is_trusted_for_certificates_that_it_signed() {
     let (root, leaf) = (authority("Our authority"), params("localhost"));
     let named = of_itself(&root);
     over_tls(&signed_by(&leaf, &root, &named), Some(&named), "localhost").await.unwrap();
@@ -278,7 +278,7 @@ async fn an_authority_that_is_named_is_believed_for_what_it_signed_and_a_server_
 }
 
 #[tokio::test]
-async fn what_was_said_before_tls_is_not_taken_for_said_in_it() {
+async fn replies_from_before_tls_are_discarded() {
     let identity = of_itself(&authority("localhost"));
     let injects = "250-mx\r\n250 AUTH PLAIN\r\n";
     let server = Server::start(Manner { tls: Some(identity.config()), injects, ..Manner::default() }).await;
@@ -288,7 +288,7 @@ async fn what_was_said_before_tls_is_not_taken_for_said_in_it() {
 }
 
 #[tokio::test]
-async fn the_gateway_calls_itself_what_strict_servers_accept() {
+async fn the_hello_name_is_accepted_by_strict_servers() {
     let manner = Manner { strict: true, ..Manner::default() };
     for (setting, said) in [
         ("", None),
@@ -310,7 +310,7 @@ async fn the_gateway_calls_itself_what_strict_servers_accept() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_not_possible_is_named_as_it_is() {
+async fn an_impossible_login_is_reported_with_its_reason() {
     let user = "security = \"none\"\nuser = \"user\"\npassword = \"pass\"\n";
     for (offers, words) in [
         (
@@ -329,7 +329,7 @@ async fn a_login_that_is_not_possible_is_named_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_ways_to_log_in_that_we_know_work() {
+async fn the_supported_login_mechanisms_work() {
     let user = "security = \"none\"\nuser = \"user\"\npassword = \"pass\"\n";
     for offers in
         [&["AUTH CRAM-MD5 PLAIN LOGIN"][..], &["AUTH LOGIN"][..], &["AUTH=LOGIN"][..], &["auth plain"][..]]
@@ -345,7 +345,7 @@ async fn the_ways_to_log_in_that_we_know_work() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up_in_time_with_a_hint() {
+async fn a_silent_mail_server_times_out_with_a_hint() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = Server { port, told: Arc::default() };

@@ -79,6 +79,7 @@ pub struct Notifier<S> {
     problem_since: Option<Mono>,
     awaits_result: bool,
     held: Option<Suppressed>,
+    stored_reason: Option<SuppressReason>,
     /// The time of the next evaluation without a result.
     due: Option<Mono>,
 }
@@ -105,6 +106,7 @@ impl<S: Level> Notifier<S> {
             problem_since: state.problem_since.map(|at| now.mono_at(at)),
             awaits_result: state.awaits_result,
             held: state.held,
+            stored_reason: state.suppressed_by,
             due: Some(now.mono),
         }
     }
@@ -121,6 +123,7 @@ impl<S: Level> Notifier<S> {
             problem_since: self.problem_since.map(|at| now.wall_at(at)),
             awaits_result: self.awaits_result,
             held: self.held,
+            suppressed_by: self.stored_reason,
         }
     }
 
@@ -322,6 +325,7 @@ impl<S: Level> Notifier<S> {
         }
         self.remind(track, scene, said);
         self.due = self.next_look(track, scene);
+        self.stored_reason = stored_reason(track, scene);
     }
 
     fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Emitted<S>>) {
@@ -342,21 +346,34 @@ impl<S: Level> Notifier<S> {
     /// Returns the first reason that suppresses a notification.
     fn suppressed_by(&self, notice: &Notice<S>, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
         let problem = matches!(notice.kind, MessageKind::Problem | MessageKind::Reminder);
-        let (notify, now) = (&scene.rules.notify, scene.now.mono);
-        let early = |since: Mono| now.since(since) < notify.delay;
-        let obstacles = [
-            (scene.silence.is_some(), scene.silence.unwrap_or(SuppressReason::NotCurrent)),
-            (self.awaits_result, SuppressReason::NotCurrent),
-            (self.in_downtime, SuppressReason::Downtime),
-            (problem && self.ack.is_some(), SuppressReason::Acknowledged),
-            (problem && !notify.states.has(notice.to.code()), SuppressReason::State),
-            (!notify.kinds.has(notice.kind), SuppressReason::Kind),
-            (
-                problem && self.told == LastNotified::Nothing && self.problem_since.is_some_and(early),
-                SuppressReason::Delay,
-            ),
-        ];
-        obstacles.into_iter().find(|(facts, _)| *facts).map(|(_, reason)| reason)
+        let early = |since: Mono| scene.now.mono.since(since) < scene.rules.notify.delay;
+        let waits = || problem && self.told == LastNotified::Nothing && self.problem_since.is_some_and(early);
+        self.suppressed_by_state(problem, scene)
+            .or_else(|| filtered(notice, problem, scene.rules))
+            .or_else(|| waits().then_some(SuppressReason::Delay))
+    }
+
+    fn suppressed_by_state(&self, problem: bool, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
+        let acknowledged = problem && self.ack.is_some();
+        scene
+            .silence
+            .or(self.awaits_result.then_some(SuppressReason::NotCurrent))
+            .or(self.in_downtime.then_some(SuppressReason::Downtime))
+            .or(acknowledged.then_some(SuppressReason::Acknowledged))
+    }
+
+    /// Returns why the problem is not notified now, although it was notified before: a message
+    /// about it may still wait. A delay counts only before the first notification.
+    pub fn suppression(&self, track: &Track<S>, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
+        self.suppressed_by_state(true, scene)
+            .or(self.flapping.then_some(SuppressReason::Flapping))
+            .or_else(|| filtered_problem(track, scene))
+    }
+
+    /// Whether it is ok and needs no later notification.
+    pub fn is_over(&self, track: &Track<S>) -> bool {
+        let ok = track.hard != S::PENDING && !track.hard.is_problem();
+        ok && !self.flapping && self.told == LastNotified::Nothing
     }
 
     /// Notifies each hard failure of a volatile checkable. If these are suppressed, that is no
@@ -418,4 +435,25 @@ impl<S: Level> Notifier<S> {
 fn hard_notice<S: Level>(told: LastNotified<S>, track: &Track<S>) -> Notice<S> {
     let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
     Notice { kind, from: told.state(), to: track.hard }
+}
+
+/// Returns why the settings exclude a notification.
+fn filtered<S: Level>(notice: &Notice<S>, problem: bool, rules: &Alerting) -> Option<SuppressReason> {
+    let notify = &rules.notify;
+    match () {
+        () if problem && !notify.states.has(notice.to.code()) => Some(SuppressReason::State),
+        () if !notify.kinds.has(notice.kind) => Some(SuppressReason::Kind),
+        () => None,
+    }
+}
+
+fn filtered_problem<S: Level>(track: &Track<S>, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
+    let notice = Notice::about(MessageKind::Problem, track.hard);
+    filtered(&notice, true, scene.rules).filter(|_| track.hard.is_problem())
+}
+
+/// Returns the value of [`NotificationState::suppressed_by`].
+fn stored_reason<S: Level>(track: &Track<S>, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
+    let in_doubt = scene.silence.filter(|reason| *reason == SuppressReason::ParentInDoubt);
+    in_doubt.or_else(|| filtered_problem(track, scene))
 }

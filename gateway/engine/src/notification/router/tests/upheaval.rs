@@ -95,6 +95,21 @@ fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
 }
 
 #[test]
+fn a_problem_that_its_settings_exclude_while_it_waits_stays_and_its_recovery_is_sent() {
+    for why in [SuppressReason::State, SuppressReason::Kind] {
+        let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+        desk.down(7);
+        desk.put(stands(&[(7, Suppression::Silent(why))]));
+        assert_eq!(desk.pass(30), [""; 0], "{why:?}");
+        desk.put(stands(&[]));
+        assert_eq!(desk.pass(20).len(), 1, "{why:?}");
+        desk.put(stands(&[(7, Suppression::Silent(why))]));
+        desk.up(7);
+        assert_eq!(desk.pass(20).len(), 1, "{why:?}: the recovery of a problem that was sent");
+    }
+}
+
+#[test]
 fn what_people_did_tells_nobody_of_a_problem_that_is_none_of_his() {
     let mut desk = Desk::new(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }));
     assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);

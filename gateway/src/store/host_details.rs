@@ -17,7 +17,7 @@ use super::acknowledgements::Acknowledgement;
 
 /// The acknowledgements, incidents and reachability of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beside {
+pub struct HostDetails {
     /// Whether a path to the host is up. True for a host without a row too.
     pub reachable: bool,
     acknowledgements: Vec<Acknowledgement>,
@@ -25,13 +25,13 @@ pub struct Beside {
     incidents: Vec<(String, IncidentId)>,
 }
 
-impl Default for Beside {
+impl Default for HostDetails {
     fn default() -> Self {
-        Beside { reachable: true, acknowledgements: Vec::new(), incidents: Vec::new() }
+        HostDetails { reachable: true, acknowledgements: Vec::new(), incidents: Vec::new() }
     }
 }
 
-impl Beside {
+impl HostDetails {
     pub fn acknowledgement(&self, service: &str) -> Option<&Acknowledgement> {
         self.acknowledgements.iter().find(|ack| ack.service.as_deref() == Some(service))
     }
@@ -42,7 +42,7 @@ impl Beside {
 }
 
 /// The result by host. A host without anything to report may be absent.
-pub type Found = HashMap<HostId, Beside>;
+pub type Found = HashMap<HostId, HostDetails>;
 
 /// # Errors
 /// Fails when the database cannot be read.
@@ -85,44 +85,44 @@ pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> 
 
 /// Concurrent callers and their shared result.
 #[derive(Default)]
-struct Round {
+struct SharedRead {
     hosts: Mutex<BTreeSet<HostId>>,
     found: OnceCell<Result<Found, Arc<sqlx::Error>>>,
 }
 
 #[derive(Default)]
-pub(super) struct Rounds {
-    /// The round that has not begun. It serves every caller that asks now.
-    next: Mutex<Arc<Round>>,
-    /// Locked by the round under way.
-    turn: tokio::sync::Mutex<()>,
+pub(super) struct SharedReads {
+    /// The shared read that has not begun. It serves every caller that asks now.
+    next: Mutex<Arc<SharedRead>>,
+    /// Locked while a shared read runs.
+    running: tokio::sync::Mutex<()>,
 }
 
-impl Rounds {
+impl SharedReads {
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn of_host(&self, read: &SqlitePool, host: HostId) -> Result<Beside, Arc<sqlx::Error>> {
-        let round = self.join(host);
-        let found = round.found.get_or_init(|| self.run(read, &round)).await;
+    pub async fn of_host(&self, read: &SqlitePool, host: HostId) -> Result<HostDetails, Arc<sqlx::Error>> {
+        let shared = self.join(host);
+        let found = shared.found.get_or_init(|| self.run(read, &shared)).await;
         found.as_ref().map(|found| found.get(&host).cloned().unwrap_or_default()).map_err(Arc::clone)
     }
 
-    fn join(&self, host: HostId) -> Arc<Round> {
+    fn join(&self, host: HostId) -> Arc<SharedRead> {
         let next = self.next();
         next.hosts.lock().expect("no holder panics").insert(host);
         next.clone()
     }
 
-    async fn run(&self, read: &SqlitePool, round: &Round) -> Result<Found, Arc<sqlx::Error>> {
-        let _turn = self.turn.lock().await;
+    async fn run(&self, read: &SqlitePool, shared: &SharedRead) -> Result<Found, Arc<sqlx::Error>> {
+        let _running = self.running.lock().await;
         // The read that begins here does not serve later callers.
         *self.next() = Arc::default();
-        let hosts = std::mem::take(&mut *round.hosts.lock().expect("no holder panics"));
+        let hosts = std::mem::take(&mut *shared.hosts.lock().expect("no holder panics"));
         let mut conn = read.acquire().await.map_err(Arc::new)?;
         of_hosts(&mut conn, &hosts).await.map_err(Arc::new)
     }
 
-    fn next(&self) -> MutexGuard<'_, Arc<Round>> {
+    fn next(&self) -> MutexGuard<'_, Arc<SharedRead>> {
         self.next.lock().expect("no holder panics")
     }
 }
@@ -149,22 +149,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_a_time_share_a_reading_and_each_is_told_of_its_own_host() {
+    async fn concurrent_callers_share_a_read_and_each_gets_its_host() {
         let (store, _dir) = fixture::store().await;
         let hosts = [fixture::device(&store, 7, "cam-07").await, fixture::device(&store, 8, "cam-08").await];
         let mut tx = store.begin().await.unwrap();
         acknowledgements::put(&mut tx, &ack(1, hosts[0], "disk")).await.unwrap();
         acknowledgements::put(&mut tx, &ack(2, hosts[1], "")).await.unwrap();
         tx.commit().await.unwrap();
-        let rounds = Rounds::default();
-        let turn = rounds.turn.lock().await;
-        let (first, second) = (rounds.of_host(&store.read, hosts[0]), rounds.of_host(&store.read, hosts[1]));
+        let reads = SharedReads::default();
+        let running = reads.running.lock().await;
+        let (first, second) = (reads.of_host(&store.read, hosts[0]), reads.of_host(&store.read, hosts[1]));
         tokio::pin!(first, second);
         assert!(
             futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending()
         );
-        assert_eq!(rounds.next().hosts.lock().unwrap().len(), 2);
-        drop(turn);
+        assert_eq!(reads.next().hosts.lock().unwrap().len(), 2);
+        drop(running);
         let (first, second) = (first.await.unwrap(), second.await.unwrap());
         assert_eq!(first.acknowledgement("disk").map(|ack| ack.id), Some(Id::from_i64(1)));
         assert_eq!(second.acknowledgement("disk"), None, "the host's own is none of a service");
@@ -172,15 +172,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_committed_before_one_asks_is_told() {
+    async fn a_read_sees_earlier_commits() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
-        let rounds = Rounds::default();
+        let reads = SharedReads::default();
         for id in 1..20 {
             let mut tx = store.begin().await.unwrap();
             acknowledgements::put(&mut tx, &ack(id, host, "disk")).await.unwrap();
             tx.commit().await.unwrap();
-            let found = rounds.of_host(&store.read, host).await.unwrap();
+            let found = reads.of_host(&store.read, host).await.unwrap();
             assert_eq!(found.acknowledgement("disk").map(|ack| ack.id), Some(Id::from_i64(id)));
         }
     }

@@ -8,7 +8,7 @@ use fleetgate_engine::messages::SuppressReason;
 use sqlx::sqlite::SqliteConnection;
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.
-const CARE: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
+const ACKNOWLEDGEMENT: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
      where host = $1 and service = $2 order by ended_at is not null, created_at desc limit 1";
 /// The downtime of the service, or else of its host.
 const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' || d.comment) from downtimes d
@@ -30,7 +30,7 @@ pub async fn of(
     let (host, service) = (host.as_i64(), service.unwrap_or_default());
     let words: Option<String> = match reason {
         SuppressReason::Acknowledged => {
-            sqlx::query_scalar(CARE).bind(host).bind(service).fetch_optional(conn).await?
+            sqlx::query_scalar(ACKNOWLEDGEMENT).bind(host).bind(service).fetch_optional(conn).await?
         }
         SuppressReason::Downtime => {
             let row: Option<(i64, String)> =
@@ -49,7 +49,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_downtime_and_an_acknowledgement_name_who_is_behind_them() {
+    async fn a_suppression_names_the_author_of_its_downtime_or_acknowledgement() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();

@@ -19,11 +19,11 @@ use sqlx::{FromRow, Row as _};
 ///
 /// One cause silences all hosts in the same moment. That moment lies between each host's last proof
 /// of life and its first unanswered probe.
-const ON_ITS_WAY: Duration = Duration::from_secs(5);
+const IN_FLIGHT: Duration = Duration::from_secs(5);
 /// This many hosts heard elsewhere are enough to count.
-const ENOUGH: u32 = 100;
+const ENOUGH_HEARD: u32 = 100;
 /// The number of hosts in the first read.
-const FIRST: usize = 128;
+const FIRST_READ: usize = 128;
 /// A clock measured longer ago proves nothing about today's clock.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
@@ -139,11 +139,11 @@ pub struct Silent {
 
 impl Silent {
     fn earliest(&self) -> i64 {
-        (self.alive.min(self.since) - ON_ITS_WAY).as_millis()
+        (self.alive.min(self.since) - IN_FLIGHT).as_millis()
     }
 
     fn latest(&self) -> i64 {
-        (self.since + ON_ITS_WAY).as_millis()
+        (self.since + IN_FLIGHT).as_millis()
     }
 
     fn has_come(&self, at: i64) -> bool {
@@ -182,12 +182,12 @@ pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId)
 
 /// All other hosts, read as far as a verdict of this moment needed.
 #[derive(Default)]
-pub struct Everybody {
+pub struct OtherHosts {
     read: Vec<Other>,
     is_all: bool,
 }
 
-impl Everybody {
+impl OtherHosts {
     /// Counts the hosts of other sites. Silent places are counted only if no host is heard.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Everybody {
             other.id != silent.host.as_i64() && (site.is_none() || other.site.as_deref() != site)
         };
         let (mut heard, mut seen) = (0, 0);
-        while heard < ENOUGH {
+        while heard < ENOUGH_HEARD {
             if seen == self.read.len() && !self.read_on(conn).await? {
                 break;
             }
@@ -224,7 +224,8 @@ impl Everybody {
         if self.is_all {
             return Ok(false);
         }
-        let (last, many) = (self.read.last().map_or(i64::MIN, |other| other.id), self.read.len().max(FIRST));
+        let (last, many) =
+            (self.read.last().map_or(i64::MIN, |other| other.id), self.read.len().max(FIRST_READ));
         let more = sqlx::query_as(MORE).bind(last).bind(i64::try_from(many).unwrap_or(i64::MAX));
         let more: Vec<Other> = more.fetch_all(conn).await?;
         self.is_all = more.len() < many;
@@ -308,7 +309,7 @@ mod tests {
         silent: Silent,
         site: Option<&str>,
     ) -> sqlx::Result<Others> {
-        Everybody::default().elsewhere(conn, silent, site).await
+        OtherHosts::default().elsewhere(conn, silent, site).await
     }
 
     struct Other {
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_others_of_a_site_are_counted_apart_from_the_rest() {
+    async fn hosts_of_the_site_are_counted_apart_from_the_others() {
         let all = [
             down("north", SINCE),
             down("north", SINCE + 30_000),
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_is_heard_the_silent_places_are_counted() {
+    async fn silent_sites_are_counted_if_no_host_is_heard() {
         let all = [
             down("north", SINCE),
             down("south", SINCE + 1),
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_answers_over_a_limit_is_heard_and_not_silent() {
+    async fn a_host_that_replies_above_a_threshold_is_heard() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("north", SINCE)]).await;
         let slow = "update host_states set source = 'echo', last_check = $1, silent_since = null
                     where host in (2, 3)";
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_only_said_to_be_down_did_not_fall_silent() {
+    async fn a_host_with_only_passive_results_did_not_fall_silent() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("", SINCE)]).await;
         let sent = "update host_states set source = 'passive', silent_since = null where host > 1";
         fixture::run(&store, sent, &[]).await;
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_packet_from_before_the_clock_was_set_back_is_none_since_then() {
+    async fn a_packet_time_in_the_future_proves_nothing() {
         let all = [
             down("north", SINCE),
             well("north", SINCE + 1),
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn devices_that_fell_silent_at_different_times_are_no_crowd() {
+    async fn devices_that_fell_silent_at_different_times_have_no_common_cause() {
         // Both were found within the same minute, but each has a packet newer than the other's
         // silence.
         let all = [down("", SINCE), down("", SINCE + 90_000), down("", SINCE - 90_000), well("", SINCE - 1)];
@@ -465,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_is_up_beside_its_tunnel_carries_nothing_until_that_is_well() {
+    async fn a_device_with_a_failed_tunnel_carries_no_traffic() {
         let (store, _dir) = fleet(&[well("", SINCE)]).await;
         let mut conn = store.reader().await.unwrap();
         let now = silent().now;
@@ -483,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_is_known_by_what_its_tunnel_answered() {
+    async fn a_device_replies_through_its_tunnel_or_a_host_behind_it() {
         let (store, _dir) = fleet(&[well("", SINCE), well("", SINCE)]).await;
         let mut conn = store.reader().await.unwrap();
         let now = silent().now;

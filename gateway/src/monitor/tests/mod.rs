@@ -1,6 +1,11 @@
+//! The shell of the monitor on a real store.
+
+mod suppression;
+
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{Downtime, HostScope, Message, PassiveResult, Record, Scope, Ticket, When};
 use fleetgate_engine::monitor::Config;
+use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use tokio::task::JoinSet;
@@ -13,7 +18,7 @@ use crate::store::managed::{BY_HAND, Managed};
 use crate::store::{Store, acknowledgements, downtimes, incidents};
 
 #[tokio::test]
-async fn a_host_that_changed_or_went_keeps_no_connection() {
+async fn a_changed_or_removed_host_loses_its_kept_connection() {
     let (store, _dir) = fixture::store().await;
     let host = fixture::device(&store, 7, "cam-07").await;
     let spec = store.host_spec(host, &TIMING).await.unwrap().unwrap();
@@ -36,7 +41,7 @@ async fn a_name_that_leads_to_this_machine_is_not_dialled() {
 }
 
 #[test]
-fn what_the_gateway_has_no_means_for_says_nothing_of_a_host() {
+fn failures_of_the_gateway_itself_do_not_count_against_a_host() {
     let ends = |code| failure(&std::io::Error::from_raw_os_error(code));
     assert_eq!([libc::EMFILE, libc::EADDRNOTAVAIL].map(ends), [ConnectFailure::Busy, ConnectFailure::Busy]);
     assert_eq!(ends(libc::ECONNREFUSED), ConnectFailure::Refused);
@@ -64,8 +69,8 @@ impl Running {
         drop(conn);
         monitor.restore(store.all_hosts(&TIMING).await.unwrap(), clock::now());
         let mut tasks = JoinSet::new();
-        let (live, bell) = (LiveState::default(), Wakeups::default());
-        let writer = Writer::start(&mut tasks, store.clone(), live, bell, Duration::from_secs(3_600));
+        let (live, wakeups) = (LiveState::default(), Wakeups::default());
+        let writer = Writer::start(&mut tasks, store.clone(), live, wakeups, Duration::from_secs(3_600));
         let mut running = Running { monitor, writer, _tasks: tasks, told: Vec::new() };
         running.input(MonitorInput::Timeout).await;
         running
@@ -144,21 +149,26 @@ async fn acknowledge(store: &Store, running: &mut Running, service: &str) {
     running.input(MonitorInput::Acknowledge { host: HOST, service, ack: (&ack).into() }).await;
 }
 
-async fn plan(store: &Store, running: &mut Running, service: &str) {
-    let (start, end) = (clock::wall(), clock::wall() + Duration::from_secs(3_600));
-    let scope = Scope { hosts: HostScope::One(HOST), service: Some(service.to_owned()) };
-    let downtime = downtimes::Downtime {
-        plan: Downtime { id: Id::from_i64(2), scope, when: When::Once { start, end, duration: None } },
+fn downtime_of(plan: Downtime, created_at: Wall) -> downtimes::Downtime {
+    downtimes::Downtime {
+        plan,
         host_name: None,
         name: None,
         managed: Managed { by: BY_HAND.into(), edited_by: None },
         author: "user:jo".into(),
         comment: "new disk".into(),
-        created_at: start,
+        created_at,
         cancelled_at: None,
         begun_at: None,
         version: 1,
-    };
+    }
+}
+
+async fn plan(store: &Store, running: &mut Running, service: &str) {
+    let (start, end) = (clock::wall(), clock::wall() + Duration::from_secs(3_600));
+    let scope = Scope { hosts: HostScope::One(HOST), service: Some(service.to_owned()) };
+    let when = When::Once { start, end, duration: None };
+    let downtime = downtime_of(Downtime { id: Id::from_i64(2), scope, when }, start);
     let mut tx = store.begin().await.unwrap();
     downtimes::insert(&mut tx, &downtime).await.unwrap();
     tx.commit().await.unwrap();
@@ -166,7 +176,7 @@ async fn plan(store: &Store, running: &mut Running, service: &str) {
 }
 
 #[tokio::test]
-async fn flapping_acknowledgements_and_downtimes_go_on_over_a_restart() {
+async fn flapping_acknowledgements_and_downtimes_continue_over_a_restart() {
     use Status::{Critical, Ok, Unknown};
     let (store, _dir) = host_with_three_jobs().await;
     let mut running = Running::start(&store).await;

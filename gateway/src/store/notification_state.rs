@@ -38,6 +38,8 @@ struct Stored {
     awaits_result: bool,
     #[serde(skip_serializing_if = "is_default")]
     held: Option<StoredHeld>,
+    #[serde(skip_serializing_if = "is_default")]
+    suppressed_by: Option<String>,
 }
 
 /// The downtime, its end and its begin. An earlier version wrote no begin.
@@ -51,22 +53,23 @@ struct StoredHeld {
     reason: String,
 }
 
-pub fn to_json(voice: &NotificationState) -> String {
+pub fn to_json(state: &NotificationState) -> String {
     let stored = Stored {
-        recent: voice.recent.codes().map(|code| char::from(b'0' + code)).collect(),
-        flapping: voice.flapping,
-        told_flapping: voice.told_flapping,
-        in_downtime: voice.in_downtime,
-        occasion: voice.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
-        begun: voice.begun.iter().map(stored_begun).collect(),
-        remind_from: voice.remind_from.map(Wall::as_millis),
-        problem_since: voice.problem_since.map(Wall::as_millis),
-        awaits_result: voice.awaits_result,
-        held: voice.held.map(|held| StoredHeld {
+        recent: state.recent.codes().map(|code| char::from(b'0' + code)).collect(),
+        flapping: state.flapping,
+        told_flapping: state.told_flapping,
+        in_downtime: state.in_downtime,
+        occasion: state.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
+        begun: state.begun.iter().map(stored_begun).collect(),
+        remind_from: state.remind_from.map(Wall::as_millis),
+        problem_since: state.problem_since.map(Wall::as_millis),
+        awaits_result: state.awaits_result,
+        held: state.held.map(|held| StoredHeld {
             kind: held.kind.name().to_owned(),
             to: held.to,
             reason: held.reason.name().to_owned(),
         }),
+        suppressed_by: state.suppressed_by.map(|reason| reason.name().to_owned()),
     };
     serde_json::to_string(&stored).expect("text and numbers")
 }
@@ -79,8 +82,9 @@ fn stored_begun(begun: &BegunDowntime) -> StoredBegun {
 /// # Errors
 /// Fails when the gateway has not written the text.
 pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
-    let stored: Stored = serde_json::from_str(text).context("voice")?;
-    let code = |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("voice: {c:?} is no code"));
+    let stored: Stored = serde_json::from_str(text).context("column voice")?;
+    let code =
+        |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("column voice: {c:?} is no code"));
     Ok(NotificationState {
         recent: stored.recent.chars().map(code).collect::<anyhow::Result<_>>()?,
         flapping: stored.flapping,
@@ -95,6 +99,7 @@ pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
         problem_since: stored.problem_since.map(Wall::from_millis),
         awaits_result: stored.awaits_result,
         held: stored.held.map(held).transpose()?,
+        suppressed_by: stored.suppressed_by.as_deref().map(reason).transpose()?,
     })
 }
 
@@ -112,9 +117,12 @@ fn held(stored: StoredHeld) -> anyhow::Result<Suppressed> {
     Ok(Suppressed {
         kind: MessageKind::named(&stored.kind).with_context(|| format!("{:?} is no kind", stored.kind))?,
         to: stored.to,
-        reason: SuppressReason::named(&stored.reason)
-            .with_context(|| format!("{:?} is no reason", stored.reason))?,
+        reason: reason(&stored.reason)?,
     })
+}
+
+fn reason(name: &str) -> anyhow::Result<SuppressReason> {
+    SuppressReason::named(name).with_context(|| format!("{name:?} is no reason"))
 }
 
 #[cfg(test)]
@@ -122,26 +130,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_calm_takes_little_room() {
+    fn a_quiet_checkable_takes_little_space() {
         assert_eq!(to_json(&NotificationState::default()), r#"{"recent":""}"#);
         assert_eq!(from_json("{}").unwrap(), NotificationState::default());
     }
 
     #[test]
-    fn what_began_before_the_begin_was_stored_is_still_read() {
-        let voice = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
+    fn a_begun_downtime_without_a_stored_begin_is_read() {
+        let state = from_json(r#"{"recent":"","occasion":[7,4],"begun":[[7,9],[8,6]]}"#).unwrap();
         let begun = |id, from, until| BegunDowntime {
             of: DowntimeOccurrence { downtime: Id::from_i64(id), from: Wall::from_millis(from) },
             until: Wall::from_millis(until),
         };
-        assert_eq!(voice.begun, [begun(7, 4, 9), begun(8, 6, 6)]);
+        assert_eq!(state.begun, [begun(7, 4, 9), begun(8, 6, 6)]);
     }
 
     #[test]
-    fn all_of_it_survives() {
+    fn every_field_survives_the_store() {
         let at = |n| Some(Wall::from_millis(n));
         for (kind, reason) in MessageKind::ALL.into_iter().zip(SuppressReason::ALL) {
-            let voice = NotificationState {
+            let state = NotificationState {
                 recent: [0, 1, 2, 3, 0].into_iter().collect(),
                 flapping: true,
                 told_flapping: true,
@@ -158,8 +166,9 @@ mod tests {
                 problem_since: at(2),
                 awaits_result: true,
                 held: Some(Suppressed { kind, to: 2, reason }),
+                suppressed_by: Some(reason),
             };
-            assert_eq!(from_json(&to_json(&voice)).unwrap(), voice);
+            assert_eq!(from_json(&to_json(&state)).unwrap(), state);
         }
     }
 }

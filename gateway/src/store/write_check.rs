@@ -20,34 +20,34 @@ const FREE: u64 = 1024 * 1024;
 pub type Refusal = Option<Trouble>;
 
 /// Concurrent callers and their shared result.
-type Round = Arc<OnceCell<Result<(), Refusal>>>;
+type SharedCheck = Arc<OnceCell<Result<(), Refusal>>>;
 
-pub(super) struct Prover {
+pub(super) struct WriteCheck {
     dir: PathBuf,
-    /// The round that has not begun. It serves every caller that asks now.
-    next: Mutex<Round>,
-    /// Locked by the round under way.
+    /// The shared check that has not begun. It serves every caller that asks now.
+    next: Mutex<SharedCheck>,
+    /// Locked while a shared check runs.
     turn: tokio::sync::Mutex<()>,
 }
 
-impl Prover {
+impl WriteCheck {
     pub fn new(dir: &Path) -> Self {
-        Prover { dir: dir.to_owned(), next: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        WriteCheck { dir: dir.to_owned(), next: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
     /// Tests with one write.
     ///
     /// # Errors
     /// Returns the reason why the database accepts no write.
-    pub async fn prove(&self, write: &SqlitePool) -> Result<(), Refusal> {
-        let round = self.next().clone();
-        *round.get_or_init(|| self.run(write)).await
+    pub async fn run(&self, write: &SqlitePool) -> Result<(), Refusal> {
+        let shared = self.next().clone();
+        *shared.get_or_init(|| self.check(write)).await
     }
 
-    async fn run(&self, write: &SqlitePool) -> Result<(), Refusal> {
+    async fn check(&self, write: &SqlitePool) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
         // The write that begins here does not serve later callers.
-        *self.next() = Round::default();
+        *self.next() = SharedCheck::default();
         if free(&self.dir).is_some_and(|free| free < FREE) {
             return Err(Some(Trouble::Full));
         }
@@ -57,7 +57,7 @@ impl Prover {
         })
     }
 
-    fn next(&self) -> std::sync::MutexGuard<'_, Round> {
+    fn next(&self) -> std::sync::MutexGuard<'_, SharedCheck> {
         self.next.lock().expect("no holder panics")
     }
 }
@@ -96,23 +96,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_database_is_known_before_anything_is_written() {
+    async fn a_full_database_is_detected_before_a_change() {
         let (store, _dir) = fixture::store().await;
-        assert_eq!(store.prove().await, Ok(()));
+        assert_eq!(store.check_writable().await, Ok(()));
         sqlx::query("vacuum").execute(&store.write).await.unwrap();
         sqlx::query("pragma max_page_count = 1").execute(&store.write).await.unwrap();
-        assert_eq!(store.prove().await, Err(Some(Trouble::Full)));
+        assert_eq!(store.check_writable().await, Err(Some(Trouble::Full)));
         sqlx::query("pragma max_page_count = 1000000").execute(&store.write).await.unwrap();
-        assert_eq!(store.prove().await, Ok(()));
+        assert_eq!(store.check_writable().await, Ok(()));
         let left: i64 = sqlx::query_scalar("select count(*) from room").fetch_one(&store.read).await.unwrap();
         assert_eq!(left, 0);
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_a_time_share_a_commit_and_the_next_one_has_its_own() {
+    async fn concurrent_callers_share_a_commit() {
         let (store, _dir) = fixture::store().await;
         let held = store.begin().await.unwrap();
-        let (first, second) = (store.prove(), store.prove());
+        let (first, second) = (store.check_writable(), store.check_writable());
         tokio::pin!(first, second);
         assert!(
             futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending()
@@ -120,11 +120,11 @@ mod tests {
         drop(held);
         assert_eq!((first.await, second.await), (Ok(()), Ok(())));
         store.write.close().await;
-        assert!(store.prove().await.is_err(), "an old proof counts no more");
+        assert!(store.check_writable().await.is_err(), "an earlier check does not count");
     }
 
     #[test]
-    fn the_file_system_says_what_is_left() {
+    fn the_free_space_of_the_file_system_is_read() {
         assert!(free(Path::new("/")).is_some() && free(Path::new("/nowhere/at/all")).is_none());
     }
 }

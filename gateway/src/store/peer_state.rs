@@ -177,7 +177,7 @@ mod tests {
     use crate::store::{devices, fixture};
 
     #[tokio::test]
-    async fn what_was_learnt_is_there_after_a_restart() {
+    async fn the_peer_state_survives_a_restart() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         let stranger = Id::from_i64(99);

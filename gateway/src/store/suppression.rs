@@ -13,37 +13,40 @@ use sqlx::sqlite::SqliteConnection;
 /// The first reason that applies, in the order of the monitor's own reasons. While the gateway's
 /// uplink is lost, the state of every host is unknown. An ok checkable without pending
 /// notifications (`well`) needs no later notification.
-const STANDING: &str = "with waits as (select distinct n.host, n.service from notices_waiting w
+const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from notices_waiting w
                                        join notices n on n.id = w.notice),
-         cut as (select exists (select 1 from incident_members where host = $1 and left_at is null) as off),
-         care as (select host, service from acknowledgements where ended_at is null)
+         uplink as (select exists (select 1 from incident_members where host = $1 and left_at is null) as lost),
+         acks as (select host, service from acknowledgements where ended_at is null)
      select w.host, w.service, case
-             when cut.off then 'parent_in_doubt'
+             when uplink.lost then 'parent_in_doubt'
              when h.reachable = 0 then 'unreachable'
+             when h.voice ->> '$.suppressed_by' = 'parent_in_doubt' then 'parent_in_doubt'
              when h.asleep or h.stale or h.voice ->> '$.awaits_result' then 'not_current'
              when h.voice ->> '$.in_downtime' then 'downtime'
-             when care.host is not null then 'acknowledged'
+             when acks.host is not null then 'acknowledged'
              when h.voice ->> '$.flapping' then 'flapping'
              when h.hard = 'up' and h.notified is null and h.voice ->> '$.told_flapping' is null then 'well'
-         end as standing
-     from waits w join host_states h on h.host = w.host join cut
-     left join care on care.host = w.host and care.service = ''
-     where w.service is null and standing is not null
+             else h.voice ->> '$.suppressed_by'
+         end as reason
+     from waits w join host_states h on h.host = w.host join uplink
+     left join acks on acks.host = w.host and acks.service = ''
+     where w.service is null and reason is not null
      union all
      select w.host, w.service, case
-             when cut.off then 'parent_in_doubt'
+             when uplink.lost then 'parent_in_doubt'
              when h.hard = 'down' then 'host_down'
              when h.reachable = 0 then 'unreachable'
              when s.stale or s.voice ->> '$.awaits_result' then 'not_current'
              when s.voice ->> '$.in_downtime' then 'downtime'
-             when care.host is not null then 'acknowledged'
+             when acks.host is not null then 'acknowledged'
              when s.voice ->> '$.flapping' then 'flapping'
              when s.hard = 'ok' and s.notified is null and s.voice ->> '$.told_flapping' is null then 'well'
-         end as standing
+             else s.voice ->> '$.suppressed_by'
+         end as reason
      from waits w join host_states h on h.host = w.host
-     join service_states s on s.host = w.host and s.service = w.service join cut
-     left join care on care.host = w.host and care.service = w.service
-     where standing is not null
+     join service_states s on s.host = w.host and s.service = w.service join uplink
+     left join acks on acks.host = w.host and acks.service = w.service
+     where reason is not null
      union all
      select n.host, null, 'acknowledged' from notices_waiting w join notices n on n.id = w.notice
      join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
@@ -55,15 +58,15 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
 /// Fails when the database cannot be read.
 pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<CheckableId, Suppression>> {
     let rows: Vec<(i64, Option<String>, String)> =
-        sqlx::query_as(STANDING).bind(GATEWAY.as_i64()).fetch_all(conn).await?;
-    let standing = |(host, service, name): (i64, Option<String>, String)| {
-        let standing = match name.as_str() {
+        sqlx::query_as(SUPPRESSED).bind(GATEWAY.as_i64()).fetch_all(conn).await?;
+    let suppression = |(host, service, name): (i64, Option<String>, String)| {
+        let suppression = match name.as_str() {
             "well" => Suppression::Well,
             name => Suppression::Silent(SuppressReason::named(name)?),
         };
-        Some((CheckableId { host: Id::from_i64(host), service }, standing))
+        Some((CheckableId { host: Id::from_i64(host), service }, suppression))
     };
-    Ok(rows.into_iter().filter_map(standing).collect())
+    Ok(rows.into_iter().filter_map(suppression).collect())
 }
 
 #[cfg(test)]
@@ -94,32 +97,32 @@ mod tests {
         (store, dir)
     }
 
-    /// Writes these states and returns the standing of both.
+    /// Writes these states and returns the suppressions of both.
     async fn with(store: &Store, host: &HostState, ping: &ServiceState) -> [Option<Suppression>; 2] {
         let mut tx = store.begin().await.unwrap();
         states::write_hosts(&mut tx, &[host]).await.unwrap();
         states::write_services(&mut tx, &[(host.host, ping)]).await.unwrap();
-        let standing = of_waiting(&mut tx).await.unwrap();
+        let suppressions = of_waiting(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         [None, Some("ping".to_owned())]
-            .map(|service| standing.get(&CheckableId { host: host.host, service }).copied())
+            .map(|service| suppressions.get(&CheckableId { host: host.host, service }).copied())
     }
 
-    fn voice(change: impl FnOnce(&mut NotificationState)) -> NotificationState {
-        let mut voice = NotificationState::default();
-        change(&mut voice);
-        voice
+    fn notification(change: impl FnOnce(&mut NotificationState)) -> NotificationState {
+        let mut state = NotificationState::default();
+        change(&mut state);
+        state
     }
 
     #[tokio::test]
-    async fn what_the_states_say_stands_against_what_waits() {
-        use SuppressReason::{Downtime, Flapping, HostDown, NotCurrent, Unreachable};
+    async fn stored_states_suppress_waiting_notices() {
+        use SuppressReason::{Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Unreachable};
         let (store, _dir) = waiting().await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
         let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
         let ill =
             ServiceState { notified: Some(Status::Critical), ..fixture::service("ping", Status::Critical) };
-        let planned = voice(|v| v.in_downtime = true);
+        let planned = notification(|n| n.in_downtime = true);
         let silent = |host: Option<SuppressReason>, ping: Option<SuppressReason>| {
             [host.map(Suppression::Silent), ping.map(Suppression::Silent)]
         };
@@ -127,6 +130,15 @@ mod tests {
             (up.clone(), ill.clone(), silent(None, None)),
             (down.clone(), ill.clone(), silent(None, Some(HostDown))),
             (HostState { reachable: false, ..down }, ill.clone(), silent(Some(Unreachable), Some(HostDown))),
+            (
+                HostState {
+                    voice: notification(|n| n.suppressed_by = Some(ParentInDoubt)),
+                    asleep: true,
+                    ..up.clone()
+                },
+                ServiceState { voice: notification(|n| n.suppressed_by = Some(Kind)), ..ill.clone() },
+                silent(Some(ParentInDoubt), Some(Kind)),
+            ),
             (HostState { asleep: true, ..up.clone() }, ill.clone(), silent(Some(NotCurrent), None)),
             (
                 HostState { voice: planned.clone(), ..up.clone() },
@@ -134,8 +146,8 @@ mod tests {
                 silent(Some(Downtime), Some(Downtime)),
             ),
             (
-                HostState { voice: voice(|v| v.awaits_result = true), ..up.clone() },
-                ServiceState { voice: voice(|v| v.flapping = true), ..ill },
+                HostState { voice: notification(|n| n.awaits_result = true), ..up.clone() },
+                ServiceState { voice: notification(|n| n.flapping = true), ..ill },
                 silent(Some(NotCurrent), Some(Flapping)),
             ),
             (
@@ -149,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_uplink_is_lost_nothing_that_waits_is_told_of_hosts() {
+    async fn a_lost_uplink_suppresses_waiting_notices_of_hosts() {
         let (store, _dir) = waiting().await;
         for sql in [
             "insert into incidents (id, extent, cause, words, opened_at)
