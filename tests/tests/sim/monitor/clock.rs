@@ -2,7 +2,7 @@
 //! monotonic clock continues, and nothing that is measured in seconds changes.
 
 use super::stories::*;
-use super::world::{Truth, World, device, service, with, with_login};
+use fleetgate_tests::world::{Truth, World, device, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::model::{Belief, Said};
-use super::world::{Truth, World, device, public, service, with, with_login};
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Check, HostSpec, RoutePolicy, ServiceSpec, SshSpec, Threshold, Timing};
 use fleetgate_engine::time::Mono;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, service, with};
+use fleetgate_tests::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,

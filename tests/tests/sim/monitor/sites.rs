@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{Truth, World, device, service, with};
+use fleetgate_tests::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, IncidentScope,

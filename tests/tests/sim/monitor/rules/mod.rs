@@ -5,7 +5,7 @@ mod ssh;
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, public, service, with, with_login};
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, PassiveResult, Probe,

@@ -5,6 +5,7 @@
 
 mod answers;
 mod kept;
+pub mod mailbox;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
