@@ -16,7 +16,7 @@ use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
     Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostScope, HostSnapshot, HostSpec,
     HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, PassiveResult,
-    Record, RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Ticket, Timing, When,
+    Record, Scope, ServiceSpec, ServiceState, StateType, States, Ticket, Timing, When,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -76,32 +76,18 @@ fn timing(rules: &Rules) -> Timing {
 
 fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
     let service = |(i, rules): (usize, &Rules)| ServiceSpec {
-        name: name(i),
-        check: Check::Passive,
         timing: timing(rules),
-        thresholds: Vec::new(),
         freshness: (rules.freshness > 0).then(|| Duration::from_secs(rules.freshness)),
         alerting: alerting(rules),
+        ..ServiceSpec::plain(name(i), Check::Passive)
     };
     HostSpec {
-        id: HOST,
-        name: "nas".into(),
         labels: BTreeMap::from([("site".to_owned(), "north".to_owned())]),
-        parents: Vec::new(),
-        peer: None,
-        own_tunnel: false,
-        address: None,
-        other_address: None,
-        direct: None,
-        ssh: SshSpec { port: 22, user: None, pin: None },
-        route: RoutePolicy::Tunnel,
-        max_silence: None,
         freshness: (host.freshness > 0).then(|| Duration::from_secs(host.freshness)),
-        budget: None,
         timing: timing(host),
-        thresholds: Vec::new(),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),
+        ..HostSpec::without_path(HOST, "nas")
     }
 }
 
