@@ -9,14 +9,14 @@
 
 use std::time::Duration;
 
-use fleetgate_tests::world::mailbox::Mailbox;
-use fleetgate_tests::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, Event, EventKind, HostSpec, HostStatus, IncidentScope, ServiceSpec, Timing,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_tests::dice::{Dice, seeds, seeds_to};
+use fleetgate_tests::world::mailbox::Mailbox;
+use fleetgate_tests::world::{Truth, World, device, service, with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::stories::*;
-use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Threshold, Ticket,
@@ -12,6 +11,7 @@ use fleetgate_engine::messages::{
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 
 fn limit(metric: &str, warn: &str, crit: &str) -> Threshold {
     let limits = Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() };

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::stories::*;
-use fleetgate_tests::world::{Truth, World, device, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, with, with_login};
 
 /// Everything once a day except the dependencies, so that no regular check makes up for a missed
 /// one.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::stories::*;
-use fleetgate_tests::world::{Truth, World, device, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{EventKind, HostSpec, HostStatus, Timing};
+use fleetgate_tests::world::{Truth, World, device, with};
 
 /// Too few hosts for the fleet-wide rule, so only the uplink check can detect the cut.
 fn pair() -> (World, [HostId; 2]) {

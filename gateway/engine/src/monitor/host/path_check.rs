@@ -14,6 +14,9 @@ use crate::messages::{EchoReply, PathCheck, Probe, ProbeReply};
 const ECHOES: u8 = 3;
 /// The timeout for each size, so that the result does not wait for long.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// The timeout of the probe of a device's second inner address, after the first was silent. It
+/// covers several round trips of a mobile link, and delays a failure only a little.
+pub const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The number of attempts whose path checks must agree: the default number of attempts to a hard
 /// state.
 pub const AGREEING: usize = 3;

@@ -20,7 +20,7 @@ struct Stage {
     covered: bool,
     silence: Option<SuppressReason>,
     track: Track<State>,
-    voice: Notifier<State>,
+    notifier: Notifier<State>,
     said: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Stage {
             covered: false,
             silence: None,
             track: Track::pending(),
-            voice: Notifier::default(),
+            notifier: Notifier::default(),
             said: Vec::new(),
         }
     }
@@ -65,14 +65,14 @@ impl Stage {
             silence: self.silence,
             cancelled: false,
         };
-        let said = act(&mut self.voice, &self.track, &scene);
+        let said = act(&mut self.notifier, &self.track, &scene);
         self.said.extend(said.iter().map(|said| format!("{} {}", self.now, words(said))));
     }
 
     fn result(&mut self, state: State) -> &mut Self {
         let before = self.track.status;
         let change = self.track.apply(state, self.attempts);
-        self.act(|voice, track, scene| voice.on_result(before, track, change.as_ref(), scene));
+        self.act(|notifier, track, scene| notifier.on_result(before, track, change.as_ref(), scene));
         self
     }
 
@@ -85,7 +85,7 @@ impl Stage {
     /// Lets time pass, with each evaluation when it is due.
     fn pass(&mut self, secs: u64) -> &mut Self {
         let end = self.now + secs;
-        while let Some(due) = self.voice.due().filter(|due| *due <= at(end).mono) {
+        while let Some(due) = self.notifier.due().filter(|due| *due <= at(end).mono) {
             self.now = due.since(at(0).mono).as_secs().max(self.now);
             self.act(Notifier::re_evaluate);
         }
@@ -95,11 +95,11 @@ impl Stage {
 
     /// Restarts from the stored state.
     fn restart(&mut self) -> &mut Self {
-        let (notified, state) = (self.voice.notified(), self.voice.state(at(self.now)));
-        let ack = self.voice.ack.take();
-        self.voice = Notifier::restored(notified, state, at(self.now));
+        let (notified, state) = (self.notifier.notified(), self.notifier.state(at(self.now)));
+        let ack = self.notifier.ack.take();
+        self.notifier = Notifier::restored(notified, state, at(self.now));
         if let Some(ack) = ack {
-            self.voice.recall_ack(*ack);
+            self.notifier.recall_ack(*ack);
         }
         self.pass(0)
     }
@@ -108,7 +108,7 @@ impl Stage {
         let expires = expires.map(|secs| at(secs).wall);
         let ack =
             Acknowledgement { id: Id::from_i64(1), sticky, expires, words: String::new(), incident: None };
-        self.act(|voice, track, scene| voice.acknowledge(ack, track, scene));
+        self.act(|notifier, track, scene| notifier.acknowledge(ack, track, scene));
         self
     }
 
