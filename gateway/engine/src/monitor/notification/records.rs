@@ -36,7 +36,7 @@ impl Subject<'_> {
 
     fn record<S: Level>(&self, said: Emitted<S>) -> Vec<Record> {
         match said {
-            Emitted::LastNotified(notice) => {
+            Emitted::Notification(notice) => {
                 vec![self.message(notice.kind, notice.from, notice.to, String::new())]
             }
             Emitted::Acknowledged(state, by) => {

@@ -134,7 +134,7 @@ impl Monitor {
         let subject = Subject { host: GATEWAY, name: NAME, service: None, output: text, since: at, at };
         let mut ctx = self.shared.ctx(now);
         ctx.record(subject.event(event, text.to_owned(), ""));
-        let told: Vec<Record> = subject.records(vec![Emitted::LastNotified(Notice { kind, from, to })]);
+        let told: Vec<Record> = subject.records(vec![Emitted::Notification(Notice { kind, from, to })]);
         told.into_iter().for_each(|record| ctx.record(record));
     }
 }

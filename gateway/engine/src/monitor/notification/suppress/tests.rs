@@ -130,7 +130,7 @@ impl Stage {
 
 fn words(said: &Emitted<State>) -> String {
     match said {
-        Emitted::LastNotified(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
+        Emitted::Notification(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
         Emitted::Suppressed(n, reason) => {
             format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name())
         }
