@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_what_is_in_it() {
+    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_the_members() {
         let mut monitor = restarted(open(problem(), Some(ack("user:ada: on it"))), lost(None));
         assert_eq!(heard(&mut monitor), ["covered"]);
         let had = MemberSnapshot { covered: true, ..problem() };
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_well_before_a_restart_closes_as_of_then() {
+    fn an_incident_that_was_over_before_a_restart_closes_with_that_time() {
         let well = MemberSnapshot { left: Some(at(950).wall), ..problem() };
         let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         monitor.handle(MonitorInput::Timeout, at(1_069));
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_taken_back_before_an_earlier_run_ended_covers_nothing() {
+    fn an_acknowledgement_removed_before_the_restart_covers_nothing() {
         let given = |incident| Acknowledgement {
             id: Id::from_i64(5),
             sticky: true,
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_comes_too_late_ends_and_is_of_nothing_that_fails_later() {
+    fn an_acknowledgement_after_the_recovery_ends_and_covers_no_later_failure() {
         let well = MemberSnapshot { left: Some(at(990).wall), ..problem() };
         let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         for id in [INCIDENT, IncidentId(Id::from_i64(77))] {

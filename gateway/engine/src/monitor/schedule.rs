@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agenda_gives_the_longest_waiting_host_first_and_each_once() {
+    fn the_queue_returns_the_longest_waiting_host_first_and_each_once() {
         let mut agenda = DueQueue::default();
         let [a, b, c] = [1, 2, 3].map(HostId::from_i64);
         agenda.set(a, Some(Mono::from_secs(9)));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_question_has_no_second_answer() {
+    fn a_closed_probe_takes_no_second_reply() {
         let mut asks = InFlight::new();
         let id = asks.open(HostId::from_i64(1), "host", MINUTE, Mono::ZERO);
         assert_eq!(asks.overdue(Mono::ZERO + MINUTE), None);

@@ -474,7 +474,7 @@ mod tests {
     /// Its packets prove it up in one check and its handshakes in the next; both times no packet
     /// reaches it.
     #[test]
-    fn one_way_loss_is_named_on_whatever_shows_that_the_device_lives() {
+    fn one_way_loss_is_reported_with_either_proof_that_the_device_is_up() {
         let states = deaf(600, |look| if look % 7 < 3 { 40 } else { 5 + look % 24 });
         let named = states.iter().skip_while(|state| !state.one_way);
         let (mut packets, mut handshakes) = (0, 0);

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sensors_of_a_session_have_the_time_of_the_most_patient() {
+    fn the_sensors_of_a_session_share_the_longest_timeout() {
         let sensor = |name: &str, secs| service(name, Check::Sensor(Sensor::Load), secs);
         let host = with(vec![sensor("a", 5), sensor("b", 20), service("ssh", Check::Ssh, 60)]);
         assert_eq!(host.script_timeout(&[0, 1, 2]), Some(Duration::from_secs(20)));
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_followed_by_echoes_of_two_sizes_that_tell_the_path_from_the_server() {
+    fn a_stall_is_followed_by_echoes_of_two_sizes_that_distinguish_the_path_from_the_server() {
         use PathCheck::{LargeAnswered, LargeLost, Lossy, Silent};
         let stalls = SshReply { failure: Some(SshFailure::Timeout), ..SshReply::default() };
         let table = [
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_in_vain_asks_the_path_too_and_one_that_is_refused_does_not() {
+    fn a_connect_timeout_is_followed_by_a_path_check_and_a_refusal_is_not() {
         let failed =
             |failure| SshReply { failure: Some(SshFailure::Connect(failure)), ..SshReply::default() };
         let (sizes, state) = stalled(&failed(ConnectFailure::Timeout), 2, 3);

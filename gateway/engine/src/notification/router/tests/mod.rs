@@ -147,7 +147,7 @@ fn hosts_lost_together_make_one_message() {
 }
 
 #[test]
-fn a_loss_that_goes_on_is_told_after_ninety_seconds() {
+fn a_group_that_keeps_growing_is_sent_after_ninety_seconds() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     let mut said = Vec::new();
     for host in 0..20 {
@@ -173,7 +173,7 @@ fn a_recovery_continues_the_conversation_and_ends_it() {
 }
 
 #[test]
-fn what_comes_and_goes_within_one_group_is_told_in_order() {
+fn problems_and_recoveries_of_one_group_are_sent_in_order() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     desk.up(7);
@@ -190,7 +190,7 @@ fn without_a_wait_everything_leaves_at_once() {
 }
 
 #[test]
-fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_between() {
+fn a_filtered_warning_has_no_recovery_and_a_notified_problem_always_has_one() {
     let strict = Rule { least: Severity::Critical, ..rule(OPS) };
     let mut desk = Desk::new(one(contact(OPS), strict));
     assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
@@ -203,7 +203,7 @@ fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_b
 }
 
 #[test]
-fn whoever_is_told_of_any_host_is_told_of_the_gateway() {
+fn every_contact_with_a_rule_is_notified_of_the_gateway() {
     let south = Selector([("site".to_owned(), "south".to_owned())].into());
     let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
     assert_eq!(desk.down(7), ["- not 1: NoRule"]);
@@ -220,7 +220,7 @@ fn escalating() -> Routing {
 }
 
 #[test]
-fn a_problem_that_nobody_takes_care_of_escalates() {
+fn an_unacknowledged_problem_escalates() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.pass(600);
@@ -246,7 +246,7 @@ fn an_acknowledged_or_short_problem_does_not_escalate() {
 }
 
 #[test]
-fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
+fn an_acknowledgement_that_is_not_notified_ends_the_delay_too() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.down(8);
@@ -257,7 +257,7 @@ fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
 }
 
 #[test]
-fn a_reminder_reaches_those_who_know_and_starts_the_clock_of_the_others() {
+fn a_reminder_reaches_notified_contacts_and_starts_the_delay_of_the_others() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
@@ -273,7 +273,7 @@ fn office() -> Routing {
 const EIGHT: u64 = 8 * 3_600;
 
 #[test]
-fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_told() {
+fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_sent() {
     let mut desk = Desk::new(office());
     desk.warn(7);
     desk.pass(60);
@@ -282,7 +282,7 @@ fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_told() {
 }
 
 #[test]
-fn what_was_over_before_the_period_is_not_told() {
+fn a_problem_that_ended_before_the_period_is_not_sent() {
     let mut desk = Desk::new(office());
     desk.down(7);
     desk.pass(60);
@@ -291,7 +291,7 @@ fn what_was_over_before_the_period_is_not_told() {
 }
 
 #[test]
-fn a_recovery_in_the_night_is_told_in_the_morning_unless_it_fell_ill_again() {
+fn a_recovery_outside_of_the_period_is_sent_at_its_start_unless_the_problem_is_back() {
     let mut desk = Desk::new(office());
     desk.secs = 17 * 3_600;
     desk.down(7);
@@ -307,7 +307,7 @@ fn a_recovery_in_the_night_is_told_in_the_morning_unless_it_fell_ill_again() {
 }
 
 #[test]
-fn a_reminder_does_not_wait_for_the_morning() {
+fn a_reminder_does_not_wait_for_the_period() {
     let mut desk = Desk::new(office());
     desk.secs = 17 * 3_600;
     desk.down(7);
@@ -317,7 +317,7 @@ fn a_reminder_does_not_wait_for_the_morning() {
 }
 
 #[test]
-fn whom_no_rule_concerns_is_not_told() {
+fn a_contact_without_a_matching_rule_gets_nothing() {
     let south = Selector([("site".to_owned(), "south".to_owned())].into());
     let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
     assert_eq!(desk.down(7), ["- not 1: NoRule"]);
@@ -327,7 +327,7 @@ fn whom_no_rule_concerns_is_not_told() {
 }
 
 #[test]
-fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
+fn waiting_notices_of_a_removed_contact_or_host_are_suppressed() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.down(8);
@@ -340,7 +340,7 @@ fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
 }
 
 #[test]
-fn a_digest_comes_daily_and_leaves_out_what_is_fresh() {
+fn a_digest_comes_daily_without_fresh_problems() {
     let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
     let mut desk = Desk::new(one(morning, rule(OPS)));
     desk.down(7);
@@ -382,7 +382,7 @@ fn incident(n: i64) -> IncidentId {
 }
 
 #[test]
-fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
+fn problems_that_join_one_incident_leave_as_one_message() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.incident = Some(incident(1));
     desk.down(7);
@@ -427,7 +427,7 @@ fn a_contact_that_had_too_many_messages_gets_the_rest_in_one() {
 }
 
 #[test]
-fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
+fn the_delay_restarts_when_the_acknowledgement_ends() {
     let delayed = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
     let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
     desk.down(7);
@@ -476,7 +476,7 @@ fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
 }
 
 #[test]
-fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
+fn a_problem_that_ended_during_the_suppression_is_not_sent() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.pass(600);
@@ -492,7 +492,7 @@ fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
 }
 
 #[test]
-fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
+fn grouped_and_capped_notices_stay_when_a_suppression_begins() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     desk.down(8);
@@ -507,7 +507,7 @@ fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
 }
 
 #[test]
-fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
+fn an_acknowledged_problem_that_gets_worse_is_not_sent() {
     let period = Some("mon-sun 08:00-18:00".parse().unwrap());
     let mut desk = Desk::new(one(contact(OPS), Rule { period, ..rule(OPS) }));
     desk.pass(8 * 3_600);
@@ -521,7 +521,7 @@ fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
 }
 
 #[test]
-fn who_joins_an_incident_escalates_with_it() {
+fn a_host_that_joins_an_incident_escalates_with_it() {
     let mut desk = Desk::new(escalating());
     desk.incident = Some(IncidentId(Id::from_i64(1)));
     desk.down(7);
@@ -536,7 +536,7 @@ fn who_joins_an_incident_escalates_with_it() {
 }
 
 #[test]
-fn what_turns_out_to_be_one_incident_escalates_as_one() {
+fn problems_that_join_one_incident_escalate_as_one() {
     let mut desk = Desk::new(escalating());
     for host in [7, 8] {
         desk.incident = Some(IncidentId(Id::from_i64(host)));

@@ -15,7 +15,7 @@ fn at_noon(rule_of: Rule) -> Desk {
 }
 
 #[test]
-fn the_end_of_flapping_is_told_also_when_it_waited() {
+fn the_end_of_flapping_is_sent_also_after_a_wait() {
     let mut desk = at_noon(nights(OPS));
     desk.secs = 5 * 3_600;
     assert_eq!(desk.say(7, MessageKind::FlappingStart, None), ["1 <- 1"]);
@@ -25,7 +25,7 @@ fn the_end_of_flapping_is_told_also_when_it_waited() {
 }
 
 #[test]
-fn who_was_told_of_flapping_is_told_of_the_problem_that_is_left() {
+fn a_contact_notified_of_flapping_is_notified_of_the_remaining_problem() {
     let mut desk = at_noon(nights(OPS));
     desk.secs = 5 * 3_600;
     let critical = Some(Severity::Critical);
@@ -37,7 +37,7 @@ fn who_was_told_of_flapping_is_told_of_the_problem_that_is_left() {
 }
 
 #[test]
-fn a_rule_that_is_gone_tells_nothing_of_what_waited_for_it() {
+fn waiting_notices_of_a_removed_rule_are_not_sent() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.pass(20);
@@ -47,7 +47,7 @@ fn a_rule_that_is_gone_tells_nothing_of_what_waited_for_it() {
 }
 
 #[test]
-fn a_rule_that_wants_worse_states_now_tells_nothing_milder() {
+fn a_rule_with_a_raised_severity_sends_nothing_below_it() {
     let mut desk = at_noon(nights(OPS));
     desk.warn(7);
     let worse = Rule { least: Severity::Critical, ..nights(OPS) };
@@ -56,7 +56,7 @@ fn a_rule_that_wants_worse_states_now_tells_nothing_milder() {
 }
 
 #[test]
-fn what_waits_follows_the_rule_as_it_is_now() {
+fn a_waiting_notice_follows_the_changed_rule() {
     let by = |rule_of| Input::Configure(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
     let mut desk = at_noon(nights(OPS));
     desk.down(7);
@@ -81,7 +81,7 @@ fn what_waits_follows_the_rule_as_it_is_now() {
 }
 
 #[test]
-fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
+fn a_reminder_is_not_sent_if_a_suppression_began_while_it_waited() {
     for why in [SuppressReason::Downtime, SuppressReason::Acknowledged] {
         let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
         desk.down(7);
@@ -95,7 +95,7 @@ fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
 }
 
 #[test]
-fn what_people_did_tells_nobody_of_a_problem_that_is_none_of_his() {
+fn an_operators_action_notifies_no_contact_that_was_not_notified_of_the_problem() {
     let mut desk = Desk::new(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }));
     assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
     desk.say(7, MessageKind::DowntimeEnd, Some(Severity::Warning));
@@ -104,7 +104,7 @@ fn what_people_did_tells_nobody_of_a_problem_that_is_none_of_his() {
 }
 
 #[test]
-fn what_is_too_much_says_so_once_of_each() {
+fn capped_notices_are_reported_once_each() {
     let mut desk =
         Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
     let mut waits = Vec::new();
@@ -127,7 +127,7 @@ fn what_is_too_much_says_so_once_of_each() {
 }
 
 #[test]
-fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_again() {
+fn notices_due_during_the_gateways_absence_wait_until_hosts_were_checked_again() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.down(8);
@@ -171,7 +171,7 @@ fn closing_office() -> Desk {
 }
 
 #[test]
-fn a_silence_that_ends_in_the_night_is_told_in_the_morning() {
+fn a_suppression_that_ends_outside_of_the_period_is_sent_at_its_start() {
     let mut desk = closing_office();
     desk.down(7);
     desk.put(stands(&[(7, DOWNTIME)]));
@@ -182,7 +182,7 @@ fn a_silence_that_ends_in_the_night_is_told_in_the_morning() {
 }
 
 #[test]
-fn a_recovery_that_fell_silent_in_the_morning_is_told_within_the_period() {
+fn a_recovery_suppressed_at_the_start_of_the_period_is_sent_within_it() {
     let mut desk = closing_office();
     desk.down(7);
     desk.pass(60);
@@ -195,7 +195,7 @@ fn a_recovery_that_fell_silent_in_the_morning_is_told_within_the_period() {
 }
 
 #[test]
-fn what_joins_something_silent_keeps_to_the_period() {
+fn a_notice_that_joins_a_suppressed_incident_keeps_to_the_period() {
     let mut desk = closing_office();
     desk.incident = Some(incident(1));
     desk.down(7);
@@ -206,7 +206,7 @@ fn what_joins_something_silent_keeps_to_the_period() {
 }
 
 #[test]
-fn a_digest_leaves_out_what_is_well_and_only_waits_to_be_told() {
+fn a_digest_leaves_out_recovered_problems_whose_recovery_still_waits() {
     let reader = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
     let mut desk = Desk::new(Routing { contacts: vec![reader], ..office() });
     desk.secs = 32 * 3_600;
@@ -235,7 +235,7 @@ fn a_clock_that_was_ahead_delays_no_digest() {
 }
 
 #[test]
-fn nothing_leaves_before_all_was_said_that_is_known() {
+fn nothing_is_sent_before_all_known_notices_are_handed_in() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     for host in [7, 8] {
         desk.incident = Some(incident(host));
@@ -255,7 +255,7 @@ fn nothing_leaves_before_all_was_said_that_is_known() {
 }
 
 #[test]
-fn who_wants_no_groups_gets_each_by_itself_however_many_are_due_together() {
+fn without_a_group_wait_each_notice_is_a_message_of_its_own() {
     let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
     let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
     let mut desk = Desk::new(one(hasty, late));
@@ -267,7 +267,7 @@ fn who_wants_no_groups_gets_each_by_itself_however_many_are_due_together() {
 }
 
 #[test]
-fn flapping_that_ended_without_a_word_is_not_told_later() {
+fn flapping_that_ended_unnotified_is_not_sent_later() {
     let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
     let mut desk = Desk::new(one(contact(OPS), late));
     desk.say(7, MessageKind::FlappingStart, None);
@@ -307,7 +307,7 @@ fn critical_only() -> Input {
 }
 
 #[test]
-fn what_waits_for_its_group_follows_a_rule_that_changes() {
+fn a_grouped_notice_follows_a_changed_rule() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     desk.pass(2);
@@ -317,7 +317,7 @@ fn what_waits_for_its_group_follows_a_rule_that_changes() {
 }
 
 #[test]
-fn what_was_kept_back_follows_a_rule_that_changes() {
+fn a_capped_notice_follows_a_changed_rule() {
     let capped = Contact { capped: true, ..contact(OPS) };
     let mut desk = Desk::new(one(capped.clone(), rule(OPS)));
     for host in 0..MESSAGES_AN_HOUR as i64 {
@@ -338,7 +338,7 @@ fn what_was_kept_back_follows_a_rule_that_changes() {
 }
 
 #[test]
-fn what_follows_from_a_problem_that_no_rule_selects_any_more_is_not_told_either() {
+fn later_notices_of_a_problem_that_no_rule_selects_any_more_are_not_sent() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     desk.say(7, MessageKind::Acknowledged, None);
@@ -349,7 +349,7 @@ fn what_follows_from_a_problem_that_no_rule_selects_any_more_is_not_told_either(
 }
 
 #[test]
-fn the_recovery_of_what_was_told_is_told_though_no_rule_selects_it_any_more() {
+fn the_recovery_of_a_notified_problem_is_sent_although_no_rule_selects_it_any_more() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     assert_eq!(desk.pass(10), ["10: 1 <- 1"]);
@@ -361,7 +361,7 @@ fn the_recovery_of_what_was_told_is_told_though_no_rule_selects_it_any_more() {
 }
 
 #[test]
-fn what_is_not_severe_enough_for_a_rule_that_changes_leaves_its_group() {
+fn a_notice_below_the_changed_severity_leaves_its_group() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.warn(1);
     desk.down(2);
@@ -373,7 +373,7 @@ fn what_is_not_severe_enough_for_a_rule_that_changes_leaves_its_group() {
 }
 
 #[test]
-fn a_rule_that_changes_nothing_for_what_waits_lets_it_leave_in_time() {
+fn a_rule_change_without_effect_does_not_delay_a_waiting_notice() {
     let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
     desk.down(7);
     desk.pass(6);
@@ -383,7 +383,7 @@ fn a_rule_that_changes_nothing_for_what_waits_lets_it_leave_in_time() {
 }
 
 #[test]
-fn a_contact_without_a_cap_any_more_gets_what_was_kept_back() {
+fn a_contact_without_a_cap_any_more_gets_the_capped_notices() {
     let capped = Contact { capped: true, ..contact(OPS) };
     let mut desk = Desk::new(one(capped, rule(OPS)));
     for host in 0..=MESSAGES_AN_HOUR as i64 {
