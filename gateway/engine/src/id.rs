@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_id_prints_is_refused() {
+    fn text_that_is_no_id_is_refused() {
         for bad in ["", "abc", "zzzzzzzzzzzzz", "000000000000i", "0000000000000x"] {
             assert_eq!(bad.parse::<Id>(), Err(BadId));
         }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_step_back_stays_before_what_comes_after() {
+    fn a_time_read_before_a_step_back_stays_before_later_ones() {
         let back = Step::between(now(10, 5_000), now(20, 1_410)).expect("a step");
         assert_eq!((back.size(), back.ahead_ms()), (Duration::from_secs(3_600), -3_600_000));
         assert_eq!(back.rebase(Wall::from_millis(4_990_000)), Wall::from_millis(1_390_000));

@@ -5,13 +5,12 @@
 //! same host do, because each of its services evaluates them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    Alerting, Check, Downtime, HostScope, HostSpec, MonitorInput, MonitorOutput, RoutePolicy, Scope,
-    ServiceSpec, SshSpec, Timing, When,
+    Check, Downtime, HostScope, HostSpec, MonitorInput, MonitorOutput, Scope, ServiceSpec, When,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -83,34 +82,10 @@ fn all() -> HostScope {
 }
 
 fn spec(n: i64) -> HostSpec {
-    let service = |k: usize| ServiceSpec {
-        name: format!("service-{k}"),
-        check: Check::Passive,
-        timing: Timing::DEFAULT,
-        thresholds: Vec::new(),
-        freshness: None,
-        alerting: Alerting::default(),
-    };
-    HostSpec {
-        id: host(n),
-        name: format!("h{n}"),
-        labels: BTreeMap::new(),
-        parents: Vec::new(),
-        peer: Some(host(n)),
-        own_tunnel: true,
-        address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0002 + n as u32))),
-        other_address: None,
-        direct: None,
-        ssh: SshSpec { port: 22, user: None, pin: None },
-        route: RoutePolicy::Auto,
-        max_silence: None,
-        freshness: None,
-        budget: None,
-        thresholds: Vec::new(),
-        timing: Timing::DEFAULT,
-        alerting: Alerting::default(),
-        services: (0..SERVICES).map(service).collect(),
-    }
+    let service = |k: usize| ServiceSpec::plain(format!("service-{k}"), Check::Passive);
+    let address = Ipv4Addr::from(0xac18_0002 + n as u32);
+    let services = (0..SERVICES).map(service).collect();
+    HostSpec { services, ..HostSpec::device(host(n), format!("h{n}"), address) }
 }
 
 pub fn run() {

@@ -2,14 +2,14 @@
 //! keep, and passes the result of every completed check to the model.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Alerting, ConnectFailure, EchoReply, Evidence, GATEWAY, HostSnapshot, HostSpec, HostState, HostStatus,
-    MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply, ProbeRequest, Record, RoutePolicy, SshSpec,
-    StateType, Timing, TunnelEvent,
+    ConnectFailure, EchoReply, Evidence, GATEWAY, HostSnapshot, HostSpec, HostState, HostStatus,
+    MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply, ProbeRequest, Record, StateType, Timing,
+    TunnelEvent,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -115,25 +115,12 @@ impl World {
     }
 
     fn spec(&self, n: usize) -> HostSpec {
+        let address = Ipv4Addr::from(0xac18_0002 + n as u32);
         HostSpec {
-            id: id(n),
-            name: format!("h{n}"),
-            labels: BTreeMap::new(),
             parents: self.fleet.devices[n].router.map(id).into_iter().collect(),
-            peer: Some(id(n)),
-            own_tunnel: true,
-            address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0002 + n as u32))),
-            other_address: None,
-            direct: None,
-            ssh: SshSpec { port: 22, user: None, pin: None },
-            route: RoutePolicy::Auto,
             max_silence: self.fleet.sleeps(n),
-            freshness: None,
-            budget: None,
-            thresholds: Vec::new(),
             timing: Timing { interval: INTERVAL, retry: RETRY, attempts: ATTEMPTS, ..Timing::DEFAULT },
-            alerting: Alerting::default(),
-            services: Vec::new(),
+            ..HostSpec::device(id(n), format!("h{n}"), address)
         }
     }
 

@@ -246,6 +246,30 @@ fn no_two_folders_import_each_other() {
 }
 
 #[test]
+fn the_parts_of_a_host_know_no_host() {
+    let dir = root().join("gateway/engine/src/monitor/host");
+    let is_test = |file: &PathBuf| TESTS.iter().any(|test| file.to_string_lossy().contains(test));
+    let coordinates = |file: &PathBuf| !mentions(file, &["impl Host {"]).is_empty();
+    let files = sources(&dir).into_iter().filter(|file| !is_test(file));
+    let (hosts, parts): (Vec<PathBuf>, Vec<PathBuf>) = files.partition(coordinates);
+    assert!(hosts.len() > 3 && parts.len() > 10, "the check looks in the wrong place: {hosts:?} {parts:?}");
+    let known: Vec<String> =
+        parts.iter().flat_map(|part| mentions(part, &["host::Host", "super::"])).collect();
+    assert!(
+        known.is_empty(),
+        "Host is made of its parts, so that each is understood alone\n{}",
+        known.join("\n")
+    );
+    let names = hosts.iter().filter_map(|file| file.file_stem()).map(|name| name.to_string_lossy());
+    let imports: Vec<String> =
+        names.filter(|name| name != "mod").map(|name| format!("host::{name}::")).collect();
+    let imports: Vec<&str> = imports.iter().map(String::as_str).collect();
+    let engine = sources(&root().join("gateway/engine/src"));
+    let found: Vec<String> = engine.iter().flat_map(|file| mentions(file, &imports)).collect();
+    assert!(found.is_empty(), "what other files need of a host is a part of it\n{}", found.join("\n"));
+}
+
+#[test]
 fn the_roots_of_the_crates_hold_few_files() {
     for dir in CRATES {
         let entries = std::fs::read_dir(root().join(dir)).expect("a crate").flatten();

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_whole() {
+    fn a_short_text_is_kept_whole() {
         for text in ["", "disk 97 % used", &"x".repeat(LONGEST_EXCERPT)] {
             let excerpt = Excerpt::of(text);
             assert_eq!((&*excerpt, excerpt.is_truncated()), (text, false));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_between_characters_and_says_so() {
+    fn a_long_text_is_cut_between_characters_and_marked() {
         for text in ["x".repeat(60_000), "ü".repeat(513), format!("x{}", "温".repeat(1_000))] {
             let excerpt = Excerpt::of(&text);
             assert!(excerpt.is_truncated() && text.starts_with(&*excerpt));

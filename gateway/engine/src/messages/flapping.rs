@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_does_not_flap() {
+    fn flap_detection_that_is_switched_off_finds_no_flapping() {
         let ring: Ring = (0..21).map(|i| i % 2).collect();
         assert!(!ring.flaps(true, &Flapping { enabled: false, ..RULES }));
     }

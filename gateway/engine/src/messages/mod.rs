@@ -10,6 +10,8 @@
 //! Values only: no module here decides anything.
 
 mod excerpt;
+#[cfg(any(test, feature = "fixtures"))]
+mod fixture;
 pub mod flapping;
 mod incident;
 mod monitor;

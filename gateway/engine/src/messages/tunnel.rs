@@ -208,6 +208,26 @@ pub enum TunnelEvent {
     Status(PeerId, Box<PeerStatus>),
 }
 
+impl TunnelEvent {
+    /// Returns the peer whose hosts receive the event; `None`: it concerns no host.
+    pub fn concerned_peer(&self) -> Option<PeerId> {
+        match self {
+            TunnelEvent::FirstHandshake(peer)
+            | TunnelEvent::Up(peer)
+            | TunnelEvent::Heard(peer)
+            | TunnelEvent::Rekeyed(peer)
+            | TunnelEvent::Endpoint(peer, _)
+            | TunnelEvent::Refused(peer, _) => Some(*peer),
+            TunnelEvent::ClockReset(_)
+            | TunnelEvent::Stamp(..)
+            | TunnelEvent::RetiredStamp(..)
+            | TunnelEvent::RemovedPeer(..)
+            | TunnelEvent::UnknownKey(..)
+            | TunnelEvent::Status(..) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The timestamp is not newer than the last accepted one: a replay, or the device's clock went

@@ -85,13 +85,13 @@ impl Ctx<'_> {
         &mut self,
         object: &CheckableId,
         placed: Assigned,
-        voice: &mut Notifier<S>,
+        notifier: &mut Notifier<S>,
     ) -> Option<Emitted<S>> {
-        let ended = placed.left.and_then(|left| voice.leave(left));
-        if let Some(known) = placed.known.filter(|_| !voice.is_acknowledged())
+        let ended = placed.left.and_then(|left| notifier.leave(left));
+        if let Some(known) = placed.known.filter(|_| !notifier.is_acknowledged())
             && let Some(ack) = self.cover(object, known)
         {
-            voice.recall_ack(ack);
+            notifier.recall_ack(ack);
         }
         ended
     }
@@ -104,7 +104,7 @@ impl Host {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
         if !self.track.hard.is_problem() {
             ctx.well(&CheckableId::host(self.spec.id));
-        } else if !self.reach.in_doubt && !self.voice.is_planned(&self.track, &scene) {
+        } else if !self.reach.is_in_doubt() && !self.notifier.is_planned(&self.track, &scene) {
             self.find_place(ctx);
         }
     }
@@ -112,15 +112,15 @@ impl Host {
     /// Assigns a problem to an incident before its notification, if that was suppressed until now.
     pub(super) fn place_before_speech(&mut self, ctx: &mut Ctx<'_>) {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
-        if self.voice.may_complain(&self.track, &scene) {
+        if self.notifier.may_complain(&self.track, &scene) {
             self.find_place(ctx);
         }
     }
 
     fn find_place(&mut self, ctx: &mut Ctx<'_>) {
         let object = CheckableId::host(self.spec.id);
-        let placed = ctx.problem(&object, self.since, self.reach.reachable);
-        let said = ctx.settle(&object, placed, &mut self.voice);
+        let placed = ctx.problem(&object, self.result.since(), self.reach.is_reachable());
+        let said = ctx.settle(&object, placed, &mut self.notifier);
         self.emit(said.into_iter().collect(), ctx);
     }
 
@@ -129,10 +129,10 @@ impl Host {
         let object = CheckableId { host: self.spec.id, service: service.map(str::to_owned) };
         let incident = ctx.shared.incidents.of(&object);
         let free = match service.map(|name| self.position(name)) {
-            None => self.track.status.is_problem() && self.voice.is_free_for(incident),
+            None => self.track.status.is_problem() && self.notifier.is_free_for(incident),
             Some(Some(i)) => {
                 let service = &self.services[i];
-                service.track.status.is_problem() && service.voice.is_free_for(incident)
+                service.track.status.is_problem() && service.notifier.is_free_for(incident)
             }
             Some(None) => false,
         };
@@ -144,8 +144,8 @@ impl Host {
     /// Removes the acknowledgement of the incident from the host or a service.
     fn uncover(&mut self, service: Option<&str>, incident: IncidentId, ctx: &mut Ctx<'_>) {
         let of_it = match service.map(|name| self.position(name)) {
-            None => self.voice.covered_by(incident),
-            Some(Some(i)) => self.services[i].voice.covered_by(incident),
+            None => self.notifier.covered_by(incident),
+            Some(Some(i)) => self.services[i].notifier.covered_by(incident),
             Some(None) => None,
         };
         if let Some(ack) = of_it {
@@ -186,11 +186,11 @@ impl Monitor {
     pub(super) fn introduce(&mut self, id: HostId) {
         let Some(host) = self.hosts.get(&id) else { return };
         let site = host.spec.labels.get(SITE).map(String::as_str);
-        let state =
-            (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
+        let state = (host.track.status != Level::PENDING)
+            .then(|| host.track.hard.is_problem().then_some(host.result.since()));
         self.neighbours.know(id, site);
         self.shared.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
-        if host.track.hard.is_problem() && !host.reach.reachable {
+        if host.track.hard.is_problem() && !host.reach.is_reachable() {
             self.shared.incidents.know_unreachable(id);
         }
         let tunnel = host.tunnel_service().map(|i| host.services[i].spec.name.as_str());
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_what_is_in_it() {
+    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_the_members() {
         let mut monitor = restarted(open(problem(), Some(ack("user:ada: on it"))), lost(None));
         assert_eq!(heard(&mut monitor), ["covered"]);
         let had = MemberSnapshot { covered: true, ..problem() };
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_well_before_a_restart_closes_as_of_then() {
+    fn an_incident_that_was_over_before_a_restart_closes_with_that_time() {
         let well = MemberSnapshot { left: Some(at(950).wall), ..problem() };
         let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         monitor.handle(MonitorInput::Timeout, at(1_069));
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_taken_back_before_an_earlier_run_ended_covers_nothing() {
+    fn an_acknowledgement_removed_before_the_restart_covers_nothing() {
         let given = |incident| Acknowledgement {
             id: Id::from_i64(5),
             sticky: true,
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_comes_too_late_ends_and_is_of_nothing_that_fails_later() {
+    fn an_acknowledgement_after_the_recovery_ends_and_covers_no_later_failure() {
         let well = MemberSnapshot { left: Some(at(990).wall), ..problem() };
         let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         for id in [INCIDENT, IncidentId(Id::from_i64(77))] {
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(heard(&mut monitor), ["covered", "covered"]);
         monitor.handle(MonitorInput::Timeout, at(1_061));
         assert_eq!(heard(&mut monitor), [""; 0], "the end of the first is none");
-        assert!(monitor.hosts[&testing::host(1).id].voice.covered_by(INCIDENT).is_some());
+        assert!(monitor.hosts[&testing::host(1).id].notifier.covered_by(INCIDENT).is_some());
     }
     #[test]
     fn the_acknowledgement_of_an_incident_expires_by_the_calendar() {

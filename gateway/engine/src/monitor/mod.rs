@@ -273,12 +273,12 @@ impl Monitor {
     }
 
     fn news(&mut self, news: TunnelEvent, now: Now) {
-        let Some(peer) = crate::monitor::host::tunnel_events::concerns(&news) else {
+        let Some(peer) = news.concerned_peer() else {
             return;
         };
         let hosts: Vec<HostId> = self.behind.get(&peer).into_iter().flatten().copied().collect();
         for id in hosts {
-            self.with(id, now, |host, ctx| host.on_result(&news, ctx));
+            self.with(id, now, |host, ctx| host.on_tunnel_event(&news, ctx));
         }
     }
 

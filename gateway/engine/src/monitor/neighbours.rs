@@ -202,7 +202,7 @@ impl Monitor {
         let looking = self.neighbours.looking().filter(|other| !self.failing.contains(other));
         let open = self.failing.iter().copied().chain(looking).filter(near).take(OTHERS_NEAR).count();
         let is_down = |other: &HostId| {
-            let since = self.hosts.get(other).and_then(|host| host.hard_since);
+            let since = self.hosts.get(other).and_then(|host| host.reach.hard_since());
             since.is_some_and(|since| now.since(since) < PATIENCE) && !self.neighbours.is_looking(*other)
         };
         let fallen = || self.fallen.iter().map(|(_, other)| *other).filter(near).filter(is_down);
@@ -256,15 +256,14 @@ impl Monitor {
 
 impl Host {
     fn can_be_asked_in_passing(&self, since: Mono, now: Mono) -> bool {
-        let steady = self.track.status == HostStatus::Up && !self.asleep && self.reach.reachable;
-        let rested = self.asked_in_passing.is_none_or(|at| now.since(at) >= REST);
-        let known = self.proved_at.is_some_and(|at| at >= since);
-        steady && rested && !known && self.check.is_none() && !self.is_passive_only()
+        let steady = self.track.status == HostStatus::Up && !self.asleep && self.reach.is_reachable();
+        let (rested, known) = (self.check.is_rested(REST, now), self.proofs.is_proved_since(since));
+        steady && rested && !known && !self.check.is_running() && !self.is_passive_only()
     }
 
     /// Whether the result of a check is pending.
     fn is_being_asked(&self) -> bool {
-        self.check.is_some() || self.in_passing
+        self.check.is_running() || self.check.is_in_passing()
     }
 
     fn falls_at_once(&self) -> bool {
@@ -274,9 +273,6 @@ impl Host {
     /// Checks this host because another has failed: only evidence newer than its last opportunity
     /// to reply counts.
     fn show_itself(&mut self, since: Mono, ctx: &Ctx<'_>) {
-        self.asked_in_passing = Some(ctx.now.mono);
-        self.in_passing = true;
-        self.planned = Some(ctx.now.mono);
-        self.newer_than = Some(since);
+        self.check.request_in_passing(since, ctx.now.mono);
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_opens_and_closes_ways() {
+    fn the_route_policy_decides_which_paths_exist() {
         let auto = paths(RoutePolicy::Auto);
         assert_eq!(auto.ssh(false), [Via::Tunnel, Via::Direct]);
         assert_eq!(auto.ssh(true), [Via::Direct]);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_answered_is_asked_first() {
+    fn the_address_that_replied_is_probed_first() {
         let [v4, v6]: [IpAddr; 2] = ["172.24.0.1", "fd00::1"].map(|text| text.parse().unwrap());
         let spec = HostSpec { other_address: Some(v6), ..testing::host(1) };
         let mut paths = Paths::of(&spec);
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_a_device_are_no_tunnel_of_what_stands_behind_it() {
+    fn packets_of_a_device_prove_nothing_about_hosts_behind_it() {
         let behind = HostSpec { own_tunnel: false, ..testing::host(1) };
         assert_eq!(Paths::of(&behind).refusal(&Check::Tunnel), Some(NO_TUNNEL_OF_ITS_OWN));
     }
 
     #[test]
-    fn what_runs_over_ssh_needs_a_login() {
+    fn checks_over_ssh_need_a_login() {
         let command = Check::Command { line: "true".into() };
         assert!(Paths::lacks_login(&command, None));
         assert!(!Paths::lacks_login(&command, Some("fleet")));

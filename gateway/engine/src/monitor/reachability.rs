@@ -17,12 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
-use crate::messages::{EventKind, HostStatus, SENT, Timing, is_answer};
+use crate::messages::{EventKind, HostStatus, SENT, Timing};
 use crate::time::{Mono, Now};
 
 use super::Monitor;
 use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
+use crate::monitor::host::reach::{Circumstances, Reachability};
 use crate::monitor::service::Service;
 use crate::monitor::state::Level;
 use crate::monitor::uplink::fleet_silence::Member;
@@ -36,15 +37,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// tunnel is not. Each of the tunnel's three attempts probes the tunnel and then the device, for
 /// one timeout each.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(75);
-
-/// The reachability of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reachability {
-    pub reachable: bool,
-    /// Whether it fails and no parent is known to be up after that, or the gateway's own uplink was
-    /// not probed since.
-    pub in_doubt: bool,
-}
 
 /// The children of each parent.
 #[derive(Debug, Default)]
@@ -90,14 +82,14 @@ impl Monitor {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
-        let (after, wants) = (host.facts(), host.take_wants_parents());
+        let (after, wants) = (host.facts(), host.reach.take_wants_parents());
         if before != after {
             let step = self.population.note(id, Some(after.member), now.mono);
             self.weigh(step, now);
             self.mind_crowd(id, before, after, now);
             for child in self.family.children(id) {
                 self.refresh(child, now);
-                if self.hosts.get(&child).is_some_and(|child| child.reach.in_doubt) {
+                if self.hosts.get(&child).is_some_and(|child| child.reach.is_in_doubt()) {
                     self.probe_parents(child, now);
                 }
             }
@@ -115,14 +107,14 @@ impl Monitor {
             return;
         };
         let reach = self.reach(host, now);
-        if reach != host.reach {
+        if reach != host.reach.current() {
             self.with(id, now, |host, ctx| host.set_reach(reach, ctx));
         }
     }
 
     fn reach(&self, host: &Host, now: Now) -> Reachability {
-        let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono))
-            || host.hard_since.is_some()
+        let uplink = host.reach.failing_since().is_some_and(|since| self.sentinel.in_doubt(since, now.mono))
+            || host.reach.hard_since().is_some()
                 && host.is_waited_for(now.mono)
                 && self.fails_with_others(host.id(), now.mono);
         let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
@@ -134,10 +126,10 @@ impl Monitor {
             standing.blocks || standing.tunnel_is_dead && host.passes_through(parent)
         };
         let there: Vec<&Host> = parents.filter(|parent| !blocks(parent)).collect();
-        let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
+        let since = host.reach.failing_since().filter(|_| host.is_waited_for(now.mono));
         let is_proved_alive =
             |parent: &Host, since| match host.passes_through(parent) && parent.watches_tunnel() {
-                true => parent.carried_at.is_some_and(|at| at >= since),
+                true => parent.proofs.carried_at().is_some_and(|at| at >= since),
                 false => parent.is_proved_alive(since, now.mono),
             };
         let outlived = |since: Mono| there.iter().any(|parent| is_proved_alive(parent, since));
@@ -149,10 +141,10 @@ impl Monitor {
 
     fn probe_parents(&mut self, id: HostId, now: Now) {
         self.refresh(id, now);
-        let Some(host) = self.hosts.get(&id).filter(|host| host.reach.in_doubt) else {
+        let Some(host) = self.hosts.get(&id).filter(|host| host.reach.is_in_doubt()) else {
             return;
         };
-        let (parents, since) = (host.spec.parents.clone(), host.failing_since);
+        let (parents, since) = (host.spec.parents.clone(), host.reach.failing_since());
         for parent in parents {
             let carries = self.passes_through(id, parent);
             self.with(parent, now, |parent, ctx| {
@@ -172,26 +164,21 @@ impl Monitor {
     }
 }
 
-impl Reachability {
-    /// The reachability of a host without parents.
-    pub const FREE: Reachability = Reachability { reachable: true, in_doubt: false };
-}
-
 impl Host {
     pub(super) fn facts(&self) -> HostFacts {
-        let down = self.track.hard == HostStatus::Down && !is_answer(&self.source);
-        let blocks = down || self.asleep || !self.reach.reachable;
+        let down = self.track.hard == HostStatus::Down && !self.result.is_answer();
+        let blocks = down || self.asleep || !self.reach.is_reachable();
         let tunnel = self.tunnel_service().map(|i| &self.services[i]);
         let tunnel_is_dead = tunnel.is_some_and(|s| s.track.hard.is_problem() && !s.holds());
-        HostFacts { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
+        HostFacts { blocks, tunnel_is_dead, carried_at: self.proofs.carried_at(), member: self.member() }
     }
 
     /// Returns its part in the fleet-silence rule. Passive results, or their absence, prove nothing
     /// about the gateway's own uplink.
     fn member(&self) -> Member {
-        let good_at = self.proved_at.filter(|_| !self.is_passive_only());
+        let good_at = self.proofs.proved_at().filter(|_| !self.is_passive_only());
         let up = self.track.hard == HostStatus::Up && good_at.is_some();
-        let silent_since = self.silent_since.filter(|_| good_at.is_some());
+        let silent_since = self.proofs.silent_since().filter(|_| good_at.is_some());
         Member { up, asleep: self.asleep, silent_since, good_at }
     }
 
@@ -209,12 +196,12 @@ impl Host {
 
     /// Whether it was up at that time; a host that was never checked counts as up.
     fn was_there_at(&self, since: Mono) -> bool {
-        self.track.status == HostStatus::Pending || self.proved_at.is_some_and(|at| at >= since)
+        self.track.status == HostStatus::Pending || self.proofs.is_proved_since(since)
     }
 
     /// Whether it only has passive results and its last one is ok and fresh.
     fn is_reported_up(&self, now: Mono) -> bool {
-        let fresh = self.spec.freshness.is_none_or(|limit| now.since(self.heard_at) < limit);
+        let fresh = self.submitted.is_fresh(self.spec.freshness, now);
         self.is_passive_only() && fresh && !self.track.status.is_problem()
     }
 
@@ -230,47 +217,39 @@ impl Host {
 
     /// Whether the results of others may still suppress its notification.
     pub(super) fn is_waited_for(&self, now: Mono) -> bool {
-        self.hard_since.is_none_or(|since| now < since + self.patience())
+        self.reach.is_waited_for(self.patience(), now)
     }
 
     /// Records since when it fails, and requests a check of its parents for each failure.
     pub(super) fn note_failing(&mut self, ctx: &Ctx<'_>) {
-        let failing = self.track.status.is_problem();
-        let hard = self.track.hard.is_problem();
-        self.hard_since = self.hard_since.or(Some(ctx.now.mono)).filter(|_| hard);
-        self.wants_parents = failing && (ctx.is_watched() || !self.spec.parents.is_empty());
-        self.silent_since = self.silent_since.or(Some(ctx.now.mono)).filter(|_| failing && self.is_silent());
-        if !failing {
-            (self.failing_since, self.reach.in_doubt) = (None, false);
-        } else if self.failing_since.is_none() {
-            // A notification in this same moment would be too early.
-            (self.failing_since, self.reach.in_doubt) = (Some(ctx.now.mono), self.wants_parents);
+        let now = ctx.now.mono;
+        let checks_parents = ctx.is_watched() || !self.spec.parents.is_empty();
+        let of = Circumstances { checks_parents, with_others: ctx.fails_with_others() };
+        self.reach.note_result(&self.track, of, now);
+        match self.track.status.is_problem() && self.is_silent() {
+            true => self.proofs.note_silent(now),
+            false => self.proofs.end_silence(),
         }
-        self.reach.in_doubt |= ctx.fails_with_others() && self.hard_since == Some(ctx.now.mono);
     }
 
     /// Whether it is silent: neither a reply nor a passive result came.
     fn is_silent(&self) -> bool {
-        !is_answer(&self.source) && self.source != SENT
-    }
-
-    fn take_wants_parents(&mut self) -> bool {
-        std::mem::take(&mut self.wants_parents)
+        !self.result.is_answer() && self.result.source() != SENT
     }
 
     /// Returns when the doubt ends by itself.
     pub(super) fn doubt_ends(&self) -> Option<Mono> {
-        self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + self.patience())
+        self.reach.doubt_ends(self.patience())
     }
 
     pub(super) fn end_doubt(&mut self, ctx: &mut Ctx<'_>) {
-        if self.reach.in_doubt && self.doubt_ends().is_some_and(|at| at <= ctx.now.mono) {
-            self.set_reach(Reachability { in_doubt: false, ..self.reach }, ctx);
+        if self.doubt_ends().is_some_and(|at| at <= ctx.now.mono) {
+            self.set_reach(Reachability { in_doubt: false, ..self.reach.current() }, ctx);
         }
     }
 
     fn set_reach(&mut self, reach: Reachability, ctx: &mut Ctx<'_>) {
-        let before = std::mem::replace(&mut self.reach, reach);
+        let before = self.reach.set(reach);
         match (before.reachable, reach.reachable) {
             (true, false) => {
                 self.event(EventKind::Unreachable, "all its parents are down", String::new(), ctx);
@@ -278,17 +257,17 @@ impl Host {
                 self.suspend_all(ctx);
             }
             (false, true) => {
-                self.voice.await_result();
+                self.notifier.await_result();
                 self.end_excuse(ctx.now.mono);
                 // A reply to an earlier probe is no new result.
                 self.drop_probe(ctx);
-                self.planned = Some(ctx.soon(self.soon()));
+                self.check.plan(ctx.soon(self.soon()));
                 self.event(EventKind::Reachable, "a parent is there again", String::new(), ctx);
                 ctx.record(self.row(ctx.now));
             }
             _ => {}
         }
-        if self.track.hard == HostStatus::Down && !self.voice.awaits_result() {
+        if self.track.hard == HostStatus::Down && !self.notifier.awaits_result() {
             self.place(ctx);
         }
         self.re_evaluate_all(false, ctx);
@@ -298,15 +277,14 @@ impl Host {
     /// counts.
     pub(super) fn check_for_child(&mut self, since: Option<Mono>, ctx: &mut Ctx<'_>) {
         let known = since.is_some_and(|since| self.was_there_at(since));
-        if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_passive_only() {
-            self.planned = Some(ctx.now.mono);
-            self.newer_than = since;
+        if !self.check.is_running() && !known && !self.track.status.is_problem() && !self.is_passive_only() {
+            self.check.request(since, ctx.now.mono);
         }
     }
 
     /// Checks its tunnel now, because a host that only its tunnel leads to fails.
     fn check_tunnel_for_child(&mut self, since: Option<Mono>, ctx: &Ctx<'_>) {
-        let carried = self.carried_at >= since;
+        let carried = self.proofs.carried_at() >= since;
         let waits = |s: &&mut Service| s.is_idle() && s.holds() && !carried;
         let tunnel = self.tunnel_service().map(|i| &mut self.services[i]);
         if let Some(service) = tunnel.filter(waits) {
@@ -318,7 +296,7 @@ impl Host {
     /// becomes known.
     pub(super) fn pace(&self) -> Timing {
         let timing = self.spec.timing;
-        if self.reach.reachable || self.track.is_soft() {
+        if self.reach.is_reachable() || self.track.is_soft() {
             return timing;
         }
         let interval = timing.interval.saturating_mul(SLOWER);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
-use crate::messages::ProbeId;
-use crate::time::{Mono, Now};
+use crate::messages::{ProbeId, Timing};
+use crate::time::{Mono, Now, Wall};
 
 /// The shortest interval for which slots are laid out; a configured one is longer.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -15,6 +15,19 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// A reply is given up this long after its probe's timeout. Its carrier has failed by then, and the
 /// check must not hang forever.
 pub const ANSWER_SLACK: Duration = Duration::from_secs(10);
+
+/// After a restart, a state is not current if its last result is older than this many intervals.
+const STALE_INTERVALS: u32 = 2;
+
+/// Returns a planned time of an earlier run, if it is still ahead.
+pub fn ahead(planned: Option<Wall>, now: Now) -> Option<Mono> {
+    planned.filter(|at| *at > now.wall).map(|at| now.mono + at.since(now.wall))
+}
+
+/// Whether the last result of an earlier run is too old to be current.
+pub fn is_outdated(last_check: Option<Wall>, timing: &Timing, now: Now) -> bool {
+    last_check.is_some_and(|at| now.wall.since(at) > timing.interval.saturating_mul(STALE_INTERVALS))
+}
 
 /// A small generator for jitter (SplitMix64); none of its values is a secret.
 #[derive(Debug)]
@@ -202,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agenda_gives_the_longest_waiting_host_first_and_each_once() {
+    fn the_queue_returns_the_longest_waiting_host_first_and_each_once() {
         let mut agenda = DueQueue::default();
         let [a, b, c] = [1, 2, 3].map(HostId::from_i64);
         agenda.set(a, Some(Mono::from_secs(9)));
@@ -217,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_question_has_no_second_answer() {
+    fn a_closed_probe_takes_no_second_reply() {
         let mut asks = InFlight::new();
         let id = asks.open(HostId::from_i64(1), "host", MINUTE, Mono::ZERO);
         assert_eq!(asks.overdue(Mono::ZERO + MINUTE), None);

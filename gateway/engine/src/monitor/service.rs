@@ -17,17 +17,17 @@ use crate::messages::{
 use crate::time::{Mono, Now, Wall};
 
 use super::downtime::Window;
-use super::host::is_outdated;
 use crate::monitor::context::{Ctx, cause};
 use crate::monitor::dependency::DependsOn;
+use crate::monitor::host::freshness;
 use crate::monitor::host::job;
 use crate::monitor::host::job::JobRuns;
-use crate::monitor::host::passive;
 use crate::monitor::host::path_check;
 use crate::monitor::host::path_check::{AGREEING, PathQuestion};
 use crate::monitor::notification::records::Subject;
 use crate::monitor::notification::suppress::{Emitted, Notifier, NotifyContext};
 use crate::monitor::paths::Via;
+use crate::monitor::schedule::{ahead, is_outdated};
 use crate::monitor::state::{Change, Level, Track};
 use crate::monitor::thresholds;
 use crate::monitor::thresholds::Evaluated;
@@ -52,7 +52,7 @@ pub struct Service {
     result: PluginResult,
     /// The status of the last result before thresholds.
     own: Option<Status>,
-    pub voice: Notifier<Option<Status>>,
+    pub notifier: Notifier<Option<Status>>,
     /// Passive results that were accepted.
     pub taken: Taken,
     /// The time at which it is due, or at which the check in progress was due; `None` while it is
@@ -140,11 +140,6 @@ pub struct Next {
     pub retry: Mono,
 }
 
-/// Returns a planned time of an earlier run, if it is still ahead.
-pub fn ahead(planned: Option<Wall>, now: Now) -> Option<Mono> {
-    planned.filter(|at| *at > now.wall).map(|at| now.mono + at.since(now.wall))
-}
-
 impl Service {
     pub fn new(spec: ServiceSpec, now: Now) -> Self {
         Service {
@@ -161,7 +156,7 @@ impl Service {
             cause_since: now.wall,
             result: PluginResult::ok(""),
             own: None,
-            voice: Notifier::default(),
+            notifier: Notifier::default(),
             taken: Taken::default(),
             planned: None,
             newer_than: None,
@@ -193,7 +188,7 @@ impl Service {
             paths: [state.path; AGREEING],
             cause_since: state.cause_since,
             result: state.result,
-            voice: Notifier::restored(state.notified.map(Some), state.voice, now),
+            notifier: Notifier::restored(state.notified.map(Some), state.voice, now),
             taken: state.taken,
             failed_at,
             planned: ahead(state.next_check, now),
@@ -228,6 +223,16 @@ impl Service {
         !matches!(self.own, Some(Status::Critical | Status::Unknown))
     }
 
+    /// Returns the time after which evidence counts: the start of the interval, or a failure within
+    /// it.
+    pub fn evidence_limit(&self, now: Mono) -> Mono {
+        let interval = now - self.spec.timing.interval;
+        match self.failed_at.filter(|_| !self.holds()) {
+            Some(failed) => interval.max(failed),
+            None => interval,
+        }
+    }
+
     /// Whether it needs the host's SSH session.
     pub fn rides(&self) -> bool {
         matches!(self.spec.check, Check::Ssh | Check::Sensor(_) | Check::Command { .. })
@@ -253,7 +258,7 @@ impl Service {
     /// Marks its state as not current if it is outdated, or if it came while its host was down.
     pub fn mark_outdated(&mut self, timing: &Timing, now: Now) -> bool {
         let asked = !self.spec.check.is_sent();
-        let outdated = asked && is_outdated(self.last_check, timing, now) || self.voice.awaits_result();
+        let outdated = asked && is_outdated(self.last_check, timing, now) || self.notifier.awaits_result();
         outdated && self.mark_stale()
     }
 
@@ -344,11 +349,11 @@ impl Service {
         let before = self.track.status;
         let result = match &self.spec.check {
             Check::Heartbeat(job) => self.past_runs(ctx.now).finding(job),
-            _ => passive::silence(self.spec.freshness.unwrap_or_default().saturating_mul(self.stretch)),
+            _ => freshness::silence(self.spec.freshness.unwrap_or_default().saturating_mul(self.stretch)),
         };
         self.own = Some(result.status);
         let change = self.track.settle(Some(result.status), self.spec.timing.attempts);
-        self.route = passive::SILENCE.to_owned();
+        self.route = freshness::SILENCE.to_owned();
         self.tell(before, change, result, of, ctx);
     }
 
@@ -357,7 +362,7 @@ impl Service {
         if let Check::Heartbeat(job) = &self.spec.check {
             return self.past_runs(now).overdue_at(job);
         }
-        let listens = passive::listens(&self.spec.check, self.waits()) && self.route != passive::SILENCE;
+        let listens = freshness::listens(&self.spec.check, self.waits()) && self.route != freshness::SILENCE;
         let threshold = self.spec.freshness.filter(|_| listens)?;
         Some(self.heard_at + threshold.saturating_mul(self.stretch))
     }
@@ -368,7 +373,7 @@ impl Service {
             since: self.since,
             heard: self.heard_at,
             status: self.track.status,
-            complained: self.route == passive::SILENCE,
+            complained: self.route == freshness::SILENCE,
             now,
         }
     }
@@ -411,7 +416,7 @@ impl Service {
         }
         let mut said: Vec<_> = self.place(change.as_ref(), of, ctx).into_iter().collect();
         let scene = scene(&self.spec, self.stale, of, now);
-        said.extend(self.voice.on_result(before, &self.track, change.as_ref(), &scene));
+        said.extend(self.notifier.on_result(before, &self.track, change.as_ref(), &scene));
         ctx.record(self.row(of.host, now));
         let rest = self.sample(of.host).into_iter().chain(change.map(|change| self.event(change, of, now)));
         rest.chain(self.subject(of, now).records(said)).for_each(|record| ctx.record(record));
@@ -426,7 +431,7 @@ impl Service {
         of: HostContext<'_>,
         ctx: &mut Ctx<'_>,
     ) -> Option<Emitted<Option<Status>>> {
-        let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, ctx.now));
+        let planned = self.notifier.is_planned(&self.track, &scene(&self.spec, self.stale, of, ctx.now));
         if self.track.hard.is_problem() && !planned && !self.stale {
             return self.find_place(of, ctx);
         }
@@ -439,13 +444,13 @@ impl Service {
     fn find_place(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Option<Emitted<Option<Status>>> {
         let object = self.object(of);
         let placed = ctx.problem(&object, self.since, true);
-        ctx.settle(&object, placed, &mut self.voice)
+        ctx.settle(&object, placed, &mut self.notifier)
     }
 
     /// Assigns a problem to an incident before its notification, if that was suppressed until now.
     pub fn place_before_speech(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Vec<Record> {
         let scene = scene(&self.spec, self.stale, of, ctx.now);
-        let owed = self.voice.may_complain(&self.track, &scene);
+        let owed = self.notifier.may_complain(&self.track, &scene);
         let said = if owed { self.find_place(of, ctx) } else { None };
         self.subject(of, ctx.now).records(said.into_iter().collect())
     }
@@ -465,9 +470,9 @@ impl Service {
             &NotifyContext<'_>,
         ) -> Vec<Emitted<Option<Status>>>,
     ) -> Vec<Record> {
-        let before = self.voice.state(now);
-        let said = act(&mut self.voice, &self.track, &scene(&self.spec, self.stale, of, now));
-        if said.is_empty() && before == self.voice.state(now) {
+        let before = self.notifier.state(now);
+        let said = act(&mut self.notifier, &self.track, &scene(&self.spec, self.stale, of, now));
+        if said.is_empty() && before == self.notifier.state(now) {
             return Vec::new();
         }
         let mut records = vec![self.row(of.host, now)];
@@ -498,8 +503,8 @@ impl Service {
                 path: self.path,
                 cause_since: self.cause_since,
                 result: self.result.clone(),
-                notified: self.voice.notified().flatten(),
-                voice: self.voice.state(now),
+                notified: self.notifier.notified().flatten(),
+                voice: self.notifier.state(now),
                 taken: self.taken.clone(),
             },
         )
@@ -515,7 +520,7 @@ impl Service {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
         let cause = match self.route.as_str() {
-            passive::SILENCE => passive::NOTHING_CAME.to_owned(),
+            freshness::SILENCE => freshness::NOTHING_CAME.to_owned(),
             _ => cause(&self.track, &change, self.spec.timing.attempts),
         };
         self.subject(of, now).event(kind, cause, &self.result.text)

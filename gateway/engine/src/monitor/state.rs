@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_failures_that_is_known_at_once_is_one_change() {
+    fn several_failures_applied_at_once_are_one_change() {
         let mut track = Track::pending();
         track.apply(OK, 3);
         let change = track.apply_row(CRITICAL, 2, 3).map(|c| (c.from, c.to, c.hard));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_name_what_was_and_what_is() {
+    fn a_change_names_the_state_before_and_after() {
         let mut track = Track::pending();
         let mut changes = |result| track.apply(result, 2).map(|c| (c.from, c.to, c.hard));
         assert_eq!(changes(OK), Some((None, OK, true)));

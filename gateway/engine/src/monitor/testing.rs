@@ -1,40 +1,17 @@
 //! Hosts for the tests of this module, and a monitor whose probes the test replies to.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Config, Monitor};
 use crate::id::HostId;
-use crate::messages::{
-    Alerting, HostSpec, MonitorInput, MonitorOutput, Probe, ProbeReply, Record, RoutePolicy, ServiceState,
-    SshSpec, Timing,
-};
+use crate::messages::{HostSpec, MonitorInput, MonitorOutput, Probe, ProbeReply, Record, ServiceState};
 use crate::time::{Mono, Now, Wall};
 
 /// A device with a tunnel, without services.
 pub fn host(raw: i64) -> HostSpec {
-    let id = HostId::from_i64(raw);
-    HostSpec {
-        id,
-        name: format!("cam-{raw}"),
-        labels: BTreeMap::new(),
-        parents: Vec::new(),
-        peer: Some(id),
-        own_tunnel: true,
-        address: Some(IpAddr::V4(Ipv4Addr::new(172, 24, 0, raw as u8))),
-        other_address: None,
-        direct: None,
-        ssh: SshSpec { port: 22, user: None, pin: None },
-        route: RoutePolicy::Auto,
-        max_silence: None,
-        freshness: None,
-        budget: None,
-        timing: Timing::DEFAULT,
-        thresholds: Vec::new(),
-        alerting: Alerting::default(),
-        services: Vec::new(),
-    }
+    let address = IpAddr::from([172, 24, 0, raw as u8]);
+    HostSpec::device(HostId::from_i64(raw), format!("cam-{raw}"), address)
 }
 
 /// A monitor of one host; each probe gets its reply at once.

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_on_what_a_check_of_ours_did_not_measure_judges_nothing() {
+    fn a_threshold_on_a_metric_that_was_not_measured_has_no_effect() {
         let values = Check::Sensor(Sensor::Values { path: "/board".into() });
         let disk = Check::Sensor(Sensor::Disk { path: "/".into() });
         let plugin = Check::Command { line: "true".into() };
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_says_nothing_of_whether_it_works() {
+    fn a_violated_threshold_does_not_fail_the_dependents() {
         let judged = judge(said(&["time"]), &Check::Ssh, &[limit("time", "0.5")], &[]);
         assert_eq!((judged.result.status, judged.own), (Status::Critical, Status::Ok));
     }

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_stretched_while_there_is_room() {
+    fn intervals_stay_while_the_budget_allows_it() {
         for (used, hour) in [(0, 0.0), (30_000, 0.0), (360_000, 11.0), (740_000, 23.5)] {
             assert_eq!(stretch(MB, used, at(hour)), 1, "{used} bytes at {hour} h");
         }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_starts_at_once_alone_and_at_a_bounded_rate_together() {
+    fn a_single_waiting_host_starts_at_once_and_many_at_a_bounded_rate() {
         let (mut queue, now) = (Queue::default(), Mono::from_secs(100));
         assert_eq!(queue.place(1, now), Some(now));
         for (hosts, secs) in [(10, 1), (600, 30), (10_000, 31)] {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_is_known_as_long_as_anything_of_it_is_and_by_what_it_was_merged_into() {
+    fn a_notified_incident_is_known_also_by_the_one_it_was_merged_into() {
         let host = |n| CheckableId::host(Id::from_i64(n));
         let mut known = NotifiedIndex::new([(OPS, host(7), told(1)), (OPS, host(8), told(2))]);
         assert!(known.has_incident(OPS, incident(1)) && !known.has_incident(OPS, incident(3)));

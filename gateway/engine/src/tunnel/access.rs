@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_owns_has_no_route() {
+    fn an_address_without_an_owner_has_no_route() {
         assert_eq!(judged("10.0.0.4", None), Verdict::Refused(DropReason::NoRoute));
         assert_eq!(judged("224.0.0.251", None), Verdict::Refused(DropReason::NoRoute));
     }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_told_of_once_a_minute() {
+    fn an_unknown_key_is_reported_once_a_minute() {
         let mut unknown = UnknownKeys::default();
         assert!(unknown.note(key(1), Mono::from_secs(0)));
         assert!(!unknown.note(key(1), Mono::from_secs(59)));

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_what_was_not_delivered() {
+    fn an_icmp_error_yields_the_undelivered_packet() {
         for texts in [["10.0.0.1", "10.0.0.2", "10.0.0.9"], ["fd00::1", "fd00::2", "fd00::9"]] {
             let [src, dst, router] = addresses(texts);
             let request = echo_request(src, dst, 0x1234, 9, &[0; 8]).expect("one family");

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_device_told_of_its_clock_survives_a_restart() {
+    fn the_clock_skew_of_a_device_survives_a_restart() {
         let spec = PeerSpec {
             id: Id::from_i64(1),
             kind: PeerKind::Device,
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_was_given_away_finds_nobody() {
+    fn a_reused_slot_does_not_find_the_former_peer() {
         let mut peers = Peers::default();
         let first = peers.insert(peer(1));
         assert!(peers.remove(first).is_some());
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_let_go() {
+    fn an_idle_peer_frees_its_live_state() {
         let mut peer = peer(1);
         let to = Endpoint { remote: ([192, 0, 2, 1], 1).into(), local: None };
         peer.live().dial = Some(Dial::new(to, Mono::ZERO));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_index_belongs_to_nobody() {
+    fn a_released_index_finds_no_session() {
         let mut indices = Indices::default();
         let index = indices.claim(Slot::default(), &mut Random::new([1; 32])).expect("there is room");
         assert!(indices.owner(index).is_some());

@@ -2,7 +2,6 @@
 //! monotonic clock continues, and nothing that is measured in seconds changes.
 
 use super::stories::*;
-use super::world::{Truth, World, device, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,
@@ -10,6 +9,7 @@ use fleetgate_engine::messages::{
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, service, with, with_login};
 
 /// Seconds by which the clock is set, ahead and back: a little, a lot, and by more than a year.
 const STEPS: [i64; 10] = [2, -2, 90, -90, 7_200, -7_200, 86_400, -86_400, 40_000_000, -40_000_000];

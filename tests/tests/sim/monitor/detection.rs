@@ -9,14 +9,14 @@
 
 use std::time::Duration;
 
-use super::mailbox::Mailbox;
-use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, Event, EventKind, HostSpec, HostStatus, IncidentScope, ServiceSpec, Timing,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_tests::dice::{Dice, seeds, seeds_to};
+use fleetgate_tests::world::mailbox::Mailbox;
+use fleetgate_tests::world::{Truth, World, device, service, with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -260,7 +260,7 @@ fn one_lost_host_is_told_without_waiting_for_others() {
         let mut world = fleet(&mut dice, 100, |_, spec| spec);
         let (mailbox, incidents, times) = told(&mut world, &[17]);
         assert_eq!((incidents, mailbox.sizes()), (1, vec![1]), "seed {seed}");
-        let waited = mailbox.posts[0].0.since(mailbox.began).saturating_sub(times.0[0]);
+        let waited = mailbox.posts[0].at.since(mailbox.began).saturating_sub(times.0[0]);
         assert!(waited <= 13 * SECOND, "seed {seed}: {waited:?} after it was hard: the group's ten");
     }
 }

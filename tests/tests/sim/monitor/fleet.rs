@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::model::{Belief, Said};
-use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Check, HostSpec, RoutePolicy, ServiceSpec, SshSpec, Threshold, Timing};
 use fleetgate_engine::time::Mono;
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sensors::Sensor;
 use fleetgate_tests::dice::{Dice, seeds};
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 
 /// Time without a change after which every state is final. A `ping` that has just succeeded runs
 /// again after 5 min, perhaps in the grace after a restart. After 5 more minutes it runs once more,

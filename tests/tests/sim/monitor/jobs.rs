@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,
@@ -11,6 +10,7 @@ use fleetgate_engine::messages::{
 use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, service, with};
 
 fn hourly() -> Check {
     Check::Heartbeat(Job { due: Due::Every(HOUR), grace: 10 * MINUTE })

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Threshold, Ticket,
@@ -12,6 +11,7 @@ use fleetgate_engine::messages::{
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 
 fn limit(metric: &str, warn: &str, crit: &str) -> Threshold {
     let limits = Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() };
@@ -79,7 +79,7 @@ fn a_kept_session_is_judged_by_the_time_it_took_to_open() {
     let (mut world, id) = settled(logged_in(ssh, vec![]));
     world.set(id, Truth { connect: None, ..Truth::well() });
     assert_eq!(statuses(&mut world, id, "ssh", 10 * MINUTE), [Status::Ok]);
-    assert_eq!(metric(&world, id, "ssh", "time"), Some(super::world::RTT.as_secs_f64()));
+    assert_eq!(metric(&world, id, "ssh", "time"), Some(fleetgate_tests::world::RTT.as_secs_f64()));
     world.set(id, Truth { connect: Some(3 * SECOND), ..Truth::well() });
     world.run(2 * MINUTE);
     world.set(id, Truth { connect: None, ..Truth::well() });

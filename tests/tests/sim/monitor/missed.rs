@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, with, with_login};
 
 /// Everything once a day except the dependencies, so that no regular check makes up for a missed
 /// one.
@@ -98,7 +98,7 @@ fn what_depends_on_a_service_that_was_missed_itself_follows_it() {
 fn a_host_that_fails_softly_forgets_no_first_check() {
     let web: Vec<_> = rarely().into_iter().filter(|s| s.name == "web").collect();
     let mut world = World::new(1);
-    let id = world.add(super::world::public(1), Truth::well());
+    let id = world.add(fleetgate_tests::world::public(1), Truth::well());
     world.run(MINUTE);
     world.set(id, Truth { direct: false, ..Truth::well() });
     world.change(id, |spec| spec.services = web);

@@ -2,10 +2,8 @@
 //! models.
 
 mod clerk;
-mod mailbox;
 mod model;
 mod stories;
-mod world;
 
 mod clock;
 mod detection;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fleetgate_engine::messages::{Check, HostSpec, HostStatus, RoutePolicy};
 use fleetgate_probes::sample::Status;
 
-use super::world::Truth;
+use fleetgate_tests::world::Truth;
 
 /// The content of one message: service (empty: the host), problem, from, to.
 pub type Said = (String, bool, &'static str, &'static str);

@@ -16,7 +16,7 @@ use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
     Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostScope, HostSnapshot, HostSpec,
     HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, PassiveResult,
-    Record, RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Ticket, Timing, When,
+    Record, Scope, ServiceSpec, ServiceState, StateType, States, Ticket, Timing, When,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -76,32 +76,18 @@ fn timing(rules: &Rules) -> Timing {
 
 fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
     let service = |(i, rules): (usize, &Rules)| ServiceSpec {
-        name: name(i),
-        check: Check::Passive,
         timing: timing(rules),
-        thresholds: Vec::new(),
         freshness: (rules.freshness > 0).then(|| Duration::from_secs(rules.freshness)),
         alerting: alerting(rules),
+        ..ServiceSpec::plain(name(i), Check::Passive)
     };
     HostSpec {
-        id: HOST,
-        name: "nas".into(),
         labels: BTreeMap::from([("site".to_owned(), "north".to_owned())]),
-        parents: Vec::new(),
-        peer: None,
-        own_tunnel: false,
-        address: None,
-        other_address: None,
-        direct: None,
-        ssh: SshSpec { port: 22, user: None, pin: None },
-        route: RoutePolicy::Tunnel,
-        max_silence: None,
         freshness: (host.freshness > 0).then(|| Duration::from_secs(host.freshness)),
-        budget: None,
         timing: timing(host),
-        thresholds: Vec::new(),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),
+        ..HostSpec::without_path(HOST, "nas")
     }
 }
 
@@ -132,7 +118,7 @@ struct Held {
 }
 
 /// The engine, and its part of the store.
-struct Desk {
+struct Gateway {
     monitor: Monitor,
     /// How many seconds the wall clock is ahead.
     skew: i64,
@@ -147,7 +133,7 @@ struct Desk {
     wait: Option<Mono>,
 }
 
-impl Desk {
+impl Gateway {
     fn date(&self, t: u64) -> u64 {
         t.saturating_add_signed(self.skew)
     }
@@ -225,7 +211,7 @@ impl Desk {
 struct Sim {
     seed: u64,
     dice: Dice,
-    desk: Desk,
+    gateway: Gateway,
     clerk: Clerk,
     t: u64,
     ids: i64,
@@ -247,7 +233,7 @@ impl Sim {
         let spec = spec(&host, &services);
         let clerk =
             Clerk::new(START, host, services.into_iter().enumerate().map(|(i, r)| (name(i), r)).collect());
-        let mut desk = Desk {
+        let mut gateway = Gateway {
             monitor: Monitor::new(Config::default(), seed),
             skew: 0,
             spec: spec.clone(),
@@ -261,16 +247,16 @@ impl Sim {
             wait: None,
         };
         let t = 100_000;
-        desk.input(MonitorInput::Upsert(Box::new(spec)), t);
+        gateway.input(MonitorInput::Upsert(Box::new(spec)), t);
         let mut clerk = clerk;
         clerk.start(t);
-        Sim { seed, dice, desk, clerk, t, ids: 0, reasons: BTreeMap::new() }
+        Sim { seed, dice, gateway, clerk, t, ids: 0, reasons: BTreeMap::new() }
     }
 
     fn pass(&mut self, secs: u64) {
         self.t += secs;
-        self.desk.run_to(self.t);
-        let (held, seed) = (std::mem::take(&mut self.desk.held), self.seed);
+        self.gateway.run_to(self.t);
+        let (held, seed) = (std::mem::take(&mut self.gateway.held), self.seed);
         let at = |clerk: &Clerk, now| held.iter().filter(|h| h.t == now).for_each(|h| is_so(clerk, h, seed));
         self.clerk.run_to(self.t, at);
         self.note_reasons(&held);
@@ -307,7 +293,7 @@ impl Sim {
         };
         // The host is ok more often than not; some results are late, some are from the future.
         let code = if service.is_none() && self.dice.one_in(2) { 0 } else { code };
-        let date = self.desk.date(self.t);
+        let date = self.gateway.date(self.t);
         let stamp = match self.dice.roll(8) {
             0 => date - self.dice.roll(200),
             1 => date + self.dice.roll(5_000),
@@ -324,9 +310,9 @@ impl Sim {
             identity: Default::default(),
             ticket,
         };
-        self.desk.input(MonitorInput::Submit(Box::new(sent)), self.t);
+        self.gateway.input(MonitorInput::Submit(Box::new(sent)), self.t);
         let taken = self.clerk.submit(service.as_deref(), code, stamp, self.t);
-        assert_eq!(self.desk.outcome.take() == Some(Outcome::Done), taken, "{}", self.context());
+        assert_eq!(self.gateway.outcome.take() == Some(Outcome::Done), taken, "{}", self.context());
     }
 
     fn acknowledge(&mut self) {
@@ -338,7 +324,7 @@ impl Sim {
         self.ids += 1;
         let (sticky, expires) = (
             self.dice.one_in(2),
-            (!self.dice.one_in(2)).then(|| self.desk.date(self.t) + 1 + self.dice.roll(900)),
+            (!self.dice.one_in(2)).then(|| self.gateway.date(self.t) + 1 + self.dice.roll(900)),
         );
         let ack = Acknowledgement {
             id: Id::from_i64(self.ids),
@@ -347,23 +333,23 @@ impl Sim {
             words: String::new(),
             incident: None,
         };
-        self.desk.acks.retain(|(s, _)| *s != service);
-        self.desk.acks.push((service.clone(), ack.clone()));
-        self.desk.input(MonitorInput::Acknowledge { host: HOST, service: service.clone(), ack }, self.t);
+        self.gateway.acks.retain(|(s, _)| *s != service);
+        self.gateway.acks.push((service.clone(), ack.clone()));
+        self.gateway.input(MonitorInput::Acknowledge { host: HOST, service: service.clone(), ack }, self.t);
         self.clerk.acknowledge(service.as_deref(), Some((sticky, expires)), self.t);
     }
 
     fn unacknowledge(&mut self) {
         let service = self.object();
-        self.desk.acks.retain(|(s, _)| *s != service);
-        self.desk.input(MonitorInput::Unacknowledge { host: HOST, service: service.clone() }, self.t);
+        self.gateway.acks.retain(|(s, _)| *s != service);
+        self.gateway.input(MonitorInput::Unacknowledge { host: HOST, service: service.clone() }, self.t);
         self.clerk.acknowledge(service.as_deref(), None, self.t);
     }
 
     fn plan(&mut self) {
         self.ids += 1;
         let (id, service) = (self.ids, self.object());
-        let date = self.desk.date(self.t);
+        let date = self.gateway.date(self.t);
         let start = (date + self.dice.roll(600)).saturating_sub(self.dice.roll(300));
         let end = start.max(date) + 1 + self.dice.roll(900);
         let duration = self.dice.one_in(2).then(|| 1 + self.dice.roll(900));
@@ -384,8 +370,8 @@ impl Sim {
                 },
             },
         };
-        self.desk.plans.insert(plan.id, plan.clone());
-        self.desk.input(MonitorInput::Downtime(Box::new(plan)), self.t);
+        self.gateway.plans.insert(plan.id, plan.clone());
+        self.gateway.input(MonitorInput::Downtime(Box::new(plan)), self.t);
         let duration = duration.filter(|_| again.is_none());
         self.clerk.plan(id, Plan { service, start, end, duration, again }, self.t);
     }
@@ -395,7 +381,7 @@ impl Sim {
         if !self.dice.one_in(3) {
             return None;
         }
-        let minute = (START + self.desk.date(self.t)) / 60 % 1440;
+        let minute = (START + self.gateway.date(self.t)) / 60 % 1440;
         let from = (minute + 1440 + self.dice.roll(12) - 6) % 1440;
         let to = (from + 1 + self.dice.roll(15)) % 1440;
         let weekday = self.dice.one_in(2).then(|| 5 + self.dice.roll(2));
@@ -403,13 +389,13 @@ impl Sim {
     }
 
     fn cancel(&mut self) {
-        let ids: Vec<Id> = self.desk.plans.keys().copied().collect();
+        let ids: Vec<Id> = self.gateway.plans.keys().copied().collect();
         if ids.is_empty() {
             return;
         }
         let id = ids[self.dice.roll(ids.len() as u64) as usize];
-        self.desk.plans.remove(&id);
-        self.desk.input(MonitorInput::CancelDowntime(id), self.t);
+        self.gateway.plans.remove(&id);
+        self.gateway.input(MonitorInput::CancelDowntime(id), self.t);
         self.clerk.cancel(id.as_i64(), self.t);
     }
 
@@ -417,14 +403,14 @@ impl Sim {
     fn set_clock(&mut self) {
         let most = [10, 100, 4_000][self.dice.roll(3) as usize];
         let by = 2 + self.dice.roll(most).cast_signed();
-        self.desk.skew += if self.dice.one_in(2) { by } else { -by };
-        self.clerk.set_clock(self.desk.skew, self.t);
-        self.desk.input(MonitorInput::Timeout, self.t);
+        self.gateway.skew += if self.dice.one_in(2) { by } else { -by };
+        self.clerk.set_clock(self.gateway.skew, self.t);
+        self.gateway.input(MonitorInput::Timeout, self.t);
     }
 
     fn restart(&mut self) {
         self.t += self.dice.roll(100);
-        self.desk.restart(self.t);
+        self.gateway.restart(self.t);
         self.clerk.restart(self.t);
     }
 
@@ -433,14 +419,14 @@ impl Sim {
     }
 
     fn compare(&mut self) {
-        let held = std::mem::take(&mut self.desk.held);
+        let held = std::mem::take(&mut self.gateway.held);
         held.iter().for_each(|held| is_so(&self.clerk, held, self.seed));
         self.note_reasons(&held);
-        let (mut engine, mut model) = (std::mem::take(&mut self.desk.said), self.clerk.take_said());
+        let (mut engine, mut model) = (std::mem::take(&mut self.gateway.said), self.clerk.take_said());
         engine.sort();
         model.sort();
         assert_eq!(engine, model, "{}", self.context());
-        for (name, state) in &self.desk.services {
+        for (name, state) in &self.gateway.services {
             let hard = state.kind == StateType::Hard;
             let shown = (state.status.map(Status::exit_code), hard, state.attempt);
             assert_eq!(shown, self.clerk.state(Some(name)), "{name} {}", self.context());
@@ -448,7 +434,7 @@ impl Sim {
             assert_eq!(voice, self.clerk.marks(Some(name)), "{name} {}", self.context());
             assert_eq!(state.stale, self.clerk.is_old(name), "{name} {}", self.context());
         }
-        if let Some(state) = self.desk.host.as_ref().filter(|s| s.status != HostStatus::Pending) {
+        if let Some(state) = self.gateway.host.as_ref().filter(|s| s.status != HostStatus::Pending) {
             let code = if state.status == HostStatus::Up { 0 } else { 2 };
             let shown = (Some(code), state.kind == StateType::Hard, state.attempt);
             assert_eq!(shown, self.clerk.state(None), "{}", self.context());
@@ -458,7 +444,7 @@ impl Sim {
     }
 
     fn is_acknowledged(&self, service: Option<&str>) -> bool {
-        self.desk.acks.iter().any(|(s, _)| s.as_deref() == service)
+        self.gateway.acks.iter().any(|(s, _)| s.as_deref() == service)
     }
 }
 
@@ -472,7 +458,7 @@ fn engine_and_model_agree_on_every_message_to_the_second() {
             let secs = [0, 0, 1, 5, 20, 100][sim.dice.roll(6) as usize];
             sim.pass(secs);
             sim.act();
-            for said in &sim.desk.said {
+            for said in &sim.gateway.said {
                 *kinds.entry(said.split(' ').nth(2).unwrap_or_default().to_owned()).or_default() += 1;
             }
             sim.compare();

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket, Timing,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::world::{Truth, World, device, service, with};
 
 fn backup() -> ServiceSpec {
     ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) }

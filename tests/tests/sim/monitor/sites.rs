@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, IncidentScope,
     MonitorInput,
 };
 use fleetgate_tests::dice::{Dice, seeds};
+use fleetgate_tests::world::{Truth, World, device, service, with};
 
 /// Unreachable hosts are checked every five minutes. A state is final after three failures, and a
 /// recovery after that.

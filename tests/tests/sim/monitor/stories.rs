@@ -9,7 +9,7 @@ use fleetgate_engine::messages::{
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
 
-use super::world::{Truth, World, service};
+use fleetgate_tests::world::{Truth, World, service};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{EventKind, HostSpec, HostStatus, Timing};
+use fleetgate_tests::world::{Truth, World, device, with};
 
 /// Too few hosts for the fleet-wide rule, so only the uplink check can detect the cut.
 fn pair() -> (World, [HostId; 2]) {
@@ -181,7 +181,7 @@ fn a_device_that_is_hard_at_once_is_told_after_a_look_that_is_newer() {
     world.run(10 * MINUTE);
     world.set(id, Truth::off());
     while status(&world, id) != HostStatus::Down {
-        world.run(super::world::RTT / 3);
+        world.run(fleetgate_tests::world::RTT / 3);
     }
     assert_eq!((told(&world).len(), world.looks), (0, 1), "the look is under way");
     world.run(SECOND);

@@ -27,7 +27,7 @@ impl Watch {
 }
 
 #[test]
-fn who_fails_half_an_hour_later_is_another_incident_though_the_clock_was_set_back() {
+fn a_failure_half_an_hour_later_opens_another_incident_after_a_clock_step_back() {
     for ahead_s in [0, -3_600] {
         let mut watch = Watch::of_site("north", 1);
         watch.problem(&service(0, "disk"));
@@ -44,7 +44,7 @@ fn who_fails_half_an_hour_later_is_another_incident_though_the_clock_was_set_bac
 }
 
 #[test]
-fn who_fails_again_within_two_minutes_is_in_the_one_it_had_though_the_clock_was_set_back() {
+fn a_failure_within_two_minutes_rejoins_its_incident_after_a_clock_step_back() {
     let mut watch = Watch::of_site("north", 1);
     watch.problem(&service(0, "disk"));
     watch.wait(10).problem(&service(0, "load"));
@@ -82,7 +82,7 @@ fn lost_site() -> Watch {
 }
 
 #[test]
-fn what_falls_as_the_clock_shows_the_time_of_an_old_loss_again_is_none_of_it() {
+fn a_host_that_fails_when_a_clock_step_repeats_the_time_of_an_old_loss_does_not_join_it() {
     let mut watch = lost_site();
     assert_eq!(watch.wait(60).problem(&host(4)).known, Some(ack()), "it fell with the others");
     watch.set_clock(-3_600);
@@ -105,7 +105,7 @@ fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
 }
 
 #[test]
-fn results_that_go_on_tell_nothing_new_of_when_it_began() {
+fn later_results_do_not_change_the_start_of_a_problem() {
     let mut watch = Watch::of_site("hill", 5);
     let began = watch.now().wall;
     (0..2).for_each(|n| drop(watch.problem(&host(n))));

@@ -131,7 +131,7 @@ proptest! {
     /// and stays there until something changes. Incidents whose members have recovered close, and a
     /// restart changes none of this.
     #[test]
-    fn who_fails_is_in_one_incident_and_a_restart_changes_nothing(
+    fn every_problem_is_in_one_incident_and_a_restart_changes_nothing(
         steps in proptest::collection::vec((0u8..10, 0..HOSTS, 1u64..400), 1..40),
     ) {
         let mut truth = Truth::default();

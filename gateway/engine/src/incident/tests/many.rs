@@ -52,7 +52,7 @@ fn a_few_of_a_large_fleet_and_hosts_that_fail_one_by_one_are_no_common_failure()
 }
 
 #[test]
-fn what_else_such_an_update_breaks_belongs_to_it_and_a_host_that_falls_does_not() {
+fn other_services_that_fail_with_a_common_failure_join_it_and_hosts_that_go_down_do_not() {
     let mut watch = scattered(40);
     for n in 0..8 {
         watch.wait(2).problem(&service(n, "disk"));
@@ -70,7 +70,7 @@ fn what_else_such_an_update_breaks_belongs_to_it_and_a_host_that_falls_does_not(
 }
 
 #[test]
-fn who_knows_of_a_common_failure_knows_of_who_joins_it_and_of_no_later_one() {
+fn the_acknowledgement_of_a_common_failure_covers_later_members_but_no_later_incident() {
     let mut watch = scattered(30);
     watch.problem(&service(0, "ssh"));
     let known = watch.of(&service(0, "ssh"));
@@ -188,7 +188,7 @@ fn behind_routers() -> Watch {
 }
 
 #[test]
-fn routers_that_fall_together_take_along_what_stands_behind_them_and_who_outlives_his_leaves() {
+fn routers_that_go_down_together_take_in_the_hosts_behind_them_and_those_that_stay_down_leave() {
     let mut watch = behind_routers();
     for n in 0..8 {
         watch.wait(2).problem(&host(n));
@@ -247,7 +247,7 @@ pub(super) fn remembered(watch: &Watch, id: IncidentId) -> IncidentSnapshot {
 }
 
 #[test]
-fn who_outlives_his_router_in_a_crowd_that_nobody_knows_of_leaves_once() {
+fn a_host_that_stays_down_after_its_router_recovers_leaves_an_unacknowledged_incident_once() {
     let mut watch = behind_routers();
     for n in 0..8 {
         watch.wait(2).problem(&host(n));
@@ -264,7 +264,7 @@ fn who_outlives_his_router_in_a_crowd_that_nobody_knows_of_leaves_once() {
 }
 
 #[test]
-fn nobody_is_known_of_by_what_he_was_in_before_it_was_merged() {
+fn the_acknowledgement_of_a_former_incident_does_not_apply_in_the_next_one() {
     let mut watch = scattered(20);
     watch.problem(&host(0));
     watch.problem(&service(0, "disk"));
@@ -305,7 +305,7 @@ fn hosts_that_fell_together_long_before_they_are_placed_are_one() {
 }
 
 #[test]
-fn behind_what_was_never_lost_itself_one_still_outlives_the_router() {
+fn an_unreachable_host_two_levels_behind_a_router_leaves_when_the_router_recovers() {
     let mut watch = scattered(8);
     watch.know(20, Some("site-0"), &[0]);
     watch.know(21, Some("site-0"), &[20]);
@@ -341,7 +341,7 @@ fn the_uplink_takes_in_a_crowd_that_began_with_it_whatever_its_first_member_had_
 }
 
 #[test]
-fn an_acknowledgement_that_an_earlier_run_did_not_end_is_of_nothing_that_fails_later() {
+fn an_acknowledgement_left_open_by_an_earlier_run_does_not_cover_later_failures() {
     let mut watch = scattered(2);
     watch.problem(&host(0));
     let first = watch.of(&host(0));

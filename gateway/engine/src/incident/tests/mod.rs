@@ -119,7 +119,7 @@ fn ack() -> IncidentAck {
 }
 
 #[test]
-fn a_host_has_one_incident_until_it_is_well_for_a_while() {
+fn a_host_keeps_its_incident_until_it_has_been_up_for_a_while() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
     watch.problem(&host(1));
@@ -140,7 +140,7 @@ fn a_host_has_one_incident_until_it_is_well_for_a_while() {
 }
 
 #[test]
-fn what_fails_together_on_a_host_is_one_and_what_fails_later_is_another() {
+fn services_that_fail_together_on_a_host_share_an_incident_and_later_ones_open_another() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
     watch.problem(&service(1, "disk"));
@@ -171,7 +171,7 @@ fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_thei
 }
 
 #[test]
-fn nobody_who_knows_of_a_service_is_taken_to_know_of_another_unless_their_host_is_down() {
+fn the_acknowledgement_of_a_service_covers_no_other_service_unless_the_host_is_down() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
     watch.problem(&service(1, "disk"));
@@ -206,7 +206,7 @@ fn most_of_a_site_that_falls_silent_together_is_one_incident() {
 }
 
 #[test]
-fn who_fails_long_after_a_site_was_lost_is_not_hidden_by_who_knows_of_that() {
+fn a_later_failure_is_not_covered_by_the_acknowledgement_of_a_lost_site() {
     let mut watch = Watch::of_site("north", 5);
     (0..4).for_each(|n| drop(watch.problem(&host(n))));
     let site = watch.of(&host(0));
@@ -235,7 +235,7 @@ fn two_hosts_and_hosts_that_fail_one_by_one_are_no_lost_site() {
 }
 
 #[test]
-fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
+fn the_acknowledgement_of_one_host_does_not_cover_its_site() {
     let mut watch = Watch::of_site("north", 4);
     watch.problem(&host(0));
     let known = watch.of(&host(0));
@@ -248,7 +248,7 @@ fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
 }
 
 #[test]
-fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
+fn a_lost_site_is_unacknowledged_even_if_each_of_its_hosts_was_acknowledged() {
     let mut watch = Watch::of_site("north", 4);
     watch.problem(&host(2));
     watch.problem(&service(2, "disk"));
@@ -271,7 +271,7 @@ fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
 /// Three devices of a site, and hosts behind the first. The hosts carry the label of the site or
 /// none.
 #[test]
-fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves() {
+fn a_lost_site_takes_in_the_incident_of_its_device_and_members_that_stay_down_leave() {
     for label in [None, Some("north")] {
         let mut watch = Watch::of_site("north", 3);
         (3..8).for_each(|n| watch.know(n, label, &[0]));
@@ -313,7 +313,7 @@ fn behind_a_router(count: i64) -> Watch {
 }
 
 #[test]
-fn what_cannot_be_reached_belongs_to_what_stands_before_it() {
+fn an_unreachable_host_joins_the_incident_of_its_parent() {
     let mut watch = behind_a_router(1_000);
     watch.problem(&host(1));
     watch.wait(5).problem(&host(0));
@@ -344,7 +344,7 @@ fn a_router_of_which_several_services_failed_first_heads_its_incident_once_it_is
 }
 
 #[test]
-fn who_died_meanwhile_leaves_and_is_told_by_itself() {
+fn a_host_that_stays_down_after_the_cause_is_gone_leaves_and_is_notified_by_itself() {
     let mut watch = behind_a_router(3);
     watch.problem(&host(0));
     for n in 1..=3 {
@@ -363,7 +363,7 @@ fn who_died_meanwhile_leaves_and_is_told_by_itself() {
 }
 
 #[test]
-fn who_joins_an_acknowledged_incident_is_known_until_that_expires() {
+fn a_host_that_joins_an_acknowledged_incident_is_acknowledged_until_that_expires() {
     let mut watch = behind_a_router(2);
     watch.problem(&host(0));
     let router = watch.of(&host(0));
@@ -374,7 +374,7 @@ fn who_joins_an_acknowledged_incident_is_known_until_that_expires() {
 }
 
 #[test]
-fn what_has_expired_is_known_to_nobody_and_a_later_acknowledgement_takes_its_place() {
+fn an_expired_acknowledgement_does_not_apply_and_a_later_one_replaces_it() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
     watch.problem(&service(1, "disk"));
@@ -415,7 +415,7 @@ fn the_uplink_takes_in_what_it_explains_and_leaves_what_outlives_it() {
 }
 
 #[test]
-fn merged_members_are_covered_by_who_knows_of_the_cause() {
+fn merged_members_are_covered_by_the_acknowledgement_of_the_cause() {
     let mut watch = behind_a_router(2);
     watch.problem(&host(1));
     watch.problem(&host(0));
@@ -428,7 +428,7 @@ fn merged_members_are_covered_by_who_knows_of_the_cause() {
 }
 
 #[test]
-fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
+fn a_former_incident_does_not_decide_the_present_one() {
     let mut watch = behind_a_router(2);
     watch.problem(&host(1));
     watch.problem(&service(1, "disk"));
@@ -454,7 +454,7 @@ fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
 }
 
 #[test]
-fn what_is_removed_leaves_and_a_restart_goes_on() {
+fn removed_objects_leave_and_a_restart_continues() {
     let mut watch = Watch::of_site("north", 3);
     watch.problem(&host(0));
     let before = watch.of(&host(0));
@@ -480,7 +480,7 @@ proptest! {
     /// incident. The records add up to the incidents, and everything closes when all have
     /// recovered.
     #[test]
-    fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..8, 1u64..400), 1..120)) {
+    fn the_records_of_an_incident_are_consistent(steps in proptest::collection::vec((0i64..12, 0u8..8, 1u64..400), 1..120)) {
         let mut watch = behind_a_router(5);
         (6..12).for_each(|n| watch.know(n, Some("south"), &[]));
         let mut problem: BTreeMap<CheckableId, ()> = BTreeMap::new();

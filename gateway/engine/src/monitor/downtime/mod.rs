@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_begun_keeps_its_begin_and_its_end_when_the_plan_changes() {
+    fn a_begun_downtime_keeps_its_start_and_end_when_the_plan_changes() {
         let mut begun = Begun::default();
         let occasion = begun.see([window(1, 0, 9, Some(5))].iter(), true, at(1));
         let longer = [window(1, 0, 9, Some(50))];
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cancelled_is_forgotten() {
+    fn a_cancelled_downtime_is_forgotten() {
         let mut begun = Begun::default();
         let flexible = [window(1, 0, 9, Some(5))];
         let occasion = begun.see(flexible.iter(), true, at(1));

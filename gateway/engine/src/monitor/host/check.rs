@@ -8,15 +8,16 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::messages::{
-    ATTEMPTS, Check, Detail, EventKind, HostKey, HostStatus, ProbeId, ProbeReply, Record, SILENT, Sample,
-    is_answer, is_beside_tunnel, is_through_tunnel,
+    ATTEMPTS, Check, EventKind, HostKey, HostStatus, ProbeId, ProbeReply, SILENT, is_answer,
+    is_through_tunnel,
 };
-use crate::time::{Mono, Now, Wall};
+use crate::time::Mono;
 
 use crate::monitor::context::{Ctx, ProbeOwner, cause};
 use crate::monitor::host::Host;
-use crate::monitor::host::alive::{Alive, AliveCheck, Asked, EVIDENCE, Next, Reply, Rules, Verdict};
-use crate::monitor::host::passive::NOTHING_CAME;
+use crate::monitor::host::alive::{Alive, AliveCheck, Asked, EVIDENCE, Next, Rules, Verdict};
+use crate::monitor::host::freshness::NOTHING_CAME;
+use crate::monitor::host::last_result::HostResult;
 use crate::monitor::notification::records::host_scene;
 use crate::monitor::state::{Change, Level};
 use crate::monitor::thresholds;
@@ -28,33 +29,11 @@ const QUIET_DIAL: Duration = Duration::from_secs(300);
 /// A fraction of the interval: the longest time of a check, so that it ends before the next one.
 const LONGEST_SHARE: f64 = 0.8;
 
-/// A result of the host itself, with its source and its time.
-pub(in crate::monitor) struct Own<'a> {
-    pub source: &'a str,
-    pub result: PluginResult,
-    pub at: Wall,
-    /// The start of the attempt.
-    pub begun: Mono,
-    /// Earlier attempts that also failed, as is known by now.
-    pub missed: u32,
-}
-
-/// Checks in a row whose probes got no reply, while packets prove that the host is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::monitor) struct FailedAttempts {
-    pub since: Mono,
-    /// The last check that counts. One that follows another at once, on request, proves no more.
-    pub last: Mono,
-    pub checks: u32,
-}
-
 impl Host {
     pub(in crate::monitor) fn start_check(&mut self, ctx: &mut Ctx<'_>) {
-        ctx.started(self.planned.filter(|at| *at <= ctx.now.mono));
+        ctx.started(self.check.planned().filter(|at| *at <= ctx.now.mono));
         let (check, next) = AliveCheck::begin(self.rules(ctx), ctx.now.mono);
-        (self.newer_than, self.in_passing, self.planned) = (None, false, None);
-        self.check_began = Some(ctx.now.wall);
-        self.check = Some(Box::new(check));
+        self.check.begin(check, ctx.now.wall);
         self.step(next, ctx);
     }
 
@@ -64,17 +43,15 @@ impl Host {
         answer: ProbeReply,
         ctx: &mut Ctx<'_>,
     ) {
-        self.probes.retain(|open| *open != id);
+        self.check.replied(id);
         if let ProbeReply::Evidence(evidence) = &answer {
             self.keep_pace(evidence.wire_today, ctx);
-            self.note_carried(evidence.answered().filter(|_| self.paths.own));
-            if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
-                && self.can_rest(ctx.now.mono)
-            {
+            self.proofs.note_carried(evidence.answered().filter(|_| self.paths.own));
+            if self.check.running().is_some_and(AliveCheck::is_at_first_look) && self.can_rest(ctx.now.mono) {
                 return self.rest(ctx);
             }
         }
-        if let Some(check) = &mut self.check {
+        if let Some(check) = self.check.running_mut() {
             let next = check.answer(asked, answer, ctx.now.mono);
             self.step(next, ctx);
         }
@@ -82,10 +59,10 @@ impl Host {
 
     /// Goes on after the head start of an echo, or when a waiting result can be evaluated.
     pub(in crate::monitor) fn go_on_asking(&mut self, ctx: &mut Ctx<'_>) {
-        if self.undecided.is_some() {
+        if self.check.is_undecided() {
             return self.decide(ctx);
         }
-        if let Some(check) = &mut self.check {
+        if let Some(check) = self.check.running_mut() {
             let next = check.wake(ctx.now.mono);
             self.step(next, ctx);
         }
@@ -96,27 +73,29 @@ impl Host {
     /// result is valid for longer. Retries and requested checks still run at once.
     fn can_rest(&self, now: Mono) -> bool {
         let sends = !self.paths.own && self.stretch > 1;
-        let demanded = self.check.as_ref().is_none_or(|check| check.is_demanded());
-        let known = self.reach.reachable && !self.asleep && !self.stale && !self.voice.awaits_result();
-        let found = if self.track.status.is_problem() { self.failed_at } else { self.good_at };
+        let demanded = self.check.running().is_none_or(AliveCheck::is_demanded);
+        let current = !self.asleep && !self.result.is_stale() && !self.notifier.awaits_result();
+        let known = self.reach.is_reachable() && current;
+        let failing = self.track.status.is_problem();
+        let found = if failing { self.proofs.failed_at() } else { self.proofs.good_at() };
         let believed = self.spec.timing.interval.saturating_mul(self.stretch);
         let recent = found.is_some_and(|at| now.since(at) < believed);
         sends && known && recent && !demanded && !self.track.is_soft()
     }
 
     fn rest(&mut self, ctx: &mut Ctx<'_>) {
-        self.check = None;
-        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
+        self.check.skip();
+        self.check.plan(ctx.slot(self.spec.id, &self.pace()));
         self.settle_held(ctx);
     }
 
-    pub(in crate::monitor) fn step(&mut self, next: Next, ctx: &mut Ctx<'_>) {
+    fn step(&mut self, next: Next, ctx: &mut Ctx<'_>) {
         match next {
             Next::ProbeRequest(probes) => {
                 for (asked, probe) in probes {
-                    let left = self.check.as_ref().map_or(Duration::ZERO, |check| check.left(ctx.now.mono));
+                    let left = self.check.running().map_or(Duration::ZERO, |check| check.left(ctx.now.mono));
                     let id = ctx.ask(self.spec.id, ProbeOwner::Host(asked), probe, left);
-                    self.probes.push(id);
+                    self.check.sent(id);
                 }
             }
             Next::Wait => {}
@@ -138,14 +117,15 @@ impl Host {
         });
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
         Rules {
-            newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
-            keyed_at: self.keyed_at,
+            newer_than: self.check.newer_than().unwrap_or_else(|| self.evidence_limit(now)),
+            keyed_at: self.tunnel.keyed_at(),
             rhythm: ctx.rhythm(),
-            demanded: self.newer_than.is_some(),
-            vain_since: self.vain.map(|vain| vain.since),
-            echo_first: !self.track.status.is_problem() && (self.in_passing || self.only_answers()),
-            may_dial: self.newer_than.is_some() || self.may_dial(now),
-            came: self.came,
+            demanded: self.check.is_requested(),
+            vain_since: self.one_way.since(),
+            echo_first: !self.track.status.is_problem()
+                && (self.check.is_in_passing() || self.proofs.only_answers()),
+            may_dial: self.check.is_requested() || self.may_dial(now),
+            came: self.tunnel.has_come(),
             port,
             timeout: self.check_timeout(),
             pin: self.pin().filter(|_| port == self.spec.ssh.port),
@@ -153,36 +133,57 @@ impl Host {
         }
     }
 
-    /// Whether the host sends no packets on its own, as far as is known, so that each check costs a
-    /// probe.
-    fn only_answers(&self) -> bool {
-        self.answered_at.is_some_and(|at| self.proved_at <= Some(at))
-    }
-
     /// Returns the time after which evidence counts. Within the interval a packet is as good as a
     /// reply; after a failure only a newer one counts. A reply above a threshold is measured again,
     /// because a packet does not show the reply time.
     fn evidence_limit(&self, now: Mono) -> Mono {
         let interval = now - self.spec.timing.interval;
-        match self.failed_at.filter(|_| self.track.status.is_problem()) {
-            Some(_) if is_answer(&self.source) => now,
+        match self.proofs.failed_at().filter(|_| self.track.status.is_problem()) {
+            Some(_) if self.result.is_answer() => now,
             Some(failed) => interval.max(failed),
             // Probes through the tunnel got no reply, so a packet from before proves nothing more.
-            None if is_beside_tunnel(&self.source) => self.proved_at.map_or(interval, |at| interval.max(at)),
+            None if self.result.is_beside_tunnel() => {
+                self.proofs.proved_at().map_or(interval, |at| interval.max(at))
+            }
             None => interval,
         }
     }
 
     fn may_dial(&self, now: Mono) -> bool {
         let quiet = self.asleep || self.track.hard == HostStatus::Down;
-        !quiet || self.dialled.is_none_or(|at| now.since(at) >= QUIET_DIAL)
+        !quiet || self.check.may_dial(QUIET_DIAL, now)
     }
 
     pub(in crate::monitor) fn pin(&self) -> Option<HostKey> {
-        self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
+        self.keys.pin(self.spec.ssh.pin.as_ref())
     }
 
-    pub(in crate::monitor) fn finish(&mut self, verdict: Verdict, ctx: &mut Ctx<'_>) {
+    fn leave_undecided(&mut self, text: String, now: Mono) {
+        self.proofs.note_silent(now);
+        self.check.leave_undecided(text, now);
+    }
+
+    /// Evaluates the check once it is decided. Packets may have come while it waited, so the
+    /// evidence is read once more before that. It is also read now and then meanwhile, because a
+    /// packet ends the doubt.
+    fn decide(&mut self, ctx: &mut Ctx<'_>) {
+        let (now, waits) = (ctx.now.mono, self.waits_for_witnesses(ctx));
+        let Some(found) = self.check.take_undecided(waits, now) else { return };
+        let look = self.check.running_mut().and_then(|check| check.look_once_more(now));
+        match look {
+            Some(next) => self.step(next, ctx),
+            None => self.finish(Verdict::Dead { text: found.into_text() }, ctx),
+        }
+    }
+
+    /// Whether the result must wait for the witnesses, which soon show whether the gateway is cut
+    /// off. No attempt is lost.
+    fn waits_for_witnesses(&self, ctx: &Ctx<'_>) -> bool {
+        let counts = !self.is_passive_only() && !self.never_came() && !self.may_sleep(ctx.now.mono);
+        counts && self.track.hard != HostStatus::Down && ctx.asks_witnesses()
+    }
+
+    fn finish(&mut self, verdict: Verdict, ctx: &mut Ctx<'_>) {
         self.cancel_probes(ctx);
         let verdict = match verdict {
             Verdict::Dead { text } if self.waits_for_witnesses(ctx) => {
@@ -191,58 +192,55 @@ impl Host {
             verdict => verdict,
         };
         let mut begun = ctx.now.mono;
-        if let Some(check) = self.check.take() {
+        if let Some(check) = self.check.finish() {
             begun = check.began();
-            self.dialled = check.dialled.or(self.dialled);
-            self.dial_failed = check.dial_failed.or(self.dial_failed);
-            self.direct = check.direct;
             check.answered.into_iter().for_each(|address| self.prefer(address, ctx));
-            if check.came && !self.came {
+            if check.came && !self.tunnel.has_come() {
                 self.tunnel_came(ctx.now.mono);
             }
         }
         match verdict {
             Verdict::Alive(alive) => self.answered(alive, begun, ctx),
             Verdict::Dead { .. } | Verdict::Unclear if self.is_passive_only() => {
-                self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
+                self.check.plan(ctx.slot(self.spec.id, &self.pace()));
             }
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(ctx),
             Verdict::Dead { .. } if self.is_our_silence(ctx) => self.excused(ctx),
             Verdict::Dead { text } if self.may_sleep(ctx.now.mono) => self.fall_asleep(text, ctx),
             Verdict::Dead { text } => {
-                let missed = self.missed();
-                (self.vain, self.one_way) = (None, false);
-                self.note_unanswered();
+                let missed = self.one_way.missed(self.proofs.good_at());
+                self.one_way.clear();
+                self.proofs.note_unanswered(self.check.began());
                 let result = PluginResult::critical(text);
-                self.found_dead(Own { source: "none", result, at: ctx.now.wall, begun, missed }, ctx);
+                self.found_dead(HostResult { source: "none", result, at: ctx.now.wall, begun, missed }, ctx);
             }
             Verdict::Unclear => self.inconclusive(ctx),
         }
-        if self.newer_than.is_some() {
+        if self.check.is_requested() {
             // A check was requested while this one was in progress.
-            self.planned = Some(ctx.now.mono);
+            self.check.plan(ctx.now.mono);
         }
         self.settle_held(ctx);
     }
 
     /// Starts the checks that waited for the first packet of the tunnel.
     pub(in crate::monitor) fn tunnel_came(&mut self, now: Mono) {
-        self.came = true;
+        self.tunnel.note_came();
         if self.is_watched() {
             self.resume_services(now, true);
         }
     }
 
     /// Whether there was no path yet on which it could have replied.
-    pub(in crate::monitor) fn never_came(&self) -> bool {
-        !self.came && self.paths.direct.is_none()
+    fn never_came(&self) -> bool {
+        !self.tunnel.has_come() && self.paths.direct.is_none()
     }
 
     /// Stops checking a host that has never been there. A host that has been there, on a path that
     /// was removed since, is not current.
     fn await_first_handshake(&mut self, ctx: &mut Ctx<'_>) {
         match self.track.status {
-            HostStatus::Pending => self.planned = None,
+            HostStatus::Pending => self.check.unplan(),
             _ => self.inconclusive(ctx),
         }
     }
@@ -251,54 +249,35 @@ impl Host {
         self.track.hard != HostStatus::Down && ctx.in_grace(self.spec.timing.interval)
     }
 
-    /// Records the start of its silence: the first probe of this series without a reply, not the
-    /// time of the finding.
-    fn note_unanswered(&mut self) {
-        self.unanswered_since = self.unanswered_since.or(self.check_began);
-    }
-
-    /// Records the time of a reply through its tunnel.
-    pub(in crate::monitor) fn note_carried(&mut self, answer: Option<Mono>) {
-        self.carried_at = self.carried_at.max(answer);
-    }
-
-    fn note_alive(&mut self, proof: Mono, now: Now) {
-        self.proved_at = self.proved_at.max(Some(proof));
-        self.unanswered_since = None;
-        self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
-    }
-
     /// Drops a failure that does not count. The number of hosts with such failures shows whether
     /// the gateway is the cause.
     fn excused(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
-        self.note_unanswered();
+        self.proofs.note_unanswered(self.check.began());
         if ctx.is_cut_off() && !self.may_sleep(now) {
-            self.silent_since = self.silent_since.or(Some(now));
+            self.proofs.note_silent(now);
         }
         self.inconclusive(ctx);
         // The check is evaluated by the first moment that counts.
         let ends = ctx.grace_ends(self.spec.timing.interval).filter(|_| !ctx.is_cut_off());
         let ends =
             ends.map(|at| ctx.shortly_before(at, self.check_timeout())).filter(|at| *at > ctx.now.mono);
-        self.planned = self.planned.into_iter().chain(ends).min();
+        if let Some(at) = ends {
+            self.check.plan_at_latest(at);
+        }
     }
 
-    pub(in crate::monitor) fn may_sleep(&self, now: Mono) -> bool {
-        let within = self.spec.max_silence.is_some_and(|limit| now.since(self.silent_from()) < limit);
+    fn may_sleep(&self, now: Mono) -> bool {
+        let within = self.spec.max_silence.is_some_and(|limit| now.since(self.proofs.silent_from()) < limit);
         within && !self.track.status.is_problem()
-    }
-
-    /// Returns the time from which its silence counts.
-    pub(in crate::monitor) fn silent_from(&self) -> Mono {
-        self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
 
     fn answered(&mut self, alive: Alive, begun: Mono, ctx: &mut Ctx<'_>) {
         let Alive { source, text, rtt, proof, reply } = alive;
-        self.note_reply((source, reply), proof, begun);
-        self.answered_at =
-            self.answered_at.max(Some(ctx.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
+        self.one_way.note_reply((source, reply), proof, begun, &self.spec.timing);
+        if !matches!(source, EVIDENCE | ATTEMPTS) {
+            self.proofs.note_reply(ctx.now.mono);
+        }
         let metrics = match rtt {
             Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
             None if source == EVIDENCE => {
@@ -307,63 +286,36 @@ impl Host {
             None => Vec::new(),
         };
         let result = PluginResult::new(Status::Ok, text, metrics);
-        self.take_own(Own { source, result, at: ctx.now.wall, begun, missed: 0 }, proof, ctx);
-    }
-
-    /// Records whether a check got a reply. One lost reply is no one-way loss. That takes as many
-    /// checks without reply as make a state hard, and a packet after the first of them.
-    fn note_reply(&mut self, (source, reply): (&'static str, Reply), packet: Mono, begun: Mono) {
-        match (source, reply) {
-            (EVIDENCE, Reply::NotAsked) => {}
-            // Its handshakes prove that it is up, as its packets did, but they are no reply to a
-            // probe.
-            (ATTEMPTS, _) => {}
-            (EVIDENCE, Reply::Missing) => {
-                let apart = self.spec.timing.retry / 2;
-                let vain = self.vain.get_or_insert(FailedAttempts { since: begun, last: begun, checks: 1 });
-                if begun.since(vain.last) >= apart.max(Duration::from_millis(1)) {
-                    (vain.last, vain.checks) = (begun, vain.checks.saturating_add(1));
-                }
-            }
-            _ => self.vain = None,
-        }
-        let attempts = self.spec.timing.attempts;
-        let often = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
-        self.one_way = often && source == EVIDENCE;
-    }
-
-    /// Returns the number of checks without reply that no packet followed. They were failures; they
-    /// only waited for a packet that might have come.
-    fn missed(&self) -> u32 {
-        let missed = self.vain.filter(|vain| self.good_at < Some(vain.since));
-        missed.map_or(0, |vain| vain.checks)
+        self.take_own(HostResult { source, result, at: ctx.now.wall, begun, missed: 0 }, proof, ctx);
     }
 
     /// Applies a result that follows the rules of a host check's plugin: 0 and 1 mean up. Above a
     /// critical threshold the host is down, but it did reply.
-    pub(in crate::monitor) fn take_own(&mut self, own: Own<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
+    pub(in crate::monitor) fn take_own(&mut self, own: HostResult<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
         let is_up = |status| matches!(status, Status::Ok | Status::Warning);
         let answered = is_up(own.result.status);
         if is_answer(own.source) {
-            self.note_alive(proof, ctx.now);
+            self.proofs.note_alive(proof, ctx.now);
         }
-        self.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
-        let own = Own { result: thresholds::judge_host(own.result, &self.spec.thresholds), ..own };
+        self.proofs.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
+        let own = HostResult { result: thresholds::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
             return self.proved_alive(own, proof, ctx);
         }
-        self.good_at = self.good_at.max(Some(proof).filter(|_| answered));
+        if answered {
+            self.proofs.note_good(proof);
+        }
         self.found_dead(own, ctx);
     }
 
-    fn proved_alive(&mut self, own: Own<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
+    fn proved_alive(&mut self, own: HostResult<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         // One soft failure of the host does not affect the failure counts of its services.
         let anew = self.track.hard != HostStatus::Up || self.asleep;
         if !self.expects_results() {
             self.end_excuse(ctx.now.mono);
         }
-        self.good_at = self.good_at.max(Some(proof));
+        self.proofs.note_good(proof);
         if std::mem::take(&mut self.asleep) {
             self.event(EventKind::Woke, "it was heard from again", own.result.text.clone(), ctx);
         }
@@ -374,8 +326,8 @@ impl Host {
         }
     }
 
-    fn found_dead(&mut self, own: Own<'_>, ctx: &mut Ctx<'_>) {
-        self.failed_at = Some(ctx.now.mono);
+    fn found_dead(&mut self, own: HostResult<'_>, ctx: &mut Ctx<'_>) {
+        self.proofs.note_failed(ctx.now.mono);
         if std::mem::take(&mut self.asleep) {
             self.excuse_silence(ctx.now.mono);
         }
@@ -389,18 +341,18 @@ impl Host {
     pub(in crate::monitor) fn found_silent(&mut self, text: String, ctx: &mut Ctx<'_>) {
         let before = self.track.status;
         let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
-        self.failed_at = Some(ctx.now.mono);
-        self.source = SILENT.to_owned();
+        self.proofs.note_failed(ctx.now.mono);
+        self.result.came_from(SILENT, None);
         self.tell(before, change, PluginResult::unknown(text), ctx.now.mono, ctx);
         self.suspend_all(ctx);
     }
 
     /// Counts and records one result.
-    fn take(&mut self, status: HostStatus, own: Own<'_>, ctx: &mut Ctx<'_>) {
+    fn take(&mut self, status: HostStatus, own: HostResult<'_>, ctx: &mut Ctx<'_>) {
         let before = self.track.status;
         let change = self.track.apply_row(status, own.missed.saturating_add(1), self.spec.timing.attempts);
-        (self.last_check, self.heard_at) = (Some(own.at), ctx.now.mono);
-        self.source = own.source.to_owned();
+        self.submitted.restart(ctx.now.mono);
+        self.result.came_from(own.source, Some(own.at));
         self.tell(before, change, own.result, own.begun, ctx);
     }
 
@@ -412,23 +364,20 @@ impl Host {
         begun: Mono,
         ctx: &mut Ctx<'_>,
     ) {
-        self.since = if before == self.track.status { self.since } else { ctx.now.wall };
-        let PluginResult { text, long_text, metrics, warnings, .. } = result;
-        (self.output, self.stale) = (text, false);
-        self.detail = Detail { long_text, metrics, warnings };
+        self.result.show(result, before != self.track.status, ctx.now.wall);
         self.note_failing(ctx);
         self.place(ctx);
-        self.planned = Some(self.next_check(begun, ctx));
-        let covered = self.voice.in_downtime();
+        self.check.plan(self.next_check(begun, ctx));
+        let covered = self.notifier.in_downtime();
         let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
-        let said = self.voice.on_result(before, &self.track, change.as_ref(), &scene);
+        let said = self.notifier.on_result(before, &self.track, change.as_ref(), &scene);
         ctx.record(self.row(ctx.now));
-        self.sample().into_iter().for_each(|sample| ctx.record(sample));
+        self.result.sample(self.spec.id).into_iter().for_each(|sample| ctx.record(sample));
         if let Some(change) = change {
             self.record_change(&change, ctx);
         }
         self.emit(said, ctx);
-        if covered != self.voice.in_downtime() {
+        if covered != self.notifier.in_downtime() {
             self.re_evaluate_services(false, ctx);
         }
     }
@@ -438,10 +387,10 @@ impl Host {
     fn next_check(&self, begun: Mono, ctx: &Ctx<'_>) -> Mono {
         let pace = self.pace();
         let next = ctx.next(self.spec.id, &pace, begun);
-        match self.proved_at.filter(|_| !self.track.status.is_problem()) {
+        match self.proofs.proved_at().filter(|_| !self.track.status.is_problem()) {
             _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
-            Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(ctx.earliest()),
-            Some(tried) if self.source == ATTEMPTS => {
+            Some(packet) if self.result.is_evidence() => (packet + pace.interval).max(ctx.earliest()),
+            Some(tried) if self.result.source() == ATTEMPTS => {
                 (tried + pace.interval.max(ctx.rhythm().tries())).max(ctx.earliest())
             }
             _ => next.regular,
@@ -450,25 +399,17 @@ impl Host {
 
     /// Whether checks without reply follow each other like retries, until there are enough of them.
     fn is_asked_in_vain(&self) -> bool {
-        self.source == EVIDENCE && self.vain.is_some() && !self.one_way
-    }
-
-    /// Returns the metrics to store. The age of a packet is no measurement, so evidence is not
-    /// stored.
-    fn sample(&self) -> Option<Record> {
-        let (metrics, at) = (self.detail.metrics.clone(), self.last_check?);
-        let sample = Sample { host: self.spec.id, service: String::new(), at, metrics };
-        (self.source != EVIDENCE && !sample.metrics.is_empty()).then_some(Record::Sample(sample))
+        self.result.is_evidence() && self.one_way.is_suspected() && !self.one_way.is_found()
     }
 
     fn record_change(&self, change: &Change<HostStatus>, ctx: &mut Ctx<'_>) {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
-        let cause = match self.source.as_str() {
+        let cause = match self.result.source() {
             SILENT => NOTHING_CAME.to_owned(),
             _ => cause(&self.track, change, self.spec.timing.attempts),
         };
-        ctx.record(self.subject(ctx.now).event(kind, cause, &self.output));
+        ctx.record(self.subject(ctx.now).event(kind, cause, self.result.output()));
     }
 
     /// Marks the host as asleep. Its silence is expected: there is no result, and its services are
@@ -476,7 +417,7 @@ impl Host {
     fn fall_asleep(&mut self, text: String, ctx: &mut Ctx<'_>) {
         let news = !self.asleep;
         self.asleep = true;
-        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
+        self.check.plan(ctx.slot(self.spec.id, &self.pace()));
         if news {
             ctx.record(self.row(ctx.now));
             self.event(EventKind::FellAsleep, "it may be silent for a while", text, ctx);
@@ -486,9 +427,8 @@ impl Host {
 
     /// Ends a check without a result; the last state remains, marked as not current.
     fn inconclusive(&mut self, ctx: &mut Ctx<'_>) {
-        let news = !self.stale && self.track.status != HostStatus::Pending;
-        self.stale |= news;
-        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
+        let news = self.track.status != HostStatus::Pending && self.result.mark_stale();
+        self.check.plan(ctx.slot(self.spec.id, &self.pace()));
         if news {
             ctx.record(self.row(ctx.now));
         }
@@ -498,7 +438,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{EchoReply, Evidence, HostState, Probe, Timing};
+    use crate::messages::{EchoReply, Evidence, HostState, Probe, Record, Timing};
     use crate::monitor::testing;
     use crate::monitor::testing::Asked as Questions;
 
@@ -534,7 +474,7 @@ mod tests {
     /// Its packets prove it up in one check and its handshakes in the next; both times no packet
     /// reaches it.
     #[test]
-    fn one_way_loss_is_named_on_whatever_shows_that_the_device_lives() {
+    fn one_way_loss_is_reported_with_either_proof_that_the_device_is_up() {
         let states = deaf(600, |look| if look % 7 < 3 { 40 } else { 5 + look % 24 });
         let named = states.iter().skip_while(|state| !state.one_way);
         let (mut packets, mut handshakes) = (0, 0);

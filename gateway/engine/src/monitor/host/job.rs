@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_never_ran_is_waited_for_from_its_beginning_on() {
+    fn a_job_that_never_ran_is_due_from_its_creation_on() {
         let new = JobRuns { last: None, status: None, ..ran(600, 700) };
         assert_eq!(new.overdue_at(&nightly()), Some(at(DAY + 180).mono));
         let told = JobRuns {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_a_wrong_clock_put_into_the_future_was_when_it_was_heard() {
+    fn a_run_dated_in_the_future_counts_at_the_time_of_its_report() {
         let ran = JobRuns { last: Some(at(900 * DAY).wall), ..ran(150, 200) };
         assert_eq!(ran.overdue_at(&nightly()), Some(at(DAY + 180).mono));
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_came_while_nobody_listened_has_its_grace_again() {
+    fn a_deadline_that_passed_while_the_gateway_was_away_gets_its_grace_again() {
         let deaf = JobRuns { heard: at(DAY + 200).mono, ..ran(150, DAY + 200) };
         assert_eq!(deaf.overdue_at(&nightly()), Some(at(DAY + 230).mono));
         assert_eq!(JobRuns { now: at(DAY + 230), ..deaf }.finding(&nightly()).status, Status::Critical);
@@ -212,7 +212,7 @@ mod tests {
     /// The monotonic clock is finer than the calendar. Another reading of both can therefore place
     /// the same deadline up to a millisecond later.
     #[test]
-    fn an_hour_that_came_in_the_millisecond_until_which_nobody_listened_has_its_grace_again() {
+    fn a_deadline_in_the_last_millisecond_of_the_gateways_absence_gets_its_grace_again() {
         let deadline = at(DAY + 180);
         let micros = |n| Duration::from_micros(n);
         for (heard, read) in [(0, 0), (990, 990), (0, 990), (990, 995)] {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn by_interval_it_is_counted_from_when_it_was_heard() {
+    fn a_job_with_an_interval_counts_from_its_last_report() {
         let hourly = Job { due: Due::Every(60 * MINUTE), grace: 10 * MINUTE };
         let ran = ran(100, 110);
         assert_eq!(ran.overdue_at(&hourly), Some(at(160).mono));

@@ -11,22 +11,15 @@
 //! results. This only applies to a host that cannot be checked. For any other, a check decides, and
 //! the state is not current until it does.
 
-use fleetgate_probes::cause::Cause;
-use fleetgate_probes::plugin::PluginResult;
-
-use crate::messages::{Check, HostStatus, Outcome, PassiveResult, Repetition, SENT, is_of_others};
+use crate::messages::{HostStatus, Outcome, PassiveResult, Repetition, SENT};
 use crate::time::{Mono, Now, Wall};
 
 use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
-use crate::monitor::host::alive::age;
-use crate::monitor::host::check::Own;
+use crate::monitor::host::freshness::{is_older, no_result};
+use crate::monitor::host::last_result::HostResult;
 use crate::monitor::notification::records::surroundings;
-
-/// The route of a result that records missing passive results.
-pub const SILENCE: &str = "none";
-/// The cause of a state change without a result.
-pub const NOTHING_CAME: &str = "nothing came in time";
+use crate::monitor::service::Run;
 
 impl Host {
     pub fn submit(&mut self, sent: PassiveResult, ctx: &mut Ctx<'_>) -> Outcome {
@@ -36,7 +29,7 @@ impl Host {
             Some(Some(i)) => Some(i),
             Some(None) => return Outcome::Unknown,
         };
-        let taken = of.map_or(&self.taken, |i| &self.services[i].taken);
+        let taken = of.map_or(&self.submitted.taken, |i| &self.services[i].taken);
         match (taken.of(&sent.identity), of) {
             (Repetition::Same, _) => Outcome::Repeated,
             (Repetition::KeyReused, _) => Outcome::KeyReused,
@@ -47,11 +40,15 @@ impl Host {
 
     fn submit_own(&mut self, sent: PassiveResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
         let PassiveResult { result, identity, .. } = sent;
-        if is_older(self.last_check, at, ctx.now) {
+        if is_older(self.result.at(), at, ctx.now) {
             return Outcome::Older;
         }
-        self.taken.note(identity);
-        self.take_own(Own { source: SENT, result, at, begun: ctx.now.mono, missed: 0 }, ctx.now.mono, ctx);
+        self.submitted.taken.note(identity);
+        self.take_own(
+            HostResult { source: SENT, result, at, begun: ctx.now.mono, missed: 0 },
+            ctx.now.mono,
+            ctx,
+        );
         Outcome::Done
     }
 
@@ -64,7 +61,7 @@ impl Host {
         service.taken.note(identity);
         let result = service.judged(result);
         // A check in progress goes on; its result will be the newer one.
-        let run = std::mem::replace(&mut service.run, crate::monitor::service::Run::Idle);
+        let run = std::mem::replace(&mut service.run, Run::Idle);
         self.record(i, result, SENT, (ctx.now.mono, at), ctx);
         self.services[i].run = run;
         Outcome::Done
@@ -82,7 +79,7 @@ impl Host {
     /// Returns when the host's own results are overdue; `None` if the host can be checked.
     fn silent_at(&self) -> Option<Mono> {
         let threshold = self.spec.freshness.filter(|_| !self.can_be_asked())?;
-        Some(self.heard_at + threshold)
+        Some(self.submitted.overdue_at(threshold))
     }
 
     /// Records overdue results. The host comes first: if it is down, its services are not
@@ -106,56 +103,35 @@ impl Host {
     }
 
     fn record_silence(&mut self, i: usize, ctx: &mut Ctx<'_>) {
-        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.notifier);
         let service = &mut self.services[i];
         service.expire(of, ctx);
     }
 
     pub(in crate::monitor) fn expects_results(&self) -> bool {
-        self.reach.reachable && !self.asleep && self.track.hard != HostStatus::Down
+        self.reach.is_reachable() && !self.asleep && self.track.hard != HostStatus::Down
     }
 
     /// Whether it cannot be checked and only has passive results.
     pub(in crate::monitor) fn is_passive_only(&self) -> bool {
-        !self.can_be_asked() && is_of_others(&self.source)
+        !self.can_be_asked() && self.result.is_passive()
     }
 
     /// Whether there is a path to it that has worked.
     fn can_be_asked(&self) -> bool {
         let tunnel = self.paths.peer.is_some() || self.paths.inner.is_some();
-        self.paths.direct.is_some() || tunnel && self.came
+        self.paths.direct.is_some() || tunnel && self.tunnel.has_come()
     }
 
     /// Restarts freshness, because the host is up again and can submit results.
     pub(in crate::monitor) fn end_excuse(&mut self, now: Mono) {
         self.services.iter_mut().for_each(|service| service.excuse(now));
-        self.heard_at = self.heard_at.max(now);
+        self.submitted.excuse(now);
     }
 
     /// Restarts freshness: the missing results so far were not the submitter's fault.
     pub(in crate::monitor) fn excuse_silence(&mut self, from: Mono) {
         self.services.iter_mut().for_each(|service| service.excuse(from));
-        self.heard_at = self.heard_at.max(from);
+        self.submitted.excuse(from);
     }
-}
-
-/// Whether a result is older than the newest. A stored time in the future comes from a wrong clock
-/// and does not count.
-fn is_older(newest: Option<Wall>, at: Wall, now: Now) -> bool {
-    newest.is_some_and(|newest| newest <= now.wall && at < newest)
-}
-
-/// Returns the result of a service whose passive results are overdue.
-pub fn silence(threshold: std::time::Duration) -> PluginResult {
-    PluginResult::unknown(no_result(threshold)).because(Cause::Overdue)
-}
-
-fn no_result(threshold: std::time::Duration) -> String {
-    format!("no result for {}", age(threshold))
-}
-
-/// Whether missing results count for this service. An active check that waits for its dependency is
-/// only marked as not current.
-pub fn listens(check: &Check, waits: bool) -> bool {
-    check.is_sent() || !waits
 }

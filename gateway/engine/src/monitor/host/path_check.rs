@@ -14,6 +14,9 @@ use crate::messages::{EchoReply, PathCheck, Probe, ProbeReply};
 const ECHOES: u8 = 3;
 /// The timeout for each size, so that the result does not wait for long.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// The timeout of the probe of a device's second inner address, after the first was silent. It
+/// covers several round trips of a mobile link, and delays a failure only a little.
+pub const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The number of attempts whose path checks must agree: the default number of attempts to a hard
 /// state.
 pub const AGREEING: usize = 3;
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_where_all_of_one_size_agree_is_a_cause_excluded() {
+    fn a_cause_is_excluded_only_if_all_echoes_of_one_size_agree() {
         let table = [
             (&[3][..], LargeAnswered),
             (&[1], Lossy),
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_says_nothing() {
+    fn an_echo_that_could_not_be_sent_yields_no_path_check() {
         let asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
         let none = ProbeReply::Echo(EchoReply { sent: 0, rtts: Vec::new(), failure: None });
         assert_eq!(asked.take(&none), Step::Known(NotAsked));

@@ -5,7 +5,6 @@
 //! failure is dropped and the service is marked as not current, without a notification.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
@@ -18,7 +17,7 @@ use crate::monitor::dependency;
 use crate::monitor::dependency::DependsOn;
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
-use crate::monitor::host::path_check::{PathQuestion, Step};
+use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, Step};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, nor_at};
 use crate::monitor::notification::records::surroundings;
@@ -26,10 +25,6 @@ use crate::monitor::paths::Via;
 use crate::monitor::service::{PendingFailure, Run, Service, Unanswered};
 use crate::monitor::state::Level;
 use crate::monitor::thresholds::Evaluated;
-
-/// The timeout of the probe of a device's second inner address, after the first was silent. It
-/// covers several round trips of a mobile link, and delays a failure only a little.
-pub(in crate::monitor) const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The state of the dependency of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +47,7 @@ impl Host {
         for i in others {
             self.start_service(i, ctx);
         }
-        if !riders.is_empty() && self.session.is_none() {
+        if !riders.is_empty() && !self.sessions.is_open() {
             self.start_session(riders, ctx);
         }
     }
@@ -60,7 +55,7 @@ impl Host {
     /// Starts a service that a failure depends on; one over SSH gets its own session.
     fn start_demanded(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         match self.services[i].rides() {
-            true if self.session.is_none() => self.start_session(vec![i], ctx),
+            true if !self.sessions.is_open() => self.start_session(vec![i], ctx),
             true => {}
             false => self.start_service(i, ctx),
         }
@@ -274,7 +269,7 @@ impl Host {
         let (open, fails, good_at) = match on {
             DependsOn::Host => {
                 let fails = self.asleep || self.track.status == HostStatus::Down;
-                (self.check.is_some(), fails, self.good_at.max(self.lives_unanswering(failed_at)))
+                (self.check.is_running(), fails, self.proofs.good_at().max(self.lives_unanswering(failed_at)))
             }
             DependsOn::Service(i) => {
                 let service = &self.services[i];
@@ -292,8 +287,8 @@ impl Host {
     /// Returns the failure time as a proof of life, if packets came after probes without reply. The
     /// host is up and does not reply, so other failures do not depend on it.
     fn lives_unanswering(&self, failed_at: Mono) -> Option<Mono> {
-        let vain = self.vain.filter(|vain| self.proved_at >= Some(vain.since));
-        vain.map(|_| failed_at)
+        let unanswered = self.one_way.since().filter(|since| self.proofs.is_proved_since(*since));
+        unanswered.map(|_| failed_at)
     }
 
     fn is_held(&self, on: DependsOn) -> bool {
@@ -304,7 +299,7 @@ impl Host {
     fn demand(&mut self, on: DependsOn, newer_than: Mono, ctx: &mut Ctx<'_>) {
         match on {
             DependsOn::Host => {
-                self.newer_than = Some(newer_than);
+                self.check.require(newer_than);
                 self.start_check(ctx);
             }
             DependsOn::Service(i) => {
@@ -349,7 +344,7 @@ impl Host {
     ) {
         let begun = self.services[i].planned.filter(|at| *at <= ctx.now.mono).unwrap_or(ctx.now.mono);
         let next = ctx.next(self.spec.id, &self.services[i].timing(), begun);
-        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.notifier);
         let service = &mut self.services[i];
         let held_before = service.holds() && !service.missed;
         let anew = service.track.hard.is_problem();
@@ -398,14 +393,5 @@ impl Host {
 
     pub(in crate::monitor) fn tunnel_service(&self) -> Option<usize> {
         self.services.iter().position(|s| s.spec.check == Check::Tunnel)
-    }
-}
-
-/// Returns the time after which evidence counts: the start of the interval, or a failure within it.
-pub(in crate::monitor) fn evidence_limit(service: &Service, now: Mono) -> Mono {
-    let interval = now - service.spec.timing.interval;
-    match service.failed_at.filter(|_| !service.holds()) {
-        Some(failed) => interval.max(failed),
-        None => interval,
     }
 }

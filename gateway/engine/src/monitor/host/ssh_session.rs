@@ -10,52 +10,20 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sensors::{self, Sensor};
 
 use crate::messages::{
-    Check, EventKind, HostKey, PathCheck, Probe, ProbeId, ProbeReply, Record, RemoteCommand, Route,
-    SshFailure, SshReply, SshRun, is_beside_tunnel,
+    Check, EventKind, HostKey, PathCheck, Probe, ProbeReply, Record, RemoteCommand, Route, SshFailure,
+    SshReply, SshRun,
 };
 use crate::time::Wall;
 
 use crate::monitor::context::{Ctx, ProbeOwner};
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
-use crate::monitor::host::path_check::{PathQuestion, Step};
-use crate::monitor::host::service_checks::OTHER_TIMEOUT;
+use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, Step};
+use crate::monitor::host::session::{Aside, Session, Stalled};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, SENSORS};
 use crate::monitor::paths::Via;
 use crate::monitor::service::Run;
-
-/// A session in progress.
-#[derive(Debug)]
-pub struct Session {
-    pub probe: ProbeId,
-    riders: Vec<usize>,
-    way: Via,
-    /// The inner address that it went to.
-    address: Option<IpAddr>,
-    /// The other inner address, once that was probed.
-    other: Option<IpAddr>,
-    /// The paths still to be tried.
-    rest: Vec<Via>,
-    aside: Aside,
-}
-
-/// A probe beside the session before its reply is evaluated.
-#[derive(Debug)]
-enum Aside {
-    Nothing,
-    Path(Stalled),
-    /// The session got no reply at one inner address, so the other is probed.
-    Other(Box<SshReply>),
-}
-
-/// The session connected and fell silent, or did not connect. Echoes of two sizes show whether the
-/// path is the cause.
-#[derive(Debug)]
-struct Stalled {
-    answer: Box<SshReply>,
-    path: PathQuestion,
-}
 
 impl Host {
     /// Starts a session. `ssh` is part of every session, because it proves the dependency of the
@@ -94,8 +62,8 @@ impl Host {
         let probe = Probe::Ssh { route, port, connect, run };
         let address = probe.inner_address();
         let probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, probe, timeout);
-        self.session =
-            Some(Session { probe, riders, way, address, other: None, rest: ways, aside: Aside::Nothing });
+        let (other, aside) = (None, Aside::Nothing);
+        self.sessions.open(Session { probe, riders, way, address, other, rest: ways, aside });
     }
 
     /// Returns the commands of a session: one for all sensors, and one for each plugin.
@@ -142,7 +110,7 @@ impl Host {
     }
 
     pub(in crate::monitor) fn answer_session(&mut self, answer: ProbeReply, ctx: &mut Ctx<'_>) {
-        let Some(mut session) = self.session.take() else {
+        let Some(mut session) = self.sessions.take() else {
             return;
         };
         match std::mem::replace(&mut session.aside, Aside::Nothing) {
@@ -195,7 +163,7 @@ impl Host {
         session.probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, probe, self.opening().min(OTHER_TIMEOUT));
         session.other = Some(other);
         session.aside = Aside::Other(Box::new(unreached));
-        self.session = Some(session);
+        self.sessions.open(session);
     }
 
     fn weigh_other(
@@ -211,7 +179,7 @@ impl Host {
         self.prefer(other, ctx);
         session.rest.insert(0, Via::Tunnel);
         self.open_session(session.riders, session.rest, ctx);
-        if let Some(again) = &mut self.session {
+        if let Some(again) = self.sessions.open_mut() {
             again.other = session.address;
         }
     }
@@ -231,7 +199,7 @@ impl Host {
         let timeout = self.spec.timing.timeout.min(path_check::TIMEOUT);
         session.probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, stalled.path.probe(), timeout);
         session.aside = Aside::Path(stalled);
-        self.session = Some(session);
+        self.sessions.open(session);
     }
 
     fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &ProbeReply, ctx: &mut Ctx<'_>) {
@@ -250,8 +218,8 @@ impl Host {
         self.note_host_key(session.way, answer, ctx);
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();
-        self.connect = answer.connect.filter(|_| !answer.reused).or(self.connect);
-        let verdict = interpret::session(answer, user.as_deref(), self.opening(), self.connect);
+        let connect = self.sessions.note_connect(answer);
+        let verdict = interpret::session(answer, user.as_deref(), self.opening(), connect);
         let silent = session.other.filter(|_| interpret::is_unreached(answer) && session.way == Via::Tunnel);
         let verdict = interpret::nor_at(verdict, silent);
         for i in &own {
@@ -299,14 +267,13 @@ impl Host {
     }
 
     fn learn(&mut self, key: HostKey, ctx: &mut Ctx<'_>) {
-        self.learnt = Some(key.clone());
+        self.keys.learn(key.clone());
         ctx.record(Record::Pinned { host: self.spec.id, key });
     }
 
     /// Records an unexpected key; returns whether it changed. The row keeps it over a restart.
     fn set_strange_key(&mut self, fingerprint: Option<&str>, ctx: &mut Ctx<'_>) -> bool {
-        let news = self.strange_key.as_deref() != fingerprint;
-        self.strange_key = fingerprint.map(str::to_owned);
+        let news = self.keys.set_strange(fingerprint);
         if news {
             ctx.record(self.row(ctx.now));
         }
@@ -331,7 +298,7 @@ impl Host {
 
     /// Whether the tunnel is down, by the states so far.
     fn tunnel_is_down(&self) -> bool {
-        is_beside_tunnel(&self.source) || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
+        self.result.is_beside_tunnel() || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
     }
 }
 
@@ -371,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sensors_of_a_session_have_the_time_of_the_most_patient() {
+    fn the_sensors_of_a_session_share_the_longest_timeout() {
         let sensor = |name: &str, secs| service(name, Check::Sensor(Sensor::Load), secs);
         let host = with(vec![sensor("a", 5), sensor("b", 20), service("ssh", Check::Ssh, 60)]);
         assert_eq!(host.script_timeout(&[0, 1, 2]), Some(Duration::from_secs(20)));
@@ -416,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_followed_by_echoes_of_two_sizes_that_tell_the_path_from_the_server() {
+    fn a_stall_is_followed_by_echoes_of_two_sizes_that_distinguish_the_path_from_the_server() {
         use PathCheck::{LargeAnswered, LargeLost, Lossy, Silent};
         let stalls = SshReply { failure: Some(SshFailure::Timeout), ..SshReply::default() };
         let table = [
@@ -434,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_in_vain_asks_the_path_too_and_one_that_is_refused_does_not() {
+    fn a_connect_timeout_is_followed_by_a_path_check_and_a_refusal_is_not() {
         let failed =
             |failure| SshReply { failure: Some(SshFailure::Connect(failure)), ..SshReply::default() };
         let (sizes, state) = stalled(&failed(ConnectFailure::Timeout), 2, 3);

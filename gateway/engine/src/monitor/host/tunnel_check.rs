@@ -14,7 +14,6 @@ use crate::time::Mono;
 
 use crate::monitor::context::{Ctx, ProbeOwner};
 use crate::monitor::host::Host;
-use crate::monitor::host::service_checks::evidence_limit;
 use crate::monitor::interpret;
 use crate::monitor::interpret::Finding;
 use crate::monitor::paths::Via;
@@ -32,14 +31,14 @@ impl Host {
             Run::Doubted(_, failure) => Some(failure.clone()),
             _ => None,
         };
-        self.note_carried(answered_at(&answer, ctx.now.mono));
+        self.proofs.note_carried(answered_at(&answer, ctx.now.mono));
         match (answer, failure) {
             (ProbeReply::Evidence(evidence), None) => self.weigh_evidence(i, &evidence, ctx),
             (ProbeReply::Handshake(Err(failure)), None) if failure != ConnectFailure::Busy => {
                 self.look_again(i, failure, ctx);
             }
             (ProbeReply::Handshake(outcome), None) => {
-                self.conclude(i, interpret::handshake(&outcome, self.skew_ms), Via::Tunnel, ctx);
+                self.conclude(i, interpret::handshake(&outcome, self.tunnel.skew_ms), Via::Tunnel, ctx);
             }
             (ProbeReply::Evidence(evidence), Some(failure)) => self.last_look(i, &failure, &evidence, ctx),
             (ProbeReply::Echo(echo), Some(failure)) => {
@@ -57,13 +56,13 @@ impl Host {
     /// has just tried that.
     fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, ctx: &mut Ctx<'_>) {
         self.keep_pace(evidence.wire_today, ctx);
-        self.skew_ms = evidence.clock_skew_ms;
+        self.tunnel.skew_ms = evidence.clock_skew_ms;
         let proof = if self.is_in_doubt(i) { evidence.answered() } else { evidence.last_packet };
         if self.holds_by(i, proof, evidence, ctx) {
             return;
         }
         let begun = self.services[i].newer_than.or(self.services[i].planned);
-        let dialled = self.dial_failed.is_some_and(|at| begun.is_some_and(|begun| at >= begun));
+        let dialled = self.check.dial_failed_since(begun);
         match (dialled, self.paths.peer) {
             (true, _) => self.last_look(i, &ConnectFailure::Timeout, evidence, ctx),
             (false, Some(peer)) => self.ask(i, Probe::Handshake { peer }, ctx),
@@ -73,14 +72,14 @@ impl Host {
 
     /// Whether a packet sent through the tunnel got no reply.
     fn is_in_doubt(&self, i: usize) -> bool {
-        self.services[i].newer_than.is_some() || !self.services[i].holds() || self.vain.is_some()
+        self.services[i].newer_than.is_some() || !self.services[i].holds() || self.one_way.is_suspected()
     }
 
     /// Records the proof as a result if it is recent enough; returns whether it was.
     fn holds_by(&mut self, i: usize, proof: Option<Mono>, evidence: &Evidence, ctx: &mut Ctx<'_>) -> bool {
         let now = ctx.now.mono;
         let service = &self.services[i];
-        let limit = service.newer_than.max(Some(evidence_limit(service, now)));
+        let limit = service.newer_than.max(Some(service.evidence_limit(now)));
         let Some(proof) = proof.filter(|at| Some(*at) > limit) else { return false };
         let packet = evidence.last_packet.map_or(proof, |packet| packet.max(proof));
         let finding = Finding::said(interpret::evidence(evidence, packet, now));

@@ -1,58 +1,20 @@
 //! Events that the tunnel reports on its own.
 //!
-//! They start checks and write events, but are never a result. Events that a device or the network
-//! could cause at will are limited per host, so that they cannot flood the log.
+//! They start checks and write events, but are never a result.
 
-use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::calendar::moment;
-use crate::id::PeerId;
 use crate::messages::{Event, EventKind, HostStatus, Record, Refusal, TunnelEvent};
-use crate::time::{Mono, Wall};
+use crate::time::Wall;
 
 use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
 use crate::monitor::host::alive::age;
 use crate::monitor::state::Level;
 
-/// The minimum time between two recorded endpoint changes: a mobile link behind a busy NAT may
-/// change every minute.
-const MOVE_GAP: Duration = Duration::from_secs(60);
-/// The minimum time before the same refusal is recorded again: a device with a wrong clock tries
-/// every five seconds for days.
-const REFUSAL_GAP: Duration = Duration::from_secs(3600);
-/// The minimum time before a different refusal is recorded.
-const OTHER_REFUSAL_GAP: Duration = Duration::from_secs(60);
-
-/// The last events in the log.
-#[derive(Debug, Default)]
-pub struct LastNotified {
-    moved: Option<Mono>,
-    refused: Option<(Mono, Discriminant<Refusal>)>,
-}
-
-/// Returns the peer whose hosts receive the event.
-pub fn concerns(news: &TunnelEvent) -> Option<PeerId> {
-    match news {
-        TunnelEvent::FirstHandshake(peer)
-        | TunnelEvent::Up(peer)
-        | TunnelEvent::Heard(peer)
-        | TunnelEvent::Rekeyed(peer)
-        | TunnelEvent::Endpoint(peer, _)
-        | TunnelEvent::Refused(peer, _) => Some(*peer),
-        TunnelEvent::ClockReset(_)
-        | TunnelEvent::Stamp(..)
-        | TunnelEvent::RetiredStamp(..)
-        | TunnelEvent::RemovedPeer(..)
-        | TunnelEvent::UnknownKey(..)
-        | TunnelEvent::Status(..) => None,
-    }
-}
-
 impl Host {
-    pub fn on_result(&mut self, news: &TunnelEvent, ctx: &mut Ctx<'_>) {
+    pub fn on_tunnel_event(&mut self, news: &TunnelEvent, ctx: &mut Ctx<'_>) {
         match news {
             TunnelEvent::FirstHandshake(_) => self.first_handshake(ctx),
             TunnelEvent::Up(_) => self.session_up(ctx),
@@ -74,10 +36,10 @@ impl Host {
     fn first_handshake(&mut self, ctx: &mut Ctx<'_>) {
         if self.is_own() {
             // A device with a new key may be another machine, so its host key is learnt anew.
-            self.learnt = None;
+            self.keys.forget();
             self.event(EventKind::FirstHandshake, "the device came through its tunnel", String::new(), ctx);
         }
-        if !self.came {
+        if !self.tunnel.has_come() {
             self.tunnel_came(ctx.now.mono);
         }
         self.probe_again(ctx);
@@ -86,24 +48,25 @@ impl Host {
     /// Handles a new key. The session ended with the old key, and so did the proof under it. The
     /// host is checked at once to see whether it has the new key.
     fn rekeyed(&mut self, ctx: &mut Ctx<'_>) {
-        (self.keyed_at, self.vain) = (ctx.now.mono, None);
-        if self.came {
+        self.tunnel.note_rekeyed(ctx.now.mono);
+        self.one_way.end_series();
+        if self.tunnel.has_come() {
             self.probe_again(ctx);
-            self.newer_than = Some(ctx.now.mono);
+            self.check.require(ctx.now.mono);
         }
     }
 
     /// Restarts the check, because one in progress began without this news.
     fn probe_again(&mut self, ctx: &mut Ctx<'_>) {
         self.drop_probe(ctx);
-        self.planned = Some(ctx.now.mono);
+        self.check.plan(ctx.now.mono);
     }
 
     /// Handles a new session: hosts and services that were given up are checked at once. A soft
     /// failure is not, because its retry comes soon enough and must not use up an attempt.
     fn session_up(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
-        if !self.came {
+        if !self.tunnel.has_come() {
             self.tunnel_came(now);
         }
         let waits = self.track.hard == HostStatus::Down || self.track.status == HostStatus::Pending;
@@ -125,7 +88,7 @@ impl Host {
     /// was given up is up.
     fn heard_again(&mut self, ctx: &mut Ctx<'_>) {
         let given_up = self.track.hard == HostStatus::Down || self.asleep;
-        if self.is_own() && self.came && (given_up || self.may_end_a_doubt(ctx)) {
+        if self.is_own() && self.tunnel.has_come() && (given_up || self.may_end_a_doubt(ctx)) {
             self.probe_again(ctx);
         }
     }
@@ -133,13 +96,11 @@ impl Host {
     /// Whether a packet from this host may show that the gateway is not cut off. The host is then
     /// checked now, even if its interval is long.
     fn may_end_a_doubt(&self, ctx: &Ctx<'_>) -> bool {
-        ctx.is_cut_off() || self.undecided.is_some()
+        ctx.is_cut_off() || self.check.is_undecided()
     }
 
     fn endpoint_moved(&mut self, to: SocketAddr, ctx: &mut Ctx<'_>) {
-        let now = ctx.now.mono;
-        if self.is_own() && self.told.moved.is_none_or(|at| now.since(at) >= MOVE_GAP) {
-            self.told.moved = Some(now);
+        if self.is_own() && self.tunnel.events.admits_move(ctx.now.mono) {
             self.event(
                 EventKind::EndpointMoved,
                 "an authenticated packet came from there",
@@ -150,12 +111,7 @@ impl Host {
     }
 
     fn handshake_refused(&mut self, refusal: Refusal, ctx: &mut Ctx<'_>) {
-        let (now, kind) = (ctx.now.mono, discriminant(&refusal));
-        let silent = self.told.refused.is_some_and(|(at, last)| {
-            now.since(at) < if last == kind { REFUSAL_GAP } else { OTHER_REFUSAL_GAP }
-        });
-        if self.is_own() && !silent {
-            self.told.refused = Some((now, kind));
+        if self.is_own() && self.tunnel.events.admits_refusal(&refusal, ctx.now.mono) {
             self.event(EventKind::HandshakeRefused, &reason(refusal, ctx.now.wall), String::new(), ctx);
         }
     }

@@ -5,12 +5,7 @@
 
 use std::time::Duration;
 
-use crate::messages::HostStatus;
 use crate::time::Mono;
-
-use crate::monitor::context::Ctx;
-use crate::monitor::host::Host;
-use crate::monitor::host::alive::Verdict;
 
 /// The interval at which it looks whether that is known; this mostly takes a round trip.
 const PACE: Duration = Duration::from_millis(250);
@@ -27,36 +22,23 @@ pub struct Undecided {
     looked: Mono,
 }
 
-impl Host {
-    pub(in crate::monitor) fn leave_undecided(&mut self, text: String, now: Mono) {
-        self.silent_since = self.silent_since.or(Some(now));
-        self.undecided = Some(Undecided { text, looked: now });
+impl Undecided {
+    pub fn new(text: String, now: Mono) -> Undecided {
+        Undecided { text, looked: now }
     }
 
-    pub(in crate::monitor) fn looks_whether_decided(&self, now: Mono) -> Option<Mono> {
-        self.undecided.as_ref().map(|_| now + PACE)
+    /// Returns when to look again whether it is decided.
+    pub fn wake_at(&self, now: Mono) -> Mono {
+        now + PACE
     }
 
-    /// Evaluates the check once it is decided. Packets may have come while it waited, so the
-    /// evidence is read once more before that. It is also read now and then meanwhile, because a
-    /// packet ends the doubt.
-    pub(in crate::monitor) fn decide(&mut self, ctx: &mut Ctx<'_>) {
-        let now = ctx.now.mono;
-        let waits = self.waits_for_witnesses(ctx);
-        let Some(found) = self.undecided.take_if(|found| !waits || now >= found.looked + LOOK_AGAIN) else {
-            return;
-        };
-        let look = self.check.as_mut().and_then(|check| check.look_once_more(now));
-        match look {
-            Some(next) => self.step(next, ctx),
-            None => self.finish(Verdict::Dead { text: found.text }, ctx),
-        }
+    /// Whether the evidence is to be read now: it is decided, or was read long enough ago.
+    pub fn looks_again(&self, waits: bool, now: Mono) -> bool {
+        !waits || now >= self.looked + LOOK_AGAIN
     }
 
-    /// Whether the result must wait for the witnesses, which soon show whether the gateway is cut
-    /// off. No attempt is lost.
-    pub(in crate::monitor) fn waits_for_witnesses(&self, ctx: &Ctx<'_>) -> bool {
-        let counts = !self.is_passive_only() && !self.never_came() && !self.may_sleep(ctx.now.mono);
-        counts && self.track.hard != HostStatus::Down && ctx.asks_witnesses()
+    /// Returns the text of the failure.
+    pub fn into_text(self) -> String {
+        self.text
     }
 }

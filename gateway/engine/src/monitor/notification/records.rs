@@ -36,7 +36,7 @@ impl Subject<'_> {
 
     fn record<S: Level>(&self, said: Emitted<S>) -> Vec<Record> {
         match said {
-            Emitted::LastNotified(notice) => {
+            Emitted::Notification(notice) => {
                 vec![self.message(notice.kind, notice.from, notice.to, String::new())]
             }
             Emitted::Acknowledged(state, by) => {
@@ -106,19 +106,19 @@ impl Host {
     /// Re-evaluates every notification that is due.
     pub(in crate::monitor) fn speak_due(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
-        if self.voice.due().is_some_and(|at| at <= now) {
+        if self.notifier.due().is_some_and(|at| at <= now) {
             self.speak(false, ctx, Notifier::re_evaluate);
         }
         for i in 0..self.services.len() {
-            if self.services[i].voice.due().is_some_and(|at| at <= now) {
+            if self.services[i].notifier.due().is_some_and(|at| at <= now) {
                 self.speak_of(i, false, ctx, Notifier::re_evaluate);
             }
         }
     }
 
-    /// Returns when the first of them is due.
-    pub(in crate::monitor) fn voices_due(&self) -> Option<Mono> {
-        self.services.iter().filter_map(|s| s.voice.due()).chain(self.voice.due()).min()
+    /// Returns when the first notification is to be re-evaluated.
+    pub(in crate::monitor) fn notifications_due(&self) -> Option<Mono> {
+        self.services.iter().filter_map(|s| s.notifier.due()).chain(self.notifier.due()).min()
     }
 
     /// Re-evaluates all notifications, because their circumstances changed. `cancelled`: a downtime
@@ -135,12 +135,12 @@ impl Host {
             self.excuse_silence(ctx.now.mono);
         }
         if self.asleep {
-            self.last_check = Some(ctx.now.wall_at(self.silent_from()));
+            self.result.move_to(ctx.now.wall_at(self.proofs.silent_from()));
         }
-        if self.asleep || self.voice.has_terms() {
+        if self.asleep || self.notifier.has_terms() {
             ctx.record(self.row(ctx.now));
         }
-        for service in self.services.iter().filter(|service| service.voice.has_terms()) {
+        for service in self.services.iter().filter(|service| service.notifier.has_terms()) {
             ctx.record(service.row(self.spec.id, ctx.now));
         }
         self.re_evaluate_all(false, ctx);
@@ -186,8 +186,8 @@ impl Host {
     ) {
         for (service, ack) in acks {
             match service.as_deref().map(|name| self.position(name)) {
-                None => self.voice.recall_ack(ack),
-                Some(Some(i)) => self.services[i].voice.recall_ack(ack),
+                None => self.notifier.recall_ack(ack),
+                Some(Some(i)) => self.services[i].notifier.recall_ack(ack),
                 Some(None) => ctx.record(Record::AckEnded(ack.id, ctx.now.wall)),
             }
         }
@@ -207,17 +207,17 @@ impl Host {
             &NotifyContext<'_>,
         ) -> Vec<Emitted<HostStatus>>,
     ) {
-        let (before, covered) = (self.voice.state(ctx.now), self.voice.in_downtime());
+        let (before, covered) = (self.notifier.state(ctx.now), self.notifier.in_downtime());
         self.place_before_speech(ctx);
         let silence = self.silence();
         let scene = NotifyContext { cancelled, ..host_scene(&self.spec, &self.windows, silence, ctx.now) };
-        let said = act(&mut self.voice, &self.track, &scene);
-        if said.is_empty() && before == self.voice.state(ctx.now) {
+        let said = act(&mut self.notifier, &self.track, &scene);
+        if said.is_empty() && before == self.notifier.state(ctx.now) {
             return;
         }
         ctx.record(self.row(ctx.now));
         self.emit(said, ctx);
-        if covered != self.voice.in_downtime() {
+        if covered != self.notifier.in_downtime() {
             self.re_evaluate_services(cancelled, ctx);
         }
     }
@@ -232,8 +232,8 @@ impl Host {
             host: self.spec.id,
             name: &self.spec.name,
             service: None,
-            output: &self.output,
-            since: self.since,
+            output: self.result.output(),
+            since: self.result.since(),
             at: now.wall,
         }
     }
@@ -245,7 +245,7 @@ impl Host {
         ctx: &mut Ctx<'_>,
         act: impl FnOnce(&mut ServiceNotifier, &ServiceTrack, &NotifyContext<'_>) -> Vec<Emitted<Option<Status>>>,
     ) {
-        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.notifier);
         let of = HostContext { cancelled, ..of };
         let mut records = self.services[i].place_before_speech(of, ctx);
         records.extend(self.services[i].speak(of, ctx.now, act));
@@ -272,8 +272,8 @@ pub fn surroundings<'a>(
     spec: &'a HostSpec,
     windows: &'a [Window],
     silence: Option<SuppressReason>,
-    voice: &Notifier<HostStatus>,
+    notifier: &Notifier<HostStatus>,
 ) -> HostContext<'a> {
-    let (name, covered) = (spec.name.as_str(), voice.in_downtime());
+    let (name, covered) = (spec.name.as_str(), notifier.in_downtime());
     HostContext { host: spec.id, name, windows, covered, silence, cancelled: false }
 }

@@ -105,24 +105,24 @@ mod tests {
     }
 
     #[test]
-    fn soft_failures_and_first_results_are_told_to_nobody() {
+    fn soft_failures_and_first_ok_results_are_not_notified() {
         assert_eq!(aloud(&[OK, CRITICAL, OK, WARNING, OK]), []);
     }
 
     #[test]
-    fn a_hard_problem_is_told_once_and_its_end_too() {
+    fn a_hard_problem_and_its_recovery_are_notified_once() {
         let expected = [(Problem, OK, CRITICAL), (Recovery, CRITICAL, OK)];
         assert_eq!(aloud(&[OK, CRITICAL, CRITICAL, CRITICAL, OK, OK]), expected);
     }
 
     #[test]
-    fn a_change_between_hard_problems_is_told_also_when_it_gets_better() {
+    fn a_change_between_hard_problems_is_notified_also_if_it_is_an_improvement() {
         let expected = [(Problem, OK, WARNING), (Problem, WARNING, CRITICAL), (Problem, CRITICAL, WARNING)];
         assert_eq!(aloud(&[WARNING, WARNING, CRITICAL, WARNING]), expected);
     }
 
     #[test]
-    fn a_recovery_is_told_only_if_the_problem_was() {
+    fn a_recovery_is_notified_only_if_the_problem_was() {
         let silent = [(CRITICAL, false), (CRITICAL, false), (OK, true)];
         assert_eq!(told(&silent), []);
         let outlived = [(CRITICAL, false), (CRITICAL, false), (CRITICAL, true), (OK, true)];
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_replaces_what_would_be_told_and_its_end_says_what_is_left() {
+    fn flapping_replaces_other_notifications_and_its_end_notifies_the_remaining_state() {
         let mut track = Track::pending();
         track.apply(CRITICAL, 1);
         let kinds =

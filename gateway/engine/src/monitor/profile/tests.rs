@@ -74,7 +74,7 @@ fn an_override_changes_only_what_it_names() {
 }
 
 #[test]
-fn a_check_ends_before_the_next_one_begins_whoever_set_the_interval() {
+fn a_check_ends_before_the_next_one_begins_wherever_the_interval_is_set() {
     let seconds = |s| Some(Duration::from_secs(s));
     let table = [
         (seconds(5), None, 4_000),
@@ -126,7 +126,7 @@ fn a_profile_inherits_differs_and_switches_off() {
 }
 
 #[test]
-fn a_host_s_limit_stands_in_the_place_of_its_profile_s() {
+fn a_threshold_of_a_host_replaces_that_of_its_profile() {
     let limits = Some(vec![limit("rta", "100"), limit("pl", "20")]);
     let own = catalogue(&[profile(
         "site",
@@ -161,7 +161,7 @@ fn rules_choose_by_labels_and_a_host_s_own_profile_wins() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused_by_name() {
+fn a_contradictory_profile_is_refused_with_the_name_of_the_setting() {
     let bad = |own: &[Profile], rules: Vec<ProfileRule>| {
         Catalogue::new(own.to_vec(), rules).unwrap_err().to_string()
     };
@@ -180,7 +180,7 @@ fn what_does_not_fit_together_is_refused_by_name() {
 }
 
 #[test]
-fn a_sensor_board_is_judged_by_what_it_has() {
+fn a_sensor_board_is_evaluated_by_its_own_metrics() {
     let login = Facts { login: true, ..VPN };
     let services = fold("timelapse-camera", login, &[]);
     let board = services.iter().find(|s| s.name == "sensors").expect("a board");
@@ -283,7 +283,7 @@ fn the_built_in_profiles_fit_together() {
 }
 
 #[test]
-fn the_first_failure_of_a_job_counts_unless_somebody_says_otherwise() {
+fn the_first_failure_of_a_job_is_hard_unless_attempts_are_set() {
     use fleetgate_probes::job::{Due, Job};
     let job = Check::Heartbeat(Job { due: Due::Every(Duration::from_secs(60)), grace: Duration::ZERO });
     let backup = ServiceOverride { check: Some(job), ..change("backup") };

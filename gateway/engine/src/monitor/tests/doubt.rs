@@ -36,7 +36,7 @@ fn count_down(lab: &Lab, ids: std::ops::RangeInclusive<i64>) -> usize {
 /// A passive result comes over the API, so it proves nothing about the uplink through which devices
 /// are probed.
 #[test]
-fn a_result_that_was_sent_does_not_end_the_gateways_doubt_about_itself() {
+fn a_passive_result_does_not_end_the_doubt_about_the_uplink() {
     let mut lab = cut_off();
     let sent = lab.add(box_of_others(99), Truth::well());
     while lab.t() < 1_500.0 {
@@ -47,7 +47,7 @@ fn a_result_that_was_sent_does_not_end_the_gateways_doubt_about_itself() {
 }
 
 #[test]
-fn a_result_that_was_sent_for_a_silent_device_does_not_end_the_gateways_doubt_about_itself() {
+fn a_passive_result_for_a_silent_device_does_not_end_the_doubt_about_the_uplink() {
     let mut lab = cut_off();
     while lab.t() < 1_500.0 {
         lab.run(Duration::from_secs(5));
@@ -57,7 +57,7 @@ fn a_result_that_was_sent_for_a_silent_device_does_not_end_the_gateways_doubt_ab
 }
 
 #[test]
-fn hosts_that_only_receive_results_do_not_make_a_crowd_small() {
+fn passive_hosts_do_not_count_in_the_fleet_silence_rule() {
     let mut lab = cut_off();
     for n in 100..200 {
         let sent = lab.add(box_of_others(n), Truth::well());
@@ -68,7 +68,7 @@ fn hosts_that_only_receive_results_do_not_make_a_crowd_small() {
 }
 
 #[test]
-fn results_that_nobody_sends_any_more_are_no_loss_of_the_uplink() {
+fn missing_passive_results_are_no_loss_of_the_uplink() {
     let mut lab = Lab::new();
     for n in 100..106 {
         let sent = lab.add(HostSpec { freshness: Some(HOUR), ..box_of_others(n) }, Truth::well());
@@ -103,7 +103,7 @@ fn of_gateway(lab: &Lab) -> Vec<(f64, &Message)> {
 }
 
 #[test]
-fn packets_that_come_while_the_gateway_doubts_itself_end_the_doubt() {
+fn packets_during_the_doubt_about_the_uplink_end_it() {
     let mut wrong = Vec::new();
     for length in (50..=110).step_by(2) {
         let (from, to) = (600.0, 600.0 + f64::from(length));
@@ -146,7 +146,7 @@ fn falsely_down(lab: &Lab, to: f64) -> Vec<String> {
 /// Some devices keep their tunnels alive, and others send no packets on their own, so that each is
 /// checked in a slot of its own.
 #[test]
-fn no_device_is_hard_down_whose_packet_came_while_its_check_waited_for_the_doubt_to_end() {
+fn a_device_whose_packet_came_while_its_check_was_undecided_is_not_hard_down() {
     let mut wrong = Vec::new();
     for attempts in [1, 2] {
         let timing = Timing { attempts, ..Timing::DEFAULT };
@@ -165,7 +165,7 @@ fn no_device_is_hard_down_whose_packet_came_while_its_check_waited_for_the_doubt
 }
 
 #[test]
-fn the_loss_of_the_uplink_ends_when_a_device_is_heard_however_rarely_it_is_asked() {
+fn the_loss_of_the_uplink_ends_with_a_packet_of_a_device_with_a_long_interval() {
     let (from, to) = (600.0, 9_600.0);
     let mut all = devices(6, from, to);
     for (spec, ..) in &mut all {

@@ -15,7 +15,7 @@ fn closed_at(lab: &Lab) -> Option<f64> {
 
 /// A passive result from meanwhile is no problem of its own once the host is back.
 #[test]
-fn an_incident_of_a_host_that_is_back_closes_whatever_was_sent_while_the_host_was_down() {
+fn an_incident_closes_after_the_host_recovers_despite_passive_results_meanwhile() {
     let mut lab = Lab::new();
     let timing = Timing { attempts: 1, ..Timing::DEFAULT };
     let backup = ServiceSpec { timing, ..service("backup", Check::Passive) };

@@ -11,9 +11,9 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::{HostId, PeerId};
 use crate::messages::{
-    Alerting, Check, ConnectFailure, EchoReply, Event, Evidence, HostSpec, HostState, Message, MonitorInput,
+    Check, ConnectFailure, EchoReply, Event, Evidence, HostSpec, HostState, Message, MonitorInput,
     MonitorOutput, PassiveResult, Probe, ProbeId, ProbeReply, ProbeRequest, Record, ServiceSpec,
-    ServiceState, Ticket, Timing, TunnelEvent,
+    ServiceState, Ticket, TunnelEvent,
 };
 use crate::monitor::{Config, Monitor, testing};
 use crate::time::{Mono, Now, Wall};
@@ -261,25 +261,12 @@ impl Lab {
 }
 
 pub fn service(name: &str, check: Check) -> ServiceSpec {
-    ServiceSpec {
-        name: name.to_owned(),
-        check,
-        timing: Timing::DEFAULT,
-        thresholds: Vec::new(),
-        freshness: None,
-        alerting: Alerting::default(),
-    }
+    ServiceSpec::plain(name, check)
 }
 
 /// A host that only has passive results.
 pub fn box_of_others(raw: i64) -> HostSpec {
-    HostSpec {
-        name: format!("box-{raw}"),
-        peer: None,
-        own_tunnel: false,
-        address: None,
-        ..testing::host(raw)
-    }
+    HostSpec::without_path(HostId::from_i64(raw), format!("box-{raw}"))
 }
 
 /// A host behind a device, which is its parent.

@@ -16,7 +16,7 @@ fn tunnel_is_dead_from(lab: &Lab) -> Option<f64> {
 }
 
 #[test]
-fn what_stands_behind_a_tunnel_that_carries_nothing_to_the_device_waits_for_what_the_tunnel_says() {
+fn hosts_behind_a_one_way_tunnel_wait_for_the_result_of_its_tunnel_check() {
     for phase in 0..12 {
         let from = 600.0 + 5.0 * f64::from(phase);
         let mut lab = Lab::new();
@@ -33,7 +33,7 @@ fn what_stands_behind_a_tunnel_that_carries_nothing_to_the_device_waits_for_what
 }
 
 #[test]
-fn what_fails_behind_a_device_that_answers_is_told() {
+fn a_failure_behind_a_device_that_replies_is_notified() {
     for phase in 0..12 {
         let from = 600.0 + 5.0 * f64::from(phase);
         let mut lab = Lab::new();
@@ -47,7 +47,7 @@ fn what_fails_behind_a_device_that_answers_is_told() {
 
 /// Both are back at the same time, and the tunnel reports the router first.
 #[test]
-fn a_host_is_not_told_of_by_a_question_that_was_asked_while_its_parent_was_down() {
+fn a_probe_sent_while_the_parent_was_down_causes_no_notification() {
     for to in (1_500..1_860).step_by(3).map(f64::from) {
         // Each sends a packet a second once it has sent the first.
         let back = |after: f64| {

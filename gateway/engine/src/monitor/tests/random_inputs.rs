@@ -321,7 +321,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn whatever_comes_no_host_is_forgotten(deeds in prop::collection::vec(deed(), 1..250)) {
+    fn after_random_inputs_every_host_has_a_planned_check(deeds in prop::collection::vec(deed(), 1..250)) {
         let mut bench = Bench::new();
         for deed in deeds {
             bench.act(deed);

@@ -47,7 +47,7 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
 
 /// It failed once before the restart, and no host is heard after it.
 #[test]
-fn a_fleet_that_began_to_fail_before_a_restart_is_a_crowd_after_it() {
+fn a_fleet_that_began_to_fail_before_a_restart_is_a_common_failure_after_it() {
     let mut lab = Lab::new();
     let now = lab.now.wall;
     let failing = |n: i64| HostSnapshot {
@@ -116,7 +116,7 @@ fn becomes_unreachable(lab: &Lab) -> bool {
 
 /// The device's clock is wrong, and `tunnel` has a threshold for that.
 #[test]
-fn a_limit_that_tunnel_is_over_breaks_nothing_behind_it_after_a_restart_either() {
+fn a_tunnel_above_a_threshold_does_not_fail_its_dependents_after_a_restart() {
     assert!(!becomes_unreachable(&restored(Cause::Answered)));
 }
 

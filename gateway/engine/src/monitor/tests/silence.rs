@@ -28,7 +28,7 @@ fn behind_a_router(freshness: Option<Duration>) -> (Lab, HostId) {
 }
 
 #[test]
-fn a_host_that_only_receives_results_has_its_time_again_once_it_can_be_reached() {
+fn the_freshness_of_a_passive_host_restarts_when_it_is_reachable_again() {
     let (mut lab, silent) = behind_a_router(Some(HOUR));
     lab.run_to(11_990.0);
     assert!(!lab.host(silent).reachable, "its router is down");
@@ -40,7 +40,7 @@ fn a_host_that_only_receives_results_has_its_time_again_once_it_can_be_reached()
 }
 
 #[test]
-fn a_service_has_its_time_again_once_its_host_can_be_reached() {
+fn the_freshness_of_a_service_restarts_when_its_host_is_reachable_again() {
     let (mut lab, silent) = behind_a_router(None);
     lab.run_to(12_120.0);
     assert!(lab.host(silent).reachable, "the router is back");
@@ -51,7 +51,7 @@ fn a_service_has_its_time_again_once_its_host_can_be_reached() {
 
 /// It sleeps from 10 min on, and stays silent after the two hours that it may sleep.
 #[test]
-fn a_service_has_its_time_again_once_its_host_has_slept_for_too_long() {
+fn the_freshness_of_a_service_restarts_when_its_host_slept_for_too_long() {
     let mut lab = Lab::new();
     let backup = ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) };
     let spec = HostSpec { max_silence: Some(2 * HOUR), services: vec![backup], ..testing::host(1) };
@@ -87,7 +87,7 @@ fn in_time<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Optio
 
 /// A timer is late by a fraction of a millisecond, and the wall clock has whole milliseconds.
 #[test]
-fn a_deadline_that_comes_in_the_millisecond_of_a_turn_while_the_gateway_doubts_itself_ends_the_turn() {
+fn a_deadline_in_the_millisecond_of_a_turn_during_the_doubt_about_the_uplink_does_not_loop() {
     let looked = in_time(|| {
         let mut lab = a_job_is_due(Duration::from_millis(10));
         let late = Duration::from_micros(10_990);

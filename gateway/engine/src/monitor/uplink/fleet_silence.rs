@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_and_at_least_five_within_an_interval_are_suspicious() {
+    fn a_fifth_of_the_fleet_and_at_least_five_within_an_interval_raise_a_doubt() {
         assert_eq!(suspects(4, 1, MINUTE), None);
         assert_eq!(suspects(5, 1, MINUTE), Some(4));
         assert_eq!(suspects(25, 1, MINUTE), Some(4));
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fell_silent_long_ago_is_none_of_those_that_were_up() {
+    fn hosts_that_fell_silent_long_ago_do_not_count() {
         let mut all = population(30, MINUTE);
         for n in 0..6 {
             let t = 10 + n * 30;
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_heard_acquits_the_gateway_and_nobody_heard_convicts_it() {
+    fn one_host_that_is_heard_ends_the_doubt_and_none_makes_it_a_loss() {
         let mut all = population(10, MINUTE);
         assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
         assert!(all.is_doubtful());
@@ -420,7 +420,7 @@ mod tests {
 
     /// A passive result is no proof of the host's own.
     #[test]
-    fn one_that_is_silent_no_more_and_proved_nothing_is_not_heard() {
+    fn a_host_that_is_no_longer_silent_without_a_proof_is_not_heard() {
         let mut all = population(10, MINUTE);
         assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
         assert_eq!(all.note(Id::from_i64(0), well(0), at(11)), None);
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentinel_that_sees_no_way_out_needs_no_crowd_and_one_that_is_heard_contradicts_it() {
+    fn a_failed_uplink_probe_needs_no_other_failures_and_a_host_that_is_heard_contradicts_it() {
         let mut all = population(2, MINUTE);
         dark(&mut all);
         assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_dark_sky_one_that_is_heard_says_nothing_of_a_crowd() {
+    fn while_the_uplink_probe_fails_one_host_that_is_heard_does_not_clear_many_silent_ones() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
         assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_dark_sky_so_many_that_come_back_acquit_the_gateway_that_the_rest_is_no_crowd() {
+    fn while_the_uplink_probe_fails_the_loss_ends_when_too_few_hosts_stay_silent() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
         assert_eq!(silence(&mut all, 0..7, 10), [Step::ProbeRequest]);
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sleeps_does_not_make_a_crowd_of_those_awake_small() {
+    fn sleeping_hosts_do_not_count_in_the_share_of_silent_ones() {
         let mut all = population(30, MINUTE);
         let asleep = Member { up: true, asleep: true, silent_since: None, good_at: Some(at(0)) };
         (0..24).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_dark_sky_those_who_died_meanwhile_do_not_hide_that_most_are_back() {
+    fn while_the_uplink_probe_fails_hosts_that_went_down_meanwhile_do_not_prolong_the_loss() {
         let mut all = population(21, MINUTE);
         dark(&mut all);
         assert_eq!(silence(&mut all, 0..20, 10), [Step::ProbeRequest]);
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_a_neighbour_is_not_believed_before_the_others_were_asked() {
+    fn after_a_restart_one_host_that_is_heard_counts_only_after_the_others_were_probed() {
         let mut all = population(10, MINUTE);
         all.restore_lost(at(10));
         dark(&mut all);
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentinel_that_sees_again_lets_those_be_judged_that_stay_silent() {
+    fn after_the_uplink_probe_succeeds_silent_hosts_are_evaluated_again() {
         let mut all = population(2, MINUTE);
         assert_eq!((all.suspect_uplink(at(10)), all.excuse(at(12))), (Some(Step::ProbeRequest), None));
         assert!(!all.is_doubtful(), "one bad look");
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_falls_silent_is_the_gateways_until_one_is_heard_or_the_sky_was_clear_for_long() {
+    fn many_silent_hosts_are_a_loss_until_one_is_heard_or_the_uplink_probe_succeeds_for_long() {
         let fallen = || {
             let mut all = population(10, MINUTE);
             assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_down_before_or_is_gone_does_not_count() {
+    fn hosts_that_were_down_before_or_removed_do_not_count() {
         let mut all = population(6, MINUTE);
         let down = Some(Member { up: false, asleep: false, silent_since: Some(at(1)), good_at: None });
         all.note(Id::from_i64(0), down, at(1));

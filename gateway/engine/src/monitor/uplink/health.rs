@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_from_outside_is_enough_whatever_the_routes_say() {
+    fn one_reply_from_outside_is_enough_despite_a_missing_route() {
         let reading = |default_route, answers: &[bool]| UplinkReading { default_route, ..anchors(answers) };
         for (reading, expected) in [
             (reading(Some(true), &[]), None),
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nothing_leaves_is_believed_more_than_places_that_others_may_reach() {
+    fn a_stuck_socket_outweighs_replies_of_the_anchors() {
         let stuck = UplinkReading { socket_is_stuck: true, ..anchors(&[true, true]) };
         assert_eq!(fault(&stuck).as_deref(), Some("the system sends no packet of the tunnels anywhere"));
     }
 
     #[test]
-    fn two_looks_in_a_row_are_a_fault_and_one_good_one_ends_it() {
+    fn two_failed_readings_in_a_row_are_a_fault_and_one_good_one_ends_it() {
         let mut sentinel = UplinkHealth::default();
         let sights = [true, false, true, false, false, false, true, true]
             .map(|good| (sentinel.see(&anchors(&[good]), at(0)), sentinel.fault().is_some()));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_waits_for_a_newer_look_but_not_for_ever_and_not_without_a_sentinel() {
+    fn a_failure_waits_for_a_newer_reading_for_a_bounded_time_and_only_if_readings_come() {
         let mut sentinel = UplinkHealth::default();
         assert!(!sentinel.in_doubt(at(5), at(5)) && !wants(&mut sentinel, at(5)), "nobody looks");
         sentinel.see(&anchors(&[true]), at(0));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_just_after_a_look_waits_a_second_for_the_next() {
+    fn a_failure_just_after_a_reading_waits_a_second_for_the_next() {
         let ms = |ms: u64| at(0) + Duration::from_millis(ms);
         let mut sentinel = UplinkHealth::default();
         sentinel.see(&anchors(&[true]), at(0));

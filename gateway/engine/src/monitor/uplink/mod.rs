@@ -73,7 +73,7 @@ impl Monitor {
 
     /// Ends the doubts that a newer reading resolved, or that none will resolve.
     pub(super) fn end_doubts(&mut self, now: Now) {
-        let doubted = |id: &HostId| self.hosts.get(id).is_some_and(|host| host.reach.in_doubt);
+        let doubted = |id: &HostId| self.hosts.get(id).is_some_and(|host| host.reach.is_in_doubt());
         let doubted: Vec<HostId> = self.hosts.keys().copied().filter(doubted).collect();
         for id in doubted {
             self.refresh(id, now);
@@ -134,7 +134,7 @@ impl Monitor {
         let subject = Subject { host: GATEWAY, name: NAME, service: None, output: text, since: at, at };
         let mut ctx = self.shared.ctx(now);
         ctx.record(subject.event(event, text.to_owned(), ""));
-        let told: Vec<Record> = subject.records(vec![Emitted::LastNotified(Notice { kind, from, to })]);
+        let told: Vec<Record> = subject.records(vec![Emitted::Notification(Notice { kind, from, to })]);
         told.into_iter().for_each(|record| ctx.record(record));
     }
 }

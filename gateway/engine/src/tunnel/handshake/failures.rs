@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_captured_and_sent_again_is_none() {
+    fn replayed_initiations_are_no_sign_of_failed_handshakes() {
         assert_eq!(seen(&[(100, 7), (103, 7), (280, 7), (460, 7)]), None, "one stamp");
         assert_eq!(seen(&[(100, 7), (180, 12)]), None, "two of an earlier day, at another pace");
         assert_eq!(seen(&[(100, 12), (105, 7)]), None, "backwards");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_answer_in_vain_is_a_sign_and_a_session_ends_it() {
+    fn the_third_response_without_a_session_is_a_sign_and_a_session_ends_it() {
         assert_eq!(unused(&[(100, 100), (105, 105)]).seen(), None, "one answer may be lost");
         let mut three = unused(&[(100, 100), (105, 105), (110, 110)]);
         let seen = three.seen().expect("a sign");
@@ -242,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_that_led_to_nothing_yet_is_told_of() {
+    fn a_single_response_without_a_session_is_reported() {
         let signs = Signs { unproved: unused(&[(100, 100)]), ..Signs::default() };
         let Attempts { unproved, pending, .. } = signs.attempts();
         assert_eq!((unproved, pending), (None, Some(Wall::from_millis(100_000))));
     }
 
     #[test]
-    fn one_whose_stamp_is_of_now_is_life() {
+    fn an_initiation_with_a_current_timestamp_proves_the_device_up() {
         let heard = |made: i64, skew_ms| {
             let mut unused = Unused::default();
             unused.note(from_unix_ms(made * 1_000), place(1), skew_ms, now(100));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_in_vain_that_lie_far_apart_are_counted_anew() {
+    fn responses_without_a_session_that_are_far_apart_are_counted_anew() {
         assert_eq!(unused(&[(100, 100), (105, 105), (400, 400), (405, 405)]).seen(), None);
     }
 

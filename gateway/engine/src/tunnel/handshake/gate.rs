@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_enrolled_is_named_and_nothing_is_kept_of_it() {
+    fn an_unknown_key_is_reported_and_not_stored() {
         let (mut door, gateway) = door(2_000);
         let mut device = Device::new(&gateway, None);
         let verdict = door.judge(&device.initiation(), SOURCE.parse().unwrap(), &|_| false, at(1));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_type_or_mac1_is_told_apart() {
+    fn a_wrong_length_type_or_mac1_is_distinguished() {
         let (mut door, gateway) = door(2_000);
         let good = Device::new(&gateway, None).initiation();
         let mut verdict_of = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_a_session_goes_by_the_first_24_bits_of_its_index() {
+    fn a_session_packet_is_routed_by_the_first_24_bits_of_its_index() {
         let (mut door, _) = door(2_000);
         let mut data = vec![4, 0, 0, 0, 0x07, 0x33, 0x22, 0x11];
         data.resize(DATA_OVERHEAD, 0);

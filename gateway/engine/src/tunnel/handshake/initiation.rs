@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_initiation_tells_whose_it_is_and_when_it_was_made() {
+    fn an_initiation_yields_its_static_key_and_timestamp() {
         let gateway = PrivateKey::generate();
         let mut device = Device::new(&gateway.public(), None);
         let mut opener = Opener::new(&gateway);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_who_names_a_known_key_does_not_get_past_the_stamp() {
+    fn an_initiation_with_a_known_key_but_without_its_secret_fails_at_the_timestamp() {
         let gateway = PrivateKey::generate();
         let mut device = Device::new(&gateway.public(), None);
         let mut opener = Opener::new(&gateway);

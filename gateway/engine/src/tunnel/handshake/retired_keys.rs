@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_go_on_as_time_does_are_made_now() {
+    fn two_initiations_whose_timestamps_advance_with_time_are_made_now() {
         assert_eq!(knocks(None, &[(100, 100), (105, 105), (110, 110)]), ["new", "made now", "made now"]);
         assert_eq!(
             knocks(None, &[(100, -900), (105, -895)]),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_captured_claims_nothing() {
+    fn replayed_initiations_are_not_taken_for_current_ones() {
         assert_eq!(knocks(Some(50), &[(100, 40), (101, 45), (102, 50)]), ["stale"; 3]);
         assert_eq!(
             knocks(Some(50), &[(100, 40), (105, 45)]),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_faster_than_a_client_is_not_looked_at() {
+    fn initiations_faster_than_a_client_sends_are_ignored() {
         assert_eq!(knocks(None, &[(100, 100), (100, 101), (101, 102)]), ["new", "too soon", "made now"]);
     }
 

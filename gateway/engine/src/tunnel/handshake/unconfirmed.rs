@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_is_proved_after_our_clock_was_set_tells_of_the_clock_of_now() {
+    fn a_handshake_proved_after_a_clock_step_reports_the_new_time() {
         let now = |mono_s, wall_s: i64| Now {
             mono: Mono::from_secs(mono_s),
             wall: Wall::from_millis(wall_s * 1_000),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_counts_after_nobody_waits_for_it() {
+    fn a_proof_counts_after_its_wait_has_ended() {
         let mut unproved = unproved(&[1]);
         unproved.wait_until(Duration::from_secs(30), Mono::from_secs(30));
         assert!(unproved.awaited().is_some());

@@ -121,7 +121,7 @@ fn the_gateway_dials_and_packets_flow_both_ways() {
 }
 
 #[test]
-fn what_is_carried_is_padded_within_the_mtu_and_arrives_as_it_was() {
+fn data_is_padded_within_the_mtu_and_arrives_unchanged() {
     let mut pair = Pair::new();
     pair.device_dials();
     let mtu = u16::try_from(MTU).unwrap();
@@ -202,7 +202,7 @@ fn a_dial_has_two_initiations_and_is_then_given_up() {
 }
 
 #[test]
-fn who_repeats_a_dial_by_hand_takes_the_second_initiation() {
+fn a_dial_repeated_on_request_uses_the_second_initiation() {
     let mut pair = Pair::new();
     pair.initiate();
     assert_eq!(pair.at(5).initiate().len(), 1);
@@ -223,7 +223,7 @@ fn the_response_to_either_initiation_is_taken() {
 }
 
 #[test]
-fn a_response_nobody_waits_for_costs_nothing() {
+fn an_unexpected_response_costs_nothing() {
     let mut pair = Pair::new();
     let initiation = pair.initiate().remove(0);
     let response = pair.device.receive(&initiation).reply();
@@ -266,7 +266,7 @@ fn an_authentic_packet_that_is_not_ip_counts_as_heard() {
 }
 
 #[test]
-fn what_was_received_is_answered_within_ten_seconds() {
+fn a_received_packet_is_followed_by_a_keepalive_within_ten_seconds() {
     let mut pair = Pair::new();
     pair.device_dials();
     let datagram = pair.device.send(&packet(84));
@@ -303,7 +303,7 @@ fn an_answer_within_15_s_starts_no_handshake_however_long_it_was_quiet_before() 
 }
 
 #[test]
-fn a_handshake_that_was_given_up_is_taken_up_when_the_peer_is_heard() {
+fn a_handshake_that_was_given_up_resumes_when_a_packet_of_the_peer_arrives() {
     let mut pair = Pair::new();
     pair.device_dials();
     pair.send(&packet(84)).unwrap();

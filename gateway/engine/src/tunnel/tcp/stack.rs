@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_resets_is_told_from_one_that_went_away() {
+    fn a_reset_is_distinguished_from_a_timeout() {
         let mut pair = Pair::new(V4);
         pair.connect(Purpose::Stream(STREAM), 22);
         pair.stream();

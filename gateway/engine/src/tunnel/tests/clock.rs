@@ -30,7 +30,7 @@ impl Plain {
 }
 
 #[test]
-fn what_a_silent_peer_did_last_is_told_anew_by_the_clock_that_was_set_back() {
+fn the_last_activity_of_a_silent_peer_is_rebased_after_a_clock_step_back() {
     let mut world = connected(1);
     world.echo(2, v4(2), 1);
     world.end(2).off = true;

@@ -98,7 +98,7 @@ fn a_device_is_let_in_by_its_tunnel_in_both_families_and_answered() {
 }
 
 #[test]
-fn an_answer_arrives_although_nobody_waits_for_it_to() {
+fn data_sent_just_before_an_abort_arrives() {
     let mut world = connected(1);
     world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"and?");
     world.run(SECOND);
@@ -136,7 +136,7 @@ fn only_devices_are_let_in() {
 }
 
 #[test]
-fn a_flood_of_syns_costs_its_sender_s_share_and_nobody_else_s() {
+fn a_flood_of_syns_uses_up_only_the_share_of_its_sender() {
     let mut world = connected(2);
     for port in 1..=1_000 {
         world.say(2, &syn(SocketAddr::new(v4(2), port), PORT));
@@ -152,7 +152,7 @@ fn a_flood_of_syns_costs_its_sender_s_share_and_nobody_else_s() {
 }
 
 #[test]
-fn a_syn_that_was_broken_on_its_way_keeps_nobody_out() {
+fn a_damaged_syn_does_not_block_later_ones() {
     let mut world = connected(1);
     let mut broken = syn(SocketAddr::new(v4(2), 1), PORT);
     broken[30] ^= 1;
@@ -166,7 +166,7 @@ fn a_syn_that_was_broken_on_its_way_keeps_nobody_out() {
 }
 
 #[test]
-fn whoever_lingers_is_cut_off() {
+fn a_connection_without_a_reply_is_closed_after_half_a_minute() {
     let mut world = connected(1);
     world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"wait");
     world.run(29 * SECOND);

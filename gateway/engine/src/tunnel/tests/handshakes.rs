@@ -106,7 +106,7 @@ fn a_clock_that_went_back_is_named_and_can_be_reset() {
 }
 
 #[test]
-fn who_makes_handshakes_that_are_refused_is_told_from_who_repeats_one() {
+fn a_device_whose_handshakes_are_refused_is_distinguished_from_a_replay() {
     let attempt = |world: &Plain| world.tunnel.status(id(2)).expect("a peer").attempts.refused;
     let mut world = connected(1);
     let (from, captured) = world.last_captured(1);
@@ -139,7 +139,7 @@ fn a_stored_stamp_is_as_good_as_one_from_this_run() {
 }
 
 #[test]
-fn an_unknown_key_gets_silence_and_is_told_of_once() {
+fn an_unknown_key_gets_no_response_and_is_reported_once() {
     let mut world = plain(0);
     let session = plain_session(2, None, world.now);
     world.add(2, session);
@@ -183,7 +183,7 @@ fn a_device_that_moves_with_every_packet_is_at_most_a_message_a_second() {
 }
 
 #[test]
-fn what_the_store_says_of_the_future_proves_nothing() {
+fn a_stored_time_in_the_future_proves_nothing() {
     let mut world = plain(0);
     let tomorrow = Some(world.now.wall + 24 * 60 * MINUTE);
     let memory = PeerSnapshot { last_packet: tomorrow, last_handshake: tomorrow, ..PeerSnapshot::default() };
@@ -348,7 +348,7 @@ fn one_turn_answers_a_bounded_number_of_initiations() {
 }
 
 #[test]
-fn status_is_told_at_most_once_a_second() {
+fn the_status_of_a_peer_is_reported_at_most_once_a_second() {
     let mut world = connected(1);
     world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 50 }, 12 * SECOND);
     world.run(10 * SECOND);

@@ -22,7 +22,7 @@ fn gateway() -> IpAddr {
 }
 
 #[test]
-fn a_source_that_belongs_to_somebody_else_is_dropped_and_counted() {
+fn a_packet_with_a_source_address_of_another_peer_is_dropped_and_counted() {
     let mut world = connected(2);
     for source in [v4(3), v4(77), gateway(), [10, 1, 1, 1].into()] {
         world.say(2, &ping(source, gateway()));
@@ -58,7 +58,7 @@ fn the_gateway_answers_nothing_from_inside() {
 }
 
 #[test]
-fn what_is_no_packet_is_counted() {
+fn data_that_is_no_ip_packet_is_counted() {
     let mut world = connected(1);
     for packet in [&[0u8; 20][..], b"hello", &[0x45; 40]] {
         world.say(2, packet);
@@ -68,7 +68,7 @@ fn what_is_no_packet_is_counted() {
 }
 
 #[test]
-fn an_address_behind_a_device_is_heard_only_as_an_answer() {
+fn a_packet_from_behind_a_device_passes_only_as_a_reply() {
     let mut world = connected(2);
     world.say(2, &answer(&ping(gateway(), behind())));
     world.run(SECOND);

@@ -107,7 +107,7 @@ fn neither_does_one_of_a_session_that_the_gateway_began() {
 }
 
 #[test]
-fn the_first_handshake_of_a_new_key_is_told_of_by_its_own_packet() {
+fn the_first_handshake_of_a_new_key_is_reported_with_its_first_packet() {
     let mut world = called(plain(1));
     let mut rekeyed = spec(2);
     rekeyed.keys[0].public = private(99).public();
@@ -180,7 +180,7 @@ fn a_packet_that_merely_arrives_proves_one_direction() {
 
 /// A device that receives nothing keeps using its session for as long as the protocol allows.
 #[test]
-fn a_session_is_heard_to_its_end_however_many_handshakes_come_to_nothing() {
+fn failed_handshakes_do_not_shorten_a_session() {
     for device_tries in [false, true] {
         let mut world = called(ours());
         world.end(2).deaf = true;

@@ -71,7 +71,7 @@ fn a_question_dials_a_device_whose_endpoint_is_known() {
 }
 
 #[test]
-fn an_address_of_somebody_else_is_not_asked_through_this_peer() {
+fn an_address_of_another_peer_is_not_probed_through_this_one() {
     let mut world = connected(2);
     for address in [v4(3), "10.9.8.7".parse().expect("an address")] {
         let failure = failure(world.echo(2, address, 1));

@@ -170,7 +170,7 @@ fn replayed_handshakes_and_data_change_nothing() {
 }
 
 #[test]
-fn a_stream_through_real_cryptography_says_everything_back() {
+fn a_stream_through_real_cryptography_echoes_everything() {
     let mut world = ours();
     world.initiate(2);
     world.run(SECOND);

@@ -45,7 +45,7 @@ fn tries(world: &mut Plain, times: u32) {
 }
 
 #[test]
-fn the_session_ends_and_its_packets_tell_of_the_old_configuration() {
+fn the_session_ends_and_its_packets_show_the_old_configuration() {
     let mut world = connected(1);
     world.run(10 * SECOND);
     let replaced_at = reissue(&mut world, 99);
@@ -66,7 +66,7 @@ fn the_session_ends_and_its_packets_tell_of_the_old_configuration() {
 }
 
 #[test]
-fn handshakes_under_the_old_key_go_on_to_tell_of_it_and_nobody_is_answered() {
+fn handshakes_under_the_old_key_are_reported_and_get_no_response() {
     let mut world = connected(1);
     let replaced_at = reissue(&mut world, 99);
     world.run(10 * MINUTE);
@@ -111,7 +111,7 @@ fn with_its_new_configuration_it_is_let_in_and_nothing_is_held_against_it() {
 }
 
 #[test]
-fn nothing_that_a_stranger_captured_makes_the_claim() {
+fn replayed_initiations_are_not_reported_as_use_of_a_replaced_key() {
     let mut world = connected(1);
     world.run(10 * MINUTE);
     world.end(2).off = true;
@@ -134,7 +134,7 @@ fn nothing_that_a_stranger_captured_makes_the_claim() {
 }
 
 #[test]
-fn who_names_an_old_key_without_having_it_is_nobody() {
+fn an_initiation_with_a_retired_key_but_without_its_secret_is_ignored() {
     let mut world = connected(1);
     world.end(2).off = true;
     reissue(&mut world, 99);
@@ -148,7 +148,7 @@ fn who_names_an_old_key_without_having_it_is_nobody() {
 }
 
 #[test]
-fn a_clock_that_went_back_as_well_is_a_refusal_and_no_claim() {
+fn a_replaced_key_with_an_older_timestamp_is_a_refusal_and_not_reported_as_used() {
     let mut world = connected(1);
     let replaced_at = reissue(&mut world, 99);
     world.run(4 * MINUTE);
@@ -177,7 +177,7 @@ fn of_two_reissues_in_a_row_the_one_that_ended_its_key_is_named() {
 }
 
 #[test]
-fn a_removed_device_is_told_of_once_an_hour() {
+fn a_removed_device_is_reported_once_an_hour() {
     let mut world = connected(1);
     world.command(Command::Remove(id(2)));
     world.run(4 * MINUTE);

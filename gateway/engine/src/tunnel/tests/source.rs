@@ -74,7 +74,7 @@ fn a_source_is_dialled_once_in_five_minutes() {
 }
 
 #[test]
-fn a_dial_that_failed_before_keeps_nobody_from_the_source() {
+fn an_earlier_failed_dial_does_not_prevent_a_dial_to_the_source() {
     let mut world = reinstalled(public_address(2));
     world.end(2).deaf = true;
     let (answer, _) = world.handshake(2);
@@ -104,7 +104,7 @@ fn checks_dial_the_source_too_while_it_tries() {
 }
 
 #[test]
-fn a_way_that_is_closed_in_one_direction_is_told_from_a_wrong_key() {
+fn a_path_closed_in_one_direction_is_distinguished_from_a_wrong_key() {
     let mut world = plain(1);
     world.end(2).deaf = true;
     tries(&mut world, 4);
@@ -119,7 +119,7 @@ fn a_way_that_is_closed_in_one_direction_is_told_from_a_wrong_key() {
 }
 
 #[test]
-fn what_is_dialled_and_answers_moves_the_endpoint() {
+fn a_response_to_a_dial_moves_the_endpoint() {
     let new = place("[2001:db8::2]:51000");
     let mut world = plain(1);
     let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
@@ -149,7 +149,7 @@ fn one_device_behind_two_address_translators_is_dialled_once_a_minute_at_most() 
 }
 
 #[test]
-fn captured_initiations_make_no_sign_and_nobody_is_dialled() {
+fn replayed_initiations_are_no_sign_and_cause_no_dial() {
     let mut world = connected(1);
     world.run(10 * MINUTE);
     let captured: Vec<Vec<u8>> =

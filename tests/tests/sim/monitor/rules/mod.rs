@@ -5,7 +5,6 @@ mod ssh;
 use std::time::Duration;
 
 use super::stories::*;
-use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, PassiveResult, Probe,
@@ -14,6 +13,7 @@ use fleetgate_engine::messages::{
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
+use fleetgate_tests::world::{Truth, World, device, public, service, with, with_login};
 
 // ----------------------------------------------------------- the host check
 

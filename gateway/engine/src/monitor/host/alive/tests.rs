@@ -121,7 +121,7 @@ fn tunnel_only() -> HostSpec {
 }
 
 #[test]
-fn all_is_asked_at_once_and_the_first_proof_of_life_ends_it() {
+fn all_probes_are_sent_at_once_and_the_first_reply_ends_the_check() {
     let asked = || Run::new(rules(&spec())).looks(940, true);
     Run::new(rules(&spec())).looks(941, true).is("evidence", "evidence");
     asked().is(ALL, "open");
@@ -134,7 +134,7 @@ fn all_is_asked_at_once_and_the_first_proof_of_life_ends_it() {
 }
 
 #[test]
-fn who_answers_nothing_is_dead_after_one_more_look_at_the_evidence() {
+fn a_host_without_any_reply_is_down_after_the_evidence_is_read_once_more() {
     let silent = || {
         let asked = Run::new(rules(&spec())).looks(1, true).gets(Echo, echo(false));
         asked.gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE).gets(Direct, SILENT)
@@ -150,7 +150,7 @@ fn who_answers_nothing_is_dead_after_one_more_look_at_the_evidence() {
 }
 
 #[test]
-fn a_packet_is_life_until_the_next_keepalive_should_have_come_and_never_under_another_key() {
+fn a_packet_proves_the_host_up_until_the_next_keepalive_is_due_and_never_under_another_key() {
     let start = START.as_nanos() / 1_000_000_000;
     let end = |rules: Rules, packet| {
         let silent = Run::new(rules).looks(packet, true).gets(Echo, echo(false)).gets(Connect, SILENT);
@@ -173,7 +173,7 @@ fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
 }
 
 #[test]
-fn what_gets_no_answer_is_asked_again_though_its_packets_arrive() {
+fn a_host_that_did_not_reply_is_probed_again_although_its_packets_arrive() {
     let again = || {
         Run::new(Rules { vain_since: Some(Mono::from_secs(980)), ..rules(&tunnel_only()) }).looks(999, true)
     };
@@ -184,7 +184,7 @@ fn what_gets_no_answer_is_asked_again_though_its_packets_arrive() {
 }
 
 #[test]
-fn an_echo_that_is_likely_to_answer_is_asked_alone_for_a_moment() {
+fn an_echo_that_is_likely_to_get_a_reply_is_sent_alone_first() {
     let first = || Run::new(Rules { echo_first: true, ..rules(&tunnel_only()) }).looks(1, true);
     first().gets(Echo, echo(true)).is("evidence | echo", "echo");
     let mut late = first();
@@ -201,14 +201,14 @@ fn an_echo_that_is_likely_to_answer_is_asked_alone_for_a_moment() {
 }
 
 #[test]
-fn all_questions_share_one_deadline() {
+fn all_probes_share_one_deadline() {
     let (check, _) = AliveCheck::begin(rules(&spec()), START);
     let left = |secs| check.left(START + Duration::from_secs(secs)).as_secs();
     assert_eq!((left(0), left(4), left(60)), (10, 6, 1));
 }
 
 #[test]
-fn what_could_not_be_asked_proves_nothing() {
+fn a_probe_that_could_not_be_sent_proves_nothing() {
     let refused = || ProbeReply::Refused("no such peer".into());
     let busy = || ProbeReply::Connect(Err(ConnectFailure::Busy));
     let start = || Run::new(rules(&spec()));
@@ -223,7 +223,7 @@ fn what_could_not_be_asked_proves_nothing() {
 }
 
 #[test]
-fn nobody_is_dialled_who_may_not_or_cannot_be() {
+fn a_peer_is_not_dialled_if_it_may_not_or_cannot_be() {
     let quiet = Rules { may_dial: false, ..rules(&spec()) };
     Run::new(quiet).looks(1, false).is("evidence | direct", "open");
     let never = ProbeReply::Evidence(Evidence::default());
@@ -232,7 +232,7 @@ fn nobody_is_dialled_who_may_not_or_cannot_be() {
 }
 
 #[test]
-fn the_public_address_proves_life_and_the_tunnel_is_waited_for_all_the_same() {
+fn a_reply_at_the_public_address_proves_the_host_up_and_the_tunnel_probes_still_run() {
     let direct = || Run::new(rules(&spec())).looks(1, true).gets(Direct, CONNECTED);
     direct().is(ALL, "open");
     assert_eq!(direct().gets(Echo, echo(true)).end(), "echo");
@@ -255,7 +255,7 @@ fn a_known_host_must_prove_its_key_at_the_public_address() {
 }
 
 #[test]
-fn what_does_not_prove_to_be_this_host_is_told_from_silence() {
+fn an_unproven_server_at_the_public_address_is_distinguished_from_silence() {
     use DirectReply::{Doubtful, Silent};
     let connect = SshFailure::Connect;
     let other = SshFailure::HostKeyChanged { pinned: "a".into(), seen: "b".into() };
@@ -284,7 +284,7 @@ fn behind_a_device_only_its_own_answers_count() {
 }
 
 #[test]
-fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
+fn handshakes_without_a_session_prove_the_host_up_while_they_arrive() {
     let with = |attempt: u64| {
         let last_attempt = Some(Mono::from_secs(attempt));
         let at = Some(Mono::from_secs(1));
@@ -310,7 +310,7 @@ fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
 }
 
 #[test]
-fn a_device_that_is_silent_at_one_inner_address_is_asked_at_the_other() {
+fn a_device_that_is_silent_at_one_inner_address_is_probed_at_the_other() {
     let other: IpAddr = "fd00::1".parse().unwrap();
     let spec = HostSpec { other_address: Some(other), ..tunnel_only() };
     let quiet = Rules { may_dial: false, ..rules(&spec) };

@@ -51,7 +51,7 @@ impl<'a> NotifyContext<'a> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Emitted<S> {
-    LastNotified(Notice<S>),
+    Notification(Notice<S>),
     Suppressed(Notice<S>, SuppressReason),
     Flapping {
         begins: bool,
@@ -332,7 +332,7 @@ impl<S: Level> Notifier<S> {
         self.told = notice.leaves(self.told);
         self.remind_from = Some(now);
         self.held = None;
-        said.push(Emitted::LastNotified(notice));
+        said.push(Emitted::Notification(notice));
     }
 
     fn hold(&mut self, notice: Notice<S>, reason: SuppressReason, said: &mut Vec<Emitted<S>>) {
@@ -398,7 +398,7 @@ impl<S: Level> Notifier<S> {
         said: &mut Vec<Emitted<S>>,
     ) {
         if scene.rules.notify.kinds.has(kind) {
-            said.push(Emitted::LastNotified(Notice::about(kind, track.status)));
+            said.push(Emitted::Notification(Notice::about(kind, track.status)));
         }
     }
 

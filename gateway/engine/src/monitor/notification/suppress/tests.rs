@@ -20,7 +20,7 @@ struct Stage {
     covered: bool,
     silence: Option<SuppressReason>,
     track: Track<State>,
-    voice: Notifier<State>,
+    notifier: Notifier<State>,
     said: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Stage {
             covered: false,
             silence: None,
             track: Track::pending(),
-            voice: Notifier::default(),
+            notifier: Notifier::default(),
             said: Vec::new(),
         }
     }
@@ -65,14 +65,14 @@ impl Stage {
             silence: self.silence,
             cancelled: false,
         };
-        let said = act(&mut self.voice, &self.track, &scene);
+        let said = act(&mut self.notifier, &self.track, &scene);
         self.said.extend(said.iter().map(|said| format!("{} {}", self.now, words(said))));
     }
 
     fn result(&mut self, state: State) -> &mut Self {
         let before = self.track.status;
         let change = self.track.apply(state, self.attempts);
-        self.act(|voice, track, scene| voice.on_result(before, track, change.as_ref(), scene));
+        self.act(|notifier, track, scene| notifier.on_result(before, track, change.as_ref(), scene));
         self
     }
 
@@ -85,7 +85,7 @@ impl Stage {
     /// Lets time pass, with each evaluation when it is due.
     fn pass(&mut self, secs: u64) -> &mut Self {
         let end = self.now + secs;
-        while let Some(due) = self.voice.due().filter(|due| *due <= at(end).mono) {
+        while let Some(due) = self.notifier.due().filter(|due| *due <= at(end).mono) {
             self.now = due.since(at(0).mono).as_secs().max(self.now);
             self.act(Notifier::re_evaluate);
         }
@@ -95,11 +95,11 @@ impl Stage {
 
     /// Restarts from the stored state.
     fn restart(&mut self) -> &mut Self {
-        let (notified, state) = (self.voice.notified(), self.voice.state(at(self.now)));
-        let ack = self.voice.ack.take();
-        self.voice = Notifier::restored(notified, state, at(self.now));
+        let (notified, state) = (self.notifier.notified(), self.notifier.state(at(self.now)));
+        let ack = self.notifier.ack.take();
+        self.notifier = Notifier::restored(notified, state, at(self.now));
         if let Some(ack) = ack {
-            self.voice.recall_ack(*ack);
+            self.notifier.recall_ack(*ack);
         }
         self.pass(0)
     }
@@ -108,7 +108,7 @@ impl Stage {
         let expires = expires.map(|secs| at(secs).wall);
         let ack =
             Acknowledgement { id: Id::from_i64(1), sticky, expires, words: String::new(), incident: None };
-        self.act(|voice, track, scene| voice.acknowledge(ack, track, scene));
+        self.act(|notifier, track, scene| notifier.acknowledge(ack, track, scene));
         self
     }
 
@@ -130,7 +130,7 @@ impl Stage {
 
 fn words(said: &Emitted<State>) -> String {
     match said {
-        Emitted::LastNotified(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
+        Emitted::Notification(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
         Emitted::Suppressed(n, reason) => {
             format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name())
         }
@@ -146,7 +146,7 @@ fn every(secs: u64) -> Notify {
 }
 
 #[test]
-fn a_problem_inside_a_downtime_only_is_told_to_nobody() {
+fn a_problem_that_begins_and_ends_in_a_downtime_is_not_notified() {
     let mut stage = Stage::new();
     stage.result(OK).downtime(1, 10, 20, None).pass(12).result(CRITICAL).pass(3).result(OK).pass(60);
     assert_eq!(
@@ -156,7 +156,7 @@ fn a_problem_inside_a_downtime_only_is_told_to_nobody() {
 }
 
 #[test]
-fn a_problem_that_outlives_a_downtime_is_told_once_at_its_end() {
+fn a_problem_that_outlasts_a_downtime_is_notified_once_at_its_end() {
     let mut stage = Stage::new();
     stage.downtime(1, 0, 20, None).downtime(2, 10, 40, None).pass(5).result(CRITICAL).pass(60);
     let expected = [
@@ -183,7 +183,7 @@ fn a_recovery_inside_a_downtime_is_delivered_afterwards() {
 }
 
 #[test]
-fn well_and_back_inside_a_downtime_is_no_news() {
+fn a_recovery_and_a_new_failure_in_a_downtime_are_not_notified() {
     let mut stage = Stage::new();
     stage.result(CRITICAL).downtime(1, 5, 20, None).pass(10).result(OK).result(CRITICAL).pass(60);
     let told: Vec<String> = stage.said().into_iter().filter(|s| s.contains('>')).collect();
@@ -205,7 +205,7 @@ fn a_soft_state_at_the_end_of_a_downtime_waits_until_it_is_hard() {
 }
 
 #[test]
-fn a_flexible_downtime_begins_with_the_failure_and_covers_what_it_would_tell() {
+fn a_flexible_downtime_begins_with_the_failure_and_suppresses_its_notification() {
     let mut stage = Stage::new();
     stage.result(OK).downtime(1, 10, 50, Some(30)).pass(40).result(CRITICAL).pass(60);
     let expected = [
@@ -229,14 +229,14 @@ fn reminders_come_by_timer_and_stop_with_an_acknowledgement() {
 }
 
 #[test]
-fn after_a_silence_the_interval_of_reminders_begins_anew() {
+fn the_reminder_interval_restarts_after_a_suppression() {
     let mut stage = Stage::with(every(60));
     stage.result(CRITICAL).downtime(1, 30, 100, None).pass(170);
     assert_eq!(stage.said()[3..], ["160 reminder critical>critical"]);
 }
 
 #[test]
-fn a_normal_acknowledgement_ends_with_any_change_and_a_sticky_one_when_it_is_well() {
+fn a_normal_acknowledgement_ends_with_any_change_and_a_sticky_one_with_the_recovery() {
     for (sticky, expected) in [
         (false, vec!["0 ack state_changed", "0 problem critical>warning", "0 recovery warning>ok"]),
         (true, vec!["0 held problem warning (acknowledged)", "0 ack recovered", "0 recovery critical>ok"]),
@@ -248,7 +248,7 @@ fn a_normal_acknowledgement_ends_with_any_change_and_a_sticky_one_when_it_is_wel
 }
 
 #[test]
-fn an_acknowledgement_expires_and_what_changed_meanwhile_is_told() {
+fn after_an_acknowledgement_expires_the_changed_state_is_notified() {
     let mut stage = Stage::new();
     stage.result(CRITICAL).acknowledge(true, Some(50)).pass(10).result(WARNING).pass(60);
     let expected =
@@ -257,14 +257,14 @@ fn an_acknowledgement_expires_and_what_changed_meanwhile_is_told() {
 }
 
 #[test]
-fn what_is_well_needs_no_acknowledgement() {
+fn an_ok_object_cannot_be_acknowledged() {
     let mut stage = Stage::new();
     stage.result(OK).acknowledge(false, None).result(CRITICAL);
     assert_eq!(stage.said(), ["0 ack recovered", "0 problem ok>critical"]);
 }
 
 #[test]
-fn a_problem_that_is_over_before_the_delay_is_total_silence() {
+fn a_problem_that_ends_within_the_delay_is_not_notified() {
     let mut stage = Stage::with(Notify { delay: Duration::from_secs(30), ..Notify::default() });
     stage.result(CRITICAL).pass(20).result(OK).pass(60);
     assert_eq!(stage.said(), ["0 held problem critical (delay)"]);
@@ -275,7 +275,7 @@ fn a_problem_that_is_over_before_the_delay_is_total_silence() {
 }
 
 #[test]
-fn a_state_that_is_not_to_be_told_yields_no_recovery() {
+fn a_state_that_the_filter_excludes_has_no_recovery() {
     let mut stage = Stage::with(Notify { states: States::of([2]), ..Notify::default() });
     stage.result(WARNING).result(OK);
     assert_eq!(stage.said(), ["0 held problem warning (state_filter)"]);
@@ -286,7 +286,7 @@ fn a_state_that_is_not_to_be_told_yields_no_recovery() {
 }
 
 #[test]
-fn an_unwanted_recovery_is_over_all_the_same() {
+fn a_recovery_that_the_filter_excludes_still_ends_the_problem() {
     let mut stage = Stage::with(Notify { kinds: Kinds::of([MessageKind::Problem]), ..Notify::default() });
     stage.result(CRITICAL).result(OK).result(CRITICAL);
     let expected = ["0 problem ok>critical", "0 held recovery ok (kind_filter)", "0 problem ok>critical"];
@@ -294,7 +294,7 @@ fn an_unwanted_recovery_is_over_all_the_same() {
 }
 
 #[test]
-fn a_volatile_object_tells_each_hard_failure() {
+fn a_volatile_object_notifies_each_hard_failure() {
     let mut stage = Stage { attempts: 2, ..Stage::new() };
     stage.rules.volatile = true;
     stage.result(CRITICAL).result(CRITICAL).result(CRITICAL).result(WARNING).result(OK);
@@ -321,7 +321,7 @@ fn flapping() -> Stage {
 }
 
 #[test]
-fn who_wants_to_hear_of_no_flapping_hears_what_it_leaves_behind() {
+fn without_flapping_notifications_the_state_after_flapping_is_notified() {
     let unwanted = |told: State, left: State| {
         let mut stage = flapping();
         stage.rules.notify.kinds = Kinds::of([MessageKind::Problem, MessageKind::Recovery]);
@@ -342,7 +342,7 @@ fn who_wants_to_hear_of_no_flapping_hears_what_it_leaves_behind() {
 }
 
 #[test]
-fn flapping_that_ends_well_is_closed_by_its_end() {
+fn flapping_that_ends_in_ok_is_closed_by_its_end() {
     let mut stage = flapping();
     flap(&mut stage, 12);
     let said = stage.said();
@@ -356,7 +356,7 @@ fn flapping_that_ends_well_is_closed_by_its_end() {
 }
 
 #[test]
-fn what_comes_of_an_unreachable_object_says_nothing_of_how_steady_it_is() {
+fn results_of_an_unreachable_object_do_not_count_for_flapping() {
     let mut stage = flapping();
     for _ in 0..4 {
         stage.result(OK).silence = Some(SuppressReason::Unreachable);
@@ -384,7 +384,7 @@ fn states_that_are_ignored_are_no_changes_and_let_it_calm_down() {
 }
 
 #[test]
-fn what_is_still_wrong_when_flapping_ends_is_told_once() {
+fn a_problem_that_remains_after_flapping_is_notified_once() {
     let mut stage = flapping();
     flap(&mut stage, 11);
     stage.said();
@@ -427,7 +427,7 @@ fn a_restart_repeats_nothing_and_forgets_nothing() {
 }
 
 #[test]
-fn what_people_did_is_told_to_those_who_asked_for_it() {
+fn operators_actions_are_notified_if_the_kinds_include_them() {
     let kinds = Kinds::of([MessageKind::Problem, MessageKind::Acknowledged, MessageKind::DowntimeStart]);
     let mut stage = Stage::with(Notify { kinds, ..Notify::default() });
     stage.result(CRITICAL).acknowledge(false, None).downtime(1, 10, 20, None).pass(30);

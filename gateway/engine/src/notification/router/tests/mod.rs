@@ -43,7 +43,7 @@ fn one(contact_of: Contact, rule_of: Rule) -> Routing {
 }
 
 /// A router and its clock; hosts are numbers, all at the site `north`.
-struct Desk {
+struct Harness {
     router: Router,
     secs: u64,
     last: i64,
@@ -51,11 +51,11 @@ struct Desk {
     incident: Option<IncidentId>,
 }
 
-impl Desk {
-    fn new(routing: Routing) -> Desk {
-        let mut desk = Desk { router: Router::default(), secs: 0, last: 0, incident: None };
-        desk.put(Input::Configure(routing));
-        desk
+impl Harness {
+    fn new(routing: Routing) -> Harness {
+        let mut harness = Harness { router: Router::default(), secs: 0, last: 0, incident: None };
+        harness.put(Input::Configure(routing));
+        harness
     }
 
     fn now(&self) -> Now {
@@ -138,79 +138,79 @@ const NOTHING: [&str; 0] = [];
 
 #[test]
 fn hosts_lost_together_make_one_message() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
     for host in 1..=3 {
-        assert_eq!(desk.down(host), NOTHING);
-        assert_eq!(desk.pass(5), NOTHING);
+        assert_eq!(harness.down(host), NOTHING);
+        assert_eq!(harness.pass(5), NOTHING);
     }
-    assert_eq!(desk.pass(10), ["20: 1 <- 1 2 3"]);
+    assert_eq!(harness.pass(10), ["20: 1 <- 1 2 3"]);
 }
 
 #[test]
-fn a_loss_that_goes_on_is_told_after_ninety_seconds() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+fn a_group_that_keeps_growing_is_sent_after_ninety_seconds() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
     let mut said = Vec::new();
     for host in 0..20 {
-        said.extend(desk.down(host));
-        said.extend(desk.pass(5));
+        said.extend(harness.down(host));
+        said.extend(harness.pass(5));
     }
-    said.extend(desk.pass(20));
+    said.extend(harness.pass(20));
     let all = |r: std::ops::RangeInclusive<i64>| r.map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
     assert_eq!(said, [format!("90: 1 <- {}", all(1..=18)), format!("105: 1 <- {}", all(19..=20))]);
 }
 
 #[test]
 fn a_recovery_continues_the_conversation_and_ends_it() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.warn(7);
-    desk.pass(20);
-    desk.down(7);
-    desk.pass(20);
-    desk.up(7);
-    assert_eq!(desk.pass(20), ["50: 1 <- 3/1"]);
-    desk.down(7);
-    assert_eq!(desk.pass(10), ["70: 1 <- 4"]);
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.warn(7);
+    harness.pass(20);
+    harness.down(7);
+    harness.pass(20);
+    harness.up(7);
+    assert_eq!(harness.pass(20), ["50: 1 <- 3/1"]);
+    harness.down(7);
+    assert_eq!(harness.pass(10), ["70: 1 <- 4"]);
 }
 
 #[test]
-fn what_comes_and_goes_within_one_group_is_told_in_order() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    desk.up(7);
-    assert_eq!(desk.pass(10), ["10: 1 <- 1 2/1"]);
-    assert_eq!(desk.up(7), ["1 not 3: NeverTold"]);
+fn problems_and_recoveries_of_one_group_are_sent_in_order() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    harness.up(7);
+    assert_eq!(harness.pass(10), ["10: 1 <- 1 2/1"]);
+    assert_eq!(harness.up(7), ["1 not 3: NeverTold"]);
 }
 
 #[test]
 fn without_a_wait_everything_leaves_at_once() {
     let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
-    let mut desk = Desk::new(one(hasty, rule(OPS)));
-    assert_eq!(desk.down(7), ["1 <- 1"]);
-    assert_eq!(desk.up(7), ["1 <- 2/1"]);
+    let mut harness = Harness::new(one(hasty, rule(OPS)));
+    assert_eq!(harness.down(7), ["1 <- 1"]);
+    assert_eq!(harness.up(7), ["1 <- 2/1"]);
 }
 
 #[test]
-fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_between() {
+fn a_filtered_warning_has_no_recovery_and_a_notified_problem_always_has_one() {
     let strict = Rule { least: Severity::Critical, ..rule(OPS) };
-    let mut desk = Desk::new(one(contact(OPS), strict));
-    assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
-    assert_eq!(desk.up(7), ["1 not 2: NeverTold"]);
-    desk.down(7);
-    assert_eq!(desk.pass(10), ["10: 1 <- 3"]);
-    assert_eq!(desk.warn(7), ["1 not 4: BelowSeverity(Critical)"]);
-    desk.up(7);
-    assert_eq!(desk.pass(10), ["20: 1 <- 5/3"]);
+    let mut harness = Harness::new(one(contact(OPS), strict));
+    assert_eq!(harness.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
+    assert_eq!(harness.up(7), ["1 not 2: NeverTold"]);
+    harness.down(7);
+    assert_eq!(harness.pass(10), ["10: 1 <- 3"]);
+    assert_eq!(harness.warn(7), ["1 not 4: BelowSeverity(Critical)"]);
+    harness.up(7);
+    assert_eq!(harness.pass(10), ["20: 1 <- 5/3"]);
 }
 
 #[test]
-fn whoever_is_told_of_any_host_is_told_of_the_gateway() {
+fn every_contact_with_a_rule_is_notified_of_the_gateway() {
     let south = Selector([("site".to_owned(), "south".to_owned())].into());
-    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
-    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
-    desk.down(GATEWAY.as_i64());
-    assert_eq!(desk.pass(10), ["10: 1 <- 2"]);
-    desk.up(GATEWAY.as_i64());
-    assert_eq!(desk.pass(10), ["20: 1 <- 3/2"]);
+    let mut harness = Harness::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(harness.down(7), ["- not 1: NoRule"]);
+    harness.down(GATEWAY.as_i64());
+    assert_eq!(harness.pass(10), ["10: 1 <- 2"]);
+    harness.up(GATEWAY.as_i64());
+    assert_eq!(harness.pass(10), ["20: 1 <- 3/2"]);
 }
 
 fn escalating() -> Routing {
@@ -220,50 +220,50 @@ fn escalating() -> Routing {
 }
 
 #[test]
-fn a_problem_that_nobody_takes_care_of_escalates() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.pass(600);
-    desk.down(7);
-    assert_eq!(desk.pass(1_220), ["610: 1 <- 2/1", "1810: 2 <- 2"]);
-    desk.up(7);
-    assert_eq!(desk.pass(10), ["1830: 1 <- 3/1", "1830: 2 <- 3/2"]);
+fn an_unacknowledged_problem_escalates() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.pass(600);
+    harness.down(7);
+    assert_eq!(harness.pass(1_220), ["610: 1 <- 2/1", "1810: 2 <- 2"]);
+    harness.up(7);
+    assert_eq!(harness.pass(10), ["1830: 1 <- 3/1", "1830: 2 <- 3/2"]);
 }
 
 #[test]
 fn an_acknowledged_or_short_problem_does_not_escalate() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.pass(60);
-    let answer = desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.pass(60);
+    let answer = harness.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
     assert_eq!(answer, ["2 not 1: Acknowledged", "2 not 2: NeverTold"]);
-    assert_eq!(desk.pass(3_600), ["70: 1 <- 2/1"]);
-    desk.up(7);
-    desk.pass(10);
-    desk.down(7);
-    desk.pass(60);
-    assert_eq!(desk.up(7), ["2 not 4: OverBefore(NoticeId(5))", "2 not 5: NeverTold"]);
+    assert_eq!(harness.pass(3_600), ["70: 1 <- 2/1"]);
+    harness.up(7);
+    harness.pass(10);
+    harness.down(7);
+    harness.pass(60);
+    assert_eq!(harness.up(7), ["2 not 4: OverBefore(NoticeId(5))", "2 not 5: NeverTold"]);
 }
 
 #[test]
-fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.down(8);
-    desk.pass(60);
+fn an_acknowledgement_that_is_not_notified_ends_the_delay_too() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.down(8);
+    harness.pass(60);
     let taken_care_of = CheckableId { host: Id::from_i64(7), service: None };
-    assert_eq!(words(desk.put(Input::Acknowledged(taken_care_of))), ["2 not 1: Acknowledged"]);
-    assert_eq!(desk.pass(1_800), ["1810: 2 <- 2"]);
+    assert_eq!(words(harness.put(Input::Acknowledged(taken_care_of))), ["2 not 1: Acknowledged"]);
+    assert_eq!(harness.pass(1_800), ["1810: 2 <- 2"]);
 }
 
 #[test]
-fn a_reminder_reaches_those_who_know_and_starts_the_clock_of_the_others() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
-    desk.pass(60);
-    desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
-    assert_eq!(desk.pass(2_000), ["70: 1 <- 3/1", "1870: 2 <- 3"]);
+fn a_reminder_reaches_notified_contacts_and_starts_the_delay_of_the_others() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    harness.pass(60);
+    harness.say(7, MessageKind::Reminder, Some(Severity::Critical));
+    assert_eq!(harness.pass(2_000), ["70: 1 <- 3/1", "1870: 2 <- 3"]);
 }
 
 fn office() -> Routing {
@@ -273,108 +273,109 @@ fn office() -> Routing {
 const EIGHT: u64 = 8 * 3_600;
 
 #[test]
-fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_told() {
-    let mut desk = Desk::new(office());
-    desk.warn(7);
-    desk.pass(60);
-    assert_eq!(desk.down(7), ["1 not 1: Superseded(NoticeId(2))"]);
-    assert_eq!(desk.pass(EIGHT), [format!("{}: 1 <- 2", EIGHT + 10)]);
+fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_sent() {
+    let mut harness = Harness::new(office());
+    harness.warn(7);
+    harness.pass(60);
+    assert_eq!(harness.down(7), ["1 not 1: Superseded(NoticeId(2))"]);
+    assert_eq!(harness.pass(EIGHT), [format!("{}: 1 <- 2", EIGHT + 10)]);
 }
 
 #[test]
-fn what_was_over_before_the_period_is_not_told() {
-    let mut desk = Desk::new(office());
-    desk.down(7);
-    desk.pass(60);
-    assert_eq!(desk.up(7), ["1 not 1: OverBefore(NoticeId(2))", "1 not 2: NeverTold"]);
-    assert_eq!(desk.pass(EIGHT + 60), NOTHING);
+fn a_problem_that_ended_before_the_period_is_not_sent() {
+    let mut harness = Harness::new(office());
+    harness.down(7);
+    harness.pass(60);
+    assert_eq!(harness.up(7), ["1 not 1: OverBefore(NoticeId(2))", "1 not 2: NeverTold"]);
+    assert_eq!(harness.pass(EIGHT + 60), NOTHING);
 }
 
 #[test]
-fn a_recovery_in_the_night_is_told_in_the_morning_unless_it_fell_ill_again() {
-    let mut desk = Desk::new(office());
-    desk.secs = 17 * 3_600;
-    desk.down(7);
-    desk.pass(2 * 3_600);
-    assert_eq!(desk.up(7), NOTHING);
-    desk.pass(60);
-    assert_eq!(desk.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
+fn a_recovery_outside_of_the_period_is_sent_at_its_start_unless_the_problem_is_back() {
+    let mut harness = Harness::new(office());
+    harness.secs = 17 * 3_600;
+    harness.down(7);
+    harness.pass(2 * 3_600);
+    assert_eq!(harness.up(7), NOTHING);
+    harness.pass(60);
+    assert_eq!(harness.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
     let morning = 24 * 3_600 + EIGHT;
-    let night = morning - desk.secs;
-    assert_eq!(desk.pass(night), [format!("{morning}: 1 not 3: AlreadyTold")]);
-    desk.up(7);
-    assert_eq!(desk.pass(10), [format!("{}: 1 <- 4/1", morning + 10)]);
+    let night = morning - harness.secs;
+    assert_eq!(harness.pass(night), [format!("{morning}: 1 not 3: AlreadyTold")]);
+    harness.up(7);
+    assert_eq!(harness.pass(10), [format!("{}: 1 <- 4/1", morning + 10)]);
 }
 
 #[test]
-fn a_reminder_does_not_wait_for_the_morning() {
-    let mut desk = Desk::new(office());
-    desk.secs = 17 * 3_600;
-    desk.down(7);
-    desk.pass(2 * 3_600);
-    let reminder = desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+fn a_reminder_does_not_wait_for_the_period() {
+    let mut harness = Harness::new(office());
+    harness.secs = 17 * 3_600;
+    harness.down(7);
+    harness.pass(2 * 3_600);
+    let reminder = harness.say(7, MessageKind::Reminder, Some(Severity::Critical));
     assert_eq!(reminder, ["1 not 2: OutsidePeriod"]);
 }
 
 #[test]
-fn whom_no_rule_concerns_is_not_told() {
+fn a_contact_without_a_matching_rule_gets_nothing() {
     let south = Selector([("site".to_owned(), "south".to_owned())].into());
-    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
-    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
-    assert_eq!(desk.up(7), ["- not 2: NoRule"]);
-    let mut nobody = Desk::new(Routing::default());
+    let mut harness = Harness::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(harness.down(7), ["- not 1: NoRule"]);
+    assert_eq!(harness.up(7), ["- not 2: NoRule"]);
+    let mut nobody = Harness::new(Routing::default());
     assert_eq!(nobody.down(7), ["- not 1: NoContact"]);
 }
 
 #[test]
-fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.down(8);
-    let mut gone = words(desk.put(Input::Forget(of_host(7))));
+fn waiting_notices_of_a_removed_contact_or_host_are_suppressed() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.down(8);
+    let mut gone = words(harness.put(Input::Forget(of_host(7))));
     gone.sort();
     assert_eq!(gone, ["1 not 1: HostRemoved", "2 not 1: HostRemoved"]);
-    let gone = words(desk.put(Input::Configure(Routing { contacts: vec![contact(BOSS)], ..escalating() })));
+    let gone =
+        words(harness.put(Input::Configure(Routing { contacts: vec![contact(BOSS)], ..escalating() })));
     assert_eq!(gone, ["1 not 2: ContactRemoved"]);
-    assert_eq!(desk.pass(1_900), ["1810: 2 <- 2"]);
+    assert_eq!(harness.pass(1_900), ["1810: 2 <- 2"]);
 }
 
 #[test]
-fn a_digest_comes_daily_and_leaves_out_what_is_fresh() {
+fn a_digest_comes_daily_without_fresh_problems() {
     let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
-    let mut desk = Desk::new(one(morning, rule(OPS)));
-    desk.down(7);
-    desk.pass(EIGHT - 60);
-    desk.down(8);
-    assert_eq!(desk.pass(60), [format!("{}: 1 <- 2", EIGHT - 50), format!("{EIGHT}: 1 digest [1]")]);
-    assert_eq!(desk.pass(24 * 3_600), [format!("{}: 1 digest [1, 2]", EIGHT + 24 * 3_600)]);
+    let mut harness = Harness::new(one(morning, rule(OPS)));
+    harness.down(7);
+    harness.pass(EIGHT - 60);
+    harness.down(8);
+    assert_eq!(harness.pass(60), [format!("{}: 1 <- 2", EIGHT - 50), format!("{EIGHT}: 1 digest [1]")]);
+    assert_eq!(harness.pass(24 * 3_600), [format!("{}: 1 digest [1, 2]", EIGHT + 24 * 3_600)]);
 }
 
 #[test]
 fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
     let rule_delay = Duration::from_secs(1_800);
     let notice = |id| Notice {
         id: NoticeId(id),
-        at: desk.now().wall,
+        at: harness.now().wall,
         object: CheckableId { host: Id::from_i64(id), service: None },
         labels: Arc::default(),
         kind: MessageKind::Problem,
         severity: Some(Severity::Critical),
         incident: None,
     };
-    let day_later = desk.now().wall + Duration::from_secs(86_400);
+    let day_later = harness.now().wall + Duration::from_secs(86_400);
     let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later, rule: None };
     let waiting = vec![
         waits(OPS, 4, WaitFor::Group),
         waits(BOSS, 5, WaitFor::Delay),
         waits(Id::from_i64(9), 6, WaitFor::Group),
     ];
-    let router = Router::restore(escalating(), Vec::new(), waiting, &[], desk.now());
-    let mut desk = Desk { router, secs: 0, last: 6, incident: None };
-    assert_eq!(desk.pass(1), ["1: 9 not 6: ContactRemoved"]);
-    assert_eq!(desk.pass(rule_delay.as_secs() + 20), ["10: 1 <- 4", "1810: 2 <- 5"]);
+    let router = Router::restore(escalating(), Vec::new(), waiting, &[], harness.now());
+    let mut harness = Harness { router, secs: 0, last: 6, incident: None };
+    assert_eq!(harness.pass(1), ["1: 9 not 6: ContactRemoved"]);
+    assert_eq!(harness.pass(rule_delay.as_secs() + 20), ["10: 1 <- 4", "1810: 2 <- 5"]);
 }
 
 fn incident(n: i64) -> IncidentId {
@@ -382,62 +383,62 @@ fn incident(n: i64) -> IncidentId {
 }
 
 #[test]
-fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.incident = Some(incident(1));
-    desk.down(7);
-    desk.pass(5);
+fn problems_that_join_one_incident_leave_as_one_message() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.incident = Some(incident(1));
+    harness.down(7);
+    harness.pass(5);
     // A notice of another site would otherwise leave alone.
-    desk.last += 1;
+    harness.last += 1;
     let object = CheckableId { host: Id::from_i64(8), service: Some("ping".into()) };
-    let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+    let (id, at, kind) = (NoticeId(harness.last), harness.now().wall, MessageKind::Problem);
     let severity = Some(Severity::Critical);
     let labels = Arc::new([("site".to_owned(), "south".to_owned())].into());
     let other = Notice { id, at, object, labels, kind, severity, incident: Some(incident(2)) };
-    desk.put(Input::Notice(other));
-    desk.pass(3);
+    harness.put(Input::Notice(other));
+    harness.pass(3);
     let wide = [(incident(1), incident(1)), (incident(2), incident(1))];
-    desk.put(Input::IncidentRoots(wide.into()));
-    assert_eq!(desk.pass(20), ["15: 1 <- 1 2"]);
-    desk.incident = Some(incident(2));
-    desk.down(9);
-    desk.incident = Some(incident(1));
-    desk.down(10);
-    assert_eq!(desk.pass(20), ["38: 1 <- 3 4"], "what joins it goes together too");
+    harness.put(Input::IncidentRoots(wide.into()));
+    assert_eq!(harness.pass(20), ["15: 1 <- 1 2"]);
+    harness.incident = Some(incident(2));
+    harness.down(9);
+    harness.incident = Some(incident(1));
+    harness.down(10);
+    assert_eq!(harness.pass(20), ["38: 1 <- 3 4"], "what joins it goes together too");
 }
 
 #[test]
 fn a_contact_that_had_too_many_messages_gets_the_rest_in_one() {
-    let mut desk =
-        Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
+    let mut harness =
+        Harness::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
     let mut told = Vec::new();
     for host in 0..40 {
-        told.extend(desk.down(host));
-        told.extend(desk.pass(1));
+        told.extend(harness.down(host));
+        told.extend(harness.pass(1));
     }
     assert_eq!(told.len(), MESSAGES_AN_HOUR);
-    let rest = desk.pass(300);
+    let rest = harness.pass(300);
     assert_eq!(rest.len(), 1, "{rest:?}");
     assert!(rest[0].ends_with("<- 31 32 33 34 35 36 37 38 39 40"), "{rest:?}");
-    desk.down(50);
-    assert_eq!(desk.pass(288), NOTHING);
-    assert_eq!(desk.pass(1).len(), 1);
-    desk.pass(3_600);
-    assert_eq!(desk.down(51), ["1 <- 42"], "an hour later all is as it was");
+    harness.down(50);
+    assert_eq!(harness.pass(288), NOTHING);
+    assert_eq!(harness.pass(1).len(), 1);
+    harness.pass(3_600);
+    assert_eq!(harness.down(51), ["1 <- 42"], "an hour later all is as it was");
 }
 
 #[test]
-fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
+fn the_delay_restarts_when_the_acknowledgement_ends() {
     let delayed = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
-    let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
-    desk.down(7);
-    desk.pass(60);
+    let mut harness = Harness::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
+    harness.down(7);
+    harness.pass(60);
     let object = CheckableId { host: Id::from_i64(7), service: None };
-    assert_eq!(words(desk.put(Input::Acknowledged(object.clone()))), ["1 not 1: Acknowledged"]);
-    assert_eq!(desk.pass(3_000), NOTHING);
+    assert_eq!(words(harness.put(Input::Acknowledged(object.clone()))), ["1 not 1: Acknowledged"]);
+    assert_eq!(harness.pass(3_000), NOTHING);
     let notice = Notice {
         id: NoticeId(1),
-        at: desk.now().wall,
+        at: harness.now().wall,
         object,
         labels: Arc::default(),
         kind: MessageKind::Problem,
@@ -445,10 +446,10 @@ fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
         incident: None,
     };
     let ended = Input::CareEnded { contact: OPS, notice };
-    desk.put(ended.clone());
-    assert_eq!(desk.pass(899), NOTHING);
-    assert_eq!(desk.pass(1).len(), 1);
-    assert_eq!(words(desk.put(ended)), NOTHING, "it was told");
+    harness.put(ended.clone());
+    assert_eq!(harness.pass(899), NOTHING);
+    assert_eq!(harness.pass(1).len(), 1);
+    assert_eq!(words(harness.put(ended)), NOTHING, "it was told");
 }
 
 fn of_host(host: i64) -> CheckableId {
@@ -464,86 +465,86 @@ const DOWNTIME: Suppression = Suppression::Silent(SuppressReason::Downtime);
 
 #[test]
 fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.pass(600);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    assert_eq!(desk.pass(3_000), NOTHING);
-    desk.put(stands(&[]));
-    assert_eq!(desk.pass(12), ["3611: 2 <- 1"]);
-    desk.up(7);
-    assert_eq!(desk.pass(10), ["3622: 1 <- 2/1", "3622: 2 <- 2/1"]);
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.pass(600);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(harness.pass(3_000), NOTHING);
+    harness.put(stands(&[]));
+    assert_eq!(harness.pass(12), ["3611: 2 <- 1"]);
+    harness.up(7);
+    assert_eq!(harness.pass(10), ["3622: 1 <- 2/1", "3622: 2 <- 2/1"]);
 }
 
 #[test]
-fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.pass(600);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    desk.pass(3_000);
-    desk.put(stands(&[]));
-    assert_eq!(desk.up(7), ["2 not 1: OverBefore(NoticeId(2))", "2 not 2: NeverTold"]);
-    desk.pass(20);
-    desk.down(8);
-    desk.pass(20);
-    desk.put(stands(&[(8, Suppression::Well)]));
-    assert_eq!(desk.pass(1_800), ["5420: 2 not 3: Over"]);
+fn a_problem_that_ended_during_the_suppression_is_not_sent() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.pass(600);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    harness.pass(3_000);
+    harness.put(stands(&[]));
+    assert_eq!(harness.up(7), ["2 not 1: OverBefore(NoticeId(2))", "2 not 2: NeverTold"]);
+    harness.pass(20);
+    harness.down(8);
+    harness.pass(20);
+    harness.put(stands(&[(8, Suppression::Well)]));
+    assert_eq!(harness.pass(1_800), ["5420: 2 not 3: Over"]);
 }
 
 #[test]
-fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    desk.down(8);
-    desk.pass(5);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
-    desk.put(stands(&[]));
-    assert_eq!(desk.pass(20), ["36: 1 <- 1"]);
-    desk.put(stands(&[(8, Suppression::Silent(SuppressReason::Unreachable))]));
-    desk.up(8);
-    assert_eq!(desk.pass(20), ["55: 1 <- 3/2"], "an end that was said is told");
+fn grouped_and_capped_notices_stay_when_a_suppression_begins() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    harness.down(8);
+    harness.pass(5);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(harness.pass(20), ["10: 1 <- 2"]);
+    harness.put(stands(&[]));
+    assert_eq!(harness.pass(20), ["36: 1 <- 1"]);
+    harness.put(stands(&[(8, Suppression::Silent(SuppressReason::Unreachable))]));
+    harness.up(8);
+    assert_eq!(harness.pass(20), ["55: 1 <- 3/2"], "an end that was said is told");
 }
 
 #[test]
-fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
+fn an_acknowledged_problem_that_gets_worse_is_not_sent() {
     let period = Some("mon-sun 08:00-18:00".parse().unwrap());
-    let mut desk = Desk::new(one(contact(OPS), Rule { period, ..rule(OPS) }));
-    desk.pass(8 * 3_600);
-    desk.warn(7);
-    desk.pass(10 * 3_600);
-    desk.down(7);
-    desk.put(stands(&[(7, Suppression::Silent(SuppressReason::Acknowledged))]));
-    assert_eq!(desk.pass(14 * 3_600), NOTHING);
-    desk.put(stands(&[]));
-    assert_eq!(desk.pass(20).len(), 1);
+    let mut harness = Harness::new(one(contact(OPS), Rule { period, ..rule(OPS) }));
+    harness.pass(8 * 3_600);
+    harness.warn(7);
+    harness.pass(10 * 3_600);
+    harness.down(7);
+    harness.put(stands(&[(7, Suppression::Silent(SuppressReason::Acknowledged))]));
+    assert_eq!(harness.pass(14 * 3_600), NOTHING);
+    harness.put(stands(&[]));
+    assert_eq!(harness.pass(20).len(), 1);
 }
 
 #[test]
-fn who_joins_an_incident_escalates_with_it() {
-    let mut desk = Desk::new(escalating());
-    desk.incident = Some(IncidentId(Id::from_i64(1)));
-    desk.down(7);
-    desk.pass(1_200);
-    desk.down(8);
-    assert_eq!(desk.pass(700), ["1210: 1 <- 2", "1810: 2 <- 1 2"]);
-    desk.down(9);
-    assert_eq!(desk.pass(10), ["1910: 1 <- 3", "1910: 2 <- 3"], "he knows of it already");
-    desk.incident = Some(IncidentId(Id::from_i64(2)));
-    desk.down(10);
-    assert_eq!(desk.pass(1_810), ["1920: 1 <- 4", "3720: 2 <- 4"], "another one has its own time");
+fn a_host_that_joins_an_incident_escalates_with_it() {
+    let mut harness = Harness::new(escalating());
+    harness.incident = Some(IncidentId(Id::from_i64(1)));
+    harness.down(7);
+    harness.pass(1_200);
+    harness.down(8);
+    assert_eq!(harness.pass(700), ["1210: 1 <- 2", "1810: 2 <- 1 2"]);
+    harness.down(9);
+    assert_eq!(harness.pass(10), ["1910: 1 <- 3", "1910: 2 <- 3"], "he knows of it already");
+    harness.incident = Some(IncidentId(Id::from_i64(2)));
+    harness.down(10);
+    assert_eq!(harness.pass(1_810), ["1920: 1 <- 4", "3720: 2 <- 4"], "another one has its own time");
 }
 
 #[test]
-fn what_turns_out_to_be_one_incident_escalates_as_one() {
-    let mut desk = Desk::new(escalating());
+fn problems_that_join_one_incident_escalate_as_one() {
+    let mut harness = Harness::new(escalating());
     for host in [7, 8] {
-        desk.incident = Some(IncidentId(Id::from_i64(host)));
-        desk.down(host);
-        desk.pass(600);
+        harness.incident = Some(IncidentId(Id::from_i64(host)));
+        harness.down(host);
+        harness.pass(600);
     }
     let [first, second] = [7, 8].map(|n| IncidentId(Id::from_i64(n)));
-    desk.put(Input::IncidentRoots([(first, first), (second, first)].into()));
-    assert_eq!(desk.pass(700), ["1810: 2 <- 1 2"]);
+    harness.put(Input::IncidentRoots([(first, first), (second, first)].into()));
+    assert_eq!(harness.pass(700), ["1810: 2 <- 1 2"]);
 }

@@ -8,87 +8,87 @@ fn nights(contact_of: ContactId) -> Rule {
 }
 
 /// A router on Monday at 12:00, outside of the period.
-fn at_noon(rule_of: Rule) -> Desk {
-    let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
-    desk.secs = 12 * 3_600;
-    desk
+fn at_noon(rule_of: Rule) -> Harness {
+    let mut harness = Harness::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
+    harness.secs = 12 * 3_600;
+    harness
 }
 
 #[test]
-fn the_end_of_flapping_is_told_also_when_it_waited() {
-    let mut desk = at_noon(nights(OPS));
-    desk.secs = 5 * 3_600;
-    assert_eq!(desk.say(7, MessageKind::FlappingStart, None), ["1 <- 1"]);
-    desk.pass(3_600);
-    assert_eq!(desk.say(7, MessageKind::FlappingEnd, None), NOTHING);
-    assert_eq!(desk.pass(14 * 3_600), ["72000: 1 <- 2/1"]);
+fn the_end_of_flapping_is_sent_also_after_a_wait() {
+    let mut harness = at_noon(nights(OPS));
+    harness.secs = 5 * 3_600;
+    assert_eq!(harness.say(7, MessageKind::FlappingStart, None), ["1 <- 1"]);
+    harness.pass(3_600);
+    assert_eq!(harness.say(7, MessageKind::FlappingEnd, None), NOTHING);
+    assert_eq!(harness.pass(14 * 3_600), ["72000: 1 <- 2/1"]);
 }
 
 #[test]
-fn who_was_told_of_flapping_is_told_of_the_problem_that_is_left() {
-    let mut desk = at_noon(nights(OPS));
-    desk.secs = 5 * 3_600;
+fn a_contact_notified_of_flapping_is_notified_of_the_remaining_problem() {
+    let mut harness = at_noon(nights(OPS));
+    harness.secs = 5 * 3_600;
     let critical = Some(Severity::Critical);
-    assert_eq!(desk.say(7, MessageKind::FlappingStart, critical), ["1 <- 1"]);
-    desk.pass(3_600);
-    assert_eq!(desk.say(7, MessageKind::FlappingEnd, critical), NOTHING);
-    assert_eq!(desk.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
-    assert_eq!(desk.pass(14 * 3_600), ["72000: 1 <- 3/1"]);
+    assert_eq!(harness.say(7, MessageKind::FlappingStart, critical), ["1 <- 1"]);
+    harness.pass(3_600);
+    assert_eq!(harness.say(7, MessageKind::FlappingEnd, critical), NOTHING);
+    assert_eq!(harness.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
+    assert_eq!(harness.pass(14 * 3_600), ["72000: 1 <- 3/1"]);
 }
 
 #[test]
-fn a_rule_that_is_gone_tells_nothing_of_what_waited_for_it() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.pass(20);
+fn waiting_notices_of_a_removed_rule_are_not_sent() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.pass(20);
     let rules = vec![rule(OPS)];
-    assert_eq!(words(desk.put(Input::Configure(Routing { rules, ..escalating() }))), ["2 not 1: NoRule"]);
-    assert_eq!(desk.pass(3_000), NOTHING);
+    assert_eq!(words(harness.put(Input::Configure(Routing { rules, ..escalating() }))), ["2 not 1: NoRule"]);
+    assert_eq!(harness.pass(3_000), NOTHING);
 }
 
 #[test]
-fn a_rule_that_wants_worse_states_now_tells_nothing_milder() {
-    let mut desk = at_noon(nights(OPS));
-    desk.warn(7);
+fn a_rule_with_a_raised_severity_sends_nothing_below_it() {
+    let mut harness = at_noon(nights(OPS));
+    harness.warn(7);
     let worse = Rule { least: Severity::Critical, ..nights(OPS) };
     let routing = one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, worse);
-    assert_eq!(words(desk.put(Input::Configure(routing))), ["1 not 1: BelowSeverity(Critical)"]);
+    assert_eq!(words(harness.put(Input::Configure(routing))), ["1 not 1: BelowSeverity(Critical)"]);
 }
 
 #[test]
-fn what_waits_follows_the_rule_as_it_is_now() {
+fn a_waiting_notice_follows_the_changed_rule() {
     let by = |rule_of| Input::Configure(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
-    let mut desk = at_noon(nights(OPS));
-    desk.down(7);
-    desk.put(by(Rule { period: Some("mon-sun 13:00-14:00".parse().unwrap()), ..rule(OPS) }));
-    assert_eq!(desk.pass(3_600), ["46800: 1 <- 1"], "another period");
+    let mut harness = at_noon(nights(OPS));
+    harness.down(7);
+    harness.put(by(Rule { period: Some("mon-sun 13:00-14:00".parse().unwrap()), ..rule(OPS) }));
+    assert_eq!(harness.pass(3_600), ["46800: 1 <- 1"], "another period");
 
-    let mut desk = at_noon(nights(OPS));
-    desk.down(7);
-    let mut told = words(desk.put(by(rule(OPS))));
-    told.extend(desk.pass(1));
+    let mut harness = at_noon(nights(OPS));
+    harness.down(7);
+    let mut told = words(harness.put(by(rule(OPS))));
+    told.extend(harness.pass(1));
     assert_eq!(told.len(), 1, "no period any more: {told:?}");
 
     let slow = |secs| Rule { delay: Duration::from_secs(secs), ..rule(OPS) };
-    let mut desk = at_noon(slow(7_200));
-    desk.down(7);
-    desk.pass(600);
-    desk.put(by(slow(900)));
-    assert_eq!(desk.pass(900), ["44700: 1 <- 1"], "a shorter delay");
-    desk.down(8);
-    desk.put(by(slow(7_200)));
-    assert_eq!(desk.pass(900), ["45600: 1 <- 2"], "a longer one is for what begins now");
+    let mut harness = at_noon(slow(7_200));
+    harness.down(7);
+    harness.pass(600);
+    harness.put(by(slow(900)));
+    assert_eq!(harness.pass(900), ["44700: 1 <- 1"], "a shorter delay");
+    harness.down(8);
+    harness.put(by(slow(7_200)));
+    assert_eq!(harness.pass(900), ["45600: 1 <- 2"], "a longer one is for what begins now");
 }
 
 #[test]
-fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
+fn a_reminder_is_not_sent_if_a_suppression_began_while_it_waited() {
     for why in [SuppressReason::Downtime, SuppressReason::Acknowledged] {
-        let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-        desk.down(7);
-        desk.pass(20);
-        desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
-        desk.put(stands(&[(7, Suppression::Silent(why))]));
-        let said = desk.pass(30);
+        let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+        harness.down(7);
+        harness.pass(20);
+        harness.say(7, MessageKind::Reminder, Some(Severity::Critical));
+        harness.put(stands(&[(7, Suppression::Silent(why))]));
+        let said = harness.pass(30);
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("30: 1 not 2:"), "{said:?}");
     }
@@ -97,41 +97,41 @@ fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
 #[test]
 fn a_problem_that_its_settings_exclude_while_it_waits_stays_and_its_recovery_is_sent() {
     for why in [SuppressReason::State, SuppressReason::Kind] {
-        let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-        desk.down(7);
-        desk.put(stands(&[(7, Suppression::Silent(why))]));
-        assert_eq!(desk.pass(30), [""; 0], "{why:?}");
-        desk.put(stands(&[]));
-        assert_eq!(desk.pass(20).len(), 1, "{why:?}");
-        desk.put(stands(&[(7, Suppression::Silent(why))]));
-        desk.up(7);
-        assert_eq!(desk.pass(20).len(), 1, "{why:?}: the recovery of a problem that was sent");
+        let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+        harness.down(7);
+        harness.put(stands(&[(7, Suppression::Silent(why))]));
+        assert_eq!(harness.pass(30), [""; 0], "{why:?}");
+        harness.put(stands(&[]));
+        assert_eq!(harness.pass(20).len(), 1, "{why:?}");
+        harness.put(stands(&[(7, Suppression::Silent(why))]));
+        harness.up(7);
+        assert_eq!(harness.pass(20).len(), 1, "{why:?}: the recovery of a problem that was sent");
     }
 }
 
 #[test]
-fn what_people_did_tells_nobody_of_a_problem_that_is_none_of_his() {
-    let mut desk = Desk::new(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }));
-    assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
-    desk.say(7, MessageKind::DowntimeEnd, Some(Severity::Warning));
-    assert_eq!(desk.up(7), ["1 not 3: NeverTold"]);
-    assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
+fn an_operators_action_notifies_no_contact_that_was_not_notified_of_the_problem() {
+    let mut harness = Harness::new(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }));
+    assert_eq!(harness.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
+    harness.say(7, MessageKind::DowntimeEnd, Some(Severity::Warning));
+    assert_eq!(harness.up(7), ["1 not 3: NeverTold"]);
+    assert_eq!(harness.pass(20), ["10: 1 <- 2"]);
 }
 
 #[test]
-fn what_is_too_much_says_so_once_of_each() {
-    let mut desk =
-        Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
+fn capped_notices_are_reported_once_each() {
+    let mut harness =
+        Harness::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
     let mut waits = Vec::new();
     for host in 0..40 {
-        desk.secs += 1;
-        desk.last += 1;
-        let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+        harness.secs += 1;
+        harness.last += 1;
+        let (id, at, kind) = (NoticeId(harness.last), harness.now().wall, MessageKind::Problem);
         let severity = Some(Severity::Critical);
         let (labels, incident) = (Arc::default(), None);
         let object = of_host(host);
         let notice = Notice { id, at, object, labels, kind, severity, incident };
-        waits.extend(desk.put(Input::Notice(notice)));
+        waits.extend(harness.put(Input::Notice(notice)));
     }
     let capped = |o: &Output| match o {
         Output::Waits(w) if w.why == WaitFor::Cap => Some(w.notice.id.0),
@@ -142,13 +142,13 @@ fn what_is_too_much_says_so_once_of_each() {
 }
 
 #[test]
-fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_again() {
-    let mut desk = Desk::new(escalating());
-    desk.down(7);
-    desk.down(8);
-    let waits = desk.put(Input::Timeout);
+fn notices_due_during_the_gateways_absence_wait_until_hosts_were_checked_again() {
+    let mut harness = Harness::new(escalating());
+    harness.down(7);
+    harness.down(8);
+    let waits = harness.put(Input::Timeout);
     assert!(waits.is_empty());
-    desk.pass(20);
+    harness.pass(20);
     let waiting: Vec<Waiting> = (1..=2)
         .map(|n| Waiting {
             contact: BOSS,
@@ -166,75 +166,75 @@ fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_aga
             rule: None,
         })
         .collect();
-    desk.secs = 10_000;
-    desk.router = Router::restore(escalating(), Vec::new(), waiting, &[], desk.now());
-    let mut said = desk.pass(60);
-    said.extend(desk.up(7));
+    harness.secs = 10_000;
+    harness.router = Router::restore(escalating(), Vec::new(), waiting, &[], harness.now());
+    let mut said = harness.pass(60);
+    said.extend(harness.up(7));
     assert_eq!(
         said,
         ["1 not 3: NeverTold", "2 not 1: OverBefore(NoticeId(3))", "2 not 3: NeverTold"],
         "it had come back meanwhile"
     );
-    assert_eq!(desk.pass(60), ["10100: 2 <- 2"]);
+    assert_eq!(harness.pass(60), ["10100: 2 <- 2"]);
 }
 
 /// A router on Monday at 17:59:50, ten seconds before the office closes.
-fn closing_office() -> Desk {
-    let mut desk = Desk::new(office());
-    desk.secs = 18 * 3_600 - 10;
-    desk
+fn closing_office() -> Harness {
+    let mut harness = Harness::new(office());
+    harness.secs = 18 * 3_600 - 10;
+    harness
 }
 
 #[test]
-fn a_silence_that_ends_in_the_night_is_told_in_the_morning() {
-    let mut desk = closing_office();
-    desk.down(7);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    assert_eq!(desk.pass(3_600), NOTHING);
-    desk.put(stands(&[]));
-    assert_eq!(desk.pass(13 * 3_600), NOTHING);
-    assert_eq!(desk.pass(3_600), [format!("{}: 1 <- 1", 32 * 3_600 + 10)]);
+fn a_suppression_that_ends_outside_of_the_period_is_sent_at_its_start() {
+    let mut harness = closing_office();
+    harness.down(7);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(harness.pass(3_600), NOTHING);
+    harness.put(stands(&[]));
+    assert_eq!(harness.pass(13 * 3_600), NOTHING);
+    assert_eq!(harness.pass(3_600), [format!("{}: 1 <- 1", 32 * 3_600 + 10)]);
 }
 
 #[test]
-fn a_recovery_that_fell_silent_in_the_morning_is_told_within_the_period() {
-    let mut desk = closing_office();
-    desk.down(7);
-    desk.pass(60);
-    desk.up(7);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    assert_eq!(desk.pass(25 * 3_600), NOTHING);
-    desk.put(stands(&[]));
-    let said = desk.pass(14 * 3_600);
+fn a_recovery_suppressed_at_the_start_of_the_period_is_sent_within_it() {
+    let mut harness = closing_office();
+    harness.down(7);
+    harness.pass(60);
+    harness.up(7);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(harness.pass(25 * 3_600), NOTHING);
+    harness.put(stands(&[]));
+    let said = harness.pass(14 * 3_600);
     assert_eq!(said, [format!("{}: 1 <- 2/1", 56 * 3_600 + 10)]);
 }
 
 #[test]
-fn what_joins_something_silent_keeps_to_the_period() {
-    let mut desk = closing_office();
-    desk.incident = Some(incident(1));
-    desk.down(7);
-    desk.put(stands(&[(7, DOWNTIME)]));
-    desk.pass(60);
-    assert_eq!(desk.down(8), NOTHING);
-    assert_eq!(desk.pass(3_600), NOTHING);
+fn a_notice_that_joins_a_suppressed_incident_keeps_to_the_period() {
+    let mut harness = closing_office();
+    harness.incident = Some(incident(1));
+    harness.down(7);
+    harness.put(stands(&[(7, DOWNTIME)]));
+    harness.pass(60);
+    assert_eq!(harness.down(8), NOTHING);
+    assert_eq!(harness.pass(3_600), NOTHING);
 }
 
 #[test]
-fn a_digest_leaves_out_what_is_well_and_only_waits_to_be_told() {
+fn a_digest_leaves_out_recovered_problems_whose_recovery_still_waits() {
     let reader = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
-    let mut desk = Desk::new(Routing { contacts: vec![reader], ..office() });
-    desk.secs = 32 * 3_600;
+    let mut harness = Harness::new(Routing { contacts: vec![reader], ..office() });
+    harness.secs = 32 * 3_600;
     for host in 7..=9 {
-        desk.down(host);
+        harness.down(host);
     }
-    desk.pass(10 * 3_600);
-    desk.up(7);
-    desk.pass(14 * 3_600 - 5);
-    desk.up(8);
+    harness.pass(10 * 3_600);
+    harness.up(7);
+    harness.pass(14 * 3_600 - 5);
+    harness.up(8);
     let morning = 56 * 3_600;
     assert_eq!(
-        desk.pass(15),
+        harness.pass(15),
         [format!("{morning}: 1 digest [3]"), format!("{}: 1 <- 4/1 5/2", morning + 10)]
     );
 }
@@ -242,52 +242,60 @@ fn a_digest_leaves_out_what_is_well_and_only_waits_to_be_told() {
 #[test]
 fn a_clock_that_was_ahead_delays_no_digest() {
     let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
-    let mut desk = Desk::new(one(morning, rule(OPS)));
-    let ahead = Now { mono: Mono::ZERO, wall: desk.now().wall + Duration::from_secs(400 * 86_400) };
-    desk.router.handle(Input::Timeout, ahead);
-    while !matches!(desk.router.poll_output(), Output::Wait(_)) {}
-    assert_eq!(desk.pass(EIGHT), [format!("{EIGHT}: 1 digest []")]);
+    let mut harness = Harness::new(one(morning, rule(OPS)));
+    let ahead = Now { mono: Mono::ZERO, wall: harness.now().wall + Duration::from_secs(400 * 86_400) };
+    harness.router.handle(Input::Timeout, ahead);
+    while !matches!(harness.router.poll_output(), Output::Wait(_)) {}
+    assert_eq!(harness.pass(EIGHT), [format!("{EIGHT}: 1 digest []")]);
 }
 
 #[test]
-fn nothing_leaves_before_all_was_said_that_is_known() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+fn nothing_is_sent_before_all_known_notices_are_handed_in() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
     for host in [7, 8] {
-        desk.incident = Some(incident(host));
-        desk.last += 1;
-        let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+        harness.incident = Some(incident(host));
+        harness.last += 1;
+        let (id, at, kind) = (NoticeId(harness.last), harness.now().wall, MessageKind::Problem);
         let (severity, object) = (Some(Severity::Critical), of_host(host));
         let labels = Arc::new([("site".to_owned(), host.to_string())].into());
-        desk.put(Input::Notice(Notice { id, at, object, labels, kind, severity, incident: desk.incident }));
+        harness.put(Input::Notice(Notice {
+            id,
+            at,
+            object,
+            labels,
+            kind,
+            severity,
+            incident: harness.incident,
+        }));
     }
-    desk.secs += 10;
-    assert_eq!(words(desk.put(stands(&[(9, DOWNTIME)]))), NOTHING);
+    harness.secs += 10;
+    assert_eq!(words(harness.put(stands(&[(9, DOWNTIME)]))), NOTHING);
     assert_eq!(
-        words(desk.put(Input::IncidentRoots([7, 8].map(|n| (incident(n), incident(7))).into()))),
+        words(harness.put(Input::IncidentRoots([7, 8].map(|n| (incident(n), incident(7))).into()))),
         NOTHING
     );
-    assert_eq!(words(desk.put(Input::Timeout)), ["1 <- 1 2"]);
+    assert_eq!(words(harness.put(Input::Timeout)), ["1 <- 1 2"]);
 }
 
 #[test]
-fn who_wants_no_groups_gets_each_by_itself_however_many_are_due_together() {
+fn without_a_group_wait_each_notice_is_a_message_of_its_own() {
     let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
     let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
-    let mut desk = Desk::new(one(hasty, late));
-    desk.incident = Some(incident(1));
+    let mut harness = Harness::new(one(hasty, late));
+    harness.incident = Some(incident(1));
     for host in [7, 8, 9] {
-        desk.down(host);
+        harness.down(host);
     }
-    assert_eq!(desk.pass(900), ["900: 1 <- 1", "900: 1 <- 2", "900: 1 <- 3"]);
+    assert_eq!(harness.pass(900), ["900: 1 <- 1", "900: 1 <- 2", "900: 1 <- 3"]);
 }
 
 #[test]
-fn flapping_that_ended_without_a_word_is_not_told_later() {
+fn flapping_that_ended_unnotified_is_not_sent_later() {
     let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
-    let mut desk = Desk::new(one(contact(OPS), late));
-    desk.say(7, MessageKind::FlappingStart, None);
-    desk.put(stands(&[(7, Suppression::Well)]));
-    assert_eq!(desk.pass(1_000), ["900: 1 not 1: Over"]);
+    let mut harness = Harness::new(one(contact(OPS), late));
+    harness.say(7, MessageKind::FlappingStart, None);
+    harness.put(stands(&[(7, Suppression::Well)]));
+    assert_eq!(harness.pass(1_000), ["900: 1 not 1: Over"]);
 }
 
 /// A fleet is lost at once, each host by itself, and contacts have rules with delays.
@@ -295,17 +303,17 @@ fn flapping_that_ended_without_a_word_is_not_told_later() {
 fn ten_thousand_hosts_are_routed_in_moments() {
     let late = Rule { delay: Duration::from_secs(1_800), ..rule(BOSS) };
     let contacts = vec![Contact { capped: true, ..contact(OPS) }, contact(BOSS)];
-    let mut desk = Desk::new(Routing { contacts, rules: vec![rule(OPS), late] });
+    let mut harness = Harness::new(Routing { contacts, rules: vec![rule(OPS), late] });
     let begun = std::time::Instant::now();
     for round in 0..3 {
         for host in 0..10_000 {
-            desk.incident = Some(incident(if round == 2 { host + 20_000 } else { host }));
+            harness.incident = Some(incident(if round == 2 { host + 20_000 } else { host }));
             match round {
-                0 => desk.warn(host),
-                _ => desk.down(host),
+                0 => harness.warn(host),
+                _ => harness.down(host),
             };
         }
-        desk.pass(if round == 1 { 3_600 } else { 120 });
+        harness.pass(if round == 1 { 3_600 } else { 120 });
     }
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(60), "{took:?}");
@@ -322,90 +330,90 @@ fn critical_only() -> Input {
 }
 
 #[test]
-fn what_waits_for_its_group_follows_a_rule_that_changes() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    desk.pass(2);
-    let mut said = words(desk.put(no_rule(contact(OPS))));
-    said.extend(desk.pass(100));
+fn a_grouped_notice_follows_a_changed_rule() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    harness.pass(2);
+    let mut said = words(harness.put(no_rule(contact(OPS))));
+    said.extend(harness.pass(100));
     assert_eq!(said, ["1 not 1: NoRule"]);
 }
 
 #[test]
-fn what_was_kept_back_follows_a_rule_that_changes() {
+fn a_capped_notice_follows_a_changed_rule() {
     let capped = Contact { capped: true, ..contact(OPS) };
-    let mut desk = Desk::new(one(capped.clone(), rule(OPS)));
+    let mut harness = Harness::new(one(capped.clone(), rule(OPS)));
     for host in 0..MESSAGES_AN_HOUR as i64 {
-        desk.down(host);
-        desk.pass(11);
+        harness.down(host);
+        harness.pass(11);
     }
-    desk.down(77);
-    desk.pass(60);
-    let mut said = words(desk.put(no_rule(capped.clone())));
-    said.extend(desk.pass(4_000));
+    harness.down(77);
+    harness.pass(60);
+    let mut said = words(harness.put(no_rule(capped.clone())));
+    said.extend(harness.pass(4_000));
     assert_eq!(said, [format!("1 not {}: NoRule", MESSAGES_AN_HOUR + 1)]);
-    desk.put(Input::Configure(one(capped, rule(OPS))));
-    desk.down(78);
-    desk.secs += 10;
-    let posts = desk.put(Input::Timeout);
+    harness.put(Input::Configure(one(capped, rule(OPS))));
+    harness.down(78);
+    harness.secs += 10;
+    let posts = harness.put(Input::Timeout);
     let folded = |o: &Output| matches!(o, Output::Post { folded, .. } if *folded > 0);
     assert!(!posts.is_empty() && !posts.iter().any(folded), "it comes in time: {posts:?}");
 }
 
 #[test]
-fn what_follows_from_a_problem_that_no_rule_selects_any_more_is_not_told_either() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    desk.say(7, MessageKind::Acknowledged, None);
-    desk.up(7);
-    let mut said = words(desk.put(no_rule(contact(OPS))));
-    said.extend(desk.pass(100));
+fn later_notices_of_a_problem_that_no_rule_selects_any_more_are_not_sent() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    harness.say(7, MessageKind::Acknowledged, None);
+    harness.up(7);
+    let mut said = words(harness.put(no_rule(contact(OPS))));
+    said.extend(harness.pass(100));
     assert_eq!(said, ["1 not 1: NoRule", "1 not 2: NeverTold", "1 not 3: NeverTold"]);
 }
 
 #[test]
-fn the_recovery_of_what_was_told_is_told_though_no_rule_selects_it_any_more() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    assert_eq!(desk.pass(10), ["10: 1 <- 1"]);
-    desk.up(7);
-    desk.down(7);
-    desk.up(7);
-    assert_eq!(words(desk.put(no_rule(contact(OPS)))), ["1 not 3: NoRule", "1 not 4: NeverTold"]);
-    assert_eq!(desk.pass(100), ["20: 1 <- 2/1"]);
+fn the_recovery_of_a_notified_problem_is_sent_although_no_rule_selects_it_any_more() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    assert_eq!(harness.pass(10), ["10: 1 <- 1"]);
+    harness.up(7);
+    harness.down(7);
+    harness.up(7);
+    assert_eq!(words(harness.put(no_rule(contact(OPS)))), ["1 not 3: NoRule", "1 not 4: NeverTold"]);
+    assert_eq!(harness.pass(100), ["20: 1 <- 2/1"]);
 }
 
 #[test]
-fn what_is_not_severe_enough_for_a_rule_that_changes_leaves_its_group() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.warn(1);
-    desk.down(2);
-    desk.down(3);
-    desk.warn(3);
-    let held = words(desk.put(critical_only()));
+fn a_notice_below_the_changed_severity_leaves_its_group() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.warn(1);
+    harness.down(2);
+    harness.down(3);
+    harness.warn(3);
+    let held = words(harness.put(critical_only()));
     assert_eq!(held, ["1 not 1: BelowSeverity(Critical)", "1 not 4: BelowSeverity(Critical)"]);
-    assert_eq!(desk.pass(100), ["10: 1 <- 2 3"]);
+    assert_eq!(harness.pass(100), ["10: 1 <- 2 3"]);
 }
 
 #[test]
-fn a_rule_that_changes_nothing_for_what_waits_lets_it_leave_in_time() {
-    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
-    desk.down(7);
-    desk.pass(6);
+fn a_rule_change_without_effect_does_not_delay_a_waiting_notice() {
+    let mut harness = Harness::new(one(contact(OPS), rule(OPS)));
+    harness.down(7);
+    harness.pass(6);
     let delayed = Rule { delay: Duration::from_secs(3_600), ..rule(OPS) };
-    assert_eq!(words(desk.put(Input::Configure(one(contact(OPS), delayed)))), NOTHING);
-    assert_eq!(desk.pass(60), ["10: 1 <- 1"]);
+    assert_eq!(words(harness.put(Input::Configure(one(contact(OPS), delayed)))), NOTHING);
+    assert_eq!(harness.pass(60), ["10: 1 <- 1"]);
 }
 
 #[test]
-fn a_contact_without_a_cap_any_more_gets_what_was_kept_back() {
+fn a_contact_without_a_cap_any_more_gets_the_capped_notices() {
     let capped = Contact { capped: true, ..contact(OPS) };
-    let mut desk = Desk::new(one(capped, rule(OPS)));
+    let mut harness = Harness::new(one(capped, rule(OPS)));
     for host in 0..=MESSAGES_AN_HOUR as i64 {
-        desk.down(host);
-        desk.pass(11);
+        harness.down(host);
+        harness.pass(11);
     }
-    desk.put(Input::Configure(one(contact(OPS), rule(OPS))));
+    harness.put(Input::Configure(one(contact(OPS), rule(OPS))));
     let last = MESSAGES_AN_HOUR + 1;
-    assert_eq!(desk.pass(1), [format!("{}: 1 <- {last}", desk.secs)]);
+    assert_eq!(harness.pass(1), [format!("{}: 1 <- {last}", harness.secs)]);
 }

@@ -1,4 +1,4 @@
-//! One contact with default settings behind the real router: which messages it gets, and when.
+//! Contacts behind the real router: which messages they get, and when.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,49 +7,71 @@ use std::time::Duration;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{CheckableId, IncidentChange, IncidentId, IncidentScope, Message};
 use fleetgate_engine::notification::{
-    Contact, Input, Notice, NoticeId, Output, Router, Routing, Rule, Selector, Severity,
+    Contact, ContactId, Input, Notice, NoticeId, Output, Router, Routing, Rule, Selector, Severity,
 };
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
-use super::world::World;
+use super::World;
 
 /// The default of `notifications.group_wait`.
 const GROUP_WAIT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(500);
 
+/// A message to a contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    pub at: Wall,
+    pub contact: ContactId,
+    /// The notices in it. The number of a notice is its place among the world's messages, from 1.
+    pub notices: Vec<NoticeId>,
+}
+
 pub struct Mailbox {
     router: Router,
     pub began: Wall,
-    /// When each message was sent, and with how many notices.
-    pub posts: Vec<(Wall, usize)>,
+    pub posts: Vec<Post>,
     seen: usize,
+    /// The incident records of which the router knows.
+    incidents: Option<usize>,
+}
+
+/// Returns a contact with default settings.
+pub fn contact(id: i64, now: Wall) -> Contact {
+    Contact {
+        id: Id::from_i64(id),
+        zone: TimeZone::UTC,
+        group_wait: GROUP_WAIT,
+        digest: None,
+        digested: now,
+        capped: true,
+    }
+}
+
+/// Returns a rule that sends everything to a contact at once.
+pub fn rule(contact: ContactId) -> Rule {
+    Rule {
+        id: contact,
+        contact,
+        selector: Selector::default(),
+        least: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+    }
 }
 
 impl Mailbox {
-    /// Makes a mailbox that gets the notifications from now on.
+    /// Makes the mailbox of one contact, which gets the notifications from now on.
     pub fn new(world: &World) -> Mailbox {
-        let id = Id::from_i64(1);
-        let zone = TimeZone::UTC;
-        let contact = Contact {
-            id,
-            zone,
-            group_wait: GROUP_WAIT,
-            digest: None,
-            digested: world.now.wall,
-            capped: true,
-        };
-        let rule = Rule {
-            id,
-            contact: id,
-            selector: Selector::default(),
-            least: Severity::Warning,
-            period: None,
-            delay: Duration::ZERO,
-        };
-        let routing = Routing { contacts: vec![contact], rules: vec![rule] };
+        let contact = contact(1, world.now.wall);
+        let rules = vec![rule(contact.id)];
+        Mailbox::of(Routing { contacts: vec![contact], rules }, world)
+    }
+
+    pub fn of(routing: Routing, world: &World) -> Mailbox {
         let router = Router::restore(routing, Vec::new(), Vec::new(), &[], world.now);
-        Mailbox { router, began: world.now.wall, posts: Vec::new(), seen: world.kept.messages.len() }
+        let seen = world.kept.messages.len();
+        Mailbox { router, began: world.now.wall, posts: Vec::new(), seen, incidents: None }
     }
 
     pub fn run(&mut self, world: &mut World, time: Duration) {
@@ -62,11 +84,15 @@ impl Mailbox {
 
     /// Returns how many notices each message contained.
     pub fn sizes(&self) -> Vec<usize> {
-        self.posts.iter().map(|(_, size)| *size).collect()
+        self.posts.iter().map(|post| post.notices.len()).collect()
     }
 
-    fn take(&mut self, world: &World) {
-        self.router.handle(Input::IncidentRoots(wide(world)), world.now);
+    /// Passes on what is new in the world, and takes the messages that are due.
+    pub fn take(&mut self, world: &World) {
+        if self.incidents != Some(world.kept.incidents.len()) {
+            self.incidents = Some(world.kept.incidents.len());
+            self.router.handle(Input::IncidentRoots(wide(world)), world.now);
+        }
         while let Some(message) = world.kept.messages.get(self.seen) {
             self.seen += 1;
             self.router.handle(Input::Notice(notice(world, message, self.seen as i64)), world.now);
@@ -74,7 +100,10 @@ impl Mailbox {
         self.router.handle(Input::Timeout, world.now);
         loop {
             match self.router.poll_output() {
-                Output::Post { items, .. } => self.posts.push((world.now.wall, items.len())),
+                Output::Post { contact, items, .. } => {
+                    let notices = items.into_iter().map(|item| item.notice).collect();
+                    self.posts.push(Post { at: world.now.wall, contact, notices });
+                }
                 Output::Wait(_) => return,
                 _ => {}
             }

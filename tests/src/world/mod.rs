@@ -5,16 +5,16 @@
 
 mod answers;
 mod kept;
+pub mod mailbox;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Alerting, Check, Event, EventKind, HostSnapshot, HostSpec, HostState, MonitorInput, MonitorOutput, Probe,
-    ProbeId, ProbeReply, ProbeRequest, Record, RoutePolicy, ServiceSpec, ServiceState, SshSpec, Timing,
-    TunnelEvent, UplinkReading,
+    Check, Event, EventKind, HostSnapshot, HostSpec, HostState, MonitorInput, MonitorOutput, Probe, ProbeId,
+    ProbeReply, ProbeRequest, Record, ServiceSpec, ServiceState, SshSpec, Timing, TunnelEvent, UplinkReading,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -511,27 +511,8 @@ impl World {
 
 /// Returns a device with a tunnel and no services.
 pub fn device(raw: i64) -> HostSpec {
-    let id = HostId::from_i64(raw);
-    HostSpec {
-        id,
-        name: format!("cam-{raw}"),
-        labels: BTreeMap::new(),
-        parents: Vec::new(),
-        peer: Some(id),
-        own_tunnel: true,
-        address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0000 + raw as u32))),
-        other_address: None,
-        direct: None,
-        ssh: SshSpec { port: 22, user: None, pin: None },
-        route: RoutePolicy::Auto,
-        max_silence: None,
-        freshness: None,
-        budget: None,
-        timing: Timing::DEFAULT,
-        thresholds: Vec::new(),
-        alerting: Alerting::default(),
-        services: Vec::new(),
-    }
+    let address = Ipv4Addr::from(0xac18_0000 + raw as u32);
+    HostSpec::device(HostId::from_i64(raw), format!("cam-{raw}"), address)
 }
 
 /// Returns a device outside the VPN, with a login and its key.
@@ -550,12 +531,5 @@ pub fn with(spec: HostSpec, services: Vec<ServiceSpec>) -> HostSpec {
 }
 
 pub fn service(name: &str, check: Check) -> ServiceSpec {
-    ServiceSpec {
-        name: name.into(),
-        check,
-        timing: Timing::DEFAULT,
-        thresholds: Vec::new(),
-        freshness: None,
-        alerting: Alerting::default(),
-    }
+    ServiceSpec::plain(name, check)
 }
