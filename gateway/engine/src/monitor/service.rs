@@ -482,7 +482,7 @@ impl Service {
 
     /// Returns why its problem is not notified now.
     pub fn suppression(&self, of: HostContext<'_>, now: Now) -> Option<SuppressReason> {
-        self.voice.suppression(&self.track, &scene(&self.spec, self.stale, of, now))
+        self.notifier.suppression(&self.track, &scene(&self.spec, self.stale, of, now))
     }
 
     pub fn row(&self, host: HostId, now: Now) -> Record {

@@ -32,18 +32,18 @@ impl Host {
     fn current(&self, now: Now) -> Current {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), now);
         Current {
-            suppressed: self.voice.suppression(&self.track, &scene),
-            over: self.voice.is_over(&self.track),
-            acknowledged: self.voice.is_acknowledged(),
+            suppressed: self.notifier.suppression(&self.track, &scene),
+            over: self.notifier.is_over(&self.track),
+            acknowledged: self.notifier.is_acknowledged(),
         }
     }
 
     fn current_service(&self, service: &Service, now: Now) -> Current {
-        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.notifier);
         Current {
             suppressed: service.suppression(of, now),
-            over: service.voice.is_over(&service.track),
-            acknowledged: service.voice.is_acknowledged(),
+            over: service.notifier.is_over(&service.track),
+            acknowledged: service.notifier.is_acknowledged(),
         }
     }
 }
