@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backup;
+pub mod bounded_file;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -70,6 +70,8 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     };
     let database = if !health.is_well(Part::States) {
         Some("takes no writes: is the disk full? the log says why")
+    } else if !app.store.has_space() {
+        Some("takes no writes: the disk is full")
     } else {
         app.store.ping().await.is_err().then_some("cannot be read; the log says why")
     };

@@ -15,6 +15,8 @@ pub(super) const DEMO: &str = "fleetgate-demo";
 const LOCAL_BASE: &str = "http://localhost";
 /// An answer of another form: usually another version.
 const UNEXPECTED: &str = "unexpected answer: do gateway and command line have the same version?";
+/// The largest answer: a page of a list has at most 5 MB.
+const MOST: usize = 64 * 1024 * 1024;
 /// Patience with one answer; event streams have none of their own.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -65,12 +67,12 @@ impl Client {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
         let response = self.send(Method::GET, path, query, None).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
         let response = self.send(Method::POST, path, &[], Some(body)).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     /// Sends a POST with a key. A repetition with the same key has no further effect.
@@ -82,7 +84,7 @@ impl Client {
     ) -> anyhow::Result<T> {
         let request = self.request(Method::POST, path).json(body).timeout(PATIENCE);
         let response = self.judged(request.header("idempotency-key", key)).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     /// Sends a request whose response has no body.
@@ -98,7 +100,7 @@ impl Client {
             request = request.header("if-match", etag.clone());
         }
         let response = self.judged(request).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     /// Writes a resource. A given version must be the present one.
@@ -111,7 +113,7 @@ impl Client {
     ) -> anyhow::Result<Value> {
         let request = self.request(method, path).json(body).timeout(PATIENCE);
         let response = self.judged(only_at(request, version)).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     /// Replaces a resource. A given version must be the present one.
@@ -142,7 +144,7 @@ impl Client {
         let request =
             request.header("content-type", "application/octet-stream").header("content-length", size);
         let response = self.judged(request).await?;
-        response.json().await.context(UNEXPECTED)
+        read(response).await
     }
 
     async fn send(
@@ -176,7 +178,7 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        Err(Refused::of(status, response.json().await.unwrap_or_default()).into())
+        Err(Refused::of(status, read(response).await.unwrap_or_default()).into())
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -189,6 +191,18 @@ impl Client {
             root_cause(error)
         )
     }
+}
+
+/// Reads an answer with a limit: the gateway of a URL may be another program.
+async fn read<T: DeserializeOwned>(mut response: Response) -> anyhow::Result<T> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.context(UNEXPECTED)? {
+        if bytes.len() + chunk.len() > MOST {
+            bail!("the answer is larger than {} MiB: is this URL a gateway?", MOST / 1024 / 1024);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&bytes).context(UNEXPECTED)
 }
 
 fn only_at(request: reqwest::RequestBuilder, version: Option<i64>) -> reqwest::RequestBuilder {

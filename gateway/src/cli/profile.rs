@@ -1,6 +1,5 @@
 //! `fleetgate profile`: named sets of services, and the rules that select them.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -16,6 +15,7 @@ use super::table::{self, Column};
 use crate::api::profile_rules::ProfileRules;
 use crate::api::profiles::{Profile, ProfileService};
 use crate::api::types::Page;
+use crate::bounded_file;
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -188,12 +188,11 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Value> {
-    let mut text = String::new();
-    match file.as_os_str() == "-" {
-        true => std::io::stdin().read_to_string(&mut text).map(drop).context("stdin")?,
-        false => text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
-    }
-    serde_json::from_str(&text).with_context(|| format!("{}: not valid JSON", file.display()))
+    let text = match file.as_os_str() == "-" {
+        true => bounded_file::at_most(std::io::stdin(), bounded_file::MOST).context("stdin")?,
+        false => bounded_file::any(file, bounded_file::MOST).with_context(|| file.display().to_string())?,
+    };
+    serde_json::from_slice(&text).with_context(|| format!("{}: not valid JSON", file.display()))
 }
 
 impl SetArgs {

@@ -21,6 +21,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
 
+use crate::bounded_file;
 use crate::config::public_url::PublicUrl;
 use crate::data_dir::secret_file;
 use crate::health::telemetry;
@@ -409,7 +410,9 @@ fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Resul
     };
     let mut builder = config::Config::builder();
     if file.is_some() || path.exists() {
-        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
+        let text =
+            bounded_file::regular_text(path).with_context(|| format!("settings in {}", path.display()))?;
+        builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         let alone = builder.clone().build().map_err(in_file)?;
         if alone.get_string("mail.password").is_ok() {
             secret_file::must_be_guarded(path, "change mail.password if it leaked")?;

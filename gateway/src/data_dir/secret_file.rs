@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
+use crate::bounded_file;
+
 /// Bytes reserved for the secret: more than a configuration or a key needs.
 const ROOM: usize = 4096;
 
@@ -119,7 +121,9 @@ pub fn must_be_guarded(file: &Path, advice: &str) -> anyhow::Result<()> {
 }
 
 fn text(file: &Path) -> anyhow::Result<Zeroizing<String>> {
-    fs::read_to_string(file).map(Zeroizing::new).with_context(|| format!("cannot read {}", file.display()))
+    bounded_file::regular_text(file)
+        .map(Zeroizing::new)
+        .with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn refuse(file: &Path, forbidden: u32, remedy: &str, advice: &str) -> anyhow::Result<()> {

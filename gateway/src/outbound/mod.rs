@@ -164,7 +164,7 @@ fn is_own(address: IpAddr) -> bool {
     from.is_ok_and(|from| from.ip() == address)
 }
 
-/// The IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64 or 6to4.
+/// The IPv4 address embedded in an IPv6 address: mapped, translated, compatible, NAT64 or 6to4.
 fn carried(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(ip) = address else { return None };
     let segments = ip.segments();
@@ -173,7 +173,9 @@ fn carried(address: IpAddr) -> Option<IpAddr> {
         Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
     };
     match segments {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => of(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => of(high, low),
+        // The well-known prefix of NAT64, and any prefix of 96 bits from its range for local use (RFC 8215).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => of(high, low),
         // ::1 and :: are addresses of their own.
         [0, 0, 0, 0, 0, 0, high, low] if high > 0 => of(high, low),
         [0x2002, high, low, ..] => of(high, low),
@@ -200,6 +202,9 @@ mod tests {
             ("::ffff:169.254.169.254", Reason::LinkLocal),
             ("::169.254.169.254", Reason::LinkLocal),
             ("64:ff9b::a9fe:a9fe", Reason::LinkLocal),
+            ("64:ff9b:1::a9fe:a9fe", Reason::LinkLocal),
+            ("64:ff9b:1:7:8:9:a9fe:a9fe", Reason::LinkLocal),
+            ("::ffff:0:169.254.169.254", Reason::LinkLocal),
             ("2002:a9fe:a9fe::1", Reason::LinkLocal),
             ("100.100.100.200", Reason::Metadata),
             ("168.63.129.16", Reason::Metadata),

@@ -17,6 +17,10 @@ use super::events::{self, NewEvent, Object, SYSTEM};
 /// A request that waits longer than a week was forgotten. The device may send another one.
 pub const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// As many as the largest fleet has devices. A token with approval and without a limit of uses would otherwise fill the
+/// database. Tests have patience for fewer.
+pub const MOST_WAITING: i64 = if cfg!(test) { 100 } else { 10_000 };
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     AwaitingApproval,
@@ -187,6 +191,18 @@ pub async fn by_id(conn: &mut SqliteConnection, enrolment: Id) -> sqlx::Result<O
 /// Fails when the database cannot be read.
 pub async fn by_key(conn: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<Enrolment>> {
     sqlx::query_as(BY_KEY).bind(key.to_string()).fetch_optional(conn).await
+}
+
+/// Whether as many requests as [`MOST_WAITING`] wait for a decision.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn are_enough(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let waiting: i64 =
+        sqlx::query_scalar("select count(*) from enrolments where state = 'awaiting_approval'")
+            .fetch_one(conn)
+            .await?;
+    Ok(waiting >= MOST_WAITING)
 }
 
 /// # Errors

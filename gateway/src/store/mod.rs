@@ -179,6 +179,11 @@ impl Store {
         self.write_check.run(&self.write).await
     }
 
+    /// Whether the file system of the database has room for the next writes.
+    pub fn has_space(&self) -> bool {
+        self.write_check.has_space()
+    }
+
     /// Returns the parts of a response about a host's services beside their states.
     ///
     /// # Errors

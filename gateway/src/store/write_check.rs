@@ -48,13 +48,18 @@ impl WriteCheck {
         let _turn = self.turn.lock().await;
         // The write that begins here does not serve later callers.
         *self.next() = SharedCheck::default();
-        if free(&self.dir).is_some_and(|free| free < FREE) {
+        if !self.has_space() {
             return Err(Some(Trouble::Full));
         }
         attempt(write).await.map_err(|error| {
             tracing::warn!("the database takes nothing, results are refused: {error}");
             trouble(&error)
         })
+    }
+
+    /// Whether the file system has room for the log of the next writes.
+    pub fn has_space(&self) -> bool {
+        free(&self.dir).is_none_or(|free| free >= FREE)
     }
 
     fn next(&self) -> std::sync::MutexGuard<'_, SharedCheck> {

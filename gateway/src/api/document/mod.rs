@@ -89,7 +89,7 @@ fn take_key(operation: &mut Map<String, Value>) {
         "description": "1 to 255 printable characters. The same call with the same key has one effect; the \
             repetition gets the first answer, without its secrets and with `Idempotency-Replayed: true`. \
             With another request the key is refused (422 `idempotency_key_reused`). Kept for 24 hours; of \
-            results: the last 32 of their service.",
+            results: the last 64 of their service.",
         "schema": { "type": ["string", "null"], "minLength": 1, "maxLength": 255 },
     });
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));

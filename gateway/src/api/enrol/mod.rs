@@ -41,6 +41,8 @@ use crate::store::snapshot::psk_place;
 use crate::store::{SqliteConnection, devices};
 use refused::ANONYMOUS;
 
+/// A person decides in minutes.
+const RETRY_AFTER_S: u64 = 60;
 const SCRIPT: &str = include_str!("enrol.sh");
 /// The placeholder for the gateway's address in the script.
 const PLACE: &str = "@FLEETGATE_URL@";
@@ -263,6 +265,11 @@ async fn record(
     source: IpAddr,
 ) -> Result<Enrolment, Problem> {
     let waits = token.needs_approval;
+    if waits && enrolments::are_enough(write.tx()).await? {
+        let most = enrolments::MOST_WAITING;
+        let detail = format!("{most} enrolments wait for approval: approve or reject some, then try again");
+        return Err(Problem::too_many(detail, RETRY_AFTER_S));
+    }
     let host =
         if waits { None } else { Some(admit_device::let_in(app, write, token, candidate.newcomer()).await?) };
     // A replacement takes the name of the device.

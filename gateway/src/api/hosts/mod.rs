@@ -31,7 +31,6 @@ use crate::clock;
 use crate::engine::definitions::Definition;
 use crate::monitor::verdict_inputs;
 use crate::store::events::Object;
-use crate::store::host_details::{self, HostDetails};
 use crate::store::hosts::{self, Listed};
 use crate::store::{SqliteConnection, acknowledgements, snapshot};
 

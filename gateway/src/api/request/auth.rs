@@ -241,7 +241,8 @@ pub fn same_origin(headers: &HeaderMap, app: &AppState) -> Result<(), Problem> {
 }
 
 fn is_ours(origin: &str, host: Option<&str>, public: Option<&str>) -> bool {
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    // A proxy may speak HTTPS to the browser and HTTP to the gateway.
+    let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
     public == Some(origin) || authority.is_some() && authority == host
 }
 
@@ -277,6 +278,7 @@ mod tests {
         assert!(is_ours("https://gw.example", Some("10.0.0.1:8080"), Some("https://gw.example")));
         assert!(!is_ours("https://evil.example", Some("gw.example"), Some("https://gw.example")));
         assert!(!is_ours("null", Some("gw.example"), None));
+        assert!(!is_ours("ftp://gw.example", Some("gw.example"), None));
         assert!(!is_ours("https://gw.example.evil.example", Some("gw.example"), None));
     }
 }

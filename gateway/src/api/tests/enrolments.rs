@@ -328,3 +328,18 @@ async fn who_makes_a_token_hears_that_devices_elsewhere_do_not_reach_loopback() 
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn no_more_enrolments_wait_than_a_fleet_has_devices() {
+    let api = TestApi::with_endpoint().await;
+    let waiting = token(&api, json!({ "needs_approval": true, "uses": null })).await;
+    for n in 0..enrolments::MOST_WAITING as u8 {
+        let answer = enrol(&api, request(&waiting, &format!("cam{n}"), &key(n + 1))).await;
+        assert_eq!(answer.status, 201, "{n}: {}", answer.text);
+    }
+    let refused = enrol(&api, request(&waiting, "late", &key(250))).await;
+    assert_eq!((refused.status, refused.code()), (429, "too_many_requests"), "{}", refused.text);
+    let at_once = token(&api, json!({})).await;
+    let admitted = enrol(&api, request(&at_once, "at-once", &key(251))).await;
+    assert_eq!(admitted.status, 201, "a token without approval is not affected: {}", admitted.text);
+}

@@ -26,10 +26,13 @@ use crate::api::gateway::Gateway;
 use crate::api::hosts::Host;
 use crate::api::profiles::Profile;
 use crate::api::types::Page;
+use crate::bounded_file;
 use crate::cli::out;
 
 /// Errors that are printed; a wrong separator makes one of every line.
 const PRINTED: usize = 50;
+/// A table of 10,000 devices with every column has 5 MB.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
@@ -44,7 +47,7 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: ImportArgs) -> anyhow::Result<()> {
-    let bytes = std::fs::read(&args.file).with_context(|| args.file.display().to_string())?;
+    let bytes = bounded_file::any(&args.file, MOST_BYTES).with_context(|| args.file.display().to_string())?;
     let (rows, mut wrong) = table_file::read(&bytes);
     let known = look(client).await?;
     let (steps, misfits) = plan::plan(rows, &known);
