@@ -24,8 +24,23 @@ pub struct Gateway {
     /// The gateway's own inner addresses.
     pub addresses: Vec<String>,
     pub keepalive_s: u16,
+    /// The last keys of handshakes that belong to no device, the newest first; at most 16.
+    #[serde(default)]
+    pub unknown_keys: Vec<UnknownKey>,
     /// The backup that is restored at the next start. Until then no other change is possible.
     pub restore: Option<Restore>,
+}
+
+/// The key of a refused handshake, as its sender names it. Anyone can send any key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UnknownKey {
+    pub public_key: String,
+    /// Address and port of the sender.
+    pub from: String,
+    pub last_at: String,
+    /// In how many minutes it came since the start, while it was in this list.
+    #[schema(minimum = 1)]
+    pub reports: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
