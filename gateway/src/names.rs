@@ -70,9 +70,15 @@ pub fn conf_file(device: &str) -> String {
 }
 
 /// The same among those of other devices: where it is shortened, in a folder with the name of the device.
+/// The folder of a name that ends in `.conf` could be the file of another device. It has an underscore
+/// at its end, which no name has.
 pub fn conf_path(device: &str) -> PathBuf {
     let file = PathBuf::from(conf_file(device));
-    if device.len() > MAX_INTERFACE { Path::new(device).join(file) } else { file }
+    match () {
+        () if device.len() <= MAX_INTERFACE => file,
+        () if device.ends_with(".conf") => Path::new(&format!("{device}_")).join(file),
+        () => Path::new(device).join(file),
+    }
 }
 
 /// Whether `wg-quick` makes an interface of a file of this name.
@@ -168,6 +174,12 @@ mod tests {
             Path::new("bridge-north-camera-07/bridge-north-ca.conf")
         );
         assert_eq!(conf_file("camera-number--of-hill"), "camera-number.conf");
+        assert_eq!(conf_path("camera-number-1"), Path::new("camera-number-1.conf"));
+        assert_eq!(
+            conf_path("camera-number-1.conf"),
+            Path::new("camera-number-1.conf_/camera-number-1.conf"),
+            "no folder is called like the file of another device"
+        );
         assert!(is_interface_file(Path::new("a/long/folder/cam.conf")));
         assert!(!is_interface_file(Path::new("bridge-north-camera-07.conf")));
     }

@@ -32,6 +32,7 @@ use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::Known;
+use crate::ids::Kind;
 use crate::maintenance::{housekeeping, retention};
 use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
@@ -419,10 +420,20 @@ impl Engine<'_> {
                 match news {
                     TunnelEvent::Status(peer, status) => live.set_peer(peer, *status),
                     TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
-                        %peer,
+                        device = Kind::Host.text(peer),
                         %from,
                         "a device that was removed still uses its key: switch its tunnel off, or add it again"
                     ),
+                    TunnelEvent::UnknownKey(key, from) => {
+                        if let Some(others) = live.note_unknown_key(key, from, clock::now()) {
+                            tracing::info!(
+                                %key,
+                                %from,
+                                others,
+                                "a handshake was refused: its key belongs to no device"
+                            );
+                        }
+                    }
                     other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
                 }
             }),

@@ -325,7 +325,11 @@ mod tests {
             ("[Peer]", "[Pear]", "line 6: neither"),
             ("fd00::/64", "fd00::/129", "line 8: AllowedIPs: not a network: fd00::/129"),
             (PEER, "AAAA", "line 7: PublicKey: not a key"),
-            ("vpn.example.net:51820", "vpn example:1", "line 9: Endpoint: not an endpoint"),
+            (
+                "vpn.example.net:51820",
+                "vpn example:1",
+                "line 9: Endpoint: \"vpn example:1\" is not an endpoint",
+            ),
         ];
         for (from, to, expected) in cases {
             let error = Conf::parse(&good.replace(from, to)).unwrap_err().to_string();

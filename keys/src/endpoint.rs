@@ -9,6 +9,9 @@ const MAX_HOST: usize = 253;
 /// The longest label of a host name (the same section).
 const MAX_LABEL: usize = 63;
 
+/// Characters of a wrong text that its error repeats.
+const MAX_SHOWN: usize = 80;
+
 /// A host name or address to send to, with its port; IPv6 in brackets. It never contains blanks or
 /// line ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,8 +22,8 @@ pub struct Endpoint {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEndpoint {
-    #[error("not an endpoint: `host:port`, `192.0.2.1:51820` or `[2001:db8::1]:51820` is expected")]
-    Form,
+    #[error("{0:?} is not an endpoint: `host:port`, `192.0.2.1:51820` or `[2001:db8::1]:51820` is expected")]
+    Form(String),
     #[error("no device can send to {0}: say the address or name at which devices reach the gateway")]
     Nowhere(IpAddr),
 }
@@ -46,8 +49,9 @@ impl FromStr for Endpoint {
     type Err = BadEndpoint;
 
     fn from_str(text: &str) -> Result<Self, BadEndpoint> {
-        let (host, port) = text.trim().rsplit_once(':').ok_or(BadEndpoint::Form)?;
-        let port = port_number(port).filter(|_| is_host(host)).ok_or(BadEndpoint::Form)?;
+        let form = || BadEndpoint::Form(text.chars().take(MAX_SHOWN).collect());
+        let (host, port) = text.trim().rsplit_once(':').ok_or_else(form)?;
+        let port = port_number(port).filter(|_| is_host(host)).ok_or_else(form)?;
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         if let Some(nowhere) = address.filter(|a| is_nowhere(*a)) {
             return Err(BadEndpoint::Nowhere(nowhere));
@@ -137,7 +141,7 @@ mod tests {
             "a b:1",
             "a:1\nPostUp = x",
         ] {
-            assert_eq!(bad.parse::<Endpoint>(), Err(BadEndpoint::Form), "{bad:?}");
+            assert!(matches!(bad.parse::<Endpoint>(), Err(BadEndpoint::Form(_))), "{bad:?}");
         }
     }
 

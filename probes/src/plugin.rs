@@ -18,6 +18,8 @@ pub const MAX_OUTPUT: usize = 64 * 1024;
 /// Characters of standard error that a result quotes: the line that explains the failure, not a
 /// log.
 const STDERR_CHARS: usize = 300;
+/// Characters of a metric's name in a summary; the names of the built-in checks are shorter than 20.
+const LABEL_CHARS: usize = 40;
 
 /// A result in its final form, for every kind of check.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +119,29 @@ impl PluginResult {
             self.status = self.status.worst(judged);
         }
         self
+    }
+
+    /// Returns the value that explains a WARNING or CRITICAL status, with the limit that it crossed:
+    /// `78 °C, limit 70`. `None` if no metric explains the status. The name of the metric comes
+    /// first, unless it is the only one or is called like the `service`.
+    pub fn crossed_limit(&self, service: &str) -> Option<String> {
+        let limit = |m: &Metric| match self.status {
+            Status::Critical => m.crit,
+            Status::Warning => m.warn,
+            Status::Ok | Status::Unknown => None,
+        };
+        let (metric, value, range) = self.metrics.iter().find_map(|m| {
+            let (value, range) = (m.value?, limit(m)?);
+            range.alerts(value).then_some((m, value, range))
+        })?;
+        let uom = &metric.uom;
+        let reading = format!("{}, {}", words::quantity(value, uom), range.limit_of(value, uom));
+        let is_plain = self.metrics.len() == 1 || metric.label == service;
+        Some(if is_plain {
+            reading
+        } else {
+            format!("{} {reading}", words::line(&metric.label, LABEL_CHARS))
+        })
     }
 }
 
@@ -250,6 +275,27 @@ mod tests {
 
     fn limits(metric: &str, warn: &str, crit: &str) -> Vec<(String, Thresholds)> {
         vec![(metric.to_owned(), Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() })]
+    }
+
+    #[test]
+    fn a_crossed_limit_is_named_with_the_value_that_crossed_it() {
+        let judged = |stdout: &str, metric: &str, warn: &str, crit: &str| {
+            run(0, stdout).apply(&limits(metric, warn, crit)).crossed_limit("temperature")
+        };
+        let crossed = |stdout: &str, metric: &str, warn: &str, crit: &str| {
+            judged(stdout, metric, warn, crit).expect("a limit is crossed")
+        };
+        assert_eq!(crossed("x | temperature=78C", "temperature", "60", "70"), "78 °C, limit 70");
+        assert_eq!(crossed("x | temperature=65C fan=3", "temperature", "60", "70"), "65 °C, limit 60");
+        assert_eq!(crossed("x | used=91% free=9%", "used", "80", "90"), "used 91 %, limit 90");
+        assert_eq!(crossed("x | free=2000000B", "free", "", "5000000:"), "2.0 MB, minimum 5.0 MB");
+        assert_eq!(crossed("x | age=7200s", "age", "", "3600"), "2 h, limit 1 h");
+        assert_eq!(crossed("x | level=15", "level", "", "@10:20"), "15, within 10 to 20");
+        assert_eq!(judged("x | temperature=50C", "temperature", "60", "70"), None, "no limit is crossed");
+        assert_eq!(judged("x | temperature=U", "temperature", "60", "70"), None, "there is no value");
+        let own = run(2, "DISK CRITICAL | /=97%;80;90");
+        assert_eq!(own.crossed_limit("disk").as_deref(), Some("97 %, limit 90"), "the limits of a plugin");
+        assert_eq!(run(2, "x | /=85%;80;90").crossed_limit("disk"), None, "its limit does not explain it");
     }
 
     #[test]

@@ -62,6 +62,15 @@ impl Range {
         !value.is_nan() && within == self.inside
     }
 
+    /// Returns the bound that `value` crosses, for a summary: `limit 70`, `minimum 5`.
+    pub(crate) fn limit_of(&self, value: f64, uom: &str) -> String {
+        match () {
+            () if self.inside => self.place_of(value),
+            () if value > self.end => format!("limit {}", words::bound(self.end, uom)),
+            () => format!("minimum {}", words::bound(self.start, uom)),
+        }
+    }
+
     /// Returns the position of `value` for the sentence that explains an alert: `above 90`.
     pub(crate) fn place_of(&self, value: f64) -> String {
         let (start, end) = (words::brief(self.start), words::brief(self.end));

@@ -25,6 +25,28 @@ pub(crate) fn exact(value: f64) -> String {
     }
 }
 
+/// Formats a value with its unit of measurement, as performance data name it: `78 °C`, `1.5 GB`.
+pub(crate) fn quantity(value: f64, uom: &str) -> String {
+    match uom {
+        "C" => format!("{} °C", brief(value)),
+        "B" | "s" | "c" | "" => bound(value, uom),
+        _ => format!("{} {uom}", brief(value)),
+    }
+    .trim_end()
+    .to_owned()
+}
+
+/// Formats a bound beside a value of the same unit. It repeats the unit only where that depends on
+/// the size.
+pub(crate) fn bound(value: f64, uom: &str) -> String {
+    match uom {
+        "B" => bytes(value),
+        "s" if value.abs() >= 60.0 => age(value),
+        "s" => format!("{} s", brief(value)),
+        _ => brief(value),
+    }
+}
+
 /// Formats bytes in decimal units, as disks are sold: `12.3 GB`.
 pub(crate) fn bytes(value: f64) -> String {
     let mut rest = value;

@@ -13,9 +13,11 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::request::auth::Principal;
 use super::request::extract::Body;
+use super::request::ids;
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::restore::Restore;
+use crate::engine::unknown_keys;
 use crate::store::events::Object;
 use crate::store::{SqliteConnection, settings};
 
@@ -42,6 +44,21 @@ pub struct Gateway {
     pub keepalive_s: u16,
     /// The backup that is restored at the next start. Until then no other change is possible.
     pub restore: Option<Restore>,
+    /// The last keys of handshakes that belong to no device, the newest first; at most 16.
+    #[serde(default)]
+    pub unknown_keys: Vec<UnknownKey>,
+}
+
+/// The key of a refused handshake, as its sender names it. Anyone can send any key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UnknownKey {
+    pub public_key: String,
+    /// Address and port of the sender.
+    pub from: String,
+    pub last_at: String,
+    /// In how many minutes it came since the start, while it was in this list.
+    #[schema(minimum = 1)]
+    pub reports: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -144,7 +161,17 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         pool_v6: app.config.pool_v6.to_string(),
         addresses: app.config.pools().gateway().map(|a| a.to_string()).into(),
         keepalive_s: app.config.keepalive,
+        unknown_keys: app.live.unknown_keys().iter().map(unknown_key).collect(),
         restore: app.uploads().staged(),
+    }
+}
+
+fn unknown_key(of: &unknown_keys::UnknownKey) -> UnknownKey {
+    UnknownKey {
+        public_key: of.key.to_string(),
+        from: of.from.to_string(),
+        last_at: ids::time(of.last_at),
+        reports: i64::try_from(of.reports).unwrap_or(i64::MAX),
     }
 }
 
@@ -163,6 +190,18 @@ mod tests {
         assert_eq!(api.admin().put("/api/v1/gateway/endpoint", set).await.status, 200);
         let shown = api.viewer().get("/api/v1/gateway").await;
         assert_eq!(shown.json["endpoint"], "vpn.example.net:51820");
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_refused_handshake_is_shown() {
+        let api = TestApi::new().await;
+        assert_eq!(api.viewer().get("/api/v1/gateway").await.json["unknown_keys"], json!([]));
+        let key = fleetgate_keys::PrivateKey::from_bytes([7; 32]).public();
+        let from = "192.0.2.9:1024".parse().unwrap();
+        api.state.live.note_unknown_key(key, from, crate::clock::now());
+        let shown = api.viewer().get("/api/v1/gateway").await.json["unknown_keys"][0].clone();
+        let expected = (json!(key.to_string()), json!("192.0.2.9:1024"), json!(1));
+        assert_eq!((shown["public_key"].clone(), shown["from"].clone(), shown["reports"].clone()), expected);
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ const HISTORY: &str = "history";
 async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     let health = app.live.health();
     let engine = if app.handle.is_running() {
-        let behind = "has not heard of every change yet, and is told again; the log says why";
+        let behind = "has not received every change yet, and they are sent again; the log says why";
         app.handle.is_behind().then_some(behind)
     } else {
         Some("a thread has ended; the log says why")

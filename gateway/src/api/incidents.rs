@@ -23,6 +23,7 @@ use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names};
 use super::{AppState, events, notifications};
+use crate::notification::incident_text;
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
 use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
@@ -243,7 +244,7 @@ async fn withdraw(
 fn not_open(row: &IncidentRow, advice: &str) -> Problem {
     let detail = match row.merged_into {
         Some(into) => format!("{} was merged into {into}: {advice}", row.id),
-        None => format!("nothing of {} is wrong any more", row.id),
+        None => format!("{} is closed: all its members have recovered", row.id),
     };
     Problem::conflict("not_open", detail)
 }
@@ -270,7 +271,7 @@ fn to_api(row: &IncidentRow, now: Wall) -> Incident {
         id: row.id.to_string(),
         scope: row.extent.clone(),
         cause: row.cause.clone(),
-        text: row.words.clone(),
+        text: incident_text::of(row),
         site: row.site.clone(),
         state: state.to_owned(),
         opened_at: ids::time(row.opened_at),

@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 27] = [
+pub(super) const COMMANDS: [(&str, &str); 28] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -18,6 +18,7 @@ pub(super) const COMMANDS: [(&str, &str); 27] = [
     ("POST /devices/{}/trust", "fleetgate device trust $1 HOST-KEY"),
     ("GET /downtimes", "fleetgate downtime list"),
     ("POST /downtimes", "fleetgate downtime add --label KEY=VALUE"),
+    ("PATCH /downtimes/{}", "fleetgate downtime set $1"),
     ("DELETE /downtimes/{}", "fleetgate downtime cancel $1"),
     ("POST /enrolment-tokens", "fleetgate token create NAME --enrol"),
     ("PUT /gateway/endpoint", "fleetgate gateway endpoint HOST:PORT"),

@@ -62,7 +62,12 @@ pub(crate) enum DowntimeCommand {
         /// Also list downtimes that have ended or were cancelled
         #[arg(long)]
         all: bool,
+        /// Only downtimes for this host, also those that select it by its labels
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
     },
+    /// Change times or comment of a downtime that is not over
+    Set(ChangeArgs),
     /// Cancel a downtime, before it begins or while it is active
     Cancel {
         /// Id of the downtime, as in `fleetgate downtime list`
@@ -122,6 +127,98 @@ struct Again {
     last: Option<String>,
 }
 
+/// What changes of a downtime.
+#[derive(Args)]
+pub(crate) struct ChangeArgs {
+    /// Id of the downtime, as in `fleetgate downtime list`
+    #[arg(value_name = "ID")]
+    downtime: String,
+    /// Begin, as RFC 3339; of a repeated downtime a time of day such as 02:00
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// End, as RFC 3339
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Duration instead of --until, such as 90m or 2h
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
+    lasts: Option<String>,
+    /// Duration of a flexible downtime that has not begun
+    #[arg(long, value_name = "TIME")]
+    flexible: Option<String>,
+    /// Repeat on these days: day, sunday, mon-fri, 1st, "last day", "2nd tuesday"
+    #[arg(long, value_name = "DAYS")]
+    every: Option<String>,
+    /// Time of day at which a repeated downtime ends
+    #[arg(long, value_name = "HH:MM")]
+    to: Option<String>,
+    /// Time zone of a repeated downtime, such as Europe/Vienna
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+    /// First date of a repeated downtime
+    #[arg(long, value_name = "DATE")]
+    first: Option<String>,
+    /// Last date of a repeated downtime
+    #[arg(long, value_name = "DATE")]
+    last: Option<String>,
+    /// Text that others read
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    comment: Option<String>,
+}
+
+impl ChangeArgs {
+    fn body(&self, now: &Downtime) -> anyhow::Result<Value> {
+        let times = if now.recurrence.is_some() { self.recurrence()? } else { self.once(now)? };
+        let mut body = present(times);
+        if let Some(comment) = &self.comment {
+            body["comment"] = json!(comment);
+        }
+        anyhow::ensure!(
+            body != json!({}),
+            "nothing to change: give at least one option, see `fleetgate downtime set --help`"
+        );
+        Ok(body)
+    }
+
+    fn once(&self, now: &Downtime) -> anyhow::Result<Value> {
+        let of_repeated = [&self.every, &self.to, &self.zone, &self.first, &self.last];
+        anyhow::ensure!(
+            of_repeated.iter().all(|option| option.is_none()),
+            "{} does not repeat: --every, --to, --zone, --first and --last need a new downtime",
+            now.id
+        );
+        let start = self.from.as_deref().map(|text| moment("--from", text)).transpose()?;
+        let lasts = self.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
+        let until = self.until.as_deref().map(|text| moment("--until", text)).transpose()?;
+        let end = match lasts {
+            Some(lasts) => Some(start.map_or_else(|| now.start.parse(), Ok)?.checked_add(lasts)?),
+            None => until,
+        };
+        let flexible = self.flexible.as_deref().map(|text| span("--flexible", text)).transpose()?;
+        Ok(json!({
+            "start": start.map(|at: Timestamp| at.to_string()),
+            "end": end.map(|at| at.to_string()),
+            "duration_s": flexible.map(|d| d.as_secs()),
+        }))
+    }
+
+    fn recurrence(&self) -> anyhow::Result<Value> {
+        let of_single = [&self.until, &self.lasts, &self.flexible];
+        anyhow::ensure!(
+            of_single.iter().all(|option| option.is_none()),
+            "this downtime repeats: change it with --from, --to, --every, --first and --last"
+        );
+        let recurrence = present(json!({
+            "every": self.every,
+            "from": self.from,
+            "to": self.to,
+            "time_zone": self.zone,
+            "first_date": self.first,
+            "last_date": self.last,
+        }));
+        Ok(if recurrence == json!({}) { json!({}) } else { json!({ "recurrence": recurrence }) })
+    }
+}
+
 const HOW_LONG: &str = "give the duration: --for 2h, --until TIME, or --every DAYS with --from and --to";
 
 /// Returns the path of a host or one of its services. `cam-07/disk` is a service too, as in the
@@ -157,9 +254,22 @@ fn acknowledged(sticky: bool, expires: Option<&str>) -> String {
 pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
     match command {
         DowntimeCommand::Add(args) => add(client, *args).await,
-        DowntimeCommand::List { all } => list(client, all).await,
+        DowntimeCommand::List { all, host } => list(client, all, host).await,
+        DowntimeCommand::Set(args) => set(client, args).await,
         DowntimeCommand::Cancel { downtime } => cancel(client, &downtime).await,
     }
+}
+
+async fn set(client: &Client, args: ChangeArgs) -> anyhow::Result<()> {
+    let path = format!("/downtimes/{}", args.downtime);
+    let before: Downtime = client.get(&path, &[]).await?;
+    let changed = client.write(Method::PATCH, &path, &args.body(&before)?, Some(before.version)).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&changed)?);
+    }
+    let after: Downtime = serde_json::from_value(changed)?;
+    let (start, end) = (table::clock_time(&after.start), table::clock_time(&after.end));
+    said(client, &format!("Downtime {} changed: from {start} to {end}", after.id))
 }
 
 async fn cancel(client: &Client, id: &str) -> anyhow::Result<()> {
@@ -266,8 +376,10 @@ pub(super) const COLUMNS: [Column; 7] = [
     Column::text("COMMENT"),
 ];
 
-async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
-    let downtimes: Vec<Downtime> = pages(client, "/downtimes", &[("all", all.to_string())]).await?;
+async fn list(client: &Client, all: bool, host: Option<String>) -> anyhow::Result<()> {
+    let mut query = vec![("all", all.to_string())];
+    query.extend(host.map(|host| ("host", host)));
+    let downtimes: Vec<Downtime> = pages(client, "/downtimes", &query).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&downtimes)?);
         return Ok(());
@@ -322,6 +434,53 @@ fn kind(d: &Downtime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: DowntimeCommand,
+    }
+
+    fn parsed(line: &str) -> DowntimeCommand {
+        let line = <Line as clap::Parser>::try_parse_from(line.split(' '));
+        line.map_err(|e| e.to_string()).expect("a command").command
+    }
+
+    #[tokio::test]
+    async fn a_downtime_is_found_by_its_host_and_changed() {
+        let (client, mut api) = crate::cli::tests::connected().await;
+        let _monitor = api.start_monitor();
+        for name in ["cam-1", "cam-2"] {
+            let _: Value = client.post("/devices", &json!({ "name": name })).await.unwrap();
+            downtime(&client, parsed(&format!("downtime add {name} --for 2h -m move"))).await.unwrap();
+        }
+        let of = |host: &str| vec![("host", host.to_owned())];
+        let found: Vec<Downtime> = pages(&client, "/downtimes", &of("cam-1")).await.unwrap();
+        let [one] = &found[..] else { panic!("{found:?}") };
+        downtime(&client, parsed("downtime list --host cam-1")).await.unwrap();
+        assert!(downtime(&client, parsed("downtime list --host cam-3")).await.is_err());
+        let id = &one.id;
+        downtime(&client, parsed(&format!("downtime set {id} --for 3h -m longer"))).await.unwrap();
+        let after: Downtime = client.get(&format!("/downtimes/{id}"), &[]).await.unwrap();
+        let lasts = |d: &Downtime| {
+            let at = |text: &str| text.parse::<Timestamp>().unwrap();
+            at(&d.end).duration_since(at(&d.start)).as_secs()
+        };
+        assert_eq!((lasts(one), lasts(&after), after.comment.as_str()), (7_200, 10_800, "longer"));
+        for (wrong, says) in [("", "nothing to change"), (" --every sunday", "does not repeat")] {
+            let refused = downtime(&client, parsed(&format!("downtime set {id}{wrong}"))).await.unwrap_err();
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+        let every = "downtime add cam-2 --every sunday --from 02:00 --to 04:00";
+        downtime(&client, parsed(every)).await.unwrap();
+        let found: Vec<Downtime> = pages(&client, "/downtimes", &of("cam-2")).await.unwrap();
+        let again = found.iter().find(|d| d.recurrence.is_some()).unwrap();
+        downtime(&client, parsed(&format!("downtime set {} --to 05:00", again.id))).await.unwrap();
+        let after: Downtime = client.get(&format!("/downtimes/{}", again.id), &[]).await.unwrap();
+        let of = after.recurrence.unwrap();
+        assert_eq!((of.from.as_str(), of.to.as_str()), ("02:00", "05:00"));
+        assert!(downtime(&client, parsed(&format!("downtime set {} --for 3h", again.id))).await.is_err());
+    }
 
     #[test]
     fn an_acknowledgement_says_how_long_it_holds() {

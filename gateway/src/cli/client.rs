@@ -185,11 +185,20 @@ impl Client {
         if error.is_timeout() {
             return anyhow::anyhow!("{}: no answer within {} s", self.place, PATIENCE.as_secs());
         }
-        anyhow::anyhow!(
-            "no gateway answers at {}: is `fleetgate serve` running? ({})",
-            self.place,
-            root_cause(error)
-        )
+        let (place, cause) = (&self.place, root_cause(error));
+        match tls_error(error) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                anyhow::anyhow!("{place}: this port does not speak TLS: use http:// ({cause})")
+            }
+            Some(_) => anyhow::anyhow!("{place}: the TLS connection failed: {cause}"),
+            None if self.base == LOCAL_BASE => anyhow::anyhow!(
+                "no gateway answers at {place}: start `fleetgate serve`, or name its data directory with \
+                 --data ({cause})"
+            ),
+            None => anyhow::anyhow!(
+                "no gateway answers at {place}: is `fleetgate serve` running there? ({cause})"
+            ),
+        }
     }
 }
 
@@ -219,6 +228,17 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// Returns the error of TLS behind an error, if there is one.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    // An I/O error hides the error that it carries from the chain.
+    let carried = |error: &'a (dyn std::error::Error + 'static)| {
+        let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+        inner.downcast_ref::<rustls::Error>()
+    };
+    chain.into_iter().find_map(|error| error.downcast_ref::<rustls::Error>().or_else(|| carried(error)))
 }
 
 /// Returns the socket in the given data directory, or that of this user's running gateway: `serve`
@@ -262,4 +282,38 @@ fn problem_text(body: &Value) -> Option<String> {
         .filter_map(|e| Some(format!("{}: {}", e.get("field")?.as_str()?, e.get("detail")?.as_str()?)))
         .collect();
     Some(if fields.len() < 2 { detail.to_owned() } else { format!("{detail} ({})", fields.join("; ")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refusal(url: Option<String>, data: Option<std::path::PathBuf>) -> String {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let to = Connection { data, url, token: Some("fgt_x".into()), json: false };
+        let client = Client::new(&to).expect("a client");
+        client.get::<Value>("/gateway", &[]).await.expect_err("no gateway answers").to_string()
+    }
+
+    #[tokio::test]
+    async fn an_error_of_tls_is_no_gateway_that_does_not_run() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 No\r\n\r\n").await;
+            }
+        });
+        let said = refusal(Some(format!("https://{address}")), None).await;
+        assert!(said.contains("does not speak TLS: use http://") && !said.contains("running"), "{said}");
+        let closed = refusal(Some("http://127.0.0.1:1".into()), None).await;
+        assert!(closed.contains("is `fleetgate serve` running there?"), "{closed}");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_of_another_data_directory_is_looked_for_with_an_option() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let said = refusal(None, Some(dir.path().to_owned())).await;
+        assert!(said.contains("start `fleetgate serve`") && said.contains("--data"), "{said}");
+    }
 }

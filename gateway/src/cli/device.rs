@@ -130,12 +130,22 @@ pub(crate) struct Ssh {
 
 #[derive(Args)]
 struct Login {
-    /// User that checks log in as
-    #[arg(long)]
+    /// User that checks log in as [default: no login]
+    #[arg(long, value_name = "USER", value_parser = login)]
     ssh_user: Option<String>,
     /// Port of the SSH server
     #[arg(long)]
     ssh_port: Option<u16>,
+}
+
+/// Parses a user. `none` is no user here: elsewhere it means that there is no login.
+fn login(text: &str) -> Result<String, String> {
+    match text {
+        "none" => Err("without a user there is no login: leave the option out; \
+                       `fleetgate device set NAME --no-ssh-user` removes a user"
+            .to_owned()),
+        user => Ok(user.to_owned()),
+    }
 }
 
 impl Ssh {
@@ -165,6 +175,27 @@ pub(crate) struct SetArgs {
     labels: LabelChanges,
     #[command(flatten)]
     login: Login,
+    /// Remove the user: checks log in no more
+    #[arg(long, conflicts_with = "ssh_user")]
+    no_ssh_user: bool,
+}
+
+impl SetArgs {
+    /// Returns what changes, apart from labels.
+    fn body(&self) -> Value {
+        let networks = (!self.networks.is_empty() || self.no_networks).then_some(&self.networks);
+        let mut body = present(json!({
+            "networks": networks,
+            "route": self.route,
+            "direct_address": self.direct,
+            "ssh": { "user": self.login.ssh_user, "port": self.login.ssh_port },
+        }));
+        if self.no_ssh_user {
+            body["ssh"]["user"] = Value::Null;
+        }
+        body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
+        body
+    }
 }
 
 /// What changes of the labels of a host or device.
@@ -302,15 +333,8 @@ async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<(
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let networks = (!args.networks.is_empty() || args.no_networks).then_some(args.networks);
     let path = format!("/devices/{}", args.device);
-    let mut body = present(json!({
-        "networks": networks,
-        "route": args.route,
-        "direct_address": args.direct,
-        "ssh": { "user": args.login.ssh_user, "port": args.login.ssh_port },
-    }));
-    body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
+    let mut body = args.body();
     let before: Value = client.get(&path, &[]).await?;
     if let Some(labels) = args.labels.body(&args.device, &before["labels"])? {
         body["labels"] = labels;
@@ -480,7 +504,8 @@ async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Resul
     }
     out::line!("{}", made["secret"].as_str().unwrap_or_default());
     let command = made["command"].as_str().unwrap_or_default();
-    said(client, &format!("The token is not shown again. On the new hardware, as root:\n  {command}"))
+    let hint = made["hint"].as_str().map(|hint| format!("\n{hint}")).unwrap_or_default();
+    said(client, &format!("The token is not shown again. On the new hardware, as root:\n  {command}{hint}"))
 }
 
 #[cfg(test)]
@@ -491,6 +516,22 @@ mod tests {
     fn what_was_not_given_is_left_out_and_false_is_not() {
         let body = json!({ "a": null, "b": false, "c": { "d": null, "e": 1 } });
         assert_eq!(present(body), json!({ "b": false, "c": { "e": 1 } }));
+    }
+
+    #[test]
+    fn the_user_of_checks_is_removed_and_is_never_called_none() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            set: SetArgs,
+        }
+        let parsed = |line: &str| <Line as clap::Parser>::try_parse_from(line.split(' '));
+        let body = |line: &str| parsed(line).ok().map(|line| line.set.body());
+        assert_eq!(body("set cam --no-ssh-user"), Some(json!({ "ssh": { "user": null } })));
+        assert_eq!(body("set cam --ssh-user ops"), Some(json!({ "ssh": { "user": "ops" } })));
+        assert!(body("set cam --ssh-user ops --no-ssh-user").is_none());
+        let refused = parsed("set cam --ssh-user none").err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused.contains("--no-ssh-user"), "{refused}");
     }
 
     #[test]

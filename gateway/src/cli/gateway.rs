@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::client::Client;
 use super::device::said;
-use crate::api::gateway::Gateway;
+use super::table;
+use crate::api::gateway::{Gateway, UnknownKey};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -51,6 +52,10 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     line("pools", &format!("{} {}", g.pool_v4, g.pool_v6));
     line("addresses", &g.addresses.join(" "));
     line("SSH key", &g.ssh_public_key);
+    for (i, unknown) in g.unknown_keys.iter().enumerate() {
+        let key = if i == 0 { "unknown keys" } else { "" };
+        out::line!("{key:<12} {}", unknown_key(unknown));
+    }
     if let Some(restore) = &g.restore {
         let waits = format!(
             "the backup of {} takes effect at the next start; until then nothing can be changed",
@@ -59,4 +64,28 @@ async fn show(client: &Client) -> anyhow::Result<()> {
         line("restore", &waits);
     }
     Ok(())
+}
+
+/// Describes the key of a refused handshake, which belongs to no device.
+fn unknown_key(unknown: &UnknownKey) -> String {
+    let UnknownKey { public_key, from, last_at, reports } = unknown;
+    let minutes = if *reports == 1 { "minute" } else { "minutes" };
+    format!("{public_key} from {from}, last {}, in {reports} {minutes}", table::clock_time(last_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_has_its_sender_and_its_last_time() {
+        let unknown = UnknownKey {
+            public_key: "KEY=".into(),
+            from: "192.0.2.9:1024".into(),
+            last_at: "2026-01-02T12:05:00Z".into(),
+            reports: 3,
+        };
+        let expected = "KEY= from 192.0.2.9:1024, last 2026-01-02 12:05:00Z, in 3 minutes";
+        assert_eq!(unknown_key(&unknown), expected);
+    }
 }

@@ -263,7 +263,10 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    headline(&host, settings.as_ref());
+    match &host.removed_at {
+        Some(at) => removed_lines(&host, at).iter().for_each(|line| out::line!("{line}")),
+        None => headline(&host, settings.as_ref()),
+    }
     if let Some(ack) = &host.acknowledgement {
         let known = table::acknowledged_by(&ack.author, ack.expires.as_deref(), &ack.comment);
         out::line!("  acknowledged by {known}");
@@ -307,6 +310,18 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     let asked =
         asked.map(|at| format!(", check requested {}", table::ago(Some(at), now))).unwrap_or_default();
     out::line!("  {}{lasts}, last check {last}{by}{asked}", state_word(h));
+}
+
+/// Returns the lines of a removed host. It has no state any more.
+fn removed_lines(h: &Host, at: &str) -> Vec<String> {
+    let mut lines = vec![
+        format!("removed  {}  {}", table::safe(&h.name), h.id),
+        format!("  removed     {}; only its history is kept", table::clock_time(at)),
+    ];
+    if !h.labels.is_empty() {
+        lines.push(format!("  labels      {}", labels(h)));
+    }
+    lines
 }
 
 fn shown_profiles(settings: &HostSettings) -> String {
@@ -389,4 +404,23 @@ fn metrics(all: &[Metric]) -> String {
     let metric =
         |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);
     all.iter().map(|m| table::safe(&metric(m))).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_removed_host_has_no_state() {
+        let (client, _api) = crate::cli::tests::connected().await;
+        let made: Value = client.post("/devices", &serde_json::json!({ "name": "cam-1" })).await.unwrap();
+        let id = made["device"]["id"].as_str().unwrap();
+        client.delete("/devices/cam-1", None).await.unwrap();
+        let host: Host = client.get(&format!("/hosts/{id}"), &[]).await.unwrap();
+        let lines = removed_lines(&host, host.removed_at.as_deref().unwrap());
+        assert_eq!(lines[0], format!("removed  cam-1  {id}"));
+        assert!(lines[1].ends_with("; only its history is kept"), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("pending")), "{lines:?}");
+        show(&client, id).await.unwrap();
+    }
 }

@@ -65,7 +65,12 @@ async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&known)?);
     }
-    said(client, &format!("{} acknowledged, with {} open problems", known.id, known.open_members))
+    said(client, &acknowledged(&known.id, known.open_members))
+}
+
+fn acknowledged(id: &str, open: i64) -> String {
+    let s = if open == 1 { "" } else { "s" };
+    format!("{id} acknowledged, with {open} open problem{s}")
 }
 
 pub(super) const COLUMNS: [Column; 6] = [
@@ -148,6 +153,12 @@ fn member(m: &IncidentMember) -> String {
 mod tests {
     use super::*;
     use crate::api::incidents::IncidentAcknowledgement;
+
+    #[test]
+    fn problems_are_counted_in_words() {
+        assert_eq!(acknowledged("i_1", 1), "i_1 acknowledged, with 1 open problem");
+        assert_eq!(acknowledged("i_1", 2), "i_1 acknowledged, with 2 open problems");
+    }
 
     #[test]
     fn the_head_says_what_it_is_and_who_knows() {

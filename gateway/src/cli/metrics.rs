@@ -2,6 +2,7 @@
 
 use clap::Args;
 use reqwest::Url;
+use serde_json::Value;
 
 use super::care::place;
 use super::client::Client;
@@ -46,9 +47,16 @@ async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
     let page: Page<SeriesInfo> = client.get(&format!("/hosts/{host}/metrics"), &[]).await?;
     let wanted = |s: &&SeriesInfo| service.is_none() || s.service.as_deref() == service;
     let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
+    if found.is_empty() {
+        // An unknown service is an error that names the others.
+        let _: Value = client.get(&place(object, None), &[]).await?;
+    }
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
+    }
+    if found.is_empty() {
+        return said(client, &format!("No metrics of {object} yet"));
     }
     let row = |s: &&SeriesInfo| {
         let service = s.service.as_deref().map(table::safe).unwrap_or_default();
@@ -112,6 +120,17 @@ fn bars(values: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_does_not_exist_is_an_error_that_names_the_others() {
+        let (client, _api) = crate::cli::tests::connected().await;
+        let _: Value = client.post("/devices", &serde_json::json!({ "name": "cam-1" })).await.unwrap();
+        let refused = list(&client, "cam-1/wrong").await.unwrap_err().to_string();
+        assert!(refused.contains("cam-1 has no service \"wrong\"; it has: "), "{refused}");
+        assert!(list(&client, "cam-2").await.is_err());
+        list(&client, "cam-1/ping").await.unwrap();
+        list(&client, "cam-1").await.unwrap();
+    }
 
     #[test]
     fn a_label_is_one_part_of_a_path() {

@@ -4,6 +4,7 @@ use clap::{Command, CommandFactory as _};
 
 use super::table::{self, Column};
 use super::{Cli, HELP_WIDTH, care, device, events, host, incident, status};
+use crate::api::testing::TestApi;
 
 /// Wide enough that nothing wraps.
 const UNWRAPPED: usize = 10_000;
@@ -180,4 +181,15 @@ fn every_command_that_docs_and_advice_name_exists() {
         }
     }
     assert!(count > 100, "only {count} were found");
+}
+
+/// Returns an operator's client of a gateway in memory.
+pub(super) async fn connected() -> (super::client::Client, TestApi) {
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let api = TestApi::with_endpoint().await;
+    let url = Some(format!("http://{}", api.serve(api.router()).await));
+    let token = Some(api.operator_token().to_owned());
+    let to = super::Connection { data: None, url, token, json: false };
+    (super::client::Client::new(&to).expect("a client"), api)
 }

@@ -44,11 +44,25 @@ pub(super) fn usage(error: &clap::Error, command: &mut clap::Command) -> ExitCod
     } else {
         // If even this cannot be printed, there is no other way to report it.
         let _ = error.print();
+        let is_unknown = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
+        if let Some(tip) = tip(&arguments).filter(|_| is_unknown) {
+            anstream::eprintln!("\n  tip: {tip}");
+        }
     }
     match error.use_stderr() {
         true => ExitCode::from(usage_code(arguments, command)),
         false => ExitCode::SUCCESS,
     }
+}
+
+/// Returns what to write for `check HOST`, where a subcommand is expected.
+fn tip(arguments: &[OsString]) -> Option<String> {
+    let words: Vec<&str> = arguments.iter().skip(1).filter_map(|a| a.to_str()).collect();
+    let at = words.iter().position(|word| *word == "check")?;
+    let object = words[at + 1..].iter().find(|word| !word.starts_with('-'))?;
+    let is_name = object.split('/').all(|part| crate::names::Name::parse(part).is_ok());
+    let is_command = matches!(*object, "now" | "help");
+    (is_name && !is_command).then(|| format!("to check a host now: fleetgate check now {object}"))
 }
 
 /// Returns the exit code for wrong usage. For a monitoring system, 2 would mean that the fleet is
@@ -94,6 +108,21 @@ mod tests {
         }
         for line in ["fleetgate device add status --bogus", "fleetgate bogus", "fleetgate device show"] {
             assert_eq!(code(line), USAGE, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_host_in_place_of_a_subcommand_gets_a_tip() {
+        let tip = |line: &str| tip(&arguments(line));
+        assert_eq!(
+            tip("fleetgate check lab-1").as_deref(),
+            Some("to check a host now: fleetgate check now lab-1")
+        );
+        assert!(tip("fleetgate --data /x check lab-1/ping").is_some_and(|t| t.ends_with("lab-1/ping")));
+        for other in
+            ["fleetgate check", "fleetgate check now --bogus", "fleetgate check --help", "fleetgate x"]
+        {
+            assert_eq!(tip(other), None, "{other}");
         }
     }
 

@@ -75,12 +75,12 @@ async fn verdict(client: &Client, what: &str) -> Option<String> {
 fn print(n: &Notification) {
     let service = n.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
     out::line!(
-        "{}  {}  {}  {}, was {}  ({})",
+        "{}  {}  {}  {}{}  ({})",
         table::clock_time(&n.at),
         table::safe(&format!("{}{service}", n.host)),
         n.kind.replace('_', " "),
         table::state(&n.state),
-        table::state(&n.previous_notified_state),
+        earlier(n).map(|state| format!(", was {}", table::state(state))).unwrap_or_default(),
         n.id,
     );
     if let Some(incident) = &n.incident {
@@ -98,6 +98,13 @@ fn print(n: &Notification) {
     for outcome in &n.outcomes {
         out::line!("    {}", line(outcome));
     }
+}
+
+/// Returns the state that was notified before. OK and UP also stand for no notification and no
+/// result, so they are left out.
+fn earlier(n: &Notification) -> Option<&str> {
+    let before = n.previous_notified_state.as_str();
+    (before != n.state && !matches!(before, "ok" | "up" | "pending")).then_some(before)
 }
 
 /// `sent       ops          email to ops@example.org at 12:00:00`.
@@ -204,6 +211,21 @@ mod tests {
             evidence: String::new(),
             attempts: 0,
         }
+    }
+
+    #[test]
+    fn a_state_that_was_never_notified_is_not_called_earlier() {
+        let n = |before: &str| -> Notification {
+            serde_json::from_value(json!({
+                "id": "n_1", "at": "2026-01-02T12:00:00Z", "type": "problem", "host": "cam", "host_id": "h_1",
+                "state": "critical", "previous_notified_state": before, "since": "2026-01-02T12:00:00Z",
+                "cause": "", "note": "", "outcome": "new", "outcomes": [],
+            }))
+            .expect("a notification")
+        };
+        assert_eq!(earlier(&n("ok")), None, "it may never have been ok");
+        assert_eq!(earlier(&n("critical")), None);
+        assert_eq!(earlier(&n("warning")), Some("warning"));
     }
 
     #[test]

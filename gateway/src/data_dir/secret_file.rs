@@ -90,7 +90,10 @@ fn make_new(file: &Path) -> io::Result<File> {
 }
 
 /// Makes the name of the file survive a power cut.
-fn sync_folder(file: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Fails when the folder cannot be synchronised.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

@@ -34,7 +34,7 @@ pub enum Order {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("not an order: use `off DEVICE`, `on DEVICE`, `sensor DEVICE SENSOR VALUE` or `list`")]
+#[error("unknown command: use `off DEVICE`, `on DEVICE`, `sensor DEVICE SENSOR VALUE` or `list`")]
 pub struct BadOrder;
 
 impl FromStr for Order {
@@ -69,9 +69,9 @@ impl fmt::Display for Order {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("no demo runs here: start one with `fleetgate demo`, with the same --data ({0})")]
+    #[error("no demo is running: start one with `fleetgate demo` and the same --data ({0})")]
     NoDemo(io::Error),
-    #[error("the demo did not answer: {0}")]
+    #[error("no answer from the demo: {0}")]
     Broken(#[from] io::Error),
     #[error("{0}")]
     Refused(String),
@@ -112,7 +112,7 @@ async fn answer_all(listener: UnixListener, fleet: Arc<DemoFleet>) {
     while let Ok((stream, _)) = listener.accept().await {
         let answered = tokio::time::timeout(PATIENCE, answer(stream, &fleet)).await;
         if let Ok(Err(error)) = answered {
-            tracing::debug!(%error, "an order to the demo was cut off");
+            tracing::debug!(%error, "the connection of a demo command broke off");
         }
     }
 }
@@ -177,6 +177,6 @@ mod tests {
     async fn without_a_demo_the_sender_is_told_so() {
         let dir = tempfile::tempdir().expect("a folder");
         let error = send(dir.path(), &Order::List).await.expect_err("nobody listens");
-        assert!(error.to_string().contains("no demo runs here"), "{error}");
+        assert!(error.to_string().contains("no demo is running"), "{error}");
     }
 }

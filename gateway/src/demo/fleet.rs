@@ -97,7 +97,7 @@ fn derive(seed: &[u8; 32], purpose: &str, name: &str) -> Zeroizing<[u8; 32]> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    #[error("no device of the demo is called {0:?}: `fleetgate demo list` names them")]
+    #[error("the demo has no device {0:?}: `fleetgate demo list` shows them")]
     NoDevice(String),
     #[error(transparent)]
     NoSensor(#[from] NoSensor),

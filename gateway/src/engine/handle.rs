@@ -206,7 +206,7 @@ impl Handle {
                 () = stop.cancelled() => return,
             }
             if self.repeat().await {
-                tracing::info!("the engine has heard of every change again");
+                tracing::info!("the engine has received every change again");
                 steps = pauses();
             }
         }
@@ -500,7 +500,7 @@ impl Handle {
 
 fn heard(what: &str, told: anyhow::Result<()>) -> bool {
     if let Err(error) = &told {
-        tracing::warn!("the engine has not heard of a change of {what}, it is told again: {error:#}");
+        tracing::warn!("the engine has not received a change of {what}; it is sent again: {error:#}");
     }
     told.is_ok()
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::messages::{Attempts, PeerStatus};
-use fleetgate_engine::time::Wall;
+use fleetgate_engine::time::{Now, Wall};
 use fleetgate_engine::verdict::EndpointFlaps;
+use fleetgate_keys::PublicKey;
 use tokio::sync::broadcast;
 
 use crate::engine::commit_wait::CommitWaits;
+use crate::engine::unknown_keys::{UnknownKey, UnknownKeys};
 use crate::health::Health;
 use crate::health::progress::Progress;
 
@@ -74,6 +76,7 @@ struct Inner {
     turns: RwLock<HashMap<PeerId, EndpointFlaps>>,
     /// Requested checks, and the times of the requests.
     requests: RwLock<BTreeMap<Checked, Wall>>,
+    unknown_keys: RwLock<UnknownKeys>,
     changes: broadcast::Sender<Change>,
     /// Counts the changes that affect a summary.
     revision: AtomicU64,
@@ -91,6 +94,7 @@ impl Default for LiveState {
             peers: RwLock::default(),
             turns: RwLock::default(),
             requests: RwLock::default(),
+            unknown_keys: RwLock::default(),
             changes,
             revision: AtomicU64::new(0),
             last_check: AtomicI64::new(0),
@@ -169,6 +173,17 @@ impl LiveState {
         let newest = of_all.max(own).copied()?;
         let open = last_check.is_none_or(|done| done < newest);
         (open && is_shown(newest, now)).then_some(newest)
+    }
+
+    /// Records a handshake with a key that belongs to no device. Returns whether to log it; see
+    /// [`UnknownKeys::note`].
+    pub fn note_unknown_key(&self, key: PublicKey, from: SocketAddr, now: Now) -> Option<u64> {
+        self.0.unknown_keys.write().expect("no holder panics").note(key, from, now)
+    }
+
+    /// Returns the last keys that belong to no device, the newest first.
+    pub fn unknown_keys(&self) -> Vec<UnknownKey> {
+        self.0.unknown_keys.read().expect("no holder panics").recent()
     }
 
     pub fn tickets(&self) -> &CommitWaits {

@@ -4,3 +4,4 @@ pub mod commit_wait;
 pub(crate) mod definitions;
 pub mod handle;
 pub mod live_state;
+pub mod unknown_keys;

@@ -59,7 +59,7 @@ fn describe() {
         "How late a check started at worst since the start"
     );
     describe_counter!("fleetgate_checks_total", "Checks that were started");
-    describe_counter!("fleetgate_lost_answers_total", "Questions that nobody answered in time");
+    describe_counter!("fleetgate_lost_answers_total", "Probes without a reply in time");
 }
 
 #[cfg(test)]

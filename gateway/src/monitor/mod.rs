@@ -141,7 +141,8 @@ async fn direct(
     timeout: Duration,
 ) -> Result<TcpStream, ConnectFailure> {
     let connected = async {
-        let addresses = outbound.resolve(host, port, Purpose::Watch).await?;
+        let found = outbound.resolve(host, port, Purpose::Watch).await;
+        let addresses = found.map_err(|error| unresolved(host, error))?;
         TcpStream::connect(addresses.as_slice()).await
     };
     match tokio::time::timeout(timeout, connected).await {
@@ -153,6 +154,18 @@ async fn direct(
         Ok(Err(error)) => Err(failure(&error)),
         Err(_) => Err(ConnectFailure::Timeout),
     }
+}
+
+/// Names the host of a failed lookup. A refused address and a lack of the gateway's own means stay
+/// what they are.
+fn unresolved(host: &str, error: std::io::Error) -> std::io::Error {
+    if is_ours(&error) || error.kind() == std::io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let text = error.to_string();
+    let why =
+        text.rsplit_once("failed to lookup address information: ").map_or(text.as_str(), |(_, why)| why);
+    std::io::Error::other(format!("the name {host} does not resolve ({why})"))
 }
 
 fn failure(error: &std::io::Error) -> ConnectFailure {

@@ -6,10 +6,12 @@
 //!
 //! Everything between two arrows is in the database, written in one transaction with its cause: a kill
 //! at any moment repeats one step at most. The dispatcher only executes the decisions of the engine's router.
-//! The delivery only decides when to retry. The texts are in `reason_text`, `mail/render` and `webhook`.
+//! The delivery only decides when to retry. The texts are in `reason_text`,
+//! `incident_text`, `mail/render` and `webhook`.
 
 mod delivery;
 mod dispatcher;
+pub mod incident_text;
 pub mod mail;
 pub mod reason_text;
 mod routing;

@@ -17,7 +17,7 @@ pub(in crate::notification) struct Asked {
     pub zone: TimeZone,
 }
 
-/// Returns `rule nights (to ops) is closed until 2026-03-10 20:00 CET; ...`.
+/// Returns `rule nights (to ops) notifies ..., next from 2026-03-10 20:00 CET; ...`.
 pub(in crate::notification) fn words<'a>(
     asked: impl Iterator<Item = &'a Asked>,
     notice: &Notice,
@@ -38,11 +38,11 @@ impl Asked {
             Refusal::Label { key, wanted } => lacks(notice, key, wanted),
             Refusal::Mild(least) => {
                 let state = notice.severity.map_or_else(String::new, |s| format!(", this is {}", s.name()));
-                format!("tells from {} on{state}", least.name())
+                format!("notifies from {} on{state}", least.name())
             }
             Refusal::Closed(until) => {
                 let period = self.rule.period.as_ref().map(ToString::to_string).unwrap_or_default();
-                format!("tells {period}, next from {}", time(until, &self.zone))
+                format!("notifies {period}, next from {}", time(until, &self.zone))
             }
         };
         Some(format!("rule {} (to {}) {why}", self.name, self.to))
@@ -51,9 +51,9 @@ impl Asked {
 
 fn lacks(notice: &Notice, key: &str, wanted: &str) -> String {
     match notice.labels.get(key) {
-        Some(has) => format!("wants {key}={wanted}, this host has {key}={has}"),
-        None if wanted == "*" => format!("wants a label {key}, this host has none"),
-        None => format!("wants {key}={wanted}, this host has no {key}"),
+        Some(has) => format!("requires {key}={wanted}, this host has {key}={has}"),
+        None if wanted == "*" => format!("requires a label {key}, this host has none"),
+        None => format!("requires {key}={wanted}, this host has no {key}"),
     }
 }
 
@@ -122,11 +122,11 @@ mod tests {
         assert_eq!(
             words,
             [
-                "rule nas (to ops) wants kind=nas, this host has kind=camera",
-                "rule north (to ops) wants site=north, this host has no site",
-                "rule any (to ops) wants a label site, this host has none",
-                "rule severe (to ops) tells from critical on, this is warning",
-                "rule nights (to ops) tells mon-sun 20:00-06:00, next from 1970-01-01 20:00 UTC",
+                "rule nas (to ops) requires kind=nas, this host has kind=camera",
+                "rule north (to ops) requires site=north, this host has no site",
+                "rule any (to ops) requires a label site, this host has none",
+                "rule severe (to ops) notifies from critical on, this is warning",
+                "rule nights (to ops) notifies mon-sun 20:00-06:00, next from 1970-01-01 20:00 UTC",
             ]
         );
     }

@@ -88,7 +88,7 @@ function turn(name, on) {
   const candidates = ['site_uplink_lost', 'tunnel_down', 'device_gone'];
   host.verdict = on
     ? { kind: 'ok', text: 'ok', candidates: [], evidence: ['last check: an authenticated packet came in time'] }
-    : { kind: 'undetermined', text: `undetermined: uplink of ${host.labels.site} lost, its tunnel alone down or device gone`, candidates, evidence: ['last check: no packet, no echo, no handshake', 'there is no second path'] };
+    : { kind: 'undetermined', text: `undetermined: uplink of ${host.labels.site} lost, only its tunnel down or device gone`, candidates, evidence: ['last check: no packet, no echo, no handshake', 'there is no second path'] };
   services.get(host.id).forEach((one) => (one.stale = !on));
   if (host.tunnel) host.tunnel.established = on;
   recount(host);

@@ -87,6 +87,7 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentSnapshot>, record: &IncidentRec
             );
         }
         IncidentChange::Widened(matter) => of(open, record.id).matter = matter.clone(),
+        IncidentChange::Reworded(words) => of(open, record.id).matter.words.clone_from(words),
         IncidentChange::Joined { object, began } => {
             let members = &mut of(open, record.id).members;
             members.retain(|m| m.object != *object);

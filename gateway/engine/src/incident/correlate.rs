@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleetgate_probes::sample::Status;
+
 use crate::id::HostId;
 use crate::messages::{CauseKind, CheckableId, IncidentId, IncidentScope, IncidentSummary};
 use crate::time::{Now, Wall};
@@ -148,7 +150,8 @@ impl Incidents {
     /// single host, and unacknowledged incidents of many.
     fn gather_alike(&mut self, service: &str, began: Wall, at: Moment) {
         let together = self.alike.together(Some(service), began);
-        let places: Vec<IncidentId> = together.filter_map(|host| self.loose(host, service)).collect();
+        let (hosts, places): (Vec<HostId>, Vec<IncidentId>) =
+            together.filter_map(|host| Some((host, self.loose(host, service)?))).unzip();
         if places.len() < self.enough(Some(service)) {
             return;
         }
@@ -156,9 +159,21 @@ impl Incidents {
             places.into_iter().partition(|id| self.is_of_many(*id, CauseKind::ServiceFailed));
         let matter = wide.first().and_then(|id| self.open.get(id)).map(|i| i.matter.clone());
         let all: Vec<IncidentId> = wide.into_iter().chain(alone).collect();
-        let into = self.unite(&all, matter.unwrap_or_else(|| summary::alike(service)), at);
+        let alike = || summary::alike(service, self.shared_status(&hosts, service));
+        let matter = matter.unwrap_or_else(alike);
+        let into = self.unite(&all, matter, at);
         self.widen_alike(into, service, at.now);
         self.alike.put(Some(service), into);
+    }
+
+    /// Returns the state of the service, if it is known and the same on all the hosts.
+    fn shared_status(&self, hosts: &[HostId], service: &str) -> Option<Status> {
+        let status = |host: &HostId| {
+            let object = CheckableId { host: *host, service: Some(service.to_owned()) };
+            self.open.get(&self.place_of_ill(&object)?)?.members.get(&object)?.status
+        };
+        let first = hosts.first().and_then(status)?;
+        hosts.iter().all(|host| status(host) == Some(first)).then_some(first)
     }
 
     /// Returns the incident of a failing service on a host if that may become part of a wider one.
@@ -183,10 +198,8 @@ impl Incidents {
     /// Widens an incident of one service on many hosts when another service fails with it.
     pub(super) fn widen_alike(&mut self, id: IncidentId, service: &str, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
-        let (matter, several) = (&incident.matter, summary::several_alike());
-        let named = *matter == summary::alike(service) || *matter == several;
-        if incident.is_of_many(CauseKind::ServiceFailed) && !named {
-            self.widen(id, several, now);
+        if incident.is_of_many(CauseKind::ServiceFailed) && !summary::is_alike(&incident.matter, service) {
+            self.widen(id, summary::several_alike(), now);
         }
     }
 

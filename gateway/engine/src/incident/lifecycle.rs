@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use fleetgate_probes::sample::Status;
+
 use crate::id::{HostId, Id};
 use crate::messages::{
     AckEnd, CheckableId, IncidentChange, IncidentId, IncidentRecord, IncidentScope, IncidentSummary,
 };
 use crate::time::{Now, Wall};
 
-use super::{AckToApply, Incident, Incidents, Member, Moment};
+use super::{AckToApply, Found, Incident, Incidents, Member, Moment};
 use crate::incident::summary;
 
 impl Incidents {
@@ -35,9 +37,16 @@ impl Incidents {
         id
     }
 
-    pub(super) fn join(&mut self, id: IncidentId, object: &CheckableId, began: Wall, now: Now) {
+    pub(super) fn join(
+        &mut self,
+        id: IncidentId,
+        object: &CheckableId,
+        began: Wall,
+        status: Option<Status>,
+        now: Now,
+    ) {
         let Some(incident) = self.open.get_mut(&id) else { return };
-        incident.members.insert(object.clone(), Member { began, left: None });
+        incident.members.insert(object.clone(), Member { began, status, left: None });
         incident.newest = incident.newest.max(began);
         incident.problem += 1;
         self.rest(id, None);
@@ -102,6 +111,27 @@ impl Incidents {
         let Some(incident) = self.open.get_mut(&id).filter(|i| i.matter != matter) else { return };
         incident.matter = matter.clone();
         self.record(id, now.wall, IncidentChange::Widened(matter));
+    }
+
+    /// Applies the state of a member that still fails. The summary of a single service names it.
+    pub(super) fn update_state(&mut self, id: IncidentId, object: &CheckableId, found: &Found, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        if let Some(member) = incident.members.get_mut(object) {
+            member.status = found.status;
+        }
+        let Some(service) = object.service.as_deref() else { return };
+        let name = self.fleet.name(object.host);
+        let is_named =
+            incident.matter.words.starts_with(&summary::service_state(name, service, found.status));
+        let words = match incident.matter.extent {
+            IncidentScope::Service if !is_named => summary::service(name, service, found, None).words,
+            IncidentScope::Fleet if summary::has_other_state(&incident.matter, service, found.status) => {
+                summary::alike(service, None).words
+            }
+            _ => return,
+        };
+        incident.matter.words.clone_from(&words);
+        self.record(id, now.wall, IncidentChange::Reworded(words));
     }
 
     /// Widens an incident to its host, if the host is down or more than one checkable of it fails.

@@ -20,6 +20,7 @@
 //! This module is pure: the caller supplies the time, in order. It knows no check states, messages
 //! or receivers. It keeps open incidents and one name per host, and nothing of closed incidents.
 
+mod acknowledgement;
 mod by_service;
 mod by_site;
 mod correlate;
@@ -31,7 +32,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::id::{HostId, Id};
+use fleetgate_probes::sample::Status;
+
+use crate::id::HostId;
 use crate::messages::{
     AckEnd, CauseKind, CheckableId, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
     IncidentScope, IncidentSnapshot, IncidentSummary, MemberSnapshot,
@@ -40,6 +43,7 @@ use crate::time::{Mono, Now, Step, Wall};
 
 use by_service::CommonFailures;
 use by_site::SiteIndex;
+pub use summary::Found;
 
 /// Problems that begin within this time of each other may have one cause. The gateway finds hosts
 /// that are lost together within a check interval and its retries; the longest in use take some
@@ -82,6 +86,8 @@ pub struct AckToApply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     began: Wall,
+    /// The state of a service; `None` for a host, and until the first result after a restart.
+    status: Option<Status>,
     /// The time of its recovery.
     left: Option<Wall>,
 }
@@ -160,7 +166,8 @@ impl Incidents {
     pub fn restore(&mut self, memories: Vec<IncidentSnapshot>, now: Now) {
         for memory in memories {
             self.owe_covers(&memory, now);
-            let member = |m: MemberSnapshot| (m.object, Member { began: m.began, left: m.left });
+            let member =
+                |m: MemberSnapshot| (m.object, Member { began: m.began, status: None, left: m.left });
             let members: BTreeMap<CheckableId, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
                 if member.has_problem() {
@@ -323,7 +330,14 @@ impl Incidents {
 
     /// Records a hard problem, at each result that finds it. `began`: the first failure in this
     /// series.
-    pub fn problem(&mut self, object: &CheckableId, began: Wall, reachable: bool, at: Moment) -> Assigned {
+    pub fn problem(
+        &mut self,
+        object: &CheckableId,
+        began: Wall,
+        found: &Found,
+        reachable: bool,
+        at: Moment,
+    ) -> Assigned {
         let is_host = object.service.is_none();
         let began = self.began(object, began, at.now);
         match (is_host, reachable) {
@@ -341,12 +355,15 @@ impl Incidents {
                 // It stays a member that is ok, because the hosts behind it look it up.
                 self.mark_recovered(id, object, at.now);
                 self.places.remove(object);
-                Assigned { left: Some(id), ..self.place(object, began, None, at) }
+                Assigned { left: Some(id), ..self.place(object, began, found, None, at) }
             }
-            Some(_) => Assigned::default(),
+            Some(id) => {
+                self.update_state(id, object, found, at.now);
+                Assigned::default()
+            }
             // Notifications for it are suppressed, and its parent has no incident.
             None if !reachable && cause.is_none() => Assigned::default(),
-            None => self.place(object, began, cause, at),
+            None => self.place(object, began, found, cause, at),
         }
     }
 
@@ -377,58 +394,13 @@ impl Incidents {
             return;
         }
         let id = self.former(&gateway, at.now.wall).unwrap_or_else(|| self.open(summary::uplink(), at));
-        self.join(id, &gateway, at.now.wall, at.now);
+        self.join(id, &gateway, at.now.wall, None, at.now);
         let since = at.now.wall - EXPLAINED;
         let explained = |(other, i): (&IncidentId, &Incident)| {
             (*other != id && i.most_hosts_fell(since)).then_some(*other)
         };
         let all: Vec<IncidentId> = self.open.iter().filter_map(explained).collect();
         all.into_iter().for_each(|other| self.merge(other, id, at.now));
-    }
-
-    // ------------------------------------------------------------ acknowledgement
-
-    /// Acknowledges an incident and returns the problems that it covers now.
-    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck, now: Now) -> Vec<CheckableId> {
-        self.watch_expiry(id, Some(&ack), now);
-        let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
-        incident.ack = Some(ack);
-        open_members(incident)
-    }
-
-    pub fn unacknowledge(&mut self, id: IncidentId) -> Vec<CheckableId> {
-        let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
-        incident.ack = None;
-        open_members(incident)
-    }
-
-    fn watch_expiry(&mut self, id: IncidentId, ack: Option<&IncidentAck>, now: Now) {
-        if let Some(at) = ack.and_then(|ack| ack.expires) {
-            self.expiring.insert((now.mono + at.since(now.wall), id));
-        }
-    }
-
-    /// Ends an acknowledgement that has expired; those of its members expire by themselves. If the
-    /// wall clock was set, or another acknowledgement has taken its place, looks again when that
-    /// one expires.
-    fn expire(&mut self, id: IncidentId, now: Now) {
-        let Some(ack) = self.open.get(&id).and_then(|i| i.ack.clone()) else { return };
-        if ack.holds(now.wall) {
-            return self.watch_expiry(id, Some(&ack), now);
-        }
-        if let Some(incident) = self.open.get_mut(&id) {
-            incident.ack = None;
-        }
-        self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Expired));
-    }
-
-    /// Records that the incident's acknowledgement covers a checkable; returns the id of the new
-    /// acknowledgement.
-    pub fn cover(&mut self, object: &CheckableId, at: Moment) -> Option<(Id, IncidentId)> {
-        let incident = self.of(object)?;
-        let ack = self.draw_id(at).0;
-        self.record(incident, at.now.wall, IncidentChange::Covered { object: object.clone(), ack });
-        Some((ack, incident))
     }
 
     // -------------------------------------------------------------------- places
@@ -498,6 +470,7 @@ impl Incidents {
         &mut self,
         object: &CheckableId,
         began: Wall,
+        found: &Found,
         cause: Option<IncidentId>,
         at: Moment,
     ) -> Assigned {
@@ -508,17 +481,18 @@ impl Incidents {
         let home = home.or(with_others).or_else(|| self.beside(object, began).filter(fits));
         let id = match home {
             Some(id) => id,
-            None => self.open(self.matter(object), at),
+            None => self.open(self.matter(object, found), at),
         };
         if cause.is_some() {
             self.widen_behind(id, at.now);
             self.widen_behind_tunnel(id, object.host, at.now);
         }
-        self.join(id, object, began, at.now);
+        self.join(id, object, began, found.status, at.now);
         self.widen_to_host(id, object.host, at.now);
         self.widen_to_site(id, object, began, at.now);
         if let Some(service) = &object.service {
             self.widen_alike(id, service, at.now);
+            self.update_state(id, object, found, at.now);
         }
         let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
         // Behind one host or in one site there may be thousands; the sum is checked each time their
@@ -600,11 +574,11 @@ impl Incidents {
         from.map(|(object, _)| object).take_while(|o| o.host == host).cloned().collect()
     }
 
-    fn matter(&self, object: &CheckableId) -> IncidentSummary {
+    fn matter(&self, object: &CheckableId, found: &Found) -> IncidentSummary {
         let name = self.fleet.name(object.host);
         let site = self.fleet.site(object.host).map(str::to_owned);
         match &object.service {
-            Some(service) => summary::service(name, service, site),
+            Some(service) => summary::service(name, service, found, site),
             None => summary::host(name, object.host, site),
         }
     }

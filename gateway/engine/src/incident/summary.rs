@@ -1,10 +1,26 @@
 //! The summaries of incidents.
 
+use fleetgate_probes::sample::Status;
+
 use crate::id::HostId;
 use crate::messages::{CauseKind, GATEWAY, IncidentScope, IncidentSummary};
 
-pub fn service(host: &str, service: &str, site: Option<String>) -> IncidentSummary {
-    let words = format!("{service} on {host} has a problem");
+/// What the deciding check of a problem found. That of a host has neither part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The hard state of a service.
+    pub status: Option<Status>,
+    /// The value that crossed a limit, with the limit: `78 °C, limit 70`.
+    pub reading: Option<String>,
+}
+
+/// Returns the summary of one failing service: `cam-1: temperature critical (78 °C, limit 70)`.
+pub fn service(host: &str, service: &str, found: &Found, site: Option<String>) -> IncidentSummary {
+    let state = service_state(host, service, found.status);
+    let words = match &found.reading {
+        Some(reading) => format!("{state} ({reading})"),
+        None => state,
+    };
     IncidentSummary {
         extent: IncidentScope::Service,
         cause: CauseKind::ServiceFailed,
@@ -14,18 +30,38 @@ pub fn service(host: &str, service: &str, site: Option<String>) -> IncidentSumma
     }
 }
 
+/// Returns the beginning of such a summary, without the value.
+pub fn service_state(host: &str, service: &str, status: Option<Status>) -> String {
+    format!("{host}: {service} {}", state(status))
+}
+
+fn state(status: Option<Status>) -> &'static str {
+    status.map_or("failing", Status::name)
+}
+
 pub fn services(host: &str, site: Option<String>) -> IncidentSummary {
-    let words = format!("several services on {host} have problems");
+    let words = format!("{host}: several services have problems");
     IncidentSummary { extent: IncidentScope::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
-/// The summary for many hosts; the members give their number.
-pub fn alike(service: &str) -> IncidentSummary {
-    everywhere(format!("{service} has a problem on many hosts at once"))
+/// The summary for many hosts; the members give their number. `status`: the state that they share.
+pub fn alike(service: &str, status: Option<Status>) -> IncidentSummary {
+    everywhere(format!("{service} {} on many hosts", state(status)))
+}
+
+/// Whether the summary of many hosts covers this service.
+pub fn is_alike(summary: &IncidentSummary, service: &str) -> bool {
+    *summary == several_alike() || summary.words.split(' ').next() == Some(service)
+}
+
+/// Whether the summary of many hosts names a state that the service has no more on each of them.
+pub fn has_other_state(summary: &IncidentSummary, service: &str, status: Option<Status>) -> bool {
+    let mut others = Status::ALL.into_iter().filter(|other| Some(*other) != status);
+    others.any(|other| *summary == alike(service, Some(other)))
 }
 
 pub fn several_alike() -> IncidentSummary {
-    everywhere("several services have problems on many hosts at once".to_owned())
+    everywhere("several services have problems on many hosts".to_owned())
 }
 
 fn everywhere(words: String) -> IncidentSummary {
@@ -86,7 +122,8 @@ pub fn site(site: &str) -> IncidentSummary {
 }
 
 pub fn uplink() -> IncidentSummary {
-    let words = "the gateway's own uplink is lost: nothing is known of the hosts meanwhile".to_owned();
+    let words =
+        "the gateway's own uplink is down: the states of hosts are unknown until it is back".to_owned();
     IncidentSummary {
         extent: IncidentScope::Gateway,
         cause: CauseKind::UplinkLost,

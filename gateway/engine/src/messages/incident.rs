@@ -119,7 +119,8 @@ impl CauseKind {
 pub struct IncidentSummary {
     pub extent: IncidentScope,
     pub cause: CauseKind,
-    /// The cause, for people.
+    /// The cause as a text. That of a service has its state, and the value that crossed a limit, as
+    /// they were when the state began.
     pub words: String,
     /// The label that its hosts share, if it covers a site.
     pub site: Option<String>,
@@ -140,6 +141,8 @@ pub enum IncidentChange {
     Opened(IncidentSummary),
     /// Its scope is wider than was known.
     Widened(IncidentSummary),
+    /// Its text describes the present state of its service; the scope is the same.
+    Reworded(String),
     /// `began`: the start of this checkable's problem.
     Joined {
         object: CheckableId,

@@ -226,11 +226,11 @@ impl Ctx<'_> {
 pub fn cause<S: Level>(track: &Track<S>, change: &Change<S>, attempts: u32) -> String {
     match (change.to.is_problem(), change.hard) {
         (true, false) => format!("failure {} of {attempts}", track.attempt),
-        (true, true) if change.from.is_problem() => "another problem".to_owned(),
+        (true, true) if change.from.is_problem() => "the problem changed".to_owned(),
         (true, true) if attempts <= 1 => "failed".to_owned(),
         (true, true) => format!("{attempts} failures in a row"),
-        (false, false) => "good again before the failure was hard".to_owned(),
+        (false, false) => "recovered before the problem was hard".to_owned(),
         (false, true) if change.from == S::PENDING => "first result".to_owned(),
-        (false, true) => "good again".to_owned(),
+        (false, true) => "recovered".to_owned(),
     }
 }

@@ -434,7 +434,7 @@ impl Monitor {
     fn give_up_questions(&mut self, now: Now) {
         while let Some(id) = self.shared.asks.overdue(now.mono) {
             self.shared.figures.lost_answers += 1;
-            self.answer(id, ProbeReply::Refused("nobody answered this question".to_owned()), now);
+            self.answer(id, ProbeReply::Refused("no reply to this probe".to_owned()), now);
         }
     }
 }

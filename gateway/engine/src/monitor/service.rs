@@ -10,6 +10,7 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
+use crate::incident::Found;
 use crate::messages::{
     Check, CheckableId, ConnectFailure, EventKind, PathCheck, ProbeId, ProbeReply, Record, Sample,
     ServiceSpec, ServiceState, SuppressReason, Taken, Timing,
@@ -443,7 +444,7 @@ impl Service {
 
     fn find_place(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Option<Emitted<Option<Status>>> {
         let object = self.object(of);
-        let placed = ctx.problem(&object, self.since, true);
+        let placed = ctx.problem(&object, self.since, &self.found(), true);
         ctx.settle(&object, placed, &mut self.notifier)
     }
 
@@ -453,6 +454,13 @@ impl Service {
         let owed = self.notifier.may_complain(&self.track, &scene);
         let said = if owed { self.find_place(of, ctx) } else { None };
         self.subject(of, ctx.now).records(said.into_iter().collect())
+    }
+
+    /// Returns its hard state. The last result explains it only if it has the same state.
+    fn found(&self) -> Found {
+        let status = self.track.hard;
+        let agrees = status == Some(self.result.status);
+        Found { status, reading: agrees.then(|| self.result.crossed_limit(&self.spec.name)).flatten() }
     }
 
     fn object(&self, of: HostContext<'_>) -> CheckableId {

@@ -32,16 +32,16 @@ fn either(kinds: &[Kind], e: &Evidence) -> String {
 
 fn claim(kind: Kind, e: &Evidence) -> String {
     match kind {
-        Kind::Ok if e.host.asleep => "asleep, as it may be".to_owned(),
+        Kind::Ok if e.host.asleep => "asleep, as expected".to_owned(),
         Kind::Ok => "ok".to_owned(),
         Kind::Pending => "no result yet".to_owned(),
         Kind::TunnelDown if e.host.direct == DirectReply::Answered => {
-            "tunnel down, the device answers on the Internet".to_owned()
+            "tunnel down, the device answers at its Internet address".to_owned()
         }
         Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
         Kind::KeyRefused => format!("key refused: {}", key(e)),
         Kind::ClonedKey => {
-            "probably a cloned key: its packets come from several addresses in turn".to_owned()
+            "probably a cloned key: its packets alternate between several addresses".to_owned()
         }
         Kind::ServiceHung => {
             format!("service hung: {}", named(&e.services_that(|s| s.is_hung_in_itself(e))))
@@ -50,12 +50,13 @@ fn claim(kind: Kind, e: &Evidence) -> String {
             "the path drops large packets, small ones pass: {}",
             named(&e.services_that(|s| s.is_stalled_by_its_path(e)))
         ),
-        Kind::ServiceProblem if e.is_over_limit() => "it answers, over a limit that is set for it".to_owned(),
+        Kind::ServiceProblem if e.is_over_limit() => {
+            "the host answers, but its check crossed a limit".to_owned()
+        }
         Kind::ServiceProblem => {
-            format!(
-                "the device is well, a service is not: {}",
-                named(&e.services_that(ServiceFacts::reports))
-            )
+            let services = e.services_that(ServiceFacts::reports);
+            let s = if services.len() == 1 { "" } else { "s" };
+            format!("service problem{s}: {}", named(&services))
         }
         other => candidate(other, e),
     }
@@ -66,22 +67,22 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
     match kind {
         Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
         Kind::ParentDown => match &e.behind {
-            Some(behind) => format!("{} before it does not answer", behind.device),
-            None => "what it stands behind does not answer".to_owned(),
+            Some(behind) => format!("parent {} does not answer", behind.device),
+            None => "its parent does not answer".to_owned(),
         },
         Kind::SiteUplinkLost => format!("uplink{site} lost"),
-        Kind::LocalNetworkLost => "the network behind the device lost".to_owned(),
+        Kind::LocalNetworkLost => "network behind the device lost".to_owned(),
         Kind::KeyRefused => "key refused".to_owned(),
         Kind::ClockWrong => "clock wrong".to_owned(),
-        Kind::GatewayClockWrong => "the gateway's own clock wrong".to_owned(),
-        Kind::TunnelDown => "its tunnel alone down".to_owned(),
+        Kind::GatewayClockWrong => "gateway clock wrong".to_owned(),
+        Kind::TunnelDown => "only its tunnel down".to_owned(),
         Kind::OneWayLoss => "packets lost in one direction".to_owned(),
         Kind::LineLost => "its own line lost".to_owned(),
         Kind::DeviceGone => "device gone".to_owned(),
         Kind::ClonedKey => "a cloned key".to_owned(),
         Kind::PathMtu => "a path that drops large packets".to_owned(),
         Kind::ServiceHung => "a service that hangs".to_owned(),
-        Kind::ServiceProblem => "there but not well".to_owned(),
+        Kind::ServiceProblem => "a service problem".to_owned(),
         Kind::PacketLoss => "single packets lost".to_owned(),
         Kind::Ok | Kind::Pending | Kind::Undetermined => kind.name().to_owned(),
     }
@@ -102,7 +103,7 @@ fn clock(e: &Evidence) -> String {
             format!("its handshakes are {} behind the newest one, and are refused", age(behind))
         }
         (_, Some(skew)) => skewed(skew),
-        _ => "by how much is not known".to_owned(),
+        _ => "by an unknown amount".to_owned(),
     }
 }
 
@@ -125,19 +126,24 @@ pub fn evidence(e: &Evidence) -> Vec<String> {
     let silent = e.host.status == HostStatus::Down || e.host.stale;
     let mut lines = Vec::new();
     lines.extend((!e.host.output.is_empty()).then(|| format!("last check: {}", e.host.output)));
-    lines.extend(e.host.stale.then(|| "that is older than the checks allow".to_owned()));
     lines.extend(
-        e.cut_off.map(|at| format!("the gateway is taken to be cut off since {}", age(e.now.since(at)))),
+        e.host.stale.then(|| "the last result is stale: it is older than its checks allow".to_owned()),
+    );
+    lines.extend(
+        e.cut_off
+            .map(|at| format!("the gateway's own uplink is considered down for {}", age(e.now.since(at)))),
     );
     lines.extend(tunnel(e));
     lines.extend(direct(e, silent));
     if silent {
-        lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, carriage(e.carriage(b)))));
-        lines.extend(e.site.as_ref().map(|site| others(&format!("others of {}", site.name), site.others)));
+        lines.extend(e.behind.as_ref().map(|b| format!("parent {}: {}", b.device, carriage(e.carriage(b)))));
+        lines.extend(
+            e.site.as_ref().map(|site| others(&format!("other hosts of {}", site.name), site.others)),
+        );
         lines.push(elsewhere(e.elsewhere));
     }
     lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
-    lines.extend(e.outdated_problems().map(|s| format!("{}, not asked since: {}", s.name, s.said)));
+    lines.extend(e.outdated_problems().map(|s| format!("{}, not checked since: {}", s.name, s.said)));
     lines.extend(e.services_that(is_bad).into_iter().filter_map(path));
     lines
 }
@@ -150,7 +156,7 @@ fn path(service: &ServiceFacts) -> Option<String> {
         PathCheck::Lossy => "some echoes are lost",
         PathCheck::Silent => "no echo is answered, small or large",
     };
-    Some(format!("{}: {said} on its path", service.name))
+    Some(format!("{}: path check: {said}", service.name))
 }
 
 fn is_bad(service: &ServiceFacts) -> bool {
@@ -171,20 +177,23 @@ fn tunnel(e: &Evidence) -> Vec<String> {
         }));
     lines.extend(e.skew_ms().map(|skew| {
         let Clocks { right, wrong } = e.clocks;
-        format!("clock {}; of the other devices {right} are right and {wrong} are not", skewed(skew))
+        format!("clock {}; clocks of other devices: {right} right, {wrong} wrong", skewed(skew))
     }));
     let turns = !tunnel.in_turn.is_empty();
-    lines.extend(turns.then(|| format!("packets in turn from {}", tunnel.in_turn.join(" and "))));
+    lines.extend(turns.then(|| format!("packets alternate between {}", tunnel.in_turn.join(" and "))));
     lines
 }
 
 fn refused(refusal: Refusal, now: Wall) -> String {
     match refusal {
         Refusal::ClockWentBack { behind } => {
-            format!("{} older than the newest one, or captured and sent again", age(behind))
+            format!(
+                "its timestamp is {} older than the newest one; its clock went back, or it was replayed",
+                age(behind)
+            )
         }
-        Refusal::RateLimited => "too many at once".to_owned(),
-        Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+        Refusal::RateLimited => "too many handshakes at once".to_owned(),
+        Refusal::Crypto => "the preshared key is wrong".to_owned(),
         Refusal::ReplacedKey { replaced_at } => {
             format!("made with the key that was replaced at {}", moment(replaced_at, now))
         }
@@ -193,38 +202,41 @@ fn refused(refusal: Refusal, now: Wall) -> String {
 
 fn direct(e: &Evidence, silent: bool) -> Option<String> {
     let said = match e.host.direct {
-        DirectReply::Answered => "it answers",
-        DirectReply::Silent => "silent",
-        DirectReply::Doubtful => "something answers that does not prove to be this host",
+        DirectReply::Answered => "answers",
+        DirectReply::Silent => "no answer",
+        DirectReply::Doubtful => "something answers, but it may be another host",
         DirectReply::NotAsked if silent && !e.second_path => {
-            return Some("there is no second path".to_owned());
+            return Some("no second path to probe: no Internet address is set".to_owned());
         }
         DirectReply::NotAsked => return None,
     };
-    Some(format!("address on the Internet: {said}"))
+    Some(format!("Internet address: {said}"))
 }
 
 fn carriage(carriage: Carriage) -> &'static str {
     match carriage {
-        Carriage::Carries => "whose tunnel answered meanwhile",
-        Carriage::Fails => "whose tunnel does not answer",
-        Carriage::Unknown => "whose tunnel was not asked since then",
+        Carriage::Carries => "its tunnel answered meanwhile",
+        Carriage::Fails => "its tunnel does not answer",
+        Carriage::Unknown => "its tunnel was not probed since then",
     }
 }
 
 fn elsewhere(others: Others) -> String {
     let Others { heard, silent, .. } = others;
-    format!("elsewhere: {heard} heard since then, {silent} places silent since about then{}", unasked(others))
+    format!(
+        "elsewhere: {heard} places heard from since then, {silent} silent since about then{}",
+        unasked(others)
+    )
 }
 
 fn others(who: &str, others: Others) -> String {
     let Others { heard, silent, .. } = others;
-    format!("{who}: {heard} heard since then, {silent} silent since about then{}", unasked(others))
+    format!("{who}: {heard} heard from since then, {silent} silent since about then{}", unasked(others))
 }
 
 fn unasked(others: Others) -> String {
     match others.unasked {
         0 => String::new(),
-        n => format!(", {n} not asked since then"),
+        n => format!(", {n} not probed since then"),
     }
 }

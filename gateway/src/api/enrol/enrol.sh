@@ -164,13 +164,19 @@ value() { sed -n "s/^$1=//p" "$TMP/answer" | head -n 1; }
 
 # What a problem document says.
 problem() {
-    sed -e 's/.*"detail":"//' -e 's/","request_id".*//' -e 's/\\"/"/g' "$TMP/answer" | head -n 1
+    sed -e 's/","request_id".*//' -e 's/.*"detail":"//' -e 's/\\"/"/g' "$TMP/answer" | head -n 1
 }
 
 code() { sed -n 's/.*"code":"\([a-z_]*\)".*/\1/p' "$TMP/answer" | head -n 1; }
 
+# What curl or wget says, without the advice that follows it.
+reason() {
+    sed -n -e 's/^curl: //p' -e 's/^wget: //p' -e 's/^ERROR: //p' "$TMP/errors" | head -n 1 | grep . ||
+        tail -n 1 "$TMP/errors"
+}
+
 refused() {
-    [ "$STATUS" != 000 ] || die "$URL does not answer: $(tail -n 1 "$TMP/errors")"
+    [ "$STATUS" != 000 ] || die "no answer from $URL: $(reason)"
     say "error: $(problem)"
     case $(code) in
         key_in_use) say "run this again with --new-key to make a new pair (the old one stays until it is let in)" ;;
@@ -269,7 +275,7 @@ poll() {
 approval() {
     waited=0
     while [ "$(value state)" = awaiting_approval ]; do
-        [ "$waited" != 0 ] || say "waiting for somebody to approve $(value name) (key $PUBLIC_KEY)"
+        [ "$waited" != 0 ] || say "waiting for an operator to approve $(value name) (key $PUBLIC_KEY)"
         pause=$(value poll_after_s)
         if [ "$waited" -ge "$WAIT" ]; then
             say "still not approved: run this again later, no token is needed then"

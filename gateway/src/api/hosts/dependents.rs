@@ -48,7 +48,7 @@ impl Consequences {
             return Ok(());
         }
         let words = [
-            self::words("are behind it and would be removed too", &self.removed),
+            self::words("behind it would be removed too", &self.removed),
             self::words("would lose it as a parent", &self.orphaned),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
@@ -65,7 +65,7 @@ impl Consequences {
     }
 }
 
-/// Formats `3 hosts stand behind it: a, b, c`.
+/// Formats `3 hosts would lose it as a parent: a, b, c`.
 fn words(what: &str, hosts: &[Dependent]) -> Option<String> {
     let names: Vec<&str> = hosts.iter().take(MAX_NAMED).map(|host| host.name.as_str()).collect();
     let more = hosts.len().saturating_sub(MAX_NAMED);

@@ -68,11 +68,28 @@ fn json_problem(rejection: JsonRejection) -> Problem {
         JsonRejection::JsonDataError(_) => {
             let what = text.split_once("target type: ").map_or(text.as_str(), |(_, what)| what);
             let what = what.rsplit_once(" at line ").map_or(what, |(what, _)| what);
-            let (field, detail) = what.split_once(": ").filter(|(f, _)| is_path(f)).unwrap_or(("", what));
+            let (path, what) = what.split_once(": ").filter(|(f, _)| is_path(f)).unwrap_or(("", what));
+            let (field, detail) = named(path, what);
             Problem::invalid(field, detail)
         }
         _ => Problem::bad_request("broken_json", "the body is not JSON; it breaks off or has a typo"),
     }
+}
+
+/// Returns the field of an error of serde and what is wrong with it, in our words.
+fn named(path: &str, what: &str) -> (String, String) {
+    match what.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        Some(missing) if path.is_empty() => (missing.to_owned(), "missing".to_owned()),
+        Some(missing) => (format!("{path}.{missing}"), "missing".to_owned()),
+        None => (path.to_owned(), allowed(what).unwrap_or_else(|| what.to_owned())),
+    }
+}
+
+/// Returns what is said of a value that is not in its set, which serde calls a variant.
+fn allowed(what: &str) -> Option<String> {
+    let (value, expected) = what.strip_prefix("unknown variant `")?.split_once("`, expected ")?;
+    let expected = expected.trim_start_matches("one of ").replace('`', "");
+    Some(format!("{value:?} is not allowed: use {expected}"))
 }
 
 /// Whether the text is a path from serde and not the beginning of a sentence.
@@ -91,9 +108,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         query.map(|q| Query(q.0)).map_err(|rejection| {
             let text = rejection.body_text();
             let detail = text.split_once("query string: ").map_or(text.as_str(), |(_, what)| what);
-            Problem::bad_request("bad_query", detail)
+            Problem::bad_request("bad_query", reworded(detail))
         })
     }
+}
+
+/// Rewords the end of an error of serde that names a variant.
+fn reworded(detail: &str) -> String {
+    let Some(at) = detail.find("unknown variant `") else { return detail.to_owned() };
+    let (before, what) = detail.split_at(at);
+    allowed(what).map_or_else(|| detail.to_owned(), |what| format!("{before}{what}"))
 }
 
 /// Parts of the path.
@@ -153,7 +177,16 @@ mod tests {
         assert!(!refused(r#"{"name":1}"#).contains("column"), "{}", refused(r#"{"name":1}"#));
         assert!(refused(r#"{"name":1}"#).starts_with("invalid: name: invalid type: integer"));
         assert!(refused(r#"{"name":"a","labels":{"x":[]}}"#).starts_with("invalid: labels.x: invalid type"));
-        assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));
+        assert_eq!(refused(""), "invalid: name: missing");
+        let fields = parse::<Sample>(b"{}").unwrap_err().errors().to_vec();
+        assert_eq!((fields[0].field.as_str(), fields[0].detail.as_str()), ("name", "missing"));
+        assert_eq!(named("rules[0]", "missing field `profile`").0, "rules[0].profile");
+        let role = "unknown variant `god`, expected one of `viewer`, `operator`, `admin`";
+        assert_eq!(named("role", role).1, "\"god\" is not allowed: use viewer, operator, admin");
+        assert_eq!(
+            reworded("state: unknown variant `x`, expected `open` or `closed`"),
+            "state: \"x\" is not allowed: use open or closed"
+        );
         assert!(refused(r#"{"name":"a","nam":"b"}"#).contains("unknown field `nam`"));
         assert!(refused("[1]").contains("expected an object"), "{}", refused("[1]"));
         assert!(refused("[false]").contains("expected an object"), "{}", refused("[false]"));

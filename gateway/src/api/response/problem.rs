@@ -278,7 +278,10 @@ impl Problem {
             StatusCode::REQUEST_TIMEOUT => ("too_slow", "the body did not come in time; send it at once"),
             StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "the body is larger than this gateway takes"),
             StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "this took too long; try again"),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "the body must be JSON"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => (
+                "unsupported_media_type",
+                "the body must be JSON: send it with Content-Type: application/json",
+            ),
             s if s.is_client_error() => ("bad_request", "the request was not understood"),
             _ => ("internal", "something went wrong inside; the gateway's log has it under the request id"),
         };

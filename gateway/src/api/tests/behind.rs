@@ -49,7 +49,7 @@ async fn a_removed_peer_loses_its_tunnel_though_the_first_reading_failed() {
     assert_eq!(api.operator().delete("/api/v1/devices/cam").await.status, 204, "it is removed");
     assert!(drain(&mut api).is_empty(), "and nobody knows");
     let (ready, words) = engine(&api).await;
-    assert!(ready == 503 && words.contains("has not heard of every change"), "{ready} {words}");
+    assert!(ready == 503 && words.contains("has not received every change"), "{ready} {words}");
     assert!(api.state.handle.repeat().await);
     assert_eq!(drain(&mut api), ["peer removed", "host removed"]);
     assert_eq!(engine(&api).await, (200, "ok".to_owned()));

@@ -52,6 +52,7 @@ async fn a_form_of_a_strangers_page_is_not_taken_for_json() {
         let caller = api.operator().header("content-type", kind);
         let answer = caller.send("POST", "/api/v1/devices", Body::from(r#"{"name":"cam1"}"#)).await;
         assert_eq!((answer.status, answer.code()), (415, "unsupported_media_type"), "{kind}");
+        assert!(answer.text.contains("Content-Type: application/json"), "{}", answer.text);
     }
 }
 

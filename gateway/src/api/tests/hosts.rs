@@ -407,7 +407,7 @@ async fn a_host_that_is_down_by_a_limit_is_not_said_to_be_silent() {
     let slow = HostState { source: "echo".into(), output: "rtt 900 ms (critical)".into(), ..fixture::up(id) };
     put(&api, &HostState { hard: HostStatus::Down, status: HostStatus::Down, ..slow }, &[]).await;
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
-    let (kind, text) = (json!("service_problem"), json!("it answers, over a limit that is set for it"));
+    let (kind, text) = (json!("service_problem"), json!("the host answers, but its check crossed a limit"));
     assert_eq!((&verdict["kind"], &verdict["text"]), (&kind, &text), "{verdict}");
 }
 
@@ -436,7 +436,10 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
         (&json!("undetermined"), &json!("undetermined: its own line lost or device gone")),
         "{verdict}"
     );
-    assert!(verdict["evidence"].to_string().contains("others of north: 1 heard since then"), "{verdict}");
+    assert!(
+        verdict["evidence"].to_string().contains("other hosts of north: 1 heard from since then"),
+        "{verdict}"
+    );
 
     let problem = get(&api, "/problems").await["items"][0].clone();
     let text = "undetermined: its own line lost or device gone";

@@ -39,7 +39,10 @@ async fn a_device_with_hosts_behind_it_goes_only_if_they_are_meant_too() {
         assert_eq!((refused.status, refused.code()), (409, "others_affected"), "{}", refused.text);
         assert_eq!(affected(&refused), [("nas", "removed"), ("switch", "removed"), ("cam", "loses_parent")]);
         let detail = refused.json["detail"].as_str().unwrap();
-        assert!(detail.contains("2 hosts are behind it") && detail.contains("nas, switch"), "{detail}");
+        assert!(
+            detail.contains("2 hosts behind it would be removed too") && detail.contains("nas, switch"),
+            "{detail}"
+        );
     }
     assert!(there(&api, "router").await && there(&api, "nas").await && there(&api, "switch").await);
     assert_eq!(operator.delete("/api/v1/devices/router?casade=true").await.status, 400);

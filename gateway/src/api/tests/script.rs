@@ -174,7 +174,7 @@ async fn a_device_waits_for_its_approval_and_resumes_without_the_token() {
     let token = token(&api, json!({ "needs_approval": true })).await;
     let waits = device.run(None, &["--token", &token, "--name", "cam1", "--wait", "0"]).await;
     assert_eq!(waits.status.code(), Some(3), "{}", told(&waits));
-    assert!(told(&waits).contains("waiting for somebody to approve cam1"));
+    assert!(told(&waits).contains("waiting for an operator to approve cam1"));
     let queue = api.operator().get("/api/v1/enrolments").await;
     let id = queue.json["items"][0]["id"].as_str().unwrap().to_owned();
     api.operator().post(&format!("/api/v1/enrolments/{id}/approve"), json!({})).await;
@@ -201,13 +201,59 @@ async fn what_goes_wrong_is_said_with_what_to_do() {
         (&[], "the token is missing"),
         (&["--token", &good, "--url", "ftp://x"], "where is the gateway"),
         (&["--token", &good, "--interface", "a/b"], "--interface"),
-        (&["--token", &good, "--url", "http://127.0.0.1:1"], "does not answer"),
+        (&["--token", &good, "--url", "http://127.0.0.1:1"], "no answer from http://127.0.0.1:1"),
     ] {
         let refused = device.run(None, arguments).await;
         assert!(!refused.status.success());
         assert!(told(&refused).contains(says), "{arguments:?}: {}", told(&refused));
         assert!(!device.etc().join("fleetgate.conf").exists());
     }
+    let two = ["--token", &good, "--name", "UPPER", "--ssh-host-key"];
+    let key_file = device.dir.path().join("host.pub");
+    std::fs::write(&key_file, "ssh-ed25519 AAAA\n").unwrap();
+    let refused = device.run(None, &[&two[..], &[key_file.to_str().unwrap()]].concat()).await;
+    assert!(told(&refused).contains("error: name: a name has 1 to 63"), "{}", told(&refused));
+    assert!(!told(&refused).contains(['{', '[', '}']), "{}", told(&refused));
+}
+
+/// Returns a server that answers a TLS handshake with something else.
+async fn no_tls() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-x\r\n").await;
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_tls_is_named_and_not_the_advice_below_it() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let device = Device::new(&TestApi::with_endpoint().await).await;
+    let token = token(&TestApi::with_endpoint().await, json!({})).await;
+    let url = no_tls().await;
+    let refused = device.run(None, &["--token", &token, "--name", "cam1", "--url", &url]).await;
+    assert!(told(&refused).contains(&format!("no answer from {url}: (")), "{}", told(&refused));
+
+    // The errors of a certificate end in advice. The script reads them from here.
+    let script = std::fs::read_to_string(SCRIPT).unwrap();
+    let from = script.find("reason() {").unwrap();
+    let reason = &script[from..from + script[from..].find("\n}\n").unwrap() + 3];
+    std::fs::write(
+        device.dir.path().join("errors"),
+        "curl: (60) SSL certificate problem: unable to get local issuer certificate\n\
+         More details here: https://curl.se/docs/sslcerts.html\n\ncurl failed to verify the legitimacy\n",
+    )
+    .unwrap();
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    shell.arg("-euc").arg(format!("{reason}\nreason")).env("TMP", device.dir.path());
+    let said = shell.output().await.unwrap().stdout;
+    let expected = "(60) SSL certificate problem: unable to get local issuer certificate\n";
+    assert_eq!(String::from_utf8_lossy(&said), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,9 +158,9 @@ mod tests {
         let steps = plan(&settle(site(), &found, &policy()), &found, &policy());
         let expected = "! device router: removed by user:ann at T, and not recreated; --overwrite creates it \
                         again, with new keys\n\
-                        ! host nas: router does not exist, so nothing is done\n\
-                        ! service nas/ping: nas does not exist, so nothing is done\n\
-                        ! downtime move: router does not exist, so nothing is done\n";
+                        ! host nas: skipped: router does not exist\n\
+                        ! service nas/ping: skipped: nas does not exist\n\
+                        ! downtime move: skipped: router does not exist\n";
         assert_eq!(render(&steps), expected);
     }
 

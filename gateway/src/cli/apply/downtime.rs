@@ -1,8 +1,9 @@
 //! Downtimes of a file: reading, comparing and writing them.
 //!
-//! A downtime never changes. A new one replaces it, and only then does the old one end. An ended
-//! downtime is neither created nor missed. One that an operator has cancelled stays cancelled and
-//! is reported.
+//! A downtime changes in place. If it is for other hosts or another service, or becomes another kind
+//! of downtime, a new one replaces it, and only then does the old one end. The same holds for the
+//! times of a flexible downtime that has begun. An ended downtime is neither created nor missed. One
+//! that an operator has cancelled stays cancelled and is reported.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -72,7 +73,7 @@ impl Source<'_> {
         let strays = [&d.from, &d.to, &d.time_zone].into_iter().flatten().map(|s| s.span().start);
         let dates = [&d.first_date, &d.last_date].into_iter().flatten().map(|s| s.span().start);
         if let Some(stray) = strays.chain(dates).next() {
-            return Err(self.bad(stray, "this goes with every"));
+            return Err(self.bad(stray, "this needs every"));
         }
         let moment = |given: &Spanned<toml::Value>| {
             let parsed = text(given.get_ref()).and_then(|text| text.parse::<jiff::Timestamp>().ok());
@@ -90,10 +91,10 @@ impl Source<'_> {
 
     fn repeated(&self, at: usize, d: &Downtime) -> Result<Map<String, Value>, BadFile> {
         let (Some(every), Some(from), Some(to), Some(zone)) = (&d.every, &d.from, &d.to, &d.time_zone) else {
-            return Err(self.bad(at, "every goes with from, to and time_zone"));
+            return Err(self.bad(at, "every needs from, to and time_zone"));
         };
         if let Some(stray) = d.start.as_ref().or(d.end.as_ref()) {
-            return Err(self.bad(stray.span().start, "every says when: no start and end beside it"));
+            return Err(self.bad(stray.span().start, "every replaces start and end: remove this"));
         }
         let date = |given: &Option<Spanned<toml::Value>>| given.as_ref().and_then(|d| text(d.get_ref()));
         let wanted = Text {
@@ -192,7 +193,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
         "fixed": once.then_some(d.fixed),
         "duration_s": d.duration_s,
     }));
-    let (managed_by, edited_by) = (d.managed.managed_by, d.managed.edited_by);
+    let (managed_by, edited_by, version) = (d.managed.managed_by, d.managed.edited_by, d.version);
     let removed =
         d.cancelled_at.map(|at| Removed { by: edited_by.clone().unwrap_or_default(), at, renamed_to: None });
     let id = removed.is_none().then_some(d.id);
@@ -202,16 +203,23 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
         fields,
         managed_by,
         edited_by,
-        version: None,
+        version: Some(version),
         id,
         former: false,
         removed,
     }
 }
 
-/// Creates the new downtime before it cancels the old one, so that no notification is sent in
-/// between.
+/// Creates or changes a downtime. A new one is created before the old one is cancelled, so that no
+/// notification is sent in between.
 pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
+    if let Some(id) = &step.id {
+        let path = format!("/downtimes/{id}");
+        let now: model::Downtime = client.get(&path, &[]).await?;
+        if let Some(change) = change(&step.fields, &now) {
+            return client.write(Method::PATCH, &path, &change, step.version).await.map(drop);
+        }
+    }
     let mut body = step.fields.clone();
     body.insert("name".to_owned(), json!(step.name));
     let host = body.remove("host");
@@ -222,6 +230,49 @@ pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
     };
     let _: Value = client.post(&path, &Value::Object(body)).await?;
     cancel(client, step).await
+}
+
+/// Returns the change in place; `None` if only another downtime has these fields.
+fn change(wanted: &Map<String, Value>, now: &model::Downtime) -> Option<Value> {
+    let text = |field: &str| wanted.get(field).and_then(Value::as_str);
+    let labels = now.labels.as_ref().map(|labels| json!(labels));
+    let is_for_same = text("host") == now.host_name.as_deref()
+        && wanted.get("labels") == labels.as_ref()
+        && text("service") == now.service.as_deref();
+    let mut change = match (wanted.get("recurrence"), &now.recurrence) {
+        (Some(wanted), Some(now)) => json!({ "recurrence": patch(wanted, &json!(now)) }),
+        (None, None) => times(wanted, now)?,
+        _ => return None,
+    };
+    change["comment"] = json!(text("comment").unwrap_or_default());
+    is_for_same.then_some(change)
+}
+
+/// Returns the times of a single downtime. A flexible one keeps them once it has begun.
+fn times(wanted: &Map<String, Value>, now: &model::Downtime) -> Option<Value> {
+    let duration = wanted.get("duration_s").and_then(Value::as_f64);
+    let present = [json!(now.start), json!(now.end), json!(now.duration_s)];
+    let fields = ["start", "end", "duration_s"];
+    let mut change = Map::new();
+    for (field, present) in fields.into_iter().zip(present) {
+        let value = wanted.get(field).cloned().unwrap_or_default();
+        let is_same = value == present || field == "duration_s" && duration == now.duration_s;
+        if !is_same {
+            change.insert(field.to_owned(), value);
+        }
+    }
+    let is_possible =
+        duration.is_some() == now.duration_s.is_some() && (change.is_empty() || now.begun_at.is_none());
+    is_possible.then_some(Value::Object(change))
+}
+
+/// Returns a recurrence as a change: `null` removes what the file does not have.
+fn patch(wanted: &Value, now: &Value) -> Value {
+    let mut patch = wanted.clone();
+    for (field, _) in now.as_object().into_iter().flatten().filter(|(field, _)| wanted.get(field).is_none()) {
+        patch[field.as_str()] = Value::Null;
+    }
+    patch
 }
 
 pub(super) async fn cancel(client: &Client, step: &Step) -> anyhow::Result<()> {

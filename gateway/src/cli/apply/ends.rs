@@ -45,7 +45,7 @@ impl Fleet<'_> {
     /// Returns the reason why a host or device still needs `name`.
     fn needs(&self, f: &Found, name: &str) -> Option<String> {
         let how = match via(f) {
-            Some(device) if device == name => "stands behind it",
+            Some(device) if device == name => "is behind it",
             _ if self.has_parent(f, name) && !self.follows(f) => "has it as a parent",
             _ => return None,
         };
@@ -60,7 +60,7 @@ impl Fleet<'_> {
     fn telling_losers(&self, mut gone: Vec<Step>) -> Vec<Step> {
         let losers: Vec<Vec<String>> = gone.iter().map(|step| self.losers(step, &gone)).collect();
         for (step, losers) in gone.iter_mut().zip(losers).filter(|(_, losers)| !losers.is_empty()) {
-            step.why = format!("no parent of {} any more", losers.join(", "));
+            step.why = format!("no longer a parent of {}", losers.join(", "));
             step.losers = losers;
         }
         gone

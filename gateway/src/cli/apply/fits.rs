@@ -114,7 +114,7 @@ impl<'a> Future<'a> {
         let Some((host, service)) = step.name.split_once('/').filter(|_| !says) else { return Ok(()) };
         let (known, names) = self.by_profile(host, service, catalogue);
         known.then_some(()).ok_or_else(|| {
-            let what = "check says what it does";
+            let what = "give it a check";
             misfit(step, "", format!("the profiles of {host} ({names}) have no service {service}: {what}"))
         })
     }
@@ -152,13 +152,13 @@ impl<'a> Future<'a> {
         let address: IpAddr =
             address.parse().map_err(|_| misfit(step, "address", format!("address: {expected}")))?;
         if self.0.contains_key(&(Kind::Host, via)) {
-            return Err(misfit(step, "via", format!("via: {via} is no device, and has no tunnel")));
+            return Err(misfit(step, "via", format!("via: {via} is not a device, so it has no tunnel")));
         }
         if !self.0.contains_key(&(Kind::Device, via)) {
             return Ok(());
         }
         if self.field(Kind::Device, via, "tunnel") == Some(&Value::Bool(false)) {
-            let what = format!("via: {via} has no tunnel: nothing is reached through it");
+            let what = format!("via: {via} has no tunnel, so no host can be reached through it");
             return Err(misfit(step, "via", what));
         }
         let networks = self.field(Kind::Device, via, "networks").and_then(Value::as_array);
@@ -232,7 +232,7 @@ impl<'a> Future<'a> {
             Some(names) => Err(Misfit {
                 of: (kinds[names[0]], names[0].to_owned()),
                 field: "parents".to_owned(),
-                what: format!("parents: {} stands before itself ({})", names[0], names.join(" behind ")),
+                what: format!("parents: {} is its own parent ({})", names[0], names.join(" behind ")),
             }),
         }
     }
@@ -246,7 +246,7 @@ fn misfit(step: &Step, field: &str, what: String) -> Misfit {
 fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
     let no_tunnel = step.fields.get("tunnel") == Some(&Value::Bool(false));
     if no_tunnel && step.fields.contains_key("budget_bytes_per_day") {
-        let what = "budget_bytes_per_day: without a tunnel nothing is counted: leave it away";
+        let what = "budget_bytes_per_day: traffic is counted only in a tunnel: remove this";
         return Err(misfit(step, "budget_bytes_per_day", what.to_owned()));
     }
     Ok(())

@@ -189,7 +189,7 @@ fn make(w: &Wanted) -> Step {
 }
 
 fn absent(w: &Wanted, host: &str) -> Step {
-    let why = format!("{host} does not exist, so nothing is done");
+    let why = format!("skipped: {host} does not exist");
     Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 

@@ -101,7 +101,7 @@ fn few(names: &[&str]) -> String {
 
 fn lost_words(lost: &[&str], out: &Path) -> String {
     format!(
-        "never connected, and without a configuration in {}: {}; `fleetgate device reissue NAME` prints a new one",
+        "no handshake yet, and no configuration in {}: {}; `fleetgate device reissue NAME` prints a new one",
         out.display(),
         few(lost)
     )
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_few_of_many_are_named() {
         let said = lost_words(&["a"; 12], Path::new("conf"));
-        assert!(said.starts_with("never connected, and without a configuration in conf: a, a, a"), "{said}");
+        assert!(said.starts_with("no handshake yet, and no configuration in conf: a, a, a"), "{said}");
         assert!(said.contains(" and 2 more; "), "{said}");
     }
 }

@@ -17,9 +17,13 @@ impl Archive {
     /// # Errors
     /// When the file exists, or cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Archive> {
-        Ok(Archive { tar: tar::Builder::new(secret_file::create(path)?), path: path.to_owned() })
+        let file = secret_file::create(path)?;
+        secret_file::sync_folder(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Archive { tar: tar::Builder::new(file), path: path.to_owned() })
     }
 
+    /// Adds a configuration. It is on disk afterwards: its key is stored nowhere else.
+    ///
     /// # Errors
     /// When it cannot be written.
     pub fn add(&mut self, device: &str, conf: &str) -> anyhow::Result<()> {
@@ -27,9 +31,9 @@ impl Archive {
         header.set_size(conf.len() as u64);
         header.set_mode(0o600);
         header.set_mtime(clock::wall().as_millis().unsigned_abs() / 1_000);
-        self.tar
-            .append_data(&mut header, names::conf_path(device), conf.as_bytes())
-            .with_context(|| format!("cannot write {}", self.path.display()))
+        let added = self.tar.append_data(&mut header, names::conf_path(device), conf.as_bytes());
+        let stored = added.and_then(|()| self.tar.get_ref().sync_data());
+        stored.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// # Errors

@@ -110,6 +110,8 @@ impl Table {
                 let what = format!("{} cells, but the header line has {}", record.len(), columns.len());
                 self.wrong(line, what);
             }
+            // Without a name, the header line is wrong and each line would repeat it.
+            Some(columns) if !columns.iter().any(|column| column == "name") => {}
             Some(columns) => self.device(line, columns.iter().map(String::as_str).zip(record)),
         }
     }
@@ -132,7 +134,9 @@ impl Table {
     fn device<'a>(&mut self, line: u64, cells: impl Iterator<Item = (&'a str, &'a str)>) {
         let before = self.wrong.len();
         let mut fields = Map::new();
-        for (column, cell) in cells.filter(|(_, cell)| !cell.is_empty()) {
+        // The header line was refused for an unknown column.
+        let known = |(column, cell): &(&str, &str)| COLUMNS.contains(column) && !cell.is_empty();
+        for (column, cell) in cells.filter(known) {
             match field(column, cell) {
                 Ok((name, value)) => drop(fields.insert(name.to_owned(), value)),
                 Err(what) => self.wrong(line, format!("{column}: {what}")),
@@ -174,8 +178,7 @@ fn field(column: &str, cell: &str) -> Result<(&'static str, Value), String> {
         "ssh_user" => ("ssh", json!({ "user": cell })),
         "public_key" => ("public_key", json!(cell)),
         "networks" => ("networks", json!(parts().collect::<Vec<_>>())),
-        // The header line was refused.
-        _ => return Err("unknown column".to_owned()),
+        other => return Err(format!("unknown column {other:?}")),
     })
 }
 
@@ -253,6 +256,9 @@ mod tests {
             said[0].contains("unknown column \"cam-01\"") && said[2].contains("no column name"),
             "{said:?}"
         );
+        assert_eq!(said.len(), 3, "a line does not repeat what is wrong with the header: {said:?}");
+        let said = wrong("name,colour\ncam-01,red\ncam-02,blue\n");
+        assert!(said.len() == 1 && said[0].contains("unknown column \"colour\""), "{said:?}");
         assert!(wrong("name,name\n")[0].contains("column name is there twice"));
         assert!(wrong("name\n\u{0}\n").len() == 1);
         assert!(read(b"name\ncam-\xff\n").1[0].what.contains("UTF-8"));

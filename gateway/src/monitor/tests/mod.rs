@@ -48,6 +48,16 @@ fn failures_of_the_gateway_itself_do_not_count_against_a_host() {
     assert!(matches!(ends(libc::EHOSTUNREACH), ConnectFailure::Unreachable(_)));
 }
 
+#[test]
+fn a_name_that_does_not_resolve_is_named() {
+    let lookup = std::io::Error::other("failed to lookup address information: Name or service not known");
+    let expected = "the name cam.example.com does not resolve (Name or service not known)";
+    let failed = failure(&unresolved("cam.example.com", lookup));
+    assert_eq!(failed, ConnectFailure::Unreachable(expected.to_owned()));
+    let scarce = unresolved("cam.example.com", std::io::Error::from_raw_os_error(libc::EMFILE));
+    assert_eq!(failure(&scarce), ConnectFailure::Busy);
+}
+
 /// A monitor on a store, created as at a start; its records are committed.
 struct Running {
     monitor: Monitor,

@@ -500,7 +500,7 @@ async fn a_lost_uplink_is_notified_by_the_channel_that_works() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let outside = HookSink::start(&[test_sink::Manner::Hang]).await;
-    let output = "nothing outside answers: the gateway's own uplink is lost".to_owned();
+    let output = "the gateway's own uplink is down: no anchor answers".to_owned();
     let lost = Message { host: GATEWAY, host_name: "gateway".into(), output: output.into(), ..down(7) };
     office.queue(Channel::Webhook, &outside.url(), std::slice::from_ref(&lost)).await;
     outside.wait_for(1).await;
@@ -573,10 +573,7 @@ async fn a_mail_about_a_host_has_its_incident_and_its_verdict() {
     let letter = office.sink.wait_for(1).await.remove(0);
     assert_eq!(header(&letter, "Subject"), format!("Subject: DOWN cam-07 [{id}]"));
     assert!(header(&letter, "References").starts_with(&format!("References: <{id}.")), "{letter}");
-    assert!(
-        letter.contains("What is wrong") && letter.contains(&format!("{id}: cam-07 is down")),
-        "{letter}"
-    );
+    assert!(letter.contains("Verdict") && letter.contains(&format!("{id}: cam-07 is down")), "{letter}");
 }
 
 // ------------------------------------------------------------- what is withdrawn

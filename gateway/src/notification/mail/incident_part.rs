@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use fleetgate_engine::verdict::Verdict;
 
+use crate::notification::incident_text;
 use crate::notification::mail::render::{MAX_LINE, Place, escaped, one_line};
 use crate::store::incidents::{IncidentRow, MemberRow};
 use crate::store::outbox::{Concern, Contents};
@@ -29,12 +30,12 @@ fn link(concern: &Concern, place: &Place<'_>) -> String {
 
 /// Describes an incident, with the number of its problems if it has several members.
 fn words(incident: &IncidentRow) -> String {
-    let words = one_line(&incident.words, MAX_LINE);
+    let words = one_line(&incident_text::of(incident), MAX_LINE);
     match (incident.members, incident.ill) {
         (..=1, _) => words,
-        (all, 0) => format!("{words} (all {all} well)"),
-        (all, ill) if ill == all => format!("{words} ({ill} not well)"),
-        (all, ill) => format!("{words} ({ill} of {all} not well)"),
+        (all, 0) => format!("{words} (all {all} recovered)"),
+        (all, ill) if ill == all => format!("{words} ({ill} problems)"),
+        (all, ill) => format!("{words} ({ill} of {all} still have problems)"),
     }
 }
 
@@ -47,7 +48,7 @@ pub fn text(contents: &Contents, place: &Place<'_>) -> String {
     }
     let incidents = if text.is_empty() { text } else { format!("Incident\n{text}") };
     match still(contents) {
-        Some(still) => format!("{incidents}Not well yet\n    {still}\n"),
+        Some(still) => format!("{incidents}Remaining problems\n    {still}\n"),
         None => incidents,
     }
 }
@@ -63,7 +64,7 @@ pub fn html(contents: &Contents, place: &Place<'_>) -> String {
         let _ = writeln!(html, "<p>Incident {shown}: {}</p>", escaped(&words));
     }
     if let Some(still) = still(contents) {
-        let _ = writeln!(html, "<p>Not well yet: {}</p>", escaped(&still));
+        let _ = writeln!(html, "<p>Remaining problems: {}</p>", escaped(&still));
     }
     html
 }
@@ -101,7 +102,7 @@ pub fn sites(contents: &Contents) -> Option<String> {
 /// Returns the verdict and its evidence.
 pub fn verdict_text(verdict: Option<&Verdict>) -> String {
     let Some(verdict) = verdict else { return String::new() };
-    let mut text = format!("What is wrong\n    {}\n", one_line(&verdict.text, MAX_LINE));
+    let mut text = format!("Verdict\n    {}\n", one_line(&verdict.text, MAX_LINE));
     for evidence in &verdict.evidence {
         let _ = writeln!(text, "    - {}", one_line(evidence, MAX_LINE));
     }

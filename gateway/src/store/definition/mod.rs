@@ -231,7 +231,7 @@ pub fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
     for (i, value) in list.iter().enumerate() {
         let threshold = threshold(&format!("thresholds[{i}]"), value)?;
         if found.iter().any(|t| t.metric == threshold.metric) {
-            return Err(wrong(format!("thresholds[{i}].metric"), "stands here twice"));
+            return Err(wrong(format!("thresholds[{i}].metric"), "is given twice"));
         }
         found.push(threshold);
     }
@@ -439,7 +439,7 @@ mod tests {
             ),
             (
                 json!({ "thresholds": [{ "metric": "a" }, { "metric": "a" }] }),
-                "thresholds[1].metric: stands here twice",
+                "thresholds[1].metric: is given twice",
             ),
         ];
         for (value, expected) in cases {

@@ -29,6 +29,7 @@ pub async fn write(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx
     match &record.change {
         IncidentChange::Opened(matter) => open(conn, record, matter).await?,
         IncidentChange::Widened(matter) => widen(conn, record.id, matter).await?,
+        IncidentChange::Reworded(words) => reword(conn, record.id, words).await?,
         IncidentChange::Joined { object, began } => join(conn, record, object, *began).await?,
         IncidentChange::Left(object) => leave(conn, record, object).await?,
         IncidentChange::Merged(into) => merge(conn, record, *into).await?,
@@ -73,6 +74,11 @@ async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &IncidentSum
     .execute(conn)
     .await
     .map(drop)
+}
+
+async fn reword(conn: &mut SqliteConnection, id: IncidentId, words: &str) -> sqlx::Result<()> {
+    let query = sqlx::query("update incidents set words = $2 where id = $1").bind(id.0.as_i64()).bind(words);
+    query.execute(conn).await.map(drop)
 }
 
 /// Adds a member. A member that comes back keeps its row.
@@ -173,7 +179,8 @@ async fn cover(
     .map(drop)
 }
 
-/// Writes the event for a change. Member changes have none, because their state events cover them.
+/// Writes the event for a change. Member changes and new states have none, because the state events
+/// cover them.
 async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
     let matter = |m: &IncidentSummary| serde_json::json!({ "scope": m.extent.name(), "cause": m.cause.name(), "site": m.site });
     let (kind, cause, data) = match &record.change {
@@ -181,20 +188,21 @@ async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Res
         IncidentChange::Widened(m) => ("incident.widened", m.words.clone(), matter(m)),
         IncidentChange::Merged(into) => (
             "incident.merged",
-            format!("it belongs to {into}"),
+            format!("merged into {into}"),
             serde_json::json!({ "into": into.to_string() }),
         ),
         IncidentChange::Closed => {
-            ("incident.closed", "all its problems are over".to_owned(), serde_json::json!({}))
+            ("incident.closed", "all members have recovered".to_owned(), serde_json::json!({}))
         }
         IncidentChange::AckEnded(end) => (
             "incident.acknowledgement_ended",
             end.words().to_owned(),
             serde_json::json!({ "why": end.name() }),
         ),
-        IncidentChange::Joined { .. } | IncidentChange::Left(_) | IncidentChange::Covered { .. } => {
-            return Ok(None);
-        }
+        IncidentChange::Reworded(_)
+        | IncidentChange::Joined { .. }
+        | IncidentChange::Left(_)
+        | IncidentChange::Covered { .. } => return Ok(None),
     };
     let about = (events::Object::Incident, Some(record.id.0));
     let event = NewEvent { data, ..NewEvent::new(record.at, kind, about, &cause, SYSTEM) };

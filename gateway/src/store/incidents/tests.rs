@@ -71,6 +71,19 @@ async fn the_acknowledgement_of_a_merged_incident_stays_on_its_members() {
     assert_eq!((of_host.len(), of_host[0].incident), (1, None));
 }
 
+#[tokio::test]
+async fn a_new_state_of_its_service_changes_the_text_and_is_no_event() {
+    let (store, _dir) = fixture::store().await;
+    run(&store, &[record(1, 1, IncidentChange::Opened(matter(IncidentScope::Service))), joined(1, 7)]).await;
+    let words = "cam-07: temperature critical (78 °C, limit 70)".to_owned();
+    let mut tx = store.begin().await.unwrap();
+    let reworded = record(1, 2, IncidentChange::Reworded(words.clone()));
+    assert_eq!(write(&mut tx, &reworded).await.unwrap(), None);
+    tx.commit().await.unwrap();
+    let mut conn = store.reader().await.unwrap();
+    assert_eq!(memories(&mut conn).await.unwrap()[0].matter.words, words);
+}
+
 fn on_it() -> Ack {
     Ack {
         at: Wall::from_millis(9),

@@ -356,13 +356,13 @@ fn an_update_that_breaks_a_service_on_many_hosts_is_one_incident_also_over_a_res
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
     assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, IncidentScope::Fleet, 40));
-    assert_eq!(open[0].matter.words, "ssh has a problem on many hosts at once");
+    assert_eq!(open[0].matter.words, "ssh critical on many hosts");
     assert_eq!(told(&world).len(), 40, "each is told, as part of it");
     update(&mut world, 1..=40, Truth { plugin_exit: 2, ..Truth::well() });
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
     assert_eq!((open.len(), open[0].members.len()), (1, 40), "another service is another");
-    assert_eq!(open[0].matter.words, "disk has a problem on many hosts at once");
+    assert_eq!(open[0].matter.words, "disk critical on many hosts");
     update(&mut world, 1..=40, Truth::well());
     world.run(10 * MINUTE);
     assert_eq!(world.kept.open_incidents().len(), 0);

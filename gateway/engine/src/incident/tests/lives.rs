@@ -75,7 +75,13 @@ impl Watch {
         let at = self.at();
         for n in 0..HOSTS {
             match truth.failing.get(&host(n)) {
-                Some(began) => drop(self.incidents.problem(&host(n), *began, !truth.is_cut_off(n), at)),
+                Some(began) => drop(self.incidents.problem(
+                    &host(n),
+                    *began,
+                    &Found::default(),
+                    !truth.is_cut_off(n),
+                    at,
+                )),
                 None => self.incidents.well(&host(n), at.now),
             }
         }

@@ -23,12 +23,28 @@ fn a_service_that_fails_on_many_hosts_together_is_one_incident() {
     assert!((0..40).all(|n| watch.of(&service(n, "ssh")) == first));
     let matter = watch.matter();
     assert_eq!((matter.extent, matter.cause), (IncidentScope::Fleet, CauseKind::ServiceFailed));
-    assert_eq!(matter.words, "ssh has a problem on many hosts at once");
+    assert_eq!(matter.words, "ssh critical on many hosts");
     let opened = watch.said.iter().filter(|r| matches!(r.change, IncidentChange::Opened(_))).count();
     assert_eq!(opened, 5, "who fails later joins at once");
     (0..40).for_each(|n| watch.well(&service(n, "ssh")));
     watch.wait(120);
     assert!(watch.heard().ends_with(&["closed"]));
+}
+
+#[test]
+fn a_service_that_has_different_states_on_many_hosts_is_failing_there() {
+    let mut watch = scattered(10);
+    watch.reads(&service(0, "disk"), Status::Warning, "used 85 %, limit 80");
+    (1..5).for_each(|n| drop(watch.problem(&service(n, "disk"))));
+    assert_eq!(watch.matter().words, "disk failing on many hosts");
+
+    let mut watch = scattered(10);
+    (0..5).for_each(|n| drop(watch.problem(&service(n, "disk"))));
+    assert_eq!(watch.matter().words, "disk critical on many hosts");
+    watch.reads(&service(7, "disk"), Status::Warning, "used 85 %, limit 80");
+    assert_eq!(watch.heard(), ["joined", "reworded"]);
+    let last = watch.said.last().map(|record| record.change.clone());
+    assert_eq!(last, Some(IncidentChange::Reworded("disk failing on many hosts".to_owned())));
 }
 
 #[test]
@@ -60,7 +76,7 @@ fn other_services_that_fail_with_a_common_failure_join_it_and_hosts_that_go_down
     }
     let first = watch.of(&service(0, "disk"));
     assert!((0..8).all(|n| watch.of(&service(n, "disk")) == first && watch.of(&service(n, "load")) == first));
-    assert_eq!(watch.matter().words, "several services have problems on many hosts at once");
+    assert_eq!(watch.matter().words, "several services have problems on many hosts");
     watch.problem(&service(20, "load"));
     assert_eq!(watch.of(&service(20, "load")), first);
     watch.problem(&host(3));
@@ -92,7 +108,7 @@ fn the_acknowledgement_of_a_common_failure_covers_later_members_but_no_later_inc
     let memory = IncidentSnapshot {
         id: first,
         opened: watch.now().wall,
-        matter: summary::alike("ssh"),
+        matter: summary::alike("ssh", Some(Status::Critical)),
         members: (0..6)
             .map(|n| MemberSnapshot {
                 object: service(n, "ssh"),
@@ -201,7 +217,7 @@ fn routers_that_go_down_together_take_in_the_hosts_behind_them_and_those_that_st
     watch.wait(600).well(&host(2));
     let still = |watch: &mut Watch, n| {
         let at = watch.at();
-        watch.incidents.problem(&host(n), began, true, at)
+        watch.incidents.problem(&host(n), began, &Found::default(), true, at)
     };
     assert_eq!(still(&mut watch, 16), Assigned { left: Some(crowd), known: None });
     let own = watch.of(&host(16));
@@ -258,7 +274,7 @@ fn a_host_that_stays_down_after_its_router_recovers_leaves_an_unacknowledged_inc
     watch.wait(600).well(&host(2));
     for left in [Some(crowd), None, None] {
         let at = watch.at();
-        assert_eq!(watch.incidents.problem(&host(16), began, true, at).left, left);
+        assert_eq!(watch.incidents.problem(&host(16), began, &Found::default(), true, at).left, left);
         assert_ne!(watch.of(&host(16)), crowd);
     }
 }
@@ -298,7 +314,7 @@ fn hosts_that_fell_together_long_before_they_are_placed_are_one() {
     watch.wait(21_600);
     for n in 0..10 {
         let at = watch.wait(1).at();
-        watch.incidents.problem(&host(n), began, true, at);
+        watch.incidents.problem(&host(n), began, &Found::default(), true, at);
     }
     let north = watch.of(&host(0));
     assert!((0..10).all(|n| watch.of(&host(n)) == north));
@@ -316,7 +332,7 @@ fn an_unreachable_host_two_levels_behind_a_router_leaves_when_the_router_recover
     let began = watch.now().wall;
     watch.wait(600).well(&host(0));
     let at = watch.at();
-    assert_eq!(watch.incidents.problem(&host(21), began, true, at).left, Some(crowd));
+    assert_eq!(watch.incidents.problem(&host(21), began, &Found::default(), true, at).left, Some(crowd));
 }
 
 #[test]

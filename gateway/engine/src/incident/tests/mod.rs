@@ -5,6 +5,7 @@ mod many;
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::Id;
 use crate::messages::{IncidentScope, MemberSnapshot};
 
 /// A fleet in which checkables fail, and the records of its incidents.
@@ -69,7 +70,14 @@ impl Watch {
     /// Reports a problem that began this moment.
     fn found(&mut self, object: &CheckableId, reachable: bool) -> Assigned {
         let at = self.at();
-        self.incidents.problem(object, at.now.wall, reachable, at)
+        self.incidents.problem(object, at.now.wall, &critical(object), reachable, at)
+    }
+
+    /// Reports the state of a service that fails.
+    fn reads(&mut self, object: &CheckableId, status: Status, reading: &str) {
+        let (at, reading) = (self.at(), Some(reading.to_owned()));
+        let found = Found { status: Some(status), reading };
+        self.incidents.problem(object, at.now.wall, &found, true, at);
     }
 
     fn well(&mut self, object: &CheckableId) {
@@ -92,6 +100,7 @@ impl Watch {
         let names = fresh.iter().map(|r| match r.change {
             IncidentChange::Opened(_) => "opened",
             IncidentChange::Widened(_) => "widened",
+            IncidentChange::Reworded(_) => "reworded",
             IncidentChange::Joined { .. } => "joined",
             IncidentChange::Left(_) => "left",
             IncidentChange::Merged(_) => "merged",
@@ -112,6 +121,11 @@ impl Watch {
         });
         last.expect("something was opened")
     }
+}
+
+/// A failing service is critical, and no limit explains it.
+fn critical(object: &CheckableId) -> Found {
+    Found { status: object.service.as_ref().map(|_| Status::Critical), reading: None }
 }
 
 fn ack() -> IncidentAck {
@@ -137,6 +151,32 @@ fn a_host_keeps_its_incident_until_it_has_been_up_for_a_while() {
     assert_eq!(closed.at.as_millis(), (watch.secs as i64 - 120) * 1_000, "closed when it was well");
     watch.problem(&host(1));
     assert!(watch.of(&host(1)) > first);
+}
+
+#[test]
+fn the_incident_of_a_service_names_its_state_and_the_value_that_crossed_a_limit() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    let temperature = service(1, "temperature");
+    watch.reads(&temperature, Status::Warning, "62 °C, limit 60");
+    assert_eq!(watch.matter().words, "cam-1: temperature warning (62 °C, limit 60)");
+    watch.reads(&temperature, Status::Warning, "64 °C, limit 60");
+    assert_eq!(watch.heard(), [""; 0], "only a new state is news");
+    watch.reads(&temperature, Status::Critical, "78 °C, limit 70");
+    assert_eq!(watch.heard(), ["reworded"]);
+    let last = watch.said.last().map(|record| record.change.clone());
+    let words = "cam-1: temperature critical (78 °C, limit 70)".to_owned();
+    assert_eq!(last, Some(IncidentChange::Reworded(words)));
+    watch.well(&temperature);
+    watch.wait(60).reads(&temperature, Status::Warning, "61 °C, limit 60");
+    assert_eq!(watch.heard(), ["left", "joined", "reworded"], "it comes back in another state");
+    watch.problem(&service(1, "disk"));
+    assert_eq!(watch.matter().words, "cam-1: several services have problems");
+
+    let mut watch = Watch::new();
+    watch.know(2, None, &[]);
+    watch.problem(&service(2, "ssh"));
+    assert_eq!(watch.matter().words, "cam-2: ssh critical", "no value is invented");
 }
 
 #[test]
@@ -340,7 +380,7 @@ fn a_router_of_which_several_services_failed_first_heads_its_incident_once_it_is
     let (router, began) = (watch.of(&host(0)), watch.now().wall);
     watch.wait(600).well(&host(0));
     let at = watch.at();
-    assert_eq!(watch.incidents.problem(&host(1), began, true, at).left, Some(router));
+    assert_eq!(watch.incidents.problem(&host(1), began, &Found::default(), true, at).left, Some(router));
 }
 
 #[test]

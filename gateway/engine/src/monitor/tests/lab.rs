@@ -117,10 +117,14 @@ impl Lab {
     }
 
     pub fn send(&mut self, host: HostId, service: Option<&str>, status: Status) {
+        self.send_result(host, service, PluginResult::new(status, "sent", Vec::new()));
+    }
+
+    pub fn send_result(&mut self, host: HostId, service: Option<&str>, result: PluginResult) {
         let sent = PassiveResult {
             host,
             service: service.map(str::to_owned),
-            result: PluginResult::new(status, "sent", Vec::new()),
+            result,
             at: self.now.wall,
             by: "token:t_1".to_owned(),
             identity: Default::default(),

@@ -130,7 +130,7 @@ impl UplinkHealth {
 fn fault(reading: &UplinkReading) -> Option<String> {
     let anchors = &reading.anchors;
     if reading.socket_is_stuck {
-        return Some("the system sends no packet of the tunnels anywhere".to_owned());
+        return Some("the system refuses to send the packets of the tunnels".to_owned());
     }
     if reading.default_route == Some(false) && !anchors.iter().any(|(_, answers)| *answers) {
         return Some("there is no default route".to_owned());
@@ -139,7 +139,7 @@ fn fault(reading: &UplinkReading) -> Option<String> {
         return None;
     }
     let names: Vec<&str> = anchors.iter().map(|(name, _)| name.as_str()).collect();
-    Some(format!("nothing outside answers ({})", names.join(", ")))
+    Some(format!("no anchor answers ({})", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
             (reading(Some(false), &[false, true]), None),
             (reading(Some(false), &[false]), Some("there is no default route")),
             (reading(Some(true), &[false, true]), None),
-            (reading(None, &[false, false]), Some("nothing outside answers (anchor0, anchor1)")),
+            (reading(None, &[false, false]), Some("no anchor answers (anchor0, anchor1)")),
         ] {
             assert_eq!(fault(&reading).as_deref(), expected, "{reading:?}");
         }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_stuck_socket_outweighs_replies_of_the_anchors() {
         let stuck = UplinkReading { socket_is_stuck: true, ..anchors(&[true, true]) };
-        assert_eq!(fault(&stuck).as_deref(), Some("the system sends no packet of the tunnels anywhere"));
+        assert_eq!(fault(&stuck).as_deref(), Some("the system refuses to send the packets of the tunnels"));
     }
 
     #[test]

@@ -43,12 +43,16 @@ impl Monitor {
             }
             Some(Step::Back) => {
                 self.see_again(now);
-                self.tell_of_gateway(HostStatus::Up, "a host is heard again", now);
+                self.tell_of_gateway(
+                    HostStatus::Up,
+                    "the gateway's own uplink is back: a host was heard from",
+                    now,
+                );
             }
             Some(Step::Seen) => {
                 self.see_again(now);
-                let text = "nothing speaks against the gateway's uplink, and nobody was heard: who stays \
-                            silent is told for itself";
+                let text = "the gateway's own uplink has no fault that it can see, and no host was heard \
+                            from: hosts that stay silent are reported individually";
                 self.tell_of_gateway(HostStatus::Up, text, now);
             }
         }
@@ -142,13 +146,9 @@ impl Monitor {
 fn lost_words(fault: Option<&str>, loss: Loss) -> String {
     let silent = loss.words();
     let why = match (fault, loss.crowd) {
-        (Some(fault), true) => format!("{fault}, and {silent}: the gateway's own uplink is lost"),
-        (Some(fault), false) => {
-            format!("{fault}, and no host can be heard: the gateway's own uplink is lost")
-        }
-        (None, _) => {
-            format!("{silent}, and no other can be heard: the gateway's own uplink is suspected")
-        }
+        (Some(fault), true) => format!("is down: {fault}, and {silent}"),
+        (Some(fault), false) => format!("is down: {fault}, and no host answers"),
+        (None, _) => format!("is probably down: {silent}, and no other answers"),
     };
-    format!("{why}. Notifications of hosts are suppressed meanwhile")
+    format!("the gateway's own uplink {why}. Notifications of hosts are suppressed until it is back")
 }

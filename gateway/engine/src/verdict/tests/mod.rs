@@ -259,9 +259,13 @@ fn a_camera_behind_carrier_nat_has_no_second_path() {
         assert_eq!((verdict.kind, verdict.candidates), (Kind::Undetermined, expected), "{fault:?}");
         // A candidate contains no comma, so that the list stays readable.
         let words =
-            "undetermined: uplink of north lost, its tunnel alone down, its own line lost or device gone";
+            "undetermined: uplink of north lost, only its tunnel down, its own line lost or device gone";
         assert_eq!(verdict.text, words);
-        assert!(verdict.evidence.contains(&"there is no second path".to_owned()), "{:?}", verdict.evidence);
+        assert!(
+            verdict.evidence.contains(&"no second path to probe: no Internet address is set".to_owned()),
+            "{:?}",
+            verdict.evidence
+        );
     }
 }
 
@@ -301,7 +305,7 @@ fn what_stands_behind_a_device_is_judged_by_that_device_first() {
     for (tunnel, others, expected) in table {
         assert_eq!(open(&judge(&nas(tunnel.clone(), others))), expected, "{tunnel:?} {others:?}");
     }
-    assert_eq!(judge(&nas(fails, none)).text, "cam-07 before it does not answer");
+    assert_eq!(judge(&nas(fails, none)).text, "parent cam-07 does not answer");
 }
 
 /// Returns a host behind cam-07 that was probed at `asked`. The last check ended at `done`.
@@ -400,7 +404,7 @@ fn who_is_answered_in_vain_has_another_key_or_does_not_hear_the_answers() {
 #[test]
 fn what_is_expected_to_be_silent_or_was_never_asked_is_no_fault() {
     let asleep = HostState { asleep: true, ..host(HostStatus::Up, at(0)) };
-    assert_eq!(judge(&Evidence { host: asleep, ..quiet() }).text, "asleep, as it may be");
+    assert_eq!(judge(&Evidence { host: asleep, ..quiet() }).text, "asleep, as expected");
     let pending = host(HostStatus::Pending, at(0));
     assert_eq!(judge(&Evidence { host: pending, ..quiet() }).kind, Kind::Pending);
 }
@@ -438,10 +442,7 @@ fn services_are_named_and_told_apart() {
     let stuck = ServiceFacts { path, ..stuck };
     let misconfigured = service("direct-ping", Asked::Presence, Status::Unknown, Cause::NotTried);
     assert_eq!(of(vec![misconfigured]).kind, Kind::ServiceProblem, "nothing was asked");
-    assert_eq!(
-        of(vec![hung.clone(), disk.clone()]).text,
-        "service hung: rtsp; also: the device is well, a service is not: disk"
-    );
+    assert_eq!(of(vec![hung.clone(), disk.clone()]).text, "service hung: rtsp; also: service problem: disk");
     assert_eq!(of(vec![slow, disk.clone()]).kind, Kind::ServiceProblem);
     assert_eq!(of(vec![stuck, hung.clone()]).text, "service hung: mount, rtsp");
     let before = of(vec![ServiceFacts { current: false, ..hung }]);
@@ -500,7 +501,7 @@ fn a_service_that_could_not_be_asked_again_is_not_well_yet() {
     assert_eq!(of(vec![ssh]).candidates, [Kind::OneWayLoss, Kind::ServiceHung, Kind::PacketLoss]);
     let verdict = of(vec![disk]);
     assert_eq!(verdict.candidates, [Kind::OneWayLoss, Kind::ServiceProblem, Kind::PacketLoss]);
-    assert!(verdict.evidence.contains(&"disk, not asked since: disk says".to_owned()), "{verdict:?}");
+    assert!(verdict.evidence.contains(&"disk, not checked since: disk says".to_owned()), "{verdict:?}");
 }
 
 /// A reinstalled device makes its first handshake within seconds.

@@ -104,7 +104,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ),
         (
             "[downtimes.d]\nevery = \"day\"\nfrom = \"02:00\"\nto = \"04:00\"\nhost = \"x\"\n",
-            "fleet.toml:1: every goes with from, to and time_zone",
+            "fleet.toml:1: every needs from, to and time_zone",
         ),
         (
             "[downtimes.d]\nstart = \"2026-12-01T08:00:00Z\"\nend = 2026-12-01T10:00:00Z\n",

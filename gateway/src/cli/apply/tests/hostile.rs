@@ -10,7 +10,7 @@ const REFUSED: [(&str, &str); 30] = [
     ),
     (
         "[devices.x]\nnetworks = [\"10.9.0.0/24\"]\nparents = [\"n\"]\n[hosts.n]\nvia = \"x\"\naddress = \"10.9.0.1\"",
-        "stands before itself (n behind x behind n)",
+        "is its own parent (n behind x behind n)",
     ),
     (
         "[profiles.a]\nextends = [\"b\"]\n[profiles.b]\nextends = [\"a\"]",
@@ -50,7 +50,7 @@ const REFUSED: [(&str, &str); 30] = [
     (
         "[devices.x]\nnetworks = [\"10.1.0.0/24\"]\n[hosts.n]\nvia = \"x\"\naddress = \"10.1.0.1\"\n\
          [hosts.m]\nvia = \"n\"\naddress = \"10.1.0.2\"",
-        ":8: host m: via: n is no device",
+        ":8: host m: via: n is not a device",
     ),
     (
         "[devices.x]\ntunnel = false\ndirect_address = \"x.example\"\n[hosts.n]\nvia = \"x\"\naddress = \"10.1.0.1\"",
@@ -71,7 +71,7 @@ const REFUSED: [(&str, &str); 30] = [
     ),
     (
         "[devices.x]\nthresholds = [\n { metric = \"a\" },\n { metric = \"a\" }]",
-        "thresholds[1].metric: stands here twice",
+        "thresholds[1].metric: is given twice",
     ),
     ("[devices.x]\nlabels = { timezone = \"Mars\" }", ":3: device x: labels: timezone=Mars"),
     ("[devices.x]\n[devices.X]", ":3: a name has"),
@@ -157,7 +157,7 @@ async fn a_parent_that_goes_leaves_those_that_stay() {
     // The file no longer names any parents.
     let none = "[devices.cam]\n";
     let told = fleet.left(none, prune.clone()).await;
-    assert!(told.contains("- device mast: no parent of cam any more\n"), "{told}");
+    assert!(told.contains("- device mast: no longer a parent of cam\n"), "{told}");
     fleet.apply(none, |args| args.prune = true).await.unwrap_or_else(|error| panic!("{told}{error:#}"));
     assert_eq!(fleet.get("/hosts/cam/settings").await["parents"], json!([]));
     assert_eq!(fleet.left(none, prune).await, "");
@@ -201,7 +201,7 @@ async fn what_somebody_else_needs_does_not_go() {
     }
     let told = fleet.left("", Policy { prune: true, ..Policy::default() }).await;
     for line in [
-        "! device d: kept, host guest stands behind it and is managed by api: remove that first",
+        "! device d: kept, host guest is behind it and is managed by api: remove that first",
         "! contact c: kept, no longer in the file, but notification rule own needs it",
         "! profile b: kept, no longer in the file, but host own needs it",
         "! profile a: kept, no longer in the file, but profile b needs it",

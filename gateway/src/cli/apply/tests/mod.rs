@@ -175,18 +175,20 @@ async fn a_limit_changed_at_night_is_told_and_kept_until_it_is_overwritten() {
 }
 
 #[tokio::test]
-async fn a_downtime_is_replaced_when_it_changes_and_left_cancelled_when_a_person_did_that() {
+async fn a_downtime_changes_in_place_and_stays_cancelled_when_a_person_did_that() {
     let fleet = Fleet::new().await;
     fleet.apply(FLEET, |_| {}).await.unwrap();
     let later = FLEET.replace("to = \"4:00\"", "to = \"05:00\"");
     let told = fleet.left(&later, Policy::default()).await;
     assert_eq!(told, "~ downtime patches\n      recurrence.to: \"04:00\" -> \"05:00\"\n");
+    let before = fleet.get("/downtimes").await;
     fleet.apply(&later, |_| {}).await.unwrap();
-    let open = fleet.get("/downtimes").await;
+    let open = fleet.get("/downtimes?all=true").await;
     assert_eq!(
         (open["items"].as_array().unwrap().len(), &open["items"][0]["recurrence"]["to"]),
         (1, &json!("05:00"))
     );
+    assert_eq!(open["items"][0]["id"], before["items"][0]["id"], "it is the same one");
     let id = open["items"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(fleet.api.operator().delete(&format!("/api/v1/downtimes/{id}")).await.status, 204);
     let told = fleet.left(&later, Policy::default()).await;
@@ -297,10 +299,7 @@ async fn what_a_person_removes_stays_removed_unless_told_otherwise() {
         for (_, what) in REMOVALS {
             assert!(told.contains(&format!("! {what}: removed by token:")), "{what}: {told}");
         }
-        assert!(
-            told.contains("! service nas-07/ping: nas-07 does not exist, so nothing is done\n"),
-            "{told}"
-        );
+        assert!(told.contains("! service nas-07/ping: skipped: nas-07 does not exist\n"), "{told}");
         assert!(told.lines().all(|line| line.starts_with('!')), "its parents go without a word: {told}");
         fleet.apply(&file, |_| {}).await.unwrap();
     }
@@ -420,6 +419,33 @@ async fn what_somebody_changes_while_a_file_is_applied_stays_as_it_is() {
         assert!(refused.contains("this was changed meanwhile"), "{}: {refused}", step.name);
     }
     assert_eq!(fleet.get("/hosts/cam-07/settings").await["interval_s"], 120.0);
+}
+
+#[tokio::test]
+async fn a_downtime_for_another_host_or_of_another_kind_replaces_the_old_one() {
+    let fleet = Fleet::new().await;
+    let text = |of: &str, more: &str| {
+        format!(
+            "[devices.a]\n[devices.b]\n[downtimes.move]\nhost = \"{of}\"\nstart = 2099-01-01T00:00:00Z\n\
+             end = 2099-01-02T00:00:00Z\n{more}\n"
+        )
+    };
+    let mut ids = Vec::new();
+    for (text, is_same) in [
+        (text("a", ""), false),
+        (text("a", "comment = \"move\""), true),
+        (text("b", "comment = \"move\""), false),
+        (text("b", "duration_s = 3600"), false),
+        (text("b", "duration_s = 7200"), true),
+    ] {
+        fleet.apply(&text, |_| {}).await.unwrap();
+        assert_eq!(fleet.left(&text, Policy::default()).await, "", "{text}");
+        let open = fleet.get("/downtimes").await;
+        let [one] = &open["items"].as_array().unwrap()[..] else { panic!("{open}") };
+        let before = ids.last().cloned();
+        ids.push(one["id"].clone());
+        assert_eq!(before == Some(one["id"].clone()), is_same, "{text}");
+    }
 }
 
 #[tokio::test]

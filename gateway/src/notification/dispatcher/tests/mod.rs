@@ -266,7 +266,7 @@ async fn rules_change_while_the_dispatcher_runs() {
     assert_eq!(room.until_held(1).await, ["- no_rule"]);
     let said = room.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
     let evidence = said.iter().find(|e| e.kind == "notification.suppressed").unwrap().evidence.to_string();
-    assert_eq!(evidence, "rule everything (to ops) wants site=south, this host has no site");
+    assert_eq!(evidence, "rule everything (to ops) requires site=south, this host has no site");
 }
 
 #[tokio::test]

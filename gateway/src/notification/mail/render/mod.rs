@@ -101,7 +101,7 @@ fn headline(kind: &str, problem: bool, to: &str) -> String {
     match kind {
         "reminder" => format!("STILL {to}"),
         "flapping_start" => "FLAPPING".to_owned(),
-        "flapping_end" => format!("CALM, {to}"),
+        "flapping_end" => format!("FLAPPING ENDED, {to}"),
         "acknowledged" => format!("ACKNOWLEDGED {to}"),
         "downtime_start" => "DOWNTIME BEGINS".to_owned(),
         "downtime_end" | "downtime_cancelled" => "DOWNTIME ENDS".to_owned(),
@@ -145,11 +145,18 @@ fn sentence(notice: &NoticeRow, after: &str) -> String {
         Some(service) => format!("{} on {name}", one_line(service, MAX_SUBJECT)),
         None => name,
     };
-    let (to, from) = (notice.to.to_uppercase(), notice.from.to_uppercase());
+    let to = notice.to.to_uppercase();
+    let was = earlier(&notice.from, &notice.to).map_or_else(String::new, |from| format!(", it was {from}"));
     if notice.kind == "recovery" {
-        return format!("{subject} recovered{after}: it is {to}, it was {from}.");
+        return format!("{subject} recovered{after}: it is {to}{was}.");
     }
-    format!("{subject} is {to}, it was {from}.")
+    format!("{subject} is {to}{was}.")
+}
+
+/// Returns the state that was notified before, in capitals. OK and UP are also the states of what
+/// was never notified, or had no result before, so they are left out.
+fn earlier(from: &str, to: &str) -> Option<String> {
+    (from != to && !matches!(from, "ok" | "up" | "pending")).then(|| from.to_uppercase())
 }
 
 fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'_>) -> String {
@@ -226,7 +233,7 @@ impl Names {
 
 fn sum(kind: Kind, contents: &Contents, names: Names) -> String {
     match kind {
-        Kind::Digest => format!("STILL NOT WELL: {}", things(contents, names.in_part(0), |_| true)),
+        Kind::Digest => format!("OPEN PROBLEMS: {}", things(contents, names.in_part(0), |_| true)),
         Kind::Notices | Kind::Test => summary(contents, names),
     }
 }
@@ -299,7 +306,7 @@ fn listed(count: i64, one: &str, names: impl Iterator<Item = String>) -> Option<
 fn preface(message: &MessageRow, contents: &Contents) -> Vec<String> {
     let folded = (message.folded > 1).then(|| {
         format!(
-            "Too many messages: what would have been {} is told in this one, and so is what follows for a while.",
+            "The message limit is reached. This message replaces {} messages, and later notifications are combined for a while.",
             message.folded
         )
     });
@@ -388,7 +395,7 @@ fn html_object(notice: &NoticeRow, place: &Place<'_>) -> String {
 
 fn test(message: &MessageRow, place: &Place<'_>) -> Letter {
     let text = format!(
-        "This is a test: {} is reached at {}.\nNothing has happened.\n",
+        "This is a test: the contact {} receives notifications at {}.\nThere is no problem.\n",
         one_line(&message.contact_name, MAX_SUBJECT),
         one_line(&message.address.to_string(), MAX_SUBJECT),
     );

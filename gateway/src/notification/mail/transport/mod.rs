@@ -181,7 +181,7 @@ fn fault_of_certificate(fault: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it is not valid yet; is the clock of this machine right?".to_owned()
         }
-        CertificateError::UnknownIssuer => "nobody that is believed has signed it".to_owned(),
+        CertificateError::UnknownIssuer => "no authority that this system trusts has signed it".to_owned(),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another name".to_owned()
         }
