@@ -215,7 +215,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
 pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
     if let Some(id) = &step.id {
         let path = format!("/downtimes/{id}");
-        let now: model::Downtime = client.get(&path, &[]).await?;
+        let now: downtimes::Downtime = client.get(&path, &[]).await?;
         if let Some(change) = change(&step.fields, &now) {
             return client.write(Method::PATCH, &path, &change, step.version).await.map(drop);
         }
@@ -233,7 +233,7 @@ pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
 }
 
 /// Returns the change in place; `None` if only another downtime has these fields.
-fn change(wanted: &Map<String, Value>, now: &model::Downtime) -> Option<Value> {
+fn change(wanted: &Map<String, Value>, now: &downtimes::Downtime) -> Option<Value> {
     let text = |field: &str| wanted.get(field).and_then(Value::as_str);
     let labels = now.labels.as_ref().map(|labels| json!(labels));
     let is_for_same = text("host") == now.host_name.as_deref()
@@ -249,7 +249,7 @@ fn change(wanted: &Map<String, Value>, now: &model::Downtime) -> Option<Value> {
 }
 
 /// Returns the times of a single downtime. A flexible one keeps them once it has begun.
-fn times(wanted: &Map<String, Value>, now: &model::Downtime) -> Option<Value> {
+fn times(wanted: &Map<String, Value>, now: &downtimes::Downtime) -> Option<Value> {
     let duration = wanted.get("duration_s").and_then(Value::as_f64);
     let present = [json!(now.start), json!(now.end), json!(now.duration_s)];
     let fields = ["start", "end", "duration_s"];
