@@ -7,6 +7,7 @@ mod acknowledgements;
 mod admission;
 mod auth;
 mod backups;
+mod body_room;
 mod cascade;
 mod client;
 mod conf;
@@ -74,6 +75,7 @@ mod write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
@@ -88,6 +90,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 pub use client::{Client, Login, throttled_as};
+pub use edge::no_place;
 pub use manager::HEADER as MANAGER_HEADER;
 pub use problem::{Affected, Effect, FieldError, ProblemDocument};
 
@@ -234,7 +237,7 @@ pub fn router(state: AppState) -> axum::Router {
     let (routes, _) = declared().split_for_parts();
     let (uploads, _) = declared_uploads().split_for_parts();
     let (many, _) = declared_many().split_for_parts();
-    let text: Arc<str> = openapi().to_string().into();
+    let text = Bytes::from(openapi().to_string());
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
@@ -262,7 +265,9 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
     let base = app.config.public_url.as_ref().map_or("", PublicUrl::path).to_owned();
-    crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
+    let mut response = crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {});
+    response.extensions_mut().insert(edge::OpenRoute);
+    response
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.
@@ -273,8 +278,8 @@ pub fn openapi() -> serde_json::Value {
     document::complete(&all)
 }
 
-async fn serve_document(text: Arc<str>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+async fn serve_document(text: Bytes) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 fn declared() -> OpenApiRouter<AppState> {

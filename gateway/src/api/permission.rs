@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::AppState;
 use super::auth::{Principal, Role};
 use super::client::Login;
+use super::edge::OpenRoute;
 use super::problem::Problem;
 
 /// A part of the API that a token can be limited to.
@@ -162,7 +163,11 @@ pub(super) async fn layer(
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let rule = rule(route, &parts.method)?;
     admit(&app, &mut parts, rule).await?;
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if rule == Rule::Open {
+        response.extensions_mut().insert(OpenRoute);
+    }
+    Ok(response)
 }
 
 fn closed() -> Problem {
