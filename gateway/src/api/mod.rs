@@ -48,6 +48,7 @@ pub(crate) mod users;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
@@ -63,6 +64,7 @@ use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 pub use request::client::{Client, Login, throttled_as};
 pub use request::managed_by::HEADER as MANAGER_HEADER;
 pub use response::problem::{Affected, Effect, FieldError, ProblemDocument};
+pub use response::layers::no_place;
 
 use crate::config::Config;
 use crate::config::public_url::PublicUrl;
@@ -210,7 +212,7 @@ pub fn router(state: AppState) -> axum::Router {
     let [routes, results, many, uploads] =
         [declared(), declared_results(), declared_many(), declared_uploads()]
             .map(|routes| routes.split_for_parts().0);
-    let text: Arc<str> = openapi().to_string().into();
+    let text = Bytes::from(openapi().to_string());
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
@@ -234,7 +236,9 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
     let base = app.config.public_url.as_ref().map_or("", PublicUrl::path).to_owned();
-    crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {})
+    let mut response = crate::web::router(base).oneshot(request).await.unwrap_or_else(|never| match never {});
+    response.extensions_mut().insert(layers::OpenRoute);
+    response
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.
@@ -246,8 +250,8 @@ pub fn openapi() -> serde_json::Value {
     document::complete(&all)
 }
 
-async fn serve_document(text: Arc<str>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+async fn serve_document(text: Bytes) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 /// Declares the routes with bodies of the usual size.

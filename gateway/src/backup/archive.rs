@@ -155,7 +155,9 @@ pub fn read(
     let mut tar = tar::Archive::new(BufReader::with_capacity(BUFFER, archive));
     let mut reading = Reading::default();
     let mut accept = Some(accept);
-    for entry in tar.entries()? {
+    // Extension headers (long names, PAX) are entries here, which `name_of` refuses. The library would read
+    // them into memory, whatever their size.
+    for entry in tar.entries()?.raw(true) {
         let mut entry = entry.map_err(|e| broken(&e))?;
         let name = name_of(&entry)?;
         reading.expect(&name)?;
@@ -301,7 +303,7 @@ fn parse_sums(text: &[u8]) -> anyhow::Result<BTreeMap<String, String>> {
 pub fn head_of(file: &Path) -> Option<Head> {
     let mut tar = tar::Archive::new(File::open(file).ok()?);
     let (mut head, mut last) = (None, String::new());
-    for entry in tar.entries_with_seek().ok()? {
+    for entry in tar.entries_with_seek().ok()?.raw(true) {
         let mut entry = entry.ok()?;
         let name = name_of(&entry).ok()?;
         match name.as_str() {

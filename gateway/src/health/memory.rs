@@ -40,7 +40,8 @@ pub fn start(tasks: &mut JoinSet<()>, stop: CancellationToken) {
 /// return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Idle {
-    /// The least since the last trim, in bytes.
+    /// The least since the last trim, in bytes. `None` before the first one: a flood in the first seconds
+    /// must not count as the program itself.
     floor: Option<usize>,
 }
 
@@ -50,7 +51,7 @@ impl Idle {
 
     /// Whether pages are to be returned, given this many idle bytes.
     fn is_too_much(&mut self, idle: usize) -> bool {
-        let floor = self.floor.map_or(idle, |floor| floor.min(idle));
+        let Some(floor) = self.floor.map(|floor| floor.min(idle)) else { return true };
         self.floor = Some(floor);
         idle > floor + Idle::KEPT
     }
@@ -110,11 +111,21 @@ mod tests {
     #[test]
     fn what_a_flood_leaves_is_returned_once() {
         let mut idle = Idle::default();
+        assert!(idle.is_too_much(30 * MIB), "what the start leaves");
+        idle.returned(20 * MIB);
         assert!(!idle.is_too_much(20 * MIB), "the program itself");
         assert!(!idle.is_too_much(27 * MIB), "kept for what comes next");
         assert!(idle.is_too_much(220 * MIB));
         idle.returned(40 * MIB);
         assert!(!idle.is_too_much(42 * MIB), "what could not be returned is not tried again and again");
         assert!(!idle.is_too_much(22 * MIB) && idle.is_too_much(31 * MIB), "the least counts");
+    }
+
+    #[test]
+    fn a_flood_before_the_first_look_is_returned_too() {
+        let mut idle = Idle::default();
+        assert!(idle.is_too_much(220 * MIB));
+        idle.returned(20 * MIB);
+        assert!(!idle.is_too_much(21 * MIB));
     }
 }

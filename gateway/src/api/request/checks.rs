@@ -4,9 +4,11 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::{permission, query};
+use super::permission::{self, Rule};
+use super::query;
 use crate::api::AppState;
 use crate::api::response::etag;
+use crate::api::response::layers::OpenRoute;
 use crate::api::response::problem::Problem;
 
 /// Checks permission, query parameters and conditions.
@@ -17,5 +19,10 @@ pub async fn layer(State(app): State<AppState>, request: Request, next: Next) ->
     let request = permission::check(&app, request).await?;
     query::check(&request)?;
     etag::check(&request)?;
-    Ok(next.run(request).await)
+    let is_open = request.extensions().get::<Rule>().is_none();
+    let mut response = next.run(request).await;
+    if is_open {
+        response.extensions_mut().insert(OpenRoute);
+    }
+    Ok(response)
 }

@@ -3,24 +3,30 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body as HttpBody, Bytes, HttpBody as _};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{Method, StatusCode, header, request::Parts};
+use futures_util::StreamExt as _;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
+use super::auth::Principal;
+use super::body_room::{self, BodyRoom};
 use super::strict_json::Object;
 use crate::api::response::problem::Problem;
+use crate::api::{AppState, results};
 
 /// A JSON body.
 pub struct Body<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
         must_be_json(&request)?;
-        parse(&read(request, state).await?).map(Body)
+        let (parts, body) = request.into_parts();
+        parse(&read(body, &parts, app).await?).map(Body)
     }
 }
 
@@ -28,18 +34,42 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 /// that only trickles bytes is cut off.
 const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
-pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    read_within(BODY_PATIENCE, request, state).await
+/// Reads a whole body. `parts`: those of its request, from which a login is known.
+pub async fn read(body: HttpBody, parts: &Parts, app: &AppState) -> Result<Bytes, Problem> {
+    let is_known = parts.extensions.get::<Principal>().is_some();
+    read_within(BODY_PATIENCE, body, (&app.rate_limits().body_room, is_known)).await
 }
 
-async fn read_within<S: Send + Sync>(
-    patience: Duration,
-    request: Request,
-    state: &S,
-) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(patience, Bytes::from_request(request, state)).await;
-    let read = read.map_err(|_| Problem::from_status(StatusCode::REQUEST_TIMEOUT))?;
-    read.map_err(|rejection| Problem::from_status(rejection.status()))
+async fn read_within(patience: Duration, body: HttpBody, room: (&BodyRoom, bool)) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(patience, read_all(body, room)).await;
+    read.unwrap_or_else(|_| Err(Problem::from_status(StatusCode::REQUEST_TIMEOUT)))
+}
+
+/// Copies the parts: each of them keeps the buffer that it came in, which may be far larger.
+async fn read_all(body: HttpBody, (room, is_known): (&BodyRoom, bool)) -> Result<Bytes, Problem> {
+    let announced = body.size_hint().upper().and_then(|most| usize::try_from(most).ok());
+    let most = announced.unwrap_or(results::BODY_LIMIT).min(results::BODY_LIMIT);
+    let (mut bytes, mut claimed) = (Vec::new(), None);
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| Problem::from_status(status_of(&error)))?;
+        let length = bytes.len() + part.len();
+        if length > most {
+            return Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        if length > body_room::SMALL && claimed.is_none() {
+            claimed = Some(room.claim(is_known, most).await?);
+            bytes.reserve_exact(most - bytes.len());
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes.into())
+}
+
+/// The limit of the router ends a body that announced no length.
+fn status_of(error: &(dyn std::error::Error + 'static)) -> StatusCode {
+    let is_limit = std::iter::successors(Some(error), |e| e.source()).any(|e| e.is::<LengthLimitError>());
+    if is_limit { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
 }
 
 /// Parses a body. An empty body means `{}`, so that a POST without parameters needs none.
@@ -198,8 +228,32 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
             Some((Ok::<_, std::io::Error>(" "), ()))
         });
-        let request = Request::new(axum::body::Body::from_stream(forever));
-        let refused = read_within(Duration::from_millis(50), request, &()).await.unwrap_err();
+        let body = HttpBody::from_stream(forever);
+        let room = BodyRoom::default();
+        let refused = read_within(Duration::from_millis(50), body, (&room, true)).await.unwrap_err();
         assert_eq!(refused.code(), "too_slow");
+    }
+
+    /// Sends this much of a body, and then nothing.
+    async fn read_part(room: &BodyRoom, is_known: bool, sent: usize) -> &'static str {
+        let part = futures_util::stream::once(async move { Ok::<_, std::io::Error>(vec![b' '; sent]) });
+        let body = HttpBody::from_stream(part.chain(futures_util::stream::pending()));
+        let read = read_within(Duration::from_millis(500), body, (room, is_known)).await;
+        read.err().map_or("read", |problem| problem.code())
+    }
+
+    #[tokio::test]
+    async fn large_bodies_of_strangers_share_little_room_and_small_ones_need_none() {
+        let room = BodyRoom::default();
+        let flood = futures_util::future::join_all((0..500).map(|_| read_part(&room, false, 60_000)));
+        let others = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (read_part(&room, false, 4_000).await, read_part(&room, true, 60_000).await)
+        };
+        let (flood, others) = tokio::join!(flood, others);
+        assert_eq!(others, ("too_slow", "too_slow"), "both were read as far as they were sent");
+        let read = flood.iter().filter(|code| **code == "too_slow").count();
+        assert!((1..=32).contains(&read), "{read} at once");
+        assert_eq!(flood.iter().filter(|code| **code == "busy").count(), 500 - read);
     }
 }

@@ -166,7 +166,7 @@ fn takes_key(request: &Request) -> bool {
 async fn once(app: &AppState, key: String, request: Request, next: Next) -> Result<Response, Problem> {
     extract::must_be_json(&request)?;
     let (parts, body) = request.into_parts();
-    let bytes = extract::read(Request::new(body), app).await?;
+    let bytes = extract::read(body, &parts, app).await?;
     let known = parts.extensions.get::<Principal>().map(ToString::to_string);
     let principal = known.unwrap_or_else(|| bearer(&bytes));
     let call = Call { principal, key, request: digest_of(&parts, &bytes), is_kept: AtomicBool::new(false) };

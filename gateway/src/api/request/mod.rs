@@ -7,12 +7,13 @@
 //! |---|---|
 //! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `token_cache.rs` |
 //! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs`; `checks.rs` asks before the handler |
-//! | What do they send? | `extract.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
+//! | What do they send? | `extract.rs` within `body_room.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
 //! | Would a planned write be accepted? | `validation.rs` |
 //! | Was it sent before? | `idempotency.rs` |
 //! | How is it committed? | `transaction.rs` |
 
 pub mod auth;
+pub mod body_room;
 pub mod checks;
 pub mod client;
 pub mod extract;

@@ -9,6 +9,7 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
 use tokio::sync::Semaphore;
 
+use super::body_room::BodyRoom;
 use super::client::throttled_as;
 use super::idempotency::UnderWay;
 use super::throttle::{Rate, Throttle};
@@ -49,6 +50,8 @@ pub struct RateLimits {
     strays_by_device: Throttle<HostId>,
     keys_by_principal: Throttle<String>,
     hashing: Semaphore,
+    /// Memory for ordinary bodies.
+    pub body_room: BodyRoom,
     /// Permits for large bodies through tunnels.
     pub large_bodies: Semaphore,
     /// Permits for large bodies with many results.
@@ -71,6 +74,7 @@ impl Default for RateLimits {
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             hashing: Semaphore::new(HASHES_AT_ONCE),
+            body_room: BodyRoom::default(),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
             large_batches: Semaphore::new(results::LARGE_AT_ONCE),
             batched: Semaphore::new(results::AT_ONCE),

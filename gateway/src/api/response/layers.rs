@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate as _;
+use tower_http::compression::{CompressionLayer, DefaultPredicate};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
@@ -46,7 +47,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Adds the layers to the routes. `most`: bytes of the largest body that any route accepts.
 pub fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> Router<AppState> {
     let bounds = ServiceBuilder::new()
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(may_be_compressed)))
         .layer(RequestBodyLimitLayer::new(most))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
         .layer(CatchPanicLayer::custom(panicked));
@@ -70,6 +71,15 @@ pub fn wrap_uploads(routes: Router<AppState>, state: &AppState) -> Router<AppSta
         .layer(middleware::from_fn(finish_writes))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(state.clone(), edge))
+}
+
+/// Marks a response of a route that is open to strangers.
+#[derive(Clone, Copy)]
+pub struct OpenRoute;
+
+/// A compressor has 300 KiB, and strangers may leave their responses unread.
+fn may_be_compressed(_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions) -> bool {
+    extensions.get::<OpenRoute>().is_none()
 }
 
 /// Finishes writes. A client that disconnects must not stop a change between its commit and the
@@ -126,6 +136,16 @@ fn as_problem(response: Response, request_id: &str) -> Response {
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     parts.headers.insert(header::CONTENT_LENGTH, body_length(&body));
     Response::from_parts(parts, body)
+}
+
+/// Returns the response to a request that the listener has no place for.
+pub fn no_place() -> Response {
+    let id = request_id();
+    let problem = Problem::busy("too many requests at once without a login: send this again in a moment", 2);
+    let mut response = as_problem(problem.into_response(), &id);
+    // It is sent over HTTP/2 alone, and so over TLS.
+    set_headers(response.headers_mut(), "/api/", &id, true);
+    response
 }
 
 fn body_length(body: &Body) -> HeaderValue {

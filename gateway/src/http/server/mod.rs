@@ -8,8 +8,10 @@
 mod idle;
 mod leftover;
 mod per_source_limit;
+mod places;
 mod tls;
 mod tunnels;
+mod unread;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,10 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::api::Client;
+use crate::api::{Client, no_place};
 use idle::{Idle, Visit};
 use per_source_limit::{Place, SourceLimit};
+use places::{Places, Shared};
 pub use tls::Tls;
+use unread::Unread;
 
 /// The largest head of an HTTP/1 request, and so the most memory that a connection can occupy. A
 /// cookie, a token and a long path take a tenth of it, and browsers send no more than 16 KiB.
@@ -90,12 +94,13 @@ impl Default for Limits {
 pub struct HttpServer {
     router: Router,
     limits: Limits,
+    places: Shared,
     stop: CancellationToken,
 }
 
 impl HttpServer {
     pub fn new(router: Router, limits: Limits, stop: CancellationToken) -> HttpServer {
-        HttpServer { router, limits, stop }
+        HttpServer { router, limits, places: Shared::new(), stop }
     }
 
     /// Serves until the stop, after which requests in progress have the grace period. `trusted` are
@@ -157,20 +162,33 @@ impl HttpServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let streams = matches!(http, Http::Two).then(|| self.streams(visit));
         let answer = hyper::service::service_fn(|mut request: Request<Incoming>| {
             let asked = visit.asked();
             request.extensions_mut().insert(visit.login());
-            let answer = self.answer(request, client);
+            let place = streams.as_ref().map(|(places, unread)| Some((places.take()?, unread.clone())));
+            let is_refused = matches!(place, Some(None));
+            let answer = (!is_refused).then(|| self.answer(request, client));
             async move {
                 let _asked = asked;
-                answer.await
+                let Some(answer) = answer else { return Ok(no_place()) };
+                let response = answer.await?;
+                let Some((place, unread)) = place.flatten() else { return Ok(response) };
+                Ok::<_, Infallible>(unread.watch(response, place.answered()))
             }
         });
         let builder = self.builder(http);
         let connection = builder.serve_connection(TokioIo::new(stream), answer);
         tokio::pin!(connection);
+        let unread = async {
+            match &streams {
+                Some((_, unread)) => unread.found().await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = unread => return,
             grace = self.told_to_leave(visit) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(grace, connection).await.unwrap_or(Ok(()))
@@ -179,6 +197,12 @@ impl HttpServer {
         if let Err(error) = ended {
             tracing::trace!("a connection broke off: {error}");
         }
+    }
+
+    /// Returns the limits of an HTTP/2 connection. HTTP/1 has one request at a time, and the system ends
+    /// a connection that is not read.
+    fn streams(&self, visit: &Visit) -> (Places, Unread) {
+        (self.places.of_a_connection(visit.login()), Unread::default())
     }
 
     /// Waits until the connection must end, and returns its grace period. Requests in progress and the rest

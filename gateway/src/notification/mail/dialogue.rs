@@ -12,12 +12,17 @@ use tokio::io::{
 };
 use tokio::time::{Instant, timeout_at};
 
+use super::secrets::LoginSecrets;
+
 /// Longest reply that is read. RFC 5321 has 512 bytes a line, and servers send some dozens of lines.
 const MAX_REPLY: usize = 16_384;
 /// Mechanisms of one server that are listed; about a dozen exist.
 const MAX_MECHANISMS: usize = 16;
 /// Longest mechanism name, in characters.
 const MAX_MECHANISM: usize = 20;
+
+/// Stands for a text that repeats a part of the login.
+const HIDDEN: &str = "(the text repeats a part of the login and is not shown)";
 
 /// The step at which a dialogue failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,13 +83,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// Removes secrets from the text: a server may repeat a command that it did not understand.
-    fn without(self, secrets: &[&str]) -> Error {
-        let Error::Refused { step, code, mut text } = self else { return self };
-        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "[secret]");
+    /// Hides a server's text that repeats a part of the login: a server may show a command that it did not
+    /// understand, cut or split anywhere.
+    pub fn without(self, login: &LoginSecrets) -> Error {
+        match self {
+            Error::Refused { step, code, text } if login.is_repeated_in(&text) => {
+                Error::Refused { step, code, text: hidden(&text) }
+            }
+            Error::NoMechanism(names) if login.is_repeated_in(&names.join(" ")) => {
+                Error::NoMechanism(vec![HIDDEN.to_owned()])
+            }
+            other => other,
         }
-        Error::Refused { step, code, text }
     }
 }
 
@@ -179,14 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     pub async fn log_in(&mut self, offers: &Offers, user: &str, password: &str) -> Result<(), Error> {
         if offers.has_login("PLAIN") {
             let secret = STANDARD.encode(format!("\0{user}\0{password}"));
-            let answer = self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await;
-            answer.map_err(|error| error.without(&[&secret, password]))?;
+            self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await?;
         } else if offers.has_login("LOGIN") {
             self.command(Step::Login, "AUTH LOGIN", 3).await?;
             self.command(Step::Login, &STANDARD.encode(user), 3).await?;
-            let secret = STANDARD.encode(password);
-            let answer = self.command(Step::Login, &secret, 2).await;
-            answer.map_err(|error| error.without(&[&secret, password]))?;
+            self.command(Step::Login, &STANDARD.encode(password), 2).await?;
         } else if offers.logins.is_empty() {
             return Err(Error::NoLogin);
         } else {
@@ -267,6 +274,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 }
 
+/// Replaces a text. Its enhanced status code (RFC 3463) stays, which is too short for a secret.
+fn hidden(text: &str) -> String {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    if is_enhanced_code(first) { format!("{first} {HIDDEN}") } else { HIDDEN.to_owned() }
+}
+
+/// Whether the word is one like `5.7.8`.
+fn is_enhanced_code(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let class = matches!(parts.next(), Some("2" | "4" | "5"));
+    let number = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    let [subject, detail] = [parts.next(), parts.next()].map(|part| part.is_some_and(number));
+    class && subject && detail && parts.next().is_none()
+}
+
 /// Returns the code, whether more lines follow, and the text.
 fn split(line: &str) -> Option<(u16, bool, &str)> {
     let (code, rest) = line.split_at_checked(3)?;
@@ -322,6 +344,14 @@ mod tests {
         let offers = Offers::of(&lines.map(str::to_owned));
         assert!(offers.starttls && offers.eight_bit && !offers.utf8);
         assert_eq!(offers.logins, ["LOGIN", "PLAIN", "CRAM-MD5"]);
+    }
+
+    #[test]
+    fn the_enhanced_code_of_a_hidden_text_stays() {
+        assert_eq!(hidden("5.7.8 hunter2-hunter2"), format!("5.7.8 {HIDDEN}"));
+        for text in ["hunter2-hunter2", "5.7.8.9 x", "5.1234.1 x", "9.1.1 x", "5..1 x", ""] {
+            assert_eq!(hidden(text), HIDDEN, "{text}");
+        }
     }
 
     #[test]

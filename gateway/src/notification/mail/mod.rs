@@ -5,6 +5,7 @@
 mod dialogue;
 mod incident_part;
 pub mod render;
+mod secrets;
 #[cfg(test)]
 pub(crate) mod sink;
 pub(crate) mod smtp;

@@ -23,6 +23,7 @@ use crate::config::{MailConfig, MailSecurity};
 use crate::http::pem;
 use crate::notification::mail::dialogue;
 use crate::notification::mail::dialogue::{Dialogue, Step};
+use crate::notification::mail::secrets::LoginSecrets;
 use crate::notification::mail::trust;
 
 /// Characters kept of an error: a server's reply may be a page.
@@ -36,6 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Transport {
     mail: MailConfig,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    login: LoginSecrets,
     patience: Duration,
 }
 
@@ -57,14 +59,26 @@ impl Transport {
     /// Names the settings for TLS that cannot be used.
     pub fn new(mail: &MailConfig, patience: Duration) -> anyhow::Result<Transport> {
         let tls = (mail.security != MailSecurity::None).then(|| tls(mail)).transpose()?;
-        Ok(Transport { mail: mail.clone(), tls, patience })
+        let login = match (&mail.user, &mail.password) {
+            (Some(user), Some(password)) => LoginSecrets::new(user, password.reveal()),
+            _ => LoginSecrets::default(),
+        };
+        Ok(Transport { mail: mail.clone(), tls, login, patience })
     }
 
     /// Sends a mail. After `Ok` the server has accepted it.
     ///
     /// # Errors
-    /// Fails when the server has not, or may not have, accepted it.
+    /// Fails when the server has not, or may not have, accepted it. The error shows no part of the login,
+    /// at any step: a server may remember one from an earlier connection.
     pub async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Error> {
+        self.send_once(envelope, mail).await.map_err(|error| match error {
+            Error::Dialogue(error) => Error::Dialogue(error.without(&self.login)),
+            other => other,
+        })
+    }
+
+    async fn send_once(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Error> {
         let deadline = clock::deadline(self.patience);
         let stream = self.connect(deadline).await?;
         let hello = self.hello(&stream).await;

@@ -28,6 +28,8 @@ struct Manner {
     strict: bool,
     /// Sends this together with its reply to STARTTLS, in clear.
     injects: &'static str,
+    /// Its reply to a command that it refuses.
+    refuses: Option<fn(&str) -> Option<String>>,
 }
 
 struct Server {
@@ -103,6 +105,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 fn answer(line: &str, manner: &Manner, refuses: bool) -> String {
+    if let Some(refused) = manner.refuses.and_then(|refuses| refuses(line)) {
+        return refused;
+    }
     let verb = line.split([' ', ':']).next().unwrap_or_default();
     match verb {
         "EHLO" => {
@@ -342,6 +347,36 @@ async fn the_supported_login_mechanisms_work() {
     let wrong = "security = \"none\"\nuser = \"user\"\npassword = \"other\"\n";
     let refused = send(&settings(&server, wrong)).await.unwrap_err();
     assert!(refused.contains("535 5.7.8 no; check mail.user and mail.password"), "{refused}");
+}
+
+#[tokio::test]
+async fn no_part_of_a_login_that_a_server_repeats_is_shown() {
+    let user = "security = \"none\"\nuser = \"user\"\npassword = \"Xyzzy-Plugh-9137\"\n";
+    let hidden = "(the text repeats a part of the login and is not shown)";
+    let cases: [(fn(&str) -> Option<String>, &str); 4] = [
+        (
+            |line| line.strip_prefix("AUTH").map(|sent| format!("500 what is AUTH{}?\r\n", &sent[..26])),
+            "AUTH with 500 ",
+        ),
+        (
+            |line| line.starts_with("AUTH").then(|| "535-5.7.8 Xyzzy-Plu\r\n535 gh-9137\r\n".into()),
+            "AUTH with 535 5.7.8 ",
+        ),
+        (
+            |line| line.starts_with("MAIL").then(|| "550 5.1.0 eHl6enktUGx1Z2gtOTEzNw\r\n".into()),
+            "MAIL FROM with 550 5.1.0 ",
+        ),
+        (|line| line.starts_with("EHLO").then(|| "550 XYZZY-PLUGH\r\n".into()), "EHLO with 550 "),
+    ];
+    for (refuses, step) in cases {
+        let manner = Manner { offers: &["AUTH PLAIN"], refuses: Some(refuses), ..Manner::default() };
+        let server = Server::start(manner).await;
+        let accepts = refuses("MAIL").is_some();
+        let refused = send(&settings(&server, user)).await;
+        let refused = refused.unwrap_err();
+        assert!(accepts || server.told("MAIL").is_empty(), "{refused}");
+        assert!(refused.contains(&format!("answered {step}{hidden}")), "{step}: {refused}");
+    }
 }
 
 #[tokio::test]
