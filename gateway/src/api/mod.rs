@@ -63,8 +63,8 @@ use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 pub use request::client::{Client, Login, throttled_as};
 pub use request::managed_by::HEADER as MANAGER_HEADER;
-pub use response::problem::{Affected, Effect, FieldError, ProblemDocument};
 pub use response::layers::no_place;
+pub use response::problem::{Affected, Effect, FieldError, ProblemDocument};
 
 use crate::config::Config;
 use crate::config::public_url::PublicUrl;

@@ -1,7 +1,7 @@
 //! Memory for the bodies of requests that are being read, for all calls together.
 //!
 //! Callers with a login and strangers have separate shares, so that strangers never make a known caller
-//! wait. Large bodies of results have limits of their own (`results/many.rs`).
+//! wait. Large bodies of results have limits of their own (`results/body.rs`).
 
 use std::time::Duration;
 
