@@ -46,6 +46,20 @@ async fn an_oversized_body_is_refused_whether_it_says_so_or_not() {
 }
 
 #[tokio::test]
+async fn nothing_is_compressed_for_strangers() {
+    let api = TestApi::with_endpoint().await;
+    for (caller, path, encoding) in [
+        (api.anonymous(), "/api/v1/openapi.json", None),
+        (api.anonymous(), "/enrol.sh", None),
+        (api.viewer(), "/api/v1/gateway", Some("gzip")),
+    ] {
+        let answer = caller.header("accept-encoding", "gzip").get(path).await;
+        let sent = answer.headers.get("content-encoding").map(|value| value.to_str().expect("text"));
+        assert_eq!((answer.status, sent), (200, encoding), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_form_of_a_strangers_page_is_not_taken_for_json() {
     let api = TestApi::with_endpoint().await;
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
