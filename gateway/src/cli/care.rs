@@ -67,7 +67,7 @@ pub(crate) enum DowntimeCommand {
         host: Option<String>,
     },
     /// Change times or comment of a downtime that is not over
-    Set(ChangeArgs),
+    Set(Box<ChangeArgs>),
     /// Cancel a downtime, before it begins or while it is active
     Cancel {
         /// Id of the downtime, as in `fleetgate downtime list`
@@ -255,7 +255,7 @@ pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyho
     match command {
         DowntimeCommand::Add(args) => add(client, *args).await,
         DowntimeCommand::List { all, host } => list(client, all, host).await,
-        DowntimeCommand::Set(args) => set(client, args).await,
+        DowntimeCommand::Set(args) => set(client, *args).await,
         DowntimeCommand::Cancel { downtime } => cancel(client, &downtime).await,
     }
 }

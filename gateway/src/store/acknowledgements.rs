@@ -197,7 +197,7 @@ mod tests {
         }
         tx.commit().await.unwrap();
         let of = async || {
-            let open = open(&mut *store.reader().await.unwrap()).await.unwrap();
+            let open = open(&mut store.reader().await.unwrap()).await.unwrap();
             open.into_iter().map(|ack| ack.service.unwrap_or_default()).collect::<Vec<_>>()
         };
         let mut spec = store.host_spec(host, &fixture::TIMING).await.unwrap().unwrap();

@@ -349,11 +349,14 @@ async fn the_supported_login_mechanisms_work() {
     assert!(refused.contains("535 5.7.8 no; check mail.user and mail.password"), "{refused}");
 }
 
+/// The refusal of a line, if the server refuses it.
+type Refusal = fn(&str) -> Option<String>;
+
 #[tokio::test]
 async fn no_part_of_a_login_that_a_server_repeats_is_shown() {
     let user = "security = \"none\"\nuser = \"user\"\npassword = \"Xyzzy-Plugh-9137\"\n";
     let hidden = "(the text repeats a part of the login and is not shown)";
-    let cases: [(fn(&str) -> Option<String>, &str); 4] = [
+    let cases: [(Refusal, &str); 4] = [
         (
             |line| line.strip_prefix("AUTH").map(|sent| format!("500 what is AUTH{}?\r\n", &sent[..26])),
             "AUTH with 500 ",
