@@ -655,7 +655,7 @@ const SECRET_FIELDS: [&str; 12] = [
     "webhook_url",
 ];
 /// Fields whose names sound like a secret, and their actual content.
-const NO_SECRETS: [(&str, &str); 15] = [
+const NO_SECRETS: [(&str, &str); 16] = [
     ("previous_key", "a public key"),
     ("address", "an inner address or mailbox; of a webhook only the server"),
     ("addresses", "inner addresses"),
@@ -671,6 +671,7 @@ const NO_SECRETS: [(&str, &str); 15] = [
     ("ssh_host_key", "public"),
     ("ssh_public_key", "public"),
     ("token_label", "what people call a token"),
+    ("unknown_keys", "public keys of refused handshakes"),
 ];
 
 #[test]

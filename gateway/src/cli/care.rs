@@ -464,9 +464,9 @@ mod tests {
         let after: Downtime = client.get(&format!("/downtimes/{id}"), &[]).await.unwrap();
         let lasts = |d: &Downtime| {
             let at = |text: &str| text.parse::<Timestamp>().unwrap();
-            at(&d.end).duration_since(at(&d.start)).as_secs()
+            at(&d.end).duration_since(at(&d.start)).as_secs_f64().round()
         };
-        assert_eq!((lasts(one), lasts(&after), after.comment.as_str()), (7_200, 10_800, "longer"));
+        assert_eq!((lasts(one), lasts(&after), after.comment.as_str()), (7_200.0, 10_800.0, "longer"));
         for (wrong, says) in [("", "nothing to change"), (" --every sunday", "does not repeat")] {
             let refused = downtime(&client, parsed(&format!("downtime set {id}{wrong}"))).await.unwrap_err();
             assert!(refused.to_string().contains(says), "{refused}");

@@ -232,13 +232,15 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 /// Returns the error of TLS behind an error, if there is one.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    // An I/O error hides the error that it carries from the chain.
-    let carried = |error: &'a (dyn std::error::Error + 'static)| {
-        let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
-        inner.downcast_ref::<rustls::Error>()
-    };
-    chain.into_iter().find_map(|error| error.downcast_ref::<rustls::Error>().or_else(|| carried(error)))
+    // An I/O error hides the error that it carries from the chain of sources.
+    let next =
+        |error: &&'a (dyn std::error::Error + 'static)| -> Option<&'a (dyn std::error::Error + 'static)> {
+            match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(carried) => Some(carried),
+                None => error.source(),
+            }
+        };
+    std::iter::successors(Some(error), next).find_map(|error| error.downcast_ref::<rustls::Error>())
 }
 
 /// Returns the socket in the given data directory, or that of this user's running gateway: `serve`

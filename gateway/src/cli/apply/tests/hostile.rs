@@ -6,7 +6,7 @@ use super::*;
 const REFUSED: [(&str, &str); 30] = [
     (
         "[devices.x]\nparents = [\"y\"]\n[devices.y]\nparents = [\"x\"]",
-        ":3: device x: parents: x stands before",
+        ":3: device x: parents: x is its own parent",
     ),
     (
         "[devices.x]\nnetworks = [\"10.9.0.0/24\"]\nparents = [\"n\"]\n[hosts.n]\nvia = \"x\"\naddress = \"10.9.0.1\"",

@@ -366,7 +366,11 @@ async fn no_part_of_a_login_that_a_server_repeats_is_shown() {
             "AUTH with 535 5.7.8 ",
         ),
         (
-            |line| line.starts_with("MAIL").then(|| "550 5.1.0 eHl6enktUGx1Z2gtOTEzNw\r\n".into()),
+            |line| match line.split(' ').next() {
+                Some("AUTH") => Some("235 welcome\r\n".into()),
+                Some("MAIL") => Some("550 5.1.0 eHl6enktUGx1Z2gtOTEzNw\r\n".into()),
+                _ => None,
+            },
             "MAIL FROM with 550 5.1.0 ",
         ),
         (|line| line.starts_with("EHLO").then(|| "550 XYZZY-PLUGH\r\n".into()), "EHLO with 550 "),
