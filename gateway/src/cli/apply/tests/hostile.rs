@@ -38,7 +38,7 @@ const REFUSED: [(&str, &str); 30] = [
     ("[devices.x]\ntunnel = false", ":2: device x: direct_address: a device without a tunnel"),
     (
         "[devices.x]\ntunnel = false\ndirect_address = \"x.example\"\nbudget_bytes_per_day = 100000",
-        ":5: device x: budget_bytes_per_day: without a tunnel",
+        ":5: device x: budget_bytes_per_day: traffic is counted only in a tunnel",
     ),
     ("[devices.x]\npublic_key = \"x\"", ":3: device x: public_key: "),
     ("[devices.x]\nnetworks = [\"10.112.0.0/24\"]", ":3: device x: networks: 10.112.0.0/24: this overlaps"),
