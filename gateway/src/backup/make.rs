@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::archive::{self, Head, SETTINGS_FILE};
-use super::{Phase, Progress, apart, names, room, sync};
+use super::{Phase, Progress, apart, names, remove_folder, room, sync};
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::identity::Identity;
 use crate::store::copy;
@@ -217,7 +217,7 @@ impl Workshop {
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = remove_folder(&self.folder);
     }
 }
 
@@ -227,7 +227,7 @@ fn clear_abandoned(path: &Path) {
     for entry in fs::read_dir(names::folder_of(path)).into_iter().flatten().flatten() {
         let free = || File::open(entry.path()).is_ok_and(|folder| data_dir::try_lock(&folder));
         if names::kind(&entry.file_name()) == kind && entry.file_type().is_ok_and(|t| t.is_dir()) && free() {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = remove_folder(entry.path());
         }
     }
 }

@@ -99,6 +99,24 @@ fn sync(folder: &Path) -> anyhow::Result<()> {
     synced.with_context(|| format!("cannot write {}", folder.display()))
 }
 
+/// Removes a folder with its content, even while another thread still creates files in it: the work of a
+/// dropped call ends later than the call. Each round removes what was created during the round before.
+fn remove_folder(folder: impl AsRef<Path>) -> io::Result<()> {
+    let mut rounds = 0;
+    loop {
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && rounds < MAX_ROUNDS => {
+                rounds += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => return removed,
+        }
+    }
+}
+
+/// Each round needs a new file. A backup creates a handful of them.
+const MAX_ROUNDS: usize = 100;
+
 /// Runs work on whole files on a blocking thread, where it delays no other task.
 async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,

@@ -73,10 +73,10 @@ pub fn keep_newest(file: &Path, key: &PublicKey, keep: NonZeroUsize) -> anyhow::
     let alike = entries.flatten().filter(|entry| {
         kind(&entry.file_name()) == wanted && entry.file_type().is_ok_and(|kind| kind.is_file())
     });
-    let mut ours: Vec<(String, PathBuf)> = alike
+    let mut ours: Vec<(Option<jiff::Timestamp>, PathBuf)> = alike
         .filter_map(|entry| Some((archive::head_of(&entry.path())?, entry.path())))
         .filter(|(head, _)| head.key == *key)
-        .map(|(head, path)| (head.made_at, path))
+        .map(|(head, path)| (time_of(&head.made_at), path))
         .collect();
     // The newest first. The backup that was just made counts as the newest, even if the clock went back.
     ours.sort_by(|a, b| (b.1 == *file, &b.0, &b.1).cmp(&(a.1 == *file, &a.0, &a.1)));
@@ -85,6 +85,11 @@ pub fn keep_newest(file: &Path, key: &PublicKey, keep: NonZeroUsize) -> anyhow::
         fs::remove_file(path).with_context(|| format!("cannot remove the old backup {}", path.display()))?;
     }
     Ok(old)
+}
+
+/// The text of a time does not sort: a second without a fraction ends with the letter Z.
+fn time_of(made_at: &str) -> Option<jiff::Timestamp> {
+    made_at.parse().ok()
 }
 
 #[cfg(test)]
@@ -99,6 +104,12 @@ mod tests {
         assert!(!same("nightly-9.tar", "weekly-9.tar"));
         assert!(!same("nightly-9.tar", "nightly-9.tar.gz"));
         assert!(!same("nightly.tar", "nightly-9.tar"));
+    }
+
+    #[test]
+    fn a_backup_later_in_the_same_second_is_newer() {
+        let ascending = ["", "2026-01-02T12:00:00Z", "2026-01-02T12:00:00.1Z", "2026-01-02T12:00:00.12Z"];
+        assert!(ascending.windows(2).all(|pair| time_of(pair[0]) < time_of(pair[1])));
     }
 
     #[test]

@@ -7,14 +7,14 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
 use super::make::counting;
-use super::{Phase, Progress, apart, move_gateway, new_folder, sync};
+use super::{Phase, Progress, apart, move_gateway, new_folder, remove_folder, sync};
 use crate::data_dir::{self, DataDir, LOCK, SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::identity::Identity;
 use crate::store::copy;
@@ -45,13 +45,10 @@ pub async fn restore(file: &Path, data: &DataDir, progress: Progress) -> anyhow:
     let size = archive.metadata()?.len();
     let staged = path.join(STAGED);
     let unpacked = unpack(archive, size, &staged, progress).await;
-    let head = match unpacked {
-        Ok(head) => head,
-        Err(error) => {
-            let _ = fs::remove_dir_all(&staged);
-            return Err(error.context(format!("cannot restore {}", file.display())));
-        }
-    };
+    if unpacked.is_err() {
+        let _ = remove_folder(&staged);
+    }
+    let head = unpacked.with_context(|| format!("cannot restore {}", file.display()))?;
     finish_restore(path)?;
     Ok(head)
 }
@@ -81,21 +78,22 @@ fn must_be_empty(data: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// Fails when it is incomplete; then nothing has changed.
 pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::Result<Head> {
-    let upload = data.join(UPLOAD);
-    let read = unpack(archive, 0, &upload, Arc::new(|_, _| {})).await;
-    let staged = read.and_then(|head| {
-        let target = data.join(STAGED);
-        if target.exists() {
-            fs::remove_dir_all(&target).with_context(|| format!("cannot replace {}", target.display()))?;
-        }
-        fs::rename(&upload, &target).with_context(|| format!("cannot make {}", target.display()))?;
-        sync(data)?;
-        Ok(head)
-    });
-    if staged.is_err() {
-        let _ = fs::remove_dir_all(&upload);
+    let upload = Temporary(data.join(UPLOAD));
+    let head = unpack(archive, 0, &upload.0, Arc::new(|_, _| {})).await?;
+    let target = data.join(STAGED);
+    remove_folder(&target).with_context(|| format!("cannot replace {}", target.display()))?;
+    fs::rename(&upload.0, &target).with_context(|| format!("cannot make {}", target.display()))?;
+    sync(data)?;
+    Ok(head)
+}
+
+/// A folder that is removed when the call that fills it ends, unless it was moved away.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = remove_folder(&self.0);
     }
-    staged
 }
 
 /// Reverts [`stage`].
@@ -107,7 +105,7 @@ pub fn unstage(data: &Path) -> anyhow::Result<()> {
     // The rename comes first, so that the next start does not use it.
     fs::rename(&staged, data.join(UPLOAD)).with_context(|| format!("cannot move {}", staged.display()))?;
     sync(data)?;
-    fs::remove_dir_all(data.join(UPLOAD)).context("cannot remove what was given")
+    remove_folder(data.join(UPLOAD)).context("cannot remove what was given")
 }
 
 /// Reads an archive into a new folder and checks all of it. The mark of completion is written last.
@@ -117,7 +115,7 @@ async fn unpack(
     into: &Path,
     progress: Progress,
 ) -> anyhow::Result<Head> {
-    let _ = fs::remove_dir_all(into);
+    let _ = remove_folder(into);
     let folder = DirBuilder::new().mode(0o700).create(into);
     folder.with_context(|| format!("cannot make {}", into.display()))?;
     let (folder, told) = (into.to_owned(), progress.clone());
@@ -191,7 +189,7 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     let (staged, done) = (data.join(STAGED), data.join(DONE));
     // The remains of an upload or a restore that was cut off.
     for abandoned in [&done, &data.join(UPLOAD)] {
-        let _ = fs::remove_dir_all(abandoned);
+        let _ = remove_folder(abandoned);
     }
     if !staged.join(READY).exists() {
         return Ok(false);
@@ -212,7 +210,7 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     sync(data)?;
     fs::rename(&staged, &done).with_context(|| format!("cannot move {}", staged.display()))?;
     sync(data)?;
-    let _ = fs::remove_dir_all(&done);
+    let _ = remove_folder(&done);
     Ok(true)
 }
 

@@ -188,6 +188,48 @@ async fn a_backup_that_is_dropped_at_any_time_leaves_nothing() {
     }
 }
 
+/// The threads of a dropped call still create files.
+#[test]
+fn a_folder_is_removed_while_files_are_created_in_it() {
+    let place = private_dir();
+    for round in 0..20 {
+        let folder = place.path().join(round.to_string());
+        fs::create_dir(&folder).unwrap();
+        let begun = std::sync::Barrier::new(2);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                begun.wait();
+                (0..60).for_each(|n| drop(File::create(folder.join(n.to_string()))));
+            });
+            begun.wait();
+            remove_folder(&folder).unwrap();
+        });
+    }
+    assert!(names_in(place.path()).is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_whose_sender_has_gone_leaves_nothing() {
+    let place = Place::new().await;
+    let out = private_dir();
+    let made = place.back_up(&out.path().join("x.tar")).await.unwrap();
+    let dir = private_dir();
+    let (mut sender, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+    let bytes = fs::read(&made.file).unwrap();
+    {
+        let staged = stage(reader, dir.path());
+        tokio::pin!(staged);
+        let sent = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut sender, &bytes[..bytes.len() / 2]).map(|()| sender)
+        });
+        let cut = tokio::time::timeout(std::time::Duration::from_millis(200), &mut staged).await;
+        assert!(cut.is_err(), "it waits for the rest");
+        assert_eq!(names_in(dir.path()), [UPLOAD]);
+        drop(sent);
+    }
+    assert!(names_in(dir.path()).is_empty());
+}
+
 #[tokio::test]
 async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
     let place = Place::new().await;
