@@ -95,6 +95,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         stale: false,
         asleep: false,
         since: Wall::from_millis(1_000),
+        hard_since: Wall::from_millis(1_000),
         last_check: Some(Wall::from_millis(2_000)),
         next_check: Some(Wall::from_millis(62_000)),
         source: "evidence".into(),
@@ -108,7 +109,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         output: "an authenticated packet 2 s ago".into(),
         detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,
-        voice: NotificationState::default(),
+        notification: NotificationState::default(),
         taken: Default::default(),
     }
 }
@@ -123,6 +124,7 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
         hard: Some(status),
         stale: false,
         since: Wall::from_millis(1_000),
+        hard_since: Wall::from_millis(1_000),
         last_check: Some(Wall::from_millis(2_000)),
         next_check: None,
         route: "tunnel".into(),
@@ -143,7 +145,7 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
             warnings: vec!["skipped 'x'".into()],
         },
         notified: None,
-        voice: NotificationState::default(),
+        notification: NotificationState::default(),
         taken: Default::default(),
     }
 }

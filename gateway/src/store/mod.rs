@@ -314,6 +314,7 @@ const MAIN: &[Step] = &[
     step(26, "addresses_in_events", include_str!("../../../migrations/sqlite/0026_addresses_in_events.sql")),
     step(27, "chosen_passwords", include_str!("../../../migrations/sqlite/0027_chosen_passwords.sql")),
     step(28, "api_words", include_str!("../../../migrations/sqlite/0028_api_words.sql")),
+    step(29, "hard_since", include_str!("../../../migrations/sqlite/0029_hard_since.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

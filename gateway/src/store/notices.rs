@@ -287,12 +287,12 @@ pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>>
               of (host, service) as (select host, service from notices_told)
          select of.host, '' from of join host_states h on h.host = of.host
          where of.service = '' and h.hard = 'up' and h.notified is null
-             and h.voice ->> '$.told_flapping' is null and (of.host, '') not in (select * from new)
+             and h.notification ->> '$.told_flapping' is null and (of.host, '') not in (select * from new)
          union
          select of.host, of.service from of
          join service_states s on s.host = of.host and s.service = of.service
          where s.hard = 'ok' and s.notified is null
-             and s.voice ->> '$.told_flapping' is null and (of.host, of.service) not in (select * from new)",
+             and s.notification ->> '$.told_flapping' is null and (of.host, of.service) not in (select * from new)",
     )
     .fetch_all(conn)
     .await?;

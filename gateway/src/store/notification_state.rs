@@ -1,4 +1,4 @@
-//! The notification state of a checkable, as the JSON of the columns `voice`.
+//! The notification state of a checkable, as the JSON of the columns `notification`.
 //!
 //! Only unusual values are written, because most checkables are quiet. This module decides nothing.
 
@@ -82,9 +82,10 @@ fn stored_begun(begun: &BegunDowntime) -> StoredBegun {
 /// # Errors
 /// Fails when the gateway has not written the text.
 pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
-    let stored: Stored = serde_json::from_str(text).context("column voice")?;
-    let code =
-        |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("column voice: {c:?} is no code"));
+    let stored: Stored = serde_json::from_str(text).context("column notification")?;
+    let code = |c: char| {
+        c.to_digit(4).map(|d| d as u8).with_context(|| format!("column notification: {c:?} is no code"))
+    };
     Ok(NotificationState {
         recent: stored.recent.chars().map(code).collect::<anyhow::Result<_>>()?,
         flapping: stored.flapping,

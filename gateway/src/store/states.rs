@@ -88,20 +88,20 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 26, |values| {
+    Batched::new(WIDE, 27, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
-                     next_check, source, output, notified, voice, direct, long_output, metrics,
+                     next_check, source, output, notified, notification, direct, long_output, metrics,
                      warnings, one_way, silent_since, last_alive, asked_at, asked,
-                     strange_key, taken) as (values {values})
+                     strange_key, taken, hard_since) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
-                    source = v.source, output = v.output, notified = v.notified, voice = v.voice,
+                    source = v.source, output = v.output, notified = v.notified, notification = v.notification,
                     direct = v.direct, long_output = v.long_output, metrics = v.metrics,
                     warnings = v.warnings, one_way = v.one_way, silent_since = v.silent_since, last_alive = v.last_alive,
                     asked_at = v.asked_at, asked = v.asked, strange_key = v.strange_key,
-                    taken = v.taken
+                    taken = v.taken, hard_since = v.hard_since
              from v where host_states.host = v.host"
         )
     })
@@ -128,7 +128,7 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.source.as_str())
         .add(s.output.as_str())
         .add(s.notified.map(host_status_name))
-        .add(notification_state::to_json(&s.voice))
+        .add(notification_state::to_json(&s.notification))
         .add(s.direct.name())
         .add(s.detail.long_text.as_str())
         .add(metrics_json(&s.detail.metrics))
@@ -139,15 +139,16 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(millis(s.asked_at))
         .add(s.asked.map(|address| address.to_string()))
         .add(s.strange_key.as_deref())
-        .add(taken_json(&s.taken));
+        .add(taken_json(&s.taken))
+        .add(s.hard_since.as_millis());
 }
 
 /// A host's row. `None` for a host without a result.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings,
-    one_way, silent_since, last_alive, asked_at, asked, strange_key, taken from host_states";
+    last_check, next_check, source, output, notified, notification, direct, long_output, metrics, warnings,
+    one_way, silent_since, last_alive, asked_at, asked, strange_key, taken, hard_since from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -168,7 +169,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             source: row.try_get(11)?,
             output: row.try_get(12)?,
             notified: decode(notified.map(host_status).transpose())?,
-            voice: decode(notification_state::from_json(row.try_get(14)?))?,
+            notification: decode(notification_state::from_json(row.try_get(14)?))?,
             direct: decode(direct_answer(row.try_get(15)?))?,
             silent_since: row.try_get::<Option<i64>, _>(20)?.map(Wall::from_millis),
             last_alive: row.try_get::<Option<i64>, _>(21)?.map(Wall::from_millis),
@@ -176,6 +177,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             asked: decode(address(row.try_get(23)?))?,
             strange_key: row.try_get(24)?,
             taken: decode(taken_from_json(row.try_get(25)?))?,
+            hard_since: Wall::from_millis(row.try_get(26)?),
             detail: Detail {
                 long_text: row.try_get(16)?,
                 metrics: decode(metrics_from_json(row.try_get(17)?))?,
@@ -193,17 +195,18 @@ fn decode<T>(parsed: anyhow::Result<T>) -> sqlx::Result<T> {
 // ---------------------------------------------------------------- services
 
 static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 22, |values| {
+    Batched::new(WIDE, 23, |values| {
         format!(
             "with v (host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                     route, output, long_output, metrics, warnings, notified, voice, cause, asked,
-                     path, cause_since, taken) as (values {values})
+                     route, output, long_output, metrics, warnings, notified, notification, cause, asked,
+                     path, cause_since, taken, hard_since) as (values {values})
              update service_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, stale = v.stale, since = v.since, last_check = v.last_check,
                     next_check = v.next_check, route = v.route, output = v.output,
                     long_output = v.long_output, metrics = v.metrics, warnings = v.warnings,
-                    notified = v.notified, voice = v.voice, cause = v.cause, asked = v.asked,
-                    path = v.path, cause_since = v.cause_since, taken = v.taken
+                    notified = v.notified, notification = v.notification, cause = v.cause, asked = v.asked,
+                    path = v.path, cause_since = v.cause_since, taken = v.taken,
+                    hard_since = v.hard_since
              from v where service_states.host = v.host and service_states.service = v.service"
         )
     })
@@ -235,12 +238,13 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(metrics_json(&s.result.metrics))
         .add(warnings_json(&s.result.warnings))
         .add(s.notified.map(Status::name))
-        .add(notification_state::to_json(&s.voice))
+        .add(notification_state::to_json(&s.notification))
         .add(s.result.cause.name())
         .add(s.asked.map(|address| address.to_string()))
         .add(s.path.name())
         .add(s.cause_since.as_millis())
-        .add(taken_json(&s.taken));
+        .add(taken_json(&s.taken))
+        .add(s.hard_since.as_millis());
 }
 
 /// A service's row and its host.
@@ -253,8 +257,8 @@ macro_rules! select_services {
     ($which:literal) => {
         concat!(
             "select host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                    route, output, long_output, metrics, warnings, notified, voice, cause, asked, path,
-                    cause_since, taken
+                    route, output, long_output, metrics, warnings, notified, notification, cause, asked, path,
+                    cause_since, taken, hard_since
              from service_states",
             $which
         )
@@ -315,8 +319,9 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
                 warnings: decode(warnings_from_json(row.try_get(14)?))?,
             },
             notified: status(15)?,
-            voice: decode(notification_state::from_json(row.try_get(16)?))?,
+            notification: decode(notification_state::from_json(row.try_get(16)?))?,
             taken: decode(taken_from_json(row.try_get(21)?))?,
+            hard_since: Wall::from_millis(row.try_get(22)?),
         };
         Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
     }
@@ -438,8 +443,8 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
     let host = spec.id.as_i64();
     sqlx::query(
         "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since,
-                                  source, output)
-         values ($1, 'pending', 'hard', 1, 'pending', 1, 0, 0, $2, '', '')
+                                  hard_since, source, output)
+         values ($1, 'pending', 'hard', 1, 'pending', 1, 0, 0, $2, $2, '', '')
          on conflict (host) do nothing",
     )
     .bind(host)
@@ -491,9 +496,9 @@ const HAVE: &str = "select s.host, c.service from host_states s left join servic
 
 async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now: Wall) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into service_states (host, service, kind, attempt, stale, since, route, output,
+        "insert into service_states (host, service, kind, attempt, stale, since, hard_since, route, output,
                                      long_output, metrics, warnings)
-         values ($1, $2, 'hard', 1, 0, $3, '', '', '', '[]', '[]')",
+         values ($1, $2, 'hard', 1, 0, $3, $3, '', '', '', '[]', '[]')",
     )
     .bind(host)
     .bind(service)

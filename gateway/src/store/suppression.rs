@@ -20,13 +20,13 @@ const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from 
      select w.host, w.service, case
              when uplink.lost then 'parent_in_doubt'
              when h.reachable = 0 then 'unreachable'
-             when h.voice ->> '$.suppressed_by' = 'parent_in_doubt' then 'parent_in_doubt'
-             when h.asleep or h.stale or h.voice ->> '$.awaits_result' then 'not_current'
-             when h.voice ->> '$.in_downtime' then 'downtime'
+             when h.notification ->> '$.suppressed_by' = 'parent_in_doubt' then 'parent_in_doubt'
+             when h.asleep or h.stale or h.notification ->> '$.awaits_result' then 'not_current'
+             when h.notification ->> '$.in_downtime' then 'downtime'
              when acks.host is not null then 'acknowledged'
-             when h.voice ->> '$.flapping' then 'flapping'
-             when h.hard = 'up' and h.notified is null and h.voice ->> '$.told_flapping' is null then 'well'
-             else h.voice ->> '$.suppressed_by'
+             when h.notification ->> '$.flapping' then 'flapping'
+             when h.hard = 'up' and h.notified is null and h.notification ->> '$.told_flapping' is null then 'well'
+             else h.notification ->> '$.suppressed_by'
          end as reason
      from waits w join host_states h on h.host = w.host join uplink
      left join acks on acks.host = w.host and acks.service = ''
@@ -36,12 +36,12 @@ const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from 
              when uplink.lost then 'parent_in_doubt'
              when h.hard = 'down' then 'host_down'
              when h.reachable = 0 then 'unreachable'
-             when s.stale or s.voice ->> '$.awaits_result' then 'not_current'
-             when s.voice ->> '$.in_downtime' then 'downtime'
+             when s.stale or s.notification ->> '$.awaits_result' then 'not_current'
+             when s.notification ->> '$.in_downtime' then 'downtime'
              when acks.host is not null then 'acknowledged'
-             when s.voice ->> '$.flapping' then 'flapping'
-             when s.hard = 'ok' and s.notified is null and s.voice ->> '$.told_flapping' is null then 'well'
-             else s.voice ->> '$.suppressed_by'
+             when s.notification ->> '$.flapping' then 'flapping'
+             when s.hard = 'ok' and s.notified is null and s.notification ->> '$.told_flapping' is null then 'well'
+             else s.notification ->> '$.suppressed_by'
          end as reason
      from waits w join host_states h on h.host = w.host
      join service_states s on s.host = w.host and s.service = w.service join uplink
@@ -132,22 +132,22 @@ mod tests {
             (HostState { reachable: false, ..down }, ill.clone(), silent(Some(Unreachable), Some(HostDown))),
             (
                 HostState {
-                    voice: notification(|n| n.suppressed_by = Some(ParentInDoubt)),
+                    notification: notification(|n| n.suppressed_by = Some(ParentInDoubt)),
                     asleep: true,
                     ..up.clone()
                 },
-                ServiceState { voice: notification(|n| n.suppressed_by = Some(Kind)), ..ill.clone() },
+                ServiceState { notification: notification(|n| n.suppressed_by = Some(Kind)), ..ill.clone() },
                 silent(Some(ParentInDoubt), Some(Kind)),
             ),
             (HostState { asleep: true, ..up.clone() }, ill.clone(), silent(Some(NotCurrent), None)),
             (
-                HostState { voice: planned.clone(), ..up.clone() },
-                ServiceState { voice: planned, ..ill.clone() },
+                HostState { notification: planned.clone(), ..up.clone() },
+                ServiceState { notification: planned, ..ill.clone() },
                 silent(Some(Downtime), Some(Downtime)),
             ),
             (
-                HostState { voice: notification(|n| n.awaits_result = true), ..up.clone() },
-                ServiceState { voice: notification(|n| n.flapping = true), ..ill },
+                HostState { notification: notification(|n| n.awaits_result = true), ..up.clone() },
+                ServiceState { notification: notification(|n| n.flapping = true), ..ill },
                 silent(Some(NotCurrent), Some(Flapping)),
             ),
             (

@@ -13,8 +13,8 @@ const ACKNOWLEDGEMENT: &str = "select author || iif(comment = '', '', ': ' || co
 /// The downtime of the service, or else of its host.
 const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' || d.comment) from downtimes d
      where d.id = coalesce(
-         (select voice ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
-         (select voice ->> '$.occasion[0]' from host_states where host = $1))";
+         (select notification ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
+         (select notification ->> '$.occasion[0]' from host_states where host = $1))";
 const DOWN: &str = "select output from host_states where host = $1 and hard = 'down'";
 
 /// Returns the current explanation for a reason.
@@ -58,7 +58,7 @@ mod tests {
              values (1, 7, 'ping', 0, 'user:ada', 'on it', 0), (3, 7, 'ssh', 0, 'user:ada', '', 0)",
             "insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
              values (2, 7, 0, 9, 'user:bob', 'new disk', 0)",
-            "update host_states set voice = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
+            "update host_states set notification = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
         ] {
             fixture::run(&store, sql, &[]).await;
         }

@@ -50,8 +50,10 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
-    let notification_states =
-        hosts.iter().map(|state| &state.voice).chain(services.iter().map(|(_, state)| &state.voice));
+    let notification_states = hosts
+        .iter()
+        .map(|state| &state.notification)
+        .chain(services.iter().map(|(_, state)| &state.notification));
     for (id, at) in first_begins(notification_states) {
         downtimes::begun(&mut tx, id, at).await?;
     }

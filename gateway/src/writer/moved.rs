@@ -72,7 +72,7 @@ fn moves_problems(entry: &Entry) -> bool {
 
 fn host_essence(s: &HostState) -> u64 {
     let says = (s.hard != HostStatus::Up || s.status != HostStatus::Up).then_some((&s.source, &s.output));
-    let notification = (s.voice.in_downtime, s.voice.flapping);
+    let notification = (s.notification.in_downtime, s.notification.flapping);
     let status = (s.status as u8, s.kind as u8, s.attempt, s.hard as u8, s.direct as u8);
     let marks = (s.reachable, s.stale, s.asleep, s.one_way, &s.strange_key);
     digest((status, marks, millis(s.since), s.silent_since.map(millis), notification, says))
@@ -80,7 +80,7 @@ fn host_essence(s: &HostState) -> u64 {
 
 fn service_essence(s: &ServiceState) -> u64 {
     let says = (s.hard != Some(Status::Ok)).then_some(&s.result.text);
-    let notification = (s.voice.in_downtime, s.voice.flapping);
+    let notification = (s.notification.in_downtime, s.notification.flapping);
     let status = (s.status.map(|s| s as u8), s.kind as u8, s.attempt, s.hard.map(|s| s as u8));
     digest((status, s.stale, millis(s.since), notification, says))
 }

@@ -139,12 +139,12 @@ fn of_host(s: &HostState) -> String {
     let state = (s.host, s.status, s.kind, s.attempt, s.hard, s.reachable, s.stale, s.asleep);
     let times = (s.since, s.last_check, s.next_check, s.silent_since, s.last_alive, s.asked_at);
     let result = (&s.source, s.direct, s.one_way, s.asked, &s.strange_key, &s.output, &s.detail);
-    format!("{state:?} {times:?} {result:?} {:?} {:?} {:?}", s.notified, s.voice, s.taken)
+    format!("{state:?} {times:?} {result:?} {:?} {:?} {:?}", s.notified, s.notification, s.taken)
 }
 
 fn of_service(s: &ServiceState) -> String {
     let state = (&s.name, s.status, s.kind, s.attempt, s.hard, s.stale);
     let times = (s.since, s.last_check, s.next_check, s.cause_since);
     let result = (&s.route, s.asked, s.path, &s.result);
-    format!("{state:?} {times:?} {result:?} {:?} {:?} {:?}", s.notified, s.voice, s.taken)
+    format!("{state:?} {times:?} {result:?} {:?} {:?} {:?}", s.notified, s.notification, s.taken)
 }

@@ -345,7 +345,7 @@ impl World {
             hard_up: state.hard == HostStatus::Up,
             reachable: state.reachable,
             asleep: state.asleep,
-            flapping: state.voice.flapping,
+            flapping: state.notification.flapping,
         };
         let context = || format!("h{n}: {}\n{state:#?}", self.context());
         assert_eq!(engine, self.model.shown(n), "engine and model of {}", context());

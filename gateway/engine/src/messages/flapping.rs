@@ -56,6 +56,12 @@ impl Ring {
         f64::from(units) / PERCENT
     }
 
+    /// How many of the results were ok after a problem.
+    pub fn recoveries(&self) -> usize {
+        let codes = || self.codes().map(|code| code == 0);
+        codes().zip(codes().skip(1)).filter(|(before, after)| !before && *after).count()
+    }
+
     /// Whether the state flaps now, given whether it flapped before. Between the two limits nothing
     /// changes.
     pub fn flaps(&self, before: bool, rules: &Flapping) -> bool {
@@ -119,6 +125,13 @@ mod tests {
             !ring.flaps(true, &RULES)
         });
         assert!(calm.is_some_and(|n| (14..=17).contains(&n)), "{calm:?}");
+    }
+
+    #[test]
+    fn a_recovery_is_an_ok_after_problems_of_any_kind() {
+        let count = |codes: &[u8]| codes.iter().copied().collect::<Ring>().recoveries();
+        assert_eq!((count(&[]), count(&[0]), count(&[0, 2, 2]), count(&[2, 1, 0, 0])), (0, 0, 0, 1));
+        assert_eq!(count(&[0, 2, 0, 1, 3, 0, 2]), 2);
     }
 
     #[test]

@@ -320,6 +320,8 @@ pub struct HostState {
     pub asleep: bool,
     /// Since when `status` has its value.
     pub since: Wall,
+    /// Since when `hard` has its value; a problem counts from its first failure.
+    pub hard_since: Wall,
     /// The last result; an inconclusive check has none.
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
@@ -345,7 +347,7 @@ pub struct HostState {
     pub detail: Detail,
     /// The last hard status that was notified; `None`: no recovery is due.
     pub notified: Option<HostStatus>,
-    pub voice: NotificationState,
+    pub notification: NotificationState,
     /// Passive results that were accepted.
     pub taken: Taken,
 }
@@ -402,6 +404,8 @@ pub struct ServiceState {
     /// Not current: the host is down or a dependency fails; the last state is kept.
     pub stale: bool,
     pub since: Wall,
+    /// Since when `hard` has its value; a problem counts from its first failure.
+    pub hard_since: Wall,
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
     /// `tunnel` or `direct`; empty before the first result.
@@ -414,7 +418,7 @@ pub struct ServiceState {
     pub cause_since: Wall,
     pub result: PluginResult,
     pub notified: Option<Status>,
-    pub voice: NotificationState,
+    pub notification: NotificationState,
     /// Passive results that were accepted.
     pub taken: Taken,
 }

@@ -119,7 +119,8 @@ impl Host {
 
     fn find_place(&mut self, ctx: &mut Ctx<'_>) {
         let object = CheckableId::host(self.spec.id);
-        let placed = ctx.problem(&object, self.result.since(), &Found::default(), self.reach.is_reachable());
+        let placed =
+            ctx.problem(&object, self.result.since().status, &Found::default(), self.reach.is_reachable());
         let said = ctx.settle(&object, placed, &mut self.notifier);
         self.emit(said.into_iter().collect(), ctx);
     }
@@ -187,7 +188,7 @@ impl Monitor {
         let Some(host) = self.hosts.get(&id) else { return };
         let site = host.spec.labels.get(SITE).map(String::as_str);
         let state = (host.track.status != Level::PENDING)
-            .then(|| host.track.hard.is_problem().then_some(host.result.since()));
+            .then(|| host.track.hard.is_problem().then_some(host.result.since().status));
         self.neighbours.know(id, site);
         self.shared.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
         if host.track.hard.is_problem() && !host.reach.is_reachable() {
@@ -304,6 +305,7 @@ mod tests {
             stale: false,
             asleep: false,
             since: at(900).wall,
+            hard_since: at(900).wall,
             last_check: Some(at(995).wall),
             next_check: None,
             source: "none".to_owned(),
@@ -317,7 +319,7 @@ mod tests {
             output: String::new(),
             detail: Default::default(),
             notified: Some(HostStatus::Down),
-            voice: NotificationState::default(),
+            notification: NotificationState::default(),
             taken: Default::default(),
         };
         let acknowledged = acknowledged.into_iter().map(|ack| (None, ack)).collect();

@@ -29,7 +29,7 @@ use crate::monitor::notification::records::Subject;
 use crate::monitor::notification::suppress::{Emitted, Notifier, NotifyContext};
 use crate::monitor::paths::Via;
 use crate::monitor::schedule::{ahead, is_outdated};
-use crate::monitor::state::{Change, Level, Track};
+use crate::monitor::state::{Change, Level, Since, Track};
 use crate::monitor::thresholds;
 use crate::monitor::thresholds::Evaluated;
 use crate::monitor::traffic_budget;
@@ -41,7 +41,7 @@ pub struct Service {
     pub stale: bool,
     /// Whether its last check had no result.
     pub missed: bool,
-    since: Wall,
+    since: Since,
     last_check: Option<Wall>,
     route: String,
     /// The inner address of its last probe.
@@ -148,7 +148,7 @@ impl Service {
             track: Track::pending(),
             stale: false,
             missed: false,
-            since: now.wall,
+            since: Since::both(now.wall),
             last_check: None,
             route: String::new(),
             asked: None,
@@ -181,7 +181,7 @@ impl Service {
             track,
             own,
             stale: state.stale,
-            since: state.since,
+            since: Since { status: state.since, hard: state.hard_since },
             last_check: state.last_check,
             route: state.route,
             asked: state.asked,
@@ -189,7 +189,7 @@ impl Service {
             paths: [state.path; AGREEING],
             cause_since: state.cause_since,
             result: state.result,
-            notifier: Notifier::restored(state.notified.map(Some), state.voice, now),
+            notifier: Notifier::restored(state.notified.map(Some), state.notification, now),
             taken: state.taken,
             failed_at,
             planned: ahead(state.next_check, now),
@@ -371,7 +371,7 @@ impl Service {
     fn past_runs(&self, now: Now) -> JobRuns {
         JobRuns {
             last: self.last_check,
-            since: self.since,
+            since: self.since.status,
             heard: self.heard_at,
             status: self.track.status,
             complained: self.route == freshness::SILENCE,
@@ -406,7 +406,7 @@ impl Service {
         ctx: &mut Ctx<'_>,
     ) {
         let now = ctx.now;
-        self.since = if before == self.track.status { self.since } else { now.wall };
+        self.since.note(before != self.track.status, change.as_ref(), now.wall);
         // A result that comes while the host is down is kept, but it is not current when the host
         // is back.
         (self.stale, self.missed) = (of.silence.is_some(), false);
@@ -444,7 +444,7 @@ impl Service {
 
     fn find_place(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Option<Emitted<Option<Status>>> {
         let object = self.object(of);
-        let placed = ctx.problem(&object, self.since, &self.found(), true);
+        let placed = ctx.problem(&object, self.since.status, &self.found(), true);
         ctx.settle(&object, placed, &mut self.notifier)
     }
 
@@ -503,7 +503,8 @@ impl Service {
                 attempt: self.track.attempt,
                 hard: self.track.hard,
                 stale: self.stale,
-                since: self.since,
+                since: self.since.status,
+                hard_since: self.since.hard,
                 last_check: self.last_check,
                 next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
                 route: self.route.clone(),
@@ -512,7 +513,7 @@ impl Service {
                 cause_since: self.cause_since,
                 result: self.result.clone(),
                 notified: self.notifier.notified().flatten(),
-                voice: self.notifier.state(now),
+                notification: self.notifier.state(now),
                 taken: self.taken.clone(),
             },
         )
@@ -540,7 +541,7 @@ impl Service {
             name: of.name,
             service: Some(&self.spec.name),
             output: &self.result.text,
-            since: self.since,
+            since: self.since.status,
             at: now.wall,
         }
     }

@@ -6,6 +6,7 @@
 use fleetgate_probes::sample::Status;
 
 use crate::messages::{HostStatus, StateType};
+use crate::time::Wall;
 
 /// A status on a scale from good to bad. Pending behaves like good.
 pub trait Level: Copy + PartialEq {
@@ -140,6 +141,27 @@ impl<S: Level> Track<S> {
     }
 }
 
+/// Since when a checkable has its states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The status that is shown, soft or hard.
+    pub status: Wall,
+    /// The hard status. A problem began with its first failure, not with the one that made it hard.
+    pub hard: Wall,
+}
+
+impl Since {
+    pub fn both(at: Wall) -> Since {
+        Since { status: at, hard: at }
+    }
+
+    /// Records a result; `changed`: it changed the status that is shown.
+    pub fn note<S>(&mut self, changed: bool, change: Option<&Change<S>>, now: Wall) {
+        self.status = if changed { now } else { self.status };
+        self.hard = if change.is_some_and(|change| change.hard) { self.status } else { self.hard };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +183,26 @@ mod tests {
             let expected = Track { status: *status, kind: *kind, attempt: *attempt, hard: *hard };
             assert_eq!(track, expected, "step {step} of {table:?}");
         }
+    }
+
+    #[test]
+    fn a_soft_failure_does_not_change_since_when_the_hard_state_lasts() {
+        let mut track = Track::pending();
+        let mut since = Since::both(Wall::from_millis(0));
+        let mut see = |result, at| {
+            let before = track.status;
+            let change = track.apply(result, 3);
+            since.note(before != track.status, change.as_ref(), Wall::from_millis(at));
+            (since.status.as_millis(), since.hard.as_millis())
+        };
+        assert_eq!(see(OK, 10), (10, 10));
+        assert_eq!(see(CRITICAL, 20), (20, 10));
+        assert_eq!(see(OK, 30), (30, 10), "a soft recovery");
+        assert_eq!(see(CRITICAL, 40), (40, 10));
+        assert_eq!(see(CRITICAL, 50), (40, 10));
+        assert_eq!(see(CRITICAL, 60), (40, 40), "down from its first failure");
+        assert_eq!(see(WARNING, 70), (70, 70));
+        assert_eq!(see(OK, 80), (80, 80));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn service(
     state: Option<&ServiceState>,
     around: &Around<'_>,
 ) -> Service {
-    let voice = state.map(|s| s.voice.clone()).unwrap_or_default();
+    let notification = state.map(|s| s.notification.clone()).unwrap_or_default();
     let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();
     let result = state.map(|s| &s.result);
     Service {
@@ -46,10 +46,10 @@ pub fn service(
         acknowledged: around.ack.is_some(),
         acknowledgement: around.ack.map(acknowledgements::shown),
         incident: around.incident.map(|id| id.to_string()),
-        in_downtime: voice.in_downtime,
-        flapping: voice.flapping,
-        flapping_percent: voice.recent.percent(),
-        since: state.map(|s| ids::time(s.since)),
+        in_downtime: notification.in_downtime,
+        flapping: notification.flapping,
+        flapping_percent: notification.recent.percent(),
+        since: state.map(|s| ids::time(s.hard_since)),
         last_check: time_if_known(state.and_then(|s| s.last_check)),
         next_check: time_if_known(state.and_then(|s| s.next_check)),
         check_requested_at: time_if_known(around.requested),

@@ -78,6 +78,7 @@ pub struct Service {
     /// Weighted changes among the last 21 results.
     #[schema(minimum = 0, maximum = 100)]
     pub flapping_percent: f64,
+    /// Since when it has `state`; a problem counts from its first failure.
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,

@@ -17,7 +17,7 @@ use crate::store::{Store, states};
 const HOSTS: u8 = 12;
 const FLEETS: u64 = 40;
 
-fn voice(dice: &mut Dice) -> NotificationState {
+fn notification(dice: &mut Dice) -> NotificationState {
     NotificationState {
         in_downtime: dice.once_in(4),
         flapping: dice.once_in(4),
@@ -34,7 +34,7 @@ fn host(dice: &mut Dice, id: i64) -> HostState {
         reachable: dice.once_in(2),
         stale: dice.once_in(3),
         asleep: dice.once_in(4),
-        voice: voice(dice),
+        notification: notification(dice),
         ..fixture::up(Id::from_i64(id))
     }
 }
@@ -43,7 +43,7 @@ fn service(dice: &mut Dice, name: &str) -> ServiceState {
     let all = [None, Some(Status::Ok), Some(Status::Warning), Some(Status::Critical), Some(Status::Unknown)];
     let hard = all[dice.below(5) as usize];
     let state = fixture::service(name, hard.unwrap_or(Status::Ok));
-    ServiceState { hard, status: hard, stale: dice.once_in(3), voice: voice(dice), ..state }
+    ServiceState { hard, status: hard, stale: dice.once_in(3), notification: notification(dice), ..state }
 }
 
 /// Generates a fleet: states, downtimes, acknowledgements.

@@ -100,7 +100,7 @@ macro_rules! handled {
         concat!(
             "(coalesce(",
             $row,
-            ".voice ->> '$.in_downtime', 0) = 1 or exists (select 1 from acknowledgements k
+            ".notification ->> '$.in_downtime', 0) = 1 or exists (select 1 from acknowledgements k
                 where k.host = ",
             $row,
             ".host and k.service = ",
@@ -164,11 +164,11 @@ macro_rules! select {
     ($long_output:literal, $condition:expr) => {
         concat!(
             "select s.host, s.status, s.kind, s.attempt, s.hard, s.reachable, s.stale, s.asleep, s.since,
-                    s.last_check, s.next_check, s.source, s.output, s.notified, s.voice, s.direct,
+                    s.last_check, s.next_check, s.source, s.output, s.notified, s.notification, s.direct,
                     ",
             $long_output,
             ", s.metrics, s.warnings, s.one_way, s.silent_since, s.last_alive, s.asked_at, s.asked, s.strange_key,
-                    s.taken,
+                    s.taken, s.hard_since,
                     h.id, h.name, h.labels, h.profile, h.route,
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null
@@ -493,12 +493,12 @@ impl TroublePlace {
 }
 
 const TROUBLES: &str = concat!(
-    "with t (problem, handled, since, host_name, service, host, last_check, output, voice) as (
+    "with t (problem, handled, since, host_name, service, host, last_check, output, notification) as (
     select ",
     host_problem!(),
     ", ",
     handled!("s", "''"),
-    ", s.since, h.name, '', h.id, s.last_check, s.output, s.voice
+    ", s.since, h.name, '', h.id, s.last_check, s.output, s.notification
     from ",
     open_hosts!(),
     " join hosts h on h.id = s.host where h.removed_at is null and ",
@@ -509,7 +509,7 @@ const TROUBLES: &str = concat!(
     union all
     select c.hard, ",
     handled!("c", "c.service"),
-    ", c.since, h.name, c.service, h.id, c.last_check, c.output, c.voice
+    ", c.since, h.name, c.service, h.id, c.last_check, c.output, c.notification
     from ",
     open_services!(),
     " join hosts h on h.id = c.host where h.removed_at is null and ",
@@ -517,14 +517,14 @@ const TROUBLES: &str = concat!(
     " and ",
     service_problem!(),
     " is not null),
- ranked (rank, newest, host_name, service, host, state, last_check, output, voice, handled) as (
+ ranked (rank, newest, host_name, service, host, state, last_check, output, notification, handled) as (
     select handled * 6 + case problem when 'down' then 0 when 'critical' then 1 when 'unknown' then 2
                                       when 'unreachable' then 3 when 'warning' then 4 else 5 end,
-           -since, host_name, service, host, problem, last_check, output, voice, handled from t)
+           -since, host_name, service, host, problem, last_check, output, notification, handled from t)
  select rank, newest, host_name, service, host, state, last_check, output,
         exists (select 1 from acknowledgements a
                 where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
-        coalesce(voice ->> '$.in_downtime', 0) as in_downtime, coalesce(voice ->> '$.flapping', 0) as flapping,
+        coalesce(notification ->> '$.in_downtime', 0) as in_downtime, coalesce(notification ->> '$.flapping', 0) as flapping,
         (select m.incident from incident_members m join incidents i on i.id = m.incident
          where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null), handled
  from ranked t

@@ -140,7 +140,8 @@ async fn problems_show_acknowledgements_and_downtimes() {
     let ack = "insert into acknowledgements (id, host, service, sticky, author, comment, created_at)
                select 1, id, 'ping', 0, 'user:ada', 'on it', 0 from hosts where name = 'a'";
     run(&store, ack, &[]).await;
-    let downtime = "update host_states set voice = json_set(voice, '$.in_downtime', json('true'))
+    let downtime =
+        "update host_states set notification = json_set(notification, '$.in_downtime', json('true'))
                     where host = (select id from hosts where name = 'c')";
     run(&store, downtime, &[]).await;
     let all = troubles(&store, &TroublePlace::first(), 9).await;

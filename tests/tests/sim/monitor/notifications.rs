@@ -430,16 +430,21 @@ impl Sim {
             let hard = state.kind == StateType::Hard;
             let shown = (state.status.map(Status::exit_code), hard, state.attempt);
             assert_eq!(shown, self.clerk.state(Some(name)), "{name} {}", self.context());
-            let voice = (state.voice.flapping, state.voice.in_downtime, self.is_acknowledged(Some(name)));
-            assert_eq!(voice, self.clerk.marks(Some(name)), "{name} {}", self.context());
+            let notification = (
+                state.notification.flapping,
+                state.notification.in_downtime,
+                self.is_acknowledged(Some(name)),
+            );
+            assert_eq!(notification, self.clerk.marks(Some(name)), "{name} {}", self.context());
             assert_eq!(state.stale, self.clerk.is_old(name), "{name} {}", self.context());
         }
         if let Some(state) = self.gateway.host.as_ref().filter(|s| s.status != HostStatus::Pending) {
             let code = if state.status == HostStatus::Up { 0 } else { 2 };
             let shown = (Some(code), state.kind == StateType::Hard, state.attempt);
             assert_eq!(shown, self.clerk.state(None), "{}", self.context());
-            let voice = (state.voice.flapping, state.voice.in_downtime, self.is_acknowledged(None));
-            assert_eq!(voice, self.clerk.marks(None), "{}", self.context());
+            let notification =
+                (state.notification.flapping, state.notification.in_downtime, self.is_acknowledged(None));
+            assert_eq!(notification, self.clerk.marks(None), "{}", self.context());
         }
     }
 

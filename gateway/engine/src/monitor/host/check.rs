@@ -364,7 +364,7 @@ impl Host {
         begun: Mono,
         ctx: &mut Ctx<'_>,
     ) {
-        self.result.show(result, before != self.track.status, ctx.now.wall);
+        self.result.show(result, before != self.track.status, change.as_ref(), ctx.now.wall);
         self.note_failing(ctx);
         self.place(ctx);
         self.check.plan(self.next_check(begun, ctx));

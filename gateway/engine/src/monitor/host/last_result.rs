@@ -6,10 +6,13 @@
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::id::HostId;
-use crate::messages::{Detail, HostState, Record, Sample, is_answer, is_beside_tunnel, is_of_others};
+use crate::messages::{
+    Detail, HostState, HostStatus, Record, Sample, is_answer, is_beside_tunnel, is_of_others,
+};
 use crate::time::{Mono, Wall};
 
 use crate::monitor::host::alive::EVIDENCE;
+use crate::monitor::state::{Change, Since};
 
 /// A result of the host itself, with its source and its time.
 pub struct HostResult<'a> {
@@ -24,8 +27,7 @@ pub struct HostResult<'a> {
 
 #[derive(Debug)]
 pub struct LastResult {
-    /// Since when the status has its value.
-    since: Wall,
+    since: Since,
     /// `None` before the first result.
     at: Option<Wall>,
     source: String,
@@ -38,7 +40,7 @@ impl LastResult {
     /// Returns the result of a host that was never checked.
     pub fn none(now: Wall) -> LastResult {
         LastResult {
-            since: now,
+            since: Since::both(now),
             at: None,
             source: String::new(),
             output: String::new(),
@@ -49,7 +51,7 @@ impl LastResult {
 
     pub fn restored(state: &HostState) -> LastResult {
         LastResult {
-            since: state.since,
+            since: Since { status: state.since, hard: state.hard_since },
             at: state.last_check,
             source: state.source.clone(),
             output: state.output.clone(),
@@ -64,10 +66,16 @@ impl LastResult {
         self.at = at.or(self.at);
     }
 
-    /// Shows a new result; `changed`: the status changed with it.
-    pub fn show(&mut self, result: PluginResult, changed: bool, now: Wall) {
+    /// Shows a new result; `changed`: it changed the status that is shown.
+    pub fn show(
+        &mut self,
+        result: PluginResult,
+        changed: bool,
+        change: Option<&Change<HostStatus>>,
+        now: Wall,
+    ) {
         let PluginResult { text, long_text, metrics, warnings, .. } = result;
-        self.since = if changed { now } else { self.since };
+        self.since.note(changed, change, now);
         (self.output, self.stale) = (text, false);
         self.detail = Detail { long_text, metrics, warnings };
     }
@@ -82,7 +90,7 @@ impl LastResult {
         self.at = Some(at);
     }
 
-    pub fn since(&self) -> Wall {
+    pub fn since(&self) -> Since {
         self.since
     }
 
@@ -145,11 +153,11 @@ mod tests {
         let mut last = LastResult::none(start);
         assert!(last.mark_stale() && !last.mark_stale());
         last.came_from("echo", Some(later));
-        last.show(PluginResult::ok("echo in 3 ms"), false, later);
-        assert_eq!((last.is_stale(), last.since(), last.at()), (false, start, Some(later)));
+        last.show(PluginResult::ok("echo in 3 ms"), false, None, later);
+        assert_eq!((last.is_stale(), last.since().status, last.at()), (false, start, Some(later)));
         last.came_from("silence", None);
-        last.show(PluginResult::unknown("no result for 5m"), true, later + Duration::from_secs(1));
-        assert_eq!((last.since(), last.at()), (later + Duration::from_secs(1), Some(later)));
+        last.show(PluginResult::unknown("no result for 5m"), true, None, later + Duration::from_secs(1));
+        assert_eq!((last.since().status, last.at()), (later + Duration::from_secs(1), Some(later)));
         assert!(last.is_passive() && !last.is_answer());
     }
 }

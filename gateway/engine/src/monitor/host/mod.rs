@@ -413,7 +413,8 @@ impl Host {
             reachable: self.reach.is_reachable(),
             stale: self.result.is_stale(),
             asleep: self.asleep,
-            since: self.result.since(),
+            since: self.result.since().status,
+            hard_since: self.result.since().hard,
             last_check: self.result.at(),
             next_check: self.check.planned().map(|at| now.wall + at.since(now.mono)),
             source: self.result.source().to_owned(),
@@ -427,7 +428,7 @@ impl Host {
             output: self.result.output().to_owned(),
             detail: self.result.detail().clone(),
             notified: self.notifier.notified(),
-            voice: self.notifier.state(now),
+            notification: self.notifier.state(now),
             taken: self.submitted.taken.clone(),
         }))
     }

@@ -47,7 +47,7 @@ impl Host {
         self.check = OwnCheck::restored(&state, now);
         self.keys = HostKeys::restored(state.strange_key);
         self.submitted.taken = state.taken;
-        self.notifier = Notifier::restored(state.notified, state.voice, now);
+        self.notifier = Notifier::restored(state.notified, state.notification, now);
         state.asked.map(|address| self.paths.prefer(address));
     }
 

@@ -233,7 +233,7 @@ impl Host {
             name: &self.spec.name,
             service: None,
             output: self.result.output(),
-            since: self.result.since(),
+            since: self.result.since().status,
             at: now.wall,
         }
     }

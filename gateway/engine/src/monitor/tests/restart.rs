@@ -27,6 +27,7 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
         stale: false,
         asleep: false,
         since: at,
+        hard_since: at,
         last_check: Some(at),
         next_check: Some(now + Duration::from_secs(30)),
         source: source.to_owned(),
@@ -40,7 +41,7 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
         output: String::new(),
         detail: Default::default(),
         notified: None,
-        voice: Default::default(),
+        notification: Default::default(),
         taken: Default::default(),
     }
 }
@@ -80,6 +81,7 @@ fn critical_tunnel(cause: Cause, now: Wall) -> ServiceState {
         hard: Some(Status::Critical),
         stale: false,
         since: at,
+        hard_since: at,
         last_check: Some(at),
         next_check: Some(now + Duration::from_secs(40)),
         route: "tunnel".to_owned(),
@@ -88,7 +90,7 @@ fn critical_tunnel(cause: Cause, now: Wall) -> ServiceState {
         cause_since: at,
         result: PluginResult::critical("said").because(cause),
         notified: Some(Status::Critical),
-        voice: Default::default(),
+        notification: Default::default(),
         taken: Default::default(),
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         stale: false,
         asleep: false,
         since,
+        hard_since: since,
         last_check: Some(since),
         next_check: None,
         source: if status == HostStatus::Down { "none".into() } else { String::new() },
@@ -53,7 +54,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         output: "no answer".into(),
         detail: Default::default(),
         notified: None,
-        voice: NotificationState::default(),
+        notification: NotificationState::default(),
     }
 }
 
@@ -358,6 +359,21 @@ fn after_one_failure_a_lost_packet_is_no_less_likely_than_a_lost_host() {
     let site = Some(SiteFacts { name: "north".into(), others });
     let verdict = judge(&Evidence { host: soft, site, elsewhere: others, tunnel: None, ..quiet() });
     assert_eq!(verdict.candidates, [Kind::LineLost, Kind::DeviceGone, Kind::PacketLoss], "{verdict:?}");
+}
+
+#[test]
+fn where_a_host_recovered_twice_of_late_lost_packets_may_make_it_down_again() {
+    let others = Others { heard: 3, ..Others::default() };
+    let after = |codes: &[u8]| {
+        let notification =
+            NotificationState { recent: codes.iter().copied().collect(), ..Default::default() };
+        let down = HostState { notification, ..host(HostStatus::Down, at(900)) };
+        judge(&Evidence { host: down, elsewhere: others, tunnel: None, ..quiet() }).candidates
+    };
+    let lost = |codes: &[u8]| after(codes).contains(&Kind::PacketLoss);
+    assert!(lost(&[0, 1, 0, 0, 1, 0, 1, 1, 1]), "{:?}", after(&[0, 1, 0, 0, 1, 0, 1, 1, 1]));
+    assert!(!lost(&[0, 0, 1, 0, 0, 1, 1, 1]), "one recovery is a restart");
+    assert!(!lost(&[0, 1, 1, 1]));
 }
 
 #[test]

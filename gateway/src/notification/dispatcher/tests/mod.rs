@@ -442,7 +442,8 @@ async fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
     let lost = "update host_states set hard = 'down', notified = 'down' where host = 7";
     fixture::run(&room.store, lost, &[]).await;
     room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
-    let downtime = "update host_states set voice = json_object('in_downtime', json($1)) where host = 7";
+    let downtime =
+        "update host_states set notification = json_object('in_downtime', json($1)) where host = 7";
     fixture::run(&room.store, downtime, &["true"]).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let waiting = notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap();
