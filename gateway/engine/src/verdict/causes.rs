@@ -19,10 +19,6 @@ const SETTLED: Duration = Duration::from_secs(600);
 const ABOUT: Duration = Duration::from_secs(120);
 /// The longest time in which a lossy path loses every echo of a service.
 const ALL_LOST: Duration = Duration::from_secs(300);
-/// A host that recovered this often within its recent results has a line that loses packets, or is
-/// switched off and on all the time.
-const LOSSY: usize = 2;
-
 /// Returns the findings, none if the host is ok.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
     match e.host.status {
@@ -63,8 +59,9 @@ fn silence(e: &Evidence) -> Finding {
         open = all_of(e);
     }
     // Many lines lose one packet in three, so a failure proves nothing before it is repeated.
-    // On a line that loses more than that, a repeated failure proves nothing either.
-    let unproved = e.is_soft() || e.host.notification.recent.recoveries() >= LOSSY;
+    // On a line that loses more than that, a repeated failure proves nothing either. Such a host
+    // recovers every now and then.
+    let unproved = e.is_soft() || e.host.notification.recent.has_recovered();
     let lossy = unproved && !is_alive(e) && !is_shared(e);
     open.extend(lossy.then_some(Kind::PacketLoss));
     Finding(open)
