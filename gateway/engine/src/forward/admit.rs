@@ -7,7 +7,7 @@ use super::fragments::{Followed, PacketId};
 use super::headers::{Fragment, Ip, RST, Transport};
 use super::icmp_errors::Quote;
 use super::lists::Slot;
-use super::policy::{Denial, Granted, Request};
+use super::policy::{Denial, Granted, Request, Route};
 use super::rewrite::{Side, clamp_mss, decrement_ttl, translate};
 use super::tcp_state::{Direction, State, Step, Tcp};
 use super::window::Shut;
@@ -49,7 +49,9 @@ fn key(sender: PeerId, ip: &Ip, transport: &Transport) -> Option<Key> {
     let (protocol, src_port, dst_port) = match *transport {
         Transport::Tcp(segment) => (GrantProtocol::Tcp, segment.src_port, segment.dst_port),
         Transport::Udp { src_port, dst_port } => (GrantProtocol::Udp, src_port, dst_port),
-        Transport::EchoRequest { ident } | Transport::EchoReply { ident } => (GrantProtocol::Icmp, ident, ident),
+        Transport::EchoRequest { ident } | Transport::EchoReply { ident } => {
+            (GrantProtocol::Icmp, ident, ident)
+        }
         Transport::IcmpError | Transport::OtherIcmp | Transport::Other => return None,
     };
     Some(Key { peer: sender, v6: ip.v6, protocol, src: ip.src, dst: ip.dst, src_port, dst_port })
@@ -164,15 +166,16 @@ impl Forwarder {
     /// Asks the policy about a flow. It cuts a flow that no grant covers; a flow that only the clock
     /// keeps from passing waits.
     pub(super) fn decide_again(&mut self, slot: Slot) -> Result<(), DropReason> {
-        let Some((path, host)) = self.flows.get(slot).map(|flow| (flow.path, flow.host)) else {
-            return Err(DropReason::NoFlow);
-        };
-        let decision = self.policy.decide(&request(&path.key(Direction::Out)), self.now);
-        let same = |granted: &Granted| {
-            granted.host == host && granted.device == path.device && granted.real == path.real
+        let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow) };
+        let (path, user) = (flow.path, flow.user);
+        let route = Route { host: flow.host, device: path.device, real: path.real };
+        let decision = match self.policy.route(path.v6, path.reached_at) {
+            Some(now) if now == route => self.policy.decide(&request(&path.key(Direction::Out)), self.now),
+            // The target is elsewhere now.
+            _ => Err(Denial::NoTarget),
         };
         match decision {
-            Ok(granted) if same(&granted) => {
+            Ok(granted) if granted.user == user => {
                 self.flows.permit(slot, granted.permit);
                 Ok(())
             }
@@ -184,7 +187,8 @@ impl Forwarder {
         }
     }
 
-    /// Judges hop limit and size. Errors are made about the packet as its sender sent it.
+    /// Judges hop limit and size. Errors are made about the packet as its sender sent it. The gateway
+    /// fragments nothing: a sender that lets routers fragment its packets learns the size too.
     fn can_go_on(&self, to: PeerId, ip: &Ip, length: usize) -> Result<(), Refusal> {
         if ip.ttl <= 1 {
             return Err(Refusal::TimeExceeded);
@@ -238,7 +242,8 @@ impl Forwarder {
         let now = self.now;
         let followed = self.fragments.follow(sender, &packet_id(ip, id), offset, now.mono)?;
         let flow = self.flows.get(followed.slot).filter(|flow| flow.serial == followed.serial);
-        let path = flow.filter(|flow| now.mono < flow.expires).map(|flow| flow.path).ok_or(DropReason::Fragment)?;
+        let path =
+            flow.filter(|flow| now.mono < flow.expires).map(|flow| flow.path).ok_or(DropReason::Fragment)?;
         self.permitted(followed.slot)?;
         self.can_go_on(path.receiver(followed.direction), ip, bytes.len())?;
         self.rewrite(&path, followed.direction, ip, &Transport::Other, bytes);
@@ -276,7 +281,7 @@ impl Forwarder {
         let granted =
             self.policy.decide(&request(key), self.now).map_err(|denial| Refusal::Denied(reason(denial)))?;
         let progress = begin(&transport, options(&ip, &transport, bytes))?;
-        self.can_go_on(granted.device, &ip, bytes.len())?;
+        self.can_go_on(granted.route.device, &ip, bytes.len())?;
         let path = path(key, &granted);
         // A flow that has expired is in nobody's way.
         if self.live(&path.key(Direction::Back), self.now).is_some() {
@@ -285,7 +290,7 @@ impl Forwarder {
         while let Some(half_open) = self.flows.make_room(&path)? {
             self.end(half_open, FlowEnd::Evicted);
         }
-        let flow = Flow::new(path, granted.user, granted.host, granted.permit, progress, self.now.mono);
+        let flow = Flow::new(path, granted.user, granted.route.host, granted.permit, progress, self.now.mono);
         let slot = self.flows.insert(flow)?;
         self.note_first_fragment(slot, Direction::Out, &ip, &transport)?;
         self.rewrite(&path, Direction::Out, &ip, &transport, bytes);
@@ -327,12 +332,12 @@ fn request(key: &Key) -> Request {
 fn path(key: &Key, granted: &Granted) -> Path {
     Path {
         source: key.peer,
-        device: granted.device,
+        device: granted.route.device,
         v6: key.v6,
         protocol: key.protocol,
         src: key.src,
         reached_at: key.dst,
-        real: granted.real,
+        real: granted.route.real,
         src_port: key.src_port,
         dst_port: key.dst_port,
     }

@@ -37,7 +37,8 @@ impl Delta {
     /// Notes that the address `old` becomes `new`.
     pub fn address(self, v6: bool, old: u128, new: u128) -> Delta {
         let words = if v6 { 8 } else { 2 };
-        (0..words).fold(self, |delta, word| delta.word((old >> (word * 16)) as u16, (new >> (word * 16)) as u16))
+        (0..words)
+            .fold(self, |delta, word| delta.word((old >> (word * 16)) as u16, (new >> (word * 16)) as u16))
     }
 
     /// Joins the differences of two changes.

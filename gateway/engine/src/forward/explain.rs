@@ -6,9 +6,7 @@ use super::headers::bits;
 use super::policy::{Denial, Policy, Request};
 use super::window::Shut;
 use crate::id::{GrantId, PeerId};
-use crate::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantWindow, SourceSpec,
-};
+use crate::messages::{ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantWindow, SourceSpec};
 use crate::time::{Mono, Now, Wall};
 
 impl Policy {

@@ -64,9 +64,14 @@ pub fn u128_at(bytes: &[u8], at: usize) -> Option<u128> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
     Whole,
-    First { id: u32 },
+    First {
+        id: u32,
+    },
     /// `offset` in bytes.
-    Later { id: u32, offset: usize },
+    Later {
+        id: u32,
+        offset: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,9 +214,16 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Tcp(Segment),
-    Udp { src_port: u16, dst_port: u16 },
-    EchoRequest { ident: u16 },
-    EchoReply { ident: u16 },
+    Udp {
+        src_port: u16,
+        dst_port: u16,
+    },
+    EchoRequest {
+        ident: u16,
+    },
+    EchoReply {
+        ident: u16,
+    },
     /// An ICMP error that may quote a packet of a flow.
     IcmpError,
     OtherIcmp,
@@ -352,7 +364,10 @@ mod tests {
 
     #[test]
     fn options_and_extension_headers_have_a_reason_of_their_own() {
-        assert_eq!(Ip::parse(&with_options(&udp("10.0.0.2", "10.0.0.3", 1, 2, b"x"))), Err(DropReason::IpOptions));
+        assert_eq!(
+            Ip::parse(&with_options(&udp("10.0.0.2", "10.0.0.3", 1, 2, b"x"))),
+            Err(DropReason::IpOptions)
+        );
         for kind in EXTENSIONS {
             let packet = with_extension(&udp("fd00::2", "fd00::3", 1, 2, b"x"), kind);
             assert_eq!(Ip::parse(&packet), Err(DropReason::IpOptions), "{kind}");

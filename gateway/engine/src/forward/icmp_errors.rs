@@ -141,8 +141,10 @@ mod tests {
     use crate::forward::tests::packets::*;
     use crate::id::Id;
 
-    const PAIRS: [(&str, &str, &str, &str); 2] =
-        [("10.0.0.2", "10.9.0.3", "192.168.1.5", "192.168.1.1"), ("fd00::2", "fd00:9::3", "fd77::5", "fd77::1")];
+    const PAIRS: [(&str, &str, &str, &str); 2] = [
+        ("10.0.0.2", "10.9.0.3", "192.168.1.5", "192.168.1.1"),
+        ("fd00::2", "fd00:9::3", "fd77::5", "fd77::1"),
+    ];
 
     fn path(src: &str, alias: &str, real: &str) -> Path {
         Path {

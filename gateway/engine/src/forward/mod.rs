@@ -40,7 +40,7 @@ use admit::Refusal;
 use flows::Flows;
 use fragments::Fragments;
 use headers::{Bits, Ip, Transport};
-use lists::List;
+use lists::{List, Slot};
 use policy::Policy;
 use records::Records;
 use reject::{IcmpError, Reset};
@@ -62,7 +62,10 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The first `len` bytes of the buffer go to this peer.
-    Forward { to: PeerId, len: usize },
+    Forward {
+        to: PeerId,
+        len: usize,
+    },
     Dropped(DropReason),
     /// Dropped, and an answer to its sender stands in [`Forwarder::reply`].
     Answered(DropReason),
@@ -91,6 +94,8 @@ pub struct Forwarder {
     records: Records,
     /// Lists of flows that a change may have cut, with the number of flows to look at.
     reviews: BTreeMap<List, usize>,
+    /// The next of all flows to look at, after the clock was doubted.
+    sweep: Option<Slot>,
     reply: Vec<u8>,
     budget: Budget,
     now: Now,
@@ -107,6 +112,7 @@ impl Forwarder {
             peers: peers::Peers::default(),
             records: Records::default(),
             reviews: BTreeMap::new(),
+            sweep: None,
             reply: Vec::with_capacity(reject::LARGEST),
             budget: Budget::default(),
             now: Now::default(),
@@ -138,6 +144,7 @@ impl Forwarder {
         match &change {
             PolicyChange::Source(spec) => self.peers.add(spec.peer),
             PolicyChange::Target(spec) => self.peers.add(spec.peer),
+            PolicyChange::AcceptClock => self.sweep = Some(0),
             _ => {}
         }
         for list in self.policy.change(change, now) {
@@ -211,9 +218,7 @@ impl Forwarder {
             Refusal::Silent(reason) => (reason, false),
             Refusal::Denied(reason) => (reason, self.reject(sender, packet)),
             Refusal::TimeExceeded => (DropReason::Ttl, self.err(sender, packet, IcmpError::TimeExceeded)),
-            Refusal::TooBig(mtu) => {
-                (DropReason::TooBig, self.err(sender, packet, IcmpError::TooBig { mtu }))
-            }
+            Refusal::TooBig(mtu) => (DropReason::TooBig, self.err(sender, packet, IcmpError::TooBig { mtu })),
         };
         if answered { Outcome::Answered(reason) } else { Outcome::Dropped(reason) }
     }

@@ -43,6 +43,12 @@ pub struct Request {
 pub struct Granted {
     pub permit: Permit,
     pub user: UserId,
+    pub route: Route,
+}
+
+/// Where the packets to an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
     pub host: HostId,
     pub device: PeerId,
     /// The address that the target has.
@@ -101,16 +107,21 @@ impl Policy {
         if !source.addresses.contains(&address(request.v6, request.src)) {
             return Err(Denial::NoSource);
         }
-        let at = address(request.v6, request.dst);
-        let target = self.owners.get(&at).and_then(|host| self.targets.get(host)).ok_or(Denial::NoTarget)?;
-        // A source reaches no other source, and not itself.
-        if self.is_source(target.peer) {
-            return Err(Denial::NoTarget);
-        }
-        let real = target.addresses.iter().find(|address| address.reached_at == at).ok_or(Denial::NoTarget)?.real;
+        let route = self.route(request.v6, request.dst).ok_or(Denial::NoTarget)?;
+        let target = self.targets.get(&route.host).ok_or(Denial::NoTarget)?;
         let (grant, span) = self.best(source, target, request, now)?;
         let permit = Permit { generation: self.generation, grant, span };
-        Ok(Granted { permit, user: source.user, host: target.host, device: target.peer, real: bits(real) })
+        Ok(Granted { permit, user: source.user, route })
+    }
+
+    /// Returns where packets to an address go, permitted or not. A source reaches no other source,
+    /// and not itself.
+    pub fn route(&self, v6: bool, dst: Bits) -> Option<Route> {
+        let at = address(v6, dst);
+        let target = self.owners.get(&at).and_then(|host| self.targets.get(host))?;
+        let real = target.addresses.iter().find(|address| address.reached_at == at)?.real;
+        let route = Route { host: target.host, device: target.peer, real: bits(real) };
+        (!self.is_source(target.peer)).then_some(route)
     }
 
     fn best(
@@ -122,7 +133,8 @@ impl Policy {
     ) -> Result<(GrantId, Span), Denial> {
         let mut best = Err(Denial::NoGrant);
         self.index.each(source, target, &mut |id| {
-            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec, target, request)) else {
+            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec, target, request))
+            else {
                 return;
             };
             let found = match self.trust.open(&grant.window, now) {
@@ -158,7 +170,9 @@ impl Policy {
         let (Denial::Shut(id, shut), Denial::Shut(best_id, best_shut)) = (found, best) else {
             return matches!(found, Denial::Shut(..));
         };
-        let (Some(grant), Some(best)) = (self.grants.get(&id), self.grants.get(&best_id)) else { return false };
+        let (Some(grant), Some(best)) = (self.grants.get(&id), self.grants.get(&best_id)) else {
+            return false;
+        };
         let sooner = (best.window.from, best_id) > (grant.window.from, id);
         let later = (grant.window.until, best_id) > (best.window.until, id);
         shut > best_shut || shut == best_shut && if shut == Shut::NotYet { sooner } else { later }
@@ -220,7 +234,8 @@ impl Policy {
     }
 
     fn file_end(&mut self, id: GrantId) {
-        let Some(window) = self.grants.get(&id).map(|grant| grant.window).filter(|window| !window.over) else {
+        let Some(window) = self.grants.get(&id).map(|grant| grant.window).filter(|window| !window.over)
+        else {
             return;
         };
         if let Some(until) = window.until {
@@ -302,12 +317,21 @@ impl Policy {
         Some(id)
     }
 
-    /// Returns when the next end becomes final, as the clocks run now.
+    /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
+    /// every flow is to be looked at.
+    pub fn end_doubt(&mut self, now: Now) -> bool {
+        let ended = self.trust.end_doubt(now.mono);
+        self.generation += u64::from(ended);
+        ended
+    }
+
+    /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,
+    /// that is not before the doubt ends.
     pub fn next_end(&self, now: Now) -> Option<Mono> {
         let by_boot = self.ends.first().map(|(at, _)| *at);
         let by_wall = self.untils.first().map(|(at, _)| now.mono + at.since(now.wall));
-        let soonest = [by_boot, by_wall].into_iter().flatten().min()?;
-        Some(soonest.max(self.trust.doubted_until(now.mono).unwrap_or(soonest)))
+        let soonest = [by_boot, by_wall].into_iter().flatten().min();
+        self.trust.doubted_until().or(soonest)
     }
 }
 

@@ -3,6 +3,8 @@
 //! No error is made about an error, about a later fragment or about a packet to a group, so that
 //! errors never breed errors.
 
+use std::net::IpAddr;
+
 use fleetgate_probes::packet::{ICMP, ICMPV6, TCP};
 
 use super::checksum::checksum;
@@ -87,14 +89,10 @@ impl Reset {
 
 /// Returns whether an ICMP error may be made about a packet.
 pub fn may_err_about(ip: &Ip, transport: Option<&Transport>) -> bool {
-    let is_echo_or_data = match transport {
-        Some(Transport::IcmpError | Transport::OtherIcmp) => false,
-        Some(_) => true,
-        None => false,
-    };
+    let is_icmp_message = matches!(transport, None | Some(Transport::IcmpError | Transport::OtherIcmp));
     let to = address(ip.v6, ip.dst);
-    let is_group = to.is_multicast() || to == std::net::IpAddr::from([255; 4]);
-    is_echo_or_data && !is_group && !matches!(ip.fragment, Fragment::Later { .. })
+    let is_group = to.is_multicast() || to == IpAddr::from([255; 4]);
+    !is_icmp_message && !is_group && !matches!(ip.fragment, Fragment::Later { .. })
 }
 
 /// Builds an error of `gateway` about the packet that `ip` was read from.
@@ -117,7 +115,11 @@ pub fn build_error(out: &mut Vec<u8>, gateway: Bits, ip: &Ip, packet: &[u8], err
 /// Begins a packet with its IP header. Returns where the transport header begins.
 fn begin(out: &mut Vec<u8>, v6: bool, addresses: (Bits, Bits), protocol: u8, length: usize) -> usize {
     out.clear();
-    if v6 { begin_v6(out, addresses, protocol, length) } else { begin_v4(out, addresses, protocol, length) }
+    if v6 {
+        begin_v6(out, addresses, protocol, length)
+    } else {
+        begin_v4(out, addresses, protocol, length)
+    }
     out.len()
 }
 
@@ -175,7 +177,10 @@ mod tests {
                 Reset::answering(&ip, &transport).expect("an answer").build(&mut out);
                 assert!(has_right_checksums(&out));
                 let (back, Transport::Tcp(reset)) = read(&out) else { panic!("a segment") };
-                assert_eq!((back.src, back.dst, reset.src_port, reset.dst_port), (ip.dst, ip.src, 22, 40_000));
+                assert_eq!(
+                    (back.src, back.dst, reset.src_port, reset.dst_port),
+                    (ip.dst, ip.src, 22, 40_000)
+                );
                 assert_eq!((reset.seq, reset.has(ACK).then_some(reset.ack)), (seq, ack));
             }
             let (ip, transport) = read(&tcp(src, dst, 40_000, 22, RST, 7, 0, &[]));

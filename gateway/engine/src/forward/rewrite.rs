@@ -119,7 +119,9 @@ pub fn clamp_mss(packet: &mut [u8], ip: &Ip, segment: &Segment, mtu: u16) {
     let network = if ip.v6 { IPV6_HEADER } else { IPV4_HEADER };
     let most = usize::from(mtu).saturating_sub(network + TCP_OPTIONS) as u16;
     let options = ip.payload + TCP_OPTIONS..ip.payload + segment.header;
-    let Some(at) = packet.get(options.clone()).and_then(find_mss).map(|at| options.start + at) else { return };
+    let Some(at) = packet.get(options.clone()).and_then(find_mss).map(|at| options.start + at) else {
+        return;
+    };
     let Some(announced) = u16_at(packet, at).filter(|announced| *announced > most) else { return };
     put_u16(packet, at, most);
     // A word at an odd place counts with its bytes swapped.
@@ -158,7 +160,8 @@ mod tests {
     use crate::forward::headers::{ACK, Transport, bits};
     use crate::forward::tests::packets::*;
 
-    const PAIRS: [(&str, &str, &str); 2] = [("10.0.0.2", "10.9.0.3", "192.168.1.5"), ("fd00::2", "fd00:9::3", "fd77::5")];
+    const PAIRS: [(&str, &str, &str); 2] =
+        [("10.0.0.2", "10.9.0.3", "192.168.1.5"), ("fd00::2", "fd00:9::3", "fd77::5")];
 
     #[test]
     fn a_translated_packet_has_right_checksums() {

@@ -120,7 +120,12 @@ impl Tcp {
     ///
     /// # Errors
     /// Fails with the reason to drop the segment; nothing changes then.
-    pub fn step(&mut self, direction: Direction, segment: &Segment, options: &[u8]) -> Result<Step, DropReason> {
+    pub fn step(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        options: &[u8],
+    ) -> Result<Step, DropReason> {
         if segment.has(RST) {
             let genuine = self.is_genuine_reset(direction, segment);
             return if genuine { Ok(Step::Resets) } else { Err(DropReason::BadReset) };
@@ -262,7 +267,9 @@ fn window_shift(options: &[u8]) -> u8 {
         let length = match (*kind, options.get(at + 1)) {
             (END_OF_OPTIONS, _) => return NO_SCALING,
             (NO_OPERATION, _) => 1,
-            (WINDOW_SCALE, Some(3)) => return options.get(at + 2).map_or(NO_SCALING, |shift| (*shift).min(MAX_SHIFT)),
+            (WINDOW_SCALE, Some(3)) => {
+                return options.get(at + 2).map_or(NO_SCALING, |shift| (*shift).min(MAX_SHIFT));
+            }
             (_, Some(length)) if *length >= 2 => usize::from(*length),
             _ => return NO_SCALING,
         };

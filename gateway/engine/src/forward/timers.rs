@@ -25,7 +25,10 @@ fn place(tick: u64) -> u8 {
 
 impl Timers {
     /// Files a flow in the first tick that begins after `at`. Returns the list.
-    pub fn file(&mut self, lists: &mut Lists, slot: Slot, at: Mono) -> List {
+    pub fn file(&mut self, lists: &mut Lists, slot: Slot, at: Mono, now: Mono) -> List {
+        if self.occupied == 0 {
+            self.next = self.next.max(now.as_nanos() / TICK_NANOS);
+        }
         let tick = (at.as_nanos() / TICK_NANOS + 1).clamp(self.next, self.next + TICKS - 1);
         self.occupied |= 1 << place(tick);
         let list = List::Timer(place(tick));
@@ -75,7 +78,7 @@ mod tests {
             let now = Mono::from_millis(start);
             timers.pop(&mut lists, now);
             for (slot, delay) in delays.iter().enumerate() {
-                timers.file(&mut lists, slot as u32, Mono::from_millis(start + delay));
+                timers.file(&mut lists, slot as u32, Mono::from_millis(start + delay), now);
             }
             let mut left = delays.len();
             while let Some(at) = timers.next() {
@@ -95,7 +98,7 @@ mod tests {
     fn after_a_long_rest_every_flow_comes_up() {
         let (mut lists, mut timers) = (Lists::default(), Timers::default());
         for slot in 0..100 {
-            timers.file(&mut lists, slot, Mono::from_secs(slot.into()));
+            timers.file(&mut lists, slot, Mono::from_secs(slot.into()), Mono::ZERO);
         }
         let late = Mono::from_secs(1_000_000);
         assert_eq!(std::iter::from_fn(|| timers.pop(&mut lists, late)).count(), 100);

@@ -104,9 +104,14 @@ impl Trust {
         self.doubt.as_ref().filter(|doubt| now < doubt.until)
     }
 
+    /// Ends the doubt when its time has come. Returns whether it did.
+    pub fn end_doubt(&mut self, now: Mono) -> bool {
+        self.doubt.take_if(|doubt| doubt.until <= now).is_some()
+    }
+
     /// Returns the end of the present doubt.
-    pub fn doubted_until(&self, now: Mono) -> Option<Mono> {
-        self.doubt_at(now).map(|doubt| doubt.until)
+    pub fn doubted_until(&self) -> Option<Mono> {
+        self.doubt.map(|doubt| doubt.until)
     }
 
     pub fn is_behind(&self, now: Wall) -> bool {
@@ -135,23 +140,24 @@ impl Trust {
         if !window.is_timed() {
             return Ok(Span::default());
         }
-        let span = self.span(window);
-        if window.over || now.mono >= span.end {
+        let (span, doubt) = (self.span(window), self.doubt_at(now.mono));
+        let was_open = doubt.is_none_or(|doubt| window.from.is_none_or(|from| from <= doubt.trusted.wall));
+        // While the clock is doubted, a window that was open waits.
+        let shut = |shut| Err(if doubt.is_some() && was_open { Shut::Doubted } else { shut });
+        if window.over {
             return Err(Shut::Over);
+        }
+        if now.mono >= span.end || now.wall >= span.until {
+            return shut(Shut::Over);
+        }
+        if window.from.is_some_and(|from| now.wall < from) {
+            return shut(Shut::NotYet);
+        }
+        if !was_open {
+            return Err(Shut::Doubted);
         }
         if self.is_behind(now.wall) {
             return Err(Shut::Behind);
-        }
-        let doubt = self.doubt_at(now.mono);
-        if now.wall >= span.until {
-            return Err(if doubt.is_some() { Shut::Doubted } else { Shut::Over });
-        }
-        if now.wall < span.from {
-            return Err(Shut::NotYet);
-        }
-        // The window was open before the step, or it opens after the doubt.
-        if doubt.is_some_and(|doubt| doubt.trusted.wall < span.from) {
-            return Err(Shut::Doubted);
         }
         Ok(span)
     }
@@ -216,7 +222,8 @@ mod tests {
         let back = stepped(&mut trust, at(100, 140), 20);
         assert!(trust.open(&window, back).is_ok(), "it was open before");
         assert!(trust.open(&window, at(159, 78)).is_ok());
-        assert_eq!(trust.open(&window, at(160, 79)), Err(Shut::Over), "150 s after it was loaded");
+        assert_eq!(trust.open(&window, at(160, 79)), Err(Shut::Doubted), "150 s after it was loaded");
+        assert_eq!(trust.open(&window, at(401, 320)), Err(Shut::Over));
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Forwarder {
 
     /// Returns when there is work, at the latest; `None`: no work is planned.
     pub fn next_due(&self) -> Option<Mono> {
-        if !self.reviews.is_empty() || self.flows.first(List::Cut).is_some() {
+        let busy = !self.reviews.is_empty() || self.sweep.is_some() || self.flows.first(List::Cut).is_some();
+        if busy {
             return Some(self.now.mono);
         }
         [self.policy.next_end(self.now), self.flows.next_due()].into_iter().flatten().min()
@@ -69,7 +70,10 @@ impl Forwarder {
             self.review_all(List::Grant(grant));
             return true;
         }
-        self.review_one() || self.run_timer()
+        if self.policy.end_doubt(self.now) {
+            self.sweep = Some(0);
+        }
+        self.review_one() || self.sweep_one() || self.run_timer()
     }
 
     fn review_one(&mut self) -> bool {
@@ -89,6 +93,18 @@ impl Forwarder {
                 self.reviews.remove(&list);
             }
         }
+        true
+    }
+
+    /// Looks at the next of all flows.
+    fn sweep_one(&mut self) -> bool {
+        let Some(slot) = self.sweep.filter(|slot| *slot < self.flows.places()) else {
+            self.sweep = None;
+            return false;
+        };
+        self.sweep = Some(slot + 1);
+        // A flow that is not permitted is cut there.
+        let _ = self.permitted(slot);
         true
     }
 

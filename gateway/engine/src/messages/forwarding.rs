@@ -114,8 +114,8 @@ pub enum PolicyChange {
     AcceptClock,
 }
 
-/// What the traffic of a flow was since the last record of it. A flow is recorded each hour, and
-/// when it ends.
+/// The traffic of a flow since the last record of it. A flow is recorded each hour, and when it
+/// ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     pub source: PeerId,

@@ -3,8 +3,8 @@
 use super::packets::*;
 use super::world::*;
 use crate::messages::{
-    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol,
-    GrantSpec, GrantTarget, PolicyChange,
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantSpec,
+    GrantTarget, PolicyChange,
 };
 
 fn ping() -> Vec<u8> {
@@ -158,7 +158,10 @@ fn explain_says_what_the_filter_does() {
     let host = ExplainTarget::Host(id(11));
     let explain = |world: &World, question| world.forwarder.explain(&question, world.now);
     assert_eq!(explain(&world, asked(user, host, 22, wall(0))), Explanation::NoGrant);
-    assert_eq!(explain(&world, asked(ExplainSource::User(id(9)), host, 22, wall(0))), Explanation::UnknownSource);
+    assert_eq!(
+        explain(&world, asked(ExplainSource::User(id(9)), host, 22, wall(0))),
+        Explanation::UnknownSource
+    );
     assert_eq!(
         explain(&world, asked(user, ExplainTarget::Host(id(99)), 22, wall(0))),
         Explanation::UnknownTarget

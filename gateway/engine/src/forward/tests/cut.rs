@@ -6,7 +6,9 @@ use super::packets::*;
 use super::world::*;
 use crate::forward::headers::{ACK, Ip, RST, SYN, Segment, Transport, address};
 use crate::id::PeerId;
-use crate::messages::{DropReason, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange};
+use crate::messages::{
+    DropReason, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
+};
 
 fn segment(packet: &[u8]) -> (String, String, Segment) {
     let ip = Ip::parse(packet).expect("a packet");
@@ -26,7 +28,8 @@ fn resets_hit_the_expected_bytes_of_both_ends() {
         let sent = world.work();
         assert!(sent.iter().all(|(_, packet)| has_right_checksums(packet)));
         let to_source: Vec<_> = sent.iter().filter(|(to, _)| *to == id(1)).map(|(_, p)| segment(p)).collect();
-        let to_device: Vec<_> = sent.iter().filter(|(to, _)| *to == id(11)).map(|(_, p)| segment(p)).collect();
+        let to_device: Vec<_> =
+            sent.iter().filter(|(to, _)| *to == id(11)).map(|(_, p)| segment(p)).collect();
         assert_eq!(to_source.len(), 1);
         let (src, dst, reset) = &to_source[0];
         assert_eq!((&src[..], &dst[..]), (ALIAS[family], OPERATOR[family]));
@@ -47,12 +50,19 @@ fn left_after(change: impl FnOnce(&mut World)) -> Vec<PeerId> {
     world.connect(2_000, 0, &ALIAS, &REAL, 11);
     world.connect(3_000, 0, &["10.1.0.12", ""], &["10.1.0.12", ""], 12);
     change(&mut world);
-    let cut: Vec<u16> = world.work().iter().map(|(_, packet)| segment(packet).2).map(|s| s.src_port.max(s.dst_port)).collect();
-    let left = [(1_000, DEVICE[0], 11), (2_000, ALIAS[0], 21), (3_000, "10.1.0.12", 12)].into_iter().filter(|(port, to, _)| {
-        let passes = world.passes(1, &tcp(OPERATOR[0], to, *port, 22, ACK, 1_000, 5_000, &[]));
-        assert_ne!(passes, cut.contains(port), "what no longer passes is reset");
-        passes
-    });
+    let cut: Vec<u16> = world
+        .work()
+        .iter()
+        .map(|(_, packet)| segment(packet).2)
+        .map(|s| s.src_port.max(s.dst_port))
+        .collect();
+    let left = [(1_000, DEVICE[0], 11), (2_000, ALIAS[0], 21), (3_000, "10.1.0.12", 12)].into_iter().filter(
+        |(port, to, _)| {
+            let passes = world.passes(1, &tcp(OPERATOR[0], to, *port, 22, ACK, 1_000, 5_000, &[]));
+            assert_ne!(passes, cut.contains(port), "what no longer passes is reset");
+            passes
+        },
+    );
     left.map(|(_, _, host)| id(host)).collect()
 }
 
@@ -72,7 +82,8 @@ fn a_change_cuts_exactly_what_it_takes_away() {
     let mut moved = behind(21);
     moved.peer = id(12);
     assert_eq!(left_after(|world| world.change(PolicyChange::Target(moved))), [id(11), id(12)]);
-    let narrowed = GrantSpec { access: vec![access(GrantProtocol::Tcp, 23..=99)], ..grant(1, GrantTarget::AllDevices) };
+    let narrowed =
+        GrantSpec { access: vec![access(GrantProtocol::Tcp, 23..=99)], ..grant(1, GrantTarget::AllDevices) };
     assert_eq!(left_after(|world| world.change(PolicyChange::Grant(narrowed))), [id(21)]);
     let same = grant(1, GrantTarget::AllDevices);
     assert_eq!(left_after(|world| world.change(PolicyChange::Grant(same))), all);
@@ -86,7 +97,8 @@ fn a_change_cuts_exactly_what_it_takes_away() {
 #[test]
 fn a_changed_role_or_label_cuts() {
     let mut world = world();
-    let by_role = GrantSpec { source: GrantSource::Role(GrantRole::Operator), ..grant(1, GrantTarget::AllDevices) };
+    let by_role =
+        GrantSpec { source: GrantSource::Role(GrantRole::Operator), ..grant(1, GrantTarget::AllDevices) };
     world.change(PolicyChange::Grant(by_role));
     world.connect(40_000, 0, &DEVICE, &DEVICE, 11);
     world.change(PolicyChange::Source(source(1, OPERATOR, None)));

@@ -148,7 +148,9 @@ fn errors_pass_without_a_grant_for_echoes() {
     let spec = crate::messages::GrantSpec { access, ..grant(1, GrantTarget::AllDevices) };
     world.change(PolicyChange::Grant(spec));
     world.send(1, &udp(OPERATOR[0], DEVICE[0], 5_000, 53, b"?")).expect("granted");
-    assert!(world.passes(11, &icmp_error(DEVICE[0], OPERATOR[0], &udp(OPERATOR[0], DEVICE[0], 5_000, 53, b"?"))));
+    assert!(
+        world.passes(11, &icmp_error(DEVICE[0], OPERATOR[0], &udp(OPERATOR[0], DEVICE[0], 5_000, 53, b"?")))
+    );
     assert!(!world.passes(1, &echo(OPERATOR[0], DEVICE[0], true, 1)));
 }
 

@@ -50,7 +50,9 @@ pub fn grant(n: i64, target: GrantTarget) -> GrantSpec {
         id: id(n),
         source: GrantSource::User(id(101)),
         target,
-        access: [GrantProtocol::Icmp, GrantProtocol::Tcp, GrantProtocol::Udp].map(|p| access(p, 1..=65_535)).into(),
+        access: [GrantProtocol::Icmp, GrantProtocol::Tcp, GrantProtocol::Udp]
+            .map(|p| access(p, 1..=65_535))
+            .into(),
         from: None,
         until: None,
     }
@@ -185,7 +187,8 @@ impl World {
     pub fn connect(&mut self, port: u16, family: usize, target: &[&str; 2], real: &[&str; 2], device: i64) {
         let (src, dst) = (OPERATOR[family], target[family]);
         self.send(1, &tcp(src, dst, port, 22, SYN, 999, 0, &[])).expect("a SYN");
-        self.send(device, &tcp(real[family], src, 22, port, SYN | ACK, 4_999, 1_000, &[])).expect("a SYN-ACK");
+        self.send(device, &tcp(real[family], src, 22, port, SYN | ACK, 4_999, 1_000, &[]))
+            .expect("a SYN-ACK");
         self.send(1, &tcp(src, dst, port, 22, ACK, 1_000, 5_000, &[])).expect("an ACK");
     }
 
