@@ -335,10 +335,33 @@ pub enum DropReason {
     NoRoute,
     TooBig,
     Budget,
+    /// No grant covers the packet now.
+    NotGranted,
+    /// Only a grant with a window covers the packet, and the gateway's clock is behind the time of
+    /// an earlier run.
+    ClockBehind,
+    /// Only a grant with a window covers the packet, and the gateway's clock was set a moment ago.
+    ClockStep,
+    /// No flow that a permitted source opened expects the packet.
+    NoFlow,
+    /// A TCP reset whose sequence number lies outside of the receiver's window.
+    BadReset,
+    /// The sender, its target or the gateway has as many flows as it may have.
+    FlowTableFull,
+    /// Replies of the new flow could not be told from those of a live one.
+    FlowConflict,
+    /// IPv4 options, or an IPv6 extension header other than a fragment header.
+    IpOptions,
+    /// A fragment that follows no permitted first one, hides a header or is malformed.
+    Fragment,
+    /// The hop limit of the packet is used up.
+    Ttl,
+    /// An ICMP message that is neither an echo nor an error.
+    IcmpType,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 19] = [
+    pub const ALL: [DropReason; 30] = [
         DropReason::Malformed,
         DropReason::BadMac1,
         DropReason::RateLimited,
@@ -358,6 +381,17 @@ impl DropReason {
         DropReason::NoRoute,
         DropReason::TooBig,
         DropReason::Budget,
+        DropReason::NotGranted,
+        DropReason::ClockBehind,
+        DropReason::ClockStep,
+        DropReason::NoFlow,
+        DropReason::BadReset,
+        DropReason::FlowTableFull,
+        DropReason::FlowConflict,
+        DropReason::IpOptions,
+        DropReason::Fragment,
+        DropReason::Ttl,
+        DropReason::IcmpType,
     ];
 
     /// The name used in the API and the metrics.
@@ -382,6 +416,17 @@ impl DropReason {
             DropReason::NoRoute => "no_route",
             DropReason::TooBig => "too_big",
             DropReason::Budget => "budget",
+            DropReason::NotGranted => "not_granted",
+            DropReason::ClockBehind => "clock_behind",
+            DropReason::ClockStep => "clock_step",
+            DropReason::NoFlow => "no_flow",
+            DropReason::BadReset => "bad_reset",
+            DropReason::FlowTableFull => "flow_table_full",
+            DropReason::FlowConflict => "flow_conflict",
+            DropReason::IpOptions => "ip_options",
+            DropReason::Fragment => "fragment",
+            DropReason::Ttl => "ttl",
+            DropReason::IcmpType => "icmp_type",
         }
     }
 }
