@@ -35,6 +35,7 @@ pub enum WakeReason {
     SessionTimer,
     StackTimer,
     ProbeTimeout,
+    Forwarding,
     PacedDial,
     Publish,
     CheckDue,

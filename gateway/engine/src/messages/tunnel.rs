@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::WakeReason;
 use crate::id::PeerId;
+use crate::messages::forwarding::{ExplainRequest, Explanation, FlowRecord, PolicyChange};
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
@@ -111,6 +112,10 @@ pub enum Command {
     DialAll,
     ProbeRequest(ProbeRequest),
     Stream(StreamId, StreamInput),
+    /// Changes of who may reach what; each holds for the next packet.
+    Policy(Vec<PolicyChange>),
+    /// What the filter does with a packet, and why.
+    Explain(ExplainId, ExplainRequest),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
@@ -118,6 +123,10 @@ pub enum Command {
 /// The shell counts from 1; streams that devices open have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
+
+/// The shell numbers its questions about the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExplainId(pub u64);
 
 /// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel takes
 /// at most `STREAM_WINDOW` unacknowledged bytes in each direction.
@@ -147,6 +156,9 @@ pub enum Output {
     ProbeReply(ProbeId, ProbeReply),
     Stream(StreamId, StreamOutput),
     TunnelEvent(TunnelEvent),
+    Explanation(ExplainId, Explanation),
+    /// What a flow between peers carried.
+    Flow(FlowRecord),
     /// All outputs are drained. `None`: no action is planned.
     Wait(Option<Mono>, WakeReason),
 }
@@ -329,7 +341,6 @@ pub enum DropReason {
     /// The inner source address is not among the peer's.
     SpoofedSource,
     /// `access::verdict` denied it.
-    NotAllowed,
     /// Addressed to the gateway, but not a reply to a packet that it sent.
     Unsolicited,
     NoRoute,
@@ -361,7 +372,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 30] = [
+    pub const ALL: [DropReason; 29] = [
         DropReason::Malformed,
         DropReason::BadMac1,
         DropReason::RateLimited,
@@ -376,7 +387,6 @@ impl DropReason {
         DropReason::NoSession,
         DropReason::BadPacket,
         DropReason::SpoofedSource,
-        DropReason::NotAllowed,
         DropReason::Unsolicited,
         DropReason::NoRoute,
         DropReason::TooBig,
@@ -411,7 +421,6 @@ impl DropReason {
             DropReason::NoSession => "no_session",
             DropReason::BadPacket => "bad_packet",
             DropReason::SpoofedSource => "spoofed_source",
-            DropReason::NotAllowed => "not_allowed",
             DropReason::Unsolicited => "unsolicited",
             DropReason::NoRoute => "no_route",
             DropReason::TooBig => "too_big",
