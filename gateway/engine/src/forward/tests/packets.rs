@@ -274,7 +274,7 @@ fn what_is_built_has_right_checksums() {
     for (src, dst) in [("10.0.0.2", "10.0.0.3"), ("fd00::2", "fd00::3")] {
         assert_ne!(bits(ip_of(src)), bits(ip_of(dst)));
         for packet in
-            [tcp(src, dst, 1, 2, 2, 3, 4, b"odd"), udp(src, dst, 1, 2, b"data"), echo(src, dst, true, 9)]
+            [tcp(src, dst, 1, 2, 2, 3, 4, b"odd"), udp(src, dst, 1, 2, b"some data"), echo(src, dst, true, 9)]
         {
             assert!(has_right_checksums(&packet));
             assert!(has_right_checksums(&join(&fragments(&packet, 16, 3))));
