@@ -243,7 +243,7 @@ pub fn fragment(packet: &[u8], part: std::ops::Range<usize>, offset: usize, more
     let length = out.len() as u16;
     out[2..4].copy_from_slice(&length.to_be_bytes());
     out[4..6].copy_from_slice(&id.to_be_bytes());
-    let place = offset as u16 / 8 | if more { 0x2000 } else { 0 };
+    let place = (offset as u16 / 8) | if more { 0x2000 } else { 0 };
     out[6..8].copy_from_slice(&place.to_be_bytes());
     fix_v4(&mut out);
     out
