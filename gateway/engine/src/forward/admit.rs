@@ -262,6 +262,10 @@ impl Forwarder {
         self.permitted(slot)?;
         let path = self.flows.get(slot).ok_or(DropReason::NoFlow)?.path;
         let to = path.receiver(direction);
+        // A device forwards errors of routers behind it. A source speaks for its own address only.
+        if direction == Direction::Out && ip.src != path.src {
+            return Err(DropReason::NoFlow);
+        }
         self.can_go_on(to, ip, bytes.len()).map_err(|refusal| match refusal {
             Refusal::TooBig(_) => DropReason::TooBig,
             _ => DropReason::Ttl,

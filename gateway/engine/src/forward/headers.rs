@@ -168,7 +168,7 @@ fn skip_fragment_header(ip: Ip, packet: &[u8]) -> Result<Ip, DropReason> {
 
 fn fragment(id: u32, offset: usize, more: bool, length: usize) -> Result<Fragment, DropReason> {
     let is_part = more || offset > 0;
-    let odd = more && length % 8 != 0;
+    let odd = more && !length.is_multiple_of(8);
     if is_part && (odd || length == 0 || offset + length + IPV4_HEADER > MAX_PACKET) {
         return Err(DropReason::Fragment);
     }

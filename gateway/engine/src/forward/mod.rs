@@ -153,10 +153,11 @@ impl Forwarder {
     }
 
     /// Notes the progress of the clocks. `step`: the wall clock was set. The caller calls it before
-    /// the first packet after the step.
+    /// the first packet after the step. The first reading of all is no step.
     pub fn clock(&mut self, step: Option<Step>, now: Now) {
+        let is_first = self.now == Now::default();
         self.begin(now);
-        if let Some(step) = step {
+        if let Some(step) = step.filter(|_| !is_first) {
             self.policy.step(step, now);
         }
     }
@@ -217,8 +218,10 @@ impl Forwarder {
         let (reason, answered) = match refusal {
             Refusal::Silent(reason) => (reason, false),
             Refusal::Denied(reason) => (reason, self.reject(sender, packet)),
-            Refusal::TimeExceeded => (DropReason::Ttl, self.err(sender, packet, IcmpError::TimeExceeded)),
-            Refusal::TooBig(mtu) => (DropReason::TooBig, self.err(sender, packet, IcmpError::TooBig { mtu })),
+            Refusal::TimeExceeded => (DropReason::Ttl, self.report(sender, packet, IcmpError::TimeExceeded)),
+            Refusal::TooBig(mtu) => {
+                (DropReason::TooBig, self.report(sender, packet, IcmpError::TooBig { mtu }))
+            }
         };
         if answered { Outcome::Answered(reason) } else { Outcome::Dropped(reason) }
     }
@@ -231,7 +234,7 @@ impl Forwarder {
         }
         let Ok(ip) = Ip::parse(packet) else { return false };
         let transport = Transport::parse(&ip, packet).ok();
-        if !reject::may_err_about(&ip, transport.as_ref()) {
+        if !reject::may_report_about(&ip, transport.as_ref()) {
             return false;
         }
         let reset = transport.as_ref().and_then(|transport| Reset::answering(&ip, transport));
@@ -252,10 +255,11 @@ impl Forwarder {
     }
 
     /// Answers a permitted packet that cannot go on.
-    fn err(&mut self, sender: PeerId, packet: &[u8], error: IcmpError) -> bool {
+    fn report(&mut self, sender: PeerId, packet: &[u8], error: IcmpError) -> bool {
         let Ok(ip) = Ip::parse(packet) else { return false };
         let transport = Transport::parse(&ip, packet).ok();
-        if !reject::may_err_about(&ip, transport.as_ref()) || !self.peers.may_err(sender, self.now.mono) {
+        if !reject::may_report_about(&ip, transport.as_ref()) || !self.peers.may_report(sender, self.now.mono)
+        {
             return false;
         }
         let gateway = self.gateway(ip.v6);

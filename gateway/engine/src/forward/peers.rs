@@ -108,7 +108,7 @@ impl Peers {
         self.peers.get_mut(&peer).is_some_and(|peer| peer.rejects.take(&REJECTS, now))
     }
 
-    pub fn may_err(&mut self, peer: PeerId, now: Mono) -> bool {
+    pub fn may_report(&mut self, peer: PeerId, now: Mono) -> bool {
         self.peers.get_mut(&peer).is_some_and(|peer| peer.errors.take(&ERRORS, now))
     }
 }

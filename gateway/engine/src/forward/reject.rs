@@ -88,7 +88,7 @@ impl Reset {
 }
 
 /// Returns whether an ICMP error may be made about a packet.
-pub fn may_err_about(ip: &Ip, transport: Option<&Transport>) -> bool {
+pub fn may_report_about(ip: &Ip, transport: Option<&Transport>) -> bool {
     let is_icmp_message = matches!(transport, None | Some(Transport::IcmpError | Transport::OtherIcmp));
     let to = address(ip.v6, ip.dst);
     let is_group = to.is_multicast() || to == IpAddr::from([255; 4]);
@@ -194,14 +194,14 @@ mod tests {
             for error in [IcmpError::Prohibited, IcmpError::TimeExceeded, IcmpError::TooBig { mtu: 1_280 }] {
                 let packet = udp(src, dst, 1, 2, &[7; 1_400]);
                 let (ip, transport) = read(&packet);
-                assert!(may_err_about(&ip, Some(&transport)));
+                assert!(may_report_about(&ip, Some(&transport)));
                 let mut out = Vec::new();
                 build_error(&mut out, bits(ip_of(gateway)), &ip, &packet, error);
                 assert!(out.len() <= LARGEST && has_right_checksums(&out));
                 let (back, kind) = read(&out);
                 assert_eq!((back.src, back.dst, kind), (bits(ip_of(gateway)), ip.src, Transport::IcmpError));
                 assert!(packet.starts_with(&out[back.payload + 8..]));
-                assert!(!may_err_about(&back, Some(&kind)), "no error about an error");
+                assert!(!may_report_about(&back, Some(&kind)), "no error about an error");
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantSpec,
     GrantTarget, PolicyChange,
 };
+use crate::time::{Now, Step};
 
 fn ping() -> Vec<u8> {
     echo(OPERATOR[0], DEVICE[0], true, 7)
@@ -107,6 +108,24 @@ fn nothing_opens_newly_for_five_minutes_after_a_step() {
     assert!(world.passes(1, &ping()));
     world.set_clock(wall(1_900));
     assert!(world.passes(1, &ping()), "it is open already");
+}
+
+#[test]
+fn the_first_reading_of_the_clock_is_no_step() {
+    let mut world = world();
+    let config = crate::forward::Config {
+        gateway_v4: "10.0.0.254".parse().expect("an address"),
+        gateway_v6: "fd00::fe".parse().expect("an address"),
+        limits: Default::default(),
+    };
+    world.forwarder = crate::forward::Forwarder::new(config);
+    let step = Step::between(Now::default(), world.now);
+    assert!(step.is_some());
+    world.forwarder.clock(step, world.now);
+    world.change(PolicyChange::Source(source(1, OPERATOR, None)));
+    world.change(PolicyChange::Target(device(11)));
+    world.grant_window(1, Some(wall(0)), Some(wall(100)));
+    assert!(world.passes(1, &ping()));
 }
 
 #[test]

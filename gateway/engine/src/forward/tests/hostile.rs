@@ -53,7 +53,7 @@ fn is_permitted(from: i64, to: i64, packet: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(at_least(400))]
 
     #[test]
     fn damaged_packets_pass_only_within_the_grant(

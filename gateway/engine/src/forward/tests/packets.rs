@@ -243,7 +243,7 @@ pub fn fragment(packet: &[u8], part: std::ops::Range<usize>, offset: usize, more
     let length = out.len() as u16;
     out[2..4].copy_from_slice(&length.to_be_bytes());
     out[4..6].copy_from_slice(&id.to_be_bytes());
-    let place = offset as u16 / 8 | if more { 0x2000 } else { 0 };
+    let place = (offset as u16 / 8) | if more { 0x2000 } else { 0 };
     out[6..8].copy_from_slice(&place.to_be_bytes());
     fix_v4(&mut out);
     out
@@ -274,7 +274,7 @@ fn what_is_built_has_right_checksums() {
     for (src, dst) in [("10.0.0.2", "10.0.0.3"), ("fd00::2", "fd00::3")] {
         assert_ne!(bits(ip_of(src)), bits(ip_of(dst)));
         for packet in
-            [tcp(src, dst, 1, 2, 2, 3, 4, b"odd"), udp(src, dst, 1, 2, b"data"), echo(src, dst, true, 9)]
+            [tcp(src, dst, 1, 2, 2, 3, 4, b"odd"), udp(src, dst, 1, 2, b"some data"), echo(src, dst, true, 9)]
         {
             assert!(has_right_checksums(&packet));
             assert!(has_right_checksums(&join(&fragments(&packet, 16, 3))));

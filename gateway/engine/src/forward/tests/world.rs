@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use proptest::test_runner::Config as ProptestConfig;
+
 use super::packets::*;
 use crate::forward::headers::{ACK, SYN};
 use crate::forward::{Config, Forwarder, Limits, Outcome};
@@ -26,6 +28,12 @@ pub const GATEWAY: [&str; 2] = ["10.0.0.254", "fd00::fe"];
 
 /// 2026, on a full second.
 pub const START: i64 = 1_780_000_000_000;
+
+/// So many random cases, or more if `PROPTEST_CASES` asks for them.
+pub fn at_least(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: cases.max(default.cases), ..default }
+}
 
 pub fn id(n: i64) -> Id {
     Id::from_i64(n)
