@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::WakeReason;
 use crate::id::PeerId;
+use crate::messages::forwarding::PolicyChange;
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
@@ -111,6 +112,8 @@ pub enum Command {
     DialAll,
     ProbeRequest(ProbeRequest),
     Stream(StreamId, StreamInput),
+    /// Who may reach what has changed. All changes take effect before the next packet.
+    Policy(Vec<PolicyChange>),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }

@@ -197,6 +197,8 @@ impl<N: Noise> Tunnel<N> {
             Command::DialAll => self.dial_all(),
             Command::ProbeRequest(ask) => self.ask(ask),
             Command::Stream(id, input) => self.stream(id, input),
+            // The packet filter takes it. Until then no packet is forwarded, and so nothing is permitted.
+            Command::Policy(_) => {}
             Command::Quiesce => self.quiesce(),
         }
     }
