@@ -13,7 +13,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
+    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
+use crate::engine::explanations::Explanations;
 use crate::engine::live_state::{Change, LiveState};
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
@@ -88,6 +89,7 @@ struct Inner {
     timing: TimingDefaults,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
+    explanations: Explanations,
     monitor: mpsc::Sender<MonitorInput>,
     /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
@@ -152,6 +154,7 @@ impl Handle {
             timing,
             definitions: Definitions::default(),
             tunnel,
+            explanations: Explanations::default(),
             monitor,
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
@@ -186,6 +189,19 @@ impl Handle {
             self.behind().add(&failed);
             self.has_failed();
         }
+    }
+
+    /// Asks the packet filter what it does with a packet, and why.
+    ///
+    /// # Errors
+    /// Fails when the tunnel thread does not answer.
+    pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
+        self.0.explanations.ask(&self.0.tunnel, question).await
+    }
+
+    /// The receiver of the filter's answers.
+    pub(crate) fn explanations(&self) -> &Explanations {
+        &self.0.explanations
     }
 
     fn has_failed(&self) {

@@ -1,12 +1,15 @@
 //! Answers to the question who may reach what, by the code that decides about packets.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::headers::bits;
 use super::policy::{Denial, Policy, Request};
 use super::window::Shut;
-use crate::id::{GrantId, PeerId};
-use crate::messages::{ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantWindow, SourceSpec};
+use crate::id::{GrantId, Id, PeerId, UserId};
+use crate::messages::{
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantWindow, SourceSpec,
+};
 use crate::time::{Mono, Now, Wall};
 
 impl Policy {
@@ -14,16 +17,19 @@ impl Policy {
     pub fn explain(&self, question: &ExplainRequest, now: Now) -> Explanation {
         let sources = self.asked_sources(question.from);
         let at = instant(question.at, now);
-        let answers = sources.into_iter().map(|source| self.explain_one(source, question, at));
+        let answers = sources.iter().map(|source| self.explain_one(source, question, at));
         answers.max_by_key(rank).unwrap_or(Explanation::UnknownSource)
     }
 
     /// Returns the peers that the question is about, the smallest id last: of equal answers the
     /// last one counts.
-    fn asked_sources(&self, from: ExplainSource) -> Vec<&SourceSpec> {
-        let mut sources: Vec<&SourceSpec> = match from {
-            ExplainSource::Peer(peer) => self.sources.get(&peer).into_iter().collect(),
-            ExplainSource::User(user) => self.sources.values().filter(|source| source.user == user).collect(),
+    fn asked_sources(&self, from: ExplainSource) -> Vec<Cow<'_, SourceSpec>> {
+        let mut sources: Vec<Cow<'_, SourceSpec>> = match from {
+            ExplainSource::Peer(peer) => self.sources.get(&peer).map(Cow::Borrowed).into_iter().collect(),
+            ExplainSource::User(user) => {
+                self.sources.values().filter(|source| source.user == user).map(Cow::Borrowed).collect()
+            }
+            ExplainSource::Login { user, role } => vec![Cow::Owned(login(user, role))],
         };
         sources.sort_by_key(|source| std::cmp::Reverse::<PeerId>(source.peer));
         sources
@@ -61,7 +67,7 @@ impl Policy {
             protocol: question.protocol,
             port: question.port,
         };
-        match self.decide(&request, at) {
+        match self.decide_for(source, &request, at) {
             Ok(granted) => Explanation::Permitted(self.window(granted.permit.grant)),
             Err(Denial::NoSource) => Explanation::UnknownSource,
             Err(Denial::NoTarget) => Explanation::UnknownTarget,
@@ -83,6 +89,15 @@ impl Policy {
         }
     }
 }
+
+/// The source of a login. It has no peer, and an address of each family.
+fn login(user: Option<UserId>, role: Option<GrantRole>) -> SourceSpec {
+    let addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    SourceSpec { peer: NOBODY, user: user.unwrap_or(NOBODY), role, addresses: addresses.into() }
+}
+
+/// An id that no object has.
+const NOBODY: Id = Id::from_i64(0);
 
 /// Returns both clocks at a wall time, as they run now.
 fn instant(at: Wall, now: Now) -> Now {

@@ -104,6 +104,19 @@ impl Policy {
     /// Fails with what is missing.
     pub fn decide(&self, request: &Request, now: Now) -> Result<Granted, Denial> {
         let source = self.sources.get(&request.source).ok_or(Denial::NoSource)?;
+        self.decide_for(source, request, now)
+    }
+
+    /// Decides about a request of this source.
+    ///
+    /// # Errors
+    /// Fails with what is missing.
+    pub(super) fn decide_for(
+        &self,
+        source: &SourceSpec,
+        request: &Request,
+        now: Now,
+    ) -> Result<Granted, Denial> {
         if !source.addresses.contains(&address(request.v6, request.src)) {
             return Err(Denial::NoSource);
         }

@@ -180,6 +180,12 @@ pub enum ExplainSource {
     Peer(PeerId),
     /// Any peer of a user: the first that is permitted decides.
     User(UserId),
+    /// Somebody who is logged in and needs no peer: by the grants of the user and of the role. `user`
+    /// is `None` for a program.
+    Login {
+        user: Option<UserId>,
+        role: Option<GrantRole>,
+    },
 }
 
 /// What a question about the policy is about.

@@ -34,7 +34,7 @@ use std::num::NonZeroU16;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::forward::{self, Forwarder};
+use crate::forward::{self, ForwardTotals, Forwarder};
 use crate::id::PeerId;
 use crate::messages::{
     Command, DropReason, Input, Output, PeerSnapshot, PeerSpec, PeerStatus, RetiredKey, StreamId,
@@ -249,6 +249,10 @@ impl<N: Noise> Tunnel<N> {
     /// TCP connections, including those that linger after their end.
     pub fn connections(&self) -> usize {
         self.connections
+    }
+
+    pub fn forwarding(&self) -> ForwardTotals {
+        self.forwarder.totals()
     }
 
     pub fn totals(&self) -> Totals {
