@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, Input, MonitorInput, TunnelEvent};
+use fleetgate_engine::messages::{Command, Input, MonitorInput, PolicyChange, TunnelEvent};
 use fleetgate_engine::monitor::{self, Monitor};
+use fleetgate_engine::time::Wall;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_keys::Token;
@@ -32,6 +33,7 @@ use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::Known;
+use crate::maintenance::forwarded::FlowLog;
 use crate::maintenance::{housekeeping, retention};
 use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
@@ -40,7 +42,7 @@ use crate::monitor::uplink_probe;
 use crate::notification::{Notifications, Settings};
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
-use crate::store::{Store, addresses, policy};
+use crate::store::{Store, addresses, policy, settings};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
@@ -248,6 +250,7 @@ impl Opened {
             config.history_keep,
         );
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
+        let flows = FlowLog::start(&mut tasks, store.clone(), stop_api.clone());
         let engine = Engine {
             config: &config,
             identity: &identity,
@@ -257,6 +260,7 @@ impl Opened {
             writer: &writer,
             outside: &outside,
             passage: &passage,
+            flows: &flows,
         };
         let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
@@ -324,6 +328,18 @@ struct Engine<'a> {
     writer: &'a Writer,
     outside: &'a Arc<Notify>,
     passage: &'a SocketStats,
+    flows: &'a FlowLog,
+}
+
+/// Says why grants with a window do not pass, before anybody wonders.
+fn note_floor(floor: Wall, now: Wall) {
+    if now < floor {
+        tracing::error!(
+            "the clock is {} s behind a time that it has shown before: no grant with a window passes until \
+             it is right again; if it is right, run `fleetgate gateway accept-clock`",
+            floor.since(now).as_secs()
+        );
+    }
 }
 
 impl Engine<'_> {
@@ -400,7 +416,14 @@ impl Engine<'_> {
         let mut tunnel = Tunnel::new(config, noise, seed()?);
         tunnel.restore(self.store.all_peers().await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
-        let policy = policy::all(&mut *self.store.reader().await?, clock::wall()).await?;
+        let mut conn = self.store.reader().await?;
+        let mut policy: Vec<PolicyChange> = Vec::new();
+        if let Some(floor) = settings::clock_floor(&mut conn).await? {
+            note_floor(floor, clock::wall());
+            policy.push(PolicyChange::Floor(floor));
+        }
+        policy.extend(policy::all(&mut conn, clock::wall()).await?);
+        drop(conn);
         tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
         Ok(tunnel)
     }
@@ -456,6 +479,11 @@ impl Engine<'_> {
                     other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
                 }
             }),
+            explanations: self.handle.explanations().clone(),
+            flows: {
+                let flows = self.flows.clone();
+                Box::new(move |record| flows.add(record))
+            },
             streams,
             passage: self.passage.clone(),
         }

@@ -16,6 +16,8 @@ mod enrol;
 pub(crate) mod enrolment_tokens;
 pub(crate) mod enrolments;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod forwarded;
 pub(crate) mod gateway;
 pub(crate) mod grants;
 mod health;
@@ -289,6 +291,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(enrolment_tokens::routes())
         .merge(enrolments::routes())
         .merge(events::routes())
+        .merge(explain::routes())
+        .merge(forwarded::routes())
         .merge(gateway::routes())
         .merge(grants::routes())
         .merge(host_settings::routes())

@@ -11,6 +11,7 @@ mod demo;
 mod device;
 mod enrolment;
 mod events;
+mod explain;
 mod gateway;
 mod grant;
 mod host;
@@ -140,6 +141,8 @@ enum Command {
     /// Manage grants (who may reach which hosts through the gateway, and when)
     #[command(subcommand)]
     Grant(grant::GrantCommand),
+    /// Explain who may reach what: which grant decides, or what is missing
+    Explain(explain::ExplainArgs),
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -227,6 +230,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::User(command) => user::run(&client()?, command).await?,
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
+        Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,

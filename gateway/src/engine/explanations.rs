@@ -89,7 +89,9 @@ mod tests {
     async fn each_question_gets_its_own_answer() {
         let (tunnel, mut commands) = mpsc::channel(8);
         let explanations = Explanations::default();
-        let both = async { tokio::join!(explanations.ask(&tunnel, question()), explanations.ask(&tunnel, question())) };
+        let both = async {
+            tokio::join!(explanations.ask(&tunnel, question()), explanations.ask(&tunnel, question()))
+        };
         let answers = async {
             let mut ids = Vec::new();
             for _ in 0..2 {

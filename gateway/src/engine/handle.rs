@@ -13,7 +13,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
+    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange,
+    Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -197,6 +198,11 @@ impl Handle {
     /// Fails when the tunnel thread does not answer.
     pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
         self.0.explanations.ask(&self.0.tunnel, question).await
+    }
+
+    /// Lets grants with a window pass again: an admin says that the clock is right.
+    pub async fn accept_clock(&self) {
+        self.tunnel(Command::Policy(vec![PolicyChange::AcceptClock])).await;
     }
 
     /// The receiver of the filter's answers.

@@ -114,6 +114,7 @@ data! {
     RULES = "ProfileRulesData" [has("rules", Objects)];
     RESULT = "ResultRefusedData" [has("host", Text)];
     ENDPOINT = "EndpointData" [has("endpoint", Text)];
+    CLOCK = "ClockAcceptedData" [has("clock", Text)];
     RESTORE = "RestoreData" [has("public_key", Text), has("made_at", Text)];
     BACKUP = "BackupBegunData" [has("name", Text), has("history", Flag)];
     FILE = "FileData" [has("file", Text)];
@@ -205,6 +206,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("profile_rules.changed", RULES),
     ("result.refused", RESULT),
     ("gateway.endpoint", ENDPOINT),
+    ("gateway.clock_accepted", CLOCK),
     ("gateway.restored", NONE),
     ("history.set_aside", FILE),
     ("backup.begun", BACKUP),

@@ -69,6 +69,12 @@ const FILLED: &[Rows] = &[
     (29, ""),
     (30, REACH),
     (31, "insert into addresses (address, slot, host, allocated_at) values ('10.112.0.9', 9, 2, 1000);"),
+    (
+        32,
+        "insert into forwarded (hour, source, host, protocol, port, user, grant_id, flows, sent_packets, sent_bytes,
+                                received_packets, received_bytes)
+         values (500000, 3, 1, 'tcp', 22, 13, 8, 1, 2, 100, 3, 900);",
+    ),
 ];
 
 const INIT: &str = r#"

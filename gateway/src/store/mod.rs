@@ -26,6 +26,7 @@ pub mod files;
 pub(crate) mod filled;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forwarded;
 pub mod grants;
 pub mod history;
 pub mod history_file;
@@ -324,6 +325,7 @@ const MAIN: &[Step] = &[
         include_str!("../../../migrations/sqlite/0030_operators_and_grants.sql"),
     ),
     step(31, "aliases", include_str!("../../../migrations/sqlite/0031_aliases.sql")),
+    step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

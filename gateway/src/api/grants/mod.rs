@@ -310,7 +310,7 @@ async fn source(
         }
         SourceName::Peer(text) => {
             let found = operators::load(conn, Kind::Operator.named(&text)).await;
-            let Ok(peer) = found else { return Err(no_operator(conn, &text).await) };
+            let Ok(peer) = found else { return Err(no_source(conn, "source.peer", &text).await) };
             no_viewer("source.peer", &peer.user_name, peer.role)?;
             Ok((messages::GrantSource::Peer(peer.id), Some(peer.name)))
         }
@@ -328,7 +328,7 @@ fn no_viewer(field: &str, user: &str, role: Role) -> Result<(), Problem> {
 }
 
 /// Says why this names no operator. A device is not one.
-async fn no_operator(conn: &mut SqliteConnection, text: &str) -> Problem {
+pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &str) -> Problem {
     let detail = match hosts::load(conn, Kind::Host.named(text)).await {
         Ok(host) => format!(
             "{} is a device or behind one, and devices never reach each other: name an operator (GET /operators)",
@@ -336,7 +336,7 @@ async fn no_operator(conn: &mut SqliteConnection, text: &str) -> Problem {
         ),
         Err(_) => Kind::Operator.unknown(text).0,
     };
-    Problem::invalid("source.peer", detail)
+    Problem::invalid(field, detail)
 }
 
 async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found<Target>, Problem> {
