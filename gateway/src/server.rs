@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, MonitorInput, TunnelEvent};
+use fleetgate_engine::messages::{Command, Input, MonitorInput, TunnelEvent};
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
@@ -32,16 +32,15 @@ use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::Known;
-use crate::ids::Kind;
 use crate::maintenance::{housekeeping, retention};
 use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::notification::{Notifications, Settings};
-use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
+use crate::store::{Store, addresses, policy};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
@@ -339,6 +338,7 @@ impl Engine<'_> {
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
         let monitor = self.monitor().await?;
+        self.allocate_aliases().await?;
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
@@ -400,7 +400,25 @@ impl Engine<'_> {
         let mut tunnel = Tunnel::new(config, noise, seed()?);
         tunnel.restore(self.store.all_peers().await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
+        let policy = policy::all(&mut *self.store.reader().await?, clock::wall()).await?;
+        tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
         Ok(tunnel)
+    }
+
+    /// Gives an alias to hosts behind devices that have none: those of an earlier version, or those for
+    /// which the pool had no room.
+    async fn allocate_aliases(&self) -> anyhow::Result<()> {
+        let mut tx = self.store.begin().await?;
+        let (pools, now) = (self.config.pools(), clock::wall());
+        let without = addresses::allocate_missing_aliases(&mut tx, pools, now).await?;
+        tx.commit().await?;
+        if without > 0 {
+            tracing::warn!(
+                "{without} hosts behind devices have no alias, because the pool is full, so that no grant \
+                 reaches them: free addresses or set a larger pool, and start again"
+            );
+        }
+        Ok(())
     }
 
     fn tunnel_outputs(
@@ -420,9 +438,10 @@ impl Engine<'_> {
                 match news {
                     TunnelEvent::Status(peer, status) => live.set_peer(peer, *status),
                     TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
-                        device = Kind::Host.text(peer),
+                        %peer,
                         %from,
-                        "a device that was removed still uses its key: switch its tunnel off, or add it again"
+                        "a device or operator that was removed or disabled still uses its key: switch its \
+                         tunnel off, or add it again"
                     ),
                     TunnelEvent::UnknownKey(key, from) => {
                         if let Some(others) = live.note_unknown_key(key, from, clock::now()) {

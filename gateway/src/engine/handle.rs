@@ -24,6 +24,7 @@ use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Wait
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::store::TimingDefaults;
+use crate::store::policy::{self, PolicyRows};
 use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
 use crate::tunnel::thread::sleep;
 
@@ -107,6 +108,8 @@ pub struct Changes {
     /// Hosts whose profiles changed. Their rows are brought in line in slices.
     pub resettled: BTreeSet<HostId>,
     pub downtimes: BTreeSet<Id>,
+    /// Rows that may change who may reach what. [`Handle::changed`] adds `peers` and `hosts` to them.
+    pub policy: PolicyRows,
 }
 
 impl Changes {
@@ -115,10 +118,19 @@ impl Changes {
         self.hosts.extend(&more.hosts);
         self.resettled.extend(&more.resettled);
         self.downtimes.extend(&more.downtimes);
+        self.policy.add(&more.policy);
+    }
+
+    /// Peers may be sources of grants, and hosts may be targets.
+    fn with_policy(mut self) -> Self {
+        self.policy.sources.extend(&self.peers);
+        self.policy.targets.extend(&self.hosts);
+        self
     }
 
     fn len(&self) -> usize {
-        self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len()
+        let rows = self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len();
+        rows + self.policy.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -153,6 +165,7 @@ impl Handle {
     /// Loads committed changes into the engine. A failure is repeated until it succeeds
     /// ([`Handle::keep_up`]). The work continues when the caller is gone or has waited long enough.
     pub async fn changed(&self, changes: Changes) {
+        let changes = changes.with_policy();
         // This comes first: no later failure can lose the change.
         self.behind().add(&changes);
         self.0.definitions.forget(&changes.hosts);
@@ -245,6 +258,11 @@ impl Handle {
     /// Sends the changes. Returns those that failed.
     async fn catch_up(&self, changes: Changes) -> Changes {
         let mut failed = Changes::default();
+        // The policy comes first: what it withdraws must not wait for hosts.
+        let told = self.policy_changed(&changes.policy).await;
+        if !heard("who may reach what", told) {
+            failed.policy = changes.policy;
+        }
         for id in changes.peers {
             let told = self.peer_changed(id).await;
             failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
@@ -266,6 +284,22 @@ impl Handle {
             self.let_others_pass().await;
         }
         failed
+    }
+
+    /// Sends the changes of who may reach what: the rows decide. All of them take effect together.
+    async fn policy_changed(&self, rows: &PolicyRows) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let _in_turn = self.0.order.lock().await;
+        let mut conn = self.0.store.reader().await?;
+        let changes = policy::changes(&mut conn, rows, crate::clock::wall()).await?;
+        drop(conn);
+        if !changes.is_empty() {
+            self.tunnel(Command::Policy(changes)).await;
+        }
+        self.behind().policy.remove(rows);
+        Ok(())
     }
 
     /// Sends a peer that was added, changed or removed: its row decides.
