@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, GrantProtocol, GrantWindow,
 };
@@ -208,6 +207,7 @@ fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::id::Id;
     use fleetgate_engine::time::Wall;
 
     use super::*;
@@ -238,10 +238,10 @@ mod tests {
         let names: Vec<String> = all.iter().map(|found| answered(*found).result).collect();
         assert_eq!(names, RESULTS);
         let over = answered(Found::Over(of));
-        assert_eq!(over.text, "the grant g_0000000000009 ended at 1970-01-01T00:01:00Z");
+        assert_eq!(over.text, "the grant p_0000000000009 ended at 1970-01-01T00:01:00Z");
         assert_eq!((over.permitted, over.until.as_deref()), (false, Some("1970-01-01T00:01:00Z")));
         let permitted = answered(Found::Permitted(window(None, None)));
         assert!(permitted.permitted && permitted.until.is_none());
-        assert_eq!(permitted.text, "anna reaches cam-07 (tcp 22) by the grant g_0000000000009");
+        assert_eq!(permitted.text, "anna reaches cam-07 (tcp 22) by the grant p_0000000000009");
     }
 }

@@ -21,9 +21,9 @@ pub(crate) enum OperatorCommand {
     Add {
         /// Name of the new operator, such as anna-laptop
         name: String,
-        /// User that it belongs to [default: the user of the session]
+        /// User that it belongs to
         #[arg(long, value_name = "USER")]
-        user: Option<String>,
+        user: String,
         /// Its own WireGuard public key [default: the gateway generates a key pair]
         #[arg(long)]
         public_key: Option<String>,

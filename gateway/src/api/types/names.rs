@@ -18,6 +18,7 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{RefOr, schema::SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::api::explain;
 use crate::api::hosts::HOST_FILTERS;
 use crate::api::request::permission::Area;
 use crate::api::response::problem::CODES;
