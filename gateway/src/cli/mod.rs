@@ -12,6 +12,7 @@ mod device;
 mod enrolment;
 mod events;
 mod explain;
+mod forwarded;
 mod gateway;
 mod grant;
 mod host;
@@ -143,6 +144,8 @@ enum Command {
     Grant(grant::GrantCommand),
     /// Explain who may reach what: which grant decides, or what is missing
     Explain(explain::ExplainArgs),
+    /// Show what people sent through the gateway to hosts, by hour
+    Forwarded(forwarded::ForwardedArgs),
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -230,6 +233,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::User(command) => user::run(&client()?, command).await?,
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
+        Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
