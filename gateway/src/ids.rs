@@ -22,6 +22,9 @@ pub enum Kind {
     Incident,
     /// A managed resource that was removed.
     Removal,
+    /// A peer of a person.
+    Operator,
+    Grant,
 }
 
 impl Kind {
@@ -39,6 +42,8 @@ impl Kind {
             Kind::Message => "m_",
             Kind::Incident => "i_",
             Kind::Removal => "g_",
+            Kind::Operator => "o_",
+            Kind::Grant => "p_",
         }
     }
 
@@ -56,6 +61,8 @@ impl Kind {
             Kind::Message => "message",
             Kind::Incident => "incident",
             Kind::Removal => "removal",
+            Kind::Operator => "operator",
+            Kind::Grant => "grant",
         }
     }
 

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, MonitorInput, TunnelEvent};
+use fleetgate_engine::messages::{Command, Input, MonitorInput, PolicyChange, TunnelEvent};
 use fleetgate_engine::monitor::{self, Monitor};
+use fleetgate_engine::time::Wall;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_keys::Token;
@@ -32,16 +33,16 @@ use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::Known;
-use crate::ids::Kind;
+use crate::maintenance::forwarded::FlowLog;
 use crate::maintenance::{housekeeping, retention};
 use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::notification::{Notifications, Settings};
-use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
+use crate::store::{Store, addresses, policy, settings};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
@@ -249,6 +250,7 @@ impl Opened {
             config.history_keep,
         );
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
+        let flows = FlowLog::start(&mut tasks, store.clone(), stop_api.clone());
         let engine = Engine {
             config: &config,
             identity: &identity,
@@ -258,6 +260,7 @@ impl Opened {
             writer: &writer,
             outside: &outside,
             passage: &passage,
+            flows: &flows,
         };
         let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
@@ -325,6 +328,18 @@ struct Engine<'a> {
     writer: &'a Writer,
     outside: &'a Arc<Notify>,
     passage: &'a SocketStats,
+    flows: &'a FlowLog,
+}
+
+/// Says why grants with a window do not pass, before anybody wonders.
+fn note_floor(floor: Wall, now: Wall) {
+    if now < floor {
+        tracing::error!(
+            "the clock is {} s behind a time that it has shown before: no grant with a window passes until \
+             it is right again; if it is right, run `fleetgate gateway accept-clock`",
+            floor.since(now).as_secs()
+        );
+    }
 }
 
 impl Engine<'_> {
@@ -339,6 +354,7 @@ impl Engine<'_> {
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
         let monitor = self.monitor().await?;
+        self.allocate_aliases().await?;
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
@@ -400,7 +416,32 @@ impl Engine<'_> {
         let mut tunnel = Tunnel::new(config, noise, seed()?);
         tunnel.restore(self.store.all_peers().await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
+        let mut conn = self.store.reader().await?;
+        let mut policy: Vec<PolicyChange> = Vec::new();
+        if let Some(floor) = settings::clock_floor(&mut conn).await? {
+            note_floor(floor, clock::wall());
+            policy.push(PolicyChange::Floor(floor));
+        }
+        policy.extend(policy::all(&mut conn, clock::wall()).await?);
+        drop(conn);
+        tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
         Ok(tunnel)
+    }
+
+    /// Gives an alias to hosts behind devices that have none: those of an earlier version, or those for
+    /// which the pool had no room.
+    async fn allocate_aliases(&self) -> anyhow::Result<()> {
+        let mut tx = self.store.begin().await?;
+        let (pools, now) = (self.config.pools(), clock::wall());
+        let without = addresses::allocate_missing_aliases(&mut tx, pools, now).await?;
+        tx.commit().await?;
+        if without > 0 {
+            tracing::warn!(
+                "{without} hosts behind devices have no alias, because the pool is full, so that no grant \
+                 reaches them: free addresses or set a larger pool, and start again"
+            );
+        }
+        Ok(())
     }
 
     fn tunnel_outputs(
@@ -420,9 +461,10 @@ impl Engine<'_> {
                 match news {
                     TunnelEvent::Status(peer, status) => live.set_peer(peer, *status),
                     TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
-                        device = Kind::Host.text(peer),
+                        %peer,
                         %from,
-                        "a device that was removed still uses its key: switch its tunnel off, or add it again"
+                        "a device or operator that was removed or disabled still uses its key: switch its \
+                         tunnel off, or add it again"
                     ),
                     TunnelEvent::UnknownKey(key, from) => {
                         if let Some(others) = live.note_unknown_key(key, from, clock::now()) {
@@ -437,6 +479,14 @@ impl Engine<'_> {
                     other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
                 }
             }),
+            explanations: {
+                let explanations = self.handle.explanations().clone();
+                Box::new(move |id, explanation| explanations.answer(id, explanation))
+            },
+            flows: {
+                let flows = self.flows.clone();
+                Box::new(move |record| flows.add(record))
+            },
             streams,
             passage: self.passage.clone(),
         }

@@ -315,6 +315,12 @@ async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
     let made = gateway.posts("/devices", json!({ "name": "cam-1", "labels": { "site": "north" } })).await;
     secrets.keep_shown("a device", &made);
     secrets.keep_shown("new credentials", &gateway.posts("/devices/cam-1/credentials", json!({})).await);
+    let password = secrets.plant("an operator's password");
+    gateway.posts("/users", json!({ "name": "olga", "role": "operator", "password": password })).await;
+    let operator = json!({ "name": "olga-laptop", "user": "olga" });
+    secrets.keep_shown("operator", &gateway.posts("/operators", operator).await);
+    let again = gateway.posts("/operators/olga-laptop/credentials", json!({})).await;
+    secrets.keep_shown("new credentials of an operator", &again);
     let token = gateway.posts("/enrolment-tokens", json!({ "label": "north" })).await;
     secrets.keep_shown("an enrolment token", &token);
     let (poll, private) = (secrets.plant("a polling secret"), PrivateKey::from_bytes([7; 32]));

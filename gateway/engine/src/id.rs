@@ -75,6 +75,10 @@ impl FromStr for Id {
 pub type HostId = Id;
 /// A WireGuard peer; a device's peer has the device's id.
 pub type PeerId = Id;
+/// A person with a login.
+pub type UserId = Id;
+/// A permission to reach something through the gateway.
+pub type GrantId = Id;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
 use fleetgate_keys::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ pub struct EndpointChange {
 }
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(show)).routes(routes!(set_endpoint))
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(set_endpoint)).routes(routes!(accept_clock))
 }
 
 /// Keys, addresses and endpoint of the gateway.
@@ -104,6 +105,21 @@ async fn set_endpoint(
     write.event("gateway.endpoint", (Object::System, Id::from_i64(0)), "confirmed", data).await?;
     write.commit().await?;
     Ok(Json(facts(&app, Some(endpoint))))
+}
+
+/// Accepts the gateway's clock although it is behind a time that it has shown before. Grants with a window pass
+/// again, by this clock.
+#[utoipa::path(post, path = "/gateway/accept-clock", operation_id = "accept_clock", tag = "gateway",
+    security(("token" = ["gateway:admin"])), responses((status = 204)))]
+async fn accept_clock(State(app): State<AppState>, who: Principal) -> Result<StatusCode, Problem> {
+    let mut write = ApiTx::begin(&app, &who).await?;
+    let now = write.now;
+    settings::accept_clock(write.tx(), now).await?;
+    let data = json!({ "clock": ids::time(now) });
+    write.event("gateway.clock_accepted", (Object::System, Id::from_i64(0)), "accepted", data).await?;
+    write.commit().await?;
+    app.handle.accept_clock().await;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 impl AppState {

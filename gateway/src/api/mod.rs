@@ -16,13 +16,17 @@ mod enrol;
 pub(crate) mod enrolment_tokens;
 pub(crate) mod enrolments;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod forwarded;
 pub(crate) mod gateway;
+pub(crate) mod grants;
 mod health;
 pub(crate) mod host_settings;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
 pub(crate) mod metrics;
 pub(crate) mod notifications;
+pub(crate) mod operators;
 pub(crate) mod overview;
 pub(crate) mod profile_rules;
 pub(crate) mod profiles;
@@ -287,11 +291,15 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(enrolment_tokens::routes())
         .merge(enrolments::routes())
         .merge(events::routes())
+        .merge(explain::routes())
+        .merge(forwarded::routes())
         .merge(gateway::routes())
+        .merge(grants::routes())
         .merge(host_settings::routes())
         .merge(hosts::routes())
         .merge(metrics::routes())
         .merge(notifications::routes())
+        .merge(operators::routes())
         .merge(overview::routes())
         .merge(profile_rules::routes())
         .merge(profiles::routes())

@@ -108,6 +108,16 @@ impl TestApi {
         tasks
     }
 
+    /// Returns the next command for the tunnel that is no change of the policy.
+    pub fn tunnel_command(&mut self) -> Option<Command> {
+        loop {
+            match self.tunnel.try_recv().ok()? {
+                Command::Policy(_) => {}
+                command => return Some(command),
+            }
+        }
+    }
+
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }
@@ -139,7 +149,12 @@ impl TestApi {
     }
 
     pub fn operator_token(&self) -> &str {
-        self.bearers[1].reveal()
+        self.token(Role::Operator)
+    }
+
+    /// Returns a token of a role, for callers outside this router.
+    pub fn token(&self, role: Role) -> &str {
+        self.bearers[role as usize].reveal()
     }
 
     pub fn operator(&self) -> Caller<'_> {

@@ -10,19 +10,20 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::AppState;
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query, never_null};
 use super::request::idempotency::Disclosed;
 use super::request::ids::{self, Kind, Named};
+use super::request::managed_by::Manager;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, RoleName};
+use super::{AppState, grants};
 use crate::password;
 use crate::store::events::Object;
-use crate::store::{SqliteConnection, access};
+use crate::store::{SqliteConnection, access, grants as stored_grants, operators};
 
 /// Enough time to send the link to a user and for the user to open it.
 const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -138,7 +139,8 @@ async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<J
     Ok(Json(to_api(&load(&mut conn, &user).await?)))
 }
 
-/// Changes role or password of a user, or disables the user. All sessions of the user end.
+/// Changes role or password of a user, or disables the user. All sessions of the user end, and with
+/// the right to connect also the tunnels of the user's operators.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
@@ -163,6 +165,10 @@ async fn change(
     };
     let after = access::User { role, disabled_at, ..before.clone() };
     access::update_user(write.tx(), &after).await?;
+    // They may connect and reach what the user now may.
+    for operator in operators::of_user(write.tx(), after.id).await? {
+        write.peer(operator.id);
+    }
     if let Some(hash) = &hash {
         access::set_password(write.tx(), after.id, hash).await?;
     }
@@ -173,17 +179,21 @@ async fn change(
     Ok(Json(to_api(&after)))
 }
 
-/// Removes a user with all sessions and one-time logins. Events keep the name.
+/// Removes a user with all sessions, one-time logins and operators, and withdraws grants for the user.
+/// Events keep the name.
 #[utoipa::path(delete, path = "/users/{user}", operation_id = "remove_user", tag = "access",
     security(("token" = ["unlimited:admin"])), params(("user" = String, Path, description = "id or name")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     who: Principal,
+    manager: Manager,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
+    super::operators::end_those_of(&mut write, &manager, user.id).await?;
+    grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::User(user.id)).await?;
     access::delete_user(write.tx(), user.id).await?;
     an_admin_stays(&mut write, &user).await?;
     write.event("user.removed", (Object::User, user.id), "removed", json!({ "name": user.name })).await?;
@@ -235,7 +245,9 @@ pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> R
     app.rate_limits().hash(text).await
 }
 
-async fn load(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
+/// # Errors
+/// Returns 404 when there is no such user.
+pub(super) async fn load(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
     let found = match Kind::User.named(user) {
         Named::Id(id) => access::user_by_id(conn, id).await?,
         Named::Name(name) => access::user_named(conn, &name).await?,

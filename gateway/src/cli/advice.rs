@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 28] = [
+pub(super) const COMMANDS: [(&str, &str); 30] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -22,6 +22,7 @@ pub(super) const COMMANDS: [(&str, &str); 28] = [
     ("DELETE /downtimes/{}", "fleetgate downtime cancel $1"),
     ("POST /enrolment-tokens", "fleetgate token create NAME --enrol"),
     ("PUT /gateway/endpoint", "fleetgate gateway endpoint HOST:PORT"),
+    ("GET /grants", "fleetgate grant list"),
     ("GET /hosts", "fleetgate host list"),
     ("POST /hosts", "fleetgate host add NAME"),
     ("GET /hosts/{}", "fleetgate host show $1"),
@@ -30,6 +31,7 @@ pub(super) const COMMANDS: [(&str, &str); 28] = [
     ("POST /hosts/{}/downtimes", "fleetgate downtime add $1"),
     ("GET /hosts/{}/metrics", "fleetgate metrics $1"),
     ("GET /incidents", "fleetgate incident list"),
+    ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),
     ("GET /rules", "fleetgate rule list"),

@@ -351,7 +351,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
 }
 
 /// Checks the file before any request.
-fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
+pub(super) fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
     match out.filter(|file| file.symlink_metadata().is_ok()) {
         Some(file) => anyhow::bail!("--out {}: the file exists already: choose another name", file.display()),
         None => Ok(()),
@@ -359,7 +359,7 @@ fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Reserves the file. A key that cannot be stored is not generated.
-fn reserve(out: Option<&Path>) -> anyhow::Result<Option<Place>> {
+pub(super) fn reserve(out: Option<&Path>) -> anyhow::Result<Option<Place>> {
     out.map(Place::reserve).transpose()
 }
 
@@ -410,12 +410,12 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
 }
 
 /// `wg-quick` names the interface after the file.
-fn file_to_save(name: &str) -> String {
+pub(super) fn file_to_save(name: &str) -> String {
     format!("For wg-quick, save it as {}", names::conf_file(name))
 }
 
 /// What to do with a file that `wg-quick` refuses; nothing of any other.
-fn other_name(name: &str, out: &Path) -> String {
+pub(super) fn other_name(name: &str, out: &Path) -> String {
     if names::is_interface_file(out) {
         return String::new();
     }

@@ -20,11 +20,17 @@ pub(crate) enum GatewayCommand {
         /// host:port, preferably with a host name
         endpoint: String,
     },
+    /// Accept the gateway's clock although it is behind a time that it has shown before
+    AcceptClock,
 }
 
 pub(crate) async fn run(client: &Client, command: GatewayCommand) -> anyhow::Result<()> {
     match command {
         GatewayCommand::Show => show(client).await,
+        GatewayCommand::AcceptClock => {
+            client.call(Method::POST, "/gateway/accept-clock", None).await?;
+            said(client, "Clock accepted: grants with a window pass again, by this clock")
+        }
         GatewayCommand::Endpoint { endpoint } => {
             let body = json!({ "endpoint": endpoint });
             client.call(Method::PUT, "/gateway/endpoint", Some(&body)).await?;

@@ -295,6 +295,9 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     let direct =
         h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
     out::line!("  address     {}{direct}", table::safe(address));
+    if let Some(alias) = &h.alias {
+        out::line!("  alias       {}", table::safe(alias));
+    }
     out::line!("  profile     {}, route {}", settings.map_or("-".to_owned(), shown_profiles), h.route);
     if !h.labels.is_empty() {
         out::line!("  labels      {}", labels(h));

@@ -11,13 +11,17 @@ mod demo;
 mod device;
 mod enrolment;
 mod events;
+mod explain;
+mod forwarded;
 mod gateway;
+mod grant;
 mod host;
 mod host_change;
 mod import;
 mod incident;
 mod limits;
 mod metrics;
+mod operator;
 mod out;
 mod profile;
 mod remote_backup;
@@ -132,6 +136,16 @@ enum Command {
     /// Manage the users of the web page
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Manage operators (peers of people, such as laptops and phones)
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Manage grants (who may reach which hosts through the gateway, and when)
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    /// Explain who may reach what: which grant decides, or what is missing
+    Explain(explain::ExplainArgs),
+    /// Show what people sent through the gateway to hosts, by hour
+    Forwarded(forwarded::ForwardedArgs),
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -217,6 +231,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,
         Command::User(command) => user::run(&client()?, command).await?,
+        Command::Operator(command) => operator::run(&client()?, command).await?,
+        Command::Grant(command) => grant::run(&client()?, command).await?,
+        Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
+        Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,

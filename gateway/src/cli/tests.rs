@@ -3,8 +3,9 @@
 use clap::{Command, CommandFactory as _};
 
 use super::table::{self, Column};
-use super::{Cli, HELP_WIDTH, care, device, events, host, incident, status};
+use super::{Cli, HELP_WIDTH, care, device, events, grant, host, incident, operator, status};
 use crate::api::testing::TestApi;
+use crate::store::access::Role;
 
 /// Wide enough that nothing wraps.
 const UNWRAPPED: usize = 10_000;
@@ -83,6 +84,8 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
         vec![STATE, "12d 23h", NAME, ADDRESS, services, "23h 59m ago", "23h 59m ago", "site=linz kind=cam"];
     let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s"];
     let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
+    let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
+    let grant = vec![ID, "withdrawn", NAME, NAME, "icmp, tcp 22 443 8000-8100", TIME, TIME, OUTPUT];
     let incident = vec![ID, "service", "12d 23h", "29 of 30", "user:somebody-with-a-name", OUTPUT];
     let downtime = vec![ID, NAME, TIME, TIME, "mon-fri 02:00-04:00 Europe/Vienna", "user:ada", OUTPUT];
     vec![
@@ -90,6 +93,8 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
         (&host::COLUMNS, host, vec!["12d 23h", ADDRESS, "CRITICAL"]),
         (&host::SERVICE_COLUMNS, service, vec!["12d 23h", "CRITICAL"]),
         (&device::COLUMNS, device, vec![ID, ADDRESS, "tunnel"]),
+        (&operator::COLUMNS, operator, vec![ID, ADDRESS, "connected"]),
+        (&grant::COLUMNS, grant, vec![ID, TIME, "withdrawn"]),
         (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
         (&care::COLUMNS, downtime, vec![ID, TIME]),
     ]
@@ -185,11 +190,16 @@ fn every_command_that_docs_and_advice_name_exists() {
 
 /// Returns an operator's client of a gateway in memory.
 pub(super) async fn connected() -> (super::client::Client, TestApi) {
+    connected_as(Role::Operator).await
+}
+
+/// Returns a client of a gateway in memory, with a token of this role.
+pub(super) async fn connected_as(role: Role) -> (super::client::Client, TestApi) {
     // Another test may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api = TestApi::with_endpoint().await;
     let url = Some(format!("http://{}", api.serve(api.router()).await));
-    let token = Some(api.operator_token().to_owned());
+    let token = Some(api.token(role).to_owned());
     let to = super::Connection { data: None, url, token, json: false };
     (super::client::Client::new(&to).expect("a client"), api)
 }

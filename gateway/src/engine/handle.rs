@@ -13,7 +13,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
+    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange,
+    Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -22,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
+use crate::engine::explanations::Explanations;
 use crate::engine::live_state::{Change, LiveState};
 use crate::store::TimingDefaults;
+use crate::store::policy::{self, PolicyRows};
 use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
 use crate::tunnel::thread::sleep;
 
@@ -87,6 +90,7 @@ struct Inner {
     timing: TimingDefaults,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
+    explanations: Explanations,
     monitor: mpsc::Sender<MonitorInput>,
     /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
@@ -107,6 +111,8 @@ pub struct Changes {
     /// Hosts whose profiles changed. Their rows are brought in line in slices.
     pub resettled: BTreeSet<HostId>,
     pub downtimes: BTreeSet<Id>,
+    /// Rows that may change who may reach what. [`Handle::changed`] adds `peers` and `hosts` to them.
+    pub policy: PolicyRows,
 }
 
 impl Changes {
@@ -115,10 +121,19 @@ impl Changes {
         self.hosts.extend(&more.hosts);
         self.resettled.extend(&more.resettled);
         self.downtimes.extend(&more.downtimes);
+        self.policy.add(&more.policy);
+    }
+
+    /// Peers may be sources of grants, and hosts may be targets.
+    fn with_policy(mut self) -> Self {
+        self.policy.sources.extend(&self.peers);
+        self.policy.targets.extend(&self.hosts);
+        self
     }
 
     fn len(&self) -> usize {
-        self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len()
+        let rows = self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len();
+        rows + self.policy.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -140,6 +155,7 @@ impl Handle {
             timing,
             definitions: Definitions::default(),
             tunnel,
+            explanations: Explanations::default(),
             monitor,
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
@@ -153,6 +169,7 @@ impl Handle {
     /// Loads committed changes into the engine. A failure is repeated until it succeeds
     /// ([`Handle::keep_up`]). The work continues when the caller is gone or has waited long enough.
     pub async fn changed(&self, changes: Changes) {
+        let changes = changes.with_policy();
         // This comes first: no later failure can lose the change.
         self.behind().add(&changes);
         self.0.definitions.forget(&changes.hosts);
@@ -173,6 +190,24 @@ impl Handle {
             self.behind().add(&failed);
             self.has_failed();
         }
+    }
+
+    /// Asks the packet filter what it does with a packet, and why.
+    ///
+    /// # Errors
+    /// Fails when the tunnel thread does not answer.
+    pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
+        self.0.explanations.ask(&self.0.tunnel, question).await
+    }
+
+    /// Lets grants with a window pass again: an admin says that the clock is right.
+    pub async fn accept_clock(&self) {
+        self.tunnel(Command::Policy(vec![PolicyChange::AcceptClock])).await;
+    }
+
+    /// The receiver of the filter's answers.
+    pub(crate) fn explanations(&self) -> &Explanations {
+        &self.0.explanations
     }
 
     fn has_failed(&self) {
@@ -245,6 +280,11 @@ impl Handle {
     /// Sends the changes. Returns those that failed.
     async fn catch_up(&self, changes: Changes) -> Changes {
         let mut failed = Changes::default();
+        // The policy comes first: what it withdraws must not wait for hosts.
+        let told = self.policy_changed(&changes.policy).await;
+        if !heard("who may reach what", told) {
+            failed.policy = changes.policy;
+        }
         for id in changes.peers {
             let told = self.peer_changed(id).await;
             failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
@@ -266,6 +306,22 @@ impl Handle {
             self.let_others_pass().await;
         }
         failed
+    }
+
+    /// Sends the changes of who may reach what: the rows decide. All of them take effect together.
+    async fn policy_changed(&self, rows: &PolicyRows) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let _in_turn = self.0.order.lock().await;
+        let mut conn = self.0.store.reader().await?;
+        let changes = policy::changes(&mut conn, rows, crate::clock::wall()).await?;
+        drop(conn);
+        if !changes.is_empty() {
+            self.tunnel(Command::Policy(changes)).await;
+        }
+        self.behind().policy.remove(rows);
+        Ok(())
     }
 
     /// Sends a peer that was added, changed or removed: its row decides.

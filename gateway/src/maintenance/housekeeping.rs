@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
-use crate::store::{Store, idempotency, wire_days};
+use crate::store::{Store, forwarded, idempotency, settings, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
@@ -27,6 +27,12 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
             if let Err(error) = forget_days(&store).await {
                 tracing::warn!("old days of bytes on the wire stay: {error}");
             }
+            if let Err(error) = forget_forwarded(&store, clock::wall()).await {
+                tracing::warn!("old hours of what was forwarded stay: {error}");
+            }
+            if let Err(error) = keep_floor(&store, clock::wall()).await {
+                tracing::warn!("the time is not kept for the next start: {error}");
+            }
             if let Err(error) = forget_answers(&store, clock::wall()).await {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
             }
@@ -41,6 +47,20 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
 async fn forget_days(store: &Store) -> crate::store::Result<()> {
     let mut tx = store.begin().await?;
     wire_days::prune(&mut tx, clock::day()).await?;
+    tx.commit().await
+}
+
+async fn forget_forwarded(store: &Store, now: Wall) -> crate::store::Result<()> {
+    let mut tx = store.begin().await?;
+    forwarded::prune(&mut tx, now).await?;
+    tx.commit().await
+}
+
+/// Keeps the greatest time that the clock has shown: a gateway that starts with its clock behind it passes
+/// no grant with a window.
+async fn keep_floor(store: &Store, now: Wall) -> crate::store::Result<()> {
+    let mut tx = store.begin().await?;
+    settings::raise_clock_floor(&mut tx, now).await?;
     tx.commit().await
 }
 

@@ -1,4 +1,5 @@
 //! Background work that nobody asks for: expiries, and the removal of rows that have been kept long enough.
 
+pub mod forwarded;
 pub mod housekeeping;
 pub mod retention;

@@ -1,5 +1,5 @@
-//! Removes data that has been kept long enough: events, notifications, messages, ended acknowledgements
-//! and downtimes, closed incidents, enrolments without a device, and the remains of removed hosts.
+//! Removes data that has been kept long enough: events, notifications, messages, ended acknowledgements,
+//! downtimes and grants, closed incidents, enrolments without a device, and the remains of removed hosts.
 //! `store/retention` decides which rows may go.
 //!
 //! Other work does not wait for it: reads find the rows first, and each transaction is small and

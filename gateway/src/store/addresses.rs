@@ -1,4 +1,5 @@
-//! Inner addresses: one slot of the pools per peer, for its IPv4 and IPv6 addresses together.
+//! Inner addresses: one slot of the pools per peer, for its IPv4 and IPv6 addresses together. A host
+//! behind a device has a slot of its own, for an alias of the family of its real address.
 //!
 //! Slots are allocated upwards and reused only after the end of the pool. An address thus means one
 //! device for as long as possible, in logs and in other firewalls. The index finds the next free
@@ -8,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use fleetgate_engine::id::PeerId;
+use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::time::Wall;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sqlx::SqliteConnection;
@@ -64,8 +65,9 @@ impl Pools {
 #[derive(Debug, thiserror::Error)]
 pub enum NoAddress {
     #[error(
-        "the pool {0} is full: remove devices (an address rests for a day), or set a larger pool that \
-         begins at the same address; devices keep their addresses, and {0} in their AllowedIPs"
+        "the pool {0} is full: remove devices, hosts behind them or operators (an address rests for a day), \
+         or set a larger pool that begins at the same address; devices keep their addresses, and {0} in \
+         their AllowedIPs"
     )]
     Full(IpNet),
     #[error(transparent)]
@@ -83,11 +85,48 @@ pub async fn allocate(
     now: Wall,
 ) -> Result<[IpAddr; 2], NoAddress> {
     end_quarantine(tx, now).await?;
+    let slot = allocate_slot(tx, Owner::Peer(peer), |slot| pools.at(slot).to_vec(), pools, now).await?;
+    Ok(pools.at(slot))
+}
+
+/// Allocates the alias of a host behind a device, in the family of its real address.
+///
+/// # Errors
+/// Fails when no slot is free, or the database cannot be written.
+pub async fn allocate_alias(
+    tx: &mut SqliteConnection,
+    (host, real): (HostId, IpAddr),
+    pools: Pools,
+    now: Wall,
+) -> Result<IpAddr, NoAddress> {
+    end_quarantine(tx, now).await?;
+    let family = usize::from(real.is_ipv6());
+    let alias = |slot| pools.at(slot)[family];
+    let slot = allocate_slot(tx, Owner::Host(host), |slot| vec![alias(slot)], pools, now).await?;
+    Ok(alias(slot))
+}
+
+/// Who an address is allocated to.
+#[derive(Clone, Copy)]
+enum Owner {
+    Peer(PeerId),
+    /// A host behind a device.
+    Host(HostId),
+}
+
+/// Takes the next slot in which these addresses are free.
+async fn allocate_slot(
+    tx: &mut SqliteConnection,
+    owner: Owner,
+    addresses: impl Fn(i64) -> Vec<IpAddr>,
+    pools: Pools,
+    now: Wall,
+) -> Result<i64, NoAddress> {
     let mut from = next_slot(tx, pools).await?;
     for _ in 0..MAX_TRIES {
         let slot = free_slot(tx, from, pools).await?.ok_or(NoAddress::Full(pools.narrower()))?;
-        if take(tx, peer, slot, pools.at(slot), now).await? {
-            return Ok(pools.at(slot));
+        if take(tx, owner, slot, &addresses(slot), now).await? {
+            return Ok(slot);
         }
         from = slot + 1;
     }
@@ -101,6 +140,41 @@ pub async fn allocate(
 pub async fn release(tx: &mut SqliteConnection, peer: PeerId, now: Wall) -> sqlx::Result<()> {
     let sql = "update addresses set released_at = $2 where peer = $1 and released_at is null";
     sqlx::query(sql).bind(peer.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Releases the alias of a host. It rests from now on.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn release_alias(tx: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
+    let sql = "update addresses set released_at = $2 where host = $1 and released_at is null";
+    sqlx::query(sql).bind(host.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Gives an alias to each host behind a device that has none, as after an upgrade. Returns the number
+/// of hosts that got none, because the pool is full.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn allocate_missing_aliases(
+    tx: &mut SqliteConnection,
+    pools: Pools,
+    now: Wall,
+) -> sqlx::Result<usize> {
+    let sql = "select h.id, h.address from hosts h
+               where h.removed_at is null and h.via is not null and h.address is not null
+                 and not exists (select 1 from addresses a where a.host = h.id and a.released_at is null)
+               order by h.id";
+    let hosts: Vec<(i64, String)> = sqlx::query_as(sql).fetch_all(&mut *tx).await?;
+    for (done, (host, real)) in hosts.iter().enumerate() {
+        let Ok(real) = real.parse() else { continue };
+        match allocate_alias(tx, (Id::from_i64(*host), real), pools, now).await {
+            Ok(_) => {}
+            Err(NoAddress::Full(_)) => return Ok(hosts.len() - done),
+            Err(NoAddress::Store(error)) => return Err(error),
+        }
+    }
+    Ok(0)
 }
 
 /// Whether any peer has an address.
@@ -139,22 +213,27 @@ async fn free_slot(tx: &mut SqliteConnection, from: i64, pools: Pools) -> sqlx::
     Ok(free.filter(|slot| *slot <= pools.last_slot()))
 }
 
-/// Takes a pair of addresses. Returns whether both were free.
+/// Takes the addresses of a slot. Returns whether all of them were free.
 async fn take(
     tx: &mut SqliteConnection,
-    peer: PeerId,
+    owner: Owner,
     slot: i64,
-    addresses: [IpAddr; 2],
+    addresses: &[IpAddr],
     now: Wall,
 ) -> sqlx::Result<bool> {
+    let (peer, host) = match owner {
+        Owner::Peer(peer) => (Some(peer.as_i64()), None),
+        Owner::Host(host) => (None, Some(host.as_i64())),
+    };
     for (i, address) in addresses.iter().enumerate() {
         let done = sqlx::query(
-            "insert into addresses (address, slot, peer, allocated_at) values ($1, $2, $3, $4)
+            "insert into addresses (address, slot, peer, host, allocated_at) values ($1, $2, $3, $4, $5)
              on conflict (address) do nothing",
         )
         .bind(address.to_string())
         .bind(slot)
-        .bind(peer.as_i64())
+        .bind(peer)
+        .bind(host)
         .bind(now.as_millis())
         .execute(&mut *tx)
         .await?;
@@ -237,6 +316,51 @@ mod tests {
         assert_eq!(give(&mut tx, 1, "10.9.0.0/24", 0).await.unwrap(), "10.9.0.2 fd00::2");
         // Slot 1 of this pool is the gateway's. The pool before has allocated slot 2.
         assert_eq!(give(&mut tx, 2, "10.8.0.0/15", 0).await.unwrap(), "10.8.0.3 fd00::3");
+    }
+
+    async fn host(tx: &mut Tx, id: i64, address: &str) -> HostId {
+        let sql = "insert into hosts (id, name, profile, via, address, created_at) values ($1, 'h' || $1, '', 1, $2, 0)";
+        sqlx::query(sql).bind(id).bind(address).execute(&mut **tx).await.unwrap();
+        Id::from_i64(id)
+    }
+
+    #[tokio::test]
+    async fn an_alias_has_a_slot_of_its_own_and_the_family_of_the_real_address() {
+        let (store, _dir) = store().await;
+        let device = fixture::device(&store, 1, "cam").await;
+        let mut tx = store.begin().await.unwrap();
+        let [first, second] = [host(&mut tx, 5, "192.168.1.5").await, host(&mut tx, 6, "2001:db8::6").await];
+        let now = Wall::from_millis(0);
+        let mut alias = async |host, real: &str| {
+            let real = real.parse().unwrap();
+            allocate_alias(&mut tx, (host, real), pools(SMALL), now).await.map(|alias| alias.to_string())
+        };
+        assert_eq!(alias(first, "192.168.1.5").await.unwrap(), "10.9.0.2");
+        assert_eq!(alias(second, "2001:db8::6").await.unwrap(), "fd00::3");
+        assert_eq!(give(&mut tx, 8, SMALL, 0).await.unwrap(), "10.9.0.4 fd00::4");
+        release(&mut tx, device, now).await.unwrap();
+        let sql = "select count(*) from addresses where host is not null and released_at is null";
+        let held: i64 = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(held, 2, "those of peers are apart");
+        release_alias(&mut tx, first, now).await.unwrap();
+        let held: i64 = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(held, 1);
+    }
+
+    #[tokio::test]
+    async fn hosts_without_an_alias_get_one_as_far_as_the_pool_has_room() {
+        let (store, _dir) = store().await;
+        fixture::device(&store, 1, "cam").await;
+        let mut tx = store.begin().await.unwrap();
+        for id in 11..=17 {
+            host(&mut tx, id, &format!("192.168.1.{id}")).await;
+        }
+        let now = Wall::from_millis(0);
+        assert_eq!(allocate_missing_aliases(&mut tx, pools(SMALL), now).await.unwrap(), 2);
+        assert_eq!(allocate_missing_aliases(&mut tx, pools("10.9.0.0/24"), now).await.unwrap(), 0);
+        let sql = "select address from addresses where host = 17";
+        let last: String = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(last, "10.9.0.8");
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::PublicKey;
@@ -150,13 +150,19 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
 
 fn tunnel(row: &SqliteRow) -> sqlx::Result<Option<Tunnel>> {
     let Some(public_key) = row.try_get::<Option<String>, _>("public_key")? else { return Ok(None) };
-    let text: Option<String> = row.try_get("inner_addresses")?;
-    let text = text.unwrap_or_default();
-    let parsed: Result<Vec<IpAddr>, _> = text.split_whitespace().map(str::parse).collect();
-    let mut addresses = parsed.map_err(|_| damaged("address", "an IP address is expected"))?;
-    addresses.sort_unstable();
+    let addresses = inner_addresses(row)?;
     let (keyed_at, last_handshake) = (wall(row, "keyed_at")?, maybe_wall(row, "last_handshake")?);
     Ok(Some(Tunnel { public_key, keyed_at, addresses, last_handshake }))
+}
+
+/// Reads the column `inner_addresses`, which has blanks between them. IPv4 comes first.
+pub(super) fn inner_addresses(row: &SqliteRow) -> sqlx::Result<Vec<IpAddr>> {
+    let text: Option<String> = row.try_get("inner_addresses")?;
+    let parsed: Result<Vec<IpAddr>, _> =
+        text.unwrap_or_default().split_whitespace().map(str::parse).collect();
+    let mut addresses = parsed.map_err(|_| damaged("address", "an IP address is expected"))?;
+    addresses.sort_unstable();
+    Ok(addresses)
 }
 
 fn damaged(column: &str, why: &str) -> sqlx::Error {
@@ -225,7 +231,16 @@ pub enum NotMade {
 #[error("this public key is in use already, or was: make a new pair on the device")]
 pub struct KeyTaken {
     /// The owner, for callers who may see it.
-    pub owner: Option<(Id, String)>,
+    pub owner: Option<KeyOwner>,
+}
+
+/// The peer that has a key, or had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOwner {
+    pub peer: PeerId,
+    pub name: String,
+    /// The peer of a person, and no device.
+    pub is_operator: bool,
 }
 
 /// Inserts the host. If it gets a tunnel, [`set_key`] creates it.
@@ -317,14 +332,17 @@ pub struct NewKey {
     pub sealed_psk: Vec<u8>,
 }
 
-/// Sets the only key of a device. Retires earlier keys and forgets their peer state. Creates the
-/// peer with its addresses if it has none.
+/// The kind of a device's peer.
+pub const DEVICE: &str = "device";
+
+/// Sets the only key of a peer of this kind. Retires earlier keys and forgets their peer state. Creates
+/// the peer with its addresses if it does not exist.
 ///
 /// # Errors
 /// Fails when the key is or was in use, or no address is free.
 pub async fn set_key(
     tx: &mut SqliteConnection,
-    device: HostId,
+    (peer, kind): (PeerId, &str),
     key: NewKey,
     pools: Pools,
     now: Wall,
@@ -332,16 +350,16 @@ pub async fn set_key(
     if let Some(taken) = key_taken(tx, &key.public).await? {
         return Err(taken.into());
     }
-    let sql =
-        "insert into peers (id, kind, created_at) values ($1, 'device', $2) on conflict (id) do nothing";
-    let done = sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+    let sql = "insert into peers (id, kind, created_at) values ($1, $2, $3) on conflict (id) do nothing";
+    let done =
+        sqlx::query(sql).bind(peer.as_i64()).bind(kind).bind(now.as_millis()).execute(&mut *tx).await?;
     if done.rows_affected() > 0 {
-        addresses::allocate(tx, device, pools, now).await?;
+        addresses::allocate(tx, peer, pools, now).await?;
     }
-    retire_keys(tx, device, now).await?;
+    retire_keys(tx, peer, now).await?;
     sqlx::query("insert into peer_keys (public_key, peer, psk, added_at) values ($1, $2, $3, $4)")
         .bind(key.public.to_string())
-        .bind(device.as_i64())
+        .bind(peer.as_i64())
         .bind(key.sealed_psk)
         .bind(now.as_millis())
         .execute(tx)
@@ -349,7 +367,7 @@ pub async fn set_key(
     Ok(())
 }
 
-async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
+pub(super) async fn retire_keys(tx: &mut SqliteConnection, device: PeerId, now: Wall) -> sqlx::Result<()> {
     let sql = "update peer_keys set retired_at = $2,
                       stamp = (select stamp from peer_memory where peer = $1)
          where peer = $1 and retired_at is null";
@@ -365,9 +383,13 @@ async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sq
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<KeyTaken>> {
-    let sql = "select k.peer, h.name from peer_keys k join hosts h on h.id = k.peer where k.public_key = $1";
-    let owner: Option<(i64, String)> = sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
-    Ok(owner.map(|(id, name)| KeyTaken { owner: Some((Id::from_i64(id), name)) }))
+    let sql = "select k.peer, coalesce(h.name, o.name, ''), h.id is null from peer_keys k
+               left join hosts h on h.id = k.peer left join operators o on o.id = k.peer
+               where k.public_key = $1";
+    let owner: Option<(i64, String, bool)> =
+        sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
+    let owner = owner.map(|(id, name, is_operator)| KeyOwner { peer: Id::from_i64(id), name, is_operator });
+    Ok(owner.map(|owner| KeyTaken { owner: Some(owner) }))
 }
 
 /// Returns the hosts behind a device.
@@ -447,14 +469,15 @@ pub async fn addresses_behind(
     rows.into_iter().map(parsed).collect()
 }
 
-/// Removes a host with its keys, addresses and enrolments, and revokes tokens that would replace
-/// it. Its history and events stay.
+/// Removes a host with its keys, addresses, alias and enrolments, and revokes tokens that would
+/// replace it. Its history and events stay.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
     retire_keys(tx, host, now).await?;
     addresses::release(tx, host, now).await?;
+    addresses::release_alias(tx, host, now).await?;
     for sql in [
         "update hosts set removed_at = $2, version = version + 1 where id = $1",
         "update peers set removed_at = $2 where id = $1",

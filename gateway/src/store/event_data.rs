@@ -103,12 +103,18 @@ data! {
     TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts)];
     USER = "UserCreatedData" [may("name", Text), may("role", Text)];
     USER_CHANGED = "UserChangedData" [has("role", Text), has("disabled", Flag), has("password", Flag)];
+    OPERATOR = "OperatorCreatedData" [has("name", Text), has("user", Text)];
+    GRANT = "GrantData" [
+        has("id", Text), has("name", MaybeText), has("source", Object), has("target", Object),
+        has("access", Objects), has("from", MaybeText), has("until", MaybeText), has("reason", Text),
+    ];
     SESSION = "SessionData" [has("from", Text)];
     PROFILE = "ProfileChangedData" [has("profile", Text), has("settings", Object)];
     NO_PROFILE = "ProfileRemovedData" [has("profile", Text)];
     RULES = "ProfileRulesData" [has("rules", Objects)];
     RESULT = "ResultRefusedData" [has("host", Text)];
     ENDPOINT = "EndpointData" [has("endpoint", Text)];
+    CLOCK = "ClockAcceptedData" [has("clock", Text)];
     RESTORE = "RestoreData" [has("public_key", Text), has("made_at", Text)];
     BACKUP = "BackupBegunData" [has("name", Text), has("history", Flag)];
     FILE = "FileData" [has("file", Text)];
@@ -180,6 +186,13 @@ pub const KINDS: &[(&str, Data)] = &[
     ("user.password", NONE),
     ("user.login_link", NONE),
     ("session.begun", SESSION),
+    ("operator.created", OPERATOR),
+    ("operator.changed", CHANGED),
+    ("operator.rekeyed", REKEYED),
+    ("operator.removed", NAME),
+    ("grant.created", GRANT),
+    ("grant.changed", GRANT),
+    ("grant.withdrawn", GRANT),
     ("contact.created", NAME),
     ("contact.changed", NAME),
     ("contact.removed", NAME),
@@ -193,6 +206,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("profile_rules.changed", RULES),
     ("result.refused", RESULT),
     ("gateway.endpoint", ENDPOINT),
+    ("gateway.clock_accepted", CLOCK),
     ("gateway.restored", NONE),
     ("history.set_aside", FILE),
     ("backup.begun", BACKUP),

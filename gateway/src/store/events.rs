@@ -59,10 +59,12 @@ pub enum Object {
     Rule,
     Message,
     Incident,
+    Operator,
+    Grant,
 }
 
 impl Object {
-    pub const ALL: [Object; 13] = [
+    pub const ALL: [Object; 15] = [
         Object::Host,
         Object::Service,
         Object::Device,
@@ -76,6 +78,8 @@ impl Object {
         Object::Rule,
         Object::Message,
         Object::Incident,
+        Object::Operator,
+        Object::Grant,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -93,6 +97,8 @@ impl Object {
             Object::Rule => "rule",
             Object::Message => "message",
             Object::Incident => "incident",
+            Object::Operator => "operator",
+            Object::Grant => "grant",
         }
     }
 }
@@ -297,7 +303,8 @@ macro_rules! select {
     ($which:expr) => {
         concat!(
             "select e.seq, e.at, e.kind, e.object, e.object_id,
-                    coalesce(h.name, en.name, u.name, t.name, et.label, c.name, r.name), e.service, e.cause,
+                    coalesce(h.name, en.name, u.name, t.name, et.label, c.name, r.name, o.name, g.name),
+                    e.service, e.cause,
                     e.evidence, e.data, e.principal, e.truncated
              from events e
              left join hosts h on h.id = e.object_id
@@ -307,6 +314,8 @@ macro_rules! select {
              left join enrolment_tokens et on et.id = e.object_id
              left join contacts c on c.id = e.object_id
              left join notification_rules r on r.id = e.object_id
+             left join operators o on o.id = e.object_id
+             left join grants g on g.id = e.object_id
              where ",
             $which
         )

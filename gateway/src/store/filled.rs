@@ -67,6 +67,14 @@ const FILLED: &[Rows] = &[
     (27, ""),
     (28, "update downtimes set begun_at = 5 where id = 31;"),
     (29, ""),
+    (30, REACH),
+    (31, "insert into addresses (address, slot, host, allocated_at) values ('10.112.0.9', 9, 2, 1000);"),
+    (
+        32,
+        "insert into forwarded (hour, source, host, protocol, port, user, grant_id, flows, sent_packets, sent_bytes,
+                                received_packets, received_bytes)
+         values (500000, 3, 1, 'tcp', 22, 13, 8, 1, 2, 100, 3, 900);",
+    ),
 ];
 
 const INIT: &str = r#"
@@ -169,6 +177,19 @@ insert into incident_members (incident, host, service, began_at, joined_at, left
 values (71, 1, 'disk', 900, 900, 2000);
 update notices set incident = 71 where id = 101;
 update acknowledgements set incident = 71 where id = 22;
+"#;
+
+const REACH: &str = r#"
+insert into peers (id, kind, created_at, removed_at)
+values (91, 'operator', 1000, null), (92, 'operator', 1000, 5000);
+insert into operators (id, user, name, created_at, removed_at)
+values (91, 13, 'ada-laptop', 1000, null), (92, 13, 'ada-phone', 1000, 5000);
+insert into grants (id, name, source_peer, source_user, source_user_name, source_role, target_host, target_labels,
+                    access, from_at, until_at, reason, author, edited_by, created_at, withdrawn_at, withdrawn_by)
+values (93, 'night-work', 91, null, null, null, 1, null, '[{"protocol":"udp","ports":[[5000,5010]]}]', 1000, 9000,
+        'a new disk', 'user:ada', 'user:bob', 1000, null, null),
+       (94, null, null, 13, 'ada', null, null, '{"site":"north"}', '[{"protocol":"icmp","ports":[]}]', null, null,
+        '', 'user:ada', null, 1000, 5000, 'user:ada');
 "#;
 
 /// Creates the database at the first `steps` of the schema, and fills it.

@@ -26,6 +26,8 @@ pub mod files;
 pub(crate) mod filled;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forwarded;
+pub mod grants;
 pub mod history;
 pub mod history_file;
 pub mod host_details;
@@ -37,10 +39,12 @@ pub mod managed;
 pub mod neighbours;
 pub mod notices;
 mod notification_state;
+pub mod operators;
 pub mod outbox;
 pub mod outcomes;
 pub mod overrides;
 pub mod peer_state;
+pub mod policy;
 pub mod profiles;
 pub mod prune;
 pub mod recurrence;
@@ -315,6 +319,13 @@ const MAIN: &[Step] = &[
     step(27, "chosen_passwords", include_str!("../../../migrations/sqlite/0027_chosen_passwords.sql")),
     step(28, "api_words", include_str!("../../../migrations/sqlite/0028_api_words.sql")),
     step(29, "hard_since", include_str!("../../../migrations/sqlite/0029_hard_since.sql")),
+    step(
+        30,
+        "operators_and_grants",
+        include_str!("../../../migrations/sqlite/0030_operators_and_grants.sql"),
+    ),
+    step(31, "aliases", include_str!("../../../migrations/sqlite/0031_aliases.sql")),
+    step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

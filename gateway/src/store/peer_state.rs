@@ -222,7 +222,7 @@ mod tests {
         write_stamps(&mut tx, &[(peer, stamp)]).await.unwrap();
         let key = devices::NewKey { public: new, sealed_psk: vec![1] };
         let pools = crate::config::Config::load(_dir.path(), None).unwrap().pools();
-        devices::set_key(&mut tx, peer, key, pools, Wall::from_millis(9)).await.unwrap();
+        devices::set_key(&mut tx, (peer, devices::DEVICE), key, pools, Wall::from_millis(9)).await.unwrap();
         tx.commit().await.unwrap();
         let kept = RetiredKey { public: old, peer, at: Wall::from_millis(9), stamp: Some(stamp) };
         assert_eq!(store.retired_keys(9).await.unwrap(), [kept]);

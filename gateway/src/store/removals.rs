@@ -26,11 +26,20 @@ pub enum Kind {
     Host,
     /// A service that differs from the profile.
     Service,
+    /// It was withdrawn.
+    Grant,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Profile, Kind::Contact, Kind::NotificationRule, Kind::Device, Kind::Host, Kind::Service];
+    pub const ALL: [Kind; 7] = [
+        Kind::Profile,
+        Kind::Contact,
+        Kind::NotificationRule,
+        Kind::Device,
+        Kind::Host,
+        Kind::Service,
+        Kind::Grant,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,6 +49,7 @@ impl Kind {
             Kind::Device => "device",
             Kind::Host => "host",
             Kind::Service => "service",
+            Kind::Grant => "grant",
         }
     }
 

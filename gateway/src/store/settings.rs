@@ -1,5 +1,6 @@
 //! Small facts about this installation, by name.
 
+use fleetgate_engine::time::Wall;
 use sqlx::SqliteConnection;
 
 use super::Store;
@@ -32,6 +33,35 @@ impl Store {
 
 /// Names in the table of settings.
 pub const PUBLIC_KEY: &str = "gateway_public_key";
+
+/// The greatest time that the clock has shown, in milliseconds since 1970.
+const CLOCK_FLOOR: &str = "clock_floor";
+
+/// Returns the greatest time that the clock of an earlier run has shown.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn clock_floor(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
+    let found = find(conn, CLOCK_FLOOR).await?;
+    Ok(found.and_then(|text| text.parse().ok()).map(Wall::from_millis))
+}
+
+/// Records a time that the clock shows, unless it has shown a later one.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn raise_clock_floor(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    let floor = clock_floor(tx).await?.map_or(now, |floor| floor.max(now));
+    put(tx, CLOCK_FLOOR, &floor.as_millis().to_string()).await
+}
+
+/// Replaces the floor by this time: an admin says that the clock is right.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn accept_clock(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    put(tx, CLOCK_FLOOR, &now.as_millis().to_string()).await
+}
 
 /// # Errors
 /// Fails when the database cannot be read.

@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent};
+use fleetgate_engine::messages::{
+    Command, ExplainId, Explanation, FlowRecord, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
+};
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::session::Noise;
@@ -30,6 +32,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 pub struct TunnelOutputs {
     pub answer: Box<dyn FnMut(ProbeId, ProbeReply) + Send>,
     pub news: Box<dyn FnMut(TunnelEvent) + Send>,
+    pub explanations: Box<dyn FnMut(ExplainId, Explanation) + Send>,
+    pub flows: Box<dyn FnMut(FlowRecord) + Send>,
     pub streams: Streams,
     pub passage: SocketStats,
 }
@@ -115,7 +119,9 @@ impl<N: Noise> TunnelThread<N> {
 
     /// Blocks the thread instead of waiting in the reactor, which every arriving packet would wake.
     fn lie_still(&self, inbox: &Inbox, wait: Option<Duration>, now: Mono) {
-        let rest = self.rest.left(self.tunnel.connections(), now);
+        // A forwarded packet does not wait for others.
+        let busy = self.tunnel.connections() + self.tunnel.forwarding().flows;
+        let rest = self.rest.left(busy, now);
         let rest = wait.map_or(rest, |wait| rest.min(wait));
         if !rest.is_zero() && inbox.asks.is_empty() && inbox.commands.is_empty() {
             std::thread::sleep(rest);
@@ -179,6 +185,8 @@ impl<N: Noise> TunnelThread<N> {
                 }
                 Output::Stream(id, word) => self.outputs.streams.deliver(id, word),
                 Output::TunnelEvent(news) => (self.outputs.news)(news),
+                Output::Explanation(id, explanation) => (self.outputs.explanations)(id, explanation),
+                Output::Flow(record) => (self.outputs.flows)(record),
                 Output::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "tunnel waits");
                     break at;
@@ -202,6 +210,11 @@ impl<N: Noise> TunnelThread<N> {
         metrics::gauge!("fleetgate_peers").set(totals.peers as f64);
         metrics::gauge!("fleetgate_sessions").set(totals.sessions as f64);
         metrics::gauge!("fleetgate_tunnel_connections").set(totals.connections as f64);
+        let forwarding = self.tunnel.forwarding();
+        metrics::gauge!("fleetgate_grants").set(forwarding.grants as f64);
+        metrics::gauge!("fleetgate_flows").set(forwarding.flows as f64);
+        metrics::gauge!("fleetgate_flows_half_open").set(forwarding.half_open as f64);
+        metrics::counter!("fleetgate_flow_records_lost_total").absolute(forwarding.lost_records);
         for (reason, count) in self.tunnel.global_drops() {
             metrics::counter!("fleetgate_unknown_sender_drops_total", "reason" => reason.name())
                 .absolute(*count);

@@ -85,7 +85,7 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
         }
     }
     drops_become(&gateway, "cam-1", "spoofed_source", spoofed);
-    drops_become(&gateway, "cam-1", "not_allowed", refused);
+    drops_become(&gateway, "cam-1", "no_flow", refused);
     drops_become(&gateway, "cam-1", "unsolicited", closed);
 
     for device in [&one, &two] {

@@ -121,7 +121,7 @@ fn sql_stays_in_the_store() {
 
 /// The files outside of the store that name the library of the database or the connection that the
 /// store lends them.
-const NAME_SQLX: [&str; 33] = [
+const NAME_SQLX: [&str; 35] = [
     "api/contacts.rs",
     "api/devices/mod.rs",
     "api/downtimes/mod.rs",
@@ -129,11 +129,13 @@ const NAME_SQLX: [&str; 33] = [
     "api/enrolments/admit_device.rs",
     "api/enrolments/mod.rs",
     "api/gateway.rs",
+    "api/grants/mod.rs",
     "api/host_settings/mod.rs",
     "api/hosts/dependents.rs",
     "api/hosts/mod.rs",
     "api/incidents.rs",
     "api/notifications.rs",
+    "api/operators.rs",
     "api/overview/summary.rs",
     "api/profiles.rs",
     "api/request/idempotency.rs",

@@ -13,6 +13,7 @@ mod excerpt;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
 pub mod flapping;
+mod forwarding;
 mod incident;
 mod monitor;
 mod notification;
@@ -20,6 +21,7 @@ mod probe;
 mod tunnel;
 
 pub use excerpt::*;
+pub use forwarding::*;
 pub use incident::*;
 pub use monitor::*;
 pub use notification::*;
@@ -33,6 +35,7 @@ pub enum WakeReason {
     SessionTimer,
     StackTimer,
     ProbeTimeout,
+    Forwarding,
     PacedDial,
     Publish,
     CheckDue,

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::WakeReason;
 use crate::id::PeerId;
+use crate::messages::forwarding::{ExplainRequest, Explanation, FlowRecord, PolicyChange};
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
@@ -111,6 +112,10 @@ pub enum Command {
     DialAll,
     ProbeRequest(ProbeRequest),
     Stream(StreamId, StreamInput),
+    /// Changes of who may reach what; each holds for the next packet.
+    Policy(Vec<PolicyChange>),
+    /// What the filter does with a packet, and why.
+    Explain(ExplainId, ExplainRequest),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
@@ -118,6 +123,10 @@ pub enum Command {
 /// The shell counts from 1; streams that devices open have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
+
+/// The shell numbers its questions about the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExplainId(pub u64);
 
 /// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel takes
 /// at most `STREAM_WINDOW` unacknowledged bytes in each direction.
@@ -147,6 +156,9 @@ pub enum Output {
     ProbeReply(ProbeId, ProbeReply),
     Stream(StreamId, StreamOutput),
     TunnelEvent(TunnelEvent),
+    Explanation(ExplainId, Explanation),
+    /// What a flow between peers carried.
+    Flow(FlowRecord),
     /// All outputs are drained. `None`: no action is planned.
     Wait(Option<Mono>, WakeReason),
 }
@@ -329,16 +341,38 @@ pub enum DropReason {
     /// The inner source address is not among the peer's.
     SpoofedSource,
     /// `access::verdict` denied it.
-    NotAllowed,
     /// Addressed to the gateway, but not a reply to a packet that it sent.
     Unsolicited,
     NoRoute,
     TooBig,
     Budget,
+    /// No grant covers the packet now.
+    NotGranted,
+    /// Only a grant with a window covers the packet, and the gateway's clock is behind the time of
+    /// an earlier run.
+    ClockBehind,
+    /// Only a grant with a window covers the packet, and the gateway's clock was set a moment ago.
+    ClockStep,
+    /// No flow that a permitted source opened expects the packet.
+    NoFlow,
+    /// A TCP reset whose sequence number lies outside of the receiver's window.
+    BadReset,
+    /// The sender, its target or the gateway has as many flows as it may have.
+    FlowTableFull,
+    /// Replies of the new flow could not be told from those of a live one.
+    FlowConflict,
+    /// IPv4 options, or an IPv6 extension header other than a fragment header.
+    IpOptions,
+    /// A fragment that follows no permitted first one, hides a header or is malformed.
+    Fragment,
+    /// The hop limit of the packet is used up.
+    Ttl,
+    /// An ICMP message that is neither an echo nor an error.
+    IcmpType,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 19] = [
+    pub const ALL: [DropReason; 29] = [
         DropReason::Malformed,
         DropReason::BadMac1,
         DropReason::RateLimited,
@@ -353,11 +387,21 @@ impl DropReason {
         DropReason::NoSession,
         DropReason::BadPacket,
         DropReason::SpoofedSource,
-        DropReason::NotAllowed,
         DropReason::Unsolicited,
         DropReason::NoRoute,
         DropReason::TooBig,
         DropReason::Budget,
+        DropReason::NotGranted,
+        DropReason::ClockBehind,
+        DropReason::ClockStep,
+        DropReason::NoFlow,
+        DropReason::BadReset,
+        DropReason::FlowTableFull,
+        DropReason::FlowConflict,
+        DropReason::IpOptions,
+        DropReason::Fragment,
+        DropReason::Ttl,
+        DropReason::IcmpType,
     ];
 
     /// The name used in the API and the metrics.
@@ -377,11 +421,21 @@ impl DropReason {
             DropReason::NoSession => "no_session",
             DropReason::BadPacket => "bad_packet",
             DropReason::SpoofedSource => "spoofed_source",
-            DropReason::NotAllowed => "not_allowed",
             DropReason::Unsolicited => "unsolicited",
             DropReason::NoRoute => "no_route",
             DropReason::TooBig => "too_big",
             DropReason::Budget => "budget",
+            DropReason::NotGranted => "not_granted",
+            DropReason::ClockBehind => "clock_behind",
+            DropReason::ClockStep => "clock_step",
+            DropReason::NoFlow => "no_flow",
+            DropReason::BadReset => "bad_reset",
+            DropReason::FlowTableFull => "flow_table_full",
+            DropReason::FlowConflict => "flow_conflict",
+            DropReason::IpOptions => "ip_options",
+            DropReason::Fragment => "fragment",
+            DropReason::Ttl => "ttl",
+            DropReason::IcmpType => "icmp_type",
         }
     }
 }

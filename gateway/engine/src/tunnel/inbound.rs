@@ -10,7 +10,6 @@ use fleetgate_keys::PublicKey;
 use fleetgate_probes::packet::{Parsed, parse};
 
 use super::Tunnel;
-use super::access::{Verdict, verdict};
 use super::peers::{Endpoint, Seen, Slot};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
@@ -44,6 +43,14 @@ const RECEIVER: usize = 4;
 /// fifth, so that a healthy peer costs nothing. It is shorter than the time after which a device is
 /// considered down.
 const SILENCE: Duration = Duration::from_secs(40);
+
+/// What became of an inner packet that was not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    /// By the gateway itself.
+    Taken,
+    Forwarded,
+}
 
 /// An initiation that the front has opened.
 pub struct Pending {
@@ -290,13 +297,12 @@ impl<N: Noise> Tunnel<N> {
 
     fn opened(&mut self, slot: Slot, opened: Opened<'_>, from: Endpoint, datagram: &[u8]) {
         // A datagram that did not open may come from a stranger.
-        if !matches!(opened, Opened::Dropped(_)) {
-            self.cost(slot, from, datagram.len());
-        }
+        let is_authentic = !matches!(opened, Opened::Dropped(_));
+        let mut is_forwarded = false;
         match opened {
             Opened::Packet(packet) => {
                 self.heard(slot, from, datagram);
-                self.inner_packet(slot, packet);
+                is_forwarded = self.inner_packet(slot, packet) == Ok(Accepted::Forwarded);
             }
             Opened::Keepalive => self.heard(slot, from, datagram),
             Opened::NotIp => {
@@ -312,6 +318,10 @@ impl<N: Noise> Tunnel<N> {
                 self.handshake_dropped(slot, reason);
             }
             Opened::Dropped(reason) => self.count_drop(slot, reason),
+        }
+        // What people send to a device must not use up the budget of its checks.
+        if is_authentic && !is_forwarded {
+            self.cost(slot, from, datagram.len());
         }
     }
 
@@ -348,26 +358,30 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    fn inner_packet(&mut self, slot: Slot, bytes: &[u8]) {
-        if let Err(reason) = self.accept(slot, bytes) {
-            self.count_drop(slot, reason);
-        } else if let Some(peer) = self.peers.get_mut(slot) {
-            peer.traffic.rx_packets += 1;
+    fn inner_packet(&mut self, slot: Slot, bytes: &mut [u8]) -> Result<Accepted, DropReason> {
+        let accepted = self.accept(slot, bytes);
+        match (accepted, self.peers.get_mut(slot)) {
+            (Err(reason), _) => self.count_drop(slot, reason),
+            (Ok(_), Some(peer)) => peer.traffic.rx_packets += 1,
+            (Ok(_), None) => {}
         }
+        accepted
     }
 
-    fn accept(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), DropReason> {
+    fn accept(&mut self, slot: Slot, bytes: &mut [u8]) -> Result<Accepted, DropReason> {
         let packet = parse(bytes).map_err(|_| DropReason::BadPacket)?;
         let peer = self.peers.get(slot).ok_or(DropReason::NoRoute)?;
         if self.routes.judge(packet.src, slot, &peer.networks) == Source::Foreign {
             return Err(DropReason::SpoofedSource);
         }
         if self.routes.is_gateway(packet.dst) {
-            return self.for_gateway(slot, &packet, bytes);
+            self.for_gateway(slot, &packet, bytes)?;
+            return Ok(Accepted::Taken);
         }
-        let owner = self.routes.owner(packet.dst).and_then(|slot| self.peers.get(slot)).map(|peer| peer.id);
-        let Verdict::Refused(reason) = verdict(&packet, owner, self.now);
-        Err(reason)
+        let sender = peer.id;
+        let len = packet.len;
+        self.forward(slot, sender, &mut bytes[..len])?;
+        Ok(Accepted::Forwarded)
     }
 
     /// Dispatches a packet for the gateway: to the probes in flight, then to the peer's stack, then

@@ -1,12 +1,12 @@
-//! Tunnels: peers, sessions, routes, the access filter, and TCP/IP inside the process.
+//! Tunnels: peers, sessions, routes, and TCP/IP inside the process.
 //!
 //! The caller drives [`Tunnel`]: it hands in an [`Input`] with the time, then takes outputs until
 //! [`Output::Wait`]. The tunnel uses no socket, clock or store. All `handle` calls of one turn of
 //! the driver's loop carry the same `Now`, because budgets are per turn.
 
-mod access;
 mod daily_traffic;
 mod events;
+mod forwarding;
 pub mod handshake;
 mod icmp_error;
 mod inbound;
@@ -34,6 +34,7 @@ use std::num::NonZeroU16;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use crate::forward::{self, ForwardTotals, Forwarder};
 use crate::id::PeerId;
 use crate::messages::{
     Command, DropReason, Input, Output, PeerSnapshot, PeerSpec, PeerStatus, RetiredKey, StreamId,
@@ -114,8 +115,11 @@ pub struct Tunnel<N: Noise> {
     unknown: UnknownKeys,
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
+    forwarder: Forwarder,
     out: VecDeque<Output>,
     scratch: Box<[u8]>,
+    /// For packets that are sealed while `scratch` holds the one that they come from.
+    seal_scratch: Box<[u8]>,
     budget: Budget,
     now: Now,
     quiet: bool,
@@ -142,8 +146,14 @@ impl<N: Noise> Tunnel<N> {
             unknown: UnknownKeys::default(),
             retired: Retired::default(),
             drops: BTreeMap::new(),
+            forwarder: Forwarder::new(forward::Config {
+                gateway_v4: config.gateway_v4(),
+                gateway_v6: config.gateway_v6(),
+                limits: forward::Limits::default(),
+            }),
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
+            seal_scratch: vec![0; SCRATCH].into(),
             budget: Budget::default(),
             now: Now::default(),
             quiet: false,
@@ -184,8 +194,12 @@ impl<N: Noise> Tunnel<N> {
         if now.mono != self.now.mono {
             self.budget = Budget::default();
         }
-        if let Some(step) = Step::between(std::mem::replace(&mut self.now, now), now) {
+        let before = std::mem::replace(&mut self.now, now);
+        // Nothing was read before the first time.
+        let step = Step::between(before, now).filter(|_| before != Now::default());
+        if let Some(step) = step {
             self.mind_step(step);
+            self.forwarder.clock(Some(step), now);
         }
     }
 
@@ -197,6 +211,8 @@ impl<N: Noise> Tunnel<N> {
             Command::DialAll => self.dial_all(),
             Command::ProbeRequest(ask) => self.ask(ask),
             Command::Stream(id, input) => self.stream(id, input),
+            Command::Policy(changes) => self.change_policy(changes),
+            Command::Explain(id, question) => self.explain(id, &question),
             Command::Quiesce => self.quiesce(),
         }
     }
@@ -233,6 +249,10 @@ impl<N: Noise> Tunnel<N> {
     /// TCP connections, including those that linger after their end.
     pub fn connections(&self) -> usize {
         self.connections
+    }
+
+    pub fn forwarding(&self) -> ForwardTotals {
+        self.forwarder.totals()
     }
 
     pub fn totals(&self) -> Totals {

@@ -127,6 +127,7 @@ impl<N: Noise> Tunnel<N> {
         for address in &peer.addresses {
             self.routes.remove(*address, slot);
         }
+        self.forget_forwarding(peer.id);
     }
 
     pub(super) fn reset_clock(&mut self, peer: PeerId) {

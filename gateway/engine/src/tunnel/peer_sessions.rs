@@ -94,7 +94,7 @@ impl<N: Noise> Tunnel<N> {
         let mut sent = Vec::new();
         let sealed = peer.link_mut().is_some_and(|link| {
             let sink = &mut |datagram: &[u8]| sent.push(datagram.to_vec());
-            link.session.send(packet, self.now.mono, &mut self.scratch, sink).is_ok()
+            link.session.send(packet, self.now.mono, &mut self.seal_scratch, sink).is_ok()
         });
         if sealed {
             peer.traffic.tx_packets += 1;
@@ -153,7 +153,7 @@ impl<N: Noise> Tunnel<N> {
         let mut sent = Vec::new();
         if link.initiations < MAX_INITIATIONS {
             let sink = &mut |datagram: &[u8]| sent.push(datagram.to_vec());
-            link.session.initiate(self.now.mono, &mut self.scratch, sink);
+            link.session.initiate(self.now.mono, &mut self.seal_scratch, sink);
         }
         self.transmit(slot, sent, None);
     }

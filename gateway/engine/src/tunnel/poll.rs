@@ -80,7 +80,12 @@ impl<N: Noise> Tunnel<N> {
         if self.quiet {
             return self.run_publish();
         }
-        self.run_stack() || self.run_initiation() || self.run_timer() || self.run_dial() || self.run_publish()
+        self.run_stack()
+            || self.run_forwarding()
+            || self.run_initiation()
+            || self.run_timer()
+            || self.run_dial()
+            || self.run_publish()
     }
 
     fn run_timer(&mut self) -> bool {
@@ -126,7 +131,8 @@ impl<N: Noise> Tunnel<N> {
         let leftover = leftover.then_some((self.now.mono, WakeReason::SessionTimer));
         let timer = self.wheel.next().map(|(at, slot)| (at, self.why(slot)));
         let dial = self.pacer.due().map(|at| (at, WakeReason::PacedDial));
-        [leftover, timer, dial, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let forwarding = self.forwarder.next_due().map(|at| (at, WakeReason::Forwarding));
+        [leftover, timer, dial, forwarding, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Returns the wake reason of a slot. The timers of idle sessions fire slot by slot, and the

@@ -16,8 +16,8 @@ pub const SCRATCH: usize = 65_535 + 64;
 /// The result of one datagram for a session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened<'b> {
-    /// An authenticated inner IP packet.
-    Packet(&'b [u8]),
+    /// An authenticated inner IP packet. A packet that goes on to another peer is rewritten in place.
+    Packet(&'b mut [u8]),
     /// Authenticated, without content.
     Keepalive,
     /// Authenticated, with content that is no IP packet.

@@ -4,12 +4,14 @@ mod settings;
 mod types;
 pub mod wireguard_conf;
 
+use std::net::IpAddr;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
-use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
+use fleetgate_keys::{Endpoint, PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::json;
@@ -30,14 +32,14 @@ use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, not_empty};
-use super::{AppState, gateway, hosts, profiles};
+use super::{AppState, gateway, grants, hosts, profiles};
 use crate::outbound::Purpose;
 use crate::store::addresses::NoAddress;
-use crate::store::devices::{self, Dependent, NewKey, NotMade, Pin};
+use crate::store::devices::{self, Dependent, KeyOwner, NewKey, NotMade, Pin};
 use crate::store::events::Object;
 use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
-use crate::store::{SqliteConnection, host_settings, managed, peer_state};
+use crate::store::{SqliteConnection, grants as stored_grants, host_settings, managed, peer_state};
 
 pub(super) use settings::change_ssh;
 pub use settings::validate;
@@ -213,12 +215,14 @@ async fn remove(
         if let Some(gone) = host_settings::by_id(write.tx(), *id).await? {
             write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;
         }
+        grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::Host(*id)).await?;
         devices::remove(write.tx(), *id, now).await?;
         let data = json!({ "name": name });
         write.event("host.removed", (Object::Host, *id), "its device was removed", data).await?;
         write.host(*id);
     }
     orphan(&mut write, &consequences, gone.id).await?;
+    grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::Host(gone.id)).await?;
     devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Device, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });
@@ -366,7 +370,7 @@ pub(super) enum Given {
 }
 
 impl Given {
-    fn parse(app: &AppState, text: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn parse(app: &AppState, text: Option<&str>) -> Result<Self, Problem> {
         let Some(text) = text else { return Ok(Given::Pair(Box::new(PrivateKey::generate()))) };
         parse::public_key(app, text).map(Given::Public).map_err(|e| Problem::invalid("public_key", e))
     }
@@ -380,19 +384,50 @@ async fn issue(
     given: Given,
     who: &Principal,
 ) -> Result<Credentials, Problem> {
-    let endpoint = gateway::endpoint(app, write.tx()).await?;
-    let (public, private) = match given {
-        Given::Public(key) => (key, None),
-        Given::Pair(pair) => (pair.public(), Some(*pair)),
-    };
-    let psk = PresharedKey::generate();
-    let key = NewKey { public, sealed_psk: app.store.seal(&psk_place(&public), psk.as_bytes()) };
+    let prepared = Prepared::new(app, write, given).await?;
     let (pools, now) = (app.config.pools(), write.now);
-    devices::set_key(write.tx(), device, key, pools, now).await.map_err(|e| refusal(e, Some(who)))?;
+    let set = devices::set_key(write.tx(), (device, devices::DEVICE), prepared.key(app), pools, now).await;
+    set.map_err(|e| refusal(e, Some(who)))?;
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
     let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
-    wireguard_conf::credentials(app, endpoint, &addresses, private, psk)
+    prepared.credentials(app, &addresses)
+}
+
+/// New keys of a peer, before they are stored.
+pub(super) struct Prepared {
+    endpoint: Endpoint,
+    public: PublicKey,
+    /// `None`: the peer keeps its own.
+    private: Option<PrivateKey>,
+    psk: PresharedKey,
+}
+
+impl Prepared {
+    /// # Errors
+    /// Returns 409 while the gateway has no endpoint.
+    pub async fn new(app: &AppState, write: &mut ApiTx<'_>, given: Given) -> Result<Self, Problem> {
+        let endpoint = gateway::endpoint(app, write.tx()).await?;
+        let (public, private) = match given {
+            Given::Public(key) => (key, None),
+            Given::Pair(pair) => (pair.public(), Some(*pair)),
+        };
+        Ok(Prepared { endpoint, public, private, psk: PresharedKey::generate() })
+    }
+
+    /// Returns the keys for the store.
+    pub fn key(&self, app: &AppState) -> NewKey {
+        let sealed_psk = app.store.seal(&psk_place(&self.public), self.psk.as_bytes());
+        NewKey { public: self.public, sealed_psk }
+    }
+
+    /// Returns the credentials to be shown once.
+    ///
+    /// # Errors
+    /// Fails when the configuration does not fit a QR code.
+    pub fn credentials(self, app: &AppState, addresses: &[IpAddr]) -> Result<Credentials, Problem> {
+        wireguard_conf::credentials(app, self.endpoint, addresses, self.private, self.psk)
+    }
 }
 
 /// Converts the store's refusal to a problem. Only operators learn the owner of a key.
@@ -401,7 +436,8 @@ pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
         NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
         NotMade::Key(taken) => {
             let owner = taken.owner.as_ref().filter(|_| who.is_some_and(|w| w.role >= Role::Operator));
-            let owner = owner.map(|(id, name)| format!(" (by {name}, {})", Kind::Host.text(*id)));
+            let kind = |owner: &KeyOwner| if owner.is_operator { Kind::Operator } else { Kind::Host };
+            let owner = owner.map(|o| format!(" (by {}, {})", o.name, kind(o).text(o.peer)));
             Problem::conflict("key_in_use", format!("{taken}{}", owner.unwrap_or_default()))
         }
         NotMade::Address(NoAddress::Full(_)) => Problem::conflict("pool_full", error.to_string()),

@@ -26,6 +26,17 @@ fn access(operation: &str) -> Option<Value> {
         "create_token" => json!({
             "name": "booking", "role": "operator", "scopes": ["devices", "monitoring"], "expires_in_s": 7_776_000,
         }),
+        "create_operator" => json!({ "name": "eve-laptop", "user": "eve", "public_key": PUBLIC_KEY }),
+        "change_operator" => json!({ "name": "eve-notebook" }),
+        "reissue_operator_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
+        "create_grant" => json!({
+            "source": { "user": "eve" }, "target": { "host": "cam-1" },
+            "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, 443, "8000-8100"] }],
+            "reason": "the disk of cam-1",
+        }),
+        "change_grant" => json!({
+            "access": [{ "protocol": "tcp", "ports": [22] }], "until": null, "reason": "it takes longer",
+        }),
         "create_backup" => json!({ "history": true, "keep": 14 }),
         "set_endpoint" => json!({ "endpoint": "vpn.example.net:51820" }),
         _ => return None,

@@ -57,7 +57,9 @@ pub async fn let_in(
     let psk = PresharedKey::generate();
     let new = NewKey { public: key, sealed_psk: app.store.seal(&psk_place(&key), psk.as_bytes()) };
     let (pools, now) = (app.config.pools(), write.now);
-    devices::set_key(write.tx(), device, new, pools, now).await.map_err(|e| refusal(e, None))?;
+    devices::set_key(write.tx(), (device, devices::DEVICE), new, pools, now)
+        .await
+        .map_err(|e| refusal(e, None))?;
     let mut data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
     if kind == "device.created" {
         (data["name"], data["tunnel"]) = (json!(name), json!(true));

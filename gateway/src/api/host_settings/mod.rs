@@ -32,13 +32,16 @@ use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::problem::Problem;
 use super::types::{ThresholdSettings, not_empty};
-use super::{AppState, profiles};
+use super::{AppState, grants, profiles};
 use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
 use crate::store::removals::Kind as Removable;
-use crate::store::{SqliteConnection, alerting, definition, managed, profiles as stored_profiles};
+use crate::store::{
+    SqliteConnection, addresses, alerting, definition, grants as stored_grants, managed,
+    profiles as stored_profiles,
+};
 
 pub use types::*;
 
@@ -150,6 +153,7 @@ async fn create(
     profiles::must_exist(write.tx(), &settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     stored::insert(write.tx(), id, device.id, &settings, now).await.map_err(|e| refusal(e, Some(&who)))?;
+    allocate_alias(&app, &mut write, id, settings.address, &who).await?;
     managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
     write.made((Removable::Host, &settings.name), &manager).await?;
     let data = json!({ "name": settings.name, "via": device.settings.name });
@@ -159,6 +163,37 @@ async fn create(
     write.host(id);
     write.commit().await?;
     Ok((StatusCode::CREATED, [(header::ETAG, header_value(version))], Json(host)).into_response())
+}
+
+/// Allocates the alias at which operators reach a host behind a device.
+async fn allocate_alias(
+    app: &AppState,
+    write: &mut ApiTx<'_>,
+    host: HostId,
+    real: Option<IpAddr>,
+    who: &Principal,
+) -> Result<(), Problem> {
+    let Some(real) = real else { return Ok(()) };
+    let (pools, now) = (app.config.pools(), write.now);
+    let allocated = addresses::allocate_alias(write.tx(), (host, real), pools, now).await;
+    allocated.map(drop).map_err(|e| refusal(e.into(), Some(who)))
+}
+
+/// Replaces the alias of a host that got an address of the other family.
+async fn keep_alias_in_family(
+    app: &AppState,
+    write: &mut ApiTx<'_>,
+    before: &Stored,
+    real: Option<IpAddr>,
+    who: &Principal,
+) -> Result<(), Problem> {
+    let is_v4 = |address: Option<IpAddr>| address.map(|address| address.is_ipv4());
+    if before.via.is_none() || is_v4(before.settings.address) == is_v4(real) {
+        return Ok(());
+    }
+    let now = write.now;
+    addresses::release_alias(write.tx(), before.id, now).await?;
+    allocate_alias(app, write, before.id, real, who).await
 }
 
 /// Checks that the address is behind the device. The tunnel accepts replies only from its networks.
@@ -319,6 +354,7 @@ async fn change(
     }
     if settings != before.settings {
         stored::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
+        keep_alias_in_family(&app, &mut write, &before, settings.address, &who).await?;
         let data = json!({ "changed": differences(&before.settings, &settings) });
         write.event("host.changed", (Object::Host, before.id), "changed", data).await?;
         write.host(before.id);
@@ -510,6 +546,7 @@ async fn remove(
     consequences.agreed(&gone.settings.name, removal)?;
     devices::orphan(&mut write, &consequences, gone.id).await?;
     let now = write.now;
+    grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::Host(gone.id)).await?;
     crate::store::devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });

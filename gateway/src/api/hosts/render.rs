@@ -32,6 +32,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> Host {
         profile: not_empty(&row.profile),
         route: row.route,
         address: row.address,
+        alias: row.alias,
         via: row.via,
         direct_address: row.direct_address,
         tunnel: row.tunnel.map(|remembered| tunnel(remembered, live, row.budget)),

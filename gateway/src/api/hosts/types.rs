@@ -22,6 +22,9 @@ pub struct Host {
     pub route: String,
     /// Inner address, or the address behind `via`.
     pub address: Option<String>,
+    /// Of a host behind a device: the address of the pool at which operators reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
     /// The device that the host is behind.
     pub via: Option<String>,
     pub direct_address: Option<String>,

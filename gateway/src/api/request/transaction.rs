@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::id::{GrantId, HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
@@ -19,6 +19,7 @@ use crate::engine::handle::Changes;
 use crate::engine::live_state::Change;
 use crate::store::events::{self, NewEvent, Object};
 use crate::store::managed::Managed;
+use crate::store::policy::PolicyRows;
 use crate::store::removals::{self, RemovalAction, RemovedKind};
 use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{SqliteConnection, Tx, profiles, snapshot};
@@ -39,6 +40,7 @@ pub struct ApiTx<'a> {
     hosts: BTreeSet<HostId>,
     resettled: BTreeSet<HostId>,
     downtimes: BTreeSet<Id>,
+    grants: BTreeSet<GrantId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
@@ -73,6 +75,7 @@ impl<'a> ApiTx<'a> {
             hosts: BTreeSet::new(),
             resettled: BTreeSet::new(),
             downtimes: BTreeSet::new(),
+            grants: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
             call: Call::current(),
@@ -188,6 +191,11 @@ impl<'a> ApiTx<'a> {
         self.downtimes.insert(id);
     }
 
+    /// Makes the engine load this grant again.
+    pub fn grant(&mut self, id: GrantId) {
+        self.grants.insert(id);
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -252,8 +260,9 @@ impl<'a> ApiTx<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let ApiTx { peers, hosts, resettled, downtimes, .. } = self;
-        self.app.handle.changed(Changes { peers, hosts, resettled, downtimes }).await;
+        let ApiTx { peers, hosts, resettled, downtimes, grants, .. } = self;
+        let policy = PolicyRows { grants, ..PolicyRows::default() };
+        self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, policy }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
             self.app.office.wakeups.notices();

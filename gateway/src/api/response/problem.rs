@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 70] = [
+pub const CODES: [&str; 71] = [
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -40,6 +40,7 @@ pub const CODES: [&str; 70] = [
     "downtime_over",
     "endpoint_configured",
     "endpoint_not_set",
+    "grant_over",
     "hosts_behind",
     "idempotency_key_reused",
     "in_use",

@@ -19,7 +19,7 @@ async fn api() -> TestApi {
 /// Returns the engine's inputs in words.
 fn drain(api: &mut TestApi) -> Vec<&'static str> {
     let mut told = Vec::new();
-    while let Ok(command) = api.tunnel.try_recv() {
+    while let Some(command) = api.tunnel_command() {
         told.push(match command {
             Command::Upsert(..) => "peer",
             Command::Remove(_) => "peer removed",
@@ -125,7 +125,15 @@ async fn the_running_gateway_repeats_it_by_itself() {
     let task = tokio::spawn(api.state.handle.clone().keep_up(api.state.shutdown.clone()));
     api.state.handle.fail(2);
     assert_eq!(api.operator().delete("/api/v1/devices/cam").await.status, 204);
-    assert!(matches!(api.tunnel.recv().await, Some(Command::Remove(_))));
+    let peer = async {
+        loop {
+            match api.tunnel.recv().await {
+                Some(Command::Policy(_)) => {}
+                command => return command,
+            }
+        }
+    };
+    assert!(matches!(peer.await, Some(Command::Remove(_))));
     assert!(matches!(api.monitor.recv().await, Some(MonitorInput::Remove(_))));
     api.state.shutdown.cancel();
     task.await.unwrap();

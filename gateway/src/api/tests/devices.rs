@@ -34,7 +34,7 @@ async fn a_device_gets_a_configuration_that_is_shown_once() {
     let shown = api.viewer().get("/api/v1/devices/cam1").await;
     assert_eq!(shown.json, *device);
     assert!(shown.json.get("credentials").is_none());
-    let Command::Upsert(spec, _) = api.tunnel.try_recv().unwrap() else { panic!("a peer") };
+    let Command::Upsert(spec, _) = api.tunnel_command().unwrap() else { panic!("a peer") };
     assert_eq!(spec.keys[0].psk.as_ref().unwrap().as_bytes(), conf.psk.unwrap().as_bytes());
     assert!(matches!(api.monitor.try_recv().unwrap(), MonitorInput::Upsert(host) if host.name == "cam1"));
 }
@@ -178,8 +178,8 @@ async fn new_credentials_end_the_former_ones() {
     let second = &again.json["device"]["tunnel"];
     assert_ne!(second["public_key"], first["public_key"]);
     assert_eq!(second["addresses"], first["addresses"]);
-    api.tunnel.try_recv().unwrap();
-    let Command::Upsert(spec, memory) = api.tunnel.try_recv().unwrap() else { panic!("a peer") };
+    api.tunnel_command().unwrap();
+    let Command::Upsert(spec, memory) = api.tunnel_command().unwrap() else { panic!("a peer") };
     assert_eq!(spec.keys.len(), 1);
     assert_eq!(json!(spec.keys[0].public.to_string()), second["public_key"]);
     assert_eq!(memory.stamp, None);
@@ -190,9 +190,9 @@ async fn a_removed_device_loses_its_tunnel_and_keeps_its_events() {
     let mut api = TestApi::with_endpoint().await;
     let made = add(&api, json!({ "name": "cam1" })).await;
     let id = made.json["device"]["id"].as_str().unwrap().to_owned();
-    while api.tunnel.try_recv().is_ok() {}
+    while api.tunnel_command().is_some() {}
     assert_eq!(api.operator().delete("/api/v1/devices/cam1").await.status, 204);
-    assert!(matches!(api.tunnel.try_recv().unwrap(), Command::Remove(_)));
+    assert!(matches!(api.tunnel_command().unwrap(), Command::Remove(_)));
     assert_eq!(api.viewer().get(&format!("/api/v1/devices/{id}")).await.status, 404);
     let kinds = fixture::texts(&api.state.store, "select kind from events order by seq").await;
     assert_eq!(kinds, ["device.created", "device.removed"]);
@@ -214,7 +214,7 @@ async fn a_device_without_a_tunnel_needs_an_address_and_no_endpoint() {
         (&json!("direct"), &Value::Null)
     );
     assert!(made.json.get("credentials").is_none());
-    assert!(api.tunnel.try_recv().is_err());
+    assert!(api.tunnel_command().is_none());
     let gone = api.operator().patch("/api/v1/devices/pub1", json!({ "direct_address": null })).await;
     assert_eq!(gone.status, 422);
     let clock = api.operator().post("/api/v1/devices/pub1/reset-clock", json!({})).await;

@@ -16,13 +16,14 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 30] = [
+const FIELDS: [(&str, &str, &[&str]); 34] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
     ("DowntimeChange", "downtimes::a_change_reaches_the_monitor", DOWNTIME_CHANGE),
     ("EndpointChange", "devices::*", &["endpoint"]),
     ("EnrolRequest", "an_enrolment_is_what_token_and_approval_say", ENROL),
+    ("GrantChange", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT_CHANGE),
     ("HostChange", "fields::every_field_of_a_host_reaches_the_engine", HOST_CHANGE),
     ("Login", "a_user_is_who_he_is_said_to_be", &["link", "name", "password"]),
     ("NewAcknowledgement", "the_monitor_hears_every_field_of_an_acknowledgement", ACKNOWLEDGEMENT),
@@ -33,13 +34,16 @@ const FIELDS: [(&str, &str, &[&str]); 30] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
+    ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
+    ("NewOperator", "operators::*", &["name", "public_key", "user"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", &["expires_in_s", "needs_approval"]),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
     ("NewRule", "the_router_hears_every_field_of_a_rule", RULE),
     ("NewUser", "a_user_is_who_he_is_said_to_be", &["name", "password", "role"]),
+    ("OperatorChange", "operators::a_name_is_changed_under_its_etag", &["name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
@@ -54,6 +58,8 @@ const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];
 const DOWNTIME: &[&str] =
     &["comment", "duration_s", "end", "fixed", "labels", "name", "recurrence", "service", "start"];
 const DOWNTIME_CHANGE: &[&str] = &["comment", "duration_s", "end", "recurrence", "start"];
+const GRANT: &[&str] = &["access", "from", "name", "reason", "source", "target", "until"];
+const GRANT_CHANGE: &[&str] = &["access", "from", "reason", "source", "target", "until"];
 const ENROL: &[&str] = &["name", "poll_hash", "public_key", "ssh_host_key", "token"];
 const ENROLMENT_TOKEN: &[&str] =
     &["expires_in_s", "label", "labels", "needs_approval", "profile", "ssh_user", "uses"];

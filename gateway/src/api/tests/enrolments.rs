@@ -64,7 +64,7 @@ async fn a_device_with_a_token_becomes_a_host_at_once() {
     let device = api.viewer().get("/api/v1/devices/cam1").await;
     assert_eq!(device.json["labels"], json!({ "site": "north" }));
     assert_eq!(device.json["ssh"]["pin"], host_key.fingerprint());
-    assert!(matches!(api.tunnel.try_recv().unwrap(), Command::Upsert(..)));
+    assert!(matches!(api.tunnel_command().unwrap(), Command::Upsert(..)));
     assert!(api.monitor.try_recv().is_ok());
 }
 
@@ -131,7 +131,7 @@ async fn a_device_that_needs_approval_is_no_host_until_somebody_says_so() {
     assert_eq!(asked.json["connection"], Value::Null);
     let id = asked.json["id"].as_str().unwrap().to_owned();
     assert_eq!(api.viewer().get("/api/v1/devices").await.json["items"], json!([]));
-    assert!(api.tunnel.try_recv().is_err());
+    assert!(api.tunnel_command().is_none());
     let queue = api.operator().get("/api/v1/enrolments?state=awaiting_approval").await;
     assert_eq!(queue.json["items"][0]["id"], id.as_str());
     assert_eq!(queue.json["items"][0]["remote_address"], "192.0.2.1");
@@ -183,7 +183,7 @@ async fn the_preshared_key_is_given_until_the_first_handshake() {
     let token = token(&api, json!({})).await;
     let asked = enrol(&api, request(&token, "cam1", &key(1))).await;
     let path = format!("/api/v1/enrol/{}/preshared-key", asked.json["id"].as_str().unwrap());
-    let Command::Upsert(spec, _) = api.tunnel.try_recv().unwrap() else { panic!("a peer") };
+    let Command::Upsert(spec, _) = api.tunnel_command().unwrap() else { panic!("a peer") };
     let expected = spec.keys[0].psk.as_ref().unwrap().to_base64().to_string();
     for _ in 0..2 {
         let given = api.anonymous().bearer(SECRET).get(&path).await;
@@ -222,14 +222,14 @@ async fn a_successor_takes_the_place_of_a_device_and_keeps_all_else() {
     let secret = api.operator().post(path, json!({})).await.json["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("fgr_"));
     assert_eq!(enrol(&api, request(&superseded, "x", &key(3))).await.code(), "token_revoked");
-    while api.tunnel.try_recv().is_ok() {}
+    while api.tunnel_command().is_some() {}
     let answer = enrol(&api, request(&secret, "some-other-name", &key(2))).await;
     assert_eq!((answer.status, &answer.json["name"]), (201, &json!("cam1")), "{}", answer.text);
     let after = api.viewer().get("/api/v1/devices/cam1").await.json;
     assert_eq!((&after["id"], &after["labels"]), (&before["id"], &before["labels"]));
     assert_eq!(after["tunnel"]["addresses"], before["tunnel"]["addresses"]);
     assert_eq!((&after["tunnel"]["public_key"], &after["ssh"]["pin"]), (&json!(key(2)), &Value::Null));
-    let Command::Upsert(spec, _) = api.tunnel.try_recv().unwrap() else { panic!("a peer") };
+    let Command::Upsert(spec, _) = api.tunnel_command().unwrap() else { panic!("a peer") };
     assert_eq!(spec.keys.len(), 1);
     assert!(kinds(&api).await.iter().any(|(k, _)| k == "device.replaced"));
     assert_eq!(enrol(&api, request(&secret, "x", &key(4))).await.code(), "token_spent");

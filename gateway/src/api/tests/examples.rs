@@ -37,6 +37,8 @@ impl Scene {
             ("rule", "all"),
             ("profile", "lte-camera"),
             ("user", "eve"),
+            ("operator", "eve-phone"),
+            ("grant", "night-work"),
         ];
         let paths = paths.map(|(name, value)| (name, value.to_owned())).into();
         let mut scene = Scene { api, paths, cookie: String::new(), _tasks: tasks };
@@ -63,6 +65,10 @@ impl Scene {
         for name in ["ada", "eve"] {
             self.made("/users", json!({ "name": name, "role": "admin", "password": PASSWORD })).await;
         }
+        self.made("/operators", json!({ "name": "eve-phone", "user": "eve" })).await;
+        let grant = json!({ "name": "night-work", "source": { "user": "eve" }, "target": { "all_devices": true },
+            "access": [{ "protocol": "icmp" }] });
+        self.made("/grants", grant).await;
     }
 
     /// What one operation alone needs.

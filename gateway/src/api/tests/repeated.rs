@@ -49,7 +49,7 @@ impl Scene {
         assert_eq!(ward.post("/contacts", contact).await.status, 201);
         let message = ward.post("/contacts/ops/test", json!({})).await.json["items"][0]["id"].clone();
         sqlx::query("update outbox set given_up_at = 1").execute(&ward.api.state.store.write).await.unwrap();
-        let user = json!({ "name": "ada", "role": "viewer", "password": "correct horse battery" });
+        let user = json!({ "name": "ada", "role": "operator", "password": "correct horse battery" });
         assert_eq!(ward.api.admin().post("/api/v1/users", user).await.status, 201);
         let wanted = json!({ "needs_approval": true, "uses": 9 });
         let token = ward.post("/enrolment-tokens", wanted).await.json["secret"].as_str().unwrap().to_owned();
@@ -72,6 +72,10 @@ impl Scene {
         let enrol = |n: u8| json!({ "token": self.enrolment_token, "name": format!("cam-{n}"), "public_key": key(n), "poll_hash": "ab".repeat(32) });
         let none = || (json!({}), json!({ "unused": 1 }));
         let bare = |route: &'static str, path: &str| post(route, path, none().0, none().1);
+        let grant = |reason: &str| {
+            json!({ "source": { "user": "ada" }, "target": { "all_devices": true },
+            "access": [{ "protocol": "icmp" }], "reason": reason })
+        };
         let of_all = |end: &str| json!({ "labels": { "site": "north" }, "start": "2098-12-31T00:00:00Z", "end": end, "comment": "disk" });
         vec![
             post("/hosts/{host}/acknowledgement", "/hosts/nas/acknowledgement", ack("a"), ack("b")),
@@ -104,6 +108,7 @@ impl Scene {
             ),
             post("/results", "/results", many("a"), many("b")),
             post("/backups", "/backups", json!({ "history": false }), json!({ "history": true })),
+            bare("/gateway/accept-clock", "/gateway/accept-clock"),
             bare("/hosts/{host}/check", "/hosts/nas/check"),
             bare("/hosts/{host}/services/{service}/check", "/hosts/nas/services/backup/check"),
             post(
@@ -169,6 +174,19 @@ impl Scene {
                 json!({ "name": "eve", "role": "operator", "password": "correct horse battery" }),
             ),
             bare("/users/{user}/login-link", "/users/ada/login-link"),
+            post(
+                "/operators",
+                "/operators",
+                json!({ "name": "ada-laptop", "user": "ada" }),
+                json!({ "name": "ada-phone", "user": "ada" }),
+            ),
+            post(
+                "/operators/{operator}/credentials",
+                "/operators/ada-laptop/credentials",
+                json!({}),
+                json!({ "public_key": key(78) }),
+            ),
+            post("/grants", "/grants", grant("a"), grant("b")),
         ]
     }
 

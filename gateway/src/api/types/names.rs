@@ -4,17 +4,21 @@
 //! in `x-extensible-enum`. The values come from the code that makes or reads them.
 
 use fleetgate_engine::messages::{
-    self, CauseKind, DropReason, HostStatus, MessageKind, PathCheck, RoutePolicy, StateType, SuppressReason,
+    self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RoutePolicy, StateType,
+    SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
 use fleetgate_engine::verdict;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::sample::Status;
 use utoipa::openapi::extensions::ExtensionsBuilder;
-use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
+};
 use utoipa::openapi::{RefOr, schema::SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::api::explain;
 use crate::api::hosts::HOST_FILTERS;
 use crate::api::request::permission::Area;
 use crate::api::response::problem::CODES;
@@ -22,7 +26,7 @@ use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
 use crate::store::states::state_type_name;
-use crate::store::{enrolments, event_data, events, outbox, removals};
+use crate::store::{enrolments, event_data, events, grants, outbox, removals};
 
 fn text(about: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).description(Some(about.trim()))
@@ -114,6 +118,11 @@ sets! {
     closed IgnoredReason "Why a result was ignored." = ["older"];
 
     closed EnrolmentState "The state of an enrolment." = enrolments::State::ALL.map(enrolments::State::name);
+    closed GrantState "Whether a grant is in effect." = grants::State::ALL.map(grants::State::name);
+    closed GrantRoleName "A role whose users have operators." =
+        [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
+    closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
+    open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);
     closed RemovedKind "A kind of object that a program manages." = removals::Kind::ALL.map(removals::Kind::name);
     open ErrorCode "What went wrong. Programs branch on this." = CODES;
@@ -166,6 +175,23 @@ impl PartialSchema for LabelsChange {
 }
 
 impl ToSchema for LabelsChange {}
+
+/// A port, or a range of ports.
+pub struct PortOrRange;
+
+impl PartialSchema for PortOrRange {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1.0))
+            .maximum(Some(65_535.0))
+            .description(Some("A port."));
+        let range = text("A port, or a range such as `8000-8100`.");
+        OneOfBuilder::new().item(number).item(range).into()
+    }
+}
+
+impl ToSchema for PortOrRange {}
 
 /// A backup, as the body of a request or an answer.
 pub struct BackupFile;

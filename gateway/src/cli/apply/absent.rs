@@ -56,7 +56,7 @@ fn space(kind: Kind) -> Option<Space> {
         Kind::Device | Kind::Host => Some(Space::Host),
         Kind::Contact => Some(Space::Contact),
         Kind::NotificationRule => Some(Space::Rule),
-        Kind::Profile | Kind::ProfileRules | Kind::Service | Kind::Downtime => None,
+        Kind::Profile | Kind::ProfileRules | Kind::Service | Kind::Downtime | Kind::Grant => None,
     }
 }
 
@@ -85,6 +85,11 @@ fn call(mut w: Wanted, renamed: &BTreeMap<(Space, String), String>) -> Wanted {
     field(&mut w, "via", Space::Host);
     field(&mut w, "host", Space::Host);
     field(&mut w, "contact", Space::Contact);
+    if let Some(host) = w.fields.get_mut("target").and_then(|target| target.get_mut("host"))
+        && let Some(now) = host.as_str().and_then(|name| today(Space::Host, name))
+    {
+        *host = json!(now);
+    }
     for parent in w.fields.get_mut("parents").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(now) = parent.as_str().and_then(|name| today(Space::Host, name)) {
             *parent = json!(now);
@@ -126,6 +131,7 @@ fn leads_to(w: &Wanted) -> Option<&str> {
     match w.kind {
         Kind::Host => w.fields.get("via").and_then(Value::as_str),
         Kind::Downtime => w.fields.get("host").and_then(Value::as_str),
+        Kind::Grant => w.fields.get("target").and_then(|target| target["host"].as_str()),
         Kind::Service => w.name.split('/').next(),
         Kind::Profile | Kind::ProfileRules | Kind::Contact | Kind::NotificationRule | Kind::Device => None,
     }

@@ -125,7 +125,7 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 /// Reads a text, or a TOML time or date.
-fn text(value: &toml::Value) -> Option<String> {
+pub(super) fn text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Datetime(at) => Some(at.to_string()),

@@ -105,6 +105,7 @@ fn table(kind: Kind) -> &'static str {
         Kind::Device | Kind::Service => "devices",
         Kind::Host => "hosts",
         Kind::Downtime => "downtimes",
+        Kind::Grant => "grants",
     }
 }
 

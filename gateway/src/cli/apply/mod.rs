@@ -9,6 +9,7 @@ mod downtime;
 mod ends;
 mod file;
 mod fits;
+mod grant;
 mod lines;
 mod plan;
 mod refusals;
@@ -45,7 +46,8 @@ use refusals::Names;
 
 #[derive(Args)]
 pub(crate) struct ApplyArgs {
-    /// Fleet file (TOML): sites, devices, hosts, profiles, profile rules, contacts, notification rules, downtimes
+    /// Fleet file (TOML): sites, devices, hosts, profiles, profile rules, contacts, notification rules, downtimes,
+    /// grants
     file: PathBuf,
     /// Show the differences and change nothing
     #[arg(long, conflicts_with = "yes")]
@@ -73,7 +75,7 @@ pub(crate) struct ApplyArgs {
 pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     let text = file::text(&args.file)?;
     let mut wanted = file::read(&args.file.display().to_string(), &text)?;
-    wanted.retain(|w| !downtime::is_over(w));
+    wanted.retain(|w| !downtime::is_over(w) && !grant::is_over(w));
     let policy = Policy {
         manager: args.manager.clone(),
         overwrite: args.overwrite,
@@ -215,6 +217,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
     found.extend(people(client, &mut names).await?);
+    found.extend(grant::look(client, wanted, &mut names).await?);
     let wanted: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
     let concerns = |kind: Kind, name: &str| wanted.contains(&(kind, name));
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
@@ -386,6 +389,8 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
             fields.remove("name");
             change(client, &path, Value::Object(fields), step.version).await.map(drop)
         }
+        (Kind::Grant, Act::Make) => client.post("/grants", &named(step)).await.map(|_: Value| ()),
+        (Kind::Grant, _) => change(client, &path, grant::change(step), step.version).await.map(drop),
         (Kind::Device, Act::Make) => make_device(client, step, out).await,
         (Kind::Host, Act::Make) => make_host(client, step).await,
         (Kind::Device, _) => {
@@ -410,6 +415,7 @@ fn path(step: &Step) -> String {
         Kind::Device => format!("/devices/{name}"),
         Kind::Host => format!("/hosts/{name}"),
         Kind::Downtime => "/downtimes".to_owned(),
+        Kind::Grant => format!("/grants/{}", step.id.as_deref().unwrap_or(name)),
         Kind::Service => {
             let (host, service) = name.split_once('/').unwrap_or((name, ""));
             format!("/hosts/{host}/services/{service}")

@@ -26,6 +26,7 @@ pub enum Kind {
     /// An override of one service of one host. Its name is `host/service`.
     Service,
     Downtime,
+    Grant,
 }
 
 impl Kind {
@@ -39,6 +40,7 @@ impl Kind {
             Kind::Host => "host",
             Kind::Service => "service",
             Kind::Downtime => "downtime",
+            Kind::Grant => "grant",
         }
     }
 

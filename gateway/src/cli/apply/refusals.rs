@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::differences::Difference;
 use super::fits::Future;
 use super::plan::{Act, Found, Kind, Step};
-use crate::api::{contacts, devices, downtimes, host_settings, profiles, rules};
+use crate::api::{contacts, devices, downtimes, grants, host_settings, profiles, rules};
 use crate::clock;
 
 /// Names that can be referred to, of any manager.
@@ -21,6 +21,9 @@ pub struct Names {
     pub hosts: BTreeSet<String>,
     pub contacts: BTreeSet<String>,
     pub profiles: BTreeSet<String>,
+    /// Users of the gateway, and their peers.
+    pub people: BTreeSet<String>,
+    pub operators: BTreeSet<String>,
     /// Hosts with a profile of their own, and its name.
     pub users: BTreeMap<String, String>,
     /// Devices whose tunnel was never up.
@@ -60,7 +63,9 @@ pub fn check(
 
 /// Returns the file, the line of a step's field, and the resource.
 pub fn place(file: &Path, step: &Step, field: &str) -> String {
-    let line = step.lines.line(field).unwrap_or(step.line);
+    // In the file, the members of the source and the target of a grant are its own fields.
+    let in_file = field.strip_prefix("source.").or_else(|| field.strip_prefix("target."));
+    let line = step.lines.line(in_file.unwrap_or(field)).unwrap_or(step.line);
     let thing = format!("{} {}", step.kind.name(), step.name);
     format!("{}:{line}: {}", file.display(), thing.trim_end())
 }
@@ -78,6 +83,7 @@ fn would_be_taken(file: &Path, step: &Step) -> anyhow::Result<()> {
         Kind::Host => host_settings::validate(super::joined(own, of_host), true)
             .and_then(|()| host_settings::validate_parents(step.fields.get("parents"))),
         Kind::Downtime => downtimes::validate(whole, clock::wall()),
+        Kind::Grant => grants::validate(super::named(step), clock::wall()),
         Kind::ProfileRules | Kind::Service => Ok(()),
     };
     let Err(errors) = verdict else { return Ok(()) };
@@ -139,7 +145,11 @@ impl Names {
                 Kind::Device | Kind::Host => &mut self.hosts,
                 Kind::Contact => &mut self.contacts,
                 Kind::Profile => &mut self.profiles,
-                Kind::ProfileRules | Kind::NotificationRule | Kind::Service | Kind::Downtime => continue,
+                Kind::ProfileRules
+                | Kind::NotificationRule
+                | Kind::Service
+                | Kind::Downtime
+                | Kind::Grant => continue,
             };
             match step.act {
                 Act::Make => drop(names.insert(step.name.clone())),
@@ -166,6 +176,8 @@ impl Names {
             let names = match noun {
                 "contact" => &self.contacts,
                 "profile" => &self.profiles,
+                "user" => &self.people,
+                "operator" => &self.operators,
                 _ => &self.hosts,
             };
             // Only the gateway can check an id. Names never contain `_`.
@@ -205,6 +217,13 @@ fn references(step: &Step) -> Vec<Reference<'_>> {
             let profile = one("profile").filter(|p| !p.is_empty()).map(|p| ("profile", "profile", p));
             let parents = names("parents").map(|parent| ("parents", "host or device", parent));
             device.into_iter().chain(profile).chain(parents).collect()
+        }
+        Kind::Grant => {
+            let one = |part: &str, field: &str| step.fields.get(part).and_then(|of| of[field].as_str());
+            let user = one("source", "user").map(|name| ("user", "user", name));
+            let peer = one("source", "peer").map(|name| ("peer", "operator", name));
+            let host = one("target", "host").map(|name| ("host", "host or device", name));
+            user.into_iter().chain(peer).chain(host).collect()
         }
         Kind::Contact | Kind::Service => Vec::new(),
     }

@@ -28,6 +28,8 @@ pub struct Listed {
     pub route: String,
     /// The inner address, or the address behind `via`.
     pub address: Option<String>,
+    /// The pool address of a host behind a device.
+    pub alias: Option<String>,
     /// The name of the device it stands behind.
     pub via: Option<String>,
     pub direct_address: Option<String>,
@@ -173,6 +175,8 @@ macro_rules! select {
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null
                                          order by instr(a.address, ':') limit 1)) as shown_address,
+                    (select a.address from addresses a
+                     where a.host = h.id and a.released_at is null) as alias,
                     v.name as via_name, h.direct_address, h.attempts,
                     h.budget_bytes_per_day, h.version, h.created_at, h.removed_at,
                     k.public_key, m.endpoint, m.last_packet, m.last_handshake, m.clock_skew_ms,
@@ -229,6 +233,7 @@ impl FromRow<'_, SqliteRow> for Listed {
             profile: row.try_get("profile")?,
             route: row.try_get("route")?,
             address: row.try_get("shown_address")?,
+            alias: row.try_get("alias")?,
             via: row.try_get("via_name")?,
             direct_address: row.try_get("direct_address")?,
             attempts: row.try_get("attempts")?,

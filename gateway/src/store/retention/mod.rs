@@ -33,6 +33,8 @@ pub enum Kind {
     Notices,
     Acknowledgements,
     Downtimes,
+    /// Grants that ended or were withdrawn.
+    Grants,
     Incidents,
     Events,
     /// Enrolments that created no device.
@@ -42,11 +44,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Messages,
         Kind::Notices,
         Kind::Acknowledgements,
         Kind::Downtimes,
+        Kind::Grants,
         Kind::Incidents,
         Kind::Events,
         Kind::Enrolments,
@@ -60,6 +63,7 @@ impl Kind {
             Kind::Notices => "notifications",
             Kind::Acknowledgements => "acknowledgements",
             Kind::Downtimes => "downtimes",
+            Kind::Grants => "grants",
             Kind::Incidents => "incidents",
             Kind::Events => "events",
             Kind::Enrolments => "enrolments",
@@ -167,6 +171,16 @@ const DOWNTIMES: Rows = Rows {
     dependents: &[],
 };
 
+const GRANTS: Rows = Rows {
+    table: "grants",
+    id: "id",
+    // Events keep what it permitted.
+    old: "(x.until_at < $2 or x.withdrawn_at < $2)",
+    time: None,
+    free: "true",
+    dependents: &[],
+};
+
 const INCIDENTS: Rows = Rows {
     table: "incidents",
     id: "id",
@@ -238,6 +252,7 @@ impl Statements {
             Kind::Notices => NOTICES,
             Kind::Acknowledgements => ACKNOWLEDGEMENTS,
             Kind::Downtimes => DOWNTIMES,
+            Kind::Grants => GRANTS,
             Kind::Incidents => INCIDENTS,
             Kind::Events => EVENTS,
             Kind::Enrolments => ENROLMENTS,

@@ -167,6 +167,24 @@ async fn old_downtimes_are_removed_when_over_or_cancelled() {
 }
 
 #[tokio::test]
+async fn old_grants_are_removed_when_ended_or_withdrawn() {
+    let (store, _dir) = scene().await;
+    run(
+        &store,
+        &[
+            "update grants set withdrawn_at = 20 where id = 2",
+            "insert into grants (id, source_role, access, author, created_at, until_at, withdrawn_at)
+             values (3, 'admin', '[]', '', 1, 900, null), (4, 'admin', '[]', '', 1, 9999, null),
+                    (5, 'admin', '[]', '', 1, 9999, 20), (6, 'admin', '[]', '', 1, null, null),
+                    (7, 'admin', '[]', '', 1, 9999, 9999)",
+        ],
+    )
+    .await;
+    round(&store, &KEEP).await.unwrap();
+    assert_eq!(numbers(&store, "select id from grants order by id").await, [1, 4, 6, 7]);
+}
+
+#[tokio::test]
 async fn an_incident_is_removed_after_those_merged_into_it() {
     let (store, _dir) = scene().await;
     run(

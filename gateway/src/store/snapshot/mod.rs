@@ -29,7 +29,7 @@ use super::{Store, acknowledgements, alerting, definition, profiles, wire_days, 
 use crate::store::TimingDefaults;
 
 impl Store {
-    /// Returns the peer for the tunnel. `None` if there is no such peer (any more).
+    /// Returns the peer for the tunnel. `None` if there is no such peer (any more), or it may not connect.
     ///
     /// # Errors
     /// Fails when the database cannot be read or a row is invalid.
@@ -40,7 +40,7 @@ impl Store {
         rows.assemble(self, peer).map(Some)
     }
 
-    /// Returns every peer that is not removed.
+    /// Returns every peer that is not removed and may connect.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -228,6 +228,19 @@ struct KeyRow {
     psk: Option<Vec<u8>>,
 }
 
+/// Peers that may connect: of those of people, the ones whose users are enabled and no viewers.
+macro_rules! peers {
+    ($which:literal) => {
+        concat!(
+            "select p.id, p.kind, p.networks from peers p where p.removed_at is null
+               and (p.kind <> 'operator' or exists (
+                   select 1 from operators o join users u on u.id = o.user
+                   where o.id = p.id and u.disabled_at is null and u.role <> 'viewer'))",
+            $which
+        )
+    };
+}
+
 /// The rows for the peers of one load. `$1` is NULL for all of them.
 struct PeerRows {
     peers: Vec<PeerRow>,
@@ -238,13 +251,8 @@ struct PeerRows {
 
 impl PeerRows {
     async fn load(conn: &mut SqliteConnection, one: Option<PeerId>) -> anyhow::Result<Self> {
-        let peers: Vec<(i64, String, String)> = fetch(
-            conn,
-            one,
-            "select id, kind, networks from peers where removed_at is null",
-            "select id, kind, networks from peers where removed_at is null and id = $1",
-        )
-        .await?;
+        let peers: Vec<(i64, String, String)> =
+            fetch(conn, one, peers!(""), peers!(" and p.id = $1")).await?;
         let keys: Vec<(i64, String, Option<Vec<u8>>)> = fetch(
             conn,
             one,

@@ -236,7 +236,7 @@ impl PlainSession {
         self.owes_keepalive.get_or_insert(now);
         self.keep_fresh(now, sink);
         scratch[..payload.len()].copy_from_slice(payload);
-        Opened::Packet(&scratch[..payload.len()])
+        Opened::Packet(&mut scratch[..payload.len()])
     }
 
     /// Makes the keys that we answered with the current ones, on their first packet.

@@ -40,8 +40,7 @@ fn device_to_device_is_closed() {
     world.say(2, &ping(v6(2), v6(3)));
     world.say(2, &ping(v4(2), [8, 8, 8, 8].into()));
     world.run(SECOND);
-    assert_eq!(world.dropped(2, DropReason::NotAllowed), 2);
-    assert_eq!(world.dropped(2, DropReason::NoRoute), 1);
+    assert_eq!(world.dropped(2, DropReason::NoFlow), 3);
     assert_eq!(world.end(3).device.received, 0);
 }
 

@@ -3,6 +3,7 @@
 mod clock;
 mod day;
 mod door;
+mod forwarding;
 mod handshakes;
 mod inside;
 mod proof;

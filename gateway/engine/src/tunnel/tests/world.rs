@@ -9,8 +9,9 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Command, DropReason, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe,
-    ProbeId, ProbeReply, ProbeRequest, Route, StreamId, StreamInput, StreamOutput, TunnelEvent,
+    Command, DropReason, ExplainId, Explanation, FlowRecord, Input, Output, PeerKey, PeerKind, PeerSnapshot,
+    PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route, StreamId, StreamInput,
+    StreamOutput, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -95,6 +96,8 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     due: Option<Mono>,
     pub answers: Vec<(ProbeId, ProbeReply, Mono)>,
     pub news: Vec<TunnelEvent>,
+    pub explanations: Vec<(ExplainId, Explanation)>,
+    pub flows: Vec<FlowRecord>,
     pub streams: Vec<(StreamId, StreamOutput)>,
     /// Types of the messages that the gateway sent.
     pub sent: Vec<u8>,
@@ -145,6 +148,8 @@ impl<N: Noise, S: Session> World<N, S> {
             due: None,
             answers: Vec::new(),
             news: Vec::new(),
+            explanations: Vec::new(),
+            flows: Vec::new(),
             streams: Vec::new(),
             sent: Vec::new(),
             sent_to: Vec::new(),
@@ -212,6 +217,8 @@ impl<N: Noise, S: Session> World<N, S> {
                 Output::ProbeReply(id, answer) => self.answers.push((id, answer, self.now.mono)),
                 Output::Stream(id, output) => self.streams.push((id, output)),
                 Output::TunnelEvent(news) => self.news.push(news),
+                Output::Explanation(id, explanation) => self.explanations.push((id, explanation)),
+                Output::Flow(record) => self.flows.push(record),
                 Output::Wait(at, _) => {
                     assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
                     self.due = at;

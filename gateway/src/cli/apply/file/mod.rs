@@ -20,6 +20,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::downtime::Downtime;
+use super::grant::Grant;
 use super::lines::{self, Begins, Lines};
 use super::plan::{Kind, Wanted};
 use crate::names::{self, Labels, Name};
@@ -50,6 +51,7 @@ struct Fleet {
     devices: Table<Device>,
     hosts: Table<Host>,
     downtimes: Table<Downtime>,
+    grants: Table<Grant>,
 }
 
 #[derive(Default, Deserialize)]
@@ -236,6 +238,9 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
     }
     for (name, downtime) in fleet.downtimes {
         wanted.push(source.downtime(&name, downtime)?);
+    }
+    for (name, grant) in fleet.grants {
+        wanted.push(source.grant(&name, grant)?);
     }
     // Profiles are already in the order of inheritance, and the sort is stable.
     wanted.sort_by_key(|w| w.kind);

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::api::testing::TestApi;
 use crate::cli::Connection;
+use crate::store::access::Role;
 
 mod hostile;
 
@@ -71,6 +72,7 @@ end = "2020-01-02T00:00:00Z"
 
 struct Fleet {
     api: TestApi,
+    role: Role,
     url: String,
     dir: tempfile::TempDir,
     /// The monitor must accept a downtime before the response to it.
@@ -89,11 +91,11 @@ impl Fleet {
         let mut api = TestApi::with_endpoint().await;
         let monitor = api.start_monitor();
         let url = format!("http://{}", api.serve(api.router()).await);
-        Fleet { api, url, dir: tempfile::tempdir().unwrap(), _monitor: monitor }
+        Fleet { api, role: Role::Operator, url, dir: tempfile::tempdir().unwrap(), _monitor: monitor }
     }
 
     fn connect(&self) -> Client {
-        client(&self.url, self.api.operator_token())
+        client(&self.url, self.api.token(self.role))
     }
 
     async fn apply(&self, text: &str, change: impl FnOnce(&mut ApplyArgs)) -> anyhow::Result<()> {
@@ -116,7 +118,7 @@ impl Fleet {
     /// Returns the steps of another run.
     async fn left(&self, text: &str, policy: Policy) -> String {
         let mut wanted = file::read("fleet.toml", text).unwrap();
-        wanted.retain(|w| !downtime::is_over(w));
+        wanted.retain(|w| !downtime::is_over(w) && !grant::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
         let (found, names) = look(&self.connect(), &wanted, &policy).await.unwrap();
         report::render(&steps(wanted, &found, &names, &policy))
@@ -480,4 +482,77 @@ async fn what_cannot_be_done_is_refused_before_anything_is() {
     let circle = "[profiles.a]\nextends = [\"b\"]\n[profiles.b]\nextends = [\"a\"]\n";
     let refused = format!("{:#}", fleet.apply(circle, |_| {}).await.unwrap_err());
     assert!(refused.contains("fleet.toml:2: profile a") && refused.contains("extends"), "{refused}");
+}
+
+const GRANTS: &str = r#"
+[devices.cam-07]
+labels = { site = "north" }
+
+[grants.night-work]
+user = "anna"
+host = "cam-07"
+icmp = true
+tcp = [443, 22, "8000-8100"]
+until = 2030-01-01T00:00:00Z
+reason = "a new disk"
+
+[grants.cameras]
+role = "admin"
+labels = { site = "north" }
+udp = [53]
+
+[grants.long-ago]
+user = "anna"
+all_devices = true
+icmp = true
+until = 2020-01-01T00:00:00Z
+"#;
+
+#[tokio::test]
+async fn grants_become_what_the_file_says() {
+    let mut fleet = Fleet::new().await;
+    let unknown = fleet.apply(GRANTS, |_| {}).await.unwrap_err();
+    assert!(format!("{unknown:#}").contains("role"), "an operator may not read users: {unknown:#}");
+    fleet.role = Role::Admin;
+    let unknown = fleet.apply(GRANTS, |_| {}).await.unwrap_err();
+    assert!(format!("{unknown:#}").contains("user: no user is called \"anna\""), "{unknown:#}");
+    let user = json!({ "name": "anna", "role": "operator", "password": "correct horse battery" });
+    assert_eq!(fleet.api.admin().post("/api/v1/users", user).await.status, 201);
+    fleet.apply(GRANTS, |_| {}).await.unwrap();
+    let made = fleet.api.admin().get("/api/v1/grants/night-work").await.json;
+    assert_eq!((&made["managed_by"], &made["matches"]), (&json!("apply"), &json!(1)));
+    assert_eq!(fleet.api.admin().get("/api/v1/grants/long-ago").await.status, 404);
+    assert_eq!(fleet.left(GRANTS, Policy::default()).await, "", "a second run does nothing");
+
+    let other = GRANTS.replace("until = 2030-01-01T00:00:00Z\n", "").replace("udp = [53]", "udp = [54]");
+    let said = fleet.left(&other, Policy::default()).await;
+    assert!(said.contains("~ grant night-work") && said.contains("until: \"2030"), "{said}");
+    fleet.apply(&other, |_| {}).await.unwrap();
+    let changed = fleet.api.admin().get("/api/v1/grants/night-work").await.json;
+    assert_eq!((&changed["until"], &changed["id"]), (&json!(null), &made["id"]));
+
+    assert_eq!(fleet.api.admin().delete("/api/v1/grants/cameras").await.status, 204);
+    let said = fleet.left(&other, Policy::default()).await;
+    assert!(said.starts_with("! grant cameras: removed by token:"), "{said}");
+    fleet.apply("[devices.cam-07]\nlabels = { site = \"north\" }\n", |_| {}).await.unwrap();
+    assert_eq!(fleet.api.admin().get("/api/v1/grants/night-work").await.status, 404, "withdrawn");
+    let open = fleet.api.admin().get("/api/v1/grants").await.json;
+    assert_eq!(open["items"].as_array().unwrap().len(), 2, "others stay");
+}
+
+#[test]
+fn a_wrong_grant_is_named_with_its_line() {
+    for (text, line, says) in [
+        ("role = \"admin\"\nicmp = true", 1, "exactly one of host, labels and all_devices"),
+        ("host = \"a\"\nicmp = true", 1, "exactly one of user, role and peer"),
+        ("role = \"admin\"\nlabels = {}\nicmp = true", 3, "at least one label"),
+        ("role = \"admin\"\nhost = \"a\"", 1, "icmp = true, tcp or udp"),
+        ("role = \"admin\"\nhost = \"a\"\ntcp = [0]", 4, "tcp: \"0\": a port from 1"),
+        ("role = \"admin\"\nhost = \"a\"\ntcp = [\"90-80\"]", 4, "the first port"),
+        ("role = \"admin\"\nhost = \"a\"\nicmp = true\nfrom = \"noon\"", 5, "a time such as"),
+    ] {
+        let error = file::read("fleet.toml", &format!("[grants.x]\n{text}\n")).unwrap_err();
+        assert_eq!(error.line, line, "{text}: {error}");
+        assert!(error.what.contains(says), "{text}: {error}");
+    }
 }

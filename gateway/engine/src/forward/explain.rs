@@ -1,0 +1,121 @@
+//! Answers to the question who may reach what, by the code that decides about packets.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::headers::bits;
+use super::policy::{Denial, Policy, Request};
+use super::window::Shut;
+use crate::id::{GrantId, Id, PeerId, UserId};
+use crate::messages::{
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantWindow, SourceSpec,
+};
+use crate::time::{Mono, Now, Wall};
+
+impl Policy {
+    /// Says what the filter does with a packet at a time, and why.
+    pub fn explain(&self, question: &ExplainRequest, now: Now) -> Explanation {
+        let sources = self.asked_sources(question.from);
+        let at = instant(question.at, now);
+        let answers = sources.iter().map(|source| self.explain_one(source, question, at));
+        answers.max_by_key(rank).unwrap_or(Explanation::UnknownSource)
+    }
+
+    /// Returns the peers that the question is about, the smallest id last: of equal answers the
+    /// last one counts.
+    fn asked_sources(&self, from: ExplainSource) -> Vec<Cow<'_, SourceSpec>> {
+        let mut sources: Vec<Cow<'_, SourceSpec>> = match from {
+            ExplainSource::Peer(peer) => self.sources.get(&peer).map(Cow::Borrowed).into_iter().collect(),
+            ExplainSource::User(user) => {
+                self.sources.values().filter(|source| source.user == user).map(Cow::Borrowed).collect()
+            }
+            ExplainSource::Login { user, role } => vec![Cow::Owned(login(user, role))],
+        };
+        sources.sort_by_key(|source| std::cmp::Reverse::<PeerId>(source.peer));
+        sources
+    }
+
+    fn explain_one(&self, source: &SourceSpec, question: &ExplainRequest, at: Now) -> Explanation {
+        let targets: Vec<IpAddr> = match question.to {
+            ExplainTarget::Address(address) => vec![address],
+            ExplainTarget::Host(host) => match self.targets.get(&host) {
+                Some(target) => target.addresses.iter().map(|address| address.reached_at).collect(),
+                None => return Explanation::UnknownTarget,
+            },
+        };
+        let pairs = targets.iter().filter_map(|dst| {
+            let src = source.addresses.iter().find(|src| src.is_ipv4() == dst.is_ipv4())?;
+            Some((*src, *dst))
+        });
+        let answers = pairs.map(|(src, dst)| self.explain_pair(source, src, dst, question, at));
+        answers.max_by_key(rank).unwrap_or(Explanation::NoCommonFamily)
+    }
+
+    fn explain_pair(
+        &self,
+        source: &SourceSpec,
+        src: IpAddr,
+        dst: IpAddr,
+        question: &ExplainRequest,
+        at: Now,
+    ) -> Explanation {
+        let request = Request {
+            source: source.peer,
+            v6: dst.is_ipv6(),
+            src: bits(src),
+            dst: bits(dst),
+            protocol: question.protocol,
+            port: question.port,
+        };
+        match self.decide_for(source, &request, at) {
+            Ok(granted) => Explanation::Permitted(self.window(granted.permit.grant)),
+            Err(Denial::NoSource) => Explanation::UnknownSource,
+            Err(Denial::NoTarget) => Explanation::UnknownTarget,
+            Err(Denial::NoGrant) => Explanation::NoGrant,
+            Err(Denial::Shut(grant, Shut::Over)) => Explanation::Over(self.window(grant)),
+            Err(Denial::Shut(grant, Shut::NotYet)) => Explanation::NotYet(self.window(grant)),
+            Err(Denial::Shut(grant, Shut::Doubted)) => Explanation::ClockStep(self.window(grant)),
+            Err(Denial::Shut(grant, Shut::Behind)) => Explanation::ClockBehind(self.window(grant)),
+        }
+    }
+
+    fn window(&self, id: GrantId) -> GrantWindow {
+        let window = self.grants.get(&id).map(|grant| grant.window);
+        GrantWindow {
+            grant: id,
+            from: window.and_then(|window| window.from),
+            until: window.and_then(|window| window.until),
+            ends_at: window.filter(|window| window.until.is_some()).map(|window| window.end),
+        }
+    }
+}
+
+/// The source of a login. It has no peer, and an address of each family.
+fn login(user: Option<UserId>, role: Option<GrantRole>) -> SourceSpec {
+    let addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    SourceSpec { peer: NOBODY, user: user.unwrap_or(NOBODY), role, addresses: addresses.into() }
+}
+
+/// An id that no object has.
+const NOBODY: Id = Id::from_i64(0);
+
+/// Returns both clocks at a wall time, as they run now.
+fn instant(at: Wall, now: Now) -> Now {
+    let mono: Mono = now.mono + at.since(now.wall) - now.wall.since(at);
+    Now { mono, wall: at }
+}
+
+/// Of several answers, the one that comes nearest to a permission counts.
+fn rank(answer: &Explanation) -> u8 {
+    match answer {
+        Explanation::Permitted(_) => 8,
+        Explanation::ClockStep(_) => 7,
+        Explanation::ClockBehind(_) => 6,
+        Explanation::NotYet(_) => 5,
+        Explanation::Over(_) => 4,
+        Explanation::NoGrant => 3,
+        Explanation::NoCommonFamily => 2,
+        Explanation::UnknownTarget => 1,
+        Explanation::UnknownSource => 0,
+    }
+}

@@ -1,0 +1,115 @@
+//! The grants by source and target, so that a decision looks only at grants that may concern it.
+//!
+//! A selection by labels stands under one of its labels, the one that fewest others stand under. A
+//! target looks under each label that it has. The index finds candidates; the policy compares them
+//! in full.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+
+use crate::id::{GrantId, HostId};
+use crate::messages::{GrantSource, GrantSpec, GrantTarget, SourceSpec, TargetSpec};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    AllDevices,
+    Host(HostId),
+    /// The hash of a label and its value. Two labels under one hash only cost time.
+    Label(u64),
+}
+
+#[derive(Default)]
+pub struct GrantIndex {
+    hasher: RandomState,
+    places: HashMap<(GrantSource, Place), BTreeSet<GrantId>>,
+    /// The label that each selection stands under.
+    anchors: HashMap<GrantId, u64>,
+}
+
+impl GrantIndex {
+    /// Adds a grant, which must not be in the index. An empty selection stands nowhere.
+    pub fn add(&mut self, spec: &GrantSpec) {
+        let place = match &spec.target {
+            GrantTarget::AllDevices => Place::AllDevices,
+            GrantTarget::Host(host) => Place::Host(*host),
+            GrantTarget::Labels(labels) => {
+                let Some(anchor) = self.anchor(spec.source, labels) else { return };
+                self.anchors.insert(spec.id, anchor);
+                Place::Label(anchor)
+            }
+        };
+        self.places.entry((spec.source, place)).or_default().insert(spec.id);
+    }
+
+    pub fn remove(&mut self, spec: &GrantSpec) {
+        let place = match &spec.target {
+            GrantTarget::AllDevices => Place::AllDevices,
+            GrantTarget::Host(host) => Place::Host(*host),
+            GrantTarget::Labels(_) => {
+                let Some(anchor) = self.anchors.remove(&spec.id) else { return };
+                Place::Label(anchor)
+            }
+        };
+        let Some(grants) = self.places.get_mut(&(spec.source, place)) else { return };
+        grants.remove(&spec.id);
+        if grants.is_empty() {
+            self.places.remove(&(spec.source, place));
+        }
+    }
+
+    fn anchor(&self, source: GrantSource, labels: &BTreeMap<String, String>) -> Option<u64> {
+        let hashes = labels.iter().map(|label| self.hasher.hash_one(label));
+        hashes.min_by_key(|hash| self.places.get(&(source, Place::Label(*hash))).map_or(0, BTreeSet::len))
+    }
+
+    /// Calls `visit` with each grant that may permit something between the two.
+    pub fn each(&self, source: &SourceSpec, target: &TargetSpec, visit: &mut dyn FnMut(GrantId)) {
+        let labels: Vec<u64> = target.labels.iter().map(|label| self.hasher.hash_one(label)).collect();
+        let role = source.role.map(GrantSource::Role);
+        for from in [Some(GrantSource::Peer(source.peer)), Some(GrantSource::User(source.user)), role] {
+            let Some(from) = from else { continue };
+            let places = labels.iter().map(|hash| Place::Label(*hash));
+            for place in [Place::AllDevices, Place::Host(target.host)].into_iter().chain(places) {
+                self.places.get(&(from, place)).into_iter().flatten().for_each(|id| visit(*id));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn many_selections_with_a_common_label_do_not_stand_in_one_place() {
+        let mut index = GrantIndex::default();
+        let user = Id::from_i64(1);
+        let spec = |n: i64| GrantSpec {
+            id: Id::from_i64(100 + n),
+            source: GrantSource::User(user),
+            target: GrantTarget::Labels(labels(&[("fleet", "north"), ("rental", &n.to_string())])),
+            access: Vec::new(),
+            from: None,
+            until: None,
+        };
+        (0..1_000).for_each(|n| index.add(&spec(n)));
+        let source = SourceSpec { peer: Id::from_i64(2), user, role: None, addresses: Default::default() };
+        let target = TargetSpec {
+            host: Id::from_i64(3),
+            peer: Id::from_i64(3),
+            behind: false,
+            labels: labels(&[("fleet", "north"), ("rental", "7")]),
+            addresses: Vec::new(),
+        };
+        let mut seen = Vec::new();
+        index.each(&source, &target, &mut |id| seen.push(id));
+        assert!(seen.contains(&Id::from_i64(107)) && seen.len() <= 2, "{seen:?}");
+        (0..1_000).for_each(|n| index.remove(&spec(n)));
+        assert!(index.places.is_empty() && index.anchors.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! What forwarding keeps of each peer: its inner MTU, its share of answers, and what was forwarded.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::id::PeerId;
+use crate::messages::FlowTraffic;
+use crate::time::Mono;
+
+/// The inner MTU of a peer without a setting of its own. Every IPv6 path carries it.
+pub const DEFAULT_MTU: u16 = 1_280;
+/// Every host takes packets of this size (RFC 791).
+const LEAST_MTU: u16 = 576;
+
+/// Answers to denied packets: a client that tries a few ports at once learns all results, and a
+/// scan gets one answer each 50 ms.
+const REJECTS: Rate = Rate { every: Duration::from_millis(50), burst: 40 };
+
+/// Errors that a path needs: packet too big and time exceeded.
+const ERRORS: Rate = Rate { every: Duration::from_millis(10), burst: 100 };
+
+struct Rate {
+    every: Duration,
+    burst: u32,
+}
+
+/// A token bucket, as the time at which it is full again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bucket {
+    full_at: Mono,
+}
+
+impl Bucket {
+    fn take(&mut self, rate: &Rate, now: Mono) -> bool {
+        let full_at = self.full_at.max(now) + rate.every;
+        let room = full_at.since(now) <= rate.every * rate.burst;
+        if room {
+            self.full_at = full_at;
+        }
+        room
+    }
+}
+
+/// What was forwarded for a peer, in bytes of inner packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// From the peer.
+    pub received: FlowTraffic,
+    /// To the peer.
+    pub sent: FlowTraffic,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    mtu: u16,
+    forwarded: Forwarded,
+    rejects: Bucket,
+    errors: Bucket,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        let (rejects, errors) = (Bucket::default(), Bucket::default());
+        Peer { mtu: DEFAULT_MTU, forwarded: Forwarded::default(), rejects, errors }
+    }
+}
+
+/// The peers that the policy names or that have an MTU of their own.
+#[derive(Default)]
+pub struct Peers {
+    peers: HashMap<PeerId, Peer>,
+}
+
+impl Peers {
+    pub fn add(&mut self, peer: PeerId) {
+        self.peers.entry(peer).or_default();
+    }
+
+    pub fn remove(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+    }
+
+    pub fn set_mtu(&mut self, peer: PeerId, mtu: u16) {
+        self.peers.entry(peer).or_default().mtu = mtu.max(LEAST_MTU);
+    }
+
+    pub fn mtu(&self, peer: PeerId) -> u16 {
+        self.peers.get(&peer).map_or(DEFAULT_MTU, |peer| peer.mtu)
+    }
+
+    pub fn forwarded(&self, peer: PeerId) -> Forwarded {
+        self.peers.get(&peer).map(|peer| peer.forwarded).unwrap_or_default()
+    }
+
+    /// Counts a packet that was forwarded.
+    pub fn count(&mut self, from: PeerId, to: PeerId, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            add(&mut peer.forwarded.received, bytes);
+        }
+        if let Some(peer) = self.peers.get_mut(&to) {
+            add(&mut peer.forwarded.sent, bytes);
+        }
+    }
+
+    /// Returns whether a denied packet of this peer is answered. A peer that the policy does not
+    /// name gets no answers.
+    pub fn may_reject(&mut self, peer: PeerId, now: Mono) -> bool {
+        self.peers.get_mut(&peer).is_some_and(|peer| peer.rejects.take(&REJECTS, now))
+    }
+
+    pub fn may_report(&mut self, peer: PeerId, now: Mono) -> bool {
+        self.peers.get_mut(&peer).is_some_and(|peer| peer.errors.take(&ERRORS, now))
+    }
+}
+
+fn add(traffic: &mut FlowTraffic, bytes: usize) {
+    traffic.packets += 1;
+    traffic.bytes += bytes as u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    #[test]
+    fn answers_are_limited_by_burst_and_rate() {
+        let mut peers = Peers::default();
+        let peer = Id::from_i64(7);
+        assert!(!peers.may_reject(peer, Mono::ZERO), "the policy does not know it");
+        peers.add(peer);
+        let taken = |peers: &mut Peers, at| (0..1_000).filter(|_| peers.may_reject(peer, at)).count();
+        assert_eq!(taken(&mut peers, Mono::from_secs(10)), 40);
+        assert_eq!(taken(&mut peers, Mono::from_secs(11)), 20);
+        assert_eq!(taken(&mut peers, Mono::from_secs(100)), 40);
+    }
+
+    #[test]
+    fn an_mtu_is_at_least_what_every_host_takes() {
+        let mut peers = Peers::default();
+        let peer = Id::from_i64(7);
+        assert_eq!(peers.mtu(peer), DEFAULT_MTU);
+        peers.set_mtu(peer, 9);
+        assert_eq!(peers.mtu(peer), 576);
+    }
+}

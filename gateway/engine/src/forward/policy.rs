@@ -1,0 +1,367 @@
+//! Who may reach what now: sources, targets and the grants between them.
+//!
+//! Everything is denied unless a grant permits it. One function decides about packets and answers
+//! questions. Each change has a new generation, so that a flow notices that its permission is old.
+//! The policy knows no flows; a change returns the lists of flows that it may concern.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::grant_index::GrantIndex;
+use super::headers::{Bits, address, bits};
+use super::lists::List;
+use super::window::{Shut, Span, Trust, Window};
+use crate::id::{GrantId, HostId, PeerId, UserId};
+use crate::messages::{
+    GrantProtocol, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+};
+use crate::time::{Mono, Now, Step, Wall};
+
+/// The permission of a flow: it holds while the policy has this generation and the time lies in the
+/// span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    pub generation: u64,
+    pub grant: GrantId,
+    pub span: Span,
+}
+
+/// What a flow wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub source: PeerId,
+    pub v6: bool,
+    pub src: Bits,
+    /// The address that the source sends to.
+    pub dst: Bits,
+    pub protocol: GrantProtocol,
+    /// Not used for ICMP.
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub permit: Permit,
+    pub user: UserId,
+    pub route: Route,
+}
+
+/// Where the packets to an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub host: HostId,
+    pub device: PeerId,
+    /// The address that the target has.
+    pub real: Bits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The peer is no source, or uses an address that is not its own.
+    NoSource,
+    /// No target has the address.
+    NoTarget,
+    NoGrant,
+    /// This grant covers the request, but not now.
+    Shut(GrantId, Shut),
+}
+
+pub struct Grant {
+    pub spec: GrantSpec,
+    pub window: Window,
+}
+
+#[derive(Default)]
+pub struct Policy {
+    generation: u64,
+    pub(super) sources: HashMap<PeerId, SourceSpec>,
+    pub(super) targets: HashMap<HostId, TargetSpec>,
+    owners: HashMap<IpAddr, HostId>,
+    pub(super) grants: HashMap<GrantId, Grant>,
+    index: GrantIndex,
+    trust: Trust,
+    /// The ends that are not final, on both clocks.
+    ends: BTreeSet<(Mono, GrantId)>,
+    untils: BTreeSet<(Wall, GrantId)>,
+}
+
+impl Policy {
+    pub fn is_source(&self, peer: PeerId) -> bool {
+        self.sources.contains_key(&peer)
+    }
+
+    pub fn is_behind(&self, now: Wall) -> bool {
+        self.trust.is_behind(now)
+    }
+
+    pub fn holds(&self, permit: &Permit, now: Now) -> bool {
+        permit.generation == self.generation && permit.span.contains(now)
+    }
+
+    /// Decides about a request. Of several grants that permit it, the one that ends last decides.
+    ///
+    /// # Errors
+    /// Fails with what is missing.
+    pub fn decide(&self, request: &Request, now: Now) -> Result<Granted, Denial> {
+        let source = self.sources.get(&request.source).ok_or(Denial::NoSource)?;
+        self.decide_for(source, request, now)
+    }
+
+    /// Decides about a request of this source.
+    ///
+    /// # Errors
+    /// Fails with what is missing.
+    pub(super) fn decide_for(
+        &self,
+        source: &SourceSpec,
+        request: &Request,
+        now: Now,
+    ) -> Result<Granted, Denial> {
+        if !source.addresses.contains(&address(request.v6, request.src)) {
+            return Err(Denial::NoSource);
+        }
+        let route = self.route(request.v6, request.dst).ok_or(Denial::NoTarget)?;
+        let target = self.targets.get(&route.host).ok_or(Denial::NoTarget)?;
+        let (grant, span) = self.best(source, target, request, now)?;
+        let permit = Permit { generation: self.generation, grant, span };
+        Ok(Granted { permit, user: source.user, route })
+    }
+
+    /// Returns where packets to an address go, permitted or not. A source reaches no other source,
+    /// and not itself.
+    pub fn route(&self, v6: bool, dst: Bits) -> Option<Route> {
+        let at = address(v6, dst);
+        let target = self.owners.get(&at).and_then(|host| self.targets.get(host))?;
+        let real = target.addresses.iter().find(|address| address.reached_at == at)?.real;
+        let route = Route { host: target.host, device: target.peer, real: bits(real) };
+        (!self.is_source(target.peer)).then_some(route)
+    }
+
+    fn best(
+        &self,
+        source: &SourceSpec,
+        target: &TargetSpec,
+        request: &Request,
+        now: Now,
+    ) -> Result<(GrantId, Span), Denial> {
+        let mut best = Err(Denial::NoGrant);
+        self.index.each(source, target, &mut |id| {
+            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec, target, request))
+            else {
+                return;
+            };
+            let found = match self.trust.open(&grant.window, now) {
+                Ok(span) => Ok((id, span)),
+                Err(shut) => Err(Denial::Shut(id, shut)),
+            };
+            if self.is_better(&found, &best) {
+                best = found;
+            }
+        });
+        best
+    }
+
+    fn is_better(
+        &self,
+        found: &Result<(GrantId, Span), Denial>,
+        best: &Result<(GrantId, Span), Denial>,
+    ) -> bool {
+        match (found, best) {
+            (Ok((id, span)), Ok((best_id, best))) => {
+                // The smaller id decides between equal ends.
+                (span.until, span.end, *best_id) > (best.until, best.end, *id)
+            }
+            (Ok(_), Err(_)) => true,
+            (Err(_), Ok(_)) => false,
+            (Err(found), Err(best)) => self.tells_more(*found, *best),
+        }
+    }
+
+    /// Returns whether a reason helps more than another one: a window that only the clock keeps
+    /// shut, then the next one to open, then the last one that ended.
+    fn tells_more(&self, found: Denial, best: Denial) -> bool {
+        let (Denial::Shut(id, shut), Denial::Shut(best_id, best_shut)) = (found, best) else {
+            return matches!(found, Denial::Shut(..));
+        };
+        let (Some(grant), Some(best)) = (self.grants.get(&id), self.grants.get(&best_id)) else {
+            return false;
+        };
+        let sooner = (best.window.from, best_id) > (grant.window.from, id);
+        let later = (grant.window.until, best_id) > (best.window.until, id);
+        shut > best_shut || shut == best_shut && if shut == Shut::NotYet { sooner } else { later }
+    }
+
+    /// Applies a change. Returns the lists of flows whose permission it may take away.
+    pub fn change(&mut self, change: PolicyChange, now: Now) -> Vec<List> {
+        let affected = match change {
+            PolicyChange::Grant(spec) => self.load_grant(spec, now),
+            PolicyChange::WithdrawGrant(id) => self.withdraw(id),
+            PolicyChange::Source(spec) => self.set_source(spec),
+            PolicyChange::RemoveSource(peer) => self.sources.remove(&peer).map(|_| vec![List::Source(peer)]),
+            PolicyChange::Target(spec) => self.set_target(spec),
+            PolicyChange::RemoveTarget(host) => self.remove_target(host),
+            PolicyChange::Floor(floor) => {
+                self.trust.set_floor(floor);
+                Some(Vec::new())
+            }
+            PolicyChange::AcceptClock => {
+                self.accept_clock(now);
+                Some(Vec::new())
+            }
+        };
+        self.generation += u64::from(affected.is_some());
+        affected.unwrap_or_default()
+    }
+
+    /// Notes a step of the wall clock.
+    pub fn step(&mut self, step: Step, now: Now) {
+        self.trust.step(step, now);
+        self.generation += 1;
+    }
+
+    fn load_grant(&mut self, spec: GrantSpec, now: Now) -> Option<Vec<List>> {
+        let id = spec.id;
+        if self.grants.get(&id).is_some_and(|before| before.spec == spec) {
+            return None;
+        }
+        let fresh = self.trust.load(spec.from, spec.until, now);
+        let before = self.grants.get(&id).map(|grant| grant.window);
+        // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
+        // clock shows now.
+        let window = match before.filter(|before| before.until == spec.until) {
+            Some(before) => Window { from: spec.from, ..before },
+            None => fresh,
+        };
+        self.withdraw(id);
+        self.index.add(&spec);
+        self.grants.insert(id, Grant { spec, window });
+        self.file_end(id);
+        Some(vec![List::Grant(id)])
+    }
+
+    fn withdraw(&mut self, id: GrantId) -> Option<Vec<List>> {
+        self.unfile_end(id);
+        let grant = self.grants.remove(&id)?;
+        self.index.remove(&grant.spec);
+        Some(vec![List::Grant(id)])
+    }
+
+    fn file_end(&mut self, id: GrantId) {
+        let Some(window) = self.grants.get(&id).map(|grant| grant.window).filter(|window| !window.over)
+        else {
+            return;
+        };
+        if let Some(until) = window.until {
+            self.ends.insert((window.end, id));
+            self.untils.insert((until, id));
+        }
+    }
+
+    fn unfile_end(&mut self, id: GrantId) {
+        let Some(window) = self.grants.get(&id).map(|grant| grant.window) else { return };
+        self.ends.remove(&(window.end, id));
+        if let Some(until) = window.until {
+            self.untils.remove(&(until, id));
+        }
+    }
+
+    fn set_source(&mut self, spec: SourceSpec) -> Option<Vec<List>> {
+        let peer = spec.peer;
+        if self.sources.get(&peer) == Some(&spec) {
+            return None;
+        }
+        self.sources.insert(peer, spec);
+        // What was a device before may have flows to it.
+        Some(vec![List::Source(peer), List::Device(peer)])
+    }
+
+    fn set_target(&mut self, spec: TargetSpec) -> Option<Vec<List>> {
+        if self.targets.get(&spec.host) == Some(&spec) {
+            return None;
+        }
+        let mut affected = self.remove_target(spec.host).unwrap_or_default();
+        affected.push(List::Device(spec.peer));
+        let mixed = |address: &TargetAddress| address.reached_at.is_ipv4() != address.real.is_ipv4();
+        let mut spec = spec;
+        spec.addresses.retain(|address| !mixed(address));
+        for address in &spec.addresses {
+            let before = self.owners.insert(address.reached_at, spec.host);
+            let loser = before.and_then(|host| self.targets.get(&host));
+            affected.extend(loser.map(|loser| List::Device(loser.peer)));
+        }
+        self.targets.insert(spec.host, spec);
+        Some(affected)
+    }
+
+    fn remove_target(&mut self, host: HostId) -> Option<Vec<List>> {
+        let target = self.targets.remove(&host)?;
+        for address in &target.addresses {
+            if self.owners.get(&address.reached_at) == Some(&host) {
+                self.owners.remove(&address.reached_at);
+            }
+        }
+        Some(vec![List::Device(target.peer)])
+    }
+
+    fn accept_clock(&mut self, now: Now) {
+        self.trust.accept();
+        self.ends.clear();
+        self.untils.clear();
+        let ids: Vec<GrantId> = self.grants.keys().copied().collect();
+        for id in ids {
+            if let Some(grant) = self.grants.get_mut(&id) {
+                grant.window = self.trust.load(grant.spec.from, grant.spec.until, now);
+            }
+            self.file_end(id);
+        }
+    }
+
+    /// Makes the next end final that has come, and returns its grant.
+    pub fn take_ended(&mut self, now: Now) -> Option<GrantId> {
+        let by_boot = self.ends.first().filter(|(at, _)| *at <= now.mono).map(|(_, id)| *id);
+        let by_wall = self.untils.first().filter(|(at, _)| *at <= now.wall).map(|(_, id)| *id);
+        let id = by_boot.or(by_wall)?;
+        let window = self.grants.get(&id)?.window;
+        if !self.trust.is_final(&window, now) {
+            return None;
+        }
+        self.unfile_end(id);
+        self.grants.get_mut(&id)?.window.over = true;
+        Some(id)
+    }
+
+    /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
+    /// every flow is to be looked at.
+    pub fn end_doubt(&mut self, now: Now) -> bool {
+        let ended = self.trust.end_doubt(now.mono);
+        self.generation += u64::from(ended);
+        ended
+    }
+
+    /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,
+    /// that is not before the doubt ends.
+    pub fn next_end(&self, now: Now) -> Option<Mono> {
+        let by_boot = self.ends.first().map(|(at, _)| *at);
+        let by_wall = self.untils.first().map(|(at, _)| now.mono + at.since(now.wall));
+        let soonest = [by_boot, by_wall].into_iter().flatten().min();
+        self.trust.doubted_until().or(soonest)
+    }
+}
+
+/// Returns whether a grant covers the target, protocol and port at any time. The index has matched
+/// the source.
+fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
+    let by_labels = match &spec.target {
+        GrantTarget::Labels(labels) => {
+            !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
+        }
+        GrantTarget::AllDevices => !target.behind,
+        GrantTarget::Host(host) => *host == target.host,
+    };
+    let is_icmp = request.protocol == GrantProtocol::Icmp;
+    by_labels
+        && spec.access.iter().any(|access| {
+            access.protocol == request.protocol
+                && (is_icmp || access.ports.iter().any(|ports| ports.contains(&request.port)))
+        })
+}

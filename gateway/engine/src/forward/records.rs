@@ -1,0 +1,73 @@
+//! Records of flows: who reached what, how much it was, and why it ended. The queue is bounded; the
+//! shell takes them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::flows::Flow;
+use crate::messages::{FlowEnd, FlowRecord, GrantProtocol};
+use crate::time::Now;
+
+/// A flow that goes on is recorded as often.
+const EVERY: Duration = Duration::from_secs(3_600);
+
+/// Records that wait for the shell: 2 MB. It holds a second of a scan through every permitted port.
+const MOST: usize = 16_384;
+
+/// Hourly records wait for room and leave this share to ended flows.
+const MOST_HOURLY: usize = MOST / 2;
+
+#[derive(Default)]
+pub struct Records {
+    queue: VecDeque<FlowRecord>,
+    lost: u64,
+}
+
+impl Records {
+    pub fn pop(&mut self) -> Option<FlowRecord> {
+        self.queue.pop_front()
+    }
+
+    /// Records that found no room.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    pub fn ended(&mut self, flow: &Flow, why: FlowEnd, now: Now) {
+        if self.queue.len() < MOST {
+            self.queue.push_back(record(flow, Some(why), now));
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Records a flow that goes on, if an hour has passed and there is room.
+    pub fn hourly(&mut self, flow: &mut Flow, now: Now) {
+        if now.mono.since(flow.recorded) < EVERY || self.queue.len() >= MOST_HOURLY {
+            return;
+        }
+        if flow.has_news() {
+            self.queue.push_back(record(flow, None, now));
+        }
+        flow.recorded = now.mono;
+        flow.sent = Default::default();
+        flow.received = Default::default();
+    }
+}
+
+fn record(flow: &Flow, ended: Option<FlowEnd>, now: Now) -> FlowRecord {
+    let port = if flow.path.protocol == GrantProtocol::Icmp { 0 } else { flow.path.dst_port };
+    FlowRecord {
+        source: flow.path.source,
+        user: flow.user,
+        host: flow.host,
+        protocol: flow.path.protocol,
+        port,
+        from: now.wall_at(flow.recorded),
+        until: now.wall,
+        sent: flow.sent,
+        received: flow.received,
+        grant: flow.permit.grant,
+        ended,
+    }
+}

@@ -1,0 +1,136 @@
+//! What is bounded: flows, answers and their packets.
+
+use super::packets::*;
+use super::world::*;
+use crate::forward::Limits;
+use crate::forward::headers::{ACK, SYN};
+use crate::messages::{DropReason, FlowEnd, GrantSource, GrantSpec, GrantTarget, PolicyChange};
+
+fn syn(port: u16, to: &str) -> Vec<u8> {
+    tcp(OPERATOR[0], to, port, 22, SYN, 999, 0, &[])
+}
+
+fn small(flows: usize, per_peer: usize) -> World {
+    let mut world = with_limits(Limits { flows, per_peer });
+    world.change(PolicyChange::Grant(grant(1, GrantTarget::AllDevices)));
+    let source = GrantSource::User(id(102));
+    world.change(PolicyChange::Grant(GrantSpec { source, ..grant(2, GrantTarget::AllDevices) }));
+    world
+}
+
+#[test]
+fn half_open_flows_leave_first_and_the_oldest_of_the_peer_before_others() {
+    let mut world = small(100, 4);
+    world.connect(1, 0, &DEVICE, &DEVICE, 11);
+    for port in 2..=5 {
+        assert!(world.passes(1, &syn(port, DEVICE[0])));
+    }
+    let syn_ack = |port| tcp(DEVICE[0], OPERATOR[0], 22, port, SYN | ACK, 4_999, 1_000, &[]);
+    assert!(!world.passes(11, &syn_ack(2)), "the oldest left");
+    assert!(world.passes(11, &syn_ack(3)));
+    assert!(world.passes(1, &tcp(OPERATOR[0], DEVICE[0], 1, 22, ACK, 1_000, 5_000, b"x")), "it runs on");
+    let ends: Vec<_> = world.records().iter().map(|record| record.ended).collect();
+    assert_eq!(ends, [Some(FlowEnd::Evicted)]);
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_and_breaks_no_running_one() {
+    let mut world = small(100, 3);
+    for port in 1..=3 {
+        world.connect(port, 0, &DEVICE, &DEVICE, 11);
+    }
+    assert_eq!(world.send(1, &syn(4, DEVICE[0])), Err(DropReason::FlowTableFull));
+    assert_eq!(world.send(1, &syn(4, "10.1.0.12")), Err(DropReason::FlowTableFull), "the source is full");
+    let other = udp(VIEWER[0], DEVICE[0], 1, 53, b"?");
+    assert_eq!(world.send(2, &other), Err(DropReason::FlowTableFull), "the device is full");
+    assert!(world.passes(2, &udp(VIEWER[0], "10.1.0.12", 1, 53, b"?")));
+    for port in 1..=3 {
+        assert!(world.passes(1, &tcp(OPERATOR[0], DEVICE[0], port, 22, ACK, 1_000, 5_000, b"x")));
+    }
+}
+
+#[test]
+fn the_table_is_bounded_in_total() {
+    let mut world = small(10, 100);
+    for port in 1..=8 {
+        world.connect(port, 0, &DEVICE, &DEVICE, 11);
+    }
+    for port in 1..100 {
+        assert!(world.passes(1, &syn(1_000 + port, DEVICE[0])));
+        assert!(world.forwarder.totals().flows <= 10);
+    }
+    assert!(
+        world.passes(2, &udp(VIEWER[0], DEVICE[0], 1, 53, b"?")),
+        "half-open flows of others leave for it"
+    );
+    assert!(world.passes(1, &tcp(OPERATOR[0], DEVICE[0], 1, 22, ACK, 1_000, 5_000, b"x")));
+    let totals = world.forwarder.totals();
+    assert_eq!((totals.flows, totals.half_open), (10, 2));
+}
+
+#[test]
+fn a_flood_of_half_open_flows_does_not_stop_another_source() {
+    let mut world = small(10_000, 1_000);
+    for port in 1..=5_000 {
+        world.passes(1, &syn(port, DEVICE[0]));
+    }
+    for port in 1..=100 {
+        assert!(world.passes(2, &tcp(VIEWER[0], DEVICE[0], port, 22, SYN, 999, 0, &[])));
+        assert!(world.passes(11, &tcp(DEVICE[0], VIEWER[0], 22, port, SYN | ACK, 4_999, 1_000, &[])));
+        assert!(world.passes(2, &tcp(VIEWER[0], DEVICE[0], port, 22, ACK, 1_000, 5_000, &[])));
+    }
+}
+
+#[test]
+fn answers_to_a_scan_are_limited_per_peer() {
+    let mut world = world();
+    let answered = (1..=1_000).filter(|port| world.answer(1, &syn(*port, DEVICE[0])).is_some()).count();
+    assert_eq!(answered, 40);
+    assert!(
+        world.answer(2, &udp(VIEWER[0], DEVICE[0], 1, 53, b"?")).is_some(),
+        "another peer has its own share"
+    );
+    world.advance(seconds(1));
+    let answered = (1..=1_000).filter(|port| world.answer(1, &syn(*port, DEVICE[0])).is_some()).count();
+    assert_eq!(answered, 20);
+}
+
+#[test]
+fn denied_packets_are_answered_in_their_own_protocol() {
+    let mut world = world();
+    for family in 0..2 {
+        let (src, dst) = (OPERATOR[family], DEVICE[family]);
+        let at = [20, 40][family];
+        let reset = world.answer(1, &tcp(src, dst, 40_000, 22, SYN, 1, 0, &[])).expect("a reset");
+        assert_eq!((reset[[9, 6][family]], reset[at + 13]), (6, 0x14));
+        for packet in [udp(src, dst, 1, 53, b"?"), echo(src, dst, true, 1)] {
+            let error = world.answer(1, &packet).expect("an error");
+            assert_eq!(error[at..at + 2], [[3, 13], [1, 1]][family]);
+            assert!(has_right_checksums(&error));
+        }
+        let about = icmp_error(src, dst, &udp(dst, src, 1, 2, b"x"));
+        assert_eq!(world.answer(1, &about), None, "no error about an error");
+        assert_eq!(world.answer(11, &udp(dst, src, 1, 53, b"?")), None, "devices get no answers");
+    }
+    assert_eq!(world.answer(1, &udp(OPERATOR[0], "224.0.0.251", 5_353, 5_353, b"?")), None);
+    assert_eq!(world.answer(1, &udp(OPERATOR[1], "ff02::fb", 5_353, 5_353, b"?")), None);
+}
+
+#[test]
+fn a_thousand_changes_and_ends_leave_nothing_behind() {
+    let mut world = world();
+    for n in 0..1_000 {
+        world.grant_window(1 + n % 7, None, Some(wall(n + 5)));
+        world.send(1, &udp(OPERATOR[0], DEVICE[0], n as u16 + 1, 53, b"?")).expect("granted");
+        world.advance(seconds(1));
+        world.work();
+    }
+    world.advance(seconds(10));
+    world.work();
+    for n in 1..=7 {
+        world.withdraw(n);
+    }
+    world.work();
+    let totals = world.forwarder.totals();
+    assert_eq!((totals.flows, totals.half_open, totals.grants), (0, 0, 0));
+}

@@ -1,0 +1,12 @@
+//! Stories of forwarding, and random ones beside a naive model.
+
+mod bounds;
+mod clock;
+mod cut;
+mod flows;
+mod hostile;
+mod model;
+pub mod packets;
+mod path;
+mod random;
+mod world;

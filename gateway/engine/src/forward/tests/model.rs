@@ -1,0 +1,449 @@
+//! The rules of forwarding as lists, in the plainest form: what may pass at an instant.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::id::PeerId;
+use crate::messages::{
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetSpec,
+};
+use crate::time::{Mono, Now, Wall};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    Syn,
+    SynAck,
+    Ack,
+    Fin,
+    GoodReset,
+    BadReset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp(Flag),
+    Udp,
+    Echo { request: bool },
+}
+
+/// A packet by its meaning, as its sender sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub peer: PeerId,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub kind: Kind,
+    pub ports: (u16, u16),
+}
+
+impl Said {
+    fn protocol(&self) -> GrantProtocol {
+        match self.kind {
+            Kind::Tcp(_) => GrantProtocol::Tcp,
+            Kind::Udp => GrantProtocol::Udp,
+            Kind::Echo { .. } => GrantProtocol::Icmp,
+        }
+    }
+}
+
+/// A packet as its receiver gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub to: PeerId,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Sent,
+    Answered,
+    Established,
+    Closing,
+    Closed,
+    Unreplied,
+    Replied,
+    Echo,
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    number: u64,
+    opened_by: Said,
+    host: i64,
+    device: PeerId,
+    real: IpAddr,
+    phase: Phase,
+    finished: [bool; 2],
+    source_acknowledged: bool,
+    expires: Mono,
+}
+
+#[derive(Clone, Debug)]
+struct Fragmented {
+    said: Said,
+    id: u16,
+    flow: u64,
+    back: bool,
+    until: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    Yes,
+    /// Only the clock keeps it from passing.
+    Waits,
+    No,
+}
+
+#[derive(Clone, Debug)]
+struct Grant {
+    spec: GrantSpec,
+    end: Option<Mono>,
+    over: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    grants: Vec<Grant>,
+    sources: Vec<SourceSpec>,
+    targets: Vec<TargetSpec>,
+    floor: Option<Wall>,
+    /// Both clocks at the step, as they would be without it, and the end of the doubt.
+    doubt: Option<(Now, Mono)>,
+    flows: Vec<Flow>,
+    fragments: Vec<Fragmented>,
+    flows_made: u64,
+}
+
+impl Model {
+    pub fn change(&mut self, change: &PolicyChange, now: Now) {
+        match change {
+            PolicyChange::Grant(spec) => self.load(spec.clone(), now),
+            PolicyChange::WithdrawGrant(id) => self.grants.retain(|grant| grant.spec.id != *id),
+            PolicyChange::Source(spec) => {
+                self.sources.retain(|source| source.peer != spec.peer);
+                self.sources.push(spec.clone());
+            }
+            PolicyChange::RemoveSource(peer) => self.sources.retain(|source| source.peer != *peer),
+            PolicyChange::Target(spec) => {
+                self.targets.retain(|target| target.host != spec.host);
+                self.targets.push(spec.clone());
+            }
+            PolicyChange::RemoveTarget(host) => self.targets.retain(|target| target.host != *host),
+            PolicyChange::Floor(floor) => self.floor = self.floor.max(Some(*floor)),
+            PolicyChange::AcceptClock => {
+                (self.floor, self.doubt) = (None, None);
+                for grant in &mut self.grants {
+                    grant.over = false;
+                    grant.end = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+                }
+            }
+        }
+        self.sweep(now);
+    }
+
+    fn load(&mut self, spec: GrantSpec, now: Now) {
+        let before =
+            self.grants.iter().find(|grant| grant.spec.id == spec.id && grant.spec.until == spec.until);
+        let latest = match self.doubt.filter(|(_, until)| now.mono < *until) {
+            Some((trusted, _)) => now.wall.max(trusted.wall + now.mono.since(trusted.mono)),
+            None => now.wall,
+        };
+        let fresh = spec.until.map(|until| now.mono + until.since(latest));
+        let (end, over) = before.map_or((fresh, false), |grant| (grant.end, grant.over));
+        self.grants.retain(|grant| grant.spec.id != spec.id);
+        self.grants.push(Grant { spec, end, over });
+    }
+
+    pub fn step(&mut self, expected: Wall, now: Now) {
+        let trusted = match self.doubt.filter(|(_, until)| now.mono < *until) {
+            Some((trusted, _)) => trusted,
+            None => Now { mono: now.mono, wall: expected },
+        };
+        self.doubt = Some((trusted, now.mono + Duration::from_secs(300)));
+        self.sweep(now);
+    }
+
+    /// After a restart only the policy and the greatest time are known.
+    pub fn restart(&mut self, floor: Wall, now: Now) {
+        let grants = std::mem::take(&mut self.grants);
+        (self.flows, self.fragments) = (Vec::new(), Vec::new());
+        (self.floor, self.doubt) = (Some(floor), None);
+        grants.into_iter().for_each(|grant| self.load(grant.spec, now));
+        self.sweep(now);
+    }
+
+    pub fn policy(&self) -> Vec<PolicyChange> {
+        let grants = self.grants.iter().map(|grant| PolicyChange::Grant(grant.spec.clone()));
+        let sources = self.sources.iter().map(|spec| PolicyChange::Source(spec.clone()));
+        let targets = self.targets.iter().map(|spec| PolicyChange::Target(spec.clone()));
+        sources.chain(targets).chain(grants).collect()
+    }
+
+    /// Makes ends final and forgets the flows that no grant covers.
+    pub fn sweep(&mut self, now: Now) {
+        let doubted = self.doubt.is_some_and(|(_, until)| now.mono < until);
+        for grant in &mut self.grants {
+            let reached = grant.end.is_some_and(|end| now.mono >= end)
+                || grant.spec.until.is_some_and(|until| now.wall >= until);
+            grant.over |= reached && !doubted;
+        }
+        let mut flows = std::mem::take(&mut self.flows);
+        flows.retain(|flow| now.mono < flow.expires && self.covers_flow(flow, now) != Cover::No);
+        self.flows = flows;
+    }
+
+    fn covers_flow(&self, flow: &Flow, now: Now) -> Cover {
+        let same = |(target, real): (&TargetSpec, IpAddr)| {
+            target.host.as_i64() == flow.host && target.peer == flow.device && real == flow.real
+        };
+        match self.target(flow.opened_by.dst).is_some_and(same) {
+            true => self.covers(&flow.opened_by, now),
+            false => Cover::No,
+        }
+    }
+
+    fn target(&self, dst: IpAddr) -> Option<(&TargetSpec, IpAddr)> {
+        self.targets.iter().find_map(|target| {
+            let address = target.addresses.iter().find(|address| address.reached_at == dst)?;
+            Some((target, address.real))
+        })
+    }
+
+    /// Whether a grant lets this source send this packet now.
+    pub fn covers(&self, said: &Said, now: Now) -> Cover {
+        let Some(source) = self.sources.iter().find(|source| source.peer == said.peer) else {
+            return Cover::No;
+        };
+        let Some((target, _)) = self.target(said.dst) else { return Cover::No };
+        if !source.addresses.contains(&said.src) {
+            return Cover::No;
+        }
+        let matching = self.grants.iter().filter(|grant| matches(&grant.spec, source, target, said));
+        let covers: Vec<Cover> = matching.map(|grant| self.open(grant, now)).collect();
+        match (covers.contains(&Cover::Yes), covers.contains(&Cover::Waits)) {
+            (true, _) => Cover::Yes,
+            (_, true) => Cover::Waits,
+            _ => Cover::No,
+        }
+    }
+
+    fn open(&self, grant: &Grant, now: Now) -> Cover {
+        let (from, until) = (grant.spec.from, grant.spec.until);
+        if from.is_none() && until.is_none() {
+            return Cover::Yes;
+        }
+        let begun = |at: Wall| from.is_none_or(|from| from <= at);
+        let ended =
+            grant.end.is_some_and(|end| now.mono >= end) || until.is_some_and(|until| now.wall >= until);
+        let inside = begun(now.wall) && !ended;
+        let behind = self.floor.is_some_and(|floor| now.wall < floor);
+        match self.doubt.filter(|(_, until)| now.mono < *until) {
+            _ if grant.over => Cover::No,
+            // It was open at the step: it passes inside its window, and nothing is final.
+            Some((trusted, _)) if begun(trusted.wall) && inside && !behind => Cover::Yes,
+            Some((trusted, _)) if begun(trusted.wall) => Cover::Waits,
+            Some(_) if inside => Cover::Waits,
+            Some(_) => Cover::No,
+            None if inside && behind => Cover::Waits,
+            None if inside => Cover::Yes,
+            None => Cover::No,
+        }
+    }
+
+    /// Finds the flow of a packet, and whether the packet goes back to the source.
+    fn find(&self, said: &Said) -> Option<(usize, bool)> {
+        let ports = |said: &Said| match said.kind {
+            Kind::Echo { .. } => (said.ports.0, said.ports.0),
+            _ => said.ports,
+        };
+        let swapped = |(a, b): (u16, u16)| (b, a);
+        self.flows.iter().enumerate().find_map(|(at, flow)| {
+            let open = &flow.opened_by;
+            if open.protocol() != said.protocol() {
+                return None;
+            }
+            let out = (open.peer, open.src, open.dst, ports(open));
+            let back = (flow.device, flow.real, open.src, swapped(ports(open)));
+            let this = (said.peer, said.src, said.dst, ports(said));
+            (this == out).then_some((at, false)).or((this == back).then_some((at, true)))
+        })
+    }
+
+    /// Decides about a whole packet or a first fragment. `fragment`: its identification.
+    pub fn packet(&mut self, said: &Said, fragment: Option<u16>, now: Now) -> Option<Delivered> {
+        self.sweep(now);
+        let found = self.find(said);
+        let reopens = found.is_some_and(|(at, back)| {
+            !back && said.kind == Kind::Tcp(Flag::Syn) && self.flows[at].phase == Phase::Closed
+        });
+        if let (Some((at, _)), true) = (found, reopens) {
+            self.flows.remove(at);
+        }
+        let (at, back, ends) = match found.filter(|_| !reopens) {
+            Some((at, back)) => {
+                if self.covers_flow(&self.flows[at], now) != Cover::Yes {
+                    return None;
+                }
+                (at, back, progress(&mut self.flows[at], said.kind, back)?)
+            }
+            None => (self.begin(said, now)?, false, false),
+        };
+        let flow = &mut self.flows[at];
+        flow.expires = now.mono + timeout(flow.phase);
+        let delivered = deliver(flow, said, back);
+        if let Some(id) = fragment {
+            self.fragments.retain(|known| (known.said, known.id) != (*said, id));
+            let (flow, until) = (self.flows[at].number, now.mono + Duration::from_secs(30));
+            self.fragments.push(Fragmented { said: *said, id, flow, back, until });
+        }
+        if ends {
+            self.flows.remove(at);
+        }
+        Some(delivered)
+    }
+
+    fn begin(&mut self, said: &Said, now: Now) -> Option<usize> {
+        let phase = match said.kind {
+            Kind::Tcp(Flag::Syn) => Phase::Sent,
+            Kind::Udp => Phase::Unreplied,
+            Kind::Echo { request: true } => Phase::Echo,
+            _ => return None,
+        };
+        if self.covers(said, now) != Cover::Yes {
+            return None;
+        }
+        let (target, real) = self.target(said.dst)?;
+        let (host, device) = (target.host.as_i64(), target.peer);
+        let taken = self.flows.iter().any(|flow| {
+            let open = &flow.opened_by;
+            (open.protocol(), open.src, open.ports) == (said.protocol(), said.src, said.ports)
+                && (flow.device, flow.real) == (device, real)
+        });
+        if taken {
+            return None;
+        }
+        self.flows_made += 1;
+        self.flows.push(Flow {
+            number: self.flows_made,
+            opened_by: *said,
+            host,
+            device,
+            real,
+            phase,
+            finished: [false; 2],
+            source_acknowledged: false,
+            expires: now.mono,
+        });
+        Some(self.flows.len() - 1)
+    }
+
+    pub fn later_fragment(&mut self, said: &Said, id: u16, now: Now) -> Option<Delivered> {
+        self.sweep(now);
+        let same = |known: &&Fragmented| {
+            let (a, b) = (&known.said, said);
+            known.id == id && (a.peer, a.src, a.dst, a.protocol()) == (b.peer, b.src, b.dst, b.protocol())
+        };
+        let known = self.fragments.iter().rev().find(same).filter(|known| now.mono < known.until)?;
+        let flow = self.flows.iter().find(|flow| flow.number == known.flow)?;
+        (self.covers_flow(flow, now) == Cover::Yes).then(|| deliver(flow, said, known.back))
+    }
+
+    /// Decides about an error of `peer` to `dst` that quotes a packet as it reached the peer.
+    pub fn error(&mut self, peer: PeerId, dst: IpAddr, quoted: &Said, now: Now) -> Option<PeerId> {
+        self.sweep(now);
+        let answer = Said {
+            peer,
+            src: quoted.dst,
+            dst: quoted.src,
+            ports: (quoted.ports.1, quoted.ports.0),
+            ..*quoted
+        };
+        let (at, back) = self.find(&answer)?;
+        let flow = &self.flows[at];
+        let fits = !matches!(quoted.kind, Kind::Echo { request } if request != back);
+        let passes = fits && dst == quoted.src && self.covers_flow(flow, now) == Cover::Yes;
+        passes.then_some(if back { flow.opened_by.peer } else { flow.device })
+    }
+}
+
+fn matches(spec: &GrantSpec, source: &SourceSpec, target: &TargetSpec, said: &Said) -> bool {
+    let from = match spec.source {
+        GrantSource::Peer(peer) => peer == source.peer,
+        GrantSource::User(user) => user == source.user,
+        GrantSource::Role(role) => source.role == Some(role),
+    };
+    let to = match &spec.target {
+        GrantTarget::AllDevices => !target.behind,
+        GrantTarget::Host(host) => *host == target.host,
+        GrantTarget::Labels(labels) => {
+            !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
+        }
+    };
+    let port = said.ports.1;
+    from && to
+        && spec.access.iter().any(|access| {
+            access.protocol == said.protocol()
+                && (said.protocol() == GrantProtocol::Icmp
+                    || access.ports.iter().any(|ports| ports.contains(&port)))
+        })
+}
+
+fn deliver(flow: &Flow, said: &Said, back: bool) -> Delivered {
+    match back {
+        true => Delivered { to: flow.opened_by.peer, src: flow.opened_by.dst, dst: said.dst },
+        false => Delivered { to: flow.device, src: said.src, dst: flow.real },
+    }
+}
+
+fn timeout(phase: Phase) -> Duration {
+    Duration::from_secs(match phase {
+        Phase::Sent | Phase::Answered | Phase::Unreplied | Phase::Echo => 30,
+        Phase::Replied => 180,
+        Phase::Established => 7_440,
+        Phase::Closing => 600,
+        Phase::Closed => 60,
+    })
+}
+
+/// Returns whether the packet ends the flow; `None`: it does not pass.
+fn progress(flow: &mut Flow, kind: Kind, back: bool) -> Option<bool> {
+    match (kind, back) {
+        (Kind::Udp, true) => flow.phase = Phase::Replied,
+        (Kind::Udp, false) => {}
+        (Kind::Echo { request }, _) if request == back => return None,
+        (Kind::Echo { .. }, _) => {}
+        (Kind::Tcp(flag), _) => return tcp(flow, flag, back),
+    }
+    Some(false)
+}
+
+fn tcp(flow: &mut Flow, flag: Flag, back: bool) -> Option<bool> {
+    match (flag, back) {
+        (Flag::BadReset, _) | (Flag::Syn, true) | (Flag::SynAck, false) => return None,
+        (Flag::GoodReset, _) => {
+            // After its FIN the target's next byte is another one, unless the source has said which.
+            let stale = back && flow.phase != Phase::Sent && flow.finished[1] && !flow.source_acknowledged;
+            return (!stale).then_some(true);
+        }
+        (Flag::Syn, false) => {}
+        (Flag::SynAck, true) if flow.phase == Phase::Sent => flow.phase = Phase::Answered,
+        (Flag::SynAck, true) => {}
+        (Flag::Ack | Flag::Fin, _) if flow.phase == Phase::Sent => {}
+        (Flag::Ack | Flag::Fin, _) => {
+            flow.source_acknowledged |= !back;
+            let confirmed = !back && flow.phase == Phase::Answered;
+            if confirmed {
+                flow.phase = Phase::Established;
+            }
+            flow.finished[usize::from(back)] |= flag == Flag::Fin;
+            flow.phase = match flow.finished {
+                [true, true] => Phase::Closed,
+                [false, false] => flow.phase,
+                _ => Phase::Closing,
+            };
+        }
+    }
+    Some(false)
+}

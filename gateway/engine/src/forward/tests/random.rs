@@ -1,0 +1,462 @@
+//! Random policies, clocks and packets: a packet passes exactly if the naive model says so.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::model::*;
+use super::packets::*;
+use super::world::*;
+use crate::forward::Forwarder;
+use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, address};
+use crate::messages::{
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole, GrantSource,
+    GrantSpec, GrantTarget, PolicyChange, TargetSpec,
+};
+use crate::time::Wall;
+
+/// How a packet is sent.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Whole,
+    First(u16),
+    Later(u16),
+    /// With IPv4 options or an extension header.
+    Hidden,
+    /// An error that quotes it, as its receiver.
+    Quoted {
+        astray: bool,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Out { peer: i64, family: usize, host: usize, kind: Kind, ports: (u16, u16), form: Form },
+    Back { device: i64, behind: bool, family: usize, to: i64, kind: Kind, ports: (u16, u16), form: Form },
+    Grant { id: i64, source: u8, target: u8, access: u8, from: Option<i64>, until: Option<i64> },
+    Withdraw(i64),
+    Source { present: bool, admin: bool },
+    Target { host: i64, present: bool, label: u8, moved: bool },
+    Advance(u64),
+    SetClock(i64),
+    Floor(i64),
+    Accept,
+    Restart,
+}
+
+const HOSTS: [i64; 5] = [11, 12, 21, 22, 31];
+
+fn reached_at(host: i64, family: usize) -> IpAddr {
+    let address = target(host, 0, false).addresses[family];
+    address.reached_at
+}
+
+/// A target as it is in the beginning, or with another label, or moved. Host 31 has the same real
+/// address as host 21, behind the same device.
+fn target(host: i64, label: u8, moved: bool) -> TargetSpec {
+    let mut spec = if host < 20 { device(host) } else { behind(host.min(22)) };
+    if host == 31 {
+        (spec.host, spec.peer) = (id(31), id(11));
+        spec.addresses[0].reached_at = ip_of("10.2.0.31");
+        spec.addresses[1].reached_at = ip_of("fd00:2::31");
+    }
+    spec.labels.insert("rack".to_owned(), label.to_string());
+    if moved && spec.behind {
+        spec.peer = id(12);
+        spec.addresses[0].real = ip_of("192.168.1.6");
+    }
+    spec
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        4 => prop::sample::select(vec![Flag::Syn, Flag::SynAck, Flag::Ack, Flag::Fin, Flag::GoodReset, Flag::BadReset])
+            .prop_map(Kind::Tcp),
+        2 => Just(Kind::Udp),
+        1 => any::<bool>().prop_map(|request| Kind::Echo { request }),
+    ]
+}
+
+fn form() -> impl Strategy<Value = Form> {
+    prop_oneof![
+        8 => Just(Form::Whole),
+        1 => (0u16..3).prop_map(Form::First),
+        2 => (0u16..3).prop_map(Form::Later),
+        1 => Just(Form::Hidden),
+        2 => prop::bool::weighted(0.2).prop_map(|astray| Form::Quoted { astray }),
+    ]
+}
+
+fn packet_op() -> impl Strategy<Value = Op> {
+    let out = (1i64..3, 0usize..2, 0usize..5, kind(), (1u16..3, 21u16..24), form()).prop_map(
+        |(peer, family, host, kind, ports, form)| Op::Out { peer, family, host, kind, ports, form },
+    );
+    let back = (11i64..13, any::<bool>(), 0usize..2, 1i64..3, kind(), (21u16..24, 1u16..3), form()).prop_map(
+        |(device, behind, family, to, kind, ports, form)| Op::Back {
+            device,
+            behind,
+            family,
+            to,
+            kind,
+            ports,
+            form,
+        },
+    );
+    prop_oneof![out, back]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let edge = || prop::option::weighted(0.6, -200i64..600);
+    let grant = (1i64..5, 0u8..4, 0u8..8, 0u8..4, edge(), edge()).prop_map(
+        |(id, source, target, access, from, until)| Op::Grant { id, source, target, access, from, until },
+    );
+    let host = prop::sample::select(HOSTS.to_vec());
+    let target = (host, prop::bool::weighted(0.8), 0u8..2, prop::bool::weighted(0.2))
+        .prop_map(|(host, present, label, moved)| Op::Target { host, present, label, moved });
+    prop_oneof![
+        24 => packet_op(),
+        6 => grant,
+        1 => (1i64..5).prop_map(Op::Withdraw),
+        1 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(present, admin)| Op::Source { present, admin }),
+        1 => target,
+        4 => (0u64..100).prop_map(Op::Advance),
+        1 => (0u64..9_000).prop_map(Op::Advance),
+        1 => (-900i64..900).prop_map(Op::SetClock),
+        1 => Just(Op::SetClock(1)),
+        1 => (-300i64..300).prop_map(Op::Floor),
+        1 => Just(Op::Accept),
+        1 => Just(Op::Restart),
+    ]
+}
+
+/// Packets of one conversation, so that long sequences of right segments occur.
+fn conversation() -> impl Strategy<Value = Vec<Op>> {
+    let hosts = prop::sample::select(vec![(0usize, 11i64, false), (2, 11, true), (1, 12, false)]);
+    (0usize..2, hosts, 1u16..3, prop::collection::vec((any::<bool>(), kind()), 0..6)).prop_map(
+        |(family, (host, device, behind), port, more)| {
+            let first = [(false, Flag::Syn), (true, Flag::SynAck), (false, Flag::Ack)];
+            let first = first.map(|(back, flag)| (back, Kind::Tcp(flag)));
+            let packet = |(back, kind): (bool, Kind)| match back {
+                false => Op::Out { peer: 1, family, host, kind, ports: (port, 22), form: Form::Whole },
+                true => {
+                    Op::Back { device, behind, family, to: 1, kind, ports: (22, port), form: Form::Whole }
+                }
+            };
+            first.into_iter().chain(more).map(packet).collect()
+        },
+    )
+}
+
+/// A UDP flow with fragments and errors in both directions.
+fn exchange() -> impl Strategy<Value = Vec<Op>> {
+    let hosts = prop::sample::select(vec![(0usize, 11i64, false), (2, 11, true), (1, 12, false)]);
+    let forms = vec![
+        Form::Whole,
+        Form::First(1),
+        Form::Later(1),
+        Form::First(2),
+        Form::Later(2),
+        Form::Quoted { astray: false },
+    ];
+    let more = prop::collection::vec((any::<bool>(), prop::sample::select(forms)), 1..10);
+    (0usize..2, hosts, 1u16..3, more).prop_map(|(family, (host, device, behind), port, more)| {
+        let packet = |(back, form): (bool, Form)| match back {
+            false => Op::Out { peer: 1, family, host, kind: Kind::Udp, ports: (port, 22), form },
+            true => Op::Back { device, behind, family, to: 1, kind: Kind::Udp, ports: (22, port), form },
+        };
+        std::iter::once((false, Form::Whole)).chain(more).map(packet).collect()
+    })
+}
+
+/// Most stories begin with a grant, so that most policies permit something.
+fn story() -> impl Strategy<Value = Vec<Op>> {
+    let part = prop_oneof![
+        6 => op().prop_map(|op| vec![op]),
+        1 => conversation(),
+        1 => exchange(),
+    ];
+    let until = prop::option::of(0i64..2_000);
+    let all = until.prop_map(|until| Op::Grant { id: 9, source: 3, target: 0, access: 2, from: None, until });
+    let begin = prop::option::weighted(0.7, all);
+    (begin, prop::collection::vec(part, 1..100))
+        .prop_map(|(begin, parts)| begin.into_iter().chain(parts.concat()).collect())
+}
+
+fn build(said: &Said) -> Vec<u8> {
+    let is_back = said.ports.0 >= 21;
+    let (seq, ack) = if is_back { (5_000, 1_000) } else { (1_000, 5_000) };
+    let (flags, seq, ack) = match said.kind {
+        Kind::Udp => return udp_between(said.src, said.dst, said.ports, &[7; 100]),
+        Kind::Echo { request } => return echo_between(said.src, said.dst, request, said.ports.0, 100),
+        Kind::Tcp(Flag::Syn) => (SYN, seq - 1, 0),
+        Kind::Tcp(Flag::SynAck) => (SYN | ACK, seq - 1, ack),
+        Kind::Tcp(Flag::Ack) => (ACK, seq, ack),
+        Kind::Tcp(Flag::Fin) => (FIN | ACK, seq, ack),
+        Kind::Tcp(Flag::GoodReset) => (RST | ACK, seq, ack),
+        Kind::Tcp(Flag::BadReset) => (RST | ACK, 2_000_000, 77),
+    };
+    tcp_between(said.src, said.dst, said.ports, flags, (seq, ack), &[])
+}
+
+struct Pair {
+    world: World,
+    model: Model,
+    greatest: Wall,
+    /// Packets that passed, by kind and form.
+    passed: BTreeMap<&'static str, u64>,
+    dropped: u64,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let mut pair = Pair {
+            world: world(),
+            model: Model::default(),
+            greatest: Wall::from_millis(0),
+            passed: BTreeMap::new(),
+            dropped: 0,
+        };
+        pair.change(PolicyChange::Source(source(1, OPERATOR, Some(GrantRole::Operator))));
+        pair.change(PolicyChange::Source(source(2, VIEWER, None)));
+        HOSTS.iter().for_each(|host| pair.change(PolicyChange::Target(target(*host, 0, false))));
+        pair
+    }
+
+    fn change(&mut self, change: PolicyChange) {
+        self.model.change(&change, self.world.now);
+        self.world.change(change);
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Out { peer, family, host, kind, ports, form } => {
+                let src = ip_of([OPERATOR, VIEWER][peer as usize - 1][family]);
+                let dst = reached_at(HOSTS[host], family);
+                self.say(Said { peer: id(peer), src, dst, kind, ports: echo_ports(kind, ports) }, form);
+            }
+            Op::Back { device, behind, family, to, kind, ports, form } => {
+                let own = target(device, 0, false).addresses[family].real;
+                let src = if behind { ip_of(REAL[family]) } else { own };
+                let dst = ip_of([OPERATOR, VIEWER][to as usize - 1][family]);
+                self.say(Said { peer: id(device), src, dst, kind, ports: echo_ports(kind, ports) }, form);
+            }
+            Op::Advance(s) => self.world.advance(Duration::from_secs(s)),
+            Op::SetClock(offset) => self.set_clock(offset),
+            Op::Restart => self.restart(),
+            other => {
+                if let Some(change) = self.policy_change(other) {
+                    self.change(change);
+                }
+            }
+        }
+        self.greatest = self.greatest.max(self.world.now.wall);
+        self.world.work();
+        self.model.sweep(self.world.now);
+        assert_eq!(self.world.forwarder.totals().lost_records, 0);
+        self.world.records();
+    }
+
+    fn policy_change(&self, op: Op) -> Option<PolicyChange> {
+        let at = |offset: i64| Wall::from_millis(self.world.now.wall.as_millis() + offset * 1_000);
+        Some(match op {
+            Op::Grant { id, source, target, access, from, until } => {
+                PolicyChange::Grant(random_grant(id, source, target, access, from.map(at), until.map(at)))
+            }
+            Op::Withdraw(n) => PolicyChange::WithdrawGrant(id(n)),
+            Op::Source { present: false, .. } => PolicyChange::RemoveSource(id(1)),
+            Op::Source { admin, .. } => {
+                let role = if admin { GrantRole::Admin } else { GrantRole::Operator };
+                PolicyChange::Source(source(1, OPERATOR, Some(role)))
+            }
+            Op::Target { host, present: false, .. } => PolicyChange::RemoveTarget(id(host)),
+            Op::Target { host, label, moved, .. } => PolicyChange::Target(target(host, label, moved)),
+            Op::Floor(offset) => PolicyChange::Floor(at(offset)),
+            Op::Accept => PolicyChange::AcceptClock,
+            _ => return None,
+        })
+    }
+
+    fn set_clock(&mut self, offset: i64) {
+        let expected = self.world.now.wall + Duration::from_millis(1);
+        let to = Wall::from_millis(expected.as_millis() + offset * 1_000);
+        self.world.set_clock(to);
+        if offset.abs() > 1 {
+            self.model.step(expected, self.world.now);
+        }
+    }
+
+    fn restart(&mut self) {
+        let floor = self.greatest;
+        self.world.forwarder = Forwarder::new(crate::forward::Config {
+            gateway_v4: "10.0.0.254".parse().expect("an address"),
+            gateway_v6: "fd00::fe".parse().expect("an address"),
+            limits: Default::default(),
+        });
+        self.world.change(PolicyChange::Floor(floor));
+        for change in self.model.policy() {
+            self.world.change(change);
+        }
+        self.model.restart(floor, self.world.now);
+    }
+
+    fn say(&mut self, said: Said, form: Form) {
+        let now = self.world.now;
+        let bytes = build(&said);
+        let from = said.peer.as_i64();
+        let at = if said.src.is_ipv6() { 40 } else { 20 };
+        let large = matches!(said.kind, Kind::Udp | Kind::Echo { .. });
+        self.compare_explanation(&said);
+        let (expected, sent) = match form {
+            Form::First(id) if large => {
+                let part = fragment(&bytes, at..at + 48, 0, true, id);
+                (self.model.packet(&said, Some(id), now), self.world.send(from, &part))
+            }
+            Form::Later(id) if large => {
+                let part = fragment(&bytes, at + 48..bytes.len(), 48, false, id);
+                (self.model.later_fragment(&said, id, now), self.world.send(from, &part))
+            }
+            Form::Hidden if at == 20 => (None, self.world.send(from, &with_options(&bytes))),
+            Form::Hidden => (None, self.world.send(from, &with_extension(&bytes, 60))),
+            Form::Quoted { astray } => return self.quote(&said, astray),
+            _ => (self.model.packet(&said, None, now), self.world.send(from, &bytes)),
+        };
+        let delivered = sent.map(|(to, bytes)| {
+            let ip = Ip::parse(&bytes).expect("what is forwarded is whole");
+            Delivered { to, src: address(ip.v6, ip.src), dst: address(ip.v6, ip.dst) }
+        });
+        assert_eq!(delivered.ok(), expected, "{said:?} {form:?}");
+        self.tally(expected.is_some(), name(said.kind, form));
+    }
+
+    /// The receiver of a packet in a flow answers with an error. `said` is what it would send; the
+    /// quoted packet is the other way round.
+    fn quote(&mut self, said: &Said, astray: bool) {
+        let kind = match said.kind {
+            Kind::Echo { request } => Kind::Echo { request: !request },
+            other => other,
+        };
+        let ports = (said.ports.1, said.ports.0);
+        let quoted = Said { src: said.dst, dst: said.src, kind, ports, ..*said };
+        let dst =
+            if astray { ip_of([VIEWER[0], VIEWER[1]][usize::from(said.src.is_ipv6())]) } else { said.dst };
+        let code = if said.src.is_ipv6() { (1, 4) } else { (3, 3) };
+        let error = icmp_message(said.src, dst, code, &build(&quoted));
+        let expected = self.model.error(said.peer, dst, &quoted, self.world.now);
+        let sent = self.world.send(said.peer.as_i64(), &error).map(|(to, _)| to);
+        assert_eq!(sent.ok(), expected, "an error about {quoted:?}");
+        self.tally(expected.is_some(), "error");
+    }
+
+    fn tally(&mut self, passed: bool, name: &'static str) {
+        if passed {
+            *self.passed.entry(name).or_default() += 1;
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn compare_explanation(&self, said: &Said) {
+        let protocol = match said.kind {
+            Kind::Tcp(_) => GrantProtocol::Tcp,
+            Kind::Udp => GrantProtocol::Udp,
+            Kind::Echo { .. } => GrantProtocol::Icmp,
+        };
+        let question = ExplainRequest {
+            from: ExplainSource::Peer(said.peer),
+            to: ExplainTarget::Address(said.dst),
+            protocol,
+            port: said.ports.1,
+            at: self.world.now.wall,
+        };
+        let explanation = self.world.forwarder.explain(&question, self.world.now);
+        let permitted = matches!(explanation, Explanation::Permitted(_));
+        let waits = matches!(explanation, Explanation::ClockBehind(_) | Explanation::ClockStep(_));
+        let expected = self.model.covers(said, self.world.now);
+        assert_eq!(
+            (permitted, waits),
+            (expected == Cover::Yes, expected == Cover::Waits),
+            "{explanation:?} {said:?}"
+        );
+    }
+}
+
+fn name(kind: Kind, form: Form) -> &'static str {
+    match (form, kind) {
+        (Form::First(_), Kind::Udp | Kind::Echo { .. }) => "first fragment",
+        (Form::Later(_), Kind::Udp | Kind::Echo { .. }) => "later fragment",
+        (_, Kind::Udp) => "udp",
+        (_, Kind::Echo { .. }) => "echo",
+        (_, Kind::Tcp(Flag::Syn)) => "syn",
+        (_, Kind::Tcp(Flag::SynAck)) => "syn-ack",
+        (_, Kind::Tcp(Flag::Fin)) => "fin",
+        (_, Kind::Tcp(Flag::GoodReset)) => "reset",
+        (_, Kind::Tcp(_)) => "segment",
+    }
+}
+
+/// Both ports of an echo are its identifier.
+fn echo_ports(kind: Kind, ports: (u16, u16)) -> (u16, u16) {
+    if matches!(kind, Kind::Echo { .. }) { (7, 7) } else { ports }
+}
+
+fn random_grant(
+    n: i64,
+    source: u8,
+    target: u8,
+    access_kind: u8,
+    from: Option<Wall>,
+    until: Option<Wall>,
+) -> GrantSpec {
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let spec = grant(
+        n,
+        match target {
+            0 | 1 => GrantTarget::AllDevices,
+            2 => GrantTarget::Labels([label("site", "s11")].into()),
+            3 => GrantTarget::Labels([label("rack", "0"), label("site", "s12")].into()),
+            4 => GrantTarget::Labels(Default::default()),
+            host => GrantTarget::Host(id([21, 31, 11][usize::from(host) - 5])),
+        },
+    );
+    let source = match source {
+        0 => GrantSource::Peer(id(1)),
+        1 => GrantSource::User(id(102)),
+        2 => GrantSource::Role(GrantRole::Operator),
+        _ => GrantSource::User(id(101)),
+    };
+    let access = match access_kind {
+        0 => vec![access(GrantProtocol::Tcp, 22..=22), access(GrantProtocol::Icmp, 0..=0)],
+        1 => vec![access(GrantProtocol::Udp, 21..=22)],
+        _ => spec.access.clone(),
+    };
+    GrantSpec { source, access, from, until, ..spec }
+}
+
+proptest! {
+    #![proptest_config(at_least(1_000))]
+
+    #[test]
+    fn a_packet_passes_exactly_if_the_naive_model_says_so(story in story()) {
+        let mut pair = Pair::new();
+        story.into_iter().for_each(|op| pair.run(op));
+    }
+}
+
+#[test]
+fn the_random_stories_let_packets_of_every_kind_pass() {
+    let mut runner = TestRunner::deterministic();
+    let (mut passed, mut dropped) = (BTreeMap::new(), 0);
+    for _ in 0..300 {
+        let story = story().new_tree(&mut runner).expect("a story").current();
+        let mut pair = Pair::new();
+        story.into_iter().for_each(|op| pair.run(op));
+        pair.passed.into_iter().for_each(|(name, count)| *passed.entry(name).or_insert(0) += count);
+        dropped += pair.dropped;
+    }
+    assert_eq!(passed.len(), 10, "{passed:?}");
+    assert!(passed.values().all(|count| *count >= 10) && dropped > 1_000, "{passed:?} and {dropped} dropped");
+}

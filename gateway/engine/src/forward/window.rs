@@ -1,0 +1,276 @@
+//! The windows of grants, and how far the clocks are trusted.
+//!
+//! An end may come early but never late: a window is open only while the wall clock lies in `[from,
+//! until)` and the boot-time clock is before the end that was computed when the grant was loaded.
+//! After a step of the wall clock this holds at once, but for [`DOUBT`] no window newly opens and no
+//! end becomes final. While the clock is behind the greatest time of earlier runs, no window is
+//! open.
+
+use std::time::Duration;
+
+use crate::time::{Mono, Now, Step, Wall};
+
+/// How long a stepped clock is doubted. NTP corrects a wrong step within that time.
+pub const DOUBT: Duration = Duration::from_secs(300);
+
+/// The beginning of a window without one.
+const SINCE_EVER: Wall = Wall::from_millis(i64::MIN);
+/// The end of a window without one.
+const FOREVER: Wall = Wall::from_millis(i64::MAX);
+const NEVER: Mono = Mono::from_nanos(u64::MAX);
+
+/// The window of a loaded grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub from: Option<Wall>,
+    pub until: Option<Wall>,
+    /// The end on the boot-time clock.
+    pub end: Mono,
+    /// The end is final, whatever the clock shows later.
+    pub over: bool,
+}
+
+impl Window {
+    /// Whether the window depends on the clock.
+    pub fn is_timed(&self) -> bool {
+        self.from.is_some() || self.until.is_some()
+    }
+}
+
+/// The time in which a decision holds, as a flow caches it. Without a limit a bound is the end of
+/// its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub from: Wall,
+    pub until: Wall,
+    pub end: Mono,
+}
+
+impl Span {
+    pub fn contains(&self, now: Now) -> bool {
+        self.from <= now.wall && now.wall < self.until && now.mono < self.end
+    }
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Span { from: SINCE_EVER, until: FOREVER, end: NEVER }
+    }
+}
+
+/// Why a window is not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shut {
+    Over,
+    NotYet,
+    /// The clock was set, and may be wrong.
+    Doubted,
+    /// The clock is behind the time of an earlier run.
+    Behind,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// Both clocks at the step, with the wall clock as it would be without the step.
+    trusted: Now,
+    until: Mono,
+}
+
+/// How far the wall clock is trusted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trust {
+    floor: Option<Wall>,
+    doubt: Option<Doubt>,
+}
+
+impl Trust {
+    pub fn set_floor(&mut self, floor: Wall) {
+        self.floor = self.floor.max(Some(floor));
+    }
+
+    /// The clock is right by the word of an admin.
+    pub fn accept(&mut self) {
+        *self = Trust::default();
+    }
+
+    /// Notes a step. A further step within the doubt extends it; what was trusted before the first
+    /// one stays.
+    pub fn step(&mut self, step: Step, now: Now) {
+        let trusted = self.doubt_at(now.mono).map_or_else(|| before(step, now), |doubt| doubt.trusted);
+        self.doubt = Some(Doubt { trusted, until: now.mono + DOUBT });
+    }
+
+    fn doubt_at(&self, now: Mono) -> Option<&Doubt> {
+        self.doubt.as_ref().filter(|doubt| now < doubt.until)
+    }
+
+    /// Ends the doubt when its time has come. Returns whether it did.
+    pub fn end_doubt(&mut self, now: Mono) -> bool {
+        self.doubt.take_if(|doubt| doubt.until <= now).is_some()
+    }
+
+    /// Returns the end of the present doubt.
+    pub fn doubted_until(&self) -> Option<Mono> {
+        self.doubt.map(|doubt| doubt.until)
+    }
+
+    pub fn is_behind(&self, now: Wall) -> bool {
+        self.floor.is_some_and(|floor| now < floor)
+    }
+
+    /// Returns the window of a grant that is loaded now. While the clock is doubted, the earlier of
+    /// both possible ends counts.
+    pub fn load(&self, from: Option<Wall>, until: Option<Wall>, now: Now) -> Window {
+        let end = until.map_or(NEVER, |until| now.mono + until.since(self.latest(now)));
+        Window { from, until, end, over: false }
+    }
+
+    /// Returns the later of the time that the clock shows and, while it is doubted, the time that
+    /// it would show without the step.
+    fn latest(&self, now: Now) -> Wall {
+        let trusted = self.doubt_at(now.mono).map(|doubt| doubt.trusted);
+        trusted.map_or(now.wall, |at| now.wall.max(at.wall + now.mono.since(at.mono)))
+    }
+
+    /// Returns the time in which the window is open, if that contains `now`.
+    ///
+    /// # Errors
+    /// Fails with the reason for which the window is not open.
+    pub fn open(&self, window: &Window, now: Now) -> Result<Span, Shut> {
+        if !window.is_timed() {
+            return Ok(Span::default());
+        }
+        let (span, doubt) = (self.span(window), self.doubt_at(now.mono));
+        let was_open = doubt.is_none_or(|doubt| window.from.is_none_or(|from| from <= doubt.trusted.wall));
+        // While the clock is doubted, a window that was open waits.
+        let shut = |shut| Err(if doubt.is_some() && was_open { Shut::Doubted } else { shut });
+        if window.over {
+            return Err(Shut::Over);
+        }
+        if now.mono >= span.end || now.wall >= span.until {
+            return shut(Shut::Over);
+        }
+        if window.from.is_some_and(|from| now.wall < from) {
+            return shut(Shut::NotYet);
+        }
+        if !was_open {
+            return Err(Shut::Doubted);
+        }
+        if self.is_behind(now.wall) {
+            return Err(Shut::Behind);
+        }
+        Ok(span)
+    }
+
+    fn span(&self, window: &Window) -> Span {
+        let from = window.from.unwrap_or(SINCE_EVER).max(self.floor.unwrap_or(SINCE_EVER));
+        Span { from, until: window.until.unwrap_or(FOREVER), end: window.end }
+    }
+
+    /// Returns whether the end of the window has come and is final.
+    pub fn is_final(&self, window: &Window, now: Now) -> bool {
+        let reached = now.mono >= window.end || window.until.is_some_and(|until| until <= now.wall);
+        reached && self.doubt_at(now.mono).is_none()
+    }
+}
+
+/// Returns both clocks as they would be without the step.
+fn before(step: Step, now: Now) -> Now {
+    let wall = now.wall.as_millis().saturating_sub(step.ahead_ms());
+    Now { mono: now.mono, wall: Wall::from_millis(wall) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono_s: u64, wall_s: i64) -> Now {
+        Now { mono: Mono::from_secs(mono_s), wall: wall(wall_s) }
+    }
+
+    fn wall(s: i64) -> Wall {
+        Wall::from_millis(s * 1_000)
+    }
+
+    /// The clock goes on from `before` for a second and then shows `wall_s`.
+    fn stepped(trust: &mut Trust, before: Now, wall_s: i64) -> Now {
+        let now = Now { mono: before.mono + Duration::from_secs(1), wall: wall(wall_s) };
+        trust.step(Step::between(before, now).expect("a step"), now);
+        now
+    }
+
+    fn later(now: Now, s: u64) -> Now {
+        let d = Duration::from_secs(s);
+        Now { mono: now.mono + d, wall: now.wall + d }
+    }
+
+    #[test]
+    fn a_window_contains_its_beginning_and_not_its_end() {
+        let trust = Trust::default();
+        let window = trust.load(Some(wall(100)), Some(wall(200)), at(10, 50));
+        assert_eq!(trust.open(&window, at(59, 99)), Err(Shut::NotYet));
+        assert!(trust.open(&window, at(60, 100)).is_ok());
+        assert!(trust.open(&window, at(159, 199)).is_ok());
+        assert_eq!(trust.open(&window, at(160, 200)), Err(Shut::Over));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_move_the_end() {
+        let mut trust = Trust::default();
+        let start = at(10, 50);
+        let window = trust.load(None, Some(wall(200)), start);
+        let back = stepped(&mut trust, at(100, 140), 20);
+        assert!(trust.open(&window, back).is_ok(), "it was open before");
+        assert!(trust.open(&window, at(159, 78)).is_ok());
+        assert_eq!(trust.open(&window, at(160, 79)), Err(Shut::Doubted), "150 s after it was loaded");
+        assert_eq!(trust.open(&window, at(401, 320)), Err(Shut::Over));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_closes_at_once_but_not_for_good() {
+        let mut trust = Trust::default();
+        let start = at(10, 50);
+        let window = trust.load(None, Some(wall(200)), start);
+        let ahead = stepped(&mut trust, start, 5_000);
+        assert_eq!(trust.open(&window, ahead), Err(Shut::Doubted));
+        assert!(!trust.is_final(&window, ahead));
+        let corrected = stepped(&mut trust, ahead, 52);
+        assert!(trust.open(&window, corrected).is_ok());
+        let mut wrong = Trust::default();
+        let ahead = stepped(&mut wrong, start, 5_000);
+        assert!(!wrong.is_final(&window, later(ahead, 299)));
+        assert!(wrong.is_final(&window, later(ahead, 300)), "the clock is believed");
+    }
+
+    #[test]
+    fn a_stepped_clock_opens_nothing_new_for_five_minutes() {
+        let mut trust = Trust::default();
+        let start = at(10, 50);
+        let window = trust.load(Some(wall(1_000)), None, start);
+        let ahead = stepped(&mut trust, start, 2_000);
+        assert_eq!(trust.open(&window, ahead), Err(Shut::Doubted));
+        assert_eq!(trust.open(&window, later(ahead, 299)), Err(Shut::Doubted));
+        assert!(trust.open(&window, later(ahead, 300)).is_ok());
+    }
+
+    #[test]
+    fn a_grant_loaded_during_doubt_has_the_earlier_end() {
+        let mut trust = Trust::default();
+        let back = stepped(&mut trust, at(1_000, 10_000), 6_000);
+        let window = trust.load(None, Some(wall(10_101)), back);
+        assert_eq!(window.end, back.mono + Duration::from_secs(100));
+    }
+
+    #[test]
+    fn behind_the_floor_no_window_is_open_and_grants_without_one_are() {
+        let mut trust = Trust::default();
+        trust.set_floor(wall(1_000));
+        let timed = trust.load(Some(wall(0)), Some(wall(5_000)), at(1, 400));
+        let untimed = trust.load(None, None, at(1, 400));
+        assert_eq!(trust.open(&timed, at(2, 401)), Err(Shut::Behind));
+        assert!(trust.open(&untimed, at(2, 401)).is_ok());
+        assert!(trust.open(&timed, at(601, 1_000)).is_ok(), "the clock passes the floor");
+        trust.accept();
+        assert!(trust.open(&timed, at(2, 401)).is_ok());
+    }
+}

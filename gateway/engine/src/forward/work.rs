@@ -1,0 +1,165 @@
+//! Due work: ends of grants, flows that a change cut, idle flows, and the resets for connections that
+//! are cut. Work beyond the budget of a turn waits for the next one, so that it delays no packet.
+
+use super::Forwarder;
+use super::flows::{Flow, Progress};
+use super::lists::{List, Slot};
+use super::reject::Reset;
+use super::tcp_state::{Direction, State};
+use crate::id::PeerId;
+use crate::messages::FlowEnd;
+use crate::time::{Mono, Now};
+
+/// Steps in a turn. Most take less than a microsecond: about half a millisecond.
+const STEPS_PER_TURN: usize = 512;
+
+/// The steps that are left of this turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(STEPS_PER_TURN)
+    }
+}
+
+impl Budget {
+    fn spend(&mut self) -> bool {
+        let left = self.0 > 0;
+        self.0 -= usize::from(left);
+        left
+    }
+}
+
+impl Forwarder {
+    /// Does due work. Returns a packet for a peer; the caller calls it until it returns `None`, in
+    /// every turn.
+    pub fn work(&mut self, now: Now) -> Option<(PeerId, &[u8])> {
+        self.begin(now);
+        while self.budget.spend() {
+            if let Some(slot) = self.flows.first(List::Cut) {
+                if let Some(to) = self.next_reset(slot) {
+                    return Some((to, &self.reply));
+                }
+            } else if !self.step() {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Returns when there is work, at the latest; `None`: no work is planned.
+    pub fn next_due(&self) -> Option<Mono> {
+        let busy = !self.reviews.is_empty() || self.sweep.is_some() || self.flows.first(List::Cut).is_some();
+        if busy {
+            return Some(self.now.mono);
+        }
+        [self.policy.next_end(self.now), self.flows.next_due()].into_iter().flatten().min()
+    }
+
+    /// Looks at each flow that is in a list now.
+    pub(super) fn review_all(&mut self, list: List) {
+        let flows = self.flows.count(list);
+        if flows > 0 {
+            self.reviews.insert(list, flows);
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        if let Some(grant) = self.policy.take_ended(self.now) {
+            self.review_all(List::Grant(grant));
+            return true;
+        }
+        if self.policy.end_doubt(self.now) {
+            self.sweep = Some(0);
+        }
+        self.review_one() || self.sweep_one() || self.run_timer()
+    }
+
+    fn review_one(&mut self) -> bool {
+        let Some(mut review) = self.reviews.first_entry() else { return false };
+        let list = *review.key();
+        if *review.get() == 0 {
+            review.remove();
+            return true;
+        }
+        *review.get_mut() -= 1;
+        match self.flows.rotate(list) {
+            // A flow that is not permitted is cut there.
+            Some(slot) => {
+                let _ = self.permitted(slot);
+            }
+            None => {
+                self.reviews.remove(&list);
+            }
+        }
+        true
+    }
+
+    /// Looks at the next of all flows.
+    fn sweep_one(&mut self) -> bool {
+        let Some(slot) = self.sweep.filter(|slot| *slot < self.flows.places()) else {
+            self.sweep = None;
+            return false;
+        };
+        self.sweep = Some(slot + 1);
+        // A flow that is not permitted is cut there.
+        let _ = self.permitted(slot);
+        true
+    }
+
+    fn run_timer(&mut self) -> bool {
+        let Some((slot, expired)) = self.flows.due(self.now.mono) else { return false };
+        if expired {
+            self.end(slot, self.ended_by_silence(slot));
+        } else if let Some(flow) = self.flows.get_mut(slot) {
+            self.records.hourly(flow, self.now);
+        }
+        true
+    }
+
+    /// A connection that both ends closed is kept for repeated segments only.
+    fn ended_by_silence(&self, slot: Slot) -> FlowEnd {
+        match self.flows.get(slot).map(|flow| flow.progress) {
+            Some(Progress::Tcp(tcp)) if tcp.state == State::Closed => FlowEnd::Closed,
+            _ => FlowEnd::TimedOut,
+        }
+    }
+
+    /// Builds the next reset for a connection that is cut, in the buffer for replies. Returns its
+    /// receiver. A flow without further resets ends.
+    fn next_reset(&mut self, slot: Slot) -> Option<PeerId> {
+        let flow = self.flows.get_mut(slot)?;
+        while usize::from(flow.resets_sent) < MOST_RESETS {
+            flow.resets_sent += 1;
+            if let Some((to, reset)) = reset(flow, usize::from(flow.resets_sent) - 1) {
+                reset.build(&mut self.reply);
+                return Some(to);
+            }
+        }
+        self.end(slot, FlowEnd::NotGranted);
+        None
+    }
+}
+
+/// Two to each end.
+const MOST_RESETS: usize = 4;
+
+/// Returns the reset of this number, if the connection needs it.
+fn reset(flow: &Flow, number: usize) -> Option<(PeerId, Reset)> {
+    let Progress::Tcp(tcp) = &flow.progress else { return None };
+    let direction = if number < 2 { Direction::Back } else { Direction::Out };
+    let (seq, ack) = tcp.resets(direction)[number % 2]?;
+    let path = &flow.path;
+    // As the receiver sees the connection.
+    let (src, dst) = match direction {
+        Direction::Out => (path.src, path.real),
+        Direction::Back => (path.reached_at, path.src),
+    };
+    let (src_port, dst_port) = match direction {
+        Direction::Out => (path.src_port, path.dst_port),
+        Direction::Back => (path.dst_port, path.src_port),
+    };
+    let reset = Reset { v6: path.v6, src, dst, src_port, dst_port, seq, ack: Some(ack) };
+    Some((path.receiver(direction), reset))
+}

@@ -1,0 +1,241 @@
+//! The messages between the shell and forwarding: who may reach what, and when.
+//!
+//! The shell sends each object whole after each change, as it does with peers. Values only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::id::{GrantId, HostId, PeerId, UserId};
+use crate::time::{Mono, Wall};
+
+/// The role of a user, as far as it reaches anything. Viewers reach nothing, so they have none here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GrantRole {
+    Operator,
+    Admin,
+}
+
+/// Who a grant is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GrantSource {
+    /// One peer of a person.
+    Peer(PeerId),
+    /// Every peer of a user.
+    User(UserId),
+    /// Every peer of the users with exactly this role.
+    Role(GrantRole),
+}
+
+/// What a grant lets its source reach. A target that selects nothing permits nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantTarget {
+    /// Every device, but no host behind a device.
+    AllDevices,
+    /// One device, or one host behind a device.
+    Host(HostId),
+    /// Every device and every host behind one that has all of these labels. An empty selection permits nothing.
+    Labels(BTreeMap<String, String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GrantProtocol {
+    /// Echo requests, IPv4 and IPv6.
+    Icmp,
+    Tcp,
+    Udp,
+}
+
+/// A protocol and the ports of the target. ICMP has no ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantAccess {
+    pub protocol: GrantProtocol,
+    /// Sorted, without overlaps; empty for ICMP.
+    pub ports: Vec<RangeInclusive<u16>>,
+}
+
+/// A permission to reach a target in the window `[from, until)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantSpec {
+    pub id: GrantId,
+    pub source: GrantSource,
+    pub target: GrantTarget,
+    /// Any of these; an empty list permits nothing.
+    pub access: Vec<GrantAccess>,
+    /// `None`: since ever.
+    pub from: Option<Wall>,
+    /// `None`: until it is withdrawn.
+    pub until: Option<Wall>,
+}
+
+/// A peer that may use grants: a peer of a person whose user is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSpec {
+    pub peer: PeerId,
+    pub user: UserId,
+    /// `None`: a viewer, who reaches nothing by role.
+    pub role: Option<GrantRole>,
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// A host that grants can select: a device, or a host behind one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSpec {
+    pub host: HostId,
+    /// The peer that its packets go through: its own, or the device in front of it.
+    pub peer: PeerId,
+    /// It stands behind the device.
+    pub behind: bool,
+    pub labels: BTreeMap<String, String>,
+    pub addresses: Vec<TargetAddress>,
+}
+
+/// An address of a target. Both are of the same family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetAddress {
+    /// What a source sends to: the device's own pool address, or the alias of a host behind it.
+    pub reached_at: IpAddr,
+    /// What the target itself has. It differs from `reached_at` for hosts behind a device.
+    pub real: IpAddr,
+}
+
+/// Changes of the policy. Each takes effect before the next packet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PolicyChange {
+    Grant(GrantSpec),
+    WithdrawGrant(GrantId),
+    Source(SourceSpec),
+    RemoveSource(PeerId),
+    Target(TargetSpec),
+    RemoveTarget(HostId),
+    /// The greatest wall time of earlier runs. While the clock is behind it, no grant with a window passes.
+    Floor(Wall),
+    /// An admin confirmed that the clock is right although it is behind the floor.
+    AcceptClock,
+}
+
+/// The traffic of a flow since the last record of it. A flow is recorded each hour, and when it
+/// ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRecord {
+    pub source: PeerId,
+    pub user: UserId,
+    pub host: HostId,
+    pub protocol: GrantProtocol,
+    /// The target's port; 0 for ICMP.
+    pub port: u16,
+    pub from: Wall,
+    pub until: Wall,
+    /// From the source to the target.
+    pub sent: FlowTraffic,
+    /// From the target to the source.
+    pub received: FlowTraffic,
+    /// The grant that permitted the last packet.
+    pub grant: GrantId,
+    /// `None`: the flow goes on.
+    pub ended: Option<FlowEnd>,
+}
+
+/// Packets as they were forwarded, with their IP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTraffic {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Why a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowEnd {
+    /// Both ends of a TCP connection closed it.
+    Closed,
+    /// One end of a TCP connection reset it.
+    Reset,
+    /// No packet came for the time that its state allows.
+    TimedOut,
+    /// No grant covers it any more.
+    NotGranted,
+    /// It waited for its first reply, and a newer flow needed its place.
+    Evicted,
+}
+
+impl FlowEnd {
+    pub const ALL: [FlowEnd; 5] =
+        [FlowEnd::Closed, FlowEnd::Reset, FlowEnd::TimedOut, FlowEnd::NotGranted, FlowEnd::Evicted];
+
+    /// The name used in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FlowEnd::Closed => "closed",
+            FlowEnd::Reset => "reset",
+            FlowEnd::TimedOut => "timed_out",
+            FlowEnd::NotGranted => "not_granted",
+            FlowEnd::Evicted => "evicted",
+        }
+    }
+}
+
+/// Whom a question about the policy is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainSource {
+    Peer(PeerId),
+    /// Any peer of a user: the first that is permitted decides.
+    User(UserId),
+    /// Somebody who is logged in and needs no peer: by the grants of the user and of the role. `user`
+    /// is `None` for a program.
+    Login {
+        user: Option<UserId>,
+        role: Option<GrantRole>,
+    },
+}
+
+/// What a question about the policy is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainTarget {
+    /// An address that a source sends to.
+    Address(IpAddr),
+    Host(HostId),
+}
+
+/// A question about the policy: may this source reach this target at this time?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplainRequest {
+    pub from: ExplainSource,
+    pub to: ExplainTarget,
+    pub protocol: GrantProtocol,
+    /// Not used for ICMP.
+    pub port: u16,
+    pub at: Wall,
+}
+
+/// The window of a grant as the filter applies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantWindow {
+    pub grant: GrantId,
+    pub from: Option<Wall>,
+    pub until: Option<Wall>,
+    /// The end on the boot-time clock, computed when the grant was loaded.
+    pub ends_at: Option<Mono>,
+}
+
+/// What the filter does with a packet, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// This grant lets it pass.
+    Permitted(GrantWindow),
+    /// The peer belongs to no enabled user, or the user has no peer.
+    UnknownSource,
+    /// No device and no host behind one has this address or id.
+    UnknownTarget,
+    /// The source and the target have no addresses of one family.
+    NoCommonFamily,
+    /// No grant covers this source, target, protocol and port at any time.
+    NoGrant,
+    /// The grant begins later.
+    NotYet(GrantWindow),
+    /// The grant has ended.
+    Over(GrantWindow),
+    /// The gateway's clock is behind the time of an earlier run.
+    ClockBehind(GrantWindow),
+    /// The gateway's clock was set, and for some minutes no window opens.
+    ClockStep(GrantWindow),
+}

@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_probes::packet::{ICMP, echo_request, parse};
+
+use super::world::*;
+use crate::id::Id;
+use crate::messages::{
+    Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
+    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress,
+    TargetSpec,
+};
+use crate::time::Wall;
+
+const SECOND: Duration = Duration::from_secs(1);
+const GRANT: i64 = 900;
+const CAMERA: i64 = 20;
+
+/// The alias of the camera behind device 2.
+fn alias() -> IpAddr {
+    v4(99)
+}
+
+fn anna() -> PolicyChange {
+    PolicyChange::Source(SourceSpec {
+        peer: id(3),
+        user: Id::from_i64(70),
+        role: Some(GrantRole::Operator),
+        addresses: [v4(3), v6(3)].into(),
+    })
+}
+
+fn target(host: i64, behind: bool, addresses: &[(IpAddr, IpAddr)]) -> PolicyChange {
+    let addresses =
+        addresses.iter().map(|(reached_at, real)| TargetAddress { reached_at: *reached_at, real: *real });
+    PolicyChange::Target(TargetSpec {
+        host: Id::from_i64(host),
+        peer: id(2),
+        behind,
+        labels: BTreeMap::new(),
+        addresses: addresses.collect(),
+    })
+}
+
+fn grant(host: i64, until: Option<Wall>) -> PolicyChange {
+    let all = |protocol, ports: &[u16]| GrantAccess {
+        protocol,
+        ports: ports.iter().map(|port| *port..=*port).collect(),
+    };
+    PolicyChange::Grant(GrantSpec {
+        id: Id::from_i64(GRANT),
+        source: GrantSource::Peer(id(3)),
+        target: GrantTarget::Host(Id::from_i64(host)),
+        access: vec![all(GrantProtocol::Icmp, &[]), all(GrantProtocol::Tcp, &[22])],
+        from: None,
+        until,
+    })
+}
+
+/// Returns a world in which peer 3 is Anna's laptop and peer 2 is a device with a camera behind it.
+fn reaching(host: i64, until: Option<Duration>) -> Plain {
+    let mut world = connected(2);
+    let until = until.map(|after| world.now.wall + after);
+    world.command(Command::Policy(vec![
+        anna(),
+        target(2, false, &[(v4(2), v4(2)), (v6(2), v6(2))]),
+        target(CAMERA, true, &[(alias(), behind())]),
+        grant(host, until),
+    ]));
+    world
+}
+
+fn connect(world: &mut Plain, from: IpAddr, to: IpAddr, words: &[u8]) {
+    world.call(3, SocketAddr::new(from, 50_000), SocketAddr::new(to, 22), words);
+    world.run(SECOND);
+}
+
+#[test]
+fn a_connection_of_an_operator_reaches_the_granted_device_in_both_families() {
+    for (from, to) in [(v4(3), v4(2)), (v6(3), v6(2))] {
+        let mut world = reaching(2, None);
+        connect(&mut world, from, to, b"hello");
+        assert_eq!(world.end(3).device.heard(), [b"hello"]);
+    }
+}
+
+#[test]
+fn a_host_behind_a_device_is_reached_at_its_alias_alone() {
+    let mut world = reaching(CAMERA, None);
+    connect(&mut world, v4(3), alias(), b"picture");
+    assert_eq!(world.end(3).device.heard(), [b"picture"]);
+    world.say(3, &echo_request(v4(3), behind(), 1, 1, &[0; 16]).expect("one family"));
+    world.say(3, &echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family"));
+    world.run(SECOND);
+    assert_eq!(world.dropped(3, DropReason::NoRoute), 1, "its real address");
+    assert_eq!(world.dropped(3, DropReason::NotGranted), 1, "the device itself");
+}
+
+#[test]
+fn nothing_passes_without_a_grant_or_the_other_way_round() {
+    let mut world = reaching(CAMERA, None);
+    connect(&mut world, v4(3), v4(2), b"hello");
+    assert_eq!(world.end(3).device.heard(), [b""]);
+    assert_eq!(world.end(2).device.received, 0);
+    let before = world.end(3).device.received;
+    world.say(2, &echo_request(v4(2), v4(3), 1, 1, &[0; 16]).expect("one family"));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::NoFlow), 1);
+    assert_eq!(world.end(3).device.received, before);
+}
+
+#[test]
+fn a_withdrawn_grant_cuts_a_running_connection_with_resets_to_both_ends() {
+    let mut world = reaching(2, None);
+    connect(&mut world, v4(3), v4(2), b"hello");
+    let (device, laptop) = (world.end(2).device.received, world.end(3).device.received);
+    world.command(Command::Policy(vec![PolicyChange::WithdrawGrant(Id::from_i64(GRANT))]));
+    world.run(SECOND);
+    assert!(world.end(2).device.received > device && world.end(3).device.received > laptop);
+    let device = world.end(2).device.received;
+    connect(&mut world, v4(3), v4(2), b"again");
+    assert_eq!(world.end(2).device.received, device);
+}
+
+#[test]
+fn an_end_holds_to_the_packet_without_any_change() {
+    let mut world = reaching(2, Some(Duration::from_secs(10)));
+    let ping = |world: &mut Plain| {
+        let before = world.end(2).device.received;
+        world.say(3, &echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family"));
+        world.run(Duration::from_millis(100));
+        world.end(2).device.received > before
+    };
+    assert!(ping(&mut world));
+    world.run(Duration::from_millis(9_890));
+    assert!(!ping(&mut world), "it arrives 20 ms after the end");
+    assert_eq!(world.dropped(3, DropReason::NotGranted), 1);
+}
+
+#[test]
+fn a_receiver_without_a_session_is_dialled() {
+    let mut world = reaching(2, None);
+    world.end(2).off = true;
+    world.run(Duration::from_secs(400));
+    world.end(2).off = false;
+    let ping = echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family");
+    world.say(3, &ping);
+    world.run(SECOND);
+    assert_eq!(world.dropped(3, DropReason::NoSession), 1);
+    let received = world.end(2).device.received;
+    world.say(3, &ping);
+    world.run(SECOND);
+    assert_eq!(world.end(2).device.received, received + 1);
+}
+
+#[test]
+fn forwarded_packets_are_no_traffic_of_the_checks() {
+    let mut world = reaching(2, None);
+    let (wire, bytes) = (world.status(2).wire[0].total(), world.status(2).tx_bytes);
+    for n in 0..50 {
+        world.say(3, &echo_request(v4(3), v4(2), 1, n, &[0; 1_000]).expect("one family"));
+    }
+    world.run(SECOND);
+    assert!(world.status(2).tx_bytes >= bytes + 50_000);
+    assert!(world.status(2).wire[0].total() < wire + 1_000, "only keepalives");
+}
+
+#[test]
+fn a_denied_client_gets_an_answer_from_the_gateway() {
+    let mut world = connected(2);
+    world.command(Command::Policy(vec![anna(), target(2, false, &[(v4(2), v4(2))])]));
+    let before = world.end(3).device.received;
+    world.say(3, &echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family"));
+    world.run(SECOND);
+    assert_eq!(world.end(3).device.received, before + 1, "an ICMP error");
+    assert_eq!(world.end(2).device.received, 0);
+}
+
+#[test]
+fn the_filter_explains_itself() {
+    let mut world = reaching(2, None);
+    let question = |port| ExplainRequest {
+        from: ExplainSource::User(Id::from_i64(70)),
+        to: ExplainTarget::Host(id(2)),
+        protocol: GrantProtocol::Tcp,
+        port,
+        at: Wall::from_millis(1_750_000_000_000),
+    };
+    world.command(Command::Explain(ExplainId(1), question(22)));
+    world.command(Command::Explain(ExplainId(2), question(23)));
+    assert!(matches!(world.explanations[..], [
+        (ExplainId(1), Explanation::Permitted(window)),
+        (ExplainId(2), Explanation::NoGrant),
+    ] if window.grant == Id::from_i64(GRANT)));
+}
+
+#[test]
+fn a_removed_device_or_laptop_is_out_at_once() {
+    for gone in [2, 3] {
+        let mut world = reaching(2, None);
+        connect(&mut world, v4(3), v4(2), b"hello");
+        world.command(Command::Remove(id(gone)));
+        world.run(SECOND);
+        let ping = echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family");
+        assert_eq!(parse(&ping).map(|packet| packet.protocol), Ok(ICMP));
+        let before = world.end(2).device.received;
+        world.say(3, &ping);
+        world.run(SECOND);
+        assert_eq!(world.end(2).device.received, before, "{gone}");
+    }
+}

@@ -1,0 +1,79 @@
+//! `fleetgate explain`: may somebody reach a host, and by which grant.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::client::Client;
+use super::table;
+use crate::api::explain::Explanation;
+use crate::cli::out;
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// Operator (the peer of a person) or user
+    #[arg(long, value_name = "PEER|USER")]
+    from: String,
+    /// Device, or host behind one; with a port for TCP and UDP
+    #[arg(long, value_name = "HOST[:PORT]")]
+    to: String,
+    /// UDP instead of TCP
+    #[arg(long)]
+    udp: bool,
+    /// Another time than now, as RFC 3339
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+}
+
+impl ExplainArgs {
+    fn query(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let (host, port) = match self.to.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (self.to.as_str(), None),
+        };
+        anyhow::ensure!(port.is_some() || !self.udp, "--udp needs a port: --to {host}:PORT");
+        let mut query = vec![("from", self.from.clone()), ("to", host.to_owned())];
+        if let Some(port) = port {
+            let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                anyhow::anyhow!("--to {}: a port from 1 to 65535 is expected after the colon", self.to)
+            })?;
+            query.push(("port", port.to_string()));
+            query.push(("protocol", if self.udp { "udp" } else { "tcp" }.to_owned()));
+        }
+        query.extend(self.at.clone().map(|at| ("at", at)));
+        Ok(query)
+    }
+}
+
+/// Returns the exit code: success if it is permitted.
+pub(crate) async fn run(client: &Client, args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let answer: Explanation = client.get("/explain", &args.query()?).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        let word = if answer.permitted { "permitted" } else { "denied" };
+        out::line!("{word}: {}", table::safe(&answer.text));
+    }
+    Ok(if answer.permitted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(to: &str, udp: bool) -> anyhow::Result<String> {
+        let args = ExplainArgs { from: "anna".into(), to: to.into(), udp, at: None };
+        let pairs = args.query()?;
+        Ok(pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"))
+    }
+
+    #[test]
+    fn a_port_makes_it_a_question_about_tcp_or_udp() {
+        assert_eq!(query("cam-07", false).unwrap(), "from=anna&to=cam-07");
+        assert_eq!(query("cam-07:22", false).unwrap(), "from=anna&to=cam-07&port=22&protocol=tcp");
+        assert_eq!(query("cam-07:53", true).unwrap(), "from=anna&to=cam-07&port=53&protocol=udp");
+        assert!(query("cam-07", true).unwrap_err().to_string().contains("needs a port"));
+        assert!(query("cam-07:0", false).unwrap_err().to_string().contains("1 to 65535"));
+        assert!(query("cam-07:http", false).unwrap_err().to_string().contains("1 to 65535"));
+    }
+}

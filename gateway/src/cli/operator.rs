@@ -1,0 +1,241 @@
+//! `fleetgate operator`: the peers of people, which reach devices by grants.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::device::{file_to_save, is_free, other_name, present, reserve, said};
+use super::host::pages;
+use super::table::{self, Column};
+use crate::api::operators::Operator;
+use crate::cli::out;
+use crate::data_dir::secret_file::Place;
+
+#[derive(Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Add the peer of a person and print its WireGuard configuration, which is not stored
+    Add {
+        /// Name of the new operator, such as anna-laptop
+        name: String,
+        /// User that it belongs to
+        #[arg(long, value_name = "USER")]
+        user: String,
+        /// Its own WireGuard public key [default: the gateway generates a key pair]
+        #[arg(long)]
+        public_key: Option<String>,
+        #[command(flatten)]
+        to: Output,
+    },
+    /// List operators
+    List {
+        /// Only those of this user
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// Show one operator
+    Show {
+        /// Name or id of the operator
+        operator: String,
+    },
+    /// Change an operator
+    Set {
+        /// Name or id of the operator
+        operator: String,
+        /// New name
+        #[arg(long)]
+        name: String,
+    },
+    /// Remove an operator and end its tunnel; grants for it alone are withdrawn
+    Remove {
+        /// Name or id of the operator
+        operator: String,
+    },
+    /// Give an operator new keys; the present ones stop working at once
+    Reissue {
+        /// Name or id of the operator
+        operator: String,
+        /// Its own new public key [default: the gateway generates a key pair]
+        #[arg(long)]
+        public_key: Option<String>,
+        #[command(flatten)]
+        to: Output,
+    },
+}
+
+/// Where a configuration goes.
+#[derive(clap::Args)]
+pub(crate) struct Output {
+    /// Print a QR code instead of text
+    #[arg(long, conflicts_with = "out")]
+    qr: bool,
+    /// Write the configuration to a new file that only you can read
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) async fn run(client: &Client, command: OperatorCommand) -> anyhow::Result<()> {
+    match command {
+        OperatorCommand::Add { name, user, public_key, to } => {
+            let body = present(json!({ "name": name, "user": user, "public_key": public_key }));
+            make(client, "/operators", &body, to, "nothing was added").await
+        }
+        OperatorCommand::List { user } => list(client, user).await,
+        OperatorCommand::Show { operator } => show(client, &operator).await,
+        OperatorCommand::Set { operator, name } => {
+            client.patch(&format!("/operators/{operator}"), &json!({ "name": name })).await?;
+            said(client, &format!("{operator} renamed to {name}"))
+        }
+        OperatorCommand::Remove { operator } => {
+            client.call(Method::DELETE, &format!("/operators/{operator}"), None).await?;
+            said(client, &format!("{operator} removed; its tunnel has ended"))
+        }
+        OperatorCommand::Reissue { operator, public_key, to } => {
+            let body = present(json!({ "public_key": public_key }));
+            make(client, &format!("/operators/{operator}/credentials"), &body, to, "nothing was changed")
+                .await
+        }
+    }
+}
+
+/// Calls the gateway for a configuration, which goes to the file or to stdout. A file is reserved before.
+async fn make(
+    client: &Client,
+    path: &str,
+    body: &Value,
+    to: Output,
+    otherwise: &'static str,
+) -> anyhow::Result<()> {
+    is_free(to.out.as_deref())?;
+    let place = reserve(to.out.as_deref()).context(otherwise)?;
+    let made: Value = client.post(path, body).await?;
+    credentials(client, &made, to.qr, to.out.as_deref().zip(place))
+}
+
+fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Place)>) -> anyhow::Result<()> {
+    let name = made["operator"]["name"].as_str().unwrap_or_default();
+    let shown = &made["credentials"];
+    if let (Some(conf), Some((out, place))) = (shown["conf"].as_str(), out) {
+        place.keep(conf).with_context(|| {
+            format!("{name} was added; `fleetgate operator reissue {name}` prints a new configuration")
+        })?;
+        let kept =
+            format!("{name}: the configuration is in {}; the gateway does not store it", out.display());
+        return said(client, &format!("{kept}{}", other_name(name, out)));
+    }
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(made)?);
+        return Ok(());
+    }
+    match shown["qr_text"].as_str().filter(|_| qr) {
+        Some(code) => out::line!("{code}"),
+        None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
+    }
+    said(
+        client,
+        &format!("{name}: this configuration is not stored and not shown again. {}", file_to_save(name)),
+    )
+}
+
+pub(super) const COLUMNS: [Column; 6] = [
+    Column::whole("ID"),
+    Column::name("NAME"),
+    Column::name("USER"),
+    Column::whole("ADDRESS"),
+    Column::whole("LAST HANDSHAKE"),
+    Column::whole("STATE"),
+];
+
+async fn list(client: &Client, user: Option<String>) -> anyhow::Result<()> {
+    let query: Vec<_> = user.map(|user| ("user", user)).into_iter().collect();
+    let operators: Vec<Operator> = pages(client, "/operators", &query).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&operators)?);
+        return Ok(());
+    }
+    if operators.is_empty() {
+        return said(client, "No operators. Add one: fleetgate operator add NAME --user USER");
+    }
+    table::print(&COLUMNS, operators.iter().map(row).collect());
+    Ok(())
+}
+
+fn row(o: &Operator) -> Vec<String> {
+    vec![
+        o.id.clone(),
+        table::safe(&o.name),
+        table::safe(&o.user),
+        o.addresses.first().cloned().unwrap_or_default(),
+        table::ago(o.last_handshake.as_deref(), table::now()),
+        state(o).to_owned(),
+    ]
+}
+
+fn state(o: &Operator) -> &'static str {
+    match (o.enabled, o.established) {
+        (false, _) => "disabled",
+        (true, true) => "connected",
+        (true, false) => "",
+    }
+}
+
+async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
+    let o: Operator = client.get(&format!("/operators/{name}"), &[]).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&o)?);
+        return Ok(());
+    }
+    let line = |key: &str, value: &str| out::line!("  {key:<12}{}", table::safe(value));
+    out::line!("{}  {}", table::safe(&o.name), o.id);
+    line(
+        "user",
+        &format!("{}{}", o.user, if o.enabled { "" } else { " (disabled or a viewer: cannot connect)" }),
+    );
+    line("public key", &format!("{} (since {})", o.public_key, o.keyed_at));
+    line("addresses", &o.addresses.join(" "));
+    line("endpoint", o.endpoint.as_deref().unwrap_or("never seen"));
+    line("handshake", &table::ago(o.last_handshake.as_deref(), table::now()));
+    line("added", &o.created_at);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::access::Role;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: OperatorCommand,
+    }
+
+    fn parsed(line: &str) -> OperatorCommand {
+        let line = <Line as clap::Parser>::try_parse_from(line.split(' '));
+        line.map_err(|e| e.to_string()).expect("a command").command
+    }
+
+    #[tokio::test]
+    async fn an_operator_is_added_renamed_rekeyed_and_removed() {
+        let (client, api) = crate::cli::tests::connected_as(Role::Admin).await;
+        let user = json!({ "name": "anna", "role": "operator", "password": "correct horse battery" });
+        let _: Value = client.post("/users", &user).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("anna-laptop.conf");
+        let add = format!("operator add anna-laptop --user anna --out {}", file.display());
+        run(&client, parsed(&add)).await.unwrap();
+        let conf = std::fs::read_to_string(&file).unwrap();
+        assert!(conf.contains("AllowedIPs = 10.112.0.0/14") && !conf.contains("DNS"), "{conf}");
+        let again = run(&client, parsed(&add)).await.unwrap_err();
+        assert!(again.to_string().contains("the file exists already"), "{again}");
+        run(&client, parsed("operator set anna-laptop --name anna-notebook")).await.unwrap();
+        run(&client, parsed("operator list --user anna")).await.unwrap();
+        run(&client, parsed("operator show anna-notebook")).await.unwrap();
+        run(&client, parsed("operator reissue anna-notebook --qr")).await.unwrap();
+        run(&client, parsed("operator remove anna-notebook")).await.unwrap();
+        assert!(api.admin().get("/api/v1/operators").await.json["items"].as_array().unwrap().is_empty());
+    }
+}
