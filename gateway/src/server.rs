@@ -250,7 +250,7 @@ impl Opened {
             config.history_keep,
         );
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
-        let flows = FlowLog::start(&mut tasks, store.clone(), stop_api.clone());
+        let flows = FlowLog::start(&mut tasks, store.clone());
         let engine = Engine {
             config: &config,
             identity: &identity,

@@ -53,7 +53,8 @@ pub struct ForwardedHour {
     pub host: String,
     #[schema(value_type = names::GrantProtocolName)]
     pub protocol: String,
-    /// The port of the host. 0 stands for `icmp`, and for ports beyond the first 500 rows of an hour.
+    /// The port of the host. 0 stands for `icmp`, and for everything beyond 500 rows of one operator in one hour,
+    /// which has the host `h_0000000000000`.
     #[schema(minimum = 0, maximum = 65535)]
     pub port: i64,
     /// The grant that permitted the last packet.

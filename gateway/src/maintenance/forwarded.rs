@@ -6,7 +6,6 @@ use std::time::Duration;
 use fleetgate_engine::messages::FlowRecord;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::store::{Store, forwarded};
 
@@ -14,60 +13,49 @@ use crate::store::{Store, forwarded};
 const QUEUE: usize = 16_384;
 /// Records of one transaction. Other writes wait for it.
 const AT_ONCE: usize = 256;
-/// Pause between two transactions. It gathers the flows of one page.
-const EVERY: Duration = Duration::from_secs(2);
+/// Pause between two transactions. It gathers the flows of one page. The stop of the gateway waits for it.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Takes records from the tunnel thread.
 #[derive(Clone)]
 pub struct FlowLog(mpsc::Sender<FlowRecord>);
 
 impl FlowLog {
-    pub fn start(tasks: &mut JoinSet<()>, store: Store, stop: CancellationToken) -> FlowLog {
+    /// Starts the task. It ends when the tunnel thread has ended and everything is written.
+    pub fn start(tasks: &mut JoinSet<()>, store: Store) -> FlowLog {
         let (records_in, records) = mpsc::channel(QUEUE);
-        tasks.spawn(write_all(store, records, stop));
+        tasks.spawn(write_all(store, records));
         FlowLog(records_in)
     }
 
     /// Adds a record. It never waits.
     pub fn add(&self, record: FlowRecord) {
         if self.0.try_send(record).is_err() {
-            metrics::counter!("fleetgate_flow_records_lost_total").increment(1);
+            metrics::counter!("fleetgate_flow_records_not_written_total").increment(1);
         }
     }
 }
 
-async fn write_all(store: Store, mut records: mpsc::Receiver<FlowRecord>, stop: CancellationToken) {
+async fn write_all(store: Store, mut records: mpsc::Receiver<FlowRecord>) {
     let mut batch = Vec::with_capacity(AT_ONCE);
-    while !stop.is_cancelled() {
-        let free = AT_ONCE - batch.len();
-        if batch.is_empty() {
-            tokio::select! {
-                count = records.recv_many(&mut batch, free) => if count == 0 { return },
-                () = stop.cancelled() => {}
-            }
-        } else if free > 0 {
-            while batch.len() < AT_ONCE
-                && let Ok(record) = records.try_recv()
-            {
-                batch.push(record);
-            }
-        }
+    let mut failed = 0;
+    while !batch.is_empty() || records.recv_many(&mut batch, AT_ONCE).await > 0 {
         match write(&store, &batch).await {
-            Ok(()) => batch.clear(),
-            Err(error) => tracing::warn!("what was forwarded is written later: {error}"),
-        }
-        if records.is_empty() || !batch.is_empty() {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = stop.cancelled() => {}
+            Ok(()) => {
+                batch.clear();
+                failed = 0;
+            }
+            Err(error) => {
+                tracing::warn!("what was forwarded is not written yet: {error}");
+                failed += 1;
             }
         }
-    }
-    while let Ok(record) = records.try_recv() {
-        batch.push(record);
-    }
-    if let Err(error) = write(&store, &batch).await {
-        tracing::warn!("what was forwarded last is not written: {error}");
+        if failed > 0 && records.is_closed() {
+            return tracing::warn!("what was forwarded last is lost: the database refuses it");
+        }
+        if records.is_empty() && !records.is_closed() || failed > 0 {
+            tokio::time::sleep(EVERY).await;
+        }
     }
 }
 

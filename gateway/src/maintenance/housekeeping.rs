@@ -11,26 +11,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
+use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::{Store, forwarded, idempotency, settings, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
+/// A larger change of the clock is a step.
+const STEP: Duration = Duration::from_secs(1);
+/// How long a clock must have run evenly before its time counts as shown: a minute in a wrong year would keep
+/// grants shut for years.
+const TRUSTED_AS_FLOOR: Duration = Duration::from_secs(5 * 60);
+/// The same before rows are removed by it.
+const TRUSTED_TO_REMOVE: Duration = Duration::from_secs(3_600);
 /// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
 
 pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: CancellationToken) {
     tasks.spawn(async move {
+        let mut steady = SteadyClock::new(clock::now(), STEP);
         while !stop.is_cancelled() {
+            let trusted_for = steady.look(clock::now());
             if let Err(error) = end_enrolments(&store, &live).await {
                 tracing::warn!("enrolments that are over stay open: {error}");
             }
             if let Err(error) = forget_days(&store).await {
                 tracing::warn!("old days of bytes on the wire stay: {error}");
             }
-            if let Err(error) = forget_forwarded(&store, clock::wall()).await {
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = forget_forwarded(&store, clock::wall()).await
+            {
                 tracing::warn!("old hours of what was forwarded stay: {error}");
             }
-            if let Err(error) = keep_floor(&store, clock::wall()).await {
+            if trusted_for >= TRUSTED_AS_FLOOR
+                && let Err(error) = keep_floor(&store, clock::wall()).await
+            {
                 tracing::warn!("the time is not kept for the next start: {error}");
             }
             if let Err(error) = forget_answers(&store, clock::wall()).await {

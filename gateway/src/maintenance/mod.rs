@@ -3,3 +3,4 @@
 pub mod forwarded;
 pub mod housekeeping;
 pub mod retention;
+mod steady_clock;

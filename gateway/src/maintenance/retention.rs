@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::Store;
 use crate::store::retention::{self, Kind, Limits};
 
@@ -36,8 +37,8 @@ const EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// Time without a clock change after which the clock is trusted. Time servers correct it within minutes
 /// after a start.
 const SETTLED: Duration = Duration::from_secs(3_600);
-/// Smaller changes of the clock, in milliseconds, are adjustments and do not count as setting it.
-const ADJUSTED: i64 = 60_000;
+/// Smaller changes of the clock are adjustments and do not count as setting it.
+const ADJUSTED: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Pause after each transaction: other writes go first, and the disk gets time for them.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -50,34 +51,23 @@ const RECENT: u32 = 5;
 /// Decides when the next round begins. The caller passes the time.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
-    offset: i64,
-    settled: Mono,
+    clock: SteadyClock,
     last: Option<Mono>,
 }
 
 impl Schedule {
     fn new(now: Now) -> Self {
-        Schedule { offset: offset(now), settled: now.mono, last: None }
+        Schedule { clock: SteadyClock::new(now, ADJUSTED), last: None }
     }
 
     fn is_due(&mut self, now: Now) -> bool {
-        if (offset(now) - self.offset).abs() > ADJUSTED {
-            self.settled = now.mono;
-        }
-        self.offset = offset(now);
-        let due = now.mono.since(self.settled) >= SETTLED
-            && self.last.is_none_or(|last| now.mono.since(last) >= EVERY);
+        let due =
+            self.clock.look(now) >= SETTLED && self.last.is_none_or(|last| now.mono.since(last) >= EVERY);
         if due {
             self.last = Some(now.mono);
         }
         due
     }
-}
-
-/// How far the wall clock is ahead of the monotonic clock, in milliseconds.
-fn offset(now: Now) -> i64 {
-    let mono = now.mono.since(Mono::ZERO).as_millis();
-    now.wall.as_millis().saturating_sub(i64::try_from(mono).unwrap_or(i64::MAX))
 }
 
 pub fn start(tasks: &mut JoinSet<()>, store: Store, keep: Retention, stop: CancellationToken) {

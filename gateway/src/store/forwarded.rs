@@ -1,7 +1,7 @@
 //! What people sent through the gateway to hosts, by hour.
 
 use fleetgate_engine::id::{GrantId, HostId, PeerId, UserId};
-use fleetgate_engine::messages::{FlowRecord, FlowTraffic, GrantProtocol};
+use fleetgate_engine::messages::{FlowRecord, FlowTraffic};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
@@ -12,13 +12,13 @@ use super::grants::protocol_name;
 const HOUR_MS: i64 = 3_600_000;
 /// The hours that are kept: two years.
 const KEEP_HOURS: i64 = 730 * 24;
-/// Rows of one operator in one hour. Beyond them its other ports count together: a scan of all ports must
-/// not fill the disk.
+/// Rows of one operator in one hour. Beyond them all other hosts and ports count together: a scan of all
+/// hosts or ports must not fill the disk.
 const MOST_ROWS: i64 = 500;
 /// Rows deleted in one step.
 const PRUNED: i64 = 2_000;
-/// The port under which the others count.
-const OTHER_PORTS: u16 = 0;
+/// The host and the port under which the others count.
+const OTHERS: (HostId, u16) = (HostId::from_i64(0), 0);
 
 /// The traffic of one operator to one port of one host in one hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,11 @@ impl FromRow<'_, SqliteRow> for Forwarded {
 /// Fails when the database refuses the write.
 pub async fn add(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
     for record in records {
-        let port = if has_room(conn, record).await? { record.port } else { OTHER_PORTS };
-        add_one(conn, record, port).await?;
+        let (host, port) = match has_room(conn, record).await? {
+            true => (record.host, record.port),
+            false => OTHERS,
+        };
+        add_one(conn, record, (host, port)).await?;
     }
     Ok(())
 }
@@ -78,12 +81,9 @@ fn hour(record: &FlowRecord) -> i64 {
 
 /// Returns whether the record has a row already, or may have one.
 async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Result<bool> {
-    if record.protocol == GrantProtocol::Icmp {
-        return Ok(true);
-    }
     let sql = "select exists (select 1 from forwarded where hour = $1 and source = $2 and host = $3
                               and protocol = $4 and port = $5)
-                   or (select count(*) from forwarded where hour = $1 and source = $2) < $6";
+                   or (select count(*) from (select 1 from forwarded where hour = $1 and source = $2 limit $6)) < $6";
     sqlx::query_scalar(sql)
         .bind(hour(record))
         .bind(record.source.as_i64())
@@ -95,7 +95,11 @@ async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Res
         .await
 }
 
-async fn add_one(conn: &mut SqliteConnection, record: &FlowRecord, port: u16) -> sqlx::Result<()> {
+async fn add_one(
+    conn: &mut SqliteConnection,
+    record: &FlowRecord,
+    (host, port): (HostId, u16),
+) -> sqlx::Result<()> {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     sqlx::query(
         "insert into forwarded (hour, source, host, protocol, port, user, grant_id, flows,
@@ -110,7 +114,7 @@ async fn add_one(conn: &mut SqliteConnection, record: &FlowRecord, port: u16) ->
     )
     .bind(hour(record))
     .bind(record.source.as_i64())
-    .bind(record.host.as_i64())
+    .bind(host.as_i64())
     .bind(protocol_name(record.protocol))
     .bind(port)
     .bind(record.user.as_i64())
@@ -158,7 +162,7 @@ pub async fn prune(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<u64> 
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::messages::FlowEnd;
+    use fleetgate_engine::messages::{FlowEnd, GrantProtocol};
 
     use super::*;
     use crate::store::fixture;

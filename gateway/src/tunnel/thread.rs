@@ -120,7 +120,7 @@ impl<N: Noise> TunnelThread<N> {
     /// Blocks the thread instead of waiting in the reactor, which every arriving packet would wake.
     fn lie_still(&self, inbox: &Inbox, wait: Option<Duration>, now: Mono) {
         // A forwarded packet does not wait for others.
-        let busy = self.tunnel.connections() + self.tunnel.forwarding().flows;
+        let busy = self.tunnel.connections() + usize::from(self.tunnel.expects_packets(now));
         let rest = self.rest.left(busy, now);
         let rest = wait.map_or(rest, |wait| rest.min(wait));
         if !rest.is_zero() && inbox.asks.is_empty() && inbox.commands.is_empty() {

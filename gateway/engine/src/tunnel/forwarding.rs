@@ -47,7 +47,13 @@ impl<N: Noise> Tunnel<N> {
             return Err(DropReason::NoSession);
         }
         match self.forwarder.packet(sender, packet, self.now) {
-            Outcome::Forward { to, len } => self.pass_on(to, &packet[..len]),
+            Outcome::Forward { to, len } => {
+                let sent = self.pass_on(to, &packet[..len]);
+                if sent.is_err() {
+                    self.dial_for_packet(to);
+                }
+                sent
+            }
             Outcome::Dropped(reason) => Err(reason),
             Outcome::Answered(reason) => {
                 let reply = self.forwarder.reply().to_vec();
@@ -73,11 +79,17 @@ impl<N: Noise> Tunnel<N> {
     fn pass_on(&mut self, to: PeerId, packet: &[u8]) -> Result<(), DropReason> {
         let slot = self.peers.find(to).ok_or(DropReason::NoRoute)?;
         let sent = self.seal_forwarded(slot, packet);
-        if sent.is_err() {
-            self.dial(slot, false);
-        }
         self.settle(slot);
         sent
+    }
+
+    /// Dials a receiver without a session. A scan of many devices must not make more initiations in a turn
+    /// than a start of the gateway does.
+    fn dial_for_packet(&mut self, to: PeerId) {
+        let Some(slot) = self.peers.find(to) else { return };
+        if self.budget.dial() && self.dial(slot, false) {
+            self.settle(slot);
+        }
     }
 
     fn seal_forwarded(&mut self, slot: Slot, packet: &[u8]) -> Result<(), DropReason> {

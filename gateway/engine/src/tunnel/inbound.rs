@@ -14,7 +14,7 @@ use super::peers::{Endpoint, Seen, Slot};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use crate::id::PeerId;
-use crate::messages::{DropReason, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit, TunnelEvent};
+use crate::messages::{DropReason, Output, PeerKind, Refusal, ReplacedKeyUse, Tai64n, Transmit, TunnelEvent};
 use crate::time::Wall;
 use crate::tunnel::daily_traffic::on_the_wire;
 use crate::tunnel::handshake::gate::word;
@@ -44,12 +44,13 @@ const RECEIVER: usize = 4;
 /// considered down.
 const SILENCE: Duration = Duration::from_secs(40);
 
-/// What became of an inner packet that was not dropped.
+/// Where an inner packet is addressed, whether it passes or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepted {
-    /// By the gateway itself.
-    Taken,
-    Forwarded,
+enum Way {
+    /// To the gateway itself, or to nobody.
+    Here,
+    /// To another peer.
+    Onward,
 }
 
 /// An initiation that the front has opened.
@@ -302,7 +303,7 @@ impl<N: Noise> Tunnel<N> {
         match opened {
             Opened::Packet(packet) => {
                 self.heard(slot, from, datagram);
-                is_forwarded = self.inner_packet(slot, packet) == Ok(Accepted::Forwarded);
+                is_forwarded = self.inner_packet(slot, packet) == Way::Onward;
             }
             Opened::Keepalive => self.heard(slot, from, datagram),
             Opened::NotIp => {
@@ -339,6 +340,9 @@ impl<N: Noise> Tunnel<N> {
         let silent = before.filter(|seen| now.mono.since(seen.mono) >= SILENCE).map(|_| peer.id);
         peer.dial_failed = None;
         peer.traffic.rx_bytes += bytes as u64;
+        if peer.kind != PeerKind::Device {
+            self.person_heard = Some(now.mono);
+        }
         if let Some(link) = peer.link_mut() {
             link.initiations = 0;
         }
@@ -358,30 +362,27 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    fn inner_packet(&mut self, slot: Slot, bytes: &mut [u8]) -> Result<Accepted, DropReason> {
-        let accepted = self.accept(slot, bytes);
+    fn inner_packet(&mut self, slot: Slot, bytes: &mut [u8]) -> Way {
+        let (way, accepted) = self.accept(slot, bytes);
         match (accepted, self.peers.get_mut(slot)) {
             (Err(reason), _) => self.count_drop(slot, reason),
-            (Ok(_), Some(peer)) => peer.traffic.rx_packets += 1,
-            (Ok(_), None) => {}
+            (Ok(()), Some(peer)) => peer.traffic.rx_packets += 1,
+            (Ok(()), None) => {}
         }
-        accepted
+        way
     }
 
-    fn accept(&mut self, slot: Slot, bytes: &mut [u8]) -> Result<Accepted, DropReason> {
-        let packet = parse(bytes).map_err(|_| DropReason::BadPacket)?;
-        let peer = self.peers.get(slot).ok_or(DropReason::NoRoute)?;
+    fn accept(&mut self, slot: Slot, bytes: &mut [u8]) -> (Way, Result<(), DropReason>) {
+        let Ok(packet) = parse(bytes) else { return (Way::Here, Err(DropReason::BadPacket)) };
+        let Some(peer) = self.peers.get(slot) else { return (Way::Here, Err(DropReason::NoRoute)) };
         if self.routes.judge(packet.src, slot, &peer.networks) == Source::Foreign {
-            return Err(DropReason::SpoofedSource);
+            return (Way::Here, Err(DropReason::SpoofedSource));
         }
         if self.routes.is_gateway(packet.dst) {
-            self.for_gateway(slot, &packet, bytes)?;
-            return Ok(Accepted::Taken);
+            return (Way::Here, self.for_gateway(slot, &packet, bytes));
         }
-        let sender = peer.id;
-        let len = packet.len;
-        self.forward(slot, sender, &mut bytes[..len])?;
-        Ok(Accepted::Forwarded)
+        let (sender, len) = (peer.id, packet.len);
+        (Way::Onward, self.forward(slot, sender, &mut bytes[..len]))
     }
 
     /// Dispatches a packet for the gateway: to the probes in flight, then to the peer's stack, then

@@ -31,6 +31,7 @@ mod timer_wheel;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -57,6 +58,9 @@ pub use crate::tunnel::handshake::retired_keys::MAX_RETIRED;
 pub use crate::tunnel::handshake::tai64n::from_unix_ms as stamp_from_unix_ms;
 pub use crate::tunnel::tcp::stack::MTU;
 pub use session_index::MAX_SESSIONS;
+
+/// How long a person counts as connected after a datagram.
+const PERSON_CONNECTED: Duration = Duration::from_secs(30);
 
 /// The settings that the tunnel needs before the first peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +120,8 @@ pub struct Tunnel<N: Noise> {
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
+    /// When a peer of a person was last heard.
+    person_heard: Option<Mono>,
     out: VecDeque<Output>,
     scratch: Box<[u8]>,
     /// For packets that are sealed while `scratch` holds the one that they come from.
@@ -151,6 +157,7 @@ impl<N: Noise> Tunnel<N> {
                 gateway_v6: config.gateway_v6(),
                 limits: forward::Limits::default(),
             }),
+            person_heard: None,
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
             seal_scratch: vec![0; SCRATCH].into(),
@@ -249,6 +256,12 @@ impl<N: Noise> Tunnel<N> {
     /// TCP connections, including those that linger after their end.
     pub fn connections(&self) -> usize {
         self.connections
+    }
+
+    /// Whether packets may have to be passed on at any moment: a person is connected. Keepalives come each
+    /// 25 s.
+    pub fn expects_packets(&self, now: Mono) -> bool {
+        self.person_heard.is_some_and(|heard| now.since(heard) < PERSON_CONNECTED)
     }
 
     pub fn forwarding(&self) -> ForwardTotals {
