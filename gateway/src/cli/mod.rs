@@ -23,6 +23,7 @@ mod metrics;
 mod operator;
 mod out;
 mod profile;
+mod reach;
 mod remote_backup;
 mod removal;
 mod result;
@@ -143,6 +144,15 @@ enum Command {
     Grant(grant::GrantCommand),
     /// Explain who may reach what: which grant decides, or what is missing
     Explain(explain::ExplainArgs),
+    /// Connect stdin and stdout with a TCP port of a host
+    Connect(reach::ConnectArgs),
+    /// Make TCP ports of hosts available on this machine
+    Forward(reach::ForwardArgs),
+    /// Log in to a host with ssh and your own key
+    Ssh(reach::SshArgs),
+    /// Print the SSH host key of a host if it is the pinned one, for
+    /// KnownHostsCommand of ssh
+    KnownHost(reach::KnownHostArgs),
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -231,6 +241,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
+        Command::Connect(args) => reach::connect(&cli.to, args).await?,
+        Command::Forward(args) => reach::forward(&cli.to, args).await?,
+        Command::Ssh(args) => reach::ssh(&cli.to, args).await?,
+        Command::KnownHost(args) => reach::known_host(&cli.to, args).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,
