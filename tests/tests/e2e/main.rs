@@ -7,6 +7,7 @@ mod first_start;
 mod fleet;
 mod front_door;
 mod mail;
+mod reach;
 mod results;
 mod sessions;
 mod uplink;
