@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::id::Id;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -46,6 +47,7 @@ pub struct Forwarded {
 pub struct ForwardedHour {
     /// The begin of the hour.
     pub hour: String,
+    /// A name, or the id of what was removed.
     pub operator: String,
     pub user: String,
     pub host: String,
@@ -87,12 +89,17 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Resu
     Ok(Json(Forwarded { hours: rows.iter().map(to_api).collect() }))
 }
 
+/// Returns the name, or the id of what has none any more.
+fn named(name: &Option<String>, kind: Kind, id: Id) -> String {
+    name.clone().unwrap_or_else(|| kind.text(id))
+}
+
 fn to_api(row: &Row) -> ForwardedHour {
     ForwardedHour {
         hour: ids::time(row.hour),
-        operator: Kind::Operator.text(row.source),
-        user: Kind::User.text(row.user),
-        host: Kind::Host.text(row.host),
+        operator: named(&row.source_name, Kind::Operator, row.source),
+        user: named(&row.user_name, Kind::User, row.user),
+        host: named(&row.host_name, Kind::Host, row.host),
         protocol: row.protocol.clone(),
         port: row.port,
         grant: Kind::Grant.text(row.grant),

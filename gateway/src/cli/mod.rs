@@ -12,6 +12,7 @@ mod device;
 mod enrolment;
 mod events;
 mod explain;
+mod forwarded;
 mod gateway;
 mod grant;
 mod host;
@@ -153,6 +154,8 @@ enum Command {
     /// Print the SSH host key of a host if it is the pinned one, for
     /// KnownHostsCommand of ssh
     KnownHost(reach::KnownHostArgs),
+    /// Show what people sent through the gateway to hosts, by hour
+    Forwarded(forwarded::ForwardedArgs),
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -240,6 +243,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::User(command) => user::run(&client()?, command).await?,
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
+        Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Connect(args) => reach::connect(&cli.to, args).await?,
         Command::Forward(args) => reach::forward(&cli.to, args).await?,

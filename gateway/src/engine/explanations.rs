@@ -107,12 +107,20 @@ mod tests {
         assert!(explanations.lock().open.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_question_without_an_answer_ends() {
+    #[tokio::test]
+    async fn a_question_whose_caller_has_gone_is_forgotten() {
         let (tunnel, _commands) = mpsc::channel(8);
         let explanations = Explanations::default();
-        let error = explanations.ask(&tunnel, question()).await.unwrap_err().to_string();
-        assert_eq!(error, "the tunnels do not answer");
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, explanations.ask(&tunnel, question())).await.is_err());
         assert!(explanations.lock().open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_a_tunnel_thread_there_is_no_answer() {
+        let (tunnel, commands) = mpsc::channel(8);
+        drop(commands);
+        let error = Explanations::default().ask(&tunnel, question()).await.unwrap_err().to_string();
+        assert_eq!(error, "the tunnels have ended");
     }
 }

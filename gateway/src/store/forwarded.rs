@@ -25,8 +25,12 @@ const OTHER_PORTS: u16 = 0;
 pub struct Forwarded {
     pub hour: Wall,
     pub source: PeerId,
+    /// The name of the operator, unless it was removed long ago.
+    pub source_name: Option<String>,
     pub user: UserId,
+    pub user_name: Option<String>,
     pub host: HostId,
+    pub host_name: Option<String>,
     pub protocol: String,
     pub port: i64,
     pub grant: GrantId,
@@ -41,8 +45,11 @@ impl FromRow<'_, SqliteRow> for Forwarded {
         Ok(Forwarded {
             hour: Wall::from_millis(row.try_get::<i64, _>("hour")? * HOUR_MS),
             source: id(row, "source")?,
+            source_name: row.try_get("source_name")?,
             user: id(row, "user")?,
+            user_name: row.try_get("user_name")?,
             host: id(row, "host")?,
+            host_name: row.try_get("host_name")?,
             protocol: row.try_get("protocol")?,
             port: row.try_get("port")?,
             grant: id(row, "grant_id")?,
@@ -127,8 +134,11 @@ pub async fn newest(
     (host, source): (Option<HostId>, Option<PeerId>),
     limit: i64,
 ) -> sqlx::Result<Vec<Forwarded>> {
-    let sql = "select * from forwarded where ($1 is null or host = $1) and ($2 is null or source = $2)
-               order by hour desc, source, host, protocol, port limit $3";
+    let sql = "select f.*, o.name as source_name, u.name as user_name, h.name as host_name
+               from forwarded f left join operators o on o.id = f.source left join users u on u.id = f.user
+                    left join hosts h on h.id = f.host
+               where ($1 is null or f.host = $1) and ($2 is null or f.source = $2)
+               order by f.hour desc, f.source, f.host, f.protocol, f.port limit $3";
     let id = |id: Option<HostId>| id.map(HostId::as_i64);
     sqlx::query_as(sql).bind(id(host)).bind(id(source)).bind(limit).fetch_all(conn).await
 }

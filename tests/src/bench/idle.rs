@@ -6,6 +6,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fleetgate::engine::explanations::Explanations;
 use fleetgate::tunnel::stream::Streams;
 use fleetgate::tunnel::thread;
 use fleetgate::tunnel::thread::{Inbox, TunnelOutputs};
@@ -110,9 +111,16 @@ impl Thread {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (streams, _) = Streams::new(asks_in.clone());
         let passage = SocketStats::default();
-        let mouths = TunnelOutputs { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams, passage };
+        let outputs = TunnelOutputs {
+            answer: Box::new(|_, _| {}),
+            news: Box::new(|_| {}),
+            explanations: Explanations::default(),
+            flows: Box::new(|_| {}),
+            streams,
+            passage,
+        };
         let stop = CancellationToken::new();
-        let thread = thread::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
+        let thread = thread::start(tunnel, socket, Inbox { commands, asks }, outputs, stop.clone())
             .context("the tunnel's thread")?;
         Ok(Thread { address, stop, thread, _commands: commands_in, _asks: asks_in })
     }

@@ -5,6 +5,7 @@ mod disk;
 mod faults;
 mod first_start;
 mod fleet;
+mod forwarding;
 mod front_door;
 mod mail;
 mod reach;

@@ -138,6 +138,19 @@ fn a_second_of_slewing_is_no_step() {
 }
 
 #[test]
+fn a_clock_that_runs_ahead_ends_a_window_by_the_wall() {
+    let mut world = world();
+    world.grant_window(1, None, Some(wall(10)));
+    world.connect(40_000, 0, &DEVICE, &DEVICE, 11);
+    assert!(world.passes(1, &ping()));
+    world.advance(seconds(9));
+    assert!(world.passes(11, &pong()));
+    world.set_clock(wall(10));
+    assert!(!world.passes(11, &pong()), "the boot clock has a second left");
+    assert_eq!(world.work().len(), 2);
+}
+
+#[test]
 fn a_clock_behind_the_floor_passes_only_grants_without_a_window() {
     let mut world = world();
     world.change(PolicyChange::Floor(wall(500)));

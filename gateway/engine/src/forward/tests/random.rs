@@ -126,6 +126,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0u64..100).prop_map(Op::Advance),
         1 => (0u64..9_000).prop_map(Op::Advance),
         1 => (-900i64..900).prop_map(Op::SetClock),
+        1 => Just(Op::SetClock(1)),
         1 => (-300i64..300).prop_map(Op::Floor),
         1 => Just(Op::Accept),
         1 => Just(Op::Restart),

@@ -1,0 +1,202 @@
+//! People reach devices through the gateway: a laptop with a real WireGuard client, a device with a real
+//! SSH server, and a host behind it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use fleetgate_tests::lab::{
+    ACCOUNT, CHECKS, Gateway, KEEPALIVE, Lab, Make, SshServer, WireGuard, eventually, run, settings,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The laptop, the device, and the machine behind the device, which the device reaches by its own route.
+const LAPTOP: &str = "x";
+const DEVICE: &str = "d1";
+const BEHIND: &str = "m";
+const BEHIND_ADDRESS: &str = "10.77.9.2";
+
+struct Site<'a> {
+    lab: &'a Lab,
+    gateway: Gateway<'a>,
+    _device: WireGuard<'a>,
+    laptop: WireGuard<'a>,
+    _ssh: SshServer<'a>,
+    key: String,
+}
+
+fn inner(gateway: &Gateway<'_>, host: &str, field: &str) -> String {
+    gateway.json(&["host", "show", host])["host"][field].as_str().unwrap_or_default().to_owned()
+}
+
+fn site(lab: &Lab) -> Site<'_> {
+    let gateway = Gateway::start(lab, &settings(&[KEEPALIVE, CHECKS]));
+    let conf = gateway.cli(&["device", "add", "cam-1", "--network", "10.77.9.0/24"]);
+    let device = WireGuard::up(lab, DEVICE, &conf);
+    gateway.cli(&["user", "add", "anna", "--role", "operator"]);
+    let conf = gateway.cli(&["operator", "add", "anna-laptop", "--user", "anna"]);
+    let laptop = WireGuard::up(lab, LAPTOP, &conf);
+    let key = lab.path("anna").display().to_string();
+    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key]);
+    let public = fs::read_to_string(format!("{key}.pub")).expect("a public key");
+    let ssh = SshServer::start(lab, DEVICE, Make::OpenSsh, &public);
+    gateway.becomes("cam-1", None, "up");
+    Site { lab, gateway, _device: device, laptop, _ssh: ssh, key }
+}
+
+impl Site<'_> {
+    fn device_v4(&self) -> String {
+        inner(&self.gateway, "cam-1", "address")
+    }
+
+    fn ssh(&self, address: &str, command: &str) -> String {
+        let options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes \
+                       -o ConnectTimeout=5 -o LogLevel=ERROR";
+        format!("ssh {options} -i {} {ACCOUNT}@{address} '{command}'", self.key)
+    }
+
+    fn pings(&self, address: &str) -> bool {
+        self.lab.try_sh(LAPTOP, &format!("ping -n -c 1 -W 2 {address}")).0
+    }
+
+    /// Returns how long a TCP connection takes to be refused.
+    fn refused(&self, address: &str, port: u16) -> Duration {
+        let begun = Instant::now();
+        let line = format!("timeout 10 bash -c '</dev/tcp/{address}/{port}'");
+        assert!(!self.lab.try_sh(LAPTOP, &line).0, "{address} {port} is closed");
+        begun.elapsed()
+    }
+
+    /// Counts packets of the laptop that reach the device.
+    fn count_arrivals(&self) {
+        let own = self.laptop.own_v4();
+        self.lab.sh(
+            DEVICE,
+            &format!(
+                "nft add table inet seen; nft add chain inet seen in '{{ type filter hook input priority 0; }}'; \
+                 nft add rule inet seen in ip saddr {own} counter"
+            ),
+        );
+    }
+
+    fn arrivals(&self) -> u64 {
+        let text = self.lab.sh(DEVICE, "nft list table inet seen");
+        let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        count.and_then(|count| count.parse().ok()).expect("a counter")
+    }
+}
+
+#[test]
+fn a_person_reaches_what_is_granted_and_nothing_else() {
+    let lab = Lab::new();
+    let site = site(&lab);
+    let (v4, gateway) = (site.device_v4(), &site.gateway);
+
+    // The default grants: ping and SSH of every device, in both families.
+    eventually("the first packets find their sessions", PATIENCE, || site.pings(&v4));
+    let all = gateway.json(&["device", "show", "cam-1"]);
+    let v6 = all
+        .to_string()
+        .split('"')
+        .find(|text| text.starts_with("fd") && text.contains("::"))
+        .map(str::to_owned);
+    let v6 = v6.expect("an IPv6 address").split('/').next().expect("an address").to_owned();
+    assert!(site.pings(&v6), "{v6}");
+    // The laptop's interface has an MTU of 1420, so both ends learn of 1280 on the way.
+    let bytes = lab.sh(LAPTOP, &site.ssh(&v4, "head -c 3000000 /dev/zero | wc -c"));
+    assert_eq!(bytes.trim(), "3000000");
+    let copied = format!(
+        "head -c 2000000 /dev/urandom >{0}/blob; scp -q -O -i {1} -o StrictHostKeyChecking=no \
+         -o UserKnownHostsFile=/dev/null -o BatchMode=yes {0}/blob {ACCOUNT}@{v4}:/tmp/fleetgate-e2e-blob; \
+         sha256sum <{0}/blob",
+        lab.dir.path().display(),
+        site.key
+    );
+    let sum = lab.sh(LAPTOP, &copied);
+    let there =
+        lab.sh(LAPTOP, &site.ssh(&v4, "sha256sum </tmp/fleetgate-e2e-blob; rm /tmp/fleetgate-e2e-blob"));
+    assert_eq!(sum.trim(), there.trim());
+
+    // A port without a grant is refused at once, and nothing of it arrives.
+    site.count_arrivals();
+    for port in [23, 81, 8080] {
+        assert!(site.refused(&v4, port) < Duration::from_secs(5), "{port}");
+    }
+    assert_eq!(site.arrivals(), 0);
+
+    // A device opens nothing.
+    let own = site.laptop.own_v4();
+    assert!(!lab.try_sh(DEVICE, &format!("ping -n -c 2 -W 1 {own}")).0);
+
+    let said = gateway.cli(&["explain", "--from", "anna", "--to", "cam-1:22"]);
+    assert!(said.starts_with("permitted: anna reaches cam-1 (tcp 22)"), "{said}");
+    let said = gateway.refused(&["explain", "--from", "anna-laptop", "--to", "cam-1:23"]);
+    assert!(said.contains("denied: no grant covers"), "{said}");
+}
+
+#[test]
+fn an_end_cuts_shells_and_datagrams_within_a_second() {
+    let lab = Lab::new();
+    let site = site(&lab);
+    let (v4, gateway) = (site.device_v4(), &site.gateway);
+    eventually("the first packets find their sessions", PATIENCE, || site.pings(&v4));
+    gateway.cli(&["grant", "withdraw", "operators"]);
+    eventually("a withdrawn grant denies", Duration::from_secs(3), || !site.pings(&v4));
+
+    gateway.cli(&[
+        "grant", "add", "--user", "anna", "--to", "cam-1", "--icmp", "--tcp", "22", "--udp", "9", "--for",
+        "8s",
+    ]);
+    let begun = Instant::now();
+    site.count_arrivals();
+    let sleep = site.ssh(&v4, "sleep 60");
+    let shell = lab.spawn(LAPTOP, "shell.log", "sh", &["-c", &sleep], &[]);
+    let stream = format!("for i in $(seq 140); do echo x >/dev/udp/{v4}/9; sleep 0.1; done 2>/dev/null");
+    let _datagrams = lab.spawn(LAPTOP, "udp.log", "bash", &["-c", &stream], &[]);
+    let _pings = lab.spawn(LAPTOP, "ping.log", "ping", &["-n", "-i", "0.2", "-c", "70", &v4], &[]);
+    std::thread::sleep(Duration::from_secs(6).saturating_sub(begun.elapsed()));
+    let while_open = site.arrivals();
+    assert!(while_open > 40, "{while_open} packets while it is granted");
+    std::thread::sleep(Duration::from_secs(9).saturating_sub(begun.elapsed()));
+    let at_the_end = site.arrivals();
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(site.arrivals(), at_the_end, "nothing arrives after the end");
+    let mut shell = shell;
+    assert!(shell.ended(Duration::from_secs(5)), "the shell has got a reset: {}", lab.log("shell.log"));
+
+    let hours = gateway.json(&["forwarded", "--host", "cam-1"]);
+    eventually("what was forwarded is in the audit", PATIENCE, || {
+        let hours = gateway.json(&["forwarded", "--host", "cam-1"]);
+        let ports: Vec<i64> =
+            hours["hours"].as_array().into_iter().flatten().filter_map(|h| h["port"].as_i64()).collect();
+        [0, 9, 22].iter().all(|port| ports.contains(port))
+    });
+    assert!(hours["hours"].is_array());
+}
+
+#[test]
+fn a_host_behind_a_device_is_reached_at_its_alias() {
+    let lab = Lab::new();
+    let site = site(&lab);
+    let (v4, gateway) = (site.device_v4(), &site.gateway);
+    // What the documentation asks of the device: forwarding, and its own address towards its network.
+    lab.sh(
+        DEVICE,
+        "sysctl -qw net.ipv4.ip_forward=1; nft add table ip out; \
+         nft add chain ip out post '{ type nat hook postrouting priority 100; }'; \
+         nft add rule ip out post ip daddr 10.77.9.0/24 masquerade",
+    );
+    gateway.cli(&["host", "add", "nvr", "--behind", "cam-1", "--address", BEHIND_ADDRESS]);
+    gateway.becomes("nvr", None, "up");
+    eventually("the first packets find their sessions", PATIENCE, || site.pings(&v4));
+    let alias = inner(gateway, "nvr", "alias");
+    assert!(!site.pings(&alias), "the default grants are for devices alone");
+    gateway.cli(&["grant", "add", "--user", "anna", "--to", "nvr", "--icmp", "--tcp", "8000"]);
+    eventually("the alias answers", PATIENCE, || site.pings(&alias));
+    fs::write(lab.path("index.html"), "pictures").expect("a page");
+    let folder = lab.dir.path().display().to_string();
+    let _web = lab.spawn(BEHIND, "web.log", "python3", &["-m", "http.server", "-d", &folder, "8000"], &[]);
+    eventually("a page of the host behind the device", PATIENCE, || {
+        lab.try_sh(LAPTOP, &format!("curl -sf --max-time 3 http://{alias}:8000/index.html")).1 == "pictures"
+    });
+    assert!(!site.pings(BEHIND_ADDRESS), "its real address leads nowhere");
+}
