@@ -82,10 +82,7 @@ async fn connect(
     }
     let host = hosts::load(&mut *app.store.reader().await?, Kind::Host.named(&host)).await?;
     let right = Right::of(&app, &who, (host.id, &host.name), port).await?;
-    let place = app
-        .open_streams()
-        .enter(who.to_string(), right.target.peer)
-        .map_err(|full| Problem::too_many(full_text(full, &who, &host.name), 5))?;
+    let place = enter(&app, &who, &right, &host.name)?;
     let to = right.target.address;
     let connected = app.streams.connect(right.target.peer, to, CONNECT_PATIENCE).await;
     let stream = connected.map_err(|failure| not_connected(&failure, &host.name, port))?;
@@ -103,6 +100,15 @@ async fn connect(
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let upgrade = upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     Ok(upgrade.on_upgrade(move |socket| session.run(socket, stream)))
+}
+
+/// Counts the connection.
+fn enter(app: &AppState, who: &Principal, right: &Right, host: &str) -> Result<OpenStream, Problem> {
+    let by = who.to_string();
+    let place = app.open_streams().enter(by.clone(), right.target.peer);
+    let place = place.map_err(|full| Problem::too_many(full_text(full, who, host), 5))?;
+    app.rate_limits().stream(&by, clock::now().mono)?;
+    Ok(place)
 }
 
 fn no_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
