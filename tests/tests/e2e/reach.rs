@@ -146,7 +146,7 @@ fn shells_and_files(lab: &Lab, laptop: &Laptop<'_>) {
     laptop.does(&format!("head -c 3000000 /dev/urandom > {sent}"));
     let there = format!("cam-1:/tmp/{}", lab.ns("file"));
     laptop.does(&format!(
-        "scp -q -F {ssh} {sent} {there} && scp -q -F {ssh} {there} {back} && cmp {sent} {back}"
+        "scp -O -q -F {ssh} {sent} {there} && scp -O -q -F {ssh} {there} {back} && cmp {sent} {back}"
     ));
     laptop.does(&format!("ssh -F {ssh} cam-1 rm /tmp/{}", lab.ns("file")));
 }

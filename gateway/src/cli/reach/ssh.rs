@@ -55,8 +55,8 @@ pub(in super::super) async fn ssh(to: &Connection, args: SshArgs) -> anyhow::Res
     if let Some(login) = &args.login {
         command.args(["-l", login]);
     }
-    // OpenSSH looks for options before the host, and again behind it.
-    command.args(["--", &settings.name, "--"]).args(&args.command).envs(environment(to));
+    // Without `--`, OpenSSH looks for options in the command too.
+    command.args(["--", &settings.name]).args(&args.command).envs(environment(to));
     Err(command.exec()).context("cannot run ssh: is OpenSSH installed?")
 }
 
