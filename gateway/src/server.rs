@@ -483,7 +483,10 @@ impl Engine<'_> {
                     other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
                 }
             }),
-            explanations: self.handle.explanations().clone(),
+            explanations: {
+                let explanations = self.handle.explanations().clone();
+                Box::new(move |id, explanation| explanations.answer(id, explanation))
+            },
             flows: {
                 let flows = self.flows.clone();
                 Box::new(move |record| flows.add(record))

@@ -20,7 +20,6 @@ use super::request::parse;
 use super::response::problem::Problem;
 use super::types::names;
 use super::users;
-use crate::store::SqliteConnection;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -86,8 +85,8 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(now);
     let (protocol, port) = protocol(&asked)?;
+    let sources = sources(&app, &asked.from).await?;
     let mut conn = app.store.reader().await?;
-    let sources = sources(&mut conn, &asked.from).await?;
     let unknown = |e: Problem| Problem::invalid("to", e.detail());
     let host = hosts::load(&mut conn, Kind::Host.named(&asked.to)).await.map_err(unknown)?;
     drop(conn);
@@ -126,11 +125,12 @@ fn protocol(asked: &Question) -> Result<(GrantProtocol, u16), Problem> {
 
 /// Returns the sources in the order in which they are asked about. A user without a peer is judged as
 /// somebody who is logged in.
-async fn sources(conn: &mut SqliteConnection, text: &str) -> Result<Vec<ExplainSource>, Problem> {
-    if let Ok(peer) = operators::load(conn, Kind::Operator.named(text)).await {
+async fn sources(app: &AppState, text: &str) -> Result<Vec<ExplainSource>, Problem> {
+    let mut conn = app.store.reader().await?;
+    if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
         return Ok(vec![ExplainSource::Peer(peer.id)]);
     }
-    match users::load(conn, text).await {
+    match users::load(&mut conn, text).await {
         Ok(user) if user.disabled_at.is_some() => {
             Err(Problem::invalid("from", format!("the user {} is disabled and reaches nothing", user.name)))
         }
@@ -138,7 +138,7 @@ async fn sources(conn: &mut SqliteConnection, text: &str) -> Result<Vec<ExplainS
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
             Ok(vec![ExplainSource::User(user.id), login])
         }
-        Err(_) => Err(grants::no_source(conn, "from", text).await),
+        Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
 }
 

@@ -25,7 +25,6 @@ use super::control::{Control, Order, send};
 use super::device::{Device, DeviceHandle, DeviceSpec, Service, SshSpec};
 use super::fleet::{DemoFleet, Gateway, Member, recruit};
 use super::sensors::Sensors;
-use crate::engine::explanations::Explanations;
 use crate::monitor::ssh::{Limits, SessionKey, SshClient};
 use crate::tunnel::stream::Streams;
 use crate::tunnel::thread;
@@ -72,7 +71,7 @@ impl Lab {
         let mouths = TunnelOutputs {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),
-            explanations: Explanations::default(),
+            explanations: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
             streams: streams.clone(),
             passage: SocketStats::default(),

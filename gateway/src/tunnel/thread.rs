@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, FlowRecord, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
+    Command, ExplainId, Explanation, FlowRecord, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
@@ -18,7 +18,6 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::engine::explanations::Explanations;
 use crate::tunnel::rx_moderation::RxModeration;
 use crate::tunnel::stream::Streams;
 use crate::tunnel::udp::{SocketStats, Udp};
@@ -33,7 +32,7 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 pub struct TunnelOutputs {
     pub answer: Box<dyn FnMut(ProbeId, ProbeReply) + Send>,
     pub news: Box<dyn FnMut(TunnelEvent) + Send>,
-    pub explanations: Explanations,
+    pub explanations: Box<dyn FnMut(ExplainId, Explanation) + Send>,
     pub flows: Box<dyn FnMut(FlowRecord) + Send>,
     pub streams: Streams,
     pub passage: SocketStats,
@@ -186,7 +185,7 @@ impl<N: Noise> TunnelThread<N> {
                 }
                 Output::Stream(id, word) => self.outputs.streams.deliver(id, word),
                 Output::TunnelEvent(news) => (self.outputs.news)(news),
-                Output::Explanation(id, explanation) => self.outputs.explanations.answer(id, explanation),
+                Output::Explanation(id, explanation) => (self.outputs.explanations)(id, explanation),
                 Output::Flow(record) => (self.outputs.flows)(record),
                 Output::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "tunnel waits");

@@ -6,7 +6,6 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fleetgate::engine::explanations::Explanations;
 use fleetgate::tunnel::stream::Streams;
 use fleetgate::tunnel::thread;
 use fleetgate::tunnel::thread::{Inbox, TunnelOutputs};
@@ -114,7 +113,7 @@ impl Thread {
         let outputs = TunnelOutputs {
             answer: Box::new(|_, _| {}),
             news: Box::new(|_| {}),
-            explanations: Explanations::default(),
+            explanations: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
             streams,
             passage,

@@ -108,6 +108,7 @@ impl Scene {
             ),
             post("/results", "/results", many("a"), many("b")),
             post("/backups", "/backups", json!({ "history": false }), json!({ "history": true })),
+            bare("/gateway/accept-clock", "/gateway/accept-clock"),
             bare("/hosts/{host}/check", "/hosts/nas/check"),
             bare("/hosts/{host}/services/{service}/check", "/hosts/nas/services/backup/check"),
             post(
