@@ -101,6 +101,8 @@ fn a_person_reaches_a_device_without_a_tunnel_while_a_grant_permits_it() {
 
     let banner = laptop.does("fleetgate connect cam-1:22 < /dev/null");
     assert!(banner.starts_with("SSH-2.0-"), "{banner}");
+    let local = gateway.cli(&["connect", "cam-1:22"]);
+    assert_eq!(local, banner, "over the socket of the gateway");
     shells_and_files(&lab, &laptop);
     a_local_port(&laptop);
     refusals(&gateway, &laptop);

@@ -58,8 +58,8 @@ impl Right {
         }
     }
 
-    /// Returns why the right is over, if it is. A database that cannot be read ends no right: nobody
-    /// can withdraw one meanwhile, and the filter's grants end on time without it.
+    /// Returns why the right is over, if it is. A database that cannot be read ends no right: no grant
+    /// and no login can be withdrawn meanwhile, and the filter's grants end on time without it.
     async fn over(&self, app: &AppState, parts: &mut Parts, who: &mut Principal) -> Option<End> {
         match permission::again(app, parts).await {
             Ok(()) => {
