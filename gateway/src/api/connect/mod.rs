@@ -178,7 +178,7 @@ impl Session {
         let traffic = Traffic::default();
         let end = match self.record("stream.opened", "a connection to the host", self.data()).await {
             Ok(()) => {
-                let ended = right::ended(&self.app, &self.right, self.parts.clone());
+                let ended = self.right.ended(&self.app, self.parts.clone());
                 relay::run(socket, stream, (ended, self.app.shutdown.clone()), &traffic).await
             }
             // What cannot be recorded does not happen.

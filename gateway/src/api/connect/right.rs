@@ -33,6 +33,8 @@ pub(super) struct Target {
 /// A right that was there when it was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Right {
+    /// A change of the role ends the login.
+    who: Principal,
     host: HostId,
     pub target: Target,
 }
@@ -48,7 +50,7 @@ impl Right {
     ) -> Result<Right, Problem> {
         let target = target(app, host, port).await?.ok_or_else(|| no_tunnel(name))?;
         match explain(app, who, host, port).await.map_err(Problem::internal)? {
-            Explanation::Permitted(_) => Ok(Right { host, target }),
+            Explanation::Permitted(_) => Ok(Right { who: who.clone(), host, target }),
             Explanation::UnknownTarget | Explanation::NoCommonFamily => Err(no_tunnel(name)),
             missing => {
                 let detail = format!("{who} may not reach TCP {port} of {name}: {}", words(&missing));
@@ -58,48 +60,44 @@ impl Right {
         }
     }
 
-    /// Returns why the right is over, if it is. A database that cannot be read ends no right: no grant
-    /// and no login can be withdrawn meanwhile, and the filter's grants end on time without it.
-    async fn over(&self, app: &AppState, parts: &mut Parts, who: &mut Principal) -> Option<End> {
-        match permission::again(app, parts).await {
-            Ok(()) => {
-                if let Some(now) = parts.extensions.get::<Principal>() {
-                    who.clone_from(now);
-                }
-            }
-            Err(problem) if problem.status().is_client_error() => {
-                return Some(End::LoginOver(problem.detail().to_owned()));
-            }
-            Err(problem) => tracing::debug!("a login was not asked for again: {problem}"),
+    /// Waits until the right is over, and returns the reason.
+    pub async fn ended(&self, app: &AppState, parts: Parts) -> End {
+        // A database that is slow must not delay the end of a grant.
+        tokio::select! {
+            end = self.grant_ended(app) => end,
+            end = self.login_ended(app, parts) => end,
         }
-        let port = self.target.address.port();
-        match target(app, self.host, port).await {
-            Ok(Some(target)) if target == self.target => {}
-            Ok(_) => return Some(End::HostRemoved),
-            Err(problem) => tracing::debug!("a host was not read again: {problem}"),
-        }
-        match explain(app, who, self.host, port).await {
-            Ok(Explanation::Permitted(_)) => None,
-            Ok(Explanation::UnknownTarget) => Some(End::HostRemoved),
-            Ok(missing) => Some(End::NotGranted(words(&missing))),
-            // A tunnel thread that does not answer carries no byte either.
-            Err(error) => {
-                tracing::debug!("a grant was not asked for again: {error:#}");
-                None
+    }
+
+    async fn grant_ended(&self, app: &AppState) -> End {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            match explain(app, &self.who, self.host, self.target.address.port()).await {
+                Ok(Explanation::Permitted(_)) => {}
+                Ok(Explanation::UnknownTarget) => return End::HostRemoved,
+                Ok(missing) => return End::NotGranted(words(&missing)),
+                // A tunnel thread that does not answer carries no byte either.
+                Err(error) => tracing::debug!("a grant was not asked for again: {error:#}"),
             }
         }
     }
-}
 
-/// Waits until the right is over, and returns the reason.
-pub(super) async fn ended(app: &AppState, right: &Right, mut parts: Parts) -> End {
-    let Some(mut who) = parts.extensions.get::<Principal>().cloned() else {
-        return End::LoginOver("the login is not known".to_owned());
-    };
-    loop {
-        tokio::time::sleep(ASK_EVERY).await;
-        if let Some(end) = right.over(app, &mut parts, &mut who).await {
-            return end;
+    /// A database that cannot be read ends no login: none can be withdrawn meanwhile.
+    async fn login_ended(&self, app: &AppState, mut parts: Parts) -> End {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            match permission::again(app, &mut parts).await {
+                Ok(()) => {}
+                Err(problem) if problem.status().is_client_error() => {
+                    return End::LoginOver(problem.detail().to_owned());
+                }
+                Err(problem) => tracing::debug!("a login was not asked for again: {problem}"),
+            }
+            match target(app, self.host, self.target.address.port()).await {
+                Ok(Some(target)) if target == self.target => {}
+                Ok(_) => return End::HostRemoved,
+                Err(problem) => tracing::debug!("a host was not read again: {problem}"),
+            }
         }
     }
 }
