@@ -25,6 +25,8 @@ pub enum Kind {
     /// A peer of a person.
     Operator,
     Grant,
+    /// A connection of a person to a host.
+    Stream,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Removal => "g_",
             Kind::Operator => "o_",
             Kind::Grant => "p_",
+            Kind::Stream => "s_",
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
             Kind::Removal => "removal",
             Kind::Operator => "operator",
             Kind::Grant => "grant",
+            Kind::Stream => "connection",
         }
     }
 

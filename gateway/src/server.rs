@@ -152,6 +152,7 @@ impl Server {
         self.stop_api.cancel();
         // Requests in progress may still change something, so the engine and the writer outlive the API.
         all(&mut self.doors).await;
+        self.state.streams_ended().await;
         self.stop_engine.cancel();
         let threads = std::mem::take(&mut self.threads);
         let join = move || threads.into_iter().for_each(|t| drop(t.join()));
@@ -262,7 +263,8 @@ impl Opened {
             passage: &passage,
             flows: &flows,
         };
-        let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
+        let (threads, streams, arrivals) =
+            engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
         uplink_probe::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
         let state = AppState::new(api::Parts {
@@ -270,6 +272,7 @@ impl Opened {
             handle,
             live,
             office,
+            streams,
             config,
             identity: api::Identity::from(&*identity),
             udp_port,
@@ -349,7 +352,7 @@ impl Engine<'_> {
         commands: mpsc::Receiver<Command>,
         inputs: mpsc::Receiver<MonitorInput>,
         stop: CancellationToken,
-    ) -> anyhow::Result<(Vec<JoinHandle<()>>, mpsc::Receiver<AcceptedStream>)> {
+    ) -> anyhow::Result<(Vec<JoinHandle<()>>, Streams, mpsc::Receiver<AcceptedStream>)> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
@@ -367,7 +370,8 @@ impl Engine<'_> {
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
-        let carrier = ProbeExecutor::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
+        let carrier =
+            ProbeExecutor::new(asks_in, answers_in, streams.clone(), ssh, outbound, outside, runtime);
         let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: inputs, answers };
         let monitors = crate::monitor::start(
@@ -378,7 +382,7 @@ impl Engine<'_> {
             self.live.pulse().clone(),
             stop,
         )?;
-        Ok((vec![monitors, tunnels], arrivals))
+        Ok((vec![monitors, tunnels], streams, arrivals))
     }
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {

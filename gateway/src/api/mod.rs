@@ -8,6 +8,7 @@
 
 pub(crate) mod acknowledgements;
 pub(crate) mod backups;
+mod connect;
 pub(crate) mod contacts;
 pub(crate) mod devices;
 mod document;
@@ -76,6 +77,7 @@ use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
 use crate::store::Store;
+use crate::tunnel::stream::Streams;
 use overview::summary::{Summaries, Summary};
 use request::rate_limits::RateLimits;
 use request::token_cache::TokenCache;
@@ -94,6 +96,7 @@ struct Inner {
     rate_limits: RateLimits,
     tokens: TokenCache,
     hub: stream::Hub,
+    open_streams: connect::OpenStreams,
     summaries: Summaries,
 }
 
@@ -103,6 +106,8 @@ pub struct Parts {
     pub handle: Handle,
     pub live: LiveState,
     pub office: Notifications,
+    /// Opens TCP connections through tunnels.
+    pub streams: Streams,
     pub config: Config,
     pub identity: Identity,
     /// The port of the tunnels' socket.
@@ -143,6 +148,7 @@ impl AppState {
             rate_limits: RateLimits::default(),
             tokens: TokenCache::default(),
             hub: stream::Hub::default(),
+            open_streams: connect::OpenStreams::default(),
             summaries: Summaries::default(),
         }))
     }
@@ -187,6 +193,15 @@ impl AppState {
                 self.base_url()
             )
         })
+    }
+
+    fn open_streams(&self) -> &connect::OpenStreams {
+        &self.0.open_streams
+    }
+
+    /// Waits until all connections of people have ended, which they do at the stop.
+    pub async fn streams_ended(&self) {
+        self.open_streams().ended().await;
     }
 
     fn hub(&self) -> &stream::Hub {
@@ -284,6 +299,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(acknowledgements::routes())
         .merge(incidents::routes())
         .merge(backups::routes())
+        .merge(connect::routes())
         .merge(contacts::routes())
         .merge(devices::routes())
         .merge(downtimes::routes())

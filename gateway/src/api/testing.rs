@@ -38,6 +38,7 @@ use crate::notification::{Notifications, Wakeups};
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
+use crate::tunnel::stream::Streams;
 use crate::writer::Writer;
 
 /// Longer than a test.
@@ -76,6 +77,7 @@ impl TestApi {
             handle,
             live,
             office: Notifications::new(&config),
+            streams: Streams::new(mpsc::unbounded_channel().0).0,
             config,
             identity: identity(),
             udp_port: 51_820,
@@ -245,7 +247,7 @@ async fn unlimited(store: &Store, role: Role) -> Token {
     bearer(store, ids::new_id(Wall::from_millis(role as i64)), role, Vec::new()).await
 }
 
-async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> Token {
+pub async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> Token {
     let secret = Token::generate(TokenKind::Api, id);
     let token = ApiToken {
         id,

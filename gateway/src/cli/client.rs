@@ -4,6 +4,10 @@ use anyhow::{Context as _, bail};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::{Connection, advice};
 use crate::api::MANAGER_HEADER;
@@ -19,6 +23,11 @@ const UNEXPECTED: &str = "unexpected answer: do gateway and command line have th
 const MOST: usize = 64 * 1024 * 1024;
 /// Patience with one answer; event streams have none of their own.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// The largest message of a WebSocket, which is the gateway's limit too.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// An open WebSocket.
+pub(crate) type Socket = WebSocketStream<reqwest::Upgraded>;
 
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -33,7 +42,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub fn new(to: &Connection) -> anyhow::Result<Client> {
-        let builder = reqwest::Client::builder().connect_timeout(PATIENCE);
+        Client::build(to, reqwest::Client::builder())
+    }
+
+    /// Returns a client for WebSockets, which HTTP/2 does not have.
+    pub fn over_http1(to: &Connection) -> anyhow::Result<Client> {
+        Client::build(to, reqwest::Client::builder().http1_only())
+    }
+
+    fn build(to: &Connection, builder: reqwest::ClientBuilder) -> anyhow::Result<Client> {
+        let builder = builder.connect_timeout(PATIENCE);
         if let Some(url) = &to.url {
             if to.token.is_none() {
                 bail!(
@@ -130,6 +148,28 @@ impl Client {
     /// Opens a stream of server-sent events.
     pub async fn stream(&self, path: &str) -> anyhow::Result<Response> {
         self.judged(self.request(Method::GET, path)).await
+    }
+
+    /// Opens a WebSocket. A refusal is a problem document, as that of any other call.
+    pub async fn websocket(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Socket> {
+        let key = generate_key();
+        let request = self.request(Method::GET, path).query(query);
+        let request = request.header("connection", "upgrade").header("upgrade", "websocket");
+        let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", &key);
+        let sent = tokio::time::timeout(PATIENCE, request.send()).await;
+        let sent =
+            sent.with_context(|| format!("{}: no answer within {} s", self.place, PATIENCE.as_secs()))?;
+        let response = sent.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            return Err(Refused::of(status, read(response).await.unwrap_or_default()).into());
+        }
+        let accept = response.headers().get("sec-websocket-accept").map(|value| value.as_bytes());
+        let is_ours = accept == Some(derive_accept_key(key.as_bytes()).as_bytes());
+        anyhow::ensure!(status == StatusCode::SWITCHING_PROTOCOLS && is_ours, UNEXPECTED);
+        let config = WebSocketConfig::default();
+        let config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        Ok(WebSocketStream::from_raw_socket(response.upgrade().await?, Role::Client, Some(config)).await)
     }
 
     /// Uploads a whole file, without a time limit.

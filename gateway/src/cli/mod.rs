@@ -24,6 +24,7 @@ mod metrics;
 mod operator;
 mod out;
 mod profile;
+mod reach;
 mod remote_backup;
 mod removal;
 mod result;
@@ -144,6 +145,15 @@ enum Command {
     Grant(grant::GrantCommand),
     /// Explain who may reach what: which grant decides, or what is missing
     Explain(explain::ExplainArgs),
+    /// Connect stdin and stdout with a TCP port of a host
+    Connect(reach::ConnectArgs),
+    /// Make TCP ports of hosts available on this machine
+    Forward(reach::ForwardArgs),
+    /// Log in to a host with ssh and your own key
+    Ssh(reach::SshArgs),
+    /// Print the SSH host key of a host if it is the pinned one, for
+    /// KnownHostsCommand of ssh
+    KnownHost(reach::KnownHostArgs),
     /// Show what people sent through the gateway to hosts, by hour
     Forwarded(forwarded::ForwardedArgs),
     /// Show the gateway's keys, or set its endpoint
@@ -235,6 +245,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grant(command) => grant::run(&client()?, command).await?,
         Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
+        Command::Connect(args) => reach::connect(&cli.to, args).await?,
+        Command::Forward(args) => reach::forward(&cli.to, args).await?,
+        Command::Ssh(args) => reach::ssh(&cli.to, args).await?,
+        Command::KnownHost(args) => reach::known_host(&cli.to, args).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,

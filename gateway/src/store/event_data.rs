@@ -108,6 +108,11 @@ data! {
         has("id", Text), has("name", MaybeText), has("source", Object), has("target", Object),
         has("access", Objects), has("from", MaybeText), has("until", MaybeText), has("reason", Text),
     ];
+    STREAM_OPENED = "StreamOpenedData" [has("id", Text), has("address", Text), has("port", Count)];
+    STREAM_CLOSED = "StreamClosedData" [
+        has("id", Text), has("address", Text), has("port", Count), has("sent_bytes", Count),
+        has("received_bytes", Count), has("duration_s", MaybeNumber), has("why", Text),
+    ];
     SESSION = "SessionData" [has("from", Text)];
     PROFILE = "ProfileChangedData" [has("profile", Text), has("settings", Object)];
     NO_PROFILE = "ProfileRemovedData" [has("profile", Text)];
@@ -193,6 +198,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("grant.created", GRANT),
     ("grant.changed", GRANT),
     ("grant.withdrawn", GRANT),
+    ("stream.opened", STREAM_OPENED),
+    ("stream.closed", STREAM_CLOSED),
     ("contact.created", NAME),
     ("contact.changed", NAME),
     ("contact.removed", NAME),

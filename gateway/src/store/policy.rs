@@ -179,6 +179,15 @@ pub async fn changes(
     Ok(changes)
 }
 
+/// Returns how a host is reached; `None` if it has no tunnel, nor the device in front of it.
+///
+/// # Errors
+/// Fails when the database cannot be read or the row is invalid.
+pub async fn target(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<TargetSpec>> {
+    let found: Vec<Target> = these(conn, THESE_TARGETS, &BTreeSet::from([host])).await?;
+    Ok(found.into_iter().next().map(|Target(spec)| spec))
+}
+
 async fn these<T>(conn: &mut SqliteConnection, sql: &'static str, ids: &BTreeSet<Id>) -> sqlx::Result<Vec<T>>
 where
     T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,

@@ -8,6 +8,7 @@ mod fleet;
 mod forwarding;
 mod front_door;
 mod mail;
+mod reach;
 mod results;
 mod sessions;
 mod uplink;

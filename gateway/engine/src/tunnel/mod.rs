@@ -56,7 +56,8 @@ use timer_wheel::Wheel;
 pub use crate::tunnel::handshake::retired_keys::MAX_RETIRED;
 #[cfg(any(test, feature = "sim"))]
 pub use crate::tunnel::handshake::tai64n::from_unix_ms as stamp_from_unix_ms;
-pub use crate::tunnel::tcp::stack::MTU;
+pub use crate::tunnel::probe_flows::MAX_IN_FLIGHT;
+pub use crate::tunnel::tcp::stack::{MAX_CONNECTIONS, MTU};
 pub use session_index::MAX_SESSIONS;
 
 /// How long a person counts as connected after a datagram.

@@ -130,7 +130,7 @@ impl FromRequestParts<AppState> for Principal {
             let detail = "log in, or send a token as `Authorization: Bearer fgt_...`";
             return Err(Problem::unauthorized("not_logged_in", detail));
         };
-        if !parts.method.is_safe() {
+        if !parts.method.is_safe() || parts.headers.contains_key(header::UPGRADE) {
             same_origin(&parts.headers, app)?;
         }
         by_session(app, cookie.value()).await
@@ -218,7 +218,7 @@ async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> 
 }
 
 /// Refuses cross-site requests, because a browser sends the cookie with any request that a page
-/// triggers. `SameSite=Strict` already prevents this, and the check helps where it fails.
+/// triggers. A WebSocket begins with a GET, and a page may open one to any site. `SameSite=Strict` already prevents this, and the check helps where it fails.
 ///
 /// # Errors
 /// Returns 403 when the request may come from another site.

@@ -35,6 +35,9 @@ const STRAYS_BY_DEVICE: Rate = Rate { burst: 5, refill: Duration::from_secs(1_80
 /// New values of `Idempotency-Key`, each of which is a row for 24 hours. A caller has at most
 /// 100,000 of them. Half are available at once, the rest as the first ones expire.
 pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from_millis(1_728) };
+/// Connections to hosts that one caller opens, each of which is two events: a browser loads some pages
+/// at once. A script that repeats a connection for ever writes 4 events a second.
+const STREAMS_BY_PRINCIPAL: Rate = Rate { burst: 300, refill: Duration::from_millis(500) };
 /// Remembered pairs of account and source with a successful login, 100 bytes each. This is enough
 /// for a thousand users with a handful of sources each.
 const MAX_KNOWN: usize = 10_000;
@@ -49,6 +52,7 @@ pub struct RateLimits {
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
     keys_by_principal: Throttle<String>,
+    streams_by_principal: Throttle<String>,
     hashing: Semaphore,
     /// Memory for ordinary bodies.
     pub body_room: BodyRoom,
@@ -73,6 +77,7 @@ impl Default for RateLimits {
             results_by_device: Throttle::new(RESULTS_BY_DEVICE),
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
+            streams_by_principal: Throttle::new(STREAMS_BY_PRINCIPAL),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             body_room: BodyRoom::default(),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
@@ -91,6 +96,14 @@ impl RateLimits {
     /// Returns 429 after too many.
     pub fn result(&self, device: HostId, now: Mono) -> Result<(), Problem> {
         self.results_by_device.take(&device, now).map_err(|wait| too_many("results", wait))
+    }
+
+    /// Counts a connection to a host that this caller opens.
+    ///
+    /// # Errors
+    /// Returns 429 after too many.
+    pub fn stream(&self, principal: &String, now: Mono) -> Result<(), Problem> {
+        self.streams_by_principal.take(principal, now).map_err(|wait| too_many("connections", wait))
     }
 
     /// Counts a new `Idempotency-Key` of this caller. [`RateLimits::key_unused`] refunds it.

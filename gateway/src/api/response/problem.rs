@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 71] = [
+pub const CODES: [&str; 75] = [
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -61,9 +61,11 @@ pub const CODES: [&str; 71] = [
     "no_webhook",
     "not_a_problem",
     "not_approved",
+    "not_connected",
     "not_empty",
     "not_found",
     "not_given_up",
+    "not_granted",
     "not_its_host",
     "not_logged_in",
     "not_on_disk",
@@ -87,8 +89,10 @@ pub const CODES: [&str; 71] = [
     "too_large",
     "too_many_requests",
     "too_slow",
+    "tunnel_down",
     "unavailable",
     "unsupported_media_type",
+    "upgrade_required",
     "user_disabled",
 ];
 

@@ -3,6 +3,7 @@
 mod access;
 mod backups;
 mod behind;
+mod connect;
 mod counts;
 mod devices;
 mod document;

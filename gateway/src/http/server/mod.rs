@@ -14,6 +14,7 @@ mod tunnels;
 mod unread;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::extract::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{SockRef, TcpKeepalive};
@@ -135,32 +137,34 @@ impl HttpServer {
         visits.end().await;
     }
 
-    fn builder(&self, http: Http) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
-        let Limits { head, .. } = self.limits;
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES);
+    // TLS negotiates the version. It is not detected from the first bytes, because that has no time
+    // limit.
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        let head = self.limits.head;
+        builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES);
+        builder
+    }
+
+    fn http2(&self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new()).http2_only();
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
-            .keep_alive_timeout(head)
+            .keep_alive_timeout(self.limits.head)
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW)
             .max_send_buf_size(STREAM_WINDOW as usize)
             .max_header_list_size(HEAD_BYTES as u32);
-        // TLS negotiates the version. It is not detected from the first bytes, because that has no time
-        // limit.
-        match http {
-            Http::One => builder.http1_only(),
-            Http::Two => builder.http2_only(),
-        }
+        builder
     }
 
     /// Serves one connection until it ends or its grace period does.
     async fn attend<S>(&self, stream: S, client: Client, http: Http, visit: &Visit)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let streams = matches!(http, Http::Two).then(|| self.streams(visit));
         let answer = hyper::service::service_fn(|mut request: Request<Incoming>| {
@@ -177,20 +181,38 @@ impl HttpServer {
                 Ok::<_, Infallible>(unread.watch(response, place.answered()))
             }
         });
-        let builder = self.builder(http);
-        let connection = builder.serve_connection(TokioIo::new(stream), answer);
-        tokio::pin!(connection);
-        let unread = async {
-            match &streams {
-                Some((_, unread)) => unread.found().await,
-                None => std::future::pending().await,
+        let stream = TokioIo::new(stream);
+        match http {
+            Http::One => {
+                // A WebSocket leaves the listener: its route has limits of its own.
+                let connection = self.http1().serve_connection(stream, answer).with_upgrades();
+                self.drive(connection, |connection| connection.graceful_shutdown(), visit).await;
             }
-        };
+            Http::Two => {
+                let builder = self.http2();
+                let connection = builder.serve_connection(stream, answer);
+                let served = self.drive(connection, |connection| connection.graceful_shutdown(), visit);
+                let (_, unread) = streams.as_ref().expect("HTTP/2 has limits of its own");
+                tokio::select! {
+                    () = served => {}
+                    () = unread.found() => {}
+                }
+            }
+        }
+    }
+
+    /// Serves until the connection ends or its grace period does. `leave` makes it end after the present
+    /// requests.
+    async fn drive<C, E>(&self, connection: C, leave: impl FnOnce(Pin<&mut C>), visit: &Visit)
+    where
+        C: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
+    {
+        tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = unread => return,
             grace = self.told_to_leave(visit) => {
-                connection.as_mut().graceful_shutdown();
+                leave(connection.as_mut());
                 tokio::time::timeout(grace, connection).await.unwrap_or(Ok(()))
             }
         };
