@@ -187,6 +187,17 @@ impl Forwarder {
         self.policy.is_behind(now)
     }
 
+    /// Ends every flow with a record, for the stop of the gateway. The ends get no resets: a client
+    /// gets one when it goes on after the start.
+    pub fn end_all(&mut self, now: Now) {
+        self.begin(now);
+        for slot in 0..self.flows.places() {
+            self.stop(slot);
+        }
+        self.reviews.clear();
+        self.sweep = None;
+    }
+
     /// Takes the oldest record of a flow.
     pub fn next_record(&mut self) -> Option<FlowRecord> {
         self.records.pop()

@@ -33,6 +33,12 @@ impl Records {
         self.lost
     }
 
+    /// Records the end of a flow at the stop of the gateway. No room is needed: the queue grows by at
+    /// most the number of flows, and nothing follows.
+    pub fn stopped(&mut self, flow: &Flow, why: FlowEnd, now: Now) {
+        self.queue.push_back(record(flow, Some(why), now));
+    }
+
     pub fn ended(&mut self, flow: &Flow, why: FlowEnd, now: Now) {
         if self.queue.len() < MOST {
             self.queue.push_back(record(flow, Some(why), now));

@@ -118,6 +118,17 @@ impl Forwarder {
         true
     }
 
+    /// Ends a flow with the gateway. One that was over before keeps its own reason.
+    pub(super) fn stop(&mut self, slot: Slot) {
+        let Some(flow) = self.flows.remove(slot) else { return };
+        let why = match flow.progress {
+            _ if flow.is_cut() => FlowEnd::NotGranted,
+            Progress::Tcp(tcp) if tcp.state == State::Closed => FlowEnd::Closed,
+            _ => FlowEnd::Stopped,
+        };
+        self.records.stopped(&flow, why, self.now);
+    }
+
     /// A connection that both ends closed is kept for repeated segments only.
     fn ended_by_silence(&self, slot: Slot) -> FlowEnd {
         match self.flows.get(slot).map(|flow| flow.progress) {

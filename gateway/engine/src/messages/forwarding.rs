@@ -156,11 +156,19 @@ pub enum FlowEnd {
     NotGranted,
     /// It waited for its first reply, and a newer flow needed its place.
     Evicted,
+    /// The gateway stopped.
+    Stopped,
 }
 
 impl FlowEnd {
-    pub const ALL: [FlowEnd; 5] =
-        [FlowEnd::Closed, FlowEnd::Reset, FlowEnd::TimedOut, FlowEnd::NotGranted, FlowEnd::Evicted];
+    pub const ALL: [FlowEnd; 6] = [
+        FlowEnd::Closed,
+        FlowEnd::Reset,
+        FlowEnd::TimedOut,
+        FlowEnd::NotGranted,
+        FlowEnd::Evicted,
+        FlowEnd::Stopped,
+    ];
 
     /// The name used in the API.
     pub const fn name(self) -> &'static str {
@@ -170,6 +178,7 @@ impl FlowEnd {
             FlowEnd::TimedOut => "timed_out",
             FlowEnd::NotGranted => "not_granted",
             FlowEnd::Evicted => "evicted",
+            FlowEnd::Stopped => "stopped",
         }
     }
 }

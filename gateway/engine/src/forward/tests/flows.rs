@@ -2,6 +2,7 @@
 
 use super::packets::*;
 use super::world::*;
+use crate::forward::Limits;
 use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, bits};
 use crate::forward::tcp_state::{CLOSING, ESTABLISHED, HALF_OPEN};
 use crate::messages::{
@@ -257,4 +258,35 @@ fn an_echo_reply_passes_only_as_a_reply() {
         assert!(world.passes(11, &echo(dst, src, false, 7)));
         assert!(!world.passes(11, &echo(dst, src, false, 8)));
     }
+}
+
+#[test]
+fn a_stop_records_every_flow_and_sends_nothing() {
+    let mut world = with_limits(Limits { flows: 20_000, per_peer: 20_000 });
+    world.change(PolicyChange::Grant(grant(1, GrantTarget::AllDevices)));
+    for port in 1..=17_000 {
+        assert!(world.passes(1, &udp(OPERATOR[0], DEVICE[0], port, 53, b"?")));
+    }
+    world.connect(40_000, 0, &DEVICE, &DEVICE, 11);
+    world.forwarder.end_all(world.now);
+    assert_eq!(world.work(), []);
+    let totals = world.forwarder.totals();
+    assert_eq!((totals.flows, totals.lost_records), (0, 0));
+    let records = world.records();
+    assert_eq!(records.len(), 17_001);
+    assert!(records.iter().all(|record| record.ended == Some(FlowEnd::Stopped)));
+}
+
+#[test]
+fn what_was_over_before_a_stop_keeps_its_reason() {
+    let mut world = open_world();
+    world.connect(40_000, 0, &DEVICE, &DEVICE, 11);
+    assert!(world.passes(1, &tcp(OPERATOR[0], DEVICE[0], 40_000, 22, FIN | ACK, 1_000, 5_000, &[])));
+    assert!(world.passes(11, &tcp(DEVICE[0], OPERATOR[0], 22, 40_000, FIN | ACK, 5_000, 1_001, &[])));
+    world.send(1, &udp(OPERATOR[0], ALIAS[0], 5_000, 53, b"?")).expect("granted");
+    world.withdraw(21);
+    assert!(!world.passes(1, &udp(OPERATOR[0], ALIAS[0], 5_000, 53, b"?")), "it is cut");
+    world.forwarder.end_all(world.now);
+    let ends: Vec<_> = world.records().iter().map(|record| record.ended).collect();
+    assert_eq!(ends, [Some(FlowEnd::Closed), Some(FlowEnd::NotGranted)]);
 }
