@@ -96,7 +96,11 @@ impl<N: Noise> TunnelThread<N> {
             self.lie_still(&inbox, wait, now);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    self.tunnel.end_flows(clock::now());
+                    self.drain();
+                    return;
+                }
                 ready = self.udp.readable() => match ready {
                     Ok(()) => self.receive(),
                     Err(error) => return tracing::error!(%error, "the UDP socket is gone; tunnels have ended"),

@@ -7,6 +7,7 @@ use super::Tunnel;
 use crate::forward::Outcome;
 use crate::id::PeerId;
 use crate::messages::{DropReason, ExplainId, ExplainRequest, Output, PolicyChange, Transmit};
+use crate::time::Now;
 use crate::tunnel::peers::Slot;
 use crate::tunnel::session::{Noise, Session};
 
@@ -31,6 +32,16 @@ impl<N: Noise> Tunnel<N> {
             self.forwarder.change(change, self.now);
         }
         self.forwarder.forget_peer(peer);
+    }
+
+    /// Reports what every flow carried, for the stop of the gateway. Nothing is forwarded afterwards.
+    pub fn end_flows(&mut self, now: Now) {
+        self.begin(now);
+        self.forwarder.end_all(now);
+        self.quiet = true;
+        while let Some(record) = self.forwarder.next_record() {
+            self.out.push_back(Output::Flow(record));
+        }
     }
 
     /// Passes a packet on to another peer. Its source belongs to its sender.
