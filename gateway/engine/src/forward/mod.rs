@@ -158,6 +158,10 @@ impl Forwarder {
         let is_first = self.now == Now::default();
         self.begin(now);
         if let Some(step) = step.filter(|_| !is_first) {
+            // A doubt whose time has come ends by the clock that this step leaves.
+            if self.policy.end_doubt(window::before(step, now)) {
+                self.sweep = Some(0);
+            }
             self.policy.step(step, now);
         }
     }

@@ -334,8 +334,26 @@ impl Policy {
     /// every flow is to be looked at.
     pub fn end_doubt(&mut self, now: Now) -> bool {
         let ended = self.trust.end_doubt(now.mono);
-        self.generation += u64::from(ended);
+        if ended {
+            self.generation += 1;
+            self.bring_ends_forward(now);
+        }
         ended
+    }
+
+    /// Computes the ends by the clock that is believed now. A gateway that started with its clock
+    /// behind has computed them far too late. They only move earlier.
+    fn bring_ends_forward(&mut self, now: Now) {
+        let open: Vec<(Wall, GrantId)> = self.untils.iter().copied().collect();
+        for (until, id) in open {
+            let Some(grant) = self.grants.get_mut(&id) else { continue };
+            let end = now.mono + until.since(now.wall);
+            if end < grant.window.end {
+                self.ends.remove(&(grant.window.end, id));
+                grant.window.end = end;
+                self.ends.insert((end, id));
+            }
+        }
     }
 
     /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,

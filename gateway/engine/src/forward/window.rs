@@ -3,7 +3,8 @@
 //! An end may come early but never late: a window is open only while the wall clock lies in `[from,
 //! until)` and the boot-time clock is before the end that was computed when the grant was loaded.
 //! After a step of the wall clock this holds at once, but for [`DOUBT`] no window newly opens and no
-//! end becomes final. While the clock is behind the greatest time of earlier runs, no window is
+//! end becomes final. When the doubt ends, ends on the boot-time clock move earlier if the clock that
+//! is believed then says so. While the clock is behind the greatest time of earlier runs, no window is
 //! open.
 
 use std::time::Duration;
@@ -175,7 +176,7 @@ impl Trust {
 }
 
 /// Returns both clocks as they would be without the step.
-fn before(step: Step, now: Now) -> Now {
+pub fn before(step: Step, now: Now) -> Now {
     let wall = now.wall.as_millis().saturating_sub(step.ahead_ms());
     Now { mono: now.mono, wall: Wall::from_millis(wall) }
 }

@@ -157,6 +157,7 @@ impl Model {
     }
 
     pub fn step(&mut self, expected: Wall, now: Now) {
+        self.sweep(Now { wall: expected, ..now });
         let trusted = match self.doubt.filter(|(_, until)| now.mono < *until) {
             Some((trusted, _)) => trusted,
             None => Now { mono: now.mono, wall: expected },
@@ -184,6 +185,12 @@ impl Model {
     /// Makes ends final and forgets the flows that no grant covers.
     pub fn sweep(&mut self, now: Now) {
         let doubted = self.doubt.is_some_and(|(_, until)| now.mono < until);
+        if self.doubt.take_if(|(_, until)| *until <= now.mono).is_some() {
+            for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
+                let by_wall = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+                grant.end = grant.end.min(by_wall);
+            }
+        }
         for grant in &mut self.grants {
             let reached = grant.end.is_some_and(|end| now.mono >= end)
                 || grant.spec.until.is_some_and(|until| now.wall >= until);
