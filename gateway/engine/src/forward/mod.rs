@@ -11,6 +11,7 @@ mod admit;
 #[cfg(any(test, feature = "sim"))]
 pub mod bench;
 mod checksum;
+mod ended;
 mod explain;
 mod flows;
 mod fragments;

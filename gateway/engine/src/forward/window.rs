@@ -27,8 +27,6 @@ pub struct Window {
     pub until: Option<Wall>,
     /// The end on the boot-time clock.
     pub end: Mono,
-    /// The end is final, whatever the clock shows later.
-    pub over: bool,
 }
 
 impl Window {
@@ -123,7 +121,7 @@ impl Trust {
     /// both possible ends counts.
     pub fn load(&self, from: Option<Wall>, until: Option<Wall>, now: Now) -> Window {
         let end = until.map_or(NEVER, |until| now.mono + until.since(self.latest(now)));
-        Window { from, until, end, over: false }
+        Window { from, until, end }
     }
 
     /// Returns the later of the time that the clock shows and, while it is doubted, the time that
@@ -145,9 +143,6 @@ impl Trust {
         let was_open = doubt.is_none_or(|doubt| window.from.is_none_or(|from| from <= doubt.trusted.wall));
         // While the clock is doubted, a window that was open waits.
         let shut = |shut| Err(if doubt.is_some() && was_open { Shut::Doubted } else { shut });
-        if window.over {
-            return Err(Shut::Over);
-        }
         if now.mono >= span.end || now.wall >= span.until {
             return shut(Shut::Over);
         }

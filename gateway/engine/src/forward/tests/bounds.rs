@@ -4,7 +4,10 @@ use super::packets::*;
 use super::world::*;
 use crate::forward::Limits;
 use crate::forward::headers::{ACK, SYN};
-use crate::messages::{DropReason, FlowEnd, GrantSource, GrantSpec, GrantTarget, PolicyChange};
+use crate::messages::{
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol,
+    GrantSource, GrantSpec, GrantTarget, PolicyChange,
+};
 
 fn syn(port: u16, to: &str) -> Vec<u8> {
     tcp(OPERATOR[0], to, port, 22, SYN, 999, 0, &[])
@@ -133,4 +136,54 @@ fn a_thousand_changes_and_ends_leave_nothing_behind() {
     world.work();
     let totals = world.forwarder.totals();
     assert_eq!((totals.flows, totals.half_open, totals.grants), (0, 0, 0));
+}
+
+/// Ends 3,000 grants one after the other; grant `n` ends after `n` seconds.
+fn ended_grants(world: &mut World) {
+    for n in 1..=3_000 {
+        world.grant_window(n, None, Some(wall(n)));
+        world.advance(seconds(1));
+        world.work();
+        assert_eq!(world.forwarder.totals().grants, 0, "{n}");
+    }
+}
+
+#[test]
+fn grants_that_end_by_themselves_do_not_stay() {
+    let mut world = world();
+    ended_grants(&mut world);
+    assert!(world.forwarder.policy.is_empty());
+    assert_eq!(world.forwarder.policy.ended.len(), crate::forward::ended::MOST);
+    assert!(!world.passes(1, &udp(OPERATOR[0], DEVICE[0], 1, 53, b"?")));
+    let question = ExplainRequest {
+        from: ExplainSource::User(id(101)),
+        to: ExplainTarget::Host(id(11)),
+        protocol: GrantProtocol::Udp,
+        port: 53,
+        at: world.now.wall,
+    };
+    let answer = world.forwarder.explain(&question, world.now);
+    assert!(matches!(answer, Explanation::Over(window) if window.grant == id(3_000)), "{answer:?}");
+    world.withdraw(3_000);
+    let answer = world.forwarder.explain(&question, world.now);
+    assert!(matches!(answer, Explanation::Over(window) if window.grant == id(2_999)), "{answer:?}");
+}
+
+#[test]
+fn an_ended_grant_that_is_sent_again_stays_ended_unless_its_end_moves() {
+    let mut world = world();
+    ended_grants(&mut world);
+    let packet = udp(OPERATOR[0], DEVICE[0], 1, 53, b"?");
+    // One that is remembered and one that is forgotten.
+    for n in [3_000, 1] {
+        world.grant_window(n, Some(wall(-9)), Some(wall(n)));
+        assert!(!world.passes(1, &packet), "{n}");
+        world.work();
+        assert!(world.forwarder.policy.is_empty());
+    }
+    world.set_clock(wall(0));
+    world.grant_window(3_000, None, Some(wall(3_000)));
+    assert!(!world.passes(1, &packet), "the clock was set back");
+    world.grant_window(3_000, None, Some(wall(4_000)));
+    assert!(world.passes(1, &packet), "it was prolonged");
 }
