@@ -236,7 +236,9 @@ impl Flows {
 
     /// Returns the number of places; each slot is below it.
     pub fn places(&self) -> Slot {
-        self.blocks.iter().map(Vec::len).sum::<usize>() as Slot
+        let Some(last) = self.blocks.last() else { return 0 };
+        // Each block but the last one is full.
+        ((self.blocks.len() - 1) * BLOCK + last.len()) as Slot
     }
 
     pub fn count(&self, list: List) -> usize {
@@ -430,6 +432,14 @@ impl Flows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_counts() {
+        let mut flows = Flows::default();
+        for n in 0..3 * BLOCK as Slot {
+            assert_eq!((flows.places(), flows.grow()), (n, n));
+        }
+    }
 
     #[test]
     fn a_flow_is_small() {
