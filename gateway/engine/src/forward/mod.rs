@@ -41,7 +41,7 @@ use admit::Refusal;
 use flows::Flows;
 use fragments::Fragments;
 use headers::{Bits, Ip, Transport};
-use lists::{List, Slot};
+use lists::{List, Scope, Slot, Spare};
 use policy::Policy;
 use records::Records;
 use reject::{IcmpError, Reset};
@@ -214,7 +214,7 @@ impl Forwarder {
             sources: self.policy.sources.len(),
             targets: self.policy.targets.len(),
             flows: self.flows.len(),
-            half_open: self.flows.count(List::HalfOpen),
+            half_open: self.flows.count(List::Spare(Spare::HalfOpen, Scope::All)),
             lost_records: self.records.lost(),
         }
     }

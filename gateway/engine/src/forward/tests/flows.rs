@@ -262,7 +262,7 @@ fn an_echo_reply_passes_only_as_a_reply() {
 
 #[test]
 fn a_stop_records_every_flow_and_sends_nothing() {
-    let mut world = with_limits(Limits { flows: 20_000, per_peer: 20_000 });
+    let mut world = with_limits(Limits { flows: 20_000, per_source: 20_000, per_device: 20_000 });
     world.change(PolicyChange::Grant(grant(1, GrantTarget::AllDevices)));
     for port in 1..=17_000 {
         assert!(world.passes(1, &udp(OPERATOR[0], DEVICE[0], port, 53, b"?")));
