@@ -143,7 +143,7 @@ impl Forwarder {
         self.rewrite(&path, direction, &ip, &transport, bytes);
         self.count(slot, direction, bytes.len());
         match step {
-            Step::Passes => self.flows.touch(slot, self.now.mono),
+            Step::Passes => self.flows.touch(slot, direction, self.now.mono),
             Step::Resets => self.end(slot, FlowEnd::Reset),
         }
         Ok(path.receiver(direction))

@@ -18,7 +18,7 @@ use crate::id::{HostId, PeerId, UserId};
 use crate::messages::{DropReason, FlowTraffic, GrantProtocol};
 use crate::time::Mono;
 
-/// The idle time of a UDP flow without and with a reply.
+/// The idle time of a UDP flow without and with a reply, from the last packet of the source on.
 pub const UDP_UNREPLIED: Duration = Duration::from_secs(30);
 pub const UDP_REPLIED: Duration = Duration::from_secs(180);
 /// The idle time of a series of echo requests.
@@ -121,6 +121,12 @@ impl Progress {
         }
     }
 
+    /// Returns whether a packet prolongs the flow. Without a connection only the source does: a device
+    /// that goes on to send may speak to nobody.
+    fn prolongs(&self, direction: Direction) -> bool {
+        direction == Direction::Out || matches!(self, Progress::Tcp(_))
+    }
+
     /// Returns why the flow may leave for a new one. `None`: it may not.
     fn spare(&self) -> Option<Spare> {
         let half_open = match self {
@@ -138,6 +144,8 @@ pub struct Flow {
     pub host: HostId,
     pub permit: Permit,
     pub progress: Progress,
+    /// The last packet that prolonged the flow.
+    prolonged: Mono,
     pub expires: Mono,
     /// The last record, or the beginning.
     pub recorded: Mono,
@@ -169,6 +177,7 @@ impl Flow {
             host,
             permit,
             progress,
+            prolonged: now,
             expires: now + HALF_OPEN,
             recorded: now,
             sent: FlowTraffic::default(),
@@ -404,10 +413,13 @@ impl Flows {
     }
 
     /// Notes a packet: the flow lives on for the time that its state allows.
-    pub fn touch(&mut self, slot: Slot, now: Mono) {
+    pub fn touch(&mut self, slot: Slot, direction: Direction, now: Mono) {
         let Some(flow) = self.get_mut(slot) else { return };
-        let sooner = now + flow.progress.timeout() < flow.expires;
-        flow.expires = now + flow.progress.timeout();
+        if flow.progress.prolongs(direction) {
+            flow.prolonged = now;
+        }
+        let before = std::mem::replace(&mut flow.expires, flow.prolonged + flow.progress.timeout());
+        let sooner = flow.expires < before;
         let (expires, path, due) = (flow.expires, flow.path, flow.due_list());
         let spare = flow.progress.spare();
         let before = std::mem::replace(&mut flow.spare, spare);

@@ -76,6 +76,7 @@ struct Flow {
     phase: Phase,
     finished: [bool; 2],
     source_acknowledged: bool,
+    prolonged: Mono,
     expires: Mono,
 }
 
@@ -298,7 +299,10 @@ impl Model {
             None => (self.begin(said, now)?, false, false),
         };
         let flow = &mut self.flows[at];
-        flow.expires = now.mono + timeout(flow.phase);
+        if !back || matches!(said.kind, Kind::Tcp(_)) {
+            flow.prolonged = now.mono;
+        }
+        flow.expires = flow.prolonged + timeout(flow.phase);
         let delivered = deliver(flow, said, back);
         if let Some(id) = fragment {
             self.fragments.retain(|known| (known.said, known.id) != (*said, id));
@@ -341,6 +345,7 @@ impl Model {
             phase,
             finished: [false; 2],
             source_acknowledged: false,
+            prolonged: now.mono,
             expires: now.mono,
         });
         Some(self.flows.len() - 1)
