@@ -289,7 +289,7 @@ impl Forwarder {
         if self.live(&path.key(Direction::Back), self.now).is_some() {
             return Err(DropReason::FlowConflict.into());
         }
-        while let Some(spare) = self.flows.make_room(&path)? {
+        while let Some(spare) = self.flows.make_room(&path).map_err(Refusal::Denied)? {
             self.end_unless_closed(spare, FlowEnd::Evicted);
         }
         let flow = Flow::new(path, granted.user, granted.route.host, granted.permit, progress, self.now.mono);

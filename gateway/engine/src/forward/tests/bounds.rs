@@ -46,7 +46,10 @@ fn a_full_table_refuses_new_flows_and_breaks_no_running_one() {
     }
     assert_eq!(world.send(1, &syn(4, DEVICE[0])), Err(DropReason::FlowTableFull));
     assert_eq!(world.send(1, &syn(4, "10.1.0.12")), Err(DropReason::FlowTableFull), "the source is full");
+    let reset = world.answer(1, &syn(4, DEVICE[0])).expect("a reset, so that the client fails at once");
+    assert_eq!((reset[9], reset[20 + 13]), (6, 0x14));
     let other = udp(VIEWER[0], DEVICE[0], 1, 53, b"?");
+    assert_eq!(world.answer(2, &other).expect("an error")[20..22], [3, 13]);
     assert_eq!(world.send(2, &other), Err(DropReason::FlowTableFull), "the device is full");
     assert!(world.passes(2, &udp(VIEWER[0], "10.1.0.12", 1, 53, b"?")));
     for port in 1..=3 {
