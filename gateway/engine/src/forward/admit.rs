@@ -9,7 +9,7 @@ use super::icmp_errors::Quote;
 use super::lists::Slot;
 use super::policy::{Denial, Granted, Request, Route};
 use super::rewrite::{Side, clamp_mss, decrement_ttl, translate};
-use super::tcp_state::{Direction, State, Step, Tcp};
+use super::tcp_state::{Direction, Step, Tcp};
 use super::window::Shut;
 use crate::id::PeerId;
 use crate::messages::{DropReason, FlowEnd, GrantProtocol};
@@ -112,7 +112,7 @@ impl Forwarder {
         if now.mono < flow.expires || flow.is_cut() {
             return Some((slot, direction));
         }
-        self.end(slot, FlowEnd::TimedOut);
+        self.end_unless_closed(slot, FlowEnd::TimedOut);
         None
     }
 
@@ -120,9 +120,7 @@ impl Forwarder {
     /// one ends then.
     fn is_reopened(&mut self, slot: Slot, direction: Direction, transport: &Transport) -> bool {
         let is_syn = matches!(transport, Transport::Tcp(segment) if segment.is_pure_syn());
-        let is_closed = |flow: &Flow| {
-            matches!(flow.progress, Progress::Tcp(tcp) if tcp.state == State::Closed) && !flow.is_cut()
-        };
+        let is_closed = |flow: &Flow| flow.is_closed() && !flow.is_cut();
         let reopened = is_syn && direction == Direction::Out && self.flows.get(slot).is_some_and(is_closed);
         if reopened {
             self.end(slot, FlowEnd::Closed);
@@ -145,7 +143,7 @@ impl Forwarder {
         self.rewrite(&path, direction, &ip, &transport, bytes);
         self.count(slot, direction, bytes.len());
         match step {
-            Step::Passes => self.flows.touch(slot, self.now.mono),
+            Step::Passes => self.flows.touch(slot, direction, self.now.mono),
             Step::Resets => self.end(slot, FlowEnd::Reset),
         }
         Ok(path.receiver(direction))
@@ -291,8 +289,8 @@ impl Forwarder {
         if self.live(&path.key(Direction::Back), self.now).is_some() {
             return Err(DropReason::FlowConflict.into());
         }
-        while let Some(half_open) = self.flows.make_room(&path)? {
-            self.end(half_open, FlowEnd::Evicted);
+        while let Some(spare) = self.flows.make_room(&path).map_err(Refusal::Denied)? {
+            self.end_unless_closed(spare, FlowEnd::Evicted);
         }
         let flow = Flow::new(path, granted.user, granted.route.host, granted.permit, progress, self.now.mono);
         let slot = self.flows.insert(flow)?;
@@ -318,6 +316,13 @@ impl Forwarder {
         if let Some(flow) = self.flows.get_mut(slot) {
             flow.count(direction, bytes);
         }
+    }
+
+    /// Ends a flow. A connection that both ends closed is kept for repeated segments only, and has
+    /// ended by that.
+    pub(super) fn end_unless_closed(&mut self, slot: Slot, why: FlowEnd) {
+        let is_closed = self.flows.get(slot).is_some_and(Flow::is_closed);
+        self.end(slot, if is_closed { FlowEnd::Closed } else { why });
     }
 
     /// Ends a flow and records what it carried.

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::headers::bits;
-use super::policy::{Denial, Policy, Request};
+use super::policy::{Denial, Policy, Request, covers, is_for};
 use super::window::Shut;
 use crate::id::{GrantId, Id, PeerId, UserId};
 use crate::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantWindow, SourceSpec,
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantSpec, GrantWindow, SourceSpec,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -71,7 +71,7 @@ impl Policy {
             Ok(granted) => Explanation::Permitted(self.window(granted.permit.grant)),
             Err(Denial::NoSource) => Explanation::UnknownSource,
             Err(Denial::NoTarget) => Explanation::UnknownTarget,
-            Err(Denial::NoGrant) => Explanation::NoGrant,
+            Err(Denial::NoGrant) => self.explain_ended(source, &request),
             Err(Denial::Shut(grant, Shut::Over)) => Explanation::Over(self.window(grant)),
             Err(Denial::Shut(grant, Shut::NotYet)) => Explanation::NotYet(self.window(grant)),
             Err(Denial::Shut(grant, Shut::Doubted)) => Explanation::ClockStep(self.window(grant)),
@@ -79,8 +79,20 @@ impl Policy {
         }
     }
 
+    /// Says which grant covered a request that none covers now.
+    fn explain_ended(&self, source: &SourceSpec, request: &Request) -> Explanation {
+        let route = self.route(request.v6, request.dst);
+        let Some(target) = route.and_then(|route| self.targets.get(&route.host)) else {
+            return Explanation::UnknownTarget;
+        };
+        let covering = |spec: &GrantSpec| is_for(spec.source, source) && covers(spec, target, request);
+        let ended = self.ended.latest(covering);
+        ended.map_or(Explanation::NoGrant, |grant| Explanation::Over(self.window(grant)))
+    }
+
     fn window(&self, id: GrantId) -> GrantWindow {
-        let window = self.grants.get(&id).map(|grant| grant.window);
+        let grant = self.grants.get(&id).or_else(|| self.ended.get(id));
+        let window = grant.map(|grant| grant.window);
         GrantWindow {
             grant: id,
             from: window.and_then(|window| window.from),

@@ -10,15 +10,15 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::time::Duration;
 
 use super::headers::Bits;
-use super::lists::{List, Lists, Slot};
+use super::lists::{List, Lists, Scope, Slot, Spare};
 use super::policy::Permit;
-use super::tcp_state::{Direction, HALF_OPEN, Tcp};
+use super::tcp_state::{Direction, HALF_OPEN, State, Tcp};
 use super::timers::Timers;
 use crate::id::{HostId, PeerId, UserId};
 use crate::messages::{DropReason, FlowTraffic, GrantProtocol};
 use crate::time::Mono;
 
-/// The idle time of a UDP flow without and with a reply.
+/// The idle time of a UDP flow without and with a reply, from the last packet of the source on.
 pub const UDP_UNREPLIED: Duration = Duration::from_secs(30);
 pub const UDP_REPLIED: Duration = Duration::from_secs(180);
 /// The idle time of a series of echo requests.
@@ -27,18 +27,21 @@ pub const ECHO: Duration = Duration::from_secs(30);
 /// Flows are allocated in blocks, because one growing array would be copied while packets wait.
 const BLOCK: usize = 256;
 
-/// The bounds of the table. A flow takes about 400 bytes with its places in the lists and in the
-/// index: 262,144 take 100 MiB, and the 8,192 of one peer 3.2 MiB.
+/// The bounds of the table. A flow takes about 420 bytes with its places in the lists and in the
+/// index: 262,144 take 105 MiB, and the 4,096 of one source 1.7 MiB. A device takes the flows of
+/// several sources, so that one alone does not fill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub flows: usize,
-    /// Flows that a source opened, or that go to a device and the hosts behind it.
-    pub per_peer: usize,
+    /// Flows that a source opened.
+    pub per_source: usize,
+    /// Flows to a device and the hosts behind it.
+    pub per_device: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { flows: 262_144, per_peer: 8_192 }
+        Limits { flows: 262_144, per_source: 4_096, per_device: 16_384 }
     }
 }
 
@@ -118,11 +121,20 @@ impl Progress {
         }
     }
 
-    fn is_half_open(&self) -> bool {
-        match self {
+    /// Returns whether a packet prolongs the flow. Without a connection only the source does: a device
+    /// that goes on to send may speak to nobody.
+    fn prolongs(&self, direction: Direction) -> bool {
+        direction == Direction::Out || matches!(self, Progress::Tcp(_))
+    }
+
+    /// Returns why the flow may leave for a new one. `None`: it may not.
+    fn spare(&self) -> Option<Spare> {
+        let half_open = match self {
+            Progress::Tcp(tcp) if tcp.state == State::Closed => return Some(Spare::Closed),
             Progress::Tcp(tcp) => tcp.is_half_open(),
             Progress::Udp { replied } | Progress::Echo { replied } => !replied,
-        }
+        };
+        half_open.then_some(Spare::HalfOpen)
     }
 }
 
@@ -132,6 +144,8 @@ pub struct Flow {
     pub host: HostId,
     pub permit: Permit,
     pub progress: Progress,
+    /// The last packet that prolonged the flow.
+    prolonged: Mono,
     pub expires: Mono,
     /// The last record, or the beginning.
     pub recorded: Mono,
@@ -143,8 +157,9 @@ pub struct Flow {
     /// Resets that were already sent, once no grant covers the flow any more.
     pub resets_sent: u8,
     is_cut: bool,
-    half_open: bool,
-    timer: List,
+    /// Why it may leave, as the lists have it.
+    spare: Option<Spare>,
+    timer: u8,
 }
 
 impl Flow {
@@ -162,6 +177,7 @@ impl Flow {
             host,
             permit,
             progress,
+            prolonged: now,
             expires: now + HALF_OPEN,
             recorded: now,
             sent: FlowTraffic::default(),
@@ -169,14 +185,24 @@ impl Flow {
             serial: 0,
             resets_sent: 0,
             is_cut: false,
-            half_open: false,
-            timer: List::Cut,
+            spare: Some(Spare::HalfOpen),
+            timer: 0,
         }
     }
 
     /// Whether no grant covers the flow any more. Nothing passes then.
     pub fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    /// Whether both ends closed the connection. Only repeated segments may come then.
+    pub fn is_closed(&self) -> bool {
+        self.progress.spare() == Some(Spare::Closed)
+    }
+
+    /// The list of its next event.
+    fn due_list(&self) -> List {
+        if self.is_cut { List::Cut } else { List::Timer(self.timer) }
     }
 
     pub fn count(&mut self, direction: Direction, bytes: usize) {
@@ -236,7 +262,9 @@ impl Flows {
 
     /// Returns the number of places; each slot is below it.
     pub fn places(&self) -> Slot {
-        self.blocks.iter().map(Vec::len).sum::<usize>() as Slot
+        let Some(last) = self.blocks.last() else { return 0 };
+        // Each block but the last one is full.
+        ((self.blocks.len() - 1) * BLOCK + last.len()) as Slot
     }
 
     pub fn count(&self, list: List) -> usize {
@@ -280,23 +308,40 @@ impl Flows {
         (flow.path.key(direction) == *key).then_some((slot, direction))
     }
 
-    /// Finds place for a new flow. Returns the half-open flow that must leave for it.
+    /// Finds place for a new flow. Returns the flow that must leave for it: a closed one before a
+    /// half-open one, and one of the same source before others.
     ///
     /// # Errors
-    /// Fails when only confirmed flows could make place.
+    /// Fails when only confirmed flows could make place, or too many flows of the source stand there.
     pub fn make_room(&self, path: &Path) -> Result<Option<Slot>, DropReason> {
-        let full = DropReason::FlowTableFull;
-        if self.lists.len(List::Source(path.source)) >= self.limits.per_peer {
-            return self.first(List::HalfOpenOf(path.source)).map(Some).ok_or(full);
-        }
-        if self.lists.len(List::Device(path.device)) >= self.limits.per_peer {
-            return self.first(List::HalfOpenTo(path.device)).map(Some).ok_or(full);
-        }
-        if self.len >= self.limits.flows {
-            let own = self.first(List::HalfOpenOf(path.source));
-            return own.or(self.first(List::HalfOpen)).map(Some).ok_or(full);
-        }
-        Ok(None)
+        let (source, device) = (path.source, path.device);
+        let (own, there) = (self.lists.len(List::Source(source)), self.lists.len(List::Device(device)));
+        let leaves = if own >= self.limits.per_source {
+            self.spare(Scope::Source(source))
+        } else if there >= self.limits.per_device {
+            let may_displace = self.lists.len(List::Pair(source, device)) < there.div_ceil(2);
+            self.spare_of(Scope::Pair(source, device), Scope::Device(device), may_displace)
+        } else if self.len >= self.limits.flows {
+            let may_displace = own < self.limits.per_source.div_ceil(2);
+            self.spare_of(Scope::Source(source), Scope::All, may_displace)
+        } else {
+            return Ok(None);
+        };
+        leaves.map(Some).ok_or(DropReason::FlowTableFull)
+    }
+
+    fn spare(&self, scope: Scope) -> Option<Slot> {
+        self.spare_of(scope, scope, false)
+    }
+
+    /// Looks among the flows of the source and among all of them. A half-open flow of another source
+    /// leaves only for a source that has few itself: `may_displace`.
+    fn spare_of(&self, own: Scope, all: Scope, may_displace: bool) -> Option<Slot> {
+        let first = |spare, scope| self.first(List::Spare(spare, scope));
+        first(Spare::Closed, own)
+            .or_else(|| first(Spare::Closed, all))
+            .or_else(|| first(Spare::HalfOpen, own))
+            .or_else(|| first(Spare::HalfOpen, all).filter(|_| may_displace))
     }
 
     /// Adds a flow. The caller has made room.
@@ -313,18 +358,12 @@ impl Flows {
         self.len += 1;
         self.index.insert(hashes[0], (slot, Direction::Out));
         self.index.insert(hashes[1], (slot, Direction::Back));
-        for list in [
-            List::Source(flow.path.source),
-            List::Device(flow.path.device),
-            List::Grant(flow.permit.grant),
-            List::HalfOpenOf(flow.path.source),
-            List::HalfOpenTo(flow.path.device),
-            List::HalfOpen,
-        ] {
+        for list in lists_of(&flow.path, flow.permit) {
             self.lists.push(list, slot);
         }
+        flow.spare = flow.progress.spare();
+        self.join_spare(&flow.path, flow.spare, slot);
         flow.serial = self.serial;
-        flow.half_open = true;
         flow.timer = self.timers.file(&mut self.lists, slot, flow.expires, flow.recorded);
         if let Some(place) = self.place(slot) {
             *place = Some(flow);
@@ -353,37 +392,43 @@ impl Flows {
             let hash = self.hash(&flow.path.key(direction));
             self.index.remove(&hash);
         }
-        self.lists.remove(List::Source(flow.path.source), slot);
-        self.lists.remove(List::Device(flow.path.device), slot);
-        self.lists.remove(List::Grant(flow.permit.grant), slot);
-        self.lists.remove(flow.timer, slot);
-        if flow.half_open {
-            self.leave_half_open(&flow.path, slot);
+        for list in lists_of(&flow.path, flow.permit) {
+            self.lists.remove(list, slot);
         }
+        self.lists.remove(flow.due_list(), slot);
+        self.leave_spare(&flow.path, flow.spare, slot);
         self.free.push(slot);
         self.len -= 1;
         Some(flow)
     }
 
-    fn leave_half_open(&mut self, path: &Path, slot: Slot) {
-        self.lists.remove(List::HalfOpenOf(path.source), slot);
-        self.lists.remove(List::HalfOpenTo(path.device), slot);
-        self.lists.remove(List::HalfOpen, slot);
+    fn join_spare(&mut self, path: &Path, spare: Option<Spare>, slot: Slot) {
+        let Some(spare) = spare else { return };
+        scopes(path).into_iter().for_each(|scope| self.lists.push(List::Spare(spare, scope), slot));
+    }
+
+    fn leave_spare(&mut self, path: &Path, spare: Option<Spare>, slot: Slot) {
+        let Some(spare) = spare else { return };
+        scopes(path).into_iter().for_each(|scope| self.lists.remove(List::Spare(spare, scope), slot));
     }
 
     /// Notes a packet: the flow lives on for the time that its state allows.
-    pub fn touch(&mut self, slot: Slot, now: Mono) {
+    pub fn touch(&mut self, slot: Slot, direction: Direction, now: Mono) {
         let Some(flow) = self.get_mut(slot) else { return };
-        let sooner = now + flow.progress.timeout() < flow.expires;
-        flow.expires = now + flow.progress.timeout();
-        let (expires, path, timer) = (flow.expires, flow.path, flow.timer);
-        let confirmed = flow.half_open && !flow.progress.is_half_open();
-        flow.half_open &= !confirmed;
-        if confirmed {
-            self.leave_half_open(&path, slot);
+        if flow.progress.prolongs(direction) {
+            flow.prolonged = now;
+        }
+        let before = std::mem::replace(&mut flow.expires, flow.prolonged + flow.progress.timeout());
+        let sooner = flow.expires < before;
+        let (expires, path, due) = (flow.expires, flow.path, flow.due_list());
+        let spare = flow.progress.spare();
+        let before = std::mem::replace(&mut flow.spare, spare);
+        if before != spare {
+            self.leave_spare(&path, before, slot);
+            self.join_spare(&path, spare, slot);
         }
         if sooner {
-            self.lists.remove(timer, slot);
+            self.lists.remove(due, slot);
             self.file(slot, expires, now);
         }
     }
@@ -408,9 +453,9 @@ impl Flows {
     /// Cuts a flow: it leaves the timer and waits for its resets.
     pub fn cut(&mut self, slot: Slot) {
         let Some(flow) = self.get_mut(slot).filter(|flow| !flow.is_cut) else { return };
+        let due = flow.due_list();
         flow.is_cut = true;
-        let timer = std::mem::replace(&mut flow.timer, List::Cut);
-        self.lists.remove(timer, slot);
+        self.lists.remove(due, slot);
         self.lists.push(List::Cut, slot);
     }
 
@@ -427,9 +472,28 @@ impl Flows {
     }
 }
 
+/// The lists that a flow is in for all of its life. That of its grant changes with the grant.
+fn lists_of(path: &Path, permit: Permit) -> [List; 4] {
+    let (source, device) = (path.source, path.device);
+    [List::Source(source), List::Device(device), List::Pair(source, device), List::Grant(permit.grant)]
+}
+
+fn scopes(path: &Path) -> [Scope; 4] {
+    let (source, device) = (path.source, path.device);
+    [Scope::All, Scope::Source(source), Scope::Device(device), Scope::Pair(source, device)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_counts() {
+        let mut flows = Flows::default();
+        for n in 0..3 * BLOCK as Slot {
+            assert_eq!((flows.places(), flows.grow()), (n, n));
+        }
+    }
 
     #[test]
     fn a_flow_is_small() {

@@ -14,7 +14,26 @@ const NONE: Slot = Slot::MAX;
 /// Links are allocated in blocks, because one growing array would be copied while packets wait.
 const BLOCK: usize = 1_024;
 
-/// A flow is at most in one list of each variant, and either in `Timer` or in `Cut`.
+/// Why a flow may leave for a new one. What stands first leaves first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spare {
+    /// Both ends closed it; only repeated segments may come.
+    Closed,
+    /// It waits for its first reply.
+    HalfOpen,
+}
+
+/// Whose flows a list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    All,
+    Source(PeerId),
+    Device(PeerId),
+    /// Those of a source to a device.
+    Pair(PeerId, PeerId),
+}
+
+/// A flow is at most in one list of each variant, in one `Spare` of each scope, and either in `Timer` or in `Cut`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum List {
     /// The flows that this peer opened.
@@ -23,17 +42,17 @@ pub enum List {
     Device(PeerId),
     /// The flows that this grant permits.
     Grant(GrantId),
-    /// Flows of a source, of a device, and of all, that wait for their first reply; oldest first.
-    HalfOpenOf(PeerId),
-    HalfOpenTo(PeerId),
-    HalfOpen,
+    /// The flows of this source to this device.
+    Pair(PeerId, PeerId),
+    /// Flows that may leave for a new one, oldest first.
+    Spare(Spare, Scope),
     /// The flows that the timer looks at together.
     Timer(u8),
     /// The flows that no grant covers any more.
     Cut,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 9;
 
 impl List {
     fn kind(self) -> usize {
@@ -41,10 +60,12 @@ impl List {
             List::Source(_) => 0,
             List::Device(_) => 1,
             List::Grant(_) => 2,
-            List::HalfOpenOf(_) => 3,
-            List::HalfOpenTo(_) => 4,
-            List::HalfOpen => 5,
-            List::Timer(_) | List::Cut => 6,
+            List::Pair(..) => 3,
+            List::Spare(_, Scope::All) => 4,
+            List::Spare(_, Scope::Source(_)) => 5,
+            List::Spare(_, Scope::Device(_)) => 6,
+            List::Spare(_, Scope::Pair(..)) => 7,
+            List::Timer(_) | List::Cut => 8,
         }
     }
 }

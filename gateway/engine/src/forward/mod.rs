@@ -11,6 +11,7 @@ mod admit;
 #[cfg(any(test, feature = "sim"))]
 pub mod bench;
 mod checksum;
+mod ended;
 mod explain;
 mod flows;
 mod fragments;
@@ -40,7 +41,7 @@ use admit::Refusal;
 use flows::Flows;
 use fragments::Fragments;
 use headers::{Bits, Ip, Transport};
-use lists::{List, Slot};
+use lists::{List, Scope, Slot, Spare};
 use policy::Policy;
 use records::Records;
 use reject::{IcmpError, Reset};
@@ -158,6 +159,10 @@ impl Forwarder {
         let is_first = self.now == Now::default();
         self.begin(now);
         if let Some(step) = step.filter(|_| !is_first) {
+            // A doubt whose time has come ends by the clock that this step leaves.
+            if self.policy.end_doubt(window::before(step, now)) {
+                self.sweep = Some(0);
+            }
             self.policy.step(step, now);
         }
     }
@@ -209,7 +214,7 @@ impl Forwarder {
             sources: self.policy.sources.len(),
             targets: self.policy.targets.len(),
             flows: self.flows.len(),
-            half_open: self.flows.count(List::HalfOpen),
+            half_open: self.flows.count(List::Spare(Spare::HalfOpen, Scope::All)),
             lost_records: self.records.lost(),
         }
     }

@@ -7,13 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use super::ended::Ended;
 use super::grant_index::GrantIndex;
 use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::window::{Shut, Span, Trust, Window};
 use crate::id::{GrantId, HostId, PeerId, UserId};
 use crate::messages::{
-    GrantProtocol, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -77,8 +78,10 @@ pub struct Policy {
     pub(super) sources: HashMap<PeerId, SourceSpec>,
     pub(super) targets: HashMap<HostId, TargetSpec>,
     owners: HashMap<IpAddr, HostId>,
+    /// Those that have not ended.
     pub(super) grants: HashMap<GrantId, Grant>,
     index: GrantIndex,
+    pub(super) ended: Ended,
     trust: Trust,
     /// The ends that are not final, on both clocks.
     ends: BTreeSet<(Mono, GrantId)>,
@@ -96,6 +99,12 @@ impl Policy {
 
     pub fn holds(&self, permit: &Permit, now: Now) -> bool {
         permit.generation == self.generation && permit.span.contains(now)
+    }
+
+    /// Whether nothing is left of any grant, but for those that ended.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.grants.is_empty() && self.index.is_empty() && self.ends.is_empty() && self.untils.is_empty()
     }
 
     /// Decides about a request. Of several grants that permit it, the one that ends last decides.
@@ -224,6 +233,9 @@ impl Policy {
         if self.grants.get(&id).is_some_and(|before| before.spec == spec) {
             return None;
         }
+        if self.ended.renew(&spec) {
+            return None;
+        }
         let fresh = self.trust.load(spec.from, spec.until, now);
         let before = self.grants.get(&id).map(|grant| grant.window);
         // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
@@ -233,24 +245,31 @@ impl Policy {
             None => fresh,
         };
         self.withdraw(id);
-        self.index.add(&spec);
-        self.grants.insert(id, Grant { spec, window });
-        self.file_end(id);
+        self.add_grant(Grant { spec, window });
         Some(vec![List::Grant(id)])
+    }
+
+    fn add_grant(&mut self, grant: Grant) {
+        let id = grant.spec.id;
+        self.index.add(&grant.spec);
+        self.grants.insert(id, grant);
+        self.file_end(id);
     }
 
     fn withdraw(&mut self, id: GrantId) -> Option<Vec<List>> {
+        self.ended.remove(id);
+        self.take_grant(id).map(|_| vec![List::Grant(id)])
+    }
+
+    fn take_grant(&mut self, id: GrantId) -> Option<Grant> {
         self.unfile_end(id);
         let grant = self.grants.remove(&id)?;
         self.index.remove(&grant.spec);
-        Some(vec![List::Grant(id)])
+        Some(grant)
     }
 
     fn file_end(&mut self, id: GrantId) {
-        let Some(window) = self.grants.get(&id).map(|grant| grant.window).filter(|window| !window.over)
-        else {
-            return;
-        };
+        let Some(window) = self.grants.get(&id).map(|grant| grant.window) else { return };
         if let Some(until) = window.until {
             self.ends.insert((window.end, id));
             self.untils.insert((until, id));
@@ -314,6 +333,11 @@ impl Policy {
             }
             self.file_end(id);
         }
+        // What ended by the clock of before may be open by this one.
+        for Grant { spec, .. } in self.ended.take() {
+            let window = self.trust.load(spec.from, spec.until, now);
+            self.add_grant(Grant { spec, window });
+        }
     }
 
     /// Makes the next end final that has come, and returns its grant.
@@ -325,8 +349,8 @@ impl Policy {
         if !self.trust.is_final(&window, now) {
             return None;
         }
-        self.unfile_end(id);
-        self.grants.get_mut(&id)?.window.over = true;
+        let grant = self.take_grant(id)?;
+        self.ended.add(grant);
         Some(id)
     }
 
@@ -334,8 +358,26 @@ impl Policy {
     /// every flow is to be looked at.
     pub fn end_doubt(&mut self, now: Now) -> bool {
         let ended = self.trust.end_doubt(now.mono);
-        self.generation += u64::from(ended);
+        if ended {
+            self.generation += 1;
+            self.bring_ends_forward(now);
+        }
         ended
+    }
+
+    /// Computes the ends by the clock that is believed now. A gateway that started with its clock
+    /// behind has computed them far too late. They only move earlier.
+    fn bring_ends_forward(&mut self, now: Now) {
+        let open: Vec<(Wall, GrantId)> = self.untils.iter().copied().collect();
+        for (until, id) in open {
+            let Some(grant) = self.grants.get_mut(&id) else { continue };
+            let end = now.mono + until.since(now.wall);
+            if end < grant.window.end {
+                self.ends.remove(&(grant.window.end, id));
+                grant.window.end = end;
+                self.ends.insert((end, id));
+            }
+        }
     }
 
     /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,
@@ -350,7 +392,7 @@ impl Policy {
 
 /// Returns whether a grant covers the target, protocol and port at any time. The index has matched
 /// the source.
-fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
+pub(super) fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
     let by_labels = match &spec.target {
         GrantTarget::Labels(labels) => {
             !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
@@ -364,4 +406,13 @@ fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
             access.protocol == request.protocol
                 && (is_icmp || access.ports.iter().any(|ports| ports.contains(&request.port)))
         })
+}
+
+/// Returns whether a grant is for this source. The index knows it of each grant that has not ended.
+pub(super) fn is_for(grant: GrantSource, source: &SourceSpec) -> bool {
+    match grant {
+        GrantSource::Peer(peer) => peer == source.peer,
+        GrantSource::User(user) => user == source.user,
+        GrantSource::Role(role) => source.role == Some(role),
+    }
 }

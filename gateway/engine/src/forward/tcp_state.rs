@@ -130,6 +130,11 @@ impl Tcp {
             let genuine = self.is_genuine_reset(direction, segment);
             return if genuine { Ok(Step::Resets) } else { Err(DropReason::BadReset) };
         }
+        let opens = segment.is_pure_syn() && direction == Direction::Out;
+        // A device that got one SYN must not send a stream before the handshake.
+        if self.state == State::SynSent && segment.data > 0 && !opens {
+            return Err(DropReason::NoFlow);
+        }
         match (segment.has(SYN), segment.has(ACK), direction) {
             (true, false, Direction::Out) => self.repeated_syn(segment, options),
             // A device opens nothing, not even at the same moment.
@@ -345,6 +350,20 @@ mod tests {
         tcp.step(Direction::Back, &segment(ACK, 7_000, 55_000, 0), &[]).expect("an ACK");
         assert_eq!(tcp.state, State::SynSent);
         assert!(reset(&tcp, Direction::Out, 55_000) && !reset(&tcp, Direction::Out, 5_000));
+    }
+
+    #[test]
+    fn no_data_passes_before_the_handshake() {
+        let mut tcp = Tcp::open(&segment(SYN, 99, 0, 0), &[]);
+        for (flags, ack) in [(ACK, 100), (FIN | ACK, 100), (SYN | ACK, 100), (SYN | ACK, 7), (0, 0)] {
+            let data = segment(flags, 499, ack, 10);
+            assert_eq!(tcp.step(Direction::Back, &data, &[]), Err(DropReason::NoFlow), "{flags}");
+        }
+        let early = segment(ACK, 100, 500, 10);
+        assert_eq!(tcp.step(Direction::Out, &early, &[]), Err(DropReason::NoFlow));
+        assert_eq!(tcp.state, State::SynSent);
+        let fast_open = segment(SYN, 99, 0, 10);
+        assert_eq!(tcp.step(Direction::Out, &fast_open, &[]), Ok(Step::Passes));
     }
 
     #[test]

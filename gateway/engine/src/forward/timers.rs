@@ -24,16 +24,15 @@ fn place(tick: u64) -> u8 {
 }
 
 impl Timers {
-    /// Files a flow in the first tick that begins after `at`. Returns the list.
-    pub fn file(&mut self, lists: &mut Lists, slot: Slot, at: Mono, now: Mono) -> List {
+    /// Files a flow in the first tick that begins after `at`. Returns the place of the tick.
+    pub fn file(&mut self, lists: &mut Lists, slot: Slot, at: Mono, now: Mono) -> u8 {
         if self.occupied == 0 {
             self.next = self.next.max(now.as_nanos() / TICK_NANOS);
         }
         let tick = (at.as_nanos() / TICK_NANOS + 1).clamp(self.next, self.next + TICKS - 1);
         self.occupied |= 1 << place(tick);
-        let list = List::Timer(place(tick));
-        lists.push(list, slot);
-        list
+        lists.push(List::Timer(place(tick)), slot);
+        place(tick)
     }
 
     /// Returns the next flow to look at, and removes it from its list.

@@ -3,7 +3,8 @@
 //! An end may come early but never late: a window is open only while the wall clock lies in `[from,
 //! until)` and the boot-time clock is before the end that was computed when the grant was loaded.
 //! After a step of the wall clock this holds at once, but for [`DOUBT`] no window newly opens and no
-//! end becomes final. While the clock is behind the greatest time of earlier runs, no window is
+//! end becomes final. When the doubt ends, ends on the boot-time clock move earlier if the clock that
+//! is believed then says so. While the clock is behind the greatest time of earlier runs, no window is
 //! open.
 
 use std::time::Duration;
@@ -26,8 +27,6 @@ pub struct Window {
     pub until: Option<Wall>,
     /// The end on the boot-time clock.
     pub end: Mono,
-    /// The end is final, whatever the clock shows later.
-    pub over: bool,
 }
 
 impl Window {
@@ -122,7 +121,7 @@ impl Trust {
     /// both possible ends counts.
     pub fn load(&self, from: Option<Wall>, until: Option<Wall>, now: Now) -> Window {
         let end = until.map_or(NEVER, |until| now.mono + until.since(self.latest(now)));
-        Window { from, until, end, over: false }
+        Window { from, until, end }
     }
 
     /// Returns the later of the time that the clock shows and, while it is doubted, the time that
@@ -144,9 +143,6 @@ impl Trust {
         let was_open = doubt.is_none_or(|doubt| window.from.is_none_or(|from| from <= doubt.trusted.wall));
         // While the clock is doubted, a window that was open waits.
         let shut = |shut| Err(if doubt.is_some() && was_open { Shut::Doubted } else { shut });
-        if window.over {
-            return Err(Shut::Over);
-        }
         if now.mono >= span.end || now.wall >= span.until {
             return shut(Shut::Over);
         }
@@ -175,7 +171,7 @@ impl Trust {
 }
 
 /// Returns both clocks as they would be without the step.
-fn before(step: Step, now: Now) -> Now {
+pub fn before(step: Step, now: Now) -> Now {
     let wall = now.wall.as_millis().saturating_sub(step.ahead_ms());
     Now { mono: now.mono, wall: Wall::from_millis(wall) }
 }

@@ -5,7 +5,7 @@ use super::Forwarder;
 use super::flows::{Flow, Progress};
 use super::lists::{List, Slot};
 use super::reject::Reset;
-use super::tcp_state::{Direction, State};
+use super::tcp_state::Direction;
 use crate::id::PeerId;
 use crate::messages::FlowEnd;
 use crate::time::{Mono, Now};
@@ -111,7 +111,7 @@ impl Forwarder {
     fn run_timer(&mut self) -> bool {
         let Some((slot, expired)) = self.flows.due(self.now.mono) else { return false };
         if expired {
-            self.end(slot, self.ended_by_silence(slot));
+            self.end_unless_closed(slot, FlowEnd::TimedOut);
         } else if let Some(flow) = self.flows.get_mut(slot) {
             self.records.hourly(flow, self.now);
         }
@@ -121,20 +121,12 @@ impl Forwarder {
     /// Ends a flow with the gateway. One that was over before keeps its own reason.
     pub(super) fn stop(&mut self, slot: Slot) {
         let Some(flow) = self.flows.remove(slot) else { return };
-        let why = match flow.progress {
-            _ if flow.is_cut() => FlowEnd::NotGranted,
-            Progress::Tcp(tcp) if tcp.state == State::Closed => FlowEnd::Closed,
+        let why = match (flow.is_cut(), flow.is_closed()) {
+            (true, _) => FlowEnd::NotGranted,
+            (_, true) => FlowEnd::Closed,
             _ => FlowEnd::Stopped,
         };
         self.records.stopped(&flow, why, self.now);
-    }
-
-    /// A connection that both ends closed is kept for repeated segments only.
-    fn ended_by_silence(&self, slot: Slot) -> FlowEnd {
-        match self.flows.get(slot).map(|flow| flow.progress) {
-            Some(Progress::Tcp(tcp)) if tcp.state == State::Closed => FlowEnd::Closed,
-            _ => FlowEnd::TimedOut,
-        }
     }
 
     /// Builds the next reset for a connection that is cut, in the buffer for replies. Returns its

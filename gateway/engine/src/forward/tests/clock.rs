@@ -129,6 +129,25 @@ fn the_first_reading_of_the_clock_is_no_step() {
 }
 
 #[test]
+fn a_clock_that_was_behind_at_the_start_leaves_no_late_end() {
+    let mut world = world();
+    let hour = 3_600;
+    // No clock ran while the gateway was off: it shows a time 72 hours ago.
+    world.grant_window(1, None, Some(wall(72 * hour + 1_000)));
+    world.set_clock(wall(72 * hour));
+    world.advance(seconds(300));
+    world.work();
+    assert!(world.passes(1, &ping()));
+    let due = world.forwarder.next_due().expect("the end");
+    assert!(due.since(world.now.mono) <= seconds(700));
+    world.set_clock(wall(70 * hour));
+    world.advance(seconds(699));
+    assert!(world.passes(1, &ping()) && world.passes(11, &pong()));
+    world.advance(seconds(1));
+    assert!(!world.passes(1, &ping()) && !world.passes(11, &pong()), "its real end has come");
+}
+
+#[test]
 fn a_second_of_slewing_is_no_step() {
     let mut world = world();
     world.grant_window(1, Some(wall(2)), None);

@@ -116,7 +116,7 @@ fn a_changed_role_or_label_cuts() {
 #[test]
 fn many_flows_are_cut_within_budgets() {
     let mut world = open_world();
-    for port in 1..=5_000 {
+    for port in 1..=4_000 {
         world.send(1, &tcp(OPERATOR[0], DEVICE[0], port, 22, SYN, 999, 0, &[])).expect("a SYN");
     }
     world.withdraw(1);
@@ -132,6 +132,6 @@ fn many_flows_are_cut_within_budgets() {
         assert!(in_turn <= 512);
         sent += in_turn;
     }
-    assert_eq!((sent, world.forwarder.totals().flows), (10_000, 0));
-    assert!(turns >= 20, "{turns}");
+    assert_eq!((sent, world.forwarder.totals().flows), (8_000, 0));
+    assert!(turns >= 16, "{turns}");
 }

@@ -186,9 +186,10 @@ fn flows_end_after_the_silence_that_their_state_allows() {
     world.send(1, &udp_out).expect("granted");
     world.advance(seconds(29));
     assert!(world.passes(11, &udp_back));
+    world.send(1, &udp_out).expect("granted");
     world.advance(seconds(179));
     assert!(world.passes(11, &udp_back));
-    world.advance(seconds(180));
+    world.advance(seconds(1));
     assert!(!world.passes(11, &udp_back));
 
     let syn_ack = tcp(DEVICE[0], OPERATOR[0], 22, 40_000, SYN | ACK, 4_999, 1_000, &[]);
@@ -202,6 +203,27 @@ fn flows_end_after_the_silence_that_their_state_allows() {
     world.work();
     world.advance(ESTABLISHED);
     assert!(!world.passes(11, &data));
+}
+
+#[test]
+fn a_device_that_streams_to_nobody_does_not_prolong_its_flow() {
+    let mut world = open_world();
+    let request = echo(OPERATOR[0], DEVICE[0], true, 7);
+    for (out, back, lives) in [
+        (udp(OPERATOR[0], DEVICE[0], 5_000, 53, b"?"), udp(DEVICE[0], OPERATOR[0], 53, 5_000, b"!"), 180),
+        (request, echo(DEVICE[0], OPERATOR[0], false, 7), 30),
+    ] {
+        world.send(1, &out).expect("granted");
+        world.advance(seconds(10));
+        assert!(world.passes(11, &back), "the first reply");
+        world.send(1, &out).expect("granted");
+        for _ in 0..lives {
+            assert!(world.passes(11, &back));
+            world.advance(seconds(1));
+            world.work();
+        }
+        assert_eq!(world.send(11, &back), Err(DropReason::NoFlow), "the source is gone");
+    }
 }
 
 #[test]
@@ -262,7 +284,7 @@ fn an_echo_reply_passes_only_as_a_reply() {
 
 #[test]
 fn a_stop_records_every_flow_and_sends_nothing() {
-    let mut world = with_limits(Limits { flows: 20_000, per_peer: 20_000 });
+    let mut world = with_limits(Limits { flows: 20_000, per_source: 20_000, per_device: 20_000 });
     world.change(PolicyChange::Grant(grant(1, GrantTarget::AllDevices)));
     for port in 1..=17_000 {
         assert!(world.passes(1, &udp(OPERATOR[0], DEVICE[0], port, 53, b"?")));

@@ -76,6 +76,7 @@ struct Flow {
     phase: Phase,
     finished: [bool; 2],
     source_acknowledged: bool,
+    prolonged: Mono,
     expires: Mono,
 }
 
@@ -157,6 +158,7 @@ impl Model {
     }
 
     pub fn step(&mut self, expected: Wall, now: Now) {
+        self.sweep(Now { wall: expected, ..now });
         let trusted = match self.doubt.filter(|(_, until)| now.mono < *until) {
             Some((trusted, _)) => trusted,
             None => Now { mono: now.mono, wall: expected },
@@ -184,6 +186,12 @@ impl Model {
     /// Makes ends final and forgets the flows that no grant covers.
     pub fn sweep(&mut self, now: Now) {
         let doubted = self.doubt.is_some_and(|(_, until)| now.mono < until);
+        if self.doubt.take_if(|(_, until)| *until <= now.mono).is_some() {
+            for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
+                let by_wall = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+                grant.end = grant.end.min(by_wall);
+            }
+        }
         for grant in &mut self.grants {
             let reached = grant.end.is_some_and(|end| now.mono >= end)
                 || grant.spec.until.is_some_and(|until| now.wall >= until);
@@ -291,7 +299,10 @@ impl Model {
             None => (self.begin(said, now)?, false, false),
         };
         let flow = &mut self.flows[at];
-        flow.expires = now.mono + timeout(flow.phase);
+        if !back || matches!(said.kind, Kind::Tcp(_)) {
+            flow.prolonged = now.mono;
+        }
+        flow.expires = flow.prolonged + timeout(flow.phase);
         let delivered = deliver(flow, said, back);
         if let Some(id) = fragment {
             self.fragments.retain(|known| (known.said, known.id) != (*said, id));
@@ -334,6 +345,7 @@ impl Model {
             phase,
             finished: [false; 2],
             source_acknowledged: false,
+            prolonged: now.mono,
             expires: now.mono,
         });
         Some(self.flows.len() - 1)

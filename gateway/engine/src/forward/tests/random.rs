@@ -254,8 +254,9 @@ impl Pair {
             }
         }
         self.greatest = self.greatest.max(self.world.now.wall);
-        self.world.work();
+        // Work takes some nanoseconds, and both compute ends by the present time.
         self.model.sweep(self.world.now);
+        self.world.work();
         assert_eq!(self.world.forwarder.totals().lost_records, 0);
         self.world.records();
     }
