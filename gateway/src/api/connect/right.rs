@@ -71,7 +71,7 @@ impl Right {
 
     async fn grant_ended(&self, app: &AppState) -> End {
         loop {
-            tokio::time::sleep(ASK_EVERY).await;
+            // At once: the way to the host may have taken seconds since the right was asked for.
             match explain(app, &self.who, self.host, self.target.address.port()).await {
                 Ok(Explanation::Permitted(_)) => {}
                 Ok(Explanation::UnknownTarget) => return End::HostRemoved,
@@ -79,6 +79,7 @@ impl Right {
                 // A tunnel thread that does not answer carries no byte either.
                 Err(error) => tracing::debug!("a grant was not asked for again: {error:#}"),
             }
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
