@@ -81,6 +81,12 @@ describe('the list', () => {
     expect(names(arrange(fleet, view({ sort: 'state' })))).toEqual(['nas', 'router', 'cam-2', 'cam-10']);
   });
 
+  it('knows the later of two times in one second', () => {
+    const times = ['2026-01-01T00:00:07Z', '2026-01-01T00:00:07.3Z', '2026-01-01T00:00:07.25Z'];
+    const hosts = times.map((since, i) => host(`h${i}`, { since }));
+    expect(names(arrange(listed(hosts), view({ sort: 'since' })))).toEqual(['h1', 'h2', 'h0']);
+  });
+
   it('does not depend on the order of arrival', () => {
     expect(listed([...fleet].reverse())).toEqual(fleet);
   });

@@ -184,6 +184,8 @@ pub use kept::Kept;
 
 pub struct World {
     pub now: Now,
+    /// The part of a millisecond that `now.wall` cannot tell.
+    fraction: Duration,
     pub monitor: Monitor,
     pub devices: BTreeMap<HostId, Device>,
     pub kept: Kept,
@@ -220,6 +222,7 @@ impl World {
         let wall = Wall::from_millis(1_800_000_000_000);
         World {
             now: Now { mono: Mono::from_secs(100_000), wall },
+            fraction: Duration::ZERO,
             monitor: Monitor::new(config, seed),
             devices: BTreeMap::new(),
             kept: Kept::default(),
@@ -388,9 +391,13 @@ impl World {
         coming.into_iter().chain(wait).min()
     }
 
+    /// The wall clock counts milliseconds. It keeps the fractions of all steps: without them, an engine that waits for a
+    /// moment of the wall clock would be called many times in the last millisecond before it.
     fn advance_to(&mut self, at: Mono) {
         let step = at.since(self.now.mono);
-        self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
+        let fractions = self.fraction + step;
+        self.fraction = Duration::from_nanos(u64::from(fractions.subsec_nanos() % 1_000_000));
+        self.now = Now { mono: self.now.mono + step, wall: self.now.wall + fractions };
     }
 
     fn happen(&mut self, key: (Mono, u64)) {

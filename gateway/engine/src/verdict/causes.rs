@@ -339,7 +339,7 @@ fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -
         () if since(tunnel.answered) && service.path != PathCheck::Silent => Vec::new(),
         () if e.host.source == ATTEMPTS => vec![Kind::KeyRefused, Kind::OneWayLoss],
         () if since(tunnel.last_packet) => vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey],
-        () => all_of(e).into_iter().chain([Kind::OneWayLoss]).collect(),
+        () => all_of(e).into_iter().chain([Kind::OneWayLoss, Kind::ClonedKey]).collect(),
     }
 }
 

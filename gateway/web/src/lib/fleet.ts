@@ -151,17 +151,21 @@ function searchable(host: Host): string {
 
 type Compare = (a: Host, b: Host) => number;
 
-const late = (time: string | null | undefined): string => time ?? '';
-/** Equal times of RFC 3339 in UTC are equal texts, and later ones are greater. */
+type Time = string | null | undefined;
+
 const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/** Without the "Z" the times of the API sort as texts, also those without a fraction of a second. */
+const bare = (time: Time): string => time?.slice(0, -1) ?? '';
+const latestFirst = (a: Time, b: Time): number => byText(bare(b), bare(a));
 
 const names = new Intl.Collator('en', { numeric: true });
 
 const COMPARE: Record<Exclude<SortKey, 'name'>, Compare> = {
   state: (a, b) => hostSeverity(b) - hostSeverity(a),
-  since: (a, b) => byText(late(b.state.since), late(a.state.since)),
-  packet: (a, b) => byText(late(a.tunnel?.last_packet), late(b.tunnel?.last_packet)),
-  check: (a, b) => byText(late(a.state.last_check), late(b.state.last_check)),
+  since: (a, b) => latestFirst(a.state.since, b.state.since),
+  packet: (a, b) => latestFirst(b.tunnel?.last_packet, a.tunnel?.last_packet),
+  check: (a, b) => latestFirst(b.state.last_check, a.state.last_check),
 };
 
 /** `hosts` are sorted by name; equal rows keep that order in both directions. */

@@ -624,6 +624,12 @@ fn a_device_that_is_only_heard_may_not_hear() {
     assert_eq!(of(None), either);
     assert_eq!(of(Some(at(899))), either, "that was before");
     assert_eq!(of(Some(at(900))), [Kind::ServiceHung]);
+    let unheard = quiet().tunnel.map(|tunnel| TunnelFacts { last_packet: Some(at(899)), ..tunnel });
+    let e = Evidence { services: vec![rtsp.clone()], tunnel: unheard, ..quiet() };
+    assert!(
+        open(&judge(&e)).contains(&Kind::ClonedKey),
+        "the clone may have taken the endpoint a moment ago"
+    );
     let lossy = |path| {
         let rtsp = ServiceFacts { path, ..rtsp.clone() };
         open(&judge(&Evidence { services: vec![rtsp], ..answering() }))
