@@ -52,9 +52,23 @@ pub fn replay((name, run): &Target) -> usize {
     inputs.len()
 }
 
-/// The kind of an outcome: without the numbers, and only its beginning.
+/// The most words of an outcome that tell its kind.
+const WORDS: usize = 24;
+
+/// The kind of an outcome: its names of variants and fields, each once, without the content that an input chooses. Such
+/// content is numbers, texts in quotes, and the short words of addresses in hexadecimal.
 fn kind(outcome: &str) -> String {
-    outcome.chars().filter(|c| !c.is_ascii_digit()).take(96).collect()
+    let outcome = outcome.replace("\\\"", "");
+    let outside = outcome.split('"').step_by(2);
+    let words = outside.flat_map(|text| text.split(|c: char| !c.is_alphabetic()));
+    let is_name = |word: &&str| word.len() > 4 || word.starts_with(char::is_uppercase);
+    let mut names: Vec<&str> = Vec::new();
+    for word in words.filter(is_name) {
+        if names.len() < WORDS && !names.contains(&word) {
+            names.push(word);
+        }
+    }
+    names.join(" ")
 }
 
 /// Mutates inputs for this long, and writes those with a new kind of outcome to the corpus.
@@ -96,4 +110,20 @@ pub fn keep(target: &str, input: &[u8]) -> anyhow::Result<PathBuf> {
     let path = corpus(target).join(name);
     fs::write(&path, input).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind;
+
+    #[test]
+    fn inputs_that_differ_in_their_content_have_one_kind() {
+        let of = |text: &str, number: u8, address: &str| {
+            kind(&format!("Ok Packet {{ from: {address}, length: {number}, text: {text:?} }} [{number}, 7]"))
+        };
+        let one = of("disk full", 7, "fd00::beef");
+        assert_eq!(one, "Ok Packet length");
+        assert_eq!(of("a \"quote\" and Words", 250, "fe80::dead:1"), one);
+        assert_ne!(kind("Err TooShort"), one);
+    }
 }

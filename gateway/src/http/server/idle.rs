@@ -3,7 +3,8 @@
 //! A connection is idle while none of its requests is in progress; half a head is not a request. When
 //! places get scarce, the connection that is idle for the longest is closed. Connections with a login
 //! stay, and so do new ones whose first request may be on its way. If none is idle, the one without a
-//! login whose request takes the longest is closed.
+//! login whose request takes the longest is closed, or else the one without a login that is open for
+//! the longest: strangers who ask without a pause keep nobody out.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,11 +37,12 @@ struct Inner {
     busy: List,
 }
 
-/// Time within which a request without a login is finished, unless its body arrives slowly.
+/// Time within which a request without a login is finished, unless its body arrives slowly. A connection
+/// is open for as long at least before it has to make room for others.
 const SLOW: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
 struct State {
+    opened: Mono,
     /// Its key in one of the two lists.
     turn: Mutex<Option<u64>>,
     under_way: AtomicUsize,
@@ -69,17 +71,20 @@ impl Idle {
 
     /// Registers a connection that has sent no request yet.
     pub fn enter(&self) -> Visit {
-        let state = Arc::new(State::default());
+        let state = Arc::new(State::new(clock::now().mono));
         self.wait(&state);
         Visit { idle: self.clone(), state }
     }
 
-    /// Closes the connection without a login that is idle for the longest. Returns whether there was one.
+    /// Closes the connection without a login that is idle for the longest, or has been asking for the
+    /// longest. Returns whether there was one.
     pub fn dismiss_one(&self) -> bool {
         let now = clock::now().mono;
         let mut inner = self.inner();
-        let idle = stranger(&inner.waiting, now, self.grace).or_else(|| stranger(&inner.busy, now, SLOW));
-        let Some(turn) = idle else { return false };
+        let chosen = stranger(&inner.waiting, now, self.grace)
+            .or_else(|| stranger(&inner.busy, now, SLOW))
+            .or_else(|| inner.oldest_stranger(now));
+        let Some(turn) = chosen else { return false };
         let gone = inner.waiting.remove(&turn).or_else(|| inner.busy.remove(&turn));
         gone.inspect(|(_, state)| state.dismissed.cancel()).is_some()
     }
@@ -113,6 +118,15 @@ impl Idle {
     }
 }
 
+impl Inner {
+    /// Returns the entry without a login that is open for the longest, and for [`SLOW`] at least.
+    fn oldest_stranger(&self, now: Mono) -> Option<u64> {
+        let all = self.waiting.iter().chain(&self.busy);
+        let strangers = all.filter(|(_, (_, state))| !state.login.is_known() && state.opened + SLOW <= now);
+        strangers.min_by_key(|(_, (_, state))| state.opened).map(|(turn, _)| *turn)
+    }
+}
+
 /// Returns the first entry that is at least this old and has no login.
 fn stranger(list: &List, now: Mono, long: Duration) -> Option<u64> {
     let old = list.iter().take_while(|(_, (since, _))| *since + long <= now);
@@ -120,6 +134,18 @@ fn stranger(list: &List, now: Mono, long: Duration) -> Option<u64> {
 }
 
 impl State {
+    fn new(opened: Mono) -> State {
+        State {
+            opened,
+            turn: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
+            login: Login::default(),
+            dismissed: CancellationToken::new(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
     fn place(&self) -> MutexGuard<'_, Option<u64>> {
         self.turn.lock().expect("no holder panics")
     }
@@ -212,6 +238,24 @@ mod tests {
             Some(*first),
             "the longest, of those without a login"
         );
+    }
+
+    #[test]
+    fn strangers_who_ask_without_a_pause_make_room_in_the_order_in_which_they_came() {
+        let idle = Idle::new(Duration::from_secs(1));
+        let (known, first, second) = (idle.enter(), idle.enter(), idle.enter());
+        known.login().note();
+        // Each request is answered at once, and the next one follows.
+        drop([second.asked(), first.asked(), known.asked()]);
+        let _asked = first.asked();
+        let turn = |visit: &Visit| *visit.state.place();
+        let inner = idle.inner();
+        let now = clock::now().mono;
+        assert_eq!(inner.oldest_stranger(now), None, "their first requests may be on their way");
+        assert_eq!(inner.oldest_stranger(now + SLOW), turn(&first));
+        drop(inner);
+        drop(first);
+        assert_eq!(idle.inner().oldest_stranger(now + SLOW), turn(&second));
     }
 
     #[test]
