@@ -13,5 +13,6 @@ pub mod messages;
 pub mod monitor;
 pub mod notification;
 pub mod time;
+mod token_bucket;
 pub mod tunnel;
 pub mod verdict;
