@@ -6,6 +6,7 @@
 //! messages of [`messages`] between the two halves, the network and the store.
 
 pub mod calendar;
+pub mod dns;
 pub mod forward;
 pub mod id;
 pub mod incident;
