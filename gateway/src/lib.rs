@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod demo;
+pub mod dns;
 pub mod engine;
 pub mod first_start;
 pub mod health;

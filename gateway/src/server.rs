@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, Input, MonitorInput, PolicyChange, TunnelEvent};
+use fleetgate_engine::messages::{
+    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
+};
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -24,6 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::api::{self, AppState};
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::dns;
 use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
 use crate::first_start;
@@ -43,7 +46,7 @@ use crate::notification::{Notifications, Settings};
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
 use crate::store::{Store, addresses, policy, settings};
-use crate::tunnel::stream::{AcceptedStream, Streams};
+use crate::tunnel::stream::{AcceptedStream, Arrivals, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
 use crate::tunnel::udp;
@@ -263,7 +266,7 @@ impl Opened {
             passage: &passage,
             flows: &flows,
         };
-        let (threads, streams, arrivals) =
+        let Running { threads, streams, arrivals, dns_forwards } =
             engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
         uplink_probe::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
@@ -281,7 +284,11 @@ impl Opened {
             shutdown: stop_api.clone(),
         });
         look_after(&mut tasks, &state, &writer, &stop_api)?;
-        let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
+        let mut doors = serve(&state, sockets.api, sockets.local, arrivals.results, stop_api.clone())?;
+        if let Some(dns) = &state.config.dns {
+            let inbox = dns::Inbox { streams: arrivals.dns, forwards: dns_forwards };
+            dns::start(&mut doors, inbox, state.handle.clone(), &dns.resolvers, &stop_api);
+        }
         reached(Step::Engine)?;
         // Last, so that a start that fails before it has not created a login which it never shows.
         let first_admin = store.ensure_first_admin(clock::wall(), is_first).await?;
@@ -322,6 +329,14 @@ fn look_after(
     Ok(())
 }
 
+/// The running engine, and what it passes to the rest.
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    streams: Streams,
+    arrivals: Arrivals,
+    dns_forwards: mpsc::Receiver<(DnsClient, Vec<u8>)>,
+}
+
 struct Engine<'a> {
     config: &'a Config,
     identity: &'a Identity,
@@ -352,7 +367,7 @@ impl Engine<'_> {
         commands: mpsc::Receiver<Command>,
         inputs: mpsc::Receiver<MonitorInput>,
         stop: CancellationToken,
-    ) -> anyhow::Result<(Vec<JoinHandle<()>>, Streams, mpsc::Receiver<AcceptedStream>)> {
+    ) -> anyhow::Result<Running> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
@@ -361,7 +376,8 @@ impl Engine<'_> {
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
-        let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone());
+        let (forward, dns_forwards) = mpsc::channel(dns::QUEUE);
+        let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
         let limits = ssh::Limits {
             idle: self.config.ssh_idle,
             kept: self.config.ssh_connections,
@@ -382,7 +398,7 @@ impl Engine<'_> {
             self.live.pulse().clone(),
             stop,
         )?;
-        Ok((vec![monitors, tunnels], streams, arrivals))
+        Ok(Running { threads: vec![monitors, tunnels], streams, arrivals, dns_forwards })
     }
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {
@@ -418,6 +434,9 @@ impl Engine<'_> {
         };
         let noise = BoringNoise::new(&self.identity.wireguard, seed()?);
         let mut tunnel = Tunnel::new(config, noise, seed()?);
+        if let Some(dns) = &self.config.dns {
+            tunnel.serve_dns(dns.engine());
+        }
         tunnel.restore(self.store.all_peers().await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
         let mut conn = self.store.reader().await?;
@@ -452,6 +471,7 @@ impl Engine<'_> {
         &self,
         answers: mpsc::UnboundedSender<MonitorInput>,
         streams: Streams,
+        dns_forward: mpsc::Sender<(DnsClient, Vec<u8>)>,
     ) -> TunnelOutputs {
         let news_to = answers.clone();
         let (live, writer) = (self.live.clone(), self.writer.clone());
@@ -485,8 +505,14 @@ impl Engine<'_> {
             }),
             explanations: {
                 let explanations = self.handle.explanations().clone();
-                Box::new(move |id, explanation| explanations.answer(id, explanation))
+                Box::new(move |ExplainId(number), explanation| explanations.answer(number, explanation))
             },
+            dns_answers: {
+                let decisions = self.handle.dns_decisions().clone();
+                Box::new(move |DnsId(number), decision| decisions.answer(number, decision))
+            },
+            // Without room it is lost, as datagrams are, and the client asks again.
+            dns_forwards: Box::new(move |client, query| drop(dns_forward.try_send((client, query)))),
             flows: {
                 let flows = self.flows.clone();
                 Box::new(move |record| flows.add(record))

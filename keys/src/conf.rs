@@ -40,6 +40,14 @@ pub enum BadLine {
     Value { key: &'static str, why: String },
 }
 
+/// A name server that answers for one domain. A configuration has it only as a comment, because a
+/// `DNS` line would send the lookups of all names to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitDns {
+    pub servers: Vec<IpAddr>,
+    pub domain: String,
+}
+
 /// One interface with one peer: a device and its gateway.
 #[derive(Clone, Debug)]
 pub struct Conf {
@@ -47,12 +55,26 @@ pub struct Conf {
     pub private_key: Option<PrivateKey>,
     pub addresses: Vec<IpNet>,
     pub mtu: Option<u16>,
+    /// It is lost when the text is read, as all comments are.
+    pub split_dns: Option<SplitDns>,
     pub peer: PublicKey,
     pub psk: Option<PresharedKey>,
     pub allowed_ips: Vec<IpNet>,
     pub endpoint: Endpoint,
     /// In seconds; `None` is off.
     pub keepalive: Option<u16>,
+}
+
+impl SplitDns {
+    fn write(&self, out: &mut String) {
+        let servers: Vec<String> = self.servers.iter().map(IpAddr::to_string).collect();
+        let (servers, domain) = (servers.join(" "), &self.domain);
+        let text = format!(
+            "# Names of hosts, as cam-07.{domain}, on Linux with systemd-resolved: remove the # before PostUp.\n\
+             # PostUp = resolvectl dns %i {servers}; resolvectl domain %i '~{domain}'\n"
+        );
+        out.push_str(&text);
+    }
 }
 
 impl Conf {
@@ -64,6 +86,9 @@ impl Conf {
         line(&mut out, "Address", list(&self.addresses));
         if let Some(mtu) = self.mtu {
             line(&mut out, "MTU", mtu);
+        }
+        if let Some(dns) = &self.split_dns {
+            dns.write(&mut out);
         }
         self.write_peer(&mut out);
         out
@@ -210,6 +235,7 @@ impl Draft {
             private_key: self.private_key,
             addresses: self.addresses,
             mtu: self.mtu,
+            split_dns: None,
             peer: self.peer.ok_or(BadConf::Missing("PublicKey"))?,
             psk: self.psk,
             allowed_ips: self.allowed_ips,
@@ -267,6 +293,7 @@ mod tests {
             private_key: Some(PrivateKey::from_bytes([1; 32])),
             addresses: vec!["172.24.0.7/32".parse().unwrap(), "fd00::7/128".parse().unwrap()],
             mtu: Some(1_280),
+            split_dns: None,
             peer: PEER.parse().unwrap(),
             psk: None,
             allowed_ips: vec!["172.24.0.0/14".parse().unwrap(), "fd00::/64".parse().unwrap()],
@@ -284,6 +311,17 @@ mod tests {
              Endpoint = vpn.example.net:51820\nPersistentKeepalive = 25\n"
         );
         assert_eq!(conf().to_text().as_str(), expected);
+    }
+
+    #[test]
+    fn a_name_server_for_one_domain_is_a_comment_that_changes_nothing() {
+        let servers = ["172.24.0.1", "fd00::1"].map(|text| text.parse().unwrap());
+        let dns = SplitDns { servers: servers.into(), domain: "fleet.internal".to_owned() };
+        let text = Conf { split_dns: Some(dns), ..conf() }.to_text();
+        let line =
+            "\n# PostUp = resolvectl dns %i 172.24.0.1 fd00::1; resolvectl domain %i '~fleet.internal'\n";
+        assert!(text.contains(line), "{}", text.as_str());
+        assert_eq!(Conf::parse(&text).unwrap().to_text(), conf().to_text());
     }
 
     #[test]
@@ -369,6 +407,7 @@ mod tests {
                 private_key: private.map(PrivateKey::from_bytes),
                 addresses,
                 mtu,
+                split_dns: None,
                 peer: PrivateKey::from_bytes(peer).public(),
                 psk: psk.map(PresharedKey::from_bytes),
                 allowed_ips: allowed.iter().map(IpNet::trunc).collect(),

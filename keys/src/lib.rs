@@ -10,7 +10,7 @@ pub mod seal;
 pub mod ssh_key;
 pub mod token;
 
-pub use conf::Conf;
+pub use conf::{Conf, SplitDns};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use key::{BadKey, PresharedKey, PrivateKey, PublicKey};
 pub use seal::{BadSeal, SealKey};

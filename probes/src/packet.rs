@@ -1,14 +1,14 @@
-//! IP packets as views, and ICMP echo in both directions, for IPv4 and IPv6.
+//! IP packets as views, ICMP echo in both directions, and UDP datagrams, for IPv4 and IPv6.
 //!
 //! A parsed packet is whole (lengths, version, IPv4 header checksum), and no input panics. The
 //! module has no access rules.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv4Repr, Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet,
-    Ipv4Repr, Ipv6Packet, Ipv6Repr,
+    Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket, UdpRepr,
 };
 
 pub const ICMP: u8 = 1;
@@ -77,6 +77,14 @@ pub struct EchoView<'a> {
     pub kind: EchoKind,
     pub ident: u16,
     pub seq: u16,
+    pub data: &'a [u8],
+}
+
+/// A UDP datagram with a valid checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramView<'a> {
+    pub src_port: u16,
+    pub dst_port: u16,
     pub data: &'a [u8],
 }
 
@@ -229,6 +237,49 @@ pub fn answer_to_echo(request: &Parsed<'_>) -> Option<Vec<u8>> {
     build(request.dst, request.src, &EchoView { kind: EchoKind::Reply, ..asked }).ok()
 }
 
+/// Returns the UDP datagram in a packet. It must be whole and have a valid checksum, which only IPv4
+/// may omit.
+pub fn datagram<'a>(packet: &Parsed<'a>) -> Option<DatagramView<'a>> {
+    if packet.fragment || packet.protocol != UDP {
+        return None;
+    }
+    let udp = UdpPacket::new_checked(packet.payload).ok()?;
+    let is_bare = udp.checksum() == 0 && packet.version == 6;
+    let whole = !is_bare && udp.verify_checksum(&packet.src.into(), &packet.dst.into());
+    whole.then(|| DatagramView { src_port: udp.src_port(), dst_port: udp.dst_port(), data: udp.payload() })
+}
+
+/// Builds a whole packet with one UDP datagram. `data` must fit a packet, as all data does that the
+/// caller bounds by the MTU.
+///
+/// # Errors
+/// Fails when the addresses are of different families.
+pub fn udp(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Result<Vec<u8>, MixedFamilies> {
+    let sums = ChecksumCapabilities::default();
+    let (next_header, payload_len) = (IpProtocol::Udp, UDP_HEADER_LEN + data.len());
+    let mut bytes = match (src.ip(), dst.ip()) {
+        (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => {
+            let ip = Ipv4Repr { src_addr, dst_addr, next_header, payload_len, hop_limit: HOP_LIMIT };
+            let mut bytes = vec![0; ip.buffer_len() + payload_len];
+            ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[..]), &sums);
+            bytes
+        }
+        (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => {
+            let ip = Ipv6Repr { src_addr, dst_addr, next_header, payload_len, hop_limit: HOP_LIMIT };
+            let mut bytes = vec![0; ip.buffer_len() + payload_len];
+            ip.emit(&mut Ipv6Packet::new_unchecked(&mut bytes[..]));
+            bytes
+        }
+        _ => return Err(MixedFamilies),
+    };
+    let header = bytes.len() - payload_len;
+    let mut packet = UdpPacket::new_unchecked(&mut bytes[header..]);
+    let ports = UdpRepr { src_port: src.port(), dst_port: dst.port() };
+    let (from, to) = (src.ip().into(), dst.ip().into());
+    ports.emit(&mut packet, &from, &to, data.len(), |place| place.copy_from_slice(data), &sums);
+    Ok(bytes)
+}
+
 fn build(src: IpAddr, dst: IpAddr, echo: &EchoView<'_>) -> Result<Vec<u8>, MixedFamilies> {
     let sums = ChecksumCapabilities::default();
     let EchoView { kind, ident, seq: seq_no, data } = *echo;
@@ -324,6 +375,30 @@ mod tests {
                 assert_eq!(parse(&bad).ok().as_ref().and_then(echo), None, "bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn a_datagram_is_parsed_as_it_was_built_and_one_wrong_bit_is_noticed() {
+        for family in FAMILIES {
+            let (src, dst) = addresses(family);
+            let ends = (SocketAddr::new(src, 40_000), SocketAddr::new(dst, 53));
+            let packet = udp(ends.0, ends.1, b"question").expect("one family");
+            let ip = parse(&packet).expect("a packet");
+            let expected = DatagramView { src_port: 40_000, dst_port: 53, data: b"question" };
+            assert_eq!(datagram(&ip), Some(expected));
+            for bit in (packet.len() - 16) * 8..packet.len() * 8 {
+                let mut bad = packet.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(parse(&bad).ok().as_ref().and_then(datagram), None, "bit {bit}");
+            }
+            let mut bare = packet.clone();
+            let sum = packet.len() - 16 + 6;
+            bare[sum..sum + 2].copy_from_slice(&[0, 0]);
+            let is_read = parse(&bare).ok().as_ref().and_then(datagram).is_some();
+            assert_eq!(is_read, src.is_ipv4(), "only IPv4 may omit the checksum");
+        }
+        let mixed = udp("10.0.0.1:1".parse().expect("v4"), "[fd00::1]:1".parse().expect("v6"), b"");
+        assert_eq!(mixed, Err(MixedFamilies));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! messages of [`messages`] between the two halves, the network and the store.
 
 pub mod calendar;
+pub mod dns;
 pub mod forward;
 pub mod id;
 pub mod incident;
@@ -13,5 +14,6 @@ pub mod messages;
 pub mod monitor;
 pub mod notification;
 pub mod time;
+mod token_bucket;
 pub mod tunnel;
 pub mod verdict;

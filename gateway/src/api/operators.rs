@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
+use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal, wireguard_conf};
 use super::request::auth::{Principal, Role, Who};
 use super::request::extract::{Body, Path, Query, never_null};
 use super::request::idempotency::Disclosed;
@@ -145,7 +145,7 @@ async fn create(
     let data = json!({ "name": name, "user": user.name });
     write.event("operator.created", (Object::Operator, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
-    let credentials = prepared.credentials(&app, &made.addresses)?;
+    let credentials = prepared.credentials(&app, &made.addresses, wireguard_conf::split_dns(&app))?;
     write.peer(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
@@ -331,7 +331,7 @@ async fn reissue(
     let data = json!({ "previous_key": before.public_key });
     write.event("operator.rekeyed", (Object::Operator, before.id), "new credentials", data).await?;
     let after = load(write.tx(), Named::Id(before.id)).await?;
-    let credentials = prepared.credentials(&app, &after.addresses)?;
+    let credentials = prepared.credentials(&app, &after.addresses, wireguard_conf::split_dns(&app))?;
     write.peer(before.id);
     write.commit().await?;
     Ok(disclosed(StatusCode::OK, to_api(&app, &after), credentials))

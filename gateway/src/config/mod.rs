@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fleetgate_engine::dns::Suffix;
 use fleetgate_keys::Endpoint;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
@@ -58,6 +59,8 @@ pub struct Config {
     pub named_pools: NamedPools,
     /// Where devices send their results to, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
+    /// Names of hosts for people, over DNS on the gateway's inner addresses.
+    pub dns: Option<DnsSettings>,
     /// The keepalive in the configuration of devices, in seconds.
     pub keepalive: u16,
     pub timing: TimingDefaults,
@@ -83,6 +86,22 @@ pub struct Config {
     pub log_json: bool,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpAddr>,
+}
+
+/// How names are answered inside the tunnels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    pub suffix: Suffix,
+    /// Servers that answer other names, for people; none: these names are refused.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+impl DnsSettings {
+    /// The part that the engine needs.
+    pub fn engine(&self) -> fleetgate_engine::dns::Config {
+        let forwards = !self.resolvers.is_empty();
+        fleetgate_engine::dns::Config { suffix: self.suffix.clone(), forwards }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -162,6 +181,7 @@ struct File {
     pool_v6: Option<String>,
     keepalive: Option<u16>,
     tunnel: TunnelFile,
+    dns: DnsFile,
     log: Option<String>,
     trusted_proxies: List,
     checks: ChecksFile,
@@ -180,6 +200,14 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct TunnelFile {
     results_port: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DnsFile {
+    enabled: Option<bool>,
+    suffix: Option<String>,
+    resolvers: List,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -283,6 +311,10 @@ const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
 /// The default port of HTTP, so that a script on a device names no port. The socket is in our own
 /// process, so it needs no privilege.
 const DEFAULT_RESULTS_PORT: u16 = 80;
+/// A domain that is reserved for private use.
+const DEFAULT_DNS_SUFFIX: &str = "fleet.internal";
+/// Each resolver without an answer costs the client seconds, and it gives up after ten.
+const MAX_RESOLVERS: usize = 3;
 /// The longest interval that is useful, in seconds.
 const LONGEST: f64 = 7.0 * 86_400.0;
 
@@ -333,6 +365,7 @@ impl Config {
             pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
             named_pools: NamedPools { v4: raw.pool_v4.is_some(), v6: raw.pool_v6.is_some() },
             results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
+            dns: dns(&raw.dns)?,
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
@@ -353,7 +386,7 @@ impl Config {
 
     /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 19] {
+        let facts = |c: &Config| -> [(&'static str, String); 20] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -364,6 +397,7 @@ impl Config {
                 ("pool_v4", shown(&c.pool_v4)),
                 ("pool_v6", shown(&c.pool_v6)),
                 ("tunnel.results_port", shown(&c.results_port)),
+                ("dns", shown(&c.dns)),
                 ("keepalive", shown(&c.keepalive)),
                 ("checks", shown(&c.timing)),
                 ("ssh.idle", shown(&c.ssh_idle)),
@@ -521,6 +555,32 @@ fn uplink(file: &UplinkFile) -> anyhow::Result<uplink_probe::Uplink> {
         bail!("uplink.interval = {}: expected at most {longest} seconds", interval.as_secs_f64());
     }
     Ok(uplink_probe::Uplink { anchors, interval })
+}
+
+fn dns(file: &DnsFile) -> anyhow::Result<Option<DnsSettings>> {
+    let suffix = Suffix::parse(file.suffix.as_deref().unwrap_or(DEFAULT_DNS_SUFFIX)).context("dns.suffix")?;
+    let resolvers: Vec<SocketAddr> = match &file.resolvers {
+        List::Text(text) => text.split(',').map(resolver).collect::<anyhow::Result<_>>()?,
+        List::Items(items) => items.iter().map(|item| resolver(item)).collect::<anyhow::Result<_>>()?,
+    };
+    if resolvers.len() > MAX_RESOLVERS {
+        bail!("dns.resolvers names {}: expected at most {MAX_RESOLVERS}", resolvers.len());
+    }
+    Ok(file.enabled.unwrap_or(true).then_some(DnsSettings { suffix, resolvers }))
+}
+
+/// Returns the address of a name server. Without a port it is the one of DNS.
+fn resolver(text: &str) -> anyhow::Result<SocketAddr> {
+    let text = text.trim();
+    let alone =
+        || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, fleetgate_engine::dns::PORT));
+    let address = text.parse::<SocketAddr>().or_else(|_| alone());
+    address.ok().filter(|at| at.port() > 0 && !at.ip().is_unspecified()).with_context(|| {
+        format!(
+            "dns.resolvers: {text:?} is no address of a name server; 192.0.2.53 or [2001:db8::53]:53 is \
+             expected"
+        )
+    })
 }
 
 fn outbound(file: &OutboundFile) -> anyhow::Result<Outbound> {

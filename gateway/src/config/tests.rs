@@ -185,3 +185,24 @@ fn the_form_of_the_log_and_its_filter_are_two_settings() {
         assert!(refused("", &[("LOG_FILTER", bad)]).contains(&format!("log_filter = {bad:?}")), "{bad}");
     }
 }
+
+#[test]
+fn names_are_answered_below_a_domain_and_others_by_resolvers_that_are_named() {
+    let usual = load("", 0o600, &[]).unwrap().dns.unwrap();
+    assert_eq!((usual.suffix.as_str(), usual.engine().forwards), ("fleet.internal", false));
+    let set = [("DNS__SUFFIX", "Cams.example.net."), ("DNS__RESOLVERS", "192.0.2.53, [2001:db8::53]:5353")];
+    let set = load("", 0o600, &set).unwrap().dns.unwrap();
+    let resolvers = ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|text| text.parse().unwrap());
+    assert_eq!((set.suffix.as_str(), &set.resolvers[..]), ("cams.example.net", &resolvers[..]));
+    assert!(set.engine().forwards);
+    assert!(load("[dns]\nenabled = false", 0o600, &[]).unwrap().dns.is_none());
+    for bad in ["fleet..internal", "-x.internal", "fleet internal", "10.112", ".", "fleet.local"] {
+        let error = refused("", &[("DNS__SUFFIX", bad)]);
+        assert!(error.contains("dns.suffix") && error.contains("fleet.internal"), "{error}");
+    }
+    for bad in ["dns.example.net", "192.0.2.53:0", "0.0.0.0"] {
+        assert!(refused("", &[("DNS__RESOLVERS", bad)]).contains(&format!("dns.resolvers: {bad:?}")));
+    }
+    let many = refused("", &[("DNS__RESOLVERS", "192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4")]);
+    assert!(many.contains("names 4: expected at most 3"), "{many}");
+}

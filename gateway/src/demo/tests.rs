@@ -73,6 +73,8 @@ impl Lab {
             news: Box::new(move |said| drop(tell.send(said))),
             explanations: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
+            dns_answers: Box::new(|_, _| {}),
+            dns_forwards: Box::new(|_, _| {}),
             streams: streams.clone(),
             passage: SocketStats::default(),
         };

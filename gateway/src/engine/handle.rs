@@ -13,8 +13,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange,
-    Ticket, UplinkReading,
+    Command, DnsClient, DnsDecision, DnsId, ExplainId, ExplainRequest, Explanation, HostSpec, MonitorInput,
+    Outcome, PassiveResult, PolicyChange, Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
-use crate::engine::explanations::Explanations;
 use crate::engine::live_state::{Change, LiveState};
+use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
@@ -90,7 +90,8 @@ struct Inner {
     timing: TimingDefaults,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
-    explanations: Explanations,
+    explanations: Questions<Explanation>,
+    names: Questions<DnsDecision>,
     monitor: mpsc::Sender<MonitorInput>,
     /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
@@ -155,7 +156,8 @@ impl Handle {
             timing,
             definitions: Definitions::default(),
             tunnel,
-            explanations: Explanations::default(),
+            explanations: Questions::default(),
+            names: Questions::default(),
             monitor,
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
@@ -197,7 +199,22 @@ impl Handle {
     /// # Errors
     /// Fails when the tunnel thread does not answer.
     pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
-        self.0.explanations.ask(&self.0.tunnel, question).await
+        let ask = |number| Command::Explain(ExplainId(number), question);
+        self.0.explanations.ask(&self.0.tunnel, ask).await
+    }
+
+    /// Asks what becomes of a DNS query that a peer sent over TCP.
+    ///
+    /// # Errors
+    /// Fails when the tunnel thread does not answer.
+    pub async fn dns_query(&self, peer: PeerId, query: Vec<u8>) -> anyhow::Result<DnsDecision> {
+        let ask = |number| Command::DnsQuery(DnsId(number), peer, query);
+        self.0.names.ask(&self.0.tunnel, ask).await
+    }
+
+    /// Passes the reply of a resolver to the peer that asked over UDP.
+    pub async fn dns_reply(&self, client: DnsClient, reply: Vec<u8>) {
+        self.tunnel(Command::DnsReply(client, reply)).await;
     }
 
     /// Lets grants with a window pass again: an admin says that the clock is right.
@@ -206,8 +223,13 @@ impl Handle {
     }
 
     /// The receiver of the filter's answers.
-    pub(crate) fn explanations(&self) -> &Explanations {
+    pub(crate) fn explanations(&self) -> &Questions<Explanation> {
         &self.0.explanations
+    }
+
+    /// The receiver of decisions about queries over TCP.
+    pub(crate) fn dns_decisions(&self) -> &Questions<DnsDecision> {
+        &self.0.names
     }
 
     fn has_failed(&self) {

@@ -74,7 +74,7 @@ const THESE_OPERATORS: &str = "select id from operators where id in (select valu
 macro_rules! targets {
     ($which:literal) => {
         concat!(
-            "select h.id, p.id as peer, h.via is not null as behind, h.labels, h.address,
+            "select h.id, h.name, p.id as peer, h.via is not null as behind, h.labels, h.address,
                     iif(h.via is null,
                         (select string_agg(a.address, ' ') from addresses a
                          where a.peer = h.id and a.released_at is null),
@@ -115,6 +115,7 @@ impl FromRow<'_, SqliteRow> for Target {
         let inner = inner_addresses(row)?;
         Ok(Target(TargetSpec {
             host: id(row, "id")?,
+            name: row.try_get("name")?,
             peer: id(row, "peer")?,
             behind,
             labels: labels.0,

@@ -1,4 +1,4 @@
-//! A TCP connection through a tunnel as a tokio stream, opened by the gateway or by a device.
+//! A TCP connection through a tunnel as a tokio stream, opened by the gateway or by a peer.
 //!
 //! The bytes are in the engine's in-process stack. This end keeps to the window that it granted, so
 //! that neither side can be flooded.
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
-use fleetgate_engine::messages::{Command, ConnectFailure, StreamId, StreamInput, StreamOutput};
+use fleetgate_engine::messages::{Command, ConnectFailure, Published, StreamId, StreamInput, StreamOutput};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -29,24 +29,32 @@ struct Inner {
     next: AtomicU64,
     open: Mutex<HashMap<StreamId, UnboundedSender<StreamOutput>>>,
     tunnel: UnboundedSender<Command>,
-    arrivals: mpsc::Sender<AcceptedStream>,
+    results: mpsc::Sender<AcceptedStream>,
+    dns: mpsc::Sender<AcceptedStream>,
 }
 
-/// A connection that a device opened. The tunnel authenticates the device.
+/// A connection that a peer opened. The tunnel authenticates the peer.
 pub struct AcceptedStream {
     pub peer: PeerId,
     pub stream: TunnelStream,
+}
+
+/// Connections that peers opened, by what they opened them to.
+pub struct Arrivals {
+    pub results: mpsc::Receiver<AcceptedStream>,
+    pub dns: mpsc::Receiver<AcceptedStream>,
 }
 
 /// Arrivals that wait to be served: as many as the engine admits.
 const ARRIVALS: usize = 512;
 
 impl Streams {
-    /// If the caller drops the receiver, all arrivals are refused.
-    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<AcceptedStream>) {
-        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
-        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, arrivals };
-        (Streams(Arc::new(inner)), arrived)
+    /// If the caller drops a receiver, its arrivals are refused.
+    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, Arrivals) {
+        let (results, results_arrive) = mpsc::channel(ARRIVALS);
+        let (dns, dns_arrive) = mpsc::channel(ARRIVALS);
+        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, results, dns };
+        (Streams(Arc::new(inner)), Arrivals { results: results_arrive, dns: dns_arrive })
     }
 
     /// Connects to `to` through the tunnel of `peer`.
@@ -73,10 +81,14 @@ impl Streams {
 
     /// Delivers a message to its stream. The tunnel thread calls it.
     pub fn deliver(&self, id: StreamId, word: StreamOutput) {
-        if let StreamOutput::Accepted { peer, .. } = word {
+        if let StreamOutput::Accepted { peer, service, .. } = word {
             let arrival = AcceptedStream { peer, stream: self.stream(id) };
+            let arrivals = match service {
+                Published::Results => &self.0.results,
+                Published::Dns => &self.0.dns,
+            };
             // An arrival without a free place is dropped, which closes the connection.
-            return drop(self.0.arrivals.try_send(arrival));
+            return drop(arrivals.try_send(arrival));
         }
         let last = matches!(word, StreamOutput::Closed(_));
         let mut open = self.open();

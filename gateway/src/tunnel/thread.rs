@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, ExplainId, Explanation, FlowRecord, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
+    Command, DnsClient, DnsDecision, DnsId, ExplainId, Explanation, FlowRecord, Input, Output, ProbeId,
+    ProbeReply, Transmit, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
@@ -34,6 +35,8 @@ pub struct TunnelOutputs {
     pub news: Box<dyn FnMut(TunnelEvent) + Send>,
     pub explanations: Box<dyn FnMut(ExplainId, Explanation) + Send>,
     pub flows: Box<dyn FnMut(FlowRecord) + Send>,
+    pub dns_answers: Box<dyn FnMut(DnsId, DnsDecision) + Send>,
+    pub dns_forwards: Box<dyn FnMut(DnsClient, Vec<u8>) + Send>,
     pub streams: Streams,
     pub passage: SocketStats,
 }
@@ -191,6 +194,8 @@ impl<N: Noise> TunnelThread<N> {
                 Output::TunnelEvent(news) => (self.outputs.news)(news),
                 Output::Explanation(id, explanation) => (self.outputs.explanations)(id, explanation),
                 Output::Flow(record) => (self.outputs.flows)(record),
+                Output::DnsAnswer(id, decision) => (self.outputs.dns_answers)(id, decision),
+                Output::DnsForward(client, query) => (self.outputs.dns_forwards)(client, query),
                 Output::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "tunnel waits");
                     break at;
@@ -219,6 +224,9 @@ impl<N: Noise> TunnelThread<N> {
         metrics::gauge!("fleetgate_flows").set(forwarding.flows as f64);
         metrics::gauge!("fleetgate_flows_half_open").set(forwarding.half_open as f64);
         metrics::counter!("fleetgate_flow_records_lost_total").absolute(forwarding.lost_records);
+        for (outcome, count) in self.tunnel.dns_queries() {
+            metrics::counter!("fleetgate_dns_queries_total", "outcome" => outcome.name()).absolute(count);
+        }
         for (reason, count) in self.tunnel.global_drops() {
             metrics::counter!("fleetgate_unknown_sender_drops_total", "reason" => reason.name())
                 .absolute(*count);

@@ -115,6 +115,8 @@ impl Thread {
             news: Box::new(|_| {}),
             explanations: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
+            dns_answers: Box::new(|_, _| {}),
+            dns_forwards: Box::new(|_, _| {}),
             streams,
             passage,
         };

@@ -1,8 +1,15 @@
 //! The parsers that read what a stranger or a device sends. Each returns its outcome as text.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::LazyLock;
 
+use fleetgate_engine::dns::{self, Carrier, Dns, Relayed, Suffix};
+use fleetgate_engine::forward::{self, Forwarder, Limits};
+use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::{
+    DnsDecision, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
+    SourceSpec, TargetAddress, TargetSpec,
+};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::handshake::gate::{FrontDoor, FrontSettings};
 use fleetgate_keys::PrivateKey;
@@ -13,13 +20,75 @@ use crate::attacker::{hash, mac};
 
 pub type Target = (&'static str, fn(&[u8]) -> String);
 
-pub const TARGETS: [Target; 3] = [("handshake", handshake), ("packet", inner_packet), ("plugin", plugin)];
+pub const TARGETS: [Target; 4] =
+    [("dns", query), ("handshake", handshake), ("packet", inner_packet), ("plugin", plugin)];
 
 const INITIATION: usize = 148;
 /// The range of an initiation that mac1 covers.
 const COVERED: usize = 116;
 
 static GATEWAY: LazyLock<PrivateKey> = LazyLock::new(|| PrivateKey::from_bytes([7; 32]));
+
+/// A query for a name: of a person who reaches one host, of a stranger, and with the reply of a
+/// resolver, which anybody can forge.
+fn query(input: &[u8]) -> String {
+    let suffix = Suffix::parse("fleet.internal").expect("a domain");
+    let pools = ("10.112.0.0/14".parse().expect("a pool"), "fd72::/64".parse().expect("a pool"));
+    let mut dns = Dns::new(dns::Config { suffix, forwards: true }, pools.0, pools.1);
+    let forwarder = one_host();
+    let now = Now { mono: Mono::ZERO, wall: Wall::from_millis(1_800_000_000_000) };
+    let mut ask = |peer: i64, carrier| match dns.query(&forwarder, Id::from_i64(peer), input, carrier, now) {
+        DnsDecision::Answer(answer) => {
+            assert!(carrier == Carrier::Tcp || answer.len() <= dns::LARGEST_DATAGRAM);
+            assert!(answer[..2] == input[..2], "the answer has the id of the query");
+            format!("{:02x}{:02x} {}", answer[2], answer[3], answer[7])
+        }
+        other => format!("{other:?}"),
+    };
+    let asked = [ask(1, Carrier::Udp), ask(1, Carrier::Tcp), ask(9, Carrier::Udp)];
+    let (head, tail) = input.split_at(input.len() / 2);
+    let relayed =
+        [dns::relayed(input, input, input, Carrier::Udp), dns::relayed(head, head, tail, Carrier::Udp)];
+    let passed = relayed.iter().filter(|relayed| matches!(relayed, Relayed::Reply(_))).count();
+    format!("{asked:?} {passed} {}", dns::failure(input, Carrier::Udp).is_some())
+}
+
+/// Person 1 reaches the device `cam-07`.
+fn one_host() -> Forwarder {
+    let gateway = (Ipv4Addr::new(10, 112, 0, 1), Ipv6Addr::new(0xfd72, 0, 0, 0, 0, 0, 0, 1));
+    let limits = Limits::default();
+    let config = forward::Config { gateway_v4: gateway.0, gateway_v6: gateway.1, limits };
+    let mut forwarder = Forwarder::new(config);
+    let v4 = |n: u8| IpAddr::from([10, 112, 0, n]);
+    let addresses = vec![TargetAddress { reached_at: v4(7), real: v4(7) }];
+    let (host, peer, name) = (Id::from_i64(7), Id::from_i64(7), "cam-07".to_owned());
+    let changes = [
+        PolicyChange::Source(SourceSpec {
+            peer: Id::from_i64(1),
+            user: Id::from_i64(70),
+            role: Some(GrantRole::Operator),
+            addresses: [v4(9)].into(),
+        }),
+        PolicyChange::Target(TargetSpec {
+            host,
+            name,
+            peer,
+            behind: false,
+            labels: Default::default(),
+            addresses,
+        }),
+        PolicyChange::Grant(GrantSpec {
+            id: Id::from_i64(900),
+            source: GrantSource::Role(GrantRole::Operator),
+            target: GrantTarget::AllDevices,
+            access: vec![GrantAccess { protocol: GrantProtocol::Icmp, ports: Vec::new() }],
+            from: None,
+            until: None,
+        }),
+    ];
+    changes.into_iter().for_each(|change| forwarder.change(change, Now::default()));
+    forwarder
+}
 
 /// A datagram at the gate: as it is, and with a mac1 that holds, which strangers can make too.
 fn handshake(input: &[u8]) -> String {

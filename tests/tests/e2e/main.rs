@@ -2,6 +2,7 @@
 //! namespaces (root).
 
 mod disk;
+mod dns;
 mod faults;
 mod first_start;
 mod fleet;

@@ -81,6 +81,7 @@ impl Load {
             let address: IpAddr = device_address(n).into();
             self.change(PolicyChange::Target(TargetSpec {
                 host: device_id(n),
+                name: format!("device-{n}"),
                 peer: device_id(n),
                 behind: false,
                 labels: BTreeMap::from([("site".to_owned(), n.to_string())]),

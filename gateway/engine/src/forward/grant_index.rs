@@ -106,6 +106,7 @@ mod tests {
         let source = SourceSpec { peer: Id::from_i64(2), user, role: None, addresses: Default::default() };
         let target = TargetSpec {
             host: Id::from_i64(3),
+            name: "camera".to_owned(),
             peer: Id::from_i64(3),
             behind: false,
             labels: labels(&[("fleet", "north"), ("rental", "7")]),

@@ -19,6 +19,7 @@ mod grant_index;
 mod headers;
 mod icmp_errors;
 mod lists;
+mod names;
 mod peers;
 mod policy;
 mod records;
@@ -32,7 +33,7 @@ mod window;
 mod work;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::id::PeerId;
 use crate::messages::{DropReason, ExplainRequest, Explanation, FlowRecord, PolicyChange};
@@ -184,6 +185,22 @@ impl Forwarder {
     /// Says what the filter does with a packet at a time, and why. The same code decides.
     pub fn explain(&self, question: &ExplainRequest, now: Now) -> Explanation {
         self.policy.explain(question, now)
+    }
+
+    /// Returns whether a peer may use grants.
+    pub fn is_source(&self, peer: PeerId) -> bool {
+        self.policy.is_source(peer)
+    }
+
+    /// Returns the addresses at which a peer reaches the host of this name now: all that explain would
+    /// permit anything to.
+    pub fn addresses_of(&self, peer: PeerId, name: &str, now: Now) -> Vec<IpAddr> {
+        self.policy.addresses_of(peer, name, now)
+    }
+
+    /// Returns the name of the host that a peer reaches at this address now.
+    pub fn name_of(&self, peer: PeerId, address: IpAddr, now: Now) -> Option<&str> {
+        self.policy.name_of(peer, address, now)
     }
 
     /// Returns whether the clock is behind the time of an earlier run, so that no grant with a

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::id::PeerId;
 use crate::messages::FlowTraffic;
 use crate::time::Mono;
+use crate::token_bucket::{Bucket, Rate};
 
 /// The inner MTU of a peer without a setting of its own. Every IPv6 path carries it.
 pub const DEFAULT_MTU: u16 = 1_280;
@@ -18,28 +19,6 @@ const REJECTS: Rate = Rate { every: Duration::from_millis(50), burst: 40 };
 
 /// Errors that a path needs: packet too big and time exceeded.
 const ERRORS: Rate = Rate { every: Duration::from_millis(10), burst: 100 };
-
-struct Rate {
-    every: Duration,
-    burst: u32,
-}
-
-/// A token bucket, as the time at which it is full again.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
-    full_at: Mono,
-}
-
-impl Bucket {
-    fn take(&mut self, rate: &Rate, now: Mono) -> bool {
-        let full_at = self.full_at.max(now) + rate.every;
-        let room = full_at.since(now) <= rate.every * rate.burst;
-        if room {
-            self.full_at = full_at;
-        }
-        room
-    }
-}
 
 /// What was forwarded for a peer, in bytes of inner packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -77,7 +77,8 @@ pub struct Policy {
     generation: u64,
     pub(super) sources: HashMap<PeerId, SourceSpec>,
     pub(super) targets: HashMap<HostId, TargetSpec>,
-    owners: HashMap<IpAddr, HostId>,
+    pub(super) owners: HashMap<IpAddr, HostId>,
+    pub(super) names: HashMap<String, HostId>,
     /// Those that have not ended.
     pub(super) grants: HashMap<GrantId, Grant>,
     index: GrantIndex,
@@ -131,7 +132,7 @@ impl Policy {
         }
         let route = self.route(request.v6, request.dst).ok_or(Denial::NoTarget)?;
         let target = self.targets.get(&route.host).ok_or(Denial::NoTarget)?;
-        let (grant, span) = self.best(source, target, request, now)?;
+        let (grant, span) = self.best(source, target, &|spec| covers(spec, target, request), now)?;
         let permit = Permit { generation: self.generation, grant, span };
         Ok(Granted { permit, user: source.user, route })
     }
@@ -146,19 +147,26 @@ impl Policy {
         (!self.is_source(target.peer)).then_some(route)
     }
 
+    /// Whether a source may send anything to an address, by any protocol and port.
+    pub(super) fn reaches(&self, source: &SourceSpec, dst: IpAddr, now: Now) -> bool {
+        let has_family = source.addresses.iter().any(|src| src.is_ipv4() == dst.is_ipv4());
+        let route = self.route(dst.is_ipv6(), bits(dst)).filter(|_| has_family);
+        let Some(target) = route.and_then(|route| self.targets.get(&route.host)) else { return false };
+        let permits = |spec: &GrantSpec| selects(spec, target) && permits_anything(spec);
+        self.best(source, target, &permits, now).is_ok()
+    }
+
+    /// Returns the best of the grants between two that also `covers` what is asked.
     fn best(
         &self,
         source: &SourceSpec,
         target: &TargetSpec,
-        request: &Request,
+        covers: &dyn Fn(&GrantSpec) -> bool,
         now: Now,
     ) -> Result<(GrantId, Span), Denial> {
         let mut best = Err(Denial::NoGrant);
         self.index.each(source, target, &mut |id| {
-            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec, target, request))
-            else {
-                return;
-            };
+            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec)) else { return };
             let found = match self.trust.open(&grant.window, now) {
                 Ok(span) => Ok((id, span)),
                 Err(shut) => Err(Denial::Shut(id, shut)),
@@ -308,12 +316,16 @@ impl Policy {
             let loser = before.and_then(|host| self.targets.get(&host));
             affected.extend(loser.map(|loser| List::Device(loser.peer)));
         }
+        self.names.insert(spec.name.clone(), spec.host);
         self.targets.insert(spec.host, spec);
         Some(affected)
     }
 
     fn remove_target(&mut self, host: HostId) -> Option<Vec<List>> {
         let target = self.targets.remove(&host)?;
+        if self.names.get(&target.name) == Some(&host) {
+            self.names.remove(&target.name);
+        }
         for address in &target.addresses {
             if self.owners.get(&address.reached_at) == Some(&host) {
                 self.owners.remove(&address.reached_at);
@@ -393,19 +405,28 @@ impl Policy {
 /// Returns whether a grant covers the target, protocol and port at any time. The index has matched
 /// the source.
 pub(super) fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
-    let by_labels = match &spec.target {
+    let is_icmp = request.protocol == GrantProtocol::Icmp;
+    selects(spec, target)
+        && spec.access.iter().any(|access| {
+            access.protocol == request.protocol
+                && (is_icmp || access.ports.iter().any(|ports| ports.contains(&request.port)))
+        })
+}
+
+fn selects(spec: &GrantSpec, target: &TargetSpec) -> bool {
+    match &spec.target {
         GrantTarget::Labels(labels) => {
             !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
         }
         GrantTarget::AllDevices => !target.behind,
         GrantTarget::Host(host) => *host == target.host,
-    };
-    let is_icmp = request.protocol == GrantProtocol::Icmp;
-    by_labels
-        && spec.access.iter().any(|access| {
-            access.protocol == request.protocol
-                && (is_icmp || access.ports.iter().any(|ports| ports.contains(&request.port)))
-        })
+    }
+}
+
+fn permits_anything(spec: &GrantSpec) -> bool {
+    spec.access.iter().any(|access| {
+        access.protocol == GrantProtocol::Icmp || access.ports.iter().any(|ports| !ports.is_empty())
+    })
 }
 
 /// Returns whether a grant is for this source. The index knows it of each grant that has not ended.

@@ -82,6 +82,8 @@ pub struct SourceSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetSpec {
     pub host: HostId,
+    /// In lower case, and no other target has it.
+    pub name: String,
     /// The peer that its packets go through: its own, or the device in front of it.
     pub peer: PeerId,
     /// It stands behind the device.

@@ -9,6 +9,7 @@
 //!
 //! Values only: no module here decides anything.
 
+mod dns;
 mod excerpt;
 #[cfg(any(test, feature = "fixtures"))]
 mod fixture;
@@ -20,6 +21,7 @@ mod notification;
 mod probe;
 mod tunnel;
 
+pub use dns::*;
 pub use excerpt::*;
 pub use forwarding::*;
 pub use incident::*;

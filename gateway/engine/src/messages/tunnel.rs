@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::WakeReason;
 use crate::id::PeerId;
+use crate::messages::dns::{DnsClient, DnsDecision, DnsId};
 use crate::messages::forwarding::{ExplainRequest, Explanation, FlowRecord, PolicyChange};
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
@@ -116,11 +117,15 @@ pub enum Command {
     Policy(Vec<PolicyChange>),
     /// What the filter does with a packet, and why.
     Explain(ExplainId, ExplainRequest),
+    /// A DNS query that a peer sent over TCP. Each gets one decision.
+    DnsQuery(DnsId, PeerId, Vec<u8>),
+    /// The answer of a resolver to a query that came over UDP.
+    DnsReply(DnsClient, Vec<u8>),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
 
-/// The shell counts from 1; streams that devices open have the highest bit set.
+/// The shell counts from 1; streams that peers open have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
@@ -159,6 +164,10 @@ pub enum Output {
     Explanation(ExplainId, Explanation),
     /// What a flow between peers carried.
     Flow(FlowRecord),
+    /// What becomes of a query that came over TCP.
+    DnsAnswer(DnsId, DnsDecision),
+    /// A query over UDP that a resolver is to answer.
+    DnsForward(DnsClient, Vec<u8>),
     /// All outputs are drained. `None`: no action is planned.
     Wait(Option<Mono>, WakeReason),
 }
@@ -171,13 +180,23 @@ pub struct Transmit {
     pub bytes: Vec<u8>,
 }
 
+/// What listens on the gateway's inner addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Published {
+    /// Where devices send their results.
+    Results,
+    /// DNS for the peers of people.
+    Dns,
+}
+
 #[derive(Debug)]
 pub enum StreamOutput {
-    /// A device opened it from its own inner address to the one published port. The tunnel assigns
-    /// the number.
+    /// A peer opened it from its own inner address to a published port. The tunnel assigns the
+    /// number.
     Accepted {
         peer: PeerId,
         from: SocketAddr,
+        service: Published,
     },
     Connected,
     /// So many more bytes may be sent.

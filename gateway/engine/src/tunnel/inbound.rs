@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fleetgate_keys::PublicKey;
-use fleetgate_probes::packet::{Parsed, parse};
+use fleetgate_probes::packet::{Parsed, UDP, parse};
 
 use super::Tunnel;
 use super::peers::{Endpoint, Seen, Slot};
@@ -385,8 +385,8 @@ impl<N: Noise> Tunnel<N> {
         (Way::Onward, self.forward(slot, sender, &mut bytes[..len]))
     }
 
-    /// Dispatches a packet for the gateway: to the probes in flight, then to the peer's stack, then
-    /// to the published port. All other packets are unsolicited. A packet from an address behind a
+    /// Dispatches a packet for the gateway: to the probes in flight, to DNS, then to the peer's stack,
+    /// then to the published ports. All other packets are unsolicited. A packet from an address behind a
     /// device is accepted only as a reply to something of ours. Fragments, IP options and extension
     /// headers never occur in what the gateway requests.
     fn for_gateway(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
@@ -402,6 +402,9 @@ impl<N: Noise> Tunnel<N> {
         if live.echoes.iter_mut().any(|echo| echo.accept(packet, now)) {
             self.was_answered(slot);
             return Ok(());
+        }
+        if packet.protocol == UDP {
+            return self.datagram_query(slot, packet);
         }
         self.segment(slot, packet, bytes)
     }

@@ -5,6 +5,7 @@
 //! the driver's loop carry the same `Now`, because budgets are per turn.
 
 mod daily_traffic;
+mod dns;
 mod events;
 mod forwarding;
 pub mod handshake;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use crate::dns::Dns;
 use crate::forward::{self, ForwardTotals, Forwarder};
 use crate::id::PeerId;
 use crate::messages::{
@@ -51,6 +53,7 @@ use random::Random;
 use routes::Routes;
 use session::{Noise, SCRATCH};
 use session_index::Indices;
+use tcp::published_port::Census;
 use timer_wheel::Wheel;
 
 pub use crate::tunnel::handshake::retired_keys::MAX_RETIRED;
@@ -68,7 +71,8 @@ const PERSON_CONNECTED: Duration = Duration::from_secs(30);
 pub struct Config {
     pub pool_v4: Ipv4Net,
     pub pool_v6: Ipv6Net,
-    /// The one port of the gateway's inner addresses that devices can connect to.
+    /// The one port of the gateway's inner addresses that devices can connect to. People can connect
+    /// to DNS, if [`Tunnel::serve_dns`] was called.
     pub results_port: Option<NonZeroU16>,
 }
 
@@ -111,9 +115,8 @@ pub struct Tunnel<N: Noise> {
     /// Stacks that wait to be polled.
     ready: VecDeque<Slot>,
     streams: HashMap<StreamId, Slot>,
-    connections: usize,
-    /// Connections that devices opened, and the total since the start.
-    accepted: usize,
+    connections: Census,
+    /// Connections that peers opened since the start.
     arrivals: u64,
     /// Changed peers in the order in which they are to be published, with the time.
     changed: VecDeque<(Mono, Slot)>,
@@ -121,6 +124,7 @@ pub struct Tunnel<N: Noise> {
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
+    dns: Option<Dns>,
     /// When a peer of a person was last heard.
     person_heard: Option<Mono>,
     out: VecDeque<Output>,
@@ -146,8 +150,7 @@ impl<N: Noise> Tunnel<N> {
             initiations: VecDeque::new(),
             ready: VecDeque::new(),
             streams: HashMap::new(),
-            connections: 0,
-            accepted: 0,
+            connections: Census::default(),
             arrivals: 0,
             changed: VecDeque::new(),
             unknown: UnknownKeys::default(),
@@ -158,6 +161,7 @@ impl<N: Noise> Tunnel<N> {
                 gateway_v6: config.gateway_v6(),
                 limits: forward::Limits::default(),
             }),
+            dns: None,
             person_heard: None,
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
@@ -221,6 +225,8 @@ impl<N: Noise> Tunnel<N> {
             Command::Stream(id, input) => self.stream(id, input),
             Command::Policy(changes) => self.change_policy(changes),
             Command::Explain(id, question) => self.explain(id, &question),
+            Command::DnsQuery(id, peer, query) => self.stream_query(id, peer, &query),
+            Command::DnsReply(client, reply) => self.reply_to_query(client, &reply),
             Command::Quiesce => self.quiesce(),
         }
     }
@@ -256,7 +262,7 @@ impl<N: Noise> Tunnel<N> {
 
     /// TCP connections, including those that linger after their end.
     pub fn connections(&self) -> usize {
-        self.connections
+        self.connections.all
     }
 
     /// Whether packets may have to be passed on at any moment: a person is connected. Keepalives come each
@@ -273,7 +279,7 @@ impl<N: Noise> Tunnel<N> {
         Totals {
             peers: self.peers.len(),
             sessions: self.indices.len(),
-            connections: self.connections,
+            connections: self.connections.all,
             initiations_waiting: self.initiations.len(),
         }
     }

@@ -16,6 +16,7 @@ use crate::messages::{
     DropReason, Evidence, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
 use crate::time::{Mono, Now, Step, Wall};
+use crate::token_bucket::Bucket;
 use crate::tunnel::daily_traffic::Ledger;
 use crate::tunnel::handshake::dial::Dial;
 use crate::tunnel::handshake::failures::Signs;
@@ -90,11 +91,21 @@ pub struct Live<S> {
     pub waiting: Vec<Want>,
     pub echoes: Vec<Echo>,
     pub stack: Option<Box<Stack>>,
+    /// The queries for names that the peer may send.
+    pub queries: Bucket,
 }
 
 impl<S> Default for Live<S> {
     fn default() -> Self {
-        Live { link: None, former: None, dial: None, waiting: Vec::new(), echoes: Vec::new(), stack: None }
+        Live {
+            link: None,
+            former: None,
+            dial: None,
+            waiting: Vec::new(),
+            echoes: Vec::new(),
+            stack: None,
+            queries: Bucket::default(),
+        }
     }
 }
 

@@ -129,7 +129,7 @@ impl<N: Noise> Tunnel<N> {
 
     fn connect(&mut self, slot: Slot, purpose: Purpose, to: SocketAddr, want: &Want) {
         let (config, now) = (self.config, self.now.mono);
-        let full = self.connections - self.accepted >= MAX_CONNECTIONS;
+        let full = self.connections.all - self.connections.accepted() >= MAX_CONNECTIONS;
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let live = peer.live();
         let stack = live.stack.get_or_insert_with(|| Box::new(Stack::new(config, &mut self.random, now)));
@@ -138,7 +138,7 @@ impl<N: Noise> Tunnel<N> {
             false => stack.connect(purpose, to, want.deadline, &mut self.random, now),
         };
         match result {
-            Ok(()) => self.connections += 1,
+            Ok(()) => self.connections.all += 1,
             Err(failure) => self.report(purpose.failed(Some(failure))),
         }
         self.wake(slot);
@@ -272,7 +272,7 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn report(&mut self, report: Report) {
         match report {
             Report::ProbeReply(ask, answer) => self.out.push_back(Output::ProbeReply(ask, answer)),
-            Report::Accepted(id, from) => self.accepted(id, from),
+            Report::Accepted(id, from, service) => self.accepted(id, from, service),
             Report::Stream(id, output) => {
                 if matches!(output, StreamOutput::Closed(_)) {
                     self.streams.remove(&id);

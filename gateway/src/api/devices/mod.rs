@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
-use fleetgate_keys::{Endpoint, PresharedKey, PrivateKey, PublicKey};
+use fleetgate_keys::{Endpoint, PresharedKey, PrivateKey, PublicKey, SplitDns};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::json;
@@ -391,7 +391,7 @@ async fn issue(
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
     let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
-    prepared.credentials(app, &addresses)
+    prepared.credentials(app, &addresses, None)
 }
 
 /// New keys of a peer, before they are stored.
@@ -425,8 +425,13 @@ impl Prepared {
     ///
     /// # Errors
     /// Fails when the configuration does not fit a QR code.
-    pub fn credentials(self, app: &AppState, addresses: &[IpAddr]) -> Result<Credentials, Problem> {
-        wireguard_conf::credentials(app, self.endpoint, addresses, self.private, self.psk)
+    pub fn credentials(
+        self,
+        app: &AppState,
+        addresses: &[IpAddr],
+        split_dns: Option<SplitDns>,
+    ) -> Result<Credentials, Problem> {
+        wireguard_conf::credentials(app, self.endpoint, addresses, self.private, self.psk, split_dns)
     }
 }
 

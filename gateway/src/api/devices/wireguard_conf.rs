@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use fast_qr::convert::svg::SvgBuilder;
 use fast_qr::{ECL, QRBuilder};
-use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey};
+use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey, SplitDns};
 use ipnet::IpNet;
 
 use super::Credentials;
@@ -47,6 +47,7 @@ pub fn credentials(
     addresses: &[IpAddr],
     private_key: Option<PrivateKey>,
     psk: PresharedKey,
+    split_dns: Option<SplitDns>,
 ) -> Result<Credentials, Problem> {
     let made_here = private_key.is_some();
     let private_text = private_key.as_ref().map(|k| k.to_base64().to_string());
@@ -55,15 +56,24 @@ pub fn credentials(
         private_key,
         addresses: addresses.iter().map(|a| IpNet::from(*a)).collect(),
         mtu: Some(MTU),
+        split_dns: None,
         peer: app.identity.public_key,
         psk: Some(psk),
         allowed_ips: vec![app.config.pool_v4.into(), app.config.pool_v6.into()],
         endpoint,
         keepalive: Some(app.config.keepalive).filter(|s| *s > 0),
     };
-    let conf = conf.to_text().to_string();
-    let (qr_text, qr_svg) = if made_here { qr(&conf)? } else { (None, None) };
+    // An app has no use for a comment, which would only make the code larger.
+    let (qr_text, qr_svg) = if made_here { qr(&conf.to_text())? } else { (None, None) };
+    let conf = Conf { split_dns, ..conf }.to_text().to_string();
     Ok(Credentials { private_key: private_text, preshared_key, conf, qr_text, qr_svg })
+}
+
+/// Returns the name server for the names of hosts, which people may use and devices may not.
+pub fn split_dns(app: &AppState) -> Option<SplitDns> {
+    let dns = app.config.dns.as_ref()?;
+    let servers = app.config.pools().gateway().into();
+    Some(SplitDns { servers, domain: dns.suffix.as_str().to_owned() })
 }
 
 /// Low error correction, because the code is read from a screen and a smaller code is easier to

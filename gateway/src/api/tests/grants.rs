@@ -307,7 +307,7 @@ async fn hosts_and_devices_are_targets_with_their_labels_and_aliases() {
     let addresses = |spec: &TargetSpec| -> Vec<String> {
         spec.addresses.iter().map(|a| format!("{} {}", a.reached_at, a.real)).collect()
     };
-    assert_eq!(addresses(&nas), ["10.112.0.3 192.168.1.5"]);
+    assert_eq!((addresses(&nas), nas.name.as_str()), (vec!["10.112.0.3 192.168.1.5".to_owned()], "nas-07"));
     must(&api.admin().patch("/api/v1/hosts/nas-07", json!({ "address": "192.168.1.6" })).await);
     assert_eq!(addresses(&target(heard(&mut api))), ["10.112.0.3 192.168.1.6"], "the alias stays");
 

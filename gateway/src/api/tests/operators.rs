@@ -64,6 +64,9 @@ async fn an_operator_gets_a_configuration_that_is_shown_once_and_its_place_in_th
     let conf: Conf = made.json["credentials"]["conf"].as_str().unwrap().parse().unwrap();
     let allowed: Vec<String> = conf.allowed_ips.iter().map(ToString::to_string).collect();
     assert_eq!(allowed, ["10.112.0.0/14", "fd72:6c65:6574::/64"]);
+    let names =
+        "# PostUp = resolvectl dns %i 10.112.0.1 fd72:6c65:6574::1; resolvectl domain %i '~fleet.internal'";
+    assert!(made.json["credentials"]["conf"].as_str().unwrap().contains(names), "{}", made.text);
     assert!(!made.text.contains("DNS") && made.json["credentials"]["qr_svg"].is_string());
     let operator = &made.json["operator"];
     assert_eq!(operator["addresses"], json!(["10.112.0.2", "fd72:6c65:6574::2"]));

@@ -262,6 +262,7 @@ impl World {
             Output::TunnelEvent(news) => self.news(news),
             Output::Stream(id, output) => self.streams.push((id, output)),
             Output::Explanation(..) | Output::Flow(_) | Output::Wait(..) => {}
+            Output::DnsAnswer(..) | Output::DnsForward(..) => {}
         }
     }
 

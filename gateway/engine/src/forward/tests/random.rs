@@ -60,11 +60,14 @@ fn reached_at(host: i64, family: usize) -> IpAddr {
 fn target(host: i64, label: u8, moved: bool) -> TargetSpec {
     let mut spec = if host < 20 { device(host) } else { behind(host.min(22)) };
     if host == 31 {
-        (spec.host, spec.peer) = (id(31), id(11));
+        (spec.host, spec.peer, spec.name) = (id(31), id(11), "host-31".to_owned());
         spec.addresses[0].reached_at = ip_of("10.2.0.31");
         spec.addresses[1].reached_at = ip_of("fd00:2::31");
     }
     spec.labels.insert("rack".to_owned(), label.to_string());
+    if moved {
+        spec.name.push_str("-moved");
+    }
     if moved && spec.behind {
         spec.peer = id(12);
         spec.addresses[0].real = ip_of("192.168.1.6");
@@ -385,6 +388,49 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Whether explain permits anything to this address, by the protocols and ports of the random
+    /// grants.
+    fn is_explained(&self, peer: i64, address: IpAddr) -> bool {
+        let ways = [
+            (GrantProtocol::Icmp, 0),
+            (GrantProtocol::Tcp, 22),
+            (GrantProtocol::Udp, 21),
+            (GrantProtocol::Udp, 22),
+        ];
+        ways.into_iter().any(|(protocol, port)| {
+            let (from, to) = (ExplainSource::Peer(id(peer)), ExplainTarget::Address(address));
+            let question = ExplainRequest { from, to, protocol, port, at: self.world.now.wall };
+            let explanation = self.world.forwarder.explain(&question, self.world.now);
+            matches!(explanation, Explanation::Permitted(_))
+        })
+    }
+
+    /// Returns how many names a peer has.
+    fn compare_names(&self) -> usize {
+        let (forwarder, now) = (&self.world.forwarder, self.world.now);
+        let mut known = 0;
+        for (peer, host) in [1, 2, 11].into_iter().flat_map(|peer| HOSTS.map(|host| (peer, host))) {
+            let spec = |moved| target(host, 0, moved);
+            let names = [spec(false).name, spec(true).name];
+            let found = names.map(|name| forwarder.addresses_of(id(peer), &name, now));
+            let addresses = spec(false).addresses;
+            let reached = addresses.iter().map(|address| address.reached_at);
+            let expected: Vec<IpAddr> = reached.filter(|to| self.is_explained(peer, *to)).collect();
+            assert_eq!(found.concat(), expected, "{peer} {host}");
+            assert!(found.iter().any(Vec::is_empty), "a renamed host has its new name alone");
+            for address in &addresses {
+                let name = forwarder.name_of(id(peer), address.reached_at, now);
+                assert_eq!(name.is_some(), expected.contains(&address.reached_at), "{peer} {host}");
+                let addresses = name.map(|name| forwarder.addresses_of(id(peer), name, now));
+                assert!(addresses.is_none_or(|all| all.contains(&address.reached_at)));
+            }
+            known += usize::from(!expected.is_empty());
+        }
+        known
+    }
+}
+
 fn name(kind: Kind, form: Form) -> &'static str {
     match (form, kind) {
         (Form::First(_), Kind::Udp | Kind::Echo { .. }) => "first fragment",
@@ -445,6 +491,32 @@ proptest! {
         let mut pair = Pair::new();
         story.into_iter().for_each(|op| pair.run(op));
     }
+}
+
+/// Runs a story, and compares all names after each change of the policy or of the clocks.
+fn compare_names(story: Vec<Op>) -> usize {
+    let (mut pair, mut known) = (Pair::new(), 0);
+    for op in story {
+        let is_packet = matches!(op, Op::Out { .. } | Op::Back { .. });
+        pair.run(op);
+        known += if is_packet { 0 } else { pair.compare_names() };
+    }
+    known
+}
+
+proptest! {
+    #[test]
+    fn a_peer_knows_the_names_of_exactly_what_explain_permits(story in story()) {
+        compare_names(story);
+    }
+}
+
+#[test]
+fn the_random_stories_make_names_known() {
+    let mut runner = TestRunner::deterministic();
+    let story = |runner: &mut TestRunner| story().new_tree(runner).expect("a story").current();
+    let known: usize = (0..100).map(|_| compare_names(story(&mut runner))).sum();
+    assert!(known > 1_000, "{known}");
 }
 
 #[test]

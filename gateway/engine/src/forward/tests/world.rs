@@ -77,7 +77,8 @@ pub fn device(n: i64) -> TargetSpec {
         TargetAddress { reached_at: address, real: address }
     });
     let labels = BTreeMap::from([("site".to_owned(), format!("s{n}"))]);
-    TargetSpec { host: id(n), peer: id(n), behind: false, labels, addresses: addresses.into() }
+    let name = format!("host-{n}");
+    TargetSpec { host: id(n), name, peer: id(n), behind: false, labels, addresses: addresses.into() }
 }
 
 /// Host `n` behind device `n - 10`.
@@ -85,7 +86,8 @@ pub fn behind(n: i64) -> TargetSpec {
     let addresses = [(format!("10.2.0.{n}"), REAL[0]), (format!("fd00:2::{n}"), REAL[1])]
         .map(|(alias, real)| TargetAddress { reached_at: ip_of(&alias), real: ip_of(real) });
     let labels = BTreeMap::from([("site".to_owned(), format!("s{}", n - 10))]);
-    TargetSpec { host: id(n), peer: id(n - 10), behind: true, labels, addresses: addresses.into() }
+    let name = format!("host-{n}");
+    TargetSpec { host: id(n), name, peer: id(n - 10), behind: true, labels, addresses: addresses.into() }
 }
 
 pub struct World {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use fleetgate_probes::packet::{TCP, answer_to_echo, parse};
+use fleetgate_probes::packet::{TCP, answer_to_echo, datagram, parse};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device as Phy, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -31,6 +31,8 @@ pub struct Device<S> {
     scratch: Vec<u8>,
     /// Packets that came through the tunnel.
     pub received: usize,
+    /// The data of the UDP datagrams among them.
+    pub datagrams: Vec<Vec<u8>>,
 }
 
 /// Datagrams for the gateway.
@@ -46,6 +48,7 @@ impl<S: Session> Device<S> {
             ports,
             scratch: vec![0; SCRATCH],
             received: 0,
+            datagrams: Vec::new(),
         }
     }
 
@@ -98,6 +101,7 @@ impl<S: Session> Device<S> {
         self.received += 1;
         let parsed = parse(packet).ok().filter(|parsed| self.addresses.contains(&parsed.dst));
         let (addresses, ports) = (&self.addresses, &self.ports);
+        self.datagrams.extend(parsed.as_ref().and_then(datagram).map(|datagram| datagram.data.to_vec()));
         match parsed {
             Some(parsed) if parsed.protocol == TCP => {
                 let server = self.server.get_or_insert_with(|| Server::new(addresses, ports, now));

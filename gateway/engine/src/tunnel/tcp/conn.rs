@@ -11,7 +11,9 @@ use fleetgate_probes::packet::{Parsed, TCP};
 use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
-use crate::messages::{ConnectFailure, ProbeId, ProbeReply, STREAM_WINDOW, StreamId, StreamOutput};
+use crate::messages::{
+    ConnectFailure, ProbeId, ProbeReply, Published, STREAM_WINDOW, StreamId, StreamOutput,
+};
 use crate::time::Mono;
 use crate::tunnel::icmp_error::Undelivered;
 
@@ -19,15 +21,15 @@ use crate::tunnel::icmp_error::Undelivered;
 /// discarded.
 const PROBE_BUFFER: usize = 1_024;
 
-/// Bytes in flight each way of a stream that a device opened. A result is a few hundred bytes, and
-/// 512 of these streams take 4 MB.
+/// Bytes in flight each way of a stream that a peer opened. A result is a few hundred bytes, and 512
+/// of these streams take 4 MB.
 const ACCEPTED_WINDOW: usize = 8 * 1_024;
 
 /// How long an accepted connection may stay half-open. Even a slow link completes the TCP handshake
 /// within this time.
 const HALF_OPEN: Duration = Duration::from_secs(10);
 
-/// Lifetime of a stream that a device opened, idle or not. The largest result takes 8 s over the
+/// Lifetime of a stream that a peer opened, idle or not. The largest result takes 8 s over the
 /// slowest telephone line, and the disk takes a second.
 const ACCEPTED_LIFE: Duration = Duration::from_secs(30);
 
@@ -47,7 +49,7 @@ pub enum Purpose {
     Probe(ProbeId),
     Stream(StreamId),
     /// A stream that the peer opened; reported as soon as it is established.
-    Accepted(StreamId),
+    Accepted(StreamId, Published),
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub enum Report {
     ProbeReply(ProbeId, ProbeReply),
     Stream(StreamId, StreamOutput),
     /// A stream that the peer opened, with the peer's address.
-    Accepted(StreamId, SocketAddr),
+    Accepted(StreamId, SocketAddr, Published),
 }
 
 impl Report {
@@ -80,7 +82,9 @@ impl Purpose {
     /// Returns the report of a connection that failed.
     pub fn failed(self, failure: Option<ConnectFailure>) -> Report {
         match self {
-            Purpose::Stream(id) | Purpose::Accepted(id) => Report::Stream(id, StreamOutput::Closed(failure)),
+            Purpose::Stream(id) | Purpose::Accepted(id, _) => {
+                Report::Stream(id, StreamOutput::Closed(failure))
+            }
             Purpose::Probe(ask) => {
                 Report::ProbeReply(ask, ProbeReply::Connect(Err(failure.unwrap_or(ConnectFailure::Reset))))
             }
@@ -90,7 +94,7 @@ impl Purpose {
     fn stream(self) -> Option<StreamId> {
         match self {
             Purpose::Probe(_) => None,
-            Purpose::Stream(id) | Purpose::Accepted(id) => Some(id),
+            Purpose::Stream(id) | Purpose::Accepted(id, _) => Some(id),
         }
     }
 
@@ -99,7 +103,7 @@ impl Purpose {
         match self {
             Purpose::Probe(_) => 2 * PROBE_BUFFER,
             Purpose::Stream(_) => STREAM_WINDOW,
-            Purpose::Accepted(_) => ACCEPTED_WINDOW,
+            Purpose::Accepted(..) => ACCEPTED_WINDOW,
         }
     }
 
@@ -175,11 +179,12 @@ impl Conn {
     /// listened on.
     pub fn listen(
         id: StreamId,
+        service: Published,
         (local, remote): (SocketAddr, SocketAddr),
         now: Mono,
         sockets: &mut SocketSet<'static>,
     ) -> Option<Self> {
-        let purpose = Purpose::Accepted(id);
+        let purpose = Purpose::Accepted(id, service);
         let mut socket = tcp_socket(purpose);
         socket.listen(local).ok()?;
         let conn = Conn::new(sockets.add(socket), purpose, (local, remote), (now, now + HALF_OPEN));
@@ -217,7 +222,15 @@ impl Conn {
 
     /// Returns whether the peer opened the connection.
     pub fn is_accepted(&self) -> bool {
-        matches!(self.purpose, Purpose::Accepted(_))
+        self.service().is_some()
+    }
+
+    /// Returns what the peer opened the connection to.
+    pub fn service(&self) -> Option<Published> {
+        match self.purpose {
+            Purpose::Accepted(_, service) => Some(service),
+            Purpose::Probe(_) | Purpose::Stream(_) => None,
+        }
     }
 
     fn socket<'a>(&self, sockets: &'a mut SocketSet<'static>) -> &'a mut Socket<'static> {
@@ -288,15 +301,15 @@ impl Conn {
                 self.phase = Phase::Ended { until: now + LINGER };
             }
             // After an invalid SYN the socket listens again and may take the next one.
-            Purpose::Accepted(_) if socket.remote_endpoint() != Some(self.remote.into()) => {
+            Purpose::Accepted(..) if socket.remote_endpoint() != Some(self.remote.into()) => {
                 self.abort(Some(ConnectFailure::Reset), sockets, reports);
             }
             Purpose::Stream(id) => {
                 reports.push(Report::Stream(id, StreamOutput::Connected));
                 self.flow(now, sockets, reports);
             }
-            Purpose::Accepted(id) => {
-                reports.push(Report::Accepted(id, self.remote));
+            Purpose::Accepted(id, service) => {
+                reports.push(Report::Accepted(id, self.remote, service));
                 self.flow(now, sockets, reports);
             }
         }

@@ -1,39 +1,74 @@
-//! The one published port of the gateway's inner addresses. Devices may open connections to it.
+//! The published ports of the gateway's inner addresses: peers may open connections to them.
 //!
-//! The tunnel that a SYN came through identifies the device. A SYN is accepted only from the
-//! device's own addresses, within the limits of its stack and of all devices together. The shell
-//! handles the content of the stream.
+//! The tunnel that a SYN came through identifies the peer. A SYN is accepted only from the peer's
+//! own addresses, within the limits of its stack and of all peers together. Devices reach the port
+//! for results, and people reach DNS. The shell handles the content of the stream.
 
 use std::net::SocketAddr;
 
 use fleetgate_probes::packet::Parsed;
 
-use crate::messages::{DropReason, Output, PeerKind, StreamId, StreamOutput};
+use crate::dns;
+use crate::messages::{DropReason, Output, PeerKind, Published, StreamId, StreamOutput};
 use crate::tunnel::Tunnel;
 use crate::tunnel::peers::Slot;
 use crate::tunnel::session::Noise;
 use crate::tunnel::tcp::conn::opens;
 use crate::tunnel::tcp::stack::Stack;
 
-/// Connections of all devices together. Each takes 8 KB here and three times that in the shell,
-/// where large bodies share a budget of their own. A connection is short; a device that finds no
-/// room repeats its SYN a second later. The limit is separate from the one for the gateway's own
-/// probes, so accepted connections cannot displace them.
-const MAX_ACCEPTED: usize = 512;
+/// Connections of all devices to the port for results. Each takes 8 KB here and three times that in
+/// the shell, where large bodies share a budget of their own. A connection is short; a device that
+/// finds no room repeats its SYN a second later. The limit is separate from the one for the
+/// gateway's own probes, so accepted connections cannot displace them.
+const MAX_RESULTS: usize = 512;
+
+/// Connections of all people to DNS. Only answers that are too large for a datagram need one. The
+/// limit is separate from the one of devices, so that people cannot displace results.
+const MAX_DNS: usize = 64;
 
 /// Marks the ids of these streams, so that they never collide with those that the shell assigns.
 const ACCEPTED: u64 = 1 << 63;
 
-/// The connections of a stack.
-#[derive(Clone, Copy, Default)]
+/// The connections of a stack, or of all stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    all: usize,
-    accepted: usize,
+    pub all: usize,
+    results: usize,
+    dns: usize,
 }
 
 impl Census {
     pub fn of(stack: &Stack) -> Self {
-        Census { all: stack.connections(), accepted: stack.accepted() }
+        Census {
+            all: stack.connections(),
+            results: stack.accepted_by(Published::Results),
+            dns: stack.accepted_by(Published::Dns),
+        }
+    }
+
+    /// The connections that peers opened.
+    pub fn accepted(&self) -> usize {
+        self.results + self.dns
+    }
+
+    fn of_service(&mut self, service: Published) -> &mut usize {
+        match service {
+            Published::Results => &mut self.results,
+            Published::Dns => &mut self.dns,
+        }
+    }
+
+    fn has_room(&self, service: Published) -> bool {
+        match service {
+            Published::Results => self.results < MAX_RESULTS,
+            Published::Dns => self.dns < MAX_DNS,
+        }
+    }
+
+    fn replace(&mut self, before: Census, after: Census) {
+        self.all = self.all - before.all + after.all;
+        self.results = self.results - before.results + after.results;
+        self.dns = self.dns - before.dns + after.dns;
     }
 }
 
@@ -45,10 +80,8 @@ impl<N: Noise> Tunnel<N> {
         packet: &Parsed<'_>,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        if !self.is_published(slot, packet) {
-            return Err(DropReason::Unsolicited);
-        }
-        if self.accepted >= MAX_ACCEPTED {
+        let service = self.published(slot, packet).ok_or(DropReason::Unsolicited)?;
+        if !self.connections.has_room(service) {
             return Err(DropReason::Budget);
         }
         let id = StreamId(ACCEPTED | self.arrivals);
@@ -56,39 +89,42 @@ impl<N: Noise> Tunnel<N> {
         let peer = self.peers.get_mut(slot).ok_or(DropReason::Unsolicited)?;
         let new = || Box::new(Stack::new(config, &mut self.random, now));
         let stack = peer.live().stack.get_or_insert_with(new);
-        if !stack.accept(id, packet, now) {
+        if !stack.accept(id, service, packet, now) {
             return Err(DropReason::Budget);
         }
         let pushed = stack.push(packet, bytes);
         self.arrivals += 1;
-        self.accepted += 1;
-        self.connections += 1;
+        self.connections.all += 1;
+        *self.connections.of_service(service) += 1;
         self.streams.insert(id, slot);
         self.wake(slot);
         if pushed { Ok(()) } else { Err(DropReason::Budget) }
     }
 
-    /// Returns whether a packet opens a connection to the published port. Packets from a network
-    /// behind a device do not count as the device's.
-    fn is_published(&self, slot: Slot, packet: &Parsed<'_>) -> bool {
-        let port = self.config.results_port.filter(|_| !self.quiet);
-        let to_port = port.is_some_and(|port| opens(packet).is_some_and(|(_, to)| to == port.get()));
-        let by_device = |peer: &crate::tunnel::peers::Peer<N::Session>| {
-            peer.kind == PeerKind::Device && peer.addresses.contains(&packet.src)
-        };
-        to_port && self.peers.get(slot).is_some_and(by_device)
+    /// Returns which published port a packet opens a connection to. Packets from a network behind a
+    /// device do not count as the device's.
+    fn published(&self, slot: Slot, packet: &Parsed<'_>) -> Option<Published> {
+        let (_, port) = opens(packet).filter(|_| !self.quiet)?;
+        let peer = self.peers.get(slot).filter(|peer| peer.addresses.contains(&packet.src))?;
+        let results = self.config.results_port.is_some_and(|own| own.get() == port);
+        match peer.kind {
+            PeerKind::Device => results.then_some(Published::Results),
+            PeerKind::Operator | PeerKind::Renter => {
+                let answers = self.dns.is_some() && self.forwarder.is_source(peer.id);
+                (answers && port == dns::PORT).then_some(Published::Dns)
+            }
+        }
     }
 
-    pub(in crate::tunnel) fn accepted(&mut self, id: StreamId, from: SocketAddr) {
+    pub(in crate::tunnel) fn accepted(&mut self, id: StreamId, from: SocketAddr, service: Published) {
         let peer = self.streams.get(&id).and_then(|slot| self.peers.get(*slot));
         if let Some(peer) = peer {
-            let word = StreamOutput::Accepted { peer: peer.id, from };
+            let word = StreamOutput::Accepted { peer: peer.id, from, service };
             self.out.push_back(Output::Stream(id, word));
         }
     }
 
     pub(in crate::tunnel) fn recount(&mut self, before: Census, after: Census) {
-        self.connections -= before.all - after.all;
-        self.accepted -= before.accepted - after.accepted;
+        self.connections.replace(before, after);
     }
 }

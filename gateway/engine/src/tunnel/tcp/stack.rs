@@ -14,7 +14,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
-use crate::messages::{ConnectFailure, StreamId};
+use crate::messages::{ConnectFailure, Published, StreamId};
 use crate::time::Mono;
 use crate::tunnel::Config;
 use crate::tunnel::icmp_error::Undelivered;
@@ -30,7 +30,8 @@ pub const MTU: usize = 1_280;
 pub const MAX_CONNECTIONS: usize = 32;
 
 /// Connections that one peer has opened at a time, including those that linger: the jobs that a
-/// device runs at midnight. Further connections wait until the device repeats its SYN.
+/// device runs at midnight, or the queries of a person's resolver. Further connections wait until the
+/// peer repeats its SYN.
 const MAX_ACCEPTED: usize = 8;
 
 /// The part of them that may be half-open. A flood of SYNs fills only these places.
@@ -170,16 +171,21 @@ impl Stack {
         self.conns.iter().filter(|conn| conn.is_accepted()).count()
     }
 
+    /// Returns the number of connections that the peer opened to this service.
+    pub fn accepted_by(&self, service: Published) -> usize {
+        self.conns.iter().filter(|conn| conn.service() == Some(service)).count()
+    }
+
     /// Makes room for the connection that this packet opens; the caller hands the packet to `push`
     /// next. Returns false when the peer has reached its limit.
-    pub fn accept(&mut self, id: StreamId, packet: &Parsed<'_>, now: Mono) -> bool {
+    pub fn accept(&mut self, id: StreamId, service: Published, packet: &Parsed<'_>, now: Mono) -> bool {
         let Some((from, to)) = opens(packet) else { return false };
         let half_open = self.conns.iter().filter(|conn| conn.is_accepted() && conn.is_opening()).count();
         if self.accepted() >= MAX_ACCEPTED || half_open >= MAX_HALF_OPEN {
             return false;
         }
         let ends = (SocketAddr::new(packet.dst, to), SocketAddr::new(packet.src, from));
-        let conn = Conn::listen(id, ends, now, &mut self.sockets);
+        let conn = Conn::listen(id, service, ends, now, &mut self.sockets);
         self.conns.extend(conn);
         self.wants(packet)
     }

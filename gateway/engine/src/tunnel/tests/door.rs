@@ -10,8 +10,8 @@ use smoltcp::wire::{
 
 use super::world::*;
 use crate::messages::{
-    Command, ConnectFailure, DropReason, PeerKind, PeerSnapshot, PeerSpec, ProbeReply, StreamId, StreamInput,
-    StreamOutput,
+    Command, ConnectFailure, DropReason, PeerKind, PeerSnapshot, PeerSpec, ProbeReply, Published, StreamId,
+    StreamInput, StreamOutput,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,7 +57,9 @@ fn syn(from: SocketAddr, to_port: u16) -> Vec<u8> {
 /// Returns the streams that devices opened, with peer and source address.
 fn arrivals(world: &Plain) -> Vec<(StreamId, i64, SocketAddr)> {
     let accepted = world.streams.iter().filter_map(|(id, output)| match output {
-        StreamOutput::Accepted { peer, from } => Some((*id, peer.as_i64(), *from)),
+        StreamOutput::Accepted { peer, from, service: Published::Results } => {
+            Some((*id, peer.as_i64(), *from))
+        }
         _ => None,
     });
     accepted.collect()

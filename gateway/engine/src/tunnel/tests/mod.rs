@@ -2,6 +2,7 @@
 
 mod clock;
 mod day;
+mod dns;
 mod door;
 mod forwarding;
 mod handshakes;

@@ -9,9 +9,9 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Command, DropReason, ExplainId, Explanation, FlowRecord, Input, Output, PeerKey, PeerKind, PeerSnapshot,
-    PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route, StreamId, StreamInput,
-    StreamOutput, TunnelEvent,
+    Command, DnsClient, DnsDecision, DnsId, DropReason, ExplainId, Explanation, FlowRecord, Input, Output,
+    PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
+    StreamId, StreamInput, StreamOutput, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -98,6 +98,8 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub news: Vec<TunnelEvent>,
     pub explanations: Vec<(ExplainId, Explanation)>,
     pub flows: Vec<FlowRecord>,
+    pub dns_answers: Vec<(DnsId, DnsDecision)>,
+    pub dns_forwards: Vec<(DnsClient, Vec<u8>)>,
     pub streams: Vec<(StreamId, StreamOutput)>,
     /// Types of the messages that the gateway sent.
     pub sent: Vec<u8>,
@@ -150,6 +152,8 @@ impl<N: Noise, S: Session> World<N, S> {
             news: Vec::new(),
             explanations: Vec::new(),
             flows: Vec::new(),
+            dns_answers: Vec::new(),
+            dns_forwards: Vec::new(),
             streams: Vec::new(),
             sent: Vec::new(),
             sent_to: Vec::new(),
@@ -219,6 +223,8 @@ impl<N: Noise, S: Session> World<N, S> {
                 Output::TunnelEvent(news) => self.news.push(news),
                 Output::Explanation(id, explanation) => self.explanations.push((id, explanation)),
                 Output::Flow(record) => self.flows.push(record),
+                Output::DnsAnswer(id, decision) => self.dns_answers.push((id, decision)),
+                Output::DnsForward(client, query) => self.dns_forwards.push((client, query)),
                 Output::Wait(at, _) => {
                     assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
                     self.due = at;
