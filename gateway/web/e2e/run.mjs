@@ -375,6 +375,8 @@ async function asksForTheEndpoint(context) {
   await page.close();
 }
 
+const userOf = (page) => dialog(page).getByRole('combobox', { name: 'User', exact: true });
+
 /** A grant is refused with its reason, added, seen on its host, changed and withdrawn. */
 async function grantsAccess(page) {
   await page.goto(`${BASE}/access`);
@@ -383,7 +385,7 @@ async function grantsAccess(page) {
   await axe(page);
   await shot(page, 'access-light');
   await press(page, 'Add a grant');
-  await dialog(page).getByLabel('User', { exact: true }).selectOption('admin');
+  await userOf(page).selectOption('admin');
   await dialog(page).getByLabel('Host', { exact: true }).fill(OFF_HOST);
   await dialog(page).getByText(`1 host now: ${OFF_HOST}`).waitFor();
   await dialog(page).getByLabel('TCP ports').fill('22, 70000');
@@ -406,8 +408,8 @@ async function grantsAccess(page) {
   await card.locator('li', { hasText: 'User admin' }).getByText(/ping, TCP 22, 8000-8100/).waitFor();
   await shot(page, 'host-access-light');
   await card.getByRole('link', { name: 'All grants' }).click();
-  await press(active, `Change the end: ${name}`);
-  await dialog(page).getByLabel('End').fill('');
+  await press(active, `Change end: ${name}`);
+  await dialog(page).getByLabel(/^End/).fill('');
   await press(dialog(page), 'Save');
   await row.getByText('Until it is withdrawn').waitFor();
   await press(active, `Withdraw: ${name}`);
@@ -442,7 +444,7 @@ async function managesOperators(page) {
   const begin = async () => {
     await press(page, 'Add an operator');
     await dialog(page).getByLabel('Name', { exact: true }).fill('e2e-laptop');
-    await dialog(page).getByLabel('User', { exact: true }).selectOption('admin');
+    await userOf(page).selectOption('admin');
   };
   await begin();
   await dialog(page).getByLabel('Public key (optional)').fill('not a key');
