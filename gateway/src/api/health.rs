@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::AppState;
+use super::peer_drops;
 use super::request::auth::Role;
 use super::request::client::Client;
 use super::request::permission::{self, Area, Rule};
@@ -98,7 +99,7 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
         permission::admit(&app, &mut parts, Rule::Least(Area::Gateway, Role::Operator)).await?;
     }
     count_problems(&app.summary().await?.totals);
-    let text = app.metrics.render();
+    let text = app.metrics.render() + &peer_drops::metrics(&app).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 

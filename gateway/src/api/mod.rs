@@ -29,6 +29,7 @@ pub(crate) mod metrics;
 pub(crate) mod notifications;
 pub(crate) mod operators;
 pub(crate) mod overview;
+mod peer_drops;
 pub(crate) mod profile_rules;
 pub(crate) mod profiles;
 pub(crate) mod removals;

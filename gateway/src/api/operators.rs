@@ -1,6 +1,8 @@
 //! Operators: the peers of people, which reach devices by grants. Each belongs to a user and ends with
 //! its user.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -25,7 +27,7 @@ use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::Page;
-use super::{AppState, grants, users};
+use super::{AppState, grants, peer_drops, users};
 use crate::store::devices::NotMade;
 use crate::store::events::Object;
 use crate::store::{SqliteConnection, access, grants as stored_grants, operators};
@@ -50,6 +52,8 @@ pub struct Operator {
     pub established: bool,
     pub endpoint: Option<String>,
     pub last_handshake: Option<String>,
+    /// What the gateway dropped of what the operator sent, by reason, since the gateway started.
+    pub drops: BTreeMap<String, u64>,
     pub created_at: String,
     /// The same number as in the `ETag`.
     #[schema(minimum = 1)]
@@ -375,6 +379,7 @@ fn to_api(app: &AppState, operator: &operators::Operator) -> Operator {
         established: live.established,
         endpoint: live.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: ids::time_if_known(handshake),
+        drops: peer_drops::by_name(&live.drops),
         created_at: ids::time(operator.created_at),
         version: operator.version,
     }

@@ -22,6 +22,9 @@ pub(crate) enum GrantCommand {
         /// Also list grants that have ended or were withdrawn
         #[arg(long)]
         all: bool,
+        /// Only grants that select this host (name or id) now
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
     },
     /// Show one grant
     Show {
@@ -168,7 +171,7 @@ fn moment(option: &str, text: &str) -> anyhow::Result<Timestamp> {
 pub(crate) async fn run(client: &Client, command: GrantCommand) -> anyhow::Result<()> {
     match command {
         GrantCommand::Add(args) => add(client, *args).await,
-        GrantCommand::List { all } => list(client, all).await,
+        GrantCommand::List { all, host } => list(client, all, host).await,
         GrantCommand::Show { grant } => {
             let grant: Grant = client.get(&format!("/grants/{grant}"), &[]).await?;
             show(client, &grant)
@@ -251,17 +254,33 @@ pub(super) const COLUMNS: [Column; 8] = [
     Column::text("REASON").optional(),
 ];
 
-async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
-    let grants: Vec<Grant> = pages(client, "/grants", &[("all", all.to_string())]).await?;
+async fn list(client: &Client, all: bool, host: Option<String>) -> anyhow::Result<()> {
+    let mut query = vec![("all", all.to_string())];
+    query.extend(host.clone().map(|host| ("host", host)));
+    let grants: Vec<Grant> = pages(client, "/grants", &query).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&grants)?);
         return Ok(());
     }
     if grants.is_empty() {
-        return said(client, "No grants: operators reach nothing");
+        let none = host.map(|host| format!("No grant selects {host}: operators do not reach it"));
+        return said(client, &none.unwrap_or_else(|| "No grants: operators reach nothing".to_owned()));
     }
     table::print(&COLUMNS, grants.iter().map(row).collect());
     Ok(())
+}
+
+/// Returns the grants in effect that select a host. `None`: the caller may not read grants.
+pub(super) async fn reaching(client: &Client, host: &str) -> Option<Vec<Grant>> {
+    let grants: Vec<Grant> = pages(client, "/grants", &[("host", host.to_owned())]).await.ok()?;
+    Some(grants.into_iter().filter(|grant| grant.state == "active").collect())
+}
+
+/// Formats a grant for the page of a host, which is its target.
+pub(super) fn for_host(g: &Grant) -> String {
+    let until = g.until.as_deref().map(|until| format!(" until {}", table::clock_time(until)));
+    let name = g.name.as_deref().unwrap_or(&g.id);
+    table::safe(&format!("{}: {}{} ({name})", who(&g.source), access(&g.access), until.unwrap_or_default()))
 }
 
 fn row(g: &Grant) -> Vec<String> {
@@ -381,9 +400,21 @@ mod tests {
         let after: Grant = client.get("/grants/n1", &[]).await.unwrap();
         assert_eq!((after.until, access(&after.access)), (None, "udp 53".to_owned()));
         assert_eq!((whither(&after.target), after.matches), ("kind=cam site=south".to_owned(), Some(0)));
-        for fine in ["grant list", "grant list --all", "grant show n1", "grant withdraw n1"] {
+        let reaching = reaching(&client, "cam-07").await.unwrap();
+        let words: Vec<String> = reaching.iter().map(for_host).collect();
+        assert_eq!(
+            words,
+            [
+                "role admin: icmp, tcp 22 80 443 (admins)".to_owned(),
+                "role operator: icmp, tcp 22 80 443 (operators)".to_owned()
+            ]
+        );
+        let lists = ["grant list", "grant list --all", "grant list --host cam-07"];
+        for fine in lists.into_iter().chain(["grant show n1", "grant withdraw n1"]) {
             try_run(&client, fine).await.unwrap();
         }
+        let unknown = try_run(&client, "grant list --host cam-8").await.unwrap_err();
+        assert!(unknown.to_string().contains("cam-8"), "{unknown}");
         try_run(&client, &format!("grant withdraw {}", made.id)).await.unwrap();
         let gone: Grant = client.get(&format!("/grants/{}", made.id), &[]).await.unwrap();
         assert_eq!(gone.state, "withdrawn");

@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::care::place;
 use super::client::Client;
 use super::device::said;
+use super::grant;
 use super::host_change;
 use super::table::{self, Column};
+use crate::api::grants::Grant;
 use crate::api::host_settings::HostSettings;
 use crate::api::hosts::{Host, Tunnel, Verdict};
 use crate::api::services::Service;
@@ -17,6 +19,8 @@ use crate::cli::out;
 
 /// Rows per request. The listing continues to the last page.
 const PAGE: usize = 500;
+/// Grants that `host show` lists.
+const MAX_GRANTS: usize = 8;
 
 #[derive(Subcommand)]
 pub(crate) enum HostCommand {
@@ -256,11 +260,10 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     // A removed host has no settings.
     let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
     let services = client.get::<Page<Service>>(&format!("/hosts/{name}/services"), &[]).await?.items;
+    let grants = grant::reaching(client, name).await;
     if client.json {
-        out::line!(
-            "{}",
-            serde_json::to_string_pretty(&serde_json::json!({ "host": host, "services": services }))?
-        );
+        let all = serde_json::json!({ "host": host, "services": services, "grants": grants });
+        out::line!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
     match &host.removed_at {
@@ -277,6 +280,9 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     if let Some(tunnel) = &host.tunnel {
         tunnel_lines(tunnel);
     }
+    let reachable = host.tunnel.is_some() || host.via.is_some();
+    let grants = grants.filter(|_| reachable && host.removed_at.is_none());
+    grants.map(|grants| grant_lines(&grants)).into_iter().flatten().for_each(|line| out::line!("{line}"));
     out::line!();
     table::print(&SERVICE_COLUMNS, services.iter().map(service_row).collect());
     Ok(())
@@ -386,6 +392,20 @@ fn tunnel_lines(t: &Tunnel) {
             table::ago(t.last_refusal_at.as_deref(), now)
         );
     }
+    let dropped = table::counts(&t.drops);
+    if !dropped.is_empty() {
+        out::line!("  dropped     {dropped}");
+    }
+}
+
+/// Returns who reaches the host now.
+fn grant_lines(grants: &[Grant]) -> Vec<String> {
+    let more = grants.len().saturating_sub(MAX_GRANTS);
+    let none = grants.is_empty().then(|| "no grant is in effect: operators do not reach it".to_owned());
+    let more = (more > 0).then(|| format!("and {more} more; see: fleetgate grant list --host HOST"));
+    let words = grants.iter().take(MAX_GRANTS).map(grant::for_host).chain(none).chain(more);
+    let line = |(i, words): (usize, String)| format!("  {:<12}{words}", if i == 0 { "access" } else { "" });
+    words.enumerate().map(line).collect()
 }
 
 fn service_row(s: &Service) -> Vec<String> {
@@ -412,6 +432,22 @@ fn metrics(all: &[Metric]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_grants_that_reach_a_host_are_listed_up_to_a_limit() {
+        let (client, _api) = crate::cli::tests::connected().await;
+        let made: Value = client.post("/devices", &serde_json::json!({ "name": "cam-1" })).await.unwrap();
+        assert_eq!(made["device"]["name"], "cam-1");
+        show(&client, "cam-1").await.unwrap();
+        let default = grant::reaching(&client, "cam-1").await.unwrap();
+        let lines = grant_lines(&default);
+        assert_eq!(lines[0], "  access      role admin: icmp, tcp 22 80 443 (admins)");
+        assert_eq!(lines[1], "              role operator: icmp, tcp 22 80 443 (operators)");
+        let many: Vec<Grant> = default.iter().cycle().take(11).cloned().collect();
+        let lines = grant_lines(&many);
+        assert_eq!((lines.len(), lines[8].trim()), (9, "and 3 more; see: fleetgate grant list --host HOST"));
+        assert!(grant_lines(&[])[0].contains("no grant is in effect"));
+    }
 
     #[tokio::test]
     async fn a_removed_host_has_no_state() {

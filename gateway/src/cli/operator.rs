@@ -198,6 +198,10 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     line("addresses", &o.addresses.join(" "));
     line("endpoint", o.endpoint.as_deref().unwrap_or("never seen"));
     line("handshake", &table::ago(o.last_handshake.as_deref(), table::now()));
+    let dropped = table::counts(&o.drops);
+    if !dropped.is_empty() {
+        line("dropped", &dropped);
+    }
     line("added", &o.created_at);
     Ok(())
 }

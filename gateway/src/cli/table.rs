@@ -1,5 +1,8 @@
 //! Tables and colours for a terminal, plain text for everything else.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use owo_colors::OwoColorize as _;
 use unicode_width::UnicodeWidthChar as _;
@@ -270,6 +273,15 @@ pub(crate) fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// Formats counts by reason, the greatest first: `not_granted 7, no_flow 2`.
+pub(crate) fn counts(by_reason: &BTreeMap<String, u64>) -> String {
+    let mut all: Vec<(&String, &u64)> = by_reason.iter().filter(|(_, count)| **count > 0).collect();
+    all.sort_by_key(|(_, count)| Reverse(**count));
+    let words: Vec<String> =
+        all.into_iter().map(|(reason, count)| format!("{} {count}", safe(reason))).collect();
+    words.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +313,16 @@ mod tests {
     #[test]
     fn numbers_say_no_more_than_they_know() {
         assert_eq!([number(78.0), number(0.874079066), number(-2.5)], ["78", "0.874", "-2.5"]);
+    }
+
+    #[test]
+    fn counts_begin_with_the_greatest() {
+        let drops = [("no_flow", 2), ("not_granted", 7), ("replay", 0)];
+        assert_eq!(
+            counts(&drops.map(|(reason, n)| (reason.to_owned(), n)).into()),
+            "not_granted 7, no_flow 2"
+        );
+        assert_eq!(counts(&BTreeMap::new()), "");
     }
 
     #[test]

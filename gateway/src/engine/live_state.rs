@@ -2,6 +2,7 @@
 //!
 //! It makes no decisions and stores nothing. A restart loses all of it, by design.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::messages::{Attempts, PeerStatus};
+use fleetgate_engine::messages::{Attempts, DropReason, PeerStatus};
 use fleetgate_engine::time::{Now, Wall};
 use fleetgate_engine::verdict::EndpointFlaps;
 use fleetgate_keys::PublicKey;
@@ -117,6 +118,18 @@ impl LiveState {
             before.as_ref().is_some_and(|before| crate::engine::live_state::essence(before) == essence);
         self.note_move(id, before.map(|before| (before.endpoint, before.last_packet)), at);
         self.tell(if is_same { Change::Traffic(id) } else { Change::Peer(id) });
+    }
+
+    /// Returns the peers of which the most was dropped, with their counts by reason, the most first.
+    pub fn most_dropped(&self, most: usize) -> Vec<(PeerId, BTreeMap<DropReason, u64>)> {
+        let peers = self.0.peers.read().expect("no holder panics");
+        let count = |status: &PeerStatus| status.drops.values().sum::<u64>();
+        let mut ranked: Vec<(u64, PeerId)> =
+            peers.iter().map(|(id, status)| (count(status), *id)).filter(|(count, _)| *count > 0).collect();
+        ranked.sort_unstable_by_key(|(count, id)| (Reverse(*count), *id));
+        ranked.truncate(most);
+        let with_counts = |(_, id): (u64, PeerId)| Some((id, peers.get(&id)?.drops.clone()));
+        ranked.into_iter().filter_map(with_counts).collect()
     }
 
     pub fn forget_peer(&self, id: PeerId) {

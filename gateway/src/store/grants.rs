@@ -340,6 +340,21 @@ pub struct Wanted<'a> {
     /// Includes ended and withdrawn ones.
     pub all: bool,
     pub manager: Option<&'a str>,
+    /// Only those that select this host and can reach it.
+    pub host: Option<HostId>,
+}
+
+/// The condition that the host `h` has all of these labels, which are given as JSON.
+macro_rules! has_labels {
+    ($labels:literal) => {
+        concat!(
+            "not exists (select 1 from json_each(",
+            $labels,
+            ") wanted where not exists (
+                 select 1 from json_each(h.labels) has
+                 where has.key = wanted.key and has.value = wanted.value))"
+        )
+    };
 }
 
 /// Returns the newest grants first, below an id.
@@ -353,13 +368,21 @@ pub async fn list(
     before: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<Grant>> {
-    let sql = select!(
+    let sql = select!(concat!(
         "where g.id < $1 and ($2 or g.withdrawn_at is null and (g.until_at is null or g.until_at > $3))
            and ($5 is null or g.managed_by = $5)
+           and ($6 is null or exists (
+               select 1 from hosts h join peers p on p.id = coalesce(h.via, h.id) and p.removed_at is null
+               where h.id = $6 and h.removed_at is null and case
+                   when g.target_host is not null then g.target_host = h.id
+                   when g.target_labels is null then h.via is null
+                   else ",
+        has_labels!("g.target_labels"),
+        " end))
          order by g.id desc limit $4"
-    );
+    ));
     let query = sqlx::query_as(sql).bind(before).bind(wanted.all).bind(now.as_millis()).bind(limit);
-    query.bind(wanted.manager).fetch_all(conn).await
+    query.bind(wanted.manager).bind(wanted.host.map(HostId::as_i64)).fetch_all(conn).await
 }
 
 macro_rules! open_of {
@@ -403,12 +426,11 @@ pub async fn matches(conn: &mut SqliteConnection, target: &GrantTarget) -> sqlx:
         GrantTarget::Host(host) => (false, Some(host.as_i64()), BTreeMap::new()),
         GrantTarget::Labels(labels) => (false, None, labels.clone()),
     };
-    let sql = "select count(*) from hosts h
-               join peers p on p.id = coalesce(h.via, h.id) and p.removed_at is null
-               where h.removed_at is null and (not $1 or h.via is null) and ($2 is null or h.id = $2)
-                 and not exists (
-                     select 1 from json_each($3) wanted where not exists (
-                         select 1 from json_each(h.labels) has
-                         where has.key = wanted.key and has.value = wanted.value))";
+    let sql = concat!(
+        "select count(*) from hosts h
+         join peers p on p.id = coalesce(h.via, h.id) and p.removed_at is null
+         where h.removed_at is null and (not $1 or h.via is null) and ($2 is null or h.id = $2) and ",
+        has_labels!("$3")
+    );
     sqlx::query_scalar(sql).bind(devices_only).bind(host).bind(Json(labels)).fetch_one(conn).await
 }

@@ -43,6 +43,7 @@ pub mod operators;
 pub mod outbox;
 pub mod outcomes;
 pub mod overrides;
+pub mod peer_names;
 pub mod peer_state;
 pub mod policy;
 pub mod profiles;

@@ -231,6 +231,9 @@ impl<N: Noise> TunnelThread<N> {
             metrics::counter!("fleetgate_unknown_sender_drops_total", "reason" => reason.name())
                 .absolute(*count);
         }
+        for (reason, count) in self.tunnel.peer_drops() {
+            metrics::counter!("fleetgate_drops_total", "reason" => reason.name()).absolute(*count);
+        }
     }
 }
 

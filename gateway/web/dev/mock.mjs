@@ -76,6 +76,17 @@ const recount = (host) => {
 hosts.forEach(recount);
 const enrolments = [{ id: 'e_0000000000001', name: 'cam-new', state: 'awaiting_approval', ssh_host_key: null, token: 't_1', token_label: 'installer', replaces: null, remote_address: '203.0.113.9', reason: '', public_key: 'mNb7J7v0n8dVYfQG8v0Zk8m1yqk8Qv0r3o2m5vC1xWs=', created_at: ago(65) }];
 
+const usual = [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22, 80, 443] }];
+const grant = (i, of) => ({ id: `g_${String(i).padStart(13, '0')}`, name: null, access: usual, from: null, until: null, state: 'active', reason: '', author: 'user:admin', managed_by: 'api', created_at: ago(9e5), withdrawn_at: null, withdrawn_by: null, version: 1, ...of });
+const grants = [
+  grant(3, { source: { user: 'anna' }, target: { host: 'cam-02' }, access: [{ protocol: 'tcp', ports: ['8000-8100'] }], until: ago(-7200), reason: 'new firmware' }),
+  grant(2, { source: { peer: 'anna-laptop' }, target: { labels: { site: 'nowhere' } } }),
+  grant(1, { name: 'operators', source: { role: 'operator' }, target: { all_devices: true }, author: 'system', reason: 'default' }),
+];
+const operators = [
+  { id: 'p_0000000000001', name: 'anna-laptop', user: 'anna', public_key: 'a'.repeat(43), keyed_at: ago(9e4), addresses: ['10.112.0.9', 'fd72::9'], enabled: true, established: true, endpoint: '198.51.100.7:51820', last_handshake: ago(40), drops: { not_granted: 12 }, created_at: ago(9e4), version: 1 },
+];
+
 function event(host, kind, data, cause, evidence, service = null) {
   const one = { seq: events.length + 1, at: ago(0), kind, object: service ? 'service' : 'host', object_id: host.id, object_name: host.name, service, cause, evidence, data, principal: 'system' };
   events.push(one);
@@ -157,6 +168,9 @@ function answer(method, path, query, body, cookie) {
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
   if (on('/(incidents|downtimes|enrolment-tokens)')) return [200, page([], query)];
+  if (on('/grants')) return [200, page(method === 'POST' ? [] : grants, query)];
+  if (on('/operators')) return [200, page(operators, query)];
+  if (on('/users')) return [200, page([{ id: 'u_1', name: 'anna', role: 'operator', disabled_at: null }], query)];
   if (on('/gateway')) return [200, { endpoint: 'gw.example:51820', endpoint_configured: true, udp_port: 51820 }];
   if ((match = on('/enrolments/([^/]+)/(approve|reject)'))) {
     enrolments.splice(0, 1);

@@ -375,6 +375,111 @@ async function asksForTheEndpoint(context) {
   await page.close();
 }
 
+const userOf = (page) => dialog(page).getByRole('combobox', { name: 'User', exact: true });
+
+/** A grant is refused with its reason, added, seen on its host, changed and withdrawn. */
+async function grantsAccess(page) {
+  await page.goto(`${BASE}/access`);
+  const active = page.locator('section[aria-labelledby=active]');
+  await active.getByText('every device').first().waitFor();
+  await axe(page);
+  await shot(page, 'access-light');
+  await press(page, 'Add a grant');
+  await userOf(page).selectOption('admin');
+  await dialog(page).getByLabel('Host', { exact: true }).fill(OFF_HOST);
+  await dialog(page).getByText(`1 host now: ${OFF_HOST}`).waitFor();
+  await dialog(page).getByLabel('TCP ports').fill('22, 70000');
+  await dialog(page).getByLabel('Reason').fill('new firmware');
+  await press(dialog(page), '8 h');
+  await axe(page);
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText(/70000.*a port from 1 to 65535/).waitFor();
+  must((await dialog(page).getByLabel('Reason').inputValue()) === 'new firmware', 'a refused port loses the reason');
+  await shot(page, 'grant-form-light');
+  await dialog(page).getByLabel('TCP ports').fill('22, 8000-8100');
+  await press(dialog(page), 'Add');
+  await closed(page);
+  const name = `User admin to ${OFF_HOST}`;
+  const row = active.locator('li', { hasText: 'new firmware' });
+  await row.getByText('TCP 22, 8000-8100').waitFor();
+  await row.getByText(/Ends in (7|8) h/).waitFor();
+  await page.goto(`${BASE}/hosts/${OFF_HOST}`);
+  const card = page.locator('section[aria-labelledby=access]');
+  await card.locator('li', { hasText: 'User admin' }).getByText(/ping, TCP 22, 8000-8100/).waitFor();
+  await shot(page, 'host-access-light');
+  await card.getByRole('link', { name: 'All grants' }).click();
+  await press(active, `Change end: ${name}`);
+  await dialog(page).getByLabel(/^End/).fill('');
+  await press(dialog(page), 'Save');
+  await row.getByText('Until it is withdrawn').waitFor();
+  await press(active, `Withdraw: ${name}`);
+  await dialog(page).getByText('end at once').waitFor();
+  await press(dialog(page), 'Withdraw');
+  await row.waitFor({ state: 'detached' });
+  await press(page, 'Show past grants');
+  await page.locator('section[aria-labelledby=past] li', { hasText: 'new firmware' }).getByText(/Withdrawn .* by admin/).waitFor();
+}
+
+/** A selection that selects nothing is said before and after it is added. */
+async function saysThatASelectionIsEmpty(page) {
+  await page.goto(`${BASE}/access`);
+  await press(page, 'Add a grant');
+  await dialog(page).getByLabel('Who').selectOption({ label: 'Everyone with a role' });
+  await dialog(page).getByLabel('May reach').selectOption({ label: 'Hosts by label' });
+  await dialog(page).getByLabel('Labels').fill('kind=submarine');
+  await dialog(page).getByText('Selects no host with a tunnel now.').waitFor();
+  await press(dialog(page), 'Add');
+  await page.getByText('It permits nothing yet').waitFor();
+  await page.getByText('Selects no host now, so it permits nothing.').waitFor();
+  await press(page, 'Withdraw: Role operator to hosts with kind=submarine');
+  await press(dialog(page), 'Withdraw');
+  await page.getByText('Selects no host now, so it permits nothing.').waitFor({ state: 'detached' });
+}
+
+/** An operator is added with keys that are shown once, gets new ones, and is removed. */
+async function managesOperators(page) {
+  await page.goto(`${BASE}/access`);
+  const section = page.locator('section[aria-labelledby=operators]');
+  await section.getByText('No operators.').waitFor();
+  const begin = async () => {
+    await press(page, 'Add an operator');
+    await dialog(page).getByLabel('Name', { exact: true }).fill('e2e-laptop');
+    await userOf(page).selectOption('admin');
+  };
+  await begin();
+  await dialog(page).getByLabel('Public key (optional)').fill('not a key');
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText(/public_key/).waitFor();
+  await dialog(page).getByLabel('Public key (optional)').fill('');
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText('Waiting for the first handshake').waitFor();
+  const first = await conf(page).textContent();
+  must(first.includes('PrivateKey') && !/^DNS/m.test(first), 'no configuration');
+  await axe(page);
+  await shot(page, 'operator-once-light');
+  await page.keyboard.press('Escape');
+  await press(page, 'Saved, close');
+  await closed(page);
+  must(!(await page.content()).includes('PrivateKey'), 'the key is still in the page');
+  await section.getByText('e2e-laptop').waitFor();
+  await begin();
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText(/choose another name/).waitFor();
+  await press(dialog(page), 'Cancel');
+  await shot(page, 'operators-light');
+  await press(section, 'Reissue the configuration of e2e-laptop');
+  await dialog(page).getByText('stops working at once').waitFor();
+  await press(dialog(page), 'Replace keys');
+  await dialog(page).getByText('it cannot be shown again').first().waitFor();
+  must((await conf(page).textContent()) !== first, 'the configuration is the former one');
+  await page.keyboard.press('Escape');
+  await press(page, 'Saved, close');
+  await closed(page);
+  await press(section, 'Remove e2e-laptop');
+  await press(dialog(page), 'Remove operator');
+  await section.getByText('No operators.').waitFor();
+}
+
 async function listsIncidents(page) {
   await page.goto(`${BASE}/incidents`);
   const first = page.locator('section[aria-labelledby=open] a[data-row]').first();
@@ -414,7 +519,7 @@ async function showsAViewerOnlyWhatHeMay() {
   await page.waitForURL(`${BASE}/`);
   const refused = [];
   page.on('response', (response) => response.status() === 403 && refused.push(response.url()));
-  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/enrolments']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/enrolments']) {
     await page.goto(BASE + path);
     await page.locator('h1').first().waitFor();
     await page.waitForTimeout(800);
@@ -542,6 +647,9 @@ try {
   await promise('an acknowledgement is given with an end, and withdrawn', () => undoesAnAcknowledgement(page));
   await promise('an enrolment token shows its command once, and is revoked', () => createsAToken(page));
   await promise('the first device asks for the endpoint; a refused one loses no input', async () => asksForTheEndpoint(await context()));
+  await promise('a grant is refused with its reason, added, seen on its host, changed and withdrawn', () => grantsAccess(page));
+  await promise('a selection that selects no host is said', () => saysThatASelectionIsEmpty(page));
+  await promise('an operator gets keys that are shown once, new ones, and is removed', () => managesOperators(page));
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
   if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());
@@ -563,6 +671,10 @@ try {
   await page.getByRole('heading', { name: 'Members', exact: true }).waitFor();
   await promise('axe finds nothing serious on a dark incident', () => axe(page));
   await shot(page, 'incident-dark');
+  await page.goto(`${BASE}/access`);
+  await page.getByText('every device').first().waitFor();
+  await promise('axe finds nothing serious on the dark page of access', () => axe(page));
+  await shot(page, 'access-dark');
 
   const dark = await open(await context({ colorScheme: 'dark' }), '/');
   await rows(dark).first().waitFor();
@@ -570,13 +682,14 @@ try {
   await shot(dark, 'now-dark');
 
   const phone = await context({ viewport: PHONE });
-  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/enrolments', '/login?stay']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/access', '/enrolments', '/login?stay']) {
     const small = await open(phone, path);
     await small.waitForTimeout(600);
     await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));
     if (path === '/') await shot(small, 'now-360');
     if (path.startsWith('/hosts')) await shot(small, 'host-360');
     if (path === incident) await shot(small, 'incident-360');
+    if (path === '/access') await shot(small, 'access-360');
     await promise(`axe finds nothing serious there at 360 pixels`, () => axe(small));
     await small.close();
   }

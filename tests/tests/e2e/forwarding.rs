@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use fleetgate_tests::lab::{
-    ACCOUNT, CHECKS, Gateway, KEEPALIVE, Lab, Make, SshServer, WireGuard, eventually, run, settings,
+    ACCOUNT, API, CHECKS, Gateway, KEEPALIVE, Lab, Make, SshServer, WireGuard, eventually, run, settings,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -14,6 +14,7 @@ const LAPTOP: &str = "x";
 const DEVICE: &str = "d1";
 const BEHIND: &str = "m";
 const BEHIND_ADDRESS: &str = "10.77.9.2";
+const NETWORK: &str = "10.77.9.0/24";
 
 struct Site<'a> {
     lab: &'a Lab,
@@ -31,7 +32,6 @@ fn inner(gateway: &Gateway<'_>, host: &str, field: &str) -> String {
 fn site(lab: &Lab) -> Site<'_> {
     let gateway = Gateway::start(lab, &settings(&[KEEPALIVE, CHECKS]));
     let conf = gateway.cli(&["device", "add", "cam-1"]);
-    gateway.cli(&["device", "set", "cam-1", "--network", "10.77.9.0/24"]);
     let device = WireGuard::up(lab, DEVICE, &conf);
     gateway.cli(&["user", "add", "anna", "--role", "operator"]);
     let conf = gateway.cli(&["operator", "add", "anna-laptop", "--user", "anna"]);
@@ -174,29 +174,84 @@ fn an_end_cuts_shells_and_datagrams_within_a_second() {
     assert!(hours["hours"].is_array());
 }
 
-#[test]
-fn a_host_behind_a_device_is_reached_at_its_alias() {
-    let lab = Lab::new();
-    let site = site(&lab);
-    let (v4, gateway) = (site.device_v4(), &site.gateway);
-    // What the documentation asks of the device: forwarding, and its own address towards its network.
-    lab.sh(
-        DEVICE,
-        "sysctl -qw net.ipv4.ip_forward=1; nft add table ip out; \
-         nft add chain ip out post '{ type nat hook postrouting priority 100; }'; \
-         nft add rule ip out post ip daddr 10.77.9.0/24 masquerade",
+/// Enrols the device by the script, which also sets up what the documentation asks of it for its network.
+fn enrols_with_its_network(lab: &Lab, gateway: &Gateway<'_>, interface: &str) {
+    let token = gateway.cli(&["token", "create", "field", "--enrol"]);
+    let etc = lab.path("etc").display().to_string();
+    let address = "http://10.77.0.2:8080";
+    let line = format!(
+        "export FLEETGATE_ETC={etc} FLEETGATE_INTERFACE={interface} WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go; \
+         curl -fsS {address}/enrol.sh -o {etc}.sh; \
+         sh {etc}.sh --url {address} --token {} --name cam-1 --network {NETWORK} --no-service",
+        token.trim(),
     );
+    // A new network namespace may have what the machine around it has.
+    lab.sh(DEVICE, "sysctl -qw net.ipv4.ip_forward=0");
+    let said = lab.try_sh(DEVICE, &line);
+    assert!(said.0 && said.1.contains("fleetgate device set cam-1 --network"), "{}", said.1);
+    gateway.cli(&["device", "set", "cam-1", "--network", NETWORK]);
+}
+
+/// Ends the interface of the device with the lab, also after a panic.
+struct Enrolled<'a>(&'a Lab, String);
+
+impl Drop for Enrolled<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_sh(DEVICE, &format!("ip link del {}", self.1));
+    }
+}
+
+#[test]
+fn a_host_behind_an_enrolled_device_is_reached_at_its_alias() {
+    let lab = Lab::new();
+    let gateway = Gateway::start(&lab, &settings(&[API, KEEPALIVE, CHECKS]));
+    let interface = format!("fwd{}", std::process::id());
+    let _enrolled = Enrolled(&lab, interface.clone());
+    enrols_with_its_network(&lab, &gateway, &interface);
+    gateway.cli(&["user", "add", "anna", "--role", "operator"]);
+    let conf = gateway.cli(&["operator", "add", "anna-laptop", "--user", "anna"]);
+    let laptop = WireGuard::up(&lab, LAPTOP, &conf);
+    gateway.becomes("cam-1", None, "up");
+    let pings = |from: &str, address: &str| lab.try_sh(from, &format!("ping -n -c 1 -W 2 {address}")).0;
+
     gateway.cli(&["host", "add", "nvr", "--via", "cam-1", "--address", BEHIND_ADDRESS]);
     gateway.becomes("nvr", None, "up");
-    eventually("the first packets find their sessions", PATIENCE, || site.pings(&v4));
-    let alias = inner(gateway, "nvr", "alias");
-    assert!(!site.pings(&alias), "the default grants are for devices alone");
+    let v4 = inner(&gateway, "cam-1", "address");
+    eventually("the first packets find their sessions", PATIENCE, || pings(LAPTOP, &v4));
+    let alias = inner(&gateway, "nvr", "alias");
+    assert!(!pings(LAPTOP, &alias), "the default grants are for devices alone");
     gateway.cli(&["grant", "add", "--user", "anna", "--to", "nvr", "--icmp", "--tcp", "8000"]);
-    eventually("the alias answers", PATIENCE, || site.pings(&alias));
+    eventually("the alias answers", PATIENCE, || pings(LAPTOP, &alias));
     fs::write(lab.path("index.html"), "pictures").expect("a page");
     let folder = lab.dir.path().display().to_string();
     let _web = lab.spawn(BEHIND, "web.log", "python3", &["-m", "http.server", "-d", &folder, "8000"], &[]);
     eventually("a page of the host behind the device", PATIENCE, || {
         lab.try_sh(LAPTOP, &format!("curl -sf --max-time 3 http://{alias}:8000/index.html")).1 == "pictures"
     });
+
+    // The device is a router for the tunnel alone: not into it, and not between its other interfaces.
+    let others = "ip route add 10.112.0.0/14 via 10.77.1.2; ip route add 10.99.0.0/24 via 10.77.1.2; \
+                  nft add table ip seen; \
+                  nft add chain ip seen in '{ type filter hook prerouting priority -300; }'; \
+                  nft add rule ip seen in ip daddr 10.99.0.9 counter";
+    lab.sh("r", others);
+    let own = laptop.own_v4();
+    assert!(!pings("r", &own) && !pings("r", "10.99.0.9"));
+    assert!(lab.sh("r", "nft list table ip seen").contains("packets 0 "), "the device sends nothing back");
+    let dropped = gateway.json(&["host", "show", "cam-1"])["host"]["tunnel"]["drops"].clone();
+    assert_eq!(dropped.get("spoofed_source"), None, "{dropped}");
+
+    // What was denied is counted for its sender.
+    assert!(!lab.try_sh(LAPTOP, &format!("timeout 10 bash -c '</dev/tcp/{v4}/23'")).0);
+    eventually("the drop is counted", PATIENCE, || {
+        gateway.cli(&["operator", "show", "anna-laptop"]).contains("dropped     not_granted")
+    });
+    assert!(gateway.cli(&["host", "show", "nvr"]).contains("access      user anna: icmp, tcp 8000"));
+
+    // Without networks it forwards nothing any more.
+    let etc = lab.path("etc").display().to_string();
+    let line =
+        format!("sh {etc}/{interface}.forward remove; cat /proc/sys/net/ipv4/ip_forward; nft list ruleset");
+    assert_eq!(lab.sh(DEVICE, &line).trim(), "0");
+    assert!(!pings(LAPTOP, &alias));
 }

@@ -75,6 +75,7 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn count_drop(&mut self, slot: Slot, reason: DropReason) {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.count_drop(reason);
+            *self.peer_drops.entry(reason).or_default() += 1;
         }
         self.mark_changed(slot);
     }

@@ -123,6 +123,8 @@ pub struct Tunnel<N: Noise> {
     unknown: UnknownKeys,
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
+    /// Of all peers, also of those that were removed since.
+    peer_drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
     dns: Option<Dns>,
     /// When a peer of a person was last heard.
@@ -156,6 +158,7 @@ impl<N: Noise> Tunnel<N> {
             unknown: UnknownKeys::default(),
             retired: Retired::default(),
             drops: BTreeMap::new(),
+            peer_drops: BTreeMap::new(),
             forwarder: Forwarder::new(forward::Config {
                 gateway_v4: config.gateway_v4(),
                 gateway_v6: config.gateway_v6(),
@@ -258,6 +261,11 @@ impl<N: Noise> Tunnel<N> {
     /// Datagrams that belonged to no known peer, by reason.
     pub fn global_drops(&self) -> &BTreeMap<DropReason, u64> {
         &self.drops
+    }
+
+    /// Datagrams and packets of peers that were dropped, by reason. No count gets smaller.
+    pub fn peer_drops(&self) -> &BTreeMap<DropReason, u64> {
+        &self.peer_drops
     }
 
     /// TCP connections, including those that linger after their end.

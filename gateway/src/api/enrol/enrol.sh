@@ -25,6 +25,9 @@ Options, and the variables that say the same:
   --interface I        FLEETGATE_INTERFACE     the interface (fleetgate)
   --etc DIR            FLEETGATE_ETC           where configurations are (/etc/wireguard)
   --wait SECONDS       FLEETGATE_WAIT          how long to wait for the approval (a day)
+  --network CIDR       FLEETGATE_NETWORK       forward from the tunnel to this network, and to no other
+                                               (several: repeat it; in the variable, with blanks)
+  --no-networks        FLEETGATE_NO_NETWORKS=1 forward to no network any more
   --new-key            FLEETGATE_NEW_KEY=1     enrol with new keys; the old ones work until then
   --no-service         FLEETGATE_NO_SERVICE=1  start with wg-quick, install no service or timer
   --no-start           FLEETGATE_NO_START=1    write the configuration and leave it at that
@@ -42,10 +45,12 @@ options() {
     SSH_HOST_KEY=${FLEETGATE_SSH_HOST_KEY:-} URL=${FLEETGATE_URL:-$DEFAULT_URL}
     CACERT=${FLEETGATE_CACERT:-} INTERFACE=${FLEETGATE_INTERFACE:-fleetgate}
     ETC=${FLEETGATE_ETC:-/etc/wireguard} WAIT=${FLEETGATE_WAIT:-86400}
+    NETWORKS=${FLEETGATE_NETWORK:-} NO_NETWORKS=${FLEETGATE_NO_NETWORKS:-}
     NEW_KEY=${FLEETGATE_NEW_KEY:-} NO_SERVICE=${FLEETGATE_NO_SERVICE:-} NO_START=${FLEETGATE_NO_START:-}
     while [ $# -gt 0 ]; do
         case $1 in
             --new-key) NEW_KEY=1; shift; continue ;;
+            --no-networks) NO_NETWORKS=1; shift; continue ;;
             --no-service) NO_SERVICE=1; shift; continue ;;
             --no-start) NO_START=1; shift; continue ;;
             -h | --help) usage; exit 0 ;;
@@ -61,6 +66,7 @@ options() {
             --interface) INTERFACE=$2 ;;
             --etc) ETC=$2 ;;
             --wait) WAIT=$2 ;;
+            --network) NETWORKS="$NETWORKS $2" ;;
             *) usage >&2; die "$1 is no option" ;;
         esac
         shift 2
@@ -88,7 +94,35 @@ check_options() {
     [ -z "$SSH_USER" ] || [ "$SSH_USER" = none ] || id "$SSH_USER" >/dev/null 2>&1 ||
         die "--ssh-user: there is no account $SSH_USER here: make it first (useradd --create-home $SSH_USER)"
     CONF=$ETC/$INTERFACE.conf KEY=$ETC/$INTERFACE.key POLL=$ETC/$INTERFACE.poll ID=$ETC/$INTERFACE.enrolment
+    FORWARD=$ETC/$INTERFACE.forward
     NEXT=
+    check_networks
+}
+
+check_networks() {
+    NETWORKS=$(printf %s "$NETWORKS" | tr -s ', ' '  ' | sed -e 's/^ //' -e 's/ $//')
+    [ -n "$NETWORKS" ] || return 0
+    [ -z "$NO_NETWORKS" ] || die "--network and --no-networks exclude each other"
+    case $NETWORKS in
+        *[!0-9a-fA-F.:/\ ]*) die "--network: $NETWORKS is no network: a prefix such as 192.168.7.0/24 is expected" ;;
+    esac
+    for network in $NETWORKS; do
+        is_network "$network" || die "--network: $network is no network: a prefix such as 192.168.7.0/24 is expected"
+    done
+    # It becomes a part of the commands that wg-quick runs.
+    case $ETC in
+        /*[!a-zA-Z0-9_./-]* | [!/]*) die "--etc: with --network, an absolute path of letters, digits and _ . - is expected" ;;
+    esac
+}
+
+# Whether it is a prefix that a network of a site may have: not everything, no loopback, no multicast.
+is_network() {
+    printf '%s\n' "$1" | awk -F / '
+        NF != 2 || $2 !~ /^[0-9]+$/ || $2 < 1 { exit 1 }
+        $1 ~ /:/ { exit !($2 <= 128 && $1 ~ /^[0-9a-fA-F:.]+$/ && $1 !~ /:::/ && $1 !~ /^[fF][fF]/) }
+        { count = split($1, part, ".") }
+        count != 4 || $2 > 32 || part[1] == 127 || part[1] > 223 { exit 1 }
+        { for (i = 1; i <= 4; i++) if (part[i] !~ /^[0-9]+$/ || part[i] > 255) exit 1 }'
 }
 
 # ---------------------------------------------------------------- what is needed
@@ -105,6 +139,16 @@ tools() {
     have wg || die "wg is missing: install wireguard-tools, then run this again"
     have curl || have wget || die "curl or wget is needed"
     have sha256sum || have openssl || die "sha256sum or openssl is needed"
+    [ -z "$NETWORKS" ] || packet_filter
+}
+
+# The generated script takes iptables before nft: see there.
+packet_filter() {
+    have iptables || have nft || packages nftables || true
+    have iptables || have nft || die "--network needs nft or iptables: install nftables, then run this again"
+    case $NETWORKS in
+        *:*) have ip6tables || have nft || die "--network: an IPv6 network needs nft or ip6tables: install nftables, then run this again" ;;
+    esac
 }
 
 # Old kernels and small systems have no WireGuard of their own.
@@ -318,12 +362,13 @@ configuration() {
     for wanted in public_key endpoint addresses allowed_ips; do
         [ -n "$(value "$wanted")" ] || die "the gateway's answer lacks $wanted: is $URL a fleetgate?"
     done
+    networks
     cat >"$CONF.new" <<TEXT
 # Written by the enrolment at $URL. Changes are overwritten when it runs again.
 [Interface]
 PrivateKey = $(cat "$KEY")
 Address = $(value addresses)
-MTU = $(value mtu)
+MTU = $(value mtu)$HOOKS
 
 [Peer]
 PublicKey = $(value public_key)
@@ -337,6 +382,267 @@ TEXT
     chmod 600 "$CONF.new"
     mv "$CONF.new" "$CONF"
     [ -z "$NEXT" ] || take_next
+}
+
+# ---------------------------------------------------------------- networks behind this device
+
+# What a former run has written: `recorded networks`.
+recorded() {
+    [ ! -r "$FORWARD" ] || sed -n "s/^$1='\(.*\)'\$/\1/p" "$FORWARD" | head -n 1
+}
+
+# A run without --network keeps what a former one has set up.
+networks() {
+    HOOKS=
+    if [ -n "$NO_NETWORKS" ]; then
+        [ ! -e "$FORWARD" ] || [ -n "$NO_START" ] || sh "$FORWARD" remove || die "$FORWARD remove: failed"
+        rm -f "$FORWARD"
+    fi
+    [ -n "$NETWORKS" ] || NETWORKS=$(recorded networks)
+    [ -n "$NETWORKS" ] || return 0
+    forward_script
+    # A packet filter that fails must not keep the tunnel down.
+    HOOKS="
+PostUp = sh $FORWARD up || true
+PostDown = sh $FORWARD down || true"
+}
+
+# of FAMILY WORD...: the networks or addresses of one family, 4 or 6.
+of() {
+    family=$1
+    shift
+    for word in "$@"; do
+        case $family$word in
+            4*:*) ;;
+            4* | 6*:*) printf '%s\n' "$word" ;;
+        esac
+    done
+}
+
+# closed FAMILY: the interfaces between which nothing may be forwarded, if this machine was no router
+# before. What a former run has decided stays, because forwarding is on since then.
+# shellcheck disable=SC2046,SC2086
+closed() {
+    found=$(recorded "closed_v$1")
+    if [ -n "$found" ] || [ -z "$(of "$1" $NETWORKS)" ] || [ -n "$(of "$1" $(recorded networks))" ]; then
+        printf '%s\n' "$found"
+        return 0
+    fi
+    switch=/proc/sys/net/ipv4/ip_forward
+    [ "$1" = 4 ] || switch=/proc/sys/net/ipv6/conf/all/forwarding
+    [ "$(cat "$switch" 2>/dev/null || echo 0)" = 0 ] || return 0
+    for path in /sys/class/net/*; do
+        name=${path##*/}
+        case $name in
+            lo | bonding_masters | "$INTERFACE" | *[!a-zA-Z0-9_.-]*) ;;
+            *) found="$found${found:+ }$name" ;;
+        esac
+    done
+    printf '%s\n' "$found"
+}
+
+forward_script() {
+    closed_v4=$(closed 4)
+    closed_v6=$(closed 6)
+    cat >"$FORWARD.new" <<TEXT
+#!/bin/sh
+# Written by the enrolment at $URL. Changes are overwritten when it runs again.
+interface='$INTERFACE'
+networks='$NETWORKS'
+pools='$(value allowed_ips | tr -s ', ' '  ')'
+closed_v4='$closed_v4'
+closed_v6='$closed_v6'
+TEXT
+    cat >>"$FORWARD.new" <<'TEXT'
+
+# Forwards packets from the tunnel to the networks, with this machine's own address as their source, and
+# the replies back. Nothing else is forwarded from or to the tunnel. If this machine was no router before,
+# nothing is forwarded between its other interfaces (closed_v4, closed_v6) either.
+#   up      sets the rules and turns forwarding on; running it again changes nothing
+#   down    forwards nothing any more; what is closed stays closed
+#   remove  removes the rules, and turns forwarding off if `up` has turned it on
+set -eu
+
+chain=fleetgate-$interface
+table=fleetgate_$(printf %s "$interface" | tr -c a-zA-Z0-9 _)
+have() { command -v "$1" >/dev/null 2>&1; }
+add() { printf '%s\n' "$*"; }
+
+# of FAMILY WORD...: the networks of one family, 4 or 6.
+of() {
+    family=$1
+    shift
+    for word in "$@"; do
+        case $family$word in
+            4*:*) ;;
+            4* | 6*:*) add "$word" ;;
+        esac
+    done
+}
+
+# iptables comes first: other programs that use it drop forwarded packets by a policy, and a rule of nft
+# could not let any pass.
+uses_iptables() {
+    have iptables && iptables -w -n -L FORWARD >/dev/null 2>&1 || return 1
+    [ -z "$(of 6 $networks)" ] || have ip6tables
+}
+
+# The rules of one family: iptables_rules NETWORKS POOLS CLOSED
+iptables_rules() {
+    add '*filter'
+    add ":$chain - [0:0]"
+    add ":$chain-in - [0:0]"
+    for network in $1; do add "-A $chain -i $interface -d $network -j ACCEPT"; done
+    add "-A $chain -o $interface -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    add "-A $chain -i $interface -j DROP"
+    add "-A $chain -o $interface -j DROP"
+    for one in $3; do
+        add "-A $chain -i $one -j $chain-in"
+        add "-A $chain-in -o $one -j DROP"
+    done
+    add COMMIT
+    add '*nat'
+    add ":$chain - [0:0]"
+    for network in $1; do
+        for pool in $2; do add "-A $chain -s $pool -d $network -j MASQUERADE"; done
+    done
+    add COMMIT
+}
+
+# by_iptables FAMILY NETWORKS POOLS CLOSED
+by_iptables() {
+    program=iptables
+    [ "$1" = 4 ] || program=ip6tables
+    iptables_rules "$2" "$3" "$4" | "$program-restore" -w --noflush
+    for hook in 'filter FORWARD' 'nat POSTROUTING'; do
+        jump="-j $chain"
+        "$program" -w -t ${hook% *} -C ${hook#* } $jump 2>/dev/null || "$program" -w -t ${hook% *} -I ${hook#* } $jump
+    done
+}
+
+# nft_rules ip|ip6 NETWORKS POOLS CLOSED
+nft_rules() {
+    add "add table $1 $table"
+    add "delete table $1 $table"
+    add "table $1 $table {"
+    add 'chain forward {'
+    add 'type filter hook forward priority 0; policy accept;'
+    for network in $2; do add "iifname \"$interface\" $1 daddr $network accept"; done
+    add "oifname \"$interface\" ct state established,related accept"
+    add "iifname \"$interface\" drop"
+    add "oifname \"$interface\" drop"
+    for one in $4; do
+        for other in $4; do add "iifname \"$one\" oifname \"$other\" drop"; done
+    done
+    add '}'
+    add 'chain postrouting {'
+    add 'type nat hook postrouting priority 100; policy accept;'
+    for network in $2; do
+        for pool in $3; do add "$1 saddr $pool $1 daddr $network masquerade"; done
+    done
+    add '}'
+    add '}'
+}
+
+# by_nft FAMILY NETWORKS POOLS CLOSED
+by_nft() {
+    name=ip
+    [ "$1" = 4 ] || name=ip6
+    nft_rules "$name" "$2" "$3" "$4" | nft -f -
+}
+
+# Rules for these networks; without any, nothing is forwarded from or to the tunnel.
+rules() {
+    by=by_nft
+    if uses_iptables; then
+        by=by_iptables
+        remove_nft ip
+        remove_nft ip6
+    fi
+    for family in 4 6; do
+        closed=$closed_v4
+        [ "$family" = 4 ] || closed=$closed_v6
+        if [ -n "$(of "$family" $networks)$closed" ]; then
+            "$by" "$family" "$(of "$family" $1)" "$(of "$family" $pools)" "$closed"
+        else
+            remove_rules "$family"
+        fi
+    done
+}
+
+# remove_rules FAMILY
+remove_rules() {
+    if [ "$1" = 4 ]; then
+        remove_nft ip
+        remove_iptables iptables
+    else
+        remove_nft ip6
+        remove_iptables ip6tables
+    fi
+}
+
+remove_nft() {
+    ! have nft || nft delete table "$1" "$table" 2>/dev/null || true
+}
+
+remove_iptables() {
+    have "$1" || return 0
+    for hook in 'filter FORWARD' 'nat POSTROUTING'; do
+        "$1" -w -t ${hook% *} -D ${hook#* } -j "$chain" || true
+        for act in -F -X; do
+            for one in "$chain" "$chain-in"; do "$1" -w -t ${hook% *} "$act" "$one" || true; done
+        done
+    done 2>/dev/null
+}
+
+v4=/proc/sys/net/ipv4/ip_forward
+v6=/proc/sys/net/ipv6/conf/all/forwarding
+
+# A router ignores router advertisements, unless it is told to take them (2): its own route to the
+# Internet would be lost.
+keep_advertisements() {
+    for file in /proc/sys/net/ipv6/conf/*/accept_ra; do
+        [ "$(cat "$file")" != 1 ] || echo 2 >"$file"
+    done
+}
+
+up() {
+    rules "$networks"
+    if [ -n "$(of 4 $networks)" ] && [ "$(cat "$v4")" = 0 ]; then echo 1 >"$v4"; fi
+    if [ -n "$(of 6 $networks)" ] && [ "$(cat "$v6")" = 0 ]; then
+        keep_advertisements
+        echo 1 >"$v6"
+    fi
+}
+
+remove() {
+    if [ -n "$closed_v4" ]; then echo 0 >"$v4"; fi
+    if [ -n "$closed_v6" ]; then echo 0 >"$v6"; fi
+    remove_rules 4
+    remove_rules 6
+}
+
+case ${1:-} in
+    up) up ;;
+    down) rules '' ;;
+    remove) remove ;;
+    *)
+        echo "usage: sh $0 up|down|remove" >&2
+        exit 2
+        ;;
+esac
+TEXT
+    chmod 755 "$FORWARD.new"
+    mv "$FORWARD.new" "$FORWARD"
+}
+
+# The tunnel may have been up before, and its configuration the same.
+# shellcheck disable=SC2086
+forward() {
+    [ -n "$NETWORKS" ] && [ -z "$NO_START" ] || return 0
+    sh "$FORWARD" up || die "forwarding to $NETWORKS cannot be set up: see the message above"
+    say "forwarding from the tunnel to $NETWORKS"
+    say "the gateway needs these networks too: fleetgate device set $(value name)$(printf ' --network %s' $NETWORKS)"
 }
 
 # ---------------------------------------------------------------- the gateway's SSH key
@@ -489,6 +795,7 @@ main() {
     configuration
     login
     start
+    forward
 }
 
 main "$@"

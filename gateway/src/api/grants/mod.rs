@@ -50,6 +50,8 @@ struct Wanted {
     all: Option<bool>,
     /// Only those of this manager.
     managed_by: Option<String>,
+    /// Only those that select this host (name or id) now.
+    host: Option<String>,
 }
 
 /// Grants, the newest first.
@@ -63,8 +65,13 @@ async fn list(
 ) -> Result<Json<Page<Grant>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
-    let wanted = stored::Wanted { all: wanted.all.unwrap_or(false), manager: wanted.managed_by.as_deref() };
-    let rows = stored::list(&mut *app.store.reader().await?, wanted, now, before, limit + 1).await?;
+    let mut conn = app.store.reader().await?;
+    let host = match &wanted.host {
+        Some(host) => Some(hosts::load(&mut conn, Kind::Host.named(host)).await?.id),
+        None => None,
+    };
+    let (all, manager) = (wanted.all.unwrap_or(false), wanted.managed_by.as_deref());
+    let rows = stored::list(&mut conn, stored::Wanted { all, manager, host }, now, before, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
 }
 

@@ -1,15 +1,15 @@
 //! Converts stored and measured data of hosts to the API's types.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::calendar::moment;
-use fleetgate_engine::messages::{self, DropReason, PeerStatus, Refusal, WireDay};
+use fleetgate_engine::messages::{self, PeerStatus, Refusal, WireDay};
 use fleetgate_engine::monitor::traffic_budget;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict;
 
 use super::types::{Budget, Host, HostState, Tunnel, UnprovedHandshakes, Verdict};
+use crate::api::peer_drops;
 use crate::api::request::ids::{self, Kind, time_if_known};
 use crate::api::services::ServiceCounts;
 use crate::api::types::{Metric, not_empty};
@@ -137,7 +137,7 @@ fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>)
         yesterday_bytes: on_day(wire, clock::day() - 1).filter(|bytes| *bytes > 0),
         budget: budget.map(|bytes| paced(bytes, today.unwrap_or_default(), now)),
         handshakes: live.handshakes,
-        drops: drops(&live.drops),
+        drops: peer_drops::by_name(&live.drops),
     }
 }
 
@@ -192,12 +192,12 @@ fn about(duration: Duration) -> String {
     }
 }
 
-fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
-    counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use fleetgate_engine::messages::DropReason;
+
     use super::*;
 
     #[test]

@@ -139,7 +139,7 @@ pub struct Tunnel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
     pub handshakes: u64,
-    /// Packets and datagrams dropped, by reason.
+    /// What the gateway dropped of what the peer sent, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
 }
 

@@ -216,6 +216,38 @@ async fn a_selection_that_matches_nothing_is_taken_and_said() {
 }
 
 #[tokio::test]
+async fn the_grants_of_a_host_are_those_that_select_it() {
+    let api = site().await;
+    let outside = json!({ "name": "pub", "tunnel": false, "direct_address": "192.0.2.7" });
+    must(&api.admin().post("/api/v1/devices", outside).await);
+    for (reason, target) in [
+        ("north", json!({ "labels": { "site": "north" } })),
+        ("north cameras", json!({ "labels": { "site": "north", "kind": "camera" } })),
+        ("nas", json!({ "labels": { "kind": "nas" } })),
+        ("cam-07", json!({ "host": "cam-07" })),
+        ("nas-07", json!({ "host": "nas-07" })),
+    ] {
+        let edit = |body: &mut Value| (body["target"], body["reason"]) = (target.clone(), json!(reason));
+        must(&add(&api, edit).await);
+    }
+    let reasons = async |query: &str| {
+        let list = api.operator().get(&format!("/api/v1/grants?{query}")).await;
+        let items = list.json["items"].as_array().expect("a list").clone();
+        let reason = |g: &Value| g["reason"].as_str().map(|text| text.split(':').next().map(str::to_owned));
+        items.iter().filter_map(reason).flatten().collect::<Vec<String>>()
+    };
+    assert_eq!(reasons("host=cam-07").await, ["cam-07", "north", "default", "default"]);
+    assert_eq!(reasons("host=nas-07").await, ["nas-07", "nas"], "the default grants are for devices");
+    assert!(reasons("host=pub").await.is_empty(), "it has no tunnel");
+    assert_eq!(reasons("host=cam-07&limit=2").await, ["cam-07", "north"]);
+    must(&api.admin().delete("/api/v1/grants/operators").await);
+    assert_eq!(reasons("host=cam-07").await.len(), 3);
+    assert_eq!(reasons("host=cam-07&all=true").await.len(), 4);
+    let unknown = api.operator().get("/api/v1/grants?host=cam-8").await;
+    assert_eq!((unknown.status, unknown.code()), (404, "not_found"));
+}
+
+#[tokio::test]
 async fn a_window_is_pending_active_and_ended() {
     let mut api = site().await;
     let ahead = add(&api, |body| body["from"] = json!("2030-01-01T00:00:00Z")).await;

@@ -139,6 +139,102 @@ async fn a_device_enrols_itself_and_a_second_run_changes_nothing() {
     }
 }
 
+/// Returns a `PATH` with a packet filter that does nothing.
+fn with_packet_filter(device: &Device) -> PathBuf {
+    let bin = device.dir.path().join("filter");
+    std::fs::create_dir_all(&bin).unwrap();
+    let nft = bin.join("nft");
+    std::fs::write(&nft, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&nft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let path = with_packet_filter(&device);
+    let token = token(&api, json!({})).await;
+    let first = ["--token", &token, "--name", "cam1"];
+    let run = async |arguments: &[&str]| {
+        let done = device.run(Some(&path), &[&first[..], arguments].concat()).await;
+        assert!(done.status.success(), "{arguments:?}: {}", told(&done));
+    };
+    let set = |name: &str| {
+        let script = device.files().remove("fleetgate.forward").expect("a script");
+        let start = format!("{name}='");
+        let line = script.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned);
+        line.expect(name).trim_end_matches('\'').to_owned()
+    };
+    run(&[]).await;
+    let without = device.conf();
+    assert!(!without.contains("PostUp"));
+
+    run(&["--network", "192.168.7.0/24", "--network", "fd00:7::/64,10.9.0.0/16"]).await;
+    assert_eq!(set("networks"), "192.168.7.0/24 fd00:7::/64 10.9.0.0/16");
+    assert_eq!(set("pools"), "10.112.0.0/14 fd72:6c65:6574::/64");
+    let script = device.etc().join("fleetgate.forward");
+    let with = device.conf();
+    let hook = |when: &str, what: &str| format!("\n{when} = sh {} {what} || true\n", script.display());
+    assert!(with.contains(&hook("PostUp", "up")) && with.contains(&hook("PostDown", "down")), "{with}");
+    let other: String = with.split_inclusive('\n').filter(|line| !line.starts_with("Post")).collect();
+    assert_eq!(other, without);
+    for shell in [&["sh"][..], &["dash"], &["bash", "--posix"], &["busybox", "sh"]] {
+        if has(shell[0]) {
+            let mut read = std::process::Command::new(shell[0]);
+            let read = read.args(&shell[1..]).arg("-n").arg(&script).output().unwrap();
+            assert!(read.status.success(), "{shell:?}: {}", String::from_utf8_lossy(&read.stderr));
+        }
+    }
+
+    let former = device.files();
+    run(&[]).await;
+    assert_eq!(device.files(), former, "a run without the option keeps them");
+    run(&["--network", "192.168.8.0/24"]).await;
+    assert_eq!((set("networks").as_str(), device.conf()), ("192.168.8.0/24", with));
+    run(&["--no-networks"]).await;
+    assert_eq!(device.conf(), without);
+    assert!(!script.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_none_and_a_missing_packet_filter_are_named() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let path = with_packet_filter(&device);
+    let token = token(&api, json!({})).await;
+    for bad in ["192.168.7.1", "0.0.0.0/0", "192.168.7.0/33", "192.168.7.256/24", "::/0", "fd00::/129", "x;y"]
+        .into_iter()
+        .chain(["*", "127.0.0.0/8", "224.0.0.0/4", "1.2.3/24", "1.2.3.4/24/8"])
+    {
+        let refused = device.run(Some(&path), &["--token", &token, "--network", bad]).await;
+        let says = format!("--network: {bad} is no network: a prefix such as 192.168.7.0/24 is expected");
+        assert!(told(&refused).contains(&says), "{bad}: {}", told(&refused));
+    }
+    let both = ["--token", &token, "--network", "192.168.7.0/24", "--no-networks"];
+    assert!(told(&device.run(Some(&path), &both).await).contains("exclude each other"));
+    let odd = ["--token", &token, "--network", "192.168.7.0/24", "--etc", "/tmp/a b"];
+    assert!(told(&device.run(Some(&path), &odd).await).contains("--etc: with --network, an absolute path"));
+
+    let bare = device.dir.path().join("bare");
+    std::fs::create_dir(&bare).unwrap();
+    for tool in ["wg", "curl", "sha256sum", "id", "tr", "sed", "awk"] {
+        let dirs = ["/usr/bin", "/bin"].map(|d| Path::new(d).join(tool));
+        let found = dirs.iter().find(|p| p.exists()).unwrap();
+        std::os::unix::fs::symlink(found, bare.join(tool)).unwrap();
+    }
+    let none = device.run(Some(&bare), &["--token", &token, "--network", "192.168.7.0/24"]).await;
+    let says = "--network needs nft or iptables: install nftables, then run this again";
+    assert!(told(&none).contains(says), "{}", told(&none));
+    assert!(!device.etc().exists(), "nothing was asked of the gateway");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wget_does_as_well_as_curl() {
     if !has("wg") || !has("wget") {

@@ -12,6 +12,8 @@ const TITLES: Record<string, string> = {
   'device.rekeyed': 'Configuration reissued',
   'device.trusted': 'SSH host key trusted',
   'device.clock_reset': 'Clock reset',
+  'operator.created': 'Operator added',
+  'operator.rekeyed': 'Configuration reissued',
   'host.created': 'Host added',
   'host.awake': 'Woke up',
   'host.asleep': 'Fell asleep',

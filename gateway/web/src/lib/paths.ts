@@ -7,6 +7,7 @@ export type Page =
   | { name: 'incidents' }
   | { name: 'incident'; id: string }
   | { name: 'downtimes' }
+  | { name: 'access' }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -16,6 +17,7 @@ const PAGES: Record<string, Page> = {
   '/enrolments': { name: 'enrolments' },
   '/incidents': { name: 'incidents' },
   '/downtimes': { name: 'downtimes' },
+  '/access': { name: 'access' },
 };
 
 /** Names and ids need no escaping; text that does is not a host. */

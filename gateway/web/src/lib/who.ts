@@ -3,6 +3,7 @@
 /** `user:ada` is `ada`; the local socket is the command line on the gateway. */
 export function authorOf(principal: string): string {
   if (principal === 'user:local') return 'the command line';
+  if (principal === 'system') return 'the gateway';
   return principal.replace(/^user:/, '').replace(/^token:/, 'token ');
 }
 
