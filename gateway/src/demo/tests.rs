@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, CommandEnd, ConnectFailure, EchoReply, Evidence, HostKey, KeyType, LoginRefusal, PeerKey,
-    PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest, RemoteCommand, Route,
-    SshFailure, SshReply, SshRun, TunnelEvent,
+    Command, CommandEnd, ConnectFailure, DEFAULT_MTU, EchoReply, Evidence, HostKey, KeyType, LoginRefusal,
+    PeerKey, PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest, RemoteCommand,
+    Route, SshFailure, SshReply, SshRun, TunnelEvent,
 };
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
@@ -90,6 +90,7 @@ impl Lab {
             keys: vec![PeerKey { public: key, psk: None }],
             addresses: addresses.to_vec(),
             networks: Vec::new(),
+            mtu: DEFAULT_MTU,
         };
         let upsert = Command::Upsert(Box::new(spec), PeerSnapshot::default());
         self.asks.send(upsert).expect("the driver runs");

@@ -48,7 +48,7 @@ use reject::{IcmpError, Reset};
 use work::Budget;
 
 pub use flows::Limits;
-pub use peers::{DEFAULT_MTU, Forwarded};
+pub use peers::Forwarded;
 
 /// What the forwarder needs before the first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

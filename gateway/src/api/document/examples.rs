@@ -48,7 +48,7 @@ fn devices(operation: &str) -> Option<Value> {
         "create_device" => json!({
             "name": "cam-2", "labels": { "site": "hill", "kind": "camera" }, "profile": "timelapse-camera",
             "route": "auto", "direct_address": "192.0.2.7", "ssh": { "port": 22, "user": "fleet" },
-            "networks": ["192.168.2.0/24"], "notes": "on the mast",
+            "networks": ["192.168.2.0/24"], "mtu": 1_400, "notes": "on the mast",
         }),
         "change_device" => json!({
             "labels": { "site": "valley", "kind": null }, "ssh": { "user": "fleet" }, "notes": "moved in March",

@@ -9,9 +9,9 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Command, DropReason, ExplainId, Explanation, FlowRecord, Input, Output, PeerKey, PeerKind, PeerSnapshot,
-    PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route, StreamId, StreamInput,
-    StreamOutput, TunnelEvent,
+    Command, DEFAULT_MTU, DropReason, ExplainId, Explanation, FlowRecord, Input, Output,
+    PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
+    StreamId, StreamInput, StreamOutput, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -71,6 +71,7 @@ pub fn spec(n: u8) -> PeerSpec {
         keys: vec![PeerKey { public: private(n).public(), psk: None }],
         addresses: vec![v4(n), v6(n)],
         networks: vec!["192.168.1.0/24".parse().expect("a network")],
+        mtu: DEFAULT_MTU,
     }
 }
 
