@@ -487,6 +487,10 @@ impl Engine<'_> {
                 let explanations = self.handle.explanations().clone();
                 Box::new(move |id, explanation| explanations.answer(id, explanation))
             },
+            forward_probes: {
+                let probes = self.handle.forward_probes().clone();
+                Box::new(move |id, reply| probes.answer(id, reply))
+            },
             flows: {
                 let flows = self.flows.clone();
                 Box::new(move |record| flows.add(record))

@@ -72,6 +72,7 @@ impl Lab {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),
             explanations: Box::new(|_, _| {}),
+            forward_probes: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
             streams: streams.clone(),
             passage: SocketStats::default(),

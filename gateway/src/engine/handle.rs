@@ -13,8 +13,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, ExplainRequest, Explanation, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange,
-    Ticket, UplinkReading,
+    Command, ExplainRequest, Explanation, ForwardProbe, ForwardProbeReply, HostSpec, MonitorInput, Outcome,
+    PassiveResult, PolicyChange, Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
-use crate::engine::explanations::Explanations;
 use crate::engine::live_state::{Change, LiveState};
+use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
@@ -90,7 +90,8 @@ struct Inner {
     timing: TimingDefaults,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
-    explanations: Explanations,
+    explanations: Questions<Explanation>,
+    forward_probes: Questions<ForwardProbeReply>,
     monitor: mpsc::Sender<MonitorInput>,
     /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
@@ -155,7 +156,8 @@ impl Handle {
             timing,
             definitions: Definitions::default(),
             tunnel,
-            explanations: Explanations::default(),
+            explanations: Questions::default(),
+            forward_probes: Questions::default(),
             monitor,
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
@@ -197,7 +199,17 @@ impl Handle {
     /// # Errors
     /// Fails when the tunnel thread does not answer.
     pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
-        self.0.explanations.ask(&self.0.tunnel, question).await
+        let command = |id| Command::Explain(id, question);
+        self.0.explanations.ask(&self.0.tunnel, command, Duration::ZERO).await
+    }
+
+    /// Sends a packet through the filter to its target, and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// Fails when the tunnel thread does not answer.
+    pub async fn probe_forwarding(&self, probe: ForwardProbe) -> anyhow::Result<ForwardProbeReply> {
+        let command = |id| Command::ForwardProbe(id, probe);
+        self.0.forward_probes.ask(&self.0.tunnel, command, probe.timeout).await
     }
 
     /// Lets grants with a window pass again: an admin says that the clock is right.
@@ -206,8 +218,13 @@ impl Handle {
     }
 
     /// The receiver of the filter's answers.
-    pub(crate) fn explanations(&self) -> &Explanations {
+    pub(crate) fn explanations(&self) -> &Questions<Explanation> {
         &self.0.explanations
+    }
+
+    /// The receiver of what became of probes of forwarding.
+    pub(crate) fn forward_probes(&self) -> &Questions<ForwardProbeReply> {
+        &self.0.forward_probes
     }
 
     fn has_failed(&self) {

@@ -2,7 +2,7 @@
 
 pub mod commit_wait;
 pub(crate) mod definitions;
-pub mod explanations;
 pub mod handle;
 pub mod live_state;
+pub mod questions;
 pub mod unknown_keys;

@@ -21,6 +21,7 @@ mod icmp_errors;
 mod lists;
 mod peers;
 mod policy;
+mod probe;
 mod records;
 mod reject;
 mod rewrite;
@@ -47,8 +48,10 @@ use records::Records;
 use reject::{IcmpError, Reset};
 use work::Budget;
 
-pub use flows::Limits;
+pub use explain::Ends;
+pub use flows::{FlowId, Limits};
 pub use peers::Forwarded;
+pub use probe::{Answer, syn};
 
 /// What the forwarder needs before the first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub enum Outcome {
         len: usize,
     },
     Dropped(DropReason),
+    /// The answer to a probe of the gateway's own, as its source would have got it. It goes to no peer.
+    Diverted(FlowId),
     /// Dropped, and an answer to its sender stands in [`Forwarder::reply`].
     Answered(DropReason),
 }
@@ -232,6 +237,7 @@ impl Forwarder {
 
     fn refuse(&mut self, sender: PeerId, packet: &[u8], refusal: Refusal) -> Outcome {
         let (reason, answered) = match refusal {
+            Refusal::Diverted(flow) => return Outcome::Diverted(flow),
             Refusal::Silent(reason) => (reason, false),
             Refusal::Denied(reason) => (reason, self.reject(sender, packet)),
             Refusal::TimeExceeded => (DropReason::Ttl, self.report(sender, packet, IcmpError::TimeExceeded)),

@@ -13,7 +13,9 @@ use ipnet::IpNet;
 
 use super::WakeReason;
 use crate::id::PeerId;
-use crate::messages::forwarding::{ExplainRequest, Explanation, FlowRecord, PolicyChange};
+use crate::messages::forwarding::{
+    ExplainRequest, Explanation, FlowRecord, ForwardProbe, ForwardProbeReply, PolicyChange,
+};
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
@@ -128,6 +130,8 @@ pub enum Command {
     Policy(Vec<PolicyChange>),
     /// What the filter does with a packet, and why.
     Explain(ExplainId, ExplainRequest),
+    /// The same, and whether the target answers.
+    ForwardProbe(ExplainId, ForwardProbe),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
@@ -169,6 +173,7 @@ pub enum Output {
     Stream(StreamId, StreamOutput),
     TunnelEvent(TunnelEvent),
     Explanation(ExplainId, Explanation),
+    ForwardProbe(ExplainId, ForwardProbeReply),
     /// What a flow between peers carried.
     Flow(FlowRecord),
     /// All outputs are drained. `None`: no action is planned.

@@ -6,6 +6,7 @@
 
 mod daily_traffic;
 mod events;
+mod forward_probes;
 mod forwarding;
 pub mod handshake;
 mod icmp_error;
@@ -44,6 +45,7 @@ use crate::time::{Mono, Now, Step};
 use crate::tunnel::handshake::dial::Pacer;
 use crate::tunnel::handshake::retired_keys::Retired;
 use events::UnknownKeys;
+use forward_probes::InFlight;
 use inbound::Pending;
 use peers::{Peers, Slot};
 use poll::Budget;
@@ -121,6 +123,7 @@ pub struct Tunnel<N: Noise> {
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
+    forward_probes: Vec<InFlight>,
     /// When a peer of a person was last heard.
     person_heard: Option<Mono>,
     out: VecDeque<Output>,
@@ -158,6 +161,7 @@ impl<N: Noise> Tunnel<N> {
                 gateway_v6: config.gateway_v6(),
                 limits: forward::Limits::default(),
             }),
+            forward_probes: Vec::new(),
             person_heard: None,
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
@@ -221,6 +225,7 @@ impl<N: Noise> Tunnel<N> {
             Command::Stream(id, input) => self.stream(id, input),
             Command::Policy(changes) => self.change_policy(changes),
             Command::Explain(id, question) => self.explain(id, &question),
+            Command::ForwardProbe(id, probe) => self.probe_forwarding(id, &probe),
             Command::Quiesce => self.quiesce(),
         }
     }

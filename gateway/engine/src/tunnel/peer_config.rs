@@ -171,6 +171,7 @@ impl<N: Noise> Tunnel<N> {
         for slot in slots {
             self.abandon(slot);
         }
+        self.end_forward_probes();
         self.pacer.stop();
         self.initiations.clear();
         self.quiet = true;

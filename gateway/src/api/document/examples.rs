@@ -37,6 +37,7 @@ fn access(operation: &str) -> Option<Value> {
         "change_grant" => json!({
             "access": [{ "protocol": "tcp", "ports": [22] }], "until": null, "reason": "it takes longer",
         }),
+        "probe_forwarding" => json!({ "from": "eve", "to": "cam-1", "protocol": "tcp", "port": 22 }),
         "create_backup" => json!({ "history": true, "keep": 14 }),
         "set_endpoint" => json!({ "endpoint": "vpn.example.net:51820" }),
         _ => return None,

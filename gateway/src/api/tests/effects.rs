@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 34] = [
+const FIELDS: [(&str, &str, &[&str]); 35] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
@@ -34,6 +34,7 @@ const FIELDS: [(&str, &str, &[&str]); 34] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
+    ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
     ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),

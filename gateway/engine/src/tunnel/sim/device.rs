@@ -31,6 +31,8 @@ pub struct Device<S> {
     scratch: Vec<u8>,
     /// Packets that came through the tunnel.
     pub received: usize,
+    /// The last one of them.
+    pub last: Vec<u8>,
 }
 
 /// Datagrams for the gateway.
@@ -46,6 +48,7 @@ impl<S: Session> Device<S> {
             ports,
             scratch: vec![0; SCRATCH],
             received: 0,
+            last: Vec::new(),
         }
     }
 
@@ -70,10 +73,12 @@ impl<S: Session> Device<S> {
         let opened = self.session.receive(datagram, from, now, &mut self.scratch, &mut |datagram| {
             sent.push(datagram.to_vec());
         });
-        let packet = match opened {
-            Opened::Packet(packet) if self.answers => packet.to_vec(),
-            _ => return sent,
-        };
+        let Opened::Packet(packet) = opened else { return sent };
+        let packet = packet.to_vec();
+        self.last.clone_from(&packet);
+        if !self.answers {
+            return sent;
+        }
         for reply in self.reply(&packet, now) {
             sent.extend(self.send(&reply, now).unwrap_or_default());
         }

@@ -3,6 +3,7 @@
 mod clock;
 mod day;
 mod door;
+mod forward_probes;
 mod forwarding;
 mod handshakes;
 mod inside;

@@ -9,7 +9,7 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Command, DEFAULT_MTU, DropReason, ExplainId, Explanation, FlowRecord, Input, Output,
+    Command, DEFAULT_MTU, DropReason, ExplainId, Explanation, FlowRecord, ForwardProbeReply, Input, Output,
     PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
     StreamId, StreamInput, StreamOutput, TunnelEvent,
 };
@@ -98,6 +98,7 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub answers: Vec<(ProbeId, ProbeReply, Mono)>,
     pub news: Vec<TunnelEvent>,
     pub explanations: Vec<(ExplainId, Explanation)>,
+    pub forward_probes: Vec<(ForwardProbeReply, Mono)>,
     pub flows: Vec<FlowRecord>,
     pub streams: Vec<(StreamId, StreamOutput)>,
     /// Types of the messages that the gateway sent.
@@ -150,6 +151,7 @@ impl<N: Noise, S: Session> World<N, S> {
             answers: Vec::new(),
             news: Vec::new(),
             explanations: Vec::new(),
+            forward_probes: Vec::new(),
             flows: Vec::new(),
             streams: Vec::new(),
             sent: Vec::new(),
@@ -219,6 +221,7 @@ impl<N: Noise, S: Session> World<N, S> {
                 Output::Stream(id, output) => self.streams.push((id, output)),
                 Output::TunnelEvent(news) => self.news.push(news),
                 Output::Explanation(id, explanation) => self.explanations.push((id, explanation)),
+                Output::ForwardProbe(_, reply) => self.forward_probes.push((reply, self.now.mono)),
                 Output::Flow(record) => self.flows.push(record),
                 Output::Wait(at, _) => {
                     assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
