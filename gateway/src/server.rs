@@ -513,6 +513,10 @@ impl Engine<'_> {
             },
             // Without room it is lost, as datagrams are, and the client asks again.
             dns_forwards: Box::new(move |client, query| drop(dns_forward.try_send((client, query)))),
+            forward_probes: {
+                let probes = self.handle.forward_probes().clone();
+                Box::new(move |ExplainId(number), reply| probes.answer(number, reply))
+            },
             flows: {
                 let flows = self.flows.clone();
                 Box::new(move |record| flows.add(record))

@@ -1,11 +1,16 @@
-//! Explains who may reach what: the packet filter itself answers.
+//! Explains who may reach what: the packet filter itself answers, and the target on request.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, GrantProtocol, GrantWindow,
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, ForwardProbe,
+    ForwardProbeKind, ForwardProbeOutcome as Outcome, ForwardProbeReply, GrantProtocol, GrantWindow,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,16 +19,19 @@ use super::AppState;
 use super::grants;
 use super::hosts;
 use super::operators;
-use super::request::extract::Query;
+use super::request::auth::Principal;
+use super::request::extract::{Body, Query};
 use super::request::ids::{self, Kind};
 use super::request::parse;
+use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::types::names;
 use super::users;
+use crate::store::events::Object;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(explain))
+    OpenApiRouter::new().routes(routes!(explain)).routes(routes!(probe))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -73,6 +81,50 @@ pub const RESULTS: [&str; 9] = [
     "unknown_target",
 ];
 
+/// What a packet is to show.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewForwardProbe {
+    /// An operator (the peer of a person), or a user who has one, by name or id.
+    pub from: String,
+    /// A device, or a host behind one, by name or id.
+    pub to: String,
+    /// `tcp` when absent, and `icmp` without a port. `udp` cannot be probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::GrantProtocolName>)]
+    pub protocol: Option<String>,
+    /// The port of the target; of `icmp` none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 65535)]
+    pub port: Option<u16>,
+}
+
+/// What the policy says, and what became of a packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProbedExplanation {
+    pub explanation: Explanation,
+    #[schema(value_type = names::ForwardProbeResult)]
+    pub result: String,
+    /// The same in words, with what it may mean.
+    pub text: String,
+    /// The address that the packet was sent with; absent if none was made.
+    pub source: Option<String>,
+    /// The address that it was sent to.
+    pub destination: Option<String>,
+    /// From the packet to the answer.
+    pub rtt_ms: Option<f64>,
+    /// Why the filter dropped the packet, if it did.
+    #[schema(value_type = Option<names::DropReasonName>)]
+    pub drop_reason: Option<String>,
+}
+
+/// What became of a probe, as it is named in the API.
+pub const PROBE_RESULTS: [&str; 7] =
+    ["answered", "refused", "unreachable", "no_answer", "no_tunnel", "dropped", "denied"];
+
+/// The longest wait for an answer. A device that has to be dialled first gets its packet a second later.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Says whether somebody may reach a host at a time, by the code that filters packets.
 #[utoipa::path(get, path = "/explain", operation_id = "explain", tag = "access",
     security(("token" = ["access:operator"])), params(Question),
@@ -81,33 +133,72 @@ async fn explain(
     State(app): State<AppState>,
     Query(asked): Query<Question>,
 ) -> Result<Json<Explanation>, Problem> {
-    let now = crate::clock::wall();
     let at = asked.at.as_deref().map(parse::moment).transpose();
-    let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(now);
-    let (protocol, port) = protocol(&asked)?;
+    let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
+    let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
     let sources = sources(&app, &asked.from).await?;
-    let mut conn = app.store.reader().await?;
-    let unknown = |e: Problem| Problem::invalid("to", e.detail());
-    let host = hosts::load(&mut conn, Kind::Host.named(&asked.to)).await.map_err(unknown)?;
-    drop(conn);
+    let (host, name) = target(&app, &asked.to).await?;
     let mut found = Found::UnknownSource;
     for from in sources {
-        let to = ExplainTarget::Host(host.id);
+        let to = ExplainTarget::Host(host);
         found = app.handle.explain(ExplainRequest { from, to, protocol, port, at }).await?;
         if found != Found::UnknownSource {
             break;
         }
     }
-    let what = match protocol {
-        GrantProtocol::Icmp => "icmp".to_owned(),
-        GrantProtocol::Tcp | GrantProtocol::Udp => format!("{} {port}", protocol_name(protocol)),
-    };
-    let words = Words { from: &asked.from, to: &host.name, what: &what };
+    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port) };
     Ok(Json(to_api(found, &words, ids::time(at))))
 }
 
-fn protocol(asked: &Question) -> Result<(GrantProtocol, u16), Problem> {
-    let protocol = match (asked.protocol.as_deref(), asked.port) {
+/// Sends a packet with the address of the source through the packet filter to the host, and compares what becomes of it
+/// with the policy.
+///
+/// It is an echo request, or the first segment of a TCP connection that is reset at once. The answer comes back to the
+/// gateway and not to the source.
+#[utoipa::path(post, path = "/explain/probe", operation_id = "probe_forwarding", tag = "access",
+    security(("token" = ["access:operator"])), request_body = NewForwardProbe,
+    responses((status = 200, body = ProbedExplanation)))]
+async fn probe(
+    State(app): State<AppState>,
+    who: Principal,
+    Body(asked): Body<NewForwardProbe>,
+) -> Result<Json<ProbedExplanation>, Problem> {
+    let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
+    let kind = match protocol {
+        GrantProtocol::Icmp => ForwardProbeKind::Echo,
+        GrantProtocol::Tcp => ForwardProbeKind::Connect { port },
+        GrantProtocol::Udp => {
+            let detail = "UDP cannot be probed, because most programs answer only what they understand: ask \
+                          without a probe";
+            return Err(Problem::invalid("protocol", detail));
+        }
+    };
+    // What is logged in has no address. Only the peers of a user have one.
+    let from = sources(&app, &asked.from).await?.swap_remove(0);
+    let (host, name) = target(&app, &asked.to).await?;
+    let by = who.to_string();
+    let _permit = app.rate_limits().probe(&by, crate::clock::now().mono)?;
+    let mut write = ApiTx::begin(&app, &who).await?;
+    let data = json!({ "from": asked.from, "protocol": protocol_name(protocol), "port": asked.port });
+    write.event("forwarding.probed", (Object::Host, host), "a probe of forwarding", data).await?;
+    write.commit().await?;
+    let at = ids::time(crate::clock::wall());
+    let probe = ForwardProbe { from, to: ExplainTarget::Host(host), kind, timeout: PROBE_TIMEOUT };
+    let reply = app.handle.probe_forwarding(probe).await?;
+    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port) };
+    if reply.explanation == Found::UnknownSource {
+        let detail = format!(
+            "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \
+             operator add`, or ask without a probe",
+            asked.from
+        );
+        return Err(Problem::invalid("from", detail));
+    }
+    probed(&reply, &words, at).map(Json)
+}
+
+fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol, u16), Problem> {
+    let protocol = match (name, port) {
         (None, None) => GrantProtocol::Icmp,
         (None, Some(_)) => GrantProtocol::Tcp,
         (Some(name), _) => PROTOCOLS
@@ -115,12 +206,27 @@ fn protocol(asked: &Question) -> Result<(GrantProtocol, u16), Problem> {
             .find(|protocol| protocol_name(*protocol) == name)
             .ok_or_else(|| Problem::invalid("protocol", "icmp, tcp or udp is expected"))?,
     };
-    match (protocol, asked.port) {
+    match (protocol, port) {
         (GrantProtocol::Icmp, None) => Ok((protocol, 0)),
         (GrantProtocol::Icmp, Some(_)) => Err(Problem::invalid("port", "icmp has no ports: leave it out")),
         (_, Some(port)) if port > 0 => Ok((protocol, port)),
         _ => Err(Problem::invalid("port", "a port from 1 to 65535 is expected")),
     }
+}
+
+fn what(protocol: GrantProtocol, port: u16) -> String {
+    match protocol {
+        GrantProtocol::Icmp => "icmp".to_owned(),
+        GrantProtocol::Tcp | GrantProtocol::Udp => format!("{} {port}", protocol_name(protocol)),
+    }
+}
+
+/// Returns the host that a question is about, with its name.
+async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem> {
+    let mut conn = app.store.reader().await?;
+    let unknown = |e: Problem| Problem::invalid("to", e.detail());
+    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(unknown)?;
+    Ok((host.id, host.name))
 }
 
 /// Returns the sources in the order in which they are asked about. A user without a peer is judged as
@@ -205,6 +311,93 @@ fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
     }
 }
 
+/// # Errors
+/// Returns 429 if no packet was made because of too many others.
+fn probed(reply: &ForwardProbeReply, words: &Words<'_>, at: String) -> Result<ProbedExplanation, Problem> {
+    let explanation = to_api(reply.explanation, words, at);
+    let Some((result, text)) = outcome(reply.outcome, &explanation, words) else {
+        return Err(Problem::too_many("too many probes are in flight, or the gateway stops: try again", 3));
+    };
+    let took = match reply.outcome {
+        Outcome::Answered(took) | Outcome::Refused(took) | Outcome::Unreachable(took, _) => Some(took),
+        _ => None,
+    };
+    let drop_reason = match reply.outcome {
+        Outcome::Dropped(reason) => Some(reason.name().to_owned()),
+        _ => None,
+    };
+    Ok(ProbedExplanation {
+        explanation,
+        result: result.to_owned(),
+        text,
+        source: reply.packet.map(|(source, _)| source.to_string()),
+        destination: reply.packet.map(|(_, destination)| destination.to_string()),
+        rtt_ms: took.map(|took| took.as_secs_f64() * 1_000.0),
+        drop_reason,
+    })
+}
+
+/// Names an outcome and says what it may mean. `None`: no packet was made because of too many others.
+fn outcome(
+    outcome: Outcome,
+    explanation: &Explanation,
+    Words { from, to, what }: &Words<'_>,
+) -> Option<(&'static str, String)> {
+    Some(match outcome {
+        Outcome::Denied => ("denied", format!("{}; nothing was sent", explanation.text)),
+        Outcome::Dropped(reason) => (
+            "dropped",
+            format!("the policy permits it, but the filter dropped the packet: {}", dropped(reason)),
+        ),
+        Outcome::Busy => return None,
+        Outcome::Answered(took) => {
+            ("answered", format!("{from} reaches {to} ({what}): it answered in {}", latency(took)))
+        }
+        Outcome::Refused(took) => (
+            "refused",
+            format!(
+                "the policy permits it, and {to} refused the connection after {}: no program listens there",
+                latency(took)
+            ),
+        ),
+        Outcome::Unreachable(_, reason) => (
+            "unreachable",
+            format!("the policy permits it, but the way to {to} ends with an ICMP error: {reason}"),
+        ),
+        Outcome::NoTunnel => (
+            "no_tunnel",
+            format!("the policy permits it, but the device of {to} has no tunnel now: nothing was sent"),
+        ),
+        Outcome::NoAnswer => (
+            "no_answer",
+            format!(
+                "the policy permits it, and {to} did not answer within {} s: it is off, a firewall there drops \
+                 the packet, or a device in front of it does not pass the packet on or uses no address of its own \
+                 (masquerade)",
+                PROBE_TIMEOUT.as_secs()
+            ),
+        ),
+    })
+}
+
+fn latency(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1_000.0)
+}
+
+/// Says why the filter drops a packet that the policy permits.
+fn dropped(reason: DropReason) -> String {
+    let why = match reason {
+        DropReason::NotGranted => "the grant has just ended",
+        DropReason::NoFlow => {
+            "its flow was ended at once: the grant has just ended, or there are too many flows"
+        }
+        DropReason::FlowTableFull => "the source, the device or the gateway has as many flows as it may have",
+        DropReason::FlowConflict => "the answers could not be told from those of another connection",
+        _ => "the reason is counted for the source",
+    };
+    format!("{why} ({})", reason.name())
+}
+
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
@@ -243,5 +436,37 @@ mod tests {
         let permitted = answered(Found::Permitted(window(None, None)));
         assert!(permitted.permitted && permitted.until.is_none());
         assert_eq!(permitted.text, "anna reaches cam-07 (tcp 22) by the grant p_0000000000009");
+    }
+    #[test]
+    fn every_outcome_of_a_probe_has_a_name_and_says_what_it_may_mean() {
+        let took = Duration::from_millis(12);
+        let all = [
+            Outcome::Answered(took),
+            Outcome::Refused(took),
+            Outcome::Unreachable(took, "no route to the host"),
+            Outcome::NoAnswer,
+            Outcome::NoTunnel,
+            Outcome::Dropped(DropReason::FlowTableFull),
+            Outcome::Denied,
+        ];
+        let words = Words { from: "anna", to: "cam-07", what: "tcp 22" };
+        let answer = |outcome| {
+            let explanation = match outcome {
+                Outcome::Denied => Found::NoGrant,
+                _ => Found::Permitted(window(None, None)),
+            };
+            let packet = Some(([10, 112, 0, 2].into(), [10, 112, 0, 3].into()));
+            let reply = ForwardProbeReply { explanation, packet, outcome };
+            probed(&reply, &words, "now".into())
+        };
+        let answers: Vec<ProbedExplanation> =
+            all.into_iter().filter_map(|outcome| answer(outcome).ok()).collect();
+        assert_eq!(answers.iter().map(|answer| answer.result.as_str()).collect::<Vec<_>>(), PROBE_RESULTS);
+        assert_eq!(answers[0].text, "anna reaches cam-07 (tcp 22): it answered in 12.0 ms");
+        assert_eq!((answers[0].rtt_ms, answers[3].rtt_ms), (Some(12.0), None));
+        assert_eq!(answers[0].destination.as_deref(), Some("10.112.0.3"));
+        assert_eq!(answers[5].drop_reason.as_deref(), Some("flow_table_full"));
+        assert!(answers[6].text.ends_with("an admin adds one; nothing was sent"), "{}", answers[6].text);
+        assert!(answer(Outcome::Busy).is_err_and(|problem| problem.status() == 429));
     }
 }

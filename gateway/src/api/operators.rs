@@ -17,11 +17,11 @@ use utoipa_axum::routes;
 
 use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal, wireguard_conf};
 use super::request::auth::{Principal, Role, Who};
-use super::request::extract::{Body, Path, Query, never_null};
+use super::request::extract::{Body, Path, Query, never_null, present};
 use super::request::idempotency::Disclosed;
 use super::request::ids::{self, Kind, Named};
 use super::request::managed_by::Manager;
-use super::request::parse::{self, Fields};
+use super::request::parse::{self, Fields, Setter};
 use super::request::transaction::ApiTx;
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::page::Paging;
@@ -54,6 +54,9 @@ pub struct Operator {
     pub last_handshake: Option<String>,
     /// What the gateway dropped of what the operator sent, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
+    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    #[schema(minimum = 1280, maximum = 1420)]
+    pub mtu: Option<u16>,
     pub created_at: String,
     /// The same number as in the `ETag`.
     #[schema(minimum = 1)]
@@ -68,6 +71,9 @@ pub struct NewOperator {
     pub user: Option<String>,
     /// Its own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
+    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    #[schema(minimum = 1280, maximum = 1420)]
+    pub mtu: Option<u16>,
 }
 
 /// What is absent stays as it is.
@@ -77,6 +83,10 @@ pub struct OperatorChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub name: Option<String>,
+    /// Holds for the next packet. The configuration of the operator needs the same value. `null`: 1280.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>, minimum = 1280, maximum = 1420)]
+    pub mtu: Option<Option<u16>>,
 }
 
 /// An operator with what is shown once.
@@ -135,7 +145,9 @@ async fn create(
     let name = fields.take("name", parse::name(&new.name)).unwrap_or_default();
     let key = new.public_key.as_deref().map(|key| parse::public_key(&app, key));
     key.and_then(|key| fields.take("public_key", key));
+    let mtu = new.mtu.and_then(|mtu| fields.take("mtu", parse::mtu(mtu)));
     fields.finish()?;
+    let settings = operators::Settings { name, mtu };
     let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let user = owner(write.tx(), &who, new.user.as_deref()).await?;
@@ -143,13 +155,14 @@ async fn create(
     let (id, now) = (ids::new_id(write.now), write.now);
     let prepared = Prepared::new(&app, &mut write, given).await?;
     let inserted =
-        operators::insert(write.tx(), id, (user.id, &name), prepared.key(&app), app.config.pools(), now)
+        operators::insert(write.tx(), id, (user.id, &settings), prepared.key(&app), app.config.pools(), now)
             .await;
     inserted.map_err(|e| not_made(e, &who))?;
-    let data = json!({ "name": name, "user": user.name });
+    let data = json!({ "name": settings.name, "user": user.name });
     write.event("operator.created", (Object::Operator, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
-    let credentials = prepared.credentials(&app, &made.addresses, wireguard_conf::split_dns(&app))?;
+    let split_dns = wireguard_conf::split_dns(&app);
+    let credentials = prepared.credentials(&app, (&made.addresses, made.mtu), split_dns)?;
     write.peer(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
@@ -235,7 +248,7 @@ async fn show(
     Ok(Tagged { version: found.version, value: to_api(&app, &found) })
 }
 
-/// Renames an operator.
+/// Changes an operator.
 #[utoipa::path(patch, path = "/operators/{operator}", operation_id = "change_operator", tag = "access",
     security(("token" = ["access:operator"])), request_body = OperatorChange,
     params(("operator" = String, Path, description = "id or name"),
@@ -248,20 +261,40 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<OperatorChange>,
 ) -> Result<Tagged<Operator>, Problem> {
-    let name = change.name.as_deref().map(parse::name).transpose();
-    let name = name.map_err(|e| Problem::invalid("name", e.to_string()))?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Operator.named(&operator)).await?;
     may_manage(&who, before.user)?;
     if_match.check(before.version)?;
-    if let Some(name) = name.filter(|name| *name != before.name) {
-        operators::rename(write.tx(), before.id, &name).await.map_err(|e| not_made(e, &who))?;
-        let data = json!({ "changed": ["name"] });
+    let was = operators::Settings { name: before.name.clone(), mtu: before.mtu };
+    let settings = changed(&was, change)?;
+    if settings != was {
+        operators::update(write.tx(), before.id, &settings).await.map_err(|e| not_made(e, &who))?;
+        let data = json!({ "changed": differences(&was, &settings) });
         write.event("operator.changed", (Object::Operator, before.id), "changed", data).await?;
+    }
+    if settings.mtu != was.mtu {
+        write.peer(before.id);
     }
     let after = load(write.tx(), Named::Id(before.id)).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&app, &after) })
+}
+
+/// Returns the settings after the request.
+fn changed(before: &operators::Settings, change: OperatorChange) -> Result<operators::Settings, Problem> {
+    let mut fields = Fields::default();
+    let mut settings = before.clone();
+    let mut set = Setter(&mut fields);
+    set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
+    set.to(&mut settings.mtu, "mtu", change.mtu.map(|mtu| mtu.map(parse::mtu).transpose()));
+    fields.finish()?;
+    Ok(settings)
+}
+
+/// Returns the names of the changed settings, for the event.
+fn differences(before: &operators::Settings, after: &operators::Settings) -> Vec<&'static str> {
+    let pairs = [("name", before.name != after.name), ("mtu", before.mtu != after.mtu)];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// Removes an operator. Its tunnel ends at once, and grants for it alone are withdrawn.
@@ -335,7 +368,8 @@ async fn reissue(
     let data = json!({ "previous_key": before.public_key });
     write.event("operator.rekeyed", (Object::Operator, before.id), "new credentials", data).await?;
     let after = load(write.tx(), Named::Id(before.id)).await?;
-    let credentials = prepared.credentials(&app, &after.addresses, wireguard_conf::split_dns(&app))?;
+    let split_dns = wireguard_conf::split_dns(&app);
+    let credentials = prepared.credentials(&app, (&after.addresses, after.mtu), split_dns)?;
     write.peer(before.id);
     write.commit().await?;
     Ok(disclosed(StatusCode::OK, to_api(&app, &after), credentials))
@@ -380,6 +414,7 @@ fn to_api(app: &AppState, operator: &operators::Operator) -> Operator {
         endpoint: live.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: ids::time_if_known(handshake),
         drops: peer_drops::by_name(&live.drops),
+        mtu: operator.mtu,
         created_at: ids::time(operator.created_at),
         version: operator.version,
     }

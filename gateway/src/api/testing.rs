@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, CommandEnd, CommandReply, EchoReply, Evidence, MonitorInput, MonitorOutput, Probe, ProbeReply,
-    ProbeRequest, RemoteCommand, SshReply, SshRun,
+    Command, CommandEnd, CommandReply, EchoReply, Evidence, ForwardProbe, ForwardProbeReply, MonitorInput,
+    MonitorOutput, Probe, ProbeReply, ProbeRequest, RemoteCommand, SshReply, SshRun,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
@@ -108,6 +108,23 @@ impl TestApi {
         let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), KEEP);
         tasks.spawn(watch(inputs, writer, sensors));
         tasks
+    }
+
+    /// Answers probes of forwarding from now on, and hands in what was asked for. Other commands are taken
+    /// and forgotten.
+    pub fn answer_probes(&mut self, reply: ForwardProbeReply) -> mpsc::UnboundedReceiver<ForwardProbe> {
+        let mut tunnel = std::mem::replace(&mut self.tunnel, mpsc::channel(1).1);
+        let probes = self.state.handle.forward_probes().clone();
+        let (asked, received) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(command) = tunnel.recv().await {
+                if let Command::ForwardProbe(id, probe) = command {
+                    let _ = asked.send(probe);
+                    probes.answer(id, reply);
+                }
+            }
+        });
+        received
     }
 
     /// Returns the next command for the tunnel that is no change of the policy.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use fleetgate_engine::messages::DEFAULT_MTU;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -110,6 +111,9 @@ pub(crate) struct AddArgs {
     route: Option<String>,
     #[command(flatten)]
     ssh: Ssh,
+    /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: 1280]
+    #[arg(long, value_name = "BYTES", conflicts_with = "no_tunnel")]
+    mtu: Option<u16>,
     /// Print a QR code instead of text
     #[arg(long, conflicts_with = "out")]
     qr: bool,
@@ -165,6 +169,9 @@ pub(crate) struct SetArgs {
     /// Remove all networks behind the device
     #[arg(long, conflicts_with = "networks")]
     no_networks: bool,
+    /// Largest packet inside the tunnel, from 1280 to 1420 bytes; its configuration needs the same
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
     /// Path of the checks: tunnel, direct or auto
     #[arg(long)]
     route: Option<String>,
@@ -186,6 +193,7 @@ impl SetArgs {
         let networks = (!self.networks.is_empty() || self.no_networks).then_some(&self.networks);
         let mut body = present(json!({
             "networks": networks,
+            "mtu": self.mtu,
             "route": self.route,
             "direct_address": self.direct,
             "ssh": { "user": self.login.ssh_user, "port": self.login.ssh_port },
@@ -374,6 +382,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "route": args.route,
         "direct_address": args.direct,
         "ssh": args.ssh.body(),
+        "mtu": args.mtu,
     }));
     let place = reserve(args.out.as_deref()).context("nothing was added")?;
     let made: Value = client.post("/devices", &body).await?;
@@ -458,6 +467,11 @@ fn row(d: &Device) -> Vec<String> {
     ]
 }
 
+/// The inner MTU of a peer, for a person.
+pub(super) fn mtu(own: Option<u16>) -> String {
+    own.unwrap_or(DEFAULT_MTU).to_string()
+}
+
 /// The profile that a host names itself.
 fn own_profile(own: Option<&str>) -> String {
     own.unwrap_or("by rules").to_owned()
@@ -475,6 +489,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         line("public key", &format!("{} (since {})", tunnel.public_key, tunnel.keyed_at));
         line("addresses", &tunnel.addresses.join(" "));
         line("networks", &if d.networks.is_empty() { "none".to_owned() } else { d.networks.join(" ") });
+        line("MTU", &mtu(d.mtu));
         line(
             "allowed IPs",
             &tunnel.addresses.iter().chain(&d.networks).cloned().collect::<Vec<_>>().join(" "),

@@ -1,4 +1,4 @@
-//! `fleetgate explain`: may somebody reach a host, and by which grant.
+//! `fleetgate explain`: may somebody reach a host, by which grant, and does the host answer.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::table;
-use crate::api::explain::Explanation;
+use crate::api::explain::{Explanation, NewForwardProbe, ProbedExplanation};
 use crate::cli::out;
 
 #[derive(Args)]
@@ -23,20 +23,27 @@ pub(crate) struct ExplainArgs {
     /// Another time than now, as RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// Send a packet as well, and say whether the target answers: an echo request, or a TCP connection that is
+    /// reset at once
+    #[arg(long, conflicts_with_all = ["at", "udp"])]
+    probe: bool,
 }
 
 impl ExplainArgs {
+    /// Returns the host and the port of the target.
+    fn target(&self) -> anyhow::Result<(&str, Option<u16>)> {
+        let Some((host, port)) = self.to.rsplit_once(':') else { return Ok((&self.to, None)) };
+        let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+            anyhow::anyhow!("--to {}: a port from 1 to 65535 is expected after the colon", self.to)
+        })?;
+        Ok((host, Some(port)))
+    }
+
     fn query(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let (host, port) = match self.to.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (self.to.as_str(), None),
-        };
+        let (host, port) = self.target()?;
         anyhow::ensure!(port.is_some() || !self.udp, "--udp needs a port: --to {host}:PORT");
         let mut query = vec![("from", self.from.clone()), ("to", host.to_owned())];
         if let Some(port) = port {
-            let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                anyhow::anyhow!("--to {}: a port from 1 to 65535 is expected after the colon", self.to)
-            })?;
             query.push(("port", port.to_string()));
             query.push(("protocol", if self.udp { "udp" } else { "tcp" }.to_owned()));
         }
@@ -45,8 +52,11 @@ impl ExplainArgs {
     }
 }
 
-/// Returns the exit code: success if it is permitted.
+/// Returns the exit code: success if it is permitted, and with a probe if the target answers as well.
 pub(crate) async fn run(client: &Client, args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    if args.probe {
+        return probe(client, &args).await;
+    }
     let answer: Explanation = client.get("/explain", &args.query()?).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&answer)?);
@@ -57,12 +67,28 @@ pub(crate) async fn run(client: &Client, args: ExplainArgs) -> anyhow::Result<Ex
     Ok(if answer.permitted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+async fn probe(client: &Client, args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let (host, port) = args.target()?;
+    let body = NewForwardProbe { from: args.from.clone(), to: host.to_owned(), protocol: None, port };
+    let answer: ProbedExplanation = client.post("/explain/probe", &serde_json::to_value(body)?).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        let permitted = answer.explanation.permitted;
+        if permitted {
+            out::line!("permitted: {}", table::safe(&answer.explanation.text));
+        }
+        out::line!("{}: {}", answer.result.replace('_', " "), table::safe(&answer.text));
+    }
+    Ok(if answer.result == "answered" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn query(to: &str, udp: bool) -> anyhow::Result<String> {
-        let args = ExplainArgs { from: "anna".into(), to: to.into(), udp, at: None };
+        let args = ExplainArgs { from: "anna".into(), to: to.into(), udp, at: None, probe: false };
         let pairs = args.query()?;
         Ok(pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"))
     }

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::device::{file_to_save, is_free, other_name, present, reserve, said};
+use super::device::{file_to_save, is_free, mtu, other_name, present, reserve, said};
 use super::host::pages;
 use super::table::{self, Column};
 use crate::api::operators::Operator;
@@ -27,6 +27,9 @@ pub(crate) enum OperatorCommand {
         /// Its own WireGuard public key [default: the gateway generates a key pair]
         #[arg(long)]
         public_key: Option<String>,
+        /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: 1280]
+        #[arg(long, value_name = "BYTES")]
+        mtu: Option<u16>,
         #[command(flatten)]
         to: Output,
     },
@@ -42,12 +45,16 @@ pub(crate) enum OperatorCommand {
         operator: String,
     },
     /// Change an operator
+    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
     Set {
         /// Name or id of the operator
         operator: String,
         /// New name
-        #[arg(long)]
-        name: String,
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// Largest packet inside the tunnel, from 1280 to 1420 bytes; its configuration needs the same
+        #[arg(long, value_name = "BYTES", group = "change")]
+        mtu: Option<u16>,
     },
     /// Remove an operator and end its tunnel; grants for it alone are withdrawn
     Remove {
@@ -79,15 +86,16 @@ pub(crate) struct Output {
 
 pub(crate) async fn run(client: &Client, command: OperatorCommand) -> anyhow::Result<()> {
     match command {
-        OperatorCommand::Add { name, user, public_key, to } => {
-            let body = present(json!({ "name": name, "user": user, "public_key": public_key }));
+        OperatorCommand::Add { name, user, public_key, mtu, to } => {
+            let body = present(json!({ "name": name, "user": user, "public_key": public_key, "mtu": mtu }));
             make(client, "/operators", &body, to, "nothing was added").await
         }
         OperatorCommand::List { user } => list(client, user).await,
         OperatorCommand::Show { operator } => show(client, &operator).await,
-        OperatorCommand::Set { operator, name } => {
-            client.patch(&format!("/operators/{operator}"), &json!({ "name": name })).await?;
-            said(client, &format!("{operator} renamed to {name}"))
+        OperatorCommand::Set { operator, name, mtu } => {
+            let body = present(json!({ "name": name, "mtu": mtu }));
+            client.patch(&format!("/operators/{operator}"), &body).await?;
+            said(client, &format!("{operator} changed"))
         }
         OperatorCommand::Remove { operator } => {
             client.call(Method::DELETE, &format!("/operators/{operator}"), None).await?;
@@ -196,6 +204,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     );
     line("public key", &format!("{} (since {})", o.public_key, o.keyed_at));
     line("addresses", &o.addresses.join(" "));
+    line("MTU", &mtu(o.mtu));
     line("endpoint", o.endpoint.as_deref().unwrap_or("never seen"));
     line("handshake", &table::ago(o.last_handshake.as_deref(), table::now()));
     let dropped = table::counts(&o.drops);
@@ -236,6 +245,7 @@ mod tests {
         let again = run(&client, parsed(&add)).await.unwrap_err();
         assert!(again.to_string().contains("the file exists already"), "{again}");
         run(&client, parsed("operator set anna-laptop --name anna-notebook")).await.unwrap();
+        run(&client, parsed("operator set anna-notebook --mtu 1400")).await.unwrap();
         run(&client, parsed("operator list --user anna")).await.unwrap();
         run(&client, parsed("operator show anna-notebook")).await.unwrap();
         run(&client, parsed("operator reissue anna-notebook --qr")).await.unwrap();

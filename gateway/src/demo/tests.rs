@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, CommandEnd, ConnectFailure, EchoReply, Evidence, HostKey, KeyType, LoginRefusal, PeerKey,
-    PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest, RemoteCommand, Route,
-    SshFailure, SshReply, SshRun, TunnelEvent,
+    Command, CommandEnd, ConnectFailure, DEFAULT_MTU, EchoReply, Evidence, HostKey, KeyType, LoginRefusal,
+    PeerKey, PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest, RemoteCommand,
+    Route, SshFailure, SshReply, SshRun, TunnelEvent,
 };
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
@@ -72,6 +72,7 @@ impl Lab {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),
             explanations: Box::new(|_, _| {}),
+            forward_probes: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
             dns_answers: Box::new(|_, _| {}),
             dns_forwards: Box::new(|_, _| {}),
@@ -92,6 +93,7 @@ impl Lab {
             keys: vec![PeerKey { public: key, psk: None }],
             addresses: addresses.to_vec(),
             networks: Vec::new(),
+            mtu: DEFAULT_MTU,
         };
         let upsert = Command::Upsert(Box::new(spec), PeerSnapshot::default());
         self.asks.send(upsert).expect("the driver runs");

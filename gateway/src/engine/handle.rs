@@ -13,8 +13,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsDecision, DnsId, ExplainId, ExplainRequest, Explanation, HostSpec, MonitorInput,
-    Outcome, PassiveResult, PolicyChange, Ticket, UplinkReading,
+    Command, DnsClient, DnsDecision, DnsId, ExplainId, ExplainRequest, Explanation, ForwardProbe,
+    ForwardProbeReply, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange, Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -92,6 +92,7 @@ struct Inner {
     tunnel: mpsc::Sender<Command>,
     explanations: Questions<Explanation>,
     names: Questions<DnsDecision>,
+    forward_probes: Questions<ForwardProbeReply>,
     monitor: mpsc::Sender<MonitorInput>,
     /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
@@ -158,6 +159,7 @@ impl Handle {
             tunnel,
             explanations: Questions::default(),
             names: Questions::default(),
+            forward_probes: Questions::default(),
             monitor,
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
@@ -200,7 +202,16 @@ impl Handle {
     /// Fails when the tunnel thread does not answer.
     pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
         let ask = |number| Command::Explain(ExplainId(number), question);
-        self.0.explanations.ask(&self.0.tunnel, ask).await
+        self.0.explanations.ask(&self.0.tunnel, ask, Duration::ZERO).await
+    }
+
+    /// Sends a packet through the filter to its target, and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// Fails when the tunnel thread does not answer.
+    pub async fn probe_forwarding(&self, probe: ForwardProbe) -> anyhow::Result<ForwardProbeReply> {
+        let ask = |number| Command::ForwardProbe(ExplainId(number), probe);
+        self.0.forward_probes.ask(&self.0.tunnel, ask, probe.timeout).await
     }
 
     /// Asks what becomes of a DNS query that a peer sent over TCP.
@@ -209,7 +220,7 @@ impl Handle {
     /// Fails when the tunnel thread does not answer.
     pub async fn dns_query(&self, peer: PeerId, query: Vec<u8>) -> anyhow::Result<DnsDecision> {
         let ask = |number| Command::DnsQuery(DnsId(number), peer, query);
-        self.0.names.ask(&self.0.tunnel, ask).await
+        self.0.names.ask(&self.0.tunnel, ask, Duration::ZERO).await
     }
 
     /// Passes the reply of a resolver to the peer that asked over UDP.
@@ -230,6 +241,11 @@ impl Handle {
     /// The receiver of decisions about queries over TCP.
     pub(crate) fn dns_decisions(&self) -> &Questions<DnsDecision> {
         &self.0.names
+    }
+
+    /// The receiver of what became of probes of forwarding.
+    pub(crate) fn forward_probes(&self) -> &Questions<ForwardProbeReply> {
+        &self.0.forward_probes
     }
 
     fn has_failed(&self) {

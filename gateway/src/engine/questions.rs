@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use fleetgate_engine::messages::Command;
 use tokio::sync::{mpsc, oneshot};
 
-/// The tunnel thread answers within one turn. A longer wait is a fault of the gateway.
+/// The tunnel thread answers within one turn, or when the time of a probe is over. A longer wait is a
+/// fault of the gateway.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The questions of one kind that have no answer yet, by number. The callers limit how many there
@@ -45,7 +46,8 @@ impl<A> Drop for Open<'_, A> {
 }
 
 impl<A> Questions<A> {
-    /// Sends the command that asks under a number, and waits for the answer.
+    /// Sends the command that asks under a number, and waits for the answer. `takes`: how long it may take
+    /// to find it.
     ///
     /// # Errors
     /// Fails when the tunnel thread does not answer.
@@ -53,6 +55,7 @@ impl<A> Questions<A> {
         &self,
         tunnel: &mpsc::Sender<Command>,
         command: impl FnOnce(u64) -> Command,
+        takes: Duration,
     ) -> anyhow::Result<A> {
         let (answer, answered) = oneshot::channel();
         let number = {
@@ -67,7 +70,7 @@ impl<A> Questions<A> {
             tunnel.send(command(number)).await.ok().context("the tunnels have ended")?;
             answered.await.context("the tunnels have ended")
         };
-        tokio::time::timeout(PATIENCE, asked).await.context("the tunnels do not answer")?
+        tokio::time::timeout(takes + PATIENCE, asked).await.context("the tunnels do not answer")?
     }
 
     /// Passes an answer on.
@@ -106,7 +109,12 @@ mod tests {
     async fn each_question_gets_its_own_answer() {
         let (tunnel, mut commands) = mpsc::channel(8);
         let questions = Questions::default();
-        let both = async { tokio::join!(questions.ask(&tunnel, ask), questions.ask(&tunnel, ask)) };
+        let both = async {
+            tokio::join!(
+                questions.ask(&tunnel, ask, Duration::ZERO),
+                questions.ask(&tunnel, ask, Duration::ZERO)
+            )
+        };
         let answers = async {
             let mut ids = Vec::new();
             for _ in 0..2 {
@@ -127,7 +135,7 @@ mod tests {
         let (tunnel, _commands) = mpsc::channel(8);
         let questions = Questions::<Explanation>::default();
         let short = Duration::from_millis(20);
-        assert!(tokio::time::timeout(short, questions.ask(&tunnel, ask)).await.is_err());
+        assert!(tokio::time::timeout(short, questions.ask(&tunnel, ask, Duration::ZERO)).await.is_err());
         assert!(questions.lock().open.is_empty());
     }
 
@@ -135,7 +143,11 @@ mod tests {
     async fn without_a_tunnel_thread_there_is_no_answer() {
         let (tunnel, commands) = mpsc::channel(8);
         drop(commands);
-        let error = Questions::<Explanation>::default().ask(&tunnel, ask).await.unwrap_err().to_string();
+        let error = Questions::<Explanation>::default()
+            .ask(&tunnel, ask, Duration::ZERO)
+            .await
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "the tunnels have ended");
     }
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub ssh: Ssh,
     /// The networks behind the device's peer.
     pub networks: Vec<IpNet>,
+    /// The inner MTU of the device's peer; `None`: the usual one.
+    pub mtu: Option<u16>,
     pub notes: String,
 }
 
@@ -95,7 +97,7 @@ pub fn route_named(name: &str) -> Option<RoutePolicy> {
 macro_rules! select {
     ($condition:literal) => {
         concat!(
-            "select h.*, p.networks, k.public_key, k.added_at as keyed_at, m.last_handshake,
+            "select h.*, p.networks, p.mtu, k.public_key, k.added_at as keyed_at, m.last_handshake,
                  (select string_agg(a.address, ' ') from addresses a
                   where a.peer = h.id and a.released_at is null) as inner_addresses
              from hosts h
@@ -144,6 +146,7 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
         direct_address: row.try_get("direct_address")?,
         ssh: Ssh { port: row.try_get("ssh_port")?, user: row.try_get("ssh_user")?, pin },
         networks: networks.map(|n| n.0).unwrap_or_default(),
+        mtu: row.try_get("mtu")?,
         notes: row.try_get("notes")?,
     })
 }
@@ -302,20 +305,17 @@ pub async fn write_settings(
     .execute(&mut *tx)
     .await
     .map_err(|e| name_taken(e, &settings.name))?;
-    Ok(write_networks(tx, device, &settings.networks).await?)
+    Ok(write_peer(tx, device, settings).await?)
 }
 
-/// Sets the networks behind a device. Does nothing for a device without a peer.
+/// Sets what the device's peer has of the settings. Does nothing for a device without a peer.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn write_networks(
-    tx: &mut SqliteConnection,
-    device: HostId,
-    networks: &[IpNet],
-) -> sqlx::Result<()> {
-    let sql = "update peers set networks = $2 where id = $1";
-    sqlx::query(sql).bind(device.as_i64()).bind(Json(networks)).execute(tx).await.map(drop)
+pub async fn write_peer(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
+    let sql = "update peers set networks = $2, mtu = $3 where id = $1";
+    let query = sqlx::query(sql).bind(device.as_i64()).bind(Json(&settings.networks)).bind(settings.mtu);
+    query.execute(tx).await.map(drop)
 }
 
 pub(super) fn name_taken(error: sqlx::Error, name: &str) -> NotMade {

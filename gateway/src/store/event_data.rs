@@ -113,6 +113,9 @@ data! {
         has("id", Text), has("address", Text), has("port", Count), has("sent_bytes", Count),
         has("received_bytes", Count), has("duration_s", MaybeNumber), has("why", Text),
     ];
+    PROBED = "ForwardingProbedData" [
+        has("from", Text), has("protocol", Text), has("port", MaybeNumber),
+    ];
     SESSION = "SessionData" [has("from", Text)];
     PROFILE = "ProfileChangedData" [has("profile", Text), has("settings", Object)];
     NO_PROFILE = "ProfileRemovedData" [has("profile", Text)];
@@ -200,6 +203,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("grant.withdrawn", GRANT),
     ("stream.opened", STREAM_OPENED),
     ("stream.closed", STREAM_CLOSED),
+    ("forwarding.probed", PROBED),
     ("contact.created", NAME),
     ("contact.changed", NAME),
     ("contact.removed", NAME),

@@ -33,6 +33,8 @@ pub struct Operator {
     pub keyed_at: Wall,
     pub addresses: Vec<IpAddr>,
     pub last_handshake: Option<Wall>,
+    /// The inner MTU of its peer; `None`: the usual one.
+    pub mtu: Option<u16>,
     pub version: i64,
     pub created_at: Wall,
 }
@@ -41,11 +43,12 @@ macro_rules! select {
     ($condition:literal) => {
         concat!(
             "select o.*, u.name as user_name, u.role, u.disabled_at, k.public_key, k.added_at as keyed_at,
-                    m.last_handshake,
+                    m.last_handshake, p.mtu,
                     (select string_agg(a.address, ' ') from addresses a
                      where a.peer = o.id and a.released_at is null) as inner_addresses
              from operators o
              join users u on u.id = o.user
+             join peers p on p.id = o.id
              join peer_keys k on k.peer = o.id and k.retired_at is null and k.position = 0
              left join peer_memory m on m.peer = o.id
              where o.removed_at is null and ",
@@ -67,6 +70,7 @@ impl FromRow<'_, SqliteRow> for Operator {
             keyed_at: wall(row, "keyed_at")?,
             addresses: inner_addresses(row)?,
             last_handshake: maybe_wall(row, "last_handshake")?,
+            mtu: row.try_get("mtu")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
         })
@@ -110,6 +114,14 @@ pub async fn of_user(conn: &mut SqliteConnection, user: UserId) -> sqlx::Result<
     sqlx::query_as(select!("o.user = $1 order by o.name")).bind(user.as_i64()).fetch_all(conn).await
 }
 
+/// The settings of an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub name: String,
+    /// The inner MTU of its peer; `None`: the usual one.
+    pub mtu: Option<u16>,
+}
+
 /// Inserts an operator with its key and addresses.
 ///
 /// # Errors
@@ -117,7 +129,7 @@ pub async fn of_user(conn: &mut SqliteConnection, user: UserId) -> sqlx::Result<
 pub async fn insert(
     tx: &mut SqliteConnection,
     operator: PeerId,
-    (user, name): (UserId, &str),
+    (user, settings): (UserId, &Settings),
     key: NewKey,
     pools: Pools,
     now: Wall,
@@ -126,12 +138,12 @@ pub async fn insert(
     sqlx::query("insert into operators (id, user, name, created_at) values ($1, $2, $3, $4)")
         .bind(operator.as_i64())
         .bind(user.as_i64())
-        .bind(name)
+        .bind(&settings.name)
         .bind(now.as_millis())
-        .execute(tx)
+        .execute(&mut *tx)
         .await
-        .map_err(|e| devices::name_taken(e, name))?;
-    Ok(())
+        .map_err(|e| devices::name_taken(e, &settings.name))?;
+    Ok(write_mtu(tx, operator, settings.mtu).await?)
 }
 
 /// Sets the only key of an operator. Earlier keys are retired.
@@ -148,14 +160,20 @@ pub async fn set_key(
     devices::set_key(tx, (operator, KIND), key, pools, now).await
 }
 
-/// Changes the name and raises the version.
+/// Changes the settings and raises the version.
 ///
 /// # Errors
 /// Fails when the name is taken, or the database cannot be written.
-pub async fn rename(tx: &mut SqliteConnection, operator: PeerId, name: &str) -> Result<(), NotMade> {
+pub async fn update(tx: &mut SqliteConnection, operator: PeerId, settings: &Settings) -> Result<(), NotMade> {
     let sql = "update operators set name = $2, version = version + 1 where id = $1";
-    let query = sqlx::query(sql).bind(operator.as_i64()).bind(name);
-    query.execute(tx).await.map(drop).map_err(|e| devices::name_taken(e, name))
+    let query = sqlx::query(sql).bind(operator.as_i64()).bind(&settings.name);
+    query.execute(&mut *tx).await.map_err(|e| devices::name_taken(e, &settings.name))?;
+    Ok(write_mtu(tx, operator, settings.mtu).await?)
+}
+
+async fn write_mtu(tx: &mut SqliteConnection, operator: PeerId, mtu: Option<u16>) -> sqlx::Result<()> {
+    let sql = "update peers set mtu = $2 where id = $1";
+    sqlx::query(sql).bind(operator.as_i64()).bind(mtu).execute(tx).await.map(drop)
 }
 
 /// Removes an operator. Its keys are retired, and its addresses rest. Nothing that the tunnel learnt of

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsDecision, DnsId, ExplainId, Explanation, FlowRecord, Input, Output, ProbeId,
-    ProbeReply, Transmit, TunnelEvent,
+    Command, DnsClient, DnsDecision, DnsId, ExplainId, Explanation, FlowRecord, ForwardProbeReply, Input,
+    Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
@@ -34,6 +34,7 @@ pub struct TunnelOutputs {
     pub answer: Box<dyn FnMut(ProbeId, ProbeReply) + Send>,
     pub news: Box<dyn FnMut(TunnelEvent) + Send>,
     pub explanations: Box<dyn FnMut(ExplainId, Explanation) + Send>,
+    pub forward_probes: Box<dyn FnMut(ExplainId, ForwardProbeReply) + Send>,
     pub flows: Box<dyn FnMut(FlowRecord) + Send>,
     pub dns_answers: Box<dyn FnMut(DnsId, DnsDecision) + Send>,
     pub dns_forwards: Box<dyn FnMut(DnsClient, Vec<u8>) + Send>,
@@ -175,7 +176,7 @@ impl<N: Noise> TunnelThread<N> {
     }
 
     fn obey(&mut self, command: Command, now: Now) {
-        if matches!(command, Command::ProbeRequest(_)) {
+        if matches!(command, Command::ProbeRequest(_) | Command::ForwardProbe(..)) {
             self.rest.asked();
         }
         self.tunnel.handle(Input::Command(command), now);
@@ -193,6 +194,10 @@ impl<N: Noise> TunnelThread<N> {
                 Output::Stream(id, word) => self.outputs.streams.deliver(id, word),
                 Output::TunnelEvent(news) => (self.outputs.news)(news),
                 Output::Explanation(id, explanation) => (self.outputs.explanations)(id, explanation),
+                Output::ForwardProbe(id, reply) => {
+                    self.rest.answered();
+                    (self.outputs.forward_probes)(id, reply);
+                }
                 Output::Flow(record) => (self.outputs.flows)(record),
                 Output::DnsAnswer(id, decision) => (self.outputs.dns_answers)(id, decision),
                 Output::DnsForward(client, query) => (self.outputs.dns_forwards)(client, query),

@@ -114,6 +114,7 @@ impl Thread {
             answer: Box::new(|_, _| {}),
             news: Box::new(|_| {}),
             explanations: Box::new(|_, _| {}),
+            forward_probes: Box::new(|_, _| {}),
             flows: Box::new(|_| {}),
             dns_answers: Box::new(|_, _| {}),
             dns_forwards: Box::new(|_, _| {}),

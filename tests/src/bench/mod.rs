@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Transmit,
+    Command, DEFAULT_MTU, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Transmit,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -148,6 +148,7 @@ pub fn spec(n: u32, public: PublicKey) -> PeerSpec {
         keys: vec![PeerKey { public, psk: None }],
         addresses: inner_addresses(n).to_vec(),
         networks: Vec::new(),
+        mtu: DEFAULT_MTU,
     }
 }
 

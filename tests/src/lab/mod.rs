@@ -10,6 +10,7 @@
 
 mod api;
 mod mail;
+mod reach;
 mod settings;
 
 use std::fs;
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 
 pub use api::Api;
 pub use mail::{MailDoor, MailSink};
+pub use reach::{AnswersAll, DEVICES, LAPTOP, Reach, sweep};
 pub use settings::{API, CHECKS, KEEPALIVE, MAIL, settings};
 
 /// The unprivileged user that the gateway runs as.
@@ -504,9 +506,14 @@ impl<'a> WireGuard<'a> {
         let _ = self.lab.try_sh(self.ns, &format!("ip link del {dev}"));
     }
 
+    /// Its inner addresses.
+    pub fn own(&self) -> Vec<String> {
+        let bare = |address: String| address.split('/').next().expect("before the slash").to_owned();
+        addresses(&self.conf).into_iter().map(bare).collect()
+    }
+
     pub fn own_v4(&self) -> String {
-        let own = addresses(&self.conf).into_iter().find(|a| !a.contains(':'));
-        own.expect("an IPv4 address").split('/').next().expect("before the slash").to_owned()
+        self.own().into_iter().find(|a| !a.contains(':')).expect("an IPv4 address")
     }
 }
 
@@ -551,6 +558,8 @@ pub struct SshServer<'a> {
     lab: &'a Lab,
     ns: &'static str,
     make: Make,
+    /// Of the account.
+    home: PathBuf,
     port: u16,
     process: Option<Running>,
 }
@@ -566,9 +575,14 @@ impl<'a> SshServer<'a> {
         let home = ensure_account();
         match make {
             Make::OpenSsh => authorize(&lab.path("authorized_keys"), authorized),
-            Make::Dropbear => authorize_at_home(&home, authorized),
+            Make::Dropbear if authorized.is_empty() => authorize_at_home(&home, authorized),
+            Make::Dropbear => {
+                let own = lab.path(&format!("home-{ns}"));
+                fs::create_dir(&own).expect("the lab's directory");
+                authorize_at_home(&own, authorized);
+            }
         }
-        let mut server = SshServer { lab, ns, make, port: 22, process: None };
+        let mut server = SshServer { lab, ns, make, home, port: 22, process: None };
         server.new_host_key();
         server.again();
         server
@@ -616,7 +630,13 @@ impl<'a> SshServer<'a> {
                 self.lab.spawn(self.ns, &log, "/usr/sbin/sshd", &["-D", "-e", "-f", &conf], &[])
             }
             Make::Dropbear => {
-                self.lab.spawn(self.ns, &log, "dropbear", &["-F", "-E", "-s", "-r", &key, "-p", &port], &[])
+                // It reads one file of authorized keys in the home of the account, which all labs share. With
+                // keys of its own, this server alone sees another home.
+                let own = self.lab.path(&format!("home-{}", self.ns));
+                let mount = format!("mount --bind {} {} && ", own.display(), self.home.display());
+                let mount = if own.exists() { mount } else { String::new() };
+                let line = format!("{mount}exec dropbear -F -E -s -r {key} -p {port}");
+                self.lab.spawn(self.ns, &log, "sh", &["-c", &line], &[])
             }
         };
         self.process = Some(process);

@@ -132,6 +132,35 @@ fn a_person_reaches_what_is_granted_and_nothing_else() {
     assert!(said.starts_with("permitted: anna reaches cam-1 (tcp 22)"), "{said}");
     let said = gateway.refused(&["explain", "--from", "anna-laptop", "--to", "cam-1:23"]);
     assert!(said.contains("denied: no grant covers"), "{said}");
+    a_probe_compares_the_policy_with_the_device(&site);
+}
+
+fn a_probe_compares_the_policy_with_the_device(site: &Site<'_>) {
+    let (v4, gateway) = (site.device_v4(), &site.gateway);
+    let all = |to: &str| ["explain", "--from", "anna", "--to", to, "--probe"].map(str::to_owned);
+    let answered = |to: &str| gateway.cli(&all(to).each_ref().map(String::as_str));
+    let refused = |to: &str| gateway.refused(&all(to).each_ref().map(String::as_str));
+    let count =
+        "nft add table inet probed; nft add chain inet probed in '{ type filter hook input priority 0; }'; ";
+    site.lab.sh(LAPTOP, &format!("{count} nft add rule inet probed in ip saddr {v4} counter"));
+    site.lab.sh(DEVICE, "nft delete table inet seen");
+    site.count_arrivals();
+    for to in ["cam-1", "cam-1:22"] {
+        let said = answered(to);
+        assert!(said.contains("permitted: anna reaches cam-1") && said.contains("it answered in"), "{said}");
+    }
+    eventually("an echo request, a SYN and a reset arrived", PATIENCE, || site.arrivals() == 3);
+    let said = refused("cam-1:80");
+    assert!(said.contains("refused: the policy permits it, and cam-1 refused the connection"), "{said}");
+    let before = site.arrivals();
+    let said = refused("cam-1:23");
+    assert!(said.contains("denied: no grant covers anna, cam-1 and tcp 23"), "{said}");
+    assert_eq!(site.arrivals(), before, "nothing was sent");
+    site.lab.sh(DEVICE, "nft add rule inet seen in tcp dport 443 drop");
+    let said = refused("cam-1:443");
+    assert!(said.contains("no answer: the policy permits it, and cam-1 did not answer within 3 s"), "{said}");
+    let seen = site.lab.sh(LAPTOP, "nft list table inet probed");
+    assert!(seen.contains("packets 0 "), "the laptop gets nothing of it: {seen}");
 }
 
 #[test]

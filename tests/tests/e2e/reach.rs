@@ -179,3 +179,22 @@ fn refusals(gateway: &Gateway<'_>, laptop: &Laptop<'_>) {
     let said = laptop.cannot("fleetgate connect ghost:22 < /dev/null");
     assert!(said.contains("ghost has no tunnel now"), "{said}");
 }
+
+#[test]
+fn a_person_reaches_a_device_with_dropbear() {
+    let lab = Lab::new();
+    ensure_account();
+    let gateway = Gateway::start(&lab, &settings(&[API, KEEPALIVE, CHECKS]));
+    let mut laptop = Laptop::new(&lab);
+    let own = gateway.json(&["gateway", "show"])["ssh_public_key"].as_str().expect("a key").to_owned();
+    let _sshd = SshServer::start(&lab, "d1", Make::Dropbear, &format!("{own}\n{}", laptop.public_key()));
+    let conf = gateway.cli(&["device", "add", "cam-1", "--ssh-user", ACCOUNT]);
+    let _tunnel = WireGuard::up(&lab, "d1", &conf);
+    gateway.becomes("cam-1", Some("ssh"), "ok");
+    laptop.set_up(&gateway);
+
+    let banner = laptop.does("fleetgate connect cam-1:22 < /dev/null");
+    assert!(banner.starts_with("SSH-2.0-dropbear"), "{banner}");
+    shells_and_files(&lab, &laptop);
+    a_local_port(&laptop);
+}

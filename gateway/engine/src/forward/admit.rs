@@ -2,7 +2,7 @@
 //! first of a new flow. A packet that passes is rewritten here.
 
 use super::Forwarder;
-use super::flows::{Flow, Key, Path, Progress};
+use super::flows::{Flow, FlowId, Key, Path, Progress};
 use super::fragments::{Followed, PacketId};
 use super::headers::{Fragment, Ip, RST, Transport};
 use super::icmp_errors::Quote;
@@ -26,11 +26,19 @@ pub enum Refusal {
     Denied(DropReason),
     TimeExceeded,
     TooBig(u16),
+    /// It passes, but it is for the gateway: an answer to a probe of its own.
+    Diverted(FlowId),
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
         Refusal::Silent(reason)
+    }
+}
+
+impl From<FlowId> for Refusal {
+    fn from(flow: FlowId) -> Self {
+        Refusal::Diverted(flow)
     }
 }
 
@@ -45,7 +53,7 @@ fn reason(denial: Denial) -> DropReason {
 }
 
 /// Returns the key of a packet. `None`: packets of this kind belong to no flow.
-fn key(sender: PeerId, ip: &Ip, transport: &Transport) -> Option<Key> {
+pub(super) fn key(sender: PeerId, ip: &Ip, transport: &Transport) -> Option<Key> {
     let (protocol, src_port, dst_port) = match *transport {
         Transport::Tcp(segment) => (GrantProtocol::Tcp, segment.src_port, segment.dst_port),
         Transport::Udp { src_port, dst_port } => (GrantProtocol::Udp, src_port, dst_port),
@@ -64,10 +72,10 @@ fn options<'a>(ip: &Ip, transport: &Transport, packet: &'a [u8]) -> &'a [u8] {
 }
 
 /// A packet with its headers.
-struct Packet<'a> {
-    ip: Ip,
-    transport: Transport,
-    bytes: &'a mut [u8],
+pub(super) struct Packet<'a> {
+    pub ip: Ip,
+    pub transport: Transport,
+    pub bytes: &'a mut [u8],
 }
 
 impl Forwarder {
@@ -98,7 +106,7 @@ impl Forwarder {
         bytes: &mut [u8],
     ) -> Result<PeerId, Refusal> {
         match transport {
-            Transport::IcmpError => Ok(self.related(sender, ip, bytes)?),
+            Transport::IcmpError => self.related(sender, ip, bytes),
             Transport::OtherIcmp => Err(DropReason::IcmpType.into()),
             _ if self.policy.is_source(sender) => Err(Refusal::Denied(DropReason::NotGranted)),
             _ => Err(DropReason::NoFlow.into()),
@@ -106,7 +114,7 @@ impl Forwarder {
     }
 
     /// Finds a flow. One that has expired ends here.
-    fn live(&mut self, key: &Key, now: Now) -> Option<(Slot, Direction)> {
+    pub(super) fn live(&mut self, key: &Key, now: Now) -> Option<(Slot, Direction)> {
         let (slot, direction) = self.flows.find(key)?;
         let flow = self.flows.get(slot)?;
         if now.mono < flow.expires || flow.is_cut() {
@@ -134,9 +142,8 @@ impl Forwarder {
             Direction::Out => Refusal::Denied(reason),
             Direction::Back => Refusal::Silent(reason),
         })?;
-        let Some(path) = self.flows.get(slot).map(|flow| flow.path) else {
-            return Err(DropReason::NoFlow.into());
-        };
+        let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow.into()) };
+        let (path, receiver) = (flow.path, flow.receiver(slot, direction));
         self.can_go_on(path.receiver(direction), &ip, bytes.len())?;
         let step = self.follow(slot, direction, &transport, options(&ip, &transport, bytes))?;
         self.note_first_fragment(slot, direction, &ip, &transport)?;
@@ -146,7 +153,7 @@ impl Forwarder {
             Step::Passes => self.flows.touch(slot, direction, self.now.mono),
             Step::Resets => self.end(slot, FlowEnd::Reset),
         }
-        Ok(path.receiver(direction))
+        Ok(receiver?)
     }
 
     /// Returns whether the policy permits a packet of the flow now.
@@ -240,29 +247,30 @@ impl Forwarder {
         let now = self.now;
         let followed = self.fragments.follow(sender, &packet_id(ip, id), offset, now.mono)?;
         let flow = self.flows.get(followed.slot).filter(|flow| flow.serial == followed.serial);
-        let path =
-            flow.filter(|flow| now.mono < flow.expires).map(|flow| flow.path).ok_or(DropReason::Fragment)?;
+        let flow = flow.filter(|flow| now.mono < flow.expires).ok_or(DropReason::Fragment)?;
+        let (path, receiver) = (flow.path, flow.receiver(followed.slot, followed.direction));
         self.permitted(followed.slot)?;
         self.can_go_on(path.receiver(followed.direction), ip, bytes.len())?;
         self.rewrite(&path, followed.direction, ip, &Transport::Other, bytes);
         self.count(followed.slot, followed.direction, bytes.len());
-        Ok(path.receiver(followed.direction))
+        Ok(receiver?)
     }
 
     /// Passes an ICMP error about a live flow. It does not prolong the flow.
-    fn related(&mut self, sender: PeerId, ip: &Ip, bytes: &mut [u8]) -> Result<PeerId, DropReason> {
+    fn related(&mut self, sender: PeerId, ip: &Ip, bytes: &mut [u8]) -> Result<PeerId, Refusal> {
         let quote = Quote::parse(sender, ip, bytes).ok_or(DropReason::NoFlow)?;
         let (slot, direction) = self.live(&quote.answer, self.now).ok_or(DropReason::NoFlow)?;
         // The error goes to the sender of the packet that it quotes.
         if quote.src != ip.dst || !quote.went_against(direction) {
-            return Err(DropReason::NoFlow);
+            return Err(DropReason::NoFlow.into());
         }
         self.permitted(slot)?;
-        let path = self.flows.get(slot).ok_or(DropReason::NoFlow)?.path;
+        let flow = self.flows.get(slot).ok_or(DropReason::NoFlow)?;
+        let (path, receiver) = (flow.path, flow.receiver(slot, direction));
         let to = path.receiver(direction);
         // A device forwards errors of routers behind it. A source speaks for its own address only.
         if direction == Direction::Out && ip.src != path.src {
-            return Err(DropReason::NoFlow);
+            return Err(DropReason::NoFlow.into());
         }
         self.can_go_on(to, ip, bytes.len()).map_err(|refusal| match refusal {
             Refusal::TooBig(_) => DropReason::TooBig,
@@ -271,11 +279,11 @@ impl Forwarder {
         quote.translate(bytes, ip, &path, direction);
         decrement_ttl(bytes, ip.v6);
         self.count(slot, direction, bytes.len());
-        Ok(to)
+        Ok(receiver?)
     }
 
     /// Opens a flow, if the sender is a source and the policy permits it.
-    fn open(&mut self, key: &Key, packet: Packet<'_>) -> Result<PeerId, Refusal> {
+    pub(super) fn open(&mut self, key: &Key, packet: Packet<'_>) -> Result<PeerId, Refusal> {
         let Packet { ip, transport, bytes } = packet;
         if !self.policy.is_source(key.peer) {
             return Err(DropReason::NoFlow.into());
@@ -327,7 +335,7 @@ impl Forwarder {
 
     /// Ends a flow and records what it carried.
     pub(super) fn end(&mut self, slot: Slot, why: FlowEnd) {
-        if let Some(flow) = self.flows.remove(slot) {
+        if let Some(flow) = self.flows.remove(slot).filter(|flow| !flow.is_probe()) {
             self.records.ended(&flow, why, self.now);
         }
     }

@@ -12,13 +12,27 @@ use crate::messages::{
 };
 use crate::time::{Mono, Now, Wall};
 
+/// A packet that an explanation is about: who sends it, from where and to where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub source: PeerId,
+    pub src: IpAddr,
+    /// The address that the source sends to.
+    pub dst: IpAddr,
+}
+
 impl Policy {
     /// Says what the filter does with a packet at a time, and why.
     pub fn explain(&self, question: &ExplainRequest, now: Now) -> Explanation {
+        self.explain_packet(question, now).0
+    }
+
+    /// Says the same, with the packet that decides. `None`: no packet is possible.
+    pub fn explain_packet(&self, question: &ExplainRequest, now: Now) -> (Explanation, Option<Ends>) {
         let sources = self.asked_sources(question.from);
         let at = instant(question.at, now);
         let answers = sources.iter().map(|source| self.explain_one(source, question, at));
-        answers.max_by_key(rank).unwrap_or(Explanation::UnknownSource)
+        answers.max_by_key(|(answer, _)| rank(answer)).unwrap_or((Explanation::UnknownSource, None))
     }
 
     /// Returns the peers that the question is about, the smallest id last: of equal answers the
@@ -35,27 +49,32 @@ impl Policy {
         sources
     }
 
-    fn explain_one(&self, source: &SourceSpec, question: &ExplainRequest, at: Now) -> Explanation {
+    fn explain_one(
+        &self,
+        source: &SourceSpec,
+        question: &ExplainRequest,
+        at: Now,
+    ) -> (Explanation, Option<Ends>) {
         let targets: Vec<IpAddr> = match question.to {
             ExplainTarget::Address(address) => vec![address],
             ExplainTarget::Host(host) => match self.targets.get(&host) {
                 Some(target) => target.addresses.iter().map(|address| address.reached_at).collect(),
-                None => return Explanation::UnknownTarget,
+                None => return (Explanation::UnknownTarget, None),
             },
         };
-        let pairs = targets.iter().filter_map(|dst| {
+        // Of equal answers the last one counts, which is that of the first address.
+        let pairs = targets.iter().rev().filter_map(|dst| {
             let src = source.addresses.iter().find(|src| src.is_ipv4() == dst.is_ipv4())?;
-            Some((*src, *dst))
+            Some(Ends { source: source.peer, src: *src, dst: *dst })
         });
-        let answers = pairs.map(|(src, dst)| self.explain_pair(source, src, dst, question, at));
-        answers.max_by_key(rank).unwrap_or(Explanation::NoCommonFamily)
+        let answers = pairs.map(|ends| (self.explain_pair(source, ends, question, at), Some(ends)));
+        answers.max_by_key(|(answer, _)| rank(answer)).unwrap_or((Explanation::NoCommonFamily, None))
     }
 
     fn explain_pair(
         &self,
         source: &SourceSpec,
-        src: IpAddr,
-        dst: IpAddr,
+        Ends { src, dst, .. }: Ends,
         question: &ExplainRequest,
         at: Now,
     ) -> Explanation {

@@ -45,6 +45,13 @@ impl Default for Limits {
     }
 }
 
+/// A flow, and no later one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId {
+    pub(super) slot: Slot,
+    serial: u64,
+}
+
 /// What a packet shows of its flow, as its sender sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -157,6 +164,9 @@ pub struct Flow {
     /// Resets that were already sent, once no grant covers the flow any more.
     pub resets_sent: u8,
     is_cut: bool,
+    /// The gateway opened it in the name of the source. Nothing of it reaches the source, and it is
+    /// not recorded as traffic of the source.
+    is_probe: bool,
     /// Why it may leave, as the lists have it.
     spare: Option<Spare>,
     timer: u8,
@@ -185,6 +195,7 @@ impl Flow {
             serial: 0,
             resets_sent: 0,
             is_cut: false,
+            is_probe: false,
             spare: Some(Spare::HalfOpen),
             timer: 0,
         }
@@ -193,6 +204,31 @@ impl Flow {
     /// Whether no grant covers the flow any more. Nothing passes then.
     pub fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Makes the flow one of the gateway's own.
+    pub fn become_probe(&mut self) {
+        self.is_probe = true;
+        (self.sent, self.received) = Default::default();
+    }
+
+    pub fn id(&self, slot: Slot) -> FlowId {
+        FlowId { slot, serial: self.serial }
+    }
+
+    /// Returns the peer that packets of this direction go to.
+    ///
+    /// # Errors
+    /// Fails with the flow if they are for the gateway: the answers to a probe of its own.
+    pub fn receiver(&self, slot: Slot, direction: Direction) -> Result<PeerId, FlowId> {
+        if self.is_probe && direction == Direction::Back {
+            return Err(self.id(slot));
+        }
+        Ok(self.path.receiver(direction))
     }
 
     /// Whether both ends closed the connection. Only repeated segments may come then.
@@ -206,6 +242,9 @@ impl Flow {
     }
 
     pub fn count(&mut self, direction: Direction, bytes: usize) {
+        if self.is_probe {
+            return;
+        }
         let traffic = match direction {
             Direction::Out => &mut self.sent,
             Direction::Back => &mut self.received,
@@ -282,6 +321,11 @@ impl Flows {
 
     pub fn get(&self, slot: Slot) -> Option<&Flow> {
         self.blocks.get(slot as usize / BLOCK)?.get(slot as usize % BLOCK)?.as_ref()
+    }
+
+    /// Returns a flow if it is still there.
+    pub fn living(&self, id: FlowId) -> Option<&Flow> {
+        self.get(id.slot).filter(|flow| flow.serial == id.serial)
     }
 
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Flow> {

@@ -22,6 +22,7 @@ mod lists;
 mod names;
 mod peers;
 mod policy;
+mod probe;
 mod records;
 mod reject;
 mod rewrite;
@@ -48,8 +49,10 @@ use records::Records;
 use reject::{IcmpError, Reset};
 use work::Budget;
 
-pub use flows::Limits;
-pub use peers::{DEFAULT_MTU, Forwarded};
+pub use explain::Ends;
+pub use flows::{FlowId, Limits};
+pub use peers::Forwarded;
+pub use probe::{Answer, syn};
 
 /// What the forwarder needs before the first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub enum Outcome {
         len: usize,
     },
     Dropped(DropReason),
+    /// The answer to a probe of the gateway's own, as its source would have got it. It goes to no peer.
+    Diverted(FlowId),
     /// Dropped, and an answer to its sender stands in [`Forwarder::reply`].
     Answered(DropReason),
 }
@@ -249,6 +254,7 @@ impl Forwarder {
 
     fn refuse(&mut self, sender: PeerId, packet: &[u8], refusal: Refusal) -> Outcome {
         let (reason, answered) = match refusal {
+            Refusal::Diverted(flow) => return Outcome::Diverted(flow),
             Refusal::Silent(reason) => (reason, false),
             Refusal::Denied(reason) => (reason, self.reject(sender, packet)),
             Refusal::TimeExceeded => (DropReason::Ttl, self.report(sender, packet, IcmpError::TimeExceeded)),

@@ -4,12 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::id::PeerId;
-use crate::messages::FlowTraffic;
+use crate::messages::{DEFAULT_MTU, FlowTraffic};
 use crate::time::Mono;
 use crate::token_bucket::{Bucket, Rate};
 
-/// The inner MTU of a peer without a setting of its own. Every IPv6 path carries it.
-pub const DEFAULT_MTU: u16 = 1_280;
 /// Every host takes packets of this size (RFC 791).
 const LEAST_MTU: u16 = 576;
 
@@ -59,8 +57,12 @@ impl Peers {
         self.peers.remove(&peer);
     }
 
+    /// Sets the MTU of a peer. A peer with the usual one needs no place here.
     pub fn set_mtu(&mut self, peer: PeerId, mtu: u16) {
-        self.peers.entry(peer).or_default().mtu = mtu.max(LEAST_MTU);
+        let mtu = mtu.max(LEAST_MTU);
+        if mtu != DEFAULT_MTU || self.peers.contains_key(&peer) {
+            self.peers.entry(peer).or_default().mtu = mtu;
+        }
     }
 
     pub fn mtu(&self, peer: PeerId) -> u16 {
@@ -121,5 +123,7 @@ mod tests {
         assert_eq!(peers.mtu(peer), DEFAULT_MTU);
         peers.set_mtu(peer, 9);
         assert_eq!(peers.mtu(peer), 576);
+        peers.set_mtu(peer, DEFAULT_MTU);
+        assert_eq!(peers.mtu(peer), DEFAULT_MTU);
     }
 }

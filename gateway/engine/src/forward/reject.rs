@@ -75,16 +75,33 @@ impl Reset {
     }
 
     pub fn build(&self, out: &mut Vec<u8>) {
-        let at = begin(out, self.v6, (self.src, self.dst), TCP, TCP_HEADER);
-        out.extend(self.src_port.to_be_bytes());
-        out.extend(self.dst_port.to_be_bytes());
-        out.extend(self.seq.to_be_bytes());
-        out.extend(self.ack.unwrap_or(0).to_be_bytes());
         let flags = if self.ack.is_some() { RST | ACK } else { RST };
-        out.extend([(TCP_HEADER as u8 / 4) << 4, flags, 0, 0, 0, 0, 0, 0]);
-        let sum = transport_checksum(out, self.v6, (self.src, self.dst), TCP, at);
-        out[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+        let ends = [(self.src, self.src_port), (self.dst, self.dst_port)];
+        build_segment(out, self.v6, ends, (self.seq, self.ack.unwrap_or(0)), flags, 0);
     }
+}
+
+/// Builds a segment without options and data, from one address and port to another, with these
+/// numbers of sequence and acknowledgement.
+pub fn build_segment(
+    out: &mut Vec<u8>,
+    v6: bool,
+    [(src, src_port), (dst, dst_port)]: [(Bits, u16); 2],
+    (seq, ack): (u32, u32),
+    flags: u8,
+    window: u16,
+) {
+    let at = begin(out, v6, (src, dst), TCP, TCP_HEADER);
+    out.extend(src_port.to_be_bytes());
+    out.extend(dst_port.to_be_bytes());
+    out.extend(seq.to_be_bytes());
+    out.extend(ack.to_be_bytes());
+    out.extend([(TCP_HEADER as u8 / 4) << 4, flags]);
+    out.extend(window.to_be_bytes());
+    // The checksum, and no urgent data.
+    out.extend([0; 4]);
+    let sum = transport_checksum(out, v6, (src, dst), TCP, at);
+    out[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Returns whether an ICMP error may be made about a packet.

@@ -120,7 +120,7 @@ impl Forwarder {
 
     /// Ends a flow with the gateway. One that was over before keeps its own reason.
     pub(super) fn stop(&mut self, slot: Slot) {
-        let Some(flow) = self.flows.remove(slot) else { return };
+        let Some(flow) = self.flows.remove(slot).filter(|flow| !flow.is_probe()) else { return };
         let why = match (flow.is_cut(), flow.is_closed()) {
             (true, _) => FlowEnd::NotGranted,
             (_, true) => FlowEnd::Closed,
@@ -152,6 +152,10 @@ const MOST_RESETS: usize = 4;
 fn reset(flow: &Flow, number: usize) -> Option<(PeerId, Reset)> {
     let Progress::Tcp(tcp) = &flow.progress else { return None };
     let direction = if number < 2 { Direction::Back } else { Direction::Out };
+    // The source knows nothing of a connection that the gateway opened in its name.
+    if flow.is_probe() && direction == Direction::Back {
+        return None;
+    }
     let (seq, ack) = tcp.resets(direction)[number % 2]?;
     let path = &flow.path;
     // As the receiver sees the connection.

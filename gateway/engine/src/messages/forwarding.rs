@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::id::{GrantId, HostId, PeerId, UserId};
+use crate::messages::DropReason;
 use crate::time::{Mono, Wall};
 
 /// The role of a user, as far as it reaches anything. Viewers reach nothing, so they have none here.
@@ -249,4 +251,53 @@ pub enum Explanation {
     ClockBehind(GrantWindow),
     /// The gateway's clock was set, and for some minutes no window opens.
     ClockStep(GrantWindow),
+}
+
+/// What a probe of forwarding sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardProbeKind {
+    /// An echo request.
+    Echo,
+    /// The first segment of a TCP connection. One that the target accepts is reset at once.
+    Connect { port: u16 },
+}
+
+/// A question about the policy that a real packet answers as well. It is sent with an address of the
+/// source through the filter to the target, and whatever answers comes back to the gateway alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardProbe {
+    pub from: ExplainSource,
+    pub to: ExplainTarget,
+    pub kind: ForwardProbeKind,
+    pub timeout: Duration,
+}
+
+/// What became of a probe of forwarding. Each gets exactly one reply, at the latest when its time is
+/// over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardProbeReply {
+    /// What the policy says.
+    pub explanation: Explanation,
+    /// Source and destination of the packet, as the source sends it; `None`: no packet was made.
+    pub packet: Option<(IpAddr, IpAddr)>,
+    pub outcome: ForwardProbeOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardProbeOutcome {
+    /// The policy denies it. Nothing was sent.
+    Denied,
+    /// Too many probes are in flight, or the gateway stops. Nothing was sent.
+    Busy,
+    /// The policy permits it, but the filter dropped the packet.
+    Dropped(DropReason),
+    /// The target answered the echo request, or accepts the connection.
+    Answered(Duration),
+    /// The target refuses the connection.
+    Refused(Duration),
+    /// A router or the target says that the packet cannot be delivered.
+    Unreachable(Duration, &'static str),
+    /// The device had no session in the whole time.
+    NoTunnel,
+    NoAnswer,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fleetgate_keys::{PresharedKey, PublicKey};
@@ -13,7 +14,9 @@ use ipnet::IpNet;
 use super::WakeReason;
 use crate::id::PeerId;
 use crate::messages::dns::{DnsClient, DnsDecision, DnsId};
-use crate::messages::forwarding::{ExplainRequest, Explanation, FlowRecord, PolicyChange};
+use crate::messages::forwarding::{
+    ExplainRequest, Explanation, FlowRecord, ForwardProbe, ForwardProbeReply, PolicyChange,
+};
 use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
@@ -40,7 +43,18 @@ pub struct PeerSpec {
     pub addresses: Vec<IpAddr>,
     /// Networks behind the peer; packets from there are accepted only as replies.
     pub networks: Vec<IpNet>,
+    /// The largest inner packet that the peer takes, within [`MTU_RANGE`].
+    pub mtu: u16,
 }
+
+/// The inner MTU of a peer without a setting of its own: the minimum of IPv6, which passes every
+/// mobile network and every outer tunnel.
+pub const DEFAULT_MTU: u16 = 1_280;
+
+/// The inner MTUs that a peer may have. IPv6 needs the first. With the last, a datagram of WireGuard
+/// over IPv6 (80 bytes of headers) fills a packet of 1,500 bytes; a larger one would arrive in
+/// fragments or not at all.
+pub const MTU_RANGE: RangeInclusive<u16> = DEFAULT_MTU..=1_420;
 
 #[derive(Clone, Debug)]
 pub struct PeerKey {
@@ -121,6 +135,8 @@ pub enum Command {
     DnsQuery(DnsId, PeerId, Vec<u8>),
     /// The answer of a resolver to a query that came over UDP.
     DnsReply(DnsClient, Vec<u8>),
+    /// The same, and whether the target answers.
+    ForwardProbe(ExplainId, ForwardProbe),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
 }
@@ -162,6 +178,7 @@ pub enum Output {
     Stream(StreamId, StreamOutput),
     TunnelEvent(TunnelEvent),
     Explanation(ExplainId, Explanation),
+    ForwardProbe(ExplainId, ForwardProbeReply),
     /// What a flow between peers carried.
     Flow(FlowRecord),
     /// What becomes of a query that came over TCP.

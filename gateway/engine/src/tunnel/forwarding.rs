@@ -37,6 +37,7 @@ impl<N: Noise> Tunnel<N> {
     /// Reports what every flow carried, for the stop of the gateway. Nothing is forwarded afterwards.
     pub fn end_flows(&mut self, now: Now) {
         self.begin(now);
+        self.end_forward_probes();
         self.forwarder.end_all(now);
         self.quiet = true;
         while let Some(record) = self.forwarder.next_record() {
@@ -65,6 +66,7 @@ impl<N: Noise> Tunnel<N> {
                 }
                 sent
             }
+            Outcome::Diverted(flow) => self.diverted(flow, packet),
             Outcome::Dropped(reason) => Err(reason),
             Outcome::Answered(reason) => {
                 let reply = self.forwarder.reply().to_vec();
@@ -87,7 +89,7 @@ impl<N: Noise> Tunnel<N> {
         found
     }
 
-    fn pass_on(&mut self, to: PeerId, packet: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn pass_on(&mut self, to: PeerId, packet: &[u8]) -> Result<(), DropReason> {
         let slot = self.peers.find(to).ok_or(DropReason::NoRoute)?;
         let sent = self.seal_forwarded(slot, packet);
         self.settle(slot);
@@ -96,7 +98,7 @@ impl<N: Noise> Tunnel<N> {
 
     /// Dials a receiver without a session. A scan of many devices must not make more initiations in a turn
     /// than a start of the gateway does.
-    fn dial_for_packet(&mut self, to: PeerId) {
+    pub(super) fn dial_for_packet(&mut self, to: PeerId) {
         let Some(slot) = self.peers.find(to) else { return };
         if self.budget.dial() && self.dial(slot, false) {
             self.settle(slot);

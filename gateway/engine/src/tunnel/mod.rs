@@ -7,6 +7,7 @@
 mod daily_traffic;
 mod dns;
 mod events;
+mod forward_probes;
 mod forwarding;
 pub mod handshake;
 mod icmp_error;
@@ -46,6 +47,7 @@ use crate::time::{Mono, Now, Step};
 use crate::tunnel::handshake::dial::Pacer;
 use crate::tunnel::handshake::retired_keys::Retired;
 use events::UnknownKeys;
+use forward_probes::InFlight;
 use inbound::Pending;
 use peers::{Peers, Slot};
 use poll::Budget;
@@ -127,6 +129,7 @@ pub struct Tunnel<N: Noise> {
     peer_drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
     dns: Option<Dns>,
+    forward_probes: Vec<InFlight>,
     /// When a peer of a person was last heard.
     person_heard: Option<Mono>,
     out: VecDeque<Output>,
@@ -165,6 +168,7 @@ impl<N: Noise> Tunnel<N> {
                 limits: forward::Limits::default(),
             }),
             dns: None,
+            forward_probes: Vec::new(),
             person_heard: None,
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
@@ -230,6 +234,7 @@ impl<N: Noise> Tunnel<N> {
             Command::Explain(id, question) => self.explain(id, &question),
             Command::DnsQuery(id, peer, query) => self.stream_query(id, peer, &query),
             Command::DnsReply(client, reply) => self.reply_to_query(client, &reply),
+            Command::ForwardProbe(id, probe) => self.probe_forwarding(id, &probe),
             Command::Quiesce => self.quiesce(),
         }
     }

@@ -6,7 +6,7 @@ use super::Tunnel;
 use crate::id::PeerId;
 use crate::messages::{PeerKey, PeerSnapshot, PeerSpec, RetiredKey, TunnelEvent};
 use crate::tunnel::peers::{Peer, Slot};
-use crate::tunnel::session::Noise;
+use crate::tunnel::session::{Noise, Session as _};
 
 /// Returns whether public key and preshared key are the same, so that a session made with one is
 /// valid for the other.
@@ -24,6 +24,7 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn insert(&mut self, spec: PeerSpec, memory: PeerSnapshot) {
+        self.forwarder.set_mtu(spec.id, spec.mtu);
         let slot = self.peers.insert(Peer::new(spec, memory, self.now));
         self.claim_all(slot);
     }
@@ -69,6 +70,11 @@ impl<N: Noise> Tunnel<N> {
         peer.keys = spec.keys.into();
         peer.addresses = spec.addresses.into();
         peer.networks = spec.networks.into();
+        peer.mtu = spec.mtu;
+        if let Some(link) = peer.link_mut() {
+            link.session.set_mtu(spec.mtu);
+        }
+        self.forwarder.set_mtu(spec.id, spec.mtu);
         if rekeyed {
             self.news(TunnelEvent::Rekeyed(spec.id));
         }
@@ -165,6 +171,7 @@ impl<N: Noise> Tunnel<N> {
         for slot in slots {
             self.abandon(slot);
         }
+        self.end_forward_probes();
         self.pacer.stop();
         self.initiations.clear();
         self.quiet = true;

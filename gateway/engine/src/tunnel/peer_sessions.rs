@@ -33,8 +33,10 @@ impl<N: Noise> Tunnel<N> {
         let Some(peer) = self.peers.get_mut(slot) else { return false };
         let Some(psk) = peer.key(key).map(|key| key.psk.clone()) else { return false };
         let Some(index) = self.indices.claim(slot, &mut self.random) else { return false };
+        let mut session = self.noise.session(key, psk.as_ref(), index, self.now);
+        session.set_mtu(peer.mtu);
         peer.live().link = Some(Box::new(Link {
-            session: self.noise.session(key, psk.as_ref(), index, self.now),
+            session,
             index,
             key: *key,
             newest_stamp: None,

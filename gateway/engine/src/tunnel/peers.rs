@@ -129,6 +129,7 @@ pub struct Peer<S> {
     pub keys: Box<[PeerKey]>,
     pub addresses: Box<[IpAddr]>,
     pub networks: Box<[IpNet]>,
+    pub mtu: u16,
     pub stamp: Option<Tai64n>,
     pub answered: Option<Mono>,
     pub endpoint: Option<Endpoint>,
@@ -168,6 +169,7 @@ impl<S> Peer<S> {
             keys: spec.keys.into(),
             addresses: spec.addresses.into(),
             networks: spec.networks.into(),
+            mtu: spec.mtu,
             stamp: memory.stamp,
             answered: None,
             endpoint: memory.endpoint.map(|remote| Endpoint { remote, local: None }),
@@ -408,6 +410,7 @@ impl<S> Peers<S> {
 mod tests {
     use super::*;
     use crate::id::Id;
+    use crate::messages::DEFAULT_MTU;
 
     /// As large as boringtun's session, so that the sizes are realistic.
     type Session = [u8; 11_040];
@@ -419,6 +422,7 @@ mod tests {
             keys: vec![],
             addresses: vec![[172, 24, 0, 9].into()],
             networks: vec!["192.168.1.0/24".parse().expect("a network")],
+            mtu: DEFAULT_MTU,
         };
         Peer::new(spec, PeerSnapshot::default(), Now::default())
     }
@@ -437,6 +441,7 @@ mod tests {
             keys: vec![],
             addresses: vec![],
             networks: vec![],
+            mtu: DEFAULT_MTU,
         };
         let memory = PeerSnapshot { clock_skew_ms: Some(1_500), ..PeerSnapshot::default() };
         let peer: Peer<Session> = Peer::new(spec, memory, Now::default());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Tunnel;
 use crate::messages::{Output, WakeReason};
 use crate::time::Mono;
+use crate::tunnel::forward_probes::InFlight;
 use crate::tunnel::handshake::dial::DIALS_PER_TURN;
 use crate::tunnel::peer_sessions::due;
 use crate::tunnel::peers::Slot;
@@ -82,6 +83,7 @@ impl<N: Noise> Tunnel<N> {
         }
         self.run_stack()
             || self.run_forwarding()
+            || self.run_forward_probe()
             || self.run_initiation()
             || self.run_timer()
             || self.run_dial()
@@ -132,7 +134,9 @@ impl<N: Noise> Tunnel<N> {
         let timer = self.wheel.next().map(|(at, slot)| (at, self.why(slot)));
         let dial = self.pacer.due().map(|at| (at, WakeReason::PacedDial));
         let forwarding = self.forwarder.next_due().map(|at| (at, WakeReason::Forwarding));
-        [leftover, timer, dial, forwarding, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let probe = self.forward_probes.iter().map(InFlight::next).min();
+        let probe = probe.map(|at| (at, WakeReason::ProbeTimeout));
+        [leftover, timer, dial, forwarding, probe, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Returns the wake reason of a slot. The timers of idle sessions fire slot by slot, and the

@@ -69,6 +69,10 @@ pub trait Session {
     /// also to an earlier time. `None`: this session can be dropped.
     fn next_poll(&self) -> Option<Mono>;
 
+    /// Sets the largest inner packet that the peer takes. Padding stays within it; until it is set,
+    /// [`crate::messages::DEFAULT_MTU`] holds. A packet is never cut or refused for its size.
+    fn set_mtu(&mut self, mtu: u16);
+
     /// Returns whether `send` would succeed.
     fn established(&self, now: Mono) -> bool;
 }

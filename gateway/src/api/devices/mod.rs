@@ -100,11 +100,11 @@ async fn create(
     managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
     write.made((Removable::Device, &wanted.settings.name), &manager).await?;
     let credentials = match wanted.tunnel {
-        Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
+        Some(given) => Some(issue(&app, &mut write, (id, wanted.settings.mtu), given, &who).await?),
         None => None,
     };
-    // The peer that they stand behind exists only now.
-    devices::write_networks(write.tx(), id, &wanted.settings.networks).await?;
+    // The peer that has some of the settings exists only now.
+    devices::write_peer(write.tx(), id, &wanted.settings).await?;
     let data = json!({ "name": wanted.settings.name, "tunnel": credentials.is_some() });
     write.event("device.created", (Object::Device, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
@@ -153,7 +153,7 @@ async fn change(
         devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
         let data = json!({ "changed": differences(&before.settings, &settings) });
         write.event("device.changed", (Object::Device, before.id), "changed", data).await?;
-        if before.settings.networks != settings.networks {
+        if (&before.settings.networks, before.settings.mtu) != (&settings.networks, settings.mtu) {
             write.peer(before.id);
         }
         write.host(before.id);
@@ -263,7 +263,8 @@ async fn reissue(
     let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
-    let credentials = issue(&app, &mut write, before.id, given, &who).await?;
+    let peer = (before.id, before.settings.mtu);
+    let credentials = issue(&app, &mut write, peer, given, &who).await?;
     let before_key = before.tunnel.map(|t| t.public_key);
     let data = json!({ "previous_key": before_key });
     write.event("device.rekeyed", (Object::Device, before.id), "new credentials", data).await?;
@@ -380,7 +381,7 @@ impl Given {
 async fn issue(
     app: &AppState,
     write: &mut ApiTx<'_>,
-    device: HostId,
+    (device, mtu): (HostId, Option<u16>),
     given: Given,
     who: &Principal,
 ) -> Result<Credentials, Problem> {
@@ -391,7 +392,7 @@ async fn issue(
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
     let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
-    prepared.credentials(app, &addresses, None)
+    prepared.credentials(app, (&addresses, mtu), None)
 }
 
 /// New keys of a peer, before they are stored.
@@ -421,7 +422,7 @@ impl Prepared {
         NewKey { public: self.public, sealed_psk }
     }
 
-    /// Returns the credentials to be shown once.
+    /// Returns the credentials to be shown once. `mtu`: that of the peer, if it has one of its own.
     ///
     /// # Errors
     /// Fails when the configuration does not fit a QR code.
@@ -429,9 +430,10 @@ impl Prepared {
         self,
         app: &AppState,
         addresses: &[IpAddr],
+        inside: (&[IpAddr], Option<u16>),
         split_dns: Option<SplitDns>,
     ) -> Result<Credentials, Problem> {
-        wireguard_conf::credentials(app, self.endpoint, addresses, self.private, self.psk, split_dns)
+        wireguard_conf::credentials(app, self.endpoint, inside, self.private, self.psk, split_dns)
     }
 }
 
@@ -482,6 +484,7 @@ pub(super) fn to_api(device: &devices::Device) -> Device {
             pin_type: pin.and_then(|p| p.key_type.clone()),
         },
         networks: settings.networks.iter().map(ToString::to_string).collect(),
+        mtu: settings.mtu,
         notes: settings.notes.clone(),
         managed: (&device.managed).into(),
         created_at: ids::time(device.created_at),

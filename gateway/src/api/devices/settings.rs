@@ -46,6 +46,7 @@ impl ParsedDevice {
             direct_address: direct.and_then(|a| fields.take("direct_address", a)),
             ssh: ssh(&mut fields, new.ssh),
             networks: networks(&mut fields, app, &new.networks),
+            mtu: new.mtu.and_then(|mtu| fields.take("mtu", parse::mtu(mtu))),
             notes: fields.take("notes", parse::notes(new.notes)).unwrap_or_default(),
         };
         fields.finish()?;
@@ -81,6 +82,7 @@ fn plausible(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     let direct = new.direct_address.as_deref().map(crate::names::host_address);
     direct.and_then(|address| fields.take("direct_address", address));
     fields.take("networks", new.networks.iter().try_for_each(|text| parse::plausible(text).map(drop)));
+    new.mtu.and_then(|mtu| fields.take("mtu", parse::mtu(mtu)));
     ssh(&mut fields, new.ssh);
     fields.take("labels", parse::host_labels(new.labels));
     fields.take("notes", parse::notes(new.notes));
@@ -97,6 +99,7 @@ fn direct_only(fields: &mut Fields, new: &NewDevice, route: RoutePolicy) {
         ),
         ("public_key", new.public_key.is_some(), "a device without a tunnel has no key"),
         ("networks", !new.networks.is_empty(), "no networks stand behind a device without a tunnel"),
+        ("mtu", new.mtu.is_some(), "a device without a tunnel has no inner MTU"),
         ("route", route != RoutePolicy::Direct, "a device without a tunnel has the route direct"),
     ];
     for (field, _, why) in wrong.into_iter().filter(|(_, is_wrong, _)| *is_wrong) {
@@ -136,11 +139,14 @@ pub fn changed(app: &AppState, before: &devices::Device, change: DeviceChange) -
     change_ssh(&mut settings.ssh, change.ssh, &mut set);
     let networks = change.networks.map(|n| parse::networks(&n.unwrap_or_default(), app.config.pools()));
     set.to(&mut settings.networks, "networks", networks);
+    set.to(&mut settings.mtu, "mtu", change.mtu.map(|mtu| mtu.map(parse::mtu).transpose()));
     set.to(&mut settings.notes, "notes", change.notes.map(|n| parse::notes(n.unwrap_or_default())));
     let moved = (settings.route, &settings.direct_address)
         != (before.settings.route, &before.settings.direct_address);
     if before.tunnel.is_none() {
         fields.take("direct_address", stays_reachable(&settings));
+        let no_mtu = settings.mtu.map_or(Ok(()), |_| Err("a device without a tunnel has no inner MTU"));
+        fields.take("mtu", no_mtu);
     } else if moved {
         fields.take("route", leads_somewhere(settings.route, settings.direct_address.as_ref()));
     }
@@ -187,6 +193,7 @@ pub fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("direct_address", before.direct_address != after.direct_address),
         ("ssh", before.ssh != after.ssh),
         ("networks", before.networks != after.networks),
+        ("mtu", before.mtu != after.mtu),
         ("notes", before.notes != after.notes),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -23,6 +23,9 @@ pub struct Device {
     pub ssh: DeviceSsh,
     /// Networks behind the device.
     pub networks: Vec<String>,
+    /// The largest inner packet that the device takes, in bytes; 1280 when absent.
+    #[schema(minimum = 1280, maximum = 1420)]
+    pub mtu: Option<u16>,
     pub notes: String,
     #[serde(flatten)]
     pub managed: Managed,
@@ -75,6 +78,9 @@ pub struct NewDevice {
     pub ssh: NewSsh,
     #[serde(default)]
     pub networks: Vec<String>,
+    /// The largest inner packet that the device takes, in bytes; 1280 when absent.
+    #[schema(minimum = 1280, maximum = 1420)]
+    pub mtu: Option<u16>,
     #[serde(default)]
     pub notes: String,
 }
@@ -116,6 +122,10 @@ pub struct DeviceChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub networks: Option<Option<Vec<String>>>,
+    /// Holds for the next packet. The configuration of the device needs the same value.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>, minimum = 1280, maximum = 1420)]
+    pub mtu: Option<Option<u16>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub notes: Option<Option<String>>,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use fast_qr::convert::svg::SvgBuilder;
 use fast_qr::{ECL, QRBuilder};
+use fleetgate_engine::messages::DEFAULT_MTU;
 use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey, SplitDns};
 use ipnet::IpNet;
 
@@ -15,14 +16,11 @@ use crate::api::AppState;
 use crate::api::enrol::Connection;
 use crate::api::response::problem::Problem;
 
-/// The minimum of IPv6, which passes every mobile network and every outer tunnel.
-pub const MTU: u16 = 1_280;
-
 /// Returns the connection details for an approved device. They contain no secret.
 pub fn connection(
     app: &AppState,
     endpoint: &Endpoint,
-    addresses: &[IpAddr],
+    (addresses, mtu): (&[IpAddr], Option<u16>),
     ssh_user: Option<String>,
 ) -> Connection {
     Connection {
@@ -31,7 +29,7 @@ pub fn connection(
         addresses: addresses.iter().map(|a| IpNet::from(*a).to_string()).collect(),
         allowed_ips: vec![app.config.pool_v4.to_string(), app.config.pool_v6.to_string()],
         keepalive_s: app.config.keepalive,
-        mtu: MTU,
+        mtu: mtu.unwrap_or(DEFAULT_MTU),
         ssh_public_key: app.identity.ssh_public_key.to_string(),
         ssh_user,
     }
@@ -44,7 +42,7 @@ pub fn connection(
 pub fn credentials(
     app: &AppState,
     endpoint: Endpoint,
-    addresses: &[IpAddr],
+    (addresses, mtu): (&[IpAddr], Option<u16>),
     private_key: Option<PrivateKey>,
     psk: PresharedKey,
     split_dns: Option<SplitDns>,
@@ -55,7 +53,7 @@ pub fn credentials(
     let conf = Conf {
         private_key,
         addresses: addresses.iter().map(|a| IpNet::from(*a)).collect(),
-        mtu: Some(MTU),
+        mtu: Some(mtu.unwrap_or(DEFAULT_MTU)),
         split_dns: None,
         peer: app.identity.public_key,
         psk: Some(psk),

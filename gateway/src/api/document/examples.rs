@@ -37,6 +37,7 @@ fn access(operation: &str) -> Option<Value> {
         "change_grant" => json!({
             "access": [{ "protocol": "tcp", "ports": [22] }], "until": null, "reason": "it takes longer",
         }),
+        "probe_forwarding" => json!({ "from": "eve", "to": "cam-1", "protocol": "tcp", "port": 22 }),
         "create_backup" => json!({ "history": true, "keep": 14 }),
         "set_endpoint" => json!({ "endpoint": "vpn.example.net:51820" }),
         _ => return None,
@@ -48,7 +49,7 @@ fn devices(operation: &str) -> Option<Value> {
         "create_device" => json!({
             "name": "cam-2", "labels": { "site": "hill", "kind": "camera" }, "profile": "timelapse-camera",
             "route": "auto", "direct_address": "192.0.2.7", "ssh": { "port": 22, "user": "fleet" },
-            "networks": ["192.168.2.0/24"], "notes": "on the mast",
+            "networks": ["192.168.2.0/24"], "mtu": 1_400, "notes": "on the mast",
         }),
         "change_device" => json!({
             "labels": { "site": "valley", "kind": null }, "ssh": { "user": "fleet" }, "notes": "moved in March",

@@ -85,6 +85,7 @@ async fn create(
         direct_address: None,
         ssh: Ssh { port: SSH_PORT, user: token.ssh_user.clone(), pin: pin(newcomer.ssh_host_key) },
         networks: Vec::new(),
+        mtu: None,
         notes: String::new(),
     };
     profiles::must_exist(write.tx(), &settings.profile).await?;
@@ -143,5 +144,6 @@ async fn connection(
     let endpoint = gateway::endpoint(app, conn).await?;
     let device = load(conn, Named::Id(host)).await?;
     let addresses: Vec<IpAddr> = device.tunnel.map(|t| t.addresses).unwrap_or_default();
-    Ok(wireguard_conf::connection(app, &endpoint, &addresses, device.settings.ssh.user))
+    let peer = (addresses.as_slice(), device.settings.mtu);
+    Ok(wireguard_conf::connection(app, &endpoint, peer, device.settings.ssh.user))
 }

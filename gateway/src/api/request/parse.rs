@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fleetgate_engine::messages::RoutePolicy;
+use fleetgate_engine::messages::{MTU_RANGE, RoutePolicy};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PublicKey, SshPublicKey};
 use ipnet::IpNet;
@@ -81,6 +81,18 @@ pub fn route(name: &str) -> Result<RoutePolicy, &'static str> {
 
 pub fn ssh_port(port: u16) -> Result<u16, &'static str> {
     if port == 0 { Err("a port between 1 and 65535 is expected") } else { Ok(port) }
+}
+
+/// Reads the inner MTU of a peer.
+pub fn mtu(bytes: u16) -> Result<u16, String> {
+    if MTU_RANGE.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
+    Err(format!(
+        "{bytes} is no inner MTU: a number from {least}, which IPv6 needs, to {most}, which fits into a packet of \
+         1500 bytes with the headers of WireGuard, is expected"
+    ))
 }
 
 pub fn login(text: &str) -> Result<String, &'static str> {

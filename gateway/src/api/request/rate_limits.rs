@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body_room::BodyRoom;
 use super::client::throttled_as;
@@ -38,6 +38,11 @@ pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from
 /// Connections to hosts that one caller opens, each of which is two events: a browser loads some pages
 /// at once. A script that repeats a connection for ever writes 4 events a second.
 const STREAMS_BY_PRINCIPAL: Rate = Rate { burst: 300, refill: Duration::from_millis(500) };
+/// Probes of forwarding that one caller asks for: a person tries some ports of some hosts. Each is an
+/// event.
+const PROBES_BY_PRINCIPAL: Rate = Rate { burst: 30, refill: Duration::from_secs(2) };
+/// Probes of forwarding in flight: half of what the tunnels take. Each lasts up to three seconds.
+const PROBES_AT_ONCE: usize = 8;
 /// Remembered pairs of account and source with a successful login, 100 bytes each. This is enough
 /// for a thousand users with a handful of sources each.
 const MAX_KNOWN: usize = 10_000;
@@ -53,6 +58,8 @@ pub struct RateLimits {
     strays_by_device: Throttle<HostId>,
     keys_by_principal: Throttle<String>,
     streams_by_principal: Throttle<String>,
+    probes_by_principal: Throttle<String>,
+    probes: Semaphore,
     hashing: Semaphore,
     /// Memory for ordinary bodies.
     pub body_room: BodyRoom,
@@ -78,6 +85,8 @@ impl Default for RateLimits {
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             streams_by_principal: Throttle::new(STREAMS_BY_PRINCIPAL),
+            probes_by_principal: Throttle::new(PROBES_BY_PRINCIPAL),
+            probes: Semaphore::new(PROBES_AT_ONCE),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             body_room: BodyRoom::default(),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
@@ -104,6 +113,17 @@ impl RateLimits {
     /// Returns 429 after too many.
     pub fn stream(&self, principal: &String, now: Mono) -> Result<(), Problem> {
         self.streams_by_principal.take(principal, now).map_err(|wait| too_many("connections", wait))
+    }
+
+    /// Counts a probe of forwarding that this caller asks for, until the permit is dropped.
+    ///
+    /// # Errors
+    /// Returns 429 after too many, and while too many are in flight.
+    pub fn probe(&self, principal: &String, now: Mono) -> Result<SemaphorePermit<'_>, Problem> {
+        let in_flight = format!("{PROBES_AT_ONCE} probes are in flight, which is the limit: try again");
+        let permit = self.probes.try_acquire().map_err(|_| Problem::too_many(in_flight, 3))?;
+        self.probes_by_principal.take(principal, now).map_err(|wait| too_many("probes", wait))?;
+        Ok(permit)
     }
 
     /// Counts a new `Idempotency-Key` of this caller. [`RateLimits::key_unused`] refunds it.

@@ -268,3 +268,33 @@ async fn the_list_is_paged_and_filtered() {
     assert_eq!(api.viewer().get("/api/v1/devices?label=site").await.status, 400);
     assert_eq!(api.viewer().get("/api/v1/devices?limit=0").await.code(), "bad_query");
 }
+
+#[tokio::test]
+async fn a_device_keeps_its_mtu_with_new_keys_and_new_hardware() {
+    let api = TestApi::with_endpoint().await;
+    let mtu = |answer: &Answer| {
+        let conf: Conf = answer.json["credentials"]["conf"].as_str().unwrap().parse().unwrap();
+        conf.mtu
+    };
+    let made = api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await;
+    assert_eq!((mtu(&made), &made.json["device"]["mtu"]), (Some(1_280), &Value::Null), "{}", made.text);
+    let changed = api.operator().patch("/api/v1/devices/cam", json!({ "mtu": 1_400 })).await;
+    assert_eq!(changed.json["mtu"], 1_400, "{}", changed.text);
+    let rekeyed = api.operator().post("/api/v1/devices/cam/credentials", json!({})).await;
+    assert_eq!(mtu(&rekeyed), Some(1_400));
+    let token =
+        api.operator().post("/api/v1/devices/cam/replacement", json!({})).await.json["secret"].clone();
+    let key = PrivateKey::from_bytes([77; 32]).public().to_string();
+    let enrol = json!({ "token": token, "name": "new", "public_key": key, "poll_hash": "ab".repeat(32) });
+    let enrolled = api.anonymous().post("/api/v1/enrol", enrol).await;
+    assert_eq!(enrolled.json["connection"]["mtu"], 1_400, "{}", enrolled.text);
+    let bare = json!({ "name": "bare", "tunnel": false, "direct_address": "cam.example.com" });
+    assert_eq!(api.operator().post("/api/v1/devices", bare).await.status, 201);
+    let refused = api.operator().patch("/api/v1/devices/bare", json!({ "mtu": 1_400 })).await;
+    assert_eq!(
+        (refused.status, &refused.json["errors"][0]["field"]),
+        (422, &json!("mtu")),
+        "{}",
+        refused.text
+    );
+}

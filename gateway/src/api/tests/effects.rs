@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 34] = [
+const FIELDS: [(&str, &str, &[&str]); 35] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
@@ -34,16 +34,17 @@ const FIELDS: [(&str, &str, &[&str]); 34] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
+    ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
-    ("NewOperator", "operators::*", &["name", "public_key", "user"]),
+    ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", &["expires_in_s", "needs_approval"]),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
     ("NewRule", "the_router_hears_every_field_of_a_rule", RULE),
     ("NewUser", "a_user_is_who_he_is_said_to_be", &["name", "password", "role"]),
-    ("OperatorChange", "operators::a_name_is_changed_under_its_etag", &["name"]),
+    ("OperatorChange", "operators::*", &["mtu", "name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
@@ -64,10 +65,11 @@ const ENROL: &[&str] = &["name", "poll_hash", "public_key", "ssh_host_key", "tok
 const ENROLMENT_TOKEN: &[&str] =
     &["expires_in_s", "label", "labels", "needs_approval", "profile", "ssh_user", "uses"];
 const DEVICE_CHANGE: &[&str] =
-    &["direct_address", "labels", "name", "networks", "notes", "profile", "route", "ssh"];
+    &["direct_address", "labels", "mtu", "name", "networks", "notes", "profile", "route", "ssh"];
 const DEVICE: &[&str] = &[
     "direct_address",
     "labels",
+    "mtu",
     "name",
     "networks",
     "notes",
@@ -185,7 +187,8 @@ fn told(api: &mut TestApi) -> String {
     let mut said = String::new();
     while let Ok(command) = api.tunnel.try_recv() {
         if let Command::Upsert(peer, _) = command {
-            said += &format!("{:?} {:?} {:?}\n", peer.keys, peer.networks, peer.addresses.len());
+            let addresses = peer.addresses.len();
+            said += &format!("{:?} {:?} {addresses} {}\n", peer.keys, peer.networks, peer.mtu);
         }
     }
     while let Ok(input) = api.monitor.try_recv() {
@@ -540,6 +543,7 @@ async fn every_field_of_a_device_reaches_tunnel_or_monitor() {
         ("labels", json!({ "site": "hill" })),
         ("profile", json!("router")),
         ("networks", json!(["192.168.1.0/24"])),
+        ("mtu", json!(1_400)),
         ("direct_address", json!("cam.example.com")),
         ("route", json!("direct")),
         ("ssh", json!({ "user": "fleet" })),
@@ -582,9 +586,12 @@ async fn every_field_of_a_device_reaches_tunnel_or_monitor() {
     let words = told(&mut api);
     assert!(words.contains("own_tunnel: false"), "tunnel: {words}");
     assert_eq!(api.operator().delete("/api/v1/devices/bare").await.status, 204);
-    for (field, value) in
-        [("public_key", json!(key(99))), ("networks", json!(["192.168.7.0/24"])), ("route", json!("tunnel"))]
-    {
+    for (field, value) in [
+        ("public_key", json!(key(99))),
+        ("networks", json!(["192.168.7.0/24"])),
+        ("route", json!("tunnel")),
+        ("mtu", json!(1_300)),
+    ] {
         let mut body = bare.clone();
         body[field] = value;
         names(&api.operator().post("/api/v1/devices", body).await, field);

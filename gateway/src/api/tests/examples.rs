@@ -29,6 +29,7 @@ impl Scene {
     async fn of(operation: &str) -> Scene {
         let mut api = TestApi::with_endpoint().await;
         let tasks = api.start_monitor();
+        drop(api.answer_probes(super::explain::answered()));
         let paths = [
             ("host", "cam-1"),
             ("device", "cam-1"),

@@ -12,6 +12,7 @@ mod effects;
 mod enrolments;
 mod etags;
 mod examples;
+mod explain;
 mod fields;
 mod grants;
 mod hostile;

@@ -284,3 +284,57 @@ async fn a_full_pool_and_a_gateway_without_endpoint_are_named() {
     user(&api, "anna", "operator").await;
     assert_eq!(add(&api, "a1", "anna").await.code(), "endpoint_not_set");
 }
+
+#[tokio::test]
+async fn an_mtu_stands_in_the_configuration_and_reaches_the_tunnel() {
+    let mut api = TestApi::with_endpoint().await;
+    user(&api, "anna", "operator").await;
+    let told = |api: &mut TestApi| {
+        let mut specs = heard(api).into_iter().filter_map(|command| match command {
+            Command::Upsert(spec, _) => Some(spec.mtu),
+            _ => None,
+        });
+        specs.next_back()
+    };
+    let conf =
+        |answer: &Answer| -> Conf { answer.json["credentials"]["conf"].as_str().unwrap().parse().unwrap() };
+    let body = json!({ "name": "anna-laptop", "user": "anna", "mtu": 1_420 });
+    let made = api.admin().post("/api/v1/operators", body).await;
+    assert_eq!((made.status, conf(&made).mtu), (201, Some(1_420)), "{}", made.text);
+    assert_eq!((&made.json["operator"]["mtu"], told(&mut api)), (&json!(1_420), Some(1_420)));
+    let path = "/api/v1/operators/anna-laptop";
+    let changed = api.admin().patch(path, json!({ "mtu": 1_350 })).await;
+    assert_eq!(
+        (&changed.json["mtu"], &changed.json["version"]),
+        (&json!(1_350), &json!(2)),
+        "{}",
+        changed.text
+    );
+    assert_eq!(told(&mut api), Some(1_350));
+    let rekeyed = api.admin().post(&format!("{path}/credentials"), json!({})).await;
+    assert_eq!(conf(&rekeyed).mtu, Some(1_350));
+    told(&mut api);
+    let changed = api.admin().patch(path, json!({ "name": "anna-notebook" })).await;
+    assert_eq!((&changed.json["mtu"], told(&mut api)), (&json!(1_350), None), "its peer stays as it is");
+    let path = "/api/v1/operators/anna-notebook";
+    let changed = api.admin().patch(path, json!({ "mtu": null })).await;
+    assert_eq!((&changed.json["mtu"], told(&mut api)), (&Value::Null, Some(1_280)));
+    for (bad, words) in
+        [(1_279, "1279 is no inner MTU: a number from 1280"), (1_421, "to 1420"), (0, "0 is no")]
+    {
+        for answer in [
+            api.admin().patch(path, json!({ "mtu": bad })).await,
+            api.admin().post("/api/v1/operators", json!({ "name": "x", "user": "anna", "mtu": bad })).await,
+            api.admin().post("/api/v1/devices", json!({ "name": "x", "mtu": bad })).await,
+        ] {
+            assert_eq!(
+                (answer.status, &answer.json["errors"][0]["field"]),
+                (422, &json!("mtu")),
+                "{}",
+                answer.text
+            );
+            assert!(answer.json["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+        }
+    }
+    assert_eq!(told(&mut api), None);
+}

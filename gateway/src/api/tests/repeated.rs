@@ -38,7 +38,8 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Scene {
-        let ward = Ward::new(json!({})).await;
+        let mut ward = Ward::new(json!({})).await;
+        drop(ward.api.answer_probes(super::explain::answered()));
         for status in [0, 2] {
             ward.sends(status).await;
         }
@@ -187,6 +188,12 @@ impl Scene {
                 json!({ "public_key": key(78) }),
             ),
             post("/grants", "/grants", grant("a"), grant("b")),
+            post(
+                "/explain/probe",
+                "/explain/probe",
+                json!({ "from": "ada", "to": "nas", "port": 22 }),
+                json!({ "from": "ada", "to": "nas", "port": 23 }),
+            ),
         ]
     }
 

@@ -123,6 +123,7 @@ sets! {
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
     open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
+    open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);
     closed RemovedKind "A kind of object that a program manages." = removals::Kind::ALL.map(removals::Kind::name);
     open ErrorCode "What went wrong. Programs branch on this." = CODES;

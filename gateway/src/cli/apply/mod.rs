@@ -324,6 +324,7 @@ async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
     let settings: HostSettings = client.get(&format!("/hosts/{}/settings", d.name), &[]).await?;
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
+    value.extend(d.mtu.map(|mtu| ("mtu".to_owned(), json!(mtu))));
     Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
 }
 

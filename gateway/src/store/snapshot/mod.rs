@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Acknowledgement, Alerting, Check, HostKey, HostSnapshot, HostSpec, HostStatus, KeyType, PeerKey,
-    PeerKind, PeerSnapshot, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
+    Acknowledgement, Alerting, Check, DEFAULT_MTU, HostKey, HostSnapshot, HostSpec, HostStatus, KeyType,
+    PeerKey, PeerKind, PeerSnapshot, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n,
+    Timing,
 };
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
@@ -221,6 +222,7 @@ struct PeerRow {
     id: PeerId,
     kind: String,
     networks: String,
+    mtu: Option<u16>,
 }
 
 struct KeyRow {
@@ -232,7 +234,7 @@ struct KeyRow {
 macro_rules! peers {
     ($which:literal) => {
         concat!(
-            "select p.id, p.kind, p.networks from peers p where p.removed_at is null
+            "select p.id, p.kind, p.networks, p.mtu from peers p where p.removed_at is null
                and (p.kind <> 'operator' or exists (
                    select 1 from operators o join users u on u.id = o.user
                    where o.id = p.id and u.disabled_at is null and u.role <> 'viewer'))",
@@ -251,7 +253,7 @@ struct PeerRows {
 
 impl PeerRows {
     async fn load(conn: &mut SqliteConnection, one: Option<PeerId>) -> anyhow::Result<Self> {
-        let peers: Vec<(i64, String, String)> =
+        let peers: Vec<(i64, String, String, Option<u16>)> =
             fetch(conn, one, peers!(""), peers!(" and p.id = $1")).await?;
         let keys: Vec<(i64, String, Option<Vec<u8>>)> = fetch(
             conn,
@@ -271,7 +273,7 @@ impl PeerRows {
             (m.peer, PeerSnapshot { wire, ..m.memory })
         };
         let memories = memories.into_iter().map(remembered).collect();
-        let row = |(id, kind, networks)| PeerRow { id: Id::from_i64(id), kind, networks };
+        let row = |(id, kind, networks, mtu)| PeerRow { id: Id::from_i64(id), kind, networks, mtu };
         Ok(PeerRows {
             peers: peers.into_iter().map(row).collect(),
             keys: group(keys.into_iter().map(|(peer, public, psk)| (peer, KeyRow { public, psk })).collect()),
@@ -290,6 +292,7 @@ impl PeerRows {
             keys: keys.iter().map(|key| key.open(store)).collect::<Result<_, _>>()?,
             addresses: inner(self.addresses.get(&id))?,
             networks: networks.iter().map(|n| n.parse()).collect::<Result<_, _>>().context("networks")?,
+            mtu: peer.mtu.unwrap_or(DEFAULT_MTU),
         };
         Ok((spec, self.memories.get(&id).copied().unwrap_or_default()))
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
-use fleetgate_engine::messages::{PeerKey, PeerKind, PeerSpec};
+use fleetgate_engine::messages::{DEFAULT_MTU, PeerKey, PeerKind, PeerSpec};
 use fleetgate_engine::time::Now;
 use fleetgate_engine::tunnel::session::Noise;
 use fleetgate_engine::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -49,6 +49,7 @@ impl Host {
             keys: vec![PeerKey { public: key(self.n, self.generation), psk: None }],
             addresses: vec![self.v4(), self.v6()],
             networks: vec!["192.168.1.0/24".parse().expect("a network")],
+            mtu: DEFAULT_MTU,
         }
     }
 }

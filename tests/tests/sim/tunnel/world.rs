@@ -261,7 +261,7 @@ impl World {
             }
             Output::TunnelEvent(news) => self.news(news),
             Output::Stream(id, output) => self.streams.push((id, output)),
-            Output::Explanation(..) | Output::Flow(_) | Output::Wait(..) => {}
+            Output::Explanation(..) | Output::ForwardProbe(..) | Output::Flow(_) | Output::Wait(..) => {}
             Output::DnsAnswer(..) | Output::DnsForward(..) => {}
         }
     }

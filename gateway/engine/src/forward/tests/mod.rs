@@ -8,5 +8,6 @@ mod hostile;
 mod model;
 pub mod packets;
 mod path;
+mod probe;
 mod random;
 mod world;

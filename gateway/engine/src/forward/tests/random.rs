@@ -11,11 +11,11 @@ use proptest::test_runner::TestRunner;
 use super::model::*;
 use super::packets::*;
 use super::world::*;
-use crate::forward::Forwarder;
 use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, address};
+use crate::forward::{Forwarder, Outcome, syn};
 use crate::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole, GrantSource,
-    GrantSpec, GrantTarget, PolicyChange, TargetSpec,
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole,
+    GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetSpec,
 };
 use crate::time::Wall;
 
@@ -363,7 +363,7 @@ impl Pair {
         }
     }
 
-    fn compare_explanation(&self, said: &Said) {
+    fn compare_explanation(&mut self, said: &Said) {
         let protocol = match said.kind {
             Kind::Tcp(_) => GrantProtocol::Tcp,
             Kind::Udp => GrantProtocol::Udp,
@@ -385,6 +385,44 @@ impl Pair {
             (expected == Cover::Yes, expected == Cover::Waits),
             "{explanation:?} {said:?}"
         );
+        self.compare_probe(&question, explanation);
+    }
+
+    /// A packet of the gateway's own passes exactly if the filter says so, and its answer goes to no
+    /// peer.
+    fn compare_probe(&mut self, question: &ExplainRequest, explanation: Explanation) {
+        let now = self.world.now;
+        let (again, ends) = self.world.forwarder.explain_packet(question, now);
+        assert_eq!(again, explanation);
+        let Some(ends) = ends else { return };
+        let mut packet = match question.protocol {
+            GrantProtocol::Icmp => echo_between(ends.src, ends.dst, true, 9_999, 16),
+            _ => syn((ends.src, 9_999), (ends.dst, question.port), 7),
+        };
+        if question.protocol == GrantProtocol::Udp {
+            packet = udp_between(ends.src, ends.dst, (9_999, question.port), &[7; 16]);
+        }
+        let sent = self.world.forwarder.open_probe(ends.source, &mut packet, now);
+        assert_eq!(
+            sent.is_ok(),
+            matches!(explanation, Explanation::Permitted(_)),
+            "{sent:?} {explanation:?}"
+        );
+        let Ok((device, flow)) = sent else { return };
+        assert_eq!(self.world.forwarder.repeat_probe(flow, now), Ok(()));
+        let ip = Ip::parse(&packet).expect("a packet");
+        let (src, dst) = (address(ip.v6, ip.dst), address(ip.v6, ip.src));
+        let mut answer = match question.protocol {
+            GrantProtocol::Icmp => echo_between(src, dst, false, 9_999, 16),
+            GrantProtocol::Tcp => tcp_between(src, dst, (question.port, 9_999), SYN | ACK, (70, 8), &[]),
+            GrantProtocol::Udp => udp_between(src, dst, (question.port, 9_999), &[7; 16]),
+        };
+        let late = answer.clone();
+        let outcome = self.world.forwarder.packet(device, &mut answer, now);
+        assert_eq!(outcome, Outcome::Diverted(flow));
+        self.world.forwarder.close_probe(flow, None);
+        let outcome = self.world.forwarder.packet(device, &mut late.clone(), now);
+        assert_eq!(outcome, Outcome::Dropped(DropReason::NoFlow));
     }
 }
 

@@ -158,6 +158,7 @@ impl World {
                 Ok((to, bytes))
             }
             Outcome::Dropped(reason) | Outcome::Answered(reason) => Err(reason),
+            Outcome::Diverted(_) => panic!("the gateway sent no probe"),
         }
     }
 
@@ -166,7 +167,7 @@ impl World {
         match self.forwarder.packet(id(from), &mut packet.to_vec(), self.now) {
             Outcome::Answered(_) => Some(self.forwarder.reply().to_vec()),
             Outcome::Dropped(_) => None,
-            Outcome::Forward { .. } => panic!("a denial is expected"),
+            Outcome::Forward { .. } | Outcome::Diverted(_) => panic!("a denial is expected"),
         }
     }
 

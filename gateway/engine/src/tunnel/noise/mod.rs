@@ -30,10 +30,9 @@ use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 use x25519_dalek::StaticSecret;
 
 use super::session::{Front, NoSession, Noise, Opened, Session, Sink};
-use crate::messages::DropReason;
+use crate::messages::{DEFAULT_MTU, DropReason, MTU_RANGE};
 use crate::time::{Mono, Now};
 use crate::tunnel::handshake::gate::{DATA_OVERHEAD, FrontDoor, FrontSettings, Message, word};
-use crate::tunnel::tcp::stack::MTU;
 
 /// REJECT-AFTER-TIME of the protocol: a session of this age carries no more packets.
 const REJECT_AFTER: Duration = Duration::from_secs(180);
@@ -69,6 +68,8 @@ const INITIATION_GAP: Duration = Duration::from_millis(20);
 /// The content of a message is padded to a multiple of this (section 5.4.6 of the protocol's
 /// paper), so that its length reveals less. boringtun removes padding but adds none.
 const PADDING: usize = 16;
+/// Room for a padded packet.
+const LARGEST_MTU: usize = *MTU_RANGE.end() as usize;
 /// Sessions that boringtun keeps per peer, at the index modulo this number.
 const SESSIONS: usize = 8;
 /// Room for a keepalive, but not for an initiation of 148 bytes: see the module documentation.
@@ -218,6 +219,8 @@ impl Ring {
 /// One peer's sessions: about 11.5 KB, nearly all of it boringtun's.
 pub struct BoringSession {
     origin: Origin,
+    /// Of the peer: padding stays within it.
+    mtu: u16,
     ring: Ring,
     /// The session in use, set aside when boringtun would have ended it with an unanswered
     /// handshake.
@@ -264,8 +267,8 @@ impl Session for BoringSession {
         sink: Sink<'_>,
     ) -> Result<(), NoSession> {
         let life = *self.live(now).ok_or(NoSession)?;
-        let mut room = [0; MTU];
-        let padded = padded(packet, &mut room);
+        let mut room = [0; LARGEST_MTU];
+        let padded = padded(packet, usize::from(self.mtu), &mut room);
         if scratch.len() < (padded.len() + DATA_OVERHEAD).max(LEAST_SCRATCH) {
             return Err(NoSession);
         }
@@ -316,15 +319,19 @@ impl Session for BoringSession {
         ends.chain(reply).chain(dial).min()
     }
 
+    fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+    }
+
     fn established(&self, now: Mono) -> bool {
         self.live(now).is_some()
     }
 }
 
-/// Pads with zeros to the next multiple of [`PADDING`], within the MTU. An empty packet stays
-/// empty: it is a keepalive.
-fn padded<'a>(packet: &'a [u8], room: &'a mut [u8; MTU]) -> &'a [u8] {
-    let len = packet.len().next_multiple_of(PADDING).min(MTU);
+/// Pads with zeros to the next multiple of [`PADDING`], within the MTU of the peer. An empty packet
+/// stays empty: it is a keepalive.
+fn padded<'a>(packet: &'a [u8], mtu: usize, room: &'a mut [u8; LARGEST_MTU]) -> &'a [u8] {
+    let len = packet.len().next_multiple_of(PADDING).min(mtu).min(room.len());
     if len <= packet.len() {
         return packet;
     }
@@ -337,6 +344,7 @@ impl BoringSession {
         BoringSession {
             ring: Ring::new(&origin),
             origin,
+            mtu: DEFAULT_MTU,
             kept: None,
             current: None,
             dial: None,

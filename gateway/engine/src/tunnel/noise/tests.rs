@@ -124,16 +124,20 @@ fn the_gateway_dials_and_packets_flow_both_ways() {
 fn data_is_padded_within_the_mtu_and_arrives_unchanged() {
     let mut pair = Pair::new();
     pair.device_dials();
-    let mtu = u16::try_from(MTU).unwrap();
-    for len in (20..=100).chain(mtu - 40..=mtu) {
-        let sent = pair.send(&packet(len)).unwrap().remove(0);
-        let carried = sent.len() - DATA_OVERHEAD;
-        assert_eq!(carried, usize::from(len).next_multiple_of(16), "{len}");
-        assert!(carried <= MTU, "{len}");
-        assert_eq!(pair.device.receive(&sent), Said::Packet(packet(len)), "{len}");
+    for mtu in [DEFAULT_MTU, 1_300, *MTU_RANGE.end(), DEFAULT_MTU] {
+        if mtu != pair.session.mtu {
+            pair.session.set_mtu(mtu);
+        }
+        for len in (20..=100).chain(mtu - 40..=mtu) {
+            let sent = pair.send(&packet(len)).unwrap().remove(0);
+            let carried = sent.len() - DATA_OVERHEAD;
+            let expected = usize::from(len).next_multiple_of(16).min(mtu.into());
+            assert_eq!(carried, expected, "{len} of {mtu}");
+            assert_eq!(pair.device.receive(&sent), Said::Packet(packet(len)), "{len}");
+        }
+        let beyond = pair.send(&packet(mtu + 1)).unwrap().remove(0);
+        assert_eq!(beyond.len() - DATA_OVERHEAD, usize::from(mtu) + 1, "never more than what came");
     }
-    let beyond = pair.send(&packet(mtu + 1)).unwrap().remove(0);
-    assert_eq!(beyond.len() - DATA_OVERHEAD, MTU + 1, "never more than what came");
     assert_eq!(pair.send(&[]).unwrap()[0].len(), DATA_OVERHEAD, "a keepalive");
 }
 

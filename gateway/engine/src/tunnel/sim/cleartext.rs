@@ -366,6 +366,9 @@ impl Session for PlainSession {
         sooner(due, self.persistent.map(|every| self.last_sent + every))
     }
 
+    /// Nothing is padded here.
+    fn set_mtu(&mut self, _: u16) {}
+
     fn established(&self, now: Mono) -> bool {
         self.current.as_ref().is_some_and(|keys| keys.is_young(now))
     }

@@ -33,6 +33,8 @@ pub struct Device<S> {
     pub received: usize,
     /// The data of the UDP datagrams among them.
     pub datagrams: Vec<Vec<u8>>,
+    /// The last one of them.
+    pub last: Vec<u8>,
 }
 
 /// Datagrams for the gateway.
@@ -49,6 +51,7 @@ impl<S: Session> Device<S> {
             scratch: vec![0; SCRATCH],
             received: 0,
             datagrams: Vec::new(),
+            last: Vec::new(),
         }
     }
 
@@ -73,10 +76,12 @@ impl<S: Session> Device<S> {
         let opened = self.session.receive(datagram, from, now, &mut self.scratch, &mut |datagram| {
             sent.push(datagram.to_vec());
         });
-        let packet = match opened {
-            Opened::Packet(packet) if self.answers => packet.to_vec(),
-            _ => return sent,
-        };
+        let Opened::Packet(packet) = opened else { return sent };
+        let packet = packet.to_vec();
+        self.last.clone_from(&packet);
+        if !self.answers {
+            return sent;
+        }
         for reply in self.reply(&packet, now) {
             sent.extend(self.send(&reply, now).unwrap_or_default());
         }

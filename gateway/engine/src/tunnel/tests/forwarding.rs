@@ -8,8 +8,8 @@ use super::world::*;
 use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
-    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress,
-    TargetSpec,
+    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerSnapshot, PeerSpec, PolicyChange,
+    SourceSpec, TargetAddress, TargetSpec,
 };
 use crate::time::Wall;
 
@@ -210,4 +210,31 @@ fn a_removed_device_or_laptop_is_out_at_once() {
         world.run(SECOND);
         assert_eq!(world.end(2).device.received, before, "{gone}");
     }
+}
+
+#[test]
+fn the_mtu_of_a_peer_holds_for_the_next_packet_and_ends_with_the_peer() {
+    let mut world = reaching(2, None);
+    let passes = |world: &mut Plain, bytes: usize| {
+        let before = world.end(2).device.received;
+        world.say(3, &echo_request(v4(3), v4(2), 1, 1, &vec![0; bytes - 28]).expect("one family"));
+        world.run(Duration::from_millis(100));
+        world.end(2).device.received > before
+    };
+    let set = |world: &mut Plain, n: u8, mtu: u16| {
+        let spec = PeerSpec { mtu, ..spec(n) };
+        world.command(Command::Upsert(Box::new(spec), PeerSnapshot::default()));
+    };
+    assert!(passes(&mut world, 1_280) && !passes(&mut world, 1_281));
+    assert_eq!(world.dropped(3, DropReason::TooBig), 1);
+    // The reply is as large, and goes to the laptop.
+    set(&mut world, 2, 1_400);
+    let before = world.end(3).device.received;
+    assert!(passes(&mut world, 1_400) && !passes(&mut world, 1_401));
+    assert_eq!(world.dropped(2, DropReason::TooBig), 1, "the laptop takes less");
+    set(&mut world, 3, 1_400);
+    assert!(passes(&mut world, 1_400));
+    assert!(world.end(3).device.received > before);
+    set(&mut world, 2, 1_280);
+    assert!(!passes(&mut world, 1_281));
 }

@@ -4,6 +4,7 @@ mod clock;
 mod day;
 mod dns;
 mod door;
+mod forward_probes;
 mod forwarding;
 mod handshakes;
 mod inside;

@@ -94,6 +94,8 @@ impl Session for Bare {
         None
     }
 
+    fn set_mtu(&mut self, _: u16) {}
+
     fn established(&self, _: Mono) -> bool {
         true
     }

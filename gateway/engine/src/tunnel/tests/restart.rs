@@ -16,8 +16,8 @@ use super::super::session::{Noise as _, Opened, SCRATCH, Session as _};
 use super::world::{DELAY, RTT, config, gateway_address, gateway_key};
 use crate::id::Id;
 use crate::messages::{
-    Command, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply,
-    ProbeRequest, TunnelEvent,
+    Command, DEFAULT_MTU, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId,
+    ProbeReply, ProbeRequest, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -98,6 +98,7 @@ impl Fleet {
                 keys: vec![PeerKey { public: key(n), psk: None }],
                 addresses: vec![inner(n)],
                 networks: vec![],
+                mtu: DEFAULT_MTU,
             };
             (spec, PeerSnapshot { endpoint: Some(public(n)), ..PeerSnapshot::default() })
         };

@@ -9,9 +9,9 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Command, DnsClient, DnsDecision, DnsId, DropReason, ExplainId, Explanation, FlowRecord, Input, Output,
-    PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
-    StreamId, StreamInput, StreamOutput, TunnelEvent,
+    Command, DEFAULT_MTU, DnsClient, DnsDecision, DnsId, DropReason, ExplainId, Explanation, FlowRecord,
+    ForwardProbeReply, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe, ProbeId,
+    ProbeReply, ProbeRequest, Route, StreamId, StreamInput, StreamOutput, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -71,6 +71,7 @@ pub fn spec(n: u8) -> PeerSpec {
         keys: vec![PeerKey { public: private(n).public(), psk: None }],
         addresses: vec![v4(n), v6(n)],
         networks: vec!["192.168.1.0/24".parse().expect("a network")],
+        mtu: DEFAULT_MTU,
     }
 }
 
@@ -97,6 +98,7 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub answers: Vec<(ProbeId, ProbeReply, Mono)>,
     pub news: Vec<TunnelEvent>,
     pub explanations: Vec<(ExplainId, Explanation)>,
+    pub forward_probes: Vec<(ForwardProbeReply, Mono)>,
     pub flows: Vec<FlowRecord>,
     pub dns_answers: Vec<(DnsId, DnsDecision)>,
     pub dns_forwards: Vec<(DnsClient, Vec<u8>)>,
@@ -151,6 +153,7 @@ impl<N: Noise, S: Session> World<N, S> {
             answers: Vec::new(),
             news: Vec::new(),
             explanations: Vec::new(),
+            forward_probes: Vec::new(),
             flows: Vec::new(),
             dns_answers: Vec::new(),
             dns_forwards: Vec::new(),
@@ -222,6 +225,7 @@ impl<N: Noise, S: Session> World<N, S> {
                 Output::Stream(id, output) => self.streams.push((id, output)),
                 Output::TunnelEvent(news) => self.news.push(news),
                 Output::Explanation(id, explanation) => self.explanations.push((id, explanation)),
+                Output::ForwardProbe(_, reply) => self.forward_probes.push((reply, self.now.mono)),
                 Output::Flow(record) => self.flows.push(record),
                 Output::DnsAnswer(id, decision) => self.dns_answers.push((id, decision)),
                 Output::DnsForward(client, query) => self.dns_forwards.push((client, query)),

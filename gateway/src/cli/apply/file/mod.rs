@@ -149,6 +149,7 @@ watched! {
         route: Option<String>,
         direct_address: Option<String>,
         networks: Option<Vec<Spanned<String>>>,
+        mtu: Option<u16>,
         /// For a new device only.
         public_key: Option<String>,
         tunnel: Option<bool>,
@@ -370,6 +371,7 @@ impl Source<'_> {
             "route": d.route,
             "direct_address": d.direct_address,
             "networks": d.networks.map(|n| self.networks(n)).transpose()?,
+            "mtu": d.mtu,
             "public_key": d.public_key,
             "tunnel": d.tunnel,
             "budget_bytes_per_day": d.budget_bytes_per_day,

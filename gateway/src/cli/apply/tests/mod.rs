@@ -41,6 +41,7 @@ site = "hill"
 notify = { interval_s = 3600, states = ["down"] }
 thresholds = [{ metric = "rtt", warn = 200 }]
 networks = ["192.168.1.0/24"]
+mtu = 1400
 interval_s = 120
 [devices.cam-07.services.ping]
 thresholds = [{ metric = "pl", warn = 50 }]
@@ -147,6 +148,7 @@ async fn a_fleet_becomes_what_the_file_says_and_a_second_run_does_nothing() {
     assert_eq!((&nas["managed_by"], &nas["flapping"]["enabled"]), (&json!("apply"), &json!(false)));
     assert_eq!((&nas["labels"]["site"], &nas["max_check_attempts"]), (&json!("hill"), &json!(5)));
     let cam = fleet.get("/hosts/cam-07/settings").await;
+    assert_eq!(fleet.get("/devices/cam-07").await["mtu"], 1_400);
     assert_eq!((&cam["parents"], &cam["notify"]["interval_s"]), (&json!(["hill-router"]), &json!(3600.0)));
     let planned = fleet.get("/downtimes").await;
     assert_eq!(
