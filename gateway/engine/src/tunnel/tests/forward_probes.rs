@@ -36,6 +36,7 @@ fn target(host: i64, behind: bool, addresses: &[(IpAddr, IpAddr)]) -> PolicyChan
         addresses.iter().map(|(reached_at, real)| TargetAddress { reached_at: *reached_at, real: *real });
     PolicyChange::Target(TargetSpec {
         host: Id::from_i64(host),
+        name: format!("host-{host}"),
         peer: id(2),
         behind,
         labels: BTreeMap::new(),
