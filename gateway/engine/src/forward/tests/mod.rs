@@ -9,4 +9,5 @@ mod model;
 pub mod packets;
 mod path;
 mod random;
+mod restarts;
 mod world;
