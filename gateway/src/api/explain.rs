@@ -5,6 +5,7 @@ use axum::extract::State;
 use fleetgate_engine::messages::{
     ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, GrantProtocol, GrantWindow,
 };
+use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +21,7 @@ use super::request::parse;
 use super::response::problem::Problem;
 use super::types::names;
 use super::users;
+use crate::store::access::{self, Role, User};
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -85,7 +87,7 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(now);
     let (protocol, port) = protocol(&asked)?;
-    let sources = sources(&app, &asked.from).await?;
+    let Asked { sources, no_source } = asked_about(&app, &asked.from).await?;
     let mut conn = app.store.reader().await?;
     let unknown = |e: Problem| Problem::invalid("to", e.detail());
     let host = hosts::load(&mut conn, Kind::Host.named(&asked.to)).await.map_err(unknown)?;
@@ -102,8 +104,8 @@ async fn explain(
         GrantProtocol::Icmp => "icmp".to_owned(),
         GrantProtocol::Tcp | GrantProtocol::Udp => format!("{} {port}", protocol_name(protocol)),
     };
-    let words = Words { from: &asked.from, to: &host.name, what: &what };
-    Ok(Json(to_api(found, &words, ids::time(at))))
+    let words = Words { from: &asked.from, to: &host.name, what: &what, no_source: no_source.as_deref() };
+    Ok(Json(to_api(&found, &words, ids::time(at))))
 }
 
 fn protocol(asked: &Question) -> Result<(GrantProtocol, u16), Problem> {
@@ -123,22 +125,51 @@ fn protocol(asked: &Question) -> Result<(GrantProtocol, u16), Problem> {
     }
 }
 
-/// Returns the sources in the order in which they are asked about. A user without a peer is judged as
-/// somebody who is logged in.
-async fn sources(app: &AppState, text: &str) -> Result<Vec<ExplainSource>, Problem> {
+/// Whom a question is about.
+struct Asked {
+    /// In the order in which the filter is asked about them.
+    sources: Vec<ExplainSource>,
+    /// Why the filter knows none of them.
+    no_source: Option<String>,
+}
+
+/// A user without a peer is judged as somebody who is logged in.
+async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
     if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
-        return Ok(vec![ExplainSource::Peer(peer.id)]);
+        let user = access::user_by_id(&mut conn, peer.user).await?;
+        let no_source = user.and_then(|user| reaches_nothing(&user));
+        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)]));
     }
     match users::load(&mut conn, text).await {
-        Ok(user) if user.disabled_at.is_some() => {
-            Err(Problem::invalid("from", format!("the user {} is disabled and reaches nothing", user.name)))
-        }
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
-            Ok(vec![ExplainSource::User(user.id), login])
+            let sources = vec![ExplainSource::User(user.id), login];
+            Ok(Asked::unless(reaches_nothing(&user), sources))
         }
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
+    }
+}
+
+impl Asked {
+    /// The filter knows no source of a user who reaches nothing.
+    fn unless(no_source: Option<String>, sources: Vec<ExplainSource>) -> Asked {
+        Asked { sources: if no_source.is_some() { Vec::new() } else { sources }, no_source }
+    }
+}
+
+/// Says why a user reaches nothing at all, and what changes that.
+fn reaches_nothing(user: &User) -> Option<String> {
+    let name = &user.name;
+    match (user.disabled_at, user.role) {
+        (Some(_), _) => Some(format!(
+            "the user {name} is disabled: `fleetgate user enable {name}` lets the user in again"
+        )),
+        (None, Role::Viewer) => Some(format!(
+            "the user {name} is a viewer, and viewers reach nothing: an admin changes the role with \
+             `fleetgate user role {name} operator`"
+        )),
+        (None, _) => None,
     }
 }
 
@@ -147,58 +178,79 @@ struct Words<'a> {
     from: &'a str,
     to: &'a str,
     what: &'a str,
+    no_source: Option<&'a str>,
 }
 
-fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
-    let Words { from, to, what } = words;
+/// Says what is missing, short enough for the end of a WebSocket.
+pub(super) fn missing(found: &Found) -> String {
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
-    let (result, text, window) = match found {
+    let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
+    match found {
+        Found::Permitted(of) => format!("the grant {} permits it", id(of)),
+        Found::NoGrant => "no grant permits it".to_owned(),
+        Found::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
+        Found::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
+        Found::ClockBehind(of) => {
+            format!("the grant {} waits, because the gateway's clock is behind an earlier time", id(of))
+        }
+        Found::ClockStep(of) => {
+            format!("the grant {} waits, because the gateway's clock was set minutes ago", id(of))
+        }
+        Found::NoCommonFamily => "they have no addresses of one family, IPv4 or IPv6".to_owned(),
+        Found::UnknownSource => "no peer of this user may use grants".to_owned(),
+        Found::UnknownTarget => "the host has no address that grants lead to: it has no tunnel".to_owned(),
+    }
+}
+
+const fn name(found: &Found) -> &'static str {
+    match found {
+        Found::Permitted(_) => "permitted",
+        Found::NoGrant => "no_grant",
+        Found::NotYet(_) => "not_yet",
+        Found::Over(_) => "over",
+        Found::ClockBehind(_) => "clock_behind",
+        Found::ClockStep(_) => "clock_step",
+        Found::NoCommonFamily => "no_common_family",
+        Found::UnknownSource => "unknown_source",
+        Found::UnknownTarget => "unknown_target",
+    }
+}
+
+/// Returns the grant that decides, or that comes nearest.
+const fn window(found: &Found) -> Option<&GrantWindow> {
+    match found {
+        Found::Permitted(of)
+        | Found::NotYet(of)
+        | Found::Over(of)
+        | Found::ClockBehind(of)
+        | Found::ClockStep(of) => Some(of),
+        Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => None,
+    }
+}
+
+fn text(found: &Found, words: &Words<'_>) -> String {
+    let Words { from, to, what, no_source } = words;
+    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    match found {
         Found::Permitted(of) => {
             let ends = of.until.map(|at| format!(", until {}", ids::time(at))).unwrap_or_default();
-            ("permitted", format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(&of)), Some(of))
+            format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(of))
         }
-        Found::NoGrant => {
-            ("no_grant", format!("no grant covers {from}, {to} and {what}: an admin adds one"), None)
-        }
-        Found::NotYet(of) => {
-            let begin = of.from.map(ids::time).unwrap_or_default();
-            ("not_yet", format!("the grant {} begins at {begin}", id(&of)), Some(of))
-        }
-        Found::Over(of) => {
-            let end = of.until.map(ids::time).unwrap_or_default();
-            ("over", format!("the grant {} ended at {end}", id(&of)), Some(of))
-        }
-        Found::ClockBehind(of) => (
-            "clock_behind",
-            format!(
-                "the grant {} waits: the gateway's clock is behind a time that it has shown before; set it, \
-                 or accept it",
-                id(&of)
-            ),
-            Some(of),
-        ),
-        Found::ClockStep(of) => (
-            "clock_step",
-            format!("the grant {} waits: the gateway's clock was set less than five minutes ago", id(&of)),
-            Some(of),
-        ),
-        Found::NoCommonFamily => (
-            "no_common_family",
-            format!("{from} and {to} have no addresses of one family, IPv4 or IPv6"),
-            None,
-        ),
         Found::UnknownSource => {
-            ("unknown_source", format!("{from} has no peer that may use grants: the user is a viewer"), None)
+            let missing = no_source.map_or_else(|| missing(found), str::to_owned);
+            format!("{from} does not reach {to} ({what}): {missing}")
         }
-        Found::UnknownTarget => {
-            ("unknown_target", format!("{to} has no address that grants lead to: it has no tunnel"), None)
-        }
-    };
+        denied => format!("{from} does not reach {to} ({what}): {}", missing(denied)),
+    }
+}
+
+fn to_api(found: &Found, words: &Words<'_>, at: String) -> Explanation {
+    let (result, window) = (name(found), window(found));
     Explanation {
-        permitted: result == "permitted",
+        permitted: matches!(found, Found::Permitted(_)),
         result: result.to_owned(),
-        text,
-        grant: window.map(|of| id(&of)),
+        text: text(found, words),
+        grant: window.map(|of| Kind::Grant.text(of.grant)),
         from: window.and_then(|of| ids::time_if_known(of.from)),
         until: window.and_then(|of| ids::time_if_known(of.until)),
         at,
@@ -208,7 +260,6 @@ fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::time::Wall;
 
     use super::*;
 
@@ -218,7 +269,8 @@ mod tests {
     }
 
     fn answered(found: Found) -> Explanation {
-        to_api(found, &Words { from: "anna", to: "cam-07", what: "tcp 22" }, "now".into())
+        let words = Words { from: "anna", to: "cam-07", what: "tcp 22", no_source: None };
+        to_api(&found, &words, "now".into())
     }
 
     #[test]
@@ -238,7 +290,12 @@ mod tests {
         let names: Vec<String> = all.iter().map(|found| answered(*found).result).collect();
         assert_eq!(names, RESULTS);
         let over = answered(Found::Over(of));
-        assert_eq!(over.text, "the grant p_0000000000009 ended at 1970-01-01T00:01:00Z");
+        assert_eq!(
+            over.text,
+            "anna does not reach cam-07 (tcp 22): the grant p_0000000000009 ended at 1970-01-01T00:01:00Z"
+        );
+        // The reason is the last message of a WebSocket, which has 123 bytes.
+        assert!(all.iter().all(|found| missing(found).len() <= 123));
         assert_eq!((over.permitted, over.until.as_deref()), (false, Some("1970-01-01T00:01:00Z")));
         let permitted = answered(Found::Permitted(window(None, None)));
         assert!(permitted.permitted && permitted.until.is_none());
