@@ -14,7 +14,6 @@ use fleetgate_engine::messages::{
     Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
-use fleetgate_engine::time::Wall;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_keys::Token;
@@ -37,7 +36,7 @@ use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::Known;
 use crate::maintenance::forwarded::FlowLog;
-use crate::maintenance::{housekeeping, retention};
+use crate::maintenance::{clock_watch, housekeeping, retention};
 use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
@@ -45,7 +44,8 @@ use crate::monitor::uplink_probe;
 use crate::notification::{Notifications, Settings};
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
-use crate::store::{Store, addresses, policy, settings};
+use crate::store::policy::{self, PolicyRows};
+use crate::store::{Store, addresses, settings};
 use crate::tunnel::stream::{AcceptedStream, Arrivals, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
@@ -283,7 +283,7 @@ impl Opened {
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
-        look_after(&mut tasks, &state, &writer, &stop_api)?;
+        look_after(&mut tasks, &state, &writer, &stop_api).await?;
         let mut doors = serve(&state, sockets.api, sockets.local, arrivals.results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
             let inbox = dns::Inbox { streams: arrivals.dns, forwards: dns_forwards };
@@ -312,9 +312,9 @@ impl Opened {
     }
 }
 
-/// Starts the background tasks: the heartbeat, pending changes for the engine, the removal of expired
-/// data, metrics and memory.
-fn look_after(
+/// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
+/// expired data, metrics and memory.
+async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
     writer: &Writer,
@@ -322,6 +322,13 @@ fn look_after(
 ) -> anyhow::Result<()> {
     watchdog::start(tasks, components(state, writer), state.office.listen(), stop.clone())?;
     tasks.spawn(state.handle.clone().keep_up(stop.clone()));
+    let watch = clock_watch::Parts {
+        store: state.store.clone(),
+        live: state.live.clone(),
+        handle: state.handle.clone(),
+        wakeups: state.office.wakeups.clone(),
+    };
+    clock_watch::start(tasks, watch, stop.clone()).await?;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
@@ -347,17 +354,6 @@ struct Engine<'a> {
     outside: &'a Arc<Notify>,
     passage: &'a SocketStats,
     flows: &'a FlowLog,
-}
-
-/// Says why grants with a window do not pass, before anybody wonders.
-fn note_floor(floor: Wall, now: Wall) {
-    if now < floor {
-        tracing::error!(
-            "the clock is {} s behind a time that it has shown before: no grant with a window passes until \
-             it is right again; if it is right, run `fleetgate gateway accept-clock`",
-            floor.since(now).as_secs()
-        );
-    }
 }
 
 impl Engine<'_> {
@@ -440,13 +436,13 @@ impl Engine<'_> {
         tunnel.restore(self.store.all_peers().await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
         let mut conn = self.store.reader().await?;
-        let mut policy: Vec<PolicyChange> = Vec::new();
-        if let Some(floor) = settings::clock_floor(&mut conn).await? {
-            note_floor(floor, clock::wall());
-            policy.push(PolicyChange::Floor(floor));
-        }
-        policy.extend(policy::all(&mut conn, clock::wall()).await?);
+        // The floor comes first: not one packet passes by a clock that is behind it.
+        let floor = settings::clock_floor(&mut conn).await?.at();
+        let mut policy: Vec<PolicyChange> = floor.map(PolicyChange::Floor).into_iter().collect();
+        let read = policy::all(&mut conn, clock::wall()).await?;
         drop(conn);
+        self.handle.note_unreadable(&PolicyRows::default(), &read.unreadable);
+        policy.extend(read.changes);
         tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
         Ok(tunnel)
     }

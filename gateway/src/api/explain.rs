@@ -9,6 +9,7 @@ use fleetgate_engine::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, ForwardProbe,
     ForwardProbeKind, ForwardProbeOutcome as Outcome, ForwardProbeReply, GrantProtocol, GrantWindow,
 };
+use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -27,6 +28,7 @@ use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::types::names;
 use super::users;
+use crate::store::access::{self, Role, User};
 use crate::store::events::Object;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
 
@@ -136,7 +138,7 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
     let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
-    let sources = sources(&app, &asked.from).await?;
+    let Asked { sources, no_source } = asked_about(&app, &asked.from).await?;
     let (host, name) = target(&app, &asked.to).await?;
     let mut found = Found::UnknownSource;
     for from in sources {
@@ -146,8 +148,9 @@ async fn explain(
             break;
         }
     }
-    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port) };
-    Ok(Json(to_api(found, &words, ids::time(at))))
+    let what = what(protocol, port);
+    let words = Words { from: &asked.from, to: &name, what: &what, no_source: no_source.as_deref() };
+    Ok(Json(to_api(&found, &words, ids::time(at))))
 }
 
 /// Sends a packet with the address of the source through the packet filter to the host, and compares what becomes of it
@@ -173,8 +176,11 @@ async fn probe(
             return Err(Problem::invalid("protocol", detail));
         }
     };
-    // What is logged in has no address. Only the peers of a user have one.
-    let from = sources(&app, &asked.from).await?.swap_remove(0);
+    let about = asked_about(&app, &asked.from).await?;
+    // A login has no address. Only the peers of a user have one, and they come first.
+    let Some(from) = about.sources.into_iter().next() else {
+        return Err(Problem::invalid("from", about.no_source.unwrap_or_default()));
+    };
     let (host, name) = target(&app, &asked.to).await?;
     let by = who.to_string();
     let _permit = app.rate_limits().probe(&by, crate::clock::now().mono)?;
@@ -185,7 +191,7 @@ async fn probe(
     let at = ids::time(crate::clock::wall());
     let probe = ForwardProbe { from, to: ExplainTarget::Host(host), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
-    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port) };
+    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port), no_source: None };
     if reply.explanation == Found::UnknownSource {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \
@@ -229,22 +235,51 @@ async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem>
     Ok((host.id, host.name))
 }
 
-/// Returns the sources in the order in which they are asked about. A user without a peer is judged as
-/// somebody who is logged in.
-async fn sources(app: &AppState, text: &str) -> Result<Vec<ExplainSource>, Problem> {
+/// Whom a question is about.
+struct Asked {
+    /// In the order in which the filter is asked about them.
+    sources: Vec<ExplainSource>,
+    /// Why the filter knows none of them.
+    no_source: Option<String>,
+}
+
+/// A user without a peer is judged as somebody who is logged in.
+async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
     if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
-        return Ok(vec![ExplainSource::Peer(peer.id)]);
+        let user = access::user_by_id(&mut conn, peer.user).await?;
+        let no_source = user.and_then(|user| reaches_nothing(&user));
+        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)]));
     }
     match users::load(&mut conn, text).await {
-        Ok(user) if user.disabled_at.is_some() => {
-            Err(Problem::invalid("from", format!("the user {} is disabled and reaches nothing", user.name)))
-        }
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
-            Ok(vec![ExplainSource::User(user.id), login])
+            let sources = vec![ExplainSource::User(user.id), login];
+            Ok(Asked::unless(reaches_nothing(&user), sources))
         }
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
+    }
+}
+
+impl Asked {
+    /// The filter knows no source of a user who reaches nothing.
+    fn unless(no_source: Option<String>, sources: Vec<ExplainSource>) -> Asked {
+        Asked { sources: if no_source.is_some() { Vec::new() } else { sources }, no_source }
+    }
+}
+
+/// Says why a user reaches nothing at all, and what changes that.
+fn reaches_nothing(user: &User) -> Option<String> {
+    let name = &user.name;
+    match (user.disabled_at, user.role) {
+        (Some(_), _) => Some(format!(
+            "the user {name} is disabled: `fleetgate user enable {name}` lets the user in again"
+        )),
+        (None, Role::Viewer) => Some(format!(
+            "the user {name} is a viewer, and viewers reach nothing: an admin changes the role with \
+             `fleetgate user role {name} operator`"
+        )),
+        (None, _) => None,
     }
 }
 
@@ -253,58 +288,79 @@ struct Words<'a> {
     from: &'a str,
     to: &'a str,
     what: &'a str,
+    no_source: Option<&'a str>,
 }
 
-fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
-    let Words { from, to, what } = words;
+/// Says what is missing, short enough for the end of a WebSocket.
+pub(super) fn missing(found: &Found) -> String {
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
-    let (result, text, window) = match found {
+    let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
+    match found {
+        Found::Permitted(of) => format!("the grant {} permits it", id(of)),
+        Found::NoGrant => "no grant permits it".to_owned(),
+        Found::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
+        Found::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
+        Found::ClockBehind(of) => {
+            format!("the grant {} waits, because the gateway's clock is behind an earlier time", id(of))
+        }
+        Found::ClockStep(of) => {
+            format!("the grant {} waits, because the gateway's clock was set minutes ago", id(of))
+        }
+        Found::NoCommonFamily => "they have no addresses of one family, IPv4 or IPv6".to_owned(),
+        Found::UnknownSource => "no peer of this user may use grants".to_owned(),
+        Found::UnknownTarget => "the host has no address that grants lead to: it has no tunnel".to_owned(),
+    }
+}
+
+const fn name(found: &Found) -> &'static str {
+    match found {
+        Found::Permitted(_) => "permitted",
+        Found::NoGrant => "no_grant",
+        Found::NotYet(_) => "not_yet",
+        Found::Over(_) => "over",
+        Found::ClockBehind(_) => "clock_behind",
+        Found::ClockStep(_) => "clock_step",
+        Found::NoCommonFamily => "no_common_family",
+        Found::UnknownSource => "unknown_source",
+        Found::UnknownTarget => "unknown_target",
+    }
+}
+
+/// Returns the grant that decides, or that comes nearest.
+const fn window(found: &Found) -> Option<&GrantWindow> {
+    match found {
+        Found::Permitted(of)
+        | Found::NotYet(of)
+        | Found::Over(of)
+        | Found::ClockBehind(of)
+        | Found::ClockStep(of) => Some(of),
+        Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => None,
+    }
+}
+
+fn text(found: &Found, words: &Words<'_>) -> String {
+    let Words { from, to, what, no_source } = words;
+    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    match found {
         Found::Permitted(of) => {
             let ends = of.until.map(|at| format!(", until {}", ids::time(at))).unwrap_or_default();
-            ("permitted", format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(&of)), Some(of))
+            format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(of))
         }
-        Found::NoGrant => {
-            ("no_grant", format!("no grant covers {from}, {to} and {what}: an admin adds one"), None)
-        }
-        Found::NotYet(of) => {
-            let begin = of.from.map(ids::time).unwrap_or_default();
-            ("not_yet", format!("the grant {} begins at {begin}", id(&of)), Some(of))
-        }
-        Found::Over(of) => {
-            let end = of.until.map(ids::time).unwrap_or_default();
-            ("over", format!("the grant {} ended at {end}", id(&of)), Some(of))
-        }
-        Found::ClockBehind(of) => (
-            "clock_behind",
-            format!(
-                "the grant {} waits: the gateway's clock is behind a time that it has shown before; set it, \
-                 or accept it",
-                id(&of)
-            ),
-            Some(of),
-        ),
-        Found::ClockStep(of) => (
-            "clock_step",
-            format!("the grant {} waits: the gateway's clock was set less than five minutes ago", id(&of)),
-            Some(of),
-        ),
-        Found::NoCommonFamily => (
-            "no_common_family",
-            format!("{from} and {to} have no addresses of one family, IPv4 or IPv6"),
-            None,
-        ),
         Found::UnknownSource => {
-            ("unknown_source", format!("{from} has no peer that may use grants: the user is a viewer"), None)
+            let missing = no_source.map_or_else(|| missing(found), str::to_owned);
+            format!("{from} does not reach {to} ({what}): {missing}")
         }
-        Found::UnknownTarget => {
-            ("unknown_target", format!("{to} has no address that grants lead to: it has no tunnel"), None)
-        }
-    };
+        denied => format!("{from} does not reach {to} ({what}): {}", missing(denied)),
+    }
+}
+
+fn to_api(found: &Found, words: &Words<'_>, at: String) -> Explanation {
+    let (result, window) = (name(found), window(found));
     Explanation {
-        permitted: result == "permitted",
+        permitted: matches!(found, Found::Permitted(_)),
         result: result.to_owned(),
-        text,
-        grant: window.map(|of| id(&of)),
+        text: text(found, words),
+        grant: window.map(|of| Kind::Grant.text(of.grant)),
         from: window.and_then(|of| ids::time_if_known(of.from)),
         until: window.and_then(|of| ids::time_if_known(of.until)),
         at,
@@ -314,7 +370,7 @@ fn to_api(found: Found, words: &Words<'_>, at: String) -> Explanation {
 /// # Errors
 /// Returns 429 if no packet was made because of too many others.
 fn probed(reply: &ForwardProbeReply, words: &Words<'_>, at: String) -> Result<ProbedExplanation, Problem> {
-    let explanation = to_api(reply.explanation, words, at);
+    let explanation = to_api(&reply.explanation, words, at);
     let Some((result, text)) = outcome(reply.outcome, &explanation, words) else {
         return Err(Problem::too_many("too many probes are in flight, or the gateway stops: try again", 3));
     };
@@ -341,7 +397,7 @@ fn probed(reply: &ForwardProbeReply, words: &Words<'_>, at: String) -> Result<Pr
 fn outcome(
     outcome: Outcome,
     explanation: &Explanation,
-    Words { from, to, what }: &Words<'_>,
+    Words { from, to, what, .. }: &Words<'_>,
 ) -> Option<(&'static str, String)> {
     Some(match outcome {
         Outcome::Denied => ("denied", format!("{}; nothing was sent", explanation.text)),
@@ -401,7 +457,6 @@ fn dropped(reason: DropReason) -> String {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::time::Wall;
 
     use super::*;
 
@@ -411,7 +466,8 @@ mod tests {
     }
 
     fn answered(found: Found) -> Explanation {
-        to_api(found, &Words { from: "anna", to: "cam-07", what: "tcp 22" }, "now".into())
+        let words = Words { from: "anna", to: "cam-07", what: "tcp 22", no_source: None };
+        to_api(&found, &words, "now".into())
     }
 
     #[test]
@@ -431,12 +487,18 @@ mod tests {
         let names: Vec<String> = all.iter().map(|found| answered(*found).result).collect();
         assert_eq!(names, RESULTS);
         let over = answered(Found::Over(of));
-        assert_eq!(over.text, "the grant p_0000000000009 ended at 1970-01-01T00:01:00Z");
+        assert_eq!(
+            over.text,
+            "anna does not reach cam-07 (tcp 22): the grant p_0000000000009 ended at 1970-01-01T00:01:00Z"
+        );
+        // The reason is the last message of a WebSocket, which has 123 bytes.
+        assert!(all.iter().all(|found| missing(found).len() <= 123));
         assert_eq!((over.permitted, over.until.as_deref()), (false, Some("1970-01-01T00:01:00Z")));
         let permitted = answered(Found::Permitted(window(None, None)));
         assert!(permitted.permitted && permitted.until.is_none());
         assert_eq!(permitted.text, "anna reaches cam-07 (tcp 22) by the grant p_0000000000009");
     }
+
     #[test]
     fn every_outcome_of_a_probe_has_a_name_and_says_what_it_may_mean() {
         let took = Duration::from_millis(12);
@@ -449,7 +511,7 @@ mod tests {
             Outcome::Dropped(DropReason::FlowTableFull),
             Outcome::Denied,
         ];
-        let words = Words { from: "anna", to: "cam-07", what: "tcp 22" };
+        let words = Words { from: "anna", to: "cam-07", what: "tcp 22", no_source: None };
         let answer = |outcome| {
             let explanation = match outcome {
                 Outcome::Denied => Found::NoGrant,
@@ -466,7 +528,7 @@ mod tests {
         assert_eq!((answers[0].rtt_ms, answers[3].rtt_ms), (Some(12.0), None));
         assert_eq!(answers[0].destination.as_deref(), Some("10.112.0.3"));
         assert_eq!(answers[5].drop_reason.as_deref(), Some("flow_table_full"));
-        assert!(answers[6].text.ends_with("an admin adds one; nothing was sent"), "{}", answers[6].text);
+        assert!(answers[6].text.ends_with("no grant permits it; nothing was sent"), "{}", answers[6].text);
         assert!(answer(Outcome::Busy).is_err_and(|problem| problem.status() == 429));
     }
 }

@@ -45,6 +45,9 @@ pub struct Gateway {
     pub keepalive_s: u16,
     /// The backup that is restored at the next start. Until then no other change is possible.
     pub restore: Option<Restore>,
+    /// Why the gateway's clock is not trusted, with the remedy. Absent: it is trusted.
+    #[serde(default)]
+    pub clock_problem: Option<String>,
     /// The last keys of handshakes that belong to no device, the newest first; at most 16.
     #[serde(default)]
     pub unknown_keys: Vec<UnknownKey>,
@@ -107,8 +110,8 @@ async fn set_endpoint(
     Ok(Json(facts(&app, Some(endpoint))))
 }
 
-/// Accepts the gateway's clock although it is behind a time that it has shown before. Grants with a window pass
-/// again, by this clock.
+/// Accepts the gateway's clock although it is behind a time that it has shown before, or cannot be compared with it.
+/// Grants with a window pass again, by this clock.
 #[utoipa::path(post, path = "/gateway/accept-clock", operation_id = "accept_clock", tag = "gateway",
     security(("token" = ["gateway:admin"])), responses((status = 204)))]
 async fn accept_clock(State(app): State<AppState>, who: Principal) -> Result<StatusCode, Problem> {
@@ -177,6 +180,7 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         pool_v6: app.config.pool_v6.to_string(),
         addresses: app.config.pools().gateway().map(|a| a.to_string()).into(),
         keepalive_s: app.config.keepalive,
+        clock_problem: app.live.health().clock_problem().map(|problem| problem.to_string()),
         unknown_keys: app.live.unknown_keys().iter().map(unknown_key).collect(),
         restore: app.uploads().staged(),
     }

@@ -50,8 +50,8 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
         return Err(not_ready("the gateway is stopping"));
     }
     for (part, trouble) in parts(&app).await {
-        // Without the history, graphs have gaps, but the gateway works.
-        if let Some(trouble) = trouble.filter(|_| part != HISTORY) {
+        // The gateway works: graphs have gaps, and some grants do not pass. A restart mends neither.
+        if let Some(trouble) = trouble.filter(|_| ![HISTORY, CLOCK, POLICY].contains(&part)) {
             return Err(not_ready(&format!("{part}: {trouble}")));
         }
     }
@@ -59,6 +59,8 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
 }
 
 const HISTORY: &str = "history";
+const CLOCK: &str = "clock";
+const POLICY: &str = "policy";
 
 /// Returns the fault of each part, in words that strangers may see.
 async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
@@ -83,11 +85,18 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
             "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory",
         )
     };
+    let clock = health.clock_problem().map(
+        |_| "is behind a time that it has shown before, so that grants with a window wait; the log says more",
+    );
+    let policy = (app.handle.unreadable_rows() > 0)
+        .then_some("has rows that cannot be read and permit nothing; the log names them");
     let hangs = |component: Component| {
         app.live.pulse().hangs(component).then_some("hangs; the heartbeat has stopped")
     };
     let components = Component::ALL.into_iter().map(|component| (component.name(), hangs(component)));
-    [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(components).collect()
+    let parts =
+        [("engine", engine), ("database", database), (HISTORY, history), (CLOCK, clock), (POLICY, policy)];
+    parts.into_iter().chain(components).collect()
 }
 
 /// Serves metrics without a token on this machine, and over the network with an operator's token.

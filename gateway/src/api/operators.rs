@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal, wireguard_conf};
-use super::request::auth::{Principal, Role, Who};
+use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query, never_null, present};
 use super::request::idempotency::Disclosed;
 use super::request::ids::{self, Kind, Named};
@@ -198,12 +198,9 @@ async fn owner(
     Ok(user)
 }
 
-/// The caller as a user. A token and the gateway's own user are none.
+/// The caller as a user. The token of a program and the gateway's own user are none.
 fn own(who: &Principal) -> Option<UserId> {
-    match &who.who {
-        Who::User { id, .. } => Some(*id),
-        Who::Token(_) | Who::Local => None,
-    }
+    who.who.user().map(|(id, _)| id)
 }
 
 /// # Errors

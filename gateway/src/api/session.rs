@@ -37,7 +37,7 @@ pub struct Login {
 /// The caller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Me {
-    /// `user:NAME` or `token:ID`, as in events.
+    /// `user:NAME`, `token:ID`, or `user:NAME/ID` with the token of a user, as in events.
     pub principal: String,
     pub name: Option<String>,
     pub role: RoleName,
@@ -218,13 +218,13 @@ async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) ->
 
 /// Returns the caller. A token or the socket has no session but is shown too.
 fn me(principal: &Principal) -> Me {
-    let (name, until, may_choose_password) = match &principal.who {
-        Who::User { name, until, by_link, .. } => (Some(name.clone()), Some(*until), *by_link),
-        Who::Token(_) | Who::Local => (None, None, false),
+    let (until, may_choose_password) = match &principal.who {
+        Who::User { until, by_link, .. } => (Some(*until), *by_link),
+        Who::Token(_) | Who::UserToken { .. } | Who::Local => (None, false),
     };
     Me {
         principal: principal.to_string(),
-        name,
+        name: principal.who.user().map(|(_, name)| name.to_owned()),
         role: principal.role.into(),
         scopes: principal.scopes.clone(),
         expires_at: until.map(ids::time),

@@ -270,6 +270,7 @@ pub async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> T
         id,
         name: role.to_string(),
         role,
+        user: None,
         scopes,
         created_by: "test".into(),
         created_at: crate::clock::wall(),

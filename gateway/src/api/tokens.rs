@@ -1,4 +1,5 @@
-//! Tokens of programs that call the API. Their secrets are shown once.
+//! Tokens of programs that call the API, and of users who reach hosts with a program. Their secrets are
+//! shown once.
 
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, RoleName, names};
+use super::users;
+use crate::store::access::{self, Role};
 use crate::store::events::Object;
-use crate::store::tokens;
+use crate::store::{SqliteConnection, tokens};
 
 /// A forgotten token expires by itself.
 const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -35,7 +38,10 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
 pub struct ApiToken {
     pub id: String,
     pub name: String,
+    /// The greatest role that it has. A token of a user has at most the role of the user.
     pub role: RoleName,
+    /// The name of the user that it belongs to. Absent: it belongs to a program.
+    pub user: Option<String>,
     /// The areas that it is limited to; empty: all that the role allows.
     #[schema(value_type = Vec<names::ScopeName>)]
     pub scopes: Vec<String>,
@@ -50,7 +56,13 @@ pub struct ApiToken {
 #[serde(deny_unknown_fields)]
 pub struct NewApiToken {
     pub name: String,
-    pub role: RoleName,
+    /// Needed without `user`. With it, the role of the user when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// Name or id of the user that it belongs to: grants of the user apply, and it ends with the user. Absent: it
+    /// belongs to a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Empty or absent: all that the role allows.
     #[serde(default)]
     #[schema(value_type = Vec<names::ScopeName>)]
@@ -88,6 +100,9 @@ async fn list(
 }
 
 /// Creates an API token. Its secret is shown once.
+///
+/// With `user`, grants of that user apply to it. It has at most the present role of the user, is not accepted while the
+/// user is disabled, and is revoked when the user is removed.
 #[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
     security(("token" = ["access:admin"])), request_body = NewApiToken,
     responses((status = 201, body = ApiTokenWithSecret)))]
@@ -97,10 +112,15 @@ async fn create(
     Body(new): Body<NewApiToken>,
 ) -> Result<Disclosed<ApiTokenWithSecret>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let token = parse_new(new, &who, write.now)?;
+    let user = match &new.user {
+        Some(user) => Some(owner(write.tx(), user).await?),
+        None => None,
+    };
+    let token = parse_new(new, user, &who, write.now)?;
     let secret = Token::generate(TokenKind::Api, token.id);
     tokens::insert(write.tx(), &token, &secret.hash()).await?;
-    let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes });
+    let user = token.user.as_ref().map(|user| &user.name);
+    let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes, "user": user });
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
     write.commit().await?;
     let shown = |secret| ApiTokenWithSecret { token: to_api(&token), secret };
@@ -108,8 +128,27 @@ async fn create(
     Ok(Disclosed { status: StatusCode::CREATED, once, again: shown(None) })
 }
 
-fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<tokens::ApiToken, Problem> {
+/// Returns the user that a new token belongs to.
+///
+/// # Errors
+/// Returns 422 for an unknown user, and 409 for one who is disabled.
+async fn owner(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
+    let user = users::load(conn, user).await.map_err(|e| Problem::invalid("user", e.detail()))?;
+    if user.disabled_at.is_some() {
+        let detail = format!("{} is disabled: enable the user first", user.name);
+        return Err(Problem::conflict("user_disabled", detail));
+    }
+    Ok(user)
+}
+
+fn parse_new(
+    new: NewApiToken,
+    user: Option<access::User>,
+    who: &Principal,
+    now: Wall,
+) -> Result<tokens::ApiToken, Problem> {
     let mut fields = Fields::default();
+    let role = fields.take("role", role(new.role, user.as_ref())).unwrap_or(Role::Viewer);
     let expires_at = match new.expires_in_s {
         Some(Some(seconds)) => fields.take("expires_in_s", parse::expiry(seconds, now)),
         Some(None) => None,
@@ -121,7 +160,12 @@ fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<tokens::Api
     Ok(tokens::ApiToken {
         id: ids::new_id(now),
         name,
-        role: new.role.into(),
+        role,
+        user: user.map(|user| tokens::TokenUser {
+            id: user.id,
+            name: user.name,
+            state: tokens::UserState::Enabled(user.role),
+        }),
         scopes,
         created_by: who.to_string(),
         created_at: now,
@@ -129,6 +173,19 @@ fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<tokens::Api
         revoked_at: None,
         last_used_at: None,
     })
+}
+
+fn role(wanted: Option<RoleName>, user: Option<&access::User>) -> Result<Role, String> {
+    match (wanted.map(Role::from), user) {
+        (Some(wanted), Some(user)) if wanted > user.role => Err(format!(
+            "{} is {}, and a token of the user has at most this role: leave the role out, or change that of the \
+             user first",
+            user.name, user.role
+        )),
+        (Some(wanted), _) => Ok(wanted),
+        (None, Some(user)) => Ok(user.role),
+        (None, None) => Err("viewer, operator or admin is expected, or a user whose role it has".into()),
+    }
 }
 
 fn not_empty(text: String) -> Result<String, String> {
@@ -182,6 +239,7 @@ fn to_api(token: &tokens::ApiToken) -> ApiToken {
         id: Kind::Token.text(token.id),
         name: token.name.clone(),
         role: token.role.into(),
+        user: token.user.as_ref().map(|user| user.name.clone()),
         scopes: token.scopes.clone(),
         created_by: token.created_by.clone(),
         created_at: ids::time(token.created_at),

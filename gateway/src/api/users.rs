@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::id::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::types::{Page, RoleName};
 use super::{AppState, grants};
 use crate::password;
 use crate::store::events::Object;
-use crate::store::{SqliteConnection, access, grants as stored_grants, operators};
+use crate::store::{SqliteConnection, access, grants as stored_grants, operators, tokens};
 
 /// Enough time to send the link to a user and for the user to open it.
 const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -140,7 +141,8 @@ async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<J
 }
 
 /// Changes role or password of a user, or disables the user. All sessions of the user end, and with
-/// the right to connect also the tunnels of the user's operators.
+/// the right to connect also the tunnels of the user's operators. A token of the user has at most the new role, and none
+/// while the user is disabled.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
@@ -179,7 +181,8 @@ async fn change(
     Ok(Json(to_api(&after)))
 }
 
-/// Removes a user with all sessions, one-time logins and operators, and withdraws grants for the user.
+/// Removes a user with all sessions, one-time logins and operators, revokes the user's tokens, and withdraws grants
+/// for the user.
 /// Events keep the name.
 #[utoipa::path(delete, path = "/users/{user}", operation_id = "remove_user", tag = "access",
     security(("token" = ["unlimited:admin"])), params(("user" = String, Path, description = "id or name")),
@@ -194,11 +197,21 @@ async fn remove(
     let user = load(write.tx(), &user).await?;
     super::operators::end_those_of(&mut write, &manager, user.id).await?;
     grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::User(user.id)).await?;
+    revoke_tokens_of(&mut write, user.id).await?;
     access::delete_user(write.tx(), user.id).await?;
     an_admin_stays(&mut write, &user).await?;
     write.event("user.removed", (Object::User, user.id), "removed", json!({ "name": user.name })).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Revokes the tokens of a user who is removed.
+async fn revoke_tokens_of(write: &mut ApiTx<'_>, user: UserId) -> Result<(), Problem> {
+    let now = write.now;
+    for token in tokens::revoke_those_of(write.tx(), user, now).await? {
+        write.event("token.revoked", (Object::Token, token), "the user was removed", json!({})).await?;
+    }
+    Ok(())
 }
 
 /// # Errors

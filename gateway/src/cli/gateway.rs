@@ -20,7 +20,7 @@ pub(crate) enum GatewayCommand {
         /// host:port, preferably with a host name
         endpoint: String,
     },
-    /// Accept the gateway's clock although it is behind a time that it has shown before
+    /// Accept the gateway's clock although it is behind a time that it has shown before, or cannot be compared with it
     AcceptClock,
 }
 
@@ -61,6 +61,9 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     for (i, unknown) in g.unknown_keys.iter().enumerate() {
         let key = if i == 0 { "unknown keys" } else { "" };
         out::line!("{key:<12} {}", unknown_key(unknown));
+    }
+    if let Some(problem) = &g.clock_problem {
+        line("clock", problem);
     }
     if let Some(restore) = &g.restore {
         let waits = format!(

@@ -69,7 +69,13 @@ fn plugin_line(o: &Overview) -> String {
         ("ok", s.ok),
     ];
     let metrics = [("hosts", &hosts), ("services", &services)].map(|(of, all)| counts_as_metrics(of, all));
-    format!("{word}: hosts {}; services {} | {}", present(&hosts), present(&services), metrics.join(" "))
+    let clock = if o.clock_problem.is_some() { "; clock not trusted" } else { "" };
+    format!(
+        "{word}: hosts {}; services {}{clock} | {}",
+        present(&hosts),
+        present(&services),
+        metrics.join(" ")
+    )
 }
 
 /// Formats the counts above zero, or `none` if there are none.
@@ -90,9 +96,17 @@ fn show(o: &Overview) {
     out::line!("{}", hosts_line(&o.hosts));
     out::line!("{}", services_line(&o.services));
     out::line!("Last check {}", table::ago(o.last_check.as_deref(), now));
+    if let Some(problem) = &o.clock_problem {
+        out::line!("{}", table::coloured(&capitalised(problem), "critical"));
+    }
     if o.awaiting_approval > 0 {
         out::line!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), letters.as_str()))
 }
 
 fn count(word: &str, state: &str, n: i64) -> String {
@@ -238,5 +252,9 @@ mod tests {
         assert_eq!(o.exit_code(), 2);
         let handled = Overview { handled: 2, ..Overview::default() };
         assert_eq!(handled.exit_code(), 0, "somebody has acknowledged or planned it");
+        let clock = Overview { clock_problem: Some("the clock is behind".to_owned()), ..Overview::default() };
+        assert_eq!(clock.exit_code(), 1);
+        let line = plugin_line(&clock);
+        assert!(line.starts_with("WARNING: hosts none; services none; clock not trusted | "), "{line}");
     }
 }

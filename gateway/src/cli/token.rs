@@ -31,9 +31,12 @@ pub(crate) enum TokenCommand {
 pub(crate) struct CreateArgs {
     /// What it is for
     name: String,
-    /// viewer, operator or admin
-    #[arg(long, default_value = "viewer", conflicts_with = "enrol")]
-    role: String,
+    /// viewer, operator or admin [default: viewer; with --user, the role of the user]
+    #[arg(long, conflicts_with = "enrol")]
+    role: Option<String>,
+    /// User that it belongs to: grants of the user apply to it, and it ends with the user
+    #[arg(long, conflicts_with = "enrol")]
+    user: Option<String>,
     /// Area that it is limited to: monitoring, devices, enrolments, access or gateway; may be repeated
     #[arg(long = "scope", value_name = "AREA", conflicts_with = "enrol")]
     scopes: Vec<String>,
@@ -102,7 +105,9 @@ pub(crate) fn when(option: &str, text: &str, now: Timestamp) -> anyhow::Result<T
 }
 
 async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
-    let mut body = json!({ "name": args.name, "role": args.role, "scopes": args.scopes });
+    let role = args.role.or_else(|| args.user.is_none().then(|| "viewer".to_owned()));
+    let mut body =
+        present(json!({ "name": args.name, "role": role, "user": args.user, "scopes": args.scopes }));
     expiry(&mut body, args.expires.as_deref())?;
     let made: Value = client.post("/tokens", &body).await?;
     secret(
@@ -183,11 +188,12 @@ fn api_row(t: &ApiToken, now: jiff::Timestamp) -> Vec<String> {
     let role =
         serde_json::to_value(t.role).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     let scopes = if t.scopes.is_empty() { String::new() } else { format!(" ({})", t.scopes.join(", ")) };
+    let user = t.user.as_ref().map(|user| format!(" of {}", table::safe(user))).unwrap_or_default();
     vec![
         "api".to_owned(),
         t.id.clone(),
         table::safe(&t.name),
-        format!("{role}{scopes}"),
+        format!("{role}{user}{scopes}"),
         t.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
         table::ago(t.last_used_at.as_deref(), now),
         ended(t.revoked_at.as_deref()),

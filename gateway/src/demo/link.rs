@@ -11,14 +11,14 @@ use fleetgate_engine::time::Mono;
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 
 /// The largest datagram that is accepted; the gateway sends no larger one.
-pub(super) const MAX_DATAGRAM: usize = 2048;
+pub(crate) const MAX_DATAGRAM: usize = 2048;
 /// boringtun exposes no deadline and rounds its timers to seconds.
 const TICK: Duration = Duration::from_secs(1);
 /// Interval of new handshakes. After 90 s without a response boringtun gives up, but a device with a
 /// keepalive never does.
 const REDIAL: Duration = Duration::from_secs(5);
 
-pub(super) struct Link {
+pub(crate) struct Link {
     tunn: Tunn,
     out: Vec<Vec<u8>>,
     scratch: Box<[u8]>,
@@ -27,7 +27,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         private: &PrivateKey,
         gateway: &PublicKey,
         psk: Option<&PresharedKey>,
@@ -44,14 +44,14 @@ impl Link {
     }
 
     /// Starts a handshake, even if one is in flight.
-    pub(super) fn dial(&mut self, now: Mono) {
+    pub(crate) fn dial(&mut self, now: Mono) {
         self.last_dial = now;
         let result = self.tunn.format_handshake_initiation(&mut self.scratch, true);
         queue(&mut self.out, result);
     }
 
     /// Takes a datagram. Returns the packet in it.
-    pub(super) fn receive(&mut self, datagram: &[u8], from: IpAddr) -> Option<Vec<u8>> {
+    pub(crate) fn receive(&mut self, datagram: &[u8], from: IpAddr) -> Option<Vec<u8>> {
         match self.tunn.decapsulate(Some(from), datagram, &mut self.scratch) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Some(packet.to_vec())
@@ -68,17 +68,17 @@ impl Link {
         }
     }
 
-    pub(super) fn send(&mut self, packet: &[u8]) {
+    pub(crate) fn send(&mut self, packet: &[u8]) {
         let result = self.tunn.encapsulate(packet, &mut self.scratch);
         queue(&mut self.out, result);
     }
 
-    pub(super) fn next_tick(&self) -> Mono {
+    pub(crate) fn next_tick(&self) -> Mono {
         self.next_tick
     }
 
     /// Runs the timers if they are due.
-    pub(super) fn tick(&mut self, now: Mono) {
+    pub(crate) fn tick(&mut self, now: Mono) {
         if now < self.next_tick {
             return;
         }
@@ -95,7 +95,7 @@ impl Link {
         }
     }
 
-    pub(super) fn take_datagrams(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_datagrams(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.out)
     }
 }

@@ -7,7 +7,7 @@
 pub mod control;
 pub mod device;
 pub mod fleet;
-mod link;
+pub(crate) mod link;
 pub mod plan;
 mod public;
 pub mod rental;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
-use crate::store::{Refusal, Store, Trouble, downtimes, snapshot};
+use crate::store::{Refusal, Store, Trouble, downtimes, grants, snapshot};
 use crate::tunnel::thread::sleep;
 
 /// Commands in flight to each thread. They are drained each turn: a full queue means a hung thread, and
@@ -36,6 +36,8 @@ pub const QUEUE: usize = 4096;
 /// Hosts whose rows are brought in line together: some 20 ms of the writing connection, and less of the
 /// monitor.
 const SLICE: usize = 128;
+/// Grants that are loaded together: a few milliseconds of the tunnel thread.
+const GRANTS_AT_ONCE: usize = 500;
 /// Longest wait for the monitor between two slices. If it takes longer, it is slow for other reasons.
 const PASSED: Duration = Duration::from_millis(50);
 /// Pauses between attempts to send failed changes: a removed device must not keep its tunnel for long.
@@ -101,6 +103,11 @@ struct Inner {
     fell_behind: Notify,
     /// Failed attempts since the last time that nothing was pending.
     failed: AtomicU64,
+    /// Rows that permit nothing because they cannot be read.
+    unreadable: Mutex<PolicyRows>,
+    /// The clock was set or accepted, and not every grant that is open by it was loaded since.
+    lacks_grants: AtomicBool,
+    clock_accepted: Notify,
     #[cfg(test)]
     failures: Mutex<std::ops::Range<usize>>,
 }
@@ -165,6 +172,9 @@ impl Handle {
             behind: Mutex::default(),
             fell_behind: Notify::new(),
             failed: AtomicU64::new(0),
+            unreadable: Mutex::default(),
+            lacks_grants: AtomicBool::new(false),
+            clock_accepted: Notify::new(),
             #[cfg(test)]
             failures: Mutex::default(),
         }))
@@ -231,6 +241,52 @@ impl Handle {
     /// Lets grants with a window pass again: an admin says that the clock is right.
     pub async fn accept_clock(&self) {
         self.tunnel(Command::Policy(vec![PolicyChange::AcceptClock])).await;
+        self.reload_grants().await;
+        self.0.clock_accepted.notify_one();
+    }
+
+    /// Waits until an admin accepts the clock.
+    pub async fn clock_accepted(&self) {
+        self.0.clock_accepted.notified().await;
+    }
+
+    /// Loads every grant that has not ended by the clock: the clock of before may have said that it has.
+    /// The engine keeps what it knows already.
+    pub async fn reload_grants(&self) {
+        self.0.lacks_grants.store(true, Ordering::Relaxed);
+        match self.load_grants().await {
+            Ok(()) => self.0.lacks_grants.store(false, Ordering::Relaxed),
+            Err(error) => tracing::warn!("grants are not loaded after a change of the clock yet: {error}"),
+        }
+    }
+
+    /// Whether [`Handle::reload_grants`] has failed.
+    pub fn lacks_grants(&self) -> bool {
+        self.0.lacks_grants.load(Ordering::Relaxed)
+    }
+
+    async fn load_grants(&self) -> crate::store::Result<()> {
+        let mut conn = self.0.store.reader().await?;
+        let open = grants::open_ids(&mut conn, crate::clock::wall()).await?;
+        drop(conn);
+        for slice in open.chunks(GRANTS_AT_ONCE) {
+            let policy = PolicyRows { grants: slice.iter().copied().collect(), ..PolicyRows::default() };
+            self.changed(Changes { policy, ..Changes::default() }).await;
+        }
+        Ok(())
+    }
+
+    /// Notes which of these rows cannot be read.
+    pub(crate) fn note_unreadable(&self, read: &PolicyRows, unreadable: &PolicyRows) {
+        let mut known = self.0.unreadable.lock().expect("no holder panics");
+        known.remove(read);
+        known.add(unreadable);
+        metrics::gauge!("fleetgate_unreadable_policy_rows").set(known.len() as f64);
+    }
+
+    /// The number of users, hosts and grants that permit nothing because their rows cannot be read.
+    pub fn unreadable_rows(&self) -> usize {
+        self.0.unreadable.lock().expect("no holder panics").len()
     }
 
     /// The receiver of the filter's answers.
@@ -353,10 +409,11 @@ impl Handle {
         }
         let _in_turn = self.0.order.lock().await;
         let mut conn = self.0.store.reader().await?;
-        let changes = policy::changes(&mut conn, rows, crate::clock::wall()).await?;
+        let read = policy::changes(&mut conn, rows).await?;
         drop(conn);
-        if !changes.is_empty() {
-            self.tunnel(Command::Policy(changes)).await;
+        self.note_unreadable(rows, &read.unreadable);
+        if !read.changes.is_empty() {
+            self.tunnel(Command::Policy(read.changes)).await;
         }
         self.behind().policy.remove(rows);
         Ok(())

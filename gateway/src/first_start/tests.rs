@@ -90,6 +90,7 @@ async fn token(store: &Store) -> Token {
         id,
         name: "test".into(),
         role: Role::Admin,
+        user: None,
         scopes: Vec::new(),
         created_by: "test".into(),
         created_at: crate::clock::wall(),

@@ -1,12 +1,15 @@
-//! Whether the writes to each database succeed. The writer sets it; `/readyz` and `/healthz` read it.
-//! It makes no decisions.
+//! Whether the writes to each database succeed, and whether the clock is believed. The writer and the
+//! clock watch set it; `/readyz`, `/healthz` and the overview read it. It makes no decisions.
 
+mod clock_problem;
 pub mod memory;
 pub mod progress;
 pub mod telemetry;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use clock_problem::ClockProblem;
 
 /// Everything is healthy until the writer reports a failure. Cheap to clone.
 #[derive(Clone, Default)]
@@ -16,6 +19,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     states_fail: AtomicBool,
     history_fails: AtomicBool,
+    clock: Mutex<Option<ClockProblem>>,
 }
 
 /// The parts that are written independently of each other.
@@ -35,6 +39,15 @@ impl Health {
 
     pub fn is_well(&self, part: Part) -> bool {
         !self.flag(part).load(Ordering::Relaxed)
+    }
+
+    /// Records what is wrong with the clock. Returns whether that changed.
+    pub fn clock_is(&self, problem: Option<ClockProblem>) -> bool {
+        std::mem::replace(&mut *self.0.clock.lock().expect("no holder panics"), problem) != problem
+    }
+
+    pub fn clock_problem(&self) -> Option<ClockProblem> {
+        *self.0.clock.lock().expect("no holder panics")
     }
 
     fn flag(&self, part: Part) -> &AtomicBool {

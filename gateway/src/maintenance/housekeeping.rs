@@ -12,16 +12,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::maintenance::steady_clock::SteadyClock;
-use crate::store::{Store, forwarded, idempotency, settings, wire_days};
+use crate::store::{Store, forwarded, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
 /// A larger change of the clock is a step.
 const STEP: Duration = Duration::from_secs(1);
-/// How long a clock must have run evenly before its time counts as shown: a minute in a wrong year would keep
-/// grants shut for years.
-const TRUSTED_AS_FLOOR: Duration = Duration::from_secs(5 * 60);
-/// The same before rows are removed by it.
+/// How long a clock must have run evenly before rows are removed by it.
 const TRUSTED_TO_REMOVE: Duration = Duration::from_secs(3_600);
 /// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
@@ -41,11 +38,6 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
                 && let Err(error) = forget_forwarded(&store, clock::wall()).await
             {
                 tracing::warn!("old hours of what was forwarded stay: {error}");
-            }
-            if trusted_for >= TRUSTED_AS_FLOOR
-                && let Err(error) = keep_floor(&store, clock::wall()).await
-            {
-                tracing::warn!("the time is not kept for the next start: {error}");
             }
             if let Err(error) = forget_answers(&store, clock::wall()).await {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
@@ -67,14 +59,6 @@ async fn forget_days(store: &Store) -> crate::store::Result<()> {
 async fn forget_forwarded(store: &Store, now: Wall) -> crate::store::Result<()> {
     let mut tx = store.begin().await?;
     forwarded::prune(&mut tx, now).await?;
-    tx.commit().await
-}
-
-/// Keeps the greatest time that the clock has shown: a gateway that starts with its clock behind it passes
-/// no grant with a window.
-async fn keep_floor(store: &Store, now: Wall) -> crate::store::Result<()> {
-    let mut tx = store.begin().await?;
-    settings::raise_clock_floor(&mut tx, now).await?;
     tx.commit().await
 }
 

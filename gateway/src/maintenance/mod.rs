@@ -1,5 +1,6 @@
 //! Background work that nobody asks for: expiries, and the removal of rows that have been kept long enough.
 
+pub mod clock_watch;
 pub mod forwarded;
 pub mod housekeeping;
 pub mod retention;

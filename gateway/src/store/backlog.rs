@@ -12,6 +12,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::events;
 use super::outbox::{Address, Channel};
 
 /// A message that waited longer was delayed by an outage. A server that is only slow takes a
@@ -152,15 +153,20 @@ const DROP_TOLD_SINCE: &str = "update outbox_notices as l set dropped = $2 where
                       and x.kind in ('problem', 'reminder', 'recovery')
                  where o.id = $1 and o.kind = 'notifications' and n.kind in ('problem', 'reminder', 'recovery'))";
 
-/// The gateway's own state is recorded as its incident.
-const DROP_WELL: &str = "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null
+/// The gateway's own uplink is recorded as its incident, and its clock in the event log.
+const DROP_WELL: &str = concat!(
+    "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null
      and exists (select 1 from notices n where n.id = l.notice and n.problem = 1
          and not exists (select 1 from host_states h
                          where h.host = n.host and n.service is null and h.hard = 'down')
          and not exists (select 1 from service_states s
                          where s.host = n.host and s.service = n.service and s.hard not in ('ok', 'pending'))
          and not exists (select 1 from incident_members m
-                         where n.host = $3 and m.host = n.host and m.left_at is null))";
+                         where n.host = $3 and n.service is null and m.host = n.host and m.left_at is null)
+         and not (n.host = $3 and n.service = 'clock' and ",
+    events::clock_untrusted!(),
+    "))"
+);
 
 /// Drops from a given-up message the notices sent since and the problems that are over.
 ///

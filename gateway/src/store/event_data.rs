@@ -100,7 +100,7 @@ data! {
     ];
     NOT_ENROLLED = "EnrolmentRefusedData" [may("code", Text), may("from", Text), may("count", Count)];
     ENROLMENT_TOKEN = "EnrolmentTokenData" [has("label", Text), has("replaces", MaybeText)];
-    TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts)];
+    TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts), may("user", MaybeText)];
     USER = "UserCreatedData" [may("name", Text), may("role", Text)];
     USER_CHANGED = "UserChangedData" [has("role", Text), has("disabled", Flag), has("password", Flag)];
     OPERATOR = "OperatorCreatedData" [has("name", Text), has("user", Text)];
@@ -123,6 +123,8 @@ data! {
     RESULT = "ResultRefusedData" [has("host", Text)];
     ENDPOINT = "EndpointData" [has("endpoint", Text)];
     CLOCK = "ClockAcceptedData" [has("clock", Text)];
+    CLOCK_BEHIND = "ClockUntrustedData" [has("floor", MaybeText)];
+    CLOCK_STEP = "ClockSteppedData" [has("ahead_s", MaybeNumber), has("not_listed", Count)];
     RESTORE = "RestoreData" [has("public_key", Text), has("made_at", Text)];
     BACKUP = "BackupBegunData" [has("name", Text), has("history", Flag)];
     FILE = "FileData" [has("file", Text)];
@@ -218,6 +220,9 @@ pub const KINDS: &[(&str, Data)] = &[
     ("result.refused", RESULT),
     ("gateway.endpoint", ENDPOINT),
     ("gateway.clock_accepted", CLOCK),
+    ("gateway.clock_untrusted", CLOCK_BEHIND),
+    ("gateway.clock_trusted", NONE),
+    ("gateway.clock_stepped", CLOCK_STEP),
     ("gateway.restored", NONE),
     ("history.set_aside", FILE),
     ("backup.begun", BACKUP),

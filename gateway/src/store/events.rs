@@ -20,6 +20,28 @@ pub const SYSTEM: &str = "system";
 
 const UPLINK_LOST: &str = "uplink.lost";
 const UPLINK_BACK: &str = "uplink.back";
+pub const CLOCK_UNTRUSTED: &str = "gateway.clock_untrusted";
+pub const CLOCK_TRUSTED: &str = "gateway.clock_trusted";
+/// The service of the gateway under which notifications about its clock go.
+pub const CLOCK_SERVICE: &str = "clock";
+
+/// Whether people were notified last that the gateway's clock is not trusted. This costs two look-ups.
+macro_rules! clock_untrusted {
+    () => {
+        "coalesce((select max(seq) from events where kind = 'gateway.clock_untrusted'), 0)
+         > coalesce((select max(seq) from events where kind = 'gateway.clock_trusted'), 0)"
+    };
+}
+pub(super) use clock_untrusted;
+
+/// Returns whether the gateway's clock is not trusted according to the log.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn clock_is_untrusted(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar(concat!("select ", clock_untrusted!())).fetch_one(conn).await
+}
+
 /// Returns whether the gateway was cut off according to the log.
 ///
 /// # Errors
@@ -123,7 +145,7 @@ pub struct NewEvent<'a> {
     pub cause: &'a str,
     pub evidence: Excerpt,
     pub data: serde_json::Value,
-    /// `user:NAME`, `token:ID`, `device:ID` or [`SYSTEM`].
+    /// `user:NAME`, `user:NAME/ID` for the token of a user, `token:ID`, `device:ID` or [`SYSTEM`].
     pub principal: &'a str,
 }
 

@@ -75,6 +75,7 @@ const FILLED: &[Rows] = &[
                                 received_packets, received_bytes)
          values (500000, 3, 1, 'tcp', 22, 13, 8, 1, 2, 100, 3, 900);",
     ),
+    (35, "update tokens set user = 13, user_name = 'ada';"),
     (37, "update peers set mtu = 1400 where id = 1;"),
 ];
 

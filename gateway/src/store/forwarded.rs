@@ -214,6 +214,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_sweep_of_pings_makes_a_limited_number_of_rows() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        // ICMP has no ports, so that only the hosts differ.
+        let ping = |host| FlowRecord {
+            host: Id::from_i64(host),
+            protocol: GrantProtocol::Icmp,
+            ..record(0, NOON, None)
+        };
+        let records: Vec<FlowRecord> = (1..=1_200).map(ping).collect();
+        add(&mut tx, &records).await.unwrap();
+        add(&mut tx, &[ping(7), ping(1_100)]).await.unwrap();
+        let rows = newest(&mut tx, (None, None), 10_000).await.unwrap();
+        assert_eq!(rows.len(), 501);
+        let bytes = |host| rows.iter().find(|row| row.host.as_i64() == host).map(|row| row.sent.bytes);
+        assert_eq!((bytes(0), bytes(7), bytes(1_100)), (Some(70_100), Some(200), None));
+        assert!(rows.iter().all(|row| row.protocol == "icmp" && row.port == 0));
+    }
+
+    #[tokio::test]
     async fn old_hours_are_removed_in_steps() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();

@@ -224,8 +224,19 @@ macro_rules! select {
 /// Grants that are neither withdrawn nor ended at `$1`.
 pub(super) const OPEN: &str =
     select!("where g.withdrawn_at is null and (g.until_at is null or g.until_at > $1) order by g.id");
+const OPEN_IDS: &str =
+    "select id from grants where withdrawn_at is null and (until_at is null or until_at > $1) order by id";
 /// `$1`: the ids as JSON.
 pub(super) const THESE: &str = select!("where g.id in (select value from json_each($1))");
+
+/// Returns the grants that are neither withdrawn nor ended.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn open_ids(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<GrantId>> {
+    let ids: Vec<i64> = sqlx::query_scalar(OPEN_IDS).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
 
 /// Adds a grant.
 ///

@@ -327,6 +327,7 @@ const MAIN: &[Step] = &[
     ),
     step(31, "aliases", include_str!("../../../migrations/sqlite/0031_aliases.sql")),
     step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
+    step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];

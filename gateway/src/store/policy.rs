@@ -1,8 +1,9 @@
 //! The policy of the engine: who may reach what, read from users, operators, hosts and grants.
 //!
 //! The same statements read all of it at the start and single rows after each change. A row decides: one
-//! that is gone, or has no effect any more, is withdrawn from the engine. At the start, an invalid row is
-//! logged and left out. It then permits nothing.
+//! that is gone, or has no effect any more, is withdrawn from the engine. An unreadable row is logged, and
+//! counts as one that is gone: it permits nothing, and delays no other row. The engine itself judges the
+//! windows of grants, because a clock that the shell reads may be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use sqlx::{FromRow, Row as _};
 use super::access::{id, role};
 use super::devices::inner_addresses;
 use super::grants::{self, Grant, grant_role};
+use crate::ids::Kind;
 
 /// Changed rows, each of which may change the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,49 +137,76 @@ fn mapped(aliases: Vec<IpAddr>, real: Option<IpAddr>) -> Vec<TargetAddress> {
     same.map(|alias| TargetAddress { reached_at: alias, real }).collect()
 }
 
-/// Returns the whole policy, for the start.
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyReading {
+    pub changes: Vec<PolicyChange>,
+    /// The rows that permit nothing because they cannot be read.
+    pub unreadable: PolicyRows,
+}
+
+/// Returns the whole policy, for the start. Grants that have ended by this clock are left out.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<PolicyChange>> {
+pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<PolicyReading> {
+    let mut unreadable = PolicyRows::default();
     let sources = sqlx::query(ALL_SOURCES).fetch_all(&mut *conn).await?;
+    let sources = sound(Kind::Operator, &sources, &mut unreadable.sources);
     let targets = sqlx::query(ALL_TARGETS).fetch_all(&mut *conn).await?;
+    let targets = sound(Kind::Host, &targets, &mut unreadable.targets);
     let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(conn).await?;
-    let sources = sound(&sources).map(|Source(spec)| PolicyChange::Source(spec));
-    let targets = sound(&targets).map(|Target(spec)| PolicyChange::Target(spec));
-    let grants = sound(&grants).map(|grant: Grant| PolicyChange::Grant(grant.spec()));
-    Ok(sources.chain(targets).chain(grants).collect())
+    let grants: Vec<Grant> = sound(Kind::Grant, &grants, &mut unreadable.grants);
+    let sources = sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec));
+    let targets = targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec));
+    let grants = grants.iter().map(|grant| PolicyChange::Grant(grant.spec()));
+    Ok(PolicyReading { changes: sources.chain(targets).chain(grants).collect(), unreadable })
 }
 
-fn sound<T: for<'r> FromRow<'r, SqliteRow>>(rows: &[SqliteRow]) -> impl Iterator<Item = T> {
-    let read =
-        |row| T::from_row(row).inspect_err(|error| tracing::error!("the policy leaves out a row: {error}"));
-    rows.iter().filter_map(move |row| read(row).ok())
+/// Returns what can be read, and adds the ids of the other rows to `unreadable`.
+fn sound<T>(kind: Kind, rows: &[SqliteRow], unreadable: &mut BTreeSet<Id>) -> Vec<T>
+where
+    T: for<'r> FromRow<'r, SqliteRow>,
+{
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        match T::from_row(row) {
+            Ok(found) => read.push(found),
+            Err(error) => {
+                let id = id(row, "id").unwrap_or(Id::from_i64(0));
+                tracing::error!(
+                    "the row of {} cannot be read, so that it permits nothing: {error}",
+                    kind.text(id)
+                );
+                unreadable.insert(id);
+            }
+        }
+    }
+    read
 }
 
 /// Returns the changes of the policy after these rows have changed.
 ///
 /// # Errors
-/// Fails when the database cannot be read or a row is invalid.
-pub async fn changes(
-    conn: &mut SqliteConnection,
-    rows: &PolicyRows,
-    now: Wall,
-) -> sqlx::Result<Vec<PolicyChange>> {
-    let mut changes = Vec::with_capacity(rows.len());
+/// Fails when the database cannot be read.
+pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyReading> {
+    let (mut changes, mut unreadable) = (Vec::with_capacity(rows.len()), PolicyRows::default());
     let operators: Vec<(i64,)> = these(conn, THESE_OPERATORS, &rows.sources).await?;
     let operators: BTreeSet<PeerId> = operators.into_iter().map(|(id,)| Id::from_i64(id)).collect();
-    let sources: Vec<Source> = these(conn, THESE_SOURCES, &operators).await?;
+    let sources = these_rows(conn, THESE_SOURCES, &operators).await?;
+    let sources: Vec<Source> = sound(Kind::Operator, &sources, &mut unreadable.sources);
     changes.extend(missing(&operators, sources.iter().map(|s| s.0.peer)).map(PolicyChange::RemoveSource));
     changes.extend(sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec)));
-    let targets: Vec<Target> = these(conn, THESE_TARGETS, &rows.targets).await?;
+    let targets = these_rows(conn, THESE_TARGETS, &rows.targets).await?;
+    let targets: Vec<Target> = sound(Kind::Host, &targets, &mut unreadable.targets);
     changes.extend(missing(&rows.targets, targets.iter().map(|t| t.0.host)).map(PolicyChange::RemoveTarget));
     changes.extend(targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec)));
-    let found: Vec<Grant> = these(conn, grants::THESE, &rows.grants).await?;
-    let open: Vec<Grant> = found.into_iter().filter(|grant| grant.is_open(now)).collect();
-    changes.extend(missing(&rows.grants, open.iter().map(|g| g.id)).map(PolicyChange::WithdrawGrant));
-    changes.extend(open.iter().map(|grant| PolicyChange::Grant(grant.spec())));
-    Ok(changes)
+    let found = these_rows(conn, grants::THESE, &rows.grants).await?;
+    let mut found: Vec<Grant> = sound(Kind::Grant, &found, &mut unreadable.grants);
+    found.retain(|grant| grant.withdrawn.is_none());
+    changes.extend(missing(&rows.grants, found.iter().map(|g| g.id)).map(PolicyChange::WithdrawGrant));
+    changes.extend(found.iter().map(|grant| PolicyChange::Grant(grant.spec())));
+    Ok(PolicyReading { changes, unreadable })
 }
 
 /// Returns how a host is reached; `None` if it has no tunnel, nor the device in front of it.
@@ -187,6 +216,19 @@ pub async fn changes(
 pub async fn target(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<TargetSpec>> {
     let found: Vec<Target> = these(conn, THESE_TARGETS, &BTreeSet::from([host])).await?;
     Ok(found.into_iter().next().map(|Target(spec)| spec))
+}
+
+/// Returns the rows as they are: an unreadable one must not hide the others.
+async fn these_rows(
+    conn: &mut SqliteConnection,
+    sql: &'static str,
+    ids: &BTreeSet<Id>,
+) -> sqlx::Result<Vec<SqliteRow>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
+    sqlx::query(sql).bind(Json(ids)).fetch_all(conn).await
 }
 
 async fn these<T>(conn: &mut SqliteConnection, sql: &'static str, ids: &BTreeSet<Id>) -> sqlx::Result<Vec<T>>

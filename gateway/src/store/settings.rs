@@ -37,22 +37,48 @@ pub const PUBLIC_KEY: &str = "gateway_public_key";
 /// The greatest time that the clock has shown, in milliseconds since 1970.
 const CLOCK_FLOOR: &str = "clock_floor";
 
-/// Returns the greatest time that the clock of an earlier run has shown.
+/// The greatest time that the clock has shown, as the database has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockFloor {
+    /// The clock has not run for long enough yet.
+    None,
+    At(Wall),
+    /// The row has no time, so that no clock can be compared with it.
+    Unreadable,
+}
+
+impl ClockFloor {
+    /// Returns the time that the clock must have passed. No clock passes an unreadable floor.
+    pub fn at(self) -> Option<Wall> {
+        match self {
+            ClockFloor::None => None,
+            ClockFloor::At(floor) => Some(floor),
+            ClockFloor::Unreadable => Some(Wall::from_millis(i64::MAX)),
+        }
+    }
+}
+
+/// Returns the greatest time that the clock has shown.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn clock_floor(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
-    let found = find(conn, CLOCK_FLOOR).await?;
-    Ok(found.and_then(|text| text.parse().ok()).map(Wall::from_millis))
+pub async fn clock_floor(conn: &mut SqliteConnection) -> sqlx::Result<ClockFloor> {
+    let Some(text) = find(conn, CLOCK_FLOOR).await? else { return Ok(ClockFloor::None) };
+    Ok(text.parse().map_or(ClockFloor::Unreadable, |millis| ClockFloor::At(Wall::from_millis(millis))))
 }
 
-/// Records a time that the clock shows, unless it has shown a later one.
+/// Records a time that the clock shows, unless it has shown a later one. A floor that cannot be read
+/// stays: only an admin replaces it.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn raise_clock_floor(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
-    let floor = clock_floor(tx).await?.map_or(now, |floor| floor.max(now));
-    put(tx, CLOCK_FLOOR, &floor.as_millis().to_string()).await
+    match clock_floor(tx).await? {
+        ClockFloor::None => {}
+        ClockFloor::At(floor) if floor < now => {}
+        ClockFloor::At(_) | ClockFloor::Unreadable => return Ok(()),
+    }
+    put(tx, CLOCK_FLOOR, &now.as_millis().to_string()).await
 }
 
 /// Replaces the floor by this time: an admin says that the clock is right.

@@ -1,6 +1,6 @@
 //! API tokens of programs.
 
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{Id, UserId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::TokenHash;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -9,11 +9,31 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{Role, id, maybe_wall, role, wall};
 
+/// The user that a token belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUser {
+    pub id: UserId,
+    /// The name when the token was made. Users keep their names.
+    pub name: String,
+    pub state: UserState,
+}
+
+/// What has become of the user of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserState {
+    Enabled(Role),
+    Disabled,
+    Removed,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
     pub id: Id,
     pub name: String,
+    /// The greatest role that it has. [`ApiToken::effective_role`] has the present one.
     pub role: Role,
+    /// `None`: it belongs to a program.
+    pub user: Option<TokenUser>,
     /// Areas of the API. Empty: all areas that the role allows.
     pub scopes: Vec<String>,
     pub created_by: String,
@@ -27,6 +47,16 @@ impl ApiToken {
     pub fn is_good(&self, now: Wall) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
+
+    /// Returns the present role: the token of a user has at most the role of the user. `None`: the user
+    /// is disabled or was removed.
+    pub fn effective_role(&self) -> Option<Role> {
+        match self.user.as_ref().map(|user| user.state) {
+            None => Some(self.role),
+            Some(UserState::Enabled(role)) => Some(self.role.min(role)),
+            Some(UserState::Disabled | UserState::Removed) => None,
+        }
+    }
 }
 
 impl FromRow<'_, SqliteRow> for ApiToken {
@@ -36,6 +66,7 @@ impl FromRow<'_, SqliteRow> for ApiToken {
             id: id(row, "id")?,
             name: row.try_get("name")?,
             role: role(row, "role")?,
+            user: user(row)?,
             scopes: scopes.0,
             created_by: row.try_get("created_by")?,
             created_at: wall(row, "created_at")?,
@@ -46,13 +77,34 @@ impl FromRow<'_, SqliteRow> for ApiToken {
     }
 }
 
+fn user(row: &SqliteRow) -> sqlx::Result<Option<TokenUser>> {
+    let Some(id) = row.try_get::<Option<i64>, _>("user")?.map(Id::from_i64) else { return Ok(None) };
+    let name: Option<String> = row.try_get("user_name")?;
+    let state = match row.try_get::<Option<&str>, _>("user_role")? {
+        None => UserState::Removed,
+        Some(_) if row.try_get::<Option<i64>, _>("user_disabled_at")?.is_some() => UserState::Disabled,
+        Some(_) => UserState::Enabled(role(row, "user_role")?),
+    };
+    Ok(Some(TokenUser { id, name: name.unwrap_or_default(), state }))
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "select t.*, u.role as user_role, u.disabled_at as user_disabled_at
+             from tokens t left join users u on u.id = t.user where ",
+            $rest
+        )
+    };
+}
+
 impl Store {
     /// Returns a token in any state, with the hash of its secret.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn api_token(&self, token: Id) -> sqlx::Result<Option<(ApiToken, TokenHash)>> {
-        let row = sqlx::query("select * from tokens where id = $1").bind(token.as_i64());
+        let row = sqlx::query(select!("t.id = $1")).bind(token.as_i64());
         let row = row.fetch_optional(&self.read).await?;
         row.map(|row| Ok((ApiToken::from_row(&row)?, hash(&row)?))).transpose()
     }
@@ -62,7 +114,7 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn api_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<ApiToken>> {
-        let sql = "select * from tokens where id < $1 order by id desc limit $2";
+        let sql = select!("t.id < $1 order by t.id desc limit $2");
         sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
     }
 }
@@ -79,8 +131,8 @@ pub(crate) fn hash(row: &SqliteRow) -> sqlx::Result<TokenHash> {
 /// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHash) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at, user, user_name)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(token.id.as_i64())
     .bind(hash.as_slice())
@@ -90,6 +142,8 @@ pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHas
     .bind(&token.created_by)
     .bind(token.created_at.as_millis())
     .bind(token.expires_at.map(Wall::as_millis))
+    .bind(token.user.as_ref().map(|user| user.id.as_i64()))
+    .bind(token.user.as_ref().map(|user| user.name.as_str()))
     .execute(tx)
     .await
     .map(drop)
@@ -103,6 +157,17 @@ pub async fn revoke(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Re
     let sql = "update tokens set revoked_at = coalesce(revoked_at, $2) where id = $1";
     let done = sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Revokes the tokens of a user, and returns those that were not revoked before.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn revoke_those_of(tx: &mut SqliteConnection, user: UserId, now: Wall) -> sqlx::Result<Vec<Id>> {
+    let sql = "update tokens set revoked_at = $2 where user = $1 and revoked_at is null returning id";
+    let ids: Vec<i64> =
+        sqlx::query_scalar(sql).bind(user.as_i64()).bind(now.as_millis()).fetch_all(tx).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// # Errors

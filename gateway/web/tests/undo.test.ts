@@ -53,7 +53,7 @@ describe('a downtime', () => {
 
 describe('an acknowledgement', () => {
   it('names its author and end', () => {
-    expect(['user:ada', 'user:local', 'token:t_1'].map(authorOf)).toEqual(['ada', 'the command line', 'token t_1']);
+    expect(['user:ada', 'user:ada/t_1', 'user:local', 'token:t_1'].map(authorOf)).toEqual(['ada', 'ada (token t_1)', 'the command line', 'token t_1']);
     expect(endOf({ sticky: true })).toBe('until it recovers');
     expect(endOf({ sticky: false })).toBe('until the state changes');
   });

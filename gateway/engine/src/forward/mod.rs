@@ -163,14 +163,12 @@ impl Forwarder {
     /// the first packet after the step. The first reading of all is no step.
     pub fn clock(&mut self, step: Option<Step>, now: Now) {
         let is_first = self.now == Now::default();
-        self.begin(now);
         if let Some(step) = step.filter(|_| !is_first) {
             // A doubt whose time has come ends by the clock that this step leaves.
-            if self.policy.end_doubt(window::before(step, now)) {
-                self.sweep = Some(0);
-            }
+            self.begin(window::before(step, now));
             self.policy.step(step, now);
         }
+        self.begin(now);
     }
 
     /// Sets the largest inner packet that a peer takes.
@@ -243,9 +241,19 @@ impl Forwarder {
 
     fn begin(&mut self, now: Now) {
         if now.mono != self.now.mono {
-            self.budget = Budget::default();
+            self.progress(now);
         }
         self.now = now;
+    }
+
+    fn progress(&mut self, now: Now) {
+        self.budget = Budget::default();
+        if self.now == Now::default() {
+            self.policy.start(now);
+        }
+        if self.policy.end_doubt(now) {
+            self.sweep = Some(0);
+        }
     }
 
     fn gateway(&self, v6: bool) -> Bits {

@@ -84,6 +84,8 @@ pub struct Policy {
     index: GrantIndex,
     pub(super) ended: Ended,
     trust: Trust,
+    /// Some ends may be provisional although no clock is doubted, because the clock is behind.
+    waits: bool,
     /// The ends that are not final, on both clocks.
     ends: BTreeSet<(Mono, GrantId)>,
     untils: BTreeSet<(Wall, GrantId)>,
@@ -230,10 +232,24 @@ impl Policy {
         affected.unwrap_or_default()
     }
 
+    /// Notes the first reading of the clocks.
+    pub fn start(&mut self, now: Now) {
+        self.trust.start(now.mono);
+    }
+
     /// Notes a step of the wall clock.
     pub fn step(&mut self, step: Step, now: Now) {
-        self.trust.step(step, now);
         self.generation += 1;
+        if !self.trust.step(step, now) {
+            return;
+        }
+        for grant in self.grants.values_mut() {
+            grant.window.provisional = true;
+        }
+        // What the clock before ended may be open by the one that is believed at last.
+        for Grant { spec, window } in self.ended.take() {
+            self.add_grant(Grant { spec, window: Window { provisional: true, ..window } }, now);
+        }
     }
 
     fn load_grant(&mut self, spec: GrantSpec, now: Now) -> Option<Vec<List>> {
@@ -253,15 +269,15 @@ impl Policy {
             None => fresh,
         };
         self.withdraw(id);
-        self.add_grant(Grant { spec, window });
+        self.add_grant(Grant { spec, window }, now);
         Some(vec![List::Grant(id)])
     }
 
-    fn add_grant(&mut self, grant: Grant) {
+    fn add_grant(&mut self, grant: Grant, now: Now) {
         let id = grant.spec.id;
         self.index.add(&grant.spec);
         self.grants.insert(id, grant);
-        self.file_end(id);
+        self.file_end(id, now);
     }
 
     fn withdraw(&mut self, id: GrantId) -> Option<Vec<List>> {
@@ -276,11 +292,14 @@ impl Policy {
         Some(grant)
     }
 
-    fn file_end(&mut self, id: GrantId) {
+    /// Files both ends of a grant. An end that is not believed ends nothing.
+    fn file_end(&mut self, id: GrantId, now: Now) {
         let Some(window) = self.grants.get(&id).map(|grant| grant.window) else { return };
         if let Some(until) = window.until {
-            self.ends.insert((window.end, id));
             self.untils.insert((until, id));
+        }
+        if window.until.is_some() && !self.trust.is_unsure(&window, now.wall) {
+            self.ends.insert((window.end, id));
         }
     }
 
@@ -343,12 +362,12 @@ impl Policy {
             if let Some(grant) = self.grants.get_mut(&id) {
                 grant.window = self.trust.load(grant.spec.from, grant.spec.until, now);
             }
-            self.file_end(id);
+            self.file_end(id, now);
         }
         // What ended by the clock of before may be open by this one.
         for Grant { spec, .. } in self.ended.take() {
             let window = self.trust.load(spec.from, spec.until, now);
-            self.add_grant(Grant { spec, window });
+            self.add_grant(Grant { spec, window }, now);
         }
     }
 
@@ -370,26 +389,28 @@ impl Policy {
     /// every flow is to be looked at.
     pub fn end_doubt(&mut self, now: Now) -> bool {
         let ended = self.trust.end_doubt(now.mono);
-        if ended {
+        // A clock that was behind has passed the time that it had shown.
+        let passed = self.waits && self.trust.is_believed(now);
+        if ended || passed {
             self.generation += 1;
-            self.bring_ends_forward(now);
+            self.believe(|grant| ended || grant.window.provisional, now);
         }
-        ended
+        ended || passed
     }
 
     /// Computes the ends by the clock that is believed now. A gateway that started with its clock
-    /// behind has computed them far too late. They only move earlier.
-    fn bring_ends_forward(&mut self, now: Now) {
-        let open: Vec<(Wall, GrantId)> = self.untils.iter().copied().collect();
-        for (until, id) in open {
-            let Some(grant) = self.grants.get_mut(&id) else { continue };
-            let end = now.mono + until.since(now.wall);
-            if end < grant.window.end {
-                self.ends.remove(&(grant.window.end, id));
-                grant.window.end = end;
-                self.ends.insert((end, id));
+    /// behind has computed them far too late.
+    fn believe(&mut self, which: impl Fn(&Grant) -> bool, now: Now) {
+        let open = self.grants.values().filter(|grant| grant.window.until.is_some() && which(grant));
+        let open: Vec<GrantId> = open.map(|grant| grant.spec.id).collect();
+        for id in open {
+            self.unfile_end(id);
+            if let Some(grant) = self.grants.get_mut(&id) {
+                grant.window = self.trust.believe(grant.window, now);
             }
+            self.file_end(id, now);
         }
+        self.waits = !self.trust.is_believed(now);
     }
 
     /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,

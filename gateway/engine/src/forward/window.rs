@@ -6,6 +6,12 @@
 //! end becomes final. When the doubt ends, ends on the boot-time clock move earlier if the clock that
 //! is believed then says so. While the clock is behind the greatest time of earlier runs, no window is
 //! open.
+//!
+//! The end of a grant that was loaded during the doubt is provisional: it is computed anew when the
+//! doubt ends. A clock is proved when it has run evenly for [`DOUBT`] since the start. A step before
+//! that makes every end provisional, as if the gateway had started after the step: a clock that was
+//! wrong at the start is corrected soon after it. A clock that is behind a time that was proved
+//! computes nothing: the earlier of both ends counts, and a grant that it ends waits for an admin.
 
 use std::time::Duration;
 
@@ -27,6 +33,8 @@ pub struct Window {
     pub until: Option<Wall>,
     /// The end on the boot-time clock.
     pub end: Mono,
+    /// The end was computed by a clock that was doubted.
+    pub provisional: bool,
 }
 
 impl Window {
@@ -64,7 +72,7 @@ pub enum Shut {
     NotYet,
     /// The clock was set, and may be wrong.
     Doubted,
-    /// The clock is behind the time of an earlier run.
+    /// The clock is behind a time that it has shown before.
     Behind,
 }
 
@@ -73,16 +81,28 @@ struct Doubt {
     /// Both clocks at the step, with the wall clock as it would be without the step.
     trusted: Now,
     until: Mono,
+    /// The clock was not proved before the step.
+    unproved: bool,
 }
 
 /// How far the wall clock is trusted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trust {
+    /// The greatest time of earlier runs.
     floor: Option<Wall>,
+    /// The greatest time that a proved clock showed when it was set.
+    shown: Option<Wall>,
+    /// When the clock that was there at the start is proved. `None`: an admin has accepted it.
+    proved_at: Option<Mono>,
     doubt: Option<Doubt>,
 }
 
 impl Trust {
+    /// Notes the first reading of the clocks.
+    pub fn start(&mut self, now: Mono) {
+        self.proved_at = Some(now + DOUBT);
+    }
+
     pub fn set_floor(&mut self, floor: Wall) {
         self.floor = self.floor.max(Some(floor));
     }
@@ -93,10 +113,23 @@ impl Trust {
     }
 
     /// Notes a step. A further step within the doubt extends it; what was trusted before the first
-    /// one stays.
-    pub fn step(&mut self, step: Step, now: Now) {
-        let trusted = self.doubt_at(now.mono).map_or_else(|| before(step, now), |doubt| doubt.trusted);
-        self.doubt = Some(Doubt { trusted, until: now.mono + DOUBT });
+    /// one stays. Returns whether every end is provisional now.
+    pub fn step(&mut self, step: Step, now: Now) -> bool {
+        let doubt = match self.doubt_at(now.mono) {
+            Some(doubt) => Doubt { until: now.mono + DOUBT, ..*doubt },
+            None => self.first_doubt(before(step, now)),
+        };
+        self.doubt = Some(doubt);
+        doubt.unproved
+    }
+
+    /// `trusted`: both clocks as they would be without the step.
+    fn first_doubt(&mut self, trusted: Now) -> Doubt {
+        let unproved = self.proved_at.is_some_and(|at| trusted.mono < at);
+        if !unproved {
+            self.shown = self.shown.max(Some(trusted.wall));
+        }
+        Doubt { trusted, until: trusted.mono + DOUBT, unproved }
     }
 
     fn doubt_at(&self, now: Mono) -> Option<&Doubt> {
@@ -113,15 +146,43 @@ impl Trust {
         self.doubt.map(|doubt| doubt.until)
     }
 
+    /// Whether the clock is behind the greatest time of earlier runs.
     pub fn is_behind(&self, now: Wall) -> bool {
         self.floor.is_some_and(|floor| now < floor)
+    }
+
+    /// Whether the clock is behind a time that it has shown in any run.
+    pub fn is_behind_proved(&self, now: Wall) -> bool {
+        self.is_behind(now) || self.shown.is_some_and(|shown| now < shown)
+    }
+
+    /// Whether ends are computed by the clock: it is neither doubted nor behind.
+    pub fn is_believed(&self, now: Now) -> bool {
+        self.doubt_at(now.mono).is_none() && !self.is_behind_proved(now.wall)
     }
 
     /// Returns the window of a grant that is loaded now. While the clock is doubted, the earlier of
     /// both possible ends counts.
     pub fn load(&self, from: Option<Wall>, until: Option<Wall>, now: Now) -> Window {
         let end = until.map_or(NEVER, |until| now.mono + until.since(self.latest(now)));
-        Window { from, until, end }
+        Window { from, until, end, provisional: self.doubt_at(now.mono).is_some() }
+    }
+
+    /// Returns the window as the clock that is believed now says: a provisional end is computed anew,
+    /// and any other one only moves earlier.
+    pub fn believe(&self, window: Window, now: Now) -> Window {
+        let fresh = self.load(window.from, window.until, now);
+        match window.provisional && !self.is_behind_proved(now.wall) {
+            true => fresh,
+            false => Window { end: fresh.end.min(window.end), ..window },
+        }
+    }
+
+    /// Whether the provisional end of a window is not to be believed, so that it ends nothing: the
+    /// clock is behind, and says that the window is open.
+    pub fn is_unsure(&self, window: &Window, now: Wall) -> bool {
+        let runs = window.until.is_some_and(|until| now < until);
+        window.provisional && runs && self.is_behind_proved(now)
     }
 
     /// Returns the later of the time that the clock shows and, while it is doubted, the time that
@@ -144,7 +205,7 @@ impl Trust {
         // While the clock is doubted, a window that was open waits.
         let shut = |shut| Err(if doubt.is_some() && was_open { Shut::Doubted } else { shut });
         if now.mono >= span.end || now.wall >= span.until {
-            return shut(Shut::Over);
+            return shut(if self.is_unsure(window, now.wall) { Shut::Behind } else { Shut::Over });
         }
         if window.from.is_some_and(|from| now.wall < from) {
             return shut(Shut::NotYet);
@@ -166,7 +227,7 @@ impl Trust {
     /// Returns whether the end of the window has come and is final.
     pub fn is_final(&self, window: &Window, now: Now) -> bool {
         let reached = now.mono >= window.end || window.until.is_some_and(|until| until <= now.wall);
-        reached && self.doubt_at(now.mono).is_none()
+        reached && self.doubt_at(now.mono).is_none() && !self.is_unsure(window, now.wall)
     }
 }
 

@@ -70,9 +70,6 @@ impl Forwarder {
             self.review_all(List::Grant(grant));
             return true;
         }
-        if self.policy.end_doubt(self.now) {
-            self.sweep = Some(0);
-        }
         self.review_one() || self.sweep_one() || self.run_timer()
     }
 

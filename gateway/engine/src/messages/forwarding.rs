@@ -193,8 +193,8 @@ pub enum ExplainSource {
     Peer(PeerId),
     /// Any peer of a user: the first that is permitted decides.
     User(UserId),
-    /// Somebody who is logged in and needs no peer: by the grants of the user and of the role. `user`
-    /// is `None` for a program.
+    /// A caller of the API, who needs no peer: by the grants of the user and of the role. `user` is
+    /// `None` for a program.
     Login {
         user: Option<UserId>,
         role: Option<GrantRole>,
@@ -247,7 +247,7 @@ pub enum Explanation {
     NotYet(GrantWindow),
     /// The grant has ended.
     Over(GrantWindow),
-    /// The gateway's clock is behind the time of an earlier run.
+    /// The gateway's clock is behind a time that it has shown before.
     ClockBehind(GrantWindow),
     /// The gateway's clock was set, and for some minutes no window opens.
     ClockStep(GrantWindow),

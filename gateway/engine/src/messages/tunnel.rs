@@ -376,7 +376,6 @@ pub enum DropReason {
     BadPacket,
     /// The inner source address is not among the peer's.
     SpoofedSource,
-    /// `access::verdict` denied it.
     /// Addressed to the gateway, but not a reply to a packet that it sent.
     Unsolicited,
     NoRoute,
@@ -384,8 +383,8 @@ pub enum DropReason {
     Budget,
     /// No grant covers the packet now.
     NotGranted,
-    /// Only a grant with a window covers the packet, and the gateway's clock is behind the time of
-    /// an earlier run.
+    /// Only a grant with a window covers the packet, and the gateway's clock is behind a time that it
+    /// has shown before.
     ClockBehind,
     /// Only a grant with a window covers the packet, and the gateway's clock was set a moment ago.
     ClockStep,

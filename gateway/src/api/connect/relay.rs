@@ -4,6 +4,7 @@
 //! Back pressure: a side is read only when the other one has taken what came before. It knows no
 //! grants and no logins: it is told when the right has ended.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+// The same one that axum has: a message over the limit is recognised by its error.
+use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
 use super::BUFFER;
@@ -211,11 +214,10 @@ async fn send_to_host(
 
 /// A message over the limit, or anything else that is no WebSocket, is the client's fault.
 fn broken(error: &axum::Error) -> End {
-    let text = error.to_string();
-    tracing::debug!("a WebSocket broke: {text}");
-    match text.contains("too large") || text.contains("too long") {
-        true => End::BadMessage,
-        false => End::ClientGone,
+    tracing::debug!("a WebSocket broke: {error}");
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(tungstenite::Error::Capacity(_)) => End::BadMessage,
+        _ => End::ClientGone,
     }
 }
 
@@ -264,6 +266,13 @@ async fn farewell(mut sink: Sink, mut source: Source, end: &End) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_over_the_limit_is_the_fault_of_the_client() {
+        let large = tungstenite::error::CapacityError::MessageTooLong { size: 70_000, max_size: 65_536 };
+        assert_eq!(broken(&axum::Error::new(tungstenite::Error::Capacity(large))), End::BadMessage);
+        assert_eq!(broken(&axum::Error::new(tungstenite::Error::ConnectionClosed)), End::ClientGone);
+    }
 
     #[test]
     fn a_reason_fits_the_last_message_and_splits_no_letter() {

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole, GrantWindow,
-};
-use fleetgate_engine::time::Wall;
+use fleetgate_engine::messages::{ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol};
 
 use super::relay::End;
 use crate::api::AppState;
-use crate::api::request::auth::{Principal, Role, Who};
-use crate::api::request::ids::{self, Kind};
+use crate::api::explain::missing;
+use crate::api::request::auth::Principal;
 use crate::api::request::permission;
 use crate::api::response::problem::Problem;
 use crate::clock;
+use crate::store::grants::grant_role;
 use crate::store::policy;
 
 /// The time that a connection may outlive its right.
@@ -52,9 +50,9 @@ impl Right {
         match explain(app, who, host, port).await.map_err(Problem::internal)? {
             Explanation::Permitted(_) => Ok(Right { who: who.clone(), host, target }),
             Explanation::UnknownTarget | Explanation::NoCommonFamily => Err(no_tunnel(name)),
-            missing => {
-                let detail = format!("{who} may not reach TCP {port} of {name}: {}", words(&missing));
-                let advice = advice(&missing, who, name, port);
+            found => {
+                let detail = format!("{who} may not reach TCP {port} of {name}: {}", missing(&found));
+                let advice = advice(&found, who, name, port);
                 Err(Problem::forbidden("not_granted", format!("{detail}{advice}")))
             }
         }
@@ -75,7 +73,7 @@ impl Right {
             match explain(app, &self.who, self.host, self.target.address.port()).await {
                 Ok(Explanation::Permitted(_)) => {}
                 Ok(Explanation::UnknownTarget) => return End::HostRemoved,
-                Ok(missing) => return End::NotGranted(words(&missing)),
+                Ok(found) => return End::NotGranted(missing(&found)),
                 // A tunnel thread that does not answer carries no byte either.
                 Err(error) => tracing::debug!("a grant was not asked for again: {error:#}"),
             }
@@ -88,7 +86,8 @@ impl Right {
         loop {
             tokio::time::sleep(ASK_EVERY).await;
             match permission::again(app, &mut parts).await {
-                Ok(()) => {}
+                Ok(()) if self.has_role(&parts) => {}
+                Ok(()) => return End::LoginOver(format!("{} has another role now", self.who)),
                 Err(problem) if problem.status().is_client_error() => {
                     return End::LoginOver(problem.detail().to_owned());
                 }
@@ -100,6 +99,11 @@ impl Right {
                 Err(problem) => tracing::debug!("a host was not read again: {problem}"),
             }
         }
+    }
+
+    /// Whether the caller still has the role by which grants were asked for.
+    fn has_role(&self, parts: &Parts) -> bool {
+        parts.extensions.get::<Principal>().is_some_and(|now| now.role == self.who.role)
     }
 }
 
@@ -122,18 +126,9 @@ async fn explain(app: &AppState, who: &Principal, host: HostId, port: u16) -> an
     app.handle.explain(question).await
 }
 
-/// A token belongs to no user, so that it has the grants of its role.
+/// A caller who is no user has the grants of the role alone.
 fn source(who: &Principal) -> ExplainSource {
-    let user = match &who.who {
-        Who::User { id, .. } => Some(*id),
-        Who::Token(_) | Who::Local => None,
-    };
-    let role = match who.role {
-        Role::Viewer => None,
-        Role::Operator => Some(GrantRole::Operator),
-        Role::Admin => Some(GrantRole::Admin),
-    };
-    ExplainSource::Login { user, role }
+    ExplainSource::Login { user: who.who.user().map(|(id, _)| id), role: grant_role(who.role) }
 }
 
 fn no_tunnel(name: &str) -> Problem {
@@ -143,32 +138,47 @@ fn no_tunnel(name: &str) -> Problem {
     )
 }
 
-/// Says what is missing, short enough for the end of a WebSocket.
-fn words(missing: &Explanation) -> String {
-    let named = |window: &GrantWindow| Kind::Grant.text(window.grant);
-    let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
-    match missing {
-        Explanation::NotYet(window) => format!("the grant {} begins at {}", named(window), at(window.from)),
-        Explanation::Over(window) => format!("the grant {} ended at {}", named(window), at(window.until)),
-        Explanation::ClockBehind(window) => {
-            format!("the gateway's clock is behind an earlier run, so that the grant {} waits", named(window))
-        }
-        Explanation::ClockStep(window) => {
-            format!("the gateway's clock was set, so that the grant {} waits for some minutes", named(window))
-        }
-        _ => "no grant permits it".to_owned(),
-    }
-}
-
-fn advice(missing: &Explanation, who: &Principal, host: &str, port: u16) -> String {
-    let whom = match &who.who {
-        Who::User { name, .. } => format!("--user {name}"),
-        Who::Token(_) | Who::Local => format!("--role {}", who.role),
+fn advice(found: &Explanation, who: &Principal, host: &str, port: u16) -> String {
+    let whom = match who.who.user() {
+        Some((_, name)) => format!("--user {name}"),
+        None => format!("--role {}", who.role),
     };
-    match missing {
+    match found {
         Explanation::NoGrant | Explanation::Over(_) | Explanation::UnknownSource => {
             format!("; an admin adds one with `fleetgate grant add {whom} --to {host} --tcp {port}`")
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::api::hosts;
+    use crate::api::request::auth::Role;
+    use crate::api::request::ids::Kind;
+    use crate::api::request::permission::{Area, Rule};
+    use crate::api::tests::connect::Site;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_grant_is_asked_for_again_before_the_first_byte() {
+        let site = Site::new().await;
+        let app = &site.server().state;
+        let bearer = format!("Bearer {}", site.operator.reveal());
+        let request = Request::get("/").header("authorization", bearer).body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        permission::admit(app, &mut parts, Rule::Least(Area::Access, Role::Operator)).await.unwrap();
+        let who = parts.extensions.get::<Principal>().unwrap().clone();
+        let mut conn = app.store.reader().await.unwrap();
+        let host = hosts::load(&mut conn, Kind::Host.named("cam-07")).await.unwrap();
+        drop(conn);
+        let right = Right::of(app, &who, (host.id, "cam-07"), 80).await.unwrap();
+        // It is withdrawn while the way to the host is made.
+        site.call("DELETE", "/grants/operators", Value::Null).await;
+        let ended = tokio::time::timeout(ASK_EVERY / 2, right.ended(app, parts)).await.expect("at once");
+        assert_eq!(ended, End::NotGranted("no grant permits it".into()));
     }
 }

@@ -24,7 +24,8 @@ fn access(operation: &str) -> Option<Value> {
         "create_user" => json!({ "name": "bob", "role": "operator", "password": "a long enough password" }),
         "change_user" => json!({ "role": "viewer" }),
         "create_token" => json!({
-            "name": "booking", "role": "operator", "scopes": ["devices", "monitoring"], "expires_in_s": 7_776_000,
+            "name": "booking", "role": "operator", "user": "eve", "scopes": ["devices", "monitoring"],
+            "expires_in_s": 7_776_000,
         }),
         "create_operator" => json!({ "name": "eve-laptop", "user": "eve", "public_key": PUBLIC_KEY }),
         "change_operator" => json!({ "name": "eve-notebook" }),

@@ -26,6 +26,7 @@ use crate::api::services::ServiceCounts;
 use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
+use crate::health::ClockProblem;
 use crate::monitor::verdict_inputs;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::neighbours::OtherHosts;
@@ -119,7 +120,7 @@ impl Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: overview(&totals),
+            overview: overview(&totals, app.live.health().clock_problem()),
             totals,
             problems,
             verdicts,
@@ -181,7 +182,7 @@ async fn verdicts(
     Ok(found)
 }
 
-fn overview(totals: &Totals) -> Overview {
+fn overview(totals: &Totals, clock: Option<ClockProblem>) -> Overview {
     Overview {
         hosts: HostCounts {
             up: totals.up,
@@ -197,6 +198,7 @@ fn overview(totals: &Totals) -> Overview {
         handled: totals.handled + totals.services.handled,
         last_check: time_if_known(totals.last_check),
         awaiting_approval: totals.awaiting_approval,
+        clock_problem: clock.map(|problem| problem.to_string()),
     }
 }
 

@@ -24,16 +24,20 @@ pub struct Overview {
     /// Enrolments that wait for approval.
     #[schema(minimum = 0)]
     pub awaiting_approval: i64,
+    /// Why the gateway's clock is not trusted, so that grants with a window do not pass; with the remedy. Absent: it is
+    /// trusted.
+    #[serde(default)]
+    pub clock_problem: Option<String>,
 }
 
 impl Overview {
     /// Returns the exit code of a monitoring plugin. 2: a host is down or a service critical. 1:
-    /// there is any other problem, including stale hosts (silence is not health). 0: there is no
-    /// problem, or all are handled.
+    /// there is any other problem, including stale hosts (silence is not health) and a clock that is
+    /// not trusted. 0: there is no problem, or all are handled.
     pub fn exit_code(&self) -> u8 {
         match (&self.hosts, &self.services) {
             (hosts, services) if hosts.down + hosts.unreachable + services.critical > 0 => 2,
-            _ if self.problems > 0 => 1,
+            _ if self.problems > 0 || self.clock_problem.is_some() => 1,
             _ => 0,
         }
     }

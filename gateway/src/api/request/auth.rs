@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, HeaderName, header, request::Parts};
 use axum_extra::extract::CookieJar;
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{Id, UserId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
 
@@ -20,8 +20,9 @@ use super::token_cache::StoredToken;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 use crate::config::public_url::PublicUrl;
+use crate::store::access;
 pub use crate::store::access::Role;
-use crate::store::{access, tokens};
+use crate::store::tokens::{self, ApiToken, UserState};
 
 /// A session ends after this long without use.
 pub const SESSION_IDLE: Duration = Duration::from_secs(24 * 3_600);
@@ -57,9 +58,22 @@ pub enum Who {
         /// The session began with a one-time login, and the user has not chosen a password since.
         by_link: bool,
     },
+    /// A token of a program.
     Token(Id),
+    /// A token of a user, who has at most the rights of the user.
+    UserToken { token: Id, user: UserId, name: String },
     /// The gateway's own user, over the Unix socket.
     Local,
+}
+
+impl Who {
+    /// The user whose grants and operators are the caller's own, with the name.
+    pub fn user(&self) -> Option<(UserId, &str)> {
+        match self {
+            Who::User { id, name, .. } | Who::UserToken { user: id, name, .. } => Some((*id, name)),
+            Who::Token(_) | Who::Local => None,
+        }
+    }
 }
 
 /// Formats the principal as in events.
@@ -68,6 +82,7 @@ impl fmt::Display for Principal {
         match &self.who {
             Who::User { name, .. } => write!(f, "user:{name}"),
             Who::Token(id) => write!(f, "token:{}", Kind::Token.text(*id)),
+            Who::UserToken { token, name, .. } => write!(f, "user:{name}/{}", Kind::Token.text(*token)),
             Who::Local => f.write_str("user:local"),
         }
     }
@@ -153,10 +168,25 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
     if !row.is_good(now) {
         return Err(refused("this token has expired or was revoked: make a new one".into()));
     }
+    let (who, role) = owner(row).map_err(refused)?;
     if row.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
         touch(app, Proof::Token(id), now).await;
     }
-    Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes.clone() })
+    Ok(Principal { who, role, scopes: row.scopes.clone() })
+}
+
+/// Returns the caller behind a token, with the present role.
+///
+/// # Errors
+/// Says why the token of a user is not accepted.
+fn owner(token: &ApiToken) -> Result<(Who, Role), String> {
+    let Some(user) = &token.user else { return Ok((Who::Token(token.id), token.role)) };
+    let who = Who::UserToken { token: token.id, user: user.id, name: user.name.clone() };
+    match (token.effective_role(), user.state) {
+        (Some(role), _) => Ok((who, role)),
+        (None, UserState::Removed) => Err(format!("this token ended with its user {}", user.name)),
+        (None, _) => Err(format!("the user {} of this token is disabled", user.name)),
+    }
 }
 
 /// Returns the stored token. A token that was read a moment ago and has not changed is not read

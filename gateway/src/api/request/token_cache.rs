@@ -104,6 +104,7 @@ mod tests {
             id,
             name: "ci".into(),
             role: Role::Operator,
+            user: None,
             scopes: Vec::new(),
             created_by: "user:jo".into(),
             created_at: Wall::from_millis(0),

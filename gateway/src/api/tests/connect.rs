@@ -34,18 +34,18 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 
 /// A gateway with the device `cam-07`, a host `nas-07` behind it, and a device that never connected.
 /// Port 80 of all addresses sends back what it receives, and port 7 says nothing.
-struct Site {
-    server: Option<Server>,
+pub(in crate::api) struct Site {
+    pub(in crate::api) server: Option<Server>,
     _device: DeviceHandle,
     http: reqwest::Client,
     admin: Token,
-    operator: Token,
+    pub(in crate::api) operator: Token,
     viewer: Token,
-    _dir: TempDir,
+    pub(in crate::api) dir: TempDir,
 }
 
 impl Site {
-    async fn new() -> Site {
+    pub(in crate::api) async fn new() -> Site {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::load(dir.path(), None).unwrap();
@@ -77,7 +77,7 @@ impl Site {
             services: vec![(80, echo()), (7, silence())],
         };
         let device = Device::start(spec).await.unwrap();
-        let site = Site { server: Some(server), _device: device, http, admin, operator, viewer, _dir: dir };
+        let site = Site { server: Some(server), _device: device, http, admin, operator, viewer, dir };
         site.call("POST", "/hosts", json!({ "name": "nas-07", "via": "cam-07", "address": "192.168.1.5" }))
             .await;
         site.call("POST", "/devices", json!({ "name": "ghost" })).await;
@@ -85,11 +85,11 @@ impl Site {
         site
     }
 
-    fn server(&self) -> &Server {
+    pub(in crate::api) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(in crate::api) async fn call(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = send(&self.http, self.server(), &self.admin, method, path, body).await;
         assert!(status < 300, "{method} {path}: {status} {answer}");
         answer
@@ -349,6 +349,51 @@ async fn a_connection_is_cut_when_its_grant_is_withdrawn_and_when_its_login_ends
     let (_, _, code, reason) = rest(&mut socket).await;
     assert_eq!(code, close_code::POLICY, "{reason}");
     assert!(reason.contains("log in again"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_user_has_the_grants_of_the_user_and_is_cut_with_the_user() {
+    let site = Site::new().await;
+    let token = async |user: &str, role: &str| {
+        site.call("POST", "/users", json!({ "name": user, "role": role, "password": PASSWORD })).await;
+        let made = site.call("POST", "/tokens", json!({ "name": "laptop", "user": user })).await;
+        let principal = format!("user:{user}/{}", made["token"]["id"].as_str().unwrap());
+        (made["secret"].as_str().unwrap().parse::<Token>().unwrap(), principal)
+    };
+    let (anna, principal) = token("anna", "operator").await;
+    let access = json!([{ "protocol": "tcp", "ports": [7] }]);
+    let body = json!({ "source": { "user": "anna" }, "target": { "host": "nas-07" }, "access": access });
+    assert_eq!(site.refused(&anna, "nas-07/connect?port=7").await.1, "not_granted");
+    site.grant(body).await;
+    let mut socket = site.open_as(&anna, "nas-07/connect?port=7").await.expect("granted to the user");
+    let begin = Instant::now();
+    site.call("PATCH", "/users/anna", json!({ "disabled": true })).await;
+    let (_, _, code, reason) = rest(&mut socket).await;
+    assert_eq!((code, reason.as_str()), (close_code::POLICY, "the user anna of this token is disabled"));
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    let closed = site.event("stream.closed").await;
+    assert_eq!((&closed["principal"], &closed["data"]["why"]), (&json!(principal), &json!("login_over")));
+    site.call("PATCH", "/users/anna", json!({ "disabled": false })).await;
+    let mut socket = site.open_as(&anna, "nas-07/connect?port=7").await.expect("enabled again");
+    site.call("DELETE", "/users/anna", Value::Null).await;
+    assert_eq!(rest(&mut socket).await.2, close_code::POLICY);
+
+    // An admin who becomes an operator keeps nothing by the grants of admins.
+    let (bob, _) = token("bob", "admin").await;
+    site.call("DELETE", "/grants/operators", Value::Null).await;
+    let mut socket = site.open_as(&bob, "cam-07/connect?port=80").await.expect("by the default grant");
+    site.call("PATCH", "/users/bob", json!({ "role": "operator" })).await;
+    let (_, _, code, reason) = rest(&mut socket).await;
+    assert!(code == close_code::POLICY && reason.ends_with("has another role now"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_over_the_limit_ends_the_connection_with_the_reason() {
+    let site = Site::new().await;
+    let mut socket = site.open_as(&site.operator, "cam-07/connect?port=80").await.expect("by default");
+    socket.send(binary(&[7; 70_000])).await.unwrap();
+    let (_, _, code, reason) = rest(&mut socket).await;
+    assert_eq!(code, close_code::UNSUPPORTED, "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -313,6 +313,57 @@ async fn a_token_may_what_it_was_made_for() {
     assert!(["\"v\"", "\"o\"", "\"s\"", "\"t\""].iter().all(|name| listed.contains(name)), "{listed}");
 }
 
+#[tokio::test]
+async fn a_token_of_a_user_has_at_most_the_rights_of_the_user_and_ends_with_it() {
+    let api = TestApi::with_endpoint().await;
+    for (name, role) in [("ada", "operator"), ("bob", "viewer")] {
+        let new = json!({ "name": name, "role": role, "password": PASSWORD });
+        must(&api.admin().post("/api/v1/users", new).await);
+    }
+    let make = async |body: Value| api.admin().post("/api/v1/tokens", body).await;
+    let refused = make(json!({ "name": "t", "user": "bob", "role": "operator" })).await;
+    assert_eq!((refused.status, &refused.json["errors"][0]["field"]), (422, &json!("role")));
+    assert!(refused.text.contains("bob is viewer"), "{}", refused.text);
+    assert_eq!(make(json!({ "name": "t", "user": "nobody" })).await.json["errors"][0]["field"], "user");
+    assert_eq!(make(json!({ "name": "t" })).await.json["errors"][0]["field"], "role");
+
+    let made = make(json!({ "name": "laptop", "user": "ada" })).await;
+    assert_eq!(
+        (&made.json["token"]["user"], &made.json["token"]["role"]),
+        (&json!("ada"), &json!("operator"))
+    );
+    let (id, secret) = (made.json["token"]["id"].clone(), made.json["secret"].as_str().unwrap());
+    let token = api.anonymous().bearer(secret);
+    let role = async || token.get("/api/v1/session").await.json["role"].clone();
+    assert_eq!(role().await, "operator");
+    let device = |name: &str| json!({ "name": name });
+    must(&token.post("/api/v1/devices", device("a")).await);
+    let audit = api.admin().get("/api/v1/audit?kind=device.created").await;
+    let principal = format!("user:ada/{}", id.as_str().unwrap());
+    assert_eq!(audit.json["items"][0]["principal"], json!(principal), "the audit names the user");
+    // It adds operators of its user, as the user does.
+    must(&token.post("/api/v1/operators", json!({ "name": "ada-laptop" })).await);
+    assert_eq!(token.post("/api/v1/operators", json!({ "name": "b", "user": "bob" })).await.status, 403);
+
+    let change = async |body: Value| must(&api.admin().patch("/api/v1/users/ada", body).await);
+    change(json!({ "role": "viewer" })).await;
+    assert_eq!(role().await, "viewer");
+    assert_eq!(token.post("/api/v1/devices", device("b")).await.status, 403);
+    change(json!({ "role": "admin" })).await;
+    assert_eq!(role().await, "operator", "never more than it was made with");
+    change(json!({ "disabled": true })).await;
+    let disabled = token.get("/api/v1/session").await;
+    assert_eq!((disabled.status, disabled.code()), (401, "token_refused"));
+    assert!(disabled.text.contains("the user ada of this token is disabled"), "{}", disabled.text);
+    assert_eq!(make(json!({ "name": "t", "user": "ada" })).await.code(), "user_disabled");
+    change(json!({ "disabled": false })).await;
+    assert_eq!(role().await, "operator");
+    assert_eq!(api.admin().delete("/api/v1/users/ada").await.status, 204);
+    assert_eq!(token.get("/api/v1/session").await.status, 401);
+    let shown = api.admin().get(&format!("/api/v1/tokens/{}", id.as_str().unwrap())).await;
+    assert!(shown.json["revoked_at"].is_string() && shown.json["user"] == "ada", "{}", shown.text);
+}
+
 const PASSWORD: &str = "correct horse battery";
 
 async fn session<'a>(api: &'a TestApi, login: Value) -> Result<Caller<'a>, u16> {

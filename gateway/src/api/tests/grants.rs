@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     Command, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
     TargetSpec,
@@ -263,7 +264,7 @@ async fn a_window_is_pending_active_and_ended() {
     let refused = api.admin().patch(&format!("/api/v1/grants/{id}"), json!({ "until": null })).await;
     assert_eq!(refused.code(), "grant_over");
     let mut conn = api.state.store.reader().await.unwrap();
-    let all = policy::all(&mut conn, crate::clock::wall()).await.unwrap();
+    let all = policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes;
     let grants = all.iter().filter(|change| matches!(change, PolicyChange::Grant(_))).count();
     assert_eq!(grants, 3, "the default ones and the pending one");
 }
@@ -383,7 +384,7 @@ async fn the_policy_of_a_start_is_what_the_changes_added_up_to() {
     let added =
         heard(&mut api).into_iter().filter(|change| !matches!(change, PolicyChange::WithdrawGrant(_)));
     let mut conn = api.state.store.reader().await.unwrap();
-    let at_start = policy::all(&mut conn, crate::clock::wall()).await.unwrap();
+    let at_start = policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes;
     let sorted = |changes: Vec<PolicyChange>| {
         let mut texts: Vec<String> = changes.iter().map(|change| format!("{change:?}")).collect();
         texts.sort();
@@ -411,6 +412,103 @@ async fn a_change_that_could_not_be_read_reaches_the_tunnel_later() {
     fixture::run(&api.state.store, "alter table elsewhere rename to operators", &[]).await;
     assert!(api.state.handle.repeat().await && !api.state.handle.is_behind());
     assert!(matches!(heard(&mut api)[..], [PolicyChange::WithdrawGrant(_)]));
+}
+
+#[tokio::test]
+async fn an_unreadable_row_costs_only_its_own_grant() {
+    let mut api = site().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let made = add(&api, |_| {}).await.json["id"].as_str().unwrap().to_owned();
+        ids.push(made.rsplit('_').next().unwrap().parse().unwrap());
+    }
+    heard(&mut api);
+    let [withdrawn, damaged, sound]: [Id; 3] = ids.clone().try_into().unwrap();
+    let store = api.state.store.clone();
+    let withdraw = "update grants set withdrawn_at = 5 where id = cast($1 as integer)";
+    fixture::run(&store, withdraw, &[&withdrawn.as_i64().to_string()]).await;
+    let damaged_id = damaged.as_i64().to_string();
+    let spoil = "update grants set access = $2 where id = cast($1 as integer)";
+    fixture::run(&store, spoil, &[&damaged_id, "[{}]"]).await;
+    let rows = policy::PolicyRows { grants: ids.into_iter().collect(), ..Default::default() };
+    let changes = || crate::engine::handle::Changes { policy: rows.clone(), ..Default::default() };
+    api.state.handle.changed(changes()).await;
+    assert!(!api.state.handle.is_behind(), "nothing is tried again");
+    let told = heard(&mut api);
+    for id in [withdrawn, damaged] {
+        assert!(told.contains(&PolicyChange::WithdrawGrant(id)), "{told:?}");
+    }
+    assert!(told.iter().any(|change| matches!(change, PolicyChange::Grant(spec) if spec.id == sound)));
+    let health = api.anonymous().get("/healthz").await;
+    assert_eq!(health.json["status"], "degraded");
+    assert!(health.json["parts"]["policy"].as_str().unwrap().contains("cannot be read"), "{}", health.text);
+    assert_eq!(api.anonymous().get("/readyz").await.status, 200, "a restart mends nothing");
+    // A start leaves it out as well.
+    let read = policy::all(&mut store.reader().await.unwrap(), crate::clock::wall()).await.unwrap();
+    assert_eq!(read.unreadable.grants, [damaged].into());
+    fixture::run(&store, spoil, &[&damaged_id, "[]"]).await;
+    api.state.handle.changed(changes()).await;
+    assert_eq!(api.anonymous().get("/healthz").await.json["parts"]["policy"], "ok");
+}
+
+#[tokio::test]
+async fn a_grant_that_ended_by_the_clock_alone_is_the_engines_to_judge() {
+    let mut api = site().await;
+    let until = time(crate::clock::wall().as_millis() + 3_600_000);
+    let made = add(&api, |body| body["until"] = json!(until)).await;
+    let grant: Id = made.json["id"].as_str().unwrap().rsplit('_').next().unwrap().parse().unwrap();
+    heard(&mut api);
+    // The clock is ahead for a moment: nothing is final yet.
+    let past = "update grants set until_at = 5 where until_at is not null";
+    fixture::run(&api.state.store, past, &[]).await;
+    let rows = policy::PolicyRows { grants: [grant].into(), ..Default::default() };
+    let changes = crate::engine::handle::Changes { policy: rows, ..Default::default() };
+    api.state.handle.changed(changes).await;
+    assert!(matches!(&heard(&mut api)[..], [PolicyChange::Grant(spec)] if spec.id == grant));
+}
+
+#[tokio::test]
+async fn an_accepted_clock_loads_every_grant_that_is_open_by_it() {
+    let mut api = site().await;
+    let made = add(&api, |body| body["until"] = json!("2035-01-01T00:00:00Z")).await;
+    let grant: Id = made.json["id"].as_str().unwrap().rsplit('_').next().unwrap().parse().unwrap();
+    let over = add(&api, |body| body["until"] = json!("2035-01-01T00:00:00Z")).await;
+    let over: Id = over.json["id"].as_str().unwrap().rsplit('_').next().unwrap().parse().unwrap();
+    let past = "update grants set until_at = 5 where id = cast($1 as integer)";
+    fixture::run(&api.state.store, past, &[&over.as_i64().to_string()]).await;
+    heard(&mut api);
+    assert_eq!(api.admin().post("/api/v1/gateway/accept-clock", json!(null)).await.status, 204);
+    let told = heard(&mut api);
+    assert_eq!(told[0], PolicyChange::AcceptClock);
+    let loaded = |id| told.iter().any(|change| matches!(change, PolicyChange::Grant(spec) if spec.id == id));
+    assert!(loaded(grant) && !loaded(over), "{told:?}");
+    assert!(!api.state.handle.lacks_grants());
+}
+
+#[tokio::test]
+async fn explain_says_why_a_user_reaches_nothing() {
+    let api = site().await;
+    let explain = async |from: &str| {
+        let answer = api.operator().get(&format!("/api/v1/explain?from={from}&to=cam-07&port=22")).await;
+        assert_eq!(
+            (answer.status, &answer.json["result"]),
+            (200, &json!("unknown_source")),
+            "{}",
+            answer.text
+        );
+        answer.json["text"].as_str().unwrap().to_owned()
+    };
+    let viewer = explain("eve").await;
+    assert!(
+        viewer.contains("eve is a viewer") && viewer.contains("fleetgate user role eve operator"),
+        "{viewer}"
+    );
+    must(&api.admin().patch("/api/v1/users/anna", json!({ "disabled": true })).await);
+    for from in ["anna", "anna-laptop"] {
+        let disabled = explain(from).await;
+        assert!(disabled.starts_with(&format!("{from} does not reach cam-07 (tcp 22): ")), "{disabled}");
+        assert!(disabled.contains("anna is disabled: `fleetgate user enable anna`"), "{disabled}");
+    }
 }
 
 #[tokio::test]

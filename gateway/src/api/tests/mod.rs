@@ -3,7 +3,7 @@
 mod access;
 mod backups;
 mod behind;
-mod connect;
+pub(super) mod connect;
 mod counts;
 mod devices;
 mod document;
@@ -18,6 +18,7 @@ mod grants;
 mod hostile;
 mod hosts;
 mod incidents;
+mod laptop;
 mod limits;
 mod log_size;
 mod notifications;

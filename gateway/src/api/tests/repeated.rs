@@ -165,8 +165,8 @@ impl Scene {
             post(
                 "/tokens",
                 "/tokens",
-                json!({ "name": "ci", "role": "viewer" }),
-                json!({ "name": "ci", "role": "operator" }),
+                json!({ "name": "laptop", "user": "ada" }),
+                json!({ "name": "laptop", "role": "viewer" }),
             ),
             post(
                 "/users",

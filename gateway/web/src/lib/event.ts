@@ -26,6 +26,9 @@ const TITLES: Record<string, string> = {
   'tunnel.first_handshake': 'First handshake',
   'tunnel.handshake_refused': 'Handshake refused',
   'state.not_listed': 'Soft changes not listed',
+  'gateway.clock_untrusted': 'Clock of the gateway not trusted',
+  'gateway.clock_trusted': 'Clock of the gateway trusted again',
+  'gateway.clock_stepped': 'Clock of the gateway set',
 };
 
 /** A kind without a title of its own: `incident.opened` is "Opened", `flapping.started` is "Flapping started". */

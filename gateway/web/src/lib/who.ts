@@ -1,10 +1,10 @@
 /** People and programs, as the page names them. Pure. */
 
-/** `user:ada` is `ada`; the local socket is the command line on the gateway. */
+/** `user:ada` is `ada`, with a token `ada (token t_...)`; the local socket is the command line on the gateway. */
 export function authorOf(principal: string): string {
   if (principal === 'user:local') return 'the command line';
   if (principal === 'system') return 'the gateway';
-  return principal.replace(/^user:/, '').replace(/^token:/, 'token ');
+  return principal.replace(/^user:/, '').replace(/^token:/, 'token ').replace(/\/(t_\w+)$/, ' (token $1)');
 }
 
 interface Known {

@@ -61,7 +61,9 @@ fn a_flow_outlives_its_grant_if_another_one_covers_it() {
 #[test]
 fn a_clock_that_is_set_back_prolongs_nothing() {
     let mut world = world();
-    world.grant_window(1, None, Some(wall(1_000)));
+    world.prove();
+    let until = Some(world.now.wall + seconds(1_000));
+    world.grant_window(1, None, until);
     assert!(world.passes(1, &ping()));
     world.set_clock(wall(-5_000));
     assert!(world.passes(1, &ping()) && world.passes(11, &pong()), "it was open");
@@ -70,7 +72,81 @@ fn a_clock_that_is_set_back_prolongs_nothing() {
     world.advance(seconds(1));
     assert!(!world.passes(1, &ping()));
     // The shell sends the grant again with another label or author: the end stays.
-    world.grant_window(1, Some(wall(-9_000)), Some(wall(1_000)));
+    world.grant_window(1, Some(wall(-9_000)), until);
+    assert!(!world.passes(1, &ping()));
+}
+
+#[test]
+fn a_clock_that_was_ahead_at_the_start_loses_no_grant() {
+    let mut world = world();
+    // By the clock of the start, the first one has ended: the shell does not load it.
+    let [first, second] = [Some(wall(-1_000)), Some(wall(50))];
+    world.change(PolicyChange::Grant(GrantSpec { until: second, ..grant(2, GrantTarget::Host(id(11))) }));
+    world.advance(seconds(60));
+    world.work();
+    assert_eq!(world.send(1, &ping()), Err(DropReason::NotGranted));
+    world.set_clock(wall(-2_000));
+    world.change(PolicyChange::Grant(GrantSpec { until: first, ..grant(1, GrantTarget::Host(id(12))) }));
+    let other = echo(OPERATOR[0], "10.1.0.12", true, 7);
+    assert_eq!(world.send(1, &ping()), Err(DropReason::ClockStep), "it was over a moment ago");
+    assert_eq!(world.send(1, &other), Err(DropReason::ClockStep));
+    world.advance(seconds(299));
+    assert_eq!(world.work(), []);
+    assert_eq!(world.send(1, &other), Err(DropReason::ClockStep));
+    world.advance(seconds(1));
+    world.work();
+    assert!(world.passes(1, &ping()) && world.passes(1, &other), "the clock is believed");
+    world.advance(seconds(700));
+    assert!(world.passes(1, &ping()) && !world.passes(1, &other), "wall(-1_000)");
+}
+
+#[test]
+fn a_proved_clock_that_is_set_back_brings_no_ended_grant_back() {
+    let mut world = world();
+    world.prove();
+    world.set_clock(wall(-2_000));
+    // The shell loads what is open by the new clock. It ended long before the gateway started.
+    let until = Some(wall(-500));
+    world.change(PolicyChange::Grant(GrantSpec { until, ..grant(1, GrantTarget::Host(id(11))) }));
+    assert_eq!(world.send(1, &ping()), Err(DropReason::ClockStep));
+    world.advance(seconds(300));
+    world.work();
+    assert_eq!(world.send(1, &ping()), Err(DropReason::ClockBehind));
+    let question = ExplainRequest {
+        from: ExplainSource::Peer(id(1)),
+        to: ExplainTarget::Host(id(11)),
+        protocol: GrantProtocol::Icmp,
+        port: 0,
+        at: world.now.wall,
+    };
+    let answer = world.forwarder.explain(&question, world.now);
+    assert!(matches!(answer, Explanation::ClockBehind(_)), "{answer:?}");
+    // The one that waits delays no end of another.
+    let until = Some(world.now.wall + seconds(10));
+    world.change(PolicyChange::Grant(GrantSpec { until, ..grant(2, GrantTarget::Host(id(12))) }));
+    world.connect(40_000, 0, &["10.1.0.12", ""], &["10.1.0.12", ""], 12);
+    world.advance(seconds(10));
+    assert_eq!(world.work().len(), 2, "both ends are reset");
+    world.change(PolicyChange::AcceptClock);
+    assert!(world.passes(1, &ping()), "an admin says that the clock is right");
+    let left = wall(-500).since(world.now.wall);
+    world.advance(left);
+    assert!(!world.passes(1, &ping()));
+}
+
+#[test]
+fn a_grant_that_is_added_while_the_clock_is_doubted_ends_by_the_clock_that_is_believed() {
+    let mut world = world();
+    // The clock of the start was an hour ahead.
+    world.set_clock(wall(-3_600));
+    world.grant_window(1, None, Some(wall(-3_600 + 1_000)));
+    assert_eq!(world.send(1, &ping()), Err(DropReason::ClockStep), "the earlier of both ends");
+    world.advance(seconds(300));
+    world.work();
+    assert!(world.passes(1, &ping()));
+    world.advance(seconds(699));
+    assert!(world.passes(1, &ping()));
+    world.advance(seconds(1));
     assert!(!world.passes(1, &ping()));
 }
 

@@ -10,4 +10,5 @@ pub mod packets;
 mod path;
 mod probe;
 mod random;
+mod restarts;
 mod world;

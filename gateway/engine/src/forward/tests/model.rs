@@ -102,7 +102,19 @@ struct Grant {
     spec: GrantSpec,
     end: Option<Mono>,
     over: bool,
+    /// Its end is computed anew when the doubt is over.
+    provisional: bool,
 }
+
+/// Both clocks at the first step, as they would be without it, and the end of the doubt.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    trusted: Now,
+    until: Mono,
+    unproved: bool,
+}
+
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -110,15 +122,23 @@ pub struct Model {
     sources: Vec<SourceSpec>,
     targets: Vec<TargetSpec>,
     floor: Option<Wall>,
-    /// Both clocks at the step, as they would be without it, and the end of the doubt.
-    doubt: Option<(Now, Mono)>,
+    /// The greatest time of a clock that had run for five minutes when it was set.
+    shown: Option<Wall>,
+    /// Until when a step makes all ends provisional.
+    proved_at: Mono,
+    doubt: Option<Doubt>,
     flows: Vec<Flow>,
     fragments: Vec<Fragmented>,
     flows_made: u64,
 }
 
 impl Model {
+    pub fn new(now: Now) -> Model {
+        Model { proved_at: now.mono + FIVE_MINUTES, ..Model::default() }
+    }
+
     pub fn change(&mut self, change: &PolicyChange, now: Now) {
+        self.sweep(now);
         match change {
             PolicyChange::Grant(spec) => self.load(spec.clone(), now),
             PolicyChange::WithdrawGrant(id) => self.grants.retain(|grant| grant.spec.id != *id),
@@ -134,9 +154,10 @@ impl Model {
             PolicyChange::RemoveTarget(host) => self.targets.retain(|target| target.host != *host),
             PolicyChange::Floor(floor) => self.floor = self.floor.max(Some(*floor)),
             PolicyChange::AcceptClock => {
-                (self.floor, self.doubt) = (None, None);
+                (self.floor, self.shown, self.doubt) = (None, None, None);
+                self.proved_at = now.mono;
                 for grant in &mut self.grants {
-                    grant.over = false;
+                    (grant.over, grant.provisional) = (false, false);
                     grant.end = grant.spec.until.map(|until| now.mono + until.since(now.wall));
                 }
             }
@@ -147,31 +168,41 @@ impl Model {
     fn load(&mut self, spec: GrantSpec, now: Now) {
         let before =
             self.grants.iter().find(|grant| grant.spec.id == spec.id && grant.spec.until == spec.until);
-        let latest = match self.doubt.filter(|(_, until)| now.mono < *until) {
-            Some((trusted, _)) => now.wall.max(trusted.wall + now.mono.since(trusted.mono)),
+        let latest = match self.doubt {
+            Some(Doubt { trusted, .. }) => now.wall.max(trusted.wall + now.mono.since(trusted.mono)),
             None => now.wall,
         };
-        let fresh = spec.until.map(|until| now.mono + until.since(latest));
-        let (end, over) = before.map_or((fresh, false), |grant| (grant.end, grant.over));
-        self.grants.retain(|grant| grant.spec.id != spec.id);
-        self.grants.push(Grant { spec, end, over });
+        let end = spec.until.map(|until| now.mono + until.since(latest));
+        let fresh = Grant { spec: spec.clone(), end, over: false, provisional: self.doubt.is_some() };
+        let grant = before.map_or(fresh, |before| Grant { spec, ..before.clone() });
+        self.grants.retain(|other| other.spec.id != grant.spec.id);
+        self.grants.push(grant);
     }
 
     pub fn step(&mut self, expected: Wall, now: Now) {
-        self.sweep(Now { wall: expected, ..now });
-        let trusted = match self.doubt.filter(|(_, until)| now.mono < *until) {
-            Some((trusted, _)) => trusted,
-            None => Now { mono: now.mono, wall: expected },
-        };
-        self.doubt = Some((trusted, now.mono + Duration::from_secs(300)));
+        let before = Now { wall: expected, ..now };
+        self.sweep(before);
+        let unproved = self.doubt.map_or(now.mono < self.proved_at, |doubt| doubt.unproved);
+        let trusted = self.doubt.map_or(before, |doubt| doubt.trusted);
+        if self.doubt.is_none() && !unproved {
+            self.shown = self.shown.max(Some(expected));
+        }
+        for grant in self.grants.iter_mut().filter(|_| unproved) {
+            (grant.over, grant.provisional) = (false, true);
+        }
+        self.doubt = Some(Doubt { trusted, until: now.mono + FIVE_MINUTES, unproved });
         self.sweep(now);
+    }
+
+    fn is_behind_any(&self, now: Wall) -> bool {
+        now < self.floor.max(self.shown).unwrap_or(now)
     }
 
     /// After a restart only the policy and the greatest time are known.
     pub fn restart(&mut self, floor: Wall, now: Now) {
         let grants = std::mem::take(&mut self.grants);
-        (self.flows, self.fragments) = (Vec::new(), Vec::new());
-        (self.floor, self.doubt) = (Some(floor), None);
+        *self = Model { sources: self.sources.clone(), targets: self.targets.clone(), ..Model::new(now) };
+        self.floor = Some(floor);
         grants.into_iter().for_each(|grant| self.load(grant.spec, now));
         self.sweep(now);
     }
@@ -185,17 +216,21 @@ impl Model {
 
     /// Makes ends final and forgets the flows that no grant covers.
     pub fn sweep(&mut self, now: Now) {
-        let doubted = self.doubt.is_some_and(|(_, until)| now.mono < until);
-        if self.doubt.take_if(|(_, until)| *until <= now.mono).is_some() {
-            for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
-                let by_wall = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+        let behind = self.is_behind_any(now.wall);
+        let ends = self.doubt.take_if(|doubt| doubt.until <= now.mono).is_some();
+        for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
+            let by_wall = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+            if grant.provisional && !behind && self.doubt.is_none() {
+                (grant.end, grant.provisional) = (by_wall, false);
+            } else if ends {
                 grant.end = grant.end.min(by_wall);
             }
         }
         for grant in &mut self.grants {
-            let reached = grant.end.is_some_and(|end| now.mono >= end)
-                || grant.spec.until.is_some_and(|until| now.wall >= until);
-            grant.over |= reached && !doubted;
+            let by_boot = grant.end.is_some_and(|end| now.mono >= end);
+            let by_wall = grant.spec.until.is_some_and(|until| now.wall >= until);
+            let unsure = grant.provisional && behind;
+            grant.over |= self.doubt.is_none() && (by_wall || by_boot && !unsure);
         }
         let mut flows = std::mem::take(&mut self.flows);
         flows.retain(|flow| now.mono < flow.expires && self.covers_flow(flow, now) != Cover::No);
@@ -247,13 +282,16 @@ impl Model {
             grant.end.is_some_and(|end| now.mono >= end) || until.is_some_and(|until| now.wall >= until);
         let inside = begun(now.wall) && !ended;
         let behind = self.floor.is_some_and(|floor| now.wall < floor);
-        match self.doubt.filter(|(_, until)| now.mono < *until) {
+        let runs = until.is_some_and(|until| now.wall < until);
+        let unsure = grant.provisional && runs && self.is_behind_any(now.wall);
+        match self.doubt {
             _ if grant.over => Cover::No,
             // It was open at the step: it passes inside its window, and nothing is final.
-            Some((trusted, _)) if begun(trusted.wall) && inside && !behind => Cover::Yes,
-            Some((trusted, _)) if begun(trusted.wall) => Cover::Waits,
-            Some(_) if inside => Cover::Waits,
+            Some(Doubt { trusted, .. }) if begun(trusted.wall) && inside && !behind => Cover::Yes,
+            Some(Doubt { trusted, .. }) if begun(trusted.wall) => Cover::Waits,
+            Some(_) if inside || ended && unsure => Cover::Waits,
             Some(_) => Cover::No,
+            None if ended && unsure => Cover::Waits,
             None if inside && behind => Cover::Waits,
             None if inside => Cover::Yes,
             None => Cover::No,

@@ -128,6 +128,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => target,
         4 => (0u64..100).prop_map(Op::Advance),
         1 => (0u64..9_000).prop_map(Op::Advance),
+        1 => Just(Op::Advance(300)),
         1 => (-900i64..900).prop_map(Op::SetClock),
         1 => Just(Op::SetClock(1)),
         1 => (-300i64..300).prop_map(Op::Floor),
@@ -216,9 +217,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        let world = world();
         let mut pair = Pair {
-            world: world(),
-            model: Model::default(),
+            model: Model::new(world.now),
+            world,
             greatest: Wall::from_millis(0),
             passed: BTreeMap::new(),
             dropped: 0,

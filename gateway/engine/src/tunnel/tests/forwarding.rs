@@ -8,10 +8,11 @@ use super::world::*;
 use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
-    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerSnapshot, PeerSpec, PolicyChange,
-    SourceSpec, TargetAddress, TargetSpec,
+    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerKind, PeerSnapshot, PeerSpec,
+    PolicyChange, SourceSpec, TargetAddress, TargetSpec,
 };
 use crate::time::Wall;
+use crate::tunnel::handshake::dial::DIALS_PER_TURN;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GRANT: i64 = 900;
@@ -153,6 +154,56 @@ fn a_receiver_without_a_session_is_dialled() {
     world.say(3, &ping);
     world.run(SECOND);
     assert_eq!(world.end(2).device.received, received + 1);
+}
+
+#[test]
+fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
+    let mut world = connected(2);
+    let silent = 4..4 + 2 * u8::try_from(DIALS_PER_TURN).expect("a few");
+    let mut policy = vec![anna()];
+    for n in silent.clone() {
+        let memory = PeerSnapshot { endpoint: Some(public_address(n)), ..PeerSnapshot::default() };
+        world.command(Command::Upsert(Box::new(spec(n)), memory));
+        let address = TargetAddress { reached_at: v4(n), real: v4(n) };
+        policy.push(PolicyChange::Target(TargetSpec {
+            host: id(n),
+            peer: id(n),
+            behind: false,
+            labels: BTreeMap::new(),
+            addresses: vec![address],
+        }));
+    }
+    let PolicyChange::Grant(all) = grant(2, None) else { panic!("a grant") };
+    policy.push(PolicyChange::Grant(GrantSpec { target: GrantTarget::AllDevices, ..all }));
+    world.command(Command::Policy(policy));
+    world.sent.clear();
+    for n in silent.clone() {
+        world.say(3, &echo_request(v4(3), v4(n), 1, 1, &[0; 16]).expect("one family"));
+    }
+    // All of them arrive in one turn.
+    world.run(DELAY);
+    let initiations = world.sent.iter().filter(|kind| **kind == 1).count();
+    assert_eq!(initiations, DIALS_PER_TURN);
+    assert_eq!(world.dropped(3, DropReason::NoSession), silent.len() as u64);
+}
+
+#[test]
+fn packets_are_expected_while_a_person_is_connected() {
+    let mut world = reaching(2, None);
+    let laptop = PeerSpec { kind: PeerKind::Operator, ..spec(3) };
+    world.command(Command::Upsert(Box::new(laptop), PeerSnapshot::default()));
+    world.end(3).off = true;
+    world.run(Duration::from_secs(60));
+    assert!(!world.tunnel.expects_packets(world.now.mono), "a device may wait");
+    world.end(3).off = false;
+    world.say(3, &echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family"));
+    world.run(SECOND);
+    assert!(world.tunnel.expects_packets(world.now.mono));
+    world.run(Duration::from_secs(60));
+    assert!(world.tunnel.expects_packets(world.now.mono), "its keepalives say that it is there");
+    world.end(3).off = true;
+    world.run(Duration::from_secs(31));
+    assert!(!world.tunnel.expects_packets(world.now.mono));
 }
 
 #[test]

@@ -262,7 +262,8 @@ fn things(contents: &Contents, named: bool, wanted: impl Fn((&str, bool, &str)) 
         contents.counts.iter().filter(|c| wanted((&c.kind, c.problem, &c.to))).collect();
     let (services, hosts): (Vec<&Count>, Vec<&Count>) = counts.into_iter().partition(|c| c.services);
     let notices = contents.notices.iter().filter(|n| wanted((&n.kind, n.problem, &n.to)));
-    let (of_gateway, others): (Vec<&NoticeRow>, Vec<&NoticeRow>) = notices.partition(|n| n.host == GATEWAY);
+    let is_gateway = |n: &&NoticeRow| n.host == GATEWAY && n.service.is_none();
+    let (of_gateway, others): (Vec<&NoticeRow>, Vec<&NoticeRow>) = notices.partition(is_gateway);
     let (of_services, of_hosts): (Vec<&NoticeRow>, Vec<&NoticeRow>) =
         others.into_iter().filter(|_| named).partition(|notice| notice.service.is_some());
     let count = hosts.iter().map(|c| c.count).sum::<i64>() - of_gateway.len() as i64;
