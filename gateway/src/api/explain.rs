@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, UserId};
 use fleetgate_engine::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, ForwardProbe,
     ForwardProbeKind, ForwardProbeOutcome as Outcome, ForwardProbeReply, GrantProtocol, GrantWindow,
@@ -138,7 +138,7 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
     let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
-    let Asked { sources, no_source } = asked_about(&app, &asked.from).await?;
+    let Asked { sources, no_source, .. } = asked_about(&app, &asked.from).await?;
     let (host, name) = target(&app, &asked.to).await?;
     let mut found = Found::UnknownSource;
     for from in sources {
@@ -177,6 +177,7 @@ async fn probe(
         }
     };
     let about = asked_about(&app, &asked.from).await?;
+    may_probe_as(&who, about.user)?;
     // A login has no address. Only the peers of a user have one, and they come first.
     let Some(from) = about.sources.into_iter().next() else {
         return Err(Problem::invalid("from", about.no_source.unwrap_or_default()));
@@ -241,6 +242,8 @@ struct Asked {
     sources: Vec<ExplainSource>,
     /// Why the filter knows none of them.
     no_source: Option<String>,
+    /// The user that they belong to.
+    user: UserId,
 }
 
 /// A user without a peer is judged as somebody who is logged in.
@@ -249,13 +252,13 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
         let user = access::user_by_id(&mut conn, peer.user).await?;
         let no_source = user.and_then(|user| reaches_nothing(&user));
-        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)]));
+        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user));
     }
     match users::load(&mut conn, text).await {
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
             let sources = vec![ExplainSource::User(user.id), login];
-            Ok(Asked::unless(reaches_nothing(&user), sources))
+            Ok(Asked::unless(reaches_nothing(&user), sources, user.id))
         }
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
@@ -263,9 +266,21 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
 
 impl Asked {
     /// The filter knows no source of a user who reaches nothing.
-    fn unless(no_source: Option<String>, sources: Vec<ExplainSource>) -> Asked {
-        Asked { sources: if no_source.is_some() { Vec::new() } else { sources }, no_source }
+    fn unless(no_source: Option<String>, sources: Vec<ExplainSource>, user: UserId) -> Asked {
+        Asked { sources: if no_source.is_some() { Vec::new() } else { sources }, no_source, user }
     }
+}
+
+/// A probe shows which ports are open, so that it needs the grants of the caller or an admin.
+///
+/// # Errors
+/// Returns 403 for the peers of another user, unless the caller is an admin.
+fn may_probe_as(who: &Principal, user: UserId) -> Result<(), Problem> {
+    if who.role == Role::Admin || who.who.user().is_some_and(|(own, _)| own == user) {
+        return Ok(());
+    }
+    let detail = format!("{who} is {}, and only an admin sends probes for other users", who.role);
+    Err(Problem::forbidden("role_missing", detail))
 }
 
 /// Says why a user reaches nothing at all, and what changes that.

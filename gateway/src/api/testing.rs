@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, CommandEnd, CommandReply, EchoReply, Evidence, ForwardProbe, ForwardProbeReply, MonitorInput,
-    MonitorOutput, Probe, ProbeReply, ProbeRequest, RemoteCommand, SshReply, SshRun,
+    Command, CommandEnd, CommandReply, EchoReply, Evidence, ExplainId, ForwardProbe, ForwardProbeReply,
+    MonitorInput, MonitorOutput, Probe, ProbeReply, ProbeRequest, RemoteCommand, SshReply, SshRun,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
@@ -118,9 +118,9 @@ impl TestApi {
         let (asked, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(command) = tunnel.recv().await {
-                if let Command::ForwardProbe(id, probe) = command {
+                if let Command::ForwardProbe(ExplainId(number), probe) = command {
                     let _ = asked.send(probe);
-                    probes.answer(id, reply);
+                    probes.answer(number, reply);
                 }
             }
         });

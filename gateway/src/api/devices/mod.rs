@@ -422,14 +422,14 @@ impl Prepared {
         NewKey { public: self.public, sealed_psk }
     }
 
-    /// Returns the credentials to be shown once. `mtu`: that of the peer, if it has one of its own.
+    /// Returns the credentials to be shown once. `inside`: the addresses of the peer, and its MTU if it has one
+    /// of its own.
     ///
     /// # Errors
     /// Fails when the configuration does not fit a QR code.
     pub fn credentials(
         self,
         app: &AppState,
-        addresses: &[IpAddr],
         inside: (&[IpAddr], Option<u16>),
         split_dns: Option<SplitDns>,
     ) -> Result<Credentials, Problem> {

@@ -167,6 +167,7 @@ fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
         let address = TargetAddress { reached_at: v4(n), real: v4(n) };
         policy.push(PolicyChange::Target(TargetSpec {
             host: id(n),
+            name: format!("host-{n}"),
             peer: id(n),
             behind: false,
             labels: BTreeMap::new(),
