@@ -8,6 +8,7 @@ pub mod backup;
 pub mod checks;
 pub mod cipher;
 pub mod downtimes;
+pub mod forwarding;
 pub mod handshake;
 pub mod idle;
 pub mod keys;
