@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
     Command, DnsClient, DnsDecision, DnsId, ExplainId, Explanation, FlowRecord, ForwardProbeReply, Input,
-    Output, ProbeId, ProbeReply, Transmit, TunnelEvent,
+    Output, ProbeId, ProbeReply, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
@@ -68,14 +68,7 @@ where
         let _inside = runtime.enter();
         Udp::new(socket, outputs.passage.clone()).context("the UDP socket does not take its options")?
     };
-    let driver = TunnelThread {
-        tunnel,
-        udp,
-        outputs,
-        rest: RxModeration::default(),
-        outgoing: Vec::new(),
-        published: Mono::ZERO,
-    };
+    let driver = TunnelThread { tunnel, udp, outputs, rest: RxModeration::default(), published: Mono::ZERO };
     let thread = std::thread::Builder::new().name("tunnel".to_owned());
     Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
 }
@@ -85,8 +78,6 @@ struct TunnelThread<N: Noise> {
     udp: Udp,
     outputs: TunnelOutputs,
     rest: RxModeration,
-    /// Kept between turns to reuse its capacity.
-    outgoing: Vec<Transmit>,
     /// Time of the last update of the metrics.
     published: Mono,
 }
@@ -182,11 +173,14 @@ impl<N: Noise> TunnelThread<N> {
         self.tunnel.handle(Input::Command(command), now);
     }
 
-    /// Empties the engine's outputs and sends in batches. Returns when the engine is due again.
+    /// Empties the engine's outputs. Returns when the engine is due again.
     fn drain(&mut self) -> Option<Mono> {
         let deadline = loop {
             match self.tunnel.poll_output() {
-                Output::Transmit(transmit) => self.outgoing.push(transmit),
+                Output::Transmit(transmit) => {
+                    self.udp.send(&transmit);
+                    self.tunnel.lend(transmit.bytes);
+                }
                 Output::ProbeReply(id, answer) => {
                     self.rest.answered();
                     (self.outputs.answer)(id, answer);
@@ -207,8 +201,6 @@ impl<N: Noise> TunnelThread<N> {
                 }
             }
         };
-        self.udp.send(&self.outgoing);
-        self.outgoing.clear();
         self.publish();
         deadline
     }

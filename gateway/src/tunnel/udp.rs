@@ -1,7 +1,7 @@
 //! The one UDP socket of the tunnels: dual-stack, batched in both directions.
 //!
-//! It splits each GRO batch that it receives into datagrams. It sends a run of datagrams of one size to
-//! one destination as a single GSO call. It does not know WireGuard.
+//! It splits each GRO batch that it receives into datagrams. It sends datagrams of one size to one
+//! destination as a single GSO call. It does not know WireGuard.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,15 +15,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// A GRO batch fills one buffer with up to 64 KiB.
-const BUFFER: usize = 65_536;
+/// A GRO batch fills one buffer with up to 64 KiB. The rest shifts each buffer in the processor's cache, where
+/// the beginnings of all buffers would otherwise share one place.
+const BUFFER: usize = 65_536 + 1_344;
 /// Requested from the kernel for bursts: about 3,000 full datagrams in each direction. The kernel may
 /// grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// The kernel refuses a GSO send above the largest IP datagram.
-const GSO_BYTES: usize = 65_000;
 /// Batches taken in one turn, so that commands and timers get theirs.
 const BATCHES_PER_TURN: usize = 4;
+/// Datagrams after which a turn takes no other batch, so that the first of them leave soon: about 3 ms.
+const DATAGRAMS_PER_TURN: usize = 512;
 
 /// Counts the batches that passed the socket in either direction, and those that had no route. Cheap to
 /// clone.
@@ -55,7 +56,6 @@ pub struct Udp {
     meta: [RecvMeta; BATCH_SIZE],
     /// The socket is IPv6 and carries IPv4 as mapped addresses.
     dual: bool,
-    gso: Vec<u8>,
     passage: SocketStats,
 }
 
@@ -104,13 +104,13 @@ impl Udp {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let dual = socket.local_addr()?.is_ipv6();
         allow_fragments(&socket, dual);
+        no_timestamps(&socket);
         Ok(Udp {
             socket: UdpSocket::from_std(socket)?,
             state,
             buffers: vec![0; BUFFER * BATCH_SIZE],
             meta: [RecvMeta::default(); BATCH_SIZE],
             dual,
-            gso: Vec::with_capacity(BUFFER),
             passage,
         })
     }
@@ -122,6 +122,7 @@ impl Udp {
     /// Passes on the datagrams that have arrived, a few batches at most. An error of a single datagram is
     /// ignored, such as the ICMP port unreachable of a peer that has left.
     pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
+        let mut datagrams = 0;
         for _ in 0..BATCHES_PER_TURN {
             let Ok(count) = self.receive_batch() else { return };
             self.passage.note_passed();
@@ -131,9 +132,10 @@ impl Udp {
                 // The stride is zero only for an empty datagram, which carries nothing.
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     each(from, to, datagram);
+                    datagrams += 1;
                 }
             }
-            if count < BATCH_SIZE {
+            if count < BATCH_SIZE || datagrams >= DATAGRAMS_PER_TURN {
                 return;
             }
         }
@@ -154,38 +156,35 @@ impl Udp {
         received
     }
 
-    /// Sends the datagrams of one turn, in order. A datagram that the kernel does not take at once is lost,
-    /// as any datagram may be: every layer above retransmits.
-    pub fn send(&mut self, queue: &[Transmit]) {
-        let mut rest = queue;
-        while let Some(first) = rest.first() {
-            let run = run_length(rest, self.state.max_gso_segments());
-            self.send_run(first, &rest[..run]);
-            rest = &rest[run..];
+    /// Sends datagrams to one destination, with as few calls as the kernel allows. A datagram that the
+    /// kernel does not take at once is lost, as any datagram may be: every layer above retransmits.
+    pub fn send(&mut self, transmit: &Transmit) {
+        let size = transmit.size.max(1);
+        for run in transmit.bytes.chunks(size * self.state.max_gso_segments()) {
+            self.send_run(transmit, run, size);
         }
     }
 
-    fn send_run(&mut self, first: &Transmit, run: &[Transmit]) {
-        self.gso.clear();
-        run.iter().for_each(|t| self.gso.extend_from_slice(&t.bytes));
+    fn send_run(&mut self, to: &Transmit, run: &[u8], size: usize) {
         let transmit = quinn_udp::Transmit {
-            destination: self.mapped(first.to),
+            destination: self.mapped(to.to),
             ecn: None,
-            contents: &self.gso,
-            segment_size: (run.len() > 1).then_some(first.bytes.len()),
-            src_ip: first.from,
+            contents: run,
+            segment_size: (run.len() > size).then_some(size),
+            src_ip: to.from,
         };
         // Bypasses tokio, which calls a new socket unwritable until its reactor has turned. The first
         // datagrams after a start are those that bring the fleet back.
         let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
         match &sent {
             Ok(()) => self.passage.note_passed(),
-            Err(error) if has_no_way(error, first.from) => self.passage.note_stuck(),
+            Err(error) if has_no_way(error, to.from) => self.passage.note_stuck(),
             Err(_) => {}
         }
         if let Err(error) = sent {
-            metrics::counter!("fleetgate_udp_send_errors_total").increment(run.len() as u64);
-            tracing::debug!(to = %first.to, %error, "datagrams were not sent");
+            let lost = run.len().div_ceil(size) as u64;
+            metrics::counter!("fleetgate_udp_send_errors_total").increment(lost);
+            tracing::debug!(to = %to.to, %error, "datagrams were not sent");
         }
     }
 
@@ -207,27 +206,6 @@ fn has_no_way(error: &io::Error, from: Option<IpAddr>) -> bool {
     }
 }
 
-/// Number of datagrams at the front that can leave in one call: one destination and one size. Only the
-/// last may be shorter.
-fn run_length(queue: &[Transmit], most: usize) -> usize {
-    let first = &queue[0];
-    let size = first.bytes.len();
-    let mut count = 1;
-    let mut total = size;
-    for t in &queue[1..queue.len().min(most)] {
-        total += t.bytes.len();
-        let same = t.to == first.to && t.from == first.from && t.bytes.len() <= size && total <= GSO_BYTES;
-        if !same || t.bytes.is_empty() {
-            break;
-        }
-        count += 1;
-        if t.bytes.len() < size {
-            break;
-        }
-    }
-    count
-}
-
 fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
@@ -239,43 +217,39 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 
 /// Allows fragmentation, which quinn-udp forbids for its own path MTU discovery. A tunnel needs it:
 /// without it, a device behind a link with an MTU below 1,500 bytes would receive only small packets.
-#[allow(unsafe_code, reason = "neither std nor socket2 has IP_MTU_DISCOVER")]
 fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) {
-    use std::os::fd::AsRawFd as _;
-    let set = |level, name, value: libc::c_int| {
-        // SAFETY: the descriptor is open and `value` outlives the call.
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                name,
-                (&raw const value).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        }
-    };
-    set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
     if dual {
-        set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT);
-        set(libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0);
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT);
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0);
+    }
+}
+
+/// Switches off the time of arrival that quinn-udp asks for with every datagram, which this program does not
+/// read.
+fn no_timestamps(socket: &std::net::UdpSocket) {
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0);
+}
+
+/// Sets an option. A kernel that does not know it works without.
+#[allow(unsafe_code, reason = "neither std nor socket2 has these options")]
+fn set(socket: &std::net::UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the descriptor is open and `value` outlives the call.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn transmit(port: u16, len: usize) -> Transmit {
-        Transmit { to: SocketAddr::from(([127, 0, 0, 1], port)), from: None, bytes: vec![7; len] }
-    }
-
-    #[test]
-    fn a_run_is_one_destination_and_one_size_with_a_shorter_end() {
-        let queue = [transmit(1, 100), transmit(1, 100), transmit(1, 40), transmit(1, 100), transmit(2, 100)];
-        assert_eq!(run_length(&queue, 64), 3);
-        assert_eq!(run_length(&queue[3..], 64), 1);
-        assert_eq!(run_length(&queue, 2), 2);
-    }
 
     #[tokio::test]
     async fn v4_and_v6_come_and_go_through_one_socket() {
@@ -292,8 +266,8 @@ mod tests {
             udp.receive(|from, to, bytes| seen.push((from, to, bytes.to_vec())));
             assert_eq!(seen.len(), 1);
             assert_eq!(seen[0].0, peer.local_addr().unwrap());
-            let reply = |b: &[u8]| Transmit { to: seen[0].0, from: seen[0].1, bytes: b.to_vec() };
-            udp.send(&[reply(b"one"), reply(b"two"), reply(b"3")]);
+            let reply = Transmit { to: seen[0].0, from: seen[0].1, size: 3, bytes: b"onetwo3".to_vec() };
+            udp.send(&reply);
             let mut buf = [0; 16];
             for expected in [b"one".as_slice(), b"two", b"3"] {
                 let (n, _) = peer.recv_from(&mut buf).unwrap();
@@ -308,7 +282,7 @@ mod tests {
             Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap(), SocketStats::default()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-        udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
+        udp.send(&Transmit::one(peer.local_addr().unwrap(), None, vec![7]));
         assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 1);
     }
 
@@ -317,12 +291,12 @@ mod tests {
         let passage = SocketStats::default();
         let mut udp = Udp::new(bind("[::]:0".parse().unwrap()).unwrap(), passage.clone()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
+        udp.send(&Transmit::one(peer.local_addr().unwrap(), None, vec![7]));
         assert_eq!((passage.passed(), passage.stuck()), (1, 0));
         // As if the gateway had lost the addresses that its peers know.
         for (to, gone) in [("127.0.0.1:9", "198.51.100.7"), ("[::1]:9", "2001:db8::7")] {
             let from = Some(gone.parse().unwrap());
-            udp.send(&[Transmit { to: to.parse().unwrap(), from, bytes: vec![7] }]);
+            udp.send(&Transmit::one(to.parse().unwrap(), from, vec![7]));
         }
         assert_eq!((passage.passed(), passage.stuck()), (1, 2));
     }

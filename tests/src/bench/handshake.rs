@@ -56,8 +56,8 @@ fn handshake(gate: &mut Gate, device: &Initiator, sender: u32) -> Duration {
     gate.pass(Duration::from_millis(25));
     let initiation = device.initiation(stamp(0), sender);
     let (answering, sent) = cpu_of(|| gate.receive(home(sender), &initiation.bytes));
-    let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
-    let keepalive = initiation.finish(&response.bytes).expect("a session").seal(&[]);
+    let response = sent.iter().find(|sent| sent.len() == RESPONSE).expect("a response");
+    let keepalive = initiation.finish(response).expect("a session").seal(&[]);
     let (proving, _) = cpu_of(|| gate.receive(home(sender), &keepalive));
     answering + proving
 }

@@ -5,20 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use fleetgate::tunnel::stream::Streams;
-use fleetgate::tunnel::thread;
-use fleetgate::tunnel::thread::{Inbox, TunnelOutputs};
-use fleetgate::tunnel::udp;
-use fleetgate::tunnel::udp::SocketStats;
-use fleetgate_engine::messages::PeerSnapshot;
-use fleetgate_engine::tunnel::Tunnel;
-use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_keys::PrivateKey;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use super::{Gate, cpu_of, home, named_thread_cpu, pool, report, seed, spec};
+use super::tunnel_thread::TunnelThread;
+use super::{Gate, cpu_of, home, report, spec};
 use crate::attacker::{Initiator, Transport, handshake, send, stamp};
 
 const SESSIONS: u32 = 5_000;
@@ -36,12 +26,13 @@ const SOURCES: u32 = 50;
 pub fn run() -> anyhow::Result<()> {
     let private = PrivateKey::generate();
     let devices: Vec<Initiator> = (0..SESSIONS).map(|_| Initiator::stranger(&private.public())).collect();
-    let gate = Thread::start(&private, &devices)?;
+    let specs = devices.iter().enumerate().map(|(n, device)| spec(n as u32, device.public()));
+    let gate = TunnelThread::start(&private, specs)?;
     let mut fleet = Fleet::connect(&devices, gate.address);
     let busy = gate.cpu_while(|| fleet.idle(MEASURED));
     let share = 100.0 * busy.as_secs_f64() / MEASURED.as_secs_f64();
     report("5,000 idle sessions, keepalives every 25 s", &format!("{share:.2} % of a core"), "0.4 %");
-    gate.end();
+    drop(gate);
     engine_alone();
     let share = 100.0 * floor(&mut fleet)?.as_secs_f64() / MEASURED.as_secs_f64();
     report("  a thread that does nothing but receive them", &format!("{share:.2} %"), "");
@@ -87,56 +78,6 @@ fn engine_alone() {
     let share = 100.0 * busy.as_secs_f64() / f64::from(ENGINE_S);
     report("  of that, the engine", &format!("{share:.3} %"), "");
     report("  turns a second that it asks for", &format!("{}", turns / ENGINE_S), "");
-}
-
-/// The program's own thread for tunnels, without the rest of the program.
-struct Thread {
-    address: SocketAddr,
-    stop: CancellationToken,
-    thread: std::thread::JoinHandle<()>,
-    _commands: mpsc::Sender<fleetgate_engine::messages::Command>,
-    _asks: mpsc::UnboundedSender<fleetgate_engine::messages::Command>,
-}
-
-impl Thread {
-    fn start(private: &PrivateKey, devices: &[Initiator]) -> anyhow::Result<Thread> {
-        let mut tunnel = Tunnel::new(pool(), BoringNoise::new(private, seed()), seed());
-        let specs = devices.iter().enumerate();
-        let peers = specs.map(|(n, device)| (spec(n as u32, device.public()), PeerSnapshot::default()));
-        tunnel.restore(peers, fleetgate::clock::now());
-        let socket = udp::bind("127.0.0.1:0".parse()?)?;
-        let address = socket.local_addr()?;
-        let (commands_in, commands) = mpsc::channel(1);
-        let (asks_in, asks) = mpsc::unbounded_channel();
-        let (streams, _) = Streams::new(asks_in.clone());
-        let passage = SocketStats::default();
-        let outputs = TunnelOutputs {
-            answer: Box::new(|_, _| {}),
-            news: Box::new(|_| {}),
-            explanations: Box::new(|_, _| {}),
-            forward_probes: Box::new(|_, _| {}),
-            flows: Box::new(|_| {}),
-            dns_answers: Box::new(|_, _| {}),
-            dns_forwards: Box::new(|_, _| {}),
-            streams,
-            passage,
-        };
-        let stop = CancellationToken::new();
-        let thread = thread::start(tunnel, socket, Inbox { commands, asks }, outputs, stop.clone())
-            .context("the tunnel's thread")?;
-        Ok(Thread { address, stop, thread, _commands: commands_in, _asks: asks_in })
-    }
-
-    fn cpu_while(&self, work: impl FnOnce()) -> Duration {
-        let begin = named_thread_cpu("tunnel");
-        work();
-        named_thread_cpu("tunnel") - begin
-    }
-
-    fn end(self) {
-        self.stop.cancel();
-        let _ = self.thread.join();
-    }
 }
 
 struct Fleet {

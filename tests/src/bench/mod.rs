@@ -8,6 +8,7 @@ pub mod backup;
 pub mod checks;
 pub mod cipher;
 pub mod downtimes;
+pub mod forwarding;
 pub mod handshake;
 pub mod idle;
 pub mod keys;
@@ -19,6 +20,7 @@ pub mod results;
 pub mod retention;
 pub mod senders;
 pub mod soak;
+pub mod tunnel_thread;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, DEFAULT_MTU, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Transmit,
+    Command, DEFAULT_MTU, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec,
 };
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -88,12 +90,19 @@ pub fn report(what: &str, figure: &str, target: &str) {
     println!("{what:<58} {figure:>22}   {target}");
 }
 
-/// The system's allocator with a count of the bytes in use, for a program's `global_allocator`.
+/// The system's allocator with a count of allocations and of the bytes in use, for a program's
+/// `global_allocator`.
 pub struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
 impl Counting {
+    /// Returns the number of allocations since the start.
+    pub fn allocations() -> usize {
+        ALLOCATIONS.load(Ordering::Relaxed)
+    }
+
     /// Returns the bytes that are allocated and not freed.
     pub fn in_use() -> usize {
         IN_USE.load(Ordering::Relaxed)
@@ -105,6 +114,7 @@ impl Counting {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
@@ -190,18 +200,21 @@ impl Gate {
         self.drain();
     }
 
-    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Transmit> {
+    /// Returns the datagrams that the gateway sends.
+    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
         let input = Input::Datagram { from, to: None, bytes };
         self.tunnel.handle(input, self.now);
         self.drain()
     }
 
-    /// Returns the datagrams to send.
-    fn drain(&mut self) -> Vec<Transmit> {
+    fn drain(&mut self) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         self.wait = loop {
             match self.tunnel.poll_output() {
-                Output::Transmit(transmit) => sent.push(transmit),
+                Output::Transmit(transmit) => {
+                    sent.extend(transmit.datagrams().map(<[u8]>::to_vec));
+                    self.tunnel.lend(transmit.bytes);
+                }
                 Output::Wait(at, _) => break at,
                 _ => {}
             }
@@ -227,8 +240,8 @@ impl Gate {
         self.pass(Duration::from_millis(1));
         let initiation = device.initiation(stamp(0), n);
         let sent = self.receive(home(n), &initiation.bytes);
-        let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
-        let mut transport = initiation.finish(&response.bytes).expect("a session");
+        let response = sent.iter().find(|sent| sent.len() == RESPONSE).expect("a response");
+        let mut transport = initiation.finish(response).expect("a session");
         self.receive(home(n), &transport.seal(&[]));
         transport
     }

@@ -3,12 +3,13 @@
 //! `cargo run --release -p fleetgate-tests --bin bench` runs all benchmarks; a name selects one.
 //! `bench backup --history-gb N` makes one backup of a history of N GB. `bench reading --events N`
 //! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
-//! while it receives N results a second.
+//! while it receives N results a second. `bench forwarding` compares this program with other hubs; it needs root,
+//! and takes `--hub` and `--rounds`.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, downtimes, handshake, idle, keys, memory, peers, reading, results,
-    retention, senders, soak,
+    Counting, backup, checks, cipher, downtimes, forwarding, handshake, idle, keys, memory, peers, reading,
+    results, retention, senders, soak,
 };
 
 #[global_allocator]
@@ -30,6 +31,11 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments == [senders::NAME] {
         return senders::run_senders();
+    }
+    if let [name, options @ ..] = arguments.as_slice()
+        && name == "forwarding"
+    {
+        return forwarding::run(options);
     }
     if let [name, option, gigabytes] = arguments.as_slice()
         && (name.as_str(), option.as_str()) == ("backup", "--history-gb")

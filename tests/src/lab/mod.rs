@@ -270,6 +270,16 @@ impl<'a> Gateway<'a> {
 
     /// Does the same with these environment variables.
     pub fn start_in(lab: &'a Lab, settings: &str, env: Vec<(&'static str, String)>) -> Gateway<'a> {
+        Gateway::start_program(lab, settings, env, &program())
+    }
+
+    /// Does the same with this program, such as an older one.
+    pub fn start_program(
+        lab: &'a Lab,
+        settings: &str,
+        env: Vec<(&'static str, String)>,
+        program: &Path,
+    ) -> Gateway<'a> {
         let data = lab.path("data");
         // The directory may exist already, as another mounted file system.
         fs::create_dir_all(&data).expect("a data directory");
@@ -277,7 +287,7 @@ impl<'a> Gateway<'a> {
         chown(&data, Some(NOBODY), Some(NOBODY)).expect("root");
         // A place where any user may read and run it, regardless of the checkout.
         let binary = lab.path("fleetgate");
-        place(&program(), &binary);
+        place(program, &binary);
         let mut gateway = Gateway { lab, data, binary, env, process: None };
         gateway.set(settings);
         gateway.again();

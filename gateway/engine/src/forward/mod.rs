@@ -144,6 +144,15 @@ impl Forwarder {
         &self.reply
     }
 
+    /// Takes the answer out. The caller returns its buffer.
+    pub fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.reply)
+    }
+
+    pub fn return_reply(&mut self, buffer: Vec<u8>) {
+        self.reply = buffer;
+    }
+
     /// Applies a change of the policy. It holds for the next packet; [`Forwarder::work`] resets the
     /// flows that it cuts.
     pub fn change(&mut self, change: PolicyChange, now: Now) {

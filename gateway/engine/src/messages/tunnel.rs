@@ -189,12 +189,27 @@ pub enum Output {
     Wait(Option<Mono>, WakeReason),
 }
 
+/// Datagrams of one size for one destination, behind each other, so that one call can send them. The
+/// shell lends the buffer to the tunnel again (`Tunnel::lend`).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Transmit {
     pub to: SocketAddr,
     /// The local address that the peer knows.
     pub from: Option<IpAddr>,
+    /// The size of each datagram. The last may be shorter.
+    pub size: usize,
     pub bytes: Vec<u8>,
+}
+
+impl Transmit {
+    /// One datagram.
+    pub fn one(to: SocketAddr, from: Option<IpAddr>, bytes: Vec<u8>) -> Transmit {
+        Transmit { to, from, size: bytes.len(), bytes }
+    }
+
+    pub fn datagrams(&self) -> std::slice::Chunks<'_, u8> {
+        self.bytes.chunks(self.size.max(1))
+    }
 }
 
 /// What listens on the gateway's inner addresses.

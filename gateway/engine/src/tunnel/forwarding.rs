@@ -6,13 +6,10 @@
 use super::Tunnel;
 use crate::forward::Outcome;
 use crate::id::PeerId;
-use crate::messages::{DropReason, ExplainId, ExplainRequest, Output, PolicyChange, Transmit};
+use crate::messages::{DropReason, ExplainId, ExplainRequest, Output, PolicyChange};
 use crate::time::Now;
 use crate::tunnel::peers::Slot;
-use crate::tunnel::session::{Noise, Session};
-
-/// Message type of an initiation.
-const INITIATION: u8 = 1;
+use crate::tunnel::session::Noise;
 
 impl<N: Noise> Tunnel<N> {
     pub(super) fn change_policy(&mut self, changes: Vec<PolicyChange>) {
@@ -69,8 +66,10 @@ impl<N: Noise> Tunnel<N> {
             Outcome::Diverted(flow) => self.diverted(flow, packet),
             Outcome::Dropped(reason) => Err(reason),
             Outcome::Answered(reason) => {
-                let reply = self.forwarder.reply().to_vec();
-                let _ = self.seal_forwarded(slot, &reply);
+                let reply = self.forwarder.take_reply();
+                // Without a session there is no way back.
+                let _ = self.seal_packet(slot, &reply);
+                self.forwarder.return_reply(reply);
                 Err(reason)
             }
         }
@@ -91,9 +90,9 @@ impl<N: Noise> Tunnel<N> {
 
     pub(super) fn pass_on(&mut self, to: PeerId, packet: &[u8]) -> Result<(), DropReason> {
         let slot = self.peers.find(to).ok_or(DropReason::NoRoute)?;
-        let sent = self.seal_forwarded(slot, packet);
+        let sent = self.seal_packet(slot, packet);
         self.settle(slot);
-        sent
+        sent.map(|_| ()).map_err(|_| DropReason::NoSession)
     }
 
     /// Dials a receiver without a session. A scan of many devices must not make more initiations in a turn
@@ -103,30 +102,5 @@ impl<N: Noise> Tunnel<N> {
         if self.budget.dial() && self.dial(slot, false) {
             self.settle(slot);
         }
-    }
-
-    fn seal_forwarded(&mut self, slot: Slot, packet: &[u8]) -> Result<(), DropReason> {
-        let now = self.now;
-        let peer = self.peers.get_mut(slot).ok_or(DropReason::NoRoute)?;
-        let endpoint = peer.endpoint.ok_or(DropReason::NoSession)?;
-        let link = peer.link_mut().ok_or(DropReason::NoSession)?;
-        let (out, mut bytes, mut initiations) = (&mut self.out, 0, Vec::new());
-        let sealed = link.session.send(packet, now.mono, &mut self.seal_scratch, &mut |datagram| {
-            if datagram.first() == Some(&INITIATION) {
-                initiations.push(datagram.to_vec());
-                return;
-            }
-            bytes += datagram.len() as u64;
-            let (to, from) = (endpoint.remote, endpoint.local);
-            out.push_back(Output::Transmit(Transmit { to, from, bytes: datagram.to_vec() }));
-        });
-        sealed.map_err(|_| DropReason::NoSession)?;
-        peer.traffic.tx_bytes += bytes;
-        peer.traffic.tx_packets += 1;
-        self.mark_changed(slot);
-        if !initiations.is_empty() {
-            self.transmit(slot, initiations, None);
-        }
-        Ok(())
     }
 }

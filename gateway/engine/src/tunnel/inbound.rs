@@ -14,7 +14,7 @@ use super::peers::{Endpoint, Seen, Slot};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use crate::id::PeerId;
-use crate::messages::{DropReason, Output, PeerKind, Refusal, ReplacedKeyUse, Tai64n, Transmit, TunnelEvent};
+use crate::messages::{DropReason, PeerKind, Refusal, ReplacedKeyUse, Tai64n, TunnelEvent};
 use crate::time::Wall;
 use crate::tunnel::daily_traffic::on_the_wire;
 use crate::tunnel::handshake::gate::word;
@@ -71,9 +71,7 @@ impl<N: Noise> Tunnel<N> {
             Front::Initiation(initiation) => self.initiation(initiation, from, bytes),
             Front::ForIndex(index) => self.for_index(index, from, bytes),
             Front::UnknownKey(key) => self.unknown_key(key, remote),
-            Front::Cookie(bytes) => {
-                self.out.push_back(Output::Transmit(Transmit { to: remote, from: local, bytes }));
-            }
+            Front::Cookie(bytes) => self.outbox.push(from, &bytes),
             Front::Dropped(reason) => self.count_global(reason),
         }
     }
@@ -172,6 +170,11 @@ impl<N: Noise> Tunnel<N> {
             self.count_drop(slot, DropReason::RateLimited);
         }
         !hasty && !waits
+    }
+
+    /// Returns whether an initiation waits that this turn may answer.
+    pub(super) fn may_answer_initiation(&self) -> bool {
+        !self.quiet && !self.initiations.is_empty() && self.budget.has_handshake()
     }
 
     /// Answers the oldest waiting initiation.

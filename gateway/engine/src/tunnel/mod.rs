@@ -13,6 +13,7 @@ pub mod handshake;
 mod icmp_error;
 mod inbound;
 pub mod noise;
+mod outbox;
 mod peer_config;
 mod peer_sessions;
 mod peers;
@@ -49,6 +50,7 @@ use crate::tunnel::handshake::retired_keys::Retired;
 use events::UnknownKeys;
 use forward_probes::InFlight;
 use inbound::Pending;
+use outbox::Outbox;
 use peers::{Peers, Slot};
 use poll::Budget;
 use random::Random;
@@ -64,6 +66,9 @@ pub use crate::tunnel::handshake::tai64n::from_unix_ms as stamp_from_unix_ms;
 pub use crate::tunnel::probe_flows::MAX_IN_FLIGHT;
 pub use crate::tunnel::tcp::stack::{MAX_CONNECTIONS, MTU};
 pub use session_index::MAX_SESSIONS;
+
+/// Scratch space for an initiation, with what the cryptography asks for besides.
+const DIAL_SCRATCH: usize = 4_096;
 
 /// How long a person counts as connected after a datagram.
 const PERSON_CONNECTED: Duration = Duration::from_secs(30);
@@ -133,9 +138,10 @@ pub struct Tunnel<N: Noise> {
     /// When a peer of a person was last heard.
     person_heard: Option<Mono>,
     out: VecDeque<Output>,
+    outbox: Outbox,
     scratch: Box<[u8]>,
-    /// For packets that are sealed while `scratch` holds the one that they come from.
-    seal_scratch: Box<[u8]>,
+    /// For handshakes that begin while `scratch` holds a packet.
+    dial_scratch: Box<[u8]>,
     budget: Budget,
     now: Now,
     quiet: bool,
@@ -171,8 +177,9 @@ impl<N: Noise> Tunnel<N> {
             forward_probes: Vec::new(),
             person_heard: None,
             out: VecDeque::new(),
+            outbox: Outbox::default(),
             scratch: vec![0; SCRATCH].into(),
-            seal_scratch: vec![0; SCRATCH].into(),
+            dial_scratch: vec![0; DIAL_SCRATCH].into(),
             budget: Budget::default(),
             now: Now::default(),
             quiet: false,
@@ -239,16 +246,27 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// Returns the next output. The caller calls it until it returns `Wait`.
+    /// Returns the next output. The caller calls it until it returns `Wait`. Datagrams of the turn are
+    /// gathered by destination, but do not wait for a handshake.
     pub fn poll_output(&mut self) -> Output {
         loop {
             if let Some(output) = self.out.pop_front() {
                 return output;
             }
+            if self.may_answer_initiation()
+                && let Some(transmit) = self.outbox.pop()
+            {
+                return Output::Transmit(transmit);
+            }
             if !self.work() {
-                return self.wait();
+                return self.outbox.pop().map_or_else(|| self.wait(), Output::Transmit);
             }
         }
+    }
+
+    /// Takes the buffer of a `Transmit` that was sent, for datagrams to come.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        self.outbox.lend(buffer);
     }
 
     #[cfg(test)]

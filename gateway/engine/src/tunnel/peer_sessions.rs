@@ -5,12 +5,12 @@ use std::time::Duration;
 use fleetgate_keys::PublicKey;
 
 use super::Tunnel;
-use crate::messages::{ConnectFailure, DropReason, Output, Transmit, TunnelEvent, WakeReason};
+use crate::messages::{ConnectFailure, DropReason, TunnelEvent, WakeReason};
 use crate::time::Mono;
 use crate::tunnel::daily_traffic::on_the_wire;
 use crate::tunnel::handshake::dial::{Dial, MAX_INITIATIONS, Step, may_dial};
 use crate::tunnel::peers::{Endpoint, Former, Link, Peer, Seen, Slot};
-use crate::tunnel::session::{Noise, Session};
+use crate::tunnel::session::{NoSession, Noise, Session};
 use crate::tunnel::timer_wheel::{TICK, round_up};
 
 /// How long an answered initiation may stay unproved. Clients send a packet at once.
@@ -85,26 +85,42 @@ impl<N: Noise> Tunnel<N> {
             }
             peer.traffic.tx_bytes += bytes.len() as u64;
             peer.wire.note_tx(on_the_wire(to.remote, bytes.len()), self.now.wall);
-            self.out.push_back(Output::Transmit(Transmit { to: to.remote, from: to.local, bytes }));
+            self.outbox.push(to, &bytes);
         }
         self.mark_changed(slot);
     }
 
-    /// Seals an inner packet and sends it. Returns whether there was a session.
+    /// Seals an inner packet of the gateway itself and sends it. Returns whether there was a session.
     pub(super) fn seal(&mut self, slot: Slot, packet: &[u8]) -> bool {
-        let Some(peer) = self.peers.get_mut(slot) else { return false };
-        let mut sent = Vec::new();
-        let sealed = peer.link_mut().is_some_and(|link| {
-            let sink = &mut |datagram: &[u8]| sent.push(datagram.to_vec());
-            link.session.send(packet, self.now.mono, &mut self.seal_scratch, sink).is_ok()
-        });
-        if sealed {
-            peer.traffic.tx_packets += 1;
-        } else {
+        let Ok(len) = self.seal_packet(slot, packet) else {
             self.count_drop(slot, DropReason::NoSession);
+            return false;
+        };
+        if let Some(peer) = self.peers.get_mut(slot)
+            && let Some(endpoint) = peer.endpoint
+        {
+            peer.wire.note_tx(on_the_wire(endpoint.remote, len), self.now.wall);
         }
-        self.transmit(slot, sent, None);
-        sealed
+        true
+    }
+
+    /// Seals an inner packet where it leaves from, and renews the session. Returns the length of the
+    /// datagram, which the caller counts against the budget of the peer's checks if it is the gateway's own.
+    pub(super) fn seal_packet(&mut self, slot: Slot, packet: &[u8]) -> Result<usize, NoSession> {
+        let now = self.now.mono;
+        let peer = self.peers.get_mut(slot).ok_or(NoSession)?;
+        let endpoint = peer.endpoint.ok_or(NoSession)?;
+        let session = &mut peer.link_mut().ok_or(NoSession)?.session;
+        let len = self.outbox.write(endpoint, packet.len(), |room| session.seal(packet, now, room))?;
+        let mut sent = Vec::new();
+        session.renew(now, &mut self.dial_scratch, &mut |datagram| sent.push(datagram.to_vec()));
+        peer.traffic.tx_bytes += len as u64;
+        peer.traffic.tx_packets += 1;
+        self.mark_changed(slot);
+        if !sent.is_empty() {
+            self.transmit(slot, sent, None);
+        }
+        Ok(len)
     }
 
     /// Starts a dial, or joins the one in progress. Returns whether a dial is in progress.
@@ -155,7 +171,7 @@ impl<N: Noise> Tunnel<N> {
         let mut sent = Vec::new();
         if link.initiations < MAX_INITIATIONS {
             let sink = &mut |datagram: &[u8]| sent.push(datagram.to_vec());
-            link.session.initiate(self.now.mono, &mut self.seal_scratch, sink);
+            link.session.initiate(self.now.mono, &mut self.dial_scratch, sink);
         }
         self.transmit(slot, sent, None);
     }

@@ -58,6 +58,10 @@ fn spend(budget: &mut usize) -> bool {
 }
 
 impl Budget {
+    pub fn has_handshake(&self) -> bool {
+        self.handshakes > 0
+    }
+
     pub fn handshake(&mut self) -> bool {
         spend(&mut self.handshakes)
     }

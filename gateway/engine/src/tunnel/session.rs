@@ -51,12 +51,32 @@ pub trait Session {
         sink: Sink<'_>,
     ) -> Opened<'b>;
 
-    /// Seals one inner packet (empty: a keepalive).
+    /// Seals one inner packet (empty: a keepalive) into `room` and returns the length of the datagram.
+    /// The caller calls [`Session::renew`] next.
     ///
     /// # Errors
     /// Fails without a session younger than 180 s. It then queues nothing and starts no handshake.
-    fn send(&mut self, packet: &[u8], now: Mono, scratch: &mut [u8], sink: Sink<'_>)
-    -> Result<(), NoSession>;
+    fn seal(&mut self, packet: &[u8], now: Mono, room: &mut [u8]) -> Result<usize, NoSession>;
+
+    /// Starts the handshake that a sent packet made due, if there is one.
+    fn renew(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
+
+    /// Seals one inner packet, and renews the session.
+    ///
+    /// # Errors
+    /// Fails as [`Session::seal`] does.
+    fn send(
+        &mut self,
+        packet: &[u8],
+        now: Mono,
+        scratch: &mut [u8],
+        sink: Sink<'_>,
+    ) -> Result<(), NoSession> {
+        let len = self.seal(packet, now, scratch)?;
+        sink(&scratch[..len]);
+        self.renew(now, scratch, sink);
+        Ok(())
+    }
 
     /// Starts a dial: an initiation, and a second one 5 s later from `poll` (or from here) if there
     /// was no response. Does nothing while one is in flight.

@@ -250,10 +250,14 @@ impl World {
         let now = self.now.mono;
         match output {
             Output::Transmit(transmit) => {
-                let to_stranger = transmit.to == stranger();
-                assert!(!to_stranger || transmit.bytes[0] == 2, "a stranger gets an answer at most");
-                let datagram = Datagram { from: gateway_address(), to: transmit.to, bytes: transmit.bytes };
-                self.network.send(datagram, &mut self.random, now);
+                for bytes in transmit.datagrams() {
+                    let to_stranger = transmit.to == stranger();
+                    assert!(!to_stranger || bytes[0] == 2, "a stranger gets an answer at most");
+                    let (from, to) = (gateway_address(), transmit.to);
+                    let datagram = Datagram { from, to, bytes: bytes.to_vec() };
+                    self.network.send(datagram, &mut self.random, now);
+                }
+                self.tunnel.lend(transmit.bytes);
             }
             Output::ProbeReply(ask, answer) => {
                 self.model.answered(ask, now);

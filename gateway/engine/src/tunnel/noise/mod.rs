@@ -259,32 +259,35 @@ impl Session for BoringSession {
         }
     }
 
-    fn send(
-        &mut self,
-        packet: &[u8],
-        now: Mono,
-        scratch: &mut [u8],
-        sink: Sink<'_>,
-    ) -> Result<(), NoSession> {
+    fn seal(&mut self, packet: &[u8], now: Mono, room: &mut [u8]) -> Result<usize, NoSession> {
         let life = *self.live(now).ok_or(NoSession)?;
-        let mut room = [0; LARGEST_MTU];
-        let padded = padded(packet, usize::from(self.mtu), &mut room);
-        if scratch.len() < (padded.len() + DATA_OVERHEAD).max(LEAST_SCRATCH) {
+        let len = packet.len().next_multiple_of(PADDING).min(usize::from(self.mtu));
+        if room.len() < (len.max(packet.len()) + DATA_OVERHEAD).max(LEAST_SCRATCH) {
             return Err(NoSession);
         }
-        let len =
-            self.guarded_on(life.local, |tunn| written(&tunn.encapsulate(padded, scratch))).unwrap_or(0);
-        if !self.sent_on(&scratch[..len], now, sink) {
+        let sealed = if len <= packet.len() {
+            self.encapsulate(life, packet, room)
+        } else {
+            let mut padded = [0; LARGEST_MTU];
+            padded[..packet.len()].copy_from_slice(packet);
+            self.encapsulate(life, &padded[..len], room)
+        };
+        if !self.may_send(&room[..sealed], now) {
             return Err(NoSession);
         }
         if !packet.is_empty() {
             self.unanswered.get_or_insert(now);
         }
-        let old = life.role == Role::Initiator && now.since(life.born) >= REKEY_AFTER;
+        Ok(sealed)
+    }
+
+    fn renew(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>) {
+        let old = self
+            .live(now)
+            .is_some_and(|life| life.role == Role::Initiator && now.since(life.born) >= REKEY_AFTER);
         if old && self.dial.is_none() && !self.gave_up {
             self.start_dial(now, scratch, sink);
         }
-        Ok(())
     }
 
     fn initiate(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>) {
@@ -326,17 +329,6 @@ impl Session for BoringSession {
     fn established(&self, now: Mono) -> bool {
         self.live(now).is_some()
     }
-}
-
-/// Pads with zeros to the next multiple of [`PADDING`], within the MTU of the peer. An empty packet
-/// stays empty: it is a keepalive.
-fn padded<'a>(packet: &'a [u8], mtu: usize, room: &'a mut [u8; LARGEST_MTU]) -> &'a [u8] {
-    let len = packet.len().next_multiple_of(PADDING).min(mtu).min(room.len());
-    if len <= packet.len() {
-        return packet;
-    }
-    room[..packet.len()].copy_from_slice(packet);
-    &room[..len]
 }
 
 impl BoringSession {
@@ -438,18 +430,31 @@ impl BoringSession {
         Some(len)
     }
 
-    /// Hands out a sealed packet, unless its session is over. Returns whether it did.
-    fn sent_on(&mut self, sealed: &[u8], now: Mono, sink: Sink<'_>) -> bool {
+    /// Seals a packet that is padded, on the session with this life. Returns the length.
+    fn encapsulate(&mut self, life: Life, padded: &[u8], room: &mut [u8]) -> usize {
+        self.guarded_on(life.local, |tunn| written(&tunn.encapsulate(padded, room))).unwrap_or(0)
+    }
+
+    /// Returns whether a sealed packet may leave: its session is not over.
+    fn may_send(&mut self, sealed: &[u8], now: Mono) -> bool {
         if sealed.len() < DATA_OVERHEAD {
             return false;
         }
         let remote = word(sealed, 4);
         let alive = self.lives().any(|life| life.remote == remote && !life.is_over(now));
         if alive {
-            sink(sealed);
             self.unreplied = None;
         }
         alive
+    }
+
+    /// Hands out a sealed packet, unless its session is over. Returns whether it did.
+    fn sent_on(&mut self, sealed: &[u8], now: Mono, sink: Sink<'_>) -> bool {
+        let may = self.may_send(sealed, now);
+        if may {
+            sink(sealed);
+        }
+        may
     }
 
     fn lives(&self) -> impl Iterator<Item = &Life> {

@@ -208,7 +208,7 @@ impl PlainSession {
         self.previous = self.current.replace(fresh);
         self.unanswered = None;
         self.owes_keepalive = None;
-        self.seal(&[], now, sink);
+        self.keepalive(now, sink);
         Opened::HandshakeDone
     }
 
@@ -248,21 +248,29 @@ impl PlainSession {
         }
     }
 
-    fn seal(&mut self, packet: &[u8], now: Mono, sink: Sink<'_>) {
-        let Some(keys) = &mut self.current else { return };
-        let mut message = vec![0; 16];
-        message[0] = 4;
-        message[4..8].copy_from_slice(&keys.remote.to_le_bytes());
-        message[8..16].copy_from_slice(&keys.sent.to_le_bytes());
-        message.extend_from_slice(packet);
-        message.extend_from_slice(&keys.tag);
+    /// Makes a data message on the current keys. Returns its length.
+    fn message(&mut self, packet: &[u8], now: Mono, room: &mut [u8]) -> Option<usize> {
+        let keys = self.current.as_mut()?;
+        let (head, rest) = room.split_at_mut(16);
+        head[..4].copy_from_slice(&[4, 0, 0, 0]);
+        head[4..8].copy_from_slice(&keys.remote.to_le_bytes());
+        head[8..].copy_from_slice(&keys.sent.to_le_bytes());
+        rest[..packet.len()].copy_from_slice(packet);
+        rest[packet.len()..packet.len() + TAG_LEN].copy_from_slice(&keys.tag);
         keys.sent += 1;
         self.last_sent = now;
         self.owes_keepalive = None;
         if !packet.is_empty() {
             self.unanswered.get_or_insert(now);
         }
-        sink(&message);
+        Some(DATA_OVERHEAD + packet.len())
+    }
+
+    fn keepalive(&mut self, now: Mono, sink: Sink<'_>) {
+        let mut room = [0; DATA_OVERHEAD];
+        if let Some(len) = self.message(&[], now, &mut room) {
+            sink(&room[..len]);
+        }
     }
 
     /// Renews a session in use, if this end began it.
@@ -318,13 +326,15 @@ impl Session for PlainSession {
         }
     }
 
-    fn send(&mut self, packet: &[u8], now: Mono, _: &mut [u8], sink: Sink<'_>) -> Result<(), NoSession> {
+    fn seal(&mut self, packet: &[u8], now: Mono, room: &mut [u8]) -> Result<usize, NoSession> {
         if !self.established(now) {
             return Err(NoSession);
         }
-        self.seal(packet, now, sink);
+        self.message(packet, now, room).ok_or(NoSession)
+    }
+
+    fn renew(&mut self, now: Mono, _: &mut [u8], sink: Sink<'_>) {
         self.keep_fresh(now, sink);
-        Ok(())
     }
 
     fn initiate(&mut self, now: Mono, _: &mut [u8], sink: Sink<'_>) {
@@ -349,7 +359,7 @@ impl Session for PlainSession {
         let owed = self.owes_keepalive.is_some_and(|since| now.since(since) >= KEEPALIVE);
         let persistent = self.persistent.is_some_and(|every| now.since(self.last_sent) >= every);
         if (owed || persistent) && self.established(now) {
-            self.seal(&[], now, sink);
+            self.keepalive(now, sink);
             self.keep_fresh(now, sink);
         }
     }

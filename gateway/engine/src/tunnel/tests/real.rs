@@ -74,13 +74,14 @@ impl Session for Bare {
         }
     }
 
-    fn send(&mut self, packet: &[u8], _: Mono, scratch: &mut [u8], sink: Sink<'_>) -> Result<(), NoSession> {
-        match self.0.encapsulate(packet, scratch) {
-            TunnResult::WriteToNetwork(bytes) => sink(bytes),
-            _ => return Err(NoSession),
+    fn seal(&mut self, packet: &[u8], _: Mono, room: &mut [u8]) -> Result<usize, NoSession> {
+        match self.0.encapsulate(packet, room) {
+            TunnResult::WriteToNetwork(bytes) => Ok(bytes.len()),
+            _ => Err(NoSession),
         }
-        Ok(())
     }
+
+    fn renew(&mut self, _: Mono, _: &mut [u8], _: Sink<'_>) {}
 
     fn initiate(&mut self, _: Mono, scratch: &mut [u8], sink: Sink<'_>) {
         if let TunnResult::WriteToNetwork(bytes) = self.0.format_handshake_initiation(scratch, true) {

@@ -200,8 +200,11 @@ impl Fleet {
         loop {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => {
-                    self.messages += u32::from(transmit.bytes[0] != 4);
-                    self.launch(self.now.mono, Flight::ToDevice(number(transmit.to), transmit.bytes));
+                    for datagram in transmit.datagrams() {
+                        self.messages += u32::from(datagram[0] != 4);
+                        let flight = Flight::ToDevice(number(transmit.to), datagram.to_vec());
+                        self.launch(self.now.mono, flight);
+                    }
                 }
                 Output::ProbeReply(ask, answer) => self.answered(ask, answer),
                 Output::TunnelEvent(TunnelEvent::Up(id)) => drop(self.up.insert(id)),

@@ -217,9 +217,13 @@ impl<N: Noise, S: Session> World<N, S> {
         loop {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => {
-                    self.sent.push(transmit.bytes[0]);
-                    self.sent_to.push((transmit.bytes[0], transmit.to));
-                    self.flights.push((self.now.mono + DELAY, Flight::ToDevice(transmit.to, transmit.bytes)));
+                    for datagram in transmit.datagrams() {
+                        self.sent.push(datagram[0]);
+                        self.sent_to.push((datagram[0], transmit.to));
+                        let flight = Flight::ToDevice(transmit.to, datagram.to_vec());
+                        self.flights.push((self.now.mono + DELAY, flight));
+                    }
+                    self.tunnel.lend(transmit.bytes);
                 }
                 Output::ProbeReply(id, answer) => self.answers.push((id, answer, self.now.mono)),
                 Output::Stream(id, output) => self.streams.push((id, output)),
