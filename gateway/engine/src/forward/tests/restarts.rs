@@ -1,8 +1,8 @@
 //! Grants, restarts and a clock that is wrong at times, against true time, which only the test knows.
 //!
 //! The clock is ahead for as long as it likes. It is behind for less than the five minutes in which
-//! NTP corrects it, or since a start at which it was behind the greatest time that it has shown; it is
-//! then corrected for good. More cannot be judged: a clock that is behind for hours and shows nothing
+//! NTP corrects it, or while it is behind the greatest time that earlier runs have shown; it is then
+//! corrected for good. More cannot be judged: a clock that is behind for hours and shows nothing
 //! that it has shown before looks right.
 
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ struct Truth {
     even_for: u64,
     /// No step since the start, so that windows open at once.
     is_fresh: bool,
-    /// The clock of the start was behind, so that the boot-time clock has late ends.
+    /// The clock was behind the floor for a while, so that the boot-time clock has late ends.
     late_ends: bool,
     /// A proved clock was set back, so that grants may have ended early.
     early: bool,
@@ -175,6 +175,7 @@ impl Truth {
         self.keep_floor();
         let is_behind = self.start_floor.is_some_and(|floor| wall(self.now + ahead) < floor);
         let ahead = if self.late_ends && !is_behind { ahead.max(0) } else { ahead };
+        self.late_ends |= ahead < 0 && is_behind;
         let step = ahead - self.ahead;
         self.ahead = ahead;
         let to = self.wall();
