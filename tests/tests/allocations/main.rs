@@ -44,6 +44,7 @@ fn policy() -> Command {
         }),
         PolicyChange::Target(TargetSpec {
             host: peer_id(DEVICE),
+            name: "device".to_owned(),
             peer: peer_id(DEVICE),
             behind: false,
             labels: BTreeMap::new(),
