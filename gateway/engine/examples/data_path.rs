@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input, Output,
-    PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    Command, DEFAULT_MTU, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input,
+    Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::noise::{BoringNoise, BoringSession};
@@ -56,7 +56,10 @@ impl Gate {
         let specs = specs.map(|(key, (n, kind))| {
             let keys = vec![PeerKey { public: key.public(), psk: None }];
             let addresses = vec![inner(n).into()];
-            (PeerSpec { id: id(n), kind, keys, addresses, networks: Vec::new() }, PeerSnapshot::default())
+            (
+                PeerSpec { id: id(n), kind, keys, addresses, networks: Vec::new(), mtu: DEFAULT_MTU },
+                PeerSnapshot::default(),
+            )
         });
         tunnel.restore(specs, now);
         tunnel.handle(Input::Command(policy()), now);
@@ -110,6 +113,7 @@ fn policy() -> Command {
         }),
         PolicyChange::Target(TargetSpec {
             host: id(1),
+            name: "device".to_owned(),
             peer: id(1),
             behind: false,
             labels: BTreeMap::new(),
