@@ -402,10 +402,10 @@ mod tests {
     fn a_start_behind_the_floor_is_a_problem_until_the_clock_passes_it() {
         let floor = ClockFloor::At(wall(5_000));
         let mut clock = Clock::new(floor, at(10, 1_000));
-        let behind = Some(ClockProblem::Behind { floor: wall(5_000), withheld: true });
-        assert_eq!(clock.look(at(12, 1_002)).problem, behind);
-        assert!(is_worth_a_message(behind.unwrap(), wall(4_939)));
-        assert!(!is_worth_a_message(behind.unwrap(), wall(4_940)), "it is right in a minute");
+        let behind = ClockProblem::Behind { floor: wall(5_000), withheld: true };
+        assert_eq!(clock.look(at(12, 1_002)).problem, Some(behind));
+        assert!(is_worth_a_message(behind, wall(4_939)));
+        assert!(!is_worth_a_message(behind, wall(4_940)), "it is right in a minute");
         assert_eq!(clock.look(at(14, 5_000)).problem, None);
         let accepted = &mut Clock::new(floor, at(10, 1_000));
         accepted.accept(ClockFloor::At(wall(1_004)));
