@@ -388,12 +388,12 @@ async fn a_token_of_a_user_has_the_grants_of_the_user_and_is_cut_with_the_user()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_over_the_limit_ends_the_connection_with_the_reason() {
+async fn a_message_over_the_limit_is_no_broken_connection() {
     let site = Site::new().await;
     let mut socket = site.open_as(&site.operator, "cam-07/connect?port=80").await.expect("by default");
     socket.send(binary(&[7; 70_000])).await.unwrap();
-    let (_, _, code, reason) = rest(&mut socket).await;
-    assert_eq!(code, close_code::UNSUPPORTED, "{reason}");
+    // The rest of the message is not read, so that a reset may overtake the last message.
+    assert_eq!(site.event("stream.closed").await["data"]["why"], "bad_message");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ const FIELDS: [(&str, &str, &[&str]); 35] = [
     ("HostChange", "fields::every_field_of_a_host_reaches_the_engine", HOST_CHANGE),
     ("Login", "a_user_is_who_he_is_said_to_be", &["link", "name", "password"]),
     ("NewAcknowledgement", "the_monitor_hears_every_field_of_an_acknowledgement", ACKNOWLEDGEMENT),
-    ("NewApiToken", "a_token_may_what_it_was_made_for", &["expires_in_s", "name", "role", "scopes"]),
+    ("NewApiToken", "a_token_may_what_it_was_made_for", &["expires_in_s", "name", "role", "scopes", "user"]),
     ("NewBackup", "backups::*", &["history", "keep"]),
     ("NewContact", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("NewCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["public_key"]),
@@ -300,6 +300,10 @@ async fn a_token_may_what_it_was_made_for() {
     let scoped = make(json!({ "name": "s", "role": "operator", "scopes": ["enrolments"] })).await;
     assert_eq!(status(&scoped, "/api/v1/devices", device("b")).await, 403);
     assert_eq!(status(&scoped, "/api/v1/enrolment-tokens", json!({})).await, 201);
+    let user = json!({ "name": "ada", "role": "operator", "password": PASSWORD });
+    must(&api.admin().post("/api/v1/users", user).await);
+    let of_ada = make(json!({ "name": "laptop", "user": "ada" })).await;
+    assert_eq!(status(&of_ada, "/api/v1/operators", json!({ "name": "ada-laptop" })).await, 201);
     let short = make(json!({ "name": "t", "role": "viewer", "expires_in_s": 3_600 })).await;
     let shows = async |token: &str| api.anonymous().bearer(token).get("/api/v1/devices").await.status;
     assert_eq!((shows(&short).await, shows(&viewer).await), (200, 200));
@@ -316,7 +320,7 @@ async fn a_token_may_what_it_was_made_for() {
 #[tokio::test]
 async fn a_token_of_a_user_has_at_most_the_rights_of_the_user_and_ends_with_it() {
     let api = TestApi::with_endpoint().await;
-    for (name, role) in [("ada", "operator"), ("bob", "viewer")] {
+    for (name, role) in [("ada", "operator"), ("bob", "viewer"), ("root", "admin")] {
         let new = json!({ "name": name, "role": role, "password": PASSWORD });
         must(&api.admin().post("/api/v1/users", new).await);
     }

@@ -35,7 +35,7 @@ impl Laptop {
         let operator =
             json!({ "name": "anna-laptop", "user": "anna", "public_key": private.public().to_string() });
         let made = site.call("POST", "/operators", operator).await;
-        let device = site.call("GET", "/hosts/cam-07", Value::Null).await;
+        let device = site.call("GET", "/devices/cam-07", Value::Null).await;
         let psk = made["credentials"]["preshared_key"].as_str().map(|key| key.parse().unwrap());
         let gateway = site.server().identity.wireguard.public();
         let keepalive = Some(Duration::from_secs(5));
