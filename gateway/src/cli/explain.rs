@@ -23,7 +23,7 @@ pub(crate) struct ExplainArgs {
     /// Another time than now, as RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Send a packet as well, and say whether the target answers: an echo request, or a TCP connection that is
+    /// Also send a packet, and say whether the target answers: an echo request, or a TCP connection that is
     /// reset at once
     #[arg(long, conflicts_with_all = ["at", "udp"])]
     probe: bool,

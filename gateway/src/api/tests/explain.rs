@@ -47,7 +47,7 @@ async fn ask(caller: Caller<'_>, body: Value) -> Answer {
 async fn a_probe_is_sent_as_it_was_asked_for() {
     let (api, mut probes) = site(answered()).await;
     let id = async |path: &str| -> Id {
-        let shown = api.operator().get(&format!("/api/v1/{path}")).await.json["id"].clone();
+        let shown = api.admin().get(&format!("/api/v1/{path}")).await.json["id"].clone();
         shown.as_str().unwrap().split_once('_').unwrap().1.parse().unwrap()
     };
     let (host, peer, user) =
