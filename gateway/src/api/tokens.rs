@@ -28,7 +28,7 @@ use super::types::{Page, RoleName, names};
 use super::users;
 use crate::store::access::{self, Role};
 use crate::store::events::Object;
-use crate::store::{SqliteConnection, tokens};
+use crate::store::tokens;
 
 /// A forgotten token expires by itself.
 const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -113,7 +113,7 @@ async fn create(
 ) -> Result<Disclosed<ApiTokenWithSecret>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let user = match &new.user {
-        Some(user) => Some(owner(write.tx(), user).await?),
+        Some(user) => Some(owner(&mut write, user).await?),
         None => None,
     };
     let token = parse_new(new, user, &who, write.now)?;
@@ -132,8 +132,8 @@ async fn create(
 ///
 /// # Errors
 /// Returns 422 for an unknown user, and 409 for one who is disabled.
-async fn owner(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
-    let user = users::load(conn, user).await.map_err(|e| Problem::invalid("user", e.detail()))?;
+async fn owner(write: &mut ApiTx<'_>, user: &str) -> Result<access::User, Problem> {
+    let user = users::load(write.tx(), user).await.map_err(|e| Problem::invalid("user", e.detail()))?;
     if user.disabled_at.is_some() {
         let detail = format!("{} is disabled: enable the user first", user.name);
         return Err(Problem::conflict("user_disabled", detail));

@@ -57,7 +57,7 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
     let confs = ["cam-1", "cam-2"].map(|name| enrol(&gateway, name));
     let mut one = Hand::connect(&lab, &confs[0], V4);
     let two = Hand::connect(&lab, &confs[1], V6);
-    let (mut spoofed, mut refused, mut closed) = (0, 0, 0);
+    let (mut spoofed, mut refused, mut closed, mut no_query) = (0, 0, 0, 0);
     for family in [V4, V6] {
         let (own, other) = (family.of(&confs[0]), family.of(&confs[1]));
         let gate = family.inner_gateway();
@@ -80,13 +80,20 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
         closed += 1;
         for port in [22, 53, 81, 443, 8_080, 51_820] {
             one.send(&syn(own, gate, port));
-            one.send(&udp(own, gate, port, b"hello?"));
-            closed += 2;
+            closed += 1;
         }
+        for port in [22, 81, 443, 8_080, 51_820] {
+            one.send(&udp(own, gate, port, b"hello?"));
+            closed += 1;
+        }
+        // UDP 53 answers queries for names, and this is none.
+        one.send(&udp(own, gate, 53, b"hello?"));
+        no_query += 1;
     }
     drops_become(&gateway, "cam-1", "spoofed_source", spoofed);
     drops_become(&gateway, "cam-1", "no_flow", refused);
     drops_become(&gateway, "cam-1", "unsolicited", closed);
+    drops_become(&gateway, "cam-1", "bad_packet", no_query);
 
     for device in [&one, &two] {
         while let Some(packet) = device.hears(SILENCE / 2) {
