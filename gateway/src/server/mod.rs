@@ -1,60 +1,46 @@
 //! A running gateway: creates its parts, connects them, and stops them in order.
 //!
 //! Start: keys, store, the engine restored from the store, *then* the UDP socket, then the API. Stop:
-//! the API first, then the monitor, the tunnels, the writer and the store.
+//! the API first, then the monitor, the tunnels, the writer and the store. `opened.rs` opens what a start
+//! needs, and `engine.rs` assembles the engine. This file knows only in which order.
+
+mod engine;
+mod opened;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use fleetgate_engine::messages::{
-    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
-};
-use fleetgate_engine::monitor::{self, Monitor};
-use fleetgate_engine::tunnel::noise::BoringNoise;
-use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{self, AppState};
+use crate::clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::dns;
-use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
 use crate::first_start;
-use crate::first_start::{Found, Reached, Step};
+use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
-use crate::identity::continuity;
-use crate::identity::continuity::Known;
-use crate::maintenance::forwarded::FlowLog;
 use crate::maintenance::{clock_watch, housekeeping, retention};
-use crate::monitor::ProbeExecutor;
-use crate::monitor::ssh;
-use crate::monitor::ssh::SshClient;
-use crate::monitor::uplink_probe;
 use crate::notification::{Notifications, Settings};
+use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
-use crate::store::policy::{self, PolicyRows};
-use crate::store::{Store, addresses, settings};
-use crate::tunnel::stream::{AcceptedStream, Arrivals, Streams};
-use crate::tunnel::thread;
-use crate::tunnel::thread::TunnelOutputs;
-use crate::tunnel::udp;
-use crate::tunnel::udp::SocketStats;
+use crate::tunnel::stream::AcceptedStream;
 use crate::watchdog;
 use crate::watchdog::Components;
-use crate::writer::{MemoryUpdate, Writer};
-use crate::{backup, clock};
+use crate::writer::Writer;
+
+use engine::{Engine, Running};
+use opened::Opened;
 
 /// Time limit of a stop. Requests have [`Limits::grace`] of it, a mail in delivery 4 s, and the rest
 /// ends in milliseconds. Anything that still runs then is cut off.
@@ -80,13 +66,6 @@ pub struct Server {
     data: DataDir,
 }
 
-/// The sockets that a start needs. They are bound first, so that a busy port changes nothing.
-struct Sockets {
-    udp: std::net::UdpSocket,
-    api: TcpListener,
-    local: UnixListener,
-}
-
 impl Server {
     /// # Errors
     /// Names the obstacle and the remedy.
@@ -101,7 +80,7 @@ impl Server {
     /// Those of [`Server::start`] and of `reached`.
     pub async fn start_noting(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
         let dir = data.path().to_owned();
-        let started = async { Opened::new(config, data, reached).await?.start(reached).await };
+        let started = async { Server::connect(Opened::new(config, data, reached).await?, reached).await };
         started.await.map_err(|error| match files::stems_from_damage(&error) {
             true => error.context(format!(
                 "{} is damaged. {}",
@@ -175,101 +154,23 @@ async fn in_time(what: &str, patience: Duration, end: impl Future<Output = ()>) 
     }
 }
 
-impl Sockets {
-    async fn bind(config: &Config, data: &DataDir) -> anyhow::Result<Sockets> {
-        let udp = udp::bind(config.listen)?;
-        let api = TcpListener::bind(config.api_listen).await.with_context(|| {
-            format!(
-                "cannot listen for the API on TCP {}: is it in use? set api_listen to another",
-                config.api_listen
-            )
-        })?;
-        let path = data.socket();
-        // The directory is locked, so an existing socket is left over from a killed gateway.
-        let _ = std::fs::remove_file(&path);
-        let local = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Sockets { udp, api, local })
-    }
-}
-
-/// The resources that a start opens before any part runs.
-struct Opened {
-    config: Config,
-    data: DataDir,
-    identity: Arc<Identity>,
-    sockets: Sockets,
-    store: Store,
-    is_first: bool,
-}
-
-impl Opened {
-    async fn new(mut config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
-        if backup::finish_restore(data.path())? {
-            tracing::warn!(
-                "a backup that was given takes effect; the gateway that was here lies in a folder beside"
-            );
-        }
-        let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
-        if is_first {
-            first_start::begin(data.path())?;
-            reached(Step::Marked)?;
-        }
-        let identity = Arc::new(Identity::open(data.path(), reached)?);
-        let sockets = Sockets::bind(&config, &data).await?;
-        reached(Step::Sockets)?;
-        let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
-        reached(Step::Databases)?;
-        if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
-            config.keep_pools(stored);
-        }
-        Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
-        reached(Step::Identity)?;
-        if let Some(lost) = &lost {
-            store.tell_of_lost_history(lost).await;
-        }
-        Ok(Opened { config, data, identity, sockets, store, is_first })
-    }
-
+impl Server {
     /// Creates the parts and connects them.
-    async fn start(self, reached: Reached<'_>) -> anyhow::Result<Server> {
-        let Opened { config, data, identity, sockets, store, is_first } = self;
-        let live = LiveState::default();
-        let (commands_in, commands) = mpsc::channel(QUEUE);
-        let (inputs_in, inputs) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
+    async fn connect(opened: Opened, reached: Reached<'_>) -> anyhow::Result<Server> {
+        let Opened { config, data, identity, sockets, store, is_first } = opened;
         let (udp_port, api) = (sockets.udp.local_addr()?.port(), sockets.api.local_addr()?);
         let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
         // A start that fails below leaves no thread behind that writes.
         let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
-        let mut tasks = JoinSet::new();
+        let (mut tasks, live) = (JoinSet::new(), LiveState::default());
 
         let office = Notifications::new(&config);
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
-        let writer = Writer::start(
-            &mut tasks,
-            store.clone(),
-            live.clone(),
-            office.wakeups.clone(),
-            config.history_keep,
-        );
-        let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
-        let flows = FlowLog::start(&mut tasks, store.clone());
-        let engine = Engine {
-            config: &config,
-            identity: &identity,
-            store: &store,
-            live: &live,
-            handle: &handle,
-            writer: &writer,
-            outside: &outside,
-            passage: &passage,
-            flows: &flows,
-        };
-        let Running { threads, streams, arrivals, dns_forwards } =
-            engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
-        let uplink = config.uplink.clone();
-        uplink_probe::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
+        let wakeups = office.wakeups.clone();
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, config.history_keep);
+        let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, &writer);
+        let Running { handle, threads, streams, results, names } =
+            engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
             handle,
@@ -284,10 +185,9 @@ impl Opened {
             shutdown: stop_api.clone(),
         });
         look_after(&mut tasks, &state, &writer, &stop_api).await?;
-        let mut doors = serve(&state, sockets.api, sockets.local, arrivals.results, stop_api.clone())?;
+        let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
-            let inbox = dns::Inbox { streams: arrivals.dns, forwards: dns_forwards };
-            dns::start(&mut doors, inbox, state.handle.clone(), &dns.resolvers, &stop_api);
+            dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
         }
         reached(Step::Engine)?;
         // Last, so that a start that fails before it has not created a login which it never shows.
@@ -336,193 +236,6 @@ async fn look_after(
     Ok(())
 }
 
-/// The running engine, and what it passes to the rest.
-struct Running {
-    threads: Vec<JoinHandle<()>>,
-    streams: Streams,
-    arrivals: Arrivals,
-    dns_forwards: mpsc::Receiver<(DnsClient, Vec<u8>)>,
-}
-
-struct Engine<'a> {
-    config: &'a Config,
-    identity: &'a Identity,
-    store: &'a Store,
-    live: &'a LiveState,
-    handle: &'a Handle,
-    writer: &'a Writer,
-    outside: &'a Arc<Notify>,
-    passage: &'a SocketStats,
-    flows: &'a FlowLog,
-}
-
-impl Engine<'_> {
-    async fn start(
-        &self,
-        socket: std::net::UdpSocket,
-        commands: mpsc::Receiver<Command>,
-        inputs: mpsc::Receiver<MonitorInput>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Running> {
-        let (asks_in, asks) = mpsc::unbounded_channel();
-        let (answers_in, answers) = mpsc::unbounded_channel();
-        let (streams, arrivals) = Streams::new(asks_in.clone());
-        let monitor = self.monitor().await?;
-        self.allocate_aliases().await?;
-        let tunnel = self.tunnel().await?;
-        asks_in.send(Command::DialAll).context("the queue is new")?;
-
-        let (forward, dns_forwards) = mpsc::channel(dns::QUEUE);
-        let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
-        let limits = ssh::Limits {
-            idle: self.config.ssh_idle,
-            kept: self.config.ssh_connections,
-            ..ssh::Limits::default()
-        };
-        let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
-        let runtime = tokio::runtime::Handle::current();
-        let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
-        let carrier =
-            ProbeExecutor::new(asks_in, answers_in, streams.clone(), ssh, outbound, outside, runtime);
-        let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, outputs, stop.clone())?;
-        let inbox = crate::monitor::Inbox { commands: inputs, answers };
-        let monitors = crate::monitor::start(
-            monitor,
-            inbox,
-            carrier,
-            self.writer.clone(),
-            self.live.pulse().clone(),
-            stop,
-        )?;
-        Ok(Running { threads: vec![monitors, tunnels], streams, arrivals, dns_forwards })
-    }
-
-    async fn monitor(&self) -> anyhow::Result<Monitor> {
-        let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
-        let usual = monitor::Config {
-            interval: self.config.timing.interval,
-            keepalive: Duration::from_secs(self.config.keepalive.into()),
-            ..monitor::Config::default()
-        };
-        let mut monitor = Monitor::new(usual, seed);
-        let mut conn = self.store.reader().await?;
-        let ended = clock::wall() - monitor::KEPT_DOWNTIME;
-        for downtime in crate::store::downtimes::open(&mut conn, ended).await? {
-            monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), clock::now());
-        }
-        if crate::store::events::was_cut_off(&mut conn).await? {
-            monitor.handle(MonitorInput::RestoreUplinkLost, clock::now());
-        }
-        monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
-        drop(conn);
-        let hosts = self.store.all_hosts(&self.config.timing).await?;
-        self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
-        self.writer.know(&hosts);
-        monitor.restore(hosts, clock::now());
-        Ok(monitor)
-    }
-
-    async fn tunnel(&self) -> anyhow::Result<Tunnel<BoringNoise>> {
-        let config = tunnel::Config {
-            pool_v4: self.config.pool_v4,
-            pool_v6: self.config.pool_v6,
-            results_port: self.config.results_port,
-        };
-        let noise = BoringNoise::new(&self.identity.wireguard, seed()?);
-        let mut tunnel = Tunnel::new(config, noise, seed()?);
-        if let Some(dns) = &self.config.dns {
-            tunnel.serve_dns(dns.engine());
-        }
-        tunnel.restore(self.store.all_peers().await?, clock::now());
-        tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
-        let mut conn = self.store.reader().await?;
-        // The floor comes first: not one packet passes by a clock that is behind it.
-        let floor = settings::clock_floor(&mut conn).await?.at();
-        let mut policy: Vec<PolicyChange> = floor.map(PolicyChange::Floor).into_iter().collect();
-        let read = policy::all(&mut conn, clock::wall()).await?;
-        drop(conn);
-        self.handle.note_unreadable(&PolicyRows::default(), &read.unreadable);
-        policy.extend(read.changes);
-        tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
-        Ok(tunnel)
-    }
-
-    /// Gives an alias to hosts behind devices that have none: those of an earlier version, or those for
-    /// which the pool had no room.
-    async fn allocate_aliases(&self) -> anyhow::Result<()> {
-        let mut tx = self.store.begin().await?;
-        let (pools, now) = (self.config.pools(), clock::wall());
-        let without = addresses::allocate_missing_aliases(&mut tx, pools, now).await?;
-        tx.commit().await?;
-        if without > 0 {
-            tracing::warn!(
-                "{without} hosts behind devices have no alias, because the pool is full, so that no grant \
-                 reaches them: free addresses or set a larger pool, and start again"
-            );
-        }
-        Ok(())
-    }
-
-    fn tunnel_outputs(
-        &self,
-        answers: mpsc::UnboundedSender<MonitorInput>,
-        streams: Streams,
-        dns_forward: mpsc::Sender<(DnsClient, Vec<u8>)>,
-    ) -> TunnelOutputs {
-        let news_to = answers.clone();
-        let (live, writer) = (self.live.clone(), self.writer.clone());
-        TunnelOutputs {
-            answer: Box::new(move |id, answer| drop(answers.send(MonitorInput::ProbeReply(id, answer)))),
-            news: Box::new(move |news| {
-                writer.memory(MemoryUpdate::from_news(&news));
-                if let TunnelEvent::Rekeyed(peer) = &news {
-                    live.forget_moves(*peer);
-                }
-                match news {
-                    TunnelEvent::Status(peer, status) => live.set_peer(peer, *status),
-                    TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
-                        %peer,
-                        %from,
-                        "a device or operator that was removed or disabled still uses its key: switch its \
-                         tunnel off, or add it again"
-                    ),
-                    TunnelEvent::UnknownKey(key, from) => {
-                        if let Some(others) = live.note_unknown_key(key, from, clock::now()) {
-                            tracing::info!(
-                                %key,
-                                %from,
-                                others,
-                                "a handshake was refused: its key belongs to no device"
-                            );
-                        }
-                    }
-                    other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
-                }
-            }),
-            explanations: {
-                let explanations = self.handle.explanations().clone();
-                Box::new(move |ExplainId(number), explanation| explanations.answer(number, explanation))
-            },
-            dns_answers: {
-                let decisions = self.handle.dns_decisions().clone();
-                Box::new(move |DnsId(number), decision| decisions.answer(number, decision))
-            },
-            // Without room it is lost, as datagrams are, and the client asks again.
-            dns_forwards: Box::new(move |client, query| drop(dns_forward.try_send((client, query)))),
-            forward_probes: {
-                let probes = self.handle.forward_probes().clone();
-                Box::new(move |ExplainId(number), reply| probes.answer(number, reply))
-            },
-            flows: {
-                let flows = self.flows.clone();
-                Box::new(move |record| flows.add(record))
-            },
-            streams,
-            passage: self.passage.clone(),
-        }
-    }
-}
-
 /// The components that the heartbeat examines.
 fn components(state: &AppState, writer: &Writer) -> Components {
     Components {
@@ -531,13 +244,6 @@ fn components(state: &AppState, writer: &Writer) -> Components {
         writer: writer.clone(),
         wakeups: state.office.wakeups.clone(),
     }
-}
-
-fn seed() -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
-        .map_err(|e| anyhow::anyhow!("the operating system gives no random bytes: {e}"))?;
-    Ok(seed)
 }
 
 /// Opens the listeners of the API and the one inside the tunnels.
