@@ -1,4 +1,7 @@
-use fleetgate_engine::messages::{Check, HostStatus};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fleetgate_engine::messages::{Check, HostStatus, PeerKind};
 use fleetgate_probes::sample::Status;
 
 use super::*;
