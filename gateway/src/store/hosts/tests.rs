@@ -1,6 +1,8 @@
 use fleetgate_engine::messages::{HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
+use super::problems::TROUBLES;
+use super::totals::{COUNT_HOSTS, COUNT_SERVICES};
 use super::*;
 use crate::store::fixture::{self, TIMING, run};
 use crate::store::states;
