@@ -49,6 +49,7 @@ pub(super) struct Running {
     pub names: dns::Inbox,
 }
 
+/// The parts that the engine is assembled from, and the queues of its threads.
 pub(super) struct Engine<'a> {
     config: &'a Config,
     identity: &'a Identity,
