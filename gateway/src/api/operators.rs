@@ -127,7 +127,7 @@ async fn list(
         None => None,
     };
     let rows = app.store.operators(user, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
+    Ok(Json(Page::of_entries(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
 }
 
 /// Adds an operator: a peer of a person, who reaches what grants permit.
