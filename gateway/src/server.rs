@@ -237,7 +237,8 @@ impl Opened {
         let live = LiveState::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
+        let handle =
+            Handle::new(store.clone(), live.clone(), (config.timing, config.mtu), commands_in, inputs_in);
         let (udp_port, api) = (sockets.udp.local_addr()?.port(), sockets.api.local_addr()?);
         let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
         // A start that fails below leaves no thread behind that writes.
@@ -433,7 +434,7 @@ impl Engine<'_> {
         if let Some(dns) = &self.config.dns {
             tunnel.serve_dns(dns.engine());
         }
-        tunnel.restore(self.store.all_peers().await?, clock::now());
+        tunnel.restore(self.store.all_peers(self.config.mtu).await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
         let mut conn = self.store.reader().await?;
         // The floor comes first: not one packet passes by a clock that is behind it.

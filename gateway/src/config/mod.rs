@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use fleetgate_engine::dns::Suffix;
+use fleetgate_engine::messages::{DEFAULT_MTU, MTU_RANGE};
 use fleetgate_keys::Endpoint;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
@@ -59,6 +60,8 @@ pub struct Config {
     pub named_pools: NamedPools,
     /// Where devices send their results to, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
+    /// The inner MTU of peers without one of their own.
+    pub mtu: u16,
     /// Names of hosts for people, over DNS on the gateway's inner addresses.
     pub dns: Option<DnsSettings>,
     /// The keepalive in the configuration of devices, in seconds.
@@ -200,6 +203,7 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct TunnelFile {
     results_port: Option<u16>,
+    mtu: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -365,6 +369,7 @@ impl Config {
             pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
             named_pools: NamedPools { v4: raw.pool_v4.is_some(), v6: raw.pool_v6.is_some() },
             results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
+            mtu: mtu(raw.tunnel.mtu)?,
             dns: dns(&raw.dns)?,
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
@@ -386,7 +391,7 @@ impl Config {
 
     /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 20] {
+        let facts = |c: &Config| -> [(&'static str, String); 21] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -397,6 +402,7 @@ impl Config {
                 ("pool_v4", shown(&c.pool_v4)),
                 ("pool_v6", shown(&c.pool_v6)),
                 ("tunnel.results_port", shown(&c.results_port)),
+                ("tunnel.mtu", shown(&c.mtu)),
                 ("dns", shown(&c.dns)),
                 ("keepalive", shown(&c.keepalive)),
                 ("checks", shown(&c.timing)),
@@ -507,6 +513,14 @@ fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Result<Durati
         bail!("{key} = {s}: expected seconds between 0.1 and {LONGEST}");
     }
     Ok(Duration::from_secs_f64(s))
+}
+
+fn mtu(given: Option<u16>) -> anyhow::Result<u16> {
+    let bytes = given.unwrap_or(DEFAULT_MTU);
+    if !MTU_RANGE.contains(&bytes) {
+        bail!("tunnel.mtu = {bytes}: expected {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
+    }
+    Ok(bytes)
 }
 
 fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {

@@ -12,9 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Acknowledgement, Alerting, Check, DEFAULT_MTU, HostKey, HostSnapshot, HostSpec, HostStatus, KeyType,
-    PeerKey, PeerKind, PeerSnapshot, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n,
-    Timing,
+    Acknowledgement, Alerting, Check, HostKey, HostSnapshot, HostSpec, HostStatus, KeyType, PeerKey,
+    PeerKind, PeerSnapshot, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
@@ -31,25 +30,27 @@ use crate::store::TimingDefaults;
 
 impl Store {
     /// Returns the peer for the tunnel. `None` if there is no such peer (any more), or it may not connect.
+    /// `mtu` is the inner MTU of a peer without one of its own.
     ///
     /// # Errors
     /// Fails when the database cannot be read or a row is invalid.
-    pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerSnapshot)>> {
+    pub async fn peer_spec(&self, id: PeerId, mtu: u16) -> anyhow::Result<Option<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
         let Some(peer) = rows.peers.pop() else { return Ok(None) };
-        rows.assemble(self, peer).map(Some)
+        rows.assemble(self, peer, mtu).map(Some)
     }
 
-    /// Returns every peer that is not removed and may connect.
+    /// Returns every peer that is not removed and may connect. `mtu` is the inner MTU of peers without one of
+    /// their own.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerSnapshot)>> {
+    pub async fn all_peers(&self, mtu: u16) -> anyhow::Result<Vec<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, None).await?;
         let peers = std::mem::take(&mut rows.peers);
-        let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer)));
+        let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer, mtu)));
         Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
     }
 
@@ -282,7 +283,12 @@ impl PeerRows {
         })
     }
 
-    fn assemble(&self, store: &Store, peer: PeerRow) -> anyhow::Result<(PeerSpec, PeerSnapshot)> {
+    fn assemble(
+        &self,
+        store: &Store,
+        peer: PeerRow,
+        usual_mtu: u16,
+    ) -> anyhow::Result<(PeerSpec, PeerSnapshot)> {
         let id = peer.id.as_i64();
         let keys = self.keys.get(&id).map_or(&[][..], Vec::as_slice);
         let networks: Vec<String> = serde_json::from_str(&peer.networks).context("networks")?;
@@ -292,7 +298,7 @@ impl PeerRows {
             keys: keys.iter().map(|key| key.open(store)).collect::<Result<_, _>>()?,
             addresses: inner(self.addresses.get(&id))?,
             networks: networks.iter().map(|n| n.parse()).collect::<Result<_, _>>().context("networks")?,
-            mtu: peer.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: peer.mtu.unwrap_or(usual_mtu),
         };
         Ok((spec, self.memories.get(&id).copied().unwrap_or_default()))
     }
