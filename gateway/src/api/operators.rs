@@ -54,7 +54,7 @@ pub struct Operator {
     pub last_handshake: Option<String>,
     /// What the gateway dropped of what the operator sent, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
-    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
     pub created_at: String,
@@ -71,7 +71,7 @@ pub struct NewOperator {
     pub user: Option<String>,
     /// Its own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
-    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
 }
@@ -127,7 +127,7 @@ async fn list(
         None => None,
     };
     let rows = app.store.operators(user, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
+    Ok(Json(Page::of_entries(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
 }
 
 /// Adds an operator: a peer of a person, who reaches what grants permit.

@@ -48,6 +48,7 @@ pub(super) struct File {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TunnelFile {
     pub results_port: Option<u16>,
+    pub mtu: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]

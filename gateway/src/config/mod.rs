@@ -38,8 +38,8 @@ pub use values::time_of_day;
 use file::{File, Variables, own_variables, read};
 use mail::mail;
 use values::{
-    dns, endpoint, group_wait, heartbeat, history_keep, log_filter, log_json, outbound, retention, seconds,
-    socket_addr, timing, tls_files, trusted_proxies, uplink,
+    dns, endpoint, group_wait, heartbeat, history_keep, log_filter, log_json, mtu, outbound, retention,
+    seconds, socket_addr, timing, tls_files, trusted_proxies, uplink,
 };
 
 /// Which pools the settings name.
@@ -67,6 +67,8 @@ pub struct Config {
     pub named_pools: NamedPools,
     /// Where devices send their results to, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
+    /// The inner MTU of peers without one of their own.
+    pub mtu: u16,
     /// Names of hosts for people, over DNS on the gateway's inner addresses.
     pub dns: Option<DnsSettings>,
     /// The keepalive in the configuration of devices, in seconds.
@@ -183,6 +185,7 @@ impl Config {
             pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
             named_pools: NamedPools { v4: raw.pool_v4.is_some(), v6: raw.pool_v6.is_some() },
             results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
+            mtu: mtu(raw.tunnel.mtu)?,
             dns: dns(&raw.dns)?,
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
@@ -204,7 +207,7 @@ impl Config {
 
     /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 20] {
+        let facts = |c: &Config| -> [(&'static str, String); 21] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -215,6 +218,7 @@ impl Config {
                 ("pool_v4", shown(&c.pool_v4)),
                 ("pool_v6", shown(&c.pool_v6)),
                 ("tunnel.results_port", shown(&c.results_port)),
+                ("tunnel.mtu", shown(&c.mtu)),
                 ("dns", shown(&c.dns)),
                 ("keepalive", shown(&c.keepalive)),
                 ("checks", shown(&c.timing)),

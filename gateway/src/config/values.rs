@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use fleetgate_engine::dns::Suffix;
+use fleetgate_engine::messages::{DEFAULT_MTU, MTU_RANGE};
 use fleetgate_keys::Endpoint;
 use ipnet::IpNet;
 
@@ -65,6 +66,14 @@ pub(super) fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Re
         bail!("{key} = {s}: expected seconds between 0.1 and {LONGEST}");
     }
     Ok(Duration::from_secs_f64(s))
+}
+
+pub(super) fn mtu(given: Option<u16>) -> anyhow::Result<u16> {
+    let bytes = given.unwrap_or(DEFAULT_MTU);
+    if !MTU_RANGE.contains(&bytes) {
+        bail!("tunnel.mtu = {bytes}: expected {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
+    }
+    Ok(bytes)
 }
 
 pub(super) fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {

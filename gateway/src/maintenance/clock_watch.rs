@@ -336,11 +336,11 @@ fn is_behind(floor: ClockFloor, now: Wall) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::Command;
+    use fleetgate_engine::messages::{Command, DEFAULT_MTU};
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::store::{TimingDefaults, fixture};
+    use crate::store::fixture;
 
     fn wall(s: i64) -> Wall {
         Wall::from_millis(s * 1_000)
@@ -447,8 +447,8 @@ mod tests {
             let live = LiveState::default();
             let (commands_in, commands) = mpsc::channel(64);
             let (inputs_in, inputs) = mpsc::channel(64);
-            let timing: TimingDefaults = fixture::TIMING;
-            let handle = Handle::new(store.clone(), live.clone(), timing, commands_in, inputs_in);
+            let usual = (fixture::TIMING, DEFAULT_MTU);
+            let handle = Handle::new(store.clone(), live.clone(), usual, commands_in, inputs_in);
             Room { store, live, handle, commands, _inputs: inputs, _dir: dir }
         }
 

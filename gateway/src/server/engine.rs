@@ -75,7 +75,8 @@ impl<'a> Engine<'a> {
     ) -> Self {
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
+        let usual = (config.timing, config.mtu);
+        let handle = Handle::new(store.clone(), live.clone(), usual, commands_in, inputs_in);
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
         let flows = FlowLog::start(tasks, store.clone());
         Engine { config, identity, store, live, writer, handle, commands, inputs, outside, passage, flows }
@@ -169,7 +170,7 @@ impl<'a> Engine<'a> {
         if let Some(dns) = &self.config.dns {
             tunnel.serve_dns(dns.engine());
         }
-        tunnel.restore(self.store.all_peers().await?, clock::now());
+        tunnel.restore(self.store.all_peers(self.config.mtu).await?, clock::now());
         tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
         let mut conn = self.store.reader().await?;
         // The floor comes first: not one packet passes by a clock that is behind it.

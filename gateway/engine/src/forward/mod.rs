@@ -210,6 +210,11 @@ impl Forwarder {
         self.policy.addresses_of(peer, name, now)
     }
 
+    /// Returns whether a peer reaches a host now whose name is below this one, as `cam.north` is below `north`.
+    pub fn reaches_below(&self, peer: PeerId, name: &str, now: Now) -> bool {
+        self.policy.reaches_below(peer, name, now)
+    }
+
     /// Returns the name of the host that a peer reaches at this address now.
     pub fn name_of(&self, peer: PeerId, address: IpAddr, now: Now) -> Option<&str> {
         self.policy.name_of(peer, address, now)

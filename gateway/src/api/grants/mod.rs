@@ -72,7 +72,7 @@ async fn list(
     };
     let (all, manager) = (wanted.all.unwrap_or(false), wanted.managed_by.as_deref());
     let rows = stored::list(&mut conn, stored::Wanted { all, manager, host }, now, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
+    Ok(Json(Page::of_entries(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
 }
 
 /// Adds a grant. It is in effect from `from` on, at once without it.

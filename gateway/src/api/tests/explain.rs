@@ -77,6 +77,11 @@ async fn a_probe_is_sent_as_it_was_asked_for() {
     assert_eq!(last["object_name"], "cam-07");
     assert_eq!(last["data"], json!({ "from": "anna", "protocol": "tcp", "port": 80 }));
     assert_eq!(audit["items"].as_array().unwrap().len(), 3);
+    let by_id = format!("u_{user}");
+    let answer = ask(api.admin(), json!({ "from": by_id, "to": "cam-07" })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let audit = api.admin().get("/api/v1/audit?kind=forwarding.probed").await.json;
+    assert_eq!(audit["items"][0]["data"]["from"], "anna", "the name, and not the text of the caller");
 }
 
 #[tokio::test]

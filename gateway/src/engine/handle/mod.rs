@@ -60,6 +60,8 @@ struct Inner {
     store: Store,
     live: LiveState,
     timing: TimingDefaults,
+    /// The inner MTU of peers without one of their own.
+    mtu: u16,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
     explanations: Questions<Explanation>,
@@ -86,7 +88,7 @@ impl Handle {
     pub fn new(
         store: Store,
         live: LiveState,
-        timing: TimingDefaults,
+        (timing, mtu): (TimingDefaults, u16),
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
     ) -> Self {
@@ -94,6 +96,7 @@ impl Handle {
             store,
             live,
             timing,
+            mtu,
             definitions: Definitions::default(),
             tunnel,
             explanations: Questions::default(),
@@ -308,7 +311,7 @@ impl Handle {
     async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
         self.fails_in_tests()?;
-        let command = match self.0.store.peer_spec(id).await? {
+        let command = match self.0.store.peer_spec(id, self.0.mtu).await? {
             Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
             None => {
                 self.0.live.forget_peer(id);

@@ -19,6 +19,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::Store;
+use super::lists::{Entry, ListRow};
 use super::states::HostRow;
 
 pub use problems::{Trouble, TroublePlace, troubles};
@@ -193,6 +194,14 @@ impl FromRow<'_, SqliteRow> for Listed {
     }
 }
 
+impl ListRow for Listed {
+    const TABLE: &'static str = "hosts";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 fn incident(id: i64) -> IncidentId {
     IncidentId(Id::from_i64(id))
 }
@@ -258,7 +267,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
+    pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Entry<Listed>>> {
         // The column holds compact JSON with sorted keys, so that one label is a substring of it.
         let piece = |text: &str| serde_json::Value::from(text).to_string();
         let labels: Vec<String> =

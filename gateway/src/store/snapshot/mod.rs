@@ -33,25 +33,27 @@ use state_rows::States;
 
 impl Store {
     /// Returns the peer for the tunnel. `None` if there is no such peer (any more), or it may not connect.
+    /// `mtu` is the inner MTU of a peer without one of its own.
     ///
     /// # Errors
     /// Fails when the database cannot be read or a row is invalid.
-    pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerSnapshot)>> {
+    pub async fn peer_spec(&self, id: PeerId, mtu: u16) -> anyhow::Result<Option<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
         let Some(peer) = rows.peers.pop() else { return Ok(None) };
-        rows.assemble(self, peer).map(Some)
+        rows.assemble(self, peer, mtu).map(Some)
     }
 
-    /// Returns every peer that is not removed and may connect.
+    /// Returns every peer that is not removed and may connect. `mtu` is the inner MTU of peers without one of
+    /// their own.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerSnapshot)>> {
+    pub async fn all_peers(&self, mtu: u16) -> anyhow::Result<Vec<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, None).await?;
         let peers = std::mem::take(&mut rows.peers);
-        let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer)));
+        let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer, mtu)));
         Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use fleetgate_engine::id::{Id, PeerId};
-use fleetgate_engine::messages::{DEFAULT_MTU, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Tai64n};
+use fleetgate_engine::messages::{PeerKey, PeerKind, PeerSnapshot, PeerSpec, Tai64n};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PresharedKey, PublicKey};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -81,7 +81,12 @@ impl PeerRows {
         })
     }
 
-    pub fn assemble(&self, store: &Store, peer: PeerRow) -> anyhow::Result<(PeerSpec, PeerSnapshot)> {
+    pub fn assemble(
+        &self,
+        store: &Store,
+        peer: PeerRow,
+        usual_mtu: u16,
+    ) -> anyhow::Result<(PeerSpec, PeerSnapshot)> {
         let id = peer.id.as_i64();
         let keys = self.keys.get(&id).map_or(&[][..], Vec::as_slice);
         let networks: Vec<String> = serde_json::from_str(&peer.networks).context("networks")?;
@@ -91,7 +96,7 @@ impl PeerRows {
             keys: keys.iter().map(|key| key.open(store)).collect::<Result<_, _>>()?,
             addresses: inner(self.addresses.get(&id))?,
             networks: networks.iter().map(|n| n.parse()).collect::<Result<_, _>>().context("networks")?,
-            mtu: peer.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: peer.mtu.unwrap_or(usual_mtu),
         };
         Ok((spec, self.memories.get(&id).copied().unwrap_or_default()))
     }
