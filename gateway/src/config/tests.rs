@@ -123,7 +123,7 @@ fn the_mtu_of_peers_without_their_own_is_one_that_a_peer_may_have() {
     assert_eq!(usual.mtu, 1_280);
     let set = load("[tunnel]\nmtu = 1420", 0o600, &[]).unwrap();
     assert_eq!((set.mtu, load("", 0o600, &[("TUNNEL__MTU", "1400")]).unwrap().mtu), (1_420, 1_400));
-    assert_eq!(usual.fixed_differences(&set), ["tunnel.mtu"], "a start reads it");
+    assert!(usual.fixed_differences(&set).contains(&"tunnel.mtu"), "a start reads it");
     for wrong in ["0", "1279", "1421"] {
         let error = refused(&format!("[tunnel]\nmtu = {wrong}"), &[]);
         assert!(error.contains(&format!("tunnel.mtu = {wrong}: expected 1280 to 1420 bytes")), "{error}");

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::lists::{Entry, ListRow};
+use super::lists::{Entry, ListRow, readable};
 use super::managed::{Managed, Writer};
 use super::recurrence::{self, Text};
 
@@ -204,7 +204,8 @@ pub async fn find(conn: &mut SqliteConnection, id: Id) -> sqlx::Result<Option<Do
 pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Downtime>> {
     let sql =
         select!("where d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $1 order by d.id");
-    sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await
+    let entries: Vec<Entry<Downtime>> = sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(readable(entries))
 }
 
 /// Counts the downtimes that may still have an effect.

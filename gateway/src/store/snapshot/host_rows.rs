@@ -36,10 +36,11 @@ pub(super) struct HostBase {
     max_silence: Option<Duration>,
     freshness: Option<Duration>,
     budget: Option<u64>,
-    labels: BTreeMap<String, String>,
-    parents: Vec<i64>,
+    /// JSON, as are the next three. It is read with the host, so that damage costs this host alone.
+    labels: String,
+    parents: String,
     alerting: String,
-    thresholds: Value,
+    thresholds: String,
     /// The host's own peer, or that of the device it stands behind.
     peer: Option<PeerId>,
 }
@@ -116,12 +117,12 @@ impl FromRow<'_, SqliteRow> for HostBase {
             },
             max_silence: time(14)?,
             peer: id(15)?,
-            labels: row.try_get::<Json<_>, _>(16)?.0,
-            parents: row.try_get::<Json<_>, _>(17)?.0,
+            labels: row.try_get(16)?,
+            parents: row.try_get(17)?,
             alerting: row.try_get(18)?,
             freshness: time(19)?,
             budget: row.try_get::<Option<i64>, _>(20)?.map(i64::cast_unsigned),
-            thresholds: row.try_get::<Json<_>, _>(21)?.0,
+            thresholds: row.try_get(21)?,
         })
     }
 }
@@ -197,6 +198,9 @@ impl HostRows {
 
     pub fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
         let id = host.id.as_i64();
+        let labels: BTreeMap<String, String> = serde_json::from_str(&host.labels).context("labels")?;
+        let own_parents: Vec<i64> = serde_json::from_str(&host.parents).context("parents")?;
+        let thresholds: Value = serde_json::from_str(&host.thresholds).context("thresholds")?;
         let timing = host.timing.over(defaults);
         let route = route_named(&host.route).context("route: tunnel, direct or auto")?;
         let facts = Facts {
@@ -206,10 +210,10 @@ impl HostRows {
             direct: host.direct.is_some(),
         };
         let own = Some(host.profile.as_str()).filter(|p| !p.is_empty());
-        let profiles = self.catalogue.of_host(own, &host.labels);
+        let profiles = self.catalogue.of_host(own, &labels);
         let pace = Pace { timing, ping: defaults.ping_interval };
         let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
-        zones::settle(&mut services, &host.labels);
+        zones::settle(&mut services, &labels);
         let mut inside = match &host.via {
             Some(_) => host.address.iter().map(|a| a.parse().context("address")).collect::<Result<_, _>>()?,
             None => inner(self.addresses.get(&id))?,
@@ -217,11 +221,11 @@ impl HostRows {
         .into_iter();
         let address: Option<IpAddr> = inside.next();
         let other_address = address.and_then(|a| inside.find(|other| other.is_ipv4() != a.is_ipv4()));
-        let parents = host.via.into_iter().chain(host.parents.iter().map(|id| Id::from_i64(*id)));
+        let parents = host.via.into_iter().chain(own_parents.into_iter().map(Id::from_i64));
         Ok(HostSpec {
             id: host.id,
             name: host.name,
-            labels: host.labels,
+            labels,
             parents: parents.collect(),
             alerting: stored_alerting(&host.alerting)?.over(Alerting::default()),
             peer: host.peer,
@@ -234,7 +238,7 @@ impl HostRows {
             max_silence: host.max_silence,
             freshness: host.freshness,
             budget: host.budget,
-            thresholds: definition::thresholds(&host.thresholds)?,
+            thresholds: definition::thresholds(&thresholds)?,
             timing,
             services,
         })

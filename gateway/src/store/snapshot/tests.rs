@@ -43,6 +43,15 @@ async fn one_invalid_row_does_not_stop_the_others_from_loading() {
     let bad = fixture::device(&store, 8, "cam-08").await;
     run(&store, "update peer_keys set psk = x'00' where peer = 8", &[]).await;
     run(&store, "update hosts set profile = 'toaster' where id = 8", &[]).await;
+    for (n, spoil) in [
+        (9, "update hosts set labels = 'x' where id = 9"),
+        (10, "update hosts set parents = 'x' where id = 10"),
+        (11, "update hosts set thresholds = 'x' where id = 11"),
+    ] {
+        fixture::device(&store, n, &format!("cam-{n}")).await;
+        run(&store, spoil, &[]).await;
+        run(&store, "update peers set networks = 'x' where id > 8", &[]).await;
+    }
     let peers = store.all_peers(DEFAULT_MTU).await.unwrap();
     assert_eq!(peers.iter().map(|(spec, _)| spec.id).collect::<Vec<_>>(), [good]);
     let hosts = store.all_hosts(&TIMING).await.unwrap();
