@@ -96,10 +96,10 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Dials a receiver without a session. A scan of many devices must not make more initiations in a turn
-    /// than a start of the gateway does.
+    /// than a start of the gateway does. A packet that begins no dial takes nothing from that budget.
     pub(super) fn dial_for_packet(&mut self, to: PeerId) {
         let Some(slot) = self.peers.find(to) else { return };
-        if self.budget.dial() && self.dial(slot, false) {
+        if self.begins_dial(slot) && self.budget.dial() && self.dial(slot, false) {
             self.settle(slot);
         }
     }
