@@ -138,9 +138,10 @@ impl Forwarder {
 
     fn in_flow(&mut self, slot: Slot, direction: Direction, packet: Packet<'_>) -> Result<PeerId, Refusal> {
         let Packet { ip, transport, bytes } = packet;
-        self.permitted(slot).map_err(|reason| match direction {
-            Direction::Out => Refusal::Denied(reason),
-            Direction::Back => Refusal::Silent(reason),
+        self.permitted(slot).map_err(|reason| match (direction, reason) {
+            (Direction::Out, DropReason::NotGranted) => Refusal::Denied(reason),
+            // A flow that only the clock keeps from passing waits: a reset would end it for good.
+            _ => Refusal::Silent(reason),
         })?;
         let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow.into()) };
         let (path, receiver) = (flow.path, flow.receiver(slot, direction));
