@@ -15,7 +15,7 @@ use super::policy::Permit;
 use super::tcp_state::{Direction, HALF_OPEN, State, Tcp};
 use super::timers::Timers;
 use crate::id::{HostId, PeerId, UserId};
-use crate::messages::{DropReason, FlowTraffic, GrantProtocol};
+use crate::messages::{DropReason, FlowEnd, FlowTraffic, GrantProtocol};
 use crate::time::Mono;
 
 /// The idle time of a UDP flow without and with a reply, from the last packet of the source on.
@@ -234,6 +234,15 @@ impl Flow {
     /// Whether both ends closed the connection. Only repeated segments may come then.
     pub fn is_closed(&self) -> bool {
         self.progress.spare() == Some(Spare::Closed)
+    }
+
+    /// Returns why it is over already, although it still has its place.
+    pub fn over(&self) -> Option<FlowEnd> {
+        match (self.is_cut, self.is_closed()) {
+            (true, _) => Some(FlowEnd::NotGranted),
+            (false, true) => Some(FlowEnd::Closed),
+            (false, false) => None,
+        }
     }
 
     /// The list of its next event.
