@@ -324,6 +324,7 @@ impl Forwarder {
     fn count(&mut self, slot: Slot, direction: Direction, bytes: usize) {
         if let Some(flow) = self.flows.get_mut(slot) {
             flow.count(direction, bytes);
+            self.counted = Some((flow.id(slot), direction));
         }
     }
 

@@ -251,15 +251,21 @@ impl Flow {
     }
 
     pub fn count(&mut self, direction: Direction, bytes: usize) {
-        if self.is_probe {
-            return;
+        if !self.is_probe {
+            self.traffic(direction).add(bytes);
         }
-        let traffic = match direction {
+    }
+
+    /// Takes back the count of a packet that was not sent after all.
+    pub fn uncount(&mut self, direction: Direction, bytes: usize) {
+        self.traffic(direction).subtract(bytes);
+    }
+
+    fn traffic(&mut self, direction: Direction) -> &mut FlowTraffic {
+        match direction {
             Direction::Out => &mut self.sent,
             Direction::Back => &mut self.received,
-        };
-        traffic.packets += 1;
-        traffic.bytes += bytes as u64;
+        }
     }
 
     pub fn has_news(&self) -> bool {

@@ -59,6 +59,7 @@ impl<N: Noise> Tunnel<N> {
             Outcome::Forward { to, len } => {
                 let sent = self.pass_on(to, &packet[..len]);
                 if sent.is_err() {
+                    self.forwarder.not_sent(sender, to, len);
                     self.dial_for_packet(to);
                 }
                 sent

@@ -157,6 +157,21 @@ fn a_receiver_without_a_session_is_dialled() {
 }
 
 #[test]
+fn what_a_receiver_without_a_session_did_not_get_is_no_traffic() {
+    let mut world = reaching(2, None);
+    let ping = echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family");
+    world.say(3, &ping);
+    world.run(SECOND);
+    world.end(2).off = true;
+    world.run(Duration::from_secs(400));
+    world.say(3, &ping);
+    world.run(Duration::from_secs(100));
+    assert_eq!(world.dropped(3, DropReason::NoSession), 1);
+    let packets: Vec<_> = world.flows.iter().map(|flow| (flow.sent.packets, flow.received.packets)).collect();
+    assert_eq!(packets, [(1, 1), (0, 0)]);
+}
+
+#[test]
 fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
     let mut world = connected(2);
     let silent = 4..4 + 2 * u8::try_from(DIALS_PER_TURN).expect("a few");
