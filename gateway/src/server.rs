@@ -14,6 +14,7 @@ use fleetgate_engine::messages::{
     Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
+use fleetgate_engine::time::Now;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_keys::Token;
@@ -266,6 +267,7 @@ impl Opened {
             passage: &passage,
             flows: &flows,
         };
+        let begun = clock::now();
         let Running { threads, streams, arrivals, dns_forwards } =
             engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
@@ -283,7 +285,7 @@ impl Opened {
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
-        look_after(&mut tasks, &state, &writer, &stop_api).await?;
+        look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
         let mut doors = serve(&state, sockets.api, sockets.local, arrivals.results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
             let inbox = dns::Inbox { streams: arrivals.dns, forwards: dns_forwards };
@@ -318,6 +320,7 @@ async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
     writer: &Writer,
+    begun: Now,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     watchdog::start(tasks, components(state, writer), state.office.listen(), stop.clone())?;
@@ -328,7 +331,7 @@ async fn look_after(
         handle: state.handle.clone(),
         wakeups: state.office.wakeups.clone(),
     };
-    clock_watch::start(tasks, watch, stop.clone()).await?;
+    clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
