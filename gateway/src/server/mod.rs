@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fleetgate_engine::time::Now;
 use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -168,6 +169,7 @@ impl Server {
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
         let wakeups = office.wakeups.clone();
         let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, config.history_keep);
+        let begun = clock::now();
         let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, &writer);
         let Running { handle, threads, streams, results, names } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
@@ -184,7 +186,7 @@ impl Server {
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
-        look_after(&mut tasks, &state, &writer, &stop_api).await?;
+        look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
         let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
@@ -218,6 +220,7 @@ async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
     writer: &Writer,
+    begun: Now,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     watchdog::start(tasks, components(state, writer), state.office.listen(), stop.clone())?;
@@ -228,7 +231,7 @@ async fn look_after(
         handle: state.handle.clone(),
         wakeups: state.office.wakeups.clone(),
     };
-    clock_watch::start(tasks, watch, stop.clone()).await?;
+    clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());

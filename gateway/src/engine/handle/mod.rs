@@ -68,8 +68,10 @@ struct Inner {
     names: Questions<DnsDecision>,
     forward_probes: Questions<ForwardProbeReply>,
     monitor: mpsc::Sender<MonitorInput>,
-    /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
-    order: tokio::sync::Mutex<()>,
+    /// Locked from the read of a row until it is sent: of two changes the later one is sent last. Each
+    /// thread has a lock of its own, because what a change withdraws must not wait for the monitor.
+    tunnel_order: tokio::sync::Mutex<()>,
+    monitor_order: tokio::sync::Mutex<()>,
     /// Changes that are committed and that the engine does not have yet.
     behind: Mutex<Changes>,
     fell_behind: Notify,
@@ -103,7 +105,8 @@ impl Handle {
             names: Questions::default(),
             forward_probes: Questions::default(),
             monitor,
-            order: tokio::sync::Mutex::default(),
+            tunnel_order: tokio::sync::Mutex::default(),
+            monitor_order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
             fell_behind: Notify::new(),
             failed: AtomicU64::new(0),
@@ -295,7 +298,7 @@ impl Handle {
         if rows.is_empty() {
             return Ok(());
         }
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.tunnel_order.lock().await;
         let mut conn = self.0.store.reader().await?;
         let read = policy::changes(&mut conn, rows).await?;
         drop(conn);
@@ -309,7 +312,7 @@ impl Handle {
 
     /// Sends a peer that was added, changed or removed: its row decides.
     async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.tunnel_order.lock().await;
         self.fails_in_tests()?;
         let command = match self.0.store.peer_spec(id, self.0.mtu).await? {
             Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
@@ -325,7 +328,7 @@ impl Handle {
 
     /// Sends a host that was added, changed or removed: its row decides.
     async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         // The previous holder of the lock may have loaded the old row.
         self.0.definitions.forget([&id]);
         self.fails_in_tests()?;
@@ -349,7 +352,7 @@ impl Handle {
 
     /// Sends a downtime that was planned, changed or cancelled: its row decides.
     async fn downtime_changed(&self, id: Id) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         self.fails_in_tests()?;
         let mut conn = self.0.store.reader().await?;
         let found = downtimes::find(&mut conn, id).await?;
@@ -367,7 +370,7 @@ impl Handle {
     /// As after a change of one host, the monitor briefly has the old services. A gateway that ends between
     /// two slices handles the others at its next start.
     async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         self.0.definitions.forget(hosts);
         self.fails_in_tests()?;
         let mut conn = self.0.store.reader().await?;
@@ -479,4 +482,33 @@ fn heard(what: &str, told: anyhow::Result<()>) -> bool {
         tracing::warn!("the engine has not received a change of {what}; it is sent again: {error:#}");
     }
     told.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn a_withdrawn_grant_does_not_wait_for_the_monitor() {
+        let (store, _dir) = fixture::store().await;
+        let (to_tunnel, mut commands) = mpsc::channel(8);
+        let (to_monitor, _inputs) = mpsc::channel(1);
+        let handle = Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
+        // The monitor takes nothing, and its queue is full.
+        handle.nudge();
+        let changed = |changes: Changes| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.changed(changes).await })
+        };
+        let host = changed(Changes { hosts: [Id::from_i64(7)].into(), ..Changes::default() });
+        assert!(matches!(commands.recv().await, Some(Command::Policy(_))), "the host is no target");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!host.is_finished(), "the monitor does not have the host");
+        let policy = PolicyRows { grants: [Id::from_i64(9)].into(), ..PolicyRows::default() };
+        changed(Changes { policy, ..Changes::default() });
+        let next = tokio::time::timeout(Duration::from_secs(5), commands.recv()).await.expect("at once");
+        let Some(Command::Policy(changes)) = next else { panic!("a change of the policy") };
+        assert_eq!(changes, [PolicyChange::WithdrawGrant(Id::from_i64(9))]);
+    }
 }
