@@ -155,8 +155,15 @@ pub(super) async fn run(
     traffic: &Traffic,
 ) -> End {
     let (mut sink, mut source) = socket.split();
+    let resetter = stream.resetter();
     let (from_host, to_host) = tokio::io::split(stream);
     let finished = Finished::default();
+    // A client that has sent its end leaves bytes behind, which would still be delivered.
+    let ended = async {
+        let end = ended.await;
+        resetter.reset();
+        end
+    };
     // The streams of both directions end here, before the last message: it may take a moment.
     let end = tokio::select! {
         biased;
