@@ -232,15 +232,14 @@ fn note_matches(client: &Client, grant: &Grant) -> anyhow::Result<()> {
 async fn withdraw(client: &Client, grant: &str) -> anyhow::Result<()> {
     let path = format!("/grants/{grant}");
     let found: Grant = client.get(&path, &[]).await?;
-    match (found.state.as_str(), &found.withdrawn_at) {
-        ("withdrawn", Some(at)) => {
-            return said(client, &format!("Already withdrawn {}", table::clock_time(at)));
-        }
-        ("ended", _) => return said(client, "Already ended"),
-        _ => {}
+    if let Some(at) = &found.withdrawn_at {
+        return said(client, &format!("Already withdrawn {}", table::clock_time(at)));
     }
     client.delete(&path, Some(found.version)).await?;
-    said(client, "Grant withdrawn; connections that it alone permitted have ended")
+    match found.state.as_str() {
+        "ended" => said(client, "Grant withdrawn; it had ended already"),
+        _ => said(client, "Grant withdrawn; connections that it alone permitted have ended"),
+    }
 }
 
 pub(super) const COLUMNS: [Column; 8] = [
