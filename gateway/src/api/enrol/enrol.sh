@@ -362,6 +362,10 @@ configuration() {
     for wanted in public_key endpoint addresses allowed_ips; do
         [ -n "$(value "$wanted")" ] || die "the gateway's answer lacks $wanted: is $URL a fleetgate?"
     done
+    # They become a part of a script that root runs.
+    case $(value allowed_ips) in
+        *[!0-9a-fA-F.:/,\ ]*) die "allowed_ips of the gateway's answer are no networks: is $URL a fleetgate?" ;;
+    esac
     networks
     cat >"$CONF.new" <<TEXT
 # Written by the enrolment at $URL. Changes are overwritten when it runs again.

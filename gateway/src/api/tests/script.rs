@@ -201,6 +201,28 @@ async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_commands_in_it_gets_into_no_script() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let answer = "id=e_1\nstate=approved\nname=cam1\npublic_key=x\nendpoint=192.0.2.1:51820\n\
+        addresses=10.112.0.2/32\nallowed_ips=10.112.0.0/14'; id; '\npreshared_key=x\nmtu=1280\nkeepalive_s=25\n";
+    let hostile = axum::Router::new().fallback(move || async move { answer });
+    let device = Device { url: format!("http://{}", api.serve(hostile).await), ..Device::new(&api).await };
+    let path = with_packet_filter(&device);
+    let refused = device.run(Some(&path), &["--token", "fge_x", "--network", "192.168.7.0/24"]).await;
+    assert!(
+        told(&refused).contains("allowed_ips of the gateway's answer are no networks"),
+        "{}",
+        told(&refused)
+    );
+    let written = device.files();
+    let lacks = |name: &str| !written.contains_key(name);
+    assert!(lacks("fleetgate.forward") && lacks("fleetgate.conf"), "{written:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_is_none_and_a_missing_packet_filter_are_named() {
     if !has("wg") || !has("curl") {
         return;
