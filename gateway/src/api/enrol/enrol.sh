@@ -558,11 +558,7 @@ by_nft() {
 # Rules for these networks; without any, nothing is forwarded from or to the tunnel.
 rules() {
     by=by_nft
-    if uses_iptables; then
-        by=by_iptables
-        remove_nft ip
-        remove_nft ip6
-    fi
+    if uses_iptables; then by=by_iptables; fi
     for family in 4 6; do
         closed=$closed_v4
         [ "$family" = 4 ] || closed=$closed_v6
@@ -572,6 +568,15 @@ rules() {
             remove_rules "$family"
         fi
     done
+    # What a former run has set by the other program still drops and accepts. It goes last, so that no
+    # packet passes without rules.
+    if [ "$by" = by_iptables ]; then
+        remove_nft ip
+        remove_nft ip6
+    else
+        remove_iptables iptables
+        remove_iptables ip6tables
+    fi
 }
 
 # remove_rules FAMILY

@@ -201,6 +201,35 @@ async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_of_the_other_program_go_after_the_new_ones_are_set() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let path = with_packet_filter(&device);
+    let token = token(&api, json!({})).await;
+    let done = device.run(Some(&path), &["--token", &token, "--network", "192.168.7.0/24"]).await;
+    assert!(done.status.success(), "{}", told(&done));
+    let log = device.dir.path().join("calls");
+    let unusable = "case $* in *'-L FORWARD') exit 1 ;; esac\n";
+    for (program, ending) in [("nft", ""), ("iptables", unusable), ("ip6tables", unusable)] {
+        let text = format!("#!/bin/sh\necho {program} $* >>{}\n{ending}", log.display());
+        let file = device.dir.path().join("filter").join(program);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    // The filters of this machine are not touched, and `down` turns nothing on.
+    let mut down = tokio::process::Command::new("/bin/sh");
+    down.arg(device.etc().join("fleetgate.forward")).arg("down").env("PATH", &path);
+    let down = down.output().await.unwrap();
+    assert!(down.status.success(), "{}", told(&down));
+    let calls = std::fs::read_to_string(&log).unwrap();
+    let at = |call: &str| calls.find(call).unwrap_or_else(|| panic!("{call:?} is not in {calls}"));
+    assert!(at("nft -f -") < at("iptables -w -t filter -D FORWARD -j fleetgate-fleetgate"), "{calls}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_with_commands_in_it_gets_into_no_script() {
     if !has("wg") || !has("curl") {
         return;
