@@ -231,8 +231,7 @@ fn what(protocol: GrantProtocol, port: u16) -> String {
 /// Returns the host that a question is about, with its name.
 async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem> {
     let mut conn = app.store.reader().await?;
-    let unknown = |e: Problem| Problem::invalid("to", e.detail());
-    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(unknown)?;
+    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
     Ok((host.id, host.name))
 }
 
@@ -249,10 +248,14 @@ struct Asked {
 /// A user without a peer is judged as somebody who is logged in.
 async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
-    if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
-        let user = access::user_by_id(&mut conn, peer.user).await?;
-        let no_source = user.and_then(|user| reaches_nothing(&user));
-        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user));
+    match operators::load(&mut conn, Kind::Operator.named(text)).await {
+        Ok(peer) => {
+            let user = access::user_by_id(&mut conn, peer.user).await?;
+            let no_source = user.and_then(|user| reaches_nothing(&user));
+            return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user));
+        }
+        Err(problem) if problem.status().is_server_error() => return Err(problem),
+        Err(_) => {}
     }
     match users::load(&mut conn, text).await {
         Ok(user) => {
@@ -260,6 +263,7 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
             let sources = vec![ExplainSource::User(user.id), login];
             Ok(Asked::unless(reaches_nothing(&user), sources, user.id))
         }
+        Err(problem) if problem.status().is_server_error() => Err(problem),
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
 }

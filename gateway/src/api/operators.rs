@@ -177,9 +177,7 @@ async fn owner(
     named: Option<&str>,
 ) -> Result<access::User, Problem> {
     let user = match (named, own(who)) {
-        (Some(named), _) => {
-            users::load(conn, named).await.map_err(|e| Problem::invalid("user", e.detail()))?
-        }
+        (Some(named), _) => users::load(conn, named).await.map_err(|e| e.in_field("user"))?,
         (None, Some(id)) => access::user_by_id(conn, id).await?.ok_or_else(|| Kind::User.unknown("you"))?,
         (None, None) => return Err(Problem::invalid("user", "name the user that it belongs to")),
     };
