@@ -170,6 +170,11 @@ struct Session {
     tracked: TaskTrackerToken,
 }
 
+/// Attempts to record an end, which take half a minute with their pauses. A stop of the gateway waits
+/// for one.
+const ATTEMPTS: u32 = 30;
+const ATTEMPT_AFTER: Duration = Duration::from_secs(1);
+
 /// The stack keeps the port of a connection that ended in order for so long.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -196,16 +201,26 @@ impl Session {
         data["received_bytes"] = json!(traffic.received());
         data["duration_s"] = json!(clock::now().mono.since(self.begun).as_secs_f64());
         data["why"] = json!(end.name());
-        if !matches!(end, End::NotRecorded(_))
-            && let Err(problem) = self.record("stream.closed", &end.text(), data).await
-        {
-            tracing::warn!(id = %self.id, by = %self.who, "the end of a connection is not in the audit: {problem}");
+        if !matches!(end, End::NotRecorded(_)) {
+            self.record_end(&end.text(), data).await;
         }
         drop(self.tracked);
         if *end == End::Closed {
             tokio::time::sleep(LINGER).await;
         }
         drop(self.place);
+    }
+
+    /// A database that is locked or full for a moment must not cost the audit an end.
+    async fn record_end(&self, cause: &str, data: Value) {
+        for left in (0..ATTEMPTS).rev() {
+            let Err(problem) = self.record("stream.closed", cause, data.clone()).await else { return };
+            if left == 0 || self.app.shutdown.is_cancelled() {
+                tracing::warn!(id = %self.id, by = %self.who, "the end of a connection is not in the audit: {problem}");
+                return;
+            }
+            tokio::time::sleep(ATTEMPT_AFTER).await;
+        }
     }
 
     fn data(&self) -> Value {
