@@ -104,11 +104,16 @@ async fn connect(
 
 /// Counts the connection.
 fn enter(app: &AppState, who: &Principal, right: &Right, host: &str) -> Result<OpenStream, Problem> {
-    let by = who.to_string();
+    let by = holder(who);
     let place = app.open_streams().enter(by.clone(), right.target.peer);
-    let place = place.map_err(|full| Problem::too_many(full_text(full, who, host), 5))?;
+    let place = place.map_err(|full| Problem::too_many(full_text(full, &by, host), 5))?;
     app.rate_limits().stream(&by, clock::now().mono)?;
     Ok(place)
+}
+
+/// The caller that connections are counted for. All tokens and sessions of a user are one.
+fn holder(who: &Principal) -> String {
+    who.who.user().map_or_else(|| who.to_string(), |(_, user)| format!("user:{user}"))
 }
 
 fn no_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
@@ -120,13 +125,13 @@ fn no_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
     Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
 }
 
-fn full_text(full: Full, who: &Principal, host: &str) -> String {
+fn full_text(full: Full, by: &str, host: &str) -> String {
     match full {
         Full::Device => format!(
             "{MAX_TO_DEVICE} connections of people go through the tunnel of {host} now, which is the limit, \
              so that its checks have room: close one"
         ),
-        Full::Caller => format!("{who} has {MAX_OF_ONE} connections open, which is the limit: close one"),
+        Full::Caller => format!("{by} has {MAX_OF_ONE} connections open, which is the limit: close one"),
         Full::All => format!("{MAX_STREAMS} connections of people are open, which is the limit"),
     }
 }
@@ -232,5 +237,20 @@ impl Session {
         let mut write = ApiTx::beside(&self.app, &self.who).await?;
         write.event(kind, (Object::Host, self.host), cause, data).await?;
         write.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::request::auth::{Role, Who};
+
+    #[test]
+    fn the_tokens_of_a_user_are_counted_together_and_those_of_programs_apart() {
+        let holder_of = |who| holder(&Principal { who, role: Role::Operator, scopes: Vec::new() });
+        let of_ada = |n| Who::UserToken { token: Id::from_i64(n), user: Id::from_i64(1), name: "ada".into() };
+        assert_eq!(holder_of(of_ada(2)), holder_of(of_ada(3)));
+        assert_eq!(holder_of(of_ada(2)), "user:ada");
+        assert_ne!(holder_of(Who::Token(Id::from_i64(2))), holder_of(Who::Token(Id::from_i64(3))));
     }
 }
