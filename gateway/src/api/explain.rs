@@ -245,23 +245,24 @@ struct Asked {
     user: UserId,
 }
 
-/// A user without a peer is judged as somebody who is logged in.
+/// A user without a peer is judged as somebody who is logged in. A name is that of a user first: users
+/// choose the names of their peers themselves, and none may stand for another user.
 async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
-    match operators::load(&mut conn, Kind::Operator.named(text)).await {
-        Ok(peer) => {
-            let user = access::user_by_id(&mut conn, peer.user).await?;
-            let no_source = user.and_then(|user| reaches_nothing(&user));
-            return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user));
-        }
-        Err(problem) if problem.status().is_server_error() => return Err(problem),
-        Err(_) => {}
-    }
     match users::load(&mut conn, text).await {
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
             let sources = vec![ExplainSource::User(user.id), login];
-            Ok(Asked::unless(reaches_nothing(&user), sources, user.id))
+            return Ok(Asked::unless(reaches_nothing(&user), sources, user.id));
+        }
+        Err(problem) if problem.status().is_server_error() => return Err(problem),
+        Err(_) => {}
+    }
+    match operators::load(&mut conn, Kind::Operator.named(text)).await {
+        Ok(peer) => {
+            let user = access::user_by_id(&mut conn, peer.user).await?;
+            let no_source = user.and_then(|user| reaches_nothing(&user));
+            Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user))
         }
         Err(problem) if problem.status().is_server_error() => Err(problem),
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
