@@ -398,8 +398,12 @@ recorded() {
 # A run without --network keeps what a former one has set up.
 networks() {
     HOOKS=
-    if [ -n "$NO_NETWORKS" ]; then
-        [ ! -e "$FORWARD" ] || [ -n "$NO_START" ] || sh "$FORWARD" remove || die "$FORWARD remove: failed"
+    if [ -n "$NO_NETWORKS" ] && [ -e "$FORWARD" ]; then
+        if [ -n "$NO_START" ]; then
+            warn "with --no-start, forwarding and its rules stay as they are until the next boot"
+        else
+            sh "$FORWARD" remove || die "$FORWARD remove: failed"
+        fi
         rm -f "$FORWARD"
     fi
     [ -n "$NETWORKS" ] || NETWORKS=$(recorded networks)

@@ -195,9 +195,12 @@ async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
     assert_eq!(device.files(), former, "a run without the option keeps them");
     run(&["--network", "192.168.8.0/24"]).await;
     assert_eq!((set("networks").as_str(), device.conf()), ("192.168.8.0/24", with));
-    run(&["--no-networks"]).await;
+    let given_up = device.run(Some(&path), &[&first[..], &["--no-networks"]].concat()).await;
+    assert!(given_up.status.success() && told(&given_up).contains("stay as they are"), "{}", told(&given_up));
     assert_eq!(device.conf(), without);
     assert!(!script.exists());
+    let again = device.run(Some(&path), &[&first[..], &["--no-networks"]].concat()).await;
+    assert!(again.status.success() && !told(&again).contains("stay as they are"), "{}", told(&again));
 }
 
 #[tokio::test(flavor = "multi_thread")]
