@@ -229,8 +229,7 @@ fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol, u16
 /// Returns the host that a question is about, with its name.
 async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem> {
     let mut conn = app.store.reader().await?;
-    let unknown = |e: Problem| Problem::invalid("to", e.detail());
-    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(unknown)?;
+    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
     Ok((host.id, host.name))
 }
 
@@ -248,23 +247,30 @@ struct Asked {
     whom: String,
 }
 
-/// A user without a peer is judged as somebody who is logged in.
+/// A user without a peer is judged as somebody who is logged in. A name is that of a user first: users
+/// choose the names of their peers themselves, and none may stand for another user.
 async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
-    if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
-        let user = access::user_by_id(&mut conn, peer.user).await?;
-        let no_source = user.and_then(|user| reaches_nothing(&user));
-        let sources = sources_unless(&no_source, vec![ExplainSource::Peer(peer.id)]);
-        let whom = format!("--peer {}", peer.name);
-        return Ok(Asked { sources, no_source, user: peer.user, name: peer.name, whom });
-    }
     match users::load(&mut conn, text).await {
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
             let no_source = reaches_nothing(&user);
             let sources = sources_unless(&no_source, vec![ExplainSource::User(user.id), login]);
-            Ok(Asked { sources, no_source, user: user.id, whom: whom_of(&user.name), name: user.name })
+            let whom = whom_of(&user.name);
+            return Ok(Asked { sources, no_source, user: user.id, whom, name: user.name });
         }
+        Err(problem) if problem.status().is_server_error() => return Err(problem),
+        Err(_) => {}
+    }
+    match operators::load(&mut conn, Kind::Operator.named(text)).await {
+        Ok(peer) => {
+            let user = access::user_by_id(&mut conn, peer.user).await?;
+            let no_source = user.and_then(|user| reaches_nothing(&user));
+            let sources = sources_unless(&no_source, vec![ExplainSource::Peer(peer.id)]);
+            let whom = format!("--peer {}", peer.name);
+            Ok(Asked { sources, no_source, user: peer.user, name: peer.name, whom })
+        }
+        Err(problem) if problem.status().is_server_error() => Err(problem),
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
 }

@@ -142,7 +142,26 @@ struct State {
     sent_finish: bool,
 }
 
+/// Resets a connection from outside of the task that carries it.
+pub struct Resetter {
+    id: StreamId,
+    tunnel: UnboundedSender<Command>,
+}
+
+impl Resetter {
+    /// Ends the connection: nothing that was sent before and has not arrived is delivered. Afterwards
+    /// its stream only has to be dropped.
+    pub fn reset(&self) {
+        // The tunnel thread outlives every stream except at shutdown.
+        let _ = self.tunnel.send(Command::Stream(self.id, StreamInput::Reset));
+    }
+}
+
 impl TunnelStream {
+    pub fn resetter(&self) -> Resetter {
+        Resetter { id: self.id, tunnel: self.streams.0.tunnel.clone() }
+    }
+
     fn say(&self, word: StreamInput) {
         // The tunnel thread outlives every stream except at shutdown.
         let _ = self.streams.0.tunnel.send(Command::Stream(self.id, word));

@@ -166,6 +166,8 @@ pub enum StreamInput {
     Finish,
     /// Abort the connection (RST); after `Finish`, bytes sent before are still delivered.
     Abort,
+    /// Abort the connection (RST) at once, also after `Finish`: what was not delivered yet is discarded.
+    Reset,
 }
 
 /// Bytes in flight between the shell and the stack, in each direction, per stream.

@@ -85,6 +85,19 @@ async fn a_probe_is_sent_as_it_was_asked_for() {
 }
 
 #[tokio::test]
+async fn no_operator_stands_for_another_user_by_its_name() {
+    let (api, mut probes) = site(answered()).await;
+    let bob = json!({ "name": "bob", "role": "operator", "password": "correct horse battery" });
+    assert_eq!(api.admin().post("/api/v1/users", bob).await.status, 201);
+    let named = json!({ "name": "anna", "user": "bob" });
+    assert_eq!(api.admin().post("/api/v1/operators", named).await.status, 201);
+    let anna = api.admin().get("/api/v1/users/anna").await.json["id"].as_str().unwrap().to_owned();
+    let anna = anna.split_once('_').unwrap().1.parse().unwrap();
+    assert_eq!(ask(api.admin(), json!({ "from": "anna", "to": "cam-07" })).await.status, 200);
+    assert_eq!(probes.try_recv().unwrap().from, ExplainSource::User(anna));
+}
+
+#[tokio::test]
 async fn a_probe_that_makes_no_sense_is_refused_by_name_and_not_sent() {
     let (api, mut probes) = site(answered()).await;
     for (body, field, words) in [

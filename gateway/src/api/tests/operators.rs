@@ -130,6 +130,30 @@ async fn an_admin_adds_for_anyone_and_an_operator_for_himself() {
 }
 
 #[tokio::test]
+async fn a_token_with_a_lower_role_than_its_user_gives_no_keys_with_the_grants_of_the_user() {
+    let api = TestApi::with_endpoint().await;
+    for name in ["ada", "bob"] {
+        user(&api, name, "admin").await;
+    }
+    let new = json!({ "name": "ada-laptop", "user": "ada", "role": "operator" });
+    let made = api.admin().post("/api/v1/tokens", new).await;
+    let bearer = format!("Bearer {}", made.json["secret"].as_str().unwrap());
+    let token = || api.anonymous().header("authorization", &bearer);
+    let refused = token().post("/api/v1/operators", json!({ "name": "ada-phone" })).await;
+    assert_eq!((refused.status, refused.code()), (403, "role_missing"), "{}", refused.text);
+    assert!(refused.text.contains("the grants of the role admin"), "{}", refused.text);
+    assert_eq!(add(&api, "ada-phone", "ada").await.status, 201);
+    let path = "/api/v1/operators/ada-phone";
+    let refused = token().post(&format!("{path}/credentials"), json!({})).await;
+    assert_eq!(refused.code(), "role_missing", "{}", refused.text);
+    // What takes access away needs no more than the user.
+    assert_eq!(token().delete(path).await.status, 204);
+    assert_eq!(api.admin().patch("/api/v1/users/ada", json!({ "role": "operator" })).await.status, 200);
+    let own = token().post("/api/v1/operators", json!({ "name": "ada-tablet" })).await;
+    assert_eq!(own.status, 201, "{}", own.text);
+}
+
+#[tokio::test]
 async fn bad_names_users_and_keys_are_refused() {
     let api = TestApi::with_endpoint().await;
     user(&api, "anna", "operator").await;

@@ -488,6 +488,7 @@ fn heard(what: &str, told: anyhow::Result<()>) -> bool {
 mod tests {
     use super::*;
     use crate::store::fixture;
+    use fleetgate_engine::messages::DEFAULT_MTU;
 
     #[tokio::test]
     async fn a_withdrawn_grant_does_not_wait_for_the_monitor() {
