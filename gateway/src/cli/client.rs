@@ -1,7 +1,7 @@
 //! The connection to a gateway: by its socket on the same machine, or by URL and token.
 
 use anyhow::{Context as _, bail};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_tungstenite::WebSocketStream;
@@ -100,7 +100,7 @@ impl Client {
         body: &Value,
         key: &str,
     ) -> anyhow::Result<T> {
-        let request = self.request(Method::POST, path).json(body).timeout(PATIENCE);
+        let request = self.request(Method::POST, path)?.json(body).timeout(PATIENCE);
         let response = self.judged(request.header("idempotency-key", key)).await?;
         read(response).await
     }
@@ -113,7 +113,7 @@ impl Client {
     /// Changes a resource, provided that its version is the one just read.
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let current = self.send(Method::GET, path, &[], None).await?;
-        let mut request = self.request(Method::PATCH, path).json(body).timeout(PATIENCE);
+        let mut request = self.request(Method::PATCH, path)?.json(body).timeout(PATIENCE);
         if let Some(etag) = current.headers().get("etag") {
             request = request.header("if-match", etag.clone());
         }
@@ -129,7 +129,7 @@ impl Client {
         body: &Value,
         version: Option<i64>,
     ) -> anyhow::Result<Value> {
-        let request = self.request(method, path).json(body).timeout(PATIENCE);
+        let request = self.request(method, path)?.json(body).timeout(PATIENCE);
         let response = self.judged(only_at(request, version)).await?;
         read(response).await
     }
@@ -141,19 +141,25 @@ impl Client {
 
     /// Removes a resource. A given version must be the present one.
     pub async fn delete(&self, path: &str, version: Option<i64>) -> anyhow::Result<()> {
-        let request = self.request(Method::DELETE, path).timeout(PATIENCE);
+        let request = self.request(Method::DELETE, path)?.timeout(PATIENCE);
+        self.judged(only_at(request, version)).await.map(drop)
+    }
+
+    /// Removes a resource together with what depends on it. A given version must be the present one.
+    pub async fn delete_cascade(&self, path: &str, version: Option<i64>) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, path)?.query(&[("cascade", "true")]).timeout(PATIENCE);
         self.judged(only_at(request, version)).await.map(drop)
     }
 
     /// Opens a stream of server-sent events.
     pub async fn stream(&self, path: &str) -> anyhow::Result<Response> {
-        self.judged(self.request(Method::GET, path)).await
+        self.judged(self.request(Method::GET, path)?).await
     }
 
     /// Opens a WebSocket. A refusal is a problem document, as that of any other call.
     pub async fn websocket(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Socket> {
         let key = generate_key();
-        let request = self.request(Method::GET, path).query(query);
+        let request = self.request(Method::GET, path)?.query(query);
         let request = request.header("connection", "upgrade").header("upgrade", "websocket");
         let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", &key);
         let sent = tokio::time::timeout(PATIENCE, request.send()).await;
@@ -180,7 +186,7 @@ impl Client {
         size: u64,
     ) -> anyhow::Result<T> {
         let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
-        let request = self.request(Method::POST, path).body(body);
+        let request = self.request(Method::POST, path)?.body(body);
         let request =
             request.header("content-type", "application/octet-stream").header("content-length", size);
         let response = self.judged(request).await?;
@@ -194,22 +200,38 @@ impl Client {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> anyhow::Result<Response> {
-        let mut request = self.request(method, path).query(query).timeout(PATIENCE);
+        let mut request = self.request(method, path)?.query(query).timeout(PATIENCE);
         if let Some(body) = body {
             request = request.json(body);
         }
         self.judged(request).await
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let mut request = self.http.request(method, format!("{}/api/v1{path}", self.base));
+    fn request(&self, method: Method, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
+        let mut request = self.http.request(method, self.address(path)?);
         if let Some(manager) = &self.manager {
             request = request.header(MANAGER_HEADER, manager);
         }
-        match &self.token {
+        Ok(match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
+        })
+    }
+
+    /// Returns the URL of a path of the API. A path has names that a person typed: each part is encoded, so
+    /// that `cam#7` is not the host `cam`, and a part that would lead elsewhere is refused.
+    fn address(&self, path: &str) -> anyhow::Result<Url> {
+        let base = format!("{}/api/v1", self.base);
+        let mut url = Url::parse(&base).with_context(|| format!("--url {}: no URL", self.place))?;
+        let parts = path.split('/').skip(1);
+        if let Some(dots) = parts.clone().find(|part| matches!(*part, "." | "..")) {
+            bail!("{dots:?} names nothing");
         }
+        let mut whole =
+            url.path_segments_mut().map_err(|()| anyhow::anyhow!("--url {}: no http URL", self.place))?;
+        whole.extend(parts);
+        drop(whole);
+        Ok(url)
     }
 
     async fn judged(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
@@ -335,6 +357,27 @@ mod tests {
         let to = Connection { data, url, token: Some("fgt_x".into()), json: false };
         let client = Client::new(&to).expect("a client");
         client.get::<Value>("/gateway", &[]).await.expect_err("no gateway answers").to_string()
+    }
+
+    #[test]
+    fn a_name_leads_to_no_other_object() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = Some("https://fleet.example.com/gate/".to_owned());
+        let to = Connection { data: None, url, token: Some("fgt_x".into()), json: false };
+        let client = Client::new(&to).expect("a client");
+        let path = |path: &str| client.address(path).map(|url| url.to_string());
+        let base = "https://fleet.example.com/gate/api/v1";
+        for (typed, sent) in [
+            ("/hosts/cam-07/services/disk", "/hosts/cam-07/services/disk"),
+            ("/operators/a#b", "/operators/a%23b"),
+            ("/hosts/cam?cascade=true", "/hosts/cam%3Fcascade=true"),
+            ("/hosts/a%2fb c", "/hosts/a%252fb%20c"),
+        ] {
+            assert_eq!(path(typed).expect("a URL"), format!("{base}{sent}"));
+        }
+        for elsewhere in ["/operators/../hosts/cam-07", "/hosts/."] {
+            path(elsewhere).expect_err(elsewhere);
+        }
     }
 
     #[tokio::test]

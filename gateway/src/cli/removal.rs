@@ -40,7 +40,7 @@ pub(crate) async fn remove(
             return Ok(None);
         }
     }
-    client.call(Method::DELETE, &format!("{path}?cascade=true"), None).await?;
+    client.delete_cascade(path, None).await?;
     Ok(Some(affected))
 }
 

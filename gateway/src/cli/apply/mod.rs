@@ -492,7 +492,7 @@ async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result
     let Some(affected) = removal::affected(&refused) else { return Err(refused) };
     let is_known = |a: &Affected| a.effect == Effect::LosesParent && step.losers.contains(&a.name);
     if affected.iter().all(is_known) {
-        return client.delete(&format!("{path}?cascade=true"), step.version).await;
+        return client.delete_cascade(path, step.version).await;
     }
     let (kind, name) = (step.kind.name(), &step.name);
     said(client, &format!("{kind} {name} kept: removing it affects {}", removal::words(&affected)))
