@@ -10,9 +10,8 @@ use fleetgate_engine::time::Mono;
 
 /// Pause between two reads of the socket. It adds half of itself, on average, to the response to a
 /// handshake, which devices start every two minutes, and to the first probe after an idle period.
-/// Replies to checks and the bytes of streams never wait for it. 5,000 devices send eight keepalives in
-/// it.
-const REST: Duration = Duration::from_millis(40);
+/// Replies to checks and the bytes of streams never wait for it. 5,000 devices send ten keepalives in it.
+const REST: Duration = Duration::from_millis(50);
 
 /// Datagrams in one read that an idle fleet does not send. A receive buffer of the kernel's default
 /// size holds 500 keepalives.
@@ -69,8 +68,8 @@ mod tests {
         let mut rest = RxModeration::default();
         assert_eq!(rest.left(0, ms(5)), Duration::ZERO, "the first is taken at once");
         rest.looked(1, ms(10));
-        assert_eq!(rest.left(0, ms(12)), Duration::from_millis(38));
-        assert_eq!(rest.left(0, ms(50)), Duration::ZERO);
+        assert_eq!(rest.left(0, ms(12)), Duration::from_millis(48));
+        assert_eq!(rest.left(0, ms(60)), Duration::ZERO);
         assert_eq!(rest.left(0, ms(99)), Duration::ZERO);
     }
 
@@ -84,7 +83,7 @@ mod tests {
         rest.answered();
         assert_eq!(rest.left(0, ms(11)), Duration::ZERO);
         rest.answered();
-        assert_eq!(rest.left(0, ms(11)), Duration::from_millis(39));
+        assert_eq!(rest.left(0, ms(11)), Duration::from_millis(49));
     }
 
     #[test]
