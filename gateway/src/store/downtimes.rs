@@ -258,6 +258,7 @@ mod tests {
     use fleetgate_keys::SealKey;
 
     use super::*;
+    use crate::store::lists::readable;
     use crate::store::managed::BY_HAND;
     use crate::store::{Store, fixture};
 
@@ -291,7 +292,7 @@ mod tests {
         let all = Wanted { all: true, ..Wanted::default() };
         assert_eq!(open(&mut tx, at(19)).await.unwrap(), [one.clone(), many.clone()]);
         assert_eq!(open(&mut tx, at(20)).await.unwrap().len(), 1);
-        assert_eq!(list(&mut tx, all, at(99), i64::MAX, 9).await.unwrap(), [many, one]);
+        assert_eq!(readable(list(&mut tx, all, at(99), i64::MAX, 9).await.unwrap()), [many, one]);
         let jo = Writer { manager: BY_HAND, principal: "user:jo" };
         assert!(cancel(&mut tx, Id::from_i64(1), jo, at(15)).await.unwrap());
         assert!(!cancel(&mut tx, Id::from_i64(1), jo, at(16)).await.unwrap());
@@ -340,7 +341,7 @@ mod tests {
         let ann = Writer { manager: BY_HAND, principal: "user:ann" };
         cancel(&mut tx, Id::from_i64(1), ann, end).await.unwrap();
         let apply = Wanted { all: true, manager: Some("apply"), host: None };
-        let found = list(&mut tx, apply, end, i64::MAX, 9).await.unwrap();
+        let found = readable(list(&mut tx, apply, end, i64::MAX, 9).await.unwrap());
         assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
     }
 

@@ -113,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::store::fixture;
+    use crate::store::lists::readable;
     use crate::store::notices::{self, NoticeFilter, insert_held, list, unrouted};
     use crate::store::outbox::{self, Kind, NewMessage};
 
@@ -139,7 +140,7 @@ mod tests {
         insert_held(&mut tx, &event, seq).await.unwrap();
         assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
         let filter = NoticeFilter { host: Some(host), service: Some("disk"), ..NoticeFilter::default() };
-        let rows = list(&mut tx, &filter, i64::MAX, 9).await.unwrap();
+        let rows = readable(list(&mut tx, &filter, i64::MAX, 9).await.unwrap());
         assert_eq!(
             (rows[0].host_name.as_str(), rows[0].to.as_str(), rows[0].problem),
             ("cam-07", "critical", true)

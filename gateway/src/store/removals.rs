@@ -237,6 +237,7 @@ pub async fn forget(tx: &mut SqliteConnection, id: Id) -> sqlx::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::lists::readable;
     use crate::store::{Tx, fixture};
 
     const ANN: Writer<'static> = Writer { manager: BY_HAND, principal: "user:ann" };
@@ -248,7 +249,7 @@ mod tests {
 
     async fn noted(tx: &mut Tx) -> Vec<(String, Option<String>, String)> {
         let all = list(tx, Some("apply"), i64::MAX, 100).await.unwrap();
-        all.into_iter().map(|r| (r.name, r.renamed_to, r.by)).collect()
+        readable(all).into_iter().map(|r| (r.name, r.renamed_to, r.by)).collect()
     }
 
     #[tokio::test]

@@ -495,7 +495,8 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let (to_tunnel, mut commands) = mpsc::channel(8);
         let (to_monitor, _inputs) = mpsc::channel(1);
-        let handle = Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
+        let handle =
+            Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
         // The monitor takes nothing, and its queue is full.
         handle.nudge();
         let changed = |changes: Changes| {
