@@ -1,8 +1,9 @@
 //! A running gateway: creates its parts, connects them, and stops them in order.
 //!
-//! Start: keys, store, the engine restored from the store, *then* the UDP socket, then the API. Stop:
-//! the API first, then the monitor, the tunnels, the writer and the store. `opened.rs` opens what a start
-//! needs, and `engine.rs` assembles the engine. This file knows only in which order.
+//! Start: keys, sockets, store; then the engine, restored from the store before its thread reads the
+//! first packet; then the API. Stop: the API first, then the monitor, the tunnels, the writer and the store.
+//! `opened.rs` opens what a start needs, and `engine.rs` assembles the engine. This file knows only in
+//! which order.
 
 mod engine;
 mod opened;
