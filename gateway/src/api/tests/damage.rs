@@ -21,7 +21,7 @@ const PAGED: [(&[List], &str); 9] = [
     (&[("tokens", "name")], "update tokens set scopes = 'x' where name = 'second'"),
     (&[("grants", "reason")], "update grants set access = '[{}]' where reason = 'second'"),
     (&[("operators", "user"), ("users", "name")], "update users set role = 'x' where name = 'second'"),
-    (&[("devices", "name"), ("hosts", "name")], "update hosts set labels = 'x' where name = 'second'"),
+    (&[("devices", "name"), ("hosts", "name")], "update hosts set labels = '[1]' where name = 'second'"),
 ];
 /// Lists that are whole.
 const WHOLE: [(&str, &str); 2] = [
@@ -127,12 +127,9 @@ async fn lists_of_a_host_leave_out_labels_that_are_no_json() {
     make(&api, "grants", grant).await;
     run(&api.state.store, "update grants set target_labels = 'x' where reason = 'second'", &[]).await;
     let of_host = api.admin().get("/api/v1/grants?host=first").await;
-    assert_eq!(
-        (of_host.status, texts(&of_host.json, "reason")),
-        (200, vec!["first".to_owned()]),
-        "{}",
-        of_host.text
-    );
+    let reasons = texts(&of_host.json, "reason");
+    let is_there = |reason: &str| reasons.iter().any(|found| found == reason);
+    assert!(of_host.status == 200 && is_there("first") && !is_there("second"), "{}", of_host.text);
     run(&api.state.store, "update downtimes set host = null, labels = 'x'", &[]).await;
     let downtimes = api.admin().get("/api/v1/downtimes?host=first").await;
     assert_eq!(
