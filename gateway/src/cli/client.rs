@@ -252,6 +252,12 @@ impl Client {
             Some(rustls::Error::InvalidMessage(_)) => {
                 anyhow::anyhow!("{place}: this port does not speak TLS: use http:// ({cause})")
             }
+            Some(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::UnknownIssuer | rustls::CertificateError::Other(_),
+            )) => anyhow::anyhow!(
+                "{place}: the certificate is refused ({cause}): if its authority is your own, let this \
+                 system trust it, or name its file in SSL_CERT_FILE (Linux)"
+            ),
             Some(_) => anyhow::anyhow!("{place}: the TLS connection failed: {cause}"),
             None if self.base == LOCAL_BASE => anyhow::anyhow!(
                 "no gateway answers at {place}: start `fleetgate serve`, or name its data directory with \

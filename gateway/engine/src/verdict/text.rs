@@ -223,8 +223,9 @@ fn carriage(carriage: Carriage) -> &'static str {
 
 fn elsewhere(others: Others) -> String {
     let Others { heard, silent, .. } = others;
+    let s = if heard == 1 { "" } else { "s" };
     format!(
-        "elsewhere: {heard} places heard from since then, {silent} silent since about then{}",
+        "elsewhere: {heard} place{s} heard from since then, {silent} silent since about then{}",
         unasked(others)
     )
 }
