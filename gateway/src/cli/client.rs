@@ -313,7 +313,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
 
 /// Returns the socket in the given data directory, or that of this user's running gateway: `serve`
 /// before `demo`.
-fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
+pub(super) fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
     let serve = data_dir::default_path(to.data.clone(), "fleetgate")?.join(data_dir::SOCKET);
     let demo = data_dir::default_path(to.data.clone(), DEMO)?.join(data_dir::SOCKET);
     Ok(if !serve.exists() && demo.exists() { demo } else { serve })
