@@ -336,7 +336,10 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<cont
         Named::Name(name) => contacts::find_named(conn, &name).await?,
     };
     found.ok_or_else(|| match text {
-        BUILT_IN_NAME => Problem::conflict("built_in", "this contact is made by mail.to in fleetgate.toml"),
+        BUILT_IN_NAME => Problem::conflict(
+            "built_in",
+            "mail.to in fleetgate.toml makes this contact: set or change it there, and reload the settings",
+        ),
         _ => Kind::Contact.unknown(text).into(),
     })
 }

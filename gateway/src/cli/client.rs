@@ -252,6 +252,12 @@ impl Client {
             Some(rustls::Error::InvalidMessage(_)) => {
                 anyhow::anyhow!("{place}: this port does not speak TLS: use http:// ({cause})")
             }
+            Some(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::UnknownIssuer | rustls::CertificateError::Other(_),
+            )) => anyhow::anyhow!(
+                "{place}: the certificate is refused ({cause}): if its authority is your own, let this \
+                 system trust it, or name its file in SSL_CERT_FILE (Linux)"
+            ),
             Some(_) => anyhow::anyhow!("{place}: the TLS connection failed: {cause}"),
             None if self.base == LOCAL_BASE => anyhow::anyhow!(
                 "no gateway answers at {place}: start `fleetgate serve`, or name its data directory with \
@@ -307,7 +313,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
 
 /// Returns the socket in the given data directory, or that of this user's running gateway: `serve`
 /// before `demo`.
-fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
+pub(super) fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
     let serve = data_dir::default_path(to.data.clone(), "fleetgate")?.join(data_dir::SOCKET);
     let demo = data_dir::default_path(to.data.clone(), DEMO)?.join(data_dir::SOCKET);
     Ok(if !serve.exists() && demo.exists() { demo } else { serve })

@@ -211,7 +211,7 @@ async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
         let what = match (message.outcome.as_str(), &message.last_error) {
             ("sent", _) => "sent".to_owned(),
             (_, Some(error)) => format!("failed: {}", table::safe(error)),
-            _ => "not delivered yet".to_owned(),
+            _ => "not delivered yet; `fleetgate message list` shows the attempts".to_owned(),
         };
         failed += usize::from(message.outcome != "sent");
         if client.json {

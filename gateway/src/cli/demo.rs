@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, DEMO};
+use super::client::{Client, DEMO, find_socket};
 use super::device::present;
 use super::{Connection, serve, terminal};
 use crate::cli::out;
@@ -214,18 +214,19 @@ async fn passed(client: &Client) -> bool {
 
 async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
     let link = server.state.store.login_link("admin", clock::wall() + LOGIN_LIFE).await?;
-    let program = program(own_data.then_some(path));
+    let program = program(named(path, own_data, found_without_data().as_deref()));
     out::line!(
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
-         opens the page; it works once (`{program} user login-link admin` makes another). In a minute it shows\n\
-         Up 24, Down 1: the rental unit is being reconfigured. From another terminal:\n\n  \
+         opens the page and works once. In a minute the page shows Up 24, Down 1: the\n\
+         rental unit is being reconfigured. From another terminal:\n\n  \
          {program} status\n  \
          {program} host show cam-12\n  \
          {program} demo off cam-07\n  \
          {program} demo on cam-07\n  \
          {program} demo sensor cam-12 temperature 25\n  \
-         {program} events --follow\n\n\
+         {program} events --follow\n  \
+         {program} user login-link admin\n\n\
          Ctrl-C ends it; nothing of it stays but {}.",
         plan::plan().len(),
         server.udp_port,
@@ -233,6 +234,17 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
         path.display(),
     );
     Ok(())
+}
+
+/// Returns the directory that commands have to name, because without it they would find another gateway.
+fn named<'a>(path: &'a Path, own_data: bool, found: Option<&Path>) -> Option<&'a Path> {
+    (own_data || found != Some(path)).then_some(path)
+}
+
+/// Returns the directory of the gateway that commands find by themselves.
+fn found_without_data() -> Option<PathBuf> {
+    let to = Connection { data: None, url: None, token: None, json: false };
+    Some(find_socket(&to).ok()?.parent()?.to_owned())
 }
 
 /// Returns the command for this program from the present directory.
@@ -256,6 +268,15 @@ mod tests {
     const BOUND: Duration = Duration::from_secs(90);
     /// Three sites and one device on the Internet.
     const DEVICES: usize = 12;
+
+    #[test]
+    fn commands_name_the_directory_of_a_demo_beside_another_gateway() {
+        let (demo, other) = (Path::new("/data/fleetgate-demo"), Path::new("/data/fleetgate"));
+        assert_eq!(named(demo, false, Some(demo)), None);
+        assert_eq!(named(demo, false, Some(other)), Some(demo));
+        assert_eq!(named(demo, false, None), Some(demo));
+        assert_eq!(named(demo, true, Some(demo)), Some(demo));
+    }
 
     /// The real program, and devices that connect to it.
     struct Scene {

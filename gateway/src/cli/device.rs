@@ -407,18 +407,26 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
     let Some(shown) = made.get("credentials").filter(|c| !c.is_null()) else {
         return said(client, &format!("{name} added without a tunnel; checks begin now"));
     };
+    let next = print_conf(shown, qr, name);
+    said(client, &format!("{name}: this configuration is not stored and not shown again. {next}"))
+}
+
+/// Prints a configuration to stdout. Returns what to do with it.
+pub(super) fn print_conf(shown: &Value, qr: bool, name: &str) -> String {
     match shown["qr_text"].as_str().filter(|_| qr) {
-        Some(code) => out::line!("{code}"),
-        None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
+        Some(code) => {
+            out::line!("{code}");
+            "Scan the code with the WireGuard app".to_owned()
+        }
+        None => {
+            out::text!("{}", shown["conf"].as_str().unwrap_or_default());
+            file_to_save(name)
+        }
     }
-    said(
-        client,
-        &format!("{name}: this configuration is not stored and not shown again. {}", file_to_save(name)),
-    )
 }
 
 /// `wg-quick` names the interface after the file.
-pub(super) fn file_to_save(name: &str) -> String {
+fn file_to_save(name: &str) -> String {
     format!("For wg-quick, save it as {}", names::conf_file(name))
 }
 

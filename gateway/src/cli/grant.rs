@@ -292,7 +292,7 @@ fn row(g: &Grant) -> Vec<String> {
         table::safe(&whither(&g.target)),
         access(&g.access),
         g.from.as_deref().map(table::minute).unwrap_or_default(),
-        end.map_or("withdrawn".to_owned(), table::minute),
+        end.map_or("no end".to_owned(), table::minute),
         table::safe(&g.reason),
     ]
 }

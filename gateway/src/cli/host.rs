@@ -334,7 +334,7 @@ fn removed_lines(h: &Host, at: &str) -> Vec<String> {
 }
 
 fn shown_profiles(settings: &HostSettings) -> String {
-    let chosen = if settings.profile.is_none() { " (by labels)" } else { "" };
+    let chosen = if settings.profile.is_none() { " (by rules)" } else { "" };
     format!("{}{chosen}", settings.profiles.join(" + "))
 }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::device::{file_to_save, is_free, mtu, other_name, present, reserve, said};
+use super::device::{is_free, mtu, other_name, present, print_conf, reserve, said};
 use super::host::pages;
 use super::table::{self, Column};
 use crate::api::operators::Operator;
@@ -138,14 +138,8 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
         out::line!("{}", serde_json::to_string_pretty(made)?);
         return Ok(());
     }
-    match shown["qr_text"].as_str().filter(|_| qr) {
-        Some(code) => out::line!("{code}"),
-        None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
-    }
-    said(
-        client,
-        &format!("{name}: this configuration is not stored and not shown again. {}", file_to_save(name)),
-    )
+    let next = print_conf(shown, qr, name);
+    said(client, &format!("{name}: this configuration is not stored and not shown again. {next}"))
 }
 
 pub(super) const COLUMNS: [Column; 6] = [

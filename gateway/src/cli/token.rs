@@ -40,7 +40,7 @@ pub(crate) struct CreateArgs {
     /// Area that it is limited to: monitoring, devices, enrolments, access or gateway; may be repeated
     #[arg(long = "scope", value_name = "AREA", conflicts_with = "enrol")]
     scopes: Vec<String>,
-    /// Lifetime, such as 90d or 12h, or never
+    /// Lifetime, such as 90d or 12h, or never [default: 90d; with --enrol, 7d]
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
     /// Create an enrolment token instead of an API token
@@ -194,7 +194,7 @@ fn api_row(t: &ApiToken, now: jiff::Timestamp) -> Vec<String> {
         t.id.clone(),
         table::safe(&t.name),
         format!("{role}{user}{scopes}"),
-        t.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+        t.expires_at.as_deref().map_or("never".to_owned(), table::minute),
         table::ago(t.last_used_at.as_deref(), now),
         ended(t.revoked_at.as_deref()),
     ]
@@ -208,7 +208,7 @@ fn enrolment_row(t: &EnrolmentToken, now: jiff::Timestamp) -> Vec<String> {
         t.id.clone(),
         table::safe(&t.label),
         format!("{uses}{approval}"),
-        t.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+        t.expires_at.as_deref().map_or("never".to_owned(), table::minute),
         table::ago(t.last_used_at.as_deref(), now),
         ended(t.revoked_at.as_deref()),
     ]

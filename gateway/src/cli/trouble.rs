@@ -18,9 +18,33 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
     if json {
         anstream::eprintln!("{}", document(error));
     } else {
-        anstream::eprintln!("fleetgate: {}", table::safe(&format!("{error:#}")));
+        let text = format!("{error:#}");
+        let names = error.downcast_ref::<Refused>().and_then(|_| list_of_names(&text));
+        let advice = names.map(|list| format!(": see `fleetgate {list} list`")).unwrap_or_default();
+        anstream::eprintln!("fleetgate: {}{advice}", table::safe(&text));
     }
     ExitCode::from(if is_status { status::UNKNOWN } else { FAILED })
+}
+
+/// What has a name or an id, and the command whose `list` shows them.
+const LISTS: [(&str, &str); 9] = [
+    ("host or device", "host"),
+    ("enrolment", "enrolment"),
+    ("user", "user"),
+    ("downtime", "downtime"),
+    ("contact", "contact"),
+    ("rule", "rule"),
+    ("incident", "incident"),
+    ("operator", "operator"),
+    ("grant", "grant"),
+];
+
+/// Returns the command with the names that exist, for an error that ends in an unknown one.
+fn list_of_names(text: &str) -> Option<&'static str> {
+    let (before, name) = text.rsplit_once(" is called ")?;
+    let is_last = name.len() > 1 && name.starts_with('"') && name.ends_with('"');
+    let ends_in = |noun: &str| before.strip_suffix(noun).is_some_and(|rest| rest.ends_with("no "));
+    LISTS.into_iter().find(|(noun, _)| is_last && ends_in(noun)).map(|(_, list)| list)
 }
 
 /// Returns the gateway's document, or one for a local error.
@@ -123,6 +147,22 @@ mod tests {
             ["fleetgate check", "fleetgate check now --bogus", "fleetgate check --help", "fleetgate x"]
         {
             assert_eq!(tip(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_where_the_names_are() {
+        let list = |text: &str| list_of_names(text);
+        assert_eq!(list("no host or device is called \"cam1\""), Some("host"));
+        assert_eq!(list("source.user: no user is called \"ana\""), Some("user"));
+        assert_eq!(list("no incident is called \"i_1\""), Some("incident"));
+        for other in
+            ["no profile is called \"x\"; there are: nas", "no host is called \"", "is called \"x\"", ""]
+        {
+            assert_eq!(list(other), None, "{other}");
+        }
+        for (_, command) in LISTS {
+            assert!(Cli::try_parse_from(["fleetgate", command, "list"]).is_ok(), "{command}");
         }
     }
 

@@ -83,7 +83,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     let row = |u: &User| {
         let role = serde_json::to_value(u.role).ok().and_then(|v| v.as_str().map(str::to_owned));
         let state = if u.disabled_at.is_some() { "disabled" } else { "" };
-        vec![table::safe(&u.name), role.unwrap_or_default(), u.created_at.clone(), state.to_owned()]
+        vec![table::safe(&u.name), role.unwrap_or_default(), table::minute(&u.created_at), state.to_owned()]
     };
     table::print(&COLUMNS, users.iter().map(row).collect());
     Ok(())

@@ -63,14 +63,14 @@ fn claim(kind: Kind, e: &Evidence) -> String {
 }
 
 fn candidate(kind: Kind, e: &Evidence) -> String {
-    let site = e.site.as_ref().map(|site| format!(" of {}", site.name)).unwrap_or_default();
+    let site = e.site.as_ref().map_or_else(|| "its site".to_owned(), |site| site.name.to_string());
     match kind {
         Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
         Kind::ParentDown => match &e.behind {
             Some(behind) => format!("parent {} does not answer", behind.device),
             None => "its parent does not answer".to_owned(),
         },
-        Kind::SiteUplinkLost => format!("uplink{site} lost"),
+        Kind::SiteUplinkLost => format!("uplink of {site} lost"),
         Kind::LocalNetworkLost => "network behind the device lost".to_owned(),
         Kind::KeyRefused => "key refused".to_owned(),
         Kind::ClockWrong => "clock wrong".to_owned(),
@@ -223,8 +223,9 @@ fn carriage(carriage: Carriage) -> &'static str {
 
 fn elsewhere(others: Others) -> String {
     let Others { heard, silent, .. } = others;
+    let s = if heard == 1 { "" } else { "s" };
     format!(
-        "elsewhere: {heard} places heard from since then, {silent} silent since about then{}",
+        "elsewhere: {heard} place{s} heard from since then, {silent} silent since about then{}",
         unasked(others)
     )
 }

@@ -219,8 +219,16 @@ reason() {
         tail -n 1 "$TMP/errors"
 }
 
+unanswered() {
+    WHY=$(reason)
+    case $WHY in
+        *ertificate*) [ -n "$CACERT" ] || WHY="$WHY: if its authority is your own, add --cacert FILE" ;;
+    esac
+    die "no answer from $URL: $WHY"
+}
+
 refused() {
-    [ "$STATUS" != 000 ] || die "no answer from $URL: $(reason)"
+    [ "$STATUS" != 000 ] || unanswered
     say "error: $(problem)"
     case $(code) in
         key_in_use) say "run this again with --new-key to make a new pair (the old one stays until it is let in)" ;;

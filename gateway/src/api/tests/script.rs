@@ -391,19 +391,24 @@ async fn an_error_of_tls_is_named_and_not_the_advice_below_it() {
 
     // The errors of a certificate end in advice. The script reads them from here.
     let script = std::fs::read_to_string(SCRIPT).unwrap();
-    let from = script.find("reason() {").unwrap();
-    let reason = &script[from..from + script[from..].find("\n}\n").unwrap() + 3];
+    let function = |name: &str| {
+        let from = script.find(&format!("\n{name}() {{")).unwrap();
+        &script[from..from + script[from..].find("\n}\n").unwrap() + 3]
+    };
+    let functions = format!("die() {{ echo \"$*\"; }}{}{}", function("reason"), function("unanswered"));
     std::fs::write(
         device.dir.path().join("errors"),
         "curl: (60) SSL certificate problem: unable to get local issuer certificate\n\
          More details here: https://curl.se/docs/sslcerts.html\n\ncurl failed to verify the legitimacy\n",
     )
     .unwrap();
-    let mut shell = tokio::process::Command::new("/bin/sh");
-    shell.arg("-euc").arg(format!("{reason}\nreason")).env("TMP", device.dir.path());
-    let said = shell.output().await.unwrap().stdout;
-    let expected = "(60) SSL certificate problem: unable to get local issuer certificate\n";
-    assert_eq!(String::from_utf8_lossy(&said), expected);
+    let expected = "no answer from gw: (60) SSL certificate problem: unable to get local issuer certificate";
+    for (ca, advice) in [("", ": if its authority is your own, add --cacert FILE"), ("ca.pem", "")] {
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        shell.arg("-euc").arg(format!("{functions}unanswered")).env("TMP", device.dir.path());
+        let said = shell.env("URL", "gw").env("CACERT", ca).output().await.unwrap().stdout;
+        assert_eq!(String::from_utf8_lossy(&said), format!("{expected}{advice}\n"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,9 +63,13 @@ pub(in super::super) async fn forward(to: &Connection, args: ForwardArgs) -> any
     let mut ports = JoinSet::new();
     let mut bound = Vec::new();
     for mapping in args.mappings {
-        let listener = TcpListener::bind(mapping.listen).await;
-        let listener =
-            listener.with_context(|| format!("cannot listen on {}: is the port in use?", mapping.listen))?;
+        let listener = TcpListener::bind(mapping.listen).await.map_err(|error| {
+            let advice = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "a port below 1024 needs root",
+                _ => "is the port in use?",
+            };
+            anyhow::Error::new(error).context(format!("cannot listen on {}: {advice}", mapping.listen))
+        })?;
         bound.push((listener, mapping.to));
     }
     for (listener, to) in bound {

@@ -115,10 +115,22 @@ fn pin(settings: &HostSettings) -> anyhow::Result<&str> {
     let name = &settings.name;
     settings.ssh.pin.as_deref().with_context(|| {
         format!(
-            "the gateway has no SSH host key of {name}: its first check over SSH pins one, or pin it with \
-             `fleetgate device trust {name} HOST-KEY`"
+            "the gateway has no SSH host key of {name}: its first check over SSH pins one, or pin it with {}",
+            pinning(settings, "HOST-KEY")
         )
     })
+}
+
+/// Returns the command that pins a key. A host behind a device takes one only when it is added.
+fn pinning(settings: &HostSettings, key: &str) -> String {
+    let name = &settings.name;
+    match &settings.via {
+        None => format!("`fleetgate device trust {name} {key}`"),
+        Some(via) => format!(
+            "`fleetgate host remove {name}` and `fleetgate host add {name} --via {via} --host-key {key}` with its \
+             other options"
+        ),
+    }
 }
 
 /// Prints the key that a server has shown, if it is the pinned one, as a line of `known_hosts`.
@@ -131,10 +143,10 @@ pub(in super::super) async fn known_host(to: &Connection, args: KnownHostArgs) -
     anyhow::ensure!(
         pinned == args.fingerprint,
         "the SSH host key of {name} is {} {}, and the gateway has pinned {pinned}: if the key was changed on \
-         purpose, run `fleetgate device trust {name} {}`",
+         purpose, run {}",
         args.key_type,
         args.fingerprint,
-        args.fingerprint,
+        pinning(&settings, &args.fingerprint),
         name = settings.name
     );
     out::line!("{} {} {}", args.host, args.key_type, args.key);
@@ -177,8 +189,12 @@ mod tests {
             let hostile = HostSettings { name: name.to_owned(), ..cam.clone() };
             assert!(super::options("x", &hostile).is_err(), "{name}");
         }
-        let unknown = super::options("x", &settings(&client, "new").await.unwrap()).unwrap_err().to_string();
+        let new = settings(&client, "new").await.unwrap();
+        let unknown = super::options("x", &new).unwrap_err().to_string();
         assert!(unknown.contains("`fleetgate device trust new HOST-KEY`"), "{unknown}");
+        let behind = HostSettings { via: Some("cam".to_owned()), ..new };
+        let unknown = super::options("x", &behind).unwrap_err().to_string();
+        assert!(unknown.contains("`fleetgate host add new --via cam --host-key HOST-KEY`"), "{unknown}");
         assert_eq!(algorithms("ssh-rsa"), "rsa-sha2-512,rsa-sha2-256");
     }
 }

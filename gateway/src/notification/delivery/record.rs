@@ -56,7 +56,7 @@ impl Round {
         // The other side chose the text.
         let error = &*Excerpt::of(error);
         count("failed");
-        tracing::warn!(message = message.id, to = %message.address, "message not sent: {error}");
+        tracing::warn!(id = message.id, to = %message.address, "message not sent: {error}");
         let recorded = self.try_record_failure(message, error, pause).await;
         recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
     }
