@@ -44,7 +44,7 @@ async fn one_invalid_row_does_not_stop_the_others_from_loading() {
     run(&store, "update peer_keys set psk = x'00' where peer = 8", &[]).await;
     run(&store, "update hosts set profile = 'toaster' where id = 8", &[]).await;
     for (n, spoil) in [
-        (9, "update hosts set labels = 'x' where id = 9"),
+        (9, "update hosts set labels = '[1]' where id = 9"),
         (10, "update hosts set parents = 'x' where id = 10"),
         (11, "update hosts set thresholds = 'x' where id = 11"),
     ] {
