@@ -35,6 +35,7 @@ pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
+pub mod intervals;
 pub mod managed;
 pub mod neighbours;
 pub mod notices;
@@ -329,6 +330,7 @@ const MAIN: &[Step] = &[
     step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
     step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
+    step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 
