@@ -544,7 +544,8 @@ mod tests {
         let mut watch = room.watch().await;
         watch.look().await;
         watch.look().await;
-        let sql = "select host || ' ' || series || ' ' || began_at || ' ' || (ended_at > began_at) from intervals";
+        let sql =
+            "select host || ' ' || series || ' ' || began_at || ' ' || (ended_at > began_at) from intervals";
         let expected = format!("0 gateway_stopped {} 1", floor.as_millis());
         assert_eq!(fixture::texts(&room.store, sql).await, [expected]);
     }

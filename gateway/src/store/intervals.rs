@@ -31,13 +31,8 @@ pub enum Series {
 }
 
 impl Series {
-    const ALL: [Series; 5] = [
-        Series::State,
-        Series::Downtime,
-        Series::Unreachable,
-        Series::GatewayStopped,
-        Series::UplinkLost,
-    ];
+    const ALL: [Series; 5] =
+        [Series::State, Series::Downtime, Series::Unreachable, Series::GatewayStopped, Series::UplinkLost];
 
     const fn name(self) -> &'static str {
         match self {
@@ -366,7 +361,8 @@ mod tests {
         let seal = fleetgate_keys::SealKey::from_bytes([1; 32]);
         let store = Store::open(dir.path(), seal).await.unwrap();
         let sql = "select host || ' ' || service || ' ' || series || ' ' || value from intervals order by 1";
-        let begun = ["0  uplink_lost ", "7  downtime ", "7  state down", "7  unreachable ", "7 disk state ok"];
+        let begun =
+            ["0  uplink_lost ", "7  downtime ", "7  state down", "7  unreachable ", "7 disk state ok"];
         assert_eq!(fixture::texts(&store, sql).await, begun);
         let first = newest(&mut *store.reader().await.unwrap()).await.unwrap().unwrap();
         assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");

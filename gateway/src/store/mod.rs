@@ -51,6 +51,7 @@ pub mod profiles;
 pub mod prune;
 pub mod recurrence;
 pub mod removals;
+pub mod reports;
 pub mod resettle;
 pub mod retention;
 mod rows;

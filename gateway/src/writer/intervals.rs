@@ -60,7 +60,9 @@ fn service(event: &Event) -> &str {
 
 fn what(kind: &EventKind) -> Option<(Series, Option<&'static str>)> {
     Some(match kind {
-        EventKind::StateChanged { to, hard: true, .. } => (Series::State, Some(*to).filter(|to| *to != PENDING)),
+        EventKind::StateChanged { to, hard: true, .. } => {
+            (Series::State, Some(*to).filter(|to| *to != PENDING))
+        }
         EventKind::DowntimeStarted(_) => (Series::Downtime, Some("")),
         EventKind::DowntimeEnded(_) => (Series::Downtime, None),
         EventKind::Unreachable => (Series::Unreachable, Some("")),

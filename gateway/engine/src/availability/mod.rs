@@ -18,8 +18,8 @@ use fleetgate_probes::sample::Status;
 use crate::messages::HostStatus;
 use crate::time::Wall;
 
-pub use series::Series;
 use series::Cursor;
+pub use series::Series;
 pub use shares::{Condition, Shares, Sums};
 
 /// A period that is not empty. Its end is not included.

@@ -173,7 +173,11 @@ fn time_in_which_the_state_is_not_known_does_not_count() {
 #[test]
 fn a_service_whose_host_is_down_is_not_available() {
     let history = History {
-        hosts: vec![(0, Some(10), HostStatus::Up), (10, Some(20), HostStatus::Down), (20, None, HostStatus::Up)],
+        hosts: vec![
+            (0, Some(10), HostStatus::Up),
+            (10, Some(20), HostStatus::Down),
+            (20, None, HostStatus::Up),
+        ],
         services: vec![(0, Some(25), Status::Ok), (25, None, Status::Warning)],
         ..History::default()
     };

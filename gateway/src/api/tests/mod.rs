@@ -29,6 +29,7 @@ mod profiles;
 mod query;
 mod removals;
 mod repeated;
+mod reports;
 mod results;
 mod script;
 mod stream;
