@@ -22,7 +22,7 @@ use crate::maintenance::stops::{Stop, Stops};
 use crate::notification::Wakeups;
 use crate::store::events::{self, NewEvent};
 use crate::store::settings::{self, ClockFloor};
-use crate::store::{SqliteConnection, Store, intervals, notices};
+use crate::store::{Store, intervals, notices};
 
 /// Interval between two looks at the clocks. A step opens nothing for minutes, so it may be noted late.
 const EVERY: Duration = Duration::from_secs(2);
@@ -65,21 +65,13 @@ pub async fn start(
     let mut conn = parts.store.reader().await?;
     let floor = settings::clock_floor(&mut conn).await?;
     let told = events::clock_is_untrusted(&mut conn).await?;
-    let ran_until = ran_until(&mut conn, floor).await?;
+    let ran_until = intervals::ran_until(&mut conn, floor).await?;
     drop(conn);
     let now = clock::now();
     let mut watch = Watch { clock: Clock::new(floor, now), stops: Stops::new(ran_until, now), parts, told };
     watch.look().await;
     tasks.spawn(watch.run(stop));
     Ok(())
-}
-
-/// Returns the last time at which the gateway is known to have run. It has no floor in its first minutes.
-async fn ran_until(conn: &mut SqliteConnection, floor: ClockFloor) -> crate::store::Result<Option<Wall>> {
-    match floor {
-        ClockFloor::At(floor) => Ok(Some(floor)),
-        ClockFloor::None | ClockFloor::Unreadable => intervals::newest(conn).await,
-    }
 }
 
 struct Watch {
@@ -497,7 +489,7 @@ mod tests {
                 handle: self.handle.clone(),
                 wakeups: Wakeups::default(),
             };
-            let ran_until = ran_until(&mut conn, floor).await.unwrap();
+            let ran_until = intervals::ran_until(&mut conn, floor).await.unwrap();
             let now = clock::now();
             Watch { parts, clock: Clock::new(floor, now), stops: Stops::new(ran_until, now), told }
         }

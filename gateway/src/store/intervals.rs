@@ -15,7 +15,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 
+use super::Store;
 use super::rows::{Arguments, Batched, WIDE};
+use super::settings::ClockFloor;
 
 /// What an interval is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,11 +175,15 @@ pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> s
         .map(drop)
 }
 
-/// Returns the time of the last change.
+/// Returns the last time at which the gateway is known to have run: the greatest time that the clock
+/// has shown. In its first minutes there is none, and the last change takes its place.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn newest(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
+pub async fn ran_until(conn: &mut SqliteConnection, floor: ClockFloor) -> sqlx::Result<Option<Wall>> {
+    if let ClockFloor::At(floor) = floor {
+        return Ok(Some(floor));
+    }
     let newest: Option<i64> =
         sqlx::query_scalar("select max(began_at) from intervals").fetch_one(conn).await?;
     Ok(newest.map(Wall::from_millis))
@@ -204,34 +210,36 @@ pub enum Services<'a> {
     All,
 }
 
-/// Passes the intervals of these hosts that touch a time to `each`: host by host, a host before its
-/// services, each series in the order of time.
-///
-/// # Errors
-/// Fails when the database cannot be read or a row is invalid.
-pub async fn read(
-    conn: &mut SqliteConnection,
-    hosts: &[HostId],
-    services: Services<'_>,
-    (from, until): (Wall, Wall),
-    mut each: impl FnMut(Interval<'_>),
-) -> sqlx::Result<()> {
-    let sql = "select host, service, series, value, began_at, ended_at from intervals
-               where host in (select value from json_each($1)) and ($2 or service in ('', $3))
-                     and began_at < $5 and (ended_at is null or ended_at > $4)
-               order by host, service, series, began_at";
-    let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
-    let (all, one) = match services {
-        Services::None => (false, ""),
-        Services::One(service) => (false, service),
-        Services::All => (true, ""),
-    };
-    let rows = sqlx::query(sql).bind(Json(ids)).bind(all).bind(one);
-    let mut rows = rows.bind(from.as_millis()).bind(until.as_millis()).fetch(conn);
-    while let Some(row) = rows.try_next().await? {
-        each(interval(&row)?);
+impl Store {
+    /// Passes the intervals of these hosts that touch a time to `each`: host by host, a host before
+    /// its services, each series in the order of time.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or a row is invalid.
+    pub async fn intervals(
+        &self,
+        hosts: &[HostId],
+        services: Services<'_>,
+        (from, until): (Wall, Wall),
+        mut each: impl FnMut(Interval<'_>),
+    ) -> sqlx::Result<()> {
+        let sql = "select host, service, series, value, began_at, ended_at from intervals
+                   where host in (select value from json_each($1)) and ($2 or service in ('', $3))
+                         and began_at < $5 and (ended_at is null or ended_at > $4)
+                   order by host, service, series, began_at";
+        let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
+        let (all, one) = match services {
+            Services::None => (false, ""),
+            Services::One(service) => (false, service),
+            Services::All => (true, ""),
+        };
+        let rows = sqlx::query(sql).bind(Json(ids)).bind(all).bind(one);
+        let mut rows = rows.bind(from.as_millis()).bind(until.as_millis()).fetch(&self.read);
+        while let Some(row) = rows.try_next().await? {
+            each(interval(&row)?);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn interval(row: &SqliteRow) -> sqlx::Result<Interval<'_>> {
@@ -253,7 +261,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Store, fixture};
+    use crate::store::fixture;
 
     const HOST: HostId = Id::from_i64(7);
 
@@ -280,15 +288,13 @@ mod tests {
 
     /// Returns the stored intervals as text, with times in seconds.
     async fn stored(store: &Store, services: Services<'_>, from: i64, until: i64) -> Vec<String> {
-        let mut conn = store.reader().await.unwrap();
         let mut found = Vec::new();
         let seconds = |at: Wall| (at.as_millis() / 1_000).to_string();
-        read(&mut conn, &[HOST], services, (at(from), at(until)), |of| {
+        let push = |of: Interval<'_>| {
             let end = of.until.map_or("...".to_owned(), seconds);
             found.push(format!("{}:{} {}-{end}", of.service, of.value, seconds(of.from)));
-        })
-        .await
-        .unwrap();
+        };
+        store.intervals(&[HOST], services, (at(from), at(until)), push).await.unwrap();
         found
     }
 
@@ -364,7 +370,7 @@ mod tests {
         let begun =
             ["0  uplink_lost ", "7  downtime ", "7  state down", "7  unreachable ", "7 disk state ok"];
         assert_eq!(fixture::texts(&store, sql).await, begun);
-        let first = newest(&mut *store.reader().await.unwrap()).await.unwrap().unwrap();
+        let first = ran_until(&mut *store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
         assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");
     }
 }

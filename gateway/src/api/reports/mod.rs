@@ -30,9 +30,9 @@ use super::response::page::{self, Paging};
 use super::response::problem::Problem;
 use super::types::{Page, not_empty};
 use crate::clock;
-use crate::store::SqliteConnection;
-use crate::store::intervals::{self, Services};
-use crate::store::reports::{self, Selected, Selection};
+use crate::store::Store;
+use crate::store::intervals::Services;
+use crate::store::reports::{Selected, Selection};
 
 use collect::{Collector, Found, OfGateway};
 pub use types::*;
@@ -107,14 +107,14 @@ async fn availability(
         .chain(wanted.site.iter().map(|site| (SITE.to_owned(), site.clone())))
         .collect();
     let _turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
-    let mut conn = app.store.reader().await?;
     let host = match wanted.host.as_deref() {
-        Some(text) => Some(hosts::load_ever(&mut conn, Kind::Host.named(text)).await?.id),
+        Some(text) => {
+            Some(hosts::load_ever(&mut *app.store.reader().await?, Kind::Host.named(text)).await?.id)
+        }
         None => None,
     };
     let selection = Selection { host, labels: &labels };
-    let objects = objects(&mut conn, selection, wanted.services(), period).await?;
-    drop(conn);
+    let objects = objects(&app.store, selection, wanted.services(), period).await?;
     Ok(Json(report(objects, period, after, limit)))
 }
 
@@ -127,21 +127,21 @@ struct Object {
 
 /// Reads and sums up the selection.
 async fn objects(
-    conn: &mut SqliteConnection,
+    store: &Store,
     selection: Selection<'_>,
     services: Services<'_>,
     period: Period,
 ) -> Result<Vec<Object>, Problem> {
     let most = i64::try_from(MOST_OBJECTS).unwrap_or(i64::MAX);
-    let hosts = reports::hosts(conn, selection, most + 1).await?;
+    let hosts = store.selected_hosts(selection, most + 1).await?;
     let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
     is_small_enough(ids.len())?;
     let wanted = match services {
         Services::None => ids.iter().map(|id| (*id, String::new())).collect(),
-        _ => reports::services(conn, &ids, services, most + 1).await?,
+        _ => store.selected_services(&ids, services, most + 1).await?,
     };
     is_small_enough(wanted.len())?;
-    let found = sums(conn, &ids, services, period, wanted).await?;
+    let found = sums(store, &ids, services, period, wanted).await?;
     is_small_enough(found.len())?;
     let by_id: BTreeMap<HostId, Selected> = hosts.into_iter().map(|host| (host.id, host)).collect();
     let object = |((id, service), sums)| by_id.get(&id).cloned().map(|host| Object { host, service, sums });
@@ -157,7 +157,7 @@ fn is_small_enough(objects: usize) -> Result<(), Problem> {
 }
 
 async fn sums(
-    conn: &mut SqliteConnection,
+    store: &Store,
     hosts: &[HostId],
     services: Services<'_>,
     period: Period,
@@ -165,9 +165,9 @@ async fn sums(
 ) -> Result<Found, Problem> {
     let span = (period.from(), period.until());
     let mut gateway = OfGateway::default();
-    intervals::read(conn, &[GATEWAY], Services::None, span, |of| gateway.push(&of)).await?;
+    store.intervals(&[GATEWAY], Services::None, span, |of| gateway.push(&of)).await?;
     let mut collector = Collector::new(gateway.series(), period, services);
-    intervals::read(conn, hosts, services, span, |of| collector.push(&of)).await?;
+    store.intervals(hosts, services, span, |of| collector.push(&of)).await?;
     Ok(collector.finish(wanted))
 }
 
