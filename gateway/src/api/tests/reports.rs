@@ -23,7 +23,7 @@ async fn device(api: &TestApi, name: &str, site: Option<&str>) -> HostId {
     let labels = site.map_or(json!({}), |site| json!({ "site": site, "kind": "camera" }));
     let made = api.operator().post("/api/v1/devices", json!({ "name": name, "labels": labels })).await;
     assert_eq!(made.status, 201, "{}", made.text);
-    Kind::Host.parse(made.json["id"].as_str().unwrap()).unwrap()
+    Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap()
 }
 
 async fn put(api: &TestApi, changes: &[Change<'_>]) {
