@@ -33,11 +33,11 @@ pub(super) fn changes(batch: &Batch, floor: Option<Wall>) -> Vec<Change<'_>> {
         last.insert((change.host, change.service), n);
     }
     let is_last = |n, change: &Change<'_>| last.get(&(change.host, change.service)) == Some(&n);
-    let placed = |(n, change): (usize, Change<'_>)| {
-        let began = hard_since(batch, &change).filter(|_| is_last(n, &change));
-        Change { at: placed_at(change.at, began, floor), ..change }
-    };
-    found.iter().copied().enumerate().map(placed).collect()
+    let changes = found.iter().enumerate().map(|(n, change)| {
+        let began = hard_since(batch, change).filter(|_| is_last(n, change));
+        Change { at: placed_at(change.at, began, floor), ..*change }
+    });
+    changes.collect()
 }
 
 /// A problem began with its first failure, unless the clock is wrong.

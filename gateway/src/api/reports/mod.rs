@@ -144,7 +144,9 @@ async fn objects(
     let found = sums(store, &ids, services, period, wanted).await?;
     is_small_enough(found.len())?;
     let by_id: BTreeMap<HostId, Selected> = hosts.into_iter().map(|host| (host.id, host)).collect();
-    let object = |((id, service), sums)| by_id.get(&id).cloned().map(|host| Object { host, service, sums });
+    let object = |((id, service), sums): ((HostId, String), Sums)| {
+        by_id.get(&id).cloned().map(|host| Object { host, service, sums })
+    };
     Ok(found.into_iter().filter_map(object).collect())
 }
 
