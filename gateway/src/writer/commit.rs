@@ -11,6 +11,7 @@ use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};
 use crate::clock;
 use crate::store::event_shares::Row;
+use crate::store::settings::ClockFloor;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
     events, host_settings, incidents, notices, peer_state, settings, states, suppression_detail, wire_days,
