@@ -1,10 +1,12 @@
 //! The decisions of fleetgate: the traffic that each peer may send through its tunnel and to other
-//! peers, the states of hosts and services, the causes of problems, and the notifications.
+//! peers, the states of hosts and services, their availability, the causes of problems, and the
+//! notifications.
 //!
 //! Everything here is a function of its inputs and of the [`time::Now`] that the caller supplies.
 //! It knows no sockets, files, database, runtime or clock. The shell (`fleetgate`) carries the
 //! messages of [`messages`] between the two halves, the network and the store.
 
+pub mod availability;
 pub mod calendar;
 pub mod dns;
 pub mod forward;

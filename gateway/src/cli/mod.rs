@@ -27,6 +27,7 @@ mod profile;
 mod reach;
 mod remote_backup;
 mod removal;
+mod report;
 mod result;
 mod secret;
 mod serve;
@@ -120,6 +121,9 @@ enum Command {
     Result(result::ResultArgs),
     /// Show the metrics of a host, or the history of one metric
     Metrics(metrics::MetricsArgs),
+    /// Report the availability of hosts and services
+    #[command(subcommand)]
+    Report(report::ReportCommand),
     /// Acknowledge a problem
     Ack(care::AckArgs),
     /// Show and acknowledge incidents (problems with one cause)
@@ -235,6 +239,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Result(args) => result::run(&client()?, args).await?,
         Command::Metrics(args) => metrics::run(&client()?, args).await?,
+        Command::Report(command) => report::run(&client()?, command).await?,
         Command::Ack(args) => care::acknowledge(&client()?, args).await?,
         Command::Incident(command) => incident::run(&client()?, command).await?,
         Command::Downtime(command) => care::downtime(&client()?, command).await?,

@@ -237,6 +237,11 @@ pub(crate) fn lasting(since: Option<&str>, now: Timestamp) -> String {
     span(now.duration_since(then).as_secs())
 }
 
+/// Formats a duration in seconds, such as `3m`; a part of a second is not zero.
+pub(crate) fn time_span(seconds: f64) -> String {
+    if seconds > 0.0 && seconds < 1.0 { "<1s".to_owned() } else { span(seconds as i64) }
+}
+
 fn span(secs: i64) -> String {
     match secs {
         i64::MIN..60 => format!("{}s", secs.max(0)),

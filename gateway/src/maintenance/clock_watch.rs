@@ -1,5 +1,5 @@
 //! Watches the gateway's clock: keeps the greatest time that it has shown, notes its steps, and notifies
-//! when it is behind that time.
+//! when it is behind that time. It also records when the gateway did not run, which that time shows.
 //!
 //! The engine decides which grants pass (`fleetgate_engine::forward`). It notices a step by itself, before
 //! the next packet; this module loads the grants that are open again after a step back.
@@ -18,10 +18,11 @@ use crate::engine::handle::Handle;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::ClockProblem;
 use crate::maintenance::steady_clock::SteadyClock;
+use crate::maintenance::stops::{Stop, Stops};
 use crate::notification::Wakeups;
 use crate::store::events::{self, NewEvent};
 use crate::store::settings::{self, ClockFloor};
-use crate::store::{Store, notices};
+use crate::store::{Store, intervals, notices};
 
 /// Interval between two looks at the clocks. A step opens nothing for minutes, so it may be noted late.
 const EVERY: Duration = Duration::from_secs(2);
@@ -66,8 +67,10 @@ pub async fn start(
     let mut conn = parts.store.reader().await?;
     let floor = settings::clock_floor(&mut conn).await?;
     let told = events::clock_is_untrusted(&mut conn).await?;
+    let ran_until = intervals::ran_until(&mut conn, floor).await?;
     drop(conn);
-    let mut watch = Watch { clock: Clock::new(floor, begun), parts, told };
+    let stops = Stops::new(ran_until, clock::now());
+    let mut watch = Watch { clock: Clock::new(floor, begun), stops, parts, told };
     watch.look().await;
     tasks.spawn(watch.run(stop));
     Ok(())
@@ -76,6 +79,7 @@ pub async fn start(
 struct Watch {
     parts: Parts,
     clock: Clock,
+    stops: Stops,
     /// People were notified that the clock is not trusted.
     told: bool,
 }
@@ -86,7 +90,10 @@ impl Watch {
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = self.parts.handle.clock_accepted() => self.read_floor().await,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    self.clock.keep_next();
+                    return self.look().await;
+                }
             }
             self.look().await;
         }
@@ -96,7 +103,10 @@ impl Watch {
     async fn read_floor(&mut self) {
         let read = async { settings::clock_floor(&mut *self.parts.store.reader().await?).await };
         match read.await {
-            Ok(floor) => self.clock.accept(floor),
+            Ok(floor) => {
+                self.clock.accept(floor);
+                self.stops.accept();
+            }
             Err(error) => tracing::warn!("the accepted time is not read: {error}"),
         }
     }
@@ -118,7 +128,19 @@ impl Watch {
                 Err(error) => tracing::warn!("the time is not kept for the next start: {error}"),
             }
         }
+        if let Some(stop) = self.stops.look(now) {
+            match self.record(stop).await {
+                Ok(()) => self.stops.recorded(),
+                Err(error) => tracing::warn!("when the gateway did not run is not recorded yet: {error}"),
+            }
+        }
         self.report(seen.problem, now.wall).await;
+    }
+
+    async fn record(&self, stop: Stop) -> crate::store::Result<()> {
+        let mut tx = self.parts.store.begin().await?;
+        intervals::add_stop(&mut tx, stop.from, stop.until).await?;
+        tx.commit().await
     }
 
     async fn keep(&self, floor: Wall) -> crate::store::Result<()> {
@@ -273,6 +295,11 @@ impl Clock {
 
     fn kept(&mut self, floor: Wall) {
         self.floor = ClockFloor::At(floor);
+    }
+
+    /// The next look keeps the time if it is proved, because the gateway stops.
+    fn keep_next(&mut self) {
+        self.kept_at = None;
     }
 
     fn look(&mut self, now: Now) -> Seen {
@@ -467,7 +494,9 @@ mod tests {
             let mut conn = self.store.reader().await.unwrap();
             let floor = settings::clock_floor(&mut conn).await.unwrap();
             let told = events::clock_is_untrusted(&mut conn).await.unwrap();
-            Watch { parts: self.parts(), clock: Clock::new(floor, clock::now()), told }
+            let ran_until = intervals::ran_until(&mut conn, floor).await.unwrap();
+            let now = clock::now();
+            Watch { parts: self.parts(), clock: Clock::new(floor, now), stops: Stops::new(ran_until, now), told }
         }
 
         /// Returns the notifications as `kind to`.
@@ -517,6 +546,19 @@ mod tests {
         let Some(Command::Policy(changes)) = room.commands.recv().await else { panic!("the policy") };
         let is_grant = |change: &PolicyChange| matches!(change, PolicyChange::Grant(_));
         assert!(changes.len() == 2 && changes.iter().all(is_grant), "the default grants, not {changes:?}");
+    }
+
+    #[tokio::test]
+    async fn the_time_before_a_start_is_recorded_once() {
+        let floor = clock::wall() - HOUR;
+        let room = Room::new(&floor.as_millis().to_string()).await;
+        let mut watch = room.watch().await;
+        watch.look().await;
+        watch.look().await;
+        let sql =
+            "select host || ' ' || series || ' ' || began_at || ' ' || (ended_at > began_at) from intervals";
+        let expected = format!("0 gateway_stopped {} 1", floor.as_millis());
+        assert_eq!(fixture::texts(&room.store, sql).await, [expected]);
     }
 
     #[tokio::test]

@@ -5,3 +5,4 @@ pub mod forwarded;
 pub mod housekeeping;
 pub mod retention;
 mod steady_clock;
+mod stops;

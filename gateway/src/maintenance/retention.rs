@@ -1,6 +1,6 @@
 //! Removes data that has been kept long enough: events, notifications, messages, ended acknowledgements,
-//! downtimes and grants, closed incidents, enrolments without a device, and the remains of removed hosts.
-//! `store/retention` decides which rows may go.
+//! downtimes and grants, closed incidents, intervals of states, enrolments without a device, and the
+//! remains of removed hosts. `store/retention` decides which rows may go.
 //!
 //! Other work does not wait for it: reads find the rows first, and each transaction is small and
 //! followed by a pause. A clock that was set is trusted after an hour, because rows removed by a wrong

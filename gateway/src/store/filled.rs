@@ -77,6 +77,11 @@ const FILLED: &[Rows] = &[
     ),
     (35, "update tokens set user = 13, user_name = 'ada';"),
     (37, "update peers set mtu = 1400 where id = 1;"),
+    (
+        40,
+        "insert into intervals (id, host, service, series, value, began_at, ended_at)
+         values (1001, 1, 'disk', 'state', 'ok', 500, 900), (1002, 0, '', 'gateway_stopped', '', 100, 200);",
+    ),
 ];
 
 const INIT: &str = r#"

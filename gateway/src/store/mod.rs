@@ -35,6 +35,7 @@ pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
+pub mod intervals;
 pub mod lists;
 pub mod managed;
 pub mod neighbours;
@@ -51,6 +52,7 @@ pub mod profiles;
 pub mod prune;
 pub mod recurrence;
 pub mod removals;
+pub mod reports;
 pub mod resettle;
 pub mod retention;
 mod rows;
@@ -330,6 +332,7 @@ const MAIN: &[Step] = &[
     step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
     step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
+    step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

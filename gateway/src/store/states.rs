@@ -25,7 +25,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
-use super::{acknowledgements, notification_state};
+use super::{acknowledgements, intervals, notification_state};
 
 // ------------------------------------------------------------------- names
 
@@ -464,6 +464,7 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
         let sql = "delete from service_states where host = $1 and service = $2";
         sqlx::query(sql).bind(host).bind(*service).execute(&mut *conn).await?;
         acknowledgements::withdraw(&mut *conn, spec.id, Some(service), now).await?;
+        intervals::end_of_service(&mut *conn, spec.id, service, now).await?;
     }
     Ok(())
 }
@@ -516,5 +517,6 @@ pub async fn forget(conn: &mut SqliteConnection, host: HostId, now: Wall) -> sql
     for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
         sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;
     }
+    intervals::end_of_host(&mut *conn, host, now).await?;
     acknowledgements::end_of_host(conn, host, now).await
 }

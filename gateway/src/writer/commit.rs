@@ -6,10 +6,12 @@ use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{Event, EventKind, NotificationState};
 use fleetgate_engine::time::Wall;
 
+use super::intervals;
 use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};
 use crate::clock;
 use crate::store::event_shares::Row;
+use crate::store::settings::ClockFloor;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
     events, host_settings, incidents, notices, peer_state, settings, states, suppression_detail, wire_days,
@@ -57,6 +59,7 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     for (id, at) in first_begins(notification_states) {
         downtimes::begun(&mut tx, id, at).await?;
     }
+    write_intervals(&mut tx, batch).await?;
     let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
         peer_state::forget_key(&mut tx, *peer).await?;
@@ -78,6 +81,17 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     }
     tx.commit().await?;
     Ok(done)
+}
+
+async fn write_intervals(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Result<()> {
+    if !intervals::has_changes(batch) {
+        return Ok(());
+    }
+    let floor = match settings::clock_floor(&mut *conn).await? {
+        ClockFloor::At(floor) => Some(floor),
+        ClockFloor::None | ClockFloor::Unreadable => None,
+    };
+    store::intervals::write(conn, &intervals::changes(batch, floor)).await
 }
 
 /// Returns when each flexible downtime began first. One that selects hosts by labels can begin for

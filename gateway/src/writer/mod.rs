@@ -14,6 +14,7 @@
 //! new one. The writer does not know the meaning of states.
 
 mod commit;
+mod intervals;
 mod moved;
 mod pending;
 mod samples;

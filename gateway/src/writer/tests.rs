@@ -203,3 +203,53 @@ async fn a_queued_stamp_does_not_outlive_its_key() {
     let (store, _dir) = setup.finish().await;
     assert_eq!(store.peer_spec(host, DEFAULT_MTU).await.unwrap().unwrap().1.stamp, None);
 }
+
+fn hard(host: HostId, service: Option<&str>, (from, to): (&'static str, &'static str), at: i64) -> Record {
+    Record::Event(Event {
+        at: Wall::from_millis(at),
+        host,
+        service: service.map(str::to_owned),
+        kind: EventKind::StateChanged { from, to, hard: true },
+        cause: String::new(),
+        evidence: "".into(),
+        by: None,
+    })
+}
+
+const INTERVALS: &str = "select service || ':' || value || ' ' || began_at || '-' || coalesce(ended_at, '')
+                         from intervals order by service, began_at";
+
+#[tokio::test]
+async fn a_hard_state_is_an_interval_from_its_first_failure_on() {
+    let setup = Setup::new().await;
+    let host = setup.host;
+    let up = fixture::up(host);
+    let down = fleetgate_engine::messages::HostState {
+        status: HostStatus::Down,
+        hard: HostStatus::Down,
+        hard_since: Wall::from_millis(5_000),
+        ..up.clone()
+    };
+    let first = vec![Record::Host(Box::new(up)), hard(host, None, ("pending", "up"), 1_500)];
+    setup.writer.append(first).await;
+    setup.writer.append(vec![hard(host, Some("ping"), ("pending", "ok"), 2_000)]).await;
+    setup.writer.append(vec![hard(host, Some("removed"), ("pending", "ok"), 2_000)]).await;
+    setup.writer.append(vec![Record::Host(Box::new(down)), hard(host, None, ("up", "down"), 7_000)]).await;
+    let (store, _dir) = setup.finish().await;
+    let found = fixture::texts(&store, INTERVALS).await;
+    // The first commit may have had the second state too, and then the time of the event.
+    assert!(found[0] == ":up 1000-5000" || found[0] == ":up 1500-5000", "{found:?}");
+    assert_eq!(found[1..], [":down 5000-", "ping:ok 2000-"]);
+}
+
+#[tokio::test]
+async fn a_change_by_a_clock_that_is_behind_takes_the_greatest_time() {
+    let setup = Setup::new().await;
+    let host = setup.host;
+    let floor = "insert into settings (name, value) values ('clock_floor', '9000000')";
+    fixture::run(&setup.store, floor, &[]).await;
+    setup.writer.append(vec![hard(host, None, ("pending", "up"), 8_999_000)]).await;
+    setup.writer.append(vec![hard(host, Some("ping"), ("pending", "ok"), 5_000)]).await;
+    let (store, _dir) = setup.finish().await;
+    assert_eq!(fixture::texts(&store, INTERVALS).await, [":up 8999000-", "ping:ok 9000000-"]);
+}

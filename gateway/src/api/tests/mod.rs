@@ -30,6 +30,7 @@ mod profiles;
 mod query;
 mod removals;
 mod repeated;
+mod reports;
 mod results;
 mod script;
 mod stream;

@@ -3,6 +3,7 @@
 //! A closed set is an `enum` in the document. A set that grows with the gateway is text there, with today's values
 //! in `x-extensible-enum`. The values come from the code that makes or reads them.
 
+use fleetgate_engine::availability::Condition;
 use fleetgate_engine::messages::{
     self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RoutePolicy, StateType,
     SuppressReason,
@@ -113,6 +114,8 @@ sets! {
     closed ChannelName "How a message is sent." = outbox::Channel::ALL.map(outbox::Channel::name);
     closed MessageContent "What a message contains." = outbox::Kind::ALL.map(outbox::Kind::name);
     closed MessageResult "What became of a message." = ["waiting", "sent", "given_up"];
+
+    closed AvailabilityCondition "What held for a host or a service." = Condition::ALL.map(Condition::name);
 
     closed SubmitResult "What became of a result." = ["taken", "repeated", "older", "refused"];
     closed IgnoredReason "Why a result was ignored." = ["older"];

@@ -4,6 +4,8 @@
 //! waits may be sent, and which problems are listed as handled. Each step of a run changes one thing
 //! in the way that the API and the engine change it; then both are asked about every host and
 //! service. A failure prints the seed and the steps. `FLEETGATE_SIM_SEED=7` runs one seed.
+//!
+//! The same runs show that the intervals for reports are those of the states.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -526,6 +528,31 @@ async fn explained(store: &Store, of: &CheckableId, current: Current) {
     );
 }
 
+/// What lasts is what the states say, since when they say it, and no two intervals overlap.
+async fn intervals_fit(store: &Store) {
+    let states = "select host || '/ ' || hard || ' ' || hard_since from host_states where hard <> 'pending'
+                  union all select host || '/' || service || ' ' || hard || ' ' || hard_since
+                  from service_states where hard is not null order by 1";
+    let lasting = "select host || '/' || service || ' ' || value || ' ' || began_at from intervals
+                   where series = 'state' and ended_at is null order by 1";
+    let planned = "select host || '/' from host_states where notification ->> '$.occasion' is not null
+                   union all select host || '/' || service from service_states
+                   where notification ->> '$.occasion' is not null order by 1";
+    let maintenance = "select host || '/' || service from intervals
+                       where series = 'downtime' and ended_at is null order by 1";
+    let unreachable = "select host || '' from host_states where reachable = 0 order by 1";
+    let hidden =
+        "select host || '' from intervals where series = 'unreachable' and ended_at is null order by 1";
+    for (of_states, of_intervals) in [(states, lasting), (planned, maintenance), (unreachable, hidden)] {
+        assert_eq!(fixture::texts(store, of_intervals).await, fixture::texts(store, of_states).await);
+    }
+    let overlapping = "select a.series || ' of ' || a.host || '/' || a.service || ' at ' || b.began_at
+                       from intervals a join intervals b on b.host = a.host and b.service = a.service
+                            and b.series = a.series and b.id <> a.id and b.began_at >= a.began_at
+                            and (a.ended_at is null or a.ended_at > b.began_at)";
+    assert_eq!(fixture::texts(store, overlapping).await, [""; 0]);
+}
+
 /// Prints what led to a failure.
 struct Printed<'a>(u64, &'a mut World);
 
@@ -543,11 +570,12 @@ async fn run(seed: u64) {
     for _ in 0..STEPS {
         printed.1.step().await;
         printed.1.compare().await;
+        intervals_fit(&printed.1.store).await;
     }
 }
 
 #[tokio::test]
-async fn the_store_and_the_engine_suppress_the_same() {
+async fn the_store_and_the_engine_suppress_the_same_and_states_have_their_intervals() {
     let one = std::env::var("FLEETGATE_SIM_SEED").ok().map(|seed| seed.parse().unwrap());
     let (first, last) = one.map_or((1, SEEDS), |seed: u64| (seed, seed));
     for seed in first..=last {

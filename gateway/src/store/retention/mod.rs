@@ -37,6 +37,8 @@ pub enum Kind {
     Grants,
     Incidents,
     Events,
+    /// Ended intervals of states, downtimes and outages.
+    Intervals,
     /// Enrolments that created no device.
     Enrolments,
     /// The remains of removed hosts. Their names stay, because the audit log needs them.
@@ -44,7 +46,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Messages,
         Kind::Notices,
         Kind::Acknowledgements,
@@ -52,6 +54,7 @@ impl Kind {
         Kind::Grants,
         Kind::Incidents,
         Kind::Events,
+        Kind::Intervals,
         Kind::Enrolments,
         Kind::Hosts,
     ];
@@ -66,6 +69,7 @@ impl Kind {
             Kind::Grants => "grants",
             Kind::Incidents => "incidents",
             Kind::Events => "events",
+            Kind::Intervals => "intervals",
             Kind::Enrolments => "enrolments",
             Kind::Hosts => "hosts",
         }
@@ -204,6 +208,16 @@ const EVENTS: Rows = Rows {
     dependents: &[],
 };
 
+const INTERVALS: Rows = Rows {
+    table: "intervals",
+    id: "id",
+    old: "x.ended_at < $2",
+    // None of those that begin later has ended before the limit.
+    time: Some("x.began_at"),
+    free: "true",
+    dependents: &[],
+};
+
 const ENROLMENTS: Rows = Rows {
     table: "enrolments",
     id: "id",
@@ -255,6 +269,7 @@ impl Statements {
             Kind::Grants => GRANTS,
             Kind::Incidents => INCIDENTS,
             Kind::Events => EVENTS,
+            Kind::Intervals => INTERVALS,
             Kind::Enrolments => ENROLMENTS,
             Kind::Hosts => HOSTS,
         };

@@ -282,6 +282,21 @@ async fn a_large_message_is_removed_in_slices() {
 }
 
 #[tokio::test]
+async fn intervals_that_ended_before_are_removed_and_those_that_last_stay() {
+    let (store, _dir) = scene().await;
+    run(
+        &store,
+        &["insert into intervals (id, host, service, series, value, began_at, ended_at)
+           values (1, 7, '', 'state', 'up', 100, 999), (2, 7, '', 'state', 'down', 999, 1000),
+                  (3, 7, '', 'state', 'up', 100, null), (4, 0, '', 'uplink_lost', '', 5, 6)"],
+    )
+    .await;
+    let removed = round(&store, &KEEP).await.unwrap();
+    assert_eq!(removed, [(Kind::Intervals, 2)].into());
+    assert_eq!(numbers(&store, "select id from intervals order by id").await, [2, 3]);
+}
+
+#[tokio::test]
 async fn every_statement_finds_what_refers_to_a_row_by_an_index() {
     let (store, _dir) = scene().await;
     for kind in Kind::ALL {

@@ -2,7 +2,7 @@
 -- each, and $2 events of two years. $3: now. A host is asked once a week, so that nothing but the benchmark changes it.
 insert into hosts (id, name, labels, profile, interval_ms, created_at)
 with recursive n (n) as (select 0 union all select n + 1 from n where n + 1 < $1)
-select n + 1, printf('h-%05d', n), json_object('site', printf('s-%03d', n / 50)), 'bench', 604800000, $3 from n;
+select n + 1, printf('h-%05d', n), json_object('part', printf('p-%d', n % 10), 'site', printf('s-%03d', n / 50)), 'bench', 604800000, $3 from n;
 
 insert into peers (id, kind, created_at) select id, 'device', $3 from hosts;
 insert into peer_keys (public_key, peer, added_at) select printf('%042d', id) || 'A=', id, $3 from hosts;
@@ -36,3 +36,10 @@ select $3 - ($2 - n) * 6307,
        iif(n % 20, '{"from":"ok","to":"critical","state_type":"soft"}', '{}'),
        case when n % 20 = 0 and n % 1000 < 21 then 'user:ada' when n % 20 = 7 then 'device:h_x' else 'system' end
 from n;
+
+-- A year of each host: DOWN for an hour in each of 25 fortnights.
+insert into intervals (host, service, series, value, began_at, ended_at)
+with recursive n (n) as (select 0 union all select n + 1 from n where n < 50)
+select h.id, '', 'state', iif(n % 2, 'down', 'up'), $3 - 31536000000 + n / 2 * 1209600000 + n % 2 * 1206000000,
+       iif(n = 50, null, $3 - 31536000000 + (n + 1) / 2 * 1209600000 + (n + 1) % 2 * 1206000000)
+from hosts h, n;

@@ -131,7 +131,12 @@ async fn watch(page: &Page, view: View, time: Duration) -> anyhow::Result<(f64, 
 /// Prints the medians of a page's requests and of typical queries of the log.
 async fn requests(page: &Page) -> anyhow::Result<()> {
     let http = page.client()?;
+    let year_ago = fleetgate::clock::wall() - Duration::from_secs(365 * 86_400);
+    // A tenth of the hosts.
+    let year =
+        format!("/reports/availability?limit=1&from={}&label=part=p-1", fleetgate::ids::time(year_ago));
     for path in [
+        year.as_str(),
         "/overview",
         "/problems?limit=500",
         "/hosts?limit=200",

@@ -1,0 +1,102 @@
+//! Intervals of one kind in the order of time.
+
+use crate::time::Wall;
+
+/// Intervals that do not overlap, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Series<T>(Vec<Interval<T>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Interval<T> {
+    from: i64,
+    until: i64,
+    value: T,
+}
+
+impl<T> Default for Series<T> {
+    fn default() -> Self {
+        Series(Vec::new())
+    }
+}
+
+impl<T: Copy> Series<T> {
+    /// Puts intervals in order; one without an end lasts. An interval ends where a later one begins:
+    /// a clock that was set may have left two that overlap. Of equal begins the last counts.
+    pub fn new(intervals: impl IntoIterator<Item = (Wall, Option<Wall>, T)>) -> Series<T> {
+        let interval = |(from, until, value): (Wall, Option<Wall>, T)| Interval {
+            from: from.as_millis(),
+            until: until.map_or(i64::MAX, Wall::as_millis),
+            value,
+        };
+        let mut all: Vec<Interval<T>> = intervals.into_iter().map(interval).collect();
+        all.sort_by_key(|interval| interval.from);
+        let mut next = i64::MAX;
+        for interval in all.iter_mut().rev() {
+            interval.until = interval.until.min(next);
+            next = interval.from;
+        }
+        all.retain(|interval| interval.from < interval.until);
+        Series(all)
+    }
+
+    pub(super) fn cursor(&self) -> Cursor<'_, T> {
+        Cursor(&self.0)
+    }
+}
+
+/// The value at a moment, and until when it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct At<T> {
+    pub value: Option<T>,
+    pub until: i64,
+}
+
+/// Reads a series at times that only grow.
+pub(super) struct Cursor<'a, T>(&'a [Interval<T>]);
+
+impl<T: Copy> Cursor<'_, T> {
+    pub fn at(&mut self, at: i64) -> At<T> {
+        while let [first, rest @ ..] = self.0
+            && first.until <= at
+        {
+            self.0 = rest;
+        }
+        match self.0.first() {
+            None => At { value: None, until: i64::MAX },
+            Some(next) if next.from > at => At { value: None, until: next.from },
+            Some(current) => At { value: Some(current.value), until: current.until },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Wall {
+        Wall::from_millis(ms)
+    }
+
+    fn read(series: &Series<char>, end: i64) -> String {
+        let mut cursor = series.cursor();
+        (0..end).map(|ms| cursor.at(ms).value.unwrap_or('.')).collect()
+    }
+
+    #[test]
+    fn an_interval_begins_at_its_begin_and_ends_before_its_end() {
+        let series = Series::new([(at(1), Some(at(3)), 'a'), (at(4), None, 'b')]);
+        assert_eq!(read(&series, 7), ".aa.bbb");
+        let mut cursor = series.cursor();
+        assert_eq!(cursor.at(0), At { value: None, until: 1 });
+        assert_eq!(cursor.at(1), At { value: Some('a'), until: 3 });
+        assert_eq!(cursor.at(6), At { value: Some('b'), until: i64::MAX });
+    }
+
+    #[test]
+    fn the_interval_that_begins_later_counts() {
+        let open = (at(1), None, 'a');
+        assert_eq!(read(&Series::new([(at(3), Some(at(5)), 'b'), open]), 7), ".aabb..");
+        assert_eq!(read(&Series::new([open, (at(1), Some(at(4)), 'b')]), 6), ".bbb..");
+        assert_eq!(read(&Series::new([(at(5), Some(at(2)), 'x')]), 7), ".......");
+    }
+}

@@ -1,0 +1,376 @@
+//! Hard states, downtimes, reachability and the outages of the gateway, as intervals.
+//!
+//! A change ends the open interval of its series and begins another one in the transaction of the
+//! change. Of one series only the newest interval is open. This module decides neither which changes
+//! there are nor what follows from them; `fleetgate_engine::availability` computes that.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::GATEWAY;
+use fleetgate_engine::time::Wall;
+use futures_util::TryStreamExt as _;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+
+use super::Store;
+use super::rows::{Arguments, Batched, WIDE};
+use super::settings::ClockFloor;
+
+/// What an interval is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Series {
+    /// The hard state of a host or a service.
+    State,
+    /// A downtime that names the host or the service itself.
+    Downtime,
+    /// All parents of a host are down.
+    Unreachable,
+    GatewayStopped,
+    UplinkLost,
+}
+
+impl Series {
+    const ALL: [Series; 5] =
+        [Series::State, Series::Downtime, Series::Unreachable, Series::GatewayStopped, Series::UplinkLost];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Series::State => "state",
+            Series::Downtime => "downtime",
+            Series::Unreachable => "unreachable",
+            Series::GatewayStopped => "gateway_stopped",
+            Series::UplinkLost => "uplink_lost",
+        }
+    }
+}
+
+/// A change of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    pub host: HostId,
+    /// Empty for the host itself.
+    pub service: &'a str,
+    pub series: Series,
+    pub at: Wall,
+    /// What begins: the state, and an empty text for other series. `None`: nothing.
+    pub begins: Option<&'static str>,
+}
+
+/// Builds a statement with the values of changes as the table `v`.
+fn batched(rest: &'static str) -> Batched {
+    Batched::new(WIDE, 5, move |values| {
+        format!("with v (host, service, series, at, value) as (values {values}) {rest}")
+    })
+}
+
+/// A clock that was set back has left intervals that begin later.
+static REMOVE_LATER: LazyLock<Batched> = LazyLock::new(|| {
+    batched(
+        "delete from intervals where id in
+             (select i.id from v join intervals i on i.host = v.host and i.service = v.service
+                     and i.series = v.series and i.began_at >= v.at)",
+    )
+});
+
+/// The last interval is the only one that can last.
+static END: LazyLock<Batched> = LazyLock::new(|| {
+    batched(
+        "update intervals set ended_at = v.at from v
+         where intervals.id = (select i.id from intervals i where i.host = v.host and i.service = v.service
+                                      and i.series = v.series order by i.began_at desc limit 1)
+               and (intervals.ended_at is null or intervals.ended_at > v.at)",
+    )
+});
+
+/// A late result begins nothing for a removed host or service.
+static BEGIN: LazyLock<Batched> = LazyLock::new(|| {
+    batched(
+        "insert into intervals (host, service, series, value, began_at)
+         select v.host, v.service, v.series, v.value, v.at from v
+         where v.host = 0
+               or v.service = '' and exists (select 1 from host_states s where s.host = v.host)
+               or exists (select 1 from service_states s where s.host = v.host and s.service = v.service)",
+    )
+});
+
+fn bind(change: &Change<'_>, a: &mut Arguments) {
+    a.add(change.host.as_i64())
+        .add(change.service.to_owned())
+        .add(change.series.name())
+        .add(change.at.as_millis())
+        .add(change.begins.unwrap_or_default());
+}
+
+/// Writes changes in their order.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn write(conn: &mut SqliteConnection, changes: &[Change<'_>]) -> sqlx::Result<()> {
+    for round in rounds(changes) {
+        REMOVE_LATER.run(conn, &round, bind).await?;
+        END.run(conn, &round, bind).await?;
+        let begun: Vec<Change<'_>> = round.into_iter().filter(|change| change.begins.is_some()).collect();
+        BEGIN.run(conn, &begun, bind).await?;
+    }
+    Ok(())
+}
+
+/// Divides changes into rounds with one change of each series at most. There is one round, unless a
+/// series changed several times since the last commit.
+fn rounds<'a>(changes: &[Change<'a>]) -> Vec<Vec<Change<'a>>> {
+    let mut rounds: Vec<Vec<Change<'a>>> = Vec::new();
+    let mut seen: BTreeMap<(HostId, &str, Series), usize> = BTreeMap::new();
+    for change in changes {
+        let round = seen.entry((change.host, change.service, change.series)).or_default();
+        match rounds.get_mut(*round) {
+            Some(round) => round.push(*change),
+            None => rounds.push(vec![*change]),
+        }
+        *round += 1;
+    }
+    rounds
+}
+
+/// Ends everything of a service that is removed.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn end_of_service(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    service: &str,
+    at: Wall,
+) -> sqlx::Result<()> {
+    let sql = "update intervals set ended_at = max(began_at, $3)
+               where host = $1 and service = $2 and ended_at is null";
+    sqlx::query(sql).bind(host.as_i64()).bind(service).bind(at.as_millis()).execute(conn).await.map(drop)
+}
+
+/// Ends everything of a host that is removed, and of its services.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn end_of_host(conn: &mut SqliteConnection, host: HostId, at: Wall) -> sqlx::Result<()> {
+    let sql = "update intervals set ended_at = max(began_at, $2) where host = $1 and ended_at is null";
+    sqlx::query(sql).bind(host.as_i64()).bind(at.as_millis()).execute(conn).await.map(drop)
+}
+
+/// Records that the gateway did not run.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> sqlx::Result<()> {
+    let sql = "insert into intervals (host, service, series, value, began_at, ended_at)
+               values ($1, '', $2, '', $3, $4)";
+    sqlx::query(sql)
+        .bind(GATEWAY.as_i64())
+        .bind(Series::GatewayStopped.name())
+        .bind(from.as_millis())
+        .bind(until.as_millis())
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+/// Returns the last time at which the gateway is known to have run: the greatest time that the clock
+/// has shown. In its first minutes there is none, and the last change takes its place.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn ran_until(conn: &mut SqliteConnection, floor: ClockFloor) -> sqlx::Result<Option<Wall>> {
+    if let ClockFloor::At(floor) = floor {
+        return Ok(Some(floor));
+    }
+    let newest: Option<i64> =
+        sqlx::query_scalar("select max(began_at) from intervals").fetch_one(conn).await?;
+    Ok(newest.map(Wall::from_millis))
+}
+
+/// An interval as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval<'a> {
+    pub host: HostId,
+    /// Empty for the host itself.
+    pub service: &'a str,
+    pub series: Series,
+    pub value: &'a str,
+    pub from: Wall,
+    /// `None`: it lasts.
+    pub until: Option<Wall>,
+}
+
+/// The services of a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services<'a> {
+    None,
+    One(&'a str),
+    All,
+}
+
+impl Store {
+    /// Passes the intervals of these hosts that touch a time to `each`: host by host, a host before
+    /// its services, each series in the order of time.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or a row is invalid.
+    pub async fn intervals(
+        &self,
+        hosts: &[HostId],
+        services: Services<'_>,
+        (from, until): (Wall, Wall),
+        mut each: impl FnMut(Interval<'_>),
+    ) -> sqlx::Result<()> {
+        let sql = "select host, service, series, value, began_at, ended_at from intervals
+                   where host in (select value from json_each($1)) and ($2 or service in ('', $3))
+                         and began_at < $5 and (ended_at is null or ended_at > $4)
+                   order by host, service, series, began_at";
+        let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
+        let (all, one) = match services {
+            Services::None => (false, ""),
+            Services::One(service) => (false, service),
+            Services::All => (true, ""),
+        };
+        let rows = sqlx::query(sql).bind(Json(ids)).bind(all).bind(one);
+        let mut rows = rows.bind(from.as_millis()).bind(until.as_millis()).fetch(&self.read);
+        while let Some(row) = rows.try_next().await? {
+            each(interval(&row)?);
+        }
+        Ok(())
+    }
+}
+
+fn interval(row: &SqliteRow) -> sqlx::Result<Interval<'_>> {
+    let name: &str = row.try_get(2)?;
+    let series = Series::ALL.into_iter().find(|series| series.name() == name);
+    let unknown = || sqlx::Error::Decode(format!("{name:?} is no series of intervals").into());
+    Ok(Interval {
+        host: Id::from_i64(row.try_get(0)?),
+        service: row.try_get(1)?,
+        series: series.ok_or_else(unknown)?,
+        value: row.try_get(3)?,
+        from: Wall::from_millis(row.try_get(4)?),
+        until: row.try_get::<Option<i64>, _>(5)?.map(Wall::from_millis),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::fixture;
+
+    const HOST: HostId = Id::from_i64(7);
+
+    fn at(seconds: i64) -> Wall {
+        Wall::from_millis(seconds * 1_000)
+    }
+
+    fn change(service: &'static str, seconds: i64, begins: Option<&'static str>) -> Change<'static> {
+        Change { host: HOST, service, series: Series::State, at: at(seconds), begins }
+    }
+
+    async fn scene() -> (Store, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        (store, dir)
+    }
+
+    async fn put(store: &Store, changes: &[Change<'_>]) {
+        let mut tx = store.begin().await.unwrap();
+        write(&mut tx, changes).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Returns the stored intervals as text, with times in seconds.
+    async fn stored(store: &Store, services: Services<'_>, from: i64, until: i64) -> Vec<String> {
+        let mut found = Vec::new();
+        let seconds = |at: Wall| (at.as_millis() / 1_000).to_string();
+        let push = |of: Interval<'_>| {
+            let end = of.until.map_or("...".to_owned(), seconds);
+            found.push(format!("{}:{} {}-{end}", of.service, of.value, seconds(of.from)));
+        };
+        store.intervals(&[HOST], services, (at(from), at(until)), push).await.unwrap();
+        found
+    }
+
+    #[tokio::test]
+    async fn a_change_ends_the_interval_before_it_and_begins_another() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 12, Some("ok"))]).await;
+        put(&store, &[change("", 20, Some("down"))]).await;
+        let all = [":up 10-20", ":down 20-...", "ping:ok 12-..."];
+        assert_eq!(stored(&store, Services::All, 0, 99).await, all);
+        assert_eq!(stored(&store, Services::None, 0, 99).await, all[..2]);
+        assert_eq!(stored(&store, Services::One("ping"), 20, 99).await, all[1..]);
+        assert_eq!(stored(&store, Services::One("disk"), 0, 20).await, all[..1], "the end is not included");
+    }
+
+    #[tokio::test]
+    async fn several_changes_of_one_commit_are_all_kept() {
+        let (store, _dir) = scene().await;
+        let changes = [("up", 10), ("down", 20), ("up", 30)].map(|(to, at)| change("", at, Some(to)));
+        put(&store, &changes).await;
+        assert_eq!(stored(&store, Services::None, 0, 99).await, [":up 10-20", ":down 20-30", ":up 30-..."]);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_leaves_one_interval_for_each_moment() {
+        let (store, _dir) = scene().await;
+        let ahead = [("up", 10), ("down", 500), ("up", 600)].map(|(to, at)| change("", at, Some(to)));
+        put(&store, &ahead).await;
+        put(&store, &[change("", 50, Some("down"))]).await;
+        assert_eq!(stored(&store, Services::None, 0, 999).await, [":up 10-50", ":down 50-..."]);
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_ends_and_begins_nothing_more() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
+        let mut tx = store.begin().await.unwrap();
+        end_of_service(&mut tx, HOST, "ping", at(15)).await.unwrap();
+        tx.commit().await.unwrap();
+        fixture::run(&store, "delete from service_states where service = 'ping'", &[]).await;
+        put(&store, &[change("ping", 20, Some("critical"))]).await;
+        assert_eq!(stored(&store, Services::All, 0, 99).await, [":up 10-...", "ping:ok 10-15"]);
+        let mut tx = store.begin().await.unwrap();
+        crate::store::states::forget(&mut tx, HOST, at(30)).await.unwrap();
+        tx.commit().await.unwrap();
+        put(&store, &[change("", 40, Some("down"))]).await;
+        assert_eq!(stored(&store, Services::None, 0, 99).await, [":up 10-30"]);
+    }
+
+    #[tokio::test]
+    async fn the_states_present_at_an_upgrade_begin_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("intervals")).await;
+        let rows = [
+            "insert into hosts (id, name, profile, created_at) values (7, 'cam-07', '', 0), (8, 'new', '', 0)",
+            "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since, source,
+                                      output, notification)
+             values (7, 'down', 'hard', 1, 'down', 0, 0, 0, 0, '', '', '{\"occasion\":[2,5000]}'),
+                    (8, 'pending', 'hard', 1, 'pending', 1, 0, 0, 0, '', '', '{}')",
+            "insert into service_states (host, service, status, kind, attempt, hard, stale, since, route, output,
+                                         long_output, metrics, warnings)
+             values (7, 'disk', 'critical', 'soft', 1, 'ok', 0, 0, '', '', '', '[]', '[]'),
+                    (8, 'disk', null, 'hard', 1, null, 0, 0, '', '', '', '[]', '[]')",
+            "insert into events (at, kind, object, cause, principal) values
+                 (1, 'uplink.lost', 'system', '', 'system'), (2, 'uplink.back', 'system', '', 'system'),
+                 (3, 'uplink.lost', 'system', '', 'system')",
+        ];
+        fixture::run_on(&dir.path().join(crate::store::files::MAIN_FILE), &rows).await;
+        let before = crate::clock::wall();
+        let seal = fleetgate_keys::SealKey::from_bytes([1; 32]);
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let sql = "select host || ' ' || service || ' ' || series || ' ' || value from intervals order by 1";
+        let begun =
+            ["0  uplink_lost ", "7  downtime ", "7  state down", "7  unreachable ", "7 disk state ok"];
+        assert_eq!(fixture::texts(&store, sql).await, begun);
+        let first = ran_until(&mut *store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
+        assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");
+    }
+}
