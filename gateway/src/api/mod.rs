@@ -33,6 +33,7 @@ mod peer_drops;
 pub(crate) mod profile_rules;
 pub(crate) mod profiles;
 pub(crate) mod removals;
+pub(crate) mod rentals;
 pub(crate) mod request;
 mod response;
 pub(crate) mod restore;
@@ -321,6 +322,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(profile_rules::routes())
         .merge(profiles::routes())
         .merge(removals::routes())
+        .merge(rentals::routes())
         .merge(rules::routes())
         .merge(services::routes())
         .merge(session::routes())

@@ -28,6 +28,7 @@ mod outbound;
 mod profiles;
 mod query;
 mod removals;
+mod rentals;
 mod repeated;
 mod results;
 mod script;
