@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
+use fleetgate_engine::time::Wall;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -88,7 +89,7 @@ fn free_of(
     device: &Candidate,
     taken: &BTreeMap<HostId, Vec<occupancies::Taken>>,
     asked: Window,
-    now: fleetgate_engine::time::Wall,
+    now: Wall,
 ) -> Vec<Window> {
     let taken = taken.get(&device.id).into_iter().flatten();
     let taken: Vec<Occupancy> = taken.map(|taken| taken.occupancy).collect();

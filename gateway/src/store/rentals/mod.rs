@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
-use fleetgate_engine::rental::occupancy::{Margins, Window};
+use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -41,12 +41,6 @@ pub struct Rental {
     /// Counts the changes of people and programs.
     pub version: i64,
     pub created_at: Wall,
-}
-
-impl Rental {
-    pub fn margins(&self) -> Margins {
-        Margins { preparation: self.preparation, turnaround: self.life.turnaround }
-    }
 }
 
 fn damaged(column: &str) -> sqlx::Error {
