@@ -18,6 +18,19 @@ use crate::store::rentals::occupancies;
 /// Devices whose occupancies are read at once.
 pub const AT_ONCE: usize = 100;
 
+/// What occupies one device now and later. It bounds what a decision reads and a refusal names.
+const MAX_OF_DEVICE: usize = 1_000;
+
+/// # Errors
+/// Returns 409 for a device that has too many rentals and blocks.
+pub fn has_room(taken: usize, name: &str) -> Result<(), Problem> {
+    if taken < MAX_OF_DEVICE {
+        return Ok(());
+    }
+    let detail = format!("{name} has {MAX_OF_DEVICE} rentals and blocks, and no more are possible: end some");
+    Err(Problem::limit_reached(detail))
+}
+
 /// One item of a booking.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
@@ -72,6 +85,7 @@ async fn one(
             let stored = taken.get(&device.id).into_iter().flatten().map(|taken| taken.occupancy);
             let beside = chosen.iter().filter(|(_, choice)| choice.device.id == device.id);
             let all: Vec<Occupancy> = stored.chain(beside.map(|(_, choice)| choice.occupied)).collect();
+            has_room(all.len(), &device.name)?;
             let occupied = device.margins.around(wish.window, now);
             match occupancy::conflict(&all, occupied) {
                 None => return Ok(Choice { device: device.clone(), window: wish.window, occupied }),

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::types::{DeviceBlock, NewDeviceBlock};
-use super::{begin, has_room, parse};
+use super::{allocate, begin, has_room, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::ids::{self, Kind};
@@ -128,6 +128,7 @@ async fn covered(
 ) -> Result<Vec<String>, Problem> {
     let now = write.now;
     let taken = occupancies::of_devices(write.tx(), &[device.id], now).await?;
+    allocate::has_room(taken.get(&device.id).map_or(0, Vec::len), &device.settings.name)?;
     let taken = taken.get(&device.id).into_iter().flatten();
     let rentals =
         taken.filter(|taken| taken.occupancy.overlaps(occupied)).filter_map(|taken| match taken.source {

@@ -155,6 +155,7 @@ async fn swap(
         rest.ok_or_else(|| Problem::invalid("until", "is over already: a time to come is expected"))?;
     let occupied = device.margins.around(rest, now);
     let taken = occupied_by_others(write, device.id, None).await?;
+    allocate::has_room(taken.len(), &device.name)?;
     if let Some(conflict) = occupancy::conflict(&taken, occupied) {
         let mut refusal = Refusal::default();
         refusal.add(&device, conflict, &taken, (rest, now));
