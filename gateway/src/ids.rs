@@ -27,6 +27,11 @@ pub enum Kind {
     Grant,
     /// A connection of a person to a host.
     Stream,
+    Customer,
+    Booking,
+    Rental,
+    /// A time in which a device cannot be booked.
+    Block,
 }
 
 impl Kind {
@@ -47,6 +52,10 @@ impl Kind {
             Kind::Operator => "o_",
             Kind::Grant => "p_",
             Kind::Stream => "s_",
+            Kind::Customer => "k_",
+            Kind::Booking => "b_",
+            Kind::Rental => "l_",
+            Kind::Block => "x_",
         }
     }
 
@@ -67,6 +76,10 @@ impl Kind {
             Kind::Operator => "operator",
             Kind::Grant => "grant",
             Kind::Stream => "connection",
+            Kind::Customer => "customer",
+            Kind::Booking => "booking",
+            Kind::Rental => "rental",
+            Kind::Block => "block",
         }
     }
 

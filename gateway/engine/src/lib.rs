@@ -15,6 +15,7 @@ pub mod incident;
 pub mod messages;
 pub mod monitor;
 pub mod notification;
+pub mod rental;
 pub mod time;
 mod token_bucket;
 pub mod tunnel;

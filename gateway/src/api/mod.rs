@@ -33,6 +33,7 @@ mod peer_drops;
 pub(crate) mod profile_rules;
 pub(crate) mod profiles;
 pub(crate) mod removals;
+pub(crate) mod rentals;
 pub(crate) mod reports;
 pub(crate) mod request;
 mod response;
@@ -322,6 +323,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(profile_rules::routes())
         .merge(profiles::routes())
         .merge(removals::routes())
+        .merge(rentals::routes())
         .merge(reports::routes())
         .merge(rules::routes())
         .merge(services::routes())

@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 30] = [
+pub(super) const COMMANDS: [(&str, &str); 33] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -14,6 +14,7 @@ pub(super) const COMMANDS: [(&str, &str); 30] = [
     ("PATCH /devices/{}", "fleetgate device set $1"),
     ("DELETE /devices/{}", "fleetgate device remove $1"),
     ("POST /devices/{}/credentials", "fleetgate device reissue $1"),
+    ("PUT /devices/{}/rental-settings", "fleetgate rental device $1 --rentable"),
     ("POST /devices/{}/replacement", "fleetgate device replace $1"),
     ("POST /devices/{}/trust", "fleetgate device trust $1 HOST-KEY"),
     ("GET /downtimes", "fleetgate downtime list"),
@@ -34,6 +35,8 @@ pub(super) const COMMANDS: [(&str, &str); 30] = [
     ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),
+    ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
+    ("POST /rentals/{}/end", "fleetgate rental end $1"),
     ("GET /rules", "fleetgate rule list"),
     ("POST /tokens", "fleetgate token create NAME"),
 ];

@@ -163,7 +163,7 @@ impl GrantFields {
     }
 }
 
-fn moment(option: &str, text: &str) -> anyhow::Result<Timestamp> {
+pub(super) fn moment(option: &str, text: &str) -> anyhow::Result<Timestamp> {
     text.parse()
         .map_err(|_| anyhow::anyhow!("{option} {text:?}: a time such as 2026-03-10T13:03:22Z is expected"))
 }

@@ -4,9 +4,11 @@
 mod advice;
 mod apply;
 mod backup;
+mod booking;
 mod care;
 mod client;
 mod contact;
+mod customer;
 mod demo;
 mod device;
 mod enrolment;
@@ -27,6 +29,7 @@ mod profile;
 mod reach;
 mod remote_backup;
 mod removal;
+mod rental;
 mod report;
 mod result;
 mod secret;
@@ -147,6 +150,15 @@ enum Command {
     /// Manage grants (who may reach which hosts through the gateway, and when)
     #[command(subcommand)]
     Grant(grant::GrantCommand),
+    /// Manage customers, who rent devices
+    #[command(subcommand)]
+    Customer(customer::CustomerCommand),
+    /// Book devices for customers
+    #[command(subcommand)]
+    Booking(booking::BookingCommand),
+    /// Manage rentals: devices in windows of time, and which devices are rented
+    #[command(subcommand)]
+    Rental(rental::RentalCommand),
     /// Explain who may reach what: which grant decides, or what is missing
     Explain(explain::ExplainArgs),
     /// Connect stdin and stdout with a TCP port of a host
@@ -248,6 +260,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::User(command) => user::run(&client()?, command).await?,
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
+        Command::Customer(command) => customer::run(&client()?, command).await?,
+        Command::Booking(command) => booking::run(&client()?, command).await?,
+        Command::Rental(command) => rental::run(&client()?, command).await?,
         Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Connect(args) => reach::connect(&cli.to, args).await?,

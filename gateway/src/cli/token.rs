@@ -37,7 +37,7 @@ pub(crate) struct CreateArgs {
     /// User that it belongs to: grants of the user apply to it, and it ends with the user
     #[arg(long, conflicts_with = "enrol")]
     user: Option<String>,
-    /// Area that it is limited to: monitoring, devices, enrolments, access or gateway; may be repeated
+    /// Area that it is limited to: monitoring, devices, enrolments, access, gateway or rentals; may be repeated
     #[arg(long = "scope", value_name = "AREA", conflicts_with = "enrol")]
     scopes: Vec<String>,
     /// Lifetime, such as 90d or 12h, or never [default: 90d; with --enrol, 7d]

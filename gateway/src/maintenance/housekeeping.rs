@@ -1,7 +1,8 @@
-//! Removes what has expired: enrolments that no operator approved in time, old days of traffic, and
-//! stored responses to calls with an `Idempotency-Key`.
+//! Removes what has expired: enrolments that no operator approved in time, bookings that were not
+//! confirmed in time, old days of traffic, and stored responses to calls with an `Idempotency-Key`.
 //!
-//! A late turn does no harm: each reader of an enrolment ends the expired ones first.
+//! A late turn does no harm: each reader of an enrolment ends the expired ones first, and so does each
+//! write of a booking.
 
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
             let trusted_for = steady.look(clock::now());
             if let Err(error) = end_enrolments(&store, &live).await {
                 tracing::warn!("enrolments that are over stay open: {error}");
+            }
+            if let Err(error) = end_holds(&store, &live).await {
+                tracing::warn!("bookings that were not confirmed in time stay: {error}");
             }
             if let Err(error) = forget_days(&store).await {
                 tracing::warn!("old days of bytes on the wire stay: {error}");
@@ -83,6 +87,14 @@ pub async fn end_enrolments(store: &Store, live: &LiveState) -> crate::store::Re
     let ended = store.expire_enrolments(clock::wall()).await?;
     ended.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
     if !ended.is_empty() {
+        live.tell(Change::Event(store.last_event().await?));
+    }
+    Ok(())
+}
+
+/// Ends the bookings that were not confirmed in time, and notifies the dashboards.
+async fn end_holds(store: &Store, live: &LiveState) -> crate::store::Result<()> {
+    if store.lapse_bookings(clock::wall()).await? {
         live.tell(Change::Event(store.last_event().await?));
     }
     Ok(())

@@ -108,6 +108,21 @@ data! {
         has("id", Text), has("name", MaybeText), has("source", Object), has("target", Object),
         has("access", Objects), has("from", MaybeText), has("until", MaybeText), has("reason", Text),
     ];
+    BOOKING = "BookingCreatedData" [
+        has("id", Text), has("customer", Text), has("rentals", Texts), has("held", Flag),
+    ];
+    NAMED_CHANGED = "NamedChangedData" [has("id", Text), has("changed", Texts)];
+    LAPSED = "BookingLapsedData" [has("id", Text), has("rentals", Texts)];
+    RENTAL = "RentalData" [
+        has("id", Text), has("booking", Text), has("customer", Text), has("device", Text), has("from", Text),
+        has("until", Text), has("changed", Texts), may("reason", Text), may("version", Count),
+    ];
+    RENTING = "DeviceRentalSettingsData" [
+        has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
+    ];
+    BLOCK = "DeviceBlockData" [
+        has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
+    ];
     STREAM_OPENED = "StreamOpenedData" [has("id", Text), has("address", Text), has("port", Count)];
     STREAM_CLOSED = "StreamClosedData" [
         has("id", Text), has("address", Text), has("port", Count), has("sent_bytes", Count),
@@ -203,6 +218,18 @@ pub const KINDS: &[(&str, Data)] = &[
     ("grant.created", GRANT),
     ("grant.changed", GRANT),
     ("grant.withdrawn", GRANT),
+    ("customer.created", ID),
+    ("customer.changed", NAMED_CHANGED),
+    ("customer.erased", ID),
+    ("booking.created", BOOKING),
+    ("booking.changed", NAMED_CHANGED),
+    ("booking.lapsed", LAPSED),
+    ("rental.changed", RENTAL),
+    ("rental.cancelled", RENTAL),
+    ("rental.ended", RENTAL),
+    ("device.rental_settings", RENTING),
+    ("device.blocked", BLOCK),
+    ("device.unblocked", ID),
     ("stream.opened", STREAM_OPENED),
     ("stream.closed", STREAM_CLOSED),
     ("forwarding.probed", PROBED),

@@ -82,6 +82,7 @@ const FILLED: &[Rows] = &[
         "insert into intervals (id, host, service, series, value, began_at, ended_at)
          values (1001, 1, 'disk', 'state', 'ok', 500, 900), (1002, 0, '', 'gateway_stopped', '', 100, 200);",
     ),
+    (45, RENTALS),
 ];
 
 const INIT: &str = r#"
@@ -197,6 +198,25 @@ values (93, 'night-work', 91, null, null, null, 1, null, '[{"protocol":"udp","po
         'a new disk', 'user:ada', 'user:bob', 1000, null, null),
        (94, null, null, 13, 'ada', null, null, '{"site":"north"}', '[{"protocol":"icmp","ports":[]}]', null, null,
         '', 'user:ada', null, 1000, 5000, 'user:ada');
+"#;
+
+const RENTALS: &str = r#"
+insert into customers (id, external_ref, name, contacts, created_at, erased_at)
+values (110, 'crm-17', 'Ada Ltd', '[{"name":"Ada","email":"ada@example.org","phone":"+43 1 2345"}]', 1000, null),
+       (111, null, '', '[]', 1000, 5000);
+insert into bookings (id, customer, external_ref, notes, metadata, time_zone, hold_until, lapsed_at, author,
+                      created_at)
+values (112, 110, 'order-4711', 'call before', '{"shop":"linz"}', 'Europe/Vienna', null, null, 'token:booking', 1000),
+       (113, 111, null, '', '{}', null, 4000, 4000, 'token:booking', 1000);
+insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms, ended_at,
+                     end_reason, end_note, created_at)
+values (114, 112, 1, 2000, 3000, 1500, 500, 100, null, null, '', 1000),
+       (115, 113, 1, 6000, 7000, 5500, 500, 100, 4000, 'lapsed', 'nothing was paid', 1000);
+insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms) values (1, 1, 500, 100);
+insert into device_blocks (id, device, from_at, until_at, reason, author, created_at, ended_at, ended_by)
+values (116, 1, 8000, 9000, 'a new battery', 'user:ada', 1000, 8500, 'user:bob');
+insert into occupancies (device, rental, block, from_at, until_at)
+values (1, 114, null, 1500, 3100), (1, null, 116, 8000, 8500);
 "#;
 
 /// Creates the database at the first `steps` of the schema, and fills it.

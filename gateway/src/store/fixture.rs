@@ -58,6 +58,13 @@ pub(crate) async fn run(store: &Store, sql: &'static str, bind: &[&str]) {
     query.execute(&store.write).await.expect("a statement of a test");
 }
 
+/// The stored answers to repeated calls.
+pub(crate) async fn answers(store: &Store) -> String {
+    let bodies: Vec<String> =
+        sqlx::query_scalar("select body from idempotency").fetch_all(&store.read).await.expect("answers");
+    bodies.concat()
+}
+
 /// A device with a tunnel: its key is made of its number, its address is 10.112.0.`n`.
 pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
     let id = HostId::from_i64(i64::from(n));

@@ -373,6 +373,8 @@ macro_rules! has_labels {
     };
 }
 
+pub(super) use has_labels;
+
 /// Returns the newest grants first, below an id.
 ///
 /// # Errors

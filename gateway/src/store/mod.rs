@@ -52,6 +52,7 @@ pub mod profiles;
 pub mod prune;
 pub mod recurrence;
 pub mod removals;
+pub mod rentals;
 pub mod reports;
 pub mod resettle;
 pub mod retention;
@@ -333,6 +334,7 @@ const MAIN: &[Step] = &[
     step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
     step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
+    step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

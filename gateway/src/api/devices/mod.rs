@@ -32,7 +32,7 @@ use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, not_empty};
-use super::{AppState, gateway, grants, hosts, profiles};
+use super::{AppState, gateway, grants, hosts, profiles, rentals};
 use crate::outbound::Purpose;
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Dependent, KeyOwner, NewKey, NotMade, Pin};
@@ -209,6 +209,7 @@ async fn remove(
     let gone = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(gone.version)?;
     let now = write.now;
+    rentals::none_of_device(&mut write, gone.id, &gone.settings.name).await?;
     let consequences = Consequences::of(write.tx(), gone.id).await?;
     consequences.agreed(&gone.settings.name, removal)?;
     for Dependent { id, name } in &consequences.removed {

@@ -10,6 +10,7 @@ pub fn of(operation: &str) -> Option<Value> {
         .or_else(|| profiles(operation))
         .or_else(|| notifications(operation))
         .or_else(|| care(operation))
+        .or_else(|| rentals(operation))
 }
 
 const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
@@ -161,6 +162,35 @@ fn care(operation: &str) -> Option<Value> {
             "recurrence": { "every": "sun", "from": "02:00", "to": "04:00", "time_zone": "Europe/Vienna" },
         }),
         "change_downtime" => json!({ "end": "2099-03-10T23:00:00Z", "comment": "it takes longer" }),
+        _ => return None,
+    })
+}
+
+fn rentals(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "create_customer" => json!({
+            "external_ref": "crm-18", "name": "Ada Ltd",
+            "contacts": [{ "name": "Ada", "email": "ada@example.org", "phone": "+43 1 2345" }],
+        }),
+        "change_customer" => {
+            json!({ "name": "Ada and Sons", "contacts": [{ "email": "office@example.org" }] })
+        }
+        "create_booking" => json!({
+            "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
+            "items": [
+                { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00" },
+                { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
+                  "until": "2034-03-14T10:00:00+01:00" },
+            ],
+            "notes": "picked up at the gate", "metadata": { "shop": "linz" },
+        }),
+        "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
+        "change_rental" => json!({ "until": "2034-04-12T10:00:00+01:00" }),
+        "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
+        "set_rental_settings" => json!({ "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600 }),
+        "create_block" => json!({
+            "from": "2034-05-10T14:00:00+01:00", "until": "2034-05-12T10:00:00+01:00", "reason": "a new battery",
+        }),
         _ => return None,
     })
 }

@@ -27,11 +27,12 @@ pub enum Area {
     Enrolments,
     Access,
     Gateway,
+    Rentals,
 }
 
 impl Area {
-    pub const ALL: [Area; 5] =
-        [Area::Monitoring, Area::Devices, Area::Enrolments, Area::Access, Area::Gateway];
+    pub const ALL: [Area; 6] =
+        [Area::Monitoring, Area::Devices, Area::Enrolments, Area::Access, Area::Gateway, Area::Rentals];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -40,6 +41,7 @@ impl Area {
             Area::Enrolments => "enrolments",
             Area::Access => "access",
             Area::Gateway => "gateway",
+            Area::Rentals => "rentals",
         }
     }
 
@@ -245,7 +247,7 @@ mod tests {
         assert_eq!(asked("/api/v1/tokens", Method::GET), admin);
         assert_eq!(asked("/api/v1/tokens", Method::HEAD), admin);
         assert_eq!(asked("/api/v1/tokens", Method::PUT), Err("method_not_allowed"));
-        assert_eq!(asked("/api/v1/rentals", Method::GET), Err("closed_route"));
+        assert_eq!(asked("/api/v1/gadgets", Method::GET), Err("closed_route"));
         assert_eq!(asked("", Method::GET), Err("closed_route"));
     }
 

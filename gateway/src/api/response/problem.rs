@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 75] = [
+pub const CODES: [&str; 84] = [
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -40,7 +40,9 @@ pub const CODES: [&str; 75] = [
     "downtime_over",
     "endpoint_configured",
     "endpoint_not_set",
+    "external_ref_taken",
     "grant_over",
+    "hold_over",
     "hosts_behind",
     "idempotency_key_reused",
     "in_use",
@@ -71,9 +73,16 @@ pub const CODES: [&str; 75] = [
     "not_on_disk",
     "not_open",
     "not_ready",
+    "not_rentable",
+    "occupied",
     "others_affected",
     "pool_full",
     "profile_in_use",
+    "rental_begun",
+    "rental_not_begun",
+    "rental_over",
+    "rentals_covered",
+    "rentals_open",
     "restore_running",
     "restore_staged",
     "role_missing",
@@ -117,6 +126,49 @@ pub struct ProblemDocument {
     /// The objects that the call would also remove or change: with `?cascade=true` it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub affected: Vec<Affected>,
+    /// Why a device cannot be booked, and when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<Conflict>,
+    /// The rentals (`l_...`) that the call would end or cover.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rentals: Vec<String>,
+}
+
+/// What occupies a device that was to be booked. It says nothing of who booked it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Conflict {
+    /// The index of the item in the booking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub item: Option<u64>,
+    /// `h_...`; absent when no device of the selection is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// When the device is occupied, preparation and turnaround included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Not included. Absent while it has no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// The next window of the same length that is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_free: Option<NextFree>,
+    /// The latest end that is possible for this rental.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_until: Option<String>,
+}
+
+/// A window in which a device can be booked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextFree {
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    pub from: String,
+    /// Not included.
+    pub until: String,
 }
 
 /// An object that a removal also removes or changes.
@@ -152,8 +204,16 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     affected: Vec<Affected>,
-    retry_after_s: Option<u64>,
+    renting: Option<Box<Renting>>,
+    retry_after_s: Option<u32>,
     cause: Option<Arc<anyhow::Error>>,
+}
+
+/// What an error says about rentals. Few errors do.
+#[derive(Clone, Debug, Default)]
+struct Renting {
+    conflict: Option<Conflict>,
+    rentals: Vec<String>,
 }
 
 impl Problem {
@@ -165,6 +225,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             affected: Vec::new(),
+            renting: None,
             retry_after_s: None,
             cause: None,
         }
@@ -215,6 +276,18 @@ impl Problem {
         Problem { affected, ..Problem::conflict(code, detail) }
     }
 
+    /// Returns the error for a device that is occupied.
+    pub fn occupied(detail: impl Into<String>, conflict: Conflict) -> Self {
+        let renting = Renting { conflict: Some(conflict), ..Renting::default() };
+        Problem { renting: Some(Box::new(renting)), ..Problem::conflict("occupied", detail) }
+    }
+
+    /// Returns the error for a call that would end or cover rentals.
+    pub fn of_rentals(code: &'static str, detail: impl Into<String>, rentals: Vec<String>) -> Self {
+        let renting = Renting { rentals, ..Renting::default() };
+        Problem { renting: Some(Box::new(renting)), ..Problem::conflict(code, detail) }
+    }
+
     /// A limit of what is kept: something else has to go first.
     pub fn limit_reached(detail: impl Into<String>) -> Self {
         Problem::conflict("limit_reached", detail)
@@ -222,13 +295,13 @@ impl Problem {
 
     pub fn too_many(detail: impl Into<String>, retry_after_s: u64) -> Self {
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-        Problem { retry_after_s: Some(retry_after_s), ..problem }
+        Problem { retry_after_s: Some(u32::try_from(retry_after_s).unwrap_or(u32::MAX)), ..problem }
     }
 
     /// Returns the error for a busy gateway. Nothing was changed.
     pub fn busy(detail: impl Into<String>, retry_after_s: u64) -> Self {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-        Problem { retry_after_s: Some(retry_after_s), ..problem }
+        Problem { retry_after_s: Some(u32::try_from(retry_after_s).unwrap_or(u32::MAX)), ..problem }
     }
 
     /// Returns the error for a failure that several callers share.
@@ -277,6 +350,8 @@ impl Problem {
             request_id: request_id.to_owned(),
             errors: self.errors.clone(),
             affected: self.affected.clone(),
+            conflict: self.renting.as_ref().and_then(|renting| renting.conflict.clone()),
+            rentals: self.renting.as_ref().map(|renting| renting.rentals.clone()).unwrap_or_default(),
         }
     }
 

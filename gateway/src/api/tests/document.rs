@@ -131,9 +131,9 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
 #[tokio::test]
 async fn a_route_that_says_nothing_is_closed_to_everybody() {
     let api = TestApi::new().await;
-    let forgotten = axum::Router::new().route("/api/v1/rentals", axum::routing::get(|| async { "secret" }));
+    let forgotten = axum::Router::new().route("/api/v1/gadgets", axum::routing::get(|| async { "secret" }));
     let layer = axum::middleware::from_fn_with_state(api.state.clone(), checks::layer);
-    let request = axum::extract::Request::get("/api/v1/rentals").body(Body::empty()).unwrap();
+    let request = axum::extract::Request::get("/api/v1/gadgets").body(Body::empty()).unwrap();
     let answer = forgotten.route_layer(layer).oneshot(request).await.unwrap();
     assert_eq!(answer.status(), 403);
 }

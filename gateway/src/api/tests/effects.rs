@@ -16,9 +16,11 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 35] = [
+const FIELDS: [(&str, &str, &[&str]); 43] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
+    ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
+    ("CustomerChange", "rentals::a_customer_is_changed_and_erased", &["contacts", "external_ref", "name"]),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
     ("DowntimeChange", "downtimes::a_change_reaches_the_monitor", DOWNTIME_CHANGE),
     ("EndpointChange", "devices::*", &["endpoint"]),
@@ -29,9 +31,13 @@ const FIELDS: [(&str, &str, &[&str]); 35] = [
     ("NewAcknowledgement", "the_monitor_hears_every_field_of_an_acknowledgement", ACKNOWLEDGEMENT),
     ("NewApiToken", "a_token_may_what_it_was_made_for", &["expires_in_s", "name", "role", "scopes", "user"]),
     ("NewBackup", "backups::*", &["history", "keep"]),
+    ("NewBooking", "rentals::every_field_of_a_booking_has_its_effect", BOOKING),
     ("NewContact", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("NewCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["public_key"]),
+    ("NewCustomer", "rentals::a_customer_is_changed_and_erased", &["contacts", "external_ref", "name"]),
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
+    ("NewDeviceBlock", "rentals::a_block_keeps_a_device", &["force", "from", "reason", "until"]),
+    ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked", RENTING),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
@@ -48,12 +54,18 @@ const FIELDS: [(&str, &str, &[&str]); 35] = [
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
+    ("RentalChange", "rentals::*", &["device", "until"]),
+    ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
     ("Trust", "devices::*", &["host_key"]),
     ("UserChange", "a_user_is_who_he_is_said_to_be", &["disabled", "password", "role"]),
 ];
 const CONTACT: &[&str] = &["digest_at", "emails", "group_wait_s", "name", "time_zone", "webhook_url"];
+const BOOKING: &[&str] =
+    &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
+const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
+const RENTING: &[&str] = &["preparation_s", "rentable", "turnaround_s"];
 const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "severity"];
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];
 const DOWNTIME: &[&str] =

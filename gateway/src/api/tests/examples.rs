@@ -40,6 +40,8 @@ impl Scene {
             ("user", "eve"),
             ("operator", "eve-phone"),
             ("grant", "night-work"),
+            ("customer", "crm-17"),
+            ("booking", "order-1"),
         ];
         let paths = paths.map(|(name, value)| (name, value.to_owned())).into();
         let mut scene = Scene { api, paths, cookie: String::new(), _tasks: tasks };
@@ -70,6 +72,20 @@ impl Scene {
         let grant = json!({ "name": "night-work", "source": { "user": "eve" }, "target": { "all_devices": true },
             "access": [{ "protocol": "icmp" }] });
         self.made("/grants", grant).await;
+        let rentable = json!({ "rentable": true });
+        let put = self.api.operator().put("/api/v1/devices/cam-1/rental-settings", rentable).await;
+        assert_eq!(put.status, 200, "{}", put.text);
+        self.made("/customers", json!({ "external_ref": "crm-17" })).await;
+    }
+
+    /// A booking that is held, of a rental that has begun or begins later.
+    async fn book(&mut self, from: Option<String>, hold: bool) {
+        let hold = hold.then(|| super::rentals::hence(3_600));
+        let item = json!({ "device": "cam-1", "from": from, "until": super::rentals::hence(36_000) });
+        let booking =
+            json!({ "customer": "crm-17", "external_ref": "order-1", "items": [item], "hold_until": hold });
+        let made = self.made("/bookings", booking).await;
+        self.paths.insert("rental", made.json["rentals"][0]["id"].as_str().unwrap().to_owned());
     }
 
     /// What one operation alone needs.
@@ -96,6 +112,8 @@ impl Scene {
                 let cookie = begun.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
                 self.cookie = cookie.to_owned();
             }
+            "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
+            "change_rental" | "end_rental" => self.book(None, false).await,
             "set_endpoint" => self.api = TestApi::new().await,
             _ => {}
         }

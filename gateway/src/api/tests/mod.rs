@@ -29,6 +29,7 @@ mod outbound;
 mod profiles;
 mod query;
 mod removals;
+mod rentals;
 mod repeated;
 mod reports;
 mod results;

@@ -34,6 +34,8 @@ struct Scene {
     waiting: [String; 2],
     incident: String,
     message: String,
+    /// One that has not begun, and one that has.
+    rentals: [String; 2],
 }
 
 impl Scene {
@@ -56,7 +58,15 @@ impl Scene {
         let token = ward.post("/enrolment-tokens", wanted).await.json["secret"].as_str().unwrap().to_owned();
         let waiting = [enrolled(&ward, &token, 1).await, enrolled(&ward, &token, 2).await];
         let text = |value: Value| value.as_str().expect("an id").to_owned();
-        Scene { ward, enrolment_token: token, waiting, incident: text(incident), message: text(message) }
+        let rentals = rented(&ward).await;
+        Scene {
+            rentals,
+            ward,
+            enrolment_token: token,
+            waiting,
+            incident: text(incident),
+            message: text(message),
+        }
     }
 
     /// Returns every POST of the document except the login, in an order in which each finds its
@@ -76,6 +86,12 @@ impl Scene {
         let grant = |reason: &str| {
             json!({ "source": { "user": "ada" }, "target": { "all_devices": true },
             "access": [{ "protocol": "icmp" }], "reason": reason })
+        };
+        let [planned, running] = &self.rentals;
+        let booking = |reference: &str| {
+            let (from, until) = (super::rentals::hence(36_000), super::rentals::hence(39_600));
+            json!({ "customer": "crm-1", "external_ref": reference,
+                "items": [{ "device": "rented", "from": from, "until": until }] })
         };
         let of_all = |end: &str| json!({ "labels": { "site": "north" }, "start": "2098-12-31T00:00:00Z", "end": end, "comment": "disk" });
         vec![
@@ -189,6 +205,26 @@ impl Scene {
             ),
             post("/grants", "/grants", grant("a"), grant("b")),
             post(
+                "/customers",
+                "/customers",
+                json!({ "external_ref": "crm-2", "name": "Ada" }),
+                json!({ "external_ref": "crm-2", "name": "Bob" }),
+            ),
+            post("/bookings", "/bookings", booking("o1"), booking("o2")),
+            bare("/rentals/{rental}/cancel", &format!("/rentals/{planned}/cancel")),
+            post(
+                "/rentals/{rental}/end",
+                &format!("/rentals/{running}/end"),
+                json!({ "reason": "ended" }),
+                json!({ "reason": "no_show" }),
+            ),
+            post(
+                "/devices/{device}/blocks",
+                "/devices/rented/blocks",
+                json!({ "reason": "battery", "from": super::rentals::hence(3_600_000) }),
+                json!({ "reason": "display" }),
+            ),
+            post(
                 "/explain/probe",
                 "/explain/probe",
                 json!({ "from": "ada", "to": "nas", "port": 22 }),
@@ -203,6 +239,21 @@ impl Scene {
         let sql = "select count(*) from events where principal <> 'system'";
         sqlx::query_scalar(sql).fetch_one(&mut *store.reader().await.unwrap()).await.unwrap()
     }
+}
+
+/// Books a device twice: the second rental begins later.
+async fn rented(ward: &Ward) -> [String; 2] {
+    assert_eq!(ward.post("/devices", json!({ "name": "rented" })).await.status, 201);
+    let path = "/api/v1/devices/rented/rental-settings";
+    assert_eq!(ward.api.operator().put(path, json!({ "rentable": true })).await.status, 200);
+    let customer = ward.post("/customers", json!({ "external_ref": "crm-1" })).await;
+    assert_eq!(customer.status, 201, "{}", customer.text);
+    let hour = |n: u64| super::rentals::hence(3_600 * n);
+    let items = json!([{ "device": "rented", "until": hour(1) },
+        { "device": "rented", "from": hour(2), "until": hour(3) }]);
+    let made = ward.post("/bookings", json!({ "customer": "crm-1", "items": items })).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    [1, 0].map(|n| made.json["rentals"][n]["id"].as_str().expect("an id").to_owned())
 }
 
 async fn enrolled(ward: &Ward, token: &str, n: u8) -> String {

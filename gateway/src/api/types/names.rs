@@ -9,6 +9,7 @@ use fleetgate_engine::messages::{
     SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
+use fleetgate_engine::rental::life;
 use fleetgate_engine::verdict;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::sample::Status;
@@ -125,6 +126,11 @@ sets! {
     closed GrantRoleName "A role whose users have operators." =
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
+    closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
+    open RentalEndReason "Why a rental ended before its time, or did not begin." =
+        life::EndReason::ALL.map(life::EndReason::name);
+    closed RentalEndGiven "Why a rental that has begun is ended." =
+        life::EndReason::AFTER_BEGIN.map(life::EndReason::name);
     open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
     open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);
@@ -166,6 +172,18 @@ impl PartialSchema for Labels {
 }
 
 impl ToSchema for Labels {}
+
+/// What a client keeps with a booking.
+pub struct Metadata;
+
+impl PartialSchema for Metadata {
+    fn schema() -> RefOr<Schema> {
+        let about = "At most 32 entries. Keys have 1 to 63 printable ASCII characters without blanks, values up to 255.";
+        map_of(about, ObjectBuilder::new().schema_type(Type::String)).into()
+    }
+}
+
+impl ToSchema for Metadata {}
 
 /// Labels in a PATCH.
 pub struct LabelsChange;

@@ -44,10 +44,13 @@ pub enum Object {
     Incident,
     Operator,
     Grant,
+    Customer,
+    Booking,
+    Rental,
 }
 
 impl Object {
-    pub const ALL: [Object; 15] = [
+    pub const ALL: [Object; 18] = [
         Object::Host,
         Object::Service,
         Object::Device,
@@ -63,6 +66,9 @@ impl Object {
         Object::Incident,
         Object::Operator,
         Object::Grant,
+        Object::Customer,
+        Object::Booking,
+        Object::Rental,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -82,6 +88,9 @@ impl Object {
             Object::Incident => "incident",
             Object::Operator => "operator",
             Object::Grant => "grant",
+            Object::Customer => "customer",
+            Object::Booking => "booking",
+            Object::Rental => "rental",
         }
     }
 }

@@ -1,0 +1,154 @@
+//! The life of a rental. Its state follows from its data and the time, and is stored nowhere.
+
+use std::time::Duration;
+
+use super::occupancy::Window;
+use crate::time::Wall;
+
+/// The state of a rental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not confirmed. It occupies its device until its hold lapses.
+    Held,
+    Booked,
+    /// The preparation of the device has begun.
+    Preparing,
+    Active,
+    /// It has ended, and the turnaround of the device has not.
+    Cleaning,
+    Closed,
+    /// Cancelled before it began, or not confirmed in time.
+    Cancelled,
+    /// Ended, because the device or its delivery failed.
+    Failed,
+}
+
+impl State {
+    pub const ALL: [State; 8] = [
+        State::Held,
+        State::Booked,
+        State::Preparing,
+        State::Active,
+        State::Cleaning,
+        State::Closed,
+        State::Cancelled,
+        State::Failed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Held => "held",
+            State::Booked => "booked",
+            State::Preparing => "preparing",
+            State::Active => "active",
+            State::Cleaning => "cleaning",
+            State::Closed => "closed",
+            State::Cancelled => "cancelled",
+            State::Failed => "failed",
+        }
+    }
+
+    /// Whether the rental still has, or may get, its device.
+    pub const fn is_open(self) -> bool {
+        matches!(self, State::Held | State::Booked | State::Preparing | State::Active)
+    }
+}
+
+/// Why a rental ended before its time, or did not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    Cancelled,
+    /// Its hold was not confirmed in time.
+    Lapsed,
+    Ended,
+    ReturnedEarly,
+    NoShow,
+    Revoked,
+    Failed,
+}
+
+impl EndReason {
+    pub const ALL: [EndReason; 7] = [
+        EndReason::Cancelled,
+        EndReason::Lapsed,
+        EndReason::Ended,
+        EndReason::ReturnedEarly,
+        EndReason::NoShow,
+        EndReason::Revoked,
+        EndReason::Failed,
+    ];
+    /// The reasons of a rental that had begun.
+    pub const AFTER_BEGIN: [EndReason; 5] = [
+        EndReason::Ended,
+        EndReason::ReturnedEarly,
+        EndReason::NoShow,
+        EndReason::Revoked,
+        EndReason::Failed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            EndReason::Cancelled => "cancelled",
+            EndReason::Lapsed => "lapsed",
+            EndReason::Ended => "ended",
+            EndReason::ReturnedEarly => "returned_early",
+            EndReason::NoShow => "no_show",
+            EndReason::Revoked => "revoked",
+            EndReason::Failed => "failed",
+        }
+    }
+}
+
+/// An end that did not come by the time alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub at: Wall,
+    pub reason: EndReason,
+}
+
+/// The times of a rental that decide its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub window: Window,
+    /// When the device is occupied before the window begins.
+    pub prepared_from: Wall,
+    pub turnaround: Duration,
+    /// `None`: the booking is confirmed.
+    pub hold_until: Option<Wall>,
+    pub ending: Option<Ending>,
+}
+
+impl Life {
+    pub fn state(&self, now: Wall) -> State {
+        match self.ending.map(|ending| (ending.reason, ending.at)) {
+            Some((EndReason::Cancelled | EndReason::Lapsed, _)) => State::Cancelled,
+            Some((EndReason::Failed, _)) => State::Failed,
+            Some((_, at)) => self.after(at, now),
+            None if self.has_lapsed(now) => State::Cancelled,
+            None if self.hold_until.is_some() => State::Held,
+            None if now < self.prepared_from => State::Booked,
+            None if now < self.window.from() => State::Preparing,
+            None if now < self.window.until() => State::Active,
+            None => self.after(self.window.until(), now),
+        }
+    }
+
+    fn after(&self, end: Wall, now: Wall) -> State {
+        if now < end + self.turnaround { State::Cleaning } else { State::Closed }
+    }
+
+    /// The moment from which a rental without confirmation no longer occupies its device.
+    pub fn lapses_at(&self) -> Option<Wall> {
+        self.hold_until.map(|until| until.min(self.window.until()))
+    }
+
+    fn has_lapsed(&self, now: Wall) -> bool {
+        self.lapses_at().is_some_and(|at| at <= now)
+    }
+
+    /// Returns when the device is free again. `None`: the rental gave it back before it began.
+    pub fn occupied_until(&self, now: Wall) -> Option<Wall> {
+        let end = self.ending.map_or(self.window.until(), |ending| ending.at);
+        (self.state(now) != State::Cancelled).then(|| end + self.turnaround)
+    }
+}

@@ -1,0 +1,9 @@
+//! Rentals: how long each occupies its device, and its state.
+//!
+//! Everything here is a function of stored times and of the moment that the caller passes in. The
+//! caller reads what occupies a device, decides and writes in one transaction.
+
+pub mod life;
+pub mod occupancy;
+#[cfg(test)]
+mod tests;

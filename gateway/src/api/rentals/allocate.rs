@@ -1,0 +1,188 @@
+//! Chooses a device for each item of a booking, all or none.
+//!
+//! It runs in the transaction that writes. The availability and a refusal use the same functions.
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
+use fleetgate_engine::time::Wall;
+
+use super::parse::LONGEST;
+use crate::api::devices;
+use crate::api::request::ids::{self, Kind};
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::problem::{Conflict, NextFree, Problem};
+use crate::api::types::Labels;
+use crate::store::rentals::devices::{self as renting, Candidate};
+use crate::store::rentals::occupancies;
+
+/// Devices whose occupancies are read at once.
+pub const AT_ONCE: usize = 100;
+
+/// What occupies one device now and later. It bounds what a decision reads and a refusal names.
+const MAX_OF_DEVICE: usize = 1_000;
+
+/// # Errors
+/// Returns 409 for a device that has too many rentals and blocks.
+pub fn has_room(taken: usize, name: &str) -> Result<(), Problem> {
+    if taken < MAX_OF_DEVICE {
+        return Ok(());
+    }
+    let detail = format!("{name} has {MAX_OF_DEVICE} rentals and blocks, and no more are possible: end some");
+    Err(Problem::limit_reached(detail))
+}
+
+/// One item of a booking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    pub of: Selection,
+    pub window: Window,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Selection {
+    /// A name or id.
+    Device(String),
+    Labels(Labels),
+}
+
+/// The device of one item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub device: Candidate,
+    pub window: Window,
+    pub occupied: Occupancy,
+}
+
+/// Given devices come first, so that no other item takes them.
+///
+/// # Errors
+/// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, and 422 for
+/// an unknown device and labels that no rentable device has.
+pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice>, Problem> {
+    let mut order: Vec<usize> = (0..wishes.len()).collect();
+    order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Labels(_)));
+    let mut chosen: Vec<(usize, Choice)> = Vec::with_capacity(wishes.len());
+    for n in order {
+        let choice = one(write, (n, &wishes[n]), &chosen).await?;
+        chosen.push((n, choice));
+    }
+    chosen.sort_by_key(|(n, _)| *n);
+    Ok(chosen.into_iter().map(|(_, choice)| choice).collect())
+}
+
+async fn one(
+    write: &mut ApiTx<'_>,
+    (n, wish): (usize, &Wish),
+    chosen: &[(usize, Choice)],
+) -> Result<Choice, Problem> {
+    let now = write.now;
+    let candidates = candidates(write, n, &wish.of).await?;
+    let mut refusal = Refusal::default();
+    for part in candidates.chunks(AT_ONCE) {
+        let devices: Vec<HostId> = part.iter().map(|candidate| candidate.id).collect();
+        let taken = occupancies::of_devices(write.tx(), &devices, now).await?;
+        for device in part {
+            let stored = taken.get(&device.id).into_iter().flatten().map(|taken| taken.occupancy);
+            let beside = chosen.iter().filter(|(_, choice)| choice.device.id == device.id);
+            let all: Vec<Occupancy> = stored.chain(beside.map(|(_, choice)| choice.occupied)).collect();
+            has_room(all.len(), &device.name)?;
+            let occupied = device.margins.around(wish.window, now);
+            match occupancy::conflict(&all, occupied) {
+                None => return Ok(Choice { device: device.clone(), window: wish.window, occupied }),
+                Some(conflict) => refusal.add(device, conflict, &all, (wish.window, now)),
+            }
+        }
+    }
+    let item = u64::try_from(n).ok();
+    Err(refusal.problem(matches!(wish.of, Selection::Device(_)), wish.window, item))
+}
+
+async fn candidates(write: &mut ApiTx<'_>, n: usize, of: &Selection) -> Result<Vec<Candidate>, Problem> {
+    match of {
+        Selection::Device(text) => {
+            let found = devices::load(write.tx(), Kind::Host.named(text)).await;
+            let device = found.map_err(|e| Problem::invalid(format!("items[{n}].device"), e.detail()))?;
+            Ok(vec![candidate(write, device.id, &device.settings.name).await?])
+        }
+        Selection::Labels(labels) => {
+            let found = renting::candidates(write.tx(), labels).await?;
+            if found.is_empty() {
+                let detail = "no rentable device has all of these labels";
+                return Err(Problem::invalid(format!("items[{n}].labels"), detail));
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// Returns a given device.
+///
+/// # Errors
+/// Returns 409 when it cannot be booked.
+pub async fn candidate(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Result<Candidate, Problem> {
+    renting::candidate(write.tx(), device).await?.ok_or_else(|| {
+        let detail = format!(
+            "{name} cannot be booked: a device must be rentable (PUT /devices/{name}/rental-settings) and \
+             enrolled, and must have no hosts behind it"
+        );
+        Problem::conflict("not_rentable", detail)
+    })
+}
+
+/// What stands in the way of an item, and the next window that is free.
+#[derive(Default)]
+pub struct Refusal {
+    first: Option<(Candidate, Occupancy)>,
+    next: Option<(Candidate, Window)>,
+}
+
+impl Refusal {
+    pub fn add(
+        &mut self,
+        device: &Candidate,
+        conflict: Occupancy,
+        taken: &[Occupancy],
+        (wanted, now): (Window, Wall),
+    ) {
+        self.first.get_or_insert_with(|| (device.clone(), conflict));
+        let horizon = now + LONGEST + LONGEST;
+        let next = occupancy::next_free(taken, device.margins, wanted, (now, horizon));
+        let earlier =
+            |window: &Window| self.next.as_ref().is_none_or(|(_, known)| window.from() < known.from());
+        if let Some(next) = next.filter(earlier) {
+            self.next = Some((device.clone(), next));
+        }
+    }
+
+    /// `one`: the caller named the device.
+    pub fn problem(self, one: bool, wanted: Window, item: Option<u64>) -> Problem {
+        let next = self.next.map(|(device, window)| NextFree {
+            device: Kind::Host.text(device.id),
+            device_name: device.name,
+            from: ids::time(window.from()),
+            until: ids::time(window.until()),
+        });
+        let mut conflict = Conflict { item, next_free: next, ..Conflict::default() };
+        let mut detail = match self.first.filter(|_| one) {
+            Some((device, occupied)) => of_device(&mut conflict, device.id, &device.name, occupied),
+            None => {
+                let (from, until) = (ids::time(wanted.from()), ids::time(wanted.until()));
+                format!("no device of the selection is free from {from} until {until}")
+            }
+        };
+        if let Some(next) = &conflict.next_free {
+            detail += &format!("; {} is free from {} until {}", next.device_name, next.from, next.until);
+        }
+        Problem::occupied(detail, conflict)
+    }
+}
+
+/// Notes what occupies a device, and returns it in words.
+pub fn of_device(conflict: &mut Conflict, device: HostId, name: &str, occupied: Occupancy) -> String {
+    conflict.device = Some(Kind::Host.text(device));
+    conflict.device_name = Some(name.to_owned());
+    conflict.from = Some(ids::time(occupied.from));
+    conflict.until = occupied.until.map(ids::time);
+    let until = conflict.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    format!("{name} is occupied from {}{until}", ids::time(occupied.from))
+}

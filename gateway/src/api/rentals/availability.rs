@@ -1,0 +1,106 @@
+//! When devices can be booked, by the functions that decide about a booking.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
+use fleetgate_engine::time::Wall;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::allocate::AT_ONCE;
+use super::parse::LONGEST;
+use super::query_time;
+use super::types::{Availability, DeviceAvailability, FreeWindow};
+use crate::api::AppState;
+use crate::api::request::extract::Query;
+use crate::api::request::ids::{self, Kind};
+use crate::api::request::query::WithLabels;
+use crate::api::response::page::Paging;
+use crate::api::response::problem::Problem;
+use crate::api::types::{Labels, Page};
+use crate::store::rentals::devices::{Candidate, candidates};
+use crate::store::rentals::occupancies;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(availability))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Within {
+    /// RFC 3339 with an offset; now when absent.
+    from: Option<String>,
+    /// RFC 3339 with an offset, not included.
+    to: String,
+}
+
+/// When devices can be booked between `from` and `to`: the free windows of each device of a selection, by name, and
+/// how many devices are free all the time.
+#[utoipa::path(get, path = "/rentals/availability", operation_id = "show_availability", tag = "rentals",
+    security(("token" = ["rentals:operator"])), params(Paging, Within, WithLabels),
+    responses((status = 200, body = Availability)))]
+async fn availability(
+    State(app): State<AppState>,
+    Query(paging): Query<Paging>,
+    Query(within): Query<Within>,
+    WithLabels { label }: WithLabels,
+) -> Result<Json<Availability>, Problem> {
+    let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
+    let now = crate::clock::wall();
+    let from = query_time("from", within.from.as_deref())?.unwrap_or(now).max(now);
+    let to = query_time("to", Some(&within.to))?.unwrap_or(now);
+    let asked = Window::new(from, to).filter(|asked| asked.length() <= LONGEST);
+    let asked = asked.ok_or_else(|| {
+        let detail = "to: a time to come is expected, after from and at most ten years after it";
+        Problem::bad_request("bad_query", detail)
+    })?;
+    let labels: Labels = label.into_iter().collect();
+    let mut conn = app.store.reader().await?;
+    let devices = candidates(&mut conn, &labels).await?;
+    let (mut free_devices, mut rows) = (0, Vec::new());
+    for part in devices.chunks(AT_ONCE) {
+        let ids: Vec<HostId> = part.iter().map(|device| device.id).collect();
+        let taken = occupancies::of_devices(&mut conn, &ids, now).await?;
+        for device in part {
+            let free = free_of(device, &taken, asked, now);
+            free_devices += u64::from(free == [asked]);
+            if device.name > after && rows.len() as i64 <= limit {
+                rows.push(to_api(device, &free));
+            }
+        }
+    }
+    let page = Page::of(rows, limit, |row: &DeviceAvailability| row.device_name.clone(), |row| row);
+    Ok(Json(Availability {
+        from: ids::time(asked.from()),
+        to: ids::time(asked.until()),
+        devices: devices.len() as u64,
+        free: free_devices,
+        items: page.items,
+        next: page.next,
+    }))
+}
+
+fn free_of(
+    device: &Candidate,
+    taken: &BTreeMap<HostId, Vec<occupancies::Taken>>,
+    asked: Window,
+    now: Wall,
+) -> Vec<Window> {
+    let taken = taken.get(&device.id).into_iter().flatten();
+    let taken: Vec<Occupancy> = taken.map(|taken| taken.occupancy).collect();
+    occupancy::free(&taken, device.margins, asked, now)
+}
+
+fn to_api(device: &Candidate, free: &[Window]) -> DeviceAvailability {
+    let window = |free: &Window| FreeWindow { from: ids::time(free.from()), until: ids::time(free.until()) };
+    DeviceAvailability {
+        device: Kind::Host.text(device.id),
+        device_name: device.name.clone(),
+        free: free.iter().map(window).collect(),
+    }
+}

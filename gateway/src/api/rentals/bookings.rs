@@ -1,0 +1,349 @@
+//! Bookings: one call books devices in windows, all or none.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::Id;
+use fleetgate_engine::rental::life::Life;
+use fleetgate_engine::time::Wall;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::allocate::{self, Choice, Selection, Wish};
+use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
+use super::{begin, has_room, new_ids, parse, to_api as rental_to_api};
+use crate::api::AppState;
+use crate::api::request::auth::Principal;
+use crate::api::request::extract::{Body, Path, Query};
+use crate::api::request::idempotency::Disclosed;
+use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::parse::{self as fields, Fields, Setter};
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::etag::{IfMatch, Tagged, header_value};
+use crate::api::response::page::Paging;
+use crate::api::response::problem::Problem;
+use crate::api::types::{Page, not_empty};
+use crate::store::events::Object;
+use crate::store::rentals::{
+    Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
+};
+
+/// Items of one booking. A call decides all of them in one transaction.
+const MAX_ITEMS: usize = 50;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Only the one with this `external_ref`.
+    external_ref: Option<String>,
+    /// Only those of this customer (id or `external_ref`).
+    customer: Option<String>,
+}
+
+/// Bookings with their rentals, the newest first.
+#[utoipa::path(get, path = "/bookings", operation_id = "list_bookings", tag = "rentals",
+    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<Booking>)))]
+async fn list(
+    State(app): State<AppState>,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Booking>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let now = crate::clock::wall();
+    let mut conn = app.store.reader().await?;
+    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
+        Some((_, Named::Id(id))) => Some(id),
+        Some((text, named)) => {
+            let found = stored_customers::find(&mut conn, &named).await?;
+            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
+        }
+        None => None,
+    };
+    let filter = (wanted.external_ref.as_deref(), customer);
+    let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
+    let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();
+    let rentals = of_bookings(&mut conn, &ids).await?;
+    let shown =
+        |b: stored::Booking| to_api(&b, rentals.get(&b.id).map(Vec::as_slice).unwrap_or_default(), now);
+    Ok(Json(Page::of(rows, limit, |b| b.id.as_i64().to_string(), shown)))
+}
+
+/// Books devices: each item becomes a rental, or none does.
+///
+/// 409 `occupied`: a device is not free; `conflict` has the item, what occupies the device, and the next window
+/// that is free. With `dry_run` the answer is 200 with what would be booked.
+#[utoipa::path(post, path = "/bookings", operation_id = "create_booking", tag = "rentals",
+    security(("token" = ["rentals:operator"])), request_body = NewBooking,
+    responses((status = 200, body = BookingPlan), (status = 201, body = Booking)))]
+async fn create(
+    State(app): State<AppState>,
+    who: Principal,
+    Body(new): Body<NewBooking>,
+) -> Result<Response, Problem> {
+    let mut write = begin(&app, &who).await?;
+    let now = write.now;
+    let draft = Draft::of_new(new, now)?;
+    let customer = super::customers::load(&mut write, &draft.customer).await;
+    let customer = customer.map_err(|e| Problem::invalid("customer", e.detail()))?;
+    reference_is_free(&mut write, draft.external_ref.as_deref()).await?;
+    has_room(&mut write, draft.wishes.len()).await?;
+    let choices = allocate::choose(&mut write, &draft.wishes).await?;
+    if draft.dry_run {
+        return Ok(Json(plan(&choices)).into_response());
+    }
+    let booking = draft.booking(ids::new_id(now), customer.id, &write.by, now);
+    stored::insert(write.tx(), &booking).await?;
+    let mut rentals = Vec::with_capacity(choices.len());
+    for (id, choice) in new_ids(choices.len(), now).into_iter().zip(choices) {
+        rentals.push(rent(&mut write, &booking, id, choice).await?);
+    }
+    let names: Vec<String> = rentals.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let data = json!({
+        "id": Kind::Booking.text(booking.id), "customer": Kind::Customer.text(customer.id), "rentals": names,
+        "held": booking.hold_until.is_some(),
+    });
+    write.event("booking.created", (Object::Booking, booking.id), "booked", data).await?;
+    write.commit().await?;
+    let once = to_api(&booking, &rentals, now);
+    let again = Booking { notes: None, metadata: None, ..once.clone() };
+    let tag = [(header::ETAG, header_value(booking.version))];
+    Ok((tag, Disclosed { status: StatusCode::CREATED, once, again }).into_response())
+}
+
+async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) -> Result<(), Problem> {
+    let Some(external_ref) = external_ref else { return Ok(()) };
+    match stored::find(write.tx(), &Named::Name(external_ref.to_owned())).await? {
+        None => Ok(()),
+        Some(other) => {
+            let id = Kind::Booking.text(other.id);
+            let detail =
+                format!("external_ref: {id} has this reference: read that booking, or use another reference");
+            Err(Problem::conflict("external_ref_taken", detail))
+        }
+    }
+}
+
+/// Adds the rental of one item.
+async fn rent(
+    write: &mut ApiTx<'_>,
+    booking: &stored::Booking,
+    id: Id,
+    choice: Choice,
+) -> Result<Rental, Problem> {
+    let Choice { device, window, occupied } = choice;
+    let life = Life {
+        window,
+        prepared_from: occupied.from,
+        turnaround: device.margins.turnaround,
+        hold_until: booking.hold_until,
+        ending: None,
+    };
+    let rental = Rental {
+        id,
+        booking: booking.id,
+        customer: booking.customer,
+        external_ref: booking.external_ref.clone(),
+        time_zone: booking.time_zone.clone(),
+        device: device.id,
+        device_name: device.name,
+        life,
+        preparation: device.margins.preparation,
+        end_note: String::new(),
+        version: 1,
+        created_at: booking.created_at,
+    };
+    insert(write.tx(), &rental).await?;
+    occupancies::insert(write.tx(), rental.device, occupancies::Source::Rental(id), occupied).await?;
+    Ok(rental)
+}
+
+fn plan(choices: &[Choice]) -> BookingPlan {
+    let planned = |choice: &Choice| PlannedRental {
+        device: Kind::Host.text(choice.device.id),
+        device_name: choice.device.name.clone(),
+        from: ids::time(choice.window.from()),
+        until: ids::time(choice.window.until()),
+        occupied_from: ids::time(choice.occupied.from),
+        occupied_until: ids::time(choice.window.until() + choice.device.margins.turnaround),
+    };
+    BookingPlan { rentals: choices.iter().map(planned).collect() }
+}
+
+/// A booking.
+#[utoipa::path(get, path = "/bookings/{booking}", operation_id = "show_booking", tag = "rentals",
+    security(("token" = ["rentals:operator"])),
+    params(("booking" = String, Path, description = "id or `external_ref`")),
+    responses((status = 200, body = Booking)))]
+async fn show(State(app): State<AppState>, Path(booking): Path<String>) -> Result<Tagged<Booking>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = stored::find(&mut conn, &Kind::Booking.named(&booking)).await?;
+    let found = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;
+    let rentals = of_bookings(&mut conn, &[found.id]).await?.remove(&found.id).unwrap_or_default();
+    Ok(Tagged { version: found.version, value: to_api(&found, &rentals, crate::clock::wall()) })
+}
+
+/// Confirms a booking that is held (`"hold_until": null`), or changes its hold, notes or metadata.
+///
+/// 409 `hold_over`: it was not confirmed in time.
+#[utoipa::path(patch, path = "/bookings/{booking}", operation_id = "change_booking", tag = "rentals",
+    security(("token" = ["rentals:operator"])), request_body = BookingChange,
+    params(("booking" = String, Path, description = "id or `external_ref`"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the change is meant for")),
+    responses((status = 200, body = Booking)))]
+async fn change(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(booking): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<BookingChange>,
+) -> Result<Tagged<Booking>, Problem> {
+    let mut write = begin(&app, &who).await?;
+    let now = write.now;
+    let found = stored::find(write.tx(), &Kind::Booking.named(&booking)).await?;
+    let before = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;
+    if_match.check(before.version)?;
+    let mut after = changed(&before, change, now)?;
+    if after != before {
+        stored::update(write.tx(), &after).await?;
+        after.version += 1;
+        let data = json!({ "id": Kind::Booking.text(after.id), "changed": differences(&before, &after) });
+        write.event("booking.changed", (Object::Booking, after.id), "changed", data).await?;
+    }
+    let rentals = of_bookings(write.tx(), &[after.id]).await?.remove(&after.id).unwrap_or_default();
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&after, &rentals, now) })
+}
+
+/// Returns the booking after the request.
+fn changed(before: &stored::Booking, change: BookingChange, now: Wall) -> Result<stored::Booking, Problem> {
+    let mut wrong = Fields::default();
+    let mut after = before.clone();
+    let hold = change.hold_until.map(|text| text.map(|text| parse::hold(&text, now)).transpose());
+    if before.hold_until.is_some_and(|until| until <= now) && hold.is_some() {
+        let detail = "this booking was not confirmed in time, and its devices are free: book again";
+        return Err(Problem::conflict("hold_over", detail));
+    }
+    let hold = hold.map(|hold| match hold {
+        Ok(Some(_)) if before.hold_until.is_none() => {
+            Err("the booking is confirmed: cancel its rentals instead".to_owned())
+        }
+        hold => hold,
+    });
+    let mut set = Setter(&mut wrong);
+    set.to(&mut after.hold_until, "hold_until", hold);
+    let zone = change.time_zone.map(|zone| zone.map(parse::time_zone).transpose());
+    set.to(&mut after.time_zone, "time_zone", zone);
+    set.to(&mut after.notes, "notes", change.notes.map(|notes| fields::notes(notes.unwrap_or_default())));
+    let metadata = change.metadata.map(|metadata| parse::metadata(metadata.unwrap_or_default()));
+    set.to(&mut after.metadata, "metadata", metadata);
+    wrong.finish()?;
+    Ok(after)
+}
+
+/// Returns the names of what changed, for the event.
+fn differences(before: &stored::Booking, after: &stored::Booking) -> Vec<&'static str> {
+    let pairs = [
+        ("hold_until", before.hold_until != after.hold_until),
+        ("time_zone", before.time_zone != after.time_zone),
+        ("notes", before.notes != after.notes),
+        ("metadata", before.metadata != after.metadata),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// A booking that is valid apart from the names in it.
+#[derive(Debug)]
+struct Draft {
+    customer: String,
+    external_ref: Option<String>,
+    wishes: Vec<Wish>,
+    hold_until: Option<Wall>,
+    time_zone: Option<String>,
+    notes: String,
+    metadata: BTreeMap<String, String>,
+    dry_run: bool,
+}
+
+impl Draft {
+    /// # Errors
+    /// Returns 422 with every wrong field.
+    fn of_new(new: NewBooking, now: Wall) -> Result<Draft, Problem> {
+        let mut wrong = Fields::default();
+        let external_ref = new.external_ref.map(parse::external_ref).transpose();
+        let hold_until = new.hold_until.map(|text| parse::hold(&text, now)).transpose();
+        let time_zone = new.time_zone.map(parse::time_zone).transpose();
+        if !(1..=MAX_ITEMS).contains(&new.items.len()) {
+            wrong.take::<()>("items", Err(format!("1 to {MAX_ITEMS} items are expected")));
+        }
+        let items = new.items.into_iter().take(MAX_ITEMS).enumerate();
+        let wishes: Vec<Option<Wish>> = items.map(|(n, item)| wish(&mut wrong, n, item, now)).collect();
+        let draft = Draft {
+            customer: new.customer,
+            external_ref: wrong.take("external_ref", external_ref).flatten(),
+            wishes: wishes.into_iter().flatten().collect(),
+            hold_until: wrong.take("hold_until", hold_until).flatten(),
+            time_zone: wrong.take("time_zone", time_zone).flatten(),
+            notes: wrong.take("notes", fields::notes(new.notes)).unwrap_or_default(),
+            metadata: wrong.take("metadata", parse::metadata(new.metadata)).unwrap_or_default(),
+            dry_run: new.dry_run,
+        };
+        wrong.finish()?;
+        Ok(draft)
+    }
+
+    fn booking(self, id: Id, customer: Id, author: &str, now: Wall) -> stored::Booking {
+        stored::Booking {
+            id,
+            customer,
+            external_ref: self.external_ref,
+            notes: self.notes,
+            metadata: self.metadata,
+            time_zone: self.time_zone,
+            hold_until: self.hold_until,
+            author: author.to_owned(),
+            version: 1,
+            created_at: now,
+        }
+    }
+}
+
+fn wish(wrong: &mut Fields, n: usize, item: NewBookingItem, now: Wall) -> Option<Wish> {
+    let prefix = format!("items[{n}].");
+    let window = parse::window(wrong, &prefix, (item.from.as_deref(), &item.until), now);
+    let of = match (item.device, item.labels) {
+        (Some(device), None) => Some(Selection::Device(device)),
+        (None, Some(labels)) => {
+            let labels = wrong.take(&format!("{prefix}labels"), fields::labels(labels));
+            labels.map(Selection::Labels)
+        }
+        _ => wrong.take(&format!("items[{n}]"), Err("exactly one of device and labels is expected")),
+    };
+    Some(Wish { of: of?, window: window? })
+}
+
+fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {
+    Booking {
+        id: Kind::Booking.text(booking.id),
+        customer: Kind::Customer.text(booking.customer),
+        external_ref: booking.external_ref.clone(),
+        hold_until: booking.hold_until.map(ids::time),
+        time_zone: booking.time_zone.clone(),
+        notes: not_empty(&booking.notes),
+        metadata: Some(booking.metadata.clone()).filter(|metadata| !metadata.is_empty()),
+        rentals: rentals.iter().map(|rental| rental_to_api(rental, now)).collect(),
+        author: booking.author.clone(),
+        created_at: ids::time(booking.created_at),
+        version: booking.version,
+    }
+}

@@ -1,0 +1,247 @@
+//! Changes of a rental: another end or device, its cancellation and its end.
+
+use axum::extract::State;
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
+use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
+use fleetgate_engine::time::Wall;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::allocate::{self, Refusal};
+use super::types::{Rental, RentalChange, RentalEnd};
+use super::{begin, load, note, parse, to_api};
+use crate::api::request::auth::Principal;
+use crate::api::request::extract::{Body, Path};
+use crate::api::request::ids::{self, Kind};
+use crate::api::request::parse::{self as fields, Fields};
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::etag::{IfMatch, Tagged};
+use crate::api::response::problem::{Conflict, Problem};
+use crate::api::{AppState, devices};
+use crate::store::rentals as stored;
+use crate::store::rentals::occupancies::{self, Source};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
+}
+
+/// Changes the end or the device of a rental.
+///
+/// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
+/// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
+/// `rental_over`: it has ended.
+#[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
+    security(("token" = ["rentals:operator"])), request_body = RentalChange,
+    params(("rental" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the change is meant for")),
+    responses((status = 200, body = Rental)))]
+async fn change(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(rental): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<RentalChange>,
+) -> Result<Tagged<Rental>, Problem> {
+    let mut write = begin(&app, &who).await?;
+    let (before, now) = (load(&mut write, &rental).await?, write.now);
+    if_match.check(before.version)?;
+    is_open(&before, now)?;
+    let mut after = before.clone();
+    if let Some(text) = &change.until {
+        let from = before.life.window.from();
+        let window = parse::moment(text).and_then(|until| parse::end(from, until, now));
+        after.life.window = window.map_err(|e| Problem::invalid("until", e))?;
+    }
+    match &change.device {
+        Some(device) => swap(&mut write, &before, &mut after, device).await?,
+        None => set_end(&mut write, &before, &after).await?,
+    }
+    if after != before {
+        let changed = differences(&before, &after);
+        store(&mut write, &mut after, "rental.changed", &changed).await?;
+    }
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&after, now) })
+}
+
+fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static str> {
+    let pairs =
+        [("until", before.life.window != after.life.window), ("device", before.device != after.device)];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+async fn store(
+    write: &mut ApiTx<'_>,
+    after: &mut stored::Rental,
+    kind: &str,
+    changed: &[&str],
+) -> Result<(), Problem> {
+    stored::update(write.tx(), after).await?;
+    after.version += 1;
+    note(write, kind, after, changed).await
+}
+
+/// # Errors
+/// Returns 409 for a rental that has ended.
+fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState, Problem> {
+    let state = rental.life.state(now);
+    if state.is_open() {
+        return Ok(state);
+    }
+    let detail = format!("{} has ended ({}): book again", Kind::Rental.text(rental.id), state.name());
+    Err(Problem::conflict("rental_over", detail))
+}
+
+/// Returns what occupies a device besides this rental.
+async fn occupied_by_others(
+    write: &mut ApiTx<'_>,
+    device: HostId,
+    but: Option<Id>,
+) -> Result<Vec<Occupancy>, Problem> {
+    let now = write.now;
+    let taken = occupancies::of_devices(write.tx(), &[device], now).await?;
+    let taken = taken.get(&device).into_iter().flatten();
+    let others = taken.filter(|taken| but.is_none_or(|rental| taken.source != Source::Rental(rental)));
+    Ok(others.map(|taken| taken.occupancy).collect())
+}
+
+/// Moves the end on the present device.
+async fn set_end(
+    write: &mut ApiTx<'_>,
+    before: &stored::Rental,
+    after: &stored::Rental,
+) -> Result<(), Problem> {
+    let (present, until) = (before.life.window, after.life.window.until());
+    let turnaround = before.life.turnaround;
+    if until > present.until() {
+        let others = occupied_by_others(write, before.device, Some(before.id)).await?;
+        let extra = occupancy::extension(present, until, turnaround);
+        if let Some(found) = occupancy::conflict(&others, extra) {
+            return Err(too_late(before, &others, found));
+        }
+    }
+    if until != present.until() {
+        occupancies::set_until(write.tx(), Source::Rental(before.id), until + turnaround).await?;
+    }
+    Ok(())
+}
+
+fn too_late(rental: &stored::Rental, others: &[Occupancy], found: Occupancy) -> Problem {
+    let mut conflict = Conflict::default();
+    let detail = allocate::of_device(&mut conflict, rental.device, &rental.device_name, found);
+    let latest = occupancy::latest_until(others, rental.life.window, rental.life.turnaround);
+    conflict.latest_until = latest.map(ids::time);
+    let latest = conflict.latest_until.clone().unwrap_or_default();
+    Problem::occupied(format!("{detail}; the latest end that is possible is {latest}"), conflict)
+}
+
+/// Moves what is left of a rental to another device. One that was in use needs its turnaround.
+async fn swap(
+    write: &mut ApiTx<'_>,
+    before: &stored::Rental,
+    after: &mut stored::Rental,
+    text: &str,
+) -> Result<(), Problem> {
+    let found = devices::load(write.tx(), Kind::Host.named(text)).await;
+    let found = found.map_err(|e| Problem::invalid("device", e.detail()))?;
+    if found.id == before.device {
+        return set_end(write, before, after).await;
+    }
+    let (now, window) = (write.now, after.life.window);
+    let device = allocate::candidate(write, found.id, &found.settings.name).await?;
+    let rest = Window::new(window.from().max(now), window.until());
+    let rest =
+        rest.ok_or_else(|| Problem::invalid("until", "is over already: a time to come is expected"))?;
+    let occupied = device.margins.around(rest, now);
+    let taken = occupied_by_others(write, device.id, None).await?;
+    allocate::has_room(taken.len(), &device.name)?;
+    if let Some(conflict) = occupancy::conflict(&taken, occupied) {
+        let mut refusal = Refusal::default();
+        refusal.add(&device, conflict, &taken, (rest, now));
+        return Err(refusal.problem(true, rest, None));
+    }
+    let source = Source::Rental(before.id);
+    if before.life.state(now) == RentalState::Active {
+        occupancies::set_until(write.tx(), source, now + before.life.turnaround).await?;
+    } else {
+        occupancies::remove(write.tx(), source).await?;
+        after.life.prepared_from = occupied.from;
+    }
+    occupancies::insert(write.tx(), device.id, source, occupied).await?;
+    after.life.turnaround = device.margins.turnaround;
+    after.preparation = device.margins.preparation;
+    (after.device, after.device_name) = (device.id, device.name);
+    Ok(())
+}
+
+/// Cancels a rental that has not begun. Its device is free at once.
+///
+/// 409 `rental_begun`: it has begun; end it. 409 `rental_over`: it has ended.
+#[utoipa::path(post, path = "/rentals/{rental}/cancel", operation_id = "cancel_rental", tag = "rentals",
+    security(("token" = ["rentals:operator"])),
+    params(("rental" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the cancellation is meant for")),
+    responses((status = 200, body = Rental)))]
+async fn cancel(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(rental): Path<String>,
+    if_match: IfMatch,
+) -> Result<Tagged<Rental>, Problem> {
+    let mut write = begin(&app, &who).await?;
+    let (before, now) = (load(&mut write, &rental).await?, write.now);
+    if_match.check(before.version)?;
+    if is_open(&before, now)? == RentalState::Active {
+        let detail = format!("{rental} has begun: POST /rentals/{rental}/end ends it");
+        return Err(Problem::conflict("rental_begun", detail));
+    }
+    let mut after = before;
+    after.life.ending = Some(Ending { at: now, reason: EndReason::Cancelled });
+    occupancies::remove(write.tx(), Source::Rental(after.id)).await?;
+    store(&mut write, &mut after, "rental.cancelled", &["state"]).await?;
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&after, now) })
+}
+
+/// Ends a rental that has begun, now. The turnaround of its device begins.
+///
+/// 409 `rental_not_begun`: it has not begun; cancel it. 409 `rental_over`: it has ended.
+#[utoipa::path(post, path = "/rentals/{rental}/end", operation_id = "end_rental", tag = "rentals",
+    security(("token" = ["rentals:operator"])), request_body = RentalEnd,
+    params(("rental" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the end is meant for")),
+    responses((status = 200, body = Rental)))]
+async fn end(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(rental): Path<String>,
+    if_match: IfMatch,
+    Body(end): Body<RentalEnd>,
+) -> Result<Tagged<Rental>, Problem> {
+    let mut wrong = Fields::default();
+    let reason = wrong.take("reason", reason(&end.reason));
+    let note = wrong.take("note", fields::title(end.note)).unwrap_or_default();
+    wrong.finish()?;
+    let mut write = begin(&app, &who).await?;
+    let (before, now) = (load(&mut write, &rental).await?, write.now);
+    if_match.check(before.version)?;
+    if is_open(&before, now)? != RentalState::Active {
+        let detail = format!("{rental} has not begun: POST /rentals/{rental}/cancel cancels it");
+        return Err(Problem::conflict("rental_not_begun", detail));
+    }
+    let mut after = before;
+    after.life.ending = reason.map(|reason| Ending { at: now, reason });
+    after.end_note = note;
+    let free_from = now + after.life.turnaround;
+    occupancies::set_until(write.tx(), Source::Rental(after.id), free_from).await?;
+    store(&mut write, &mut after, "rental.ended", &["state"]).await?;
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&after, now) })
+}
+
+fn reason(name: &str) -> Result<EndReason, String> {
+    let found = EndReason::AFTER_BEGIN.into_iter().find(|reason| reason.name() == name);
+    let names = EndReason::AFTER_BEGIN.map(EndReason::name).join(", ");
+    found.ok_or_else(|| format!("one of {names} is expected"))
+}

@@ -1,0 +1,237 @@
+//! Rentals: devices in windows of time, which customers book.
+//!
+//! The transaction that writes also decides. What an event says has ids and no personal data.
+
+mod allocate;
+mod availability;
+mod blocks;
+mod bookings;
+mod change;
+mod customers;
+mod parse;
+mod settings;
+mod types;
+
+use axum::Json;
+use axum::extract::State;
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::rental::life;
+use fleetgate_engine::time::Wall;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::hosts;
+use super::request::auth::Principal;
+use super::request::extract::{Path, Query};
+use super::request::ids::{self, Kind, Named};
+use super::request::transaction::ApiTx;
+use super::response::etag::Tagged;
+use super::response::page::Paging;
+use super::response::problem::Problem;
+use super::types::{Page, names, not_empty};
+use crate::store::events::Object;
+use crate::store::rentals::{self as stored, customers as stored_customers, occupancies};
+
+pub use types::*;
+
+/// Rentals that one refusal names.
+const MAX_NAMED: i64 = 20;
+/// What occupies devices now and later, in all: years of a large fleet.
+const MAX_OCCUPANCIES: i64 = 50_000;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .merge(availability::routes())
+        .merge(blocks::routes())
+        .merge(bookings::routes())
+        .merge(change::routes())
+        .merge(customers::routes())
+        .merge(settings::routes())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Only those of the booking with this `external_ref`.
+    external_ref: Option<String>,
+    /// Only those of this device (name or id).
+    device: Option<String>,
+    /// Only those of this customer (id or `external_ref`).
+    customer: Option<String>,
+    /// Only those in this state.
+    #[param(value_type = Option<names::RentalState>)]
+    state: Option<String>,
+    /// Only those whose window ends after it; RFC 3339 with an offset.
+    from: Option<String>,
+    /// Only those whose window begins before it; RFC 3339 with an offset.
+    to: Option<String>,
+}
+
+/// Rentals, the newest first.
+#[utoipa::path(get, path = "/rentals", operation_id = "list_rentals", tag = "rentals",
+    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<Rental>)))]
+async fn list(
+    State(app): State<AppState>,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Rental>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let now = crate::clock::wall();
+    let mut conn = app.store.reader().await?;
+    let device = match &wanted.device {
+        Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
+        None => None,
+    };
+    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
+        Some((_, Named::Id(id))) => Some(id),
+        Some((text, named)) => {
+            let found = stored_customers::find(&mut conn, &named).await?;
+            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
+        }
+        None => None,
+    };
+    let filter = stored::Wanted {
+        external_ref: wanted.external_ref.as_deref(),
+        device,
+        customer,
+        state: wanted.state.as_deref().map(state_named).transpose()?,
+        from: query_time("from", wanted.from.as_deref())?,
+        to: query_time("to", wanted.to.as_deref())?,
+    };
+    let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
+    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+}
+
+fn state_named(name: &str) -> Result<life::State, Problem> {
+    let found = life::State::ALL.into_iter().find(|state| state.name() == name);
+    found.ok_or_else(|| {
+        let names = life::State::ALL.map(life::State::name).join(", ");
+        let shown: String = name.chars().take(80).collect();
+        Problem::bad_request("bad_query", format!("state: {shown:?} is not allowed: use {names}"))
+    })
+}
+
+fn query_time(name: &str, text: Option<&str>) -> Result<Option<Wall>, Problem> {
+    let wrong = |detail: String| Problem::bad_request("bad_query", format!("{name}: {detail}"));
+    text.map(|text| parse::moment(text).map_err(wrong)).transpose()
+}
+
+/// A rental.
+#[utoipa::path(get, path = "/rentals/{rental}", operation_id = "show_rental", tag = "rentals",
+    security(("token" = ["rentals:operator"])), params(("rental" = String, Path, description = "id")),
+    responses((status = 200, body = Rental)))]
+async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result<Tagged<Rental>, Problem> {
+    let id = Kind::Rental.parse(&rental)?;
+    let found = stored::find(&mut *app.store.reader().await?, id).await?;
+    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    Ok(Tagged { version: found.version, value: to_api(&found, crate::clock::wall()) })
+}
+
+/// Begins a change. Bookings that were not confirmed in time end first.
+async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
+    let mut write = ApiTx::begin(app, who).await?;
+    let now = write.now;
+    crate::store::rentals::bookings::lapse(write.tx(), now).await?;
+    Ok(write)
+}
+
+/// Bounds what one decision reads.
+async fn has_room(write: &mut ApiTx<'_>, items: usize) -> Result<(), Problem> {
+    let now = write.now;
+    let taken = occupancies::count(write.tx(), now).await?;
+    if taken.saturating_add(i64::try_from(items).unwrap_or(i64::MAX)) <= MAX_OCCUPANCIES {
+        return Ok(());
+    }
+    let detail = format!("at most {MAX_OCCUPANCIES} rentals and blocks may be open or planned: end some");
+    Err(Problem::limit_reached(detail))
+}
+
+async fn load(write: &mut ApiTx<'_>, rental: &str) -> Result<stored::Rental, Problem> {
+    let found = stored::find(write.tx(), Kind::Rental.parse(rental)?).await?;
+    found.ok_or_else(|| Kind::Rental.unknown(rental).into())
+}
+
+/// Refuses to end what open rentals need.
+///
+/// # Errors
+/// Returns 409 with these rentals.
+async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Result<(), Problem> {
+    let now = write.now;
+    let open = stored::open_of(write.tx(), of, now, MAX_NAMED).await?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    let rentals: Vec<String> = open.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let detail = format!("{what}: cancel or end its rentals first: {}", rentals.join(", "));
+    Err(Problem::of_rentals("rentals_open", detail, rentals))
+}
+
+/// Refuses to remove a device with open rentals.
+///
+/// # Errors
+/// Returns 409 with these rentals.
+pub(super) async fn none_of_device(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Result<(), Problem> {
+    none_is_open(write, stored::Of::Device(device), &format!("{name} is rented")).await
+}
+
+/// Writes an event about a rental.
+async fn note(
+    write: &mut ApiTx<'_>,
+    kind: &str,
+    rental: &stored::Rental,
+    changed: &[&str],
+) -> Result<(), Problem> {
+    let mut data = json!({
+        "id": Kind::Rental.text(rental.id), "booking": Kind::Booking.text(rental.booking),
+        "customer": Kind::Customer.text(rental.customer), "device": Kind::Host.text(rental.device),
+        "from": ids::time(rental.life.window.from()), "until": ids::time(rental.life.window.until()),
+        "changed": changed, "version": rental.version,
+    });
+    if let Some(ending) = rental.life.ending {
+        data["reason"] = ending.reason.name().into();
+    }
+    let cause = kind.rsplit('.').next().unwrap_or_default();
+    write.event(kind, (Object::Rental, rental.id), cause, data).await
+}
+
+/// Returns different ids in their order. Rows of one call have the same time in their ids.
+fn new_ids(count: usize, now: Wall) -> Vec<Id> {
+    let mut ids = std::collections::BTreeSet::new();
+    while ids.len() < count {
+        ids.insert(ids::new_id(now));
+    }
+    ids.into_iter().collect()
+}
+
+fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
+    let life = &rental.life;
+    let lapsed = (life.ending.is_none() && life.state(now) == life::State::Cancelled)
+        .then_some(life::EndReason::Lapsed);
+    let ended_at = life.ending.map(|ending| ending.at).or(lapsed.and_then(|_| life.lapses_at()));
+    Rental {
+        id: Kind::Rental.text(rental.id),
+        booking: Kind::Booking.text(rental.booking),
+        customer: Kind::Customer.text(rental.customer),
+        external_ref: rental.external_ref.clone(),
+        device: Kind::Host.text(rental.device),
+        device_name: rental.device_name.clone(),
+        from: ids::time(life.window.from()),
+        until: ids::time(life.window.until()),
+        occupied_from: ids::time(life.prepared_from),
+        occupied_until: life.occupied_until(now).map(ids::time),
+        state: life.state(now).name().to_owned(),
+        ended_at: ended_at.map(ids::time),
+        end_reason: life.ending.map(|ending| ending.reason).or(lapsed).map(|r| r.name().to_owned()),
+        end_note: not_empty(&rental.end_note),
+        time_zone: rental.time_zone.clone(),
+        created_at: ids::time(rental.created_at),
+        version: rental.version,
+    }
+}

@@ -1,0 +1,100 @@
+//! Which devices are rented, and how long each needs before and after a rental.
+
+use axum::extract::State;
+use fleetgate_engine::rental::occupancy::Margins;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::parse;
+use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
+use crate::api::request::auth::Principal;
+use crate::api::request::extract::{Body, Path};
+use crate::api::request::ids::Kind;
+use crate::api::request::parse::Fields;
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::etag::{IfMatch, Tagged};
+use crate::api::response::problem::Problem;
+use crate::api::{AppState, devices};
+use crate::store::devices::{self as stored_devices, Device};
+use crate::store::events::Object;
+use crate::store::rentals::devices as stored;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show, set))
+}
+
+/// How a device is rented.
+#[utoipa::path(get, path = "/devices/{device}/rental-settings", operation_id = "show_rental_settings",
+    tag = "rentals", security(("token" = ["devices:viewer"])),
+    params(("device" = String, Path, description = "id or name")),
+    responses((status = 200, body = DeviceRentalSettings)))]
+async fn show(
+    State(app): State<AppState>,
+    Path(device): Path<String>,
+) -> Result<Tagged<DeviceRentalSettings>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
+    let settings = stored::settings(&mut conn, device.id).await?;
+    Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
+}
+
+/// Sets whether a device is rented, and how long it needs before and after a rental.
+///
+/// 409 `not_rentable`: the device has no tunnel, or hosts behind it.
+#[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
+    tag = "rentals", security(("token" = ["devices:operator"])), request_body = NewDeviceRentalSettings,
+    params(("device" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the change is meant for")),
+    responses((status = 200, body = DeviceRentalSettings)))]
+async fn set(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(device): Path<String>,
+    if_match: IfMatch,
+    Body(new): Body<NewDeviceRentalSettings>,
+) -> Result<Tagged<DeviceRentalSettings>, Problem> {
+    let mut wrong = Fields::default();
+    let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
+    let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
+    wrong.finish()?;
+    let mut write = ApiTx::begin(&app, &who).await?;
+    let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
+    let before = stored::settings(write.tx(), device.id).await?;
+    if_match.check(before.version)?;
+    if new.rentable {
+        can_be_rented(&mut write, &device).await?;
+    }
+    let margins = Margins { preparation, turnaround };
+    let mut after = stored::Settings { rentable: new.rentable, margins, version: before.version };
+    if after != before {
+        stored::set(write.tx(), device.id, &after).await?;
+        after.version += 1;
+        let data = json!({ "rentable": new.rentable, "preparation_s": new.preparation_s,
+            "turnaround_s": new.turnaround_s });
+        write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
+    }
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&device, &after) })
+}
+
+async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
+    let name = &device.settings.name;
+    let detail = match stored_devices::hosts_behind(write.tx(), device.id).await?.len() {
+        0 if device.tunnel.is_some() => return Ok(()),
+        0 => format!("{name} has no tunnel: POST /devices/{name}/credentials makes one"),
+        hosts => format!("{name} has {hosts} hosts behind it, which would be rented with it: remove them"),
+    };
+    Err(Problem::conflict("not_rentable", detail))
+}
+
+fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings {
+    DeviceRentalSettings {
+        device: Kind::Host.text(device.id),
+        device_name: device.settings.name.clone(),
+        rentable: settings.rentable,
+        preparation_s: settings.margins.preparation.as_secs_f64(),
+        turnaround_s: settings.margins.turnaround.as_secs_f64(),
+        version: settings.version,
+    }
+}

@@ -1,0 +1,344 @@
+//! The JSON of rentals, bookings, customers, and of what devices are rented for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::request::extract::{never_null, present};
+use crate::api::types::{Labels, names};
+
+/// A person or organisation that rents devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Customer {
+    pub id: String,
+    /// The name that the client gave the customer, such as the number in its own database.
+    pub external_ref: Option<String>,
+    pub name: String,
+    pub contacts: Vec<CustomerContact>,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
+    pub version: i64,
+}
+
+/// How a customer is reached. The gateway sends nothing there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CustomerContact {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCustomer {
+    /// At most 128 printable characters without blanks; unique among customers.
+    pub external_ref: Option<String>,
+    #[serde(default)]
+    pub name: String,
+    /// At most 16, each with an e-mail address or a phone number.
+    #[serde(default)]
+    pub contacts: Vec<CustomerContact>,
+}
+
+/// The answer to a new customer. It has no personal data, so that none is kept for a repetition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedCustomer {
+    pub id: String,
+    #[schema(minimum = 1)]
+    pub version: i64,
+}
+
+/// What is absent stays as it is. Contacts are replaced as a whole.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CustomerChange {
+    /// `null`: none.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub external_ref: Option<Option<String>>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<CustomerContact>)]
+    pub contacts: Option<Vec<CustomerContact>>,
+}
+
+/// What a customer booked with one call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Booking {
+    pub id: String,
+    /// The id of the customer.
+    pub customer: String,
+    pub external_ref: Option<String>,
+    /// Until then it occupies its devices without being confirmed. Absent: it is confirmed.
+    pub hold_until: Option<String>,
+    /// For display.
+    pub time_zone: Option<String>,
+    /// Absent when there are none, and when the call was a repetition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
+    /// The client's own. Absent when there is none, and when the call was a repetition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::Metadata>)]
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// In the order of the items.
+    pub rentals: Vec<Rental>,
+    /// The user or token that made it.
+    pub author: String,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
+    pub version: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBooking {
+    /// The id or the `external_ref` of the customer.
+    pub customer: String,
+    /// At most 128 printable characters without blanks; unique among bookings.
+    pub external_ref: Option<String>,
+    /// At most 50. Each becomes a rental, or none does.
+    pub items: Vec<NewBookingItem>,
+    /// RFC 3339 with an offset. Until then it occupies its devices without being confirmed.
+    pub hold_until: Option<String>,
+    /// The name of a time zone, such as `Europe/Vienna`, for display.
+    pub time_zone: Option<String>,
+    #[serde(default)]
+    pub notes: String,
+    /// The client's own.
+    #[serde(default)]
+    #[schema(value_type = names::Metadata)]
+    pub metadata: BTreeMap<String, String>,
+    /// `true`: decide, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// One device in one window. Exactly one of `device` and `labels` selects it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBookingItem {
+    /// Its name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Any rentable device that has all of these labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::Labels>)]
+    pub labels: Option<Labels>,
+    /// RFC 3339 with an offset; now when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// RFC 3339 with an offset, not included.
+    pub until: String,
+}
+
+/// What is absent stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BookingChange {
+    /// `null` confirms the booking.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub hold_until: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub time_zone: Option<Option<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub notes: Option<Option<String>>,
+    /// Replaced as a whole.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::Metadata>)]
+    pub metadata: Option<Option<BTreeMap<String, String>>>,
+}
+
+/// What a booking would become.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BookingPlan {
+    /// In the order of the items.
+    pub rentals: Vec<PlannedRental>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedRental {
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    pub from: String,
+    /// Not included.
+    pub until: String,
+    /// With the preparation of the device.
+    pub occupied_from: String,
+    /// With its turnaround.
+    pub occupied_until: String,
+}
+
+/// A device in a window of time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rental {
+    pub id: String,
+    /// The id of its booking.
+    pub booking: String,
+    /// The id of the customer.
+    pub customer: String,
+    /// That of the booking.
+    pub external_ref: Option<String>,
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    pub from: String,
+    /// Not included.
+    pub until: String,
+    /// When the device is occupied, with its preparation.
+    pub occupied_from: String,
+    /// With its turnaround. Absent when the rental was cancelled.
+    pub occupied_until: Option<String>,
+    #[schema(value_type = names::RentalState)]
+    pub state: String,
+    /// When it was ended or cancelled. Absent when its window alone ends it.
+    pub ended_at: Option<String>,
+    #[schema(value_type = Option<names::RentalEndReason>)]
+    pub end_reason: Option<String>,
+    /// Why it was ended, in the words of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_note: Option<String>,
+    /// For display.
+    pub time_zone: Option<String>,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    #[schema(minimum = 1)]
+    pub version: i64,
+}
+
+/// A change of a rental that has not ended. What is absent stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RentalChange {
+    /// RFC 3339 with an offset, not included. To end it now, end it.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub until: Option<String>,
+    /// The name or id of the device that takes the place of the present one.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub device: Option<String>,
+}
+
+/// The end of a rental that has begun.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RentalEnd {
+    #[schema(value_type = names::RentalEndGiven)]
+    pub reason: String,
+    /// In the words of the client.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// When devices can be booked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Availability {
+    pub from: String,
+    /// Not included.
+    pub to: String,
+    /// The rentable devices of the selection.
+    #[schema(minimum = 0)]
+    pub devices: u64,
+    /// How many of them are free from `from` to `to`.
+    #[schema(minimum = 0)]
+    pub free: u64,
+    /// By name.
+    pub items: Vec<DeviceAvailability>,
+    pub next: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceAvailability {
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    /// The windows in which a rental may lie, without preparation and turnaround.
+    pub free: Vec<FreeWindow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FreeWindow {
+    pub from: String,
+    /// Not included.
+    pub until: String,
+}
+
+/// How a device is rented.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceRentalSettings {
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    pub rentable: bool,
+    /// Seconds that it needs before a rental.
+    pub preparation_s: f64,
+    /// Seconds that it needs after a rental.
+    pub turnaround_s: f64,
+    /// The same number as in the `ETag`; 0 when they were never set.
+    #[schema(minimum = 0)]
+    pub version: i64,
+}
+
+/// They hold for rentals that are booked, or get this device, from now on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeviceRentalSettings {
+    pub rentable: bool,
+    /// 0 when absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub preparation_s: f64,
+    /// 0 when absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub turnaround_s: f64,
+}
+
+/// A time in which a device cannot be booked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceBlock {
+    pub id: String,
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    pub from: String,
+    /// Not included. Absent: until it is ended.
+    pub until: Option<String>,
+    pub reason: String,
+    /// The user or token that made it.
+    pub author: String,
+    pub created_at: String,
+    pub ended_at: Option<String>,
+    /// The user or token that ended it.
+    pub ended_by: Option<String>,
+    /// The rentals that it covers. Only in the answer to a new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rentals: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeviceBlock {
+    /// RFC 3339 with an offset; now when absent.
+    pub from: Option<String>,
+    /// RFC 3339 with an offset, not included; until it is ended when absent.
+    pub until: Option<String>,
+    /// Why the device cannot be booked.
+    pub reason: String,
+    /// `true`: also over rentals.
+    #[serde(default)]
+    pub force: bool,
+}

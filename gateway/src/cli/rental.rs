@@ -1,0 +1,443 @@
+//! `fleetgate rental`: devices in windows of time, and which devices are rented.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::booking::Times;
+use super::client::Client;
+use super::customer::printed;
+use super::device::{pair, present, said};
+use super::grant::moment;
+use super::host::pages;
+use super::table::{self, Column};
+use super::token::span;
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, DeviceRentalSettings, Rental};
+use crate::cli::out;
+
+#[derive(Subcommand)]
+pub(crate) enum RentalCommand {
+    /// List rentals
+    List(Box<ListArgs>),
+    /// Show one rental
+    Show {
+        /// Id of the rental
+        rental: String,
+    },
+    /// Change the end or the device of a rental
+    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+    Set {
+        /// Id of the rental
+        rental: String,
+        /// New end, as RFC 3339 with an offset
+        #[arg(long, value_name = "TIME", group = "change")]
+        until: Option<String>,
+        /// Device that takes the place of the present one
+        #[arg(long, value_name = "DEVICE", group = "change")]
+        device: Option<String>,
+    },
+    /// Cancel a rental that has not begun
+    Cancel {
+        /// Id of the rental
+        rental: String,
+    },
+    /// End a rental that has begun
+    End {
+        /// Id of the rental
+        rental: String,
+        /// Why: ended, returned_early, no_show, revoked or failed
+        #[arg(long, default_value = "ended")]
+        reason: String,
+        /// Text for people
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Show when rentable devices are free
+    Free {
+        #[command(flatten)]
+        at: Times,
+        /// Only devices with this label
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        label: Vec<(String, String)>,
+    },
+    /// Show or set how a device is rented
+    Device(DeviceArgs),
+    /// Keep a device from being booked
+    Block(Box<BlockArgs>),
+    /// List the blocks of a device
+    Blocks {
+        /// Name or id of the device
+        device: String,
+    },
+    /// End a block
+    Unblock {
+        /// Name or id of the device
+        device: String,
+        /// Id of the block
+        block: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// Only those of the booking with this reference
+    #[arg(long = "ref", value_name = "REF")]
+    external_ref: Option<String>,
+    /// Only those of this device
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Only those of this customer (id or reference)
+    #[arg(long, value_name = "CUSTOMER")]
+    customer: Option<String>,
+    /// Only those in this state, such as active
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those whose window ends after this time
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Only those whose window begins before this time
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct DeviceArgs {
+    /// Name or id of the device
+    device: String,
+    /// Let it be booked
+    #[arg(long, conflicts_with = "not_rentable")]
+    rentable: bool,
+    /// Do not let it be booked any more; its rentals stay
+    #[arg(long)]
+    not_rentable: bool,
+    /// Time that it needs before a rental, such as 1h
+    #[arg(long, value_name = "TIME")]
+    preparation: Option<String>,
+    /// Time that it needs after a rental, such as 30m
+    #[arg(long, value_name = "TIME")]
+    turnaround: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct BlockArgs {
+    /// Name or id of the device
+    device: String,
+    /// Why it cannot be booked
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    at: Times,
+    /// Also over rentals, which stay as they are
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Result<()> {
+    match command {
+        RentalCommand::List(args) => list(client, *args).await,
+        RentalCommand::Show { rental } => {
+            show(client, &client.get(&format!("/rentals/{rental}"), &[]).await?)
+        }
+        RentalCommand::Set { rental, until, device } => set(client, &rental, until, device).await,
+        RentalCommand::Cancel { rental } => {
+            let gone: Value = client.post(&format!("/rentals/{rental}/cancel"), &json!({})).await?;
+            printed(client, &gone)?;
+            said(client, &format!("Rental {rental} cancelled; its device is free"))
+        }
+        RentalCommand::End { rental, reason, note } => {
+            let body = present(json!({ "reason": reason, "note": note }));
+            let ended: Value = client.post(&format!("/rentals/{rental}/end"), &body).await?;
+            printed(client, &ended)?;
+            said(client, &format!("Rental {rental} ended"))
+        }
+        RentalCommand::Free { at, label } => free(client, &at, label).await,
+        RentalCommand::Device(args) => device(client, args).await,
+        RentalCommand::Block(args) => block(client, *args).await,
+        RentalCommand::Blocks { device } => blocks(client, &device).await,
+        RentalCommand::Unblock { device, block } => {
+            client.delete(&format!("/devices/{device}/blocks/{block}"), None).await?;
+            said(client, &format!("Block {block} ended"))
+        }
+    }
+}
+
+/// Formats a time in a zone, or else in UTC.
+pub(super) fn clock(time: &str, zone: Option<&str>) -> String {
+    let zone = zone.and_then(|name| TimeZone::get(name).ok());
+    match (time.parse::<Timestamp>(), zone) {
+        (Ok(at), Some(zone)) => at.to_zoned(zone).strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        _ => table::minute(time),
+    }
+}
+
+/// Formats `from 2026-03-10 14:00 CET until 2026-03-12 18:00 CET`.
+pub(super) fn window(from: &str, until: &str, zone: Option<&str>) -> String {
+    format!("from {} until {}", clock(from, zone), clock(until, zone))
+}
+
+const COLUMNS: [Column; 6] = [
+    Column::whole("ID"),
+    Column::whole("STATE"),
+    Column::name("DEVICE"),
+    Column::whole("FROM"),
+    Column::whole("UNTIL"),
+    Column::name("REF").optional(),
+];
+
+async fn list(client: &Client, args: ListArgs) -> anyhow::Result<()> {
+    let time = |option: &str, text: Option<String>| -> anyhow::Result<Option<String>> {
+        text.map(|text| Ok(moment(option, &text)?.to_string())).transpose()
+    };
+    let all = [
+        ("external_ref", args.external_ref),
+        ("device", args.device),
+        ("customer", args.customer),
+        ("state", args.state),
+        ("from", time("--from", args.from)?),
+        ("to", time("--to", args.to)?),
+    ];
+    let query: Vec<_> = all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let rentals: Vec<Rental> = pages(client, "/rentals", &query).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&rentals)?);
+        return Ok(());
+    }
+    if rentals.is_empty() {
+        return said(client, "No rentals");
+    }
+    table::print(&COLUMNS, rentals.iter().map(row).collect());
+    Ok(())
+}
+
+fn row(r: &Rental) -> Vec<String> {
+    vec![
+        r.id.clone(),
+        r.state.clone(),
+        table::safe(&r.device_name),
+        clock(&r.from, r.time_zone.as_deref()),
+        clock(r.ended_at.as_deref().unwrap_or(&r.until), r.time_zone.as_deref()),
+        table::safe(r.external_ref.as_deref().unwrap_or_default()),
+    ]
+}
+
+fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(r)?);
+        return Ok(());
+    }
+    let line = |key: &str, value: &str| out::line!("  {key:<12}{}", table::safe(value));
+    let zone = r.time_zone.as_deref();
+    out::line!("{}  {}", r.state, r.id);
+    line("device", &format!("{} ({})", r.device_name, r.device));
+    line("window", &window(&r.from, &r.until, zone));
+    if let Some(until) = &r.occupied_until {
+        line("occupied", &window(&r.occupied_from, until, zone));
+    }
+    line("booking", &r.booking);
+    line("reference", r.external_ref.as_deref().unwrap_or("none"));
+    line("customer", &r.customer);
+    if let Some(at) = &r.ended_at {
+        let reason = r.end_reason.as_deref().unwrap_or_default();
+        let note = r.end_note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
+        line("ended", &format!("{} ({reason}){note}", clock(at, zone)));
+    }
+    Ok(())
+}
+
+async fn set(
+    client: &Client,
+    rental: &str,
+    until: Option<String>,
+    device: Option<String>,
+) -> anyhow::Result<()> {
+    let until = until.map(|text| moment("--until", &text)).transpose()?;
+    let body = present(json!({ "until": until.map(|at| at.to_string()), "device": device }));
+    let changed = client.patch(&format!("/rentals/{rental}"), &body).await?;
+    printed(client, &changed)?;
+    let after: Rental = serde_json::from_value(changed)?;
+    let when = window(&after.from, &after.until, after.time_zone.as_deref());
+    said(client, &format!("Rental {rental} changed: {} {when}", table::safe(&after.device_name)))
+}
+
+const FREE: [Column; 3] = [Column::name("DEVICE"), Column::whole("FREE FROM"), Column::whole("UNTIL")];
+
+async fn free(client: &Client, at: &Times, label: Vec<(String, String)>) -> anyhow::Result<()> {
+    let (from, until) = at.body(table::now())?;
+    let Some(until) = until else { anyhow::bail!("give until when you look: --until TIME or --for TIME") };
+    let mut query = vec![("to", until)];
+    query.extend(from.map(|from| ("from", from)));
+    query.extend(label.into_iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+    let devices: Vec<DeviceAvailability> = pages(client, "/rentals/availability", &query).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&devices)?);
+        return Ok(());
+    }
+    let windows = |device: &DeviceAvailability| -> Vec<Vec<String>> {
+        let name = table::safe(&device.device_name);
+        let row = |free: &crate::api::rentals::FreeWindow| {
+            vec![name.clone(), table::minute(&free.from), table::minute(&free.until)]
+        };
+        device.free.iter().map(row).collect()
+    };
+    let rows: Vec<Vec<String>> = devices.iter().flat_map(windows).collect();
+    if rows.is_empty() {
+        return said(client, "No rentable device is free then");
+    }
+    table::print(&FREE, rows);
+    Ok(())
+}
+
+async fn device(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
+    let path = format!("/devices/{}/rental-settings", args.device);
+    let before: DeviceRentalSettings = client.get(&path, &[]).await?;
+    let seconds = |option: &str, text: &Option<String>, before: f64| -> anyhow::Result<f64> {
+        text.as_deref().map_or(Ok(before), |text| Ok(span(option, text)?.as_secs_f64()))
+    };
+    let rentable = match (args.rentable, args.not_rentable) {
+        (true, _) => true,
+        (_, true) => false,
+        _ => before.rentable,
+    };
+    let body = json!({
+        "rentable": rentable,
+        "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
+        "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
+    });
+    let is_change =
+        args.rentable || args.not_rentable || args.preparation.is_some() || args.turnaround.is_some();
+    let after: DeviceRentalSettings = match is_change {
+        true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
+        false => before,
+    };
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&after)?);
+        return Ok(());
+    }
+    let state = if after.rentable { "rentable" } else { "not rentable" };
+    let line = |key: &str, seconds: f64| out::line!("  {key:<12}{seconds} s");
+    out::line!("{}  {state}", table::safe(&after.device_name));
+    line("preparation", after.preparation_s);
+    line("turnaround", after.turnaround_s);
+    Ok(())
+}
+
+async fn block(client: &Client, args: BlockArgs) -> anyhow::Result<()> {
+    let (from, until) = args.at.body(table::now())?;
+    let force = args.force.then_some(true);
+    let body = present(json!({ "from": from, "until": until, "reason": args.reason, "force": force }));
+    let made = client.write(Method::POST, &format!("/devices/{}/blocks", args.device), &body, None).await?;
+    printed(client, &made)?;
+    let block: DeviceBlock = serde_json::from_value(made)?;
+    let until = block.until.as_deref().map(|until| format!(" until {}", table::minute(until)));
+    let over = match block.rentals.as_slice() {
+        [] => String::new(),
+        rentals => format!("; it covers {}", rentals.join(" ")),
+    };
+    let name = table::safe(&block.device_name);
+    let from = table::minute(&block.from);
+    said(client, &format!("Block {}: {name} from {from}{}{over}", block.id, until.unwrap_or_default()))
+}
+
+const BLOCKS: [Column; 4] =
+    [Column::whole("ID"), Column::whole("FROM"), Column::whole("UNTIL"), Column::text("REASON")];
+
+async fn blocks(client: &Client, device: &str) -> anyhow::Result<()> {
+    let blocks: Vec<DeviceBlock> = pages(client, &format!("/devices/{device}/blocks"), &[]).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&blocks)?);
+        return Ok(());
+    }
+    if blocks.is_empty() {
+        return said(client, "No blocks");
+    }
+    let row = |b: &DeviceBlock| {
+        let end = b.ended_at.as_deref().or(b.until.as_deref());
+        let end = end.map_or("unblocked".to_owned(), table::minute);
+        vec![b.id.clone(), table::minute(&b.from), end, table::safe(&b.reason)]
+    };
+    table::print(&BLOCKS, blocks.iter().map(row).collect());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::booking::{self, BookingCommand};
+    use super::*;
+    use crate::api::rentals::Booking;
+
+    #[derive(clap::Parser)]
+    enum Line {
+        #[command(subcommand)]
+        Rental(RentalCommand),
+        #[command(subcommand)]
+        Booking(BookingCommand),
+    }
+
+    async fn try_run(client: &Client, line: &str) -> anyhow::Result<()> {
+        let line = <Line as clap::Parser>::try_parse_from(format!("fleetgate {line}").split(' '));
+        match line.map_err(|e| anyhow::anyhow!("{e}"))? {
+            Line::Rental(command) => run(client, command).await,
+            Line::Booking(command) => booking::run(client, command).await,
+        }
+    }
+
+    async fn shop() -> (Client, crate::api::testing::TestApi) {
+        let (client, api) = crate::cli::tests::connected().await;
+        for name in ["cam-1", "cam-2"] {
+            let device = json!({ "name": name, "labels": { "kind": "cam" } });
+            let _: Value = client.post("/devices", &device).await.unwrap();
+            try_run(&client, &format!("rental device {name} --rentable --turnaround 30m")).await.unwrap();
+        }
+        let _: Value = client.post("/customers", &json!({ "external_ref": "crm-17" })).await.unwrap();
+        (client, api)
+    }
+
+    #[tokio::test]
+    async fn devices_are_booked_changed_and_given_back() {
+        let (client, _api) = shop().await;
+        let add = "booking add --customer crm-17 --any kind=cam --for 2h --ref o1 --zone Europe/Vienna";
+        try_run(&client, &format!("{add} --dry-run")).await.unwrap();
+        try_run(&client, &format!("{add} --hold 30m --notes x --metadata shop=linz")).await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        assert_eq!((made.rentals[0].state.as_str(), made.rentals[0].device_name.as_str()), ("held", "cam-1"));
+        try_run(&client, "booking set o1 --hold 1h --notes y").await.unwrap();
+        try_run(&client, "booking confirm o1").await.unwrap();
+        let rental = made.rentals[0].id.clone();
+        for fine in
+            ["booking list --customer crm-17", "booking show o1", "rental list --state active --ref o1"]
+        {
+            try_run(&client, fine).await.unwrap();
+        }
+        try_run(&client, &format!("rental set {rental} --device cam-2")).await.unwrap();
+        try_run(&client, "rental free --for 1d --label kind=cam").await.unwrap();
+        try_run(&client, &format!("rental show {rental}")).await.unwrap();
+        try_run(&client, &format!("rental end {rental} --reason returned_early --note early")).await.unwrap();
+        let ended: Rental = client.get(&format!("/rentals/{rental}"), &[]).await.unwrap();
+        let expected = ("cleaning", "cam-2", Some("returned_early"));
+        assert_eq!((ended.state.as_str(), ended.device_name.as_str(), ended.end_reason.as_deref()), expected);
+    }
+
+    #[tokio::test]
+    async fn a_block_keeps_a_device_from_being_booked() {
+        let (client, _api) = shop().await;
+        try_run(&client, "rental block cam-1 --reason battery --for 1d").await.unwrap();
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h";
+        let refused = try_run(&client, add).await.unwrap_err();
+        assert!(refused.to_string().contains("cam-1 is occupied"), "{refused:#}");
+        try_run(&client, "rental blocks cam-1").await.unwrap();
+        let blocks: Vec<DeviceBlock> = pages(&client, "/devices/cam-1/blocks", &[]).await.unwrap();
+        try_run(&client, &format!("rental unblock cam-1 {}", blocks[0].id)).await.unwrap();
+        try_run(&client, add).await.unwrap();
+        for (line, says) in [
+            ("booking add --customer crm-17 --for 2h", "--device DEVICE"),
+            ("booking add --customer crm-17 --device cam-1", "--until TIME"),
+            ("booking add --customer crm-17 --device cam-1 --until noon", "--until \"noon\""),
+            ("rental free", "--until TIME"),
+        ] {
+            let refused = try_run(&client, line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Blocks: times in which a device cannot be booked.
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use crate::store::access::{id, maybe_wall, wall};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub id: Id,
+    pub device: HostId,
+    pub device_name: String,
+    pub from: Wall,
+    /// Not included. `None`: until it is ended.
+    pub until: Option<Wall>,
+    pub reason: String,
+    /// The principal.
+    pub author: String,
+    pub created_at: Wall,
+    /// When it was ended by hand, and the principal.
+    pub ended: Option<(Wall, String)>,
+}
+
+impl FromRow<'_, SqliteRow> for Block {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let by: Option<String> = row.try_get("ended_by")?;
+        Ok(Block {
+            id: id(row, "id")?,
+            device: id(row, "device")?,
+            device_name: row.try_get("device_name")?,
+            from: wall(row, "from_at")?,
+            until: maybe_wall(row, "until_at")?,
+            reason: row.try_get("reason")?,
+            author: row.try_get("author")?,
+            created_at: wall(row, "created_at")?,
+            ended: maybe_wall(row, "ended_at")?.map(|at| (at, by.unwrap_or_default())),
+        })
+    }
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "select k.*, h.name as device_name from device_blocks k join hosts h on h.id = k.device ",
+            $rest
+        )
+    };
+}
+
+/// Adds a block.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn insert(tx: &mut SqliteConnection, block: &Block) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into device_blocks (id, device, from_at, until_at, reason, author, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(block.id.as_i64())
+    .bind(block.device.as_i64())
+    .bind(block.from.as_millis())
+    .bind(block.until.map(Wall::as_millis))
+    .bind(&block.reason)
+    .bind(&block.author)
+    .bind(block.created_at.as_millis())
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, block: Id) -> sqlx::Result<Option<Block>> {
+    sqlx::query_as(select!("where k.id = $1")).bind(block.as_i64()).fetch_optional(conn).await
+}
+
+/// Returns the newest blocks of a device first, below an id.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    before: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Block>> {
+    let sql = select!("where k.id < $1 and k.device = $2 order by k.id desc limit $3");
+    let query = sqlx::query_as(sql).bind(before).bind(device.as_i64());
+    query.bind(limit).fetch_all(conn).await
+}
+
+/// Ends a block by hand.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn end(tx: &mut SqliteConnection, block: Id, now: Wall, by: &str) -> sqlx::Result<()> {
+    let sql = "update device_blocks set ended_at = $2, ended_by = $3 where id = $1 and ended_at is null";
+    sqlx::query(sql).bind(block.as_i64()).bind(now.as_millis()).bind(by).execute(tx).await.map(drop)
+}

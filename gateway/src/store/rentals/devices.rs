@@ -1,0 +1,114 @@
+//! How devices are rented, and which ones can be booked.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::rental::occupancy::Margins;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::{duration, millis};
+use crate::store::access::id;
+use crate::store::grants::has_labels;
+
+/// How a device is rented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub rentable: bool,
+    pub margins: Margins,
+    /// Counts the changes of people and programs; 0: never set.
+    pub version: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Settings {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Settings {
+            rentable: row.try_get("rentable")?,
+            margins: margins(row)?,
+            version: row.try_get("version")?,
+        })
+    }
+}
+
+fn margins(row: &SqliteRow) -> sqlx::Result<Margins> {
+    let (preparation, turnaround) = (duration(row, "preparation_ms")?, duration(row, "turnaround_ms")?);
+    Ok(Margins { preparation, turnaround })
+}
+
+/// Returns the settings of a device. Without any it is not rented.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Settings> {
+    let sql = "select * from device_rental_settings where device = $1";
+    let found: Option<Settings> = sqlx::query_as(sql).bind(device.as_i64()).fetch_optional(conn).await?;
+    Ok(found.unwrap_or(Settings { rentable: false, margins: Margins::default(), version: 0 }))
+}
+
+/// Stores the settings of a device and raises the version.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms)
+         values ($1, $2, $3, $4)
+         on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
+             preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms",
+    )
+    .bind(device.as_i64())
+    .bind(settings.rentable)
+    .bind(millis(settings.margins.preparation))
+    .bind(millis(settings.margins.turnaround))
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// A device that can be booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: HostId,
+    pub name: String,
+    pub margins: Margins,
+}
+
+impl FromRow<'_, SqliteRow> for Candidate {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Candidate { id: id(row, "id")?, name: row.try_get("name")?, margins: margins(row)? })
+    }
+}
+
+/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
+const CANDIDATES: &str = concat!(
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms
+     from hosts h join device_rental_settings s on s.device = h.id and s.rentable
+     where h.removed_at is null and h.via is null
+       and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null
+                   where p.id = h.id and p.removed_at is null)
+       and not exists (select 1 from hosts behind where behind.via = h.id and behind.removed_at is null)
+       and ($1 is null or h.id = $1) and ",
+    has_labels!("$2"),
+    " order by h.name"
+);
+
+/// Returns the devices that can be booked and have all of these labels, in name order.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn candidates(
+    conn: &mut SqliteConnection,
+    labels: &BTreeMap<String, String>,
+) -> sqlx::Result<Vec<Candidate>> {
+    sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).fetch_all(conn).await
+}
+
+/// Returns a device if it can be booked.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
+    let none: BTreeMap<String, String> = BTreeMap::new();
+    sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).fetch_optional(conn).await
+}

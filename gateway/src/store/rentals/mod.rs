@@ -1,0 +1,296 @@
+//! Rentals: a device in a window. Their bookings and customers, and what occupies a device.
+//!
+//! Rows of the past stay: they are the history. This module takes valid values and decides nothing:
+//! `fleetgate_engine::rental` does.
+
+pub mod blocks;
+pub mod bookings;
+pub mod customers;
+pub mod devices;
+pub mod occupancies;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
+use fleetgate_engine::rental::occupancy::Window;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::access::{id, maybe_wall, wall};
+
+/// A stored rental.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rental {
+    pub id: Id,
+    pub booking: Id,
+    pub customer: Id,
+    /// That of the booking.
+    pub external_ref: Option<String>,
+    /// That of the booking, for display.
+    pub time_zone: Option<String>,
+    pub device: HostId,
+    pub device_name: String,
+    pub life: Life,
+    pub preparation: Duration,
+    /// Why it ended, in the words of the client.
+    pub end_note: String,
+    /// Counts the changes of people and programs.
+    pub version: i64,
+    pub created_at: Wall,
+}
+
+fn damaged(column: &str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.into(), source: "not written by this program".into() }
+}
+
+fn duration(row: &SqliteRow, column: &str) -> sqlx::Result<Duration> {
+    let millis: i64 = row.try_get(column)?;
+    u64::try_from(millis).map(Duration::from_millis).map_err(|_| damaged(column))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl FromRow<'_, SqliteRow> for Rental {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let window = Window::new(wall(row, "from_at")?, wall(row, "until_at")?);
+        let life = Life {
+            window: window.ok_or_else(|| damaged("until_at"))?,
+            prepared_from: wall(row, "prepared_from")?,
+            turnaround: duration(row, "turnaround_ms")?,
+            hold_until: maybe_wall(row, "hold_until")?,
+            ending: ending(row)?,
+        };
+        Ok(Rental {
+            id: id(row, "id")?,
+            booking: id(row, "booking")?,
+            customer: id(row, "customer")?,
+            external_ref: row.try_get("external_ref")?,
+            time_zone: row.try_get("time_zone")?,
+            device: id(row, "device")?,
+            device_name: row.try_get("device_name")?,
+            life,
+            preparation: duration(row, "preparation_ms")?,
+            end_note: row.try_get("end_note")?,
+            version: row.try_get("version")?,
+            created_at: wall(row, "created_at")?,
+        })
+    }
+}
+
+fn ending(row: &SqliteRow) -> sqlx::Result<Option<Ending>> {
+    let Some(at) = maybe_wall(row, "ended_at")? else { return Ok(None) };
+    let name: Option<String> = row.try_get("end_reason")?;
+    let reason = EndReason::ALL.into_iter().find(|reason| Some(reason.name()) == name.as_deref());
+    Ok(Some(Ending { at, reason: reason.ok_or_else(|| damaged("end_reason"))? }))
+}
+
+macro_rules! select {
+    ($rest:expr) => {
+        concat!(
+            "select r.*, b.customer, b.external_ref, b.time_zone, b.hold_until, h.name as device_name
+             from rentals r join bookings b on b.id = r.booking join hosts h on h.id = r.device ",
+            $rest
+        )
+    };
+}
+
+/// The state at a moment, in the order of `Life::state`. A test compares both.
+macro_rules! state_at {
+    ($now:literal) => {
+        concat!(
+            "case
+                 when r.end_reason in ('cancelled', 'lapsed') then 'cancelled'
+                 when r.end_reason = 'failed' then 'failed'
+                 when r.ended_at is not null then
+                     case when ",
+            $now,
+            " < r.ended_at + r.turnaround_ms then 'cleaning' else 'closed' end
+                 when min(b.hold_until, r.until_at) <= ",
+            $now,
+            " then 'cancelled'
+                 when b.hold_until is not null then 'held'
+                 when ",
+            $now,
+            " < r.prepared_from then 'booked'
+                 when ",
+            $now,
+            " < r.from_at then 'preparing'
+                 when ",
+            $now,
+            " < r.until_at then 'active'
+                 when ",
+            $now,
+            " < r.until_at + r.turnaround_ms then 'cleaning'
+                 else 'closed'
+             end"
+        )
+    };
+}
+
+/// Selects rentals.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// That of the booking.
+    pub external_ref: Option<&'a str>,
+    pub device: Option<HostId>,
+    pub customer: Option<Id>,
+    pub state: Option<State>,
+    /// Only those whose window ends after it.
+    pub from: Option<Wall>,
+    /// Only those whose window begins before it.
+    pub to: Option<Wall>,
+}
+
+const LIST: &str = select!(concat!(
+    "where r.id < $1
+       and ($3 is null or b.external_ref = $3)
+       and ($4 is null or r.device = $4)
+       and ($5 is null or b.customer = $5)
+       and ($6 is null or r.until_at > $6)
+       and ($7 is null or r.from_at < $7)
+       and ($8 is null or $8 = ",
+    state_at!("$9"),
+    ") order by r.id desc limit $2"
+));
+
+/// Returns the newest rentals first, below an id.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    wanted: Wanted<'_>,
+    now: Wall,
+    (before, limit): (i64, i64),
+) -> sqlx::Result<Vec<Rental>> {
+    sqlx::query_as(LIST)
+        .bind(before)
+        .bind(limit)
+        .bind(wanted.external_ref)
+        .bind(wanted.device.map(HostId::as_i64))
+        .bind(wanted.customer.map(Id::as_i64))
+        .bind(wanted.from.map(Wall::as_millis))
+        .bind(wanted.to.map(Wall::as_millis))
+        .bind(wanted.state.map(State::name))
+        .bind(now.as_millis())
+        .fetch_all(conn)
+        .await
+}
+
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Rental>> {
+    sqlx::query_as(select!("where r.id = $1")).bind(rental.as_i64()).fetch_optional(conn).await
+}
+
+/// Returns the rentals of bookings, each in the order of its items.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_bookings(
+    conn: &mut SqliteConnection,
+    bookings: &[Id],
+) -> sqlx::Result<BTreeMap<Id, Vec<Rental>>> {
+    let ids: Vec<i64> = bookings.iter().map(|booking| booking.as_i64()).collect();
+    let sql = select!("where r.booking in (select value from json_each($1)) order by r.id");
+    let rows: Vec<Rental> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
+    let mut found: BTreeMap<Id, Vec<Rental>> = BTreeMap::new();
+    for row in rows {
+        found.entry(row.booking).or_default().push(row);
+    }
+    Ok(found)
+}
+
+/// Of something that rentals belong to.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    Customer(Id),
+    Device(HostId),
+}
+
+macro_rules! open_of {
+    ($column:literal) => {
+        select!(concat!(
+            "where ",
+            $column,
+            " = $1 and ",
+            state_at!("$2"),
+            " in ('held', 'booked', 'preparing', 'active')
+             order by r.id limit $3"
+        ))
+    };
+}
+
+/// Returns rentals that have not ended.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn open_of(
+    conn: &mut SqliteConnection,
+    of: Of,
+    now: Wall,
+    limit: i64,
+) -> sqlx::Result<Vec<Rental>> {
+    let (sql, id) = match of {
+        Of::Customer(id) => (open_of!("b.customer"), id),
+        Of::Device(id) => (open_of!("r.device"), id),
+    };
+    sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
+}
+
+/// Adds a rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
+                              turnaround_ms, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(rental.id.as_i64())
+    .bind(rental.booking.as_i64())
+    .bind(rental.device.as_i64())
+    .bind(rental.life.window.from().as_millis())
+    .bind(rental.life.window.until().as_millis())
+    .bind(rental.life.prepared_from.as_millis())
+    .bind(millis(rental.preparation))
+    .bind(millis(rental.life.turnaround))
+    .bind(rental.created_at.as_millis())
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Stores a changed rental and raises the version.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
+    sqlx::query(
+        "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
+             turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, version = version + 1
+         where id = $1",
+    )
+    .bind(rental.id.as_i64())
+    .bind(rental.device.as_i64())
+    .bind(rental.life.window.until().as_millis())
+    .bind(rental.life.prepared_from.as_millis())
+    .bind(millis(rental.preparation))
+    .bind(millis(rental.life.turnaround))
+    .bind(rental.life.ending.map(|ending| ending.at.as_millis()))
+    .bind(rental.life.ending.map(|ending| ending.reason.name()))
+    .bind(&rental.end_note)
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! The times in which rentals and blocks occupy devices.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::rental::occupancy::Occupancy;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use crate::store::access::{id, maybe_wall, wall};
+
+/// What occupies a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Rental(Id),
+    Block(Id),
+}
+
+/// A device that is occupied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub device: HostId,
+    pub source: Source,
+    pub occupancy: Occupancy,
+}
+
+impl FromRow<'_, SqliteRow> for Taken {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let rental: Option<i64> = row.try_get("rental")?;
+        let source = match rental {
+            Some(rental) => Source::Rental(Id::from_i64(rental)),
+            None => Source::Block(id(row, "block")?),
+        };
+        let occupancy = Occupancy { from: wall(row, "from_at")?, until: maybe_wall(row, "until_at")? };
+        Ok(Taken { device: id(row, "device")?, source, occupancy })
+    }
+}
+
+const OF_DEVICES: &str = "select o.device, o.rental, o.block, o.from_at, o.until_at from occupancies o
+     where o.device in (select value from json_each($1))
+       and (o.until_at is null or o.until_at > $2)
+       and not exists (select 1 from rentals r join bookings b on b.id = r.booking
+                       where r.id = o.rental and min(b.hold_until, r.until_at) <= $2)
+     order by o.device, o.from_at";
+
+/// Returns what occupies these devices now and later. A hold that is over occupies nothing.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_devices(
+    conn: &mut SqliteConnection,
+    devices: &[HostId],
+    now: Wall,
+) -> sqlx::Result<BTreeMap<HostId, Vec<Taken>>> {
+    let ids: Vec<i64> = devices.iter().map(|device| device.as_i64()).collect();
+    let query = sqlx::query_as(OF_DEVICES).bind(Json(ids)).bind(now.as_millis());
+    let rows: Vec<Taken> = query.fetch_all(conn).await?;
+    let mut found: BTreeMap<HostId, Vec<Taken>> = BTreeMap::new();
+    for row in rows {
+        found.entry(row.device).or_default().push(row);
+    }
+    Ok(found)
+}
+
+/// Counts what occupies devices now and later.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn count(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<i64> {
+    let sql = "select count(*) from occupancies where until_at is null or until_at > $1";
+    sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(conn).await
+}
+
+/// Occupies a device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn insert(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    source: Source,
+    occupied: Occupancy,
+) -> sqlx::Result<()> {
+    let (rental, block) = match source {
+        Source::Rental(id) => (Some(id.as_i64()), None),
+        Source::Block(id) => (None, Some(id.as_i64())),
+    };
+    sqlx::query(
+        "insert into occupancies (device, rental, block, from_at, until_at) values ($1, $2, $3, $4, $5)",
+    )
+    .bind(device.as_i64())
+    .bind(rental)
+    .bind(block)
+    .bind(occupied.from.as_millis())
+    .bind(occupied.until.map(Wall::as_millis))
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// The newest row is that of the present device. Earlier ones are of devices that it was swapped
+/// away from.
+const PRESENT: &str = "select max(id) from occupancies where (rental = $1 or block = $2)";
+
+/// Sets when a rental or block frees its present device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn set_until(tx: &mut SqliteConnection, source: Source, until: Wall) -> sqlx::Result<()> {
+    let present = present(tx, source).await?;
+    let sql = "update occupancies set until_at = $2 where id = $1";
+    sqlx::query(sql).bind(present).bind(until.as_millis()).execute(&mut *tx).await?;
+    let sql = "delete from occupancies where id = $1 and until_at <= from_at";
+    sqlx::query(sql).bind(present).execute(tx).await.map(drop)
+}
+
+/// Frees the present device at once and as a whole.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn remove(tx: &mut SqliteConnection, source: Source) -> sqlx::Result<()> {
+    let present = present(tx, source).await?;
+    sqlx::query("delete from occupancies where id = $1").bind(present).execute(tx).await.map(drop)
+}
+
+async fn present(tx: &mut SqliteConnection, source: Source) -> sqlx::Result<Option<i64>> {
+    let (rental, block) = match source {
+        Source::Rental(id) => (Some(id.as_i64()), None),
+        Source::Block(id) => (None, Some(id.as_i64())),
+    };
+    sqlx::query_scalar(PRESENT).bind(rental).bind(block).fetch_one(tx).await
+}
