@@ -161,6 +161,7 @@ mod tests {
     use crate::outbound::Outbound;
     use std::sync::{Arc, Mutex};
 
+    use fleetgate_engine::messages::DEFAULT_MTU;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -190,7 +191,8 @@ mod tests {
         let (mut tasks, live) = (JoinSet::new(), LiveState::default());
         let (to_tunnel, tunnel) = mpsc::channel(4);
         let (to_monitor, mut monitor) = mpsc::channel(4);
-        let handle = Handle::new(store.clone(), live.clone(), fixture::TIMING, to_tunnel, to_monitor);
+        let handle =
+            Handle::new(store.clone(), live.clone(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
         let (pulse, wakeups) = (live.pulse().clone(), Wakeups::default());
         let writer =
             Writer::start(&mut tasks, store.clone(), live, wakeups.clone(), Duration::from_secs(86_400));

@@ -131,7 +131,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(get, path = "/contacts", operation_id = "list_contacts", tag = "notifications",
     security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<Contact>)))]
 async fn list(State(app): State<AppState>) -> Result<Json<Page<Contact>>, Problem> {
-    let own = contacts::all(&mut *app.store.reader().await?).await?;
+    let own = contacts::list(&mut *app.store.reader().await?).await?;
     let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(to_api)).collect();
     Ok(Json(Page { items, next: None }))
 }

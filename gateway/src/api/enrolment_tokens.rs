@@ -120,7 +120,7 @@ async fn list(
 ) -> Result<Json<Page<EnrolmentToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let rows = app.store.enrolment_tokens(before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
+    Ok(Json(Page::of_entries(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
 }
 
 /// Creates an enrolment token. Its secret is shown once.

@@ -138,7 +138,7 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
     let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
-    let Asked { sources, no_source, .. } = asked_about(&app, &asked.from).await?;
+    let Asked { sources, no_source, whom, .. } = asked_about(&app, &asked.from).await?;
     let (host, name) = target(&app, &asked.to).await?;
     let mut found = Found::UnknownSource;
     for from in sources {
@@ -148,8 +148,8 @@ async fn explain(
             break;
         }
     }
-    let what = what(protocol, port);
-    let words = Words { from: &asked.from, to: &name, what: &what, no_source: no_source.as_deref() };
+    let wanted = Wanted { whom: &whom, host: &name, protocol, port };
+    let words = Words { from: &asked.from, wanted, no_source: no_source.as_deref() };
     Ok(Json(to_api(&found, &words, ids::time(at))))
 }
 
@@ -158,6 +158,9 @@ async fn explain(
 ///
 /// It is an echo request, or the first segment of a TCP connection that is reset at once. The answer comes back to the
 /// gateway and not to the source.
+///
+/// Only admins send probes for other users. Others name themselves or an operator of their own, or get 403
+/// `role_missing`.
 #[utoipa::path(post, path = "/explain/probe", operation_id = "probe_forwarding", tag = "access",
     security(("token" = ["access:operator"])), request_body = NewForwardProbe,
     responses((status = 200, body = ProbedExplanation)))]
@@ -186,13 +189,15 @@ async fn probe(
     let by = who.to_string();
     let _permit = app.rate_limits().probe(&by, crate::clock::now().mono)?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let data = json!({ "from": asked.from, "protocol": protocol_name(protocol), "port": asked.port });
+    // The name of what was found, and not the text of the caller.
+    let data = json!({ "from": about.name, "protocol": protocol_name(protocol), "port": asked.port });
     write.event("forwarding.probed", (Object::Host, host), "a probe of forwarding", data).await?;
     write.commit().await?;
     let at = ids::time(crate::clock::wall());
     let probe = ForwardProbe { from, to: ExplainTarget::Host(host), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
-    let words = Words { from: &asked.from, to: &name, what: &what(protocol, port), no_source: None };
+    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let words = Words { from: &asked.from, wanted, no_source: None };
     if reply.explanation == Found::UnknownSource {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \
@@ -221,18 +226,10 @@ fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol, u16
     }
 }
 
-fn what(protocol: GrantProtocol, port: u16) -> String {
-    match protocol {
-        GrantProtocol::Icmp => "icmp".to_owned(),
-        GrantProtocol::Tcp | GrantProtocol::Udp => format!("{} {port}", protocol_name(protocol)),
-    }
-}
-
 /// Returns the host that a question is about, with its name.
 async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem> {
     let mut conn = app.store.reader().await?;
-    let unknown = |e: Problem| Problem::invalid("to", e.detail());
-    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(unknown)?;
+    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
     Ok((host.id, host.name))
 }
 
@@ -244,31 +241,43 @@ struct Asked {
     no_source: Option<String>,
     /// The user that they belong to.
     user: UserId,
+    /// The name of the operator or user.
+    name: String,
+    /// The option of `fleetgate grant add` that names it.
+    whom: String,
 }
 
-/// A user without a peer is judged as somebody who is logged in.
+/// A user without a peer is judged as somebody who is logged in. A name is that of a user first: users
+/// choose the names of their peers themselves, and none may stand for another user.
 async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
-    if let Ok(peer) = operators::load(&mut conn, Kind::Operator.named(text)).await {
-        let user = access::user_by_id(&mut conn, peer.user).await?;
-        let no_source = user.and_then(|user| reaches_nothing(&user));
-        return Ok(Asked::unless(no_source, vec![ExplainSource::Peer(peer.id)], peer.user));
-    }
     match users::load(&mut conn, text).await {
         Ok(user) => {
             let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
-            let sources = vec![ExplainSource::User(user.id), login];
-            Ok(Asked::unless(reaches_nothing(&user), sources, user.id))
+            let no_source = reaches_nothing(&user);
+            let sources = sources_unless(&no_source, vec![ExplainSource::User(user.id), login]);
+            let whom = whom_of(&user.name);
+            return Ok(Asked { sources, no_source, user: user.id, whom, name: user.name });
         }
+        Err(problem) if problem.status().is_server_error() => return Err(problem),
+        Err(_) => {}
+    }
+    match operators::load(&mut conn, Kind::Operator.named(text)).await {
+        Ok(peer) => {
+            let user = access::user_by_id(&mut conn, peer.user).await?;
+            let no_source = user.and_then(|user| reaches_nothing(&user));
+            let sources = sources_unless(&no_source, vec![ExplainSource::Peer(peer.id)]);
+            let whom = format!("--peer {}", peer.name);
+            Ok(Asked { sources, no_source, user: peer.user, name: peer.name, whom })
+        }
+        Err(problem) if problem.status().is_server_error() => Err(problem),
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
 }
 
-impl Asked {
-    /// The filter knows no source of a user who reaches nothing.
-    fn unless(no_source: Option<String>, sources: Vec<ExplainSource>, user: UserId) -> Asked {
-        Asked { sources: if no_source.is_some() { Vec::new() } else { sources }, no_source, user }
-    }
+/// The filter knows no source of a user who reaches nothing.
+fn sources_unless(no_source: &Option<String>, sources: Vec<ExplainSource>) -> Vec<ExplainSource> {
+    if no_source.is_some() { Vec::new() } else { sources }
 }
 
 /// A probe shows which ports are open, so that it needs the grants of the caller or an admin.
@@ -298,12 +307,49 @@ fn reaches_nothing(user: &User) -> Option<String> {
     }
 }
 
+/// Returns the option of `fleetgate grant add` for the grants of a user.
+pub(super) fn whom_of(user: &str) -> String {
+    format!("--user {user}")
+}
+
+/// What a grant would permit.
+pub(super) struct Wanted<'a> {
+    /// The option of `fleetgate grant add` that names the source.
+    pub whom: &'a str,
+    pub host: &'a str,
+    pub protocol: GrantProtocol,
+    pub port: u16,
+}
+
+impl Wanted<'_> {
+    fn what(&self) -> String {
+        match self.protocol {
+            GrantProtocol::Icmp => "icmp".to_owned(),
+            GrantProtocol::Tcp | GrantProtocol::Udp => {
+                format!("{} {}", protocol_name(self.protocol), self.port)
+            }
+        }
+    }
+}
+
 /// What a question was about, for its answer.
 struct Words<'a> {
     from: &'a str,
-    to: &'a str,
-    what: &'a str,
+    wanted: Wanted<'a>,
     no_source: Option<&'a str>,
+}
+
+/// Says what is missing, and how a grant is added if there is none.
+pub(super) fn denial(found: &Found, wanted: &Wanted<'_>) -> String {
+    let missing = missing(found);
+    match found {
+        Found::NoGrant | Found::Over(_) => {
+            let Wanted { whom, host, .. } = wanted;
+            let what = wanted.what();
+            format!("{missing}; an admin adds one with `fleetgate grant add {whom} --to {host} --{what}`")
+        }
+        _ => missing,
+    }
 }
 
 /// Says what is missing, short enough for the end of a WebSocket.
@@ -354,7 +400,8 @@ const fn window(found: &Found) -> Option<&GrantWindow> {
 }
 
 fn text(found: &Found, words: &Words<'_>) -> String {
-    let Words { from, to, what, no_source } = words;
+    let Words { from, wanted, no_source } = words;
+    let (to, what) = (wanted.host, wanted.what());
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
     match found {
         Found::Permitted(of) => {
@@ -365,7 +412,7 @@ fn text(found: &Found, words: &Words<'_>) -> String {
             let missing = no_source.map_or_else(|| missing(found), str::to_owned);
             format!("{from} does not reach {to} ({what}): {missing}")
         }
-        denied => format!("{from} does not reach {to} ({what}): {}", missing(denied)),
+        denied => format!("{from} does not reach {to} ({what}): {}", denial(denied, wanted)),
     }
 }
 
@@ -412,8 +459,9 @@ fn probed(reply: &ForwardProbeReply, words: &Words<'_>, at: String) -> Result<Pr
 fn outcome(
     outcome: Outcome,
     explanation: &Explanation,
-    Words { from, to, what, .. }: &Words<'_>,
+    Words { from, wanted, .. }: &Words<'_>,
 ) -> Option<(&'static str, String)> {
+    let (to, what) = (wanted.host, wanted.what());
     Some(match outcome {
         Outcome::Denied => ("denied", format!("{}; nothing was sent", explanation.text)),
         Outcome::Dropped(reason) => (
@@ -481,8 +529,12 @@ mod tests {
     }
 
     fn answered(found: Found) -> Explanation {
-        let words = Words { from: "anna", to: "cam-07", what: "tcp 22", no_source: None };
-        to_api(&found, &words, "now".into())
+        to_api(&found, &words(), "now".into())
+    }
+
+    fn words() -> Words<'static> {
+        let wanted = Wanted { whom: "--user anna", host: "cam-07", protocol: GrantProtocol::Tcp, port: 22 };
+        Words { from: "anna", wanted, no_source: None }
     }
 
     #[test]
@@ -504,8 +556,17 @@ mod tests {
         let over = answered(Found::Over(of));
         assert_eq!(
             over.text,
-            "anna does not reach cam-07 (tcp 22): the grant p_0000000000009 ended at 1970-01-01T00:01:00Z"
+            "anna does not reach cam-07 (tcp 22): the grant p_0000000000009 ended at 1970-01-01T00:01:00Z; an \
+             admin adds one with `fleetgate grant add --user anna --to cam-07 --tcp 22`"
         );
+        assert_eq!(
+            answered(Found::NoGrant).text,
+            "anna does not reach cam-07 (tcp 22): no grant permits it; an admin adds one with `fleetgate grant \
+             add --user anna --to cam-07 --tcp 22`"
+        );
+        let ping = Wanted { protocol: GrantProtocol::Icmp, port: 0, ..words().wanted };
+        assert!(denial(&Found::NoGrant, &ping).ends_with(" --to cam-07 --icmp`"));
+        assert!(!denial(&Found::NotYet(of), &ping).contains("grant add"), "it begins by itself");
         // The reason is the last message of a WebSocket, which has 123 bytes.
         assert!(all.iter().all(|found| missing(found).len() <= 123));
         assert_eq!((over.permitted, over.until.as_deref()), (false, Some("1970-01-01T00:01:00Z")));
@@ -526,7 +587,6 @@ mod tests {
             Outcome::Dropped(DropReason::FlowTableFull),
             Outcome::Denied,
         ];
-        let words = Words { from: "anna", to: "cam-07", what: "tcp 22", no_source: None };
         let answer = |outcome| {
             let explanation = match outcome {
                 Outcome::Denied => Found::NoGrant,
@@ -534,7 +594,7 @@ mod tests {
             };
             let packet = Some(([10, 112, 0, 2].into(), [10, 112, 0, 3].into()));
             let reply = ForwardProbeReply { explanation, packet, outcome };
-            probed(&reply, &words, "now".into())
+            probed(&reply, &words(), "now".into())
         };
         let answers: Vec<ProbedExplanation> =
             all.into_iter().filter_map(|outcome| answer(outcome).ok()).collect();
@@ -543,7 +603,8 @@ mod tests {
         assert_eq!((answers[0].rtt_ms, answers[3].rtt_ms), (Some(12.0), None));
         assert_eq!(answers[0].destination.as_deref(), Some("10.112.0.3"));
         assert_eq!(answers[5].drop_reason.as_deref(), Some("flow_table_full"));
-        assert!(answers[6].text.ends_with("no grant permits it; nothing was sent"), "{}", answers[6].text);
+        let denied = &answers[6].text;
+        assert!(denied.contains("no grant permits it") && denied.ends_with("; nothing was sent"), "{denied}");
         assert!(answer(Outcome::Busy).is_err_and(|problem| problem.status() == 429));
     }
 }

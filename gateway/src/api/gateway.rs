@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::DEFAULT_MTU;
 use fleetgate_keys::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -43,6 +44,10 @@ pub struct Gateway {
     /// The gateway's own inner addresses.
     pub addresses: Vec<String>,
     pub keepalive_s: u16,
+    /// The inner MTU of devices and operators without one of their own, in bytes.
+    #[serde(default = "usual_mtu")]
+    #[schema(minimum = 1280, maximum = 1420)]
+    pub mtu: u16,
     /// The backup that is restored at the next start. Until then no other change is possible.
     pub restore: Option<Restore>,
     /// Why the gateway's clock is not trusted, with the remedy. Absent: it is trusted.
@@ -51,6 +56,11 @@ pub struct Gateway {
     /// The last keys of handshakes that belong to no device, the newest first; at most 16.
     #[serde(default)]
     pub unknown_keys: Vec<UnknownKey>,
+}
+
+/// Of a gateway that does not name its own.
+const fn usual_mtu() -> u16 {
+    DEFAULT_MTU
 }
 
 /// The key of a refused handshake, as its sender names it. Anyone can send any key.
@@ -180,6 +190,7 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         pool_v6: app.config.pool_v6.to_string(),
         addresses: app.config.pools().gateway().map(|a| a.to_string()).into(),
         keepalive_s: app.config.keepalive,
+        mtu: app.config.mtu,
         clock_problem: app.live.health().clock_problem().map(|problem| problem.to_string()),
         unknown_keys: app.live.unknown_keys().iter().map(unknown_key).collect(),
         restore: app.uploads().staged(),

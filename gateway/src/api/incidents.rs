@@ -27,6 +27,7 @@ use crate::notification::incident_text;
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
 use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
+use crate::store::lists::readable;
 use crate::store::notices::{self, NoticeFilter};
 
 /// Listed members, as many as a person scrolls through.
@@ -156,7 +157,7 @@ async fn show(
     let members = stored::members(&mut conn, row.id, LISTED).await?;
     let wanted = NoticeFilter { incident: Some(row.id), ..NoticeFilter::default() };
     let told = notices::list(&mut conn, &wanted, i64::MAX, NEWEST).await?;
-    let told = notifications::with_outcomes(&mut conn, told).await?;
+    let told = readable(notifications::with_outcomes(&mut conn, told).await?);
     drop(conn);
     let about = EventFilter { object: Some(row.id.0), ..EventFilter::default() };
     let events = app.store.events(Span::Before(i64::MAX), &about, NEWEST).await?;

@@ -23,6 +23,7 @@ use super::response::problem::Problem;
 use super::types::{Page, names};
 use super::{AppState, hosts, incidents};
 use crate::store::events::Object;
+use crate::store::lists::Entry;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
@@ -168,7 +169,7 @@ async fn list(
     let wanted = NoticeFilter { host, service, since, incident };
     let rows = notices::list(&mut conn, &wanted, before, limit + 1).await?;
     let rows = with_outcomes(&mut conn, rows).await?;
-    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| to_api(&n, &of))))
+    Ok(Json(Page::of_entries(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| to_api(&n, &of))))
 }
 
 /// Returns the id of a host or of the gateway.
@@ -199,14 +200,15 @@ async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<V
 
 pub(super) async fn with_outcomes(
     conn: &mut SqliteConnection,
-    rows: Vec<NoticeRow>,
-) -> Result<Vec<(NoticeRow, Vec<Outcome>)>, Problem> {
-    let mut outcomes = by_notice(outcomes_of(conn, &rows.iter().collect::<Vec<_>>()).await?);
+    entries: Vec<Entry<NoticeRow>>,
+) -> Result<Vec<Entry<(NoticeRow, Vec<Outcome>)>>, Problem> {
+    let rows: Vec<&NoticeRow> = entries.iter().filter_map(Entry::as_row).collect();
+    let mut outcomes = by_notice(outcomes_of(conn, &rows).await?);
     let mut with_outcomes = |row: NoticeRow| {
         let of = outcomes.remove(&row.id).unwrap_or_default();
         (row, of)
     };
-    Ok(rows.into_iter().map(&mut with_outcomes).collect())
+    Ok(entries.into_iter().map(|entry| entry.map(&mut with_outcomes)).collect())
 }
 
 fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {

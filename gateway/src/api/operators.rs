@@ -54,7 +54,7 @@ pub struct Operator {
     pub last_handshake: Option<String>,
     /// What the gateway dropped of what the operator sent, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
-    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
     pub created_at: String,
@@ -71,7 +71,7 @@ pub struct NewOperator {
     pub user: Option<String>,
     /// Its own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
-    /// The largest inner packet that it takes, in bytes; 1280 when absent.
+    /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
 }
@@ -127,7 +127,7 @@ async fn list(
         None => None,
     };
     let rows = app.store.operators(user, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
+    Ok(Json(Page::of_entries(rows, limit, |o| o.name.clone(), |o| to_api(&app, &o))))
 }
 
 /// Adds an operator: a peer of a person, who reaches what grants permit.
@@ -177,13 +177,12 @@ async fn owner(
     named: Option<&str>,
 ) -> Result<access::User, Problem> {
     let user = match (named, own(who)) {
-        (Some(named), _) => {
-            users::load(conn, named).await.map_err(|e| Problem::invalid("user", e.detail()))?
-        }
+        (Some(named), _) => users::load(conn, named).await.map_err(|e| e.in_field("user"))?,
         (None, Some(id)) => access::user_by_id(conn, id).await?.ok_or_else(|| Kind::User.unknown("you"))?,
         (None, None) => return Err(Problem::invalid("user", "name the user that it belongs to")),
     };
     may_manage(who, user.id)?;
+    may_give_keys(who, user.role, &user.name)?;
     if user.role == Role::Viewer {
         let detail = format!(
             "{} is a viewer, and viewers reach nothing: change the role first, or choose another user",
@@ -210,6 +209,21 @@ fn may_manage(who: &Principal, user: UserId) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("{who} is {}, and only an admin manages the operators of other users", who.role);
+    Err(Problem::forbidden("role_missing", detail))
+}
+
+/// A peer has the grants of the present role of its user, and outlives the token that has added it.
+///
+/// # Errors
+/// Returns 403 for a token whose role is lower than that of its user.
+fn may_give_keys(who: &Principal, role: Role, user: &str) -> Result<(), Problem> {
+    if who.role >= role {
+        return Ok(());
+    }
+    let detail = format!(
+        "{who} is {}, and an operator of {user} has the grants of the role {role}: this needs a token with that role",
+        who.role
+    );
     Err(Problem::forbidden("role_missing", detail))
 }
 
@@ -358,6 +372,7 @@ async fn reissue(
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Operator.named(&operator)).await?;
     may_manage(&who, before.user)?;
+    may_give_keys(&who, before.role, &before.user_name)?;
     let prepared = Prepared::new(&app, &mut write, given).await?;
     let (pools, now) = (app.config.pools(), write.now);
     let set = operators::set_key(write.tx(), before.id, prepared.key(&app), pools, now).await;

@@ -57,7 +57,7 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, wanted.managed_by.as_deref(), before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), to_api)))
+    Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), to_api)))
 }
 
 fn to_api(removal: stored::Removal) -> Removal {

@@ -112,7 +112,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 async fn list(State(app): State<AppState>) -> Result<Json<Page<Rule>>, Problem> {
     let mut conn = app.store.reader().await?;
     let mut items = Vec::new();
-    for rule in contacts::rules(&mut conn).await? {
+    for rule in contacts::list_rules(&mut conn).await? {
         items.push(to_api(&mut conn, &rule).await?);
     }
     Ok(Json(Page { items, next: None }))

@@ -66,7 +66,8 @@ impl TestApi {
         let live = LiveState::default();
         let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
         let (to_monitor, monitor) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), config.timing, to_tunnel, to_monitor);
+        let handle =
+            Handle::new(store.clone(), live.clone(), (config.timing, config.mtu), to_tunnel, to_monitor);
         let bearers = [
             unlimited(&store, Role::Viewer).await,
             unlimited(&store, Role::Operator).await,

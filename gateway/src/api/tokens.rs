@@ -96,7 +96,7 @@ async fn list(
 ) -> Result<Json<Page<ApiToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let rows = app.store.api_tokens(before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
+    Ok(Json(Page::of_entries(rows, limit, |t| t.id.as_i64().to_string(), |t| to_api(&t))))
 }
 
 /// Creates an API token. Its secret is shown once.
@@ -133,7 +133,7 @@ async fn create(
 /// # Errors
 /// Returns 422 for an unknown user, and 409 for one who is disabled.
 async fn owner(write: &mut ApiTx<'_>, user: &str) -> Result<access::User, Problem> {
-    let user = users::load(write.tx(), user).await.map_err(|e| Problem::invalid("user", e.detail()))?;
+    let user = users::load(write.tx(), user).await.map_err(|e| e.in_field("user"))?;
     if user.disabled_at.is_some() {
         let detail = format!("{} is disabled: enable the user first", user.name);
         return Err(Problem::conflict("user_disabled", detail));

@@ -91,7 +91,7 @@ async fn list(
 ) -> Result<Json<Page<User>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.users(&after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| to_api(&u))))
+    Ok(Json(Page::of_entries(rows, limit, |u| u.name.clone(), |u| to_api(&u))))
 }
 
 /// Adds a user.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use fleetgate_engine::messages::DEFAULT_MTU;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -111,7 +110,7 @@ pub(crate) struct AddArgs {
     route: Option<String>,
     #[command(flatten)]
     ssh: Ssh,
-    /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: 1280]
+    /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: as the gateway has it]
     #[arg(long, value_name = "BYTES", conflicts_with = "no_tunnel")]
     mtu: Option<u16>,
     /// Print a QR code instead of text
@@ -469,7 +468,7 @@ fn row(d: &Device) -> Vec<String> {
 
 /// The inner MTU of a peer, for a person.
 pub(super) fn mtu(own: Option<u16>) -> String {
-    own.unwrap_or(DEFAULT_MTU).to_string()
+    own.map_or_else(|| "the default (fleetgate gateway show)".to_owned(), |mtu| mtu.to_string())
 }
 
 /// The profile that a host names itself.

@@ -56,6 +56,7 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     line("endpoint", g.endpoint.as_deref().unwrap_or("not set: fleetgate gateway endpoint HOST:PORT"));
     line("UDP port", &g.udp_port.to_string());
     line("pools", &format!("{} {}", g.pool_v4, g.pool_v6));
+    line("MTU", &g.mtu.to_string());
     line("addresses", &g.addresses.join(" "));
     line("SSH key", &g.ssh_public_key);
     for (i, unknown) in g.unknown_keys.iter().enumerate() {

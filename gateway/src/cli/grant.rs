@@ -204,7 +204,8 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let path = format!("/grants/{}", args.grant);
     let before: Grant = client.get(&path, &[]).await?;
-    let begin = before.from.as_deref().and_then(|from| from.parse().ok()).unwrap_or_else(table::now);
+    let kept = before.from.as_deref().filter(|_| !args.from_now);
+    let begin = kept.and_then(|from| from.parse().ok()).unwrap_or_else(table::now);
     let mut body = args.of.body(begin)?;
     let cleared = [("from", args.from_now), ("until", args.no_end)];
     cleared.into_iter().filter(|(_, wanted)| *wanted).for_each(|(field, _)| body[field] = Value::Null);
@@ -232,15 +233,14 @@ fn note_matches(client: &Client, grant: &Grant) -> anyhow::Result<()> {
 async fn withdraw(client: &Client, grant: &str) -> anyhow::Result<()> {
     let path = format!("/grants/{grant}");
     let found: Grant = client.get(&path, &[]).await?;
-    match (found.state.as_str(), &found.withdrawn_at) {
-        ("withdrawn", Some(at)) => {
-            return said(client, &format!("Already withdrawn {}", table::clock_time(at)));
-        }
-        ("ended", _) => return said(client, "Already ended"),
-        _ => {}
+    if let Some(at) = &found.withdrawn_at {
+        return said(client, &format!("Already withdrawn {}", table::clock_time(at)));
     }
     client.delete(&path, Some(found.version)).await?;
-    said(client, "Grant withdrawn; connections that it alone permitted have ended")
+    match found.state.as_str() {
+        "ended" => said(client, "Grant withdrawn; it had ended already"),
+        _ => said(client, "Grant withdrawn; connections that it alone permitted have ended"),
+    }
 }
 
 pub(super) const COLUMNS: [Column; 8] = [
@@ -418,6 +418,21 @@ mod tests {
         try_run(&client, &format!("grant withdraw {}", made.id)).await.unwrap();
         let gone: Grant = client.get(&format!("/grants/{}", made.id), &[]).await.unwrap();
         assert_eq!(gone.state, "withdrawn");
+    }
+
+    #[tokio::test]
+    async fn a_duration_counts_from_the_new_begin() {
+        let (client, _api) = crate::cli::tests::connected_as(Role::Admin).await;
+        let add = "grant add --role operator --to-all-devices --icmp --name n1 --from 2030-01-01T00:00:00Z --for 2h";
+        try_run(&client, add).await.unwrap();
+        try_run(&client, "grant set n1 --for 3h").await.unwrap();
+        let planned: Grant = client.get("/grants/n1", &[]).await.unwrap();
+        assert_eq!(planned.until.as_deref(), Some("2030-01-01T03:00:00Z"));
+        try_run(&client, "grant set n1 --from-now --for 2h").await.unwrap();
+        let running: Grant = client.get("/grants/n1", &[]).await.unwrap();
+        let until: Timestamp = running.until.unwrap().parse().unwrap();
+        let at_most = table::now().checked_add(jiff::SignedDuration::from_hours(3)).unwrap();
+        assert!(running.from.is_none() && until < at_most, "{until}");
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ pub(crate) enum OperatorCommand {
         /// Its own WireGuard public key [default: the gateway generates a key pair]
         #[arg(long)]
         public_key: Option<String>,
-        /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: 1280]
+        /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: as the gateway has it]
         #[arg(long, value_name = "BYTES")]
         mtu: Option<u16>,
         #[command(flatten)]

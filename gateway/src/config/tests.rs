@@ -118,6 +118,19 @@ fn events_are_kept_for_two_years_and_the_audit_for_ever() {
 }
 
 #[test]
+fn the_mtu_of_peers_without_their_own_is_one_that_a_peer_may_have() {
+    let usual = load("", 0o600, &[]).unwrap();
+    assert_eq!(usual.mtu, 1_280);
+    let set = load("[tunnel]\nmtu = 1420", 0o600, &[]).unwrap();
+    assert_eq!((set.mtu, load("", 0o600, &[("TUNNEL__MTU", "1400")]).unwrap().mtu), (1_420, 1_400));
+    assert!(usual.fixed_differences(&set).contains(&"tunnel.mtu"), "a start reads it");
+    for wrong in ["0", "1279", "1421"] {
+        let error = refused(&format!("[tunnel]\nmtu = {wrong}"), &[]);
+        assert!(error.contains(&format!("tunnel.mtu = {wrong}: expected 1280 to 1420 bytes")), "{error}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_no_device_can_use_is_named() {
     assert_eq!(load("", 0o600, &[("ENDPOINT", "gw.example:5")]).unwrap().endpoint.unwrap().port(), 5);
     for bad in ["0.0.0.0:51820", "[::]:51820", "300.1.1.1:5", "-:1", "host:+5", "host:051820"] {

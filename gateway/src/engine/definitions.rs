@@ -1,7 +1,7 @@
 //! The name and the services of each host, as loaded into the engine. They are kept in memory, so that
 //! a check result costs no read of the store.
 //!
-//! No entry is older than a change whose caller has its response. Only `handle.rs` writes here: it
+//! No entry is older than a change whose caller has its response. Only `handle/mod.rs` writes here: it
 //! removes a host when a change of it is committed, and puts it back when it loads the host into the
 //! engine. A host that is missing here may exist, so the caller then reads the store. There are no
 //! states in here.

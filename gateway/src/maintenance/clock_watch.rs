@@ -52,20 +52,22 @@ pub struct Parts {
     pub wakeups: Wakeups,
 }
 
-/// Starts the watch.
+/// Starts the watch. `begun`: the clocks before the grants were read. NTP often corrects a clock while the
+/// gateway starts.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn start(
     tasks: &mut JoinSet<()>,
     parts: Parts,
+    begun: Now,
     stop: CancellationToken,
 ) -> crate::store::Result<()> {
     let mut conn = parts.store.reader().await?;
     let floor = settings::clock_floor(&mut conn).await?;
     let told = events::clock_is_untrusted(&mut conn).await?;
     drop(conn);
-    let mut watch = Watch { clock: Clock::new(floor, clock::now()), parts, told };
+    let mut watch = Watch { clock: Clock::new(floor, begun), parts, told };
     watch.look().await;
     tasks.spawn(watch.run(stop));
     Ok(())
@@ -336,11 +338,11 @@ fn is_behind(floor: ClockFloor, now: Wall) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::Command;
+    use fleetgate_engine::messages::{Command, DEFAULT_MTU};
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::store::{TimingDefaults, fixture};
+    use crate::store::fixture;
 
     fn wall(s: i64) -> Wall {
         Wall::from_millis(s * 1_000)
@@ -447,22 +449,25 @@ mod tests {
             let live = LiveState::default();
             let (commands_in, commands) = mpsc::channel(64);
             let (inputs_in, inputs) = mpsc::channel(64);
-            let timing: TimingDefaults = fixture::TIMING;
-            let handle = Handle::new(store.clone(), live.clone(), timing, commands_in, inputs_in);
+            let usual = (fixture::TIMING, DEFAULT_MTU);
+            let handle = Handle::new(store.clone(), live.clone(), usual, commands_in, inputs_in);
             Room { store, live, handle, commands, _inputs: inputs, _dir: dir }
+        }
+
+        fn parts(&self) -> Parts {
+            Parts {
+                store: self.store.clone(),
+                live: self.live.clone(),
+                handle: self.handle.clone(),
+                wakeups: Wakeups::default(),
+            }
         }
 
         async fn watch(&self) -> Watch {
             let mut conn = self.store.reader().await.unwrap();
             let floor = settings::clock_floor(&mut conn).await.unwrap();
             let told = events::clock_is_untrusted(&mut conn).await.unwrap();
-            let parts = Parts {
-                store: self.store.clone(),
-                live: self.live.clone(),
-                handle: self.handle.clone(),
-                wakeups: Wakeups::default(),
-            };
-            Watch { parts, clock: Clock::new(floor, clock::now()), told }
+            Watch { parts: self.parts(), clock: Clock::new(floor, clock::now()), told }
         }
 
         /// Returns the notifications as `kind to`.
@@ -498,6 +503,20 @@ mod tests {
         watch.look().await;
         assert_eq!(room.notices().await, ["problem critical clock", "recovery ok clock"]);
         assert_eq!(room.live.health().clock_problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_during_the_start_loads_the_grants_again() {
+        use fleetgate_engine::messages::PolicyChange;
+
+        let mut room = Room::new("0").await;
+        let now = clock::now();
+        let begun = Now { wall: now.wall + HOUR, ..now };
+        let mut tasks = JoinSet::new();
+        start(&mut tasks, room.parts(), begun, CancellationToken::new()).await.unwrap();
+        let Some(Command::Policy(changes)) = room.commands.recv().await else { panic!("the policy") };
+        let is_grant = |change: &PolicyChange| matches!(change, PolicyChange::Grant(_));
+        assert!(changes.len() == 2 && changes.iter().all(is_grant), "the default grants, not {changes:?}");
     }
 
     #[tokio::test]

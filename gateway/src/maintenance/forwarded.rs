@@ -11,9 +11,8 @@ use crate::store::{Store, forwarded};
 
 /// Records in the queue: those of a minute in which every operator does a lot.
 const QUEUE: usize = 16_384;
-/// Records of one transaction. Other writes wait for it.
-const AT_ONCE: usize = 256;
-/// Pause between two transactions. It gathers the flows of one page. The stop of the gateway waits for it.
+/// Pause between two transactions. It gathers the flows of one page, and leaves the database to others while
+/// a scan makes as many records as the queue holds. The stop of the gateway waits for it.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Takes records from the tunnel thread.
@@ -37,9 +36,9 @@ impl FlowLog {
 }
 
 async fn write_all(store: Store, mut records: mpsc::Receiver<FlowRecord>) {
-    let mut batch = Vec::with_capacity(AT_ONCE);
+    let mut batch = Vec::new();
     let mut failed = 0;
-    while !batch.is_empty() || records.recv_many(&mut batch, AT_ONCE).await > 0 {
+    while !batch.is_empty() || records.recv_many(&mut batch, QUEUE).await > 0 {
         match write(&store, &batch).await {
             Ok(()) => {
                 batch.clear();
@@ -53,7 +52,7 @@ async fn write_all(store: Store, mut records: mpsc::Receiver<FlowRecord>) {
         if failed > 0 && records.is_closed() {
             return tracing::warn!("what was forwarded last is lost: the database refuses it");
         }
-        if records.is_empty() && !records.is_closed() || failed > 0 {
+        if !records.is_closed() {
             tokio::time::sleep(EVERY).await;
         }
     }

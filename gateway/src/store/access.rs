@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::Store;
 use super::events::{self, NewEvent, Object, SYSTEM};
+use super::lists::{Entry, ListRow};
 use crate::password;
 
 /// The permissions of a user or token. Each role includes the ones before it.
@@ -93,6 +94,14 @@ impl FromRow<'_, SqliteRow> for User {
     }
 }
 
+impl ListRow for User {
+    const TABLE: &'static str = "users";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 /// A session, found by the hash of its cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -137,7 +146,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn users(&self, after: &str, limit: i64) -> sqlx::Result<Vec<User>> {
+    pub async fn users(&self, after: &str, limit: i64) -> sqlx::Result<Vec<Entry<User>>> {
         let sql = "select * from users where name > $1 order by name limit $2";
         sqlx::query_as(sql).bind(after).bind(limit).fetch_all(&self.read).await
     }

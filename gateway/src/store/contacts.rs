@@ -12,6 +12,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
+use super::lists::{Entry, ListRow, readable};
 use super::managed::Managed;
 use crate::outbound::secret_url::SecretUrl;
 
@@ -87,6 +88,14 @@ impl FromRow<'_, SqliteRow> for Contact {
     }
 }
 
+impl ListRow for Contact {
+    const TABLE: &'static str = "contacts";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 impl FromRow<'_, SqliteRow> for Rule {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let labels: Json<BTreeMap<String, String>> = row.try_get("labels")?;
@@ -106,12 +115,32 @@ impl FromRow<'_, SqliteRow> for Rule {
     }
 }
 
+impl ListRow for Rule {
+    const TABLE: &'static str = "notification_rules";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
+const ALL: &str = "select * from contacts order by name";
+
 /// Returns all contacts in name order.
 ///
 /// # Errors
-/// Fails when the database cannot be read.
+/// Fails when the database cannot be read or a row is invalid. A notification must not count as one to a
+/// removed contact.
 pub async fn all(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Contact>> {
-    sqlx::query_as("select * from contacts order by name").fetch_all(conn).await
+    sqlx::query_as(ALL).fetch_all(conn).await
+}
+
+/// Returns the contacts that can be read, in name order.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn list(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Contact>> {
+    let entries: Vec<Entry<Contact>> = sqlx::query_as(ALL).fetch_all(conn).await?;
+    Ok(readable(entries))
 }
 
 /// # Errors
@@ -180,12 +209,24 @@ pub async fn digested(tx: &mut SqliteConnection, contact: ContactId, at: Wall) -
     sqlx::query(sql).bind(contact.as_i64()).bind(at.as_millis()).execute(tx).await.map(drop)
 }
 
+const ALL_RULES: &str = "select * from notification_rules order by name";
+
 /// Returns all rules in name order.
 ///
 /// # Errors
-/// Fails when the database cannot be read.
+/// Fails when the database cannot be read or a row is invalid. A problem must not go to fewer people than
+/// the rules say.
 pub async fn rules(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Rule>> {
-    sqlx::query_as("select * from notification_rules order by name").fetch_all(conn).await
+    sqlx::query_as(ALL_RULES).fetch_all(conn).await
+}
+
+/// Returns the rules that can be read, in name order.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn list_rules(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Rule>> {
+    let entries: Vec<Entry<Rule>> = sqlx::query_as(ALL_RULES).fetch_all(conn).await?;
+    Ok(readable(entries))
 }
 
 /// # Errors

@@ -18,6 +18,7 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::addresses::{self, NoAddress, Pools};
+use super::lists::{Entry, ListRow};
 use super::managed::Managed;
 use super::peer_state;
 
@@ -130,6 +131,14 @@ impl FromRow<'_, SqliteRow> for Device {
     }
 }
 
+impl ListRow for Device {
+    const TABLE: &'static str = "hosts";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
     let labels: Json<BTreeMap<String, String>> = row.try_get("labels")?;
     let networks: Option<Json<Vec<IpNet>>> = row.try_get("networks")?;
@@ -186,7 +195,12 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn devices(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Device>> {
+    pub async fn devices(
+        &self,
+        filter: &Filter,
+        after: &str,
+        limit: i64,
+    ) -> sqlx::Result<Vec<Entry<Device>>> {
         // The column is compact JSON of sorted strings, so that one label is a piece of its text.
         let labels: Vec<String> =
             filter.labels.iter().map(|(k, v)| format!("{}:{}", Json(k).text(), Json(v).text())).collect();

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::lists::{Entry, ListRow, readable};
 use super::managed::{Managed, Writer};
 use super::recurrence::{self, Text};
 
@@ -53,6 +54,10 @@ impl FromRow<'_, SqliteRow> for Downtime {
             version: row.try_get("version")?,
         })
     }
+}
+
+impl ListRow for Downtime {
+    const TABLE: &'static str = "downtimes";
 }
 
 fn when(row: &SqliteRow) -> sqlx::Result<When> {
@@ -199,7 +204,8 @@ pub async fn find(conn: &mut SqliteConnection, id: Id) -> sqlx::Result<Option<Do
 pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Downtime>> {
     let sql =
         select!("where d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $1 order by d.id");
-    sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await
+    let entries: Vec<Entry<Downtime>> = sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(readable(entries))
 }
 
 /// Counts the downtimes that may still have an effect.
@@ -232,12 +238,13 @@ pub async fn list(
     now: Wall,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Downtime>> {
+) -> sqlx::Result<Vec<Entry<Downtime>>> {
+    // Labels that are no JSON would fail the statement. The row is then one that cannot be read.
     let sql = select!(
         "where d.id < $1 and ($2 or d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $3)
                and ($5 is null or d.managed_by = $5)
                and ($6 is null or d.host = $6 or d.host is null and not exists (
-                   select 1 from json_each(d.labels) wanted where not exists (
+                   select 1 from json_each(iif(json_valid(d.labels), d.labels, '{}')) wanted where not exists (
                        select 1 from hosts own, json_each(own.labels) has
                        where own.id = $6 and has.key = wanted.key and has.value = wanted.value)))
          order by d.id desc limit $4"

@@ -11,6 +11,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{id, maybe_wall, wall};
+use super::lists::{Entry, ListRow};
 use super::tokens::hash;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,10 @@ impl FromRow<'_, SqliteRow> for EnrolmentToken {
     }
 }
 
+impl ListRow for EnrolmentToken {
+    const TABLE: &'static str = "enrolment_tokens";
+}
+
 /// The reason why a token does not enrol a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
@@ -84,7 +89,11 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn enrolment_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<EnrolmentToken>> {
+    pub async fn enrolment_tokens(
+        &self,
+        before: i64,
+        limit: i64,
+    ) -> sqlx::Result<Vec<Entry<EnrolmentToken>>> {
         let sql = "select * from enrolment_tokens where id < $1 order by id desc limit $2";
         sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
     }

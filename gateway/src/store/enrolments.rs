@@ -13,6 +13,7 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::events::{self, NewEvent, Object, SYSTEM};
+use super::lists::{Entry, ListRow};
 
 /// A request that waits longer than a week was forgotten. The device may send another one.
 pub const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -112,6 +113,10 @@ impl FromRow<'_, SqliteRow> for Enrolment {
     }
 }
 
+impl ListRow for Enrolment {
+    const TABLE: &'static str = "enrolments";
+}
+
 macro_rules! select {
     ($condition:literal) => {
         concat!(
@@ -136,7 +141,7 @@ impl Store {
         state: Option<State>,
         before: i64,
         limit: i64,
-    ) -> sqlx::Result<Vec<Enrolment>> {
+    ) -> sqlx::Result<Vec<Entry<Enrolment>>> {
         let query = sqlx::query_as(LIST).bind(before).bind(state.map(State::name)).bind(limit);
         query.fetch_all(&self.read).await
     }

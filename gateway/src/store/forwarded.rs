@@ -1,5 +1,7 @@
 //! What people sent through the gateway to hosts, by hour.
 
+use std::collections::BTreeMap;
+
 use fleetgate_engine::id::{GrantId, HostId, PeerId, UserId};
 use fleetgate_engine::messages::{FlowRecord, FlowTraffic};
 use fleetgate_engine::time::Wall;
@@ -65,14 +67,34 @@ impl FromRow<'_, SqliteRow> for Forwarded {
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn add(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
-    for record in records {
-        let (host, port) = match has_room(conn, record).await? {
+    for (record, flows) in sums(records) {
+        let (host, port) = match has_room(conn, &record).await? {
             true => (record.host, record.port),
             false => OTHERS,
         };
-        add_one(conn, record, (host, port)).await?;
+        add_one(conn, (&record, flows), (host, port)).await?;
     }
     Ok(())
+}
+
+/// Returns the records that belong to one row as one, with the number of flows that ended. A flood of short
+/// flows then costs a few statements.
+fn sums(records: &[FlowRecord]) -> Vec<(FlowRecord, i64)> {
+    let mut sums: BTreeMap<_, (FlowRecord, i64)> = BTreeMap::new();
+    for record in records {
+        let flows = i64::from(record.ended.is_some());
+        let row = (hour(record), record.source, record.host, record.protocol, record.port);
+        let joined = |(sum, before): &mut (FlowRecord, i64)| {
+            let (sent, received) = (plus(sum.sent, record.sent), plus(sum.received, record.received));
+            (*sum, *before) = (FlowRecord { sent, received, ..*record }, *before + flows);
+        };
+        sums.entry(row).and_modify(joined).or_insert((*record, flows));
+    }
+    sums.into_values().collect()
+}
+
+fn plus(a: FlowTraffic, b: FlowTraffic) -> FlowTraffic {
+    FlowTraffic { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) }
 }
 
 fn hour(record: &FlowRecord) -> i64 {
@@ -97,7 +119,7 @@ async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Res
 
 async fn add_one(
     conn: &mut SqliteConnection,
-    record: &FlowRecord,
+    (record, flows): (&FlowRecord, i64),
     (host, port): (HostId, u16),
 ) -> sqlx::Result<()> {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -119,7 +141,7 @@ async fn add_one(
     .bind(port)
     .bind(record.user.as_i64())
     .bind(record.grant.as_i64())
-    .bind(i64::from(record.ended.is_some()))
+    .bind(flows)
     .bind(count(record.sent.packets))
     .bind(count(record.sent.bytes))
     .bind(count(record.received.packets))
@@ -198,6 +220,21 @@ mod tests {
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.received.bytes)).collect();
         assert_eq!(short, [(22, 1, 900), (22, 1, 1_800), (443, 1, 900)]);
         assert!(newest(&mut tx, (None, Some(Id::from_i64(4))), 10).await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_short_flows_is_one_row_at_a_time() {
+        let evicted = Some(FlowEnd::Evicted);
+        let mut records = vec![record(22, NOON, evicted); 10_000];
+        records.extend([record(22, NOON + 1, None), record(443, NOON, evicted)]);
+        records.push(FlowRecord { grant: Id::from_i64(9), ..record(443, NOON, evicted) });
+        let sums = sums(&records);
+        let [(first, flows), (second, others)] = sums[..] else { panic!("two rows: {}", sums.len()) };
+        assert_eq!(
+            (first.port, first.sent.packets, first.received.bytes, flows),
+            (22, 10_001, 9_000_900, 10_000)
+        );
+        assert_eq!((second.port, second.grant, others), (443, Id::from_i64(9), 2), "the last grant");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{Role, id, maybe_wall, wall};
+use super::lists::{Entry, ListRow};
 use super::managed::{Managed, Writer};
 
 /// A stored grant.
@@ -179,6 +180,10 @@ impl FromRow<'_, SqliteRow> for Grant {
             withdrawn,
         })
     }
+}
+
+impl ListRow for Grant {
+    const TABLE: &'static str = "grants";
 }
 
 fn source(row: &SqliteRow) -> sqlx::Result<GrantSource> {
@@ -380,7 +385,7 @@ pub async fn list(
     now: Wall,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Grant>> {
+) -> sqlx::Result<Vec<Entry<Grant>>> {
     let sql = select!(concat!(
         "where g.id < $1 and ($2 or g.withdrawn_at is null and (g.until_at is null or g.until_at > $3))
            and ($5 is null or g.managed_by = $5)
@@ -390,7 +395,8 @@ pub async fn list(
                    when g.target_host is not null then g.target_host = h.id
                    when g.target_labels is null then h.via is null
                    else ",
-        has_labels!("g.target_labels"),
+        // Labels that are no JSON would fail the statement. The row is then one that cannot be read.
+        has_labels!("iif(json_valid(g.target_labels), g.target_labels, '{}')"),
         " end))
          order by g.id desc limit $4"
     ));

@@ -35,6 +35,7 @@ pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
+pub mod lists;
 pub mod managed;
 pub mod neighbours;
 pub mod notices;

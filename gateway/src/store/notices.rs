@@ -18,6 +18,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
+use super::lists::{Entry, ListRow};
 use super::rows::{Batched, NARROW};
 
 /// A stored notice.
@@ -64,6 +65,10 @@ impl FromRow<'_, SqliteRow> for NoticeRow {
             note: row.try_get("note")?,
         })
     }
+}
+
+impl ListRow for NoticeRow {
+    const TABLE: &'static str = "notices";
 }
 
 fn incident(row: &SqliteRow) -> sqlx::Result<Option<IncidentId>> {
@@ -478,7 +483,7 @@ pub async fn list(
     filter: &NoticeFilter<'_>,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<NoticeRow>> {
+) -> sqlx::Result<Vec<Entry<NoticeRow>>> {
     let sql = match filter.host {
         Some(_) => {
             "select * from notices where id < $1 and host = $2 and ($3 is null or coalesce(service, '') = $3)

@@ -14,6 +14,7 @@ use super::Store;
 use super::access::{Role, id, maybe_wall, role, wall};
 use super::addresses::{self, Pools};
 use super::devices::{self, NewKey, NotMade, inner_addresses};
+use super::lists::{Entry, ListRow};
 
 /// The kind of an operator's peer.
 const KIND: &str = "operator";
@@ -77,6 +78,14 @@ impl FromRow<'_, SqliteRow> for Operator {
     }
 }
 
+impl ListRow for Operator {
+    const TABLE: &'static str = "operators";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 impl Store {
     /// Returns operators in name order, starting after the name `after`. `user`: only those of this user.
     ///
@@ -87,7 +96,7 @@ impl Store {
         user: Option<UserId>,
         after: &str,
         limit: i64,
-    ) -> sqlx::Result<Vec<Operator>> {
+    ) -> sqlx::Result<Vec<Entry<Operator>>> {
         let sql = select!("o.name > $1 and ($2 is null or o.user = $2) order by o.name limit $3");
         let query = sqlx::query_as(sql).bind(after).bind(user.map(|user| user.as_i64())).bind(limit);
         query.fetch_all(&self.read).await

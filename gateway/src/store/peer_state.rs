@@ -171,7 +171,7 @@ async fn forget_oldest(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Resul
 mod tests {
     use fleetgate_engine::id::Id;
 
-    use fleetgate_engine::messages::RetiredKey;
+    use fleetgate_engine::messages::{DEFAULT_MTU, RetiredKey};
 
     use super::*;
     use crate::store::{devices, fixture};
@@ -198,7 +198,7 @@ mod tests {
             .unwrap();
         tx.commit().await.unwrap();
 
-        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        let (_, memory) = store.peer_spec(peer, DEFAULT_MTU).await.unwrap().unwrap();
         assert_eq!(memory.stamp, Some(Tai64n([1; 12])));
         assert_eq!(memory.endpoint, "192.0.2.1:20".parse().ok());
         assert_eq!((memory.last_packet, memory.rx_bytes), (Some(Wall::from_millis(5)), 17));
@@ -214,7 +214,7 @@ mod tests {
     async fn a_retired_key_keeps_its_newest_stamp_and_a_key_in_use_none() {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
-        let (spec, _) = store.peer_spec(peer).await.unwrap().unwrap();
+        let (spec, _) = store.peer_spec(peer, DEFAULT_MTU).await.unwrap().unwrap();
         let old = spec.keys[0].public;
         let new = fleetgate_keys::PrivateKey::from_bytes([99; 32]).public();
         let (stamp, later) = (Tai64n([3; 12]), Tai64n([4; 12]));

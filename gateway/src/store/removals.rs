@@ -9,6 +9,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
+use super::lists::{Entry, ListRow};
 use super::managed::{BY_HAND, Managed, Writer};
 
 /// More than the devices of the largest fleet (10,000) with a host behind every second one. Beyond
@@ -98,6 +99,10 @@ impl FromRow<'_, SqliteRow> for Removal {
             at: Wall::from_millis(row.try_get("removed_at")?),
         })
     }
+}
+
+impl ListRow for Removal {
+    const TABLE: &'static str = "removals";
 }
 
 /// Records that a resource was removed.
@@ -213,7 +218,7 @@ pub async fn list(
     manager: Option<&str>,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Removal>> {
+) -> sqlx::Result<Vec<Entry<Removal>>> {
     let sql = "select * from removals where id < $1 and ($2 is null or manager = $2)
                order by id desc limit $3";
     sqlx::query_as(sql).bind(before).bind(manager).bind(limit).fetch_all(conn).await

@@ -1,7 +1,7 @@
 //! The effect of changed profiles and rules: the hosts concerned, and whether all of them can have
 //! their services.
 //!
-//! The rows follow in slices after the change (`handle.rs`).
+//! The rows follow in slices after the change (`engine/handle/mod.rs`).
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{Role, id, maybe_wall, role, wall};
+use super::lists::{Entry, ListRow};
 
 /// The user that a token belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ impl FromRow<'_, SqliteRow> for ApiToken {
     }
 }
 
+impl ListRow for ApiToken {
+    const TABLE: &'static str = "tokens";
+}
+
 fn user(row: &SqliteRow) -> sqlx::Result<Option<TokenUser>> {
     let Some(id) = row.try_get::<Option<i64>, _>("user")?.map(Id::from_i64) else { return Ok(None) };
     let name: Option<String> = row.try_get("user_name")?;
@@ -113,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn api_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<ApiToken>> {
+    pub async fn api_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<Entry<ApiToken>>> {
         let sql = select!("t.id < $1 order by t.id desc limit $2");
         sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
     }

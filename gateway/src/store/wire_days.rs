@@ -96,6 +96,8 @@ fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::messages::DEFAULT_MTU;
+
     use super::*;
     use crate::store::{fixture, peer_state};
 
@@ -121,7 +123,7 @@ mod tests {
             days.iter().map(|d| (d.day, d.rx_bytes)).collect::<Vec<_>>(),
             [(101, 5), (100, 50), (99, 40)]
         );
-        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        let (_, memory) = store.peer_spec(peer, DEFAULT_MTU).await.unwrap().unwrap();
         assert_eq!(memory.wire.map(|d| (d.day, d.rx_bytes)), [(101, 5), (100, 50)]);
     }
 
@@ -132,9 +134,9 @@ mod tests {
         let today = crate::clock::day();
         put(&store, &[(peer, status([(today + 400, 3), (today, 50)]))]).await;
         put(&store, &[(peer, status([(today - 1, 40), (today - 2, 30)]))]).await;
-        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        let (_, memory) = store.peer_spec(peer, DEFAULT_MTU).await.unwrap().unwrap();
         assert_eq!(memory.wire.map(|d| (d.day, d.rx_bytes)), [(today, 50), (today - 1, 40)]);
-        let all = store.all_peers().await.unwrap();
+        let all = store.all_peers(DEFAULT_MTU).await.unwrap();
         assert_eq!(all[0].1.wire, memory.wire);
     }
 

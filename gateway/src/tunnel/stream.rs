@@ -133,7 +133,7 @@ impl Wake for Halves {
 
 #[derive(Default)]
 struct State {
-    /// Bytes received and not yet read, with the reader's position.
+    /// Bytes received and not yet read, with the reader's position. At most a window is unread.
     data: Vec<u8>,
     read: usize,
     writable: usize,
@@ -142,7 +142,26 @@ struct State {
     sent_finish: bool,
 }
 
+/// Resets a connection from outside of the task that carries it.
+pub struct Resetter {
+    id: StreamId,
+    tunnel: UnboundedSender<Command>,
+}
+
+impl Resetter {
+    /// Ends the connection: nothing that was sent before and has not arrived is delivered. Afterwards
+    /// its stream only has to be dropped.
+    pub fn reset(&self) {
+        // The tunnel thread outlives every stream except at shutdown.
+        let _ = self.tunnel.send(Command::Stream(self.id, StreamInput::Reset));
+    }
+}
+
 impl TunnelStream {
+    pub fn resetter(&self) -> Resetter {
+        Resetter { id: self.id, tunnel: self.streams.0.tunnel.clone() }
+    }
+
     fn say(&self, word: StreamInput) {
         // The tunnel thread outlives every stream except at shutdown.
         let _ = self.streams.0.tunnel.send(Command::Stream(self.id, word));
@@ -192,7 +211,12 @@ impl State {
                 self.data = bytes;
                 self.read = 0;
             }
-            StreamOutput::Data(bytes) => self.data.extend_from_slice(&bytes),
+            StreamOutput::Data(bytes) => {
+                // What was read leaves first: a reader that is slower than the sender never catches up.
+                self.data.drain(..self.read);
+                self.read = 0;
+                self.data.extend_from_slice(&bytes);
+            }
             StreamOutput::Finished => self.finished = true,
             StreamOutput::Closed(reason) => self.closed = Some(reason),
         }
@@ -267,5 +291,27 @@ impl Drop for TunnelStream {
             self.say(StreamInput::Abort);
         }
         self.streams.open().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::messages::STREAM_WINDOW;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_never_catches_up_holds_no_more_than_a_window() {
+        let part = STREAM_WINDOW / 4;
+        let mut state = State::default();
+        state.apply(StreamOutput::Data(vec![0; STREAM_WINDOW]));
+        for n in 1..=100u8 {
+            state.read += part;
+            state.apply(StreamOutput::Data(vec![n; part]));
+            assert_eq!(state.data.len() - state.read, STREAM_WINDOW);
+            assert!(state.data.capacity() <= 4 * STREAM_WINDOW, "{} bytes", state.data.capacity());
+            let unread = &state.data[state.read..];
+            assert_eq!((unread.first(), unread.last()), (Some(&n.saturating_sub(3)), Some(&n)), "in order");
+        }
     }
 }

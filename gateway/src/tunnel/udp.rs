@@ -166,6 +166,19 @@ impl Udp {
     }
 
     fn send_run(&mut self, to: &Transmit, run: &[u8], size: usize) {
+        let Err(error) = self.try_send(to, run, size) else { return self.passage.note_passed() };
+        if run.len() > size && may_pass_singly(&error) {
+            return run.chunks(size).for_each(|datagram| self.send_run(to, datagram, size));
+        }
+        if has_no_way(&error, to.from) {
+            self.passage.note_stuck();
+        }
+        let lost = run.len().div_ceil(size) as u64;
+        metrics::counter!("fleetgate_udp_send_errors_total").increment(lost);
+        tracing::debug!(to = %to.to, %error, "datagrams were not sent");
+    }
+
+    fn try_send(&self, to: &Transmit, run: &[u8], size: usize) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: self.mapped(to.to),
             ecn: None,
@@ -175,17 +188,7 @@ impl Udp {
         };
         // Bypasses tokio, which calls a new socket unwritable until its reactor has turned. The first
         // datagrams after a start are those that bring the fleet back.
-        let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
-        match &sent {
-            Ok(()) => self.passage.note_passed(),
-            Err(error) if has_no_way(error, to.from) => self.passage.note_stuck(),
-            Err(_) => {}
-        }
-        if let Err(error) = sent {
-            let lost = run.len().div_ceil(size) as u64;
-            metrics::counter!("fleetgate_udp_send_errors_total").increment(lost);
-            tracing::debug!(to = %to.to, %error, "datagrams were not sent");
-        }
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 
     fn mapped(&self, to: SocketAddr) -> SocketAddr {
@@ -194,6 +197,13 @@ impl Udp {
             other => other,
         }
     }
+}
+
+/// Whether the kernel may still take the datagrams of a batch singly. It fragments a datagram that is larger
+/// than the path takes, but refuses a batch of them (`EMSGSIZE`, older kernels `EINVAL`). Some network cards
+/// take no batches (`EIO`).
+fn may_pass_singly(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO))
 }
 
 /// Whether there is no route, no link, or no longer the source address. IPv6 reports a missing source
@@ -272,6 +282,26 @@ mod tests {
             for expected in [b"one".as_slice(), b"two", b"3"] {
                 let (n, _) = peer.recv_from(&mut buf).unwrap();
                 assert_eq!(&buf[..n], expected);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn datagrams_that_the_path_fragments_arrive_in_a_batch_too() {
+        let gate = bind("[::]:0".parse().unwrap()).unwrap();
+        // As after an ICMPv6 error of a router, which a stranger can forge.
+        set(&gate, libc::IPPROTO_IPV6, libc::IPV6_MTU, 1_280);
+        let mut udp = Udp::new(gate, SocketStats::default()).unwrap();
+        let peer = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let mut buf = [0; 2_048];
+        // The first batch that is refused may end all batches: a second one goes the same way.
+        for last in [3, 4] {
+            let bytes = [vec![1; 1_312], vec![2; 1_312], vec![last; 800]].concat();
+            udp.send(&Transmit { to: peer.local_addr().unwrap(), from: None, size: 1_312, bytes });
+            for (first, len) in [(1, 1_312), (2, 1_312), (last, 800)] {
+                let (n, _) = peer.recv_from(&mut buf).unwrap();
+                assert_eq!((buf[0], n), (first, len));
             }
         }
     }

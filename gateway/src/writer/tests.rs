@@ -1,5 +1,7 @@
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::messages::{Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n};
+use fleetgate_engine::messages::{
+    DEFAULT_MTU, Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n,
+};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::{Metric, Status};
 
@@ -87,7 +89,7 @@ async fn appended_records_are_on_disk_after_the_writer_ended() {
         Some(typed("SHA256:abc")),
         "the first key, and its type when it is known"
     );
-    assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, Some(Tai64n([3; 12])));
+    assert_eq!(store.peer_spec(host, DEFAULT_MTU).await.unwrap().unwrap().1.stamp, Some(Tai64n([3; 12])));
     let kinds: Vec<String> = store
         .events(Span::Since(0), &EventFilter::default(), 9)
         .await
@@ -192,12 +194,12 @@ async fn a_queued_stamp_does_not_outlive_its_key() {
     setup.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));
     // The API has changed the key meanwhile, and a batch with the old timestamp comes after it.
     for _ in 0..500 {
-        if setup.store.peer_spec(host).await.unwrap().unwrap().1.stamp.is_some() {
+        if setup.store.peer_spec(host, DEFAULT_MTU).await.unwrap().unwrap().1.stamp.is_some() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     setup.writer.memory(Some(MemoryUpdate::Rekeyed(host)));
     let (store, _dir) = setup.finish().await;
-    assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, None);
+    assert_eq!(store.peer_spec(host, DEFAULT_MTU).await.unwrap().unwrap().1.stamp, None);
 }

@@ -177,6 +177,11 @@ function answer(method, path, query, body, cookie) {
     send('overview', overview());
     return [200, {}];
   }
+  if ((match = on('/devices/([^/]+)')) && find(match[1])) {
+    const device = find(match[1]);
+    if (method === 'PATCH') Object.assign(device, body, { labels: { ...device.labels, ...body.labels } });
+    return [200, device];
+  }
   if (on('/devices')) {
     const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
     const conf = `[Interface]\nPrivateKey = shown+once=\nAddress = 10.112.9.9/14\n\n[Peer]\nPublicKey = gateway=\nEndpoint = gw.example:51820\nAllowedIPs = 10.112.0.0/14\nPersistentKeepalive = 25\n`;

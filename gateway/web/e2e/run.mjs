@@ -262,7 +262,13 @@ const dialog = (page) => page.getByRole('dialog');
 const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
 const closed = (page) => dialog(page).waitFor({ state: 'hidden' });
 
-/** A device is renamed and relabelled; a refused name keeps the input; the removal asks once. */
+/** The field that was refused is marked, and has the focus. */
+async function isMarked(page, label) {
+  const focus = () => page.evaluate(() => `${document.activeElement.labels?.[0]?.textContent.trim()} ${document.activeElement.getAttribute('aria-invalid')}`);
+  await until(`${label} is marked`, async (see) => see(await focus()) === `${label} true`);
+}
+
+/** A device is renamed, relabelled and gets an MTU; a refused name keeps the input; the removal asks once. */
 async function editsAndRemoves(page, name) {
   await page.goto(`${BASE}/hosts/${name}`);
   await press(page, 'Edit');
@@ -276,6 +282,13 @@ async function editsAndRemoves(page, name) {
   await page.waitForURL(`**/hosts/${name}-b`);
   await page.getByRole('heading', { level: 1, name: `${name}-b` }).waitFor();
   await page.getByText('site=north side', { exact: true }).waitFor();
+  const tunnel = page.locator('section[aria-labelledby=tunnel]');
+  await tunnel.getByText('1280 bytes (default)').waitFor();
+  await press(page, 'Edit');
+  await dialog(page).getByLabel('MTU').fill('1400');
+  await shot(page, 'edit-light');
+  await press(dialog(page), 'Save');
+  await tunnel.getByText('1400 bytes').waitFor();
   await press(page, 'Edit');
   await dialog(page).getByRole('button', { name: /^Remove this device/ }).click();
   await dialog(page).getByText('Its tunnel ends now').waitFor();
@@ -360,7 +373,7 @@ async function asksForTheEndpoint(context) {
   });
   await page.route('**/api/v1/gateway/endpoint', (route) => {
     asked = route.request().postDataJSON().endpoint;
-    return route.fulfill({ status: 422, contentType: 'application/problem+json', body: JSON.stringify({ status: 422, code: 'invalid', detail: 'endpoint: not an endpoint' }) });
+    return route.fulfill({ status: 422, contentType: 'application/problem+json', body: JSON.stringify({ status: 422, code: 'invalid', detail: 'endpoint: not an endpoint', errors: [{ field: 'endpoint', detail: 'not an endpoint' }] }) });
   });
   await page.goto(`${BASE}/`);
   await press(page, 'Add a device');
@@ -369,7 +382,8 @@ async function asksForTheEndpoint(context) {
   await axe(page);
   await shot(page, 'endpoint-light');
   await press(dialog(page), 'Add');
-  await dialog(page).getByText('endpoint: not an endpoint').waitFor();
+  await dialog(page).getByText('Endpoint of the gateway: not an endpoint').waitFor();
+  await isMarked(page, 'Endpoint of the gateway');
   must(asked === 'vpn.example.com:51820', `asked for ${asked}`);
   must((await dialog(page).getByLabel('Name', { exact: true }).inputValue()) === 'first', 'a refused endpoint loses the name');
   await page.close();
@@ -393,7 +407,8 @@ async function grantsAccess(page) {
   await press(dialog(page), '8 h');
   await axe(page);
   await press(dialog(page), 'Add');
-  await dialog(page).getByText(/70000.*a port from 1 to 65535/).waitFor();
+  await dialog(page).getByText(/^TCP ports: "70000": a port from 1 to 65535/).waitFor();
+  await isMarked(page, 'TCP ports');
   must((await dialog(page).getByLabel('Reason').inputValue()) === 'new firmware', 'a refused port loses the reason');
   await shot(page, 'grant-form-light');
   await dialog(page).getByLabel('TCP ports').fill('22, 8000-8100');
@@ -449,7 +464,7 @@ async function managesOperators(page) {
   await begin();
   await dialog(page).getByLabel('Public key (optional)').fill('not a key');
   await press(dialog(page), 'Add');
-  await dialog(page).getByText(/public_key/).waitFor();
+  await dialog(page).getByText(/^Public key: /).waitFor();
   await dialog(page).getByLabel('Public key (optional)').fill('');
   await press(dialog(page), 'Add');
   await dialog(page).getByText('Waiting for the first handshake').waitFor();
@@ -467,6 +482,12 @@ async function managesOperators(page) {
   await dialog(page).getByText(/choose another name/).waitFor();
   await press(dialog(page), 'Cancel');
   await shot(page, 'operators-light');
+  await section.getByText('MTU 1280 bytes (default)').waitFor();
+  await press(section, 'Edit e2e-laptop');
+  await dialog(page).getByLabel('MTU').fill('1400');
+  await axe(page);
+  await press(dialog(page), 'Save');
+  await section.getByText('MTU 1400 bytes').waitFor();
   await press(section, 'Reissue the configuration of e2e-laptop');
   await dialog(page).getByText('stops working at once').waitFor();
   await press(dialog(page), 'Replace keys');

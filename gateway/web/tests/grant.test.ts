@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { accessFrom, accessOf, nameOf, parsePorts, phaseOf, selectionOf, selects, sourceOf, targetOf } from '../src/lib/grant';
+import { accessFrom, accessOf, nameOf, parsePorts, phaseOf, portsPath, selectionOf, selects, sourceOf, targetOf } from '../src/lib/grant';
 import type { Host } from '../src/api/types';
 
 const at = (time: string): number => Date.parse(`2026-01-01T${time}Z`);
@@ -25,6 +25,10 @@ describe('a grant', () => {
     expect(parsePorts(' 22, 443 8000-8100 ssh')).toEqual([22, 443, '8000-8100', 'ssh']);
     expect(accessFrom({ ping: true, tcp: '22', udp: ' ' })).toEqual([{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }]);
     expect(accessFrom({ ping: false, tcp: '', udp: '' })).toEqual([]);
+    expect(parsePorts('99999999999999999999')).toEqual(['99999999999999999999']);
+    expect(portsPath({ ping: true, tcp: '22', udp: '53' }, 'udp')).toBe('access[2].ports');
+    expect(portsPath({ ping: false, tcp: '22', udp: '53' }, 'tcp')).toBe('access[0].ports');
+    expect(portsPath({ ping: true, tcp: ' ', udp: '' }, 'tcp')).toBeUndefined();
   });
 
   it('selects what the gateway selects', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { inWords } from '../src/api/client';
 import type { Downtime } from '../src/api/types';
-import { confName, isShortened, loginSecret, proposedEndpoint } from '../src/lib/device';
+import { confName, isShortened, loginSecret, mtuOf, mtuPatch, proposedEndpoint } from '../src/lib/device';
 import { changes, covers, fromLocal, phaseOf, recurrenceOf, scopeOf, toLocal } from '../src/lib/downtime';
 import { phaseOf as tokenPhase, usesOf } from '../src/lib/token';
 import { authorOf, endOf } from '../src/lib/who';
@@ -95,8 +95,15 @@ describe('an enrolment token', () => {
 });
 
 it('a refused call names every wrong field', () => {
-  expect(inWords({ detail: 'name: too long' }, 422)).toBe('name: too long');
+  expect(inWords({ detail: 'an operator is called "a" already' }, 409)).toBe('an operator is called "a" already');
   const errors = [{ field: 'name', detail: 'too long' }, { field: 'labels.site', detail: 'is empty' }];
-  expect(inWords({ detail: 'name: too long', errors }, 422)).toBe('name: too long; labels.site: is empty');
+  expect(inWords({ detail: 'name: too long', errors }, 422)).toBe('Name: too long; Site: is empty');
+  expect(inWords({ code: 'changed_meanwhile', detail: 'load it again' }, 412)).toMatch(/^It was changed meanwhile/);
   expect(inWords({}, 502)).toBe('The gateway answered with status 502.');
+});
+
+it('an MTU is sent only if it was changed, and an empty field means the default', () => {
+  expect([mtuOf(null), mtuOf(undefined), mtuOf(1400)]).toEqual(['1280 bytes (default)', '1280 bytes (default)', '1400 bytes']);
+  expect([mtuPatch(undefined, null), mtuPatch(1400, 1400)]).toEqual([{}, {}]);
+  expect([mtuPatch(null, 1400), mtuPatch(1400, null)]).toEqual([{ mtu: 1400 }, { mtu: null }]);
 });

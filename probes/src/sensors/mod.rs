@@ -6,6 +6,7 @@
 
 mod answer;
 mod capture;
+mod functions;
 mod script;
 #[cfg(test)]
 mod shells;

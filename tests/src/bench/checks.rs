@@ -31,6 +31,8 @@ const MEASURED: Duration = Duration::from_secs(20);
 /// Longer than the writer collects results before it commits them.
 const COMMITTED: Duration = Duration::from_secs(3);
 const THREAD: &str = "devices";
+/// The device whose replies are compared with the history.
+const SAMPLED: u32 = DEVICES / 2;
 
 /// # Errors
 /// Fails when the program does not start or refuses a request.
@@ -45,9 +47,9 @@ pub fn run() -> anyhow::Result<()> {
     std::thread::sleep(WARM_UP);
     let spent = fleet.measure();
     spent.report();
-    let answered = fleet.stop();
+    let replies = fleet.stop();
     std::thread::sleep(COMMITTED);
-    runtime.block_on(gate.has_stored(answered))?;
+    runtime.block_on(gate.has_stored(SAMPLED, replies[SAMPLED as usize]))?;
     runtime.block_on(gate.program.server.stop());
     Ok(())
 }
@@ -85,14 +87,13 @@ impl Gate {
         Ok(devices)
     }
 
-    /// Checks that the replies are in the history.
-    async fn has_stored(&self, answered: u64) -> anyhow::Result<()> {
-        let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(DEVICES / 2));
+    /// Checks that the replies of a device are in the history.
+    async fn has_stored(&self, device: u32, replies: u64) -> anyhow::Result<()> {
+        let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(device));
         let samples = self.program.call(Method::GET, &path, &Value::Null).await?;
         let stored = samples["points"].as_array().context("samples")?.len();
-        let each = answered as f64 / f64::from(DEVICES);
-        report("results of one device in the history", &format!("{stored} of {each:.0}"), "-");
-        ensure!(stored as f64 > 0.9 * each, "{stored} are stored of {each:.0} that a device answered");
+        report("results of one device in the history", &format!("{stored} of {replies}"), "-");
+        ensure!(stored as f64 > 0.9 * replies as f64, "{stored} are stored of {replies} that a device sent");
         Ok(())
     }
 }
@@ -103,24 +104,29 @@ fn name(n: u32) -> String {
 
 struct Fleet {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    /// The replies of each device.
+    replies: Arc<[AtomicU64]>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Fleet {
     fn start(devices: Vec<Initiator>, gateway: SocketAddr) -> Fleet {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut fleet = Fleet { stop: stop.clone(), answered: answered.clone(), threads: Vec::new() };
+        let stop = Arc::new(AtomicBool::new(false));
+        let replies: Arc<[AtomicU64]> = devices.iter().map(|_| AtomicU64::new(0)).collect();
+        let mut fleet = Fleet { stop: stop.clone(), replies: replies.clone(), threads: Vec::new() };
         let (ready, wait) = std::sync::mpsc::channel();
         for (at, devices) in devices.chunks((DEVICES / SITES) as usize).enumerate() {
             let socket = UdpSocket::bind(format!("127.0.9.{}:0", at + 1)).expect("a loopback address");
             let (devices, ready) = (devices.to_vec(), ready.clone());
-            let (stop, answered) = (stop.clone(), answered.clone());
+            let (stop, replies) = (stop.clone(), replies.clone());
+            let first = at * (DEVICES / SITES) as usize;
             let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
                 let mut site = Site::connect(socket, &devices, gateway);
                 ready.send(()).expect("somebody waits");
                 while !stop.load(Ordering::Relaxed) {
-                    answered.fetch_add(u64::from(site.answer_one()), Ordering::Relaxed);
+                    if let Some(device) = site.answer_one() {
+                        replies[first + device].fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
             fleet.threads.push(thread.expect("a thread"));
@@ -129,8 +135,12 @@ impl Fleet {
         fleet
     }
 
+    fn replies(&self) -> Vec<u64> {
+        self.replies.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
     fn measure(&self) -> Spent {
-        let now = || (process_cpu(), THREADS.map(named_thread_cpu), self.answered.load(Ordering::Relaxed));
+        let now = || (process_cpu(), THREADS.map(named_thread_cpu), self.replies().iter().sum::<u64>());
         let (all, parts, checks) = now();
         std::thread::sleep(MEASURED);
         let (all_then, parts_then, checks_then) = now();
@@ -141,13 +151,13 @@ impl Fleet {
         Spent { all: all_then - all, parts: parts_spent, checks: checks_then - checks }
     }
 
-    /// Stops the devices; returns the number of replies they sent.
-    fn stop(self) -> u64 {
+    /// Stops the devices; returns the number of replies that each of them sent.
+    fn stop(mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        self.answered.load(Ordering::Relaxed)
+        self.replies()
     }
 }
 
@@ -199,19 +209,20 @@ impl Site {
         Site { socket, gateway, sessions, room: vec![0; 2_048] }
     }
 
-    /// Returns whether an echo request arrived and got a reply.
-    fn answer_one(&mut self) -> bool {
-        let Ok(len) = self.socket.recv(&mut self.room) else { return false };
-        let Some(reply) = self.reply(len) else { return false };
-        self.socket.send_to(&reply, self.gateway).is_ok()
+    /// Returns the device that got an echo request and sent its reply.
+    fn answer_one(&mut self) -> Option<usize> {
+        let len = self.socket.recv(&mut self.room).ok()?;
+        let (device, reply) = self.reply(len)?;
+        self.socket.send_to(&reply, self.gateway).ok()?;
+        Some(device)
     }
 
-    fn reply(&mut self, len: usize) -> Option<Vec<u8>> {
+    fn reply(&mut self, len: usize) -> Option<(usize, Vec<u8>)> {
         let datagram = &self.room[..len];
-        let index = u32::from_le_bytes(datagram.get(4..8)?.try_into().ok()?);
-        let session = self.sessions.get_mut(index as usize)?;
+        let device = u32::from_le_bytes(datagram.get(4..8)?.try_into().ok()?) as usize;
+        let session = self.sessions.get_mut(device)?;
         let packet = session.open(datagram)?;
         let reply = answer_to_echo(&parse(&packet).ok()?)?;
-        Some(session.seal(&reply))
+        Some((device, session.seal(&reply)))
     }
 }

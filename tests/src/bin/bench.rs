@@ -4,7 +4,7 @@
 //! `bench backup --history-gb N` makes one backup of a history of N GB. `bench reading --events N`
 //! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
 //! while it receives N results a second. `bench forwarding` compares this program with other hubs; it needs root,
-//! and takes `--hub` and `--rounds`.
+//! and takes `--hub`, `--rounds` and `--flood`.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{

@@ -52,9 +52,9 @@ fn the_pure_crates_touch_nothing() {
 }
 
 #[test]
-fn boringtun_is_named_in_one_file_of_the_engine() {
+fn boringtun_is_named_in_one_folder_of_the_engine() {
     forbid(
-        "boringtun reads its own clock and has traps: noise.rs fences them, and keeps it replaceable",
+        "boringtun reads its own clock and has traps: noise/ fences them, and keeps it replaceable",
         &["gateway/engine/src"],
         &["tunnel/noise"],
         &["boringtun::"],

@@ -161,7 +161,7 @@ impl Dns {
             return match host.as_str() {
                 // The domain itself.
                 "" => Meaning::Known(vec![Data::Soa(self.config.suffix.name().clone())]),
-                host => self.host(forwarder.addresses_of(asker, host, now)),
+                host => meaning_of_host(forwarder, asker, host, now),
             };
         }
         match self.pools.place(name) {
@@ -173,13 +173,6 @@ impl Dns {
                 name.map_or(Meaning::Unknown, |name| Meaning::Known(vec![Data::Pointer(name)]))
             }
             None => Meaning::Foreign,
-        }
-    }
-
-    fn host(&self, addresses: Vec<std::net::IpAddr>) -> Meaning {
-        match addresses.is_empty() {
-            true => Meaning::Unknown,
-            false => Meaning::Known(addresses.into_iter().map(Data::Address).collect()),
         }
     }
 
@@ -200,4 +193,14 @@ impl Dns {
         let reverse = self.pools.apex(&query.name);
         reverse.unwrap_or_else(|| self.config.suffix.name().clone())
     }
+}
+
+/// A name without addresses exists if names below it do, because its absence would stand for theirs (RFC
+/// 8020).
+fn meaning_of_host(forwarder: &Forwarder, asker: PeerId, name: &str, now: Now) -> Meaning {
+    let addresses = forwarder.addresses_of(asker, name, now);
+    if addresses.is_empty() && !forwarder.reaches_below(asker, name, now) {
+        return Meaning::Unknown;
+    }
+    Meaning::Known(addresses.into_iter().map(Data::Address).collect())
 }

@@ -65,6 +65,7 @@ fn forwarder() -> Forwarder {
         target(8, "cam-08", false, &[("10.112.0.8", "10.112.0.8"), ("fd72::8", "fd72::8")]),
         target(20, "nvr.north", true, &[("10.112.0.20", "192.168.1.5")]),
         target(21, "odd..name", false, &[("10.112.0.21", "10.112.0.21")]),
+        target(22, "cam.south", false, &[("10.112.0.22", "10.112.0.22")]),
         grant(7),
         grant(20),
         grant(21),
@@ -183,9 +184,29 @@ fn a_host_that_is_not_granted_is_answered_like_one_that_does_not_exist() {
     }
     let both = [8, 99].map(|n| ask(ANNA, &format!("{n}.0.112.10.in-addr.arpa"), Rtype::PTR));
     assert_eq!(both[0], both[1]);
-    for below in ["a.cam-07.fleet.internal", "north.fleet.internal", "cam-07.cam-07.fleet.internal"] {
+    for below in ["a.cam-07.fleet.internal", "orth.fleet.internal", "cam-07.cam-07.fleet.internal"] {
         assert_eq!(ask(ANNA, below, Rtype::A).rcode, Rcode::NXDOMAIN, "{below}");
     }
+}
+
+#[test]
+fn a_name_above_a_granted_host_exists_without_data() {
+    let (no_data, unknown) =
+        (absent(Rcode::NOERROR, "fleet.internal"), absent(Rcode::NXDOMAIN, "fleet.internal"));
+    for rtype in [Rtype::A, Rtype::AAAA, Rtype::ANY] {
+        assert_eq!(ask(ANNA, "north.fleet.internal", rtype), no_data);
+        assert_eq!(ask(ANNA, "NORTH.fleet.internal", rtype), no_data);
+        assert_eq!(ask(ANNA, "south.fleet.internal", rtype), unknown, "its host is not granted");
+        assert_eq!(ask(ANNA, "name.fleet.internal", rtype), unknown, "its host has no name in DNS");
+        assert_eq!(ask(ANNA, "x.north.fleet.internal", rtype), unknown);
+    }
+    let (mut forwarder, mut dns) = (forwarder(), dns(false));
+    forwarder.change(PolicyChange::WithdrawGrant(id(920)), now());
+    let asked = query("north.fleet.internal", Rtype::A, None);
+    let DnsDecision::Answer(bytes) = dns.query(&forwarder, id(ANNA), &asked, Carrier::Udp, now()) else {
+        panic!("an answer")
+    };
+    assert_eq!(read(&bytes), unknown);
 }
 
 #[test]

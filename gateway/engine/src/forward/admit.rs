@@ -120,7 +120,7 @@ impl Forwarder {
         if now.mono < flow.expires || flow.is_cut() {
             return Some((slot, direction));
         }
-        self.end_unless_closed(slot, FlowEnd::TimedOut);
+        self.end_unless_over(slot, FlowEnd::TimedOut);
         None
     }
 
@@ -138,9 +138,10 @@ impl Forwarder {
 
     fn in_flow(&mut self, slot: Slot, direction: Direction, packet: Packet<'_>) -> Result<PeerId, Refusal> {
         let Packet { ip, transport, bytes } = packet;
-        self.permitted(slot).map_err(|reason| match direction {
-            Direction::Out => Refusal::Denied(reason),
-            Direction::Back => Refusal::Silent(reason),
+        self.permitted(slot).map_err(|reason| match (direction, reason) {
+            (Direction::Out, DropReason::NotGranted) => Refusal::Denied(reason),
+            // A flow that only the clock keeps from passing waits: a reset would end it for good.
+            _ => Refusal::Silent(reason),
         })?;
         let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow.into()) };
         let (path, receiver) = (flow.path, flow.receiver(slot, direction));
@@ -298,7 +299,7 @@ impl Forwarder {
             return Err(DropReason::FlowConflict.into());
         }
         while let Some(spare) = self.flows.make_room(&path).map_err(Refusal::Denied)? {
-            self.end_unless_closed(spare, FlowEnd::Evicted);
+            self.end_unless_over(spare, FlowEnd::Evicted);
         }
         let flow = Flow::new(path, granted.user, granted.route.host, granted.permit, progress, self.now.mono);
         let slot = self.flows.insert(flow)?;
@@ -323,14 +324,15 @@ impl Forwarder {
     fn count(&mut self, slot: Slot, direction: Direction, bytes: usize) {
         if let Some(flow) = self.flows.get_mut(slot) {
             flow.count(direction, bytes);
+            self.counted = Some((flow.id(slot), direction));
         }
     }
 
-    /// Ends a flow. A connection that both ends closed is kept for repeated segments only, and has
-    /// ended by that.
-    pub(super) fn end_unless_closed(&mut self, slot: Slot, why: FlowEnd) {
-        let is_closed = self.flows.get(slot).is_some_and(Flow::is_closed);
-        self.end(slot, if is_closed { FlowEnd::Closed } else { why });
+    /// Ends a flow that makes room or has expired. One that was over before keeps its own reason: it was
+    /// cut, or both ends closed it and it was kept for repeated segments only.
+    pub(super) fn end_unless_over(&mut self, slot: Slot, why: FlowEnd) {
+        let why = self.flows.get(slot).and_then(Flow::over).unwrap_or(why);
+        self.end(slot, why);
     }
 
     /// Ends a flow and records what it carried.

@@ -15,7 +15,7 @@ use super::policy::Permit;
 use super::tcp_state::{Direction, HALF_OPEN, State, Tcp};
 use super::timers::Timers;
 use crate::id::{HostId, PeerId, UserId};
-use crate::messages::{DropReason, FlowTraffic, GrantProtocol};
+use crate::messages::{DropReason, FlowEnd, FlowTraffic, GrantProtocol};
 use crate::time::Mono;
 
 /// The idle time of a UDP flow without and with a reply, from the last packet of the source on.
@@ -236,21 +236,36 @@ impl Flow {
         self.progress.spare() == Some(Spare::Closed)
     }
 
+    /// Returns why it is over already, although it still has its place.
+    pub fn over(&self) -> Option<FlowEnd> {
+        match (self.is_cut, self.is_closed()) {
+            (true, _) => Some(FlowEnd::NotGranted),
+            (false, true) => Some(FlowEnd::Closed),
+            (false, false) => None,
+        }
+    }
+
     /// The list of its next event.
     fn due_list(&self) -> List {
         if self.is_cut { List::Cut } else { List::Timer(self.timer) }
     }
 
     pub fn count(&mut self, direction: Direction, bytes: usize) {
-        if self.is_probe {
-            return;
+        if !self.is_probe {
+            self.traffic(direction).add(bytes);
         }
-        let traffic = match direction {
+    }
+
+    /// Takes back the count of a packet that was not sent after all.
+    pub fn uncount(&mut self, direction: Direction, bytes: usize) {
+        self.traffic(direction).subtract(bytes);
+    }
+
+    fn traffic(&mut self, direction: Direction) -> &mut FlowTraffic {
+        match direction {
             Direction::Out => &mut self.sent,
             Direction::Back => &mut self.received,
-        };
-        traffic.packets += 1;
-        traffic.bytes += bytes as u64;
+        }
     }
 
     pub fn has_news(&self) -> bool {

@@ -47,6 +47,7 @@ use lists::{List, Scope, Slot, Spare};
 use policy::Policy;
 use records::Records;
 use reject::{IcmpError, Reset};
+use tcp_state::Direction;
 use work::Budget;
 
 pub use explain::Ends;
@@ -104,6 +105,8 @@ pub struct Forwarder {
     /// The next of all flows to look at, after the clock was doubted.
     sweep: Option<Slot>,
     reply: Vec<u8>,
+    /// The flow of the last packet that passed, and its direction.
+    counted: Option<(FlowId, Direction)>,
     budget: Budget,
     now: Now,
 }
@@ -121,6 +124,7 @@ impl Forwarder {
             reviews: BTreeMap::new(),
             sweep: None,
             reply: Vec::with_capacity(reject::LARGEST),
+            counted: None,
             budget: Budget::default(),
             now: Now::default(),
         }
@@ -136,6 +140,16 @@ impl Forwarder {
                 Outcome::Forward { to, len: packet.len() }
             }
             Err(refusal) => self.refuse(sender, packet, refusal),
+        }
+    }
+
+    /// Takes back the count of the last [`Outcome::Forward`]: it could not be sent.
+    pub fn not_sent(&mut self, sender: PeerId, to: PeerId, len: usize) {
+        self.peers.uncount(sender, to, len);
+        let Some((id, direction)) = self.counted.take() else { return };
+        // A reset that passed has ended its flow.
+        if let Some(flow) = self.flows.get_mut(id.slot).filter(|flow| flow.id(id.slot) == id) {
+            flow.uncount(direction, len);
         }
     }
 
@@ -208,6 +222,11 @@ impl Forwarder {
     /// permit anything to.
     pub fn addresses_of(&self, peer: PeerId, name: &str, now: Now) -> Vec<IpAddr> {
         self.policy.addresses_of(peer, name, now)
+    }
+
+    /// Returns whether a peer reaches a host now whose name is below this one, as `cam.north` is below `north`.
+    pub fn reaches_below(&self, peer: PeerId, name: &str, now: Now) -> bool {
+        self.policy.reaches_below(peer, name, now)
     }
 
     /// Returns the name of the host that a peer reaches at this address now.

@@ -76,10 +76,20 @@ impl Peers {
     /// Counts a packet that was forwarded.
     pub fn count(&mut self, from: PeerId, to: PeerId, bytes: usize) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            add(&mut peer.forwarded.received, bytes);
+            peer.forwarded.received.add(bytes);
         }
         if let Some(peer) = self.peers.get_mut(&to) {
-            add(&mut peer.forwarded.sent, bytes);
+            peer.forwarded.sent.add(bytes);
+        }
+    }
+
+    /// Takes back the count of a packet that was not sent after all.
+    pub fn uncount(&mut self, from: PeerId, to: PeerId, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.forwarded.received.subtract(bytes);
+        }
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.forwarded.sent.subtract(bytes);
         }
     }
 
@@ -92,11 +102,6 @@ impl Peers {
     pub fn may_report(&mut self, peer: PeerId, now: Mono) -> bool {
         self.peers.get_mut(&peer).is_some_and(|peer| peer.errors.take(&ERRORS, now))
     }
-}
-
-fn add(traffic: &mut FlowTraffic, bytes: usize) {
-    traffic.packets += 1;
-    traffic.bytes += bytes as u64;
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::ended::Ended;
 use super::grant_index::GrantIndex;
 use super::headers::{Bits, address, bits};
 use super::lists::List;
+use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
 use crate::id::{GrantId, HostId, PeerId, UserId};
 use crate::messages::{
@@ -78,7 +79,7 @@ pub struct Policy {
     pub(super) sources: HashMap<PeerId, SourceSpec>,
     pub(super) targets: HashMap<HostId, TargetSpec>,
     pub(super) owners: HashMap<IpAddr, HostId>,
-    pub(super) names: HashMap<String, HostId>,
+    pub(super) names: Names,
     /// Those that have not ended.
     pub(super) grants: HashMap<GrantId, Grant>,
     index: GrantIndex,
@@ -335,16 +336,14 @@ impl Policy {
             let loser = before.and_then(|host| self.targets.get(&host));
             affected.extend(loser.map(|loser| List::Device(loser.peer)));
         }
-        self.names.insert(spec.name.clone(), spec.host);
+        self.names.insert(&spec.name, spec.host);
         self.targets.insert(spec.host, spec);
         Some(affected)
     }
 
     fn remove_target(&mut self, host: HostId) -> Option<Vec<List>> {
         let target = self.targets.remove(&host)?;
-        if self.names.get(&target.name) == Some(&host) {
-            self.names.remove(&target.name);
-        }
+        self.names.remove(&target.name, host);
         for address in &target.addresses {
             if self.owners.get(&address.reached_at) == Some(&host) {
                 self.owners.remove(&address.reached_at);

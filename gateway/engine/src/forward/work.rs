@@ -108,7 +108,7 @@ impl Forwarder {
     fn run_timer(&mut self) -> bool {
         let Some((slot, expired)) = self.flows.due(self.now.mono) else { return false };
         if expired {
-            self.end_unless_closed(slot, FlowEnd::TimedOut);
+            self.end_unless_over(slot, FlowEnd::TimedOut);
         } else if let Some(flow) = self.flows.get_mut(slot) {
             self.records.hourly(flow, self.now);
         }
@@ -118,11 +118,7 @@ impl Forwarder {
     /// Ends a flow with the gateway. One that was over before keeps its own reason.
     pub(super) fn stop(&mut self, slot: Slot) {
         let Some(flow) = self.flows.remove(slot).filter(|flow| !flow.is_probe()) else { return };
-        let why = match (flow.is_cut(), flow.is_closed()) {
-            (true, _) => FlowEnd::NotGranted,
-            (_, true) => FlowEnd::Closed,
-            _ => FlowEnd::Stopped,
-        };
+        let why = flow.over().unwrap_or(FlowEnd::Stopped);
         self.records.stopped(&flow, why, self.now);
     }
 

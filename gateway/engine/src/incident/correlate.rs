@@ -1,7 +1,7 @@
 //! Merges separate incidents that have one cause: most of a site was lost, a service fails on many
 //! hosts, or so many hosts went down together that no site explains it.
 //!
-//! The parent module decides where a single problem belongs; `alike` and `sites` count.
+//! `assign.rs` decides where a single problem belongs; `by_service.rs` and `by_site.rs` count.
 
 use std::collections::{BTreeMap, BTreeSet};
 

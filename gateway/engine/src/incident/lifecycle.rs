@@ -1,7 +1,7 @@
 //! The life of an incident: it opens, gains members, widens, is merged, and closes. Each change is
 //! recorded.
 //!
-//! It decides nothing. The parent module decides where a problem belongs; `gather` decides when
+//! It decides nothing. `assign.rs` decides where a problem belongs; `correlate.rs` decides when
 //! several incidents become one.
 
 use std::collections::BTreeMap;

@@ -19,12 +19,15 @@
 //!
 //! This module is pure: the caller supplies the time, in order. It knows no check states, messages
 //! or receivers. It keeps open incidents and one name per host, and nothing of closed incidents.
+//! `assign.rs` decides to which incident a problem belongs.
 
 mod acknowledgement;
+mod assign;
 mod by_service;
 mod by_site;
 mod correlate;
 mod lifecycle;
+mod restore;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -35,10 +38,7 @@ use std::time::Duration;
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
-use crate::messages::{
-    AckEnd, CauseKind, CheckableId, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
-    IncidentScope, IncidentSnapshot, IncidentSummary, MemberSnapshot,
-};
+use crate::messages::{CheckableId, GATEWAY, IncidentAck, IncidentId, IncidentRecord, IncidentSummary};
 use crate::time::{Mono, Now, Step, Wall};
 
 use by_service::CommonFailures;
@@ -161,58 +161,6 @@ pub struct Incidents {
 }
 
 impl Incidents {
-    /// Restores the incidents that an earlier run left open. The caller does this before anything
-    /// else.
-    pub fn restore(&mut self, memories: Vec<IncidentSnapshot>, now: Now) {
-        for memory in memories {
-            self.owe_covers(&memory, now);
-            let member =
-                |m: MemberSnapshot| (m.object, Member { began: m.began, status: None, left: m.left });
-            let members: BTreeMap<CheckableId, Member> = memory.members.into_iter().map(member).collect();
-            for (object, member) in &members {
-                if member.has_problem() {
-                    self.alike.problem(object, member.began);
-                }
-                // A checkable that has left this incident may belong to another now.
-                if member.has_problem() || !self.places.contains_key(object) {
-                    self.places.insert(object.clone(), memory.id);
-                }
-            }
-            let problem = members.values().filter(|m| m.has_problem()).count();
-            let (opened, matter) = (memory.opened, memory.matter);
-            let (ack, late) = if problem > 0 { (memory.ack, None) } else { (None, memory.ack) };
-            if late.is_some() {
-                // The acknowledgement was stored, but every member had recovered before the earlier
-                // run could apply it.
-                self.record(memory.id, now.wall, IncidentChange::AckEnded(AckEnd::Late));
-            }
-            let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
-            let quiet = (problem == 0).then(|| Now { mono: now.mono_at(since), wall: since });
-            self.quiet.extend(quiet.map(|since| (since.mono, memory.id)));
-            if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
-                // The store passes the newest incident first.
-                self.lost.entry(site.clone()).or_insert(memory.id);
-            }
-            if matter.extent == IncidentScope::Fleet {
-                let of_hosts = matter.cause == CauseKind::HostDown;
-                let problem =
-                    members.iter().filter(|(o, m)| m.has_problem() && o.service.is_none() == of_hosts);
-                self.alike.recall(memory.id, problem.map(|(object, _)| object));
-            }
-            let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
-            self.watch_expiry(memory.id, ack.as_ref(), now);
-            self.open.insert(memory.id, Incident { opened, matter, members, newest, problem, quiet, ack });
-            self.newest = self.newest.max(Some(memory.id));
-        }
-    }
-
-    /// Queues the members that an acknowledgement did not reach before the earlier run ended.
-    fn owe_covers(&mut self, memory: &IncidentSnapshot, now: Now) {
-        let Some(ack) = memory.ack.as_ref().filter(|ack| ack.holds(now.wall)) else { return };
-        let uncovered = memory.members.iter().filter(|m| m.left.is_none() && !m.covered);
-        self.covers.extend(uncovered.map(|m| AckToApply { object: m.object.clone(), ack: ack.clone() }));
-    }
-
     /// Returns the problems whose incident is not acknowledged.
     pub fn unknown(&self) -> Vec<(IncidentId, CheckableId)> {
         let unknown = self.open.iter().filter(|(_, i)| i.ack.is_none());
@@ -403,184 +351,14 @@ impl Incidents {
         all.into_iter().for_each(|other| self.merge(other, id, at.now));
     }
 
-    // -------------------------------------------------------------------- places
-
     fn place_of_ill(&self, object: &CheckableId) -> Option<IncidentId> {
         let id = self.of(object)?;
         self.open.get(&id).is_some_and(|i| i.has_problem(object)).then_some(id)
     }
 
-    /// Returns the incident of the nearest parent that is down or whose tunnel is dead, at any
-    /// distance.
-    fn explanation(&self, host: HostId, depth: usize) -> Option<IncidentId> {
-        let further = |parent| if depth > 1 { self.explanation(parent, depth - 1) } else { None };
-        let tunnel = |parent: HostId| {
-            let service = self.fleet.tunnel(parent)?.to_owned();
-            self.place_of_ill(&CheckableId { host: parent, service: Some(service) })
-        };
-        let own = |parent: HostId| self.place_of_ill(&CheckableId::host(parent)).or_else(|| tunnel(parent));
-        let of = |parent: &HostId| own(*parent).or_else(|| further(*parent));
-        self.fleet.parents(host).iter().find_map(of)
-    }
-
-    /// Merges a host that went down with its parent into the incident of the parent.
-    fn explain(
-        &mut self,
-        id: IncidentId,
-        object: &CheckableId,
-        cause: Option<IncidentId>,
-        began: Wall,
-        now: Now,
-    ) {
-        let Some(cause) = cause.filter(|cause| *cause != id) else { return };
-        let alone = self.open.get(&id).is_some_and(|i| i.is_of(object.host));
-        let parent = self.open.get(&cause).map(|i| i.opened);
-        if alone && parent.is_some_and(|opened| apart(opened, began) <= CORRELATION_WINDOW) {
-            self.widen_behind(cause, now);
-            self.merge(id, cause, now);
-        }
-    }
-
-    /// Whether the cause of the incident has recovered while this checkable still fails. In an
-    /// incident of many hosts or of a site, the cause is the nearest parent that is a member.
-    fn has_outlived(&self, id: IncidentId, object: &CheckableId) -> bool {
-        let Some(incident) = self.open.get(&id) else { return false };
-        match incident.matter.head.filter(|head| *head != object.host) {
-            Some(head) => !incident.has_problem(&CheckableId::host(head)),
-            None if incident.is_of_many(CauseKind::HostDown)
-                || incident.matter.cause == CauseKind::SiteLost =>
-            {
-                self.is_cause_back(incident, object.host, DEEPEST)
-            }
-            None => false,
-        }
-    }
-
-    /// A parent in between may never have been in the incident.
-    fn is_cause_back(&self, incident: &Incident, host: HostId, depth: usize) -> bool {
-        let further = |parent| depth > 1 && self.is_cause_back(incident, parent, depth - 1);
-        let is_back = |parent: &HostId| match incident.members.get(&CheckableId::host(*parent)) {
-            Some(member) => !member.has_problem(),
-            None => further(*parent),
-        };
-        self.fleet.parents(host).iter().any(is_back)
-    }
-
-    fn place(
-        &mut self,
-        object: &CheckableId,
-        began: Wall,
-        found: &Found,
-        cause: Option<IncidentId>,
-        at: Moment,
-    ) -> Assigned {
-        let former = if cause.is_none() { self.former(object, began) } else { None };
-        let home = cause.or(former);
-        let fits = |id: &IncidentId| !self.has_outlived(*id, object);
-        let with_others = home.is_none().then(|| self.with_others(object, began)).flatten().filter(fits);
-        let home = home.or(with_others).or_else(|| self.beside(object, began).filter(fits));
-        let id = match home {
-            Some(id) => id,
-            None => self.open(self.matter(object, found), at),
-        };
-        if cause.is_some() {
-            self.widen_behind(id, at.now);
-            self.widen_behind_tunnel(id, object.host, at.now);
-        }
-        self.join(id, object, began, found.status, at.now);
-        self.widen_to_host(id, object.host, at.now);
-        self.widen_to_site(id, object, began, at.now);
-        if let Some(service) = &object.service {
-            self.widen_alike(id, service, at.now);
-            self.update_state(id, object, found, at.now);
-        }
-        let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
-        // Behind one host or in one site there may be thousands; the sum is checked each time their
-        // number doubles.
-        let adds_up = self.open.get(&id).is_some_and(|i| i.problem.is_power_of_two());
-        match cause {
-            _ if with_many => {}
-            None => self.gather(object, began, at),
-            Some(_) => self.gather_heads(id, began, at),
-        }
-        if adds_up && (with_many || cause.is_some()) {
-            self.gather_crowd(began, at);
-        }
-        // The gathering above may have moved it to another incident.
-        Assigned { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }
-    }
-
-    /// Whether the incident already covers many hosts.
-    fn is_wide(&self, id: IncidentId) -> bool {
-        self.open.get(&id).is_some_and(|i| i.matter.extent.is_wide())
-    }
-
-    /// Returns the incident of several hosts that was found at the same time.
-    fn with_others(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
-        let site = if object.service.is_none() { self.lost_site(object.host, began) } else { None };
-        site.or_else(|| self.common(object.service.as_deref(), began))
-    }
-
-    /// Returns the incident that the checkable has just left, if its cause may still be the same.
-    /// Other members may keep an incident open for days; a failure after that is a new one.
-    fn former(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
-        let id = self.of(object)?;
-        let left = self.open.get(&id)?.members.get(object)?.left?;
-        (began.since(left) <= CLOSE_AFTER && !self.has_outlived(id, object)).then_some(id)
-    }
-
-    /// Returns the incident of the site, if the site was lost at the same time.
-    fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
-        self.recent(*self.lost.get(self.fleet.site(host)?)?, began)
-    }
-
-    /// Returns the incident of a failure on many hosts, if those hosts fail at this time. An old
-    /// incident that goes on does not explain new failures.
-    fn common(&self, service: Option<&str>, began: Wall) -> Option<IncidentId> {
-        let id = self.recent(self.alike.last(service)?, began)?;
-        let together = || self.alike.together(service, began);
-        let of_it =
-            |host| self.place_of_ill(&CheckableId { host, service: service.map(str::to_owned) }) == Some(id);
-        let joined = together().filter(|host| of_it(*host)).take(by_service::FEWEST).count();
-        let enough = self.enough(service) - 1;
-        (joined == by_service::FEWEST && together().take(enough).count() == enough).then_some(id)
-    }
-
-    /// Returns the incident if its latest problem is recent. A host that never recovers keeps its
-    /// incident open forever, and a later failure is another incident.
-    fn recent(&self, id: IncidentId, began: Wall) -> Option<IncidentId> {
-        let incident = self.open.get(&id).filter(|i| i.problem > 0)?;
-        (apart(incident.newest, began) <= CORRELATION_WINDOW).then_some(id)
-    }
-
-    /// Returns the incident of another checkable that fails on the same host at the same time. The
-    /// acknowledgement of a service covers neither its host nor another service.
-    fn beside(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
-        let others = self.objects_of(object.host);
-        let fits = |other: &CheckableId| {
-            let id = self.place_of_ill(other)?;
-            let incident = self.open.get(&id)?;
-            let on_lost_host = object.service.is_some() && other.service.is_none();
-            let fresh = apart(incident.members[other].began, began) <= CORRELATION_WINDOW;
-            let of_many = object.service.is_some() && incident.is_of_many(CauseKind::ServiceFailed);
-            let unknown = incident.ack.is_none() && (of_many || incident.is_of(object.host));
-            (on_lost_host || fresh && unknown).then_some(id)
-        };
-        others.iter().find_map(fits)
-    }
-
     fn objects_of(&self, host: HostId) -> Vec<CheckableId> {
         let from = self.places.range(CheckableId::host(host)..);
         from.map(|(object, _)| object).take_while(|o| o.host == host).cloned().collect()
-    }
-
-    fn matter(&self, object: &CheckableId, found: &Found) -> IncidentSummary {
-        let name = self.fleet.name(object.host);
-        let site = self.fleet.site(object.host).map(str::to_owned);
-        match &object.service {
-            Some(service) => summary::service(name, service, found, site),
-            None => summary::host(name, object.host, site),
-        }
     }
 }
 

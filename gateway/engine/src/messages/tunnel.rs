@@ -47,7 +47,7 @@ pub struct PeerSpec {
     pub mtu: u16,
 }
 
-/// The inner MTU of a peer without a setting of its own: the minimum of IPv6, which passes every
+/// The inner MTU of a peer unless a setting names another: the minimum of IPv6, which passes every
 /// mobile network and every outer tunnel.
 pub const DEFAULT_MTU: u16 = 1_280;
 
@@ -166,6 +166,8 @@ pub enum StreamInput {
     Finish,
     /// Abort the connection (RST); after `Finish`, bytes sent before are still delivered.
     Abort,
+    /// Abort the connection (RST) at once, also after `Finish`: what was not delivered yet is discarded.
+    Reset,
 }
 
 /// Bytes in flight between the shell and the stack, in each direction, per stream.

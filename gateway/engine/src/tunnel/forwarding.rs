@@ -59,6 +59,7 @@ impl<N: Noise> Tunnel<N> {
             Outcome::Forward { to, len } => {
                 let sent = self.pass_on(to, &packet[..len]);
                 if sent.is_err() {
+                    self.forwarder.not_sent(sender, to, len);
                     self.dial_for_packet(to);
                 }
                 sent
@@ -96,10 +97,10 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Dials a receiver without a session. A scan of many devices must not make more initiations in a turn
-    /// than a start of the gateway does.
+    /// than a start of the gateway does. A packet that begins no dial takes nothing from that budget.
     pub(super) fn dial_for_packet(&mut self, to: PeerId) {
         let Some(slot) = self.peers.find(to) else { return };
-        if self.budget.dial() && self.dial(slot, false) {
+        if self.begins_dial(slot) && self.budget.dial() && self.dial(slot, false) {
             self.settle(slot);
         }
     }

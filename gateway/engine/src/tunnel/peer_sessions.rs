@@ -144,6 +144,15 @@ impl<N: Noise> Tunnel<N> {
         true
     }
 
+    /// Returns whether an ordinary dial would begin now.
+    pub(super) fn begins_dial(&self, slot: Slot) -> bool {
+        let now = self.now.mono;
+        let Some(peer) = self.peers.get(slot) else { return false };
+        let is_dialled = peer.live.as_ref().is_some_and(|live| live.dial.is_some());
+        let has_target = peer.endpoint.is_some() || source(peer, now).is_some();
+        !self.quiet && !is_dialled && has_target && may_dial(peer.dial_failed, now)
+    }
+
     /// Dials the source of a peer that makes handshakes but cannot use our responses. Its reply to
     /// an initiation of ours distinguishes a wrong key from a blocked path, and costs less than the
     /// responses do. The endpoint does not move: only a response that opens moves it.

@@ -240,6 +240,7 @@ impl<N: Noise> Tunnel<N> {
                 StreamInput::Taken(count) => stack.taken(id, count),
                 StreamInput::Finish => stack.finish(id, &mut reports),
                 StreamInput::Abort => stack.let_go(id, now, &mut reports),
+                StreamInput::Reset => stack.reset(id, &mut reports),
             }
         }
         reports.into_iter().for_each(|report| self.report(report));
@@ -262,7 +263,7 @@ impl<N: Noise> Tunnel<N> {
     /// Takes the input of a stream that waits for a session. A stream that is given up meanwhile
     /// never begins.
     fn take_waiting_stream(&mut self, slot: Slot, id: StreamId, input: &StreamInput) -> bool {
-        let given_up = matches!(input, StreamInput::Abort | StreamInput::Finish);
+        let given_up = matches!(input, StreamInput::Abort | StreamInput::Finish | StreamInput::Reset);
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return false };
         let ours = |want: &Want| matches!(want.goal, Goal::Stream { id: other, .. } if other == id);
         let place = live.waiting.iter().position(ours).filter(|_| given_up);

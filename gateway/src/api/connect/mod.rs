@@ -104,11 +104,16 @@ async fn connect(
 
 /// Counts the connection.
 fn enter(app: &AppState, who: &Principal, right: &Right, host: &str) -> Result<OpenStream, Problem> {
-    let by = who.to_string();
+    let by = holder(who);
     let place = app.open_streams().enter(by.clone(), right.target.peer);
-    let place = place.map_err(|full| Problem::too_many(full_text(full, who, host), 5))?;
+    let place = place.map_err(|full| Problem::too_many(full_text(full, &by, host), 5))?;
     app.rate_limits().stream(&by, clock::now().mono)?;
     Ok(place)
+}
+
+/// The caller that connections are counted for. All tokens and sessions of a user are one.
+fn holder(who: &Principal) -> String {
+    who.who.user().map_or_else(|| who.to_string(), |(_, user)| format!("user:{user}"))
 }
 
 fn no_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
@@ -120,13 +125,13 @@ fn no_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
     Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
 }
 
-fn full_text(full: Full, who: &Principal, host: &str) -> String {
+fn full_text(full: Full, by: &str, host: &str) -> String {
     match full {
         Full::Device => format!(
             "{MAX_TO_DEVICE} connections of people go through the tunnel of {host} now, which is the limit, \
              so that its checks have room: close one"
         ),
-        Full::Caller => format!("{who} has {MAX_OF_ONE} connections open, which is the limit: close one"),
+        Full::Caller => format!("{by} has {MAX_OF_ONE} connections open, which is the limit: close one"),
         Full::All => format!("{MAX_STREAMS} connections of people are open, which is the limit"),
     }
 }
@@ -170,6 +175,11 @@ struct Session {
     tracked: TaskTrackerToken,
 }
 
+/// Attempts to record an end, which take half a minute with their pauses. A stop of the gateway waits
+/// for one.
+const ATTEMPTS: u32 = 30;
+const ATTEMPT_AFTER: Duration = Duration::from_secs(1);
+
 /// The stack keeps the port of a connection that ended in order for so long.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -196,16 +206,26 @@ impl Session {
         data["received_bytes"] = json!(traffic.received());
         data["duration_s"] = json!(clock::now().mono.since(self.begun).as_secs_f64());
         data["why"] = json!(end.name());
-        if !matches!(end, End::NotRecorded(_))
-            && let Err(problem) = self.record("stream.closed", &end.text(), data).await
-        {
-            tracing::warn!(id = %self.id, by = %self.who, "the end of a connection is not in the audit: {problem}");
+        if !matches!(end, End::NotRecorded(_)) {
+            self.record_end(&end.text(), data).await;
         }
         drop(self.tracked);
         if *end == End::Closed {
             tokio::time::sleep(LINGER).await;
         }
         drop(self.place);
+    }
+
+    /// A database that is locked or full for a moment must not cost the audit an end.
+    async fn record_end(&self, cause: &str, data: Value) {
+        for left in (0..ATTEMPTS).rev() {
+            let Err(problem) = self.record("stream.closed", cause, data.clone()).await else { return };
+            if left == 0 || self.app.shutdown.is_cancelled() {
+                tracing::warn!(id = %self.id, by = %self.who, "the end of a connection is not in the audit: {problem}");
+                return;
+            }
+            tokio::time::sleep(ATTEMPT_AFTER).await;
+        }
     }
 
     fn data(&self) -> Value {
@@ -217,5 +237,20 @@ impl Session {
         let mut write = ApiTx::beside(&self.app, &self.who).await?;
         write.event(kind, (Object::Host, self.host), cause, data).await?;
         write.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::request::auth::{Role, Who};
+
+    #[test]
+    fn the_tokens_of_a_user_are_counted_together_and_those_of_programs_apart() {
+        let holder_of = |who| holder(&Principal { who, role: Role::Operator, scopes: Vec::new() });
+        let of_ada = |n| Who::UserToken { token: Id::from_i64(n), user: Id::from_i64(1), name: "ada".into() };
+        assert_eq!(holder_of(of_ada(2)), holder_of(of_ada(3)));
+        assert_eq!(holder_of(of_ada(2)), "user:ada");
+        assert_ne!(holder_of(Who::Token(Id::from_i64(2))), holder_of(Who::Token(Id::from_i64(3))));
     }
 }

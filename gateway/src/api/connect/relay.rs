@@ -5,6 +5,7 @@
 //! grants and no logins: it is told when the right has ended.
 
 use std::error::Error as _;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 // The same one that axum has: a message over the limit is recognised by its error.
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
@@ -155,8 +156,15 @@ pub(super) async fn run(
     traffic: &Traffic,
 ) -> End {
     let (mut sink, mut source) = socket.split();
+    let resetter = stream.resetter();
     let (from_host, to_host) = tokio::io::split(stream);
     let finished = Finished::default();
+    // A client that has sent its end leaves bytes behind, which would still be delivered.
+    let ended = async {
+        let end = ended.await;
+        resetter.reset();
+        end
+    };
     // The streams of both directions end here, before the last message: it may take a moment.
     let end = tokio::select! {
         biased;
@@ -198,11 +206,7 @@ async fn send_to_host(
                 finished.client.store(true, Ordering::Relaxed);
                 host.shutdown().await
             }
-            Some(Ok(Message::Binary(bytes))) => {
-                let taken = host.write_all(&bytes).await;
-                traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                taken
-            }
+            Some(Ok(Message::Binary(bytes))) => write(&mut host, &bytes, traffic).await,
         };
         match done {
             Err(error) => return End::HostBroke(error.to_string()),
@@ -210,6 +214,20 @@ async fn send_to_host(
             Ok(()) => {}
         }
     }
+}
+
+/// Counts what the host's connection takes: it may be cut in the middle of a message.
+async fn write(host: &mut (impl AsyncWrite + Unpin), bytes: &[u8], traffic: &Traffic) -> io::Result<()> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        let count = host.write(left).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        traffic.sent.fetch_add(count as u64, Ordering::Relaxed);
+        left = &left[count..];
+    }
+    Ok(())
 }
 
 /// A message over the limit, or anything else that is no WebSocket, is the client's fault.
@@ -272,6 +290,15 @@ mod tests {
         let large = tungstenite::error::CapacityError::MessageTooLong { size: 70_000, max_size: 65_536 };
         assert_eq!(broken(&axum::Error::new(tungstenite::Error::Capacity(large))), End::BadMessage);
         assert_eq!(broken(&axum::Error::new(tungstenite::Error::ConnectionClosed)), End::ClientGone);
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_message_that_is_cut_are_counted() {
+        let traffic = Traffic::default();
+        let (mut host, _reads_nothing) = tokio::io::duplex(10);
+        let cut = tokio::time::timeout(Duration::from_millis(50), write(&mut host, &[7; 64], &traffic)).await;
+        assert!(cut.is_err(), "there is no room for the rest");
+        assert_eq!(traffic.sent(), 10);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use fleetgate_engine::messages::{ExplainRequest, ExplainSource, ExplainTarget, E
 
 use super::relay::End;
 use crate::api::AppState;
-use crate::api::explain::missing;
+use crate::api::explain::{Wanted, denial, missing, whom_of};
 use crate::api::request::auth::Principal;
 use crate::api::request::permission;
 use crate::api::response::problem::Problem;
@@ -51,9 +51,11 @@ impl Right {
             Explanation::Permitted(_) => Ok(Right { who: who.clone(), host, target }),
             Explanation::UnknownTarget | Explanation::NoCommonFamily => Err(no_tunnel(name)),
             found => {
-                let detail = format!("{who} may not reach TCP {port} of {name}: {}", missing(&found));
-                let advice = advice(&found, who, name, port);
-                Err(Problem::forbidden("not_granted", format!("{detail}{advice}")))
+                let whom = whom(who);
+                let wanted = Wanted { whom: &whom, host: name, protocol: GrantProtocol::Tcp, port };
+                let why = denial(&found, &wanted);
+                let detail = format!("{who} may not reach TCP {port} of {name}: {why}");
+                Err(Problem::forbidden("not_granted", detail))
             }
         }
     }
@@ -138,16 +140,11 @@ fn no_tunnel(name: &str) -> Problem {
     )
 }
 
-fn advice(found: &Explanation, who: &Principal, host: &str, port: u16) -> String {
-    let whom = match who.who.user() {
-        Some((_, name)) => format!("--user {name}"),
+/// Returns the option of `fleetgate grant add` for the grants of a caller.
+fn whom(who: &Principal) -> String {
+    match who.who.user() {
+        Some((_, name)) => whom_of(name),
         None => format!("--role {}", who.role),
-    };
-    match found {
-        Explanation::NoGrant | Explanation::Over(_) | Explanation::UnknownSource => {
-            format!("; an admin adds one with `fleetgate grant add {whom} --to {host} --tcp {port}`")
-        }
-        _ => String::new(),
     }
 }
 

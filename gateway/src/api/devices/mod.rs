@@ -75,7 +75,7 @@ async fn list(
     let filter = devices::Filter { q: wanted.q, labels: labels.label };
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.devices(&filter, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |d| d.settings.name.clone(), |d| to_api(&d))))
+    Ok(Json(Page::of_entries(rows, limit, |d| d.settings.name.clone(), |d| to_api(&d))))
 }
 
 /// Adds a device, which becomes a host.

@@ -23,7 +23,7 @@ pub struct Device {
     pub ssh: DeviceSsh,
     /// Networks behind the device.
     pub networks: Vec<String>,
-    /// The largest inner packet that the device takes, in bytes; 1280 when absent.
+    /// The largest inner packet that the device takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
     pub notes: String,
@@ -78,7 +78,7 @@ pub struct NewDevice {
     pub ssh: NewSsh,
     #[serde(default)]
     pub networks: Vec<String>,
-    /// The largest inner packet that the device takes, in bytes; 1280 when absent.
+    /// The largest inner packet that the device takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
     #[serde(default)]

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 
 use fast_qr::convert::svg::SvgBuilder;
 use fast_qr::{ECL, QRBuilder};
-use fleetgate_engine::messages::DEFAULT_MTU;
 use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey, SplitDns};
 use ipnet::IpNet;
 
@@ -29,7 +28,7 @@ pub fn connection(
         addresses: addresses.iter().map(|a| IpNet::from(*a).to_string()).collect(),
         allowed_ips: vec![app.config.pool_v4.to_string(), app.config.pool_v6.to_string()],
         keepalive_s: app.config.keepalive,
-        mtu: mtu.unwrap_or(DEFAULT_MTU),
+        mtu: mtu.unwrap_or(app.config.mtu),
         ssh_public_key: app.identity.ssh_public_key.to_string(),
         ssh_user,
     }
@@ -53,7 +52,7 @@ pub fn credentials(
     let conf = Conf {
         private_key,
         addresses: addresses.iter().map(|a| IpNet::from(*a)).collect(),
-        mtu: Some(mtu.unwrap_or(DEFAULT_MTU)),
+        mtu: Some(mtu.unwrap_or(app.config.mtu)),
         split_dns: None,
         peer: app.identity.public_key,
         psk: Some(psk),

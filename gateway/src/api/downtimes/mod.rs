@@ -323,7 +323,7 @@ async fn list(
     };
     let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host };
     let rows = stored::list(&mut conn, wanted, now, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
+    Ok(Json(Page::of_entries(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
 }
 
 /// A downtime.

@@ -362,6 +362,10 @@ configuration() {
     for wanted in public_key endpoint addresses allowed_ips; do
         [ -n "$(value "$wanted")" ] || die "the gateway's answer lacks $wanted: is $URL a fleetgate?"
     done
+    # They become a part of a script that root runs.
+    case $(value allowed_ips) in
+        *[!0-9a-fA-F.:/,\ ]*) die "allowed_ips of the gateway's answer are no networks: is $URL a fleetgate?" ;;
+    esac
     networks
     cat >"$CONF.new" <<TEXT
 # Written by the enrolment at $URL. Changes are overwritten when it runs again.
@@ -394,8 +398,12 @@ recorded() {
 # A run without --network keeps what a former one has set up.
 networks() {
     HOOKS=
-    if [ -n "$NO_NETWORKS" ]; then
-        [ ! -e "$FORWARD" ] || [ -n "$NO_START" ] || sh "$FORWARD" remove || die "$FORWARD remove: failed"
+    if [ -n "$NO_NETWORKS" ] && [ -e "$FORWARD" ]; then
+        if [ -n "$NO_START" ]; then
+            warn "with --no-start, forwarding and its rules stay as they are until the next boot"
+        else
+            sh "$FORWARD" remove || die "$FORWARD remove: failed"
+        fi
         rm -f "$FORWARD"
     fi
     [ -n "$NETWORKS" ] || NETWORKS=$(recorded networks)
@@ -554,11 +562,7 @@ by_nft() {
 # Rules for these networks; without any, nothing is forwarded from or to the tunnel.
 rules() {
     by=by_nft
-    if uses_iptables; then
-        by=by_iptables
-        remove_nft ip
-        remove_nft ip6
-    fi
+    if uses_iptables; then by=by_iptables; fi
     for family in 4 6; do
         closed=$closed_v4
         [ "$family" = 4 ] || closed=$closed_v6
@@ -568,6 +572,15 @@ rules() {
             remove_rules "$family"
         fi
     done
+    # What a former run has set by the other program still drops and accepts. It goes last, so that no
+    # packet passes without rules.
+    if [ "$by" = by_iptables ]; then
+        remove_nft ip
+        remove_nft ip6
+    else
+        remove_iptables iptables
+        remove_iptables ip6tables
+    fi
 }
 
 # remove_rules FAMILY

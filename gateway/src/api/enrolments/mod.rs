@@ -98,7 +98,7 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     housekeeping::end_enrolments(&app.store, &app.live).await?;
     let rows = app.store.enrolments(state, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |e| e.id.as_i64().to_string(), |e| to_api(&e))))
+    Ok(Json(Page::of_entries(rows, limit, |e| e.id.as_i64().to_string(), |e| to_api(&e))))
 }
 
 /// An enrolment.

@@ -72,7 +72,7 @@ async fn list(
     };
     let (all, manager) = (wanted.all.unwrap_or(false), wanted.managed_by.as_deref());
     let rows = stored::list(&mut conn, stored::Wanted { all, manager, host }, now, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
+    Ok(Json(Page::of_entries(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
 }
 
 /// Adds a grant. It is in effect from `from` on, at once without it.
@@ -202,7 +202,8 @@ async fn withdraw(
     let mut write = ApiTx::begin(&app, &who).await?;
     let found = load(write.tx(), &grant).await?;
     if_match.check(found.version)?;
-    if found.is_open(write.now) {
+    // Also an ended one: a clock that is ahead may have ended it, and then it would pass again.
+    if found.withdrawn.is_none() {
         end(&mut write, &manager, &found, "withdrawn").await?;
         write.commit().await?;
     }
@@ -310,14 +311,16 @@ async fn source(
     match wanted {
         SourceName::Role(role) => Ok((messages::GrantSource::Role(role), None)),
         SourceName::User(text) => {
-            let user =
-                users::load(conn, &text).await.map_err(|e| Problem::invalid("source.user", e.detail()))?;
+            let user = users::load(conn, &text).await.map_err(|e| e.in_field("source.user"))?;
             no_viewer("source.user", &user.name, user.role)?;
             Ok((messages::GrantSource::User(user.id), Some(user.name)))
         }
         SourceName::Peer(text) => {
-            let found = operators::load(conn, Kind::Operator.named(&text)).await;
-            let Ok(peer) = found else { return Err(no_source(conn, "source.peer", &text).await) };
+            let peer = match operators::load(conn, Kind::Operator.named(&text)).await {
+                Ok(peer) => peer,
+                Err(problem) if problem.status().is_server_error() => return Err(problem),
+                Err(_) => return Err(no_source(conn, "source.peer", &text).await),
+            };
             no_viewer("source.peer", &peer.user_name, peer.role)?;
             Ok((messages::GrantSource::Peer(peer.id), Some(peer.name)))
         }
@@ -351,8 +354,8 @@ async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found
         TargetName::AllDevices => Ok((Target::AllDevices, None)),
         TargetName::Labels(labels) => Ok((Target::Labels(labels), None)),
         TargetName::Host(text) => {
-            let unknown = |e: Problem| Problem::invalid("target.host", e.detail());
-            let host = hosts::load(conn, Kind::Host.named(&text)).await.map_err(unknown)?;
+            let named = Kind::Host.named(&text);
+            let host = hosts::load(conn, named).await.map_err(|e| e.in_field("target.host"))?;
             let settings = host_settings::by_id(conn, host.id).await?;
             let device = settings.and_then(|of| of.via).unwrap_or(host.id);
             if host_settings::networks(conn, device).await?.is_none() {

@@ -148,7 +148,7 @@ async fn create(
     let settings = parsed(app.config.timing.interval, new)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
-    let device = device.map_err(|e| Problem::invalid("via", e.detail()))?;
+    let device = device.map_err(|e| e.in_field("via"))?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
     profiles::must_exist(write.tx(), &settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
@@ -483,8 +483,7 @@ async fn stands_after(
     few_enough(wanted.len())?;
     let mut parents = Vec::new();
     for text in wanted {
-        let parent =
-            load(conn, Kind::Host.named(text)).await.map_err(|e| Problem::invalid("parents", e.detail()))?;
+        let parent = load(conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("parents"))?;
         if !parents.contains(&parent.id) {
             parents.push(parent.id);
         }

@@ -76,7 +76,7 @@ async fn list(
 ) -> Result<Json<Page<Host>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let rows = app.store.hosts(&wanted.parse(labels.label)?, &after, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| to_api(&app, h))))
+    Ok(Json(Page::of_entries(rows, limit, |h| h.name.clone(), |h| to_api(&app, h))))
 }
 
 /// A host that was removed is found by its id, as are its services and samples.

@@ -8,6 +8,7 @@ use utoipa::IntoParams;
 
 use super::problem::Problem;
 use crate::api::types::Page;
+use crate::store::lists::Entry;
 
 /// The default page size, a screen or two.
 pub const DEFAULT_LIMIT: i64 = 100;
@@ -76,6 +77,22 @@ impl<T> Page<T> {
         let next = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
         Page { items: rows.into_iter().map(to_api).collect(), next }
     }
+
+    /// Builds a page from `entries`, which were read with `limit + 1`. Unreadable ones are left out: a page
+    /// may then be shorter than `limit` although another one follows.
+    pub fn of_entries<R>(
+        entries: Vec<Entry<R>>,
+        limit: i64,
+        key: impl Fn(&R) -> String,
+        to_api: impl Fn(R) -> T,
+    ) -> Self {
+        let place = |entry: &Entry<R>| match entry {
+            Entry::Row(row) => key(row),
+            Entry::Unreadable(place) => place.clone(),
+        };
+        let page = Page::of(entries, limit, place, |entry| entry.row().map(&to_api));
+        Page { items: page.items.into_iter().flatten().collect(), next: page.next }
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +106,16 @@ mod tests {
         let paging = Paging { limit: None, after: page.next };
         assert_eq!(paging.after_number().unwrap(), Some(2));
         assert_eq!(Page::of(vec![1, 2], 2, i32::to_string, |n| n).next, None);
+    }
+
+    #[test]
+    fn a_page_of_unreadable_rows_still_leads_to_the_next_one() {
+        let entries = || vec![Entry::Row(9), Entry::Unreadable("8".into()), Entry::Row(7)];
+        let page = |limit| Page::of_entries(entries(), limit, i32::to_string, |n| n);
+        assert_eq!((page(3).items, page(3).next), (vec![9, 7], None));
+        assert_eq!(page(2).items, [9]);
+        let paging = Paging { limit: None, after: page(2).next };
+        assert_eq!(paging.after_number().unwrap(), Some(8));
     }
 
     #[test]

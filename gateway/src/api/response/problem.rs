@@ -265,6 +265,12 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", first) }
     }
 
+    /// Returns the refusal of what a field names. A fault of the gateway stays one: the same call may
+    /// succeed later.
+    pub fn in_field(self, field: &str) -> Self {
+        if self.status.is_server_error() { self } else { Problem::invalid(field, self.detail) }
+    }
+
     /// Returns the error for a change with consequences for other resources.
     pub fn affects(code: &'static str, detail: impl Into<String>, affected: Vec<Affected>) -> Self {
         Problem { affected, ..Problem::conflict(code, detail) }
@@ -445,5 +451,13 @@ mod tests {
         let document = Problem::invalid("name", "too long").render("r1");
         assert_eq!((document.status, document.code.as_str()), (422, "invalid"));
         assert_eq!(document.detail, "name: too long");
+    }
+
+    #[test]
+    fn what_a_field_names_is_refused_and_a_fault_of_the_gateway_stays_one() {
+        let refused = Problem::not_found("no user is called \"ada\"").in_field("user");
+        assert_eq!((refused.status().as_u16(), refused.detail()), (422, "user: no user is called \"ada\""));
+        let busy = Problem::from(Trouble::Busy).in_field("user");
+        assert_eq!((busy.status().as_u16(), busy.code()), (503, "busy"));
     }
 }

@@ -397,6 +397,20 @@ async fn a_message_over_the_limit_is_no_broken_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_cannot_be_recorded_at_once_is_recorded_later() {
+    let site = Site::new().await;
+    let store = site.server().state.store.clone();
+    let mut socket = site.open_as(&site.operator, "cam-07/connect?port=80").await.expect("by default");
+    site.event("stream.opened").await;
+    let locked = store.begin().await.unwrap();
+    socket.close(None).await.unwrap();
+    // A second for the client to close, and then longer than a write waits.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(locked);
+    assert_eq!(site.event("stream.closed").await["data"]["why"], "client_gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_removed_takes_its_connections_with_it() {
     let site = Site::new().await;
     let body = json!({ "source": { "role": "operator" }, "target": { "host": "nas-07" },

@@ -77,6 +77,24 @@ async fn a_probe_is_sent_as_it_was_asked_for() {
     assert_eq!(last["object_name"], "cam-07");
     assert_eq!(last["data"], json!({ "from": "anna", "protocol": "tcp", "port": 80 }));
     assert_eq!(audit["items"].as_array().unwrap().len(), 3);
+    let by_id = format!("u_{user}");
+    let answer = ask(api.admin(), json!({ "from": by_id, "to": "cam-07" })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let audit = api.admin().get("/api/v1/audit?kind=forwarding.probed").await.json;
+    assert_eq!(audit["items"][0]["data"]["from"], "anna", "the name, and not the text of the caller");
+}
+
+#[tokio::test]
+async fn no_operator_stands_for_another_user_by_its_name() {
+    let (api, mut probes) = site(answered()).await;
+    let bob = json!({ "name": "bob", "role": "operator", "password": "correct horse battery" });
+    assert_eq!(api.admin().post("/api/v1/users", bob).await.status, 201);
+    let named = json!({ "name": "anna", "user": "bob" });
+    assert_eq!(api.admin().post("/api/v1/operators", named).await.status, 201);
+    let anna = api.admin().get("/api/v1/users/anna").await.json["id"].as_str().unwrap().to_owned();
+    let anna = anna.split_once('_').unwrap().1.parse().unwrap();
+    assert_eq!(ask(api.admin(), json!({ "from": "anna", "to": "cam-07" })).await.status, 200);
+    assert_eq!(probes.try_recv().unwrap().from, ExplainSource::User(anna));
 }
 
 #[tokio::test]

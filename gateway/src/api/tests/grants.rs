@@ -468,6 +468,36 @@ async fn a_grant_that_ended_by_the_clock_alone_is_the_engines_to_judge() {
 }
 
 #[tokio::test]
+async fn an_operator_that_cannot_be_read_is_not_called_unknown() {
+    let api = site().await;
+    let peer = |body: &mut Value| body["source"] = json!({ "peer": "anna-laptop" });
+    fixture::run(&api.state.store, "alter table operators rename to elsewhere", &[]).await;
+    let failed = add(&api, peer).await;
+    assert_eq!((failed.status, failed.code()), (500, "internal"), "{}", failed.text);
+    let failed = api.operator().get("/api/v1/explain?from=anna-laptop&to=cam-07&port=22").await;
+    assert_eq!((failed.status, failed.code()), (500, "internal"), "{}", failed.text);
+    fixture::run(&api.state.store, "alter table elsewhere rename to operators", &[]).await;
+    assert_eq!(add(&api, peer).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_grant_that_ended_by_a_clock_that_is_ahead_can_be_withdrawn() {
+    let mut api = site().await;
+    let until = time(crate::clock::wall().as_millis() + 3_600_000);
+    let made = add(&api, |body| body["until"] = json!(until)).await;
+    let path = format!("/api/v1/grants/{}", made.json["id"].as_str().unwrap());
+    let past = "update grants set until_at = 5 where until_at is not null";
+    fixture::run(&api.state.store, past, &[]).await;
+    heard(&mut api);
+    assert_eq!(api.admin().get(&path).await.json["state"], "ended");
+    assert_eq!(api.admin().delete(&path).await.status, 204);
+    assert!(matches!(heard(&mut api)[..], [PolicyChange::WithdrawGrant(_)]));
+    let set_back = "update grants set until_at = 4102444800000 where until_at is not null";
+    fixture::run(&api.state.store, set_back, &[]).await;
+    assert_eq!(api.admin().get(&path).await.json["state"], "withdrawn");
+}
+
+#[tokio::test]
 async fn an_accepted_clock_loads_every_grant_that_is_open_by_it() {
     let mut api = site().await;
     let made = add(&api, |body| body["until"] = json!("2035-01-01T00:00:00Z")).await;

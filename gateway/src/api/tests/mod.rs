@@ -5,6 +5,7 @@ mod backups;
 mod behind;
 pub(super) mod connect;
 mod counts;
+mod damage;
 mod devices;
 mod document;
 mod downtimes;

@@ -1,6 +1,6 @@
 //! Operators: added for users, ended with them, and never counted as hosts.
 
-use fleetgate_engine::messages::{Command, GrantRole, PeerKind, PolicyChange, SourceSpec};
+use fleetgate_engine::messages::{Command, DEFAULT_MTU, GrantRole, PeerKind, PolicyChange, SourceSpec};
 use fleetgate_keys::{Conf, PrivateKey};
 use serde_json::{Value, json};
 
@@ -130,6 +130,30 @@ async fn an_admin_adds_for_anyone_and_an_operator_for_himself() {
 }
 
 #[tokio::test]
+async fn a_token_with_a_lower_role_than_its_user_gives_no_keys_with_the_grants_of_the_user() {
+    let api = TestApi::with_endpoint().await;
+    for name in ["ada", "bob"] {
+        user(&api, name, "admin").await;
+    }
+    let new = json!({ "name": "ada-laptop", "user": "ada", "role": "operator" });
+    let made = api.admin().post("/api/v1/tokens", new).await;
+    let bearer = format!("Bearer {}", made.json["secret"].as_str().unwrap());
+    let token = || api.anonymous().header("authorization", &bearer);
+    let refused = token().post("/api/v1/operators", json!({ "name": "ada-phone" })).await;
+    assert_eq!((refused.status, refused.code()), (403, "role_missing"), "{}", refused.text);
+    assert!(refused.text.contains("the grants of the role admin"), "{}", refused.text);
+    assert_eq!(add(&api, "ada-phone", "ada").await.status, 201);
+    let path = "/api/v1/operators/ada-phone";
+    let refused = token().post(&format!("{path}/credentials"), json!({})).await;
+    assert_eq!(refused.code(), "role_missing", "{}", refused.text);
+    // What takes access away needs no more than the user.
+    assert_eq!(token().delete(path).await.status, 204);
+    assert_eq!(api.admin().patch("/api/v1/users/ada", json!({ "role": "operator" })).await.status, 200);
+    let own = token().post("/api/v1/operators", json!({ "name": "ada-tablet" })).await;
+    assert_eq!(own.status, 201, "{}", own.text);
+}
+
+#[tokio::test]
 async fn bad_names_users_and_keys_are_refused() {
     let api = TestApi::with_endpoint().await;
     user(&api, "anna", "operator").await;
@@ -224,11 +248,14 @@ async fn an_operator_ends_with_its_user_and_waits_for_one_who_is_disabled() {
         assert!(has_lost_its_peer(&heard(&mut api)), "{out}");
         let shown = api.admin().get("/api/v1/operators/anna-laptop").await;
         assert_eq!((shown.status, &shown.json["enabled"]), (200, &json!(false)), "it is kept");
-        assert!(api.state.store.all_peers().await.unwrap().is_empty(), "a restart leaves it out");
+        assert!(api.state.store.all_peers(DEFAULT_MTU).await.unwrap().is_empty(), "a restart leaves it out");
         change(&api, back).await;
         let commands = heard(&mut api);
         assert!(matches!(commands.last(), Some(Command::Upsert(..))), "{commands:?}");
-        assert_eq!((sources(&commands).len(), api.state.store.all_peers().await.unwrap().len()), (1, 1));
+        assert_eq!(
+            (sources(&commands).len(), api.state.store.all_peers(DEFAULT_MTU).await.unwrap().len()),
+            (1, 1)
+        );
     }
     change(&api, json!({ "role": "admin" })).await;
     assert_eq!(sources(&heard(&mut api))[0].role, Some(GrantRole::Admin));
@@ -283,6 +310,36 @@ async fn a_full_pool_and_a_gateway_without_endpoint_are_named() {
     let api = TestApi::new().await;
     user(&api, "anna", "operator").await;
     assert_eq!(add(&api, "a1", "anna").await.code(), "endpoint_not_set");
+}
+
+#[tokio::test]
+async fn a_peer_without_an_mtu_has_that_of_the_gateway() {
+    let mut api = TestApi::with(|config| {
+        config.endpoint = "vpn.example.net:51820".parse().ok();
+        config.mtu = 1_400;
+    })
+    .await;
+    user(&api, "anna", "operator").await;
+    heard(&mut api);
+    for (path, body, mtu) in [
+        ("/api/v1/operators", json!({ "name": "anna-laptop", "user": "anna" }), 1_400),
+        ("/api/v1/devices", json!({ "name": "cam-07" }), 1_400),
+        ("/api/v1/devices", json!({ "name": "cam-08", "mtu": 1_300 }), 1_300),
+    ] {
+        let made = api.admin().post(path, body).await;
+        let conf: Conf = made.json["credentials"]["conf"].as_str().expect(&made.text).parse().unwrap();
+        let told = heard(&mut api).into_iter().find_map(|command| match command {
+            Command::Upsert(spec, _) => Some(spec.mtu),
+            _ => None,
+        });
+        assert_eq!((conf.mtu, told), (Some(mtu), Some(mtu)), "{}", made.text);
+    }
+    assert_eq!(api.viewer().get("/api/v1/gateway").await.json["mtu"], 1_400);
+    // A restart reads the peers anew.
+    let peers = api.state.store.all_peers(1_420).await.unwrap();
+    let mut mtus: Vec<u16> = peers.iter().map(|(spec, _)| spec.mtu).collect();
+    mtus.sort_unstable();
+    assert_eq!(mtus, [1_300, 1_420, 1_420]);
 }
 
 #[tokio::test]

@@ -195,9 +195,63 @@ async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
     assert_eq!(device.files(), former, "a run without the option keeps them");
     run(&["--network", "192.168.8.0/24"]).await;
     assert_eq!((set("networks").as_str(), device.conf()), ("192.168.8.0/24", with));
-    run(&["--no-networks"]).await;
+    let given_up = device.run(Some(&path), &[&first[..], &["--no-networks"]].concat()).await;
+    assert!(given_up.status.success() && told(&given_up).contains("stay as they are"), "{}", told(&given_up));
     assert_eq!(device.conf(), without);
     assert!(!script.exists());
+    let again = device.run(Some(&path), &[&first[..], &["--no-networks"]].concat()).await;
+    assert!(again.status.success() && !told(&again).contains("stay as they are"), "{}", told(&again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_the_other_program_go_after_the_new_ones_are_set() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let path = with_packet_filter(&device);
+    let token = token(&api, json!({})).await;
+    let done = device.run(Some(&path), &["--token", &token, "--network", "192.168.7.0/24"]).await;
+    assert!(done.status.success(), "{}", told(&done));
+    let log = device.dir.path().join("calls");
+    let unusable = "case $* in *'-L FORWARD') exit 1 ;; esac\n";
+    for (program, ending) in [("nft", ""), ("iptables", unusable), ("ip6tables", unusable)] {
+        let text = format!("#!/bin/sh\necho {program} $* >>{}\n{ending}", log.display());
+        let file = device.dir.path().join("filter").join(program);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    // The filters of this machine are not touched, and `down` turns nothing on.
+    let mut down = tokio::process::Command::new("/bin/sh");
+    down.arg(device.etc().join("fleetgate.forward")).arg("down").env("PATH", &path);
+    let down = down.output().await.unwrap();
+    assert!(down.status.success(), "{}", told(&down));
+    let calls = std::fs::read_to_string(&log).unwrap();
+    let at = |call: &str| calls.find(call).unwrap_or_else(|| panic!("{call:?} is not in {calls}"));
+    assert!(at("nft -f -") < at("iptables -w -t filter -D FORWARD -j fleetgate-fleetgate"), "{calls}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_commands_in_it_gets_into_no_script() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let answer = "id=e_1\nstate=approved\nname=cam1\npublic_key=x\nendpoint=192.0.2.1:51820\n\
+        addresses=10.112.0.2/32\nallowed_ips=10.112.0.0/14'; id; '\npreshared_key=x\nmtu=1280\nkeepalive_s=25\n";
+    let hostile = axum::Router::new().fallback(move || async move { answer });
+    let device = Device { url: format!("http://{}", api.serve(hostile).await), ..Device::new(&api).await };
+    let path = with_packet_filter(&device);
+    let refused = device.run(Some(&path), &["--token", "fge_x", "--network", "192.168.7.0/24"]).await;
+    assert!(
+        told(&refused).contains("allowed_ips of the gateway's answer are no networks"),
+        "{}",
+        told(&refused)
+    );
+    let written = device.files();
+    let lacks = |name: &str| !written.contains_key(name);
+    assert!(lacks("fleetgate.forward") && lacks("fleetgate.conf"), "{written:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

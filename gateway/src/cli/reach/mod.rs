@@ -57,7 +57,7 @@ impl HostPort {
 pub(super) async fn connect(to: &Connection, args: ConnectArgs) -> anyhow::Result<()> {
     let socket = args.to.open(&Client::over_http1(to)?).await?;
     let ended = pump::run(socket, pump::stdin(), tokio::io::stdout(), pump::Until::HostEnds).await;
-    ended.map_err(|error| error.context(format!("{}: the gateway ended the connection", args.to)))
+    ended.map_err(|error| error.context(args.to.to_string()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The bytes between a local reader and writer and a WebSocket of the gateway.
 
-use std::io::{Read as _, Result as IoResult};
+use std::io::{Error as IoError, ErrorKind, Read as _, Result as IoResult};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
@@ -79,10 +79,13 @@ async fn receive(
             None => bail!("the connection to the gateway broke"),
         };
         let is_end = bytes.is_empty();
-        // A local program that reads no more has its reasons.
         let written = if is_end { to.shutdown().await } else { write(&mut to, &bytes).await };
-        if written.is_err() || is_end && until == Until::HostEnds {
-            return Ok(());
+        match written {
+            Ok(()) if is_end && until == Until::HostEnds => return Ok(()),
+            Ok(()) => {}
+            // A local program that reads no more has its reasons.
+            Err(error) if reads_no_more(&error) => return Ok(()),
+            Err(error) => bail!("what the host sends cannot be written here: {error}"),
         }
     }
 }
@@ -92,11 +95,19 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> IoResult<()>
     to.flush().await
 }
 
+/// Whether a local program has closed its side. All other failures lose bytes, such as a full disk.
+fn reads_no_more(error: &IoError) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
 fn closed(frame: Option<CloseFrame>) -> anyhow::Result<()> {
     match frame {
         Some(frame) if frame.code == CloseCode::Normal => Ok(()),
-        Some(frame) if !frame.reason.is_empty() => Err(anyhow!("{}", frame.reason.as_str())),
-        _ => Err(anyhow!("it gives no reason")),
+        Some(frame) if !frame.reason.is_empty() => {
+            Err(anyhow!("the gateway ended the connection: {}", frame.reason.as_str()))
+        }
+        _ => Err(anyhow!("the gateway ended the connection and gives no reason")),
     }
 }
 
@@ -121,4 +132,20 @@ pub(super) fn stdin() -> impl AsyncRead + Unpin {
         }
     });
     StreamReader::new(ReceiverStream::new(read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_a_failure_and_a_reader_that_is_gone_is_none() {
+        let mut full = tokio::fs::OpenOptions::new().write(true).open("/dev/full").await.unwrap();
+        let error = write(&mut full, b"bytes").await.unwrap_err();
+        assert!(!reads_no_more(&error), "{error}");
+        let (reader, mut pipe) = tokio::io::duplex(64);
+        drop(reader);
+        let error = write(&mut pipe, b"bytes").await.unwrap_err();
+        assert!(reads_no_more(&error), "{error}");
+    }
 }

@@ -14,6 +14,7 @@ use super::super::Connection;
 use super::super::client::Client;
 use crate::api::host_settings::HostSettings;
 use crate::cli::out;
+use crate::names::Name;
 
 #[derive(Args)]
 pub(crate) struct SshArgs {
@@ -74,15 +75,19 @@ fn environment(to: &Connection) -> Vec<(&'static str, String)> {
 }
 
 /// # Errors
-/// Fails for a host whose key is not known.
+/// Fails for a host whose key is not known, and for a name that is none: a shell reads it.
 fn options(own: &str, settings: &HostSettings) -> anyhow::Result<Vec<String>> {
-    let (own, name) = (quoted(own), &settings.name);
+    let own = quoted(own);
+    let name =
+        Name::parse(&settings.name).with_context(|| format!("the host is called {:?}", settings.name))?;
     pin(settings)?;
     let mut options = vec![
         format!("ProxyCommand={own} connect {name}:{}", settings.ssh.port),
         format!("KnownHostsCommand={own} known-host %H %t %f %K"),
         format!("HostKeyAlias={name}"),
         "StrictHostKeyChecking=yes".to_owned(),
+        // A connection that is open already may lead elsewhere, and its key was not compared.
+        "ControlPath=none".to_owned(),
         "UserKnownHostsFile=/dev/null".to_owned(),
         "GlobalKnownHostsFile=/dev/null".to_owned(),
         "FingerprintHash=sha256".to_owned(),
@@ -167,6 +172,11 @@ mod tests {
         let options = options("/bin/fleetgate", &cam).unwrap();
         assert_eq!(options[0], "ProxyCommand='/bin/fleetgate' connect cam:2222");
         assert!(options.iter().any(|o| o == "StrictHostKeyChecking=yes"), "{options:?}");
+        assert!(options.iter().any(|o| o == "ControlPath=none"), "{options:?}");
+        for name in ["cam;id", "$(id)", "-oProxyCommand=id", "cam%h", "a b", ""] {
+            let hostile = HostSettings { name: name.to_owned(), ..cam.clone() };
+            assert!(super::options("x", &hostile).is_err(), "{name}");
+        }
         let unknown = super::options("x", &settings(&client, "new").await.unwrap()).unwrap_err().to_string();
         assert!(unknown.contains("`fleetgate device trust new HOST-KEY`"), "{unknown}");
         assert_eq!(algorithms("ssh-rsa"), "rsa-sha2-512,rsa-sha2-256");

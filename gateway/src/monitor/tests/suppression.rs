@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleetgate_engine::messages::{
-    CheckableId, ConnectFailure, EchoReply, Evidence, HostStatus, IncidentAck, Probe, ProbeReply,
-    ProbeRequest, SshFailure, SshReply, SuppressReason,
+    CheckableId, ConnectFailure, DEFAULT_MTU, EchoReply, Evidence, HostStatus, IncidentAck, Probe,
+    ProbeReply, ProbeRequest, SshFailure, SshReply, SuppressReason,
 };
 use fleetgate_engine::monitor::Current;
 use fleetgate_engine::notification::{Suppression, WaitFor, Waiting};
@@ -67,7 +67,8 @@ impl World {
         let (store, dir) = fixture::store().await;
         let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
         let (to_monitor, inputs) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), LiveState::default(), TIMING, to_tunnel, to_monitor);
+        let handle =
+            Handle::new(store.clone(), LiveState::default(), (TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
         let mut world = World {
             store,
             _dir: dir,

@@ -1,10 +1,13 @@
-//! Hosts for display: one row with state, tunnel and counts, the counters of all hosts, and the
-//! list of problems.
+//! Hosts for display: one row with state, tunnel and counts.
 //!
-//! Only `host_part!` and `service_part!` decide what counts as a problem and whether it is handled.
-//! The counters, the list of problems, the filters and the counts of a row all use them.
-//!
-//! One statement reads a page of a list, for any number of hosts.
+//! One statement reads a page of a list, for any number of hosts. `partition.rs` alone decides what counts as
+//! a problem. The counters of all hosts are in `totals.rs`, and the list of problems in `problems.rs`.
+
+mod partition;
+mod problems;
+#[cfg(test)]
+mod tests;
+mod totals;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,13 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::Store;
+use super::lists::{Entry, ListRow};
 use super::states::HostRow;
+
+pub use problems::{Trouble, TroublePlace, troubles};
+pub use totals::{Totals, totals};
+
+use partition::{handled, host_part, host_problem, service_part, service_problem};
 
 /// A host in a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,71 +103,6 @@ impl ServiceTally {
         text.split_ascii_whitespace().for_each(|part| tally.add(part));
         tally
     }
-}
-
-/// Whether the problem is acknowledged or in downtime.
-macro_rules! handled {
-    ($row:literal, $service:literal) => {
-        concat!(
-            "(coalesce(",
-            $row,
-            ".notification ->> '$.in_downtime', 0) = 1 or exists (select 1 from acknowledgements k
-                where k.host = ",
-            $row,
-            ".host and k.service = ",
-            $service,
-            " and k.ended_at is null))"
-        )
-    };
-}
-
-/// The problem of a host `s`, or null if it has none or is still pending. A result that is too old
-/// is a problem, because silence is not health. A host that may be silent is exempt.
-macro_rules! host_problem {
-    () => {
-        "case when s.hard = 'down' then iif(s.reachable = 1, 'down', 'unreachable')
-              when s.hard = 'up' and s.stale = 1 and s.asleep = 0 then 'stale' end"
-    };
-}
-
-/// The problem of a service `c`, or null. A stale service has no known state, and its host or its
-/// dependency is the problem instead. The same holds while its host is down or unreachable, even if
-/// results arrive. Notifications follow the same rule as this list.
-macro_rules! service_problem {
-    () => {
-        "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown')
-                   and not exists (select 1 from host_states d
-                                   where d.host = c.host and (d.hard = 'down' or d.reachable = 0)) then c.hard end"
-    };
-}
-
-/// The part of the partition that a host `s` is in, as SQL.
-macro_rules! host_part {
-    () => {
-        concat!(
-            "case when ",
-            host_problem!(),
-            " is null then iif(s.hard = 'up', 'up', 'pending')
-                  when ",
-            handled!("s", "''"),
-            " then 'handled' else ",
-            host_problem!(),
-            " end"
-        )
-    };
-}
-
-/// The part of the partition that a service `c` is in, as SQL.
-macro_rules! service_part {
-    () => {
-        concat!(
-            "case when c.hard is null then 'pending' when c.stale = 1 then 'stale' when ",
-            service_problem!(),
-            " is null then iif(c.hard = 'ok', 'ok', 'stale') when ",
-            handled!("c", "c.service"),
-            " then 'handled' else c.hard end"
-        )
-    };
 }
 
 /// The columns of the state come first, as [`HostRow`] expects.
@@ -250,6 +194,14 @@ impl FromRow<'_, SqliteRow> for Listed {
     }
 }
 
+impl ListRow for Listed {
+    const TABLE: &'static str = "hosts";
+
+    fn place(row: &SqliteRow) -> sqlx::Result<String> {
+        row.try_get("name")
+    }
+}
+
 fn incident(id: i64) -> IncidentId {
     IncidentId(Id::from_i64(id))
 }
@@ -310,109 +262,12 @@ pub async fn by_name(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Op
     sqlx::query_as(BY_NAME).bind(name).fetch_optional(conn).await
 }
 
-/// The counters of the status strip.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub up: i64,
-    pub down: i64,
-    pub unreachable: i64,
-    pub pending: i64,
-    /// The last result is too old.
-    pub stale: i64,
-    /// Down, unreachable or not current, and acknowledged or in downtime.
-    pub handled: i64,
-    /// Not part of the partition.
-    pub asleep: i64,
-    pub services: ServiceTally,
-    pub last_check: Option<Wall>,
-    pub awaiting_approval: i64,
-}
-
-/// Hosts that are not plainly up and services that are not plainly OK. The conditions match those
-/// of partial indexes, which are far smaller than the tables. The queries name the indexes, so that
-/// a different condition is an error.
-macro_rules! open_hosts {
-    () => {
-        "host_states s indexed by host_states_open"
-    };
-}
-
-macro_rules! host_is_open {
-    () => {
-        "(s.hard != 'up' or s.stale = 1 or s.asleep = 1)"
-    };
-}
-
-macro_rules! open_services {
-    () => {
-        "service_states c indexed by service_states_open"
-    };
-}
-
-macro_rules! service_is_open {
-    () => {
-        "(c.hard is not 'ok' or c.stale = 1)"
-    };
-}
-
-/// State rows exist for existing hosts and services only. The last column counts all rows, the one
-/// before counts the rows that were read.
-const COUNT_HOSTS: &str = concat!(
-    "select count(*) filter (where part = 'up'), count(*) filter (where part = 'down'),
-            count(*) filter (where part = 'unreachable'), count(*) filter (where part = 'pending'),
-            count(*) filter (where part = 'stale'), count(*) filter (where part = 'handled'),
-            count(*) filter (where asleep = 1), count(*), (select count(*) from host_states)
-     from (select ",
-    host_part!(),
-    " as part, s.asleep from ",
-    open_hosts!(),
-    " where ",
-    host_is_open!(),
-    ")"
-);
-const COUNT_SERVICES: &str = concat!(
-    "select count(*) filter (where part = 'ok'), count(*) filter (where part = 'warning'),
-            count(*) filter (where part = 'critical'), count(*) filter (where part = 'unknown'),
-            count(*) filter (where part = 'pending'), count(*) filter (where part = 'stale'),
-            count(*) filter (where part = 'handled'), count(*), (select count(*) from service_states)
-     from (select ",
-    service_part!(),
-    " as part from ",
-    open_services!(),
-    " where ",
-    service_is_open!(),
-    ")"
-);
-const NEWEST_CHECK: &str = "select max(coalesce((select max(last_check) from host_states), 0),
-            coalesce((select max(last_check) from service_states), 0))";
-
-/// The counters, the number of rows read and the number of all rows, as both statements return
-/// them.
-type Counted = (i64, i64, i64, i64, i64, i64, i64, i64, i64);
-
-/// Returns the counters. `last_check`: the time of the newest result, if it is in memory.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn totals(conn: &mut SqliteConnection, last_check: Option<Wall>) -> sqlx::Result<Totals> {
-    let hosts: Counted = sqlx::query_as(COUNT_HOSTS).fetch_one(&mut *conn).await?;
-    let services: Counted = sqlx::query_as(COUNT_SERVICES).fetch_one(&mut *conn).await?;
-    let waiting = "select count(*) from enrolments where state = 'awaiting_approval'";
-    let awaiting_approval = sqlx::query_scalar(waiting).fetch_one(&mut *conn).await?;
-    let newest = match last_check {
-        Some(at) => Some(at.as_millis()),
-        None => sqlx::query_scalar(NEWEST_CHECK).fetch_one(conn).await?,
-    };
-    let last_check = newest.filter(|at| *at > 0).map(Wall::from_millis);
-    Ok(Totals { last_check, awaiting_approval, ..Totals::of(hosts, services) })
-}
-
 impl Store {
     /// Returns hosts in name order, starting after the name `after`.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
+    pub async fn hosts(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Entry<Listed>>> {
         // The column holds compact JSON with sorted keys, so that one label is a substring of it.
         let piece = |text: &str| serde_json::Value::from(text).to_string();
         let labels: Vec<String> =
@@ -421,165 +276,3 @@ impl Store {
         query.bind(filter.state.as_deref()).bind(limit).fetch_all(&self.read).await
     }
 }
-
-impl Totals {
-    /// The number of unhandled problems.
-    pub fn problems(&self) -> i64 {
-        let services = &self.services;
-        self.down + self.unreachable + self.stale + services.critical + services.unknown + services.warning
-    }
-
-    fn of(hosts: Counted, services: Counted) -> Self {
-        let (up, down, unreachable, pending, stale, handled, asleep, seen, all) = hosts;
-        let plainly_up = all - seen;
-        let (ok, warning, critical, unknown, unchecked, not_current, handled_services, seen, all) = services;
-        let plainly_ok = all - seen;
-        Totals {
-            up: up + plainly_up,
-            down,
-            unreachable,
-            pending,
-            stale,
-            handled,
-            asleep,
-            services: ServiceTally {
-                ok: ok + plainly_ok,
-                warning,
-                critical,
-                unknown,
-                pending: unchecked,
-                stale: not_current,
-                handled: handled_services,
-            },
-            last_check: None,
-            awaiting_approval: 0,
-        }
-    }
-}
-
-/// A host that is down, unreachable or not current, or a service that is not OK and current.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    pub place: TroublePlace,
-    pub host: HostId,
-    pub state: String,
-    pub last_check: Option<Wall>,
-    pub output: String,
-    pub acknowledged: bool,
-    pub in_downtime: bool,
-    /// Acknowledged or in downtime. No problem counter includes it.
-    pub handled: bool,
-    pub flapping: bool,
-    /// The incident that the problem belongs to.
-    pub incident: Option<IncidentId>,
-}
-
-/// The position of a problem in the list: unhandled before handled, then the worst state, then the
-/// newest.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct TroublePlace {
-    pub rank: i64,
-    /// The time since when, negated.
-    pub newest: i64,
-    pub host_name: String,
-    /// Empty for the host itself.
-    pub service: String,
-}
-
-impl TroublePlace {
-    /// The position before all problems.
-    pub fn first() -> Self {
-        TroublePlace { rank: -1, newest: 0, host_name: String::new(), service: String::new() }
-    }
-
-    pub fn since(&self) -> Wall {
-        Wall::from_millis(-self.newest)
-    }
-}
-
-const TROUBLES: &str = concat!(
-    "with t (problem, handled, since, host_name, service, host, last_check, output, notification) as (
-    select ",
-    host_problem!(),
-    ", ",
-    handled!("s", "''"),
-    ", s.since, h.name, '', h.id, s.last_check, s.output, s.notification
-    from ",
-    open_hosts!(),
-    " join hosts h on h.id = s.host where h.removed_at is null and ",
-    host_is_open!(),
-    " and ",
-    host_problem!(),
-    " is not null
-    union all
-    select c.hard, ",
-    handled!("c", "c.service"),
-    ", c.since, h.name, c.service, h.id, c.last_check, c.output, c.notification
-    from ",
-    open_services!(),
-    " join hosts h on h.id = c.host where h.removed_at is null and ",
-    service_is_open!(),
-    " and ",
-    service_problem!(),
-    " is not null),
- ranked (rank, newest, host_name, service, host, state, last_check, output, notification, handled) as (
-    select handled * 6 + case problem when 'down' then 0 when 'critical' then 1 when 'unknown' then 2
-                                      when 'unreachable' then 3 when 'warning' then 4 else 5 end,
-           -since, host_name, service, host, problem, last_check, output, notification, handled from t)
- select rank, newest, host_name, service, host, state, last_check, output,
-        exists (select 1 from acknowledgements a
-                where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
-        coalesce(notification ->> '$.in_downtime', 0) as in_downtime, coalesce(notification ->> '$.flapping', 0) as flapping,
-        (select m.incident from incident_members m join incidents i on i.id = m.incident
-         where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null), handled
- from ranked t
- where (rank, newest, host_name, service) > ($1, $2, $3, $4)
- order by rank, newest, host_name, service limit $5"
-);
-
-impl FromRow<'_, SqliteRow> for Trouble {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let place = TroublePlace {
-            rank: row.try_get(0)?,
-            newest: row.try_get(1)?,
-            host_name: row.try_get(2)?,
-            service: row.try_get(3)?,
-        };
-        Ok(Trouble {
-            place,
-            host: Id::from_i64(row.try_get(4)?),
-            state: row.try_get(5)?,
-            last_check: row.try_get::<Option<i64>, _>(6)?.map(Wall::from_millis),
-            output: row.try_get(7)?,
-            acknowledged: row.try_get(8)?,
-            in_downtime: row.try_get(9)?,
-            flapping: row.try_get(10)?,
-            incident: row.try_get::<Option<i64>, _>(11)?.map(incident),
-            handled: row.try_get(12)?,
-        })
-    }
-}
-
-/// Returns the problems, worst first. Hosts that are down come first, then critical and unknown
-/// services, unreachable hosts, warnings and stale hosts. Handled problems follow in the same
-/// order.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn troubles(
-    conn: &mut SqliteConnection,
-    after: &TroublePlace,
-    limit: i64,
-) -> sqlx::Result<Vec<Trouble>> {
-    sqlx::query_as(TROUBLES)
-        .bind(after.rank)
-        .bind(after.newest)
-        .bind(&after.host_name)
-        .bind(&after.service)
-        .bind(limit)
-        .fetch_all(conn)
-        .await
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,11 @@
 use fleetgate_engine::messages::{HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
+use super::problems::TROUBLES;
+use super::totals::{COUNT_HOSTS, COUNT_SERVICES};
 use super::*;
 use crate::store::fixture::{self, TIMING, run};
+use crate::store::lists::readable;
 use crate::store::states;
 
 async fn put(store: &Store, hosts: &[HostState], services: &[(HostId, ServiceState)]) {
@@ -44,7 +47,7 @@ async fn fleet() -> (Store, tempfile::TempDir) {
 }
 
 async fn names(store: &Store, filter: Filter) -> Vec<String> {
-    store.hosts(&filter, "", 99).await.unwrap().into_iter().map(|h| h.name).collect()
+    readable(store.hosts(&filter, "", 99).await.unwrap()).into_iter().map(|h| h.name).collect()
 }
 
 async fn totals(store: &Store) -> Totals {
@@ -115,7 +118,7 @@ async fn lists_are_filtered_and_continue_after_a_name() {
     assert_eq!(names(&store, label("North")).await, ["a", "d"]);
     assert!(names(&store, label("Nor")).await.is_empty());
     assert_eq!(names(&store, Filter { q: Some("NORTH".into()), ..Filter::default() }).await, ["a", "d"]);
-    let rest = store.hosts(&Filter::default(), "b", 1).await.unwrap();
+    let rest = readable(store.hosts(&Filter::default(), "b", 1).await.unwrap());
     assert_eq!(rest.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["c"]);
 }
 

@@ -1,4 +1,7 @@
-use fleetgate_engine::messages::{Check, HostStatus};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fleetgate_engine::messages::{Check, DEFAULT_MTU, HostStatus, PeerKind};
 use fleetgate_probes::sample::Status;
 
 use super::*;
@@ -23,7 +26,7 @@ async fn a_peer_is_loaded_with_keys_addresses_and_snapshot() {
     )
     .await;
 
-    let (spec, memory) = store.peer_spec(id).await.unwrap().unwrap();
+    let (spec, memory) = store.peer_spec(id, DEFAULT_MTU).await.unwrap().unwrap();
     assert_eq!((spec.id, spec.kind), (id, PeerKind::Device));
     assert_eq!(spec.keys[0].public, public);
     assert_eq!(spec.keys[0].psk.as_ref().unwrap().as_bytes(), &[9; 32]);
@@ -40,11 +43,20 @@ async fn one_invalid_row_does_not_stop_the_others_from_loading() {
     let bad = fixture::device(&store, 8, "cam-08").await;
     run(&store, "update peer_keys set psk = x'00' where peer = 8", &[]).await;
     run(&store, "update hosts set profile = 'toaster' where id = 8", &[]).await;
-    let peers = store.all_peers().await.unwrap();
+    for (n, spoil) in [
+        (9, "update hosts set labels = 'x' where id = 9"),
+        (10, "update hosts set parents = 'x' where id = 10"),
+        (11, "update hosts set thresholds = 'x' where id = 11"),
+    ] {
+        fixture::device(&store, n, &format!("cam-{n}")).await;
+        run(&store, spoil, &[]).await;
+        run(&store, "update peers set networks = 'x' where id > 8", &[]).await;
+    }
+    let peers = store.all_peers(DEFAULT_MTU).await.unwrap();
     assert_eq!(peers.iter().map(|(spec, _)| spec.id).collect::<Vec<_>>(), [good]);
     let hosts = store.all_hosts(&TIMING).await.unwrap();
     assert_eq!(hosts.iter().map(|h| h.spec.id).collect::<Vec<_>>(), [good]);
-    assert!(store.peer_spec(bad).await.is_err());
+    assert!(store.peer_spec(bad, DEFAULT_MTU).await.is_err());
     assert!(store.host_spec(bad, &TIMING).await.unwrap_err().to_string().contains(&bad.to_string()));
 }
 
@@ -53,8 +65,8 @@ async fn a_removed_peer_is_gone() {
     let (store, _dir) = fixture::store().await;
     let id = fixture::device(&store, 7, "cam-07").await;
     run(&store, "update peers set removed_at = 1", &[]).await;
-    assert!(store.peer_spec(id).await.unwrap().is_none());
-    assert!(store.all_peers().await.unwrap().is_empty());
+    assert!(store.peer_spec(id, DEFAULT_MTU).await.unwrap().is_none());
+    assert!(store.all_peers(DEFAULT_MTU).await.unwrap().is_empty());
     let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
     assert_eq!((spec.peer, names(&spec)), (None, vec![]));
 }

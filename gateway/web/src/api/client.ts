@@ -3,6 +3,7 @@
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from '../../generated/schema';
 import { base } from '../lib/base';
+import { lineOf } from '../lib/fields';
 import type { ProblemDocument } from './types';
 
 /** What went wrong, in the API's words, with the problem document where the answer has one. */
@@ -68,14 +69,19 @@ export async function ask<T>(answer: Promise<Answer<T>>): Promise<T> {
   throw new Refused(got.response.status, inWords(problem, got.response.status), problem);
 }
 
-/** `detail` has the first wrong field; `errors` has all of them. */
+/** What the page says instead of the API, which writes for programs. */
+const WORDS: Partial<Record<string, string>> = {
+  changed_meanwhile: 'It was changed meanwhile. Close this and look at the change. Then repeat yours if it is still wanted.',
+};
+
+/** `detail` has the first wrong field, by its path; `errors` has all of them. */
 export function inWords(problem: Partial<ProblemDocument>, status: number): string {
   const errors = problem.errors ?? [];
-  if (errors.length > 1) return errors.map(({ field, detail }) => (field ? `${field}: ${detail}` : detail)).join('; ');
-  return problem.detail || problem.title || `The gateway answered with status ${status}.`;
+  if (errors.length > 0) return errors.map(lineOf).join('; ');
+  return WORDS[problem.code ?? ''] ?? (problem.detail || problem.title || `The gateway answered with status ${status}.`);
 }
 
-interface PageOf<T> {
+export interface PageOf<T> {
   items: T[];
   next?: string | null;
 }
@@ -91,4 +97,11 @@ export async function pages<T>(
     if (take(page.items) === false) return;
     after = page.next ?? undefined;
   } while (after !== undefined);
+}
+
+/** All items of all pages. */
+export async function all<T>(load: (after: string | undefined) => Promise<PageOf<T>>): Promise<T[]> {
+  const found: T[] = [];
+  await pages(load, (items) => void found.push(...items));
+  return found;
 }

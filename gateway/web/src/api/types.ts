@@ -38,5 +38,6 @@ export type Operator = Schemas['Operator'];
 export type User = Schemas['User'];
 export type Gateway = Schemas['Gateway'];
 export type HostSettings = Schemas['HostSettings'];
+export type FieldError = Schemas['FieldError'];
 export type ProblemDocument = Schemas['ProblemDocument'];
 export type Affected = Schemas['Affected'];

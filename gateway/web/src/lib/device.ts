@@ -14,6 +14,21 @@ export function isShortened(device: string): boolean {
   return confName(device) !== `${device}.conf`;
 }
 
+/** The MTU of a peer: what it is unless it is set, and the bounds of the setting. */
+export const MTU = { usual: 1280, least: 1280, most: 1420 } as const;
+
+type Mtu = number | null | undefined;
+
+/** `1400 bytes`, `1280 bytes (default)`. */
+export function mtuOf(mtu: Mtu): string {
+  return `${mtu ?? MTU.usual} bytes${mtu ? '' : ' (default)'}`;
+}
+
+/** The change of an MTU in a merge patch, which is empty if it stays; an empty field means the default. */
+export function mtuPatch(before: Mtu, after: Mtu): { mtu?: number | null } {
+  return (before ?? null) === (after ?? null) ? {} : { mtu: after ?? null };
+}
+
 /** The endpoint to propose: the name that this page is open under, unless devices cannot reach it. */
 export function proposedEndpoint(hostname: string, port: number): string {
   const local = hostname === 'localhost' || hostname.endsWith('.localhost') || /^[\d.]+$/.test(hostname) || hostname.includes(':');

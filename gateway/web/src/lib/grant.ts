@@ -36,10 +36,10 @@ export function accessOf(access: readonly GrantAccess[]): string[] {
   return access.map(({ protocol, ports }) => (protocol === 'icmp' ? 'ping' : `${protocol.toUpperCase()} ${(ports ?? []).join(', ')}`));
 }
 
-/** Ports as people type them. The API names those that are none. */
+/** Ports as people type them. The API names those that are none, and takes no number with more digits. */
 export function parsePorts(text: string): (number | string)[] {
   const words = text.split(/[\s,]+/).filter(Boolean);
-  return words.map((word) => (/^\d+$/.test(word) ? Number(word) : word));
+  return words.map((word) => (/^\d{1,5}$/.test(word) ? Number(word) : word));
 }
 
 export interface Protocols {
@@ -55,6 +55,12 @@ export function accessFrom({ ping, tcp, udp }: Protocols): GrantAccess[] {
     return ports.length > 0 ? [{ protocol, ports }] : [];
   };
   return [...(ping ? [{ protocol: 'icmp' as const, ports: [] }] : []), ...entry('tcp', tcp), ...entry('udp', udp)];
+}
+
+/** Where the API finds the ports of a protocol; `undefined` if the form has none of it. */
+export function portsPath(protocols: Protocols, protocol: 'tcp' | 'udp'): string | undefined {
+  const at = accessFrom(protocols).findIndex((entry) => entry.protocol === protocol);
+  return at < 0 ? undefined : `access[${at}].ports`;
 }
 
 type Selectable = Pick<Host, 'id' | 'name' | 'labels' | 'via' | 'tunnel'>;

@@ -1,44 +1,11 @@
-/** Active and planned downtimes, loaded once they are needed and again when one changes. */
+/** Active and planned downtimes. */
 
-import { api, ask, messageOf, pages } from '../api/client';
-import type { Downtime } from '../api/types';
-import { throttle } from '../lib/throttle';
-import { live } from './live.svelte';
+import { all, api, ask } from '../api/client';
+import { WatchedList } from './watched.svelte';
 
 const PAGE = 2000;
-/** The shortest interval between loads. */
-const RELOAD_MS = 2000;
 
-class Downtimes {
-  list = $state.raw<Downtime[] | undefined>();
-  /** Why the list could not be loaded. */
-  wrong = $state('');
-  private loads = 0;
-  readonly load = throttle(() => void this.read(), RELOAD_MS);
-
-  /** Keeps the list current until the returned function is called. */
-  watch(): () => void {
-    this.load();
-    const stops = [
-      live.onHost((id) => id === '*' && this.load()),
-      live.onEvent((event) => event.kind.startsWith('downtime.') && this.load()),
-    ];
-    return () => stops.forEach((stop) => stop());
-  }
-
-  private async read(): Promise<void> {
-    const mine = (this.loads += 1);
-    const found: Downtime[] = [];
-    try {
-      await pages(
-        (after) => ask(api.GET('/api/v1/downtimes', { params: { query: { limit: PAGE, after } } })),
-        (items) => void found.push(...items),
-      );
-      if (mine === this.loads) [this.list, this.wrong] = [found, ''];
-    } catch (error) {
-      if (mine === this.loads) this.wrong = messageOf(error);
-    }
-  }
-}
-
-export const downtimes = new Downtimes();
+export const downtimes = new WatchedList(
+  () => all((after) => ask(api.GET('/api/v1/downtimes', { params: { query: { limit: PAGE, after } } }))),
+  ['downtime.'],
+);

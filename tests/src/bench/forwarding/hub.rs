@@ -22,6 +22,8 @@ pub const HUB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 
 /// The namespace of the load, and its address on the link.
 pub const LOAD: &str = "r";
 pub const LOAD_ADDRESS: &str = "10.77.0.1";
+/// The inner MTU of the peers, for every hub.
+pub const MTU: usize = 1_420;
 /// Control sockets of all namespaces share one directory, so each interface has its own name.
 static INTERFACES: AtomicU32 = AtomicU32::new(0);
 const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
@@ -102,11 +104,11 @@ pub struct Hub<'a> {
     pub candidate: Candidate,
     pub members: [Member; 2],
     pid: u32,
-    _process: Process<'a>,
+    process: Process<'a>,
 }
 
 enum Process<'a> {
-    Gateway { _gateway: Gateway<'a> },
+    Gateway(Gateway<'a>),
     Router { _running: Running },
 }
 
@@ -117,26 +119,28 @@ impl<'a> Hub<'a> {
     /// Fails when the hub does not take its configuration.
     pub fn start(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
         if candidate.kind == Kind::Fleetgate {
-            return Hub::gateway(lab, candidate);
+            return Hub::start_gateway(lab, candidate);
         }
-        Hub::router(lab, candidate)
+        Hub::start_router(lab, candidate)
     }
 
-    fn gateway(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
+    fn start_gateway(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
         let gateway = Gateway::start_program(lab, &settings(&[]), Vec::new(), &candidate.program);
-        let device = Conf::parse(&gateway.cli(&["device", "add", "device"]))?;
+        let mtu = MTU.to_string();
+        let device = Conf::parse(&gateway.cli(&["device", "add", "device", "--mtu", &mtu]))?;
         gateway.cli(&["user", "add", "anna", "--role", "operator"]);
-        let laptop = Conf::parse(&gateway.cli(&["operator", "add", "laptop", "--user", "anna"]))?;
+        let laptop = gateway.cli(&["operator", "add", "laptop", "--user", "anna", "--mtu", &mtu]);
+        let laptop = Conf::parse(&laptop)?;
         gateway.cli(&[
             "grant", "add", "--user", "anna", "--to", "device", "--icmp", "--tcp", "1-65535", "--udp",
             "1-65535",
         ]);
         let pid = gateway.process.as_ref().context("a running gateway")?.pid();
         let members = [member(&laptop)?, member(&device)?];
-        Ok(Hub { candidate, members, pid, _process: Process::Gateway { _gateway: gateway } })
+        Ok(Hub { candidate, members, pid, process: Process::Gateway(gateway) })
     }
 
-    fn router(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
+    fn start_router(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
         let private = PrivateKey::generate();
         let program = candidate.program.display().to_string();
         let interface = format!("h{}x{}", std::process::id(), INTERFACES.fetch_add(1, Ordering::Relaxed));
@@ -154,7 +158,34 @@ impl<'a> Hub<'a> {
             inner: Ipv4Addr::new(10, 112, 0, last),
         });
         configure(lab, &interface, &private, &members)?;
-        Ok(Hub { candidate, members, pid, _process: Process::Router { _running: running } })
+        Ok(Hub { candidate, members, pid, process: Process::Router { _running: running } })
+    }
+
+    /// Returns the gateway.
+    ///
+    /// # Errors
+    /// Fails for another program.
+    pub fn gateway(&self) -> anyhow::Result<&Gateway<'a>> {
+        match &self.process {
+            Process::Gateway(gateway) => Ok(gateway),
+            Process::Router { .. } => bail!("{:?} is another program", self.candidate.kind),
+        }
+    }
+
+    /// Adds a device to the gateway.
+    ///
+    /// # Errors
+    /// Fails for another program.
+    pub fn add_device(&self, name: &str) -> anyhow::Result<Member> {
+        member(&Conf::parse(&self.gateway()?.cli(&["device", "add", name]))?)
+    }
+
+    /// Adds an operator to the gateway.
+    ///
+    /// # Errors
+    /// Fails for another program.
+    pub fn add_operator(&self, name: &str, user: &str) -> anyhow::Result<Member> {
+        member(&Conf::parse(&self.gateway()?.cli(&["operator", "add", name, "--user", user]))?)
     }
 
     /// Returns the CPU time that all threads of the hub have taken, in user and in system mode. What the
@@ -215,7 +246,7 @@ fn configure(lab: &Lab, interface: &str, private: &PrivateKey, members: &[Member
         &format!(
             "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.{interface}.send_redirects=0; \
              wg setconf {interface} {}; ip addr add 10.112.0.1/16 dev {interface}; \
-             ip link set mtu 1420 up dev {interface}",
+             ip link set mtu {MTU} up dev {interface}",
             file.display()
         ),
     );

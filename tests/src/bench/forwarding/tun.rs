@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 
+use super::hub::MTU;
 use super::peer::{Opener, Sealer, Wire};
 use crate::attacker::inside;
 use crate::lab::Lab;
 
-/// The largest inner packet, as in the configurations that the gateway hands out.
-const MTU: usize = 1_280;
 /// The header before each packet: `virtio_net_hdr`.
 const VNET: usize = 10;
 const NEEDS_CHECKSUM: u8 = 1;

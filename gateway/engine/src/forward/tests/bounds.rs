@@ -129,6 +129,20 @@ fn a_source_has_a_quarter_of_a_device_by_default() {
     assert_eq!((limits.per_source, limits.per_device, limits.flows), (4_096, 16_384, 262_144));
 }
 
+#[test]
+fn a_flow_that_lost_its_grant_leaves_for_that_reason_alone() {
+    let mut world = small(100, 2, 100);
+    for port in 1..=2 {
+        assert!(world.passes(1, &syn(port, DEVICE[0])));
+    }
+    world.change(PolicyChange::Grant(grant(3, GrantTarget::Host(id(12)))));
+    world.withdraw(1);
+    assert_eq!(world.send(1, &syn(1, DEVICE[0])), Err(DropReason::NotGranted), "it is cut");
+    assert!(world.passes(1, &syn(3, "10.1.0.12")), "the oldest leaves, before its resets");
+    let ends: Vec<_> = world.records().iter().map(|record| record.ended).collect();
+    assert_eq!(ends, [Some(FlowEnd::NotGranted)]);
+}
+
 /// A connection from SYN to the last acknowledgement.
 fn short_connection(world: &mut World, port: u16, device: i64) {
     let at = format!("10.1.0.{device}");

@@ -2,6 +2,7 @@
 
 use super::packets::*;
 use super::world::*;
+use crate::forward::headers::{ACK, SYN};
 use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantSpec,
     GrantTarget, PolicyChange,
@@ -170,6 +171,24 @@ fn a_clock_that_is_set_ahead_closes_at_once_and_cuts_after_five_minutes() {
     assert_eq!(world.work().len(), 2, "now it is");
     world.set_clock(corrected);
     assert!(!world.passes(1, &ping()), "and stays so");
+}
+
+#[test]
+fn a_connection_that_only_the_clock_keeps_from_passing_is_not_reset() {
+    let mut world = world();
+    world.grant_window(1, None, Some(wall(1_000)));
+    world.connect(40_000, 0, &DEVICE, &DEVICE, 11);
+    let data = tcp(OPERATOR[0], DEVICE[0], 40_000, 22, ACK, 1_000, 5_000, b"data");
+    world.set_clock(wall(2_000));
+    assert_eq!(world.answer(1, &data), None, "it waits");
+    assert_eq!(world.send(1, &data), Err(DropReason::ClockStep));
+    let syn = tcp(OPERATOR[0], DEVICE[0], 40_001, 22, SYN, 1, 0, &[]);
+    assert!(world.answer(1, &syn).is_some(), "a new one fails at once");
+    world.set_clock(wall(1));
+    assert!(world.passes(1, &data), "the clock was corrected");
+    world.set_clock(wall(2_000));
+    world.advance(seconds(300));
+    assert!(world.answer(1, &data).is_some(), "the end is final");
 }
 
 #[test]

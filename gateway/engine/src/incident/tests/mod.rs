@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::Id;
-use crate::messages::{IncidentScope, MemberSnapshot};
+use crate::messages::{CauseKind, IncidentChange, IncidentScope, IncidentSnapshot, MemberSnapshot};
 
 /// A fleet in which checkables fail, and the records of its incidents.
 struct Watch {

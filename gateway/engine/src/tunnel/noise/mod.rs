@@ -1,4 +1,4 @@
-//! boringtun behind the session traits. This is the only file of the engine that names boringtun.
+//! boringtun behind the session traits. Only this folder of the engine names boringtun.
 //!
 //! boringtun 0.7.1 reads a clock of its own and asks to be polled four times a second per peer. It
 //! starts handshakes by the time of its last poll. The engine therefore makes these decisions
@@ -15,6 +15,7 @@
 
 #[cfg(test)]
 pub mod peer;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +35,8 @@ use crate::messages::{DEFAULT_MTU, DropReason, MTU_RANGE};
 use crate::time::{Mono, Now};
 use crate::tunnel::handshake::gate::{DATA_OVERHEAD, FrontDoor, FrontSettings, Message, word};
 
-/// REJECT-AFTER-TIME of the protocol: a session of this age carries no more packets.
-const REJECT_AFTER: Duration = Duration::from_secs(180);
+use ring::{Life, Origin, Own, Ring, Role, SESSIONS, WIPE_AFTER};
+
 /// REKEY-AFTER-TIME: the initiator renews a session of this age when it sends on it.
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// The same for a session that is only received on, early enough that the tunnel has no gap.
@@ -53,8 +54,6 @@ const MAX_INITIATIONS: u8 = 2;
 /// Counters from here on are not accepted (the protocol's REJECT-AFTER-MESSAGES). Otherwise the
 /// replay window would overflow.
 const COUNTER_END: u64 = u64::MAX - (1 << 13);
-/// boringtun counts one second more than the engine at the end of a session's life, and rounds.
-const WIPE_AFTER: Duration = Duration::from_secs(181);
 /// Maximum age of an unanswered handshake in boringtun, which ends all sessions together with a
 /// handshake of 90 s. At this age the engine sets the session in use aside, so that the handshake
 /// cannot end it.
@@ -70,19 +69,10 @@ const INITIATION_GAP: Duration = Duration::from_millis(20);
 const PADDING: usize = 16;
 /// Room for a padded packet.
 const LARGEST_MTU: usize = *MTU_RANGE.end() as usize;
-/// Sessions that boringtun keeps per peer, at the index modulo this number.
-const SESSIONS: usize = 8;
 /// Room for a keepalive, but not for an initiation of 148 bytes: see the module documentation.
 const POLL_ROOM: usize = 64;
 /// boringtun panics if its output does not fit; the longest is an initiation.
 const LEAST_SCRATCH: usize = 2_048;
-
-/// The state that all sessions of a gateway share.
-struct Own {
-    secret: StaticSecret,
-    /// Never under load, because the front counts. boringtun requires a limiter.
-    limiter: Arc<RateLimiter>,
-}
 
 /// The gateway's key and its front door.
 pub struct BoringNoise {
@@ -132,53 +122,6 @@ impl Noise for BoringNoise {
     }
 }
 
-/// The arguments of a `Tunn`, to make it again.
-struct Origin {
-    own: Arc<Own>,
-    peer: PublicKey,
-    psk: Option<PresharedKey>,
-    index: u32,
-}
-
-impl Origin {
-    fn tunn(&self) -> Box<Tunn> {
-        assert!(self.index < 1 << 24, "boringtun would cut an index of more than 24 bits");
-        Box::new(Tunn::new(
-            self.own.secret.clone(),
-            (*self.peer.as_bytes()).into(),
-            self.psk.as_ref().map(|psk| *psk.as_bytes()),
-            None,
-            self.index,
-            Some(self.own.limiter.clone()),
-        ))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Initiator,
-    Responder,
-}
-
-/// A session as the engine tracks it, because boringtun does not expose its age.
-#[derive(Clone, Copy)]
-struct Life {
-    local: u32,
-    remote: u32,
-    born: Mono,
-    role: Role,
-}
-
-impl Life {
-    fn is_over(&self, now: Mono) -> bool {
-        now.since(self.born) >= REJECT_AFTER
-    }
-
-    fn is_wiped(&self, now: Mono) -> bool {
-        now.since(self.born) >= WIPE_AFTER
-    }
-}
-
 /// Initiations in flight.
 #[derive(Clone, Copy)]
 struct Dial {
@@ -188,32 +131,6 @@ struct Dial {
     responses: u8,
     /// When to send the next initiation, or to give up after the last.
     due: Mono,
-}
-
-/// boringtun's sessions of one peer, and the engine's record of them.
-struct Ring {
-    tunn: Box<Tunn>,
-    lives: [Option<Life>; SESSIONS],
-    /// The index of the last handshake message. The next message gets the index after it.
-    made: u32,
-    /// Since when boringtun has had an unanswered initiation.
-    in_hand: Option<Mono>,
-}
-
-impl Ring {
-    fn new(origin: &Origin) -> Ring {
-        Ring { tunn: origin.tunn(), lives: [None; SESSIONS], made: origin.index << 8, in_hand: None }
-    }
-
-    fn life(&self, local: u32) -> Option<&Life> {
-        self.lives[local as usize % SESSIONS].as_ref().filter(|life| life.local == local)
-    }
-
-    /// Returns the index of the next handshake message: 24 bits of the peer, and a counter of
-    /// eight.
-    fn next(&self) -> u32 {
-        self.made & !0xff | self.made.wrapping_add(1) & 0xff
-    }
 }
 
 /// One peer's sessions: about 11.5 KB, nearly all of it boringtun's.

@@ -256,6 +256,13 @@ impl Stack {
         }
     }
 
+    /// Resets a stream, even if the application had finished sending.
+    pub fn reset(&mut self, id: StreamId, reports: &mut Vec<Report>) {
+        if let Some(conn) = self.conns.iter_mut().find(|conn| conn.is_stream(id)) {
+            conn.abort(None, &mut self.sockets, reports);
+        }
+    }
+
     /// Ends all connections with `failure`, without notifying the other side.
     pub fn fail_all(&mut self, failure: &ConnectFailure, reports: &mut Vec<Report>) {
         for mut conn in self.conns.drain(..) {

@@ -8,7 +8,7 @@ use super::world::*;
 use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
-    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerKind, PeerSnapshot, PeerSpec,
+    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input, PeerKind, PeerSnapshot, PeerSpec,
     PolicyChange, SourceSpec, TargetAddress, TargetSpec,
 };
 use crate::time::Wall;
@@ -157,6 +157,21 @@ fn a_receiver_without_a_session_is_dialled() {
 }
 
 #[test]
+fn what_a_receiver_without_a_session_did_not_get_is_no_traffic() {
+    let mut world = reaching(2, None);
+    let ping = echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family");
+    world.say(3, &ping);
+    world.run(SECOND);
+    world.end(2).off = true;
+    world.run(Duration::from_secs(400));
+    world.say(3, &ping);
+    world.run(Duration::from_secs(100));
+    assert_eq!(world.dropped(3, DropReason::NoSession), 1);
+    let packets: Vec<_> = world.flows.iter().map(|flow| (flow.sent.packets, flow.received.packets)).collect();
+    assert_eq!(packets, [(1, 1), (0, 0)]);
+}
+
+#[test]
 fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
     let mut world = connected(2);
     let silent = 4..4 + 2 * u8::try_from(DIALS_PER_TURN).expect("a few");
@@ -186,6 +201,27 @@ fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
     let initiations = world.sent.iter().filter(|kind| **kind == 1).count();
     assert_eq!(initiations, DIALS_PER_TURN);
     assert_eq!(world.dropped(3, DropReason::NoSession), silent.len() as u64);
+}
+
+#[test]
+fn a_flood_to_a_silent_device_does_not_delay_the_dials_of_a_start() {
+    let mut world = reaching(2, None);
+    world.end(2).off = true;
+    world.run(Duration::from_secs(400));
+    let memory = PeerSnapshot { endpoint: Some(public_address(4)), ..PeerSnapshot::default() };
+    world.command(Command::Upsert(Box::new(spec(4)), memory));
+    let ping = echo_request(v4(3), v4(2), 1, 1, &[0; 16]).expect("one family");
+    let (now, from) = (world.now, world.end(3).at);
+    world.sent_to.clear();
+    // All in one turn.
+    for _ in 0..=DIALS_PER_TURN {
+        for bytes in world.end(3).device.send(&ping, now.mono).expect("a session") {
+            world.tunnel.handle(Input::Datagram { from, to: None, bytes: &bytes }, now);
+        }
+    }
+    world.command(Command::DialAll);
+    assert_eq!(world.initiations_to(public_address(2)), 1, "the first packet");
+    assert_eq!(world.initiations_to(public_address(4)), 1);
 }
 
 #[test]

@@ -186,6 +186,20 @@ fn the_end_of_a_peer_ends_its_streams() {
 }
 
 #[test]
+fn a_reset_discards_what_was_sent_before_the_end_of_the_data() {
+    for (end, left) in [(StreamInput::Abort, 1), (StreamInput::Reset, 0)] {
+        let mut world = connected(1);
+        world.stream(open(2, 22));
+        world.end(2).deaf = true;
+        world.command(Command::Stream(StreamId(1), StreamInput::Send(b"late".to_vec())));
+        world.command(Command::Stream(StreamId(1), StreamInput::Finish));
+        let ended = world.stream(end);
+        assert!(matches!(ended[..], [StreamOutput::Closed(None)]), "{ended:?}");
+        assert_eq!(world.tunnel.totals().connections, left);
+    }
+}
+
+#[test]
 fn a_stream_can_be_given_up_before_it_stands() {
     let mut world = plain(1);
     world.command(Command::Remove(id(2)));

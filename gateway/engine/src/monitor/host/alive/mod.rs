@@ -11,8 +11,10 @@
 //! packet came after the probes but every probe stayed without reply, only one direction works.
 //! Handshakes of the host that lead to no session are proof, too.
 //!
-//! This module knows nothing of attempts, states and schedules.
+//! This module knows nothing of attempts, states and schedules. `probes.rs` builds the probes.
 
+mod direct;
+mod probes;
 #[cfg(test)]
 mod tests;
 
@@ -22,20 +24,18 @@ use std::time::Duration;
 
 pub use crate::time::age;
 
-use crate::messages::{
-    ATTEMPTS, ConnectFailure, DIRECT, DirectReply, Evidence, HostKey, Probe, ProbeReply, Route, SshFailure,
-    SshRun,
-};
+use crate::messages::{ATTEMPTS, ConnectFailure, DIRECT, DirectReply, Evidence, Probe, ProbeReply};
 use crate::time::Mono;
 
-use crate::monitor::host::allowed_silence::AllowedSilence;
-use crate::monitor::paths::{Paths, Via};
+use crate::monitor::paths::Paths;
+
+pub use probes::{Asked, Rules};
+
+use direct::{doubt, is_busy, silence, ssh_failure};
 
 /// The source of a result that needed no probe.
 pub const EVIDENCE: &str = "evidence";
 
-/// One reply is enough as proof.
-const ECHOES: u8 = 1;
 /// The time for which the echo is alone, if an echo got the last reply. It covers several round
 /// trips of a mobile link, and is a tenth of the usual timeout.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -48,48 +48,6 @@ const LEAST: Duration = Duration::from_secs(1);
 /// after the first has been silent for the head start, so a device that replies on the first costs
 /// no more.
 const OTHER: [Asked; 2] = [Asked::OtherEcho, Asked::OtherConnect];
-
-/// The probes of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asked {
-    Evidence,
-    Echo,
-    Connect,
-    /// The same probes at the inner address of the other family.
-    OtherEcho,
-    OtherConnect,
-    Handshake,
-    Direct,
-}
-
-/// The parameters of a host check.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Only evidence newer than this makes probes unnecessary.
-    pub newer_than: Mono,
-    /// Packets before this came under another key.
-    pub keyed_at: Mono,
-    /// How long the host may be silent while it is up.
-    pub rhythm: AllowedSilence,
-    /// Whether an operator waits for the check.
-    pub demanded: bool,
-    /// Since when probes get no reply while packets arrive. Probes are then sent even if there is
-    /// evidence.
-    pub vain_since: Option<Mono>,
-    /// Whether an echo is likely to get a reply; it is then sent alone first.
-    pub echo_first: bool,
-    /// Whether the peer may be dialled now.
-    pub may_dial: bool,
-    /// Whether its tunnel has ever carried a packet; before that, the peer cannot be dialled.
-    pub came: bool,
-    /// The TCP port to probe.
-    pub port: u16,
-    /// The timeout of the whole check.
-    pub timeout: Duration,
-    /// The host's SSH key, if `port` is that of SSH.
-    pub pin: Option<HostKey>,
-    pub paths: Paths,
-}
 
 /// A host check in progress.
 #[derive(Clone, Debug)]
@@ -254,18 +212,9 @@ impl AliveCheck {
         }
         let next = self.take(asked, answer, now);
         if matches!(next, Next::Done(Verdict::Alive(_))) {
-            self.answered = self.address(asked);
+            self.answered = self.rules.address(asked);
         }
         next
-    }
-
-    /// Returns the inner address of a probe.
-    fn address(&self, asked: Asked) -> Option<IpAddr> {
-        match asked {
-            Asked::Echo | Asked::Connect => self.rules.paths.address(),
-            Asked::OtherEcho | Asked::OtherConnect => self.rules.paths.other,
-            Asked::Evidence | Asked::Handshake | Asked::Direct => None,
-        }
     }
 
     fn take(&mut self, asked: Asked, answer: ProbeReply, now: Mono) -> Next {
@@ -273,7 +222,8 @@ impl AliveCheck {
             (Asked::Evidence, ProbeReply::Evidence(evidence)) => self.weigh(&evidence, now),
             (Asked::Echo | Asked::OtherEcho, ProbeReply::Echo(echo)) => match echo.rtts.iter().min() {
                 Some(rtt) => {
-                    alive("echo", format!("echo{} in {}", self.at(asked), millis(*rtt)), Some(*rtt), now)
+                    let text = format!("echo{} in {}", self.rules.at(asked), millis(*rtt));
+                    alive("echo", text, Some(*rtt), now)
                 }
                 None => self.failed(asked, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
             },
@@ -378,7 +328,7 @@ impl AliveCheck {
         let mut probes = Vec::new();
         for asked in wanted {
             let is_new = *asked == Asked::Evidence || !self.asked.contains(asked);
-            if let Some(probe) = self.probe(*asked).filter(|_| is_new) {
+            if let Some(probe) = self.rules.probe(*asked).filter(|_| is_new) {
                 self.asked.insert(*asked);
                 self.open.insert(*asked);
                 probes.push((*asked, probe));
@@ -394,34 +344,6 @@ impl AliveCheck {
         }
     }
 
-    /// Builds a probe. If the host key is known through a tunnel, the public address must present
-    /// the same key, because another machine may have that address by now.
-    fn probe(&self, asked: Asked) -> Option<Probe> {
-        let Rules { port, paths, pin, .. } = &self.rules;
-        let port = *port;
-        Some(match asked {
-            Asked::Evidence => Probe::Evidence { peer: paths.peer? },
-            Asked::Handshake => Probe::Handshake { peer: paths.peer? },
-            Asked::Echo => {
-                let (peer, address) = paths.inner?;
-                Probe::Echo { peer, address, count: ECHOES }
-            }
-            Asked::OtherEcho => Probe::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
-            Asked::Connect => Probe::Connect { route: paths.route(Via::Tunnel)?, port },
-            Asked::OtherConnect => {
-                let route = Route::Tunnel { peer: paths.peer?, address: paths.other? };
-                Probe::Connect { route, port }
-            }
-            Asked::Direct => {
-                let route = paths.route(Via::Direct)?;
-                match pin.clone().filter(|_| paths.own) {
-                    Some(pin) => Probe::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) },
-                    None => Probe::Connect { route, port },
-                }
-            }
-        })
-    }
-
     fn may_dial(&self) -> bool {
         self.rules.paths.peer.is_some() && self.rules.may_dial && self.came && self.dialled.is_none()
     }
@@ -430,7 +352,7 @@ impl AliveCheck {
 
     /// Handles a TCP connect through the tunnel; a refusal is a reply, too.
     fn connected(&mut self, asked: Asked, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
-        let what = format!("tcp port {}{}", self.rules.port, self.at(asked));
+        let what = format!("tcp port {}{}", self.rules.port, self.rules.at(asked));
         match outcome {
             Ok(took) => alive("tcp", format!("{what} in {}", millis(took)), Some(took), now),
             Err(failure @ (ConnectFailure::Refused | ConnectFailure::Reset)) => {
@@ -438,12 +360,6 @@ impl AliveCheck {
             }
             Err(failure) => self.failed(asked, &failure, now),
         }
-    }
-
-    /// Returns the address for a text, if the host has two inner addresses.
-    fn at(&self, asked: Asked) -> String {
-        let named = self.rules.paths.other.and(self.address(asked));
-        named.map(|address| format!(" at {address}")).unwrap_or_default()
     }
 
     /// Handles a handshake. For a host behind a device, it only opens the path for further probes.
@@ -586,9 +502,9 @@ impl AliveCheck {
         let port = self.rules.port;
         let words = |(asked, failure): (&Asked, &String)| match asked {
             Asked::Evidence => failure.clone(),
-            Asked::Echo | Asked::OtherEcho => format!("echo{}: {failure}", self.at(*asked)),
+            Asked::Echo | Asked::OtherEcho => format!("echo{}: {failure}", self.rules.at(*asked)),
             Asked::Connect | Asked::OtherConnect => {
-                format!("tcp port {port}{}: {failure}", self.at(*asked))
+                format!("tcp port {port}{}: {failure}", self.rules.at(*asked))
             }
             Asked::Handshake => format!("handshake: {failure}"),
             Asked::Direct => format!("public address: {failure}"),
@@ -606,42 +522,8 @@ fn heard(packet: Mono, now: Mono) -> String {
     format!("authenticated packet {} ago", age(now.since(packet)))
 }
 
-/// An SSH run that ends after the key exchange, which proves the identity of the host.
-fn key_only(pin: HostKey) -> SshRun {
-    SshRun { pin: Some(pin), learn: false, user: None, commands: Vec::new() }
-}
-
 fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono) -> Next {
     Next::Done(Verdict::Alive(Alive { source, text, rtt, proof, reply: Reply::Given }))
-}
-
-fn is_busy(failure: &SshFailure) -> bool {
-    *failure == SshFailure::Connect(ConnectFailure::Busy)
-}
-
-/// A refusal may come from a firewall in front of the host.
-fn silence(failure: &ConnectFailure) -> DirectReply {
-    match failure {
-        ConnectFailure::Refused | ConnectFailure::Reset => DirectReply::Doubtful,
-        ConnectFailure::Timeout | ConnectFailure::Unreachable(_) => DirectReply::Silent,
-        ConnectFailure::NoTunnel | ConnectFailure::Busy => DirectReply::NotAsked,
-    }
-}
-
-fn doubt(failure: &SshFailure) -> DirectReply {
-    match failure {
-        SshFailure::Connect(failure) => silence(failure),
-        _ => DirectReply::Doubtful,
-    }
-}
-
-fn ssh_failure(failure: &SshFailure) -> String {
-    match failure {
-        SshFailure::Connect(failure) => format!("ssh: {failure}"),
-        SshFailure::HostKeyChanged { seen, .. } => format!("another host answers (key {seen})"),
-        SshFailure::Timeout => "ssh: timed out".into(),
-        _ => "answers, but not as this host's SSH server".into(),
-    }
 }
 
 /// Formats a duration for people: `12.3 ms`.

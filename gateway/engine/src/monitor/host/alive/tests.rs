@@ -1,5 +1,6 @@
 use super::*;
-use crate::messages::{EchoReply, HostSpec, SshReply};
+use crate::messages::{EchoReply, HostSpec, SshFailure, SshReply};
+use crate::monitor::host::allowed_silence::AllowedSilence;
 use crate::monitor::testing;
 
 const START: Mono = Mono::from_secs(1_000);

@@ -2,68 +2,29 @@
 //!
 //! Rows are added in the transaction of their change. The sequence number is the order. Only one
 //! kind of row changes later: the count of a host's unlisted events on a day (`event_shares.rs`).
-//! This module does not check permissions.
+//! This module does not check permissions. The log is read by `reading.rs`.
+
+mod gateway;
+mod reading;
 
 use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{DowntimeOccurrence, Event, EventKind, Excerpt, GATEWAY};
 use fleetgate_engine::time::Wall;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{FromRow, Row as _};
+use sqlx::sqlite::SqliteConnection;
 
-use super::Store;
+pub(super) use gateway::clock_untrusted;
+pub use gateway::{
+    CLOCK_SERVICE, CLOCK_TRUSTED, CLOCK_UNTRUSTED, clock_is_untrusted, cut_off_since, was_cut_off,
+};
+pub use reading::{EventFilter, EventRow, Span};
+
+use gateway::{UPLINK_BACK, UPLINK_LOST};
 
 /// The principal of the gateway's own actions. Such rows are not part of the audit view, nor are
 /// state changes by results from a token or device.
 pub const SYSTEM: &str = "system";
-
-const UPLINK_LOST: &str = "uplink.lost";
-const UPLINK_BACK: &str = "uplink.back";
-pub const CLOCK_UNTRUSTED: &str = "gateway.clock_untrusted";
-pub const CLOCK_TRUSTED: &str = "gateway.clock_trusted";
-/// The service of the gateway under which notifications about its clock go.
-pub const CLOCK_SERVICE: &str = "clock";
-
-/// Whether people were notified last that the gateway's clock is not trusted. This costs two look-ups.
-macro_rules! clock_untrusted {
-    () => {
-        "coalesce((select max(seq) from events where kind = 'gateway.clock_untrusted'), 0)
-         > coalesce((select max(seq) from events where kind = 'gateway.clock_trusted'), 0)"
-    };
-}
-pub(super) use clock_untrusted;
-
-/// Returns whether the gateway's clock is not trusted according to the log.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn clock_is_untrusted(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
-    sqlx::query_scalar(concat!("select ", clock_untrusted!())).fetch_one(conn).await
-}
-
-/// Returns whether the gateway was cut off according to the log.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
-    Ok(cut_off_since(conn).await?.is_some())
-}
-
-/// Returns the time since when the log takes the gateway to be cut off.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn cut_off_since(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
-    let row: Option<(Option<i64>,)> = sqlx::query_as(CUT_OFF).fetch_optional(conn).await?;
-    Ok(row.and_then(|(at,)| at).map(Wall::from_millis))
-}
-
-/// The last loss of the uplink, unless the uplink came back since. This costs two look-ups for a
-/// log of any length.
-const CUT_OFF: &str = "select at from events e
-    where e.seq = (select max(seq) from events where kind = 'uplink.lost')
-      and e.seq > coalesce((select max(seq) from events where kind = 'uplink.back'), 0)";
 
 /// The subject of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +148,7 @@ impl<'a> NewEvent<'a> {
 /// Fails when the database refuses the write.
 pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     #[cfg(test)]
-    super::event_data::check(event.kind, &event.data).expect("events are as they are declared");
+    crate::store::event_data::check(event.kind, &event.data).expect("events are as they are declared");
     insert(conn, event).await
 }
 
@@ -274,206 +235,6 @@ fn occasion(of: &DowntimeOccurrence) -> serde_json::Value {
     serde_json::json!({ "id": format!("d_{}", of.downtime), "from": from.to_string() })
 }
 
-/// A stored event, with the object's current name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventRow {
-    pub seq: i64,
-    pub at: Wall,
-    pub kind: String,
-    pub object: String,
-    pub object_id: Option<Id>,
-    pub object_name: Option<String>,
-    pub service: Option<String>,
-    pub cause: String,
-    pub evidence: Excerpt,
-    /// JSON.
-    pub data: String,
-    pub principal: String,
-}
-
-impl FromRow<'_, SqliteRow> for EventRow {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(EventRow {
-            seq: row.try_get(0)?,
-            at: Wall::from_millis(row.try_get(1)?),
-            kind: row.try_get(2)?,
-            object: row.try_get(3)?,
-            object_id: row.try_get::<Option<i64>, _>(4)?.map(Id::from_i64),
-            object_name: row.try_get(5)?,
-            service: row.try_get(6)?,
-            cause: row.try_get(7)?,
-            evidence: Excerpt::stored(row.try_get(8)?, row.try_get(11)?),
-            data: row.try_get(9)?,
-            principal: row.try_get(10)?,
-        })
-    }
-}
-
-/// Selects events. `None` means all.
-#[derive(Clone, Debug, Default)]
-pub struct EventFilter<'a> {
-    /// Events about this host, device or other object.
-    pub object: Option<Id>,
-    /// A whole kind (`state`) or its first part (`device` for `device.created`).
-    pub kind: Option<&'a str>,
-    /// Only events that a user, token or device caused.
-    pub audit: bool,
-}
-
-/// The position in the log and the direction of reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
-    /// The newest first, below this number.
-    Before(i64),
-    /// The oldest first, above this number.
-    Since(i64),
-}
-
-/// The visible events, with current names.
-macro_rules! select {
-    ($which:expr) => {
-        concat!(
-            "select e.seq, e.at, e.kind, e.object, e.object_id,
-                    coalesce(h.name, en.name, u.name, t.name, et.label, c.name, r.name, o.name, g.name),
-                    e.service, e.cause,
-                    e.evidence, e.data, e.principal, e.truncated
-             from events e
-             left join hosts h on h.id = e.object_id
-             left join enrolments en on en.id = e.object_id
-             left join users u on u.id = e.object_id
-             left join tokens t on t.id = e.object_id
-             left join enrolment_tokens et on et.id = e.object_id
-             left join contacts c on c.id = e.object_id
-             left join notification_rules r on r.id = e.object_id
-             left join operators o on o.id = e.object_id
-             left join grants g on g.id = e.object_id
-             where ",
-            $which
-        )
-    };
-}
-
-/// One query in both directions. Each set of filters has its own text, so that an index serves it
-/// in the order of the log.
-macro_rules! both_ways {
-    ($select:ident, $filter:literal) => {
-        [
-            $select!(concat!($filter, " and e.seq < $1 order by e.seq desc limit $2")),
-            $select!(concat!($filter, " and e.seq > $1 order by e.seq limit $2")),
-        ]
-    };
-}
-
-macro_rules! numbers {
-    ($which:expr) => {
-        concat!("select e.seq from events e where ", $which)
-    };
-}
-
-/// The audit view: actions of users, tokens and devices, without state changes by results that they
-/// sent. The conditions match those of the indexes.
-const ALL: [&str; 2] = both_ways!(select, "true");
-const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
-/// `$3`: the object, `$4`: a kind or its family.
-const OF_OBJECT: [&str; 2] = both_ways!(
-    select,
-    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
-);
-const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
-    select,
-    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')
-     and e.principal != 'system' and e.kind != 'state'"
-);
-/// `$3`: one kind.
-const OF_KIND: [&str; 2] = both_ways!(numbers, "e.kind = $3");
-const AUDIT_OF_KIND: [&str; 2] =
-    both_ways!(numbers, "e.kind = $3 and e.principal != 'system' and e.kind != 'state'");
-
-/// The kinds of a family that occur, each found by one step in the index. `$1`: the family.
-const KINDS: &str = "
-    with recursive k (kind) as (
-        select min(kind) from events where kind >= $1 || '.' and kind < $1 || '/'
-        union all
-        select (select min(kind) from events where kind > k.kind and kind < $1 || '/') from k
-        where k.kind is not null)
-    select kind from k where kind is not null";
-
-/// The rows with these numbers, in order. `$1`: the numbers as JSON.
-const OF_NUMBERS: [&str; 2] = [
-    select!("e.seq in (select value from json_each($1)) order by e.seq desc"),
-    select!("e.seq in (select value from json_each($1)) order by e.seq"),
-];
-
-impl Span {
-    fn from(self) -> i64 {
-        let (Span::Before(seq) | Span::Since(seq)) = self;
-        seq
-    }
-
-    fn of(self, both: [&'static str; 2]) -> &'static str {
-        both[usize::from(matches!(self, Span::Since(_)))]
-    }
-}
-
-impl Store {
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn events(
-        &self,
-        span: Span,
-        filter: &EventFilter<'_>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<EventRow>> {
-        let mut conn = self.read.acquire().await?;
-        let sql = match (filter.object, filter.kind, filter.audit) {
-            (None, Some(kind), audit) => return of_kind(&mut conn, span, kind, audit, limit).await,
-            (None, None, false) => ALL,
-            (None, None, true) => AUDIT,
-            (Some(_), _, false) => OF_OBJECT,
-            (Some(_), _, true) => AUDIT_OF_OBJECT,
-        };
-        let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
-        let query = match filter.object {
-            Some(object) => query.bind(object.as_i64()).bind(filter.kind),
-            None => query,
-        };
-        query.fetch_all(&mut *conn).await
-    }
-
-    /// The newest sequence number; 0 for an empty log.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn last_event(&self) -> sqlx::Result<i64> {
-        sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(&self.read).await
-    }
-}
-
-/// Reads a whole kind or a family: the next rows of each kind, and of those the next of all.
-async fn of_kind(
-    conn: &mut SqliteConnection,
-    span: Span,
-    kind: &str,
-    audit: bool,
-    limit: i64,
-) -> sqlx::Result<Vec<EventRow>> {
-    let mut kinds: Vec<String> = sqlx::query_scalar(KINDS).bind(kind).fetch_all(&mut *conn).await?;
-    kinds.push(kind.to_owned());
-    let sql = span.of(if audit { AUDIT_OF_KIND } else { OF_KIND });
-    let mut numbers: Vec<i64> = Vec::new();
-    for kind in &kinds {
-        let found = sqlx::query_scalar(sql).bind(span.from()).bind(limit).bind(kind);
-        let found: Vec<i64> = found.fetch_all(&mut *conn).await?;
-        numbers.extend(found);
-    }
-    match span {
-        Span::Before(_) => numbers.sort_unstable_by(|a, b| b.cmp(a)),
-        Span::Since(_) => numbers.sort_unstable(),
-    }
-    numbers.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    sqlx::query_as(span.of(OF_NUMBERS)).bind(sqlx::types::Json(numbers)).fetch_all(conn).await
-}
-
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -484,8 +245,10 @@ impl fmt::Display for Object {
 mod tests {
     use fleetgate_engine::messages::AckEnd;
 
+    use super::gateway::CUT_OFF;
+    use super::reading::{ALL, AUDIT, AUDIT_OF_KIND, AUDIT_OF_OBJECT, KINDS, OF_KIND, OF_NUMBERS, OF_OBJECT};
     use super::*;
-    use crate::store::fixture;
+    use crate::store::{Store, fixture};
 
     fn seqs(rows: &[EventRow]) -> Vec<i64> {
         rows.iter().map(|r| r.seq).collect()

@@ -3,9 +3,15 @@
 //! It loads the changed rows from the store and sends them to the two engine threads; it makes no
 //! decisions. A change that cannot be loaded is remembered and sent later: a committed change is never
 //! lost to the engine. The names and services of hosts are kept as loaded (`definitions.rs`).
+//!
+//! Callers that only ask are served by `tunnel_questions.rs`, and those that send results by
+//! `submission.rs`.
+
+mod changes;
+mod submission;
+mod tunnel_questions;
 
 use std::collections::BTreeSet;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,22 +19,22 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsDecision, DnsId, ExplainId, ExplainRequest, Explanation, ForwardProbe,
-    ForwardProbeReply, HostSpec, MonitorInput, Outcome, PassiveResult, PolicyChange, Ticket, UplinkReading,
+    Command, DnsDecision, Explanation, ForwardProbeReply, HostSpec, MonitorInput, Outcome, PolicyChange,
+    UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::commit_wait;
-use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
-use crate::store::{Refusal, Store, Trouble, downtimes, grants, snapshot};
+use crate::store::{Store, downtimes, grants, snapshot};
 use crate::tunnel::thread::sleep;
+
+pub use changes::Changes;
+pub use submission::{NotTaken, Offered};
 
 /// Commands in flight to each thread. They are drained each turn: a full queue means a hung thread, and
 /// the sender waits.
@@ -47,42 +53,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// time limit of the request would otherwise report a failure.
 const CALLER_WAITS: Duration = Duration::from_secs(10);
 
-/// A result that was offered to the monitor.
-pub enum Offered<'a> {
-    Waits(Waiter<'a>),
-    /// The same result was committed before.
-    Known(Outcome),
-}
-
-impl<'a> From<Found<'a>> for Offered<'a> {
-    fn from(found: Found<'a>) -> Self {
-        match found {
-            Found::Joined(waiter) => Offered::Waits(waiter),
-            Found::Known(outcome) => Offered::Known(outcome),
-        }
-    }
-}
-
-impl Offered<'_> {
-    /// # Errors
-    /// Fails when it is not on disk in time.
-    pub async fn settled(self, patience: Pin<&mut Sleep>) -> Result<Settled, NotTaken> {
-        match self {
-            Offered::Waits(waiter) => waiter.settled(patience).await.ok_or(NotTaken::NotYet),
-            Offered::Known(outcome) => Ok(Settled { outcome, state: None }),
-        }
-    }
-}
-
-/// The reason why a result has no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
-    /// The database refuses writes: nothing changed.
-    Refused(Refusal),
-    /// It counts, but is not on disk in time. A repetition joins it.
-    NotYet,
-}
-
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
 
@@ -90,14 +60,18 @@ struct Inner {
     store: Store,
     live: LiveState,
     timing: TimingDefaults,
+    /// The inner MTU of peers without one of their own.
+    mtu: u16,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
     explanations: Questions<Explanation>,
     names: Questions<DnsDecision>,
     forward_probes: Questions<ForwardProbeReply>,
     monitor: mpsc::Sender<MonitorInput>,
-    /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
-    order: tokio::sync::Mutex<()>,
+    /// Locked from the read of a row until it is sent: of two changes the later one is sent last. Each
+    /// thread has a lock of its own, because what a change withdraws must not wait for the monitor.
+    tunnel_order: tokio::sync::Mutex<()>,
+    monitor_order: tokio::sync::Mutex<()>,
     /// Changes that are committed and that the engine does not have yet.
     behind: Mutex<Changes>,
     fell_behind: Notify,
@@ -112,49 +86,11 @@ struct Inner {
     failures: Mutex<std::ops::Range<usize>>,
 }
 
-/// Changed rows of the database. Each row is listed once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    pub peers: BTreeSet<PeerId>,
-    pub hosts: BTreeSet<HostId>,
-    /// Hosts whose profiles changed. Their rows are brought in line in slices.
-    pub resettled: BTreeSet<HostId>,
-    pub downtimes: BTreeSet<Id>,
-    /// Rows that may change who may reach what. [`Handle::changed`] adds `peers` and `hosts` to them.
-    pub policy: PolicyRows,
-}
-
-impl Changes {
-    fn add(&mut self, more: &Changes) {
-        self.peers.extend(&more.peers);
-        self.hosts.extend(&more.hosts);
-        self.resettled.extend(&more.resettled);
-        self.downtimes.extend(&more.downtimes);
-        self.policy.add(&more.policy);
-    }
-
-    /// Peers may be sources of grants, and hosts may be targets.
-    fn with_policy(mut self) -> Self {
-        self.policy.sources.extend(&self.peers);
-        self.policy.targets.extend(&self.hosts);
-        self
-    }
-
-    fn len(&self) -> usize {
-        let rows = self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len();
-        rows + self.policy.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 impl Handle {
     pub fn new(
         store: Store,
         live: LiveState,
-        timing: TimingDefaults,
+        (timing, mtu): (TimingDefaults, u16),
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
     ) -> Self {
@@ -162,13 +98,15 @@ impl Handle {
             store,
             live,
             timing,
+            mtu,
             definitions: Definitions::default(),
             tunnel,
             explanations: Questions::default(),
             names: Questions::default(),
             forward_probes: Questions::default(),
             monitor,
-            order: tokio::sync::Mutex::default(),
+            tunnel_order: tokio::sync::Mutex::default(),
+            monitor_order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
             fell_behind: Notify::new(),
             failed: AtomicU64::new(0),
@@ -204,38 +142,6 @@ impl Handle {
             self.behind().add(&failed);
             self.has_failed();
         }
-    }
-
-    /// Asks the packet filter what it does with a packet, and why.
-    ///
-    /// # Errors
-    /// Fails when the tunnel thread does not answer.
-    pub async fn explain(&self, question: ExplainRequest) -> anyhow::Result<Explanation> {
-        let ask = |number| Command::Explain(ExplainId(number), question);
-        self.0.explanations.ask(&self.0.tunnel, ask, Duration::ZERO).await
-    }
-
-    /// Sends a packet through the filter to its target, and waits for what becomes of it.
-    ///
-    /// # Errors
-    /// Fails when the tunnel thread does not answer.
-    pub async fn probe_forwarding(&self, probe: ForwardProbe) -> anyhow::Result<ForwardProbeReply> {
-        let ask = |number| Command::ForwardProbe(ExplainId(number), probe);
-        self.0.forward_probes.ask(&self.0.tunnel, ask, probe.timeout).await
-    }
-
-    /// Asks what becomes of a DNS query that a peer sent over TCP.
-    ///
-    /// # Errors
-    /// Fails when the tunnel thread does not answer.
-    pub async fn dns_query(&self, peer: PeerId, query: Vec<u8>) -> anyhow::Result<DnsDecision> {
-        let ask = |number| Command::DnsQuery(DnsId(number), peer, query);
-        self.0.names.ask(&self.0.tunnel, ask, Duration::ZERO).await
-    }
-
-    /// Passes the reply of a resolver to the peer that asked over UDP.
-    pub async fn dns_reply(&self, client: DnsClient, reply: Vec<u8>) {
-        self.tunnel(Command::DnsReply(client, reply)).await;
     }
 
     /// Lets grants with a window pass again: an admin says that the clock is right.
@@ -287,21 +193,6 @@ impl Handle {
     /// The number of users, hosts and grants that permit nothing because their rows cannot be read.
     pub fn unreadable_rows(&self) -> usize {
         self.0.unreadable.lock().expect("no holder panics").len()
-    }
-
-    /// The receiver of the filter's answers.
-    pub(crate) fn explanations(&self) -> &Questions<Explanation> {
-        &self.0.explanations
-    }
-
-    /// The receiver of decisions about queries over TCP.
-    pub(crate) fn dns_decisions(&self) -> &Questions<DnsDecision> {
-        &self.0.names
-    }
-
-    /// The receiver of what became of probes of forwarding.
-    pub(crate) fn forward_probes(&self) -> &Questions<ForwardProbeReply> {
-        &self.0.forward_probes
     }
 
     fn has_failed(&self) {
@@ -407,7 +298,7 @@ impl Handle {
         if rows.is_empty() {
             return Ok(());
         }
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.tunnel_order.lock().await;
         let mut conn = self.0.store.reader().await?;
         let read = policy::changes(&mut conn, rows).await?;
         drop(conn);
@@ -421,9 +312,9 @@ impl Handle {
 
     /// Sends a peer that was added, changed or removed: its row decides.
     async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.tunnel_order.lock().await;
         self.fails_in_tests()?;
-        let command = match self.0.store.peer_spec(id).await? {
+        let command = match self.0.store.peer_spec(id, self.0.mtu).await? {
             Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
             None => {
                 self.0.live.forget_peer(id);
@@ -437,7 +328,7 @@ impl Handle {
 
     /// Sends a host that was added, changed or removed: its row decides.
     async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         // The previous holder of the lock may have loaded the old row.
         self.0.definitions.forget([&id]);
         self.fails_in_tests()?;
@@ -461,7 +352,7 @@ impl Handle {
 
     /// Sends a downtime that was planned, changed or cancelled: its row decides.
     async fn downtime_changed(&self, id: Id) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         self.fails_in_tests()?;
         let mut conn = self.0.store.reader().await?;
         let found = downtimes::find(&mut conn, id).await?;
@@ -479,7 +370,7 @@ impl Handle {
     /// As after a change of one host, the monitor briefly has the old services. A gateway that ends between
     /// two slices handles the others at its next start.
     async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
-        let _in_turn = self.0.order.lock().await;
+        let _in_turn = self.0.monitor_order.lock().await;
         self.0.definitions.forget(hosts);
         self.fails_in_tests()?;
         let mut conn = self.0.store.reader().await?;
@@ -545,69 +436,6 @@ impl Handle {
         self.monitor(MonitorInput::CheckNow { host, service }).await;
     }
 
-    /// Submits a passive result. If the same `content` waits for its commit, the caller joins it. Any other
-    /// takes effect only when the database accepts writes.
-    ///
-    /// # Errors
-    /// [`NotTaken`] states whether it may still be accepted.
-    pub async fn submit(
-        &self,
-        content: Option<Content>,
-        make: impl FnOnce(Ticket) -> PassiveResult,
-    ) -> Result<Outcome, NotTaken> {
-        self.submit_shown((content, None), make).await.map(|settled| settled.outcome)
-    }
-
-    /// The same for a caller that wants the state of `shown` as it was committed.
-    ///
-    /// # Errors
-    /// As [`Handle::submit`].
-    pub async fn submit_shown(
-        &self,
-        (content, shown): (Option<Content>, Option<Shown>),
-        make: impl FnOnce(Ticket) -> PassiveResult,
-    ) -> Result<Settled, NotTaken> {
-        let (tickets, now) = (self.0.live.tickets(), crate::clock::now().mono);
-        let offered = match content.and_then(|content| tickets.find(content, now)) {
-            Some(found) => found.into(),
-            None => {
-                self.check_writable().await?;
-                self.offer((content, shown), make).await?
-            }
-        };
-        offered.settled(pin!(commit_wait::patience())).await
-    }
-
-    /// Checks whether the database accepts writes now.
-    ///
-    /// # Errors
-    /// Returns the reason of the refusal.
-    pub async fn check_writable(&self) -> Result<(), NotTaken> {
-        self.0.store.check_writable().await.map_err(NotTaken::Refused)
-    }
-
-    /// Offers a result to the monitor without waiting for its commit. The caller has checked that the
-    /// database accepts writes ([`Handle::check_writable`]).
-    ///
-    /// # Errors
-    /// Fails when too many results wait.
-    pub async fn offer(
-        &self,
-        (content, shown): (Option<Content>, Option<Shown>),
-        make: impl FnOnce(Ticket) -> PassiveResult,
-    ) -> Result<Offered<'_>, NotTaken> {
-        // A caller that is cancelled leaves no ticket without an input: nothing waits between the two.
-        let Ok(place) = self.0.monitor.reserve().await else { return Err(NotTaken::NotYet) };
-        match self.0.live.tickets().admit(content, shown, crate::clock::now().mono) {
-            Admission::New(ticket, waiter) => {
-                place.send(MonitorInput::Submit(Box::new(make(ticket))));
-                Ok(Offered::Waits(waiter))
-            }
-            Admission::Found(found) => Ok(found.into()),
-            Admission::Full => Err(NotTaken::Refused(Some(Trouble::Busy))),
-        }
-    }
-
     /// Sends an input to the monitor and waits until its effects are on disk.
     pub async fn settle(&self, input: MonitorInput) -> Option<Outcome> {
         self.monitor(input).await;
@@ -654,4 +482,34 @@ fn heard(what: &str, told: anyhow::Result<()>) -> bool {
         tracing::warn!("the engine has not received a change of {what}; it is sent again: {error:#}");
     }
     told.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+    use fleetgate_engine::messages::DEFAULT_MTU;
+
+    #[tokio::test]
+    async fn a_withdrawn_grant_does_not_wait_for_the_monitor() {
+        let (store, _dir) = fixture::store().await;
+        let (to_tunnel, mut commands) = mpsc::channel(8);
+        let (to_monitor, _inputs) = mpsc::channel(1);
+        let handle = Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
+        // The monitor takes nothing, and its queue is full.
+        handle.nudge();
+        let changed = |changes: Changes| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.changed(changes).await })
+        };
+        let host = changed(Changes { hosts: [Id::from_i64(7)].into(), ..Changes::default() });
+        assert!(matches!(commands.recv().await, Some(Command::Policy(_))), "the host is no target");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!host.is_finished(), "the monitor does not have the host");
+        let policy = PolicyRows { grants: [Id::from_i64(9)].into(), ..PolicyRows::default() };
+        changed(Changes { policy, ..Changes::default() });
+        let next = tokio::time::timeout(Duration::from_secs(5), commands.recv()).await.expect("at once");
+        let Some(Command::Policy(changes)) = next else { panic!("a change of the policy") };
+        assert_eq!(changes, [PolicyChange::WithdrawGrant(Id::from_i64(9))]);
+    }
 }

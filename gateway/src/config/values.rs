@@ -1,0 +1,240 @@
+//! The values that a setting accepts, its default, and the error that names the key and what is expected.
+//!
+//! Each function checks one setting or section. It knows neither a file nor a variable.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use fleetgate_engine::dns::Suffix;
+use fleetgate_engine::messages::{DEFAULT_MTU, MTU_RANGE};
+use fleetgate_keys::Endpoint;
+use ipnet::IpNet;
+
+use super::file::{ChecksFile, DnsFile, HeartbeatFile, List, OutboundFile, RetentionFile, UplinkFile};
+use super::{DnsSettings, GROUP_WAIT, HeartbeatTarget, LONGEST_GROUP_WAIT, SHORTEST_HEARTBEAT, TlsFiles};
+use crate::health::telemetry;
+use crate::maintenance::retention::Retention;
+use crate::monitor::uplink_probe;
+use crate::outbound::Outbound;
+use crate::outbound::address;
+use crate::store::TimingDefaults;
+
+/// A domain that is reserved for private use.
+const DEFAULT_DNS_SUFFIX: &str = "fleet.internal";
+/// Each resolver without an answer costs the client seconds, and it gives up after ten.
+const MAX_RESOLVERS: usize = 3;
+/// The longest interval that is useful, in seconds.
+const LONGEST: f64 = 7.0 * 86_400.0;
+
+/// In days. At one value a minute, 43,000 of each metric.
+const DEFAULT_KEEP: u16 = 30;
+/// In days: ten years. The disk is full before that.
+const LONGEST_KEEP: u16 = 3_660;
+
+/// Days of events and notifications: operators compare with the year before.
+const DEFAULT_RETENTION: u32 = 730;
+/// In days: a hundred years.
+const LONGEST_RETENTION: u32 = 36_500;
+
+pub(super) fn socket_addr(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse().with_context(|| {
+        format!("{key} = {text:?}: expected address:port, such as 127.0.0.1:8080 or [::]:51820")
+    })
+}
+
+pub(super) fn endpoint(text: &str) -> anyhow::Result<Endpoint> {
+    text.parse().with_context(|| format!("endpoint = {text:?}"))
+}
+
+pub(super) fn trusted_proxies(list: List) -> anyhow::Result<Vec<IpAddr>> {
+    let address = |text: &str| {
+        text.trim().parse().with_context(|| {
+            format!("trusted_proxies: {text:?} is not an IP address; several are separated by commas")
+        })
+    };
+    match &list {
+        List::Text(text) => text.split(',').map(address).collect(),
+        List::Items(items) => items.iter().map(|item| address(item)).collect(),
+    }
+}
+
+pub(super) fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Result<Duration> {
+    let s = given.unwrap_or(default);
+    if !(0.1..=LONGEST).contains(&s) {
+        bail!("{key} = {s}: expected seconds between 0.1 and {LONGEST}");
+    }
+    Ok(Duration::from_secs_f64(s))
+}
+
+pub(super) fn mtu(given: Option<u16>) -> anyhow::Result<u16> {
+    let bytes = given.unwrap_or(DEFAULT_MTU);
+    if !MTU_RANGE.contains(&bytes) {
+        bail!("tunnel.mtu = {bytes}: expected {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
+    }
+    Ok(bytes)
+}
+
+pub(super) fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
+    let days = days.unwrap_or(DEFAULT_KEEP);
+    if !(1..=LONGEST_KEEP).contains(&days) {
+        bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
+    }
+    Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+pub(super) fn retention(file: &RetentionFile) -> anyhow::Result<Retention> {
+    let time = |key: &str, days: u32| {
+        if !(1..=LONGEST_RETENTION).contains(&days) {
+            bail!("retention.{key} = {days}: expected 1 to {LONGEST_RETENTION} days");
+        }
+        Ok(Duration::from_secs(u64::from(days) * 86_400))
+    };
+    let audit = file.audit.map(|days| time("audit", days)).transpose()?;
+    Ok(Retention { keep: time("keep", file.keep.unwrap_or(DEFAULT_RETENTION))?, audit })
+}
+
+pub(super) fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<HeartbeatTarget> {
+    let url = address::parse(file.url.reveal()).map_err(|e| anyhow::anyhow!("heartbeat.url: {e}"))?;
+    address::permitted(&url, outbound).context("heartbeat.url")?;
+    let interval = seconds("heartbeat.interval", file.interval, 60.0)?;
+    if interval < SHORTEST_HEARTBEAT {
+        bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
+    }
+    Ok(HeartbeatTarget { url: url.into(), interval })
+}
+
+pub(super) fn uplink(file: &UplinkFile) -> anyhow::Result<uplink_probe::Uplink> {
+    let anchors = match &file.anchors {
+        List::Text(text) => text.split(',').map(anchor).collect::<anyhow::Result<Vec<String>>>()?,
+        List::Items(items) => items.iter().map(|item| anchor(item)).collect::<anyhow::Result<_>>()?,
+    };
+    if !anchors.is_empty() && !uplink_probe::ANCHORS.contains(&anchors.len()) {
+        bail!(
+            "uplink.anchors names {}: expected 2 to 4 that do not depend on each other, or none",
+            anchors.len()
+        );
+    }
+    let longest = uplink_probe::INTERVAL.as_secs_f64();
+    let interval = seconds("uplink.interval", file.interval, longest)?;
+    if interval > uplink_probe::INTERVAL {
+        bail!("uplink.interval = {}: expected at most {longest} seconds", interval.as_secs_f64());
+    }
+    Ok(uplink_probe::Uplink { anchors, interval })
+}
+
+pub(super) fn dns(file: &DnsFile) -> anyhow::Result<Option<DnsSettings>> {
+    let suffix = Suffix::parse(file.suffix.as_deref().unwrap_or(DEFAULT_DNS_SUFFIX)).context("dns.suffix")?;
+    let resolvers: Vec<SocketAddr> = match &file.resolvers {
+        List::Text(text) => text.split(',').map(resolver).collect::<anyhow::Result<_>>()?,
+        List::Items(items) => items.iter().map(|item| resolver(item)).collect::<anyhow::Result<_>>()?,
+    };
+    if resolvers.len() > MAX_RESOLVERS {
+        bail!("dns.resolvers names {}: expected at most {MAX_RESOLVERS}", resolvers.len());
+    }
+    Ok(file.enabled.unwrap_or(true).then_some(DnsSettings { suffix, resolvers }))
+}
+
+/// Returns the address of a name server. Without a port it is the one of DNS.
+fn resolver(text: &str) -> anyhow::Result<SocketAddr> {
+    let text = text.trim();
+    let alone =
+        || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, fleetgate_engine::dns::PORT));
+    let address = text.parse::<SocketAddr>().or_else(|_| alone());
+    address.ok().filter(|at| at.port() > 0 && !at.ip().is_unspecified()).with_context(|| {
+        format!(
+            "dns.resolvers: {text:?} is no address of a name server; 192.0.2.53 or [2001:db8::53]:53 is \
+             expected"
+        )
+    })
+}
+
+pub(super) fn outbound(file: &OutboundFile) -> anyhow::Result<Outbound> {
+    let network = |text: &str| {
+        let text = text.trim();
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| address()).with_context(|| {
+            format!("outbound.allow: {text:?} is no network; 10.0.0.0/8, fd00::/8 or one address is expected")
+        })
+    };
+    let networks: anyhow::Result<Vec<IpNet>> = match &file.allow {
+        List::Text(text) => text.split(',').map(network).collect(),
+        List::Items(items) => items.iter().map(|item| network(item)).collect(),
+    };
+    Ok(Outbound::allowing(networks?))
+}
+
+/// Returns `host:port` as it is dialled.
+fn anchor(text: &str) -> anyhow::Result<String> {
+    let text = text.trim();
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(port)) if port > 0 => Ok(text.to_owned()),
+        _ => bail!("uplink.anchors: {text:?}: expected host:port, such as 192.0.2.1:443"),
+    }
+}
+
+pub(super) fn log_json(format: Option<&str>) -> anyhow::Result<bool> {
+    match format {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => bail!(
+            "log = {other:?}: expected text or json; which events are logged is said by log_filter \
+             (FLEETGATE_LOG_FILTER)"
+        ),
+    }
+}
+
+pub(super) fn log_filter(text: String) -> anyhow::Result<String> {
+    match telemetry::is_filter(&text) {
+        true => Ok(text),
+        false => bail!("log_filter = {text:?}: expected a level or filter such as debug or fleetgate=trace"),
+    }
+}
+
+pub(super) fn group_wait(given: Option<f64>) -> anyhow::Result<Duration> {
+    let longest = LONGEST_GROUP_WAIT.as_secs_f64();
+    let s = given.unwrap_or(GROUP_WAIT.as_secs_f64());
+    if !(0.0..=longest).contains(&s) {
+        bail!("notifications.group_wait = {s}: expected seconds between 0 and {longest}");
+    }
+    Ok(Duration::from_secs_f64(s))
+}
+
+/// Parses `HH:MM`.
+///
+/// # Errors
+/// Names `key` and the expected value.
+pub fn time_of_day(key: &str, text: &str) -> anyhow::Result<jiff::civil::Time> {
+    let time = jiff::civil::Time::strptime("%H:%M", text);
+    time.with_context(|| format!("{key} = {text:?}: expected a time of day such as 08:00"))
+}
+
+pub(super) fn timing(file: &ChecksFile) -> anyhow::Result<TimingDefaults> {
+    let attempts = file.attempts.unwrap_or(3);
+    if !(1..=100).contains(&attempts) {
+        bail!("checks.attempts = {attempts}: expected 1 to 100");
+    }
+    let interval = seconds("checks.interval", file.interval, 60.0)?;
+    let timeout = seconds("checks.timeout", file.timeout, 10f64.min(interval.as_secs_f64() * 0.8))?;
+    if timeout >= interval {
+        bail!("checks.timeout must be shorter than checks.interval ({} s)", interval.as_secs_f64());
+    }
+    Ok(TimingDefaults {
+        interval,
+        retry: seconds("checks.retry", file.retry, 10.0)?,
+        attempts,
+        timeout,
+        ping_interval: seconds("checks.ping_interval", file.ping_interval, 300.0)?,
+    })
+}
+
+pub(super) fn tls_files(cert: Option<PathBuf>, key: Option<PathBuf>) -> anyhow::Result<Option<TlsFiles>> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        _ => bail!("tls_cert and tls_key belong together: only one of them is set"),
+    }
+}

@@ -1,0 +1,212 @@
+//! The log as it is read: in pages of either direction, by object, kind or audit, with the current names.
+//!
+//! An index serves each set of filters, so that a page costs the same at any length of the log. Who may read
+//! it is unknown here.
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::Excerpt;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use crate::store::Store;
+
+/// A stored event, with the object's current name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    pub seq: i64,
+    pub at: Wall,
+    pub kind: String,
+    pub object: String,
+    pub object_id: Option<Id>,
+    pub object_name: Option<String>,
+    pub service: Option<String>,
+    pub cause: String,
+    pub evidence: Excerpt,
+    /// JSON.
+    pub data: String,
+    pub principal: String,
+}
+
+impl FromRow<'_, SqliteRow> for EventRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(EventRow {
+            seq: row.try_get(0)?,
+            at: Wall::from_millis(row.try_get(1)?),
+            kind: row.try_get(2)?,
+            object: row.try_get(3)?,
+            object_id: row.try_get::<Option<i64>, _>(4)?.map(Id::from_i64),
+            object_name: row.try_get(5)?,
+            service: row.try_get(6)?,
+            cause: row.try_get(7)?,
+            evidence: Excerpt::stored(row.try_get(8)?, row.try_get(11)?),
+            data: row.try_get(9)?,
+            principal: row.try_get(10)?,
+        })
+    }
+}
+
+/// Selects events. `None` means all.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter<'a> {
+    /// Events about this host, device or other object.
+    pub object: Option<Id>,
+    /// A whole kind (`state`) or its first part (`device` for `device.created`).
+    pub kind: Option<&'a str>,
+    /// Only events that a user, token or device caused.
+    pub audit: bool,
+}
+
+/// The position in the log and the direction of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The newest first, below this number.
+    Before(i64),
+    /// The oldest first, above this number.
+    Since(i64),
+}
+
+/// The visible events, with current names.
+macro_rules! select {
+    ($which:expr) => {
+        concat!(
+            "select e.seq, e.at, e.kind, e.object, e.object_id,
+                    coalesce(h.name, en.name, u.name, t.name, et.label, c.name, r.name, o.name, g.name),
+                    e.service, e.cause,
+                    e.evidence, e.data, e.principal, e.truncated
+             from events e
+             left join hosts h on h.id = e.object_id
+             left join enrolments en on en.id = e.object_id
+             left join users u on u.id = e.object_id
+             left join tokens t on t.id = e.object_id
+             left join enrolment_tokens et on et.id = e.object_id
+             left join contacts c on c.id = e.object_id
+             left join notification_rules r on r.id = e.object_id
+             left join operators o on o.id = e.object_id
+             left join grants g on g.id = e.object_id
+             where ",
+            $which
+        )
+    };
+}
+
+/// One query in both directions. Each set of filters has its own text, so that an index serves it
+/// in the order of the log.
+macro_rules! both_ways {
+    ($select:ident, $filter:literal) => {
+        [
+            $select!(concat!($filter, " and e.seq < $1 order by e.seq desc limit $2")),
+            $select!(concat!($filter, " and e.seq > $1 order by e.seq limit $2")),
+        ]
+    };
+}
+
+macro_rules! numbers {
+    ($which:expr) => {
+        concat!("select e.seq from events e where ", $which)
+    };
+}
+
+/// The audit view: actions of users, tokens and devices, without state changes by results that they
+/// sent. The conditions match those of the indexes.
+pub(super) const ALL: [&str; 2] = both_ways!(select, "true");
+pub(super) const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
+/// `$3`: the object, `$4`: a kind or its family.
+pub(super) const OF_OBJECT: [&str; 2] = both_ways!(
+    select,
+    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
+);
+pub(super) const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
+    select,
+    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')
+     and e.principal != 'system' and e.kind != 'state'"
+);
+/// `$3`: one kind.
+pub(super) const OF_KIND: [&str; 2] = both_ways!(numbers, "e.kind = $3");
+pub(super) const AUDIT_OF_KIND: [&str; 2] =
+    both_ways!(numbers, "e.kind = $3 and e.principal != 'system' and e.kind != 'state'");
+
+/// The kinds of a family that occur, each found by one step in the index. `$1`: the family.
+pub(super) const KINDS: &str = "
+    with recursive k (kind) as (
+        select min(kind) from events where kind >= $1 || '.' and kind < $1 || '/'
+        union all
+        select (select min(kind) from events where kind > k.kind and kind < $1 || '/') from k
+        where k.kind is not null)
+    select kind from k where kind is not null";
+
+/// The rows with these numbers, in order. `$1`: the numbers as JSON.
+pub(super) const OF_NUMBERS: [&str; 2] = [
+    select!("e.seq in (select value from json_each($1)) order by e.seq desc"),
+    select!("e.seq in (select value from json_each($1)) order by e.seq"),
+];
+
+impl Span {
+    fn from(self) -> i64 {
+        let (Span::Before(seq) | Span::Since(seq)) = self;
+        seq
+    }
+
+    fn of(self, both: [&'static str; 2]) -> &'static str {
+        both[usize::from(matches!(self, Span::Since(_)))]
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn events(
+        &self,
+        span: Span,
+        filter: &EventFilter<'_>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<EventRow>> {
+        let mut conn = self.read.acquire().await?;
+        let sql = match (filter.object, filter.kind, filter.audit) {
+            (None, Some(kind), audit) => return of_kind(&mut conn, span, kind, audit, limit).await,
+            (None, None, false) => ALL,
+            (None, None, true) => AUDIT,
+            (Some(_), _, false) => OF_OBJECT,
+            (Some(_), _, true) => AUDIT_OF_OBJECT,
+        };
+        let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
+        let query = match filter.object {
+            Some(object) => query.bind(object.as_i64()).bind(filter.kind),
+            None => query,
+        };
+        query.fetch_all(&mut *conn).await
+    }
+
+    /// The newest sequence number; 0 for an empty log.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn last_event(&self) -> sqlx::Result<i64> {
+        sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(&self.read).await
+    }
+}
+
+/// Reads a whole kind or a family: the next rows of each kind, and of those the next of all.
+async fn of_kind(
+    conn: &mut SqliteConnection,
+    span: Span,
+    kind: &str,
+    audit: bool,
+    limit: i64,
+) -> sqlx::Result<Vec<EventRow>> {
+    let mut kinds: Vec<String> = sqlx::query_scalar(KINDS).bind(kind).fetch_all(&mut *conn).await?;
+    kinds.push(kind.to_owned());
+    let sql = span.of(if audit { AUDIT_OF_KIND } else { OF_KIND });
+    let mut numbers: Vec<i64> = Vec::new();
+    for kind in &kinds {
+        let found = sqlx::query_scalar(sql).bind(span.from()).bind(limit).bind(kind);
+        let found: Vec<i64> = found.fetch_all(&mut *conn).await?;
+        numbers.extend(found);
+    }
+    match span {
+        Span::Before(_) => numbers.sort_unstable_by(|a, b| b.cmp(a)),
+        Span::Since(_) => numbers.sort_unstable(),
+    }
+    numbers.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    sqlx::query_as(span.of(OF_NUMBERS)).bind(sqlx::types::Json(numbers)).fetch_all(conn).await
+}
