@@ -5,7 +5,7 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
-import { blockTimes, callsOf, conflictWords, freeWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
+import { blockTimes, callsOf, conflictWords, endOf, freeWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
 const rental = (of: Partial<Rental> = {}): Rental => ({
@@ -23,6 +23,11 @@ describe('the state of a rental', () => {
   it('ends early with its rental', () => {
     const early = rental({ state: 'cleaning', ended_at: '2026-12-10T14:00:00Z', occupied_until: '2026-12-10T16:00:00Z' });
     expect([stateOf(early, at('15:59:59')), stateOf(early, at('16:00:00'))]).toEqual(['cleaning', 'closed']);
+  });
+
+  it('shows the window of one that was cancelled before it began', () => {
+    expect(endOf(rental({ state: 'cancelled', ended_at: '2026-12-09T12:00:00Z' }))).toBe(at('18:00:00'));
+    expect(endOf(rental({ ended_at: '2026-12-10T14:00:00Z' }))).toBe(at('14:00:00'));
   });
 
   it('stays as it is when it was cancelled, failed or not confirmed', () => {

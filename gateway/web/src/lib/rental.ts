@@ -20,9 +20,10 @@ export function stateOf(rental: Times, now: number): RentalState {
   return now < at(rental.from) ? 'preparing' : 'active';
 }
 
-/** When the customer gives, or gave, the device back. */
-export function endOf(rental: Pick<Rental, 'until' | 'ended_at'>): number {
-  return millis(rental.ended_at) ?? at(rental.until);
+/** When the customer gives, or gave, the device back. One that was cancelled before its begin keeps its window. */
+export function endOf(rental: Pick<Rental, 'from' | 'until' | 'ended_at'>): number {
+  const ended = millis(rental.ended_at);
+  return ended !== undefined && ended >= at(rental.from) ? ended : at(rental.until);
 }
 
 /** Whether the rental has its device, or may get it. */

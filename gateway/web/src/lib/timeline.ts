@@ -63,7 +63,7 @@ export function placeOf(range: Range, from: number, until: number | undefined): 
 }
 
 const HOURS = [1, 3, 6, 12];
-const DAYS = [1, 2, 7, 14, 28];
+const DAYS = [1, 2, 3, 7, 14, 28];
 
 /** Moments for labels: round hours, or midnights with as many days between them as it takes for at most `most`. */
 export function ticksOf(range: Range, most: number): number[] {
