@@ -56,9 +56,10 @@ export function blockTimes(block: Pick<DeviceBlock, 'from' | 'until' | 'ended_at
 export function conflictWords(conflict: Conflict): string {
   const from = millis(conflict.from);
   const latest = millis(conflict.latest_until);
+  const until = millis(conflict.until);
   const first =
     conflict.device_name && from !== undefined
-      ? `${conflict.device_name} is occupied ${windowOf(from, millis(conflict.until))}, preparation and turnaround included.`
+      ? `${conflict.device_name} is occupied ${until === undefined ? '' : 'from '}${windowOf(from, until)}, preparation and turnaround included.`
       : 'No device with these labels is free in this window.';
   return latest === undefined ? first : `${first} The latest possible end is ${momentWithOffset(latest)}.`;
 }
