@@ -15,7 +15,7 @@ const at = (time: string): number => millis(time) ?? 0;
 export function stateOf(rental: Times, now: number): RentalState {
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
-  if (now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
+  if (rental.ended_at || now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
   if (now < at(rental.occupied_from)) return 'booked';
   return now < at(rental.from) ? 'preparing' : 'active';
 }
