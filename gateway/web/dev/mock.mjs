@@ -4,6 +4,7 @@
 import { readFileSync, existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
+import { rentals } from './rentals.mjs';
 
 const PORT = Number(process.env.PORT ?? 8099);
 const COUNT = Number(process.env.FLEET ?? 10_000);
@@ -152,8 +153,15 @@ const page = (list, query) => {
   return { items: list.slice(from, from + limit), next: from + limit < list.length ? String(from + limit) : null };
 };
 const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-const me = { principal: 'user:admin', name: 'admin', role: 'admin', scopes: [], expires_at: null };
+const me = { principal: 'user:admin', name: 'admin', role: process.env.ROLE ?? 'admin', scopes: [], expires_at: null };
 let sessions = 0;
+const rental = rentals({ hosts, page, tell });
+
+function tell(kind, id) {
+  const one = { seq: events.length + 1, at: ago(0), kind, object: kind.split('.')[0], object_id: id, object_name: id, service: null, cause: '', evidence: '', data: {}, principal: 'user:admin' };
+  events.push(one);
+  send('event', one);
+}
 
 function answer(method, path, query, body, cookie) {
   const on = (pattern) => new RegExp(`^/api/v1${pattern}$`).exec(path);
@@ -162,6 +170,8 @@ function answer(method, path, query, body, cookie) {
   if (on('/session') && method === 'POST') return body.link === 'spent' || body.password === 'wrong' ? [401, { code: 'login_failed', title: 'not logged in', detail: 'name, password or link is wrong, or the link was used' }] : [200, me, { 'set-cookie': `mock=${(sessions += 1)}; Path=/; HttpOnly; SameSite=Strict` }];
   if (!loggedIn) return [401, { code: 'not_logged_in', title: 'not logged in', detail: 'log in first' }];
   if (on('/session')) return method === 'DELETE' ? [204, undefined, { 'set-cookie': 'mock=; Path=/; Max-Age=0' }] : [200, me];
+  const rented = rental(on, method, query, body);
+  if (rented) return rented;
   if (on('/overview')) return [200, overview()];
   if (on('/problems')) return [200, page(problems(), query)];
   if (on('/hosts')) return [200, page(hosts, query)];

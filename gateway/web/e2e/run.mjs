@@ -501,6 +501,96 @@ async function managesOperators(page) {
   await section.getByText('No operators.').waitFor();
 }
 
+/** Noon some days from now, as a field for date and time has it. */
+function noonIn(days) {
+  const at = new Date(Date.now() + days * 86_400_000);
+  return `${at.getFullYear()}-${String(at.getMonth() + 1).padStart(2, '0')}-${String(at.getDate()).padStart(2, '0')}T12:00`;
+}
+
+/** A device becomes rentable, is booked, extended as far as what follows allows, and cancelled. */
+async function rentsADevice(page) {
+  const device = 'cam-18';
+  await page.goto(`${BASE}/hosts/${device}`);
+  const card = page.locator('section[aria-labelledby=rental]');
+  await press(card, 'Rental settings');
+  await dialog(page).getByLabel('It can be booked').check();
+  await dialog(page).getByLabel('Preparation in minutes').fill('30');
+  await dialog(page).getByLabel('Turnaround in minutes').fill('60');
+  await press(dialog(page), 'Save');
+  await card.getByText('Can be booked. Preparation 30 min, turnaround 1 h.').waitFor();
+
+  await page.goto(`${BASE}/rentals`);
+  const customer = page.locator('section[aria-labelledby=customers]');
+  await press(customer, 'Add a customer');
+  await dialog(page).getByLabel('Name', { exact: true }).first().fill('Acme Films');
+  await dialog(page).getByLabel('E-mail').fill('ada@example.org');
+  await press(dialog(page), 'Add');
+  await closed(page);
+  await customer.locator('li', { hasText: 'Acme Films' }).getByText('ada@example.org').waitFor();
+
+  const book = async (begin, end) => {
+    await press(page, `Book ${device}`);
+    await dialog(page).getByLabel('Customer').fill('Acme Films');
+    await dialog(page).getByLabel('Begin').fill(noonIn(begin));
+    await dialog(page).getByLabel('End', { exact: true }).fill(noonIn(end));
+  };
+  const bar = (words) => page.getByRole('button', { name: words });
+  await book(2, 4);
+  await dialog(page).getByText(`${device} is free then.`).waitFor();
+  await axe(page);
+  await shot(page, 'booking-light');
+  await press(dialog(page), 'Book');
+  await bar(/^Acme Films: booked, .*preparation from .*turnaround until/).waitFor();
+  await book(3, 5);
+  await press(dialog(page), 'Book');
+  await dialog(page).getByRole('alert').getByText(`${device} is occupied`).waitFor();
+  await axe(page);
+  await shot(page, 'booking-refused-light');
+  await press(dialog(page), 'Use this window');
+  await dialog(page).getByText(`${device} is free then.`).waitFor();
+  await press(dialog(page), 'Book');
+  await until('two bars', async (see) => see(await bar(/^Acme Films: booked/).count()) === 2);
+  await axe(page);
+  await shot(page, 'rentals-light');
+
+  await bar(/^Acme Films: booked/).first().focus();
+  await page.keyboard.press('ArrowRight');
+  const label = () => page.evaluate(() => document.activeElement.getAttribute('aria-label'));
+  must((await label())?.startsWith('Acme Films: booked'), `the arrow leads to ${await label()}`);
+  await page.keyboard.press('Home');
+  await page.keyboard.press('Enter');
+  await press(dialog(page), `Change end: ${device} for Acme Films`);
+  await press(dialog(page), '+ 2 d');
+  await press(dialog(page), 'Save');
+  await dialog(page).getByRole('button', { name: /^Use the end/ }).click();
+  await press(dialog(page), 'Save');
+  await closed(page);
+
+  await page.goto(`${BASE}/hosts/${device}`);
+  await card.getByText('No customer has it now.').waitFor();
+  await card.getByText('Acme Films').first().waitFor();
+  await shot(page, 'host-rental-light');
+  for (let left = 2; left > 0; left -= 1) {
+    await press(card.locator('li').first(), `Cancel: ${device} for Acme Films`);
+    await press(dialog(page), 'Cancel rental');
+    await closed(page);
+    await until(`${left - 1} rentals left`, async (see) => see(await card.locator('li').count()) === left - 1);
+  }
+  await press(card, 'Block');
+  await dialog(page).getByLabel('Reason').fill('a new battery');
+  await press(dialog(page), 'Block');
+  await press(card, 'End block: a new battery');
+  await press(dialog(page), 'End block');
+  await card.getByText('a new battery').waitFor({ state: 'detached' });
+
+  await page.goto(`${BASE}/rentals?view=list&state=cancelled`);
+  await page.getByText('Acme Films').first().waitFor();
+  await axe(page);
+  await press(customer, 'Erase Acme Films');
+  await press(dialog(page), 'Erase customer');
+  await customer.getByText('Acme Films').waitFor({ state: 'detached' });
+}
+
 async function listsIncidents(page) {
   await page.goto(`${BASE}/incidents`);
   const first = page.locator('section[aria-labelledby=open] a[data-row]').first();
@@ -540,11 +630,11 @@ async function showsAViewerOnlyWhatHeMay() {
   await page.waitForURL(`${BASE}/`);
   const refused = [];
   page.on('response', (response) => response.status() === 403 && refused.push(response.url()));
-  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/enrolments']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/rentals', '/enrolments']) {
     await page.goto(BASE + path);
     await page.locator('h1').first().waitFor();
     await page.waitForTimeout(800);
-    const words = /^(Add|Acknowledge|Downtime|Edit|Check now|Withdraw|Change|End|Cancel|Create|Revoke|Approve|Reject|Reissue|Remove)\b/;
+    const words = /^(Add|Acknowledge|Block|Book|Downtime|Edit|Check now|Withdraw|Change|End|Cancel|Create|Revoke|Approve|Reject|Reissue|Remove)\b/;
     const buttons = (await page.locator('main button').allTextContents()).map((text) => text.trim()).filter((text) => words.test(text));
     must(buttons.length === 0, `${path} has ${buttons.join(', ')}`);
   }
@@ -671,6 +761,7 @@ try {
   await promise('a grant is refused with its reason, added, seen on its host, changed and withdrawn', () => grantsAccess(page));
   await promise('a selection that selects no host is said', () => saysThatASelectionIsEmpty(page));
   await promise('an operator gets keys that are shown once, new ones, and is removed', () => managesOperators(page));
+  await promise('a device is booked, a refused window leads to the next free one, and rentals are extended and cancelled', () => rentsADevice(page));
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
   if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());
@@ -696,6 +787,10 @@ try {
   await page.getByText('every device').first().waitFor();
   await promise('axe finds nothing serious on the dark page of access', () => axe(page));
   await shot(page, 'access-dark');
+  await page.goto(`${BASE}/rentals`);
+  await page.getByRole('heading', { name: 'Customers' }).waitFor();
+  await promise('axe finds nothing serious on the dark page of rentals', () => axe(page));
+  await shot(page, 'rentals-dark');
 
   const dark = await open(await context({ colorScheme: 'dark' }), '/');
   await rows(dark).first().waitFor();
@@ -703,7 +798,7 @@ try {
   await shot(dark, 'now-dark');
 
   const phone = await context({ viewport: PHONE });
-  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/access', '/enrolments', '/login?stay']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/access', '/rentals', '/enrolments', '/login?stay']) {
     const small = await open(phone, path);
     await small.waitForTimeout(600);
     await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));
@@ -711,6 +806,7 @@ try {
     if (path.startsWith('/hosts')) await shot(small, 'host-360');
     if (path === incident) await shot(small, 'incident-360');
     if (path === '/access') await shot(small, 'access-360');
+    if (path === '/rentals') await shot(small, 'rentals-360');
     await promise(`axe finds nothing serious there at 360 pixels`, () => axe(small));
     await small.close();
   }

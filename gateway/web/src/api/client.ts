@@ -4,7 +4,8 @@ import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from '../../generated/schema';
 import { base } from '../lib/base';
 import { lineOf } from '../lib/fields';
-import type { ProblemDocument } from './types';
+import { conflictWords } from '../lib/rental';
+import type { Conflict, ProblemDocument } from './types';
 
 /** What went wrong, in the API's words, with the problem document where the answer has one. */
 export class Refused extends Error {
@@ -19,6 +20,11 @@ export class Refused extends Error {
 
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** What occupies a device that was to be booked. */
+export function conflictOf(error: unknown): Conflict | undefined {
+  return error instanceof Refused ? (error.problem.conflict ?? undefined) : undefined;
 }
 
 type Listener = { onDate?: (ms: number, tookMs: number) => void; onUnauthorized?: () => void };
@@ -78,6 +84,7 @@ const WORDS: Partial<Record<string, string>> = {
 export function inWords(problem: Partial<ProblemDocument>, status: number): string {
   const errors = problem.errors ?? [];
   if (errors.length > 0) return errors.map(lineOf).join('; ');
+  if (problem.conflict) return conflictWords(problem.conflict);
   return WORDS[problem.code ?? ''] ?? (problem.detail || problem.title || `The gateway answered with status ${status}.`);
 }
 
@@ -97,6 +104,16 @@ export async function pages<T>(
     if (take(page.items) === false) return;
     after = page.next ?? undefined;
   } while (after !== undefined);
+}
+
+/** The first items of all pages, at most `most`. */
+export async function first<T>(load: (after: string | undefined) => Promise<PageOf<T>>, most: number): Promise<T[]> {
+  const found: T[] = [];
+  await pages(load, (items) => {
+    found.push(...items);
+    return found.length < most;
+  });
+  return found.slice(0, most);
 }
 
 /** All items of all pages. */

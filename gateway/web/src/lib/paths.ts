@@ -8,6 +8,7 @@ export type Page =
   | { name: 'incident'; id: string }
   | { name: 'downtimes' }
   | { name: 'access' }
+  | { name: 'rentals' }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -18,6 +19,7 @@ const PAGES: Record<string, Page> = {
   '/incidents': { name: 'incidents' },
   '/downtimes': { name: 'downtimes' },
   '/access': { name: 'access' },
+  '/rentals': { name: 'rentals' },
 };
 
 /** Names and ids need no escaping; text that does is not a host. */

@@ -1,0 +1,57 @@
+/** What the forms of bookings and blocks send. Pure. */
+
+import type { Customer, NewBooking, NewBookingItem, NewDeviceBlock } from '../api/types';
+import { customerOf } from './customer';
+import { fromLocal } from './downtime';
+import { parseLabels } from './labels';
+import { withOffset } from './moment';
+
+/** Times are as `<input type="datetime-local">` has them, and texts as they were typed. */
+export interface Wish {
+  customer: string;
+  what: 'device' | 'labels';
+  device: string;
+  labels: string;
+  from: string;
+  until: string;
+  hold: boolean;
+  holdUntil: string;
+  reference: string;
+  notes: string;
+}
+
+/** Where the API has the values of the one item of such a booking. */
+export const itemPath = (name: string): string => `items[0].${name}`;
+
+/** A field with its time, or without one nothing: the API has its own meaning for that. */
+function time<K extends string>(name: K, text: string): { [key in K]?: string } {
+  const ms = fromLocal(text);
+  return (ms === undefined ? {} : { [name]: withOffset(ms) }) as { [key in K]?: string };
+}
+
+/** A label without `=` is refused here; the API would take it for none. */
+export function bookingFrom(wish: Wish, customers: readonly Customer[], zone: string): NewBooking {
+  const of: Pick<NewBookingItem, 'device' | 'labels'> =
+    wish.what === 'labels' ? { labels: parseLabels(wish.labels, itemPath('labels')) } : { device: wish.device.trim() };
+  const reference = wish.reference.trim();
+  return {
+    customer: customerOf(wish.customer, customers),
+    items: [{ ...of, ...time('from', wish.from), until: time('until', wish.until).until ?? '' }],
+    time_zone: zone,
+    notes: wish.notes.trim(),
+    ...(wish.hold ? time('hold_until', wish.holdUntil) : {}),
+    ...(reference ? { external_ref: reference } : {}),
+  };
+}
+
+export function blockFrom({ from, until, reason, force }: { from: string; until: string; reason: string; force: boolean }): NewDeviceBlock {
+  return { reason: reason.trim(), force, ...time('from', from), ...time('until', until) };
+}
+
+const MINUTE = 60_000;
+
+/** The same length from a whole minute on, because a field has no seconds. */
+export function wholeMinutes(from: number, until: number): [from: number, until: number] {
+  const late = Math.ceil(from / MINUTE) * MINUTE - from;
+  return [from + late, until + late];
+}

@@ -1,0 +1,129 @@
+/** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
+
+import type { Availability, Conflict, DeviceBlock, Rental, RentalState } from '../api/types';
+import { millis, plural } from './format';
+import { momentWithOffset, windowOf } from './moment';
+
+export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
+
+type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state'>;
+
+/** Milliseconds of a time that the API always sends. */
+const at = (time: string): number => millis(time) ?? 0;
+
+/** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
+export function stateOf(rental: Times, now: number): RentalState {
+  if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
+  if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
+  if (rental.ended_at || now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
+  if (now < at(rental.occupied_from)) return 'booked';
+  return now < at(rental.from) ? 'preparing' : 'active';
+}
+
+/** When the customer gives, or gave, the device back. One that was cancelled before its begin keeps its window. */
+export function endOf(rental: Pick<Rental, 'from' | 'until' | 'ended_at'>): number {
+  const ended = millis(rental.ended_at);
+  return ended !== undefined && ended >= at(rental.from) ? ended : at(rental.until);
+}
+
+/** Whether the rental has its device, or may get it. */
+export function isOpen(state: RentalState): boolean {
+  return state === 'held' || state === 'booked' || state === 'preparing' || state === 'active';
+}
+
+export type RentalCall = 'confirm' | 'until' | 'swap' | 'cancel' | 'end';
+
+/** What the API allows in a state. */
+export function callsOf(state: RentalState): RentalCall[] {
+  if (!isOpen(state)) return [];
+  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'swap', state === 'active' ? 'end' : 'cancel'];
+}
+
+/** `returned early`, `no show`. */
+export function reasonOf(name: string): string {
+  return name.replaceAll('_', ' ');
+}
+
+/** The time of a block; `undefined` for one that ended before it began. */
+export function blockTimes(block: Pick<DeviceBlock, 'from' | 'until' | 'ended_at'>): { from: number; until: number | undefined } | undefined {
+  const from = at(block.from);
+  const ends = [millis(block.until), millis(block.ended_at)].filter((end) => end !== undefined);
+  const until = ends.length > 0 ? Math.min(...ends) : undefined;
+  return until !== undefined && until <= from ? undefined : { from, until };
+}
+
+/** What stands in the way, in the reader's zone. */
+export function conflictWords(conflict: Conflict): string {
+  const from = millis(conflict.from);
+  const latest = millis(conflict.latest_until);
+  const until = millis(conflict.until);
+  const first =
+    conflict.device_name && from !== undefined
+      ? `${conflict.device_name} is occupied ${until === undefined ? '' : 'from '}${windowOf(from, until)}, preparation and turnaround included.`
+      : 'No device with these labels is free in this window.';
+  return latest === undefined ? first : `${first} The latest possible end is ${momentWithOffset(latest)}.`;
+}
+
+type Used = Pick<Rental, 'id' | 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state'>;
+
+/** The rentals of a device by what they are now: that which has it, and those that come, the next one first. */
+export function ofDevice<R extends Used>(rentals: readonly R[], now: number): { present: R | undefined; next: R[] } {
+  const byBegin = [...rentals].sort((a, b) => at(a.from) - at(b.from));
+  const has = (...states: RentalState[]): R[] => byBegin.filter((one) => states.includes(stateOf(one, now)));
+  const cleaned = byBegin.filter((one) => now >= endOf(one) && now < (millis(one.occupied_until) ?? 0) && one.state !== 'cancelled');
+  return { present: has('active')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
+}
+
+const HOUR = 3_600_000;
+
+/** Lengths of a window that a form offers. */
+export const LASTS = [4 * HOUR, 24 * HOUR, 2 * 24 * HOUR, 7 * 24 * HOUR, 14 * 24 * HOUR];
+
+type Free = Pick<Availability, 'from' | 'to' | 'devices' | 'free' | 'items'>;
+
+/** The devices that are free in the whole window of an answer. */
+export function wholeFree({ from, to, items }: Free): string[] {
+  const whole = items.filter(({ free }) => free.length === 1 && free[0]!.from === from && free[0]!.until === to);
+  return whole.map(({ device_name }) => device_name);
+}
+
+/** Says of a device whether it is free then; without a name, how many devices are. */
+export function freeWords(found: Free, device: string): string {
+  const { devices, free, items } = found;
+  if (!device) return devices === 0 ? 'No rentable device is selected.' : `${free} of ${plural(devices, 'rentable device')} ${free === 1 ? 'is' : 'are'} free then.`;
+  if (!items.some(({ device_name }) => device_name === device)) return 'No rentable device has this name.';
+  return `${device} is ${wholeFree(found).includes(device) ? '' : 'not '}free then.`;
+}
+
+/** What the page shows of the rentals. */
+export interface RentalView {
+  list: boolean;
+  state: RentalState | undefined;
+  customer: string;
+  device: string;
+  /** The first day of the timeline (`2026-12-10`); empty: today. */
+  day: string;
+  days: number;
+}
+
+const USUAL_DAYS = 14;
+
+export function viewOf(search: string): RentalView {
+  const query = new URLSearchParams(search);
+  const text = (name: string): string => query.get(name) ?? '';
+  return {
+    list: text('view') === 'list',
+    state: STATES.find((state) => state === text('state')),
+    customer: text('customer'),
+    device: text('device'),
+    day: text('day'),
+    days: Number(text('days')) || USUAL_DAYS,
+  };
+}
+
+/** The query of a view, without what is usual. */
+export function queryOf({ list, state, customer, device, day, days }: RentalView): string {
+  const values = { view: list ? 'list' : '', state: state ?? '', customer, device, day, days: days === USUAL_DAYS ? '' : String(days) };
+  const query = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== '')).toString();
+  return query && `?${query}`;
+}

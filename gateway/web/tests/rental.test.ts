@@ -1,0 +1,130 @@
+import { describe, expect, it, vi } from 'vitest';
+
+vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
+
+import { inWords } from '../src/api/client';
+import type { Customer, Rental } from '../src/api/types';
+import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
+import { blockTimes, callsOf, conflictWords, endOf, freeWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
+
+const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
+const rental = (of: Partial<Rental> = {}): Rental => ({
+  id: 'l_1', booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z',
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
+});
+const customer = (id: string, of: Partial<Customer>): Customer => ({ id, name: '', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1, ...of });
+
+describe('the state of a rental', () => {
+  it('follows the clock, and the end of each window is excluded', () => {
+    const states = ['10:59:59', '11:00:00', '12:00:00', '17:59:59', '18:00:00', '20:00:00'].map((time) => stateOf(rental(), at(time)));
+    expect(states).toEqual(['booked', 'preparing', 'active', 'active', 'cleaning', 'closed']);
+  });
+
+  it('ends early with its rental', () => {
+    const early = rental({ state: 'cleaning', ended_at: '2026-12-10T14:00:00Z', occupied_until: '2026-12-10T16:00:00Z' });
+    // The page's clock may be behind that of the gateway.
+    expect(stateOf(early, at('13:59:59'))).toBe('cleaning');
+    expect([stateOf(early, at('15:59:59')), stateOf(early, at('16:00:00'))]).toEqual(['cleaning', 'closed']);
+  });
+
+  it('shows the window of one that was cancelled before it began', () => {
+    expect(endOf(rental({ state: 'cancelled', ended_at: '2026-12-09T12:00:00Z' }))).toBe(at('18:00:00'));
+    expect(endOf(rental({ ended_at: '2026-12-10T14:00:00Z' }))).toBe(at('14:00:00'));
+  });
+
+  it('stays as it is when it was cancelled, failed or not confirmed', () => {
+    const of = (state: Rental['state']) => stateOf(rental({ state }), at('13:00:00'));
+    expect([of('cancelled'), of('failed'), of('held')]).toEqual(['cancelled', 'failed', 'held']);
+    expect(stateOf(rental({ state: 'held' }), at('18:00:00'))).toBe('cancelled');
+  });
+
+  it('decides what can be done', () => {
+    expect(callsOf('held')).toEqual(['confirm', 'until', 'swap', 'cancel']);
+    expect(callsOf('preparing')).toEqual(['until', 'swap', 'cancel']);
+    expect(callsOf('active')).toEqual(['until', 'swap', 'end']);
+    expect([callsOf('cleaning'), callsOf('closed'), callsOf('cancelled'), callsOf('failed')]).toEqual([[], [], [], []]);
+    expect(reasonOf('returned_early')).toBe('returned early');
+  });
+});
+
+describe('a customer', () => {
+  const ada = customer('k_1', { name: 'Ada Ltd', external_ref: 'crm-17' });
+  const [bob, twin] = [customer('k_2', { name: 'Bob' }), customer('k_3', { name: 'bob', external_ref: 'crm-18' })];
+  const all = [ada, bob, twin, customer('k_4', { external_ref: 'crm-19', contacts: [{ email: 'eve@example.org' }] })];
+
+  it('is found by id, reference and name, unless two have the name', () => {
+    expect(['k_1', ' crm-17 ', 'ada ltd', 'bob', 'nobody'].map((text) => customerOf(text, all))).toEqual(['k_1', 'k_1', 'k_1', 'bob', 'nobody']);
+    expect(all.map((one) => customerChoice(one, all))).toEqual(['Ada Ltd', 'k_2', 'crm-18', 'crm-19']);
+  });
+
+  it('has a name, and is searched by all that it has', () => {
+    expect(all.map(customerName)).toEqual(['Ada Ltd', 'Bob', 'bob', 'crm-19']);
+    expect(all.filter((one) => customerMatches(one, 'EVE@')).map(({ id }) => id)).toEqual(['k_4']);
+  });
+});
+
+describe('a form of a customer', () => {
+  it('has contacts without empty fields and lines', () => {
+    const rows = [{ name: ' Ada ', email: 'ada@example.org', phone: '' }, { name: '', email: ' ', phone: '' }];
+    expect(contactsFrom(rows)).toEqual([{ name: 'Ada', email: 'ada@example.org' }]);
+    expect(contactWords({ name: 'Ada', phone: '+43 1' })).toBe('Ada, +43 1');
+  });
+
+  it('sends only what was changed, and null for a reference that was dropped', () => {
+    const before = { name: 'Ada', external_ref: 'crm-17', contacts: [{ name: 'Ada', email: 'ada@example.org' }] };
+    expect(customerChanges(before, { ...before, contacts: [{ email: 'ada@example.org', name: 'Ada' }] })).toEqual({});
+    expect(customerChanges(before, { name: 'Ada Ltd', external_ref: null, contacts: [] })).toEqual({ name: 'Ada Ltd', external_ref: null, contacts: [] });
+    expect(customerChanges({ ...before, external_ref: undefined }, { ...before, external_ref: null })).toEqual({});
+  });
+});
+
+it('a block ends with its end or when it is ended; one that never came has no time', () => {
+  const times = { from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z' };
+  expect(blockTimes(times)).toEqual({ from: at('12:00:00'), until: at('18:00:00') });
+  expect(blockTimes({ ...times, ended_at: '2026-12-10T13:00:00Z' })?.until).toBe(at('13:00:00'));
+  expect(blockTimes({ from: times.from, until: null })).toEqual({ from: at('12:00:00'), until: undefined });
+  expect(blockTimes({ ...times, ended_at: '2026-12-10T11:00:00Z' })).toBeUndefined();
+});
+
+it('a device has one rental at present, and others that come', () => {
+  const next = rental({ id: 'l_2', from: '2026-12-11T12:00:00Z', until: '2026-12-12T12:00:00Z', occupied_from: '2026-12-11T11:00:00Z', occupied_until: '2026-12-12T13:00:00Z' });
+  const of = (time: string) => { const { present, next: coming } = ofDevice([next, rental()], at(time)); return [present?.id, coming.map(({ id }) => id)]; };
+  expect(of('10:00:00')).toEqual([undefined, ['l_1', 'l_2']]);
+  expect(of('11:30:00')).toEqual(['l_1', ['l_1', 'l_2']]);
+  expect(of('13:00:00')).toEqual(['l_1', ['l_2']]);
+  expect(of('19:00:00')).toEqual(['l_1', ['l_2']]);
+  expect(of('21:00:00')).toEqual([undefined, ['l_2']]);
+});
+
+describe('a conflict', () => {
+  const occupied = { device_name: 'cam-1', from: '2026-12-09T12:30:00Z', until: '2026-12-11T10:00:00Z' };
+
+  it('names the device and its time in the zone of the reader', () => {
+    expect(conflictWords(occupied)).toMatch(/^cam-1 is occupied .*9.* to .*11.*\(UTC\+01:00\), preparation and turnaround included\.$/);
+    expect(conflictWords({ device_name: 'cam-1', from: occupied.from })).toContain('is occupied from');
+    expect(conflictWords({ item: 0 })).toBe('No device with these labels is free in this window.');
+  });
+
+  it('says the latest end that is possible', () => {
+    expect(conflictWords({ ...occupied, latest_until: '2026-12-09T11:00:00Z' })).toMatch(/The latest possible end is .*\(UTC\+01:00\)\.$/);
+  });
+
+  it('is what the page says of a refused booking', () => {
+    expect(inWords({ code: 'occupied', detail: 'cam-1 is occupied from 2026-12-09T12:30:00Z', conflict: occupied }, 409)).toBe(conflictWords(occupied));
+  });
+});
+
+it('a device is free if it is so in the whole window', () => {
+  const [from, to] = ['2026-12-10T12:00:00Z', '2026-12-11T12:00:00Z'];
+  const device = (name: string, free: [string, string][]) => ({ device: `h_${name}`, device_name: name, free: free.map(([a, b]) => ({ from: a, until: b })) });
+  const found = { from, to, devices: 3, free: 1, items: [device('a', [[from, to]]), device('b', [[from, '2026-12-10T18:00:00Z']]), device('c', [])] };
+  expect(wholeFree(found)).toEqual(['a']);
+  expect(['a', 'b', 'd', ''].map((name) => freeWords(found, name))).toEqual(['a is free then.', 'b is not free then.', 'No rentable device has this name.', '1 of 3 rentable devices is free then.']);
+  expect(freeWords({ ...found, devices: 0, free: 0, items: [] }, '')).toBe('No rentable device is selected.');
+});
+
+it('what the page shows stands in its address', () => {
+  expect(queryOf(viewOf(''))).toBe('');
+  for (const query of ['?view=list&state=held&customer=Ada+Ltd', '?device=cam-1&day=2026-12-10&days=7']) expect(queryOf(viewOf(query))).toBe(query);
+  expect(viewOf('?state=lost&days=x')).toMatchObject({ list: false, state: undefined, days: 14 });
+});
