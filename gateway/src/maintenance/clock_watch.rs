@@ -496,7 +496,12 @@ mod tests {
             let told = events::clock_is_untrusted(&mut conn).await.unwrap();
             let ran_until = intervals::ran_until(&mut conn, floor).await.unwrap();
             let now = clock::now();
-            Watch { parts: self.parts(), clock: Clock::new(floor, now), stops: Stops::new(ran_until, now), told }
+            Watch {
+                parts: self.parts(),
+                clock: Clock::new(floor, now),
+                stops: Stops::new(ran_until, now),
+                told,
+            }
         }
 
         /// Returns the notifications as `kind to`.
