@@ -370,7 +370,7 @@ mod tests {
         let begun =
             ["0  uplink_lost ", "7  downtime ", "7  state down", "7  unreachable ", "7 disk state ok"];
         assert_eq!(fixture::texts(&store, sql).await, begun);
-        let first = ran_until(&mut *store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
+        let first = ran_until(&mut store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
         assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");
     }
 }
