@@ -223,8 +223,8 @@ impl Client {
     fn address(&self, path: &str) -> anyhow::Result<Url> {
         let base = format!("{}/api/v1", self.base);
         let mut url = Url::parse(&base).with_context(|| format!("--url {}: no URL", self.place))?;
-        let parts = path.split('/').skip(1);
-        if let Some(dots) = parts.clone().find(|part| matches!(*part, "." | "..")) {
+        let parts: Vec<String> = path.split('/').skip(1).map(name).collect();
+        if let Some(dots) = parts.iter().find(|part| matches!(part.as_str(), "." | "..")) {
             bail!("{dots:?} names nothing");
         }
         let mut whole =
@@ -268,6 +268,16 @@ impl Client {
             ),
         }
     }
+}
+
+/// Returns a name with a slash as a part of a path, such as the reference of a customer.
+pub(crate) fn part(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
+
+/// Returns the name that [`part`] was made of.
+fn name(part: &str) -> String {
+    part.replace("%2F", "/").replace("%25", "%")
 }
 
 /// Reads an answer with a limit: the gateway of a URL may be another program.
@@ -378,6 +388,7 @@ mod tests {
             ("/operators/a#b", "/operators/a%23b"),
             ("/hosts/cam?cascade=true", "/hosts/cam%3Fcascade=true"),
             ("/hosts/a%2fb c", "/hosts/a%252fb%20c"),
+            (&format!("/customers/{}", part("crm/17%2F")), "/customers/crm%2F17%252F"),
         ] {
             assert_eq!(path(typed).expect("a URL"), format!("{base}{sent}"));
         }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, part};
 use super::device::{present, said};
 use super::host::pages;
 use super::table::{self, Column};
@@ -32,7 +32,10 @@ pub(crate) enum CustomerCommand {
         customer: String,
     },
     /// Change a customer
-    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+    #[command(
+        group(clap::ArgGroup::new("change").required(true).multiple(true)),
+        override_usage = "fleetgate customer set [OPTIONS] <CUSTOMER>"
+    )]
     Set {
         /// Id or reference of the customer
         customer: String,
@@ -77,8 +80,7 @@ fn contact(text: &str) -> Result<CustomerContact, String> {
 
 /// Returns the path of a customer or booking. A reference may have any printable characters.
 pub(super) fn path(list: &str, named: &str) -> String {
-    let part: String = form_urlencoded::byte_serialize(named.as_bytes()).collect();
-    format!("/{list}/{part}")
+    format!("/{list}/{}", part(named))
 }
 
 pub(crate) async fn run(client: &Client, command: CustomerCommand) -> anyhow::Result<()> {

@@ -281,3 +281,26 @@ fn the_roots_of_the_crates_hold_few_files() {
         assert!(files <= 14, "{dir} has {files} files in its root: a domain is a folder");
     }
 }
+
+/// Of two types with one name, the document of the API would have only one, without a word.
+#[test]
+fn every_schema_of_the_api_has_a_name_of_its_own() {
+    let mut places: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in sources(&root().join("gateway/src")) {
+        let text = std::fs::read_to_string(&file).expect("a source");
+        let mut is_schema = false;
+        for line in text.lines().map(str::trim_start) {
+            is_schema |= line.starts_with("#[derive(") && line.contains("ToSchema");
+            let declared = line.split_once("struct ").or_else(|| line.split_once("enum "));
+            let Some((before, name)) = declared.filter(|_| is_schema) else { continue };
+            if before.is_empty() || before.starts_with("pub") {
+                let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+                places.entry(name[..end].to_owned()).or_default().push(file.clone());
+                is_schema = false;
+            }
+        }
+    }
+    assert!(places.len() > 100, "only {} schemas were found", places.len());
+    places.retain(|_, files| files.len() > 1);
+    assert!(places.is_empty(), "types of one name: {places:?}");
+}

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::allocate::AT_ONCE;
 use super::parse::LONGEST;
 use super::query_time;
-use super::types::{Availability, DeviceAvailability, FreeWindow};
+use super::types::{RentalAvailability, DeviceAvailability, FreeWindow};
 use crate::api::AppState;
 use crate::api::request::extract::Query;
 use crate::api::request::ids::{self, Kind};
@@ -43,13 +43,13 @@ struct Within {
 /// how many devices are free all the time.
 #[utoipa::path(get, path = "/rentals/availability", operation_id = "show_availability", tag = "rentals",
     security(("token" = ["rentals:operator"])), params(Paging, Within, WithLabels),
-    responses((status = 200, body = Availability)))]
+    responses((status = 200, body = RentalAvailability)))]
 async fn availability(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
     Query(within): Query<Within>,
     WithLabels { label }: WithLabels,
-) -> Result<Json<Availability>, Problem> {
+) -> Result<Json<RentalAvailability>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let now = crate::clock::wall();
     let from = query_time("from", within.from.as_deref())?.unwrap_or(now).max(now);
@@ -75,7 +75,7 @@ async fn availability(
         }
     }
     let page = Page::of(rows, limit, |row: &DeviceAvailability| row.device_name.clone(), |row| row);
-    Ok(Json(Availability {
+    Ok(Json(RentalAvailability {
         from: ids::time(asked.from()),
         to: ids::time(asked.until()),
         devices: devices.len() as u64,

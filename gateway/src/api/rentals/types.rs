@@ -245,7 +245,7 @@ pub struct RentalEnd {
 
 /// When devices can be booked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Availability {
+pub struct RentalAvailability {
     pub from: String,
     /// Not included.
     pub to: String,

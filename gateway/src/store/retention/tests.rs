@@ -292,7 +292,7 @@ async fn intervals_that_ended_before_are_removed_and_those_that_last_stay() {
     )
     .await;
     let removed = round(&store, &KEEP).await.unwrap();
-    assert_eq!(removed, [(Kind::Intervals, 2)].into());
+    assert_eq!(removed[&Kind::Intervals], 2);
     assert_eq!(numbers(&store, "select id from intervals order by id").await, [2, 3]);
 }
 

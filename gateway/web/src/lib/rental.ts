@@ -1,6 +1,6 @@
 /** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
 
-import type { Availability, Conflict, DeviceBlock, Rental, RentalState } from '../api/types';
+import type { RentalAvailability, Conflict, DeviceBlock, Rental, RentalState } from '../api/types';
 import { millis, plural } from './format';
 import { momentWithOffset, windowOf } from './moment';
 
@@ -79,7 +79,7 @@ const HOUR = 3_600_000;
 /** Lengths of a window that a form offers. */
 export const LASTS = [4 * HOUR, 24 * HOUR, 2 * 24 * HOUR, 7 * 24 * HOUR, 14 * 24 * HOUR];
 
-type Free = Pick<Availability, 'from' | 'to' | 'devices' | 'free' | 'items'>;
+type Free = Pick<RentalAvailability, 'from' | 'to' | 'devices' | 'free' | 'items'>;
 
 /** The devices that are free in the whole window of an answer. */
 export function wholeFree({ from, to, items }: Free): string[] {

@@ -1,7 +1,7 @@
 /** Rentals, customers, and the devices that are rented. For operators, apart from the blocks of devices. */
 
 import { all, api, ask, first } from '../api/client';
-import type { Availability, Customer, DeviceAvailability, DeviceBlock, Rental, RentalState } from '../api/types';
+import type { RentalAvailability, Customer, DeviceAvailability, DeviceBlock, Rental, RentalState } from '../api/types';
 import { customerName } from '../lib/customer';
 import { withOffset } from '../lib/moment';
 import { clock } from './clock.svelte';
@@ -40,7 +40,7 @@ class CustomerNames {
 export const customerNames = new CustomerNames();
 
 /** Which rentable devices that have all labels are free between two times, by name; without `from`, from now. */
-export function availability(from: number | undefined, to: number, label: string[], after?: string): Promise<Availability> {
+export function availability(from: number | undefined, to: number, label: string[], after?: string): Promise<RentalAvailability> {
   const query = { from: from === undefined ? undefined : withOffset(from), to: withOffset(to), label, limit: PAGE, after };
   return ask(api.GET('/api/v1/rentals/availability', { params: { query } }));
 }
