@@ -4,14 +4,14 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 
 import { Refused } from '../src/api/client';
 import type { Customer } from '../src/api/types';
-import { blockFrom, bookingFrom, itemPath, wholeMinutes, type Wish } from '../src/lib/booking';
+import { blockFrom, bookingFrom, itemPath, wholeMinutes, type BookingInput } from '../src/lib/booking';
 import { Form } from '../src/state/form.svelte';
 
 const ada = { id: 'k_1', name: 'Ada Ltd', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1 } as Customer;
-const wish = (of: Partial<Wish>): Wish => ({
+const input = (of: Partial<BookingInput>): BookingInput => ({
   customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00', hold: false, holdUntil: '', reference: '', notes: '', ...of,
 });
-const booking = (of: Partial<Wish>) => bookingFrom(wish(of), [ada], 'Europe/Vienna');
+const booking = (of: Partial<BookingInput>) => bookingFrom(input(of), [ada], 'Europe/Vienna');
 
 describe('a booking', () => {
   it('is sent with the id of the customer and the offsets of the zone', () => {

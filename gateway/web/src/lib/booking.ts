@@ -7,7 +7,7 @@ import { parseLabels } from './labels';
 import { withOffset } from './moment';
 
 /** Times are as `<input type="datetime-local">` has them, and texts as they were typed. */
-export interface Wish {
+export interface BookingInput {
   customer: string;
   what: 'device' | 'labels';
   device: string;
@@ -30,16 +30,16 @@ function time<K extends string>(name: K, text: string): { [key in K]?: string } 
 }
 
 /** A label without `=` is refused here; the API would take it for none. */
-export function bookingFrom(wish: Wish, customers: readonly Customer[], zone: string): NewBooking {
+export function bookingFrom(input: BookingInput, customers: readonly Customer[], zone: string): NewBooking {
   const of: Pick<NewBookingItem, 'device' | 'labels'> =
-    wish.what === 'labels' ? { labels: parseLabels(wish.labels, itemPath('labels')) } : { device: wish.device.trim() };
-  const reference = wish.reference.trim();
+    input.what === 'labels' ? { labels: parseLabels(input.labels, itemPath('labels')) } : { device: input.device.trim() };
+  const reference = input.reference.trim();
   return {
-    customer: customerOf(wish.customer, customers),
-    items: [{ ...of, ...time('from', wish.from), until: time('until', wish.until).until ?? '' }],
+    customer: customerOf(input.customer, customers),
+    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '' }],
     time_zone: zone,
-    notes: wish.notes.trim(),
-    ...(wish.hold ? time('hold_until', wish.holdUntil) : {}),
+    notes: input.notes.trim(),
+    ...(input.hold ? time('hold_until', input.holdUntil) : {}),
     ...(reference ? { external_ref: reference } : {}),
   };
 }
