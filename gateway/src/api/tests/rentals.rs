@@ -234,12 +234,14 @@ async fn a_conflict_names_the_device_its_times_and_the_next_window_but_no_custom
 #[tokio::test]
 async fn labels_choose_any_free_device_and_given_ones_come_first() {
     let api = shop().await;
-    let any = |until: u64| json!({ "labels": { "kind": "cam" }, "from": hence(HOUR), "until": hence(until) });
-    let made = book(&api, json!([any(2 * HOUR), item("cam-1", HOUR, 2 * HOUR)])).await;
+    let (from, until) = (hence(HOUR), hence(2 * HOUR));
+    let any = |until: &str| json!({ "labels": { "kind": "cam" }, "from": from, "until": until });
+    let given = json!({ "device": "cam-1", "from": from, "until": until });
+    let made = book(&api, json!([any(&until), given])).await;
     let names: Vec<&Value> =
         must(&made)["rentals"].as_array().unwrap().iter().map(|r| &r["device_name"]).collect();
     assert_eq!(names, ["cam-2", "cam-1"], "in the order of the items");
-    let refused = book(&api, json!([any(3 * HOUR)])).await;
+    let refused = book(&api, json!([any(&hence(3 * HOUR))])).await;
     assert_eq!((refused.status, refused.code()), (409, "occupied"), "{}", refused.text);
     let conflict = &refused.json["conflict"];
     assert_eq!((&conflict["device"], &conflict["next_free"]["device_name"]), (&Value::Null, &json!("cam-1")));
