@@ -62,7 +62,8 @@ fn free_windows_leave_room_for_preparation_and_turnaround() {
     let taken = taken(&[(100, 130), (60, 90), (85, 95)]);
     let free = occupancy::free(&taken, MARGINS, window(0, 200), at(10));
     assert_eq!(free, [window(10, 55), window(140, 200)]);
-    let next = |length: i64| occupancy::next_free(&taken, MARGINS, window(20, 20 + length), (at(10), at(1_000)));
+    let next =
+        |length: i64| occupancy::next_free(&taken, MARGINS, window(20, 20 + length), (at(10), at(1_000)));
     assert_eq!(next(35), Some(window(20, 55)));
     assert_eq!(next(36), Some(window(140, 176)));
     assert_eq!(next(900), None, "beyond the horizon");

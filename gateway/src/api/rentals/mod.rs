@@ -181,6 +181,12 @@ pub(super) async fn none_of_device(write: &mut ApiTx<'_>, device: HostId, name: 
     none_is_open(write, stored::Of::Device(device), &format!("{name} is rented")).await
 }
 
+/// Ends the blocks of a device that is removed. Nobody could end them later, and they would count.
+pub(super) async fn end_blocks(write: &mut ApiTx<'_>, device: HostId) -> Result<(), Problem> {
+    let (by, now) = (write.by.clone(), write.now);
+    Ok(stored::blocks::end_all(write.tx(), device, now, &by).await?)
+}
+
 /// Writes an event about a rental.
 async fn note(
     write: &mut ApiTx<'_>,
