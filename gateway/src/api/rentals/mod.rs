@@ -173,7 +173,8 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
 
-/// Refuses to remove a device with open rentals.
+/// Refuses to remove a device with open rentals, and to add a host behind it, which would be rented
+/// with it.
 ///
 /// # Errors
 /// Returns 409 with these rentals.

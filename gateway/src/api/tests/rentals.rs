@@ -586,6 +586,21 @@ async fn the_note_of_an_end_is_erased_with_the_customer() {
 }
 
 #[tokio::test]
+async fn no_host_comes_behind_a_rented_device() {
+    let api = shop().await;
+    let device = json!({ "name": "cam-3", "networks": ["192.168.1.0/24"] });
+    must(&api.operator().post("/api/v1/devices", device).await);
+    renting(&api, "cam-3", json!({ "rentable": true })).await;
+    let rental = rented(&api, item("cam-3", HOUR, 2 * HOUR)).await;
+    let host = json!({ "name": "nas", "via": "cam-3", "address": "192.168.1.5" });
+    let refused = api.operator().post("/api/v1/hosts", host.clone()).await;
+    assert_eq!((refused.status, refused.code()), (409, "rentals_open"), "{}", refused.text);
+    assert_eq!(refused.json["rentals"], json!([rental["id"]]));
+    must(&api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await);
+    must(&api.operator().post("/api/v1/hosts", host).await);
+}
+
+#[tokio::test]
 async fn the_blocks_of_a_device_end_with_it() {
     let api = shop().await;
     let blocks = "/api/v1/devices/cam-1/blocks";
