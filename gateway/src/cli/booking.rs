@@ -240,11 +240,14 @@ async fn list(client: &Client, external_ref: Option<String>, customer: Option<St
 
 fn row(b: &Booking) -> Vec<String> {
     let devices: Vec<&str> = b.rentals.iter().map(|rental| rental.device_name.as_str()).collect();
+    // The time stays with a booking that was not confirmed by then.
+    let is_held = b.rentals.iter().any(|rental| rental.state == "held");
+    let held_until = b.hold_until.as_deref().filter(|_| is_held);
     vec![
         b.id.clone(),
         table::safe(b.external_ref.as_deref().unwrap_or_default()),
         b.customer.clone(),
-        b.hold_until.as_deref().map(|at| clock(at, b.time_zone.as_deref())).unwrap_or_default(),
+        held_until.map(|at| clock(at, b.time_zone.as_deref())).unwrap_or_default(),
         table::safe(&devices.join(" ")),
         table::minute(&b.created_at),
     ]

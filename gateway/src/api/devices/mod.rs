@@ -224,6 +224,7 @@ async fn remove(
     }
     orphan(&mut write, &consequences, gone.id).await?;
     grants::withdraw_those_of(&mut write, &manager, stored_grants::Named::Host(gone.id)).await?;
+    rentals::end_blocks(&mut write, gone.id).await?;
     devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Device, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });

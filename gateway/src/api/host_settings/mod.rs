@@ -32,7 +32,7 @@ use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged, header_value};
 use super::response::problem::Problem;
 use super::types::{ThresholdSettings, not_empty};
-use super::{AppState, grants, profiles};
+use super::{AppState, grants, profiles, rentals};
 use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
@@ -149,6 +149,7 @@ async fn create(
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
     let device = device.map_err(|e| e.in_field("via"))?;
+    rentals::none_of_device(&mut write, device.id, &device.settings.name).await?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
     profiles::must_exist(write.tx(), &settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);

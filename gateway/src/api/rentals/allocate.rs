@@ -56,8 +56,9 @@ pub struct Choice {
 /// Given devices come first, so that no other item takes them.
 ///
 /// # Errors
-/// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, and 422 for
-/// an unknown device and labels that no rentable device has.
+/// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, 409
+/// `limit_reached` where each device has too many rentals, and 422 for an unknown device and labels
+/// that no rentable device has.
 pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice>, Problem> {
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Labels(_)));
@@ -85,7 +86,10 @@ async fn one(
             let stored = taken.get(&device.id).into_iter().flatten().map(|taken| taken.occupancy);
             let beside = chosen.iter().filter(|(_, choice)| choice.device.id == device.id);
             let all: Vec<Occupancy> = stored.chain(beside.map(|(_, choice)| choice.occupied)).collect();
-            has_room(all.len(), &device.name)?;
+            if let Err(full) = has_room(all.len(), &device.name) {
+                refusal.full.get_or_insert(full);
+                continue;
+            }
             let occupied = device.margins.around(wish.window, now);
             match occupancy::conflict(&all, occupied) {
                 None => return Ok(Choice { device: device.clone(), window: wish.window, occupied }),
@@ -132,6 +136,8 @@ pub async fn candidate(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Res
 /// What stands in the way of an item, and the next window that is free.
 #[derive(Default)]
 pub struct Refusal {
+    /// A device that has too many rentals and blocks. Others of a selection may be free.
+    full: Option<Problem>,
     first: Option<(Candidate, Occupancy)>,
     next: Option<(Candidate, Window)>,
 }
@@ -149,13 +155,18 @@ impl Refusal {
         let next = occupancy::next_free(taken, device.margins, wanted, (now, horizon));
         let earlier =
             |window: &Window| self.next.as_ref().is_none_or(|(_, known)| window.from() < known.from());
-        if let Some(next) = next.filter(earlier) {
+        // A later one could not be booked.
+        let soon = |window: &Window| window.from() <= now + LONGEST;
+        if let Some(next) = next.filter(soon).filter(earlier) {
             self.next = Some((device.clone(), next));
         }
     }
 
     /// `one`: the caller named the device.
     pub fn problem(self, one: bool, wanted: Window, item: Option<u64>) -> Problem {
+        if let (None, Some(full)) = (&self.first, self.full) {
+            return full;
+        }
         let next = self.next.map(|(device, window)| NextFree {
             device: Kind::Host.text(device.id),
             device_name: device.name,

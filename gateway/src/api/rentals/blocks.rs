@@ -25,6 +25,9 @@ use crate::store::events::Object;
 use crate::store::rentals::blocks as stored;
 use crate::store::rentals::occupancies::{self, Source};
 
+/// Rentals that the text of a refusal and an event name. The field of the answer has all.
+const MAX_NAMED: usize = 20;
+
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(end))
 }
@@ -67,10 +70,12 @@ async fn create(
     has_room(&mut write, 1).await?;
     let rentals = covered(&mut write, &device, occupied).await?;
     if !new.force && !rentals.is_empty() {
+        let more = rentals.len().saturating_sub(MAX_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let detail = format!(
-            "{} is rented then: {}: choose another time, or cover them with force",
+            "{} is rented then: {}{more}: choose another time, or cover them with force",
             device.settings.name,
-            rentals.join(", ")
+            rentals[..rentals.len().min(MAX_NAMED)].join(", ")
         );
         return Err(Problem::of_rentals("rentals_covered", detail, rentals));
     }
@@ -88,8 +93,9 @@ async fn create(
     stored::insert(write.tx(), &block).await?;
     occupancies::insert(write.tx(), block.device, Source::Block(block.id), occupied).await?;
     let shown = to_api(&block, rentals);
+    let named = &shown.rentals[..shown.rentals.len().min(MAX_NAMED)];
     let data = json!({ "id": shown.id, "from": shown.from, "until": shown.until, "reason": shown.reason,
-        "rentals": shown.rentals });
+        "rentals": named, "covered": shown.rentals.len() });
     write.event("device.blocked", (Object::Device, block.device), "blocked", data).await?;
     write.commit().await?;
     Ok((StatusCode::CREATED, Json(shown)))

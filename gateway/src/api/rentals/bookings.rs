@@ -195,7 +195,7 @@ async fn show(State(app): State<AppState>, Path(booking): Path<String>) -> Resul
 
 /// Confirms a booking that is held (`"hold_until": null`), or changes its hold, notes or metadata.
 ///
-/// 409 `hold_over`: it was not confirmed in time.
+/// 409 `hold_over`: it was not confirmed in time, or its rentals were cancelled.
 #[utoipa::path(patch, path = "/bookings/{booking}", operation_id = "change_booking", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = BookingChange,
     params(("booking" = String, Path, description = "id or `external_ref`"),
@@ -213,7 +213,14 @@ async fn change(
     let found = stored::find(write.tx(), &Kind::Booking.named(&booking)).await?;
     let before = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;
     if_match.check(before.version)?;
+    if change.hold_until.is_some() {
+        hold_is_open(&mut write, &before).await?;
+    }
+    let customer = stored_customers::find(write.tx(), &Named::Id(before.customer)).await?;
     let mut after = changed(&before, change, now)?;
+    if customer.is_none() {
+        nothing_is_written(&after)?;
+    }
     if after != before {
         stored::update(write.tx(), &after).await?;
         after.version += 1;
@@ -225,15 +232,38 @@ async fn change(
     Ok(Tagged { version: after.version, value: to_api(&after, &rentals, now) })
 }
 
+/// A rental that is not confirmed ends at its `until` too, which may come before `hold_until`.
+///
+/// # Errors
+/// Returns 409 when nothing of a held booking is left to confirm.
+async fn hold_is_open(write: &mut ApiTx<'_>, booking: &stored::Booking) -> Result<(), Problem> {
+    let now = write.now;
+    let rentals = of_bookings(write.tx(), &[booking.id]).await?.remove(&booking.id).unwrap_or_default();
+    if booking.hold_until.is_none() || rentals.iter().any(|rental| rental.life.state(now).is_open()) {
+        return Ok(());
+    }
+    let detail =
+        "this booking was not confirmed in time or was cancelled, and its devices are free: book again";
+    Err(Problem::conflict("hold_over", detail))
+}
+
+/// # Errors
+/// Returns 422 for notes and metadata about a customer who was erased: nothing would erase them.
+fn nothing_is_written(after: &stored::Booking) -> Result<(), Problem> {
+    let mut wrong = Fields::default();
+    for (field, is_given) in [("notes", !after.notes.is_empty()), ("metadata", !after.metadata.is_empty())] {
+        if is_given {
+            wrong.take::<()>(field, Err("none are expected, because the customer was erased"));
+        }
+    }
+    wrong.finish()
+}
+
 /// Returns the booking after the request.
 fn changed(before: &stored::Booking, change: BookingChange, now: Wall) -> Result<stored::Booking, Problem> {
     let mut wrong = Fields::default();
     let mut after = before.clone();
     let hold = change.hold_until.map(|text| text.map(|text| parse::hold(&text, now)).transpose());
-    if before.hold_until.is_some_and(|until| until <= now) && hold.is_some() {
-        let detail = "this booking was not confirmed in time, and its devices are free: book again";
-        return Err(Problem::conflict("hold_over", detail));
-    }
     let hold = hold.map(|hold| match hold {
         Ok(Some(_)) if before.hold_until.is_none() => {
             Err("the booking is confirmed: cancel its rentals instead".to_owned())

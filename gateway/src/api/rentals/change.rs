@@ -1,6 +1,8 @@
 //! Changes of a rental: another end or device, its cancellation and its end.
 
 use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
@@ -13,10 +15,11 @@ use super::types::{Rental, RentalChange, RentalEnd};
 use super::{begin, load, note, parse, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
+use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
-use crate::api::response::etag::{IfMatch, Tagged};
+use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals as stored;
@@ -218,7 +221,7 @@ async fn end(
     Path(rental): Path<String>,
     if_match: IfMatch,
     Body(end): Body<RentalEnd>,
-) -> Result<Tagged<Rental>, Problem> {
+) -> Result<Response, Problem> {
     let mut wrong = Fields::default();
     let reason = wrong.take("reason", reason(&end.reason));
     let note = wrong.take("note", fields::title(end.note)).unwrap_or_default();
@@ -237,7 +240,11 @@ async fn end(
     occupancies::set_until(write.tx(), Source::Rental(after.id), free_from).await?;
     store(&mut write, &mut after, "rental.ended", &["state"]).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&after, now) })
+    let once = to_api(&after, now);
+    // The note goes when the customer is erased, so no stored answer has it.
+    let again = Rental { end_note: None, ..once.clone() };
+    let tag = [(header::ETAG, header_value(after.version))];
+    Ok((tag, Disclosed { status: StatusCode::OK, once, again }).into_response())
 }
 
 fn reason(name: &str) -> Result<EndReason, String> {

@@ -173,12 +173,19 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
 
-/// Refuses to remove a device with open rentals.
+/// Refuses to remove a device with open rentals, and to add a host behind it, which would be rented
+/// with it.
 ///
 /// # Errors
 /// Returns 409 with these rentals.
 pub(super) async fn none_of_device(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Result<(), Problem> {
     none_is_open(write, stored::Of::Device(device), &format!("{name} is rented")).await
+}
+
+/// Ends the blocks of a device that is removed. Nobody could end them later, and they would count.
+pub(super) async fn end_blocks(write: &mut ApiTx<'_>, device: HostId) -> Result<(), Problem> {
+    let (by, now) = (write.by.clone(), write.now);
+    Ok(stored::blocks::end_all(write.tx(), device, now, &by).await?)
 }
 
 /// Writes an event about a rental.

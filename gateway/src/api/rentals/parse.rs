@@ -8,6 +8,7 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
 use super::types::CustomerContact;
+use crate::api::request::ids::Kind;
 use crate::api::request::parse::Fields;
 use crate::store::rentals::customers;
 
@@ -97,8 +98,15 @@ pub fn time_zone(name: String) -> Result<String, String> {
 
 pub fn external_ref(text: String) -> Result<String, String> {
     let fine = (1..=MAX_REF).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    let expected = format!("1 to {MAX_REF} printable ASCII characters without blanks are expected");
-    if fine { Ok(text) } else { Err(expected) }
+    if !fine {
+        return Err(format!("1 to {MAX_REF} printable ASCII characters without blanks are expected"));
+    }
+    // A path takes either. A reference that is an id would name another customer or booking.
+    let is_id = [Kind::Customer, Kind::Booking].into_iter().any(|kind| kind.parse(&text).is_ok());
+    if is_id || [".", ".."].contains(&text.as_str()) {
+        return Err(format!("{text} would be taken for an id or a path: another reference is expected"));
+    }
+    Ok(text)
 }
 
 pub fn metadata(map: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
@@ -161,10 +169,12 @@ mod tests {
 
     #[test]
     fn a_reference_is_printable() {
-        for fine in ["4711", "order/2026-17", "a@b#c"] {
+        for fine in ["4711", "order/2026-17", "a@b#c", "k_17", "b_order"] {
             assert!(external_ref(fine.to_owned()).is_ok(), "{fine}");
         }
-        for bad in ["", "a b", "\u{fc}", "a\n", &"x".repeat(129)] {
+        let ids =
+            [Kind::Customer, Kind::Booking].map(|kind| kind.text(fleetgate_engine::id::Id::from_i64(7)));
+        for bad in ["", "a b", "\u{fc}", "a\n", &"x".repeat(129), ".", "..", &ids[0], &ids[1]] {
             assert!(external_ref((*bad).to_owned()).is_err(), "{bad:?}");
         }
     }

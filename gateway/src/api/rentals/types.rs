@@ -207,7 +207,7 @@ pub struct Rental {
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
     pub end_reason: Option<String>,
-    /// Why it was ended, in the words of the client.
+    /// Why it was ended, in the words of the client. Absent when there is none, and when the call was a repetition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_note: Option<String>,
     /// For display.

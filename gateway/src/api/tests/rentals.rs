@@ -331,6 +331,48 @@ async fn a_hold_that_is_not_confirmed_lapses() {
 }
 
 #[tokio::test]
+async fn a_hold_is_over_when_nothing_of_the_booking_is_left() {
+    let api = shop().await;
+    let confirm = async |reference: &str| {
+        api.operator().patch(&format!("/api/v1/bookings/{reference}"), json!({ "hold_until": null })).await
+    };
+    for (reference, device) in [("late", "cam-1"), ("cancelled", "cam-2")] {
+        let held = json!({ "customer": "crm-17", "external_ref": reference, "hold_until": hence(9 * HOUR),
+            "items": [{ "device": device, "until": hence(HOUR) }] });
+        let made = must(&api.operator().post("/api/v1/bookings", held).await).clone();
+        if reference == "cancelled" {
+            must(&api.operator().post(&format!("{}/cancel", path(&made["rentals"][0])), json!({})).await);
+        }
+    }
+    // The window is over, and the hold is not.
+    let sql = "update rentals set from_at = from_at - 4000000, until_at = until_at - 4000000";
+    fixture::run(&api.state.store, sql, &[]).await;
+    for reference in ["late", "cancelled"] {
+        let refused = confirm(reference).await;
+        assert_eq!((refused.status, refused.code()), (409, "hold_over"), "{reference}: {}", refused.text);
+    }
+    must(&book(&api, json!([item("cam-1", 9, HOUR)])).await);
+}
+
+#[tokio::test]
+async fn a_full_device_of_a_selection_leaves_the_others() {
+    let api = shop().await;
+    let block = json!({ "reason": "x", "from": hence(900 * HOUR), "until": hence(901 * HOUR) });
+    must(&api.operator().post("/api/v1/devices/cam-1/blocks", block).await);
+    let sql = "insert into occupancies (device, block, from_at, until_at)
+               with recursive n(i) as (values (1) union all select i + 1 from n where i < 999)
+               select o.device, o.block, o.from_at, o.until_at from n, occupancies o where o.block is not null";
+    fixture::run(&api.state.store, sql, &[]).await;
+    let refused = book(&api, json!([item("cam-1", HOUR, 2 * HOUR)])).await;
+    assert_eq!((refused.status, refused.code()), (409, "limit_reached"), "{}", refused.text);
+    let any = json!([{ "labels": { "kind": "cam" }, "from": hence(HOUR), "until": hence(2 * HOUR) }]);
+    let made = book(&api, any.clone()).await;
+    assert_eq!(must(&made)["rentals"][0]["device_name"], "cam-2");
+    let refused = book(&api, any).await;
+    assert_eq!((refused.status, refused.code()), (409, "occupied"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn an_end_is_set_as_a_time_and_never_into_the_next_booking() {
     let api = shop().await;
     renting(&api, "cam-1", json!({ "rentable": true, "turnaround_s": 600 })).await;
@@ -439,6 +481,9 @@ async fn a_block_keeps_a_device() {
     let made = api.operator().post(blocks, forced).await;
     assert_eq!((made.status, &made.json["rentals"]), (201, &json!([rental["id"]])), "{}", made.text);
     assert_eq!(state(&api, &rental).await, "booked", "it stays as it is");
+    let event =
+        must(&api.operator().get("/api/v1/events?kind=device.blocked").await)["items"][0]["data"].clone();
+    assert_eq!((&event["rentals"], &event["covered"]), (&json!([rental["id"]]), &json!(1)));
     assert_eq!(book(&api, json!([item("cam-1", 2 * HOUR, 3 * HOUR)])).await.code(), "occupied");
     let open = api.operator().post(blocks, json!({ "reason": "lost", "from": hence(9 * HOUR) })).await;
     assert_eq!(must(&open)["until"], Value::Null);
@@ -516,7 +561,57 @@ async fn a_customer_is_changed_and_erased() {
     }
     let left = must(&api.operator().get(&format!("/api/v1/rentals?customer={id}")).await)["items"].clone();
     assert_eq!(left.as_array().unwrap().len(), 1, "the rental stays: {left}");
+    let booking = format!("/api/v1/bookings/{}", text(&booked["id"]));
+    for (name, value) in [("notes", json!("for Ada")), ("metadata", json!({ "who": "Ada" }))] {
+        let refused = api.operator().patch(&booking, json!({ name: value })).await;
+        assert_eq!(field(&refused), (422, name), "nothing would erase it: {}", refused.text);
+    }
+    must(&api.operator().patch(&booking, json!({ "notes": null })).await);
     assert!(!everything(&api).await.contains("Ada"));
+}
+
+#[tokio::test]
+async fn the_note_of_an_end_is_erased_with_the_customer() {
+    let api = shop().await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let caller = api.operator().header("idempotency-key", "end-1");
+    let (end, body) = (format!("{}/end", path(&rental)), json!({ "reason": "ended", "note": "for Ada" }));
+    let first = caller.post(&end, body.clone()).await;
+    assert_eq!((first.status, &first.json["end_note"]), (200, &json!("for Ada")), "{}", first.text);
+    let again = caller.post(&end, body).await;
+    assert_eq!((again.status, &again.json["end_note"]), (200, &Value::Null), "{}", again.text);
+    assert_eq!((&again.json["id"], &again.headers["etag"]), (&rental["id"], &first.headers["etag"]));
+    assert_eq!(api.operator().delete("/api/v1/customers/crm-17").await.status, 204);
+    let left = must(&api.operator().get(&path(&rental)).await).clone();
+    assert_eq!((&left["end_note"], &left["version"]), (&Value::Null, &json!(3)), "another version");
+    assert!(!everything(&api).await.contains("Ada"));
+}
+
+#[tokio::test]
+async fn no_host_comes_behind_a_rented_device() {
+    let api = shop().await;
+    let device = json!({ "name": "cam-3", "networks": ["192.168.1.0/24"] });
+    must(&api.operator().post("/api/v1/devices", device).await);
+    renting(&api, "cam-3", json!({ "rentable": true })).await;
+    let rental = rented(&api, item("cam-3", HOUR, 2 * HOUR)).await;
+    let host = json!({ "name": "nas", "via": "cam-3", "address": "192.168.1.5" });
+    let refused = api.operator().post("/api/v1/hosts", host.clone()).await;
+    assert_eq!((refused.status, refused.code()), (409, "rentals_open"), "{}", refused.text);
+    assert_eq!(refused.json["rentals"], json!([rental["id"]]));
+    must(&api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await);
+    must(&api.operator().post("/api/v1/hosts", host).await);
+}
+
+#[tokio::test]
+async fn the_blocks_of_a_device_end_with_it() {
+    let api = shop().await;
+    let blocks = "/api/v1/devices/cam-1/blocks";
+    must(&api.operator().post(blocks, json!({ "reason": "lost" })).await);
+    must(&api.operator().post(blocks, json!({ "reason": "later", "from": hence(HOUR) })).await);
+    assert_eq!(api.operator().delete("/api/v1/devices/cam-1").await.status, 204);
+    let mut conn = api.state.store.reader().await.unwrap();
+    let now = crate::clock::wall() + Duration::from_secs(1);
+    assert_eq!(crate::store::rentals::occupancies::count(&mut conn, now).await.unwrap(), 0);
 }
 
 /// All text that the database has of rentals, the log and stored answers.
@@ -565,6 +660,8 @@ async fn the_availability_agrees_with_what_can_be_booked() {
         (&must(&second)["items"][0]["device_name"], &second.json["next"]),
         (&json!("cam-2"), &Value::Null)
     );
+    let both = api.operator().get(&format!("/api/v1/rentals/availability?{query}&label=kind=nas")).await;
+    assert_eq!((&must(&both)["devices"], &both.json["items"]), (&json!(0), &json!([])), "{}", both.text);
     for wrong in ["to=2020-01-01T00:00:00Z", "to=2034-01-01T00:00:00", "to=2126-01-01T00:00:00Z", "from=x"] {
         let refused = api.operator().get(&format!("/api/v1/rentals/availability?{wrong}")).await;
         assert_eq!((refused.status, refused.code()), (400, "bad_query"), "{wrong}: {}", refused.text);

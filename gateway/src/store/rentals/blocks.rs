@@ -5,6 +5,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
+use super::occupancies;
 use crate::store::access::{id, maybe_wall, wall};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,18 @@ pub async fn list(
     let sql = select!("where k.id < $1 and k.device = $2 order by k.id desc limit $3");
     let query = sqlx::query_as(sql).bind(before).bind(device.as_i64());
     query.bind(limit).fetch_all(conn).await
+}
+
+/// Ends all blocks of a device, for its removal.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn end_all(tx: &mut SqliteConnection, device: HostId, now: Wall, by: &str) -> sqlx::Result<()> {
+    let sql = "update device_blocks set ended_at = $2, ended_by = $3
+               where device = $1 and ended_at is null and (until_at is null or until_at > $2)";
+    let query = sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).bind(by);
+    query.execute(&mut *tx).await?;
+    occupancies::end_blocks(tx, device, now).await
 }
 
 /// Ends a block by hand.

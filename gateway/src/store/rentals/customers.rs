@@ -140,7 +140,7 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
     sqlx::query(sql).bind(customer.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
     for sql in [
         "update bookings set notes = '', metadata = '{}', version = version + 1 where customer = $1",
-        "update rentals set end_note = ''
+        "update rentals set end_note = '', version = version + 1
          where end_note <> '' and booking in (select id from bookings where customer = $1)",
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;

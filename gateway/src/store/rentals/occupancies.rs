@@ -38,12 +38,18 @@ impl FromRow<'_, SqliteRow> for Taken {
     }
 }
 
-const OF_DEVICES: &str = "select o.device, o.rental, o.block, o.from_at, o.until_at from occupancies o
-     where o.device in (select value from json_each($1))
-       and (o.until_at is null or o.until_at > $2)
+/// In two parts: with `or`, SQLite reads what is planned for all devices. Only blocks have no end.
+const OF_DEVICES: &str =
+    "select o.device as device, o.rental as rental, o.block as block, o.from_at as from_at,
+            o.until_at as until_at
+     from occupancies o
+     where o.device in (select value from json_each($1)) and o.until_at > $2
        and not exists (select 1 from rentals r join bookings b on b.id = r.booking
                        where r.id = o.rental and min(b.hold_until, r.until_at) <= $2)
-     order by o.device, o.from_at";
+     union all
+     select o.device, o.rental, o.block, o.from_at, o.until_at from occupancies o
+     where o.device in (select value from json_each($1)) and o.until_at is null
+     order by device, from_at";
 
 /// Returns what occupies these devices now and later. A hold that is over occupies nothing.
 ///
@@ -125,10 +131,68 @@ pub async fn remove(tx: &mut SqliteConnection, source: Source) -> sqlx::Result<(
     sqlx::query("delete from occupancies where id = $1").bind(present).execute(tx).await.map(drop)
 }
 
+/// Frees a device of all its blocks, for its removal.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn end_blocks(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
+    for sql in [
+        "delete from occupancies where device = $1 and block is not null and from_at >= $2",
+        "update occupancies set until_at = $2
+         where device = $1 and block is not null and (until_at is null or until_at > $2)",
+    ] {
+        sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
 async fn present(tx: &mut SqliteConnection, source: Source) -> sqlx::Result<Option<i64>> {
     let (rental, block) = match source {
         Source::Rental(id) => (Some(id.as_i64()), None),
         Source::Block(id) => (None, Some(id.as_i64())),
     };
     sqlx::query_scalar(PRESENT).bind(rental).bind(block).fetch_one(tx).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn a_decision_reads_what_is_planned_for_its_devices_alone() {
+        let (store, _dir) = fixture::store().await;
+        let mut conn = store.reader().await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("explain query plan {OF_DEVICES}"));
+        let query = sqlx::query_as(sql).bind("[7]").bind(0);
+        let rows: Vec<(i64, i64, i64, String)> = query.fetch_all(&mut *conn).await.unwrap();
+        let plan = rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ");
+        assert!(plan.contains("occupancies_device (device=? AND until_at>?)"), "{plan}");
+        assert!(!plan.contains("occupancies_until") && !plan.contains("SCAN o"), "{plan}");
+    }
+
+    #[tokio::test]
+    async fn what_has_no_end_stands_beside_what_has_one_in_time_order() {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        for sql in [
+            "insert into device_blocks (id, device, from_at, reason, author, created_at) values (1, 7, 0, '', '', 0)",
+            "insert into occupancies (device, block, from_at, until_at)
+             values (7, 1, 300, 400), (7, 1, 200, null), (7, 1, 100, 150), (7, 1, 0, 50)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let found = async |device: HostId, now: i64| -> Vec<i64> {
+            let mut conn = store.reader().await.unwrap();
+            let all = of_devices(&mut conn, &[device], Wall::from_millis(now)).await.unwrap();
+            all.into_values().flatten().map(|taken| taken.occupancy.from.as_millis()).collect()
+        };
+        assert_eq!(found(Id::from_i64(7), 50).await, [100, 200, 300]);
+        assert_eq!(found(Id::from_i64(8), 50).await, [0i64; 0]);
+        let mut tx = store.begin().await.unwrap();
+        end_blocks(&mut tx, Id::from_i64(7), Wall::from_millis(250)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(found(Id::from_i64(7), 50).await, [100, 200], "what had not begun never comes");
+        assert_eq!(found(Id::from_i64(7), 250).await, [0i64; 0]);
+    }
 }
