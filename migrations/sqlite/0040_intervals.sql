@@ -28,3 +28,7 @@ insert into intervals (host, service, series, value, began_at)
     select 0, '', 'uplink_lost', '', unixepoch() * 1000
     where (select max(seq) from events where kind = 'uplink.lost')
           > coalesce((select max(seq) from events where kind = 'uplink.back'), 0);
+
+-- A clock that is behind at the start would give them years in which nothing was watched.
+update intervals set began_at = (select cast(value as integer) from settings where name = 'clock_floor')
+    where began_at < (select cast(value as integer) from settings where name = 'clock_floor');

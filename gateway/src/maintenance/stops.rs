@@ -42,7 +42,9 @@ impl Stops {
         let passed = now.mono.since(self.last.mono);
         let suspend = Stop { from: self.last.wall, until: self.last.wall + passed };
         let start = self.ran_until.filter(|at| *at < now.wall).map(|from| Stop { from, until: now.wall });
-        let found = start.or((passed >= SUSPENDED).then_some(suspend));
+        // A clock that is still behind would place a suspend in a time that the gateway has watched.
+        let is_behind = start.is_none() && self.ran_until.is_some();
+        let found = start.or((passed >= SUSPENDED && !is_behind).then_some(suspend));
         self.not_recorded = match (self.not_recorded, found) {
             (Some(before), Some(found)) => Some(Stop { from: before.from.min(found.from), ..found }),
             (before, found) => found.or(before),
@@ -90,6 +92,9 @@ mod tests {
         let mut stops = Stops::new(Some(wall(9_000)), at(10, 50));
         assert_eq!(stops.look(at(12, 52)), None);
         assert_eq!(stops.look(at(14, 9_500)), stop(9_000, 9_500));
+        let mut suspended = Stops::new(Some(wall(9_000)), at(10, 50));
+        assert_eq!(suspended.look(at(500, 540)), None, "the stop will cover it");
+        assert_eq!(suspended.look(at(502, 9_800)), stop(9_000, 9_800));
         let mut accepted = Stops::new(Some(wall(9_000)), at(10, 50));
         accepted.accept();
         assert_eq!(accepted.look(at(14, 9_500)), None);
