@@ -505,4 +505,22 @@ mod tests {
         let first = ran_until(&mut store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
         assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");
     }
+
+    #[tokio::test]
+    async fn an_upgrade_by_a_clock_that_is_behind_begins_at_the_greatest_time_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("intervals")).await;
+        let rows = [
+            "insert into hosts (id, name, profile, created_at) values (7, 'cam-07', '', 0)",
+            "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since, source,
+                                      output, notification)
+             values (7, 'up', 'hard', 1, 'up', 1, 0, 0, 0, '', '', '{}')",
+            "insert into settings (name, value) values ('clock_floor', '9000000000000')",
+        ];
+        fixture::run_on(&dir.path().join(crate::store::files::MAIN_FILE), &rows).await;
+        let seal = fleetgate_keys::SealKey::from_bytes([1; 32]);
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let begun = fixture::texts(&store, "select cast(began_at as text) from intervals").await;
+        assert_eq!(begun, ["9000000000000"]);
+    }
 }
