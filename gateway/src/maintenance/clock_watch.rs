@@ -146,6 +146,7 @@ impl Watch {
         }
         self.cut_future(now).await;
         self.report(seen.problem, now.wall).await;
+        self.stops.looked(clock::now());
     }
 
     /// Cuts what a clock that was ahead has left.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fleetgate_engine::time::{Now, Wall};
 
-/// A longer time between two looks is a suspend. A look can wait for the disk for some of it.
+/// A longer time between two looks is a suspend. A busy machine can delay a look.
 const SUSPENDED: Duration = Duration::from_secs(120);
 
 /// A time without the gateway.
@@ -52,6 +52,11 @@ impl Stops {
         self.ran_until = self.ran_until.filter(|_| start.is_none());
         self.last = now;
         self.not_recorded
+    }
+
+    /// A look is over. It may have waited for the disk for minutes, in which the gateway ran.
+    pub fn looked(&mut self, now: Now) {
+        self.last = now;
     }
 
     pub fn recorded(&mut self) {
@@ -101,10 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_waits_for_the_disk_is_no_suspend() {
+        let mut stops = Stops::new(None, at(10, 1_000));
+        assert_eq!(stops.look(at(12, 1_002)), None);
+        stops.looked(at(300, 1_290));
+        assert_eq!(stops.look(at(302, 1_292)), None);
+        assert_eq!(stops.look(at(502, 1_492)), stop(1_292, 1_492));
+    }
+
+    #[test]
     fn a_suspend_is_a_stop_and_a_step_of_the_clock_is_none() {
         let mut stops = Stops::new(None, at(10, 1_000));
         assert_eq!(stops.look(at(12, 9_000)), None, "a step");
-        assert_eq!(stops.look(at(131, 9_119)), None, "a slow disk");
+        assert_eq!(stops.look(at(131, 9_119)), None, "a busy machine");
         assert_eq!(stops.look(at(3_731, 12_719)), stop(9_119, 12_719));
         stops.recorded();
         assert_eq!(stops.look(at(3_733, 12_721)), None);
