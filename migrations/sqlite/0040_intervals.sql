@@ -18,10 +18,10 @@ insert into intervals (host, service, series, value, began_at)
     select host, service, 'state', hard, unixepoch() * 1000 from service_states where hard is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, '', 'downtime', '', unixepoch() * 1000 from host_states
-    where notification ->> '$.occasion' is not null;
+    where iif(json_valid(notification), notification ->> '$.occasion', null) is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, service, 'downtime', '', unixepoch() * 1000 from service_states
-    where notification ->> '$.occasion' is not null;
+    where iif(json_valid(notification), notification ->> '$.occasion', null) is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, '', 'unreachable', '', unixepoch() * 1000 from host_states where reachable = 0;
 insert into intervals (host, service, series, value, began_at)
