@@ -188,6 +188,19 @@ pub async fn end_of_host(conn: &mut SqliteConnection, host: HostId, at: Wall) ->
     sqlx::query(sql).bind(host.as_i64()).bind(at.as_millis()).execute(conn).await.map(drop)
 }
 
+/// Ends everything of hosts that are removed and still have states: the gateway ended between the two.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn end_of_removed(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let sql = "update intervals
+               set ended_at = max(began_at, (select h.removed_at from hosts h where h.id = intervals.host))
+               where ended_at is null
+                     and host in (select s.host from host_states s join hosts h on h.id = s.host
+                                  where h.removed_at is not null)";
+    sqlx::query(sql).execute(conn).await.map(drop)
+}
+
 /// Records that the gateway did not run. Starts that follow each other before the time is kept have the
 /// same begin, and the last one covers the others.
 ///
@@ -474,6 +487,16 @@ mod tests {
         tx.commit().await.unwrap();
         put(&store, &[change("", 40, Some("down"))]).await;
         assert_eq!(stored(&store, Services::None, 0, 99).await, [":up 10-30"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_just_before_the_gateway_ended_ends_at_its_removal() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
+        fixture::run(&store, "update hosts set removed_at = 30000 where id = 7", &[]).await;
+        fixture::run(&store, "update peers set removed_at = 30000 where id = 7", &[]).await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        assert_eq!(stored(&store, Services::All, 0, 99).await, [":up 10-30", "ping:ok 10-30"]);
     }
 
     #[tokio::test]
