@@ -18,13 +18,17 @@ insert into intervals (host, service, series, value, began_at)
     select host, service, 'state', hard, unixepoch() * 1000 from service_states where hard is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, '', 'downtime', '', unixepoch() * 1000 from host_states
-    where notification ->> '$.occasion' is not null;
+    where iif(json_valid(notification), notification ->> '$.occasion', null) is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, service, 'downtime', '', unixepoch() * 1000 from service_states
-    where notification ->> '$.occasion' is not null;
+    where iif(json_valid(notification), notification ->> '$.occasion', null) is not null;
 insert into intervals (host, service, series, value, began_at)
     select host, '', 'unreachable', '', unixepoch() * 1000 from host_states where reachable = 0;
 insert into intervals (host, service, series, value, began_at)
     select 0, '', 'uplink_lost', '', unixepoch() * 1000
     where (select max(seq) from events where kind = 'uplink.lost')
           > coalesce((select max(seq) from events where kind = 'uplink.back'), 0);
+
+-- A clock that is behind at the start would give them years in which nothing was watched.
+update intervals set began_at = (select cast(value as integer) from settings where name = 'clock_floor')
+    where began_at < (select cast(value as integer) from settings where name = 'clock_floor');

@@ -126,7 +126,13 @@ fn numbers(of: &Availability) -> [String; 4] {
 /// Three digits behind the point: a year has 31.5 million seconds. Rounded down, because 100 % means
 /// not a moment less.
 fn percent(percent: Option<f64>) -> String {
-    percent.map_or("-".to_owned(), |percent| format!("{:.3} %", (percent * 1_000.0).floor() / 1_000.0))
+    percent.map_or("-".to_owned(), |percent| format!("{:.3} %", thousandths(percent) / 1_000.0))
+}
+
+/// 99.93 % is 99.92999999999999 as a number, and less than 100 % stays less.
+fn thousandths(percent: f64) -> f64 {
+    let down = (percent * 1_000.0 + 1e-6).floor();
+    if percent < 100.0 { down.min(99_999.0) } else { down }
 }
 
 const CSV_HEAD: [&str; 12] = [
@@ -228,6 +234,8 @@ mod tests {
     #[test]
     fn a_percentage_is_rounded_down() {
         assert_eq!(percent(Some(99.999_99)), "99.999 %");
+        assert_eq!(percent(Some(99.999_999_999_9)), "99.999 %");
+        assert_eq!(percent(Some(0.9993 * 100.0)), "99.930 %");
         assert_eq!(percent(Some(100.0)), "100.000 %");
         assert_eq!(percent(None), "-");
     }

@@ -36,6 +36,9 @@ const PROVED: Duration = Duration::from_secs(5 * 60);
 /// Steps that the event log lists in an hour. A clock that jumps to and fro makes thousands.
 const LISTED_AN_HOUR: usize = 10;
 const HOUR: Duration = Duration::from_secs(3_600);
+/// How long after a step back, an acceptance or a start the intervals are looked at: a clock that was ahead
+/// may have left some in the future, and it may be set more than once.
+const CUT_AFTER: Duration = Duration::from_secs(60);
 /// A clock that is less behind is right again before anybody has read the message.
 const WORTH_A_MESSAGE: Duration = Duration::from_secs(60);
 
@@ -69,8 +72,9 @@ pub async fn start(
     let told = events::clock_is_untrusted(&mut conn).await?;
     let ran_until = intervals::ran_until(&mut conn, floor).await?;
     drop(conn);
-    let stops = Stops::new(ran_until, clock::now());
-    let mut watch = Watch { clock: Clock::new(floor, begun), stops, parts, told };
+    let now = clock::now();
+    let (stops, cut_at) = (Stops::new(ran_until, now), Some(now.mono + CUT_AFTER));
+    let mut watch = Watch { clock: Clock::new(floor, begun), stops, cut_at, parts, told };
     watch.look().await;
     tasks.spawn(watch.run(stop));
     Ok(())
@@ -80,6 +84,8 @@ struct Watch {
     parts: Parts,
     clock: Clock,
     stops: Stops,
+    /// When intervals in the future are cut, once the clock is right.
+    cut_at: Option<Mono>,
     /// People were notified that the clock is not trusted.
     told: bool,
 }
@@ -106,6 +112,7 @@ impl Watch {
             Ok(floor) => {
                 self.clock.accept(floor);
                 self.stops.accept();
+                self.cut_at = self.cut_at.or(Some(clock::now().mono + CUT_AFTER));
             }
             Err(error) => tracing::warn!("the accepted time is not read: {error}"),
         }
@@ -114,6 +121,9 @@ impl Watch {
     async fn look(&mut self) {
         let now = clock::now();
         let seen = self.clock.look(now);
+        if seen.went_back {
+            self.cut_at = self.cut_at.or(Some(now.mono + CUT_AFTER));
+        }
         if seen.went_back || self.parts.handle.lacks_grants() {
             self.parts.handle.reload_grants().await;
         }
@@ -134,7 +144,33 @@ impl Watch {
                 Err(error) => tracing::warn!("when the gateway did not run is not recorded yet: {error}"),
             }
         }
+        self.cut_future(now).await;
         self.report(seen.problem, now.wall).await;
+        self.stops.looked(clock::now());
+    }
+
+    /// Cuts what a clock that was ahead has left.
+    async fn cut_future(&mut self, now: Now) {
+        let is_due = self.cut_at.is_some_and(|at| at <= now.mono);
+        if !is_due || is_behind(self.clock.floor, now.wall) {
+            return;
+        }
+        self.cut_at = match self.remove_future(now.wall).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!("intervals in the future stay for now: {error}");
+                Some(now.mono + CUT_AFTER)
+            }
+        };
+    }
+
+    async fn remove_future(&self, now: Wall) -> crate::store::Result<()> {
+        if !intervals::has_future(&mut *self.parts.store.reader().await?, now).await? {
+            return Ok(());
+        }
+        let mut tx = self.parts.store.begin().await?;
+        intervals::remove_future(&mut tx, now).await?;
+        tx.commit().await
     }
 
     async fn record(&self, stop: Stop) -> crate::store::Result<()> {
@@ -500,6 +536,7 @@ mod tests {
                 parts: self.parts(),
                 clock: Clock::new(floor, now),
                 stops: Stops::new(ran_until, now),
+                cut_at: None,
                 told,
             }
         }
@@ -564,6 +601,24 @@ mod tests {
             "select host || ' ' || series || ' ' || began_at || ' ' || (ended_at > began_at) from intervals";
         let expected = format!("0 gateway_stopped {} 1", floor.as_millis());
         assert_eq!(fixture::texts(&room.store, sql).await, [expected]);
+    }
+
+    #[tokio::test]
+    async fn what_a_clock_ahead_has_recorded_is_cut_when_the_clock_is_right() {
+        let now = clock::wall();
+        let (floor, ahead) = (now - HOUR, now + HOUR);
+        let room = Room::new(&floor.as_millis().to_string()).await;
+        let mut tx = room.store.begin().await.unwrap();
+        intervals::add_stop(&mut tx, floor, ahead).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut watch = room.watch().await;
+        watch.stops.accept();
+        watch.cut_at = Some(clock::now().mono);
+        watch.look().await;
+        let ends = fixture::texts(&room.store, "select cast(ended_at as text) from intervals").await;
+        let ends: Vec<i64> = ends.iter().map(|end| end.parse().unwrap()).collect();
+        assert!(ends.len() == 1 && ends[0] < ahead.as_millis(), "{ends:?}");
+        assert_eq!(watch.cut_at, None);
     }
 
     #[tokio::test]

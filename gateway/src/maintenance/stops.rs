@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fleetgate_engine::time::{Now, Wall};
 
-/// A longer time between two looks is a suspend. A look can wait for the disk for some of it.
+/// A longer time between two looks is a suspend. A busy machine can delay a look.
 const SUSPENDED: Duration = Duration::from_secs(120);
 
 /// A time without the gateway.
@@ -42,7 +42,9 @@ impl Stops {
         let passed = now.mono.since(self.last.mono);
         let suspend = Stop { from: self.last.wall, until: self.last.wall + passed };
         let start = self.ran_until.filter(|at| *at < now.wall).map(|from| Stop { from, until: now.wall });
-        let found = start.or((passed >= SUSPENDED).then_some(suspend));
+        // A clock that is still behind would place a suspend in a time that the gateway has watched.
+        let is_behind = start.is_none() && self.ran_until.is_some();
+        let found = start.or((passed >= SUSPENDED && !is_behind).then_some(suspend));
         self.not_recorded = match (self.not_recorded, found) {
             (Some(before), Some(found)) => Some(Stop { from: before.from.min(found.from), ..found }),
             (before, found) => found.or(before),
@@ -50,6 +52,11 @@ impl Stops {
         self.ran_until = self.ran_until.filter(|_| start.is_none());
         self.last = now;
         self.not_recorded
+    }
+
+    /// A look is over. It may have waited for the disk for minutes, in which the gateway ran.
+    pub fn looked(&mut self, now: Now) {
+        self.last = now;
     }
 
     pub fn recorded(&mut self) {
@@ -90,16 +97,28 @@ mod tests {
         let mut stops = Stops::new(Some(wall(9_000)), at(10, 50));
         assert_eq!(stops.look(at(12, 52)), None);
         assert_eq!(stops.look(at(14, 9_500)), stop(9_000, 9_500));
+        let mut suspended = Stops::new(Some(wall(9_000)), at(10, 50));
+        assert_eq!(suspended.look(at(500, 540)), None, "the stop will cover it");
+        assert_eq!(suspended.look(at(502, 9_800)), stop(9_000, 9_800));
         let mut accepted = Stops::new(Some(wall(9_000)), at(10, 50));
         accepted.accept();
         assert_eq!(accepted.look(at(14, 9_500)), None);
     }
 
     #[test]
+    fn a_look_that_waits_for_the_disk_is_no_suspend() {
+        let mut stops = Stops::new(None, at(10, 1_000));
+        assert_eq!(stops.look(at(12, 1_002)), None);
+        stops.looked(at(300, 1_290));
+        assert_eq!(stops.look(at(302, 1_292)), None);
+        assert_eq!(stops.look(at(502, 1_492)), stop(1_292, 1_492));
+    }
+
+    #[test]
     fn a_suspend_is_a_stop_and_a_step_of_the_clock_is_none() {
         let mut stops = Stops::new(None, at(10, 1_000));
         assert_eq!(stops.look(at(12, 9_000)), None, "a step");
-        assert_eq!(stops.look(at(131, 9_119)), None, "a slow disk");
+        assert_eq!(stops.look(at(131, 9_119)), None, "a busy machine");
         assert_eq!(stops.look(at(3_731, 12_719)), stop(9_119, 12_719));
         stops.recorded();
         assert_eq!(stops.look(at(3_733, 12_721)), None);

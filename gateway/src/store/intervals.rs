@@ -55,14 +55,27 @@ pub struct Change<'a> {
     pub service: &'a str,
     pub series: Series,
     pub at: Wall,
+    /// The first failure of the problem that begins, which takes the place of `at`. A clock that was
+    /// behind at that failure does not count: the interval before began later.
+    pub since: Option<Wall>,
     /// What begins: the state, and an empty text for other series. `None`: nothing.
     pub begins: Option<&'static str>,
 }
 
-/// Builds a statement with the values of changes as the table `v`.
+/// Builds a statement with the values of changes as the table `v`. Its time is that of the first
+/// failure, unless the newest interval began later.
 fn batched(rest: &'static str) -> Batched {
-    Batched::new(WIDE, 5, move |values| {
-        format!("with v (host, service, series, at, value) as (values {values}) {rest}")
+    Batched::new(WIDE, 6, move |values| {
+        format!(
+            "with u (host, service, series, at, since, value) as (values {values}),
+                  v (host, service, series, at, value) as
+                 (select u.host, u.service, u.series,
+                         iif(u.since > coalesce((select max(n.began_at) from intervals n
+                                                 where n.host = u.host and n.service = u.service
+                                                       and n.series = u.series), u.since - 1),
+                             u.since, u.at), u.value from u)
+             {rest}"
+        )
     })
 }
 
@@ -101,6 +114,7 @@ fn bind(change: &Change<'_>, a: &mut Arguments) {
         .add(change.service.to_owned())
         .add(change.series.name())
         .add(change.at.as_millis())
+        .add(change.since.map(Wall::as_millis))
         .add(change.begins.unwrap_or_default());
 }
 
@@ -134,6 +148,18 @@ fn rounds<'a>(changes: &[Change<'a>]) -> Vec<Vec<Change<'a>>> {
     rounds
 }
 
+/// The end of what is removed. The greatest time that the clock has shown takes the place of a clock
+/// that is behind, which would leave nothing of an interval of years.
+macro_rules! end_at {
+    ($now:literal) => {
+        concat!(
+            "max(began_at, ",
+            $now,
+            ", coalesce((select cast(value as integer) from settings where name = 'clock_floor'), 0))"
+        )
+    };
+}
+
 /// Ends everything of a service that is removed.
 ///
 /// # Errors
@@ -144,8 +170,11 @@ pub async fn end_of_service(
     service: &str,
     at: Wall,
 ) -> sqlx::Result<()> {
-    let sql = "update intervals set ended_at = max(began_at, $3)
-               where host = $1 and service = $2 and ended_at is null";
+    let sql = concat!(
+        "update intervals set ended_at = ",
+        end_at!("$3"),
+        " where host = $1 and service = $2 and ended_at is null"
+    );
     sqlx::query(sql).bind(host.as_i64()).bind(service).bind(at.as_millis()).execute(conn).await.map(drop)
 }
 
@@ -154,15 +183,39 @@ pub async fn end_of_service(
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn end_of_host(conn: &mut SqliteConnection, host: HostId, at: Wall) -> sqlx::Result<()> {
-    let sql = "update intervals set ended_at = max(began_at, $2) where host = $1 and ended_at is null";
+    let sql =
+        concat!("update intervals set ended_at = ", end_at!("$2"), " where host = $1 and ended_at is null");
     sqlx::query(sql).bind(host.as_i64()).bind(at.as_millis()).execute(conn).await.map(drop)
 }
 
-/// Records that the gateway did not run.
+/// Ends everything of hosts that are removed and still have states: the gateway ended between the two.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn end_of_removed(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let sql = "update intervals
+               set ended_at = max(began_at, (select h.removed_at from hosts h where h.id = intervals.host))
+               where ended_at is null
+                     and host in (select s.host from host_states s join hosts h on h.id = s.host
+                                  where h.removed_at is not null)";
+    sqlx::query(sql).execute(conn).await.map(drop)
+}
+
+/// Records that the gateway did not run. Starts that follow each other before the time is kept have the
+/// same begin, and the last one covers the others.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> sqlx::Result<()> {
+    let covered = "delete from intervals where host = $1 and service = '' and series = $2
+                                               and began_at >= $3 and ended_at <= $4";
+    sqlx::query(covered)
+        .bind(GATEWAY.as_i64())
+        .bind(Series::GatewayStopped.name())
+        .bind(from.as_millis())
+        .bind(until.as_millis())
+        .execute(&mut *conn)
+        .await?;
     let sql = "insert into intervals (host, service, series, value, began_at, ended_at)
                values ($1, '', $2, '', $3, $4)";
     sqlx::query(sql)
@@ -175,14 +228,42 @@ pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> s
         .map(drop)
 }
 
+/// Whether an interval begins or ends after this time: a clock was ahead. Reads the whole table.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn has_future(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<bool> {
+    let sql = "select exists (select 1 from intervals where began_at > $1 or ended_at > $1)";
+    sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(conn).await
+}
+
+/// Ends at this time what ends later, and begins then what lasts and begins later. Otherwise a stop
+/// that a clock ahead has recorded would hide the states until then.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn remove_future(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    for sql in [
+        "delete from intervals where began_at > $1 and ended_at is not null",
+        "update intervals set ended_at = $1 where ended_at > $1",
+        "update intervals set began_at = $1 where began_at > $1",
+    ] {
+        sqlx::query(sql).bind(now.as_millis()).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
 /// Returns the last time at which the gateway is known to have run: the greatest time that the clock
-/// has shown. In its first minutes there is none, and the last change takes its place.
+/// has shown. In its first minutes there is none, and the last change takes its place. A damaged time
+/// says nothing.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn ran_until(conn: &mut SqliteConnection, floor: ClockFloor) -> sqlx::Result<Option<Wall>> {
-    if let ClockFloor::At(floor) = floor {
-        return Ok(Some(floor));
+    match floor {
+        ClockFloor::At(floor) => return Ok(Some(floor)),
+        ClockFloor::Unreadable => return Ok(None),
+        ClockFloor::None => {}
     }
     let newest: Option<i64> =
         sqlx::query_scalar("select max(began_at) from intervals").fetch_one(conn).await?;
@@ -210,6 +291,19 @@ pub enum Services<'a> {
     All,
 }
 
+/// A condition on the service that is no `or` lets the index find hosts without their services.
+macro_rules! select_intervals {
+    ($service:literal) => {
+        concat!(
+            "select host, service, series, value, began_at, ended_at from intervals
+             where host in (select value from json_each($1)) and ",
+            $service,
+            " and began_at < $3 and (ended_at is null or ended_at > $2)
+             order by host, service, series, began_at"
+        )
+    };
+}
+
 impl Store {
     /// Passes the intervals of these hosts that touch a time to `each`: host by host, a host before
     /// its services, each series in the order of time.
@@ -223,18 +317,17 @@ impl Store {
         (from, until): (Wall, Wall),
         mut each: impl FnMut(Interval<'_>),
     ) -> sqlx::Result<()> {
-        let sql = "select host, service, series, value, began_at, ended_at from intervals
-                   where host in (select value from json_each($1)) and ($2 or service in ('', $3))
-                         and began_at < $5 and (ended_at is null or ended_at > $4)
-                   order by host, service, series, began_at";
-        let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
-        let (all, one) = match services {
-            Services::None => (false, ""),
-            Services::One(service) => (false, service),
-            Services::All => (true, ""),
+        let sql = match services {
+            Services::None => select_intervals!("service = ''"),
+            Services::One(_) => select_intervals!("service in ('', $4)"),
+            Services::All => select_intervals!("true"),
         };
-        let rows = sqlx::query(sql).bind(Json(ids)).bind(all).bind(one);
-        let mut rows = rows.bind(from.as_millis()).bind(until.as_millis()).fetch(&self.read);
+        let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
+        let mut rows = sqlx::query(sql).bind(Json(ids)).bind(from.as_millis()).bind(until.as_millis());
+        if let Services::One(service) = services {
+            rows = rows.bind(service);
+        }
+        let mut rows = rows.fetch(&self.read);
         while let Some(row) = rows.try_next().await? {
             each(interval(&row)?);
         }
@@ -270,7 +363,7 @@ mod tests {
     }
 
     fn change(service: &'static str, seconds: i64, begins: Option<&'static str>) -> Change<'static> {
-        Change { host: HOST, service, series: Series::State, at: at(seconds), begins }
+        Change { host: HOST, service, series: Series::State, at: at(seconds), since: None, begins }
     }
 
     async fn scene() -> (Store, tempfile::TempDir) {
@@ -328,6 +421,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_problem_begins_with_its_first_failure_unless_the_clock_was_behind_then() {
+        let (store, _dir) = scene().await;
+        let down = |turned, failed| Change { since: Some(at(failed)), ..change("", turned, Some("down")) };
+        put(&store, &[change("", 100, Some("up"))]).await;
+        put(&store, &[down(210, 200)]).await;
+        put(&store, &[change("", 300, Some("up"))]).await;
+        put(&store, &[down(400, 5)]).await;
+        let all = [":up 100-200", ":down 200-300", ":up 300-400", ":down 400-..."];
+        assert_eq!(stored(&store, Services::None, 0, 999).await, all);
+    }
+
+    #[tokio::test]
+    async fn what_a_clock_that_was_ahead_has_left_ends_now() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
+        put(&store, &[change("", 500, Some("down"))]).await;
+        put(&store, &[change("", 600, Some("up"))]).await;
+        put(&store, &[change("", 700, Some("down"))]).await;
+        assert!(has_future(&mut store.reader().await.unwrap(), at(50)).await.unwrap());
+        let mut tx = store.begin().await.unwrap();
+        remove_future(&mut tx, at(50)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(!has_future(&mut store.reader().await.unwrap(), at(50)).await.unwrap());
+        let all = [":up 10-50", ":down 50-...", "ping:ok 10-..."];
+        assert_eq!(stored(&store, Services::All, 0, 999).await, all);
+    }
+
+    #[tokio::test]
+    async fn a_stop_takes_the_place_of_those_within_it() {
+        let (store, _dir) = scene().await;
+        let mut tx = store.begin().await.unwrap();
+        for (from, until) in [(10, 15), (20, 30), (22, 25), (20, 40)] {
+            add_stop(&mut tx, at(from), at(until)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let sql = "select began_at || ' ' || ended_at from intervals order by began_at";
+        assert_eq!(fixture::texts(&store, sql).await, ["10000 15000", "20000 40000"]);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_behind_leaves_the_time_of_what_is_removed() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 12, Some("ok"))]).await;
+        fixture::run(&store, "insert into settings (name, value) values ('clock_floor', '90000')", &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        end_of_service(&mut tx, HOST, "ping", at(1)).await.unwrap();
+        end_of_host(&mut tx, HOST, at(95)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(stored(&store, Services::All, 0, 99).await, [":up 10-95", "ping:ok 12-90"]);
+    }
+
+    #[tokio::test]
     async fn what_is_removed_ends_and_begins_nothing_more() {
         let (store, _dir) = scene().await;
         put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
@@ -342,6 +487,16 @@ mod tests {
         tx.commit().await.unwrap();
         put(&store, &[change("", 40, Some("down"))]).await;
         assert_eq!(stored(&store, Services::None, 0, 99).await, [":up 10-30"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_just_before_the_gateway_ended_ends_at_its_removal() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
+        fixture::run(&store, "update hosts set removed_at = 30000 where id = 7", &[]).await;
+        fixture::run(&store, "update peers set removed_at = 30000 where id = 7", &[]).await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        assert_eq!(stored(&store, Services::All, 0, 99).await, [":up 10-30", "ping:ok 10-30"]);
     }
 
     #[tokio::test]
@@ -372,5 +527,23 @@ mod tests {
         assert_eq!(fixture::texts(&store, sql).await, begun);
         let first = ran_until(&mut store.reader().await.unwrap(), ClockFloor::None).await.unwrap().unwrap();
         assert!(first + Duration::from_secs(2) > before, "{first:?} is the time of the upgrade");
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_by_a_clock_that_is_behind_begins_at_the_greatest_time_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("intervals")).await;
+        let rows = [
+            "insert into hosts (id, name, profile, created_at) values (7, 'cam-07', '', 0)",
+            "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since, source,
+                                      output, notification)
+             values (7, 'up', 'hard', 1, 'up', 1, 0, 0, 0, '', '', '{}')",
+            "insert into settings (name, value) values ('clock_floor', '9000000000000')",
+        ];
+        fixture::run_on(&dir.path().join(crate::store::files::MAIN_FILE), &rows).await;
+        let seal = fleetgate_keys::SealKey::from_bytes([1; 32]);
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let begun = fixture::texts(&store, "select cast(began_at as text) from intervals").await;
+        assert_eq!(begun, ["9000000000000"]);
     }
 }

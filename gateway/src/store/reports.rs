@@ -29,7 +29,8 @@ impl Store {
     /// Fails when the database cannot be read.
     pub async fn selected_hosts(&self, selection: Selection<'_>, limit: i64) -> sqlx::Result<Vec<Selected>> {
         // The column holds compact JSON, so that one label is a substring of it.
-        let sql = "select h.id, h.name, h.labels ->> '$.site' from hosts h
+        let sql = "select h.id, h.name, iif(json_valid(h.labels), cast(h.labels ->> '$.site' as text), null)
+                   from hosts h
                    where (h.id = $1 or $1 is null and h.removed_at is null)
                          and not exists (select 1 from json_each($2) l where instr(h.labels, l.value) = 0)
                    order by h.name, h.id limit $3";

@@ -34,24 +34,24 @@ pub(super) fn changes(batch: &Batch, floor: Option<Wall>) -> Vec<Change<'_>> {
     }
     let is_last = |n, change: &Change<'_>| last.get(&(change.host, change.service)) == Some(&n);
     let changes = found.iter().enumerate().map(|(n, change)| {
-        let began = hard_since(batch, change).filter(|_| is_last(n, change));
-        Change { at: placed_at(change.at, began, floor), ..*change }
+        let since = hard_since(batch, change).filter(|_| is_last(n, change));
+        placed(*change, since, floor)
     });
     changes.collect()
 }
 
 /// A problem began with its first failure, unless the clock is wrong.
-fn placed_at(at: Wall, began: Option<Wall>, floor: Option<Wall>) -> Wall {
+fn placed(change: Change<'_>, since: Option<Wall>, floor: Option<Wall>) -> Change<'_> {
     match floor {
-        Some(floor) if at + TOLERATED < floor => floor,
-        _ => began.map_or(at, |began| began.min(at)),
+        Some(floor) if change.at + TOLERATED < floor => Change { at: floor, ..change },
+        _ => Change { since: since.filter(|since| *since < change.at), ..change },
     }
 }
 
 fn change(entry: &Entry) -> Option<Change<'_>> {
     let Entry::Event(event) = entry else { return None };
     let (series, begins) = what(&event.kind)?;
-    Some(Change { host: event.host, service: service(event), series, at: event.at, begins })
+    Some(Change { host: event.host, service: service(event), series, at: event.at, since: None, begins })
 }
 
 fn service(event: &Event) -> &str {
@@ -135,7 +135,7 @@ mod tests {
 
     fn times(batch: &Batch, floor: Option<i64>) -> Vec<i64> {
         let found = changes(batch, floor.map(at));
-        found.iter().map(|change| change.at.as_millis() / 1_000).collect()
+        found.iter().map(|change| change.since.unwrap_or(change.at).as_millis() / 1_000).collect()
     }
 
     #[test]

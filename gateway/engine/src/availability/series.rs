@@ -21,21 +21,23 @@ impl<T> Default for Series<T> {
 
 impl<T: Copy> Series<T> {
     /// Puts intervals in order; one without an end lasts. An interval ends where a later one begins:
-    /// a clock that was set may have left two that overlap. Of equal begins the last counts.
+    /// a clock that was set may have left two that overlap. Of equal begins the last counts. One that
+    /// does not end after its begin ends no other.
     pub fn new(intervals: impl IntoIterator<Item = (Wall, Option<Wall>, T)>) -> Series<T> {
         let interval = |(from, until, value): (Wall, Option<Wall>, T)| Interval {
             from: from.as_millis(),
             until: until.map_or(i64::MAX, Wall::as_millis),
             value,
         };
-        let mut all: Vec<Interval<T>> = intervals.into_iter().map(interval).collect();
+        let lasts = |interval: &Interval<T>| interval.from < interval.until;
+        let mut all: Vec<Interval<T>> = intervals.into_iter().map(interval).filter(lasts).collect();
         all.sort_by_key(|interval| interval.from);
         let mut next = i64::MAX;
         for interval in all.iter_mut().rev() {
             interval.until = interval.until.min(next);
             next = interval.from;
         }
-        all.retain(|interval| interval.from < interval.until);
+        all.retain(lasts);
         Series(all)
     }
 
@@ -98,5 +100,6 @@ mod tests {
         assert_eq!(read(&Series::new([(at(3), Some(at(5)), 'b'), open]), 7), ".aabb..");
         assert_eq!(read(&Series::new([open, (at(1), Some(at(4)), 'b')]), 6), ".bbb..");
         assert_eq!(read(&Series::new([(at(5), Some(at(2)), 'x')]), 7), ".......");
+        assert_eq!(read(&Series::new([open, (at(1), Some(at(1)), 'x')]), 4), ".aaa", "it has no time");
     }
 }

@@ -59,7 +59,8 @@ impl History {
 
 /// The naive model: the value in one second.
 fn value<T: Copy>(intervals: &Intervals<T>, second: i64) -> Option<T> {
-    let begun = intervals.iter().filter(|(from, ..)| *from <= second);
+    let has_time = |(from, until, _): &&(i64, Option<i64>, T)| until.is_none_or(|until| *from < until);
+    let begun = intervals.iter().filter(has_time).filter(|(from, ..)| *from <= second);
     let (_, until, value) = begun.max_by_key(|(from, ..)| *from)?;
     until.is_none_or(|until| second < until).then_some(*value)
 }

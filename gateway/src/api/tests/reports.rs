@@ -33,7 +33,7 @@ async fn put(api: &TestApi, changes: &[Change<'_>]) {
 }
 
 fn turns(host: HostId, service: &'static str, at: i64, to: &'static str) -> Change<'static> {
-    Change { host, service, series: Series::State, at: hour(at), begins: Some(to) }
+    Change { host, service, series: Series::State, at: hour(at), since: None, begins: Some(to) }
 }
 
 fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Change<'static>; 2] {
@@ -42,6 +42,7 @@ fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Change<'static
         service: "",
         series,
         at: hour(at),
+        since: None,
         begins,
     })
 }

@@ -21,7 +21,7 @@ use fleetgate_engine::messages::{
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Store, acknowledgements, states};
+use super::{Store, acknowledgements, intervals, states};
 use crate::store::TimingDefaults;
 
 pub use host_rows::{stored_alerting, stored_override};
@@ -141,6 +141,7 @@ impl Store {
 
     async fn settle_all(&self, specs: &[HostSpec], states: &States) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
+        intervals::end_of_removed(&mut tx).await?;
         for sql in [
             "delete from service_states where host in (select id from hosts where removed_at is not null)",
             "delete from host_states where host in (select id from hosts where removed_at is not null)",
