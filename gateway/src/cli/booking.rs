@@ -39,7 +39,10 @@ pub(crate) enum BookingCommand {
         booking: String,
     },
     /// Change a booking
-    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+    #[command(
+        group(clap::ArgGroup::new("change").required(true).multiple(true)),
+        override_usage = "fleetgate booking set [OPTIONS] <BOOKING>"
+    )]
     Set {
         /// Id or reference of the booking
         booking: String,

@@ -78,7 +78,9 @@ struct Truth {
     is_fresh: bool,
     /// The clock was behind the floor for a while, so that the boot-time clock has late ends.
     late_ends: bool,
-    /// A proved clock was set back, so that grants may have ended early.
+    /// How far the clock was ahead when it last ran evenly for five minutes.
+    proved: Option<i64>,
+    /// A proved clock was set back, at once or in several steps, so that grants may have ended early.
     early: bool,
     passed: u64,
     denied: u64,
@@ -96,6 +98,7 @@ impl Truth {
             even_for: 0,
             is_fresh: true,
             late_ends: false,
+            proved: None,
             early: false,
             passed: 0,
             denied: 0,
@@ -176,12 +179,15 @@ impl Truth {
         let is_behind = self.start_floor.is_some_and(|floor| wall(self.now + ahead) < floor);
         let ahead = if self.late_ends && !is_behind { ahead.max(0) } else { ahead };
         self.late_ends |= ahead < 0 && is_behind;
+        if self.even_for >= FIVE_MINUTES {
+            self.proved = Some(self.ahead);
+        }
         let step = ahead - self.ahead;
         self.ahead = ahead;
         let to = self.wall();
         self.world.set_clock(to);
         if step.abs() > 1 {
-            self.early |= step < 0 && self.even_for >= FIVE_MINUTES;
+            self.early |= self.proved.is_some_and(|proved| ahead < proved - 1);
             (self.even_for, self.is_fresh) = (0, false);
         }
         if step < -1 {
@@ -214,7 +220,7 @@ impl Truth {
     }
 
     fn start(&mut self) {
-        (self.even_for, self.is_fresh, self.early) = (0, true, false);
+        (self.even_for, self.is_fresh, self.proved, self.early) = (0, true, None, false);
         self.start_floor = self.floor;
         self.late_ends = self.ahead < 0;
         self.world.forwarder = Forwarder::new(Config {
@@ -240,7 +246,7 @@ impl Truth {
         (self.floor, self.start_floor) = (Some(self.wall()), None);
         self.world.change(PolicyChange::AcceptClock);
         self.load();
-        (self.late_ends, self.early, self.is_fresh) = (false, false, true);
+        (self.late_ends, self.proved, self.early, self.is_fresh) = (false, None, false, true);
     }
 
     /// Sends a packet in each direction to each host, and judges what passed.
