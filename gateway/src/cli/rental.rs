@@ -27,7 +27,10 @@ pub(crate) enum RentalCommand {
         rental: String,
     },
     /// Change the end or the device of a rental
-    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+    #[command(
+        group(clap::ArgGroup::new("change").required(true).multiple(true)),
+        override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
+    )]
     Set {
         /// Id of the rental
         rental: String,

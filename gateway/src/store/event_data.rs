@@ -122,6 +122,7 @@ data! {
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
+        may("covered", Count),
     ];
     STREAM_OPENED = "StreamOpenedData" [has("id", Text), has("address", Text), has("port", Count)];
     STREAM_CLOSED = "StreamClosedData" [
