@@ -38,10 +38,11 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         }
         // The uplink has just recovered, and the host was not checked since.
         HostStatus::Down if e.host.stale && e.cut_off.is_none() => vec![wider(silence(e), e)],
+        HostStatus::Down if e.host.stale => vec![cut_off(e)],
         HostStatus::Down => vec![silence(e)],
         // The result is stale. No host is known to be silent, so nothing is claimed.
         HostStatus::Up if e.host.stale && e.cut_off.is_none() => vec![Finding(all_of(e))],
-        HostStatus::Up if e.host.stale => vec![silence(e)],
+        HostStatus::Up if e.host.stale => vec![cut_off(e)],
         HostStatus::Up => path(e).into_iter().chain(device(e)).collect(),
     }
 }
@@ -65,6 +66,13 @@ fn silence(e: &Evidence) -> Finding {
     let lossy = unproved && !is_alive(e) && !is_shared(e);
     open.extend(lossy.then_some(Kind::PacketLoss));
     Finding(open)
+}
+
+/// Judges a stale result while the gateway's own uplink is considered lost. If another host was heard since,
+/// the uplink works again, and this host was not checked since: its silence shows nothing.
+fn cut_off(e: &Evidence) -> Finding {
+    let heard = e.elsewhere.heard + site(e).heard;
+    if heard == 0 { silence(e) } else { wider(silence(e), e) }
 }
 
 /// Adds to the open causes all others that make a host silent.

@@ -88,6 +88,12 @@ fn wire(lab: &Lab) -> anyhow::Result<Wire> {
     Wire::new(socket_in(&lab.ns(LOAD), &format!("{LOAD_ADDRESS}:0")), HUB)
 }
 
+/// Empties a socket, which may be full of the round before and then takes no answer to a handshake.
+fn drain(wire: &Wire) {
+    let mut room = vec![0; usize::from(u16::MAX)];
+    while wire.receive(&mut room).is_some() {}
+}
+
 /// A device that reads nothing. What its socket does not hold is lost, which costs the load least.
 struct Sink {
     member: Member,
@@ -126,8 +132,10 @@ impl Crowd {
     /// Makes new sessions, and sends a datagram of each flow, so that all of them are open for the next 30 s.
     fn open_flows(&self) -> anyhow::Result<()> {
         for (index, sink) in (1_000..).zip(&self.sinks) {
+            drain(&sink.wire);
             sink.wire.shake_hands(&sink.member.keys, index)?;
         }
+        drain(&self.wire);
         let mut sealers = Vec::new();
         for (index, source) in (2_000..).zip(&self.sources) {
             sealers.push(halves(&self.wire.shake_hands(&source.keys, index)?).0);

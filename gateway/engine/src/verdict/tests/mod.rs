@@ -438,12 +438,18 @@ fn the_first_that_is_heard_after_the_gateway_was_cut_off_makes_no_site_lost() {
     let place = |silent| SiteFacts { name: "hill".into(), others: Others { silent, ..Others::default() } };
     let down = host(HostStatus::Down, at(900));
     let elsewhere = Others { heard: 1, ..Others::default() };
-    let asked = Evidence { host: down.clone(), site: Some(place(2)), elsewhere, ..quiet() };
+    let asked = Evidence { host: down, site: Some(place(2)), elsewhere, ..quiet() };
     assert_eq!(judge(&asked).kind, Kind::SiteUplinkLost, "all were asked");
-    let not_asked = Evidence { host: HostState { stale: true, ..down }, ..asked };
-    let verdict = judge(&not_asked);
-    assert!(verdict.candidates.contains(&Kind::GatewayUplinkLost), "{verdict:?}");
-    assert!(verdict.candidates.contains(&Kind::TunnelDown), "{verdict:?}");
+    for status in [HostStatus::Down, HostStatus::Up] {
+        let host = HostState { stale: true, ..host(status, at(900)) };
+        // The recovery of the uplink may not be noticed yet.
+        for cut_off in [None, Some(at(910))] {
+            let not_asked = Evidence { host: host.clone(), cut_off, ..asked.clone() };
+            let verdict = judge(&not_asked);
+            assert!(verdict.candidates.contains(&Kind::GatewayUplinkLost), "{verdict:?}");
+            assert!(verdict.candidates.contains(&Kind::TunnelDown), "{verdict:?}");
+        }
+    }
 }
 
 #[test]
