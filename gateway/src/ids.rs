@@ -90,8 +90,11 @@ impl Kind {
     /// # Errors
     /// Fails for an invalid id, because it names nothing.
     pub fn parse(self, text: &str) -> Result<Id, Unknown> {
-        let id = text.strip_prefix(self.prefix()).and_then(|rest| rest.parse().ok());
-        id.ok_or_else(|| self.unknown(text))
+        self.id(text).ok_or_else(|| self.unknown(text))
+    }
+
+    fn id(self, text: &str) -> Option<Id> {
+        text.strip_prefix(self.prefix())?.parse().ok()
     }
 
     pub fn unknown(self, text: &str) -> Unknown {
@@ -114,10 +117,7 @@ pub enum Named {
 
 impl Kind {
     pub fn named(self, text: &str) -> Named {
-        match self.parse(text) {
-            Ok(id) => Named::Id(id),
-            Err(_) => Named::Name(text.to_owned()),
-        }
+        self.id(text).map_or_else(|| Named::Name(text.to_owned()), Named::Id)
     }
 }
 

@@ -85,7 +85,7 @@ use overview::summary::{Summaries, Summary};
 use request::rate_limits::RateLimits;
 use request::token_cache::TokenCache;
 use request::{checks, idempotency};
-use response::layers;
+use response::{around, layers};
 use response::problem::Problem;
 
 /// The state that handlers work with. Cheap to clone.
@@ -243,7 +243,7 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())));
     let admitted = [routes, results, many, uploads]
-        .map(|routes| routes.route_layer(middleware::from_fn_with_state(state.clone(), checks::layer)));
+        .map(|routes| routes.route_layer(around::layer(checks::Checks(state.clone()))));
     let [routes, results, many, uploads] = admitted;
     layers::wrap(routes.fallback(elsewhere), &state, layers::BODY_LIMIT)
         .merge(layers::wrap_results(results, &state, results::BODY_LIMIT))

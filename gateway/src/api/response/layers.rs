@@ -5,7 +5,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -18,6 +18,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
 
+use super::around::{self, Around, Below};
 use super::problem::{self, Problem};
 use crate::api::AppState;
 
@@ -51,8 +52,9 @@ pub fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> Router<A
         .layer(RequestBodyLimitLayer::new(most))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
         .layer(CatchPanicLayer::custom(panicked));
-    let routes = routes.layer(middleware::from_fn(finish_writes)).layer(bounds);
-    routes.layer(middleware::from_fn_with_state(state.clone(), edge))
+    routes
+        .layer(middleware::from_fn(finish_writes))
+        .layer(ServiceBuilder::new().layer(around::layer(Edge(state.clone()))).layer(bounds))
 }
 
 /// Adds the layers to routes that are called a thousand times a second with small bodies. Each layer costs a few
@@ -62,7 +64,7 @@ pub fn wrap_results(routes: Router<AppState>, state: &AppState, most: usize) -> 
         .layer(RequestBodyLimitLayer::new(most))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
         .layer(CatchPanicLayer::custom(panicked));
-    routes.layer(bounds).layer(middleware::from_fn_with_state(state.clone(), edge))
+    routes.layer(ServiceBuilder::new().layer(around::layer(Edge(state.clone()))).layer(bounds))
 }
 
 /// Adds the layers to routes that limit the size and time of their bodies themselves.
@@ -70,7 +72,7 @@ pub fn wrap_uploads(routes: Router<AppState>, state: &AppState) -> Router<AppSta
     routes
         .layer(middleware::from_fn(finish_writes))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), edge))
+        .layer(around::layer(Edge(state.clone())))
 }
 
 /// Marks a response of a route that is open to strangers.
@@ -103,16 +105,22 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     Problem::internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
 }
 
-async fn edge(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let id = request_id();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", id);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let _entered = span.entered();
-    response = as_problem(response, &id);
-    set_headers(response.headers_mut(), &path, &id, app.is_https());
-    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
-    without_body(response, &method)
+/// The outermost layer: each request has an id, and each response the headers and the form of this API.
+#[derive(Clone)]
+struct Edge(AppState);
+
+impl Around for Edge {
+    async fn around<S: Below>(self, request: Request, below: S) -> Response {
+        let id = request_id();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let span = tracing::info_span!("request", id);
+        let mut response = around::run(below, request).instrument(span.clone()).await;
+        let _entered = span.entered();
+        response = as_problem(response, &id);
+        set_headers(response.headers_mut(), &path, &id, self.0.is_https());
+        tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+        without_body(response, &method)
+    }
 }
 
 /// Returns the name of a request for the log and its response.

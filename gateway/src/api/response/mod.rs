@@ -2,6 +2,7 @@
 //!
 //! It knows no resource.
 
+pub mod around;
 pub mod etag;
 pub mod layers;
 pub mod page;
