@@ -1,5 +1,7 @@
 //! Background work that nobody asks for: expiries, and the removal of rows that have been kept long enough.
 
+mod clock_messages;
+mod clock_readings;
 pub mod clock_watch;
 pub mod forwarded;
 pub mod housekeeping;
