@@ -1,12 +1,13 @@
 //! Watches the gateway's clock: keeps the greatest time that it has shown, notes its steps, and notifies
-//! when it is behind that time. It also records when the gateway did not run, which that time shows.
+//! when it is behind that time. What else depends on that time is looked at in the same turn: when the gateway
+//! did not run ([`StopRecords`]), and what a clock that was ahead has left ([`FutureIntervals`]).
 //!
 //! The engine decides which grants pass (`fleetgate_engine::forward`). It notices a step by itself, before
 //! the next packet; this module loads the grants that are open again after a step back.
 
 use std::time::Duration;
 
-use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::time::{Now, Wall};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,8 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::health::ClockProblem;
 use crate::maintenance::clock_messages::{TRUSTED, is_worth_a_message, message};
 use crate::maintenance::clock_readings::{Clock, ListedStep};
-use crate::maintenance::stops::{Stop, Stops};
+use crate::maintenance::future_intervals::FutureIntervals;
+use crate::maintenance::stop_records::StopRecords;
 use crate::notification::Wakeups;
 use crate::store::events::{self, NewEvent};
 use crate::store::settings;
@@ -25,9 +27,6 @@ use crate::store::{Store, intervals, notices};
 
 /// Interval between two looks at the clocks. A step opens nothing for minutes, so it may be noted late.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long after a step back, an acceptance or a start the intervals are looked at: a clock that was ahead
-/// may have left some in the future, and it may be set more than once.
-const CUT_AFTER: Duration = Duration::from_secs(60);
 
 /// What the watch works with.
 pub struct Parts {
@@ -54,8 +53,8 @@ pub async fn start(
     let ran_until = intervals::ran_until(&mut conn, floor).await?;
     drop(conn);
     let now = clock::now();
-    let (stops, cut_at) = (Stops::new(ran_until, now), Some(now.mono + CUT_AFTER));
-    let mut watch = Watch { clock: Clock::new(floor, begun), stops, cut_at, parts, told };
+    let (stops, future) = (StopRecords::new(ran_until, now), FutureIntervals::new(now.mono));
+    let mut watch = Watch { clock: Clock::new(floor, begun), stops, future, parts, told };
     watch.look().await;
     tasks.spawn(watch.run(stop));
     Ok(())
@@ -64,9 +63,8 @@ pub async fn start(
 struct Watch {
     parts: Parts,
     clock: Clock,
-    stops: Stops,
-    /// When intervals in the future are cut, once the clock is right.
-    cut_at: Option<Mono>,
+    stops: StopRecords,
+    future: FutureIntervals,
     /// People were notified that the clock is not trusted.
     told: bool,
 }
@@ -93,7 +91,7 @@ impl Watch {
             Ok(floor) => {
                 self.clock.accept(floor);
                 self.stops.accept();
-                self.cut_at = self.cut_at.or(Some(clock::now().mono + CUT_AFTER));
+                self.future.may_exist(clock::now().mono);
             }
             Err(error) => tracing::warn!("the accepted time is not read: {error}"),
         }
@@ -103,7 +101,7 @@ impl Watch {
         let now = clock::now();
         let seen = self.clock.look(now);
         if seen.went_back {
-            self.cut_at = self.cut_at.or(Some(now.mono + CUT_AFTER));
+            self.future.may_exist(now.mono);
         }
         if seen.went_back || self.parts.handle.lacks_grants() {
             self.parts.handle.reload_grants().await;
@@ -119,45 +117,10 @@ impl Watch {
                 Err(error) => tracing::warn!("the time is not kept for the next start: {error}"),
             }
         }
-        if let Some(stop) = self.stops.look(now) {
-            match self.record(stop).await {
-                Ok(()) => self.stops.recorded(),
-                Err(error) => tracing::warn!("when the gateway did not run is not recorded yet: {error}"),
-            }
-        }
-        self.cut_future(now).await;
+        self.stops.look(&self.parts.store, now).await;
+        self.future.look(&self.parts.store, now, self.clock.is_behind(now.wall)).await;
         self.report(seen.problem, now.wall).await;
         self.stops.looked(clock::now());
-    }
-
-    /// Cuts what a clock that was ahead has left.
-    async fn cut_future(&mut self, now: Now) {
-        let is_due = self.cut_at.is_some_and(|at| at <= now.mono);
-        if !is_due || self.clock.is_behind(now.wall) {
-            return;
-        }
-        self.cut_at = match self.remove_future(now.wall).await {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!("intervals in the future stay for now: {error}");
-                Some(now.mono + CUT_AFTER)
-            }
-        };
-    }
-
-    async fn remove_future(&self, now: Wall) -> crate::store::Result<()> {
-        if !intervals::has_future(&mut *self.parts.store.reader().await?, now).await? {
-            return Ok(());
-        }
-        let mut tx = self.parts.store.begin().await?;
-        intervals::remove_future(&mut tx, now).await?;
-        tx.commit().await
-    }
-
-    async fn record(&self, stop: Stop) -> crate::store::Result<()> {
-        let mut tx = self.parts.store.begin().await?;
-        intervals::add_stop(&mut tx, stop.from, stop.until).await?;
-        tx.commit().await
     }
 
     async fn keep(&self, floor: Wall) -> crate::store::Result<()> {
@@ -268,8 +231,8 @@ mod tests {
             Watch {
                 parts: self.parts(),
                 clock: Clock::new(floor, now),
-                stops: Stops::new(ran_until, now),
-                cut_at: None,
+                stops: StopRecords::new(ran_until, now),
+                future: FutureIntervals::new(now.mono),
                 told,
             }
         }
@@ -334,24 +297,6 @@ mod tests {
             "select host || ' ' || series || ' ' || began_at || ' ' || (ended_at > began_at) from intervals";
         let expected = format!("0 gateway_stopped {} 1", floor.as_millis());
         assert_eq!(fixture::texts(&room.store, sql).await, [expected]);
-    }
-
-    #[tokio::test]
-    async fn what_a_clock_ahead_has_recorded_is_cut_when_the_clock_is_right() {
-        let now = clock::wall();
-        let (floor, ahead) = (now - HOUR, now + HOUR);
-        let room = Room::new(&floor.as_millis().to_string()).await;
-        let mut tx = room.store.begin().await.unwrap();
-        intervals::add_stop(&mut tx, floor, ahead).await.unwrap();
-        tx.commit().await.unwrap();
-        let mut watch = room.watch().await;
-        watch.stops.accept();
-        watch.cut_at = Some(clock::now().mono);
-        watch.look().await;
-        let ends = fixture::texts(&room.store, "select cast(ended_at as text) from intervals").await;
-        let ends: Vec<i64> = ends.iter().map(|end| end.parse().unwrap()).collect();
-        assert!(ends.len() == 1 && ends[0] < ahead.as_millis(), "{ends:?}");
-        assert_eq!(watch.cut_at, None);
     }
 
     #[tokio::test]
