@@ -132,7 +132,7 @@ pub(crate) struct Ssh {
 }
 
 #[derive(Args)]
-struct Login {
+pub(crate) struct Login {
     /// User that checks log in as [default: no login]
     #[arg(long, value_name = "USER", value_parser = login)]
     ssh_user: Option<String>,
@@ -145,7 +145,7 @@ struct Login {
 fn login(text: &str) -> Result<String, String> {
     match text {
         "none" => Err("without a user there is no login: leave the option out; \
-                       `fleetgate device set NAME --no-ssh-user` removes a user"
+                       `--no-ssh-user` of `fleetgate device set` and `fleetgate host set` removes a user"
             .to_owned()),
         user => Ok(user.to_owned()),
     }
@@ -180,10 +180,28 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     labels: LabelChanges,
     #[command(flatten)]
+    login: LoginChange,
+}
+
+/// What changes of how checks log in to a host or device.
+#[derive(Args)]
+pub(crate) struct LoginChange {
+    #[command(flatten)]
     login: Login,
     /// Remove the user: checks log in no more
     #[arg(long, conflicts_with = "ssh_user")]
     no_ssh_user: bool,
+}
+
+impl LoginChange {
+    /// As a change of the API has it; `None`: nothing changes.
+    pub(crate) fn body(&self) -> Option<Value> {
+        let mut body = present(json!({ "user": self.login.ssh_user, "port": self.login.ssh_port }));
+        if self.no_ssh_user {
+            body["user"] = Value::Null;
+        }
+        (body != json!({})).then_some(body)
+    }
 }
 
 impl SetArgs {
@@ -195,12 +213,10 @@ impl SetArgs {
             "mtu": self.mtu,
             "route": self.route,
             "direct_address": self.direct,
-            "ssh": { "user": self.login.ssh_user, "port": self.login.ssh_port },
         }));
-        if self.no_ssh_user {
-            body["ssh"]["user"] = Value::Null;
+        if let Some(ssh) = self.login.body() {
+            body["ssh"] = ssh;
         }
-        body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
         body
     }
 }
@@ -280,15 +296,20 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             credentials(client, &made, qr, out.as_deref().zip(place))
         }
         DeviceCommand::Trust { device, host_key } => {
-            let body = json!({ "host_key": host_key });
-            client.call(Method::POST, &format!("/devices/{device}/trust"), Some(&body)).await?;
-            said(client, &format!("{device}: host key pinned"))
+            trust(client, &format!("/devices/{device}"), &device, &host_key).await
         }
         DeviceCommand::ResetClock { device } => {
             client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
             said(client, &format!("{device}: the next handshake is accepted, whatever its time"))
         }
     }
+}
+
+/// Pins the SSH host key of the device or host at this path.
+pub(super) async fn trust(client: &Client, path: &str, name: &str, host_key: &str) -> anyhow::Result<()> {
+    let body = json!({ "host_key": host_key });
+    client.call(Method::POST, &format!("{path}/trust"), Some(&body)).await?;
+    said(client, &format!("{name}: host key pinned"))
 }
 
 /// Asks a person at a terminal before a working configuration stops. A program has already decided.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::care::place;
 use super::client::Client;
-use super::device::said;
+use super::device::{self, said};
 use super::grant;
 use super::host_change;
 use super::table::{self, Column};
@@ -51,6 +51,13 @@ pub(crate) enum HostCommand {
         #[command(flatten)]
         along: super::removal::Along,
     },
+    /// Pin the SSH host key of a host behind a device
+    Trust {
+        /// Name or id of the host
+        host: String,
+        /// SHA256:..., a public key, or a line of known_hosts
+        host_key: String,
+    },
     /// Show the traffic of a device by day
     Traffic {
         /// Name or id of the host
@@ -91,6 +98,9 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
         HostCommand::Set(args) => host_change::set(client, *args).await,
         HostCommand::Add(args) => host_change::add(client, args).await,
         HostCommand::Remove { host, along } => host_change::remove(client, &host, along).await,
+        HostCommand::Trust { host, host_key } => {
+            device::trust(client, &format!("/hosts/{host}"), &host, &host_key).await
+        }
         HostCommand::Traffic { host } => traffic(client, &host).await,
         HostCommand::Budget { host, bytes_per_day, .. } => budget(client, &host, bytes_per_day).await,
     }

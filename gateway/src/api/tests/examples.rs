@@ -115,6 +115,10 @@ impl Scene {
             "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
             "change_rental" | "end_rental" => self.book(None, false).await,
             "set_endpoint" => self.api = TestApi::new().await,
+            "trust_host" => {
+                self.made("/hosts", json!({ "name": "nas", "via": "cam-1", "address": "192.168.1.9" })).await;
+                self.paths.insert("host", "nas".to_owned());
+            }
             _ => {}
         }
     }
