@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn errors_for_programs_are_problem_documents() {
-        let refused = Refused { document: json!({ "code": "not_found", "detail": "no device" }) };
+        let refused = Refused::new(json!({ "code": "not_found", "detail": "no device" }));
         assert_eq!(refused.to_string(), "no device");
         assert_eq!(document(&refused.into())["code"], "not_found");
         let other = anyhow::anyhow!("refused").context("no gateway answers");
