@@ -271,6 +271,15 @@ impl Client {
     }
 }
 
+/// Makes a path of the API with names that a person typed, as in `api_path!("/hosts/{}/settings", host)`. Each name is one
+/// part: with `format!`, `host remove cam/services/disk` would reset a service.
+macro_rules! api_path {
+    ($form:literal, $($name:expr),+ $(,)?) => {
+        format!($form, $($crate::cli::client::part(&$name)),+)
+    };
+}
+pub(crate) use api_path;
+
 /// Returns a name with a slash as a part of a path, such as the reference of a customer.
 pub(crate) fn part(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
@@ -409,6 +418,8 @@ mod tests {
             ("/hosts/cam?cascade=true", "/hosts/cam%3Fcascade=true"),
             ("/hosts/a%2fb c", "/hosts/a%252fb%20c"),
             (&format!("/customers/{}", part("crm/17%2F")), "/customers/crm%2F17%252F"),
+            (&api_path!("/hosts/{}/settings", "cam/services/disk"), "/hosts/cam%2Fservices%2Fdisk/settings"),
+            (&api_path!("/hosts/{}/services/{}", "cam".to_owned(), "a%2Fb"), "/hosts/cam/services/a%252Fb"),
         ] {
             assert_eq!(path(typed).expect("a URL"), format!("{base}{sent}"));
         }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::host::pages;
 use super::import;
 use super::removal::{self, Along};
@@ -279,7 +279,7 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
         DeviceCommand::List => list(client).await,
         DeviceCommand::Show { device } => show(client, &device).await,
         DeviceCommand::Rename { device, name } => {
-            client.patch(&format!("/devices/{device}"), &json!({ "name": name })).await?;
+            client.patch(&api_path!("/devices/{}", device), &json!({ "name": name })).await?;
             said(client, &format!("{device} renamed to {name}"))
         }
         DeviceCommand::Remove { device, along } => remove(client, &device, along).await,
@@ -292,14 +292,16 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             }
             let place = reserve(out.as_deref()).context("nothing was changed")?;
             let body = present(json!({ "public_key": public_key }));
-            let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
+            let made: Value = client.post(&api_path!("/devices/{}/credentials", device), &body).await?;
             credentials(client, &made, qr, out.as_deref().zip(place))
         }
         DeviceCommand::Trust { device, host_key } => {
-            trust(client, &format!("/devices/{device}"), &device, &host_key).await
+            trust(client, &api_path!("/devices/{}", device), &device, &host_key).await
         }
         DeviceCommand::ResetClock { device } => {
-            client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
+            client
+                .call(Method::POST, &api_path!("/devices/{}/reset-clock", device), Some(&json!({})))
+                .await?;
             said(client, &format!("{device}: the next handshake is accepted, whatever its time"))
         }
     }
@@ -315,7 +317,7 @@ pub(super) async fn trust(client: &Client, path: &str, name: &str, host_key: &st
 /// Asks a person at a terminal before a working configuration stops. A program has already decided.
 async fn may_replace(client: &Client, device: &str) -> anyhow::Result<()> {
     // An unknown device is an error before the question.
-    let found: Device = client.get(&format!("/devices/{device}"), &[]).await?;
+    let found: Device = client.get(&api_path!("/devices/{}", device), &[]).await?;
     if found.tunnel.is_none() || !std::io::stdin().is_terminal() {
         return Ok(());
     }
@@ -348,7 +350,7 @@ pub(crate) fn present(body: Value) -> Value {
 }
 
 async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<()> {
-    match removal::remove(client, &format!("/devices/{device}"), along).await? {
+    match removal::remove(client, &api_path!("/devices/{}", device), along).await? {
         None => said(client, "Nothing was removed"),
         Some(others) if others.is_empty() => {
             said(client, &format!("{device} removed; its tunnel has ended, its history is kept"))
@@ -361,7 +363,7 @@ async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<(
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/devices/{}", args.device);
+    let path = api_path!("/devices/{}", args.device);
     let mut body = args.body();
     let before: Value = client.get(&path, &[]).await?;
     if let Some(labels) = args.labels.body(&args.device, &before["labels"])? {
@@ -506,7 +508,7 @@ fn own_profile(own: Option<&str>) -> String {
 }
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
-    let d: Device = client.get(&format!("/devices/{name}"), &[]).await?;
+    let d: Device = client.get(&api_path!("/devices/{}", name), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&d)?);
         return Ok(());
@@ -540,7 +542,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
 
 async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Result<()> {
     let body = json!({ "needs_approval": approval });
-    let made: Value = client.post(&format!("/devices/{device}/replacement"), &body).await?;
+    let made: Value = client.post(&api_path!("/devices/{}/replacement", device), &body).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
         return Ok(());

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{LabelChanges, LoginChange, Ssh, labels, pair, present, said};
 use super::limits::Limits;
 use super::removal::{self, Along};
@@ -70,7 +70,7 @@ pub(crate) struct AddArgs {
 }
 
 pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/hosts/{}", args.host);
+    let path = api_path!("/hosts/{}", args.host);
     let before: Value = client.get(&format!("{path}/settings"), &[]).await?;
     let body = args.body(&before)?;
     anyhow::ensure!(
@@ -136,7 +136,7 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn remove(client: &Client, host: &str, along: Along) -> anyhow::Result<()> {
-    match removal::remove(client, &format!("/hosts/{host}"), along).await? {
+    match removal::remove(client, &api_path!("/hosts/{}", host), along).await? {
         None => said(client, "Nothing was removed"),
         Some(others) if others.is_empty() => said(client, &format!("{host} removed; its history is kept")),
         Some(others) => {

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::super::Connection;
-use super::super::client::Client;
+use super::super::client::{Client, api_path};
 use crate::api::host_settings::HostSettings;
 use crate::cli::out;
 use crate::names::Name;
@@ -62,7 +62,7 @@ pub(in super::super) async fn ssh(to: &Connection, args: SshArgs) -> anyhow::Res
 }
 
 async fn settings(client: &Client, host: &str) -> anyhow::Result<HostSettings> {
-    client.get(&format!("/hosts/{host}/settings"), &[]).await
+    client.get(&api_path!("/hosts/{}/settings", host), &[]).await
 }
 
 /// The programs that ssh starts find the gateway as this one does. A token on their command lines
