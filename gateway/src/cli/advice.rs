@@ -1,4 +1,4 @@
-//! What the gateway recommends in errors, in the words of the command line: the gateway names calls of its API.
+//! Puts the advice of errors into the words of the command line: the gateway names calls of its API.
 //!
 //! Pure. A call without a command stays as it is.
 
@@ -64,7 +64,7 @@ pub(super) fn as_commands(text: &str) -> String {
     said.replace("?cascade=true", "--cascade")
 }
 
-/// What stands before the first call, the call without the API's own prefix, and what follows it.
+/// Returns the text before the first call, the call without the API's own prefix, and what follows it.
 fn next_call(text: &str) -> Option<(&str, String, &str)> {
     let find = |method: &'static str| text.find(&format!("{method} /")).map(|at| (at, method));
     let (at, method) = METHODS.into_iter().filter_map(find).min()?;

@@ -30,7 +30,7 @@ pub(crate) struct AckArgs {
     remove: bool,
 }
 
-/// What is said with an acknowledgement, of whatever.
+/// The options of an acknowledgement, of any object.
 #[derive(Args)]
 pub(crate) struct Word {
     /// Keep it until the problem recovers [default: until the state changes]
@@ -127,7 +127,7 @@ struct Again {
     last: Option<String>,
 }
 
-/// What changes of a downtime.
+/// The changes of a downtime.
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
     /// Id of the downtime, as in `fleetgate downtime list`
@@ -402,7 +402,7 @@ async fn list(client: &Client, all: bool, host: Option<String>) -> anyhow::Resul
     Ok(())
 }
 
-/// Of a cancelled downtime END is when that was.
+/// END of a cancelled downtime is when that was.
 fn comment(d: &Downtime) -> String {
     let cancelled = d.cancelled_at.as_ref().map(|_| "cancelled");
     let given = (!d.comment.is_empty()).then_some(d.comment.as_str());

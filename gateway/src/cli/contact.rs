@@ -100,7 +100,7 @@ impl ContactFields {
     }
 }
 
-/// What is taken away.
+/// Options that take something away.
 #[derive(Args)]
 pub(crate) struct ContactWithout {
     /// Remove all mail addresses

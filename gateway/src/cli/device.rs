@@ -183,7 +183,7 @@ pub(crate) struct SetArgs {
     login: LoginChange,
 }
 
-/// What changes of how checks log in to a host or device.
+/// The changes of how checks log in to a host or device.
 #[derive(Args)]
 pub(crate) struct LoginChange {
     #[command(flatten)]
@@ -221,7 +221,7 @@ impl SetArgs {
     }
 }
 
-/// What changes of the labels of a host or device.
+/// The changes of the labels of a host or device.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LabelChanges {
     /// Add or change a label, as key=value (key= removes it); may be repeated
@@ -453,7 +453,7 @@ fn file_to_save(name: &str) -> String {
     format!("For wg-quick, save it as {}", names::conf_file(name))
 }
 
-/// What to do with a file that `wg-quick` refuses; nothing of any other.
+/// Returns what to do with a file that `wg-quick` refuses; nothing of any other.
 pub(super) fn other_name(name: &str, out: &Path) -> String {
     if names::is_interface_file(out) {
         return String::new();

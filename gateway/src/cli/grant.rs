@@ -63,7 +63,7 @@ pub(crate) struct SetArgs {
     no_end: bool,
 }
 
-/// What a grant permits, to whom, and when.
+/// The fields of a grant: its source, target, access and window.
 #[derive(Args)]
 struct GrantFields {
     /// User whose operators may reach the target

@@ -75,7 +75,7 @@ const HELP_WIDTH: usize = 80;
 /// The heading of what every command takes, apart from what one command takes.
 const EVERYWHERE: &str = "Global options";
 
-/// Where the gateway is, for every command that talks to one.
+/// The place of the gateway, for every command that talks to one.
 #[derive(Args, Clone)]
 pub(crate) struct Connection {
     /// Data directory [default: $STATE_DIRECTORY or ~/.local/share/fleetgate]

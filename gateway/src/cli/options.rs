@@ -124,7 +124,7 @@ const ITEMS: &[Pair] = &[
 /// The options that each make one entry of `access`, in the order of the body.
 const ACCESS: [Pair; 3] = [("icmp", "--icmp"), ("tcp", "--tcp"), ("udp", "--udp")];
 
-/// What a person typed.
+/// The part of a command line that errors name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Given {
     /// The command, such as `grant add`.

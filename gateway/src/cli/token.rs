@@ -29,7 +29,7 @@ pub(crate) enum TokenCommand {
 
 #[derive(Args)]
 pub(crate) struct CreateArgs {
-    /// What it is for
+    /// Purpose of the token
     name: String,
     /// viewer, operator or admin [default: viewer; with --user, the role of the user]
     #[arg(long, conflicts_with = "enrol")]

@@ -26,7 +26,7 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
     ExitCode::from(if is_status { status::UNKNOWN } else { FAILED })
 }
 
-/// What has a name or an id, and the command whose `list` shows them.
+/// Objects with a name or an id, and the command whose `list` shows them.
 const LISTS: [(&str, &str); 9] = [
     ("host or device", "host"),
     ("enrolment", "enrolment"),

@@ -1,4 +1,4 @@
-//! What people are notified of when the gateway's clock is behind, and when it is right again. Pure.
+//! The messages that the gateway's clock is behind, and that it is right again. Pure.
 
 use std::time::Duration;
 

@@ -41,7 +41,7 @@ impl ListedStep {
     }
 }
 
-/// What a look at the clocks shows.
+/// The findings of a look at the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub listed: Option<ListedStep>,

@@ -1,5 +1,5 @@
 //! Watches the gateway's clock: keeps the greatest time that it has shown, notes its steps, and notifies
-//! when it is behind that time. What else depends on that time is looked at in the same turn: when the gateway
+//! when it is behind that time. Two other parts depend on that time and have the same turn: when the gateway
 //! did not run ([`StopRecords`]), and what a clock that was ahead has left ([`FutureIntervals`]).
 //!
 //! The engine decides which grants pass (`fleetgate_engine::forward`). It notices a step by itself, before
@@ -28,7 +28,7 @@ use crate::store::{Store, intervals, notices};
 /// Interval between two looks at the clocks. A step opens nothing for minutes, so it may be noted late.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What the watch works with.
+/// The other parts that the watch works with.
 pub struct Parts {
     pub store: Store,
     pub live: LiveState,

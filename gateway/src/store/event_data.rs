@@ -4,7 +4,7 @@
 
 use self::Shape::{Count, Flag, MaybeNumber, MaybeObject, MaybeText, Object, Objects, Text, Texts};
 
-/// What a field of the data holds.
+/// The type of a field of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Text,

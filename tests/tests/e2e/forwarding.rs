@@ -288,7 +288,7 @@ fn a_host_behind_an_enrolled_device_is_reached_at_its_alias() {
 
     becomes_no_router_for_a_later_interface(&lab);
 
-    // What was denied is counted for its sender.
+    // Denied packets are counted for their sender.
     assert!(!lab.try_sh(LAPTOP, &format!("timeout 10 bash -c '</dev/tcp/{v4}/23'")).0);
     eventually("the drop is counted", PATIENCE, || {
         gateway.cli(&["operator", "show", "anna-laptop"]).contains("dropped     not_granted")

@@ -296,7 +296,7 @@ fn the_roots_of_the_crates_hold_few_files() {
     }
 }
 
-/// Of two types with one name, the document of the API would have only one, without a word.
+/// The document of the API would have only one of two types with one name, without a word.
 #[test]
 fn every_schema_of_the_api_has_a_name_of_its_own() {
     let mut places: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Of an operation by its id; `None`: its body is no JSON, or it has none.
+/// The example of an operation by its id; `None`: its body is no JSON, or it has none.
 pub fn of(operation: &str) -> Option<Value> {
     access(operation)
         .or_else(|| devices(operation))
@@ -74,7 +74,7 @@ fn devices(operation: &str) -> Option<Value> {
     })
 }
 
-/// Of no gateway: it only has the form of one.
+/// A token of no gateway: it only has the form of one.
 pub const ENROLMENT_TOKEN: &str =
     "fge_0000000000007_297pk3167vk9x25echnb7x0a64kqpwmqw4dmmg2zc4sp0fctcs8gwb9bxk";
 

@@ -19,7 +19,7 @@ const PASSWORD: &str = "correct horse battery";
 /// A gateway with something at each path that the examples name.
 struct Scene {
     api: TestApi,
-    /// By the name of the parameter.
+    /// The values of path parameters, by name.
     paths: BTreeMap<&'static str, String>,
     cookie: String,
     _tasks: JoinSet<()>,
@@ -88,7 +88,7 @@ impl Scene {
         self.paths.insert("rental", made.json["rentals"][0]["id"].as_str().unwrap().to_owned());
     }
 
-    /// What one operation alone needs.
+    /// Values that one operation alone needs.
     async fn prepare(&mut self, operation: &str) {
         match operation {
             "acknowledge_host" => {
