@@ -1,7 +1,7 @@
 //! Reads whole files that people name, with a limit.
 //!
-//! The files of a start must be regular: a pipe could block it for ever, and a device has no end. What the command line
-//! reads may be a pipe.
+//! The files of a start must be regular: a pipe could block it for ever, and a device has no end. A file of the
+//! command line may be a pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

@@ -74,7 +74,7 @@ pub struct NewEnrolmentToken {
     pub label: String,
     #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// By the profile rules when absent.
+    /// The profile rules decide when it is absent.
     pub profile: Option<String>,
     pub ssh_user: Option<String>,
     pub needs_approval: bool,
@@ -95,7 +95,7 @@ pub struct EnrolmentTokenWithSecret {
     /// Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// What to run on the device, as root. Absent when the call was a repetition.
+    /// The command to run on the device, as root. Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Why the command works only on the machine of the gateway; absent if it works elsewhere.

@@ -47,7 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Of this host or device: id or name. The id also of one that was removed.
+    /// Only events of this host or device, by id or name. A removed one is found by its id.
     host: Option<String>,
     /// A kind (`state`), or the first part of some (`device` for `device.created`).
     kind: Option<String>,
@@ -67,7 +67,7 @@ async fn list(
     page(&app, &paging, wanted, false).await
 }
 
-/// What users, tokens and devices did, the newest first.
+/// Actions of users, tokens and devices, the newest first.
 #[utoipa::path(get, path = "/audit", operation_id = "list_audit", tag = "access",
     security(("token" = ["access:admin"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]

@@ -1,4 +1,4 @@
-//! What people sent through the gateway to hosts, by hour.
+//! Traffic of people through the gateway to hosts, by hour.
 
 use axum::Json;
 use axum::extract::State;
@@ -42,7 +42,7 @@ pub struct Forwarded {
     pub hours: Vec<ForwardedHour>,
 }
 
-/// What one operator exchanged with one port of one host in one hour, in bytes of inner packets.
+/// Traffic of one operator with one port of one host in one hour, in bytes of inner packets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ForwardedHour {
     /// The begin of the hour.
@@ -68,7 +68,7 @@ pub struct ForwardedHour {
     pub received_bytes: u64,
 }
 
-/// What people sent through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
+/// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
 #[utoipa::path(get, path = "/forwarded", operation_id = "list_forwarded", tag = "access",
     security(("token" = ["access:operator"])), params(Wanted),
     responses((status = 200, body = Forwarded)))]

@@ -58,7 +58,7 @@ pub struct Gateway {
     pub unknown_keys: Vec<UnknownKey>,
 }
 
-/// Of a gateway that does not name its own.
+/// The inner MTU of a gateway that does not name its own.
 const fn usual_mtu() -> u16 {
     DEFAULT_MTU
 }

@@ -32,7 +32,7 @@ use crate::store::notices::{self, NoticeFilter};
 
 /// Listed members, as many as a person scrolls through.
 const LISTED: i64 = 500;
-/// What is left to do when an incident was merged whose acknowledgement is to be taken back.
+/// The remaining work when an incident was merged whose acknowledgement is to be taken back.
 const MERGED_AWAY: &str = "remove its acknowledgement, or those of its members";
 /// Events and notifications that are shown with it.
 const NEWEST: i64 = 100;

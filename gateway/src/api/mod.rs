@@ -252,7 +252,7 @@ pub fn router(state: AppState) -> axum::Router {
         .with_state(state)
 }
 
-/// What is no route of the API may be the dashboard's.
+/// A path that is no route of the API may be the dashboard's.
 async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();

@@ -66,7 +66,7 @@ pub struct Notification {
     pub outcomes: Vec<NotificationOutcome>,
 }
 
-/// What became of a notification for one contact.
+/// The outcome of a notification for one contact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NotificationOutcome {
     #[schema(value_type = names::ContactResult)]
@@ -77,7 +77,7 @@ pub struct NotificationOutcome {
     pub message: Option<String>,
     #[schema(value_type = Option<names::ChannelName>)]
     pub channel: Option<String>,
-    /// Of a webhook only the server.
+    /// For a webhook it is only the server.
     pub address: Option<String>,
     /// When it was sent or suppressed, when the next attempt is due, or since when it waits.
     pub at: Option<String>,
@@ -86,7 +86,7 @@ pub struct NotificationOutcome {
     pub reason: Option<String>,
     /// The reason as a text; of what was sent, the rule.
     pub text: String,
-    /// What shows it: the answer of a server, the acknowledgement, the downtime; of what waits, its rule.
+    /// The evidence: the answer of a server, the acknowledgement, the downtime; of what waits, its rule.
     pub evidence: String,
     #[schema(minimum = 0)]
     pub attempts: i64,
@@ -100,7 +100,7 @@ pub struct Message {
     pub contact: String,
     #[schema(value_type = names::ChannelName)]
     pub channel: String,
-    /// Of a webhook only the server.
+    /// For a webhook it is only the server.
     pub address: String,
     #[schema(value_type = names::MessageContent)]
     pub kind: String,

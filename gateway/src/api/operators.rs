@@ -52,7 +52,7 @@ pub struct Operator {
     pub established: bool,
     pub endpoint: Option<String>,
     pub last_handshake: Option<String>,
-    /// What the gateway dropped of what the operator sent, by reason, since the gateway started.
+    /// Packets of the operator that the gateway dropped, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
     /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
@@ -76,7 +76,7 @@ pub struct NewOperator {
     pub mtu: Option<u16>,
 }
 
-/// What is absent stays as it is.
+/// An absent field stays as it is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OperatorChange {

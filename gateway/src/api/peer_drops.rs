@@ -1,4 +1,4 @@
-//! What the gateway dropped of each peer, by reason: in the answers of the API and in `/metrics`.
+//! Counts the dropped packets of each peer, by reason: in the answers of the API and in `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -24,7 +24,7 @@ pub struct Removal {
     pub id: String,
     #[schema(value_type = names::RemovedKind)]
     pub kind: String,
-    /// Of a service: `HOST/SERVICE`.
+    /// For a service: `HOST/SERVICE`.
     pub name: String,
     /// Absent if it was removed.
     pub renamed_to: Option<String>,

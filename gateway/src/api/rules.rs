@@ -77,7 +77,7 @@ pub struct NewRule {
     pub delay_s: Option<f64>,
 }
 
-/// What is absent stays as it is; `null` clears a field.
+/// An absent field stays as it is; `null` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleChange {

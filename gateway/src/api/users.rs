@@ -47,7 +47,7 @@ pub struct NewUser {
     pub password: String,
 }
 
-/// What is absent stays as it is. Any change ends the user's sessions.
+/// An absent field stays as it is. Any change ends the user's sessions.
 #[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserChange {
@@ -68,7 +68,7 @@ pub struct LoginLink {
     /// Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// Where a browser uses it. Absent when the call was a repetition.
+    /// The address at which a browser uses it. Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     pub expires_at: String,

@@ -1,11 +1,11 @@
-//! What the gateway recommends in errors, in the words of the command line: the gateway names calls of its API.
+//! Puts the advice of errors into the words of the command line: the gateway names calls of its API.
 //!
 //! Pure. A call without a command stays as it is.
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 33] = [
+pub(super) const COMMANDS: [(&str, &str); 34] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -31,6 +31,7 @@ pub(super) const COMMANDS: [(&str, &str); 33] = [
     ("DELETE /hosts/{}", "fleetgate host remove $1"),
     ("POST /hosts/{}/downtimes", "fleetgate downtime add $1"),
     ("GET /hosts/{}/metrics", "fleetgate metrics $1"),
+    ("POST /hosts/{}/trust", "fleetgate host trust $1 HOST-KEY"),
     ("GET /incidents", "fleetgate incident list"),
     ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
@@ -63,7 +64,7 @@ pub(super) fn as_commands(text: &str) -> String {
     said.replace("?cascade=true", "--cascade")
 }
 
-/// What stands before the first call, the call without the API's own prefix, and what follows it.
+/// Returns the text before the first call, the call without the API's own prefix, and what follows it.
 fn next_call(text: &str) -> Option<(&str, String, &str)> {
     let find = |method: &'static str| text.find(&format!("{method} /")).map(|at| (at, method));
     let (at, method) = METHODS.into_iter().filter_map(find).min()?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
@@ -30,7 +30,7 @@ pub(crate) struct AckArgs {
     remove: bool,
 }
 
-/// What is said with an acknowledgement, of whatever.
+/// The options of an acknowledgement, of any object.
 #[derive(Args)]
 pub(crate) struct Word {
     /// Keep it until the problem recovers [default: until the state changes]
@@ -127,7 +127,7 @@ struct Again {
     last: Option<String>,
 }
 
-/// What changes of a downtime.
+/// The changes of a downtime.
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
     /// Id of the downtime, as in `fleetgate downtime list`
@@ -225,9 +225,9 @@ const HOW_LONG: &str = "give the duration: --for 2h, --until TIME, or --every DA
 /// log.
 pub(super) fn place(host: &str, service: Option<&str>) -> String {
     match (service, host.split_once('/')) {
-        (Some(service), _) => format!("/hosts/{host}/services/{service}"),
-        (None, Some((host, service))) => format!("/hosts/{host}/services/{service}"),
-        (None, None) => format!("/hosts/{host}"),
+        (Some(service), _) => api_path!("/hosts/{}/services/{}", host, service),
+        (None, Some((host, service))) => api_path!("/hosts/{}/services/{}", host, service),
+        (None, None) => api_path!("/hosts/{}", host),
     }
 }
 
@@ -261,7 +261,7 @@ pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyho
 }
 
 async fn set(client: &Client, args: ChangeArgs) -> anyhow::Result<()> {
-    let path = format!("/downtimes/{}", args.downtime);
+    let path = api_path!("/downtimes/{}", args.downtime);
     let before: Downtime = client.get(&path, &[]).await?;
     let changed = client.write(Method::PATCH, &path, &args.body(&before)?, Some(before.version)).await?;
     if client.json {
@@ -273,7 +273,7 @@ async fn set(client: &Client, args: ChangeArgs) -> anyhow::Result<()> {
 }
 
 async fn cancel(client: &Client, id: &str) -> anyhow::Result<()> {
-    let path = format!("/downtimes/{id}");
+    let path = api_path!("/downtimes/{}", id);
     let found: Downtime = client.get(&path, &[]).await?;
     if let Some(at) = found.cancelled_at {
         return said(client, &format!("Already cancelled {}", table::clock_time(&at)));
@@ -402,7 +402,7 @@ async fn list(client: &Client, all: bool, host: Option<String>) -> anyhow::Resul
     Ok(())
 }
 
-/// Of a cancelled downtime END is when that was.
+/// END of a cancelled downtime is when that was.
 fn comment(d: &Downtime) -> String {
     let cancelled = d.cancelled_at.as_ref().map(|_| "cancelled");
     let given = (!d.comment.is_empty()).then_some(d.comment.as_str());

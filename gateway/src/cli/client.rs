@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::options::Given;
 use super::{Connection, advice};
 use crate::api::MANAGER_HEADER;
 use crate::data_dir;
@@ -270,6 +271,15 @@ impl Client {
     }
 }
 
+/// Makes a path of the API with names that a person typed, as in `api_path!("/hosts/{}/settings", host)`. Each name is one
+/// part: with `format!`, `host remove cam/services/disk` would reset a service.
+macro_rules! api_path {
+    ($form:literal, $($name:expr),+ $(,)?) => {
+        format!($form, $($crate::cli::client::part(&$name)),+)
+    };
+}
+pub(crate) use api_path;
+
 /// Returns a name with a slash as a part of a path, such as the reference of a customer.
 pub(crate) fn part(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
@@ -333,35 +343,54 @@ pub(super) fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf>
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub document: Value,
+    /// The options that the text names in place of fields.
+    given: Given,
 }
 
 impl Refused {
     /// Converts an error response. A proxy in between may respond with something else.
     fn of(status: StatusCode, body: Value) -> Self {
-        if problem_text(&body).is_some() {
-            return Refused { document: body };
+        if problem_text(&body, &Given::default()).is_some() {
+            return Refused::new(body);
         }
         let detail = format!("the gateway answered {status}");
-        Refused { document: json!({ "title": "Refused", "status": status.as_u16(), "detail": detail }) }
+        Refused::new(json!({ "title": "Refused", "status": status.as_u16(), "detail": detail }))
+    }
+
+    pub fn new(document: Value) -> Self {
+        Refused { document, given: Given::default() }
+    }
+
+    /// Lets a refusal name the options that a person typed. The document stays as the gateway sent it.
+    pub fn in_options(mut error: anyhow::Error, given: Given) -> anyhow::Error {
+        if let Some(refused) = error.downcast_mut::<Refused>() {
+            refused.given = given;
+        }
+        error
     }
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&advice::as_commands(&problem_text(&self.document).unwrap_or_default()))
+        f.write_str(&advice::as_commands(&problem_text(&self.document, &self.given).unwrap_or_default()))
     }
 }
 
 impl std::error::Error for Refused {}
 
 /// Formats a problem document in one line, followed by field errors.
-fn problem_text(body: &Value) -> Option<String> {
+fn problem_text(body: &Value, given: &Given) -> Option<String> {
     let detail = body.get("detail").or_else(|| body.get("title"))?.as_str()?;
-    let fields = body.get("errors").and_then(Value::as_array).into_iter().flatten();
-    let fields: Vec<String> = fields
-        .filter_map(|e| Some(format!("{}: {}", e.get("field")?.as_str()?, e.get("detail")?.as_str()?)))
-        .collect();
-    Some(if fields.len() < 2 { detail.to_owned() } else { format!("{detail} ({})", fields.join("; ")) })
+    let errors = body.get("errors").and_then(Value::as_array).into_iter().flatten();
+    let errors: Vec<(&str, &str)> =
+        errors.filter_map(|e| Some((e.get("field")?.as_str()?, e.get("detail")?.as_str()?))).collect();
+    let words =
+        |(field, detail): &(&str, &str)| format!("{}: {detail}", given.option(field).unwrap_or(field));
+    // The gateway repeats the first field in the detail of the whole.
+    let first = errors.first().filter(|(field, of)| detail == format!("{field}: {of}"));
+    let detail = first.map_or_else(|| detail.to_owned(), words);
+    let fields: Vec<String> = errors.iter().map(words).collect();
+    Some(if fields.len() < 2 { detail } else { format!("{detail} ({})", fields.join("; ")) })
 }
 
 #[cfg(test)]
@@ -389,6 +418,8 @@ mod tests {
             ("/hosts/cam?cascade=true", "/hosts/cam%3Fcascade=true"),
             ("/hosts/a%2fb c", "/hosts/a%252fb%20c"),
             (&format!("/customers/{}", part("crm/17%2F")), "/customers/crm%2F17%252F"),
+            (&api_path!("/hosts/{}/settings", "cam/services/disk"), "/hosts/cam%2Fservices%2Fdisk/settings"),
+            (&api_path!("/hosts/{}/services/{}", "cam".to_owned(), "a%2Fb"), "/hosts/cam/services/a%252Fb"),
         ] {
             assert_eq!(path(typed).expect("a URL"), format!("{base}{sent}"));
         }

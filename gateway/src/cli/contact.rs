@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{labels, pair, present, said};
 use super::settings::number;
 use super::table::{self, Column};
@@ -100,7 +100,7 @@ impl ContactFields {
     }
 }
 
-/// What is taken away.
+/// Options that take something away.
 #[derive(Args)]
 pub(crate) struct ContactWithout {
     /// Remove all mail addresses
@@ -141,22 +141,22 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
         }
         ContactCommand::List => list(client).await,
         ContactCommand::Show { contact } => {
-            let contact: Contact = client.get(&format!("/contacts/{contact}"), &[]).await?;
+            let contact: Contact = client.get(&api_path!("/contacts/{}", contact), &[]).await?;
             out::line!("{}", serde_json::to_string_pretty(&contact)?);
             Ok(())
         }
         ContactCommand::Set { contact, to, without, name } => {
             let body = without.of(to.body(name));
-            let changed = client.patch(&format!("/contacts/{contact}"), &body).await?;
+            let changed = client.patch(&api_path!("/contacts/{}", contact), &body).await?;
             shown(client, serde_json::from_value(changed)?, "changed")
         }
         ContactCommand::Remove { contact } => {
-            client.call(Method::DELETE, &format!("/contacts/{contact}"), None).await?;
+            client.call(Method::DELETE, &api_path!("/contacts/{}", contact), None).await?;
             said(client, &format!("{contact} removed"))
         }
         ContactCommand::Test { contact } => test(client, &contact).await,
         ContactCommand::RenewSecret { contact } => {
-            let path = format!("/contacts/{contact}/webhook-secret");
+            let path = api_path!("/contacts/{}/webhook-secret", contact);
             shown(client, client.post(&path, &json!({})).await?, "has a new secret")
         }
     }
@@ -204,7 +204,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
 
 /// Waits until each message of a test is sent or has failed once.
 async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
-    let started: Messages = client.post(&format!("/contacts/{contact}/test"), &json!({})).await?;
+    let started: Messages = client.post(&api_path!("/contacts/{}/test", contact), &json!({})).await?;
     let mut failed = 0;
     for message in started.items {
         let message = follow(client, message).await?;
@@ -232,7 +232,7 @@ async fn follow(client: &Client, mut message: Message) -> anyhow::Result<Message
             break;
         }
         tokio::time::sleep(LOOK).await;
-        message = client.get(&format!("/messages/{}", message.id), &[]).await?;
+        message = client.get(&api_path!("/messages/{}", message.id), &[]).await?;
     }
     Ok(message)
 }
@@ -328,7 +328,7 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
         }
         RuleCommand::List => list_rules(client).await,
         RuleCommand::Show { rule } => {
-            let rule: Rule = client.get(&format!("/rules/{rule}"), &[]).await?;
+            let rule: Rule = client.get(&api_path!("/rules/{}", rule), &[]).await?;
             out::line!("{}", serde_json::to_string_pretty(&rule)?);
             Ok(())
         }
@@ -343,14 +343,14 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
                 .into_iter()
                 .filter(|(_, wanted, _)| *wanted)
                 .for_each(|(field, _, value)| body[field] = value);
-            let changed = client.patch(&format!("/rules/{rule}"), &body).await?;
+            let changed = client.patch(&api_path!("/rules/{}", rule), &body).await?;
             if client.json {
                 out::line!("{}", serde_json::to_string_pretty(&changed)?);
             }
             said(client, &format!("{rule} changed"))
         }
         RuleCommand::Remove { rule } => {
-            client.call(Method::DELETE, &format!("/rules/{rule}"), None).await?;
+            client.call(Method::DELETE, &api_path!("/rules/{}", rule), None).await?;
             said(client, &format!("{rule} removed"))
         }
     }

@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, DEMO, find_socket};
+use super::client::{Client, DEMO, api_path, find_socket};
 use super::device::present;
 use super::{Connection, serve, terminal};
 use crate::cli::out;
@@ -190,7 +190,7 @@ async fn enrol_one(client: &Client, recruit: Recruit) -> anyhow::Result<Member> 
     }));
     let made: Value = client.post("/devices", &body).await.with_context(|| planned.name)?;
     for change in &planned.overrides {
-        let path = format!("/hosts/{}/services/{}", planned.name, change.service);
+        let path = api_path!("/hosts/{}/services/{}", planned.name, change.service);
         client.call(Method::PUT, &path, Some(&settings_of(change))).await.with_context(|| path.clone())?;
     }
     let addresses = made["device"]["tunnel"]["addresses"].as_array().cloned().unwrap_or_default();
@@ -207,7 +207,7 @@ fn settings_of(change: &ServiceOverride) -> Value {
 
 /// Whether the rental unit is UP. It has no services.
 async fn passed(client: &Client) -> bool {
-    let path = format!("/hosts/{}", plan::RENTAL);
+    let path = api_path!("/hosts/{}", plan::RENTAL);
     let Ok(host) = client.get::<Value>(&path, &[]).await else { return false };
     host["state"]["state"] == "up"
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::host::pages;
 use super::import;
 use super::removal::{self, Along};
@@ -132,7 +132,7 @@ pub(crate) struct Ssh {
 }
 
 #[derive(Args)]
-struct Login {
+pub(crate) struct Login {
     /// User that checks log in as [default: no login]
     #[arg(long, value_name = "USER", value_parser = login)]
     ssh_user: Option<String>,
@@ -145,7 +145,7 @@ struct Login {
 fn login(text: &str) -> Result<String, String> {
     match text {
         "none" => Err("without a user there is no login: leave the option out; \
-                       `fleetgate device set NAME --no-ssh-user` removes a user"
+                       `--no-ssh-user` of `fleetgate device set` and `fleetgate host set` removes a user"
             .to_owned()),
         user => Ok(user.to_owned()),
     }
@@ -180,10 +180,28 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     labels: LabelChanges,
     #[command(flatten)]
+    login: LoginChange,
+}
+
+/// The changes of how checks log in to a host or device.
+#[derive(Args)]
+pub(crate) struct LoginChange {
+    #[command(flatten)]
     login: Login,
     /// Remove the user: checks log in no more
     #[arg(long, conflicts_with = "ssh_user")]
     no_ssh_user: bool,
+}
+
+impl LoginChange {
+    /// As a change of the API has it; `None`: nothing changes.
+    pub(crate) fn body(&self) -> Option<Value> {
+        let mut body = present(json!({ "user": self.login.ssh_user, "port": self.login.ssh_port }));
+        if self.no_ssh_user {
+            body["user"] = Value::Null;
+        }
+        (body != json!({})).then_some(body)
+    }
 }
 
 impl SetArgs {
@@ -195,17 +213,15 @@ impl SetArgs {
             "mtu": self.mtu,
             "route": self.route,
             "direct_address": self.direct,
-            "ssh": { "user": self.login.ssh_user, "port": self.login.ssh_port },
         }));
-        if self.no_ssh_user {
-            body["ssh"]["user"] = Value::Null;
+        if let Some(ssh) = self.login.body() {
+            body["ssh"] = ssh;
         }
-        body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
         body
     }
 }
 
-/// What changes of the labels of a host or device.
+/// The changes of the labels of a host or device.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LabelChanges {
     /// Add or change a label, as key=value (key= removes it); may be repeated
@@ -263,7 +279,7 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
         DeviceCommand::List => list(client).await,
         DeviceCommand::Show { device } => show(client, &device).await,
         DeviceCommand::Rename { device, name } => {
-            client.patch(&format!("/devices/{device}"), &json!({ "name": name })).await?;
+            client.patch(&api_path!("/devices/{}", device), &json!({ "name": name })).await?;
             said(client, &format!("{device} renamed to {name}"))
         }
         DeviceCommand::Remove { device, along } => remove(client, &device, along).await,
@@ -276,25 +292,32 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             }
             let place = reserve(out.as_deref()).context("nothing was changed")?;
             let body = present(json!({ "public_key": public_key }));
-            let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
+            let made: Value = client.post(&api_path!("/devices/{}/credentials", device), &body).await?;
             credentials(client, &made, qr, out.as_deref().zip(place))
         }
         DeviceCommand::Trust { device, host_key } => {
-            let body = json!({ "host_key": host_key });
-            client.call(Method::POST, &format!("/devices/{device}/trust"), Some(&body)).await?;
-            said(client, &format!("{device}: host key pinned"))
+            trust(client, &api_path!("/devices/{}", device), &device, &host_key).await
         }
         DeviceCommand::ResetClock { device } => {
-            client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
+            client
+                .call(Method::POST, &api_path!("/devices/{}/reset-clock", device), Some(&json!({})))
+                .await?;
             said(client, &format!("{device}: the next handshake is accepted, whatever its time"))
         }
     }
 }
 
+/// Pins the SSH host key of the device or host at this path.
+pub(super) async fn trust(client: &Client, path: &str, name: &str, host_key: &str) -> anyhow::Result<()> {
+    let body = json!({ "host_key": host_key });
+    client.call(Method::POST, &format!("{path}/trust"), Some(&body)).await?;
+    said(client, &format!("{name}: host key pinned"))
+}
+
 /// Asks a person at a terminal before a working configuration stops. A program has already decided.
 async fn may_replace(client: &Client, device: &str) -> anyhow::Result<()> {
     // An unknown device is an error before the question.
-    let found: Device = client.get(&format!("/devices/{device}"), &[]).await?;
+    let found: Device = client.get(&api_path!("/devices/{}", device), &[]).await?;
     if found.tunnel.is_none() || !std::io::stdin().is_terminal() {
         return Ok(());
     }
@@ -327,7 +350,7 @@ pub(crate) fn present(body: Value) -> Value {
 }
 
 async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<()> {
-    match removal::remove(client, &format!("/devices/{device}"), along).await? {
+    match removal::remove(client, &api_path!("/devices/{}", device), along).await? {
         None => said(client, "Nothing was removed"),
         Some(others) if others.is_empty() => {
             said(client, &format!("{device} removed; its tunnel has ended, its history is kept"))
@@ -340,7 +363,7 @@ async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<(
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/devices/{}", args.device);
+    let path = api_path!("/devices/{}", args.device);
     let mut body = args.body();
     let before: Value = client.get(&path, &[]).await?;
     if let Some(labels) = args.labels.body(&args.device, &before["labels"])? {
@@ -430,7 +453,7 @@ fn file_to_save(name: &str) -> String {
     format!("For wg-quick, save it as {}", names::conf_file(name))
 }
 
-/// What to do with a file that `wg-quick` refuses; nothing of any other.
+/// Returns what to do with a file that `wg-quick` refuses; nothing of any other.
 pub(super) fn other_name(name: &str, out: &Path) -> String {
     if names::is_interface_file(out) {
         return String::new();
@@ -485,7 +508,7 @@ fn own_profile(own: Option<&str>) -> String {
 }
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
-    let d: Device = client.get(&format!("/devices/{name}"), &[]).await?;
+    let d: Device = client.get(&api_path!("/devices/{}", name), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&d)?);
         return Ok(());
@@ -519,7 +542,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
 
 async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Result<()> {
     let body = json!({ "needs_approval": approval });
-    let made: Value = client.post(&format!("/devices/{device}/replacement"), &body).await?;
+    let made: Value = client.post(&api_path!("/devices/{}/replacement", device), &body).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);
         return Ok(());

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
@@ -46,12 +46,12 @@ pub(crate) async fn run(client: &Client, command: EnrolmentCommand) -> anyhow::R
         EnrolmentCommand::List { all } => list(client, all).await,
         EnrolmentCommand::Approve { enrolment, name, labels: given } => {
             let body = present(json!({ "name": name, "labels": labels(given)? }));
-            let done: Enrolment = client.post(&format!("/enrolments/{enrolment}/approve"), &body).await?;
+            let done: Enrolment = client.post(&api_path!("/enrolments/{}/approve", enrolment), &body).await?;
             said(client, &format!("{} approved", table::safe(&done.name)))
         }
         EnrolmentCommand::Reject { enrolment, reason } => {
             let body = json!({ "reason": reason });
-            let done: Enrolment = client.post(&format!("/enrolments/{enrolment}/reject"), &body).await?;
+            let done: Enrolment = client.post(&api_path!("/enrolments/{}/reject", enrolment), &body).await?;
             said(client, &format!("{} rejected", table::safe(&done.name)))
         }
     }

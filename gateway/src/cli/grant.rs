@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
@@ -63,7 +63,7 @@ pub(crate) struct SetArgs {
     no_end: bool,
 }
 
-/// What a grant permits, to whom, and when.
+/// The fields of a grant: its source, target, access and window.
 #[derive(Args)]
 struct GrantFields {
     /// User whose operators may reach the target
@@ -173,7 +173,7 @@ pub(crate) async fn run(client: &Client, command: GrantCommand) -> anyhow::Resul
         GrantCommand::Add(args) => add(client, *args).await,
         GrantCommand::List { all, host } => list(client, all, host).await,
         GrantCommand::Show { grant } => {
-            let grant: Grant = client.get(&format!("/grants/{grant}"), &[]).await?;
+            let grant: Grant = client.get(&api_path!("/grants/{}", grant), &[]).await?;
             show(client, &grant)
         }
         GrantCommand::Withdraw { grant } => withdraw(client, &grant).await,
@@ -202,7 +202,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/grants/{}", args.grant);
+    let path = api_path!("/grants/{}", args.grant);
     let before: Grant = client.get(&path, &[]).await?;
     let kept = before.from.as_deref().filter(|_| !args.from_now);
     let begin = kept.and_then(|from| from.parse().ok()).unwrap_or_else(table::now);
@@ -231,7 +231,7 @@ fn note_matches(client: &Client, grant: &Grant) -> anyhow::Result<()> {
 }
 
 async fn withdraw(client: &Client, grant: &str) -> anyhow::Result<()> {
-    let path = format!("/grants/{grant}");
+    let path = api_path!("/grants/{}", grant);
     let found: Grant = client.get(&path, &[]).await?;
     if let Some(at) = &found.withdrawn_at {
         return said(client, &format!("Already withdrawn {}", table::clock_time(at)));

@@ -4,8 +4,8 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::care::place;
-use super::client::Client;
-use super::device::said;
+use super::client::{Client, api_path};
+use super::device::{self, said};
 use super::grant;
 use super::host_change;
 use super::table::{self, Column};
@@ -51,6 +51,13 @@ pub(crate) enum HostCommand {
         #[command(flatten)]
         along: super::removal::Along,
     },
+    /// Pin the SSH host key of a host behind a device
+    Trust {
+        /// Name or id of the host
+        host: String,
+        /// SHA256:..., a public key, or a line of known_hosts
+        host_key: String,
+    },
     /// Show the traffic of a device by day
     Traffic {
         /// Name or id of the host
@@ -91,6 +98,9 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
         HostCommand::Set(args) => host_change::set(client, *args).await,
         HostCommand::Add(args) => host_change::add(client, args).await,
         HostCommand::Remove { host, along } => host_change::remove(client, &host, along).await,
+        HostCommand::Trust { host, host_key } => {
+            device::trust(client, &api_path!("/hosts/{}", host), &host, &host_key).await
+        }
         HostCommand::Traffic { host } => traffic(client, &host).await,
         HostCommand::Budget { host, bytes_per_day, .. } => budget(client, &host, bytes_per_day).await,
     }
@@ -109,13 +119,13 @@ const TRAFFIC_COLUMNS: [Column; 4] =
     [Column::whole("DAY (UTC)"), Column::whole("TOTAL"), Column::whole("RECEIVED"), Column::whole("SENT")];
 
 async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
-    let traffic: Traffic = client.get(&format!("/hosts/{host}/traffic"), &[]).await?;
+    let traffic: Traffic = client.get(&api_path!("/hosts/{}/traffic", host), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&traffic)?);
         return Ok(());
     }
     if traffic.days.is_empty() {
-        return said(client, &no_traffic(&client.get(&format!("/hosts/{host}"), &[]).await?));
+        return said(client, &no_traffic(&client.get(&api_path!("/hosts/{}", host), &[]).await?));
     }
     let row = |d: &TrafficDay| {
         vec![d.day.clone(), table::bytes(d.bytes), table::bytes(d.rx_bytes), table::bytes(d.tx_bytes)]
@@ -135,7 +145,7 @@ fn no_traffic(host: &Host) -> String {
 
 async fn budget(client: &Client, host: &str, bytes: Option<u64>) -> anyhow::Result<()> {
     let change = serde_json::json!({ "budget_bytes_per_day": bytes });
-    client.call(reqwest::Method::PATCH, &format!("/hosts/{host}"), Some(&change)).await?;
+    client.call(reqwest::Method::PATCH, &api_path!("/hosts/{}", host), Some(&change)).await?;
     said(
         client,
         &bytes.map_or_else(
@@ -256,10 +266,10 @@ pub(super) const SERVICE_COLUMNS: [Column; 6] = [
 ];
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
-    let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
+    let host: Host = client.get(&api_path!("/hosts/{}", name), &[]).await?;
     // A removed host has no settings.
-    let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
-    let services = client.get::<Page<Service>>(&format!("/hosts/{name}/services"), &[]).await?.items;
+    let settings: Option<HostSettings> = client.get(&api_path!("/hosts/{}/settings", name), &[]).await.ok();
+    let services = client.get::<Page<Service>>(&api_path!("/hosts/{}/services", name), &[]).await?.items;
     let grants = grant::reaching(client, name).await;
     if client.json {
         let all = serde_json::json!({ "host": host, "services": services, "grants": grants });

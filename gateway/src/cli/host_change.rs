@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
-use super::device::{LabelChanges, Ssh, labels, pair, present, said};
+use super::client::{Client, api_path};
+use super::device::{LabelChanges, LoginChange, Ssh, labels, pair, present, said};
 use super::limits::Limits;
 use super::removal::{self, Along};
 use super::settings::{Settings, number};
@@ -42,6 +42,8 @@ pub(crate) struct SetArgs {
     /// Its address in a network behind its device
     #[arg(long)]
     address: Option<String>,
+    #[command(flatten)]
+    login: LoginChange,
     /// Free text for people who see the host
     #[arg(long)]
     notes: Option<String>,
@@ -68,7 +70,7 @@ pub(crate) struct AddArgs {
 }
 
 pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/hosts/{}", args.host);
+    let path = api_path!("/hosts/{}", args.host);
     let before: Value = client.get(&format!("{path}/settings"), &[]).await?;
     let body = args.body(&before)?;
     anyhow::ensure!(
@@ -107,6 +109,9 @@ impl SetArgs {
         if self.by_rules {
             body.insert("profile".to_owned(), Value::Null);
         }
+        if let Some(ssh) = self.login.body() {
+            body.insert("ssh".to_owned(), ssh);
+        }
         if let Some(labels) = self.labels.body(&self.host, &before["labels"])? {
             body.insert("labels".to_owned(), labels);
         }
@@ -131,7 +136,7 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn remove(client: &Client, host: &str, along: Along) -> anyhow::Result<()> {
-    match removal::remove(client, &format!("/hosts/{host}"), along).await? {
+    match removal::remove(client, &api_path!("/hosts/{}", host), along).await? {
         None => said(client, "Nothing was removed"),
         Some(others) if others.is_empty() => said(client, &format!("{host} removed; its history is kept")),
         Some(others) => {
@@ -194,6 +199,25 @@ fn words(part: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_checks_log_in_is_changed() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            set: SetArgs,
+        }
+        let parsed = |line: &str| <Line as clap::Parser>::try_parse_from(line.split(' '));
+        let body = |line: &str| {
+            let set = parsed(line).ok().map(|line| line.set);
+            set.map(|set| Value::Object(set.body(&json!({})).unwrap_or_default()))
+        };
+        let both = json!({ "ssh": { "user": "ops", "port": 2222 } });
+        assert_eq!(body("set nas --ssh-user ops --ssh-port 2222"), Some(both));
+        assert_eq!(body("set nas --no-ssh-user"), Some(json!({ "ssh": { "user": null } })));
+        assert_eq!(body("set nas --notes x"), Some(json!({ "notes": "x" })), "the login stays");
+        assert_eq!(body("set nas --ssh-user ops --no-ssh-user"), None);
+    }
 
     #[test]
     fn parts_of_what_is_told_read_well() {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use super::care::Word;
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::said;
 use super::host::pages;
 use super::table::{self, Column};
@@ -53,14 +53,14 @@ pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Re
         IncidentCommand::Show { incident } => show(client, &incident).await,
         IncidentCommand::Ack(args) => acknowledge(client, args).await,
         IncidentCommand::Unack { incident } => {
-            client.call(Method::DELETE, &format!("/incidents/{incident}/acknowledgement"), None).await?;
+            client.call(Method::DELETE, &api_path!("/incidents/{}/acknowledgement", incident), None).await?;
             said(client, "Acknowledgement removed; notifications resume")
         }
     }
 }
 
 async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
-    let path = format!("/incidents/{}/acknowledgement", args.incident);
+    let path = api_path!("/incidents/{}/acknowledgement", args.incident);
     let known: Incident = client.post(&path, &args.word.body()?).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&known)?);
@@ -108,7 +108,7 @@ async fn list(client: &Client, closed: bool) -> anyhow::Result<()> {
 }
 
 async fn show(client: &Client, incident: &str) -> anyhow::Result<()> {
-    let found: IncidentDetails = client.get(&format!("/incidents/{incident}"), &[]).await?;
+    let found: IncidentDetails = client.get(&api_path!("/incidents/{}", incident), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());

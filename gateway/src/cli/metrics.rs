@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::care::place;
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::said;
 use super::table::{self, Column};
 use super::token::when;
@@ -44,7 +44,7 @@ const METRIC_COLUMNS: [Column; 3] = [Column::name("SERVICE"), Column::name("METR
 
 async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
     let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
-    let page: Page<SeriesInfo> = client.get(&format!("/hosts/{host}/metrics"), &[]).await?;
+    let page: Page<SeriesInfo> = client.get(&api_path!("/hosts/{}/metrics", host), &[]).await?;
     let wanted = |s: &&SeriesInfo| service.is_none() || s.service.as_deref() == service;
     let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
     if found.is_empty() {

@@ -24,6 +24,7 @@ mod incident;
 mod limits;
 mod metrics;
 mod operator;
+mod options;
 mod out;
 mod profile;
 mod reach;
@@ -49,9 +50,10 @@ mod why;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use client::Client;
+use client::{Client, Refused};
+use options::Given;
 
 use crate::health::memory;
 use crate::signals;
@@ -73,7 +75,7 @@ const HELP_WIDTH: usize = 80;
 /// The heading of what every command takes, apart from what one command takes.
 const EVERYWHERE: &str = "Global options";
 
-/// Where the gateway is, for every command that talks to one.
+/// The place of the gateway, for every command that talks to one.
 #[derive(Args, Clone)]
 pub(crate) struct Connection {
     /// Data directory [default: $STATE_DIRECTORY or ~/.local/share/fleetgate]
@@ -214,8 +216,8 @@ pub fn main() -> ExitCode {
     // This comes first, because a signal in the first moments must not kill a gateway.
     signals::hold();
     memory::set_up();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, given) = match parsed() {
+        Ok(parsed) => parsed,
         Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),
     };
     if !matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
@@ -228,10 +230,18 @@ pub fn main() -> ExitCode {
         Err(error) => return trouble::failed(&error.into(), json, is_status),
     };
     let ended = runtime.block_on(run(cli));
-    let code = ended.unwrap_or_else(|error| trouble::failed(&error, json, is_status));
+    let code =
+        ended.unwrap_or_else(|error| trouble::failed(&Refused::in_options(error, given), json, is_status));
     // A DNS lookup may hang in a thread of its own. Its result is no longer needed.
     runtime.shutdown_timeout(LAST_WAIT);
     code
+}
+
+/// Returns the command line, and what of it an error may name.
+fn parsed() -> Result<(Cli, Given), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    Ok((cli, Given::of(&matches)))
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

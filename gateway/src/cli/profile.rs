@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{pair, said};
 use super::limits::Limits;
 use super::settings::Settings;
@@ -95,7 +95,7 @@ pub(crate) async fn run(client: &Client, command: ProfileCommand) -> anyhow::Res
         ProfileCommand::Show { profile } => show(client, &profile).await,
         ProfileCommand::Set(args) => set(client, *args).await,
         ProfileCommand::Remove { profile } => {
-            client.call(Method::DELETE, &format!("/profiles/{profile}"), None).await?;
+            client.call(Method::DELETE, &api_path!("/profiles/{}", profile), None).await?;
             said(client, &format!("{profile} removed"))
         }
         ProfileCommand::Rule(command) => rule(client, command).await,
@@ -136,7 +136,7 @@ const SERVICE_COLUMNS: [Column; 5] = [
 ];
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
-    let p: Profile = client.get(&format!("/profiles/{name}"), &[]).await?;
+    let p: Profile = client.get(&api_path!("/profiles/{}", name), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&p)?);
         return Ok(());
@@ -165,7 +165,7 @@ fn limits(service: &ProfileService) -> String {
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/profiles/{}", args.profile);
+    let path = api_path!("/profiles/{}", args.profile);
     let page: Page<Profile> = client.get("/profiles", &[]).await?;
     let before = page.items.into_iter().find(|p| p.name == args.profile);
     let version = before.as_ref().filter(|p| !p.builtin).map(|p| p.version);

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::backup::Shown;
-use super::client::Client;
+use super::client::{Client, api_path};
 use crate::api::backups::{Backup, BackupState};
 use crate::api::restore::Restore;
 use crate::backup::{Made, Phase, Workshop, archive, names};
@@ -32,7 +32,7 @@ pub(super) async fn fetch(client: &Client, asked: &Asked<'_>, progress: &Shown) 
     let file = names::target(asked.file, clock::wall())?;
     let shop = Workshop::open(&file)?;
     let begun: Backup = client.post("/backups", &json!({ "history": asked.history })).await?;
-    let path = format!("/backups/{}", begun.name);
+    let path = api_path!("/backups/{}", begun.name);
     let fetched = fetched(client, &path, &shop, progress).await;
     // The backup contains the keys and must not stay there.
     let removed = client.call(Method::DELETE, &path, None).await;

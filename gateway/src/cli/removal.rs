@@ -9,7 +9,7 @@ use super::client::{Client, Refused};
 use super::table;
 use crate::api::{Affected, Effect};
 
-/// What may go along.
+/// Whether other objects may go along.
 #[derive(Args, Clone, Copy, Default)]
 pub(crate) struct Along {
     /// Also remove the hosts behind it; hosts that have it as a parent lose that parent

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::said;
 use super::limits::Limits;
 use super::settings::Settings;
@@ -65,15 +65,15 @@ pub(crate) async fn run(client: &Client, command: ServiceCommand) -> anyhow::Res
         ServiceCommand::Differences { host } => differences(client, &host).await,
         ServiceCommand::Set(args) => set(client, *args).await,
         ServiceCommand::Reset { host, service } => {
-            client.call(Method::DELETE, &format!("/hosts/{host}/services/{service}"), None).await?;
+            client.call(Method::DELETE, &api_path!("/hosts/{}/services/{}", host, service), None).await?;
             said(client, &format!("{host}/{service}: settings of the profile restored"))
         }
     }
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let path = format!("/hosts/{}/services/{}", args.host, args.service);
-    let all: Page<Value> = client.get(&format!("/hosts/{}/overrides", args.host), &[]).await?;
+    let path = api_path!("/hosts/{}/services/{}", args.host, args.service);
+    let all: Page<Value> = client.get(&api_path!("/hosts/{}/overrides", args.host), &[]).await?;
     let before = all.items.into_iter().find(|o| o["service"] == args.service.as_str());
     let version = before.as_ref().and_then(|o| o["version"].as_i64());
     let mut body = settings(before);
@@ -140,7 +140,7 @@ fn check(text: &str) -> anyhow::Result<Value> {
 }
 
 async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> {
-    let s: Service = client.get(&format!("/hosts/{host}/services/{service}"), &[]).await?;
+    let s: Service = client.get(&api_path!("/hosts/{}/services/{}", host, service), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&s)?);
         return Ok(());
@@ -177,7 +177,7 @@ const COLUMNS: [Column; 3] =
     [Column::name("SERVICE"), Column::text("DIFFERENCES"), Column::name("MANAGED BY")];
 
 async fn differences(client: &Client, host: &str) -> anyhow::Result<()> {
-    let all: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
+    let all: Page<Value> = client.get(&api_path!("/hosts/{}/overrides", host), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&all.items)?);
         return Ok(());

@@ -18,7 +18,7 @@ const NARROWEST: usize = 6;
 /// Columns of one letter are harder to read than lines that the terminal breaks.
 const NARROWEST_TABLE: usize = 60;
 
-/// What of a column may be cut where a terminal is narrow, in the order in which that happens.
+/// How much of a column may be cut on a narrow terminal, in the order in which that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Text,

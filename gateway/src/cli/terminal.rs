@@ -11,8 +11,8 @@ use std::time::Duration;
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Until the terminal on standard input or output is closed, or nobody reads standard output any more. What was so
-/// from the beginning does not count.
+/// Until the terminal on standard input or output is closed, or nobody reads standard output any more. A state from
+/// the beginning does not count.
 pub async fn closed() {
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let watched = |fd: BorrowedFd<'_>, counts: bool| counts && !is_gone(fd);

@@ -100,7 +100,7 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
     ]
 }
 
-/// What a terminal shows of a line.
+/// Returns a line as a terminal shows it.
 fn plain(line: &str) -> String {
     anstream::adapter::strip_str(line).to_string()
 }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table::{self, Column};
@@ -29,7 +29,7 @@ pub(crate) enum TokenCommand {
 
 #[derive(Args)]
 pub(crate) struct CreateArgs {
-    /// What it is for
+    /// Purpose of the token
     name: String,
     /// viewer, operator or admin [default: viewer; with --user, the role of the user]
     #[arg(long, conflicts_with = "enrol")]
@@ -222,7 +222,7 @@ async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
     );
     let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
     let area = if api.iter().any(|t| t.id == token) { "tokens" } else { "enrolment-tokens" };
-    client.call(Method::DELETE, &format!("/{area}/{token}"), None).await?;
+    client.call(Method::DELETE, &api_path!("/{}/{}", area, token), None).await?;
     said(client, &format!("{token} revoked"))
 }
 

@@ -26,7 +26,7 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
     ExitCode::from(if is_status { status::UNKNOWN } else { FAILED })
 }
 
-/// What has a name or an id, and the command whose `list` shows them.
+/// Objects with a name or an id, and the command whose `list` shows them.
 const LISTS: [(&str, &str); 9] = [
     ("host or device", "host"),
     ("enrolment", "enrolment"),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn errors_for_programs_are_problem_documents() {
-        let refused = Refused { document: json!({ "code": "not_found", "detail": "no device" }) };
+        let refused = Refused::new(json!({ "code": "not_found", "detail": "no device" }));
         assert_eq!(refused.to_string(), "no device");
         assert_eq!(document(&refused.into())["code"], "not_found");
         let other = anyhow::anyhow!("refused").context("no gateway answers");

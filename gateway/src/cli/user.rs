@@ -4,7 +4,7 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::said;
 use super::host::pages;
 use super::secret;
@@ -101,7 +101,7 @@ async fn add(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
 
 /// Prints only the address to stdout.
 pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()> {
-    let link: Value = client.post(&format!("/users/{name}/login-link"), &json!({})).await?;
+    let link: Value = client.post(&api_path!("/users/{}/login-link", name), &json!({})).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&link)?);
         return Ok(());
@@ -111,7 +111,7 @@ pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()
 }
 
 async fn change(client: &Client, name: &str, change: &Value) -> anyhow::Result<()> {
-    client.call(Method::PATCH, &format!("/users/{name}"), Some(change)).await.map(drop)
+    client.call(Method::PATCH, &api_path!("/users/{}", name), Some(change)).await.map(drop)
 }
 
 async fn set_password(client: &Client, name: &str) -> anyhow::Result<()> {
@@ -126,7 +126,7 @@ async fn set_role(client: &Client, name: &str, role: &str) -> anyhow::Result<()>
 }
 
 async fn remove(client: &Client, name: &str) -> anyhow::Result<()> {
-    client.call(Method::DELETE, &format!("/users/{name}"), None).await?;
+    client.call(Method::DELETE, &api_path!("/users/{}", name), None).await?;
     said(client, &format!("{name} removed"))
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::care::place;
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::said;
 use super::host::pages;
 use super::table::{self, Column};
@@ -30,7 +30,7 @@ pub(crate) struct WhyArgs {
 
 pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
     let notifications = match &args.what {
-        Some(id) if id.starts_with("n_") => vec![client.get(&format!("/notifications/{id}"), &[]).await?],
+        Some(id) if id.starts_with("n_") => vec![client.get(&api_path!("/notifications/{}", id), &[]).await?],
         _ => newest(client, &args).await?,
     };
     if client.json {
@@ -153,7 +153,7 @@ pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow:
     match command {
         MessageCommand::List { outcome } => list(client, outcome).await,
         MessageCommand::Resend { message } => {
-            let again: Message = client.post(&format!("/messages/{message}/resend"), &json!({})).await?;
+            let again: Message = client.post(&api_path!("/messages/{}/resend", message), &json!({})).await?;
             said(client, &format!("{} to {} is sent again", again.id, table::safe(&again.address)))
         }
     }

@@ -65,7 +65,7 @@ pub struct Config {
     pub pool_v6: Ipv6Net,
     /// Which pools the settings name. An installation keeps its own of the others.
     pub named_pools: NamedPools,
-    /// Where devices send their results to, on the gateway's inner addresses.
+    /// The port to which devices send their results, on the gateway's inner addresses.
     pub results_port: Option<NonZeroU16>,
     /// The inner MTU of peers without one of their own.
     pub mtu: u16,
@@ -250,7 +250,7 @@ impl Config {
         }
     }
 
-    /// Where inner addresses come from, and what devices may reach.
+    /// The source of inner addresses, and what devices may reach.
     pub fn pools(&self) -> Pools {
         Pools { v4: self.pool_v4, v6: self.pool_v6 }
     }

@@ -35,7 +35,7 @@ impl PublicUrl {
         &self.text[..self.origin]
     }
 
-    /// What follows the origin, such as `/fleet`; empty where the page is at the root of its host.
+    /// The path behind the origin, such as `/fleet`; empty where the page is at the root of its host.
     pub fn path(&self) -> &str {
         &self.text[self.origin..]
     }

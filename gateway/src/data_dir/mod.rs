@@ -86,7 +86,7 @@ impl DataDir {
     }
 }
 
-/// Who holds the lock, as that process has written it.
+/// The holder of the lock, as that process has written it.
 fn holder(lock: &File) -> Option<u32> {
     let mut text = String::new();
     Read::take(lock, MAX_PID).read_to_string(&mut text).ok()?;

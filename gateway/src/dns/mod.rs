@@ -27,7 +27,7 @@ use resolvers::Resolvers;
 /// Queries that wait to be passed to a resolver.
 pub const QUEUE: usize = 256;
 
-/// What the tunnel thread passes on.
+/// Work that the tunnel thread passes on.
 pub struct Inbox {
     /// Connections of people to the port of DNS.
     pub streams: mpsc::Receiver<AcceptedStream>,

@@ -1,4 +1,4 @@
-//! What is wrong with the gateway's clock, as far as grants with a window suffer from it.
+//! The fault of the gateway's clock, as far as grants with a window suffer from it.
 
 use std::fmt;
 

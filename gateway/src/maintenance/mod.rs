@@ -1,8 +1,12 @@
 //! Background work that nobody asks for: expiries, and the removal of rows that have been kept long enough.
 
+mod clock_messages;
+mod clock_readings;
 pub mod clock_watch;
 pub mod forwarded;
+mod future_intervals;
 pub mod housekeeping;
 pub mod retention;
 mod steady_clock;
+mod stop_records;
 mod stops;

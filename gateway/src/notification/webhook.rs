@@ -73,9 +73,9 @@ pub struct Told {
     pub cause: String,
     /// The output is longer; the API has all of it while it is current.
     pub truncated: bool,
-    /// What it belonged to when it became necessary: `i_...`.
+    /// The incident that it belonged to when it became necessary: `i_...`.
     pub incident: Option<String>,
-    /// Who did what it tells, and why, such as an acknowledgement.
+    /// The author and the reason of an action, such as an acknowledgement.
     pub note: Option<String>,
     /// The page of the host, where `public_url` is set.
     pub url: Option<String>,

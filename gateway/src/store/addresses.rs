@@ -106,7 +106,7 @@ pub async fn allocate_alias(
     Ok(alias(slot))
 }
 
-/// Who an address is allocated to.
+/// The holder of an address.
 #[derive(Clone, Copy)]
 enum Owner {
     Peer(PeerId),

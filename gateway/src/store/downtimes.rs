@@ -31,7 +31,7 @@ pub struct Downtime {
     pub comment: String,
     pub created_at: Wall,
     pub cancelled_at: Option<Wall>,
-    /// Of a flexible one: when a failure began it first.
+    /// For a flexible downtime: when a failure began it first.
     pub begun_at: Option<Wall>,
     /// Counts the changes of people and programs.
     pub version: i64,

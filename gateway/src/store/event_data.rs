@@ -4,7 +4,7 @@
 
 use self::Shape::{Count, Flag, MaybeNumber, MaybeObject, MaybeText, Object, Objects, Text, Texts};
 
-/// What a field of the data holds.
+/// The type of a field of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Text,
@@ -64,7 +64,7 @@ data! {
     ];
     REPLACED = "DeviceReplacedData" [has("token", Text), has("public_key", Text)];
     REKEYED = "DeviceRekeyedData" [has("previous_key", MaybeText)];
-    TRUSTED = "DeviceTrustedData" [has("fingerprint", Text), has("previous", MaybeText)];
+    TRUSTED = "TrustedData" [has("fingerprint", Text), has("previous", MaybeText)];
     SERVICE = "ServiceChangedData" [
         has("service", Text), has("settings", Object), has("disabled", Flag), may("previous", MaybeObject),
     ];
@@ -152,6 +152,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("state.not_listed", SOFT),
     ("host.created", HOST),
     ("host.changed", CHANGED),
+    ("host.trusted", TRUSTED),
     ("host.removed", NAME),
     ("host.asleep", NONE),
     ("host.awake", NONE),

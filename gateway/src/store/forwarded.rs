@@ -1,4 +1,4 @@
-//! What people sent through the gateway to hosts, by hour.
+//! Traffic of people through the gateway to hosts, by hour.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Hard states, downtimes, reachability and the outages of the gateway, as intervals.
 //!
 //! A change ends the open interval of its series and begins another one in the transaction of the
-//! change. Of one series only the newest interval is open. This module decides neither which changes
+//! change. Only the newest interval of a series is open. This module decides neither which changes
 //! there are nor what follows from them; `fleetgate_engine::availability` computes that.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use super::Store;
 use super::rows::{Arguments, Batched, WIDE};
 use super::settings::ClockFloor;
 
-/// What an interval is about.
+/// The subject of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Series {
     /// The hard state of a host or a service.
@@ -58,7 +58,7 @@ pub struct Change<'a> {
     /// The first failure of the problem that begins, which takes the place of `at`. A clock that was
     /// behind at that failure does not count: the interval before began later.
     pub since: Option<Wall>,
-    /// What begins: the state, and an empty text for other series. `None`: nothing.
+    /// The value that begins: the state, and an empty text for other series. `None`: nothing.
     pub begins: Option<&'static str>,
 }
 

@@ -228,6 +228,8 @@ impl Store {
 }
 
 async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(SqlitePool, SqlitePool)> {
+    // Unit tests meet no power cut, and most of them make a store: its migrations alone take dozens of syncs.
+    let synchronous = if cfg!(test) { SqliteSynchronous::Off } else { synchronous };
     let options = SqliteConnectOptions::from_str("sqlite:")?
         .filename(file)
         .create_if_missing(true)

@@ -104,7 +104,7 @@ pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
     })
 }
 
-/// Where no begin is stored, that of the downtime in effect is in `occasion`. For another, the end is
+/// If no begin is stored, that of the downtime in effect is in `occasion`. For another, the end is
 /// the nearest time that is known.
 fn begun(stored: &StoredBegun, occasion: Option<(i64, i64)>) -> BegunDowntime {
     let StoredBegun(id, until, from) = *stored;

@@ -19,7 +19,7 @@ pub struct TokenUser {
     pub state: UserState,
 }
 
-/// What has become of the user of a token.
+/// The state of the user of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserState {
     Enabled(Role),

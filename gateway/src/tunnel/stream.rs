@@ -212,7 +212,7 @@ impl State {
                 self.read = 0;
             }
             StreamOutput::Data(bytes) => {
-                // What was read leaves first: a reader that is slower than the sender never catches up.
+                // Bytes that were read leave first: a reader that is slower than the sender never catches up.
                 self.data.drain(..self.read);
                 self.read = 0;
                 self.data.extend_from_slice(&bytes);

@@ -1,4 +1,4 @@
-//! What happens to a fleet: faults, flapping links, lost sites and uplinks, restarts, clock steps,
+//! The life of a fleet: faults, flapping links, lost sites and uplinks, restarts, clock steps,
 //! and the actions of operators.
 
 use std::collections::BTreeMap;

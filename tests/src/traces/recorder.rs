@@ -27,7 +27,7 @@ pub struct Trace {
     pub events: u64,
     /// Of the messages.
     pub sent: Digest,
-    /// Of the messages, notifications, events, incidents, probes and states.
+    /// The digest of the messages, notifications, events, incidents, probes and states.
     pub all: Digest,
 }
 

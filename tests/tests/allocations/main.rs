@@ -1,4 +1,4 @@
-//! What a forwarded packet allocates: nothing. The tunnel's thread and its socket forward in this
+//! A forwarded packet allocates nothing. The tunnel's thread and its socket forward in this
 //! process, and the load makes its packets without an allocation, so that the count of the whole process is that
 //! of the data path.
 

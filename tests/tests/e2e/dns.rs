@@ -64,7 +64,7 @@ impl ResolverSettings {
 impl Drop for ResolverSettings {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-        // Of several tests the last one removes it.
+        // The last of several tests removes it.
         let _ = fs::remove_dir("/etc/netns");
     }
 }

@@ -230,6 +230,22 @@ impl Drop for Enrolled<'_> {
     }
 }
 
+/// An interface that appears after the enrolment, such as one of a modem, gets no packet of another.
+fn becomes_no_router_for_a_later_interface(lab: &Lab) {
+    let later = "ip link add later0 type veth peer name later1; ip link set later1 up; ip link set later0 up; \
+                 ip address add 10.55.0.1/24 dev later0; \
+                 nft add table ip later; \
+                 nft add chain ip later out '{ type filter hook postrouting priority 0; }'; \
+                 nft add rule ip later out oifname later0 ip daddr 10.55.0.9 counter";
+    lab.sh(DEVICE, later);
+    lab.sh("r", "ip route add 10.55.0.0/24 via 10.77.1.2");
+    let sent = || lab.sh(DEVICE, "nft list table ip later");
+    lab.try_sh("r", "ping -n -c 1 -W 1 10.55.0.9");
+    assert!(sent().contains("packets 0 "), "nothing is forwarded: {}", sent());
+    lab.try_sh(DEVICE, "ping -n -c 1 -W 1 10.55.0.9");
+    assert!(!sent().contains("packets 0 "), "the device's own packets are counted: {}", sent());
+}
+
 #[test]
 fn a_host_behind_an_enrolled_device_is_reached_at_its_alias() {
     let lab = Lab::new();
@@ -270,7 +286,9 @@ fn a_host_behind_an_enrolled_device_is_reached_at_its_alias() {
     let dropped = gateway.json(&["host", "show", "cam-1"])["host"]["tunnel"]["drops"].clone();
     assert_eq!(dropped.get("spoofed_source"), None, "{dropped}");
 
-    // What was denied is counted for its sender.
+    becomes_no_router_for_a_later_interface(&lab);
+
+    // Denied packets are counted for their sender.
     assert!(!lab.try_sh(LAPTOP, &format!("timeout 10 bash -c '</dev/tcp/{v4}/23'")).0);
     eventually("the drop is counted", PATIENCE, || {
         gateway.cli(&["operator", "show", "anna-laptop"]).contains("dropped     not_granted")

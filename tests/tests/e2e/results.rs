@@ -167,7 +167,7 @@ fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     let cost = counted(&lab, "d1") - before;
     std::thread::sleep(Duration::from_secs(2));
     let told = told(&gateway, "cam-1") - told_before;
-    // What the gateway has published lies between the two readings of the wire.
+    // The published count lies between the two readings of the wire.
     let later = counted(&lab, "d1") - before;
     let day = cost * 86_400 / WATCHED.as_secs();
     println!(

@@ -7,7 +7,7 @@ use fleetgate_tests::lab::{AnswersAll, DEVICES, LAPTOP, Lab, Reach, eventually, 
 
 /// The ports of the default grants, both ends of a granted range with their neighbours, and the last port.
 const PORTS: &str = "1-120,443,7999,8000,8100,8101,65535";
-/// Of the gateway's inner addresses.
+/// The gateway's inner addresses.
 const GATEWAY: [&str; 2] = ["10.112.0.1", "fd72:6c65:6574::1"];
 
 fn answering(protocol: &str, addresses: &[String], ports: &[u16]) -> Vec<String> {
@@ -40,7 +40,8 @@ fn exactly_what_is_granted_answers_a_sweep_in_both_families() {
     for address in &all {
         assert!(reach.pings(LAPTOP, address), "{address}");
     }
-    // What is neither a device nor a host behind one answers nothing, but for the names that the gateway answers.
+    // An address that is neither a device nor a host behind one answers nothing, but for the names that the gateway
+    // answers.
     let own = GATEWAY.map(str::to_owned);
     let others = GATEWAY.map(str::to_owned).into_iter().chain(["10.112.0.77".to_owned()]).collect::<Vec<_>>();
     assert_eq!(sweep(&lab, LAPTOP, "tcp", "1-100,51820", &others), answering("tcp", &own, &[53]));

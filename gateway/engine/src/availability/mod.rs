@@ -120,7 +120,7 @@ fn of_service_state(state: Option<Status>) -> Condition {
     }
 }
 
-/// What holds at a moment, and until when nothing of it changes.
+/// The state at a moment, and until when nothing of it changes.
 struct Moment {
     condition: Condition,
     planned: bool,

@@ -21,7 +21,7 @@ impl<T> Default for Series<T> {
 
 impl<T: Copy> Series<T> {
     /// Puts intervals in order; one without an end lasts. An interval ends where a later one begins:
-    /// a clock that was set may have left two that overlap. Of equal begins the last counts. One that
+    /// a clock that was set may have left two that overlap. The last of equal begins counts. One that
     /// does not end after its begin ends no other.
     pub fn new(intervals: impl IntoIterator<Item = (Wall, Option<Wall>, T)>) -> Series<T> {
         let interval = |(from, until, value): (Wall, Option<Wall>, T)| Interval {

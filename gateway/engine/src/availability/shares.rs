@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-/// What holds for a host or a service at a moment.
+/// The state of a host or a service at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     Up,
@@ -11,7 +11,7 @@ pub enum Condition {
     Warning,
     Critical,
     Unknown,
-    /// Of a service: its host is DOWN.
+    /// The host of this service is DOWN.
     HostDown,
     GatewayStopped,
     UplinkLost,

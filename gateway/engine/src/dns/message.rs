@@ -31,7 +31,7 @@ pub enum Unreadable<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a>(&'a Message<[u8]>);
 
-/// What a client with EDNS says of itself.
+/// The properties that a client with EDNS announces.
 #[derive(Clone, Copy, Debug)]
 struct Edns {
     size: u16,
@@ -65,7 +65,7 @@ impl Data {
     }
 }
 
-/// What is answered, without the form that the query asks for.
+/// The content of an answer, without the form that the query asks for.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub rcode: OptRcode,

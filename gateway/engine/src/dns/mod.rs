@@ -68,7 +68,7 @@ pub struct Dns {
     counts: BTreeMap<DnsOutcome, u64>,
 }
 
-/// What a name means for an asker.
+/// The meaning of a name for an asker.
 enum Meaning {
     /// It exists, with this data of all types.
     Known(Vec<Data>),

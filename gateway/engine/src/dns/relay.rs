@@ -1,4 +1,4 @@
-//! What the shell needs to pass a query on to a resolver, and the reply back.
+//! Gives the shell all that it needs to pass a query on to a resolver, and the reply back.
 
 use domain::base::Message;
 use domain::base::iana::Rcode;
@@ -6,7 +6,7 @@ use domain::base::iana::Rcode;
 use super::Carrier;
 use super::message::{Query, Response};
 
-/// What became of the reply of a resolver.
+/// The outcome of the reply of a resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relayed {
     /// The reply for the client.

@@ -13,7 +13,7 @@ pub struct Pools {
     pub v6: Ipv6Net,
 }
 
-/// Where a name stands among the names of the pools.
+/// The place of a name among the names of the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is a part of a pool.

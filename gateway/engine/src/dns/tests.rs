@@ -1,4 +1,4 @@
-//! What each asker learns, byte for byte where secrets are at stake.
+//! Each asker learns the right answer, byte for byte where secrets are at stake.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

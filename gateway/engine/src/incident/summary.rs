@@ -5,7 +5,7 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::messages::{CauseKind, GATEWAY, IncidentScope, IncidentSummary};
 
-/// What the deciding check of a problem found. That of a host has neither part.
+/// The finding of the check that decided a problem. That of a host has neither part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The hard state of a service.

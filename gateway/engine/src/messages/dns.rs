@@ -11,7 +11,7 @@ use crate::id::PeerId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DnsId(pub u64);
 
-/// Who sent a query over UDP, and to which of the gateway's addresses.
+/// The sender of a query over UDP, and its destination among the gateway's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DnsClient {
     pub peer: PeerId,
@@ -19,7 +19,7 @@ pub struct DnsClient {
     pub to: IpAddr,
 }
 
-/// What becomes of a query.
+/// The decision about a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsDecision {
     /// This message is the answer.
@@ -30,7 +30,7 @@ pub enum DnsDecision {
     Drop,
 }
 
-/// What became of queries, for the metrics.
+/// Outcomes of queries, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DnsOutcome {
     Answered,

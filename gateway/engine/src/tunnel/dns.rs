@@ -1,6 +1,6 @@
 //! DNS on the gateway's inner addresses: queries of peers, and their answers.
 //!
-//! What a name means is decided in [`crate::dns`]. Here a query has a sender, and the sender a
+//! The meaning of a name is decided in [`crate::dns`]. Here a query has a sender, and the sender a
 //! limit. A reply of a resolver goes only to a peer that may still use grants.
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Packets from peer to peer: the forwarder judges them, and the receiver's session seals them.
 //!
-//! A receiver without a session is dialled, and the packet is dropped: its sender repeats it. What is
-//! forwarded counts as traffic of the peers, but not against the budget of their checks.
+//! A receiver without a session is dialled, and the packet is dropped: its sender repeats it. Forwarded packets count
+//! as traffic of the peers, but not against the budget of their checks.
 
 use super::Tunnel;
 use crate::forward::Outcome;

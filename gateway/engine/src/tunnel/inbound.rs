@@ -44,7 +44,7 @@ const RECEIVER: usize = 4;
 /// considered down.
 const SILENCE: Duration = Duration::from_secs(40);
 
-/// Where an inner packet is addressed, whether it passes or not.
+/// The destination of an inner packet, whether it passes or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// To the gateway itself, or to nobody.
@@ -323,7 +323,7 @@ impl<N: Noise> Tunnel<N> {
             }
             Opened::Dropped(reason) => self.count_drop(slot, reason),
         }
-        // What people send to a device must not use up the budget of its checks.
+        // Packets of people to a device must not use up the budget of its checks.
         if is_authentic && !is_forwarded {
             self.cost(slot, from, datagram.len());
         }

@@ -130,7 +130,7 @@ pub struct Tunnel<N: Noise> {
     unknown: UnknownKeys,
     retired: Retired,
     drops: BTreeMap<DropReason, u64>,
-    /// Of all peers, also of those that were removed since.
+    /// Counted over all peers, also over those that were removed since.
     peer_drops: BTreeMap<DropReason, u64>,
     forwarder: Forwarder,
     dns: Option<Dns>,

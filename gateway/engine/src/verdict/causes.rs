@@ -334,7 +334,7 @@ fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
     }
 }
 
-/// Whether single lost packets explain the missing replies. Where three packets in ten are lost each way, one check in
+/// Whether single lost packets explain the missing replies. If three packets in ten are lost each way, one check in
 /// eight gets none of its three echoes back, and so do the echoes after a stall. All checks of five minutes do not.
 fn packets_may_be_lost(service: &ServiceFacts, e: &Evidence) -> bool {
     let needs_each = service.asked == Asked::Echo || service.path == PathCheck::Silent;

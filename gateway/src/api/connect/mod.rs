@@ -191,7 +191,7 @@ impl Session {
                 let ended = self.right.ended(&self.app, self.parts.clone());
                 relay::run(socket, stream, (ended, self.app.shutdown.clone()), &traffic).await
             }
-            // What cannot be recorded does not happen.
+            // A stream that cannot be recorded is not opened.
             Err(problem) => {
                 drop(stream);
                 relay::refuse(socket, End::NotRecorded(problem.detail().to_owned())).await

@@ -173,7 +173,7 @@ fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
 }
 
 /// Applies a change of the SSH settings of a device or host. The pin is no setting: `POST
-/// /devices/{device}/trust` changes it.
+/// /devices/{device}/trust` and `POST /hosts/{host}/trust` change it.
 pub fn change_ssh(ssh: &mut Ssh, change: Option<Option<SshChange>>, set: &mut Setter<'_>) {
     let Some(change) = change else { return };
     let usual = SshChange { port: Some(None), user: Some(None) };

@@ -65,7 +65,7 @@ pub struct NewDevice {
     #[serde(default)]
     #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// By the profile rules when absent.
+    /// The profile rules decide when it is absent.
     pub profile: Option<String>,
     /// The device's own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,

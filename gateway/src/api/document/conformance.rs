@@ -165,7 +165,7 @@ fn not_null(schema: &'static Value) -> &'static Value {
     other.map_or(schema, |choice| resolved(choice))
 }
 
-/// Of the schema itself and of its parts.
+/// The properties of the schema itself and of its parts.
 fn properties<'a>(schema: &'a Value, found: &mut BTreeMap<&'a str, &'a Value>) {
     let schema = resolved(schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {

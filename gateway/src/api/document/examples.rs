@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Of an operation by its id; `None`: its body is no JSON, or it has none.
+/// The example of an operation by its id; `None`: its body is no JSON, or it has none.
 pub fn of(operation: &str) -> Option<Value> {
     access(operation)
         .or_else(|| devices(operation))
@@ -14,6 +14,7 @@ pub fn of(operation: &str) -> Option<Value> {
 }
 
 const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+const HOST_KEY: &str = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk";
 const ANOTHER_PUBLIC_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 fn access(operation: &str) -> Option<Value> {
@@ -58,7 +59,7 @@ fn devices(operation: &str) -> Option<Value> {
         }),
         "reissue_credentials" => json!({ "public_key": PUBLIC_KEY }),
         "create_replacement" => json!({ "expires_in_s": 604_800, "needs_approval": true }),
-        "trust_device" => json!({ "host_key": "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk" }),
+        "trust_device" => json!({ "host_key": HOST_KEY }),
         "enrol" => json!({
             "token": ENROLMENT_TOKEN, "name": "cam-3", "public_key": ANOTHER_PUBLIC_KEY,
             "poll_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -73,7 +74,7 @@ fn devices(operation: &str) -> Option<Value> {
     })
 }
 
-/// Of no gateway: it only has the form of one.
+/// A token of no gateway: it only has the form of one.
 pub const ENROLMENT_TOKEN: &str =
     "fge_0000000000007_297pk3167vk9x25echnb7x0a64kqpwmqw4dmmg2zc4sp0fctcs8gwb9bxk";
 
@@ -97,6 +98,7 @@ fn hosts(operation: &str) -> Option<Value> {
             "flapping": { "low": 20, "high": 30 },
             "notify": { "interval_s": 14_400, "delay_s": 300, "states": ["critical"], "types": ["problem", "recovery"] },
         }),
+        "trust_host" => json!({ "host_key": HOST_KEY }),
         "submit_host_result" => json!({ "exit_status": 0, "output": "all is well|load=0.4" }),
         "submit_service_result" => json!({
             "exit_status": 2, "output": "no copy since Monday|age=259200s", "timestamp": "2026-03-10T13:03:22Z",

@@ -60,7 +60,7 @@ pub struct Downtime {
     #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
     pub service: Option<String>,
-    /// Of a recurring one: the window that is open or comes next.
+    /// For a recurring downtime: the window that is open or comes next.
     pub start: String,
     pub end: String,
     pub fixed: bool,
@@ -87,8 +87,8 @@ pub struct Downtime {
     pub version: i64,
 }
 
-/// A change of a downtime that is not over. What is absent stays as it is. Host, labels and service stay: for others,
-/// plan another downtime.
+/// A change of a downtime that is not over. An absent field stays as it is. Host, labels and service stay: for
+/// others, plan another downtime.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DowntimeChange {
@@ -100,7 +100,7 @@ pub struct DowntimeChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub end: Option<String>,
-    /// Of a flexible downtime. What has begun lasts as long as it was planned then.
+    /// Only a flexible downtime has it. A downtime that has begun lasts as long as it was planned then.
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = f64, minimum = 1, maximum = 31622400)]
     pub duration_s: Option<f64>,

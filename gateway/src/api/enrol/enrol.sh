@@ -435,8 +435,8 @@ of() {
     done
 }
 
-# closed FAMILY: the interfaces between which nothing may be forwarded, if this machine was no router
-# before. What a former run has decided stays, because forwarding is on since then.
+# closed FAMILY: `yes` if this machine was no router before. Then nothing is forwarded between its other
+# interfaces. What a former run has decided stays, because forwarding is on since then.
 # shellcheck disable=SC2046,SC2086
 closed() {
     found=$(recorded "closed_v$1")
@@ -446,15 +446,7 @@ closed() {
     fi
     switch=/proc/sys/net/ipv4/ip_forward
     [ "$1" = 4 ] || switch=/proc/sys/net/ipv6/conf/all/forwarding
-    [ "$(cat "$switch" 2>/dev/null || echo 0)" = 0 ] || return 0
-    for path in /sys/class/net/*; do
-        name=${path##*/}
-        case $name in
-            lo | bonding_masters | "$INTERFACE" | *[!a-zA-Z0-9_.-]*) ;;
-            *) found="$found${found:+ }$name" ;;
-        esac
-    done
-    printf '%s\n' "$found"
+    [ "$(cat "$switch" 2>/dev/null || echo 0)" != 0 ] || echo yes
 }
 
 forward_script() {
@@ -472,8 +464,9 @@ TEXT
     cat >>"$FORWARD.new" <<'TEXT'
 
 # Forwards packets from the tunnel to the networks, with this machine's own address as their source, and
-# the replies back. Nothing else is forwarded from or to the tunnel. If this machine was no router before,
-# nothing is forwarded between its other interfaces (closed_v4, closed_v6) either.
+# the replies back. Nothing else is forwarded from or to the tunnel. If this machine was no router before
+# (closed_v4, closed_v6), nothing is forwarded between its other interfaces either, also those that appear
+# later. To make it a router, empty these two variables and run `up`: a later enrolment keeps them empty.
 #   up      sets the rules and turns forwarding on; running it again changes nothing
 #   down    forwards nothing any more; what is closed stays closed
 #   remove  removes the rules, and turns forwarding off if `up` has turned it on
@@ -507,15 +500,11 @@ uses_iptables() {
 iptables_rules() {
     add '*filter'
     add ":$chain - [0:0]"
-    add ":$chain-in - [0:0]"
     for network in $1; do add "-A $chain -i $interface -d $network -j ACCEPT"; done
     add "-A $chain -o $interface -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     add "-A $chain -i $interface -j DROP"
     add "-A $chain -o $interface -j DROP"
-    for one in $3; do
-        add "-A $chain -i $one -j $chain-in"
-        add "-A $chain-in -o $one -j DROP"
-    done
+    [ -z "$3" ] || add "-A $chain -j DROP"
     add COMMIT
     add '*nat'
     add ":$chain - [0:0]"
@@ -547,9 +536,7 @@ nft_rules() {
     add "oifname \"$interface\" ct state established,related accept"
     add "iifname \"$interface\" drop"
     add "oifname \"$interface\" drop"
-    for one in $4; do
-        for other in $4; do add "iifname \"$one\" oifname \"$other\" drop"; done
-    done
+    [ -z "$4" ] || add drop
     add '}'
     add 'chain postrouting {'
     add 'type nat hook postrouting priority 100; policy accept;'
@@ -610,9 +597,7 @@ remove_iptables() {
     have "$1" || return 0
     for hook in 'filter FORWARD' 'nat POSTROUTING'; do
         "$1" -w -t ${hook% *} -D ${hook#* } -j "$chain" || true
-        for act in -F -X; do
-            for one in "$chain" "$chain-in"; do "$1" -w -t ${hook% *} "$act" "$one" || true; done
-        done
+        for act in -F -X; do "$1" -w -t ${hook% *} "$act" "$chain" || true; done
     done 2>/dev/null
 }
 

@@ -1,5 +1,6 @@
 //! The settings of hosts, and hosts that stand behind a device.
 
+mod trust;
 mod types;
 
 use std::collections::BTreeSet;
@@ -59,7 +60,11 @@ const MOST_BUDGET: u64 = 10_000_000_000_000;
 const MAX_PARENTS: usize = 8;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(create)).routes(routes!(settings)).routes(routes!(change, remove))
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(settings))
+        .routes(routes!(change, remove))
+        .routes(routes!(trust::trust))
 }
 
 /// The settings of a host.

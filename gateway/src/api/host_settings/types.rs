@@ -41,10 +41,10 @@ pub struct HostSettings {
     /// Silence of this length is expected: asleep, not down.
     #[schema(minimum = 0.1, maximum = 2678400)]
     pub max_silence_s: Option<f64>,
-    /// Of a host with passive results: without a result for so long it is down.
+    /// For a host with passive results: without a result for so long it is down.
     #[schema(minimum = 0.1, maximum = 34560000)]
     pub freshness_s: Option<f64>,
-    /// Of a device: the bytes on the wire per UTC day that its checks keep to.
+    /// For a device: the bytes on the wire per UTC day that its checks keep to.
     #[schema(minimum = 10000, maximum = 10000000000000i64)]
     pub budget_bytes_per_day: Option<u64>,
     /// Names of parent hosts, besides the device that it is behind. While all of them are down, the host is
@@ -75,7 +75,7 @@ pub struct NewHost {
     #[serde(default)]
     #[schema(value_type = names::Labels)]
     pub labels: Labels,
-    /// By the profile rules when absent.
+    /// The profile rules decide when it is absent.
     pub profile: Option<String>,
     #[serde(default)]
     pub ssh: NewSsh,
@@ -97,7 +97,7 @@ pub struct NewHost {
     pub notes: String,
 }
 
-/// What is absent stays as it is; `null` restores the default of the gateway. Route and addresses of a device are
+/// An absent field stays as it is; `null` restores the default of the gateway. Route and addresses of a device are
 /// changed with `PATCH /devices/{device}`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -112,7 +112,7 @@ pub struct HostChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub profile: Option<Option<String>>,
-    /// Of a host behind a device.
+    /// Only a host behind a device has it.
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub address: Option<String>,

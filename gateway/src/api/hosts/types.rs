@@ -22,7 +22,7 @@ pub struct Host {
     pub route: String,
     /// Inner address, or the address behind `via`.
     pub address: Option<String>,
-    /// Of a host behind a device: the address of the pool at which operators reach it.
+    /// For a host behind a device: the address of the pool at which operators reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
     /// The device that the host is behind.
@@ -139,7 +139,7 @@ pub struct Tunnel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
     pub handshakes: u64,
-    /// What the gateway dropped of what the peer sent, by reason, since the gateway started.
+    /// Packets of the peer that the gateway dropped, by reason, since the gateway started.
     pub drops: BTreeMap<String, u64>,
 }
 

@@ -29,9 +29,9 @@ async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem
     Ok(Json(app.summary().await?.overview.clone()))
 }
 
-/// What is wrong now, worst first: hosts that are down, critical and unknown services, hosts that cannot be reached,
-/// warnings, hosts whose last result is too old. What is acknowledged or in downtime (`handled`) follows in the same
-/// order. Services that are not current are left out. The counters of `/overview` are those of this list.
+/// Present problems, worst first: hosts that are down, critical and unknown services, hosts that cannot be reached,
+/// warnings, hosts whose last result is too old. Those that are acknowledged or in downtime (`handled`) follow in the
+/// same order. Services that are not current are left out. The counters of `/overview` are those of this list.
 #[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging),
     responses((status = 200, body = Page<types::Problem>)))]

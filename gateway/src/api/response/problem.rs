@@ -117,7 +117,7 @@ pub struct ProblemDocument {
     /// Stable: programs branch on this.
     #[schema(value_type = ErrorCode)]
     pub code: String,
-    /// What is wrong, and what to do.
+    /// The fault, and the remedy.
     pub detail: String,
     /// Identifies this request in the log of the gateway.
     pub request_id: String,
@@ -134,7 +134,7 @@ pub struct ProblemDocument {
     pub rentals: Vec<String>,
 }
 
-/// What occupies a device that was to be booked. It says nothing of who booked it.
+/// The occupancies of a device that was to be booked. They say nothing of who booked it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Conflict {
     /// The index of the item in the booking.
@@ -188,7 +188,7 @@ pub enum Effect {
     LosesParent,
 }
 
-/// What is wrong with one field of the request.
+/// The fault of one field of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// The path of the field, such as `labels.site`; empty for the whole body.
@@ -209,7 +209,7 @@ pub struct Problem {
     cause: Option<Arc<anyhow::Error>>,
 }
 
-/// What an error says about rentals. Few errors do.
+/// The part of an error that is about rentals. Few errors do.
 #[derive(Clone, Debug, Default)]
 struct Renting {
     conflict: Option<Conflict>,

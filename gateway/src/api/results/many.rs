@@ -71,7 +71,7 @@ pub struct ResultOf {
     pub host: String,
     /// Absent: a result of the host itself.
     pub service: Option<String>,
-    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
+    /// 0 to 3, anything else is UNKNOWN. For a host 0 and 1 mean up, the rest down.
     pub exit_status: u32,
     /// Text, and performance data after a `|`.
     #[serde(default)]
@@ -86,7 +86,7 @@ pub struct SubmittedResults {
     pub results: Vec<ResultOutcome>,
 }
 
-/// What became of one result.
+/// The outcome of one result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResultOutcome {
     #[schema(value_type = names::SubmitResult)]

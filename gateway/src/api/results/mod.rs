@@ -49,7 +49,7 @@ pub(super) const BODY_LIMIT: usize = 2 * MAX_OUTPUT;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewResult {
-    /// 0 to 3, anything else is UNKNOWN. Of a host 0 and 1 mean up, the rest down.
+    /// 0 to 3, anything else is UNKNOWN. For a host 0 and 1 mean up, the rest down.
     pub exit_status: u32,
     /// Text, and performance data after a `|`.
     #[serde(default)]

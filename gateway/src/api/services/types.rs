@@ -93,7 +93,7 @@ pub struct Service {
     pub cause: Option<String>,
     /// The tunnel address that was checked; absent if the result did not come through a tunnel.
     pub asked_address: Option<String>,
-    /// What echoes of two sizes showed after a stalled or failed connection; absent if none were sent.
+    /// The result of echoes of two sizes after a stalled or failed connection; absent if none were sent.
     #[schema(value_type = Option<names::PathResult>)]
     pub path: Option<String>,
     pub text: String,
@@ -109,7 +109,8 @@ pub struct Service {
     pub retry_interval_s: f64,
 }
 
-/// How a service differs from its profile. What is absent is as in the profile. With a `check` it may be a new service.
+/// How a service differs from its profile. An absent field is as in the profile. With a `check` it may be a new
+/// service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceSettings {
     /// Switches the service off.
@@ -139,7 +140,7 @@ pub struct ServiceSettings {
     pub alerting: AlertingSettings,
 }
 
-/// What a service checks. The type decides which fields it takes.
+/// The check of a service. The type decides which fields it takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckSettings {
     #[serde(rename = "type")]
@@ -157,10 +158,11 @@ pub struct CheckSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::SensorName>)]
     pub sensor: Option<String>,
-    /// Of the sensors `disk`, `file_age`, `daily`, `values` and `capture`.
+    /// Only for the sensors `disk`, `file_age`, `daily`, `values` and `capture`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Of the sensors `temperature`, `processes` and `traffic`. Absent: the hottest, all, the one with the default route.
+    /// Only for the sensors `temperature`, `processes` and `traffic`. Absent: the hottest, all, the one with the
+    /// default route.
     /// `usb`: `vendor:product`, `class:HH` or a part of the device's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -19,7 +19,7 @@ const PASSWORD: &str = "correct horse battery";
 /// A gateway with something at each path that the examples name.
 struct Scene {
     api: TestApi,
-    /// By the name of the parameter.
+    /// The values of path parameters, by name.
     paths: BTreeMap<&'static str, String>,
     cookie: String,
     _tasks: JoinSet<()>,
@@ -88,7 +88,7 @@ impl Scene {
         self.paths.insert("rental", made.json["rentals"][0]["id"].as_str().unwrap().to_owned());
     }
 
-    /// What one operation alone needs.
+    /// Values that one operation alone needs.
     async fn prepare(&mut self, operation: &str) {
         match operation {
             "acknowledge_host" => {
@@ -115,6 +115,10 @@ impl Scene {
             "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
             "change_rental" | "end_rental" => self.book(None, false).await,
             "set_endpoint" => self.api = TestApi::new().await,
+            "trust_host" => {
+                self.made("/hosts", json!({ "name": "nas", "via": "cam-1", "address": "192.168.1.9" })).await;
+                self.paths.insert("host", "nas".to_owned());
+            }
             _ => {}
         }
     }

@@ -248,6 +248,48 @@ async fn a_host_behind_a_device_comes_changes_and_goes() {
 }
 
 #[tokio::test]
+async fn a_host_behind_a_device_gets_another_host_key() {
+    let mut api = TestApi::with_endpoint().await;
+    device(&api, "site-1").await;
+    let (first, second) = (format!("SHA256:{}", "A".repeat(43)), format!("SHA256:{}", "E".repeat(43)));
+    let nas = json!({
+        "name": "nas", "via": "site-1", "address": "192.168.1.5",
+        "ssh": { "user": "fleet", "host_key": first },
+    });
+    assert_eq!(api.operator().post("/api/v1/hosts", nas).await.status, 201);
+    let before = get(&api, "/hosts/nas/settings").await;
+    while api.monitor.try_recv().is_ok() {}
+    let trusts = |key: &str| json!({ "host_key": key });
+    let path = "/api/v1/hosts/nas/trust";
+    assert_eq!(api.viewer().post(path, trusts(&second)).await.status, 403);
+    let wrong = api.operator().post(path, trusts("x")).await;
+    assert_eq!(
+        (wrong.status, &wrong.json["errors"][0]["field"]),
+        (422, &json!("host_key")),
+        "{}",
+        wrong.text
+    );
+    assert_eq!(get(&api, "/hosts/nas/settings").await, before, "a refusal changes nothing");
+    let trusted = api.operator().post(path, trusts(&second)).await;
+    assert_eq!(trusted.status, 200, "{}", trusted.text);
+    assert_eq!(
+        (&trusted.json["ssh"]["pin"], &trusted.json["ssh"]["pin_source"]),
+        (&json!(second), &json!("trusted"))
+    );
+    assert_eq!(trusted.json["ssh"]["user"], "fleet", "the rest stays");
+    let Ok(MonitorInput::Upsert(spec)) = api.monitor.try_recv() else { panic!("the monitor has the key") };
+    assert!(format!("{spec:?}").contains(&second), "{spec:?}");
+    let events = get(&api, "/events?since=0&host=nas&limit=500").await;
+    let event = events["items"].as_array().unwrap().iter().find(|e| e["kind"] == "host.trusted").unwrap();
+    assert_eq!(event["data"], json!({ "fingerprint": second, "previous": first }));
+    let device = api.operator().post("/api/v1/hosts/site-1/trust", trusts(&first)).await;
+    assert_eq!(device.code(), "is_a_device");
+    assert!(device.text.contains("POST /devices/site-1/trust"), "{}", device.text);
+    let unknown = api.operator().post("/api/v1/hosts/cam/trust", trusts(&first)).await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
 async fn networks_are_not_taken_away_from_under_the_hosts_in_them() {
     let api = TestApi::with_endpoint().await;
     device(&api, "site-1").await;

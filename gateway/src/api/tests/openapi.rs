@@ -1,4 +1,4 @@
-//! What the API document says of bodies, numbers, names and parameters, and that it is true.
+//! The API document is true of bodies, numbers, names and parameters.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ fn guide(name: &str) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-/// What stands in backquotes in the second column of the table of errors.
+/// Returns the words in backquotes in the second column of the table of errors.
 fn documented_codes(guide: &str) -> BTreeSet<String> {
     let errors = guide.split("## Errors").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = errors.lines().filter(|line| line.starts_with("| ") && line[2..5].parse::<u16>().is_ok());

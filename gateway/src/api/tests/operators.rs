@@ -29,7 +29,7 @@ async fn session<'a>(api: &'a TestApi, name: &str) -> Caller<'a> {
     api.anonymous().header("cookie", &cookie).header("x-fleetgate", "1")
 }
 
-/// What the tunnel hears, in order.
+/// The commands that the tunnel gets, in order.
 fn heard(api: &mut TestApi) -> Vec<Command> {
     std::iter::from_fn(|| api.tunnel.try_recv().ok()).collect()
 }
@@ -146,7 +146,7 @@ async fn a_token_with_a_lower_role_than_its_user_gives_no_keys_with_the_grants_o
     let path = "/api/v1/operators/ada-phone";
     let refused = token().post(&format!("{path}/credentials"), json!({})).await;
     assert_eq!(refused.code(), "role_missing", "{}", refused.text);
-    // What takes access away needs no more than the user.
+    // To take access away, the user is enough.
     assert_eq!(token().delete(path).await.status, 204);
     assert_eq!(api.admin().patch("/api/v1/users/ada", json!({ "role": "operator" })).await.status, 200);
     let own = token().post("/api/v1/operators", json!({ "name": "ada-tablet" })).await;

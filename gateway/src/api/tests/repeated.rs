@@ -164,6 +164,7 @@ impl Scene {
                 json!({ "name": "printer", "via": "lan", "address": "192.168.1.9" }),
                 json!({ "name": "printer", "via": "lan", "address": "192.168.1.8" }),
             ),
+            post("/hosts/{host}/trust", "/hosts/printer/trust", trust("A"), trust("E")),
             post("/enrolment-tokens", "/enrolment-tokens", json!({}), json!({ "label": "b" })),
             post("/enrol", "/enrol", enrol(3), enrol(4)),
             post(

@@ -1,4 +1,4 @@
-//! What the API would refuse of a planned write.
+//! The API refuses a planned write as it refuses the write.
 
 use fleetgate_engine::time::Wall;
 use serde_json::json;

@@ -117,7 +117,7 @@ impl From<&managed::Managed> for Managed {
     }
 }
 
-/// Notification settings of a host or service. What is absent is as usual.
+/// Notification settings of a host or service. An absent field has its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AlertingSettings {
     /// Notifies every failed result in a hard state.

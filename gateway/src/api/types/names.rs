@@ -173,7 +173,7 @@ impl PartialSchema for Labels {
 
 impl ToSchema for Labels {}
 
-/// What a client keeps with a booking.
+/// Data that a client keeps with a booking.
 pub struct Metadata;
 
 impl PartialSchema for Metadata {

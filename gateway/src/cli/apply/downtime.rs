@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use toml::Spanned;
 
-use super::super::client::Client;
+use super::super::client::{Client, api_path};
 use super::super::device::present;
 use super::super::host::pages;
 use super::absent::Removed;
@@ -214,7 +214,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
 /// notification is sent in between.
 pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
     if let Some(id) = &step.id {
-        let path = format!("/downtimes/{id}");
+        let path = api_path!("/downtimes/{}", id);
         let now: downtimes::Downtime = client.get(&path, &[]).await?;
         if let Some(change) = change(&step.fields, &now) {
             return client.write(Method::PATCH, &path, &change, step.version).await.map(drop);
@@ -224,8 +224,8 @@ pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
     body.insert("name".to_owned(), json!(step.name));
     let host = body.remove("host");
     let path = match (host.as_ref().and_then(Value::as_str), body.get("service").and_then(Value::as_str)) {
-        (Some(host), Some(service)) => format!("/hosts/{host}/services/{service}/downtimes"),
-        (Some(host), None) => format!("/hosts/{host}/downtimes"),
+        (Some(host), Some(service)) => api_path!("/hosts/{}/services/{}/downtimes", host, service),
+        (Some(host), None) => api_path!("/hosts/{}/downtimes", host),
         (None, _) => "/downtimes".to_owned(),
     };
     let _: Value = client.post(&path, &Value::Object(body)).await?;
@@ -277,7 +277,7 @@ fn patch(wanted: &Value, now: &Value) -> Value {
 
 pub(super) async fn cancel(client: &Client, step: &Step) -> anyhow::Result<()> {
     match &step.id {
-        Some(id) => client.call(Method::DELETE, &format!("/downtimes/{id}"), None).await,
+        Some(id) => client.call(Method::DELETE, &api_path!("/downtimes/{}", id), None).await,
         None => Ok(()),
     }
 }

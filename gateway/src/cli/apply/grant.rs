@@ -2,6 +2,9 @@
 //!
 //! A grant counts as a whole: what the file does not give is not part of it. A grant that has ended is
 //! neither created nor missed. One that was withdrawn by hand stays withdrawn and is reported.
+//!
+//! The name of a peer is free again when the peer is renamed or removed, and another user may take it. A file
+//! therefore names the user of the peer too.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +21,11 @@ use super::file::{BadFile, Source};
 use super::plan::{Found, Kind, Step, Wanted};
 use super::refusals::Names;
 use crate::api::grants::{self, GrantAccess, Port};
+use crate::api::operators::Operator;
+use crate::api::users::User;
 use crate::clock;
 
-/// Who (`user`, `role` or `peer`) may reach what (`host`, `labels` or `all_devices`).
+/// Who (`user`, `role`, or `peer` of a `user`) may reach what (`host`, `labels` or `all_devices`).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Grant {
@@ -44,10 +49,11 @@ impl Source<'_> {
     pub(super) fn grant(&self, name: &Spanned<String>, g: Grant) -> Result<Wanted, BadFile> {
         self.name(name)?;
         let at = name.span().start;
-        let sources = [&g.user, &g.role, &g.peer].iter().filter(|source| source.is_some()).count();
-        if sources != 1 {
-            return Err(self.bad(at, "exactly one of user, role and peer is expected"));
-        }
+        let (user, owner) = match (g.user, &g.role, &g.peer) {
+            (user, None, Some(peer)) => (None, Some(user.ok_or_else(|| self.bad(at, without_user(peer)))?)),
+            (user, role, None) if user.is_some() != role.is_some() => (user, None),
+            _ => return Err(self.bad(at, "user, role, or peer with its user is expected")),
+        };
         let targets = [g.host.is_some(), g.labels.is_some(), g.all_devices.is_some()];
         if targets.iter().filter(|given| **given).count() != 1 {
             return Err(self.bad(at, "exactly one of host, labels and all_devices is expected"));
@@ -62,7 +68,7 @@ impl Source<'_> {
             parsed.map(|at| at.to_string()).ok_or_else(|| self.bad(given.span().start, expected))
         };
         let fields = json!({
-            "source": present(json!({ "user": g.user, "role": g.role, "peer": g.peer })),
+            "source": present(json!({ "user": user, "role": g.role, "peer": g.peer })),
             "target": present(json!({
                 "host": g.host, "labels": self.labels(g.labels)?, "all_devices": g.all_devices,
             })),
@@ -71,7 +77,7 @@ impl Source<'_> {
             "until": g.until.map(moment).transpose()?,
             "reason": g.reason.unwrap_or_default(),
         });
-        Ok(self.wanted(Kind::Grant, name, fields))
+        Ok(Wanted { owner, ..self.wanted(Kind::Grant, name, fields) })
     }
 
     /// Returns the access list in the form in which the gateway shows it.
@@ -96,6 +102,19 @@ impl Source<'_> {
     }
 }
 
+fn without_user(peer: &str) -> String {
+    format!("peer {peer:?} needs its user too: otherwise it would be any operator who takes this name later")
+}
+
+/// Returns what is wrong if the peer of a grant belongs to another user than the file says.
+fn taken_over(wanted: &Wanted, owners: &BTreeMap<String, String>) -> Option<String> {
+    let peer = wanted.fields.get("source")?.get("peer")?.as_str()?;
+    let (expected, owner) = (wanted.owner.as_ref()?, owners.get(peer)?);
+    let so =
+        format!("{peer} belongs to {owner}, and not to {expected}: name another peer, or user = {owner:?}");
+    (owner != expected).then_some(so)
+}
+
 /// Whether its window is over.
 pub(super) fn is_over(wanted: &Wanted) -> bool {
     let until = wanted.fields.get("until").and_then(Value::as_str).and_then(|until| until.parse().ok());
@@ -117,8 +136,13 @@ pub(super) async fn look(
         read => read?,
     };
     if is_wanted {
-        names.people = named(client, "/users").await?.collect();
-        names.operators = named(client, "/operators").await?.collect();
+        let users: Vec<User> = pages(client, "/users", &[]).await?;
+        names.people = users.into_iter().map(|user| user.name).collect();
+        let operators: Vec<Operator> = pages(client, "/operators", &[]).await?;
+        let owners: BTreeMap<String, String> = operators.into_iter().map(|o| (o.name, o.user)).collect();
+        let wrong = wanted.iter().filter_map(|w| Some((w.name.clone(), taken_over(w, &owners)?)));
+        names.taken_over = wrong.collect();
+        names.operators = owners.into_keys().collect();
     }
     Ok(all.into_iter().filter_map(found).collect())
 }
@@ -126,11 +150,6 @@ pub(super) async fn look(
 fn is_forbidden(error: &anyhow::Error) -> bool {
     let code = error.downcast_ref::<Refused>().and_then(|refused| refused.document["code"].as_str());
     matches!(code, Some("role_missing" | "scope_missing"))
-}
-
-async fn named(client: &Client, list: &str) -> anyhow::Result<impl Iterator<Item = String>> {
-    let items: Vec<Value> = pages(client, list, &[]).await?;
-    Ok(items.into_iter().filter_map(|item| item["name"].as_str().map(str::to_owned)))
 }
 
 fn found(g: grants::Grant) -> Option<Found> {

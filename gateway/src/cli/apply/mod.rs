@@ -26,7 +26,7 @@ use owo_colors::OwoColorize as _;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, Refused};
+use super::client::{Client, Refused, api_path};
 use super::device::said;
 use super::host::pages;
 use super::service::settings;
@@ -161,7 +161,7 @@ fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
 async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> {
     let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
-        Kind::Device => format!("/hosts/{}", step.name),
+        Kind::Device => api_path!("/hosts/{}", step.name),
         _ => path(step),
     };
     client.patch(&path, &json!({ field: value })).await.map(drop)
@@ -236,7 +236,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     let there: BTreeSet<&str> = hosts.iter().map(|host| host.id.as_str()).collect();
     found.extend(downtime::look(client, policy, &there).await?);
     for host in hosts.into_iter().filter(|h| h.via.is_some()) {
-        let settings: HostSettings = client.get(&format!("/hosts/{}/settings", host.name), &[]).await?;
+        let settings: HostSettings = client.get(&api_path!("/hosts/{}/settings", host.name), &[]).await?;
         found.push(of_host(&settings)?);
     }
     for name in with_services(&found, policy, &wanted) {
@@ -321,7 +321,7 @@ fn of_rules(rules: ProfileRules) -> anyhow::Result<Found> {
 }
 
 async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
-    let settings: HostSettings = client.get(&format!("/hosts/{}/settings", d.name), &[]).await?;
+    let settings: HostSettings = client.get(&api_path!("/hosts/{}/settings", d.name), &[]).await?;
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
     value.extend(d.mtu.map(|mtu| ("mtu".to_owned(), json!(mtu))));
@@ -334,7 +334,7 @@ fn of_host(settings: &HostSettings) -> anyhow::Result<Found> {
 }
 
 async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> {
-    let page: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
+    let page: Page<Value> = client.get(&api_path!("/hosts/{}/overrides", host), &[]).await?;
     let found = |stored: Value| -> anyhow::Result<Found> {
         let managed: Managed = serde_json::from_value(stored.clone())?;
         let (name, version) = (stored["service"].as_str().unwrap_or_default(), stored["version"].as_i64());
@@ -370,7 +370,7 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
     match (step.kind, step.act) {
         (_, Act::Keep) => Ok(()),
         (_, Act::Forget) => match &step.id {
-            Some(id) => client.call(Method::DELETE, &format!("/removals/{id}"), None).await,
+            Some(id) => client.call(Method::DELETE, &api_path!("/removals/{}", id), None).await,
             None => Ok(()),
         },
         (Kind::Downtime, Act::Remove) => downtime::cancel(client, step).await,
@@ -409,17 +409,17 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
 fn path(step: &Step) -> String {
     let name = &step.name;
     match step.kind {
-        Kind::Profile => format!("/profiles/{name}"),
+        Kind::Profile => api_path!("/profiles/{}", name),
         Kind::ProfileRules => "/profile-rules".to_owned(),
-        Kind::Contact => format!("/contacts/{name}"),
-        Kind::NotificationRule => format!("/rules/{name}"),
-        Kind::Device => format!("/devices/{name}"),
-        Kind::Host => format!("/hosts/{name}"),
+        Kind::Contact => api_path!("/contacts/{}", name),
+        Kind::NotificationRule => api_path!("/rules/{}", name),
+        Kind::Device => api_path!("/devices/{}", name),
+        Kind::Host => api_path!("/hosts/{}", name),
         Kind::Downtime => "/downtimes".to_owned(),
-        Kind::Grant => format!("/grants/{}", step.id.as_deref().unwrap_or(name)),
+        Kind::Grant => api_path!("/grants/{}", step.id.as_deref().unwrap_or(name)),
         Kind::Service => {
             let (host, service) = name.split_once('/').unwrap_or((name, ""));
-            format!("/hosts/{host}/services/{service}")
+            api_path!("/hosts/{}/services/{}", host, service)
         }
     }
 }
@@ -468,7 +468,7 @@ fn new_device(step: &Step) -> Value {
 
 async fn of_its_host(client: &Client, name: &str, fields: Value, version: Option<i64>) -> anyhow::Result<()> {
     if fields.as_object().is_some_and(|f| !f.is_empty()) {
-        change(client, &format!("/hosts/{name}"), fields, version).await?;
+        change(client, &api_path!("/hosts/{}", name), fields, version).await?;
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub struct Names {
     /// Users of the gateway, and their peers.
     pub people: BTreeSet<String>,
     pub operators: BTreeSet<String>,
+    /// Grants of the file whose peer belongs to another user, and what is wrong.
+    pub taken_over: BTreeMap<String, String>,
     /// Hosts with a profile of their own, and its name.
     pub users: BTreeMap<String, String>,
     /// Devices whose tunnel was never up.
@@ -50,6 +52,7 @@ pub fn check(
         stays_what_it_is(&at, step, found)?;
         is_one_thing(&at, step, steps)?;
         names.known(&at, step, steps)?;
+        names.belongs_to_its_user(&at, step)?;
         would_be_taken(file, step)?;
         names.hides_no_pool(file, step)?;
     }
@@ -168,6 +171,13 @@ impl Names {
             ensure!(!overlaps, "{at}: networks: {net}: this overlaps the gateway's own pool of addresses");
         }
         Ok(())
+    }
+
+    fn belongs_to_its_user(&self, at: &str, step: &Step) -> anyhow::Result<()> {
+        match self.taken_over.get(&step.name).filter(|_| step.kind == Kind::Grant) {
+            Some(what) => bail!("{at}: grant {}: peer: {what}", step.name),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {

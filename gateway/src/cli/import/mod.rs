@@ -109,7 +109,7 @@ async fn look(client: &Client) -> anyhow::Result<Known> {
     })
 }
 
-/// Stops at the first refusal. What was added before stays, with its configuration in the archive.
+/// Stops at the first refusal. A device that was added before stays, with its configuration in the archive.
 async fn add_all(
     client: &Client,
     file: &Path,

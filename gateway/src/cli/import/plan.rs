@@ -1,4 +1,4 @@
-//! What an import does with each line, as far as what is at the gateway decides it. Pure.
+//! Plans what an import does with each line, as far as what is at the gateway decides it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -48,7 +48,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What to do, and what is wrong where that cannot be.
+/// The action, or what is wrong if there is none.
 pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<Step>, Vec<Wrong>) {
     let keys = known
         .devices

@@ -14,7 +14,7 @@ const COLUMNS: [&str; 6] = ["name", "labels", "profile", "ssh_user", "public_key
 /// Between the values of one cell.
 const SEPARATOR: char = ';';
 
-/// What is wrong in a line.
+/// The fault of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub line: u64,

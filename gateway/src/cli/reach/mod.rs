@@ -10,7 +10,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::Connection;
-use super::client::{Client, Socket};
+use super::client::{Client, Socket, api_path};
 pub(super) use forward::{ForwardArgs, forward};
 pub(super) use ssh::{KnownHostArgs, SshArgs, known_host, ssh};
 
@@ -49,7 +49,7 @@ impl std::fmt::Display for HostPort {
 impl HostPort {
     async fn open(&self, client: &Client) -> anyhow::Result<Socket> {
         let query = [("port", self.port.to_string())];
-        client.websocket(&format!("/hosts/{}/connect", self.host), &query).await
+        client.websocket(&api_path!("/hosts/{}/connect", self.host), &query).await
     }
 }
 

@@ -24,7 +24,7 @@ const WAITING: usize = 4;
 /// The gateway sends a ping every 20 s. After four lost ones the path to it is broken.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// What ends a connection in order.
+/// The regular end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     /// The host has sent all its data: there is nothing left to print.

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::super::Connection;
-use super::super::client::Client;
+use super::super::client::{Client, api_path};
 use crate::api::host_settings::HostSettings;
 use crate::cli::out;
 use crate::names::Name;
@@ -62,7 +62,7 @@ pub(in super::super) async fn ssh(to: &Connection, args: SshArgs) -> anyhow::Res
 }
 
 async fn settings(client: &Client, host: &str) -> anyhow::Result<HostSettings> {
-    client.get(&format!("/hosts/{host}/settings"), &[]).await
+    client.get(&api_path!("/hosts/{}/settings", host), &[]).await
 }
 
 /// The programs that ssh starts find the gateway as this one does. A token on their command lines
@@ -121,16 +121,10 @@ fn pin(settings: &HostSettings) -> anyhow::Result<&str> {
     })
 }
 
-/// Returns the command that pins a key. A host behind a device takes one only when it is added.
+/// Returns the command that pins a key.
 fn pinning(settings: &HostSettings, key: &str) -> String {
-    let name = &settings.name;
-    match &settings.via {
-        None => format!("`fleetgate device trust {name} {key}`"),
-        Some(via) => format!(
-            "`fleetgate host remove {name}` and `fleetgate host add {name} --via {via} --host-key {key}` with its \
-             other options"
-        ),
-    }
+    let of = if settings.via.is_some() { "host" } else { "device" };
+    format!("`fleetgate {of} trust {} {key}`", settings.name)
 }
 
 /// Prints the key that a server has shown, if it is the pinned one, as a line of `known_hosts`.
@@ -194,7 +188,7 @@ mod tests {
         assert!(unknown.contains("`fleetgate device trust new HOST-KEY`"), "{unknown}");
         let behind = HostSettings { via: Some("cam".to_owned()), ..new };
         let unknown = super::options("x", &behind).unwrap_err().to_string();
-        assert!(unknown.contains("`fleetgate host add new --via cam --host-key HOST-KEY`"), "{unknown}");
+        assert!(unknown.contains("`fleetgate host trust new HOST-KEY`"), "{unknown}");
         assert_eq!(algorithms("ssh-rsa"), "rsa-sha2-512,rsa-sha2-256");
     }
 }

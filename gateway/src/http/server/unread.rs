@@ -25,7 +25,7 @@ const PIECE: usize = 4 * 1024;
 #[derive(Clone, Default)]
 pub(super) struct Unread(CancellationToken);
 
-/// What was taken of one response.
+/// The part of one response that was taken.
 #[derive(Default)]
 struct Taken {
     pieces: AtomicU64,

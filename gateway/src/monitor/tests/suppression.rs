@@ -528,7 +528,7 @@ async fn explained(store: &Store, of: &CheckableId, current: Current) {
     );
 }
 
-/// What lasts is what the states say, since when they say it, and no two intervals overlap.
+/// Open intervals are those of the states, since the same times, and no two intervals overlap.
 async fn intervals_fit(store: &Store) {
     let states = "select host || '/ ' || hard || ' ' || hard_since from host_states where hard <> 'pending'
                   union all select host || '/' || service || ' ' || hard || ' ' || hard_since

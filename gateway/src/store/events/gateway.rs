@@ -1,4 +1,4 @@
-//! What the log says of the gateway itself: whether it is cut off, and whether its clock is trusted.
+//! Reads from the log what it says of the gateway itself: whether it is cut off, and whether its clock is trusted.
 //!
 //! The last event of a kind decides, at any age. Whether the log is right is unknown here.
 

@@ -1,7 +1,7 @@
 //! The log as it is read: in pages of either direction, by object, kind or audit, with the current names.
 //!
-//! An index serves each set of filters, so that a page costs the same at any length of the log. Who may read
-//! it is unknown here.
+//! An index serves each set of filters, so that a page costs the same at any length of the log. This module does not
+//! know who may read it.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::Excerpt;

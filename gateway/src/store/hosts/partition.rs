@@ -1,4 +1,4 @@
-//! What counts as a problem, and whether it is handled, as SQL: each host and each service is in one part.
+//! Decides in SQL what counts as a problem, and whether it is handled: each host and each service is in one part.
 //!
 //! The counters, the list of problems, the filters and the counts of a row all use these texts. This file
 //! knows no statement. A macro expands where it is used, so a file imports also those that its macros use.

@@ -1,6 +1,6 @@
 //! The list of problems, in pages: hosts and services, worst first.
 //!
-//! What a problem is, and when it is handled, is in `partition.rs`. This file knows no counters.
+//! `partition.rs` decides what a problem is, and when it is handled. This file knows no counters.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::IncidentId;

@@ -1,7 +1,6 @@
 //! The counters of all hosts and services.
 //!
-//! Only rows that are not plainly up or OK are read; the others are counted. What a part means is in
-//! `partition.rs`.
+//! Only rows that are not plainly up or OK are read; the others are counted. `partition.rs` defines the parts.
 
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;

@@ -381,7 +381,7 @@ pub struct MemberRow {
     pub host_name: Option<String>,
     pub site: Option<String>,
     pub service: Option<String>,
-    /// Of its last check; empty when it is gone.
+    /// The output of its last check; empty when it is gone.
     pub output: Excerpt,
     pub began_at: Wall,
     pub joined_at: Wall,

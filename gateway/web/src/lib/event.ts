@@ -19,6 +19,7 @@ const TITLES: Record<string, string> = {
   'operator.created': 'Operator added',
   'operator.rekeyed': 'Configuration reissued',
   'host.created': 'Host added',
+  'host.trusted': 'SSH host key trusted',
   'host.awake': 'Woke up',
   'host.asleep': 'Fell asleep',
   'service.changed': 'Service changed',

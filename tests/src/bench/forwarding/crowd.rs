@@ -41,7 +41,7 @@ const API: &str = "127.0.0.1:8080";
 const PACED_LOAD: Phase = Phase { size: SIZES[0], rate: Some(BURSTS), probe_every: PROBES, time: PACED };
 const FULL_LOAD: Phase = Phase { size: SIZES[1], rate: None, probe_every: Duration::ZERO, time: FULL };
 
-/// What the rounds measured.
+/// The measurements of the rounds.
 #[derive(Default)]
 struct Figures {
     direct: Vec<Measured>,
@@ -94,7 +94,7 @@ fn drain(wire: &Wire) {
     while wire.receive(&mut room).is_some() {}
 }
 
-/// A device that reads nothing. What its socket does not hold is lost, which costs the load least.
+/// A device that reads nothing. Datagrams that its socket does not hold are lost, which costs the load least.
 struct Sink {
     member: Member,
     wire: Wire,
@@ -247,7 +247,7 @@ impl Flood {
     }
 }
 
-/// What is aimed at, of the figure with the scenario or of its ratio to the one without.
+/// The aim for the figure with the scenario, or for its ratio to the one without.
 #[derive(Clone, Copy)]
 enum Aim {
     None,

@@ -17,7 +17,7 @@ use fleetgate_keys::{PrivateKey, PublicKey};
 use crate::attacker::Initiator;
 use crate::lab::{Gateway, Lab, Running, eventually, settings};
 
-/// Where every hub listens.
+/// The address at which every hub listens.
 pub const HUB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2)), 51_820);
 /// The namespace of the load, and its address on the link.
 pub const LOAD: &str = "r";
@@ -188,8 +188,8 @@ impl<'a> Hub<'a> {
         member(&Conf::parse(&self.gateway()?.cli(&["operator", "add", name, "--user", user]))?)
     }
 
-    /// Returns the CPU time that all threads of the hub have taken, in user and in system mode. What the
-    /// kernel does in an interrupt counts for the thread that it interrupts.
+    /// Returns the CPU time that all threads of the hub have taken, in user and in system mode. The work of the
+    /// kernel in an interrupt counts for the thread that it interrupts.
     ///
     /// # Errors
     /// Fails when the hub has ended.

@@ -40,7 +40,7 @@ pub struct Rate {
     pub every: Duration,
 }
 
-/// What one phase sends.
+/// The load of one phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase {
     /// Inner length of the packets.
@@ -52,7 +52,7 @@ pub struct Phase {
     pub time: Duration,
 }
 
-/// What one phase measured.
+/// The measurements of one phase.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
     pub sent: u64,

@@ -1,4 +1,4 @@
-//! What it costs to forward packets between two peers, for this program and for other hubs.
+//! Measures the cost to forward packets between two peers, for this program and for other hubs.
 //!
 //! Each hub runs in a network namespace. The peers run in this process, with their own cryptography,
 //! and are the same for every hub. A round measures one hub after the other, so that each median comes
@@ -63,7 +63,7 @@ impl Options {
     }
 }
 
-/// What the rounds measured of one hub, in the order of [`PHASES`].
+/// The measurements of one hub in all rounds, in the order of [`PHASES`].
 #[derive(Default)]
 struct Figures {
     phases: [Vec<Measured>; PHASES.len()],

@@ -17,7 +17,7 @@ use crate::attacker::{Initiator, Transport, handshake, stamp};
 /// Header of a data message: type, receiver and counter.
 const HEADER: usize = 16;
 const TAG: usize = 16;
-/// What a data message adds to its packet.
+/// The bytes that a data message adds to its packet.
 pub const OVERHEAD: usize = HEADER + TAG;
 /// The content of a message is padded to a multiple of this.
 const PADDING: usize = 16;
@@ -123,7 +123,7 @@ impl Wire {
         self.send_to(self.hub, batch, size);
     }
 
-    /// Does the same to another address. What the kernel refuses is lost, as on a network.
+    /// Does the same to another address. Packets that the kernel refuses are lost, as on a network.
     pub fn send_to(&self, to: SocketAddr, batch: &[u8], size: usize) {
         let most = (BATCH_BYTES / size).min(BATCH_SEGMENTS) * size;
         for contents in batch.chunks(most) {

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SENDER: &str = "a";
 const RECEIVER: &str = "b";
 
-/// What one connection measured.
+/// The measurements of one connection.
 pub struct Transfer {
     bytes: f64,
     time: f64,

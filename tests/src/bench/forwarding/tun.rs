@@ -95,7 +95,7 @@ impl Tun {
         (len > VNET).then_some(len)
     }
 
-    /// What the device does not take is lost, as on a network.
+    /// Packets that the device does not take are lost, as on a network.
     fn write(&self, packet: &[u8]) {
         if !packet.is_empty() {
             let _ = (&self.device).write(packet);

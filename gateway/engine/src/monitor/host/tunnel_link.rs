@@ -1,4 +1,4 @@
-//! What is known of a host's tunnel besides its packets: whether it has ever worked, since when it
+//! The facts about a host's tunnel besides its packets: whether it has ever worked, since when it
 //! has its key, and the clock of the device.
 
 use crate::time::Mono;

@@ -1,4 +1,4 @@
-//! What stands against the notifications of a checkable at a moment, for a caller outside.
+//! Says what suppresses the notifications of a checkable at a moment, for a caller outside.
 //!
 //! The store answers the same questions from its rows. Both must give the same answers.
 

@@ -1,4 +1,4 @@
-//! What one host or service notifies of: transitions, suppression, and the records of both.
+//! The notifications of one host or service: transitions, suppression, and the records of both.
 
 pub(super) mod current;
 pub(super) mod records;

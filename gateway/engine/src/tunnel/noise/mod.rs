@@ -136,7 +136,7 @@ struct Dial {
 /// One peer's sessions: about 11.5 KB, nearly all of it boringtun's.
 pub struct BoringSession {
     origin: Origin,
-    /// Of the peer: padding stays within it.
+    /// The limit of the peer: padding stays within it.
     mtu: u16,
     ring: Ring,
     /// The session in use, set aside when boringtun would have ended it with an unanswered

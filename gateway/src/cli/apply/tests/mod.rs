@@ -542,11 +542,41 @@ async fn grants_become_what_the_file_says() {
     assert_eq!(open["items"].as_array().unwrap().len(), 2, "others stay");
 }
 
+#[tokio::test]
+async fn a_name_of_a_peer_that_another_user_has_taken_gets_no_grant() {
+    const TO_PEER: &str = "[devices.cam-07]\nlabels = { site = \"north\" }\n\n[grants.disk]\nuser = \"anna\"\npeer = \"laptop\"\n\
+        host = \"cam-07\"\nicmp = true\n";
+    let mut fleet = Fleet::new().await;
+    fleet.role = Role::Admin;
+    for name in ["anna", "eve"] {
+        let user = json!({ "name": name, "role": "operator", "password": "correct horse battery" });
+        assert_eq!(fleet.api.admin().post("/api/v1/users", user).await.status, 201);
+    }
+    let laptop = |user: &str| json!({ "name": "laptop", "user": user });
+    assert_eq!(fleet.api.admin().post("/api/v1/operators", laptop("anna")).await.status, 201);
+    fleet.apply(TO_PEER, |_| {}).await.unwrap();
+    let made = fleet.api.admin().get("/api/v1/grants/disk").await.json;
+    assert_eq!(made["source"], json!({ "peer": "laptop" }));
+    assert_eq!(fleet.left(TO_PEER, Policy::default()).await, "", "a second run does nothing");
+
+    let renamed = json!({ "name": "old-laptop" });
+    assert_eq!(fleet.api.admin().patch("/api/v1/operators/laptop", renamed).await.status, 200);
+    assert_eq!(fleet.api.admin().post("/api/v1/operators", laptop("eve")).await.status, 201);
+    let refused = fleet.apply(TO_PEER, |args| args.overwrite = true).await.unwrap_err();
+    let says = "grant disk: peer: laptop belongs to eve, and not to anna";
+    assert!(format!("{refused:#}").contains(says), "{refused:#}");
+    let kept = fleet.api.admin().get("/api/v1/grants/disk").await.json;
+    assert_eq!(kept["source"], json!({ "peer": "old-laptop" }), "the grant stays with the peer that it had");
+}
+
 #[test]
 fn a_wrong_grant_is_named_with_its_line() {
     for (text, line, says) in [
         ("role = \"admin\"\nicmp = true", 1, "exactly one of host, labels and all_devices"),
-        ("host = \"a\"\nicmp = true", 1, "exactly one of user, role and peer"),
+        ("host = \"a\"\nicmp = true", 1, "user, role, or peer with its user"),
+        ("user = \"a\"\nrole = \"admin\"\nhost = \"a\"", 1, "user, role, or peer with its user"),
+        ("role = \"admin\"\npeer = \"a\"\nhost = \"a\"", 1, "user, role, or peer with its user"),
+        ("peer = \"laptop\"\nhost = \"a\"\nicmp = true", 1, "peer \"laptop\" needs its user too"),
         ("role = \"admin\"\nlabels = {}\nicmp = true", 3, "at least one label"),
         ("role = \"admin\"\nhost = \"a\"", 1, "icmp = true, tcp or udp"),
         ("role = \"admin\"\nhost = \"a\"\ntcp = [0]", 4, "tcp: \"0\": a port from 1"),

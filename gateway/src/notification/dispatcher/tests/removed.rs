@@ -1,6 +1,6 @@
 //! Notifications that wait for their time (an escalation, a digest, a reminder) are not sent for a host
 //! that was removed meanwhile, nor to a removed contact. Each test has a counterpart that stays and is
-//! notified. By then the removed one would have been notified too.
+//! notified. The removed one would have been notified by then too.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a failure at the public address means: silence, a doubtful reply, or nothing at all.
+//! The meaning of a failure at the public address: silence, a doubtful reply, or nothing at all.
 //!
 //! A failure is no proof that the host is down. It knows no check.
 
