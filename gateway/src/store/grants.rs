@@ -100,6 +100,7 @@ impl Grant {
             access: self.access.clone(),
             from: self.from,
             until: self.until,
+            only: None,
         }
     }
 }
