@@ -61,15 +61,8 @@ async fn list(
 ) -> Result<Json<Page<Booking>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
+    let customer = super::customers::wanted(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
-    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
-        Some((_, Named::Id(id))) => Some(id),
-        Some((text, named)) => {
-            let found = stored_customers::find(&mut conn, &named).await?;
-            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
-        }
-        None => None,
-    };
     let filter = (wanted.external_ref.as_deref(), customer);
     let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
     let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();

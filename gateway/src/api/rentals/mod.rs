@@ -9,6 +9,9 @@ mod bookings;
 mod change;
 mod customers;
 mod parse;
+mod people;
+mod people_types;
+mod renters;
 mod settings;
 mod types;
 
@@ -27,15 +30,16 @@ use super::AppState;
 use super::hosts;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, Kind};
 use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
-use crate::store::rentals::{self as stored, customers as stored_customers, occupancies};
+use crate::store::rentals::{self as stored, occupancies};
 
+pub use people_types::*;
 pub use types::*;
 
 /// Rentals that one refusal names.
@@ -52,6 +56,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(bookings::routes())
         .merge(change::routes())
         .merge(customers::routes())
+        .merge(people::routes())
+        .merge(renters::routes())
         .merge(settings::routes())
 }
 
@@ -84,17 +90,10 @@ async fn list(
 ) -> Result<Json<Page<Rental>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
+    let customer = customers::wanted(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let device = match &wanted.device {
         Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
-        None => None,
-    };
-    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
-        Some((_, Named::Id(id))) => Some(id),
-        Some((text, named)) => {
-            let found = stored_customers::find(&mut conn, &named).await?;
-            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
-        }
         None => None,
     };
     let filter = stored::Wanted {

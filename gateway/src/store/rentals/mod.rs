@@ -3,11 +3,14 @@
 //! Rows of the past stay: they are the history. This module takes valid values and decides nothing:
 //! `fleetgate_engine::rental` does.
 
+pub mod alias_blocks;
 pub mod blocks;
 pub mod bookings;
 pub mod customers;
 pub mod devices;
 pub mod occupancies;
+pub mod people;
+pub mod renters;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
