@@ -16,7 +16,7 @@ use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
 use super::types::names;
 use crate::store::forwarded::{self as stored, Forwarded as Row, Owner};
-use crate::store::{SqliteConnection, rentals};
+use crate::store::rentals;
 
 const DEFAULT_ROWS: i64 = 100;
 const MOST_ROWS: i64 = 1_000;
@@ -103,18 +103,15 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Resu
         None => None,
     };
     let rental = match &wanted.rental {
-        Some(text) => Some(rental(&mut conn, text).await?),
+        Some(text) => {
+            let found = rentals::find(&mut conn, Kind::Rental.parse(text)?).await?;
+            Some(found.ok_or_else(|| Kind::Rental.unknown(text))?.id)
+        }
         None => None,
     };
     let wanted = stored::Wanted { host, source: operator, rental };
     let rows = stored::newest(&mut conn, wanted, limit).await?;
     Ok(Json(Forwarded { hours: rows.iter().map(to_api).collect() }))
-}
-
-async fn rental(conn: &mut SqliteConnection, text: &str) -> Result<Id, Problem> {
-    let id = Kind::Rental.parse(text)?;
-    let found = rentals::find(conn, id).await?;
-    Ok(found.ok_or_else(|| Kind::Rental.unknown(text))?.id)
 }
 
 /// Returns the name, or the id of what has none any more.
