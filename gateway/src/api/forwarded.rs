@@ -1,4 +1,5 @@
-//! What people sent through the gateway to hosts, by hour: operators, and renters to the devices of their rentals.
+//! Traffic of people through the gateway to hosts, by hour: of operators, and of renters to the devices of their
+//! rentals.
 
 use axum::Json;
 use axum::extract::State;
@@ -45,7 +46,7 @@ pub struct Forwarded {
     pub hours: Vec<ForwardedHour>,
 }
 
-/// What one operator or renter exchanged with one port of one host in one hour, in bytes of inner packets. Either
+/// Traffic of one operator or renter with one port of one host in one hour, in bytes of inner packets. Either
 /// `operator` and `user` are there, or `renter`, `person` and `rental`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ForwardedHour {
@@ -84,7 +85,7 @@ pub struct ForwardedHour {
     pub received_bytes: u64,
 }
 
-/// What people sent through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
+/// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
 #[utoipa::path(get, path = "/forwarded", operation_id = "list_forwarded", tag = "access",
     security(("token" = ["access:operator"])), params(Wanted),
     responses((status = 200, body = Forwarded)))]

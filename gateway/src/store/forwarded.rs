@@ -1,4 +1,5 @@
-//! What people sent through the gateway to hosts, by hour: operators, and renters to the devices of their rentals.
+//! Traffic of people through the gateway to hosts, by hour: of operators, and of renters to the devices of their
+//! rentals.
 
 use std::collections::BTreeMap;
 
@@ -182,7 +183,7 @@ async fn add_one(
     Ok(())
 }
 
-/// Selects rows. What is `None` selects all.
+/// Selects rows. A field that is `None` selects all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
     pub host: Option<HostId>,
@@ -207,7 +208,7 @@ pub async fn newest(conn: &mut SqliteConnection, wanted: Wanted, limit: i64) -> 
     query.bind(id(wanted.rental)).fetch_all(conn).await
 }
 
-/// What renters exchanged with the devices of a rental.
+/// Traffic between renters and the devices of a rental.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// From the renters.
