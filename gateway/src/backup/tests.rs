@@ -61,7 +61,7 @@ fn silent() -> Progress {
 }
 
 async fn restore_to(file: &Path, dir: &Path) -> anyhow::Result<Head> {
-    restore(file, &DataDir::open(dir)?, silent()).await
+    restore(file, &DataDir::open(dir)?, silent()).await.map(|restored| restored.head)
 }
 
 fn names_in(dir: &Path) -> Vec<String> {

@@ -7,6 +7,7 @@ pub mod blocks;
 pub mod bookings;
 pub mod customers;
 pub mod devices;
+pub mod erasures;
 pub mod occupancies;
 
 use std::collections::BTreeMap;
