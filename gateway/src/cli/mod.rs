@@ -31,6 +31,7 @@ mod remote_backup;
 mod removal;
 mod rental;
 mod report;
+mod restore_review;
 mod result;
 mod secret;
 mod serve;
@@ -175,6 +176,9 @@ enum Command {
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
+    /// Show and confirm what a restore brought back
+    #[command(subcommand)]
+    RestoreReview(restore_review::RestoreReviewCommand),
     /// Manage contacts (receivers of notifications)
     #[command(subcommand)]
     Contact(contact::ContactCommand),
@@ -270,6 +274,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ssh(args) => reach::ssh(&cli.to, args).await?,
         Command::KnownHost(args) => reach::known_host(&cli.to, args).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
+        Command::RestoreReview(command) => restore_review::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,
         Command::Why(args) => why::run(&client()?, args).await?,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::advice;
 use super::client::Client;
 use super::table::{self, Column};
 use crate::api::overview::types::{HostCounts, Overview, Problem};
@@ -70,8 +71,9 @@ fn plugin_line(o: &Overview) -> String {
     ];
     let metrics = [("hosts", &hosts), ("services", &services)].map(|(of, all)| counts_as_metrics(of, all));
     let clock = if o.clock_problem.is_some() { "; clock not trusted" } else { "" };
+    let restore = if o.restore_unconfirmed.is_some() { "; restore not confirmed" } else { "" };
     format!(
-        "{word}: hosts {}; services {}{clock} | {}",
+        "{word}: hosts {}; services {}{clock}{restore} | {}",
         present(&hosts),
         present(&services),
         metrics.join(" ")
@@ -98,6 +100,10 @@ fn show(o: &Overview) {
     out::line!("Last check {}", table::ago(o.last_check.as_deref(), now));
     if let Some(problem) = &o.clock_problem {
         out::line!("{}", table::coloured(&capitalised(problem), "critical"));
+    }
+    if let Some(problem) = &o.restore_unconfirmed {
+        let text = capitalised(&advice::as_commands(problem));
+        out::line!("{}", table::coloured(&text, "critical"));
     }
     if o.awaiting_approval > 0 {
         out::line!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);
@@ -256,5 +262,9 @@ mod tests {
         assert_eq!(clock.exit_code(), 1);
         let line = plugin_line(&clock);
         assert!(line.starts_with("WARNING: hosts none; services none; clock not trusted | "), "{line}");
+        let restore = Overview { restore_unconfirmed: Some("restored".to_owned()), ..Overview::default() };
+        assert_eq!(restore.exit_code(), 1);
+        let line = plugin_line(&restore);
+        assert!(line.starts_with("WARNING: hosts none; services none; restore not confirmed | "), "{line}");
     }
 }

@@ -143,6 +143,7 @@ data! {
     CLOCK_STEP = "ClockSteppedData" [has("ahead_s", MaybeNumber), has("not_listed", Count)];
     RESTORE = "RestoreData" [has("public_key", Text), has("made_at", Text)];
     BACKUP = "BackupBegunData" [has("name", Text), has("history", Flag)];
+    CONFIRMED = "RestoreConfirmedData" [has("restored_at", Text)];
     FILE = "FileData" [has("file", Text)];
 }
 
@@ -258,6 +259,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("backup.removed", NAME),
     ("restore.staged", RESTORE),
     ("restore.withdrawn", RESTORE),
+    ("restore.confirmed", CONFIRMED),
 ];
 
 /// The data that events of this kind have.

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 43] = [
+const FIELDS: [(&str, &str, &[&str]); 44] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -56,6 +56,7 @@ const FIELDS: [(&str, &str, &[&str]); 43] = [
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
     ("RentalChange", "rentals::*", &["device", "until"]),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
+    ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
     ("Trust", "devices::*", &["host_key"]),

@@ -7,9 +7,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::with_monitor::Ward;
+use crate::api::document::examples::RESTORED_AT;
 use crate::api::request::rate_limits::KEYS_BY_PRINCIPAL;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::api::{Client, openapi};
+use crate::store::fixture;
 
 const KEYLESS: [&str; 2] = ["/api/v1/session", "/api/v1/restore"];
 /// Fields that a repeated call does not get.
@@ -59,6 +61,9 @@ impl Scene {
         let waiting = [enrolled(&ward, &token, 1).await, enrolled(&ward, &token, 2).await];
         let text = |value: Value| value.as_str().expect("an id").to_owned();
         let rentals = rented(&ward).await;
+        // What follows in the table waits for the confirmation.
+        let restored_at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
+        fixture::restored(&ward.api.state.store, restored_at).await;
         Scene {
             rentals,
             ward,
@@ -124,6 +129,12 @@ impl Scene {
                 result("b"),
             ),
             post("/results", "/results", many("a"), many("b")),
+            post(
+                "/restore-review/confirm",
+                "/restore-review/confirm",
+                json!({ "restored_at": RESTORED_AT }),
+                json!({ "restored_at": "2026-11-29T08:15:00Z" }),
+            ),
             post("/backups", "/backups", json!({ "history": false }), json!({ "history": true })),
             bare("/gateway/accept-clock", "/gateway/accept-clock"),
             bare("/hosts/{host}/check", "/hosts/nas/check"),
