@@ -282,9 +282,7 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
 async fn unless_unconfirmed(app: &AppState, asked: Asked) -> Result<Asked, Problem> {
     Ok(match app.unconfirmed_restore().await? {
         None => asked,
-        Some(at) => {
-            Asked { sources: Vec::new(), no_source: Some(restore_review::what_waits(at)), ..asked }
-        }
+        Some(at) => Asked { sources: Vec::new(), no_source: Some(restore_review::what_waits(at)), ..asked },
     })
 }
 

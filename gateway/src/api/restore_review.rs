@@ -208,19 +208,20 @@ mod tests {
     #[test]
     fn only_the_restore_that_was_looked_at_is_confirmed_and_only_once() {
         let at = |seconds: i64| Wall::from_millis(seconds * 1_000);
-        let never = Instance {
-            epoch: "e".into(),
-            restored_at: None,
-            backup_made_at: None,
-            confirmation: None,
-        };
+        let never =
+            Instance { epoch: "e".into(), restored_at: None, backup_made_at: None, confirmation: None };
         let code = |of: &Instance, seen| confirmable(of, seen).map_err(|problem| problem.code());
         assert_eq!(code(&never, at(5)), Err("nothing_to_confirm"));
         let waits = Instance { restored_at: Some(at(5)), ..never };
         assert_eq!((code(&waits, at(4)), code(&waits, at(5))), (Err("other_restore"), Ok(at(5))));
         let confirmation = Some(Confirmation { at: at(6), by: "user:ada".into() });
         let confirmed = Instance { confirmation, ..waits };
-        assert_eq!((code(&confirmed, at(5)), code(&confirmed, at(4))), (Err("nothing_to_confirm"), Err("other_restore")));
-        assert!(confirmable(&confirmed, at(5)).unwrap_err().detail().starts_with("user:ada has confirmed it"));
+        assert_eq!(
+            (code(&confirmed, at(5)), code(&confirmed, at(4))),
+            (Err("nothing_to_confirm"), Err("other_restore"))
+        );
+        assert!(
+            confirmable(&confirmed, at(5)).unwrap_err().detail().starts_with("user:ada has confirmed it")
+        );
     }
 }

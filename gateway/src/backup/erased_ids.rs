@@ -242,8 +242,14 @@ mod tests {
     fn foreign_lines_are_reported_by_their_number() {
         let dir = tempfile::tempdir().unwrap();
         let good = line(&erasure(7, 1_000));
-        let bad = ["{}", "[]", "null", "\u{0}", "{\"customer\":\"h_0000000000007\",\"erased_at\":\"1970-01-01T00:00:01Z\"}",
-            "{\"customer\":\"k_0000000000007\",\"erased_at\":\"yesterday\"}"];
+        let bad = [
+            "{}",
+            "[]",
+            "null",
+            "\u{0}",
+            "{\"customer\":\"h_0000000000007\",\"erased_at\":\"1970-01-01T00:00:01Z\"}",
+            "{\"customer\":\"k_0000000000007\",\"erased_at\":\"yesterday\"}",
+        ];
         fs::write(dir.path().join(ERASED_FILE), format!("\n{good}{}\n{good}", bad.join("\n"))).unwrap();
         let found = read(dir.path()).unwrap();
         assert_eq!((found.erasures.len(), found.damaged), (2, vec![3, 4, 5, 6, 7, 8]));

@@ -31,7 +31,10 @@ pub(crate) async fn run(client: &Client, command: RestoreReviewCommand) -> anyho
             let body = json!({ "restored_at": time });
             let confirmed: Value = client.post("/restore-review/confirm", &body).await?;
             printed(client, &confirmed)?;
-            said(client, "Confirmed: operators and renters reach what their grants permit, and booking goes on")
+            said(
+                client,
+                "Confirmed: operators and renters reach what their grants permit, and booking goes on",
+            )
         }
     }
 }
@@ -47,7 +50,10 @@ async fn show(client: &Client) -> anyhow::Result<()> {
         table::print(&COLUMNS, review.kinds.iter().flat_map(rows).collect());
         review.kinds.iter().filter_map(more).for_each(|line| out::line!("{line}"));
         let time = review.restored_at.as_deref().unwrap_or_default();
-        out::line!("Remove what has no right any more, then: fleetgate restore-review confirm {}", table::safe(time));
+        out::line!(
+            "Remove what has no right any more, then: fleetgate restore-review confirm {}",
+            table::safe(time)
+        );
     }
     Ok(())
 }
@@ -60,7 +66,9 @@ fn headline(review: &RestoreReview) -> String {
     let restored =
         format!("The backup{} was restored at {}", made.unwrap_or_default(), table::clock_time(restored_at));
     match (&review.confirmed_by, &review.confirmed_at) {
-        (Some(by), Some(at)) => format!("{restored}; {} confirmed it at {}", table::safe(by), table::clock_time(at)),
+        (Some(by), Some(at)) => {
+            format!("{restored}; {} confirmed it at {}", table::safe(by), table::clock_time(at))
+        }
         _ => format!(
             "{restored}. Until an admin confirms, operators and renters reach nothing, and nothing is booked. This \
              is in effect again afterwards:"

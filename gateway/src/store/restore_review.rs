@@ -30,13 +30,8 @@ pub enum ReviewKind {
 }
 
 impl ReviewKind {
-    pub const ALL: [ReviewKind; 5] = [
-        ReviewKind::User,
-        ReviewKind::Operator,
-        ReviewKind::Token,
-        ReviewKind::Grant,
-        ReviewKind::Rental,
-    ];
+    pub const ALL: [ReviewKind; 5] =
+        [ReviewKind::User, ReviewKind::Operator, ReviewKind::Token, ReviewKind::Grant, ReviewKind::Rental];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -184,11 +179,7 @@ impl FromRow<'_, SqliteRow> for ReviewRow {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn of_kind(
-    conn: &mut SqliteConnection,
-    kind: ReviewKind,
-    now: Wall,
-) -> sqlx::Result<ReviewedKind> {
+pub async fn of_kind(conn: &mut SqliteConnection, kind: ReviewKind, now: Wall) -> sqlx::Result<ReviewedKind> {
     let rows = sqlx::query_as(kind.sql()).bind(now.as_millis()).bind(LISTED);
     let rows: Vec<ReviewRow> = rows.fetch_all(conn).await?;
     let total = rows.first().map_or(0, |row| row.total);

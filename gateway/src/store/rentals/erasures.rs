@@ -39,11 +39,7 @@ pub async fn all(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Erasure>> {
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn apply(
-    tx: &mut SqliteConnection,
-    erasures: &[Erasure],
-    now: Wall,
-) -> sqlx::Result<Vec<Id>> {
+pub async fn apply(tx: &mut SqliteConnection, erasures: &[Erasure], now: Wall) -> sqlx::Result<Vec<Id>> {
     let ids: BTreeMap<i64, Wall> = erasures.iter().map(|e| (e.customer.as_i64(), e.at)).collect();
     let sql = "select id from customers where erased_at is null and id in (select value from json_each($1))";
     let known: Vec<i64> = ids.keys().copied().collect();

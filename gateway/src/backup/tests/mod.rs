@@ -1,3 +1,5 @@
+mod restored;
+
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
