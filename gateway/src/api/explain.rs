@@ -26,9 +26,9 @@ use super::request::ids::{self, Kind};
 use super::request::parse;
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
-use super::restore_review;
 use super::types::names;
 use super::users;
+use crate::health::restore_problem;
 use crate::store::access::{self, Role, User};
 use crate::store::events::Object;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
@@ -282,7 +282,7 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
 async fn unless_unconfirmed(app: &AppState, asked: Asked) -> Result<Asked, Problem> {
     Ok(match app.unconfirmed_restore().await? {
         None => asked,
-        Some(at) => Asked { sources: Vec::new(), no_source: Some(restore_review::what_waits(at)), ..asked },
+        Some(at) => Asked { sources: Vec::new(), no_source: Some(restore_problem(at)), ..asked },
     })
 }
 

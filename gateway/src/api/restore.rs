@@ -129,7 +129,8 @@ async fn restore(
     let stream = Box::pin(unless_it_stops(body.into_data_stream().map(|c| c.map_err(io::Error::other))));
     let archive = SyncIoBridge::new(StreamReader::new(stream));
     let staged = backup::stage(archive, &app.config.data).await;
-    let staged = staged.map_err(|error| Problem::invalid("", format!("this cannot be restored: {error:#}")))?;
+    let staged =
+        staged.map_err(|error| Problem::invalid("", format!("this cannot be restored: {error:#}")))?;
     if let Some(damage) = &staged.damage {
         tracing::warn!("{damage}");
     }

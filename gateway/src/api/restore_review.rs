@@ -22,9 +22,11 @@ use super::request::{ids, parse};
 use super::response::problem::Problem;
 use super::types::names;
 use crate::clock;
+use crate::health::{RESTORE_CONFIRMED, restore_problem};
+use crate::notification::gateway_message;
 use crate::store::instance::{self, Instance};
-use crate::store::policy;
 use crate::store::restore_review::{self as stored, ReviewKind, Reviewed, ReviewedKind};
+use crate::store::{events, notices, policy};
 
 /// What a restore has brought back, and whether an admin has confirmed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -115,8 +117,13 @@ async fn confirm(
     write.sources(people);
     let data = json!({ "restored_at": ids::time(restored_at) });
     write.of_nothing("restore.confirmed", "confirmed", data).await?;
+    if events::restore_is_noted(write.tx()).await? {
+        let message = gateway_message(events::RESTORE_SERVICE, false, RESTORE_CONFIRMED, now);
+        notices::insert(write.tx(), &message, None).await?;
+    }
     let confirmed = instance::load(write.tx()).await?;
     write.commit().await?;
+    app.office.wakeups.notices();
     tracing::info!("{by} has confirmed what the restore at {} brought back", ids::time(restored_at));
     Ok(Json(to_api(confirmed, Vec::new())))
 }
@@ -188,16 +195,7 @@ impl AppState {
 
 /// Returns the refusal of what waits for the confirmation.
 pub(super) fn unconfirmed(restored_at: Wall) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "restore_unconfirmed", what_waits(restored_at))
-}
-
-/// Says what waits, and for whom.
-pub(super) fn what_waits(restored_at: Wall) -> String {
-    format!(
-        "this gateway was restored from a backup at {}, and operators, renters and bookings wait until an admin \
-         confirms what came back: look at GET /restore-review, then call POST /restore-review/confirm",
-        ids::time(restored_at)
-    )
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "restore_unconfirmed", restore_problem(restored_at))
 }
 
 #[cfg(test)]

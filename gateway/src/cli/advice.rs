@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 35] = [
+pub(super) const COMMANDS: [(&str, &str); 34] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -38,7 +38,6 @@ pub(super) const COMMANDS: [(&str, &str); 35] = [
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
     ("GET /restore-review", "fleetgate restore-review show"),
-    ("POST /restore-review/confirm", "fleetgate restore-review confirm TIME"),
     ("GET /rules", "fleetgate rule list"),
     ("POST /tokens", "fleetgate token create NAME"),
 ];

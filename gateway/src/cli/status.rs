@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::advice;
 use super::client::Client;
 use super::table::{self, Column};
 use crate::api::overview::types::{HostCounts, Overview, Problem};
@@ -102,8 +101,7 @@ fn show(o: &Overview) {
         out::line!("{}", table::coloured(&capitalised(problem), "critical"));
     }
     if let Some(problem) = &o.restore_unconfirmed {
-        let text = capitalised(&advice::as_commands(problem));
-        out::line!("{}", table::coloured(&text, "critical"));
+        out::line!("{}", table::coloured(&capitalised(problem), "critical"));
     }
     if o.awaiting_approval > 0 {
         out::line!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);

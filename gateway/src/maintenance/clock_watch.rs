@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fleetgate_engine::messages::{GATEWAY, Message, MessageKind};
 use fleetgate_engine::time::{Mono, Now, Step, Wall};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::health::ClockProblem;
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::maintenance::stops::{Stop, Stops};
-use crate::notification::Wakeups;
+use crate::notification::{Wakeups, gateway_message};
 use crate::store::events::{self, NewEvent};
 use crate::store::settings::{self, ClockFloor};
 use crate::store::{Store, intervals, notices};
@@ -42,11 +41,8 @@ const CUT_AFTER: Duration = Duration::from_secs(60);
 /// A clock that is less behind is right again before anybody has read the message.
 const WORTH_A_MESSAGE: Duration = Duration::from_secs(60);
 
-/// The names in a notification.
-const GATEWAY_NAME: &str = "gateway";
+/// The service in a notification.
 const SERVICE: &str = events::CLOCK_SERVICE;
-const OK: &str = "ok";
-const CRITICAL: &str = "critical";
 
 /// What the watch works with.
 pub struct Parts {
@@ -227,7 +223,7 @@ impl Watch {
         let event = NewEvent::new(at, kind, events::NOBODY, &text, events::SYSTEM);
         let mut tx = self.parts.store.begin().await?;
         let seq = events::append(&mut tx, &NewEvent { data, ..event }).await?;
-        notices::insert(&mut tx, &message(problem.is_some(), &text, at), Some(seq)).await?;
+        notices::insert(&mut tx, &gateway_message(SERVICE, problem.is_some(), &text, at), Some(seq)).await?;
         tx.commit().await?;
         self.parts.live.tell(Change::Event(seq));
         self.parts.wakeups.notices();
@@ -242,27 +238,6 @@ fn is_worth_a_message(problem: ClockProblem, now: Wall) -> bool {
     match problem {
         ClockProblem::Behind { floor, .. } => floor.since(now) > WORTH_A_MESSAGE,
         ClockProblem::NoFloor => true,
-    }
-}
-
-fn message(is_problem: bool, text: &str, at: Wall) -> Message {
-    let (kind, from, to) = match is_problem {
-        true => (MessageKind::Problem, OK, CRITICAL),
-        false => (MessageKind::Recovery, CRITICAL, OK),
-    };
-    Message {
-        at,
-        host: GATEWAY,
-        host_name: GATEWAY_NAME.to_owned(),
-        service: Some(SERVICE.to_owned()),
-        kind,
-        problem: is_problem,
-        from,
-        to,
-        output: text.into(),
-        since: at,
-        incident: None,
-        note: String::new(),
     }
 }
 

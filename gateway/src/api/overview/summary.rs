@@ -22,12 +22,11 @@ use super::types::{self, HostCounts, Overview, VerdictLine};
 use crate::api::AppState;
 use crate::api::request::ids::{self, Kind, time_if_known};
 use crate::api::response::problem::Problem;
-use crate::api::restore_review;
 use crate::api::services::ServiceCounts;
 use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
-use crate::health::ClockProblem;
+use crate::health::{ClockProblem, restore_problem};
 use crate::monitor::verdict_inputs;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::neighbours::OtherHosts;
@@ -201,7 +200,7 @@ fn overview(totals: &Totals, clock: Option<ClockProblem>, unconfirmed: Option<Wa
         last_check: time_if_known(totals.last_check),
         awaiting_approval: totals.awaiting_approval,
         clock_problem: clock.map(|problem| problem.to_string()),
-        restore_unconfirmed: unconfirmed.map(restore_review::what_waits),
+        restore_unconfirmed: unconfirmed.map(restore_problem),
     }
 }
 

@@ -25,7 +25,6 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::hosts;
-use super::restore_review;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind, Named};
@@ -33,6 +32,7 @@ use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
 use super::response::problem::Problem;
+use super::restore_review;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
 use crate::store::instance;

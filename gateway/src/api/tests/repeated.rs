@@ -61,9 +61,6 @@ impl Scene {
         let waiting = [enrolled(&ward, &token, 1).await, enrolled(&ward, &token, 2).await];
         let text = |value: Value| value.as_str().expect("an id").to_owned();
         let rentals = rented(&ward).await;
-        // What follows in the table waits for the confirmation.
-        let restored_at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
-        fixture::restored(&ward.api.state.store, restored_at).await;
         Scene {
             rentals,
             ward,
@@ -302,6 +299,9 @@ async fn every_post_but_the_login_has_one_effect_for_one_key() {
     let scene = Scene::new().await;
     let lan = json!({ "name": "lan", "networks": ["192.168.1.0/24"] });
     assert_eq!(scene.ward.post("/devices", lan).await.status, 201);
+    // What needs the confirmation comes after it in the table.
+    let restored_at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
+    fixture::restored(&scene.ward.api.state.store, restored_at).await;
     let posts = scene.posts();
     let covered: BTreeSet<String> = posts.iter().map(|p| format!("/api/v1{}", p.route)).collect();
     let document = openapi();

@@ -122,7 +122,7 @@ async fn bookings_and_rentals_wait_and_everything_else_goes_on() {
     ] {
         assert_eq!((refused.status, refused.code()), (503, "restore_unconfirmed"), "{}", refused.text);
         let detail = refused.json["detail"].as_str().unwrap();
-        assert!(detail.contains("POST /restore-review/confirm") && detail.contains(&ids::time(RESTORED_AT)));
+        assert!(detail.contains("fleetgate restore-review show") && detail.contains(&ids::time(RESTORED_AT)));
     }
     assert_eq!(must(&operator.get("/api/v1/bookings").await)["items"].as_array().unwrap().len(), 1);
     must(&operator.post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
@@ -145,7 +145,7 @@ async fn the_gateway_shows_that_it_waits() {
     };
     fixture::restored(&api.state.store, RESTORED_AT).await;
     let [overview, health, result, text] = shown().await;
-    assert!(overview.contains("GET /restore-review"), "{overview}");
+    assert!(overview.contains("fleetgate restore-review show"), "{overview}");
     assert!(health.contains("until an admin confirms"), "{health}");
     assert_eq!(result, "unknown_source");
     assert!(
@@ -282,10 +282,13 @@ async fn a_restored_gateway_passes_nothing_until_it_is_confirmed_and_nobody_eras
     assert!(found.unconfirmed().is_some() && found.epoch != epoch);
     let names = fixture::texts(&server.state.store, "select name from customers order by name").await;
     assert_eq!(names, ["", "Ada"]);
+    let notices = "select kind from notices where service = 'restore' order by id";
+    assert_eq!(fixture::texts(&server.state.store, notices).await, ["problem"]);
     let review = call(&server, &token, "GET", "/restore-review", Value::Null).await;
     assert!(review["backup_made_at"].is_string(), "{review}");
     let body = json!({ "restored_at": review["restored_at"] });
     call(&server, &token, "POST", "/restore-review/confirm", body).await;
+    assert_eq!(fixture::texts(&server.state.store, notices).await, ["problem", "recovery"]);
     assert!(matches!(filtered(&server, peers).await, Explanation::Permitted(_)));
     server.stop().await;
     let server = started(new.path()).await;

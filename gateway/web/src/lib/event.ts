@@ -34,6 +34,7 @@ const TITLES: Record<string, string> = {
   'gateway.clock_trusted': 'Clock of the gateway trusted again',
   'gateway.clock_stepped': 'Clock of the gateway set',
   'gateway.restored': 'Gateway restored from a backup',
+  'gateway.restore_unconfirmed': 'Restore waits for an admin',
   'restore.confirmed': 'Restore confirmed',
 };
 
