@@ -28,6 +28,7 @@ use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::types::names;
 use super::users;
+use crate::health::restore_problem;
 use crate::store::access::{self, Role, User};
 use crate::store::events::Object;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
@@ -138,7 +139,8 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
     let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
-    let Asked { sources, no_source, whom, .. } = asked_about(&app, &asked.from).await?;
+    let about = asked_about(&app, &asked.from).await?;
+    let Asked { sources, no_source, whom, .. } = unless_unconfirmed(&app, about).await?;
     let (host, name) = target(&app, &asked.to).await?;
     let mut found = Found::UnknownSource;
     for from in sources {
@@ -179,6 +181,7 @@ async fn probe(
             return Err(Problem::invalid("protocol", detail));
         }
     };
+    app.restore_must_be_confirmed().await?;
     let about = asked_about(&app, &asked.from).await?;
     may_probe_as(&who, about.user)?;
     // A login has no address. Only the peers of a user have one, and they come first.
@@ -273,6 +276,14 @@ async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
         Err(problem) if problem.status().is_server_error() => Err(problem),
         Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
     }
+}
+
+/// The filter knows no person while a restore waits for an admin.
+async fn unless_unconfirmed(app: &AppState, asked: Asked) -> Result<Asked, Problem> {
+    Ok(match app.unconfirmed_restore().await? {
+        None => asked,
+        Some(at) => Asked { sources: Vec::new(), no_source: Some(restore_problem(at)), ..asked },
+    })
 }
 
 /// The filter knows no source of a user who reaches nothing.

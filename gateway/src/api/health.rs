@@ -50,8 +50,8 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
         return Err(not_ready("the gateway is stopping"));
     }
     for (part, trouble) in parts(&app).await {
-        // The gateway works: graphs have gaps, and some grants do not pass. A restart mends neither.
-        if let Some(trouble) = trouble.filter(|_| ![HISTORY, CLOCK, POLICY].contains(&part)) {
+        // The gateway works: graphs have gaps, and some grants do not pass. A restart mends none of it.
+        if let Some(trouble) = trouble.filter(|_| ![HISTORY, CLOCK, POLICY, RESTORE].contains(&part)) {
             return Err(not_ready(&format!("{part}: {trouble}")));
         }
     }
@@ -61,6 +61,7 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
 const HISTORY: &str = "history";
 const CLOCK: &str = "clock";
 const POLICY: &str = "policy";
+const RESTORE: &str = "restore";
 
 /// Returns the fault of each part, in words that strangers may see.
 async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
@@ -90,12 +91,20 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     );
     let policy = (app.handle.unreadable_rows() > 0)
         .then_some("has rows that cannot be read and permit nothing; the log names them");
+    let restore = matches!(app.unconfirmed_restore().await, Ok(Some(_)))
+        .then_some("waits until an admin confirms what came back: operators and renters reach nothing");
     let hangs = |component: Component| {
         app.live.pulse().hangs(component).then_some("hangs; the heartbeat has stopped")
     };
     let components = Component::ALL.into_iter().map(|component| (component.name(), hangs(component)));
-    let parts =
-        [("engine", engine), ("database", database), (HISTORY, history), (CLOCK, clock), (POLICY, policy)];
+    let parts = [
+        ("engine", engine),
+        ("database", database),
+        (HISTORY, history),
+        (CLOCK, clock),
+        (POLICY, policy),
+        (RESTORE, restore),
+    ];
     parts.into_iter().chain(components).collect()
 }
 

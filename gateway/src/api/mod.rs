@@ -38,6 +38,7 @@ pub(crate) mod reports;
 pub(crate) mod request;
 mod response;
 pub(crate) mod restore;
+pub(crate) mod restore_review;
 pub(crate) mod results;
 pub(crate) mod rules;
 pub(crate) mod services;
@@ -325,6 +326,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(removals::routes())
         .merge(rentals::routes())
         .merge(reports::routes())
+        .merge(restore_review::routes())
         .merge(rules::routes())
         .merge(services::routes())
         .merge(session::routes())

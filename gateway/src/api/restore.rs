@@ -129,7 +129,12 @@ async fn restore(
     let stream = Box::pin(unless_it_stops(body.into_data_stream().map(|c| c.map_err(io::Error::other))));
     let archive = SyncIoBridge::new(StreamReader::new(stream));
     let staged = backup::stage(archive, &app.config.data).await;
-    let head = staged.map_err(|error| Problem::invalid("", format!("this cannot be restored: {error:#}")))?;
+    let staged =
+        staged.map_err(|error| Problem::invalid("", format!("this cannot be restored: {error:#}")))?;
+    if let Some(damage) = &staged.damage {
+        tracing::warn!("{damage}");
+    }
+    let head = staged.head;
     let public_key = head.key.to_string();
     let answer =
         Restore { public_key, made_at: head.made_at.clone(), history: head.history_schema.is_some() };

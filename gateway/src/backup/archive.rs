@@ -12,6 +12,7 @@ use fleetgate_keys::PublicKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::erased_ids::ERASED_FILE;
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 
@@ -23,10 +24,13 @@ const SUMS_FILE: &str = "SHA256SUMS";
 const FORMAT: u64 = 1;
 /// Largest size of keys, settings and description: real ones are far below it.
 const MAX_SMALL: u64 = 1024 * 1024;
+/// Largest size of the file of erased customers: more than 800,000 lines.
+const MAX_ERASED: u64 = 64 * 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// Files that a backup may contain, in this order.
-pub const CONTENTS: [&str; 5] = [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE, MAIN_FILE, HISTORY_FILE];
+pub const CONTENTS: [&str; 6] =
+    [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE, ERASED_FILE, MAIN_FILE, HISTORY_FILE];
 /// Files without which there is no gateway.
 const NEEDED: [&str; 3] = [WIREGUARD_FILE, SSH_FILE, MAIN_FILE];
 
@@ -239,8 +243,7 @@ impl Reading {
         mut progress: impl FnMut(u64),
     ) -> anyhow::Result<()> {
         let size = entry.size();
-        let is_database = [MAIN_FILE, HISTORY_FILE].contains(&name);
-        ensure!(is_database || size <= MAX_SMALL, "{name} in it has {size} bytes, which no backup has");
+        ensure!(size <= largest(name), "{name} in it has {size} bytes, which no backup has");
         let (mut buffer, mut hash, mut done) = (vec![0; BUFFER], Sha256::new(), 0);
         loop {
             let count = entry.read(&mut buffer).map_err(|e| broken(&e))?;
@@ -275,6 +278,14 @@ impl Reading {
             ensure!(self.found.contains_key(name), "it lacks {name}");
         }
         Ok(head)
+    }
+}
+
+fn largest(name: &str) -> u64 {
+    match name {
+        MAIN_FILE | HISTORY_FILE => u64::MAX,
+        ERASED_FILE => MAX_ERASED,
+        _ => MAX_SMALL,
     }
 }
 

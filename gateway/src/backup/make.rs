@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use super::archive::{self, Head, SETTINGS_FILE};
+use super::erased_ids::ERASED_FILE;
 use super::{Phase, Progress, apart, names, remove_folder, room, sync};
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::identity::Identity;
@@ -125,10 +126,12 @@ async fn must_have_room(order: &Order, folder: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// The file of erased customers is copied after the database, so that it has every erasure of the copy.
 fn copy_small(data: &Path, to: &Path) -> anyhow::Result<()> {
-    for name in [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE] {
+    for name in [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE, ERASED_FILE] {
         let from = data.join(name);
-        if name != SETTINGS_FILE || from.exists() {
+        let is_needed = ![SETTINGS_FILE, ERASED_FILE].contains(&name);
+        if is_needed || from.exists() {
             fs::copy(&from, to.join(name)).with_context(|| format!("cannot copy {}", from.display()))?;
         }
     }

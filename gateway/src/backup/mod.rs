@@ -6,6 +6,7 @@
 //! the last hour. It does not know the caller.
 
 pub mod archive;
+pub mod erased_ids;
 mod make;
 pub mod names;
 mod restore;
@@ -23,7 +24,7 @@ use anyhow::Context as _;
 
 pub use archive::Head;
 pub use make::{Made, Order, Workshop, make};
-pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
+pub use restore::{Restored, UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
 
 use crate::clock;
 use crate::data_dir::{self, SSH_FILE, WIREGUARD_FILE};
@@ -72,7 +73,8 @@ pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Moves every file of the gateway in `data`, the key last.
+/// Moves every file of the gateway in `data`, the key last. The file of erased customers stays: it holds for
+/// every backup that is restored there later.
 ///
 /// # Errors
 /// Fails when a file cannot be moved.

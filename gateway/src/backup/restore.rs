@@ -2,7 +2,8 @@
 //! as a whole.
 //!
 //! A restore that is cut off leaves one of two folders. The next restore replaces an unfinished one;
-//! the next start moves a finished one into place. No file is ever overwritten.
+//! the next start moves a finished one into place. No file is ever overwritten, except for the file of erased
+//! customers, whose lines the restored one has too.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 
 use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
+use super::erased_ids::{self, ERASED_FILE};
 use super::make::counting;
 use super::{Phase, Progress, apart, move_gateway, new_folder, remove_folder, sync};
 use crate::data_dir::{self, DataDir, LOCK, SSH_FILE, WIREGUARD_FILE, secret_file};
@@ -30,27 +32,37 @@ const MOVED: &str = "moved";
 const DONE: &str = ".fleetgate-restored";
 /// The folder into which an upload is read before it is staged.
 pub const UPLOAD: &str = ".fleetgate-upload";
-/// Names that an empty directory may contain: our lock, the administrator's settings, and the parts of
-/// a new file system.
-const IN_AN_EMPTY_ONE: [&str; 4] = [LOCK, SETTINGS_FILE, "lost+found", STAGED];
+/// Names that an empty directory may contain: our lock, the administrator's settings, the customers that a
+/// former gateway has erased, and the parts of a new file system.
+const IN_AN_EMPTY_ONE: [&str; 5] = [LOCK, SETTINGS_FILE, ERASED_FILE, "lost+found", STAGED];
+
+/// A backup that was checked and marked as restored.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub head: Head,
+    /// Customers that were erased after the backup, and were erased again.
+    pub erased: usize,
+    /// Which lines of the file of erased customers were skipped.
+    pub damage: Option<String>,
+}
 
 /// Restores a backup into a data directory without a gateway.
 ///
 /// # Errors
 /// Fails when the directory is not empty or the backup is incomplete; then nothing has changed.
-pub async fn restore(file: &Path, data: &DataDir, progress: Progress) -> anyhow::Result<Head> {
+pub async fn restore(file: &Path, data: &DataDir, progress: Progress) -> anyhow::Result<Restored> {
     let path = data.path();
     must_be_empty(path)?;
     let archive = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let size = archive.metadata()?.len();
     let staged = path.join(STAGED);
-    let unpacked = unpack(archive, size, &staged, progress).await;
+    let unpacked = unpack(archive, size, (path, &staged), progress).await;
     if unpacked.is_err() {
         let _ = remove_folder(&staged);
     }
-    let head = unpacked.with_context(|| format!("cannot restore {}", file.display()))?;
+    let restored = unpacked.with_context(|| format!("cannot restore {}", file.display()))?;
     finish_restore(path)?;
-    Ok(head)
+    Ok(restored)
 }
 
 fn must_be_empty(data: &Path) -> anyhow::Result<()> {
@@ -73,18 +85,18 @@ fn must_be_empty(data: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Reads a backup for the next start of a gateway that runs in `data`. Returns its description.
+/// Reads a backup for the next start of a gateway that runs in `data`.
 ///
 /// # Errors
 /// Fails when it is incomplete; then nothing has changed.
-pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::Result<Head> {
+pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::Result<Restored> {
     let upload = Temporary(data.join(UPLOAD));
-    let head = unpack(archive, 0, &upload.0, Arc::new(|_, _| {})).await?;
+    let restored = unpack(archive, 0, (data, &upload.0), Arc::new(|_, _| {})).await?;
     let target = data.join(STAGED);
     remove_folder(&target).with_context(|| format!("cannot replace {}", target.display()))?;
     fs::rename(&upload.0, &target).with_context(|| format!("cannot make {}", target.display()))?;
     sync(data)?;
-    Ok(head)
+    Ok(restored)
 }
 
 /// A folder that is removed when the call that fills it ends, unless it was moved away.
@@ -108,13 +120,14 @@ pub fn unstage(data: &Path) -> anyhow::Result<()> {
     remove_folder(data.join(UPLOAD)).context("cannot remove what was given")
 }
 
-/// Reads an archive into a new folder and checks all of it. The mark of completion is written last.
+/// Reads an archive into a new folder and checks all of it. Erases who was erased in `data` or in the backup.
+/// The mark of completion is written last.
 async fn unpack(
     archive: impl Read + Send + 'static,
     size: u64,
-    into: &Path,
+    (data, into): (&Path, &Path),
     progress: Progress,
-) -> anyhow::Result<Head> {
+) -> anyhow::Result<Restored> {
     let _ = remove_folder(into);
     let folder = DirBuilder::new().mode(0o700).create(into);
     folder.with_context(|| format!("cannot make {}", into.display()))?;
@@ -126,14 +139,15 @@ async fn unpack(
     .await?;
     progress(Phase::Checking, 0);
     check(into, &head).await?;
-    copy::note_restore(&into.join(MAIN_FILE), &head.made_at).await?;
+    let ids = erased_ids::merge(data, into)?;
+    let erased = copy::mark_restored(&into.join(MAIN_FILE), &head.made_at, &ids.erasures).await?;
     for name in CONTENTS.iter().filter(|name| into.join(name).exists()) {
         let synced = File::open(into.join(name)).and_then(|file| file.sync_all());
         synced.with_context(|| format!("cannot write {name}"))?;
     }
     mark(into, READY)?;
     progress(Phase::Checking, 100);
-    Ok(head)
+    Ok(Restored { head, erased, damage: ids.damage() })
 }
 
 /// Refuses a backup that this version cannot open, before it is unpacked.

@@ -38,6 +38,7 @@ pub(super) const COMMANDS: [(&str, &str); 34] = [
     ("PUT /profiles/{}", "fleetgate profile set $1"),
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
+    ("GET /restore-review", "fleetgate restore-review show"),
     ("GET /rules", "fleetgate rule list"),
     ("POST /tokens", "fleetgate token create NAME"),
 ];

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, DEMO};
 use super::{Connection, remote_backup, serve};
-use crate::backup::{self, Made, Order, Phase, Progress};
+use crate::backup::{self, Made, Order, Phase, Progress, Restored};
 use crate::cli::out;
 use crate::data_dir::{self, DataDir};
 use crate::store::files::MAIN_FILE;
@@ -118,23 +118,38 @@ pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Resul
     let path = data_dir::default_path(to.data.clone(), serve::NAME)?;
     must_not_be_inside(&args.file, &path)?;
     let data = DataDir::open(&path)?;
-    let head = backup::restore(&args.file, &data, progress.clone().teller()).await;
+    let restored = backup::restore(&args.file, &data, progress.clone().teller()).await;
     progress.end();
-    let head = head?;
-    if to.json {
-        let shown = json!({ "data": path, "made_at": head.made_at, "public_key": head.key.to_string() });
-        out::line!("{}", serde_json::to_string_pretty(&shown)?);
-        return Ok(());
+    let restored = restored?;
+    if let Some(damage) = &restored.damage {
+        anstream::eprintln!("warning: {damage}");
     }
-    out::line!(
-        "{} contains the gateway {} as of {}.\nStop the old gateway for good before you start this one: \
-         `fleetgate serve --data {}`",
-        path.display(),
+    match to.json {
+        true => out::line!("{}", serde_json::to_string_pretty(&restored_json(&path, &restored))?),
+        false => out::line!("{}", restored_text(&path, &restored)),
+    }
+    Ok(())
+}
+
+fn restored_json(path: &Path, Restored { head, erased, .. }: &Restored) -> serde_json::Value {
+    json!({
+        "data": path, "made_at": head.made_at, "public_key": head.key.to_string(), "customers_erased": erased,
+    })
+}
+
+fn restored_text(path: &Path, Restored { head, erased, .. }: &Restored) -> String {
+    let path = path.display();
+    let erased = match erased {
+        0 => String::new(),
+        count => format!("Customers who were erased after the backup were erased again: {count}.\n"),
+    };
+    format!(
+        "{path} contains the gateway {} as of {}.\n{erased}Stop the old gateway for good before you start this \
+         one: `fleetgate serve --data {path}`\n{}",
         head.key,
         head.made_at,
-        path.display()
-    );
-    Ok(())
+        remote_backup::REVIEW_WAITS
+    )
 }
 
 /// Refuses a backup inside the target directory, which must be empty.

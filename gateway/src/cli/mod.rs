@@ -36,6 +36,7 @@ mod removal;
 mod rental;
 mod renter;
 mod report;
+mod restore_review;
 mod result;
 mod secret;
 mod serve;
@@ -184,6 +185,9 @@ enum Command {
     /// Show the gateway's keys, or set its endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
+    /// Show and confirm what a restore brought back
+    #[command(subcommand)]
+    RestoreReview(restore_review::RestoreReviewCommand),
     /// Manage contacts (receivers of notifications)
     #[command(subcommand)]
     Contact(contact::ContactCommand),
@@ -288,6 +292,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ssh(args) => reach::ssh(&cli.to, args).await?,
         Command::KnownHost(args) => reach::known_host(&cli.to, args).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
+        Command::RestoreReview(command) => restore_review::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,
         Command::Why(args) => why::run(&client()?, args).await?,

@@ -18,6 +18,9 @@ use crate::api::restore::Restore;
 use crate::backup::{Made, Phase, Workshop, archive, names};
 use crate::clock;
 
+/// What follows a restore, wherever it was made.
+pub(super) const REVIEW_WAITS: &str = "Operators and renters reach nothing until an admin confirms what came back: run `fleetgate restore-review \
+     show` after the start";
 /// The time between looks at the progress.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -92,7 +95,7 @@ pub(super) async fn upload(client: &Client, file: &Path) -> anyhow::Result<Strin
     let size = fs::metadata(file)?.len();
     let answer: Restore = client.upload("/restore", open, size).await?;
     Ok(format!(
-        "Backup of the gateway {} as of {} uploaded; it takes effect when the gateway is restarted",
+        "Backup of the gateway {} as of {} uploaded; it takes effect when the gateway is restarted.\n{REVIEW_WAITS}",
         answer.public_key, answer.made_at
     ))
 }

@@ -70,8 +70,9 @@ fn plugin_line(o: &Overview) -> String {
     ];
     let metrics = [("hosts", &hosts), ("services", &services)].map(|(of, all)| counts_as_metrics(of, all));
     let clock = if o.clock_problem.is_some() { "; clock not trusted" } else { "" };
+    let restore = if o.restore_unconfirmed.is_some() { "; restore not confirmed" } else { "" };
     format!(
-        "{word}: hosts {}; services {}{clock} | {}",
+        "{word}: hosts {}; services {}{clock}{restore} | {}",
         present(&hosts),
         present(&services),
         metrics.join(" ")
@@ -97,6 +98,9 @@ fn show(o: &Overview) {
     out::line!("{}", services_line(&o.services));
     out::line!("Last check {}", table::ago(o.last_check.as_deref(), now));
     if let Some(problem) = &o.clock_problem {
+        out::line!("{}", table::coloured(&capitalised(problem), "critical"));
+    }
+    if let Some(problem) = &o.restore_unconfirmed {
         out::line!("{}", table::coloured(&capitalised(problem), "critical"));
     }
     if o.awaiting_approval > 0 {
@@ -256,5 +260,9 @@ mod tests {
         assert_eq!(clock.exit_code(), 1);
         let line = plugin_line(&clock);
         assert!(line.starts_with("WARNING: hosts none; services none; clock not trusted | "), "{line}");
+        let restore = Overview { restore_unconfirmed: Some("restored".to_owned()), ..Overview::default() };
+        assert_eq!(restore.exit_code(), 1);
+        let line = plugin_line(&restore);
+        assert!(line.starts_with("WARNING: hosts none; services none; restore not confirmed | "), "{line}");
     }
 }

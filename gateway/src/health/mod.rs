@@ -4,12 +4,14 @@
 mod clock_problem;
 pub mod memory;
 pub mod progress;
+mod restore_problem;
 pub mod telemetry;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use clock_problem::ClockProblem;
+pub use restore_problem::{RESTORE_CONFIRMED, restore_problem};
 
 /// Everything is healthy until the writer reports a failure. Cheap to clone.
 #[derive(Clone, Default)]

@@ -2,20 +2,15 @@
 
 use std::time::Duration;
 
-use fleetgate_engine::messages::{GATEWAY, Message, MessageKind};
+use fleetgate_engine::messages::Message;
 use fleetgate_engine::time::Wall;
 
 use crate::health::ClockProblem;
+use crate::notification::gateway_message;
 use crate::store::events;
 
 /// A clock that is less behind is right again before anybody has read the message.
 const WORTH_A_MESSAGE: Duration = Duration::from_secs(60);
-
-/// The names in a notification.
-const GATEWAY_NAME: &str = "gateway";
-const SERVICE: &str = events::CLOCK_SERVICE;
-const OK: &str = "ok";
-const CRITICAL: &str = "critical";
 
 /// The text of the recovery.
 pub(super) const TRUSTED: &str = "the gateway's clock is trusted again: grants with a window pass as it says";
@@ -28,24 +23,7 @@ pub(super) fn is_worth_a_message(problem: ClockProblem, now: Wall) -> bool {
 }
 
 pub(super) fn message(is_problem: bool, text: &str, at: Wall) -> Message {
-    let (kind, from, to) = match is_problem {
-        true => (MessageKind::Problem, OK, CRITICAL),
-        false => (MessageKind::Recovery, CRITICAL, OK),
-    };
-    Message {
-        at,
-        host: GATEWAY,
-        host_name: GATEWAY_NAME.to_owned(),
-        service: Some(SERVICE.to_owned()),
-        kind,
-        problem: is_problem,
-        from,
-        to,
-        output: text.into(),
-        since: at,
-        incident: None,
-        note: String::new(),
-    }
+    gateway_message(events::CLOCK_SERVICE, is_problem, text, at)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod delivery;
 mod dispatcher;
+mod gateway_message;
 pub mod incident_text;
 pub mod mail;
 pub mod reason_text;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use delivery::Failure;
 pub use delivery::Pace;
+pub use gateway_message::gateway_message;
 pub use routing::BUILT_IN_NAME;
 
 use crate::config::{Config, HeartbeatTarget, MailConfig};

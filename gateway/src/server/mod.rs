@@ -31,7 +31,7 @@ use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
-use crate::maintenance::{clock_watch, housekeeping, retention};
+use crate::maintenance::{clock_watch, housekeeping, restore_notice, retention};
 use crate::notification::{Notifications, Settings};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
@@ -233,6 +233,7 @@ async fn look_after(
         wakeups: state.office.wakeups.clone(),
     };
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
+    restore_notice::notify_once(&state.store, &state.live, &state.office.wakeups).await;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());

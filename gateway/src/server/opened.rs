@@ -80,6 +80,10 @@ impl Opened {
         if let Some(lost) = &lost {
             store.tell_of_lost_history(lost).await;
         }
+        // Before any part reads a customer. A file that cannot be read is no reason to leave devices unwatched.
+        if let Err(error) = backup::erased_ids::reconcile(&store, data.path()).await {
+            tracing::error!("customers who were erased are perhaps not erased in this database: {error:#}");
+        }
         Ok(Opened { config, data, identity, sockets, store, is_first })
     }
 }

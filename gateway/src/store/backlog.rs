@@ -153,7 +153,8 @@ const DROP_TOLD_SINCE: &str = "update outbox_notices as l set dropped = $2 where
                       and x.kind in ('problem', 'reminder', 'recovery')
                  where o.id = $1 and o.kind = 'notifications' and n.kind in ('problem', 'reminder', 'recovery'))";
 
-/// The gateway's own uplink is recorded as its incident, and its clock in the event log.
+/// The gateway's own uplink is recorded as its incident, its clock in the event log, and a restore in the row
+/// of the instance.
 const DROP_WELL: &str = concat!(
     "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null
      and exists (select 1 from notices n where n.id = l.notice and n.problem = 1
@@ -163,6 +164,8 @@ const DROP_WELL: &str = concat!(
                          where s.host = n.host and s.service = n.service and s.hard not in ('ok', 'pending'))
          and not exists (select 1 from incident_members m
                          where n.host = $3 and n.service is null and m.host = n.host and m.left_at is null)
+         and not (n.host = $3 and n.service = 'restore'
+                  and exists (select 1 from instance where restored_at is not null and confirmed_at is null))
          and not (n.host = $3 and n.service = 'clock' and ",
     events::clock_untrusted!(),
     "))"

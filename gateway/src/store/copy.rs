@@ -9,13 +9,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fleetgate_engine::time::Wall;
 use fleetgate_keys::PublicKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::events::{self, NewEvent};
 use super::files::{self, SIDE_FILES, beside, read_only};
-use super::{HISTORY, MAIN, settings};
+use super::rentals::erasures::{self, Erasure};
+use super::{HISTORY, MAIN, instance, settings};
 use crate::clock;
 
 /// Rows in one chunk, about 40 ms of reading.
@@ -409,17 +411,31 @@ pub fn newest_schemas() -> (i64, i64) {
     (MAIN.last().map_or(0, |s| s.version), HISTORY.last().map_or(0, |s| s.version))
 }
 
-/// Records in the event log of a database that it is being restored.
+/// Marks a database that is being restored: in the event log, and as one that waits for an admin. Erases the
+/// customers that were erased after the backup, and returns how many those were. A database of an older
+/// schema keeps them until the start that migrates it.
 ///
 /// # Errors
 /// Fails when it cannot be written.
-pub async fn note_restore(file: &Path, made_at: &str) -> anyhow::Result<()> {
-    let noted = async {
-        let mut conn = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY).connect().await?;
-        let cause = format!("from a backup that was made at {made_at}");
-        let event = NewEvent::new(clock::wall(), "gateway.restored", events::NOBODY, &cause, events::SYSTEM);
-        events::append(&mut conn, &event).await?;
-        conn.close().await
+pub async fn mark_restored(file: &Path, made_at: &str, erasures: &[Erasure]) -> anyhow::Result<usize> {
+    marked(file, made_at, erasures).await.with_context(|| format!("cannot write {}", file.display()))
+}
+
+async fn marked(file: &Path, made_at: &str, erasures: &[Erasure]) -> sqlx::Result<usize> {
+    let options = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY);
+    // What is erased is overwritten in the file, too.
+    let mut conn = options.pragma("secure_delete", "on").connect().await?;
+    let (mut tx, now) = (conn.begin().await?, clock::wall());
+    let made: Option<jiff::Timestamp> = made_at.parse().ok();
+    instance::mark_restored(&mut tx, now, made.map(|at| Wall::from_millis(at.as_millisecond()))).await?;
+    let cause = format!("from a backup that was made at {made_at}");
+    let event = NewEvent::new(now, "gateway.restored", events::NOBODY, &cause, events::SYSTEM);
+    events::append(&mut tx, &event).await?;
+    let erased = match version(&mut tx).await? == newest_schemas().0 {
+        true => erasures::apply(&mut tx, erasures, now).await?.len(),
+        false => 0,
     };
-    noted.await.with_context(|| format!("cannot write {}", file.display()))
+    tx.commit().await?;
+    conn.close().await?;
+    Ok(erased)
 }

@@ -145,6 +145,7 @@ data! {
     CLOCK_STEP = "ClockSteppedData" [has("ahead_s", MaybeNumber), has("not_listed", Count)];
     RESTORE = "RestoreData" [has("public_key", Text), has("made_at", Text)];
     BACKUP = "BackupBegunData" [has("name", Text), has("history", Flag)];
+    RESTORED = "RestoreTimeData" [has("restored_at", Text)];
     FILE = "FileData" [has("file", Text)];
 }
 
@@ -262,12 +263,14 @@ pub const KINDS: &[(&str, Data)] = &[
     ("gateway.clock_trusted", NONE),
     ("gateway.clock_stepped", CLOCK_STEP),
     ("gateway.restored", NONE),
+    ("gateway.restore_unconfirmed", RESTORED),
     ("history.set_aside", FILE),
     ("backup.begun", BACKUP),
     ("backup.downloaded", NAME),
     ("backup.removed", NAME),
     ("restore.staged", RESTORE),
     ("restore.withdrawn", RESTORE),
+    ("restore.confirmed", RESTORED),
 ];
 
 /// The data that events of this kind have.

@@ -75,6 +75,10 @@ const FILLED: &[Rows] = &[
                                 received_packets, received_bytes)
          values (500000, 3, 1, 'tcp', 22, 13, 8, 1, 2, 100, 3, 900);",
     ),
+    (
+        33,
+        "update instance set restored_at = 1000, backup_made_at = 900, confirmed_at = 1100, confirmed_by = 'user:ada';",
+    ),
     (35, "update tokens set user = 13, user_name = 'ada';"),
     (37, "update peers set mtu = 1400 where id = 1;"),
     (

@@ -197,6 +197,15 @@ pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
     read.close().await;
 }
 
+/// Makes it the database of a gateway that was restored at this time.
+pub(crate) async fn restored(store: &Store, at: Wall) {
+    let mut tx = store.begin().await.expect("a transaction");
+    super::instance::mark_restored(&mut tx, at, Some(at - Duration::from_secs(3_600)))
+        .await
+        .expect("a statement of a test");
+    tx.commit().await.expect("a commit");
+}
+
 /// Runs statements on a database file that no process has open.
 pub(crate) async fn run_on(file: &std::path::Path, statements: &[&'static str]) {
     use sqlx::{ConnectOptions as _, Connection as _};

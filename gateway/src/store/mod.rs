@@ -35,6 +35,7 @@ pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
+pub mod instance;
 pub mod intervals;
 pub mod lists;
 pub mod managed;
@@ -56,6 +57,7 @@ pub mod removals;
 pub mod rentals;
 pub mod reports;
 pub mod resettle;
+pub mod restore_review;
 pub mod retention;
 mod rows;
 pub mod settings;
@@ -334,6 +336,7 @@ const MAIN: &[Step] = &[
     ),
     step(31, "aliases", include_str!("../../../migrations/sqlite/0031_aliases.sql")),
     step(32, "forwarded", include_str!("../../../migrations/sqlite/0032_forwarded.sql")),
+    step(33, "instance", include_str!("../../../migrations/sqlite/0033_instance.sql")),
     step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
     step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),

@@ -4,6 +4,9 @@
 //! that is gone, or has no effect any more, is withdrawn from the engine. An unreadable row is logged, and
 //! counts as one that is gone: it permits nothing, and delays no other row. The engine itself judges the
 //! windows of grants, because a clock that the shell reads may be wrong.
+//!
+//! While a restore waits for an admin, there is no source: no packet of a person passes, whatever the rows
+//! permit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,6 +23,7 @@ use sqlx::{FromRow, Row as _};
 use super::access::{id, role};
 use super::devices::inner_addresses;
 use super::grants::{self, Grant, grant_role};
+use super::instance;
 use crate::ids::Kind;
 
 /// Changed rows, each of which may change the policy.
@@ -182,12 +186,40 @@ pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<PolicyR
     }
     let targets = sqlx::query(ALL_TARGETS).fetch_all(&mut *conn).await?;
     let targets = sound(Kind::Host, &targets, &mut unreadable.targets);
-    let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(conn).await?;
+    let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(&mut *conn).await?;
     let grants: Vec<Grant> = sound(Kind::Grant, &grants, &mut unreadable.grants);
     let sources = sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec));
     let targets = targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec));
     let grants = grants.iter().map(|grant| PolicyChange::Grant(grant.spec()));
-    Ok(PolicyReading { changes: sources.chain(targets).chain(grants).collect(), unreadable })
+    let changes = without_unconfirmed(conn, sources.chain(targets).chain(grants).collect()).await?;
+    Ok(PolicyReading { changes, unreadable })
+}
+
+/// Withdraws every source while a restore waits for an admin. The confirmation sends all of them again
+/// ([`people`]). It is asked for after the rows were read: a confirmation in between is followed by its own
+/// changes.
+async fn without_unconfirmed(
+    conn: &mut SqliteConnection,
+    mut changes: Vec<PolicyChange>,
+) -> sqlx::Result<Vec<PolicyChange>> {
+    if instance::awaits_review(conn).await? {
+        for change in &mut changes {
+            if let PolicyChange::Source(spec) = change {
+                *change = PolicyChange::RemoveSource(spec.peer);
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Returns the peers of people, which are the sources of grants.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn people(conn: &mut SqliteConnection) -> sqlx::Result<BTreeSet<PeerId>> {
+    let sql = "select id from peers where kind <> 'device' and removed_at is null";
+    let ids: Vec<i64> = sqlx::query_scalar(sql).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// Returns what can be read, and adds the ids of the other rows to `unreadable`.
@@ -237,7 +269,7 @@ pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Re
     found.retain(|grant| grant.withdrawn.is_none());
     changes.extend(missing(&rows.grants, found.iter().map(|g| g.id)).map(PolicyChange::WithdrawGrant));
     changes.extend(found.iter().map(|grant| PolicyChange::Grant(grant.spec())));
-    Ok(PolicyReading { changes, unreadable })
+    Ok(PolicyReading { changes: without_unconfirmed(conn, changes).await?, unreadable })
 }
 
 /// Returns how a host is reached; `None` if it has no tunnel, nor the device in front of it.

@@ -39,13 +39,16 @@ pub(super) struct Right {
 
 impl Right {
     /// # Errors
-    /// Returns 409 for a host without a tunnel, and 403 with the way to a grant if there is none.
+    /// Returns 409 for a host without a tunnel, 403 with the way to a grant if there is none, and 503 while a
+    /// restore waits for an admin.
     pub async fn of(
         app: &AppState,
         who: &Principal,
         (host, name): (HostId, &str),
         port: u16,
     ) -> Result<Right, Problem> {
+        // A login has no peer, which the policy could withhold.
+        app.restore_must_be_confirmed().await?;
         let target = target(app, host, port).await?.ok_or_else(|| no_tunnel(name))?;
         match explain(app, who, host, port).await.map_err(Problem::internal)? {
             Explanation::Permitted(_) => Ok(Right { who: who.clone(), host, target }),

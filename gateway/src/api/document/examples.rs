@@ -17,6 +17,9 @@ const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 const HOST_KEY: &str = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk";
 const ANOTHER_PUBLIC_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
+/// The time of a restore, as the example of its confirmation has it.
+pub const RESTORED_AT: &str = "2026-11-30T08:15:00Z";
+
 fn access(operation: &str) -> Option<Value> {
     Some(match operation {
         "log_in" => json!({ "name": "ada", "password": "correct horse battery" }),
@@ -42,6 +45,7 @@ fn access(operation: &str) -> Option<Value> {
         }),
         "probe_forwarding" => json!({ "from": "eve", "to": "cam-1", "protocol": "tcp", "port": 22 }),
         "create_backup" => json!({ "history": true, "keep": 14 }),
+        "confirm_restore" => json!({ "restored_at": RESTORED_AT }),
         "set_endpoint" => json!({ "endpoint": "vpn.example.net:51820" }),
         _ => return None,
     })

@@ -26,11 +26,11 @@ use crate::api::services::ServiceCounts;
 use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
-use crate::health::ClockProblem;
+use crate::health::{ClockProblem, restore_problem};
 use crate::monitor::verdict_inputs;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::neighbours::OtherHosts;
-use crate::store::{Connection as _, SqliteConnection, snapshot};
+use crate::store::{Connection as _, SqliteConnection, instance, snapshot};
 
 /// The greatest age of counters, texts and verdicts, for changes without a signal.
 pub const KEPT: Duration = Duration::from_secs(5);
@@ -115,12 +115,13 @@ impl Summary {
         let totals = hosts::totals(&mut moment, app.live.last_check()).await?;
         let problems = hosts::troubles(&mut moment, &TroublePlace::first(), LISTED + 1).await?;
         let verdicts = verdicts(app, &mut moment, &problems).await?;
+        let unconfirmed = instance::unconfirmed(&mut moment).await?;
         drop(moment);
         let mut summary = Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: overview(&totals, app.live.health().clock_problem()),
+            overview: overview(&totals, app.live.health().clock_problem(), unconfirmed),
             totals,
             problems,
             verdicts,
@@ -182,7 +183,7 @@ async fn verdicts(
     Ok(found)
 }
 
-fn overview(totals: &Totals, clock: Option<ClockProblem>) -> Overview {
+fn overview(totals: &Totals, clock: Option<ClockProblem>, unconfirmed: Option<Wall>) -> Overview {
     Overview {
         hosts: HostCounts {
             up: totals.up,
@@ -199,6 +200,7 @@ fn overview(totals: &Totals, clock: Option<ClockProblem>) -> Overview {
         last_check: time_if_known(totals.last_check),
         awaiting_approval: totals.awaiting_approval,
         clock_problem: clock.map(|problem| problem.to_string()),
+        restore_unconfirmed: unconfirmed.map(restore_problem),
     }
 }
 

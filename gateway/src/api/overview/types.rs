@@ -28,16 +28,20 @@ pub struct Overview {
     /// trusted.
     #[serde(default)]
     pub clock_problem: Option<String>,
+    /// A restore waits for an admin, so that operators and renters reach nothing and nothing is booked; with the remedy.
+    /// Absent: none waits.
+    #[serde(default)]
+    pub restore_unconfirmed: Option<String>,
 }
 
 impl Overview {
     /// Returns the exit code of a monitoring plugin. 2: a host is down or a service critical. 1:
-    /// there is any other problem, including stale hosts (silence is not health) and a clock that is
-    /// not trusted. 0: there is no problem, or all are handled.
+    /// there is any other problem, including stale hosts (silence is not health), a clock that is not
+    /// trusted and a restore that waits for an admin. 0: there is no problem, or all are handled.
     pub fn exit_code(&self) -> u8 {
         match (&self.hosts, &self.services) {
             (hosts, services) if hosts.down + hosts.unreachable + services.critical > 0 => 2,
-            _ if self.problems > 0 || self.clock_problem.is_some() => 1,
+            _ if self.problems > 0 || self.clock_problem.is_some() || self.restore_unconfirmed.is_some() => 1,
             _ => 0,
         }
     }

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{begin, has_room, new_ids, parse, to_api as rental_to_api};
+use super::{begin_rental, has_room, new_ids, parse, to_api as rental_to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -84,7 +84,7 @@ async fn create(
     who: Principal,
     Body(new): Body<NewBooking>,
 ) -> Result<Response, Problem> {
-    let mut write = begin(&app, &who).await?;
+    let mut write = begin_rental(&app, &who).await?;
     let now = write.now;
     let draft = Draft::of_new(new, now)?;
     let customer = super::customers::load(&mut write, &draft.customer).await;
@@ -201,7 +201,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<BookingChange>,
 ) -> Result<Tagged<Booking>, Problem> {
-    let mut write = begin(&app, &who).await?;
+    let mut write = begin_rental(&app, &who).await?;
     let now = write.now;
     let found = stored::find(write.tx(), &Kind::Booking.named(&booking)).await?;
     let before = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{begin, load, note, parse, to_api};
+use super::{begin_rental, load, note, parse, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -46,7 +46,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<RentalChange>,
 ) -> Result<Tagged<Rental>, Problem> {
-    let mut write = begin(&app, &who).await?;
+    let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
     is_open(&before, now)?;
@@ -192,7 +192,7 @@ async fn cancel(
     Path(rental): Path<String>,
     if_match: IfMatch,
 ) -> Result<Tagged<Rental>, Problem> {
-    let mut write = begin(&app, &who).await?;
+    let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
     if is_open(&before, now)? == RentalState::Active {
@@ -226,7 +226,7 @@ async fn end(
     let reason = wrong.take("reason", reason(&end.reason));
     let note = wrong.take("note", fields::title(end.note)).unwrap_or_default();
     wrong.finish()?;
-    let mut write = begin(&app, &who).await?;
+    let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
     if is_open(&before, now)? != RentalState::Active {

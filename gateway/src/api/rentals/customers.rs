@@ -1,5 +1,7 @@
 //! Customers: who rents. Their personal data leaves with them.
 
+use std::io;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,7 +24,10 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::Page;
+use crate::backup::erased_ids::{self, Appended, ERASED_FILE};
+use crate::store::Trouble;
 use crate::store::events::Object;
+use crate::store::rentals::erasures::Erasure;
 use crate::store::rentals::{Of, customers as stored};
 
 /// A fleet of 10,000 devices has fewer.
@@ -127,9 +132,11 @@ async fn change(
 }
 
 /// Erases a customer: the name, the contacts, and notes and metadata of the bookings are deleted, and the people of
-/// the customer are removed with their peers. Rentals stay without them.
+/// the customer are removed with their peers. Rentals stay without them. A restore of an earlier backup erases the
+/// customer again.
 ///
-/// 409 `rentals_open`: a rental of the customer has not ended.
+/// 409 `rentals_open`: a rental of the customer has not ended. 503 `not_recorded`: the erasure could not be recorded
+/// outside of the database, and nothing was changed.
 #[utoipa::path(delete, path = "/customers/{customer}", operation_id = "erase_customer", tag = "rentals",
     security(("token" = ["rentals:operator"])),
     params(("customer" = String, Path, description = "id or `external_ref`"),
@@ -150,7 +157,14 @@ async fn erase(
     stored::erase(write.tx(), gone.id, now).await?;
     let data = json!({ "id": Kind::Customer.text(gone.id) });
     write.event("customer.erased", (Object::Customer, gone.id), "erased", data).await?;
-    write.commit().await?;
+    // Before the commit: of an erasure that is answered, a restore knows.
+    let recorded = recorded(&app, Erasure { customer: gone.id, at: now }).await?;
+    if let Err(problem) = write.commit().await {
+        if let Err(error) = recorded.withdraw() {
+            tracing::error!("the customer is erased at the next start, although this call fails: {error}");
+        }
+        return Err(problem);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -167,6 +181,28 @@ pub(super) async fn wanted(app: &AppState, customer: Option<&str>) -> Result<Opt
             Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
         }
     }
+}
+
+/// Records an erasure outside of the database. If the gateway ends before the commit, the next start completes
+/// it.
+///
+/// # Errors
+/// Returns 503 or 507 when the file cannot be written. Nothing was recorded then.
+async fn recorded(app: &AppState, erasure: Erasure) -> Result<Appended, Problem> {
+    let data = app.config.data.clone();
+    let appended = tokio::task::spawn_blocking(move || erased_ids::append(&data, &[erasure])).await;
+    appended.map_err(Problem::internal)?.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Problem::busy("another customer is being erased: try again", 1),
+        io::ErrorKind::StorageFull => Trouble::Full.into(),
+        _ => {
+            tracing::error!("{} cannot be written: {error}", app.config.data.join(ERASED_FILE).display());
+            let detail = format!(
+                "the file {ERASED_FILE} in the data directory of the gateway cannot be written ({error}), so that \
+                 nothing was erased: its administrator has to look at the file"
+            );
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_recorded", detail)
+        }
+    })
 }
 
 pub(super) async fn load(write: &mut ApiTx<'_>, customer: &str) -> Result<stored::Customer, Problem> {

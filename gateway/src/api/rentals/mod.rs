@@ -35,8 +35,10 @@ use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
 use super::response::problem::Problem;
+use super::restore_review;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
+use crate::store::instance;
 use crate::store::rentals::{self as stored, occupancies};
 
 pub use people_types::*;
@@ -136,6 +138,18 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 /// Begins a change. Bookings that were not confirmed in time end first.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
+    let now = write.now;
+    crate::store::rentals::bookings::lapse(write.tx(), now).await?;
+    Ok(write)
+}
+
+/// Begins a change of a booking or a rental. After a restore it waits for an admin: what was booked or ended
+/// after the backup is unknown here.
+async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
+    let mut write = ApiTx::begin(app, who).await?;
+    if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
+        return Err(restore_review::unconfirmed(restored_at));
+    }
     let now = write.now;
     crate::store::rentals::bookings::lapse(write.tx(), now).await?;
     Ok(write)

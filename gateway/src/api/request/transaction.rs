@@ -41,6 +41,7 @@ pub struct ApiTx<'a> {
     resettled: BTreeSet<HostId>,
     downtimes: BTreeSet<Id>,
     grants: BTreeSet<GrantId>,
+    sources: BTreeSet<PeerId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
@@ -76,6 +77,7 @@ impl<'a> ApiTx<'a> {
             resettled: BTreeSet::new(),
             downtimes: BTreeSet::new(),
             grants: BTreeSet::new(),
+            sources: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
             call: Call::current(),
@@ -196,6 +198,11 @@ impl<'a> ApiTx<'a> {
         self.grants.insert(id);
     }
 
+    /// Makes the engine load again, together, what these peers of people may reach.
+    pub fn sources(&mut self, peers: BTreeSet<PeerId>) {
+        self.sources.extend(peers);
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -260,8 +267,8 @@ impl<'a> ApiTx<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let ApiTx { peers, hosts, resettled, downtimes, grants, .. } = self;
-        let policy = PolicyRows { grants, ..PolicyRows::default() };
+        let ApiTx { peers, hosts, resettled, downtimes, grants, sources, .. } = self;
+        let policy = PolicyRows { sources, grants, ..PolicyRows::default() };
         self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, policy }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {

@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 84] = [
+pub const CODES: [&str; 88] = [
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -73,8 +73,11 @@ pub const CODES: [&str; 84] = [
     "not_on_disk",
     "not_open",
     "not_ready",
+    "not_recorded",
     "not_rentable",
+    "nothing_to_confirm",
     "occupied",
+    "other_restore",
     "others_affected",
     "pool_full",
     "profile_in_use",
@@ -85,6 +88,7 @@ pub const CODES: [&str; 84] = [
     "rentals_open",
     "restore_running",
     "restore_staged",
+    "restore_unconfirmed",
     "role_missing",
     "scope_missing",
     "secret_missing",

@@ -24,6 +24,7 @@ use crate::demo::device::{Device, DeviceHandle, DeviceSpec, Service};
 use crate::demo::sensors::Sensors;
 use crate::server::Server;
 use crate::store::access::Role;
+use crate::store::fixture;
 
 /// More than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -298,6 +299,17 @@ async fn a_connection_needs_a_role_a_scope_a_grant_and_a_host_that_answers() {
     assert_eq!(plain.status(), 426);
     let log = site.call("GET", "/audit?kind=stream", Value::Null).await;
     assert_eq!(log["items"], json!([]), "none was opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_opens_after_a_restore_until_an_admin_has_confirmed() {
+    let site = Site::new().await;
+    fixture::restored(&site.server().state.store, crate::clock::wall()).await;
+    let (status, code, detail) = site.refused(&site.operator, "cam-07/connect?port=80").await;
+    assert_eq!((status, code.as_str()), (503, "restore_unconfirmed"), "{detail}");
+    let restored_at = site.call("GET", "/restore-review", Value::Null).await["restored_at"].clone();
+    site.call("POST", "/restore-review/confirm", json!({ "restored_at": restored_at })).await;
+    assert!(site.open_as(&site.operator, "cam-07/connect?port=80").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 47] = [
+const FIELDS: [(&str, &str, &[&str]); 48] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -60,6 +60,7 @@ const FIELDS: [(&str, &str, &[&str]); 47] = [
     ("RentalChange", "rentals::*", &["device", "until"]),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     ("RenterChange", "people::a_renter_is_changed_under_its_etag", &["mtu", "name"]),
+    ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
     ("Trust", "devices::*", &["host_key"]),

@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 
 use super::openapi::operations;
 use crate::api::document::conformance;
-use crate::api::document::examples::{ENROLMENT_TOKEN, PERSON};
+use crate::api::document::examples::{ENROLMENT_TOKEN, PERSON, RESTORED_AT};
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
+use crate::store::fixture;
 use crate::store::rentals::people;
 
 const PASSWORD: &str = "correct horse battery";
@@ -123,6 +124,10 @@ impl Scene {
             }
             "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
             "change_rental" | "end_rental" => self.book(None, false).await,
+            "confirm_restore" => {
+                let at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
+                fixture::restored(&self.api.state.store, at).await;
+            }
             "set_endpoint" => self.api = TestApi::new().await,
             "trust_host" => {
                 self.made("/hosts", json!({ "name": "nas", "via": "cam-1", "address": "192.168.1.9" })).await;

@@ -7,9 +7,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::with_monitor::Ward;
+use crate::api::document::examples::RESTORED_AT;
 use crate::api::request::rate_limits::KEYS_BY_PRINCIPAL;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::api::{Client, openapi};
+use crate::store::fixture;
 
 const KEYLESS: [&str; 2] = ["/api/v1/session", "/api/v1/restore"];
 /// Fields that a repeated call does not get.
@@ -129,6 +131,12 @@ impl Scene {
                 result("b"),
             ),
             post("/results", "/results", many("a"), many("b")),
+            post(
+                "/restore-review/confirm",
+                "/restore-review/confirm",
+                json!({ "restored_at": RESTORED_AT }),
+                json!({ "restored_at": "2026-11-29T08:15:00Z" }),
+            ),
             post("/backups", "/backups", json!({ "history": false }), json!({ "history": true })),
             bare("/gateway/accept-clock", "/gateway/accept-clock"),
             bare("/hosts/{host}/check", "/hosts/nas/check"),
@@ -323,6 +331,9 @@ async fn every_post_but_the_login_has_one_effect_for_one_key() {
     let scene = Scene::new().await;
     let lan = json!({ "name": "lan", "networks": ["192.168.1.0/24"] });
     assert_eq!(scene.ward.post("/devices", lan).await.status, 201);
+    // What needs the confirmation comes after it in the table.
+    let restored_at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
+    fixture::restored(&scene.ward.api.state.store, restored_at).await;
     let posts = scene.posts();
     let covered: BTreeSet<String> = posts.iter().map(|p| format!("/api/v1{}", p.route)).collect();
     let document = openapi();

@@ -27,6 +27,7 @@ use crate::api::response::problem::CODES;
 use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
+use crate::store::restore_review::ReviewKind;
 use crate::store::states::state_type_name;
 use crate::store::{enrolments, event_data, events, grants, outbox, removals};
 
@@ -135,6 +136,7 @@ sets! {
     open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);
     closed RemovedKind "A kind of object that a program manages." = removals::Kind::ALL.map(removals::Kind::name);
+    open ReviewKindName "A kind of what a restore has brought back." = ReviewKind::ALL.map(ReviewKind::name);
     open ErrorCode "What went wrong. Programs branch on this." = CODES;
     open EventKindName "What happened." = event_data::KINDS.iter().map(|(kind, _)| *kind);
     closed EventObject "What an event is about." = events::Object::ALL.map(events::Object::name);

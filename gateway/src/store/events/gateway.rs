@@ -1,4 +1,5 @@
-//! Reads from the log what it says of the gateway itself: whether it is cut off, and whether its clock is trusted.
+//! What the log says of the gateway itself: whether it is cut off, whether its clock is trusted, and whether
+//! people know of its restore.
 //!
 //! The last event of a kind decides, at any age. Whether the log is right is unknown here.
 
@@ -11,6 +12,19 @@ pub const CLOCK_UNTRUSTED: &str = "gateway.clock_untrusted";
 pub const CLOCK_TRUSTED: &str = "gateway.clock_trusted";
 /// The service of the gateway under which notifications about its clock go.
 pub const CLOCK_SERVICE: &str = "clock";
+pub const RESTORE_UNCONFIRMED: &str = "gateway.restore_unconfirmed";
+/// The service of the gateway under which notifications about a restore go.
+pub const RESTORE_SERVICE: &str = "restore";
+
+/// Returns whether people were notified that the last restore waits for an admin, according to the log.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn restore_is_noted(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let sql = "select coalesce((select max(seq) from events where kind = 'gateway.restore_unconfirmed'), 0)
+               > coalesce((select max(seq) from events where kind = 'gateway.restored'), 0)";
+    sqlx::query_scalar(sql).fetch_one(conn).await
+}
 
 /// Whether people were notified last that the gateway's clock is not trusted. This costs two look-ups.
 macro_rules! clock_untrusted {

@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod bookings;
 pub mod customers;
 pub mod devices;
+pub mod erasures;
 pub mod occupancies;
 pub mod people;
 pub mod renters;

@@ -37,6 +37,9 @@ const TITLES: Record<string, string> = {
   'gateway.clock_untrusted': 'Clock of the gateway not trusted',
   'gateway.clock_trusted': 'Clock of the gateway trusted again',
   'gateway.clock_stepped': 'Clock of the gateway set',
+  'gateway.restored': 'Gateway restored from a backup',
+  'gateway.restore_unconfirmed': 'Restore waits for an admin',
+  'restore.confirmed': 'Restore confirmed',
 };
 
 /** A kind without a title of its own: `incident.opened` is "Opened", `flapping.started` is "Flapping started". */

@@ -10,6 +10,7 @@ export type Page =
   | { name: 'access' }
   | { name: 'rentals' }
   | { name: 'enrolments' }
+  | { name: 'restore-review' }
   | { name: 'nowhere' };
 
 const PAGES: Record<string, Page> = {
@@ -20,6 +21,7 @@ const PAGES: Record<string, Page> = {
   '/downtimes': { name: 'downtimes' },
   '/access': { name: 'access' },
   '/rentals': { name: 'rentals' },
+  '/restore-review': { name: 'restore-review' },
 };
 
 /** Names and ids need no escaping; text that does is not a host. */

@@ -1,3 +1,5 @@
+mod restored;
+
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -61,7 +63,7 @@ fn silent() -> Progress {
 }
 
 async fn restore_to(file: &Path, dir: &Path) -> anyhow::Result<Head> {
-    restore(file, &DataDir::open(dir)?, silent()).await
+    restore(file, &DataDir::open(dir)?, silent()).await.map(|restored| restored.head)
 }
 
 fn names_in(dir: &Path) -> Vec<String> {

@@ -1,0 +1,163 @@
+//! The course of events that this database belongs to. A restore begins another one, and operators,
+//! renters and bookings wait until an admin has confirmed what it brought back.
+//!
+//! The table has one row, from the step of the schema on that creates it. This module does not know what
+//! waits.
+
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::access::maybe_wall;
+use super::settings;
+
+/// Settings of a database that was restored before its schema had the table. The migration moves them.
+const RESTORED_AT: &str = "restored_at";
+const BACKUP_MADE_AT: &str = "restored_backup_made_at";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Changes with each restore.
+    pub epoch: String,
+    /// `None`: it was never restored.
+    pub restored_at: Option<Wall>,
+    pub backup_made_at: Option<Wall>,
+    /// Of the restore.
+    pub confirmation: Option<Confirmation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    pub at: Wall,
+    /// The principal.
+    pub by: String,
+}
+
+impl Instance {
+    /// Returns the time of a restore that no admin has confirmed.
+    pub fn unconfirmed(&self) -> Option<Wall> {
+        self.restored_at.filter(|_| self.confirmation.is_none())
+    }
+}
+
+impl FromRow<'_, SqliteRow> for Instance {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let by: Option<String> = row.try_get("confirmed_by")?;
+        let confirmed = maybe_wall(row, "confirmed_at")?;
+        Ok(Instance {
+            epoch: row.try_get("epoch")?,
+            restored_at: maybe_wall(row, "restored_at")?,
+            backup_made_at: maybe_wall(row, "backup_made_at")?,
+            confirmation: confirmed.map(|at| Confirmation { at, by: by.unwrap_or_default() }),
+        })
+    }
+}
+
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn load(conn: &mut SqliteConnection) -> sqlx::Result<Instance> {
+    sqlx::query_as("select * from instance").fetch_one(conn).await
+}
+
+/// Returns the mark of this course of events. Cursors carry it: one from before a restore leads nowhere.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn epoch(conn: &mut SqliteConnection) -> sqlx::Result<String> {
+    Ok(load(conn).await?.epoch)
+}
+
+/// Whether a restore waits for an admin who confirms what it brought back.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn awaits_review(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    Ok(unconfirmed(conn).await?.is_some())
+}
+
+/// Returns the time of a restore that no admin has confirmed.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn unconfirmed(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
+    Ok(load(conn).await?.unconfirmed())
+}
+
+/// Marks a database that is being restored. Its schema may be older than the table.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn mark_restored(
+    tx: &mut SqliteConnection,
+    now: Wall,
+    backup_made_at: Option<Wall>,
+) -> sqlx::Result<()> {
+    let there = "select exists (select 1 from sqlite_schema where type = 'table' and name = 'instance')";
+    if !sqlx::query_scalar::<_, bool>(there).fetch_one(&mut *tx).await? {
+        settings::put(tx, RESTORED_AT, &now.as_millis().to_string()).await?;
+        return match backup_made_at {
+            Some(at) => settings::put(tx, BACKUP_MADE_AT, &at.as_millis().to_string()).await,
+            None => Ok(()),
+        };
+    }
+    let sql = "update instance set epoch = lower(hex(randomblob(8))), restored_at = $1, backup_made_at = $2,
+                   confirmed_at = null, confirmed_by = null";
+    let update = sqlx::query(sql).bind(now.as_millis()).bind(backup_made_at.map(Wall::as_millis));
+    update.execute(tx).await.map(drop)
+}
+
+/// Records that an admin has confirmed what the restore brought back.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn confirm(tx: &mut SqliteConnection, now: Wall, by: &str) -> sqlx::Result<()> {
+    let sql = "update instance set confirmed_at = $1, confirmed_by = $2";
+    sqlx::query(sql).bind(now.as_millis()).bind(by).execute(tx).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_keys::SealKey;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions as _, Connection as _};
+
+    use super::*;
+    use crate::store::{Store, files, fixture};
+
+    #[tokio::test]
+    async fn a_first_start_is_no_restore_and_each_restore_begins_another_epoch() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let first = load(&mut tx).await.unwrap();
+        assert_eq!((first.epoch.len(), first.unconfirmed()), (16, None));
+        assert!(!awaits_review(&mut tx).await.unwrap());
+        let (now, made) = (Wall::from_millis(5_000), Some(Wall::from_millis(4_000)));
+        mark_restored(&mut tx, now, made).await.unwrap();
+        let second = load(&mut tx).await.unwrap();
+        assert_eq!((second.unconfirmed(), second.backup_made_at), (Some(now), made));
+        assert!(awaits_review(&mut tx).await.unwrap() && epoch(&mut tx).await.unwrap() != first.epoch);
+        confirm(&mut tx, Wall::from_millis(6_000), "user:ada").await.unwrap();
+        let confirmed = load(&mut tx).await.unwrap();
+        assert_eq!((confirmed.unconfirmed(), confirmed.restored_at), (None, Some(now)));
+        assert_eq!(confirmed.confirmation.unwrap().by, "user:ada");
+        assert_eq!(confirmed.epoch, second.epoch);
+        mark_restored(&mut tx, Wall::from_millis(7_000), None).await.unwrap();
+        assert!(awaits_review(&mut tx).await.unwrap(), "a restored backup of a restored gateway");
+    }
+
+    #[tokio::test]
+    async fn a_restore_of_an_older_schema_is_known_after_its_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("instance")).await;
+        let file = dir.path().join(files::MAIN_FILE);
+        let mut conn = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+        let (now, made) = (Wall::from_millis(5_000), Some(Wall::from_millis(4_000)));
+        mark_restored(&mut conn, now, made).await.unwrap();
+        conn.close().await.unwrap();
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
+        let mut conn = store.reader().await.unwrap();
+        let found = load(&mut conn).await.unwrap();
+        assert_eq!((found.unconfirmed(), found.backup_made_at), (Some(now), made));
+        assert_eq!(settings::find(&mut conn, RESTORED_AT).await.unwrap(), None);
+    }
+}
