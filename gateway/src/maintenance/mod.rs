@@ -3,6 +3,7 @@
 pub mod clock_watch;
 pub mod forwarded;
 pub mod housekeeping;
+pub mod rental_reports;
 pub mod retention;
 mod steady_clock;
 mod stops;

@@ -9,6 +9,7 @@ mod bookings;
 mod change;
 mod customers;
 mod parse;
+pub(crate) mod report;
 mod settings;
 mod types;
 
@@ -34,6 +35,7 @@ use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
+use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, customers as stored_customers, occupancies};
 
 pub use types::*;
@@ -52,6 +54,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(bookings::routes())
         .merge(change::routes())
         .merge(customers::routes())
+        .merge(report::routes())
         .merge(settings::routes())
 }
 
@@ -188,6 +191,14 @@ pub(super) async fn end_blocks(write: &mut ApiTx<'_>, device: HostId) -> Result<
     Ok(stored::blocks::end_all(write.tx(), device, now, &by).await?)
 }
 
+/// Keeps what is done with rentals, for their reports. Only a change has names of what is different.
+async fn keep(write: &mut ApiTx<'_>, rentals: &[Id], what: What, changed: &[&str]) -> Result<(), Problem> {
+    let (author, at) = (write.by.clone(), write.now);
+    let changed = if what == What::Changed { changed } else { &[] };
+    let change = NewChange { at, author: &author, what, changed };
+    Ok(changes::insert(write.tx(), rentals, &change).await?)
+}
+
 /// Writes an event about a rental.
 async fn note(
     write: &mut ApiTx<'_>,
@@ -205,6 +216,9 @@ async fn note(
         data["reason"] = ending.reason.name().into();
     }
     let cause = kind.rsplit('.').next().unwrap_or_default();
+    // A change is called as its event.
+    let what = What::ALL.into_iter().find(|what| what.name() == cause).unwrap_or(What::Changed);
+    keep(write, &[rental.id], what, changed).await?;
     write.event(kind, (Object::Rental, rental.id), cause, data).await
 }
 

@@ -5,9 +5,11 @@
 
 pub mod blocks;
 pub mod bookings;
+pub mod changes;
 pub mod customers;
 pub mod devices;
 pub mod occupancies;
+pub mod reports;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
