@@ -114,7 +114,8 @@ fn sum_row(name: &str, site: &str, of: &Availability) -> Vec<String> {
     row
 }
 
-fn numbers(of: &Availability) -> [String; 4] {
+/// Available, outside of maintenance, not available, and not known.
+pub(super) fn numbers(of: &Availability) -> [String; 4] {
     [
         percent(of.all.percent),
         percent(of.outside_maintenance.percent),
@@ -125,7 +126,7 @@ fn numbers(of: &Availability) -> [String; 4] {
 
 /// Three digits behind the point: a year has 31.5 million seconds. Rounded down, because 100 % means
 /// not a moment less.
-pub(super) fn percent(percent: Option<f64>) -> String {
+fn percent(percent: Option<f64>) -> String {
     percent.map_or("-".to_owned(), |percent| format!("{:.3} %", thousandths(percent) / 1_000.0))
 }
 
