@@ -12,6 +12,7 @@ use super::customer::printed;
 use super::device::{pair, present, said};
 use super::grant::moment;
 use super::host::pages;
+use super::rental_report;
 use super::table::{self, Column};
 use super::token::span;
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, DeviceRentalSettings, Rental};
@@ -23,6 +24,11 @@ pub(crate) enum RentalCommand {
     List(Box<ListArgs>),
     /// Show one rental
     Show {
+        /// Id of the rental
+        rental: String,
+    },
+    /// Show what a customer got of a rental
+    Report {
         /// Id of the rental
         rental: String,
     },
@@ -143,6 +149,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
         RentalCommand::Show { rental } => {
             show(client, &client.get(&format!("/rentals/{rental}"), &[]).await?)
         }
+        RentalCommand::Report { rental } => rental_report::run(client, &rental).await,
         RentalCommand::Set { rental, until, device } => set(client, &rental, until, device).await,
         RentalCommand::Cancel { rental } => {
             let gone: Value = client.post(&format!("/rentals/{rental}/cancel"), &json!({})).await?;
@@ -416,6 +423,7 @@ mod tests {
         try_run(&client, &format!("rental set {rental} --device cam-2")).await.unwrap();
         try_run(&client, "rental free --for 1d --label kind=cam").await.unwrap();
         try_run(&client, &format!("rental show {rental}")).await.unwrap();
+        try_run(&client, &format!("rental report {rental}")).await.unwrap();
         try_run(&client, &format!("rental end {rental} --reason returned_early --note early")).await.unwrap();
         let ended: Rental = client.get(&format!("/rentals/{rental}"), &[]).await.unwrap();
         let expected = ("cleaning", "cam-2", Some("returned_early"));

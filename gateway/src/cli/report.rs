@@ -114,11 +114,12 @@ fn sum_row(name: &str, site: &str, of: &Availability) -> Vec<String> {
     row
 }
 
-fn numbers(of: &Availability) -> [String; 4] {
+/// Available, outside of maintenance, not available, and not known.
+pub(super) fn numbers(of: &Availability) -> [String; 4] {
     [
-        percent(of.percent),
+        percent(of.all.percent),
         percent(of.outside_maintenance.percent),
-        table::time_span(of.known_s - of.available_s),
+        table::time_span(of.all.known_s - of.all.available_s),
         table::time_span(of.unknown_s),
     ]
 }
@@ -162,7 +163,7 @@ fn as_csv(report: &AvailabilityReport) -> anyhow::Result<String> {
 fn csv_record(of: &ObjectAvailability, from: &str, to: &str) -> [String; 12] {
     let number = |number: Option<f64>| number.map(|n| n.to_string()).unwrap_or_default();
     let text = |text: &Option<String>| csv_text(text.as_deref().unwrap_or_default());
-    let (all, outside) = (&of.availability, &of.availability.outside_maintenance);
+    let (all, outside) = (&of.availability.all, &of.availability.outside_maintenance);
     [
         csv_text(&of.host_name),
         text(&of.service),
@@ -172,7 +173,7 @@ fn csv_record(of: &ObjectAvailability, from: &str, to: &str) -> [String; 12] {
         number(all.percent),
         number(Some(all.available_s)),
         number(Some(all.known_s)),
-        number(Some(all.unknown_s)),
+        number(Some(of.availability.unknown_s)),
         number(outside.percent),
         number(Some(outside.available_s)),
         number(Some(outside.known_s)),

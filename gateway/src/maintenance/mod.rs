@@ -6,6 +6,7 @@ pub mod clock_watch;
 pub mod forwarded;
 mod future_intervals;
 pub mod housekeeping;
+pub mod rental_reports;
 pub mod restore_notice;
 pub mod retention;
 mod steady_clock;

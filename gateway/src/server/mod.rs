@@ -31,7 +31,7 @@ use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
-use crate::maintenance::{clock_watch, housekeeping, restore_notice, retention};
+use crate::maintenance::{clock_watch, housekeeping, rental_reports, restore_notice, retention};
 use crate::notification::{Notifications, Settings};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
@@ -216,7 +216,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, metrics and memory.
+/// expired data, the reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -235,6 +235,7 @@ async fn look_after(
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     restore_notice::notify_once(&state.store, &state.live, &state.office.wakeups).await;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
+    rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());

@@ -95,6 +95,13 @@ const FILLED: &[Rows] = &[
     ),
     (42, ""),
     (45, RENTALS),
+    (
+        46,
+        r#"insert into rental_changes (id, rental, at, author, what, changed, device, from_at, until_at)
+           values (117, 114, 1800, 'user:ada', 'changed', '["until"]', 1, 2000, 3000);
+           insert into rental_reports (rental, report, sha256, frozen_at) values (114, '{}', x'00', 9000);
+           update rentals set reported = 1 where id = 114;"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -22,18 +22,29 @@ pub struct Selected {
     pub site: Option<String>,
 }
 
+/// The column holds compact JSON, so that one label is a substring of it. One host is found by its key.
+macro_rules! selected_hosts {
+    ($which:literal) => {
+        concat!(
+            "select h.id, h.name, iif(json_valid(h.labels), cast(h.labels ->> '$.site' as text), null)
+             from hosts h where ",
+            $which,
+            " and not exists (select 1 from json_each($2) l where instr(h.labels, l.value) = 0)
+             order by h.name, h.id limit $3"
+        )
+    };
+}
+
 impl Store {
     /// Returns the selected hosts, in name order.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn selected_hosts(&self, selection: Selection<'_>, limit: i64) -> sqlx::Result<Vec<Selected>> {
-        // The column holds compact JSON, so that one label is a substring of it.
-        let sql = "select h.id, h.name, iif(json_valid(h.labels), cast(h.labels ->> '$.site' as text), null)
-                   from hosts h
-                   where (h.id = $1 or $1 is null and h.removed_at is null)
-                         and not exists (select 1 from json_each($2) l where instr(h.labels, l.value) = 0)
-                   order by h.name, h.id limit $3";
+        let sql = match selection.host {
+            Some(_) => selected_hosts!("h.id = $1"),
+            None => selected_hosts!("$1 is null and h.removed_at is null"),
+        };
         let piece = |text: &str| serde_json::Value::from(text).to_string();
         let labels: Vec<String> =
             selection.labels.iter().map(|(key, value)| format!("{}:{}", piece(key), piece(value))).collect();

@@ -140,6 +140,26 @@ export function rentals({ hosts, page, tell }) {
     return list.filter((one) => (is('device', one.device) || is('device', find(one.device).name)) && is('customer', one.customer) && is('state', stateOf(one)) && (!from || one.until > from) && (!to || one.from < to));
   }
 
+  /** The device was down for a tenth of the time, at its begin. */
+  function report(one) {
+    const [from, until] = [one.from, Math.min(one.ended ?? one.until, Date.now())];
+    const name = find(one.device).name;
+    const times = (a, b) => ({ from: iso(a), until: iso(b) });
+    const had = !['held', 'cancelled'].includes(stateOf(one)) && from < until;
+    const [known, down] = [(until - from) / 1000, (until - from) / 10_000];
+    const shares = { percent: 90, available_s: known - down, known_s: known };
+    const availability = { ...shares, unknown_s: 0, outside_maintenance: shares, conditions: [{ condition: 'up', seconds: known - down }, { condition: 'down', seconds: down }] };
+    const change = (at, words) => ({ at: iso(at), author: 'user:admin', change: words, changed: [], device: one.device, device_name: name, window: times(one.from, one.until) });
+    return {
+      rental: one.id, booking: one.booking, customer: one.customer, final: ['closed', 'cancelled', 'failed'].includes(stateOf(one)), made_at: iso(Date.now()), state: stateOf(one), time_zone: one.time_zone,
+      booked: times(one.from, one.until), window: times(one.from, one.until), used: had ? times(from, until) : null, end_reason: one.reason ?? null,
+      changes: [change(Date.parse(one.created_at), 'booked'), ...(one.ended ? [change(one.ended, one.reason === 'cancelled' ? 'cancelled' : 'ended')] : [])],
+      devices: had ? [{ device: one.device, device_name: name, ...times(from, until), availability, services: [{ service: 'ping', availability }] }] : [],
+      outages: had ? [{ device: one.device, service: null, state: 'down', ...times(from, from + down * 1000) }] : [], outages_left_out: 0,
+      traffic: { sent_packets: 1031, sent_bytes: 1_203_400, received_packets: 2920, received_bytes: 3_400_120 }, intervals: [], intervals_left_out: 0,
+    };
+  }
+
   const now = Date.now();
   const seed = (host, customer, from, until, of = {}) => {
     const [booking, rental] = [id('b'), id('l')];
@@ -175,6 +195,10 @@ export function rentals({ hosts, page, tell }) {
       return [200, { from: iso(from), to: iso(to), devices: items.length, free: items.filter((one) => one.free[0]?.from === iso(from) && one.free[0]?.until === iso(to)).length, ...page(items, query) }];
     }
     if (on('/rentals')) return [200, page(selected(query).map(shown), query)];
+    if ((match = on('/rentals/([^/]+)/report'))) {
+      const one = list.find((rental) => rental.id === match[1]);
+      return one ? [200, report(one)] : problem(404, 'not_found', `no rental is called ${match[1]}`);
+    }
     if ((match = on('/rentals/([^/]+)(/cancel|/end)?'))) {
       const one = list.find((rental) => rental.id === match[1]);
       if (match[2]) return match[2] === '/end' ? end(one, body.reason, body.note) : end(one, 'cancelled');

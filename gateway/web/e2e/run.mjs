@@ -586,9 +586,27 @@ async function rentsADevice(page) {
   await page.goto(`${BASE}/rentals?view=list&state=cancelled`);
   await page.getByText('Acme Films').first().waitFor();
   await axe(page);
+  await readsAReport(page, device);
+  await page.goto(`${BASE}/rentals?view=list&state=cancelled`);
   await press(customer, 'Erase Acme Films');
   await press(dialog(page), 'Erase customer');
   await customer.getByText('Acme Films').waitFor({ state: 'detached' });
+}
+
+/** From the details of a rental; on paper the report is alone. */
+async function readsAReport(page, device) {
+  await page.getByRole('button', { name: `Details: ${device} for Acme Films` }).first().click();
+  await dialog(page).getByRole('link', { name: 'Times, availability and traffic' }).click();
+  await page.getByRole('heading', { name: 'Rental report' }).waitFor();
+  await page.getByText('Cancelled (cancelled)').waitFor();
+  await axe(page);
+  await shot(page, 'rental-report-light');
+  const nav = page.getByRole('navigation', { name: 'Main' });
+  must(await nav.isVisible(), 'the report has no navigation');
+  await page.emulateMedia({ media: 'print' });
+  must(!(await nav.isVisible()), 'the navigation is printed');
+  await shot(page, 'rental-report-print');
+  await page.emulateMedia({ media: null });
 }
 
 async function listsIncidents(page) {

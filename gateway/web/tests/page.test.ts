@@ -106,7 +106,8 @@ describe('an address', () => {
     expect(pageOf('/hosts/cam.site-7.example')).toEqual({ name: 'host', key: 'cam.site-7.example' });
     for (const name of ['enrolments', 'incidents', 'downtimes', 'access', 'rentals', 'restore-review']) expect(pageOf(`/${name}`).name).toBe(name);
     expect(pageOf('/incidents/i_1')).toEqual({ name: 'incident', id: 'i_1' });
-    for (const path of ['/hosts/', '/hosts/%ff', '/hosts/a/b', '/constructor', '/api/v1/hosts']) {
+    expect(pageOf('/rentals/l_1/report')).toEqual({ name: 'rental-report', id: 'l_1' });
+    for (const path of ['/hosts/', '/hosts/%ff', '/hosts/a/b', '/rentals/l_1', '/rentals/b_1/report', '/constructor', '/api/v1/hosts']) {
       expect(pageOf(path).name, path).toBe('nowhere');
     }
   });

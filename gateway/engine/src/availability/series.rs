@@ -1,5 +1,6 @@
 //! Intervals of one kind in the order of time.
 
+use super::Period;
 use crate::time::Wall;
 
 /// Intervals that do not overlap, in order.
@@ -39,6 +40,16 @@ impl<T: Copy> Series<T> {
         }
         all.retain(lasts);
         Series(all)
+    }
+
+    /// Returns the intervals that touch a period, cut to it, in the order of time.
+    pub fn within(&self, period: Period) -> impl Iterator<Item = (Period, T)> {
+        let cut = move |interval: &Interval<T>| {
+            let from = period.from().max(Wall::from_millis(interval.from));
+            let until = period.until().min(Wall::from_millis(interval.until));
+            Period::new(from, until).map(|cut| (cut, interval.value))
+        };
+        self.0.iter().filter_map(cut)
     }
 
     pub(super) fn cursor(&self) -> Cursor<'_, T> {
@@ -92,6 +103,20 @@ mod tests {
         assert_eq!(cursor.at(0), At { value: None, until: 1 });
         assert_eq!(cursor.at(1), At { value: Some('a'), until: 3 });
         assert_eq!(cursor.at(6), At { value: Some('b'), until: i64::MAX });
+    }
+
+    #[test]
+    fn intervals_are_cut_to_a_period() {
+        let series = Series::new([(at(0), Some(at(3)), 'a'), (at(4), Some(at(6)), 'b'), (at(6), None, 'c')]);
+        let within = |from, until| -> Vec<(i64, i64, char)> {
+            let period = Period::new(at(from), at(until)).unwrap();
+            let flat =
+                |(cut, value): (Period, char)| (cut.from().as_millis(), cut.until().as_millis(), value);
+            series.within(period).map(flat).collect()
+        };
+        assert_eq!(within(2, 9), [(2, 3, 'a'), (4, 6, 'b'), (6, 9, 'c')]);
+        assert!(within(3, 4).is_empty());
+        assert_eq!(within(5, 6), [(5, 6, 'b')]);
     }
 
     #[test]

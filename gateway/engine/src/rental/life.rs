@@ -146,6 +146,15 @@ impl Life {
         self.lapses_at().is_some_and(|at| at <= now)
     }
 
+    /// Returns the time in which the customer had, or has, a device, up to `now`. `None`: in no time.
+    pub fn used(&self, now: Wall) -> Option<Window> {
+        if matches!(self.state(now), State::Held | State::Cancelled) {
+            return None;
+        }
+        let end = self.ending.map_or(self.window.until(), |ending| ending.at);
+        Window::new(self.window.from(), end.min(self.window.until()).min(now))
+    }
+
     /// Returns when the device is free again. `None`: the rental gave it back before it began.
     pub fn occupied_until(&self, now: Wall) -> Option<Wall> {
         let end = self.ending.map_or(self.window.until(), |ending| ending.at);

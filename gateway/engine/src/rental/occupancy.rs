@@ -124,3 +124,14 @@ pub fn latest_until(others: &[Occupancy], present: Window, turnaround: Duration)
     let next = conflict(others, Occupancy { from: occupied_until, until: None })?;
     Some(next.from.max(occupied_until) - turnaround)
 }
+
+/// Divides the time in which a rental was used among its devices. `begins`: from when it occupied each
+/// device, in this order. A device was in use until the next one took its place.
+pub fn in_use<D: Copy>(begins: &[(D, Wall)], used: Window) -> Vec<(D, Window)> {
+    let swaps = begins.iter().skip(1).map(|(_, at)| *at);
+    let from = std::iter::once(used.from).chain(swaps.clone());
+    let until = swaps.chain(std::iter::once(used.until));
+    let windows =
+        from.zip(until).map(|(from, until)| Window::new(from.max(used.from), until.min(used.until)));
+    begins.iter().zip(windows).filter_map(|((device, _), window)| Some((*device, window?))).collect()
+}

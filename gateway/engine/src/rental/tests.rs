@@ -111,6 +111,36 @@ fn the_state_follows_from_data_and_time() {
     assert_eq!(ended(EndReason::Cancelled, 10).occupied_until(at(10)), None);
 }
 
+#[test]
+fn a_customer_has_a_device_from_the_begin_to_the_end_and_never_of_what_was_not_confirmed() {
+    let life = Life {
+        window: window(60, 120),
+        prepared_from: at(50),
+        turnaround: minutes(5),
+        hold_until: None,
+        ending: None,
+    };
+    assert_eq!([59, 60].map(|minute| life.used(at(minute))), [None, None]);
+    assert_eq!([61, 300].map(|minute| life.used(at(minute))), [Some(window(60, 61)), Some(window(60, 120))]);
+    let ended = |reason, minute| Life { ending: Some(Ending { at: at(minute), reason }), ..life };
+    assert_eq!(ended(EndReason::Failed, 90).used(at(300)), Some(window(60, 90)));
+    assert_eq!(ended(EndReason::Cancelled, 10).used(at(300)), None);
+    let held = Life { hold_until: Some(at(110)), ..life };
+    assert_eq!([100, 300].map(|minute| held.used(at(minute))), [None, None]);
+}
+
+#[test]
+fn each_device_was_in_use_until_the_next_one_took_its_place() {
+    let used = window(60, 120);
+    assert_eq!(occupancy::in_use(&[('a', at(50))], used), [('a', used)]);
+    let swapped = [('a', at(50)), ('b', at(80)), ('a', at(90))];
+    let parts = [('a', window(60, 80)), ('b', window(80, 90)), ('a', window(90, 120))];
+    assert_eq!(occupancy::in_use(&swapped, used), parts);
+    let at_once = [('a', at(50)), ('b', at(60)), ('c', at(120))];
+    assert_eq!(occupancy::in_use(&at_once, used), [('b', used)], "a and c had no time");
+    assert!(occupancy::in_use::<char>(&[], used).is_empty());
+}
+
 // ---------------------------------------------------------------- the naive model
 
 /// One call, in minutes after now.

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{begin_rental, has_room, new_ids, parse, to_api as rental_to_api};
+use super::{begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -30,6 +30,7 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
+use crate::store::rentals::changes::What;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
 };
@@ -101,6 +102,7 @@ async fn create(
     for (id, choice) in new_ids(choices.len(), now).into_iter().zip(choices) {
         rentals.push(rent(&mut write, &booking, id, choice).await?);
     }
+    keep(&mut write, &ids_of(&rentals), What::Booked, &[]).await?;
     let names: Vec<String> = rentals.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
     let data = json!({
         "id": Kind::Booking.text(booking.id), "customer": Kind::Customer.text(customer.id), "rentals": names,
@@ -221,8 +223,16 @@ async fn change(
         write.event("booking.changed", (Object::Booking, after.id), "changed", data).await?;
     }
     let rentals = of_bookings(write.tx(), &[after.id]).await?.remove(&after.id).unwrap_or_default();
+    if before.hold_until.is_some() && after.hold_until.is_none() {
+        let open = rentals.iter().filter(|rental| rental.life.state(now).is_open());
+        keep(&mut write, &ids_of(open), What::Confirmed, &[]).await?;
+    }
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, &rentals, now) })
+}
+
+fn ids_of<'a>(rentals: impl IntoIterator<Item = &'a Rental>) -> Vec<Id> {
+    rentals.into_iter().map(|rental| rental.id).collect()
 }
 
 /// A rental that is not confirmed ends at its `until` too, which may come before `hold_until`.

@@ -12,6 +12,7 @@ mod parse;
 mod people;
 mod people_types;
 mod renters;
+pub(crate) mod report;
 mod settings;
 mod types;
 
@@ -39,6 +40,7 @@ use super::restore_review;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
 use crate::store::instance;
+use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub use people_types::*;
@@ -60,6 +62,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(customers::routes())
         .merge(people::routes())
         .merge(renters::routes())
+        .merge(report::routes())
         .merge(settings::routes())
 }
 
@@ -201,6 +204,14 @@ pub(super) async fn end_blocks(write: &mut ApiTx<'_>, device: HostId) -> Result<
     Ok(stored::blocks::end_all(write.tx(), device, now, &by).await?)
 }
 
+/// Keeps what is done with rentals, for their reports. Only a change has names of what is different.
+async fn keep(write: &mut ApiTx<'_>, rentals: &[Id], what: What, changed: &[&str]) -> Result<(), Problem> {
+    let (author, at) = (write.by.clone(), write.now);
+    let changed = if what == What::Changed { changed } else { &[] };
+    let change = NewChange { at, author: &author, what, changed };
+    Ok(changes::insert(write.tx(), rentals, &change).await?)
+}
+
 /// Writes an event about a rental.
 async fn note(
     write: &mut ApiTx<'_>,
@@ -218,6 +229,9 @@ async fn note(
         data["reason"] = ending.reason.name().into();
     }
     let cause = kind.rsplit('.').next().unwrap_or_default();
+    // A change is called as its event.
+    let what = What::ALL.into_iter().find(|what| what.name() == cause).unwrap_or(What::Changed);
+    keep(write, &[rental.id], what, changed).await?;
     write.event(kind, (Object::Rental, rental.id), cause, data).await
 }
 

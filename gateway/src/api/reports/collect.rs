@@ -20,7 +20,7 @@ type Row<T> = (Wall, Option<Wall>, T);
 
 /// The intervals of one host or service.
 #[derive(Default)]
-struct Rows {
+pub(in crate::api) struct Rows {
     hosts: Vec<Row<HostStatus>>,
     services: Vec<Row<Status>>,
     downtimes: Vec<Row<()>>,
@@ -29,7 +29,7 @@ struct Rows {
 
 impl Rows {
     /// A value that is no state counts as no data.
-    fn push(&mut self, of: &Interval<'_>) {
+    pub fn push(&mut self, of: &Interval<'_>) {
         match of.series {
             Series::State if of.service.is_empty() => {
                 self.hosts.extend(host_status(of.value).map(|status| (of.from, of.until, status)));
@@ -45,7 +45,7 @@ impl Rows {
         }
     }
 
-    fn host(self) -> HostSeries {
+    pub fn host(self) -> HostSeries {
         HostSeries {
             states: Intervals::new(self.hosts),
             unreachable: Intervals::new(self.unreachable),
@@ -53,7 +53,7 @@ impl Rows {
         }
     }
 
-    fn service(self) -> ServiceSeries {
+    pub fn service(self) -> ServiceSeries {
         ServiceSeries { states: Intervals::new(self.services), maintenance: Intervals::new(self.downtimes) }
     }
 }
@@ -64,7 +64,7 @@ fn host_status(name: &str) -> Option<HostStatus> {
 
 /// Collects the intervals of the gateway itself.
 #[derive(Default)]
-pub(super) struct OfGateway {
+pub(in crate::api) struct OfGateway {
     stopped: Vec<Row<()>>,
     uplink_lost: Vec<Row<()>>,
 }

@@ -3,7 +3,7 @@
 //! The store reads intervals, `collect` sums them up while they come, and this file selects, pages
 //! and renders. `fleetgate_engine::availability` decides what counts.
 
-mod collect;
+pub(in crate::api) mod collect;
 mod types;
 
 use std::collections::BTreeMap;

@@ -47,24 +47,19 @@ pub struct ObjectAvailability {
 /// known and do not count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Availability {
-    /// The available part of the known time; null if no time is known.
-    #[schema(minimum = 0, maximum = 100)]
-    pub percent: Option<f64>,
-    #[schema(minimum = 0)]
-    pub available_s: f64,
-    #[schema(minimum = 0)]
-    pub known_s: f64,
+    #[serde(flatten)]
+    pub all: AvailabilityShares,
     #[schema(minimum = 0)]
     pub unknown_s: f64,
     /// The same without the time in downtimes.
-    pub outside_maintenance: OutsideMaintenance,
+    pub outside_maintenance: AvailabilityShares,
     /// All time by what held. Conditions without time are absent.
     pub conditions: Vec<ConditionTime>,
 }
 
-/// The time outside of downtimes.
+/// The available part of a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct OutsideMaintenance {
+pub struct AvailabilityShares {
     /// The available part of the known time; null if no time is known.
     #[schema(minimum = 0, maximum = 100)]
     pub percent: Option<f64>,
@@ -84,29 +79,29 @@ pub struct ConditionTime {
 
 impl From<&Sums> for Availability {
     fn from(sums: &Sums) -> Self {
-        let (all, outside) = (sums.all(), sums.normal);
+        let all = sums.all();
         let times = Condition::ALL.into_iter().map(|condition| (condition, all.of(condition)));
         let time = |(condition, ms): (Condition, u64)| ConditionTime {
             condition: condition.name().to_owned(),
             seconds: seconds(ms),
         };
         Availability {
-            percent: percent(&all),
-            available_s: seconds(all.available()),
-            known_s: seconds(all.known()),
+            all: (&all).into(),
             unknown_s: seconds(all.total() - all.known()),
-            outside_maintenance: OutsideMaintenance {
-                percent: percent(&outside),
-                available_s: seconds(outside.available()),
-                known_s: seconds(outside.known()),
-            },
+            outside_maintenance: (&sums.normal).into(),
             conditions: times.filter(|(_, ms)| *ms > 0).map(time).collect(),
         }
     }
 }
 
-fn percent(shares: &Shares) -> Option<f64> {
-    shares.availability().map(|part| part * 100.0)
+impl From<&Shares> for AvailabilityShares {
+    fn from(shares: &Shares) -> Self {
+        AvailabilityShares {
+            percent: shares.availability().map(|part| part * 100.0),
+            available_s: seconds(shares.available()),
+            known_s: seconds(shares.known()),
+        }
+    }
 }
 
 fn seconds(ms: u64) -> f64 {

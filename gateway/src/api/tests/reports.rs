@@ -14,7 +14,7 @@ const BEGIN: i64 = 1_772_323_200_000;
 /// A day of that month, with an offset.
 const DAY: &str = "from=2026-03-01T01:00:00%2B01:00&to=2026-03-02T00:00:00Z";
 
-fn hour(n: i64) -> Wall {
+pub(super) fn hour(n: i64) -> Wall {
     Wall::from_millis(BEGIN + n * 3_600_000)
 }
 
@@ -26,17 +26,17 @@ async fn device(api: &TestApi, name: &str, site: Option<&str>) -> HostId {
     Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap()
 }
 
-async fn put(api: &TestApi, changes: &[Change<'_>]) {
+pub(super) async fn put(api: &TestApi, changes: &[Change<'_>]) {
     let mut tx = api.state.store.begin().await.unwrap();
     intervals::write(&mut tx, changes).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-fn turns(host: HostId, service: &'static str, at: i64, to: &'static str) -> Change<'static> {
+pub(super) fn turns(host: HostId, service: &'static str, at: i64, to: &'static str) -> Change<'static> {
     Change { host, service, series: Series::State, at: hour(at), since: None, begins: Some(to) }
 }
 
-fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Change<'static>; 2] {
+pub(super) fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Change<'static>; 2] {
     [(from, Some("")), (until, None)].map(|(at, begins)| Change {
         host,
         service: "",
@@ -69,13 +69,13 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.json["items"].as_array().unwrap().iter().map(|item| item["host_name"].as_str().unwrap()).collect()
 }
 
-fn condition(availability: &Value, name: &str) -> f64 {
+pub(super) fn condition(availability: &Value, name: &str) -> f64 {
     let conditions = availability["conditions"].as_array().unwrap();
     let found = conditions.iter().find(|condition| condition["condition"] == name);
     found.map_or(0.0, |condition| condition["seconds"].as_f64().unwrap()) / 3_600.0
 }
 
-fn hours(availability: &Value, field: &str) -> f64 {
+pub(super) fn hours(availability: &Value, field: &str) -> f64 {
     availability[field].as_f64().unwrap() / 3_600.0
 }
 

@@ -27,6 +27,8 @@ use crate::api::response::problem::CODES;
 use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
+use crate::store::intervals::Series;
+use crate::store::rentals::changes::What;
 use crate::store::restore_review::ReviewKind;
 use crate::store::states::state_type_name;
 use crate::store::{enrolments, event_data, events, grants, outbox, removals};
@@ -132,6 +134,8 @@ sets! {
         life::EndReason::ALL.map(life::EndReason::name);
     closed RentalEndGiven "Why a rental that has begun is ended." =
         life::EndReason::AFTER_BEGIN.map(life::EndReason::name);
+    open RentalChangeName "What was done with a rental." = What::ALL.map(What::name);
+    open IntervalSeries "What an interval is about." = Series::ALL.map(Series::name);
     open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
     open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);

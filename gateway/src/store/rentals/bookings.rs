@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::changes::{self, NewChange, What};
 use crate::ids::{Kind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
@@ -170,6 +171,9 @@ pub async fn lapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>
 async fn give_back(tx: &mut SqliteConnection, booking: Id, rentals: &[i64], now: Wall) -> sqlx::Result<()> {
     let sql = "delete from occupancies where rental in (select value from json_each($1))";
     sqlx::query(sql).bind(Json(rentals)).execute(&mut *tx).await?;
+    let ids: Vec<Id> = rentals.iter().copied().map(Id::from_i64).collect();
+    let lapsed = NewChange { at: now, author: SYSTEM, what: What::Lapsed, changed: &[] };
+    changes::insert(tx, &ids, &lapsed).await?;
     let rentals: Vec<String> = rentals.iter().map(|id| Kind::Rental.text(Id::from_i64(*id))).collect();
     let about = (Object::Booking, Some(booking));
     let data = serde_json::json!({ "id": Kind::Booking.text(booking), "rentals": rentals });

@@ -6,12 +6,14 @@
 pub mod alias_blocks;
 pub mod blocks;
 pub mod bookings;
+pub mod changes;
 pub mod customers;
 pub mod devices;
 pub mod erasures;
 pub mod occupancies;
 pub mod people;
 pub mod renters;
+pub mod reports;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

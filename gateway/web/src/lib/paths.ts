@@ -9,6 +9,7 @@ export type Page =
   | { name: 'downtimes' }
   | { name: 'access' }
   | { name: 'rentals' }
+  | { name: 'rental-report'; id: string }
   | { name: 'enrolments' }
   | { name: 'restore-review' }
   | { name: 'nowhere' };
@@ -30,6 +31,8 @@ export function pageOf(path: string): Page {
   if (host) return { name: 'host', key: host[1]! };
   const incident = /^\/incidents\/(i_[a-z0-9]+)$/.exec(path);
   if (incident) return { name: 'incident', id: incident[1]! };
+  const report = /^\/rentals\/(l_[a-z0-9]+)\/report$/.exec(path);
+  if (report) return { name: 'rental-report', id: report[1]! };
   return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
 }
 
