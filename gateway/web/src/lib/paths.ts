@@ -9,6 +9,7 @@ export type Page =
   | { name: 'downtimes' }
   | { name: 'access' }
   | { name: 'rentals' }
+  | { name: 'customer'; id: string }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -28,6 +29,8 @@ export function pageOf(path: string): Page {
   if (host) return { name: 'host', key: host[1]! };
   const incident = /^\/incidents\/(i_[a-z0-9]+)$/.exec(path);
   if (incident) return { name: 'incident', id: incident[1]! };
+  const customer = /^\/customers\/(k_[a-z0-9]+)$/.exec(path);
+  if (customer) return { name: 'customer', id: customer[1]! };
   return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
 }
 
