@@ -106,7 +106,8 @@ describe('an address', () => {
     expect(pageOf('/hosts/cam.site-7.example')).toEqual({ name: 'host', key: 'cam.site-7.example' });
     for (const name of ['enrolments', 'incidents', 'downtimes', 'access', 'rentals']) expect(pageOf(`/${name}`).name).toBe(name);
     expect(pageOf('/incidents/i_1')).toEqual({ name: 'incident', id: 'i_1' });
-    for (const path of ['/hosts/', '/hosts/%ff', '/hosts/a/b', '/constructor', '/api/v1/hosts']) {
+    expect(pageOf('/customers/k_38h601nahgbz6')).toEqual({ name: 'customer', id: 'k_38h601nahgbz6' });
+    for (const path of ['/customers/crm-17', '/hosts/', '/hosts/%ff', '/hosts/a/b', '/constructor', '/api/v1/hosts']) {
       expect(pageOf(path).name, path).toBe('nowhere');
     }
   });

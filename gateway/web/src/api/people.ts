@@ -25,3 +25,9 @@ export function peopleOf(customer: string): Promise<Person[]> {
 export function rentersOf(customer: string): Promise<Renter[]> {
   return all((after) => ask(api.GET('/api/v1/renters', { params: { query: { customer, limit: PAGE, after } } })));
 }
+
+/** Both, for the names of renters. */
+export async function rentersWithPeople(customer: string): Promise<{ people: Person[]; renters: Renter[] }> {
+  const [people, renters] = await Promise.all([peopleOf(customer), rentersOf(customer)]);
+  return { people, renters };
+}

@@ -4,13 +4,18 @@ import type { Person, Renter } from '../api/types';
 import { WrongField } from './fields';
 import { plural } from './format';
 
-type Named = Pick<Person, 'id' | 'name'>;
+type Named = Pick<Person, 'id' | 'name' | 'email'>;
 type Owned = Pick<Renter, 'id' | 'name' | 'person'>;
+
+/** The name of a person, or else the mail address, or else the id. */
+export function personName({ id, name, email }: Named): string {
+  return name || email || id;
+}
 
 /** `ada-laptop of Ada`. */
 export function renterName(renter: Pick<Renter, 'name' | 'person'>, people: readonly Named[]): string {
   const person = people.find(({ id }) => id === renter.person);
-  return person ? `${renter.name} of ${person.name}` : renter.name;
+  return person ? `${renter.name} of ${personName(person)}` : renter.name;
 }
 
 /** The renters in the order of the people and of their names. */
