@@ -27,7 +27,8 @@ export function renters({ page, tell, qr }) {
   function withCredentials(renter, own) {
     const key = own ? "# PrivateKey = (the device's own: it stays there)" : 'PrivateKey = shown+once=';
     const conf = `[Interface]\n${key}\nAddress = ${renter.addresses.join(', ')}\nMTU = 1280\n\n[Peer]\nPublicKey = gateway=\nPresharedKey = shared=\nAllowedIPs = ${renter.allowed_ips.join(', ')}\nEndpoint = gw.example:51820\nPersistentKeepalive = 25\n`;
-    return { renter, credentials: { preshared_key: 'shared=', conf, ...(own ? {} : { private_key: 'shown+once=', qr_svg: qr() }) } };
+    const { id, person, customer, public_key, addresses, allowed_ips, version } = renter;
+    return { renter: { id, person, customer, public_key, addresses, allowed_ips, version }, credentials: { preshared_key: 'shared=', conf, ...(own ? {} : { private_key: 'shown+once=', qr_svg: qr() }) } };
   }
 
   function ofOne(all, kind, key, method, body) {

@@ -54,6 +54,7 @@ export type Customer = Schemas['Customer'];
 export type CustomerContact = Schemas['CustomerContact'];
 export type Person = Schemas['Person'];
 export type Renter = Schemas['Renter'];
+export type KeyedRenter = Schemas['RenterWithCredentials']['renter'];
 export type RentalAvailability = Schemas['RentalAvailability'];
 export type DeviceAvailability = Schemas['DeviceAvailability'];
 export type DeviceBlock = Schemas['DeviceBlock'];

@@ -4,15 +4,14 @@
 const INTERFACE_MOST = 15;
 
 /** The name of the file to save: `wg-quick` names the interface after it. */
-export function confName(peer: string): string {
-  const name = peer.replaceAll(/[^\w.=+-]+/g, '-');
-  if (name.length <= INTERFACE_MOST) return `${name}.conf`;
-  return `${name.slice(0, INTERFACE_MOST).replace(/[.-]+$/, '')}.conf`;
+export function confName(device: string): string {
+  if (device.length <= INTERFACE_MOST) return `${device}.conf`;
+  return `${device.slice(0, INTERFACE_MOST).replace(/[.-]+$/, '')}.conf`;
 }
 
-/** Whether the file has another name than the peer. */
-export function isShortened(peer: string): boolean {
-  return confName(peer) !== `${peer}.conf`;
+/** Whether the file has another name than the device. */
+export function isShortened(device: string): boolean {
+  return confName(device) !== `${device}.conf`;
 }
 
 /** The MTU of a peer: what it is unless it is set, and the bounds of the setting. */
