@@ -155,7 +155,12 @@ const page = (list, query) => {
 const find = (key) => hosts.find((host) => host.id === key || host.name === key);
 const me = { principal: 'user:admin', name: 'admin', role: process.env.ROLE ?? 'admin', scopes: [], expires_at: null };
 let sessions = 0;
-const rental = rentals({ hosts, page, tell });
+const rental = rentals({ hosts, page, tell, qr });
+
+function qr() {
+  const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>`;
+}
 
 function tell(kind, id) {
   const one = { seq: events.length + 1, at: ago(0), kind, object: kind.split('.')[0], object_id: id, object_name: id, service: null, cause: '', evidence: '', data: {}, principal: 'user:admin' };
@@ -193,9 +198,8 @@ function answer(method, path, query, body, cookie) {
     return [200, device];
   }
   if (on('/devices')) {
-    const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
     const conf = `[Interface]\nPrivateKey = shown+once=\nAddress = 10.112.9.9/14\n\n[Peer]\nPublicKey = gateway=\nEndpoint = gw.example:51820\nAllowedIPs = 10.112.0.0/14\nPersistentKeepalive = 25\n`;
-    return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>` } }];
+    return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: qr() } }];
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
   if ((match = on('/hosts/([^/]+)/settings'))) return [200, { ...find(match[1]), profiles: ['default'] }];

@@ -1,21 +1,26 @@
 // The rental part of the stand-in (dev/mock.mjs): customers, bookings and blocks that can be changed. It decides about
 // overlaps as the gateway does, without half of its rules.
+import { renters } from './renters.mjs';
+
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
 const iso = (ms) => new Date(ms).toISOString();
 const problem = (status, code, detail, more = {}) => [status, { status, code, detail, title: code, ...more }];
 
-/** `page`: pages a list. `tell`: sends an event of the stream. */
-export function rentals({ hosts, page, tell }) {
+const USUAL = [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22, 80, 443] }];
+
+/** `page`: pages a list. `tell`: sends an event of the stream. `qr`: an image. */
+export function rentals({ hosts, page, tell, qr }) {
   let count = 0;
   const id = (kind) => `${kind}_${String((count += 1)).padStart(13, '0')}`;
-  const settings = new Map(hosts.slice(0, 12).filter((host) => host.tunnel).map((host) => [host.id, { rentable: true, preparation_s: 1800, turnaround_s: 7200, version: 1 }]));
+  const settings = new Map(hosts.slice(0, 12).filter((host) => host.tunnel).map((host) => [host.id, { rentable: true, preparation_s: 1800, turnaround_s: 7200, access: USUAL, version: 1 }]));
+  const people = renters({ page, tell, qr });
   const customers = ['Ada Ltd', 'Berg & Tal', 'Institute of Snow', ''].map((name, i) => ({ id: id('k'), external_ref: i === 1 ? null : `crm-${i + 17}`, name, contacts: name ? [{ name: 'Ada', email: 'ada@example.org' }] : [], created_at: iso(Date.now()), version: 1 }));
   const list = [];
   const bookings = [];
   const blocks = [];
   const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, version: 0 }) });
+  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
 
   function stateOf(one, now = Date.now()) {
     if (one.reason === 'cancelled') return 'cancelled';
@@ -29,8 +34,11 @@ export function rentals({ hosts, page, tell }) {
   const shown = (one) => ({
     id: one.id, booking: one.booking, customer: one.customer, external_ref: one.external_ref, device: one.device, device_name: find(one.device).name, from: iso(one.from), until: iso(one.until),
     occupied_from: iso(one.prepared), occupied_until: freeAt(one) ? iso(freeAt(one)) : null, state: stateOf(one), ended_at: one.ended ? iso(one.ended) : null, end_reason: one.reason ?? null,
+    name: one.name, addresses: one.addresses, access: one.access, renters: one.renters,
     ...(one.note ? { end_note: one.note } : {}), time_zone: one.time_zone, created_at: one.created_at, version: one.version,
   });
+  /** What a rental has beside its window, by its number in the list. */
+  const gate = (n, { name, access, renters: admits } = {}) => ({ name: name ?? `device-${n}`, access: access ?? USUAL, renters: admits ?? null, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`] });
   /** `[from, until)` of all that occupies a device, apart from one rental. */
   const taken = (device, but) => [
     ...list.filter((one) => one.device === device && one !== but && freeAt(one)).map((one) => [one.prepared, freeAt(one)]),
@@ -77,7 +85,7 @@ export function rentals({ hosts, page, tell }) {
     if (!device) return problem(409, 'occupied', 'occupied', { conflict: { item: 0, next_free: next } });
     const booking = { id: id('b'), customer: customer.id, external_ref: body.external_ref ?? null, hold_until: body.hold_until ?? null, time_zone: body.time_zone, notes: body.notes, author: 'user:admin', created_at: iso(Date.now()), version: 1 };
     const hold = body.hold_until ? Date.parse(body.hold_until) : undefined;
-    const one = { id: id('l'), booking: booking.id, customer: customer.id, external_ref: booking.external_ref, device: device.id, from, until, prepared: around(device.id, from, until)[0], turnaround: margins(device.id)[1], hold, time_zone: body.time_zone, created_at: booking.created_at, version: 1 };
+    const one = { id: id('l'), booking: booking.id, customer: customer.id, external_ref: booking.external_ref, device: device.id, from, until, prepared: around(device.id, from, until)[0], turnaround: margins(device.id)[1], hold, time_zone: body.time_zone, created_at: booking.created_at, version: 1, ...gate(list.length + 1, item) };
     bookings.unshift(booking);
     list.unshift(one);
     tell('booking.created', booking.id);
@@ -92,11 +100,12 @@ export function rentals({ hosts, page, tell }) {
       const found = inTheWay(device.id, around(device.id, Math.max(one.from, Date.now()), one.until), one);
       if (found) return occupied(device.id, found);
       one.device = device.id;
-    } else {
+    } else if (body.until) {
       const found = inTheWay(one.device, [one.until, until + one.turnaround], one);
       if (found) return occupied(one.device, found, { latest_until: iso(found[0] - one.turnaround) });
       one.until = until;
     }
+    for (const name of ['name', 'access', 'renters']) if (name in body) one[name] = body[name];
     one.version += 1;
     tell('rental.changed', one.id);
     return [200, shown(one)];
@@ -164,9 +173,10 @@ export function rentals({ hosts, page, tell }) {
   const seed = (host, customer, from, until, of = {}) => {
     const [booking, rental] = [id('b'), id('l')];
     bookings.push({ id: booking, customer: customers[customer].id, external_ref: null, hold_until: of.hold ? iso(of.hold) : null, time_zone: 'Europe/Vienna', notes: 'needs the tripod', author: 'user:admin', created_at: iso(now), version: 1 });
-    list.push({ id: rental, booking, customer: customers[customer].id, external_ref: `order-${list.length + 4711}`, device: hosts[host].id, from: now + from, until: now + until, prepared: now + from - HOUR / 2, turnaround: 2 * HOUR, time_zone: 'Europe/Vienna', created_at: iso(now), version: 1, ...of });
+    list.push({ id: rental, booking, customer: customers[customer].id, external_ref: `order-${list.length + 4711}`, device: hosts[host].id, from: now + from, until: now + until, prepared: now + from - HOUR / 2, turnaround: 2 * HOUR, time_zone: 'Europe/Vienna', created_at: iso(now), version: 1, ...gate(list.length + 1), ...of });
   };
-  seed(0, 0, -2 * DAY, 3 * DAY);
+  const bobs = people.seed(customers[0].id);
+  seed(0, 0, -2 * DAY, 3 * DAY, { name: 'lens', renters: [bobs.id] });
   seed(0, 1, 4 * DAY, 6 * DAY);
   seed(1, 2, -9 * DAY, -HOUR);
   seed(1, 3, 2 * DAY, 2.2 * DAY);
@@ -180,14 +190,18 @@ export function rentals({ hosts, page, tell }) {
   /** Returns `undefined` for other paths. */
   return (on, method, query, body) => {
     let match;
+    const who = people.answer(on, method, query, body);
+    if (who) return who;
     if (on('/customers') && method === 'POST') return customers.unshift({ id: id('k'), external_ref: null, contacts: [], created_at: iso(Date.now()), version: 1, ...body }), tell('customer.created', customers[0].id), [201, { id: customers[0].id, version: 1 }];
     if (on('/customers')) return [200, page(customers, query)];
     if ((match = on('/customers/([^/]+)'))) return ofCustomer(method, match[1], body);
-    if (on('/bookings')) return method === 'POST' ? book(body) : [200, page(bookings, query)];
+    if (on('/bookings') && method === 'POST') return book(body);
+    const whole = (booking) => ({ ...booking, rentals: list.filter((one) => one.booking === booking.id).map(shown) });
+    if (on('/bookings')) return [200, page(bookings.filter((one) => !query.get('customer') || one.customer === query.get('customer')).map(whole), query)];
     if ((match = on('/bookings/([^/]+)'))) {
       const booking = bookings.find((one) => one.id === match[1]);
       if (method === 'PATCH' && body.hold_until === null) list.filter((one) => one.booking === booking.id).forEach((one) => (one.hold = undefined)), (booking.hold_until = null), tell('booking.changed', booking.id);
-      return [200, { ...booking, rentals: list.filter((one) => one.booking === booking.id).map(shown) }];
+      return [200, whole(booking)];
     }
     if (on('/rentals/availability')) {
       const [from, to] = [query.get('from') ? Math.max(Date.now(), Date.parse(query.get('from'))) : Date.now(), Date.parse(query.get('to'))];

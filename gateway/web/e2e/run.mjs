@@ -261,6 +261,7 @@ async function reissues(page, name, before) {
 const dialog = (page) => page.getByRole('dialog');
 const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
 const closed = (page) => dialog(page).waitFor({ state: 'hidden' });
+const combo = (page, name) => dialog(page).getByRole('combobox', { name, exact: true });
 
 /** The field that was refused is marked, and has the focus. */
 async function isMarked(page, label) {
@@ -609,6 +610,169 @@ async function readsAReport(page, device) {
   await page.emulateMedia({ media: null });
 }
 
+/** The gateway books, and its answer to the page is lost. */
+async function losesAnAnswer(page) {
+  const lose = async (route) => {
+    const answer = await route.fetch();
+    await (answer.status() === 201 ? route.abort() : route.fulfill({ response: answer }));
+  };
+  await page.route('**/api/v1/bookings', lose, { times: 1 });
+}
+
+/** What is shown once is closed, and its private key is in the page no more. */
+async function closesWhatIsShownOnce(page, key) {
+  await page.keyboard.press('Escape');
+  await press(page, 'Saved, close');
+  await closed(page);
+  must(!(await page.content()).includes(key), 'the key is still in the page');
+}
+
+/** A renter gets a pair that the browser makes, another one a pair and a QR code of the gateway. */
+async function addsRenters(page, people, person) {
+  const sent = [];
+  const listenTo = (request) => request.method() === 'POST' && sent.push(request.postData() ?? '');
+  page.on('request', listenTo);
+  const key = async () => (await conf(page).textContent()).match(/^PrivateKey = (\S+)/m)?.[1];
+  const begin = async (name) => {
+    await press(people, `Add a renter of ${person}`);
+    await dialog(page).getByLabel('Name', { exact: true }).fill(name);
+  };
+  await begin('cleo-laptop');
+  await dialog(page).getByText('The private key stays in this browser').waitFor();
+  await axe(page);
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText('Contains the private key. Save it now').waitFor();
+  const own = await key();
+  must(own && (await conf(page).textContent()).includes('PresharedKey'), 'no configuration');
+  must(sent.some((body) => body.includes('"public_key"')) && !sent.some((body) => body.includes(own)), 'the private key was sent');
+  await axe(page);
+  await shot(page, 'renter-once-light');
+  await closesWhatIsShownOnce(page, own);
+  await people.getByText('cleo-laptop').waitFor();
+
+  await begin('cleo-phone');
+  await combo(page, 'Key pair').selectOption({ label: 'Made by the gateway' });
+  await press(dialog(page), 'Add');
+  await dialog(page).getByRole('img', { name: 'QR code of the configuration' }).waitFor();
+  const first = await key();
+  await closesWhatIsShownOnce(page, first);
+  await press(people, 'Reissue the configuration of cleo-phone');
+  await dialog(page).getByText('stops working at once').waitFor();
+  await press(dialog(page), 'Replace keys');
+  await dialog(page).getByText('Contains the private key. Save it now').waitFor();
+  must((await key()) !== first, 'the configuration is the former one');
+  await closesWhatIsShownOnce(page, await key());
+  await press(people, 'Remove cleo-phone');
+  await dialog(page).getByText('Its tunnel and its connections end now').waitFor();
+  await press(dialog(page), 'Remove renter');
+  await people.getByText('cleo-phone').waitFor({ state: 'detached' });
+  page.off('request', listenTo);
+}
+
+/** Books for one renter by one protocol: what is refused keeps the input, and a call that is sent twice books once. */
+async function booksForARenter(page, device) {
+  await press(page, 'Book a device');
+  must((await dialog(page).getByLabel('Customer').inputValue()) === 'Borg Media', 'the customer is not proposed');
+  await dialog(page).getByLabel('Device', { exact: true }).fill(device);
+  await dialog(page).getByLabel('Begin').fill(noonIn(2));
+  await dialog(page).getByLabel('End', { exact: true }).fill(noonIn(4));
+  await dialog(page).getByLabel('Name of the rental').fill('lens');
+  await combo(page, 'Access').selectOption({ label: 'Only some protocols' });
+  await dialog(page).getByLabel('TCP ports').fill('22, 8080');
+  await combo(page, 'Renters').selectOption({ label: 'Only some' });
+  await press(dialog(page), 'Book');
+  await dialog(page).getByText('choose a renter').waitFor();
+  await dialog(page).getByLabel('cleo-laptop of Cleo Borg').check();
+  await axe(page);
+  await shot(page, 'booking-access-light');
+  await press(dialog(page), 'Book');
+  await dialog(page).getByText(/8080/).first().waitFor();
+  await dialog(page).getByLabel('TCP ports').fill('22');
+  await losesAnAnswer(page);
+  await press(dialog(page), 'Book');
+  await dialog(page).getByText('The gateway does not answer').waitFor();
+  await press(dialog(page), 'Book');
+  await closed(page);
+}
+
+/** The page of a customer: a person, renters, a booking, and a rental with its alias; all of it ends again. */
+async function letsRentersIn(page) {
+  const device = 'cam-18';
+  await page.goto(`${BASE}/rentals`);
+  const customers = page.locator('section[aria-labelledby=customers]');
+  await press(customers, 'Add a customer');
+  await dialog(page).getByLabel('Name', { exact: true }).first().fill('Borg Media');
+  await press(dialog(page), 'Add');
+  await closed(page);
+  await customers.getByRole('link', { name: 'Borg Media' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Borg Media' }).waitFor();
+
+  const people = page.locator('section[aria-labelledby=people]');
+  await people.getByText('No people.').waitFor();
+  await press(people, 'Add a person');
+  await dialog(page).getByLabel('Name', { exact: true }).fill('Cleo');
+  await press(dialog(page), 'Add');
+  await closed(page);
+  await press(people, 'Change Cleo');
+  await dialog(page).getByLabel('Name', { exact: true }).fill('Cleo Borg');
+  await press(dialog(page), 'Save');
+  await people.getByText('Cleo Borg').waitFor();
+  await addsRenters(page, people, 'Cleo Borg');
+
+  await booksForARenter(page, device);
+  const rentals = page.locator('section[aria-labelledby=rentals]');
+  const bookings = page.locator('section[aria-labelledby=bookings]');
+  await rentals.getByText(/opens in [12] d/).waitFor();
+  await until('one booking', async (see) => see(await bookings.locator('li').count()) === 1);
+  must((await rentals.locator('li').count()) === 1, 'a repeated call booked twice');
+  await press(rentals, `Details: ${device} for Borg Media`);
+  await dialog(page).getByText(/^\d+\.\d+\.\d+\.\d+$/).waitFor();
+  await dialog(page).getByRole('button', { name: /^Copy the alias \d+\./ }).waitFor();
+  await dialog(page).getByText('cleo-laptop of Cleo Borg').waitFor();
+  await dialog(page).getByText('lens', { exact: true }).waitFor();
+  await axe(page);
+  await shot(page, 'rental-light');
+  await press(dialog(page), `Change access: ${device} for Borg Media`);
+  await combo(page, 'Renters').selectOption({ label: 'All of them' });
+  await press(dialog(page), 'Save');
+  await closed(page);
+  await page.reload();
+  await press(rentals, `Details: ${device} for Borg Media`);
+  await dialog(page).getByText('All of the customer').waitFor();
+  await page.keyboard.press('Escape');
+  await closed(page);
+  await looksWell(page, 'customer');
+
+  await page.goto(`${BASE}/hosts/${device}`);
+  const card = page.locator('section[aria-labelledby=rental]');
+  await card.getByText(/opens in [12] d/).waitFor();
+  await card.getByRole('link', { name: 'Borg Media' }).click();
+  await press(rentals, `Cancel: ${device} for Borg Media`);
+  await press(dialog(page), 'Cancel rental');
+  await closed(page);
+  await press(people, 'Remove Cleo Borg');
+  await dialog(page).getByText('cleo-laptop is removed too').waitFor();
+  await press(dialog(page), 'Remove person');
+  await people.getByText('No people.').waitFor();
+  await press(page, 'Erase');
+  await press(dialog(page), 'Erase customer');
+  await page.waitForURL(`${BASE}/rentals`);
+}
+
+/** In light and dark, and at 360 pixels. */
+async function looksWell(page, name) {
+  await axe(page);
+  await shot(page, `${name}-light`);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await axe(page);
+  await shot(page, `${name}-dark`);
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.setViewportSize(PHONE);
+  await noSidewaysScroll(page);
+  await shot(page, `${name}-360`);
+  await page.setViewportSize(WIDE);
+}
+
 async function listsIncidents(page) {
   await page.goto(`${BASE}/incidents`);
   const first = page.locator('section[aria-labelledby=open] a[data-row]').first();
@@ -648,7 +812,7 @@ async function showsAViewerOnlyWhatHeMay() {
   await page.waitForURL(`${BASE}/`);
   const refused = [];
   page.on('response', (response) => response.status() === 403 && refused.push(response.url()));
-  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/rentals', '/enrolments']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/rentals', '/customers/k_0000000000001', '/enrolments']) {
     await page.goto(BASE + path);
     await page.locator('h1').first().waitFor();
     await page.waitForTimeout(800);
@@ -780,6 +944,7 @@ try {
   await promise('a selection that selects no host is said', () => saysThatASelectionIsEmpty(page));
   await promise('an operator gets keys that are shown once, new ones, and is removed', () => managesOperators(page));
   await promise('a device is booked, a refused window leads to the next free one, and rentals are extended and cancelled', () => rentsADevice(page));
+  await promise('a customer has people and renters, whose private key stays in the browser; a rental shows its alias, and no booking is made twice', () => letsRentersIn(page));
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
   if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());

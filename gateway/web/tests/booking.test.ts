@@ -9,7 +9,8 @@ import { Form } from '../src/state/form.svelte';
 
 const ada = { id: 'k_1', name: 'Ada Ltd', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1 } as Customer;
 const input = (of: Partial<BookingInput>): BookingInput => ({
-  customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00', hold: false, holdUntil: '', reference: '', notes: '', ...of,
+  customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00',
+  name: '', access: 'all', protocols: { ping: true, tcp: '22', udp: '' }, renters: null, hold: false, holdUntil: '', reference: '', notes: '', ...of,
 });
 const booking = (of: Partial<BookingInput>) => bookingFrom(input(of), [ada], 'Europe/Vienna');
 
@@ -41,6 +42,12 @@ describe('a booking', () => {
     form.add(field);
     await form.send(async () => booking({ what: 'labels', labels: 'camera' }));
     expect(form.wrongOf(field)).toContain('"camera" is not a label');
+  });
+
+  it('lets all renters in by all that the device allows, unless some are chosen', () => {
+    const [item] = booking({ access: 'some', name: ' lens ', renters: ['w_1'] }).items;
+    expect(item).toMatchObject({ name: 'lens', access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: ['w_1'] });
+    expect(() => booking({ renters: [] })).toThrow('choose a renter');
   });
 
   it('has what the API refuses at the field of its window', async () => {

@@ -9,8 +9,8 @@ const limits = (seq: number, ...thresholds: object[]): Event => changed(seq, { s
 
 describe('an event', () => {
   it('has a title in words', () => {
-    const titles = ['notification.suppressed', 'device.created', 'incident.opened', 'flapping.started', 'a_word.of_tomorrow'].map((kind) => titleOf({ kind }));
-    expect(titles).toEqual(['Notification not sent', 'Device added', 'Opened', 'Flapping started', 'A word of tomorrow']);
+    const titles = ['notification.suppressed', 'device.created', 'renter.rekeyed', 'person.removed', 'incident.opened', 'flapping.started', 'a_word.of_tomorrow'].map((kind) => titleOf({ kind }));
+    expect(titles).toEqual(['Notification not sent', 'Device added', 'Configuration reissued', 'Person removed', 'Opened', 'Flapping started', 'A word of tomorrow']);
   });
 
   it('of a changed service names the limits, with the former ones where they are known', () => {

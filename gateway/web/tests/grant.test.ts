@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { accessFrom, accessOf, nameOf, parsePorts, phaseOf, portsPath, selectionOf, selects, sourceOf, targetOf } from '../src/lib/grant';
+import { accessFrom, accessOf, nameOf, parsePorts, phaseOf, portsPath, protocolsOf, selectionOf, selects, sourceOf, targetOf } from '../src/lib/grant';
 import type { Host } from '../src/api/types';
 
 const at = (time: string): number => Date.parse(`2026-01-01T${time}Z`);
@@ -29,6 +29,12 @@ describe('a grant', () => {
     expect(portsPath({ ping: true, tcp: '22', udp: '53' }, 'udp')).toBe('access[2].ports');
     expect(portsPath({ ping: false, tcp: '22', udp: '53' }, 'tcp')).toBe('access[0].ports');
     expect(portsPath({ ping: true, tcp: ' ', udp: '' }, 'tcp')).toBeUndefined();
+  });
+
+  it('has its access in a form as people type it', () => {
+    expect(protocolsOf([{ protocol: 'tcp', ports: [22, '8000-8100'] }, { protocol: 'icmp' }])).toEqual({ ping: true, tcp: '22, 8000-8100', udp: '' });
+    expect(protocolsOf([{ protocol: 'udp', ports: [53] }])).toEqual({ ping: false, tcp: '', udp: '53' });
+    expect(portsPath({ ping: true, tcp: '22', udp: '' }, 'tcp', 'items[0].access')).toBe('items[0].access[1].ports');
   });
 
   it('selects what the gateway selects', () => {

@@ -5,12 +5,13 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
-import { blockTimes, callsOf, conflictWords, endOf, freeWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
+import { accessChanges, blockTimes, callsOf, conflictWords, endOf, freeWords, gateWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
 const rental = (of: Partial<Rental> = {}): Rental => ({
   id: 'l_1', booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z',
-  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', name: 'device-1',
+  addresses: ['10.112.4.1', 'fd72::401'], access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: null, created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
 const customer = (id: string, of: Partial<Customer>): Customer => ({ id, name: '', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1, ...of });
 
@@ -39,12 +40,39 @@ describe('the state of a rental', () => {
   });
 
   it('decides what can be done', () => {
-    expect(callsOf('held')).toEqual(['confirm', 'until', 'swap', 'cancel']);
-    expect(callsOf('preparing')).toEqual(['until', 'swap', 'cancel']);
-    expect(callsOf('active')).toEqual(['until', 'swap', 'end']);
+    expect(callsOf('held')).toEqual(['confirm', 'until', 'access', 'swap', 'cancel']);
+    expect(callsOf('preparing')).toEqual(['until', 'access', 'swap', 'cancel']);
+    expect(callsOf('active')).toEqual(['until', 'access', 'swap', 'end']);
     expect([callsOf('cleaning'), callsOf('closed'), callsOf('cancelled'), callsOf('failed')]).toEqual([[], [], [], []]);
     expect(reasonOf('returned_early')).toBe('returned early');
   });
+});
+
+describe('the window of a rental', () => {
+  it('opens and closes with the clock', () => {
+    const words = ['09:55:00', '11:59:30', '12:00:00', '17:59:59', '18:00:00', '18:12:00'].map((time) => gateWords(rental(), at(time)));
+    expect(words).toEqual(['opens in 2 h 5 min', 'opens in 30 s', 'open, closes in 6 h', 'open, closes in 1 s', 'closed 0 s ago', 'closed 12 min ago']);
+  });
+
+  it('closes early with its rental', () => {
+    const early = rental({ state: 'cleaning', ended_at: '2026-12-10T14:00:00Z', occupied_until: '2026-12-10T16:00:00Z' });
+    expect(gateWords(early, at('14:30:00'))).toBe('closed 30 min ago');
+    expect(gateWords({ ...early, state: 'failed' }, at('14:30:00'))).toBe('closed 30 min ago');
+  });
+
+  it('opens only once a hold is confirmed, and never after a cancellation', () => {
+    const held = rental({ state: 'held' });
+    expect([gateWords(held, at('11:00:00')), gateWords(held, at('13:00:00'))]).toEqual(['opens in 1 h if it is confirmed', 'opens when it is confirmed']);
+    expect([gateWords(held, at('18:00:00')), gateWords(rental({ state: 'cancelled' }), at('13:00:00'))]).toEqual(['', '']);
+  });
+});
+
+it('a change of access has what differs, in whatever form it was written', () => {
+  const before = rental({ access: [{ protocol: 'tcp', ports: [22] }, { protocol: 'tcp', ports: ['8000-8100'] }, { protocol: 'icmp' }], renters: ['w_2', 'w_1'] });
+  const same = [{ protocol: 'icmp' as const, ports: [] }, { protocol: 'tcp' as const, ports: [22, '8000-8100'] }];
+  expect(accessChanges(before, { name: 'device-1', access: same, renters: ['w_1', 'w_2'] })).toEqual({});
+  expect(accessChanges(before, { name: 'lens', access: [], renters: null })).toEqual({ name: 'lens', access: [], renters: null });
+  expect(accessChanges(rental({ renters: undefined }), { name: 'device-1', access: rental().access, renters: null })).toEqual({});
 });
 
 describe('a customer', () => {

@@ -3,8 +3,10 @@
 import type { Customer, NewBooking, NewBookingItem, NewDeviceBlock } from '../api/types';
 import { customerOf } from './customer';
 import { fromLocal } from './downtime';
+import { accessFrom, type Protocols } from './grant';
 import { parseLabels } from './labels';
 import { withOffset } from './moment';
+import { chosenRenters } from './renter';
 
 /** Times are as `<input type="datetime-local">` has them, and texts as they were typed. */
 export interface BookingInput {
@@ -14,6 +16,12 @@ export interface BookingInput {
   labels: string;
   from: string;
   until: string;
+  /** Of the rental; empty: the gateway makes one. */
+  name: string;
+  access: 'all' | 'some';
+  protocols: Protocols;
+  /** `null`: all of the customer. */
+  renters: string[] | null;
   hold: boolean;
   holdUntil: string;
   reference: string;
@@ -29,6 +37,16 @@ function time<K extends string>(name: K, text: string): { [key in K]?: string } 
   return (ms === undefined ? {} : { [name]: withOffset(ms) }) as { [key in K]?: string };
 }
 
+/** Who gets in, and by which protocols; what is left out is all of it. */
+function gate({ name, access, protocols, renters }: BookingInput): Pick<NewBookingItem, 'name' | 'access' | 'renters'> {
+  const chosen = chosenRenters(renters, itemPath('renters'));
+  return {
+    ...(name.trim() ? { name: name.trim() } : {}),
+    ...(access === 'some' ? { access: accessFrom(protocols) } : {}),
+    ...(chosen ? { renters: chosen } : {}),
+  };
+}
+
 /** A label without `=` is refused here; the API would take it for none. */
 export function bookingFrom(input: BookingInput, customers: readonly Customer[], zone: string): NewBooking {
   const of: Pick<NewBookingItem, 'device' | 'labels'> =
@@ -36,7 +54,7 @@ export function bookingFrom(input: BookingInput, customers: readonly Customer[],
   const reference = input.reference.trim();
   return {
     customer: customerOf(input.customer, customers),
-    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '' }],
+    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '', ...gate(input) }],
     time_zone: zone,
     notes: input.notes.trim(),
     ...(input.hold ? time('hold_until', input.holdUntil) : {}),

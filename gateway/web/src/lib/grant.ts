@@ -57,10 +57,19 @@ export function accessFrom({ ping, tcp, udp }: Protocols): GrantAccess[] {
   return [...(ping ? [{ protocol: 'icmp' as const, ports: [] }] : []), ...entry('tcp', tcp), ...entry('udp', udp)];
 }
 
-/** Where the API finds the ports of a protocol; `undefined` if the form has none of it. */
-export function portsPath(protocols: Protocols, protocol: 'tcp' | 'udp'): string | undefined {
+/** A form with the access as it is; the ports as people type them. */
+export function protocolsOf(access: readonly GrantAccess[]): Protocols {
+  const ports = (protocol: 'tcp' | 'udp'): string => access.filter((entry) => entry.protocol === protocol).flatMap((entry) => entry.ports ?? []).join(', ');
+  return { ping: access.some((entry) => entry.protocol === 'icmp'), tcp: ports('tcp'), udp: ports('udp') };
+}
+
+/** What a form proposes. */
+export const USUAL: Protocols = { ping: true, tcp: '22, 80, 443', udp: '' };
+
+/** Where the API finds the ports of a protocol in the access at `path`; `undefined` if the form has none of it. */
+export function portsPath(protocols: Protocols, protocol: 'tcp' | 'udp', path = 'access'): string | undefined {
   const at = accessFrom(protocols).findIndex((entry) => entry.protocol === protocol);
-  return at < 0 ? undefined : `access[${at}].ports`;
+  return at < 0 ? undefined : `${path}[${at}].ports`;
 }
 
 type Selectable = Pick<Host, 'id' | 'name' | 'labels' | 'via' | 'tunnel'>;

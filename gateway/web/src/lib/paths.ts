@@ -10,6 +10,7 @@ export type Page =
   | { name: 'access' }
   | { name: 'rentals' }
   | { name: 'rental-report'; id: string }
+  | { name: 'customer'; id: string }
   | { name: 'enrolments' }
   | { name: 'restore-review' }
   | { name: 'nowhere' };
@@ -33,6 +34,8 @@ export function pageOf(path: string): Page {
   if (incident) return { name: 'incident', id: incident[1]! };
   const report = /^\/rentals\/(l_[a-z0-9]+)\/report$/.exec(path);
   if (report) return { name: 'rental-report', id: report[1]! };
+  const customer = /^\/customers\/(k_[a-z0-9]+)$/.exec(path);
+  if (customer) return { name: 'customer', id: customer[1]! };
   return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
 }
 

@@ -1,7 +1,8 @@
 /** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
 
-import type { RentalAvailability, Conflict, DeviceBlock, Rental, RentalState } from '../api/types';
-import { millis, plural } from './format';
+import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalState } from '../api/types';
+import { millis, plural, span } from './format';
+import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
 
 export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
@@ -31,17 +32,45 @@ export function isOpen(state: RentalState): boolean {
   return state === 'held' || state === 'booked' || state === 'preparing' || state === 'active';
 }
 
-export type RentalCall = 'confirm' | 'until' | 'swap' | 'cancel' | 'end';
+/** `opens in 2 h 5 min`, `open, closes in 3 d 4 h`, `closed 12 min ago`; empty for one that never opens. */
+export function gateWords(rental: Times, now: number): string {
+  const state = stateOf(rental, now);
+  const [from, end] = [at(rental.from), endOf(rental)];
+  if (state === 'cancelled' || (now < from && !isOpen(state))) return '';
+  if (state === 'held') return now < from ? `opens in ${span(from - now)} if it is confirmed` : 'opens when it is confirmed';
+  if (now < from) return `opens in ${span(from - now)}`;
+  return isOpen(state) ? `open, closes in ${span(end - now)}` : `closed ${span(now - end)} ago`;
+}
+
+export type RentalCall = 'confirm' | 'until' | 'access' | 'swap' | 'cancel' | 'end';
 
 /** What the API allows in a state. */
 export function callsOf(state: RentalState): RentalCall[] {
   if (!isOpen(state)) return [];
-  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'swap', state === 'active' ? 'end' : 'cancel'];
+  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'access', 'swap', state === 'active' ? 'end' : 'cancel'];
 }
 
 /** `returned early`, `no show`. */
 export function reasonOf(name: string): string {
   return name.replaceAll('_', ' ');
+}
+
+/** What a form changes apart from the window and the device. `renters`: `null` is all. */
+export interface AccessInput {
+  name: string;
+  access: GrantAccess[];
+  renters: string[] | null;
+}
+
+/** The fields that differ from the rental as it is. Access in another form is the same access. */
+export function accessChanges(before: Pick<Rental, 'name' | 'access' | 'renters'>, after: AccessInput): RentalChange {
+  const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+  const sorted = (ids: readonly string[] | null | undefined): string[] | null => (ids ? [...ids].sort() : null);
+  return {
+    ...(before.name === after.name ? {} : { name: after.name }),
+    ...(same(accessFrom(protocolsOf(before.access)), after.access) ? {} : { access: after.access }),
+    ...(same(sorted(before.renters), sorted(after.renters)) ? {} : { renters: after.renters }),
+  };
 }
 
 /** The time of a block; `undefined` for one that ended before it began. */

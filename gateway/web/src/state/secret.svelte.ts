@@ -3,11 +3,12 @@
  * that no way of leaving a page loses it, and nothing of it is kept after it was closed.
  */
 
-import type { Credentials, Device, Operator } from '../api/types';
+import type { Credentials, Device, KeyedRenter, Operator } from '../api/types';
 
 export type Shown =
   | { kind: 'device'; title: string; device: Device; credentials: Credentials }
   | { kind: 'operator'; title: string; operator: Operator; credentials: Credentials }
+  | { kind: 'renter'; title: string; name: string; renter: KeyedRenter; credentials: Credentials }
   | { kind: 'token'; title: string; command: string; hint: string; user: string };
 
 class Secret {
