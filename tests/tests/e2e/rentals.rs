@@ -14,6 +14,8 @@ const NAMES: [&str; 2] = ["cam-1", "cam-2"];
 /// What the settings of the devices let renters have at most.
 const ACCESS: &str =
     r#"[{"protocol":"icmp"},{"protocol":"tcp","ports":[22,"8000-8100"]},{"protocol":"udp","ports":[9,53]}]"#;
+/// The gateway's inner address.
+const GATEWAY: &str = "10.112.0.1";
 /// Long enough before a window for a test to look at it closed.
 const AHEAD: u64 = 5;
 
@@ -64,7 +66,7 @@ impl<'a> Site<'a> {
 
     fn renter_is_connected(&self) -> bool {
         // A client without keepalive shakes hands when it has something to send.
-        let _ = self.pings(&self.devices[0].own_v4());
+        let _ = self.pings(GATEWAY);
         self.api.get(&format!("renters/{}", self.renter_id)).is_ok_and(|r| r["established"] == true)
     }
 
@@ -288,7 +290,7 @@ fn exactly_what_is_rented_answers_a_renter_and_a_device_reaches_no_renter() {
 #[test]
 fn a_swap_resets_what_runs_and_keeps_the_address() {
     let lab = Lab::new();
-    let site = Site::new(&lab);
+    let mut site = Site::new(&lab);
     let (key, public) = key(&lab);
     let _servers = DEVICES.map(|ns| SshServer::start(&lab, ns, Make::OpenSsh, &public));
     let begun = now();
@@ -318,7 +320,17 @@ fn a_swap_resets_what_runs_and_keeps_the_address() {
     assert!(site.counted(1) > 10);
     assert_eq!(site.counted(0), before, "nothing more arrives at the first device");
 
-    // It ends at once when it is ended, also across a restart of the gateway.
-    must(&site.api, "POST", &format!("rentals/{}/end", rental.id), &json!({ "reason": "returned_early" }));
+    // It goes on after a restart of the gateway, and what ended while it was off does not.
+    site.gateway.stop();
+    site.gateway.again();
+    eventually("it goes on after a restart", PATIENCE, || site.pings(&rental.v4));
+    let ended = json!({ "reason": "returned_early" });
+    must(&site.api, "POST", &format!("rentals/{}/end", rental.id), &ended);
     eventually("an ended rental is cut", Duration::from_secs(3), || !site.pings(&rental.v4));
+    site.count(1);
+    site.gateway.stop();
+    site.gateway.again();
+    eventually("the renter is connected again", PATIENCE, || site.renter_is_connected());
+    assert!(!site.pings(&rental.v4));
+    assert_eq!(site.counted(1), 0);
 }
