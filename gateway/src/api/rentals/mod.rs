@@ -84,17 +84,10 @@ async fn list(
 ) -> Result<Json<Page<Rental>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
+    let customer = customer_of(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let device = match &wanted.device {
         Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
-        None => None,
-    };
-    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
-        Some((_, Named::Id(id))) => Some(id),
-        Some((text, named)) => {
-            let found = stored_customers::find(&mut conn, &named).await?;
-            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
-        }
         None => None,
     };
     let filter = stored::Wanted {
@@ -107,6 +100,18 @@ async fn list(
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
     Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+}
+
+/// Returns the customer that a filter names. An id also finds what is left of one who was erased.
+async fn customer_of(app: &AppState, text: Option<&str>) -> Result<Option<Id>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match Kind::Customer.named(text) {
+        Named::Id(id) => Ok(Some(id)),
+        named => {
+            let found = stored_customers::find(&mut *app.store.reader().await?, &named).await?;
+            Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
+        }
+    }
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {
