@@ -83,6 +83,11 @@ const FILLED: &[Rows] = &[
          values (1001, 1, 'disk', 'state', 'ok', 500, 900), (1002, 0, '', 'gateway_stopped', '', 100, 200);",
     ),
     (45, RENTALS),
+    (
+        47,
+        "update rentals set admits = '[117]', alias_slot = 3, alias_v4 = '10.112.64.3', alias_v6 = 'fd72::4003',
+             alias_freed_at = 90000000 where id = 115;",
+    ),
 ];
 
 const INIT: &str = r#"

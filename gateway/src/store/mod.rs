@@ -335,6 +335,7 @@ const MAIN: &[Step] = &[
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
     step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
     step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
+    step(47, "rental_access", include_str!("../../../migrations/sqlite/0047_rental_access.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetgate_engine::id::{GrantId, HostId, Id, PeerId};
+use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
@@ -41,6 +41,7 @@ pub struct ApiTx<'a> {
     resettled: BTreeSet<HostId>,
     downtimes: BTreeSet<Id>,
     grants: BTreeSet<GrantId>,
+    rentals: BTreeSet<RentalId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
@@ -76,6 +77,7 @@ impl<'a> ApiTx<'a> {
             resettled: BTreeSet::new(),
             downtimes: BTreeSet::new(),
             grants: BTreeSet::new(),
+            rentals: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
             call: Call::current(),
@@ -196,6 +198,11 @@ impl<'a> ApiTx<'a> {
         self.grants.insert(id);
     }
 
+    /// Makes the engine load what this rental permits again.
+    pub fn rental(&mut self, id: RentalId) {
+        self.rentals.insert(id);
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -260,8 +267,8 @@ impl<'a> ApiTx<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let ApiTx { peers, hosts, resettled, downtimes, grants, .. } = self;
-        let policy = PolicyRows { grants, ..PolicyRows::default() };
+        let ApiTx { peers, hosts, resettled, downtimes, grants, rentals, .. } = self;
+        let policy = PolicyRows { grants, rentals, ..PolicyRows::default() };
         self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, policy }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
