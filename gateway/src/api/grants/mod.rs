@@ -34,6 +34,7 @@ use crate::store::removals::Kind as Removable;
 use crate::store::{SqliteConnection, grants as stored, host_settings};
 use parse::{Draft, SourceName, TargetName};
 
+pub(super) use parse::access_list;
 pub use types::*;
 
 /// Grants that are neither withdrawn nor ended. A role and labels stand for many people and hosts.
@@ -423,7 +424,7 @@ fn target_to_api(grant: &stored::Grant) -> GrantTarget {
     }
 }
 
-fn access_to_api(access: &messages::GrantAccess) -> GrantAccess {
+pub(super) fn access_to_api(access: &messages::GrantAccess) -> GrantAccess {
     GrantAccess {
         protocol: stored::protocol_name(access.protocol).to_owned(),
         ports: access.ports.iter().map(parse::port).collect(),
