@@ -28,6 +28,10 @@ pub enum Kind {
     /// A connection of a person to a host.
     Stream,
     Customer,
+    /// A person of a customer.
+    Person,
+    /// A peer of a person of a customer.
+    Renter,
     Booking,
     Rental,
     /// A time in which a device cannot be booked.
@@ -53,6 +57,8 @@ impl Kind {
             Kind::Grant => "p_",
             Kind::Stream => "s_",
             Kind::Customer => "k_",
+            Kind::Person => "y_",
+            Kind::Renter => "w_",
             Kind::Booking => "b_",
             Kind::Rental => "l_",
             Kind::Block => "x_",
@@ -77,6 +83,8 @@ impl Kind {
             Kind::Grant => "grant",
             Kind::Stream => "connection",
             Kind::Customer => "customer",
+            Kind::Person => "person",
+            Kind::Renter => "renter",
             Kind::Booking => "booking",
             Kind::Rental => "rental",
             Kind::Block => "block",

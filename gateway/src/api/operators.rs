@@ -15,7 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal, wireguard_conf};
+use super::devices::wireguard_conf::{self, Inside};
+use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query, never_null, present};
 use super::request::idempotency::Disclosed;
@@ -161,8 +162,7 @@ async fn create(
     let data = json!({ "name": settings.name, "user": user.name });
     write.event("operator.created", (Object::Operator, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
-    let split_dns = wireguard_conf::split_dns(&app);
-    let credentials = prepared.credentials(&app, (&made.addresses, made.mtu), split_dns)?;
+    let credentials = prepared.credentials(&app, inside(&app, &made))?;
     write.peer(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
@@ -380,11 +380,15 @@ async fn reissue(
     let data = json!({ "previous_key": before.public_key });
     write.event("operator.rekeyed", (Object::Operator, before.id), "new credentials", data).await?;
     let after = load(write.tx(), Named::Id(before.id)).await?;
-    let split_dns = wireguard_conf::split_dns(&app);
-    let credentials = prepared.credentials(&app, (&after.addresses, after.mtu), split_dns)?;
+    let credentials = prepared.credentials(&app, inside(&app, &after))?;
     write.peer(before.id);
     write.commit().await?;
     Ok(disclosed(StatusCode::OK, to_api(&app, &after), credentials))
+}
+
+fn inside<'a>(app: &AppState, operator: &'a operators::Operator) -> Inside<'a> {
+    let split_dns = wireguard_conf::split_dns(app);
+    Inside { split_dns, ..Inside::whole_pools(app, &operator.addresses, operator.mtu) }
 }
 
 fn disclosed(

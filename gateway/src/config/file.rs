@@ -30,6 +30,7 @@ pub(super) struct File {
     pub keepalive: Option<u16>,
     pub tunnel: TunnelFile,
     pub dns: DnsFile,
+    pub rentals: RentalsFile,
     pub log: Option<String>,
     pub trusted_proxies: List,
     pub checks: ChecksFile,
@@ -57,6 +58,12 @@ pub(super) struct DnsFile {
     pub enabled: Option<bool>,
     pub suffix: Option<String>,
     pub resolvers: List,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RentalsFile {
+    pub alias_slots: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

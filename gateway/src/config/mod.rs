@@ -38,8 +38,8 @@ pub use values::time_of_day;
 use file::{File, Variables, own_variables, read};
 use mail::mail;
 use values::{
-    dns, endpoint, group_wait, heartbeat, history_keep, log_filter, log_json, mtu, outbound, retention,
-    seconds, socket_addr, timing, tls_files, trusted_proxies, uplink,
+    alias_slots, dns, endpoint, group_wait, heartbeat, history_keep, log_filter, log_json, mtu, outbound,
+    retention, seconds, socket_addr, timing, tls_files, trusted_proxies, uplink,
 };
 
 /// Which pools the settings name.
@@ -71,6 +71,8 @@ pub struct Config {
     pub mtu: u16,
     /// Names of hosts for people, over DNS on the gateway's inner addresses.
     pub dns: Option<DnsSettings>,
+    /// The addresses that a new customer gets for rentals, a power of two.
+    pub alias_slots: u32,
     /// The keepalive in the configuration of devices, in seconds.
     pub keepalive: u16,
     pub timing: TimingDefaults,
@@ -187,6 +189,7 @@ impl Config {
             results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
             mtu: mtu(raw.tunnel.mtu)?,
             dns: dns(&raw.dns)?,
+            alias_slots: alias_slots(raw.rentals.alias_slots)?,
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
@@ -207,7 +210,7 @@ impl Config {
 
     /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 21] {
+        let facts = |c: &Config| -> [(&'static str, String); 22] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -220,6 +223,7 @@ impl Config {
                 ("tunnel.results_port", shown(&c.results_port)),
                 ("tunnel.mtu", shown(&c.mtu)),
                 ("dns", shown(&c.dns)),
+                ("rentals.alias_slots", shown(&c.alias_slots)),
                 ("keepalive", shown(&c.keepalive)),
                 ("checks", shown(&c.timing)),
                 ("ssh.idle", shown(&c.ssh_idle)),

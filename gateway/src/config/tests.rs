@@ -131,6 +131,21 @@ fn the_mtu_of_peers_without_their_own_is_one_that_a_peer_may_have() {
 }
 
 #[test]
+fn a_customer_gets_a_power_of_two_of_addresses() {
+    let usual = load("", 0o600, &[]).unwrap();
+    assert_eq!(usual.alias_slots, 64);
+    let set = load("[rentals]\nalias_slots = 8", 0o600, &[]).unwrap();
+    let variable = load("", 0o600, &[("RENTALS__ALIAS_SLOTS", "4096")]).unwrap();
+    assert_eq!((set.alias_slots, variable.alias_slots), (8, 4_096));
+    assert!(usual.fixed_differences(&set).contains(&"rentals.alias_slots"), "a start reads it");
+    for wrong in ["0", "4", "63", "100", "8192"] {
+        let error = refused(&format!("[rentals]\nalias_slots = {wrong}"), &[]);
+        let expected = format!("rentals.alias_slots = {wrong}: expected a power of two from 8 to 4096");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_no_device_can_use_is_named() {
     assert_eq!(load("", 0o600, &[("ENDPOINT", "gw.example:5")]).unwrap().endpoint.unwrap().port(), 5);
     for bad in ["0.0.0.0:51820", "[::]:51820", "300.1.1.1:5", "-:1", "host:+5", "host:051820"] {

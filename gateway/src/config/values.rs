@@ -3,6 +3,7 @@
 //! Each function checks one setting or section. It knows neither a file nor a variable.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ const DEFAULT_DNS_SUFFIX: &str = "fleet.internal";
 const MAX_RESOLVERS: usize = 3;
 /// The longest interval that is useful, in seconds.
 const LONGEST: f64 = 7.0 * 86_400.0;
+
+/// The default pool has room for 4,000 customers with so many rentals at a time.
+const DEFAULT_ALIAS_SLOTS: u32 = 64;
+/// One prefix covers a block, so its length is a power of two.
+const ALIAS_SLOTS: RangeInclusive<u32> = 8..=4_096;
 
 /// In days. At one value a minute, 43,000 of each metric.
 const DEFAULT_KEEP: u16 = 30;
@@ -74,6 +80,15 @@ pub(super) fn mtu(given: Option<u16>) -> anyhow::Result<u16> {
         bail!("tunnel.mtu = {bytes}: expected {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
     }
     Ok(bytes)
+}
+
+pub(super) fn alias_slots(given: Option<u32>) -> anyhow::Result<u32> {
+    let slots = given.unwrap_or(DEFAULT_ALIAS_SLOTS);
+    if !slots.is_power_of_two() || !ALIAS_SLOTS.contains(&slots) {
+        let (least, most) = (ALIAS_SLOTS.start(), ALIAS_SLOTS.end());
+        bail!("rentals.alias_slots = {slots}: expected a power of two from {least} to {most}");
+    }
+    Ok(slots)
 }
 
 pub(super) fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {

@@ -220,8 +220,8 @@ impl<'a> Engine<'a> {
                     TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
                         %peer,
                         %from,
-                        "a device or operator that was removed or disabled still uses its key: switch its \
-                         tunnel off, or add it again"
+                        "a device, operator or renter that was removed or disabled still uses its key: \
+                         switch its tunnel off, or add it again"
                     ),
                     TunnelEvent::UnknownKey(key, from) => {
                         if let Some(others) = live.note_unknown_key(key, from, clock::now()) {

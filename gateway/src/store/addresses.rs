@@ -5,6 +5,9 @@
 //! device for as long as possible, in logs and in other firewalls. The index finds the next free
 //! slot. (Random slots would serve as well, but ordered ones are easier to read.) The primary key
 //! arbitrates. A released address rests before it is reused.
+//!
+//! The blocks of customers are runs of slots for the aliases of their rentals. They are taken from the end
+//! of the pools downwards ([`super::rentals::alias_blocks`]), and no single address is in one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -33,7 +36,7 @@ pub struct Pools {
 
 impl Pools {
     /// The last slot that has an address in both pools.
-    fn last_slot(self) -> i64 {
+    pub(super) fn last_slot(self) -> i64 {
         let [v4, v6] = self.last_slots();
         v4.min(v6)
     }
@@ -45,7 +48,7 @@ impl Pools {
     }
 
     /// The pool that fills up first.
-    fn narrower(self) -> IpNet {
+    pub(super) fn narrower(self) -> IpNet {
         let [v4, v6] = self.last_slots();
         if v4 <= v6 { self.v4.into() } else { self.v6.into() }
     }
@@ -55,7 +58,8 @@ impl Pools {
         self.at(GATEWAY_SLOT)
     }
 
-    fn at(self, slot: i64) -> [IpAddr; 2] {
+    /// The addresses of a slot, IPv4 first.
+    pub(super) fn at(self, slot: i64) -> [IpAddr; 2] {
         let v4 = u32::from(self.v4.network()) + u32::try_from(slot).expect("a slot of an IPv4 pool");
         let v6 = u128::from(self.v6.network()) + u128::try_from(slot).expect("slots are positive");
         [Ipv4Addr::from(v4).into(), Ipv6Addr::from(v6).into()]
@@ -65,11 +69,17 @@ impl Pools {
 #[derive(Debug, thiserror::Error)]
 pub enum NoAddress {
     #[error(
-        "the pool {0} is full: remove devices, hosts behind them or operators (an address rests for a day), \
-         or set a larger pool that begins at the same address; devices keep their addresses, and {0} in \
+        "the pool {0} is full: remove devices, hosts behind them, operators or renters (an address rests for a \
+         day), or set a larger pool that begins at the same address; devices keep their addresses, and {0} in \
          their AllowedIPs"
     )]
     Full(IpNet),
+    #[error(
+        "the pool {pool} has no {slots} free addresses in a row for the rentals of another customer: erase \
+         customers (a block rests for a day), set a smaller [rentals] alias_slots, or set a larger pool that \
+         begins at the same address"
+    )]
+    NoBlock { pool: IpNet, slots: i64 },
     #[error(transparent)]
     Store(#[from] sqlx::Error),
 }
@@ -124,7 +134,11 @@ async fn allocate_slot(
 ) -> Result<i64, NoAddress> {
     let mut from = next_slot(tx, pools).await?;
     for _ in 0..MAX_TRIES {
-        let slot = free_slot(tx, from, pools).await?.ok_or(NoAddress::Full(pools.narrower()))?;
+        let slot = match free_slot(tx, from, pools).await? {
+            Some(slot) => slot,
+            // Blocks of customers may take all that is left above.
+            None => free_slot(tx, FIRST_SLOT, pools).await?.ok_or(NoAddress::Full(pools.narrower()))?,
+        };
         if take(tx, owner, slot, &addresses(slot), now).await? {
             return Ok(slot);
         }
@@ -170,7 +184,7 @@ pub async fn allocate_missing_aliases(
         let Ok(real) = real.parse() else { continue };
         match allocate_alias(tx, (Id::from_i64(*host), real), pools, now).await {
             Ok(_) => {}
-            Err(NoAddress::Full(_)) => return Ok(hosts.len() - done),
+            Err(NoAddress::Full(_) | NoAddress::NoBlock { .. }) => return Ok(hosts.len() - done),
             Err(NoAddress::Store(error)) => return Err(error),
         }
     }
@@ -186,9 +200,18 @@ pub async fn any_held(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar(sql).fetch_one(conn).await
 }
 
-async fn end_quarantine(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
-    let sql = "delete from addresses where released_at < $1";
-    sqlx::query(sql).bind((now - QUARANTINE).as_millis()).execute(tx).await.map(drop)
+/// Deletes the addresses, and the blocks of erased customers, that have rested.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn end_quarantine(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    for sql in [
+        "delete from addresses where released_at < $1",
+        "delete from alias_blocks where customer in (select id from customers where erased_at < $1)",
+    ] {
+        sqlx::query(sql).bind((now - QUARANTINE).as_millis()).execute(&mut *tx).await?;
+    }
+    Ok(())
 }
 
 /// Returns the slot after the highest allocated one, or the first slot if none is left above.
@@ -198,18 +221,19 @@ async fn next_slot(tx: &mut SqliteConnection, pools: Pools) -> sqlx::Result<i64>
     Ok(if next > pools.last_slot() { FIRST_SLOT } else { next })
 }
 
-/// Returns the lowest free slot from `from` on. That is `from` itself or the end of the first run
-/// of taken slots.
+/// The lowest slot from `$1` on that no address and no block has. That is `$1` itself, or what follows
+/// such an address or block.
+const FREE_SLOT: &str = "
+    select min(c.slot) from (
+        select $1 as slot
+        union all select slot + 1 from addresses where slot >= $1
+        union all select first_slot + slots from alias_blocks where first_slot + slots > $1) c
+    where not exists (select 1 from addresses a where a.slot = c.slot)
+      and coalesce((select b.first_slot + b.slots from alias_blocks b where b.first_slot <= c.slot
+                    order by b.first_slot desc limit 1), 0) <= c.slot";
+
 async fn free_slot(tx: &mut SqliteConnection, from: i64, pools: Pools) -> sqlx::Result<Option<i64>> {
-    let free: Option<i64> = sqlx::query_scalar(
-        "select case when not exists (select 1 from addresses where slot = $1) then $1 else (
-             select min(a.slot) + 1 from addresses a where a.slot >= $1
-                 and not exists (select 1 from addresses b where b.slot = a.slot + 1)
-         ) end",
-    )
-    .bind(from)
-    .fetch_one(tx)
-    .await?;
+    let free: Option<i64> = sqlx::query_scalar(FREE_SLOT).bind(from).fetch_one(tx).await?;
     Ok(free.filter(|slot| *slot <= pools.last_slot()))
 }
 
@@ -261,6 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::rentals::alias_blocks;
     use crate::store::{Store, Tx, fixture};
 
     const SMALL: &str = "10.9.0.0/29";
@@ -363,6 +388,66 @@ mod tests {
         assert_eq!(last, "10.9.0.8");
     }
 
+    #[tokio::test]
+    async fn single_addresses_leave_out_the_blocks_of_customers() {
+        let (store, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        // Slots 16 to 23 of 2 to 30; 24 to 31 has the address for broadcasts.
+        block(&mut tx, 1, 8, 0).await.expect("a block");
+        for id in 1..=14 {
+            give(&mut tx, id, "10.9.0.0/27", 0).await.unwrap();
+        }
+        assert_eq!(give(&mut tx, 15, "10.9.0.0/27", 0).await.unwrap(), "10.9.0.24 fd00::18");
+        for id in 16..=21 {
+            give(&mut tx, id, "10.9.0.0/27", 0).await.unwrap();
+        }
+        assert!(matches!(give(&mut tx, 22, "10.9.0.0/27", 0).await, Err(NoAddress::Full(_))));
+        release(&mut tx, Id::from_i64(2), Wall::from_millis(0)).await.unwrap();
+        let later = i64::try_from(QUARANTINE.as_millis()).unwrap() + 1;
+        assert_eq!(give(&mut tx, 23, "10.9.0.0/27", later).await.unwrap(), "10.9.0.3 fd00::3");
+    }
+
+    #[tokio::test]
+    async fn a_block_at_the_end_of_the_pool_leaves_the_free_slots_below_it() {
+        let (store, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        for id in 1..=5 {
+            give(&mut tx, id, "10.9.0.0/28", 0).await.unwrap();
+        }
+        release(&mut tx, Id::from_i64(2), Wall::from_millis(0)).await.unwrap();
+        let later = i64::try_from(QUARANTINE.as_millis()).unwrap() + 1;
+        let customer = "insert into customers (id, created_at) values (9, 0)";
+        sqlx::query(customer).execute(&mut *tx).await.unwrap();
+        let sql = "insert into alias_blocks (customer, first_slot, slots, created_at) values (9, 7, 8, 0)";
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        assert_eq!(give(&mut tx, 7, "10.9.0.0/28", later).await.unwrap(), "10.9.0.3 fd00::3");
+    }
+
+    /// Gives a block to a new customer, if one is free.
+    async fn block(tx: &mut Tx, customer: i64, slots: u32, now: i64) -> Option<()> {
+        let sql = "insert into customers (id, created_at) values ($1, 0)";
+        sqlx::query(sql).bind(customer).execute(&mut **tx).await.unwrap();
+        let (customer, now) = (Id::from_i64(customer), Wall::from_millis(now));
+        alias_blocks::ensure(tx, customer, slots, pools("10.9.0.0/27"), now).await.ok().map(drop)
+    }
+
+    async fn erase(tx: &mut Tx, customer: i64, now: i64) {
+        let sql = "update customers set erased_at = $2 where id = $1";
+        sqlx::query(sql).bind(customer).bind(now).execute(&mut **tx).await.unwrap();
+    }
+
+    async fn nothing_overlaps(tx: &mut Tx) {
+        let sql = "select slot, slot + 1 from (select distinct slot from addresses)
+                   union all select 0, 2
+                   union all select first_slot, first_slot + slots from alias_blocks order by 1";
+        let runs: Vec<(i64, i64)> = sqlx::query_as(sql).fetch_all(&mut **tx).await.unwrap();
+        assert!(runs.windows(2).all(|two| two[0].1 <= two[1].0), "{runs:?}");
+        assert!(runs.iter().all(|run| run.1 <= 31), "the last address is for broadcasts: {runs:?}");
+        let sql = "select count(*) from alias_blocks where first_slot % slots <> 0";
+        let crooked: i64 = sqlx::query_scalar(sql).fetch_one(&mut **tx).await.unwrap();
+        assert_eq!(crooked, 0);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
@@ -385,6 +470,34 @@ mod tests {
                     }
                     let different: BTreeSet<&String> = held.iter().map(|(_, a)| a).collect();
                     assert_eq!(different.len(), held.len());
+                }
+            });
+        }
+
+        #[test]
+        fn no_address_that_is_held_or_rests_is_in_a_block_and_no_two_blocks_overlap(
+            steps in proptest::collection::vec((0u8..4, 0usize..8, 0i64..50_000_000), 1..40)
+        ) {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let (store, _dir) = store().await;
+                let mut tx = store.begin().await.unwrap();
+                let (mut now, mut peers, mut customers) = (0, Vec::new(), Vec::new());
+                for (i, (step, which, pause)) in steps.into_iter().enumerate() {
+                    now += pause;
+                    let id = i64::try_from(i).unwrap() + 1;
+                    match step {
+                        0 if !peers.is_empty() => {
+                            let id = peers.remove(which % peers.len());
+                            release(&mut tx, Id::from_i64(id), Wall::from_millis(now)).await.unwrap();
+                        }
+                        1 if !customers.is_empty() => {
+                            erase(&mut tx, customers.remove(which % customers.len()), now).await;
+                        }
+                        2 => customers.extend(block(&mut tx, id, 4 << (which % 2), now).await.map(|()| id)),
+                        _ => peers.extend(give(&mut tx, id, "10.9.0.0/27", now).await.ok().map(|_| id)),
+                    }
+                    nothing_overlaps(&mut tx).await;
                 }
             });
         }

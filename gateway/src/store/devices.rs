@@ -20,7 +20,8 @@ use super::access::{id, maybe_wall, wall};
 use super::addresses::{self, NoAddress, Pools};
 use super::lists::{Entry, ListRow};
 use super::managed::Managed;
-use super::peer_state;
+use super::{peer_state, peers_of_people};
+use crate::ids::Kind;
 
 /// The settings of a device as an operator gives them.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,9 +256,9 @@ pub struct KeyTaken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyOwner {
     pub peer: PeerId,
-    pub name: String,
-    /// The peer of a person, and no device.
-    pub is_operator: bool,
+    pub kind: Kind,
+    /// `None` of a renter: people chose it, and it is personal data.
+    pub name: Option<String>,
 }
 
 /// Inserts the host. If it gets a tunnel, [`set_key`] creates it.
@@ -397,12 +398,20 @@ pub(super) async fn retire_keys(tx: &mut SqliteConnection, device: PeerId, now: 
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<KeyTaken>> {
-    let sql = "select k.peer, coalesce(h.name, o.name, ''), h.id is null from peer_keys k
+    let sql = "select k.peer, p.kind, coalesce(h.name, o.name) from peer_keys k
+               join peers p on p.id = k.peer
                left join hosts h on h.id = k.peer left join operators o on o.id = k.peer
                where k.public_key = $1";
-    let owner: Option<(i64, String, bool)> =
+    let owner: Option<(i64, String, Option<String>)> =
         sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
-    let owner = owner.map(|(id, name, is_operator)| KeyOwner { peer: Id::from_i64(id), name, is_operator });
+    let owner = owner.map(|(id, kind, name)| {
+        let kind = match kind.as_str() {
+            peers_of_people::OPERATOR => Kind::Operator,
+            peers_of_people::RENTER => Kind::Renter,
+            _ => Kind::Host,
+        };
+        KeyOwner { peer: Id::from_i64(id), kind, name }
+    });
     Ok(owner.map(|owner| KeyTaken { owner: Some(owner) }))
 }
 

@@ -108,6 +108,8 @@ data! {
         has("id", Text), has("name", MaybeText), has("source", Object), has("target", Object),
         has("access", Objects), has("from", MaybeText), has("until", MaybeText), has("reason", Text),
     ];
+    PERSON = "PersonCreatedData" [has("id", Text), has("customer", Text)];
+    RENTER = "RenterCreatedData" [has("id", Text), has("person", Text), has("customer", Text)];
     BOOKING = "BookingCreatedData" [
         has("id", Text), has("customer", Text), has("rentals", Texts), has("held", Flag),
     ];
@@ -222,6 +224,13 @@ pub const KINDS: &[(&str, Data)] = &[
     ("customer.created", ID),
     ("customer.changed", NAMED_CHANGED),
     ("customer.erased", ID),
+    ("person.created", PERSON),
+    ("person.changed", NAMED_CHANGED),
+    ("person.removed", ID),
+    ("renter.created", RENTER),
+    ("renter.changed", NAMED_CHANGED),
+    ("renter.rekeyed", ID),
+    ("renter.removed", ID),
     ("booking.created", BOOKING),
     ("booking.changed", NAMED_CHANGED),
     ("booking.lapsed", LAPSED),

@@ -82,6 +82,8 @@ const FILLED: &[Rows] = &[
         "insert into intervals (id, host, service, series, value, began_at, ended_at)
          values (1001, 1, 'disk', 'state', 'ok', 500, 900), (1002, 0, '', 'gateway_stopped', '', 100, 200);",
     ),
+    // Its rows belong to customers, who come with a later step.
+    (42, ""),
     (45, RENTALS),
     (
         47,
@@ -217,6 +219,13 @@ insert into rentals (id, booking, device, from_at, until_at, prepared_from, prep
                      end_reason, end_note, created_at)
 values (114, 112, 1, 2000, 3000, 1500, 500, 100, null, null, '', 1000),
        (115, 113, 1, 6000, 7000, 5500, 500, 100, 4000, 'lapsed', 'nothing was paid', 1000);
+insert into people (id, customer, name, email, created_at, removed_at)
+values (117, 110, 'Ada', 'ada@example.org', 1000, null), (118, 111, '', null, 1000, 5000);
+insert into peers (id, kind, created_at, removed_at)
+values (119, 'renter', 1000, null), (120, 'renter', 1000, 5000);
+insert into renters (id, person, name, created_at, removed_at)
+values (119, 117, 'laptop', 1000, null), (120, 118, '', 1000, 5000);
+insert into alias_blocks (customer, first_slot, slots, created_at) values (110, 64, 64, 1000);
 insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms) values (1, 1, 500, 100);
 insert into device_blocks (id, device, from_at, until_at, reason, author, created_at, ended_at, ended_by)
 values (116, 1, 8000, 9000, 'a new battery', 'user:ada', 1000, 8500, 'user:bob');

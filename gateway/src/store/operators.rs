@@ -12,12 +12,10 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{Role, id, maybe_wall, role, wall};
-use super::addresses::{self, Pools};
+use super::addresses::Pools;
 use super::devices::{self, NewKey, NotMade, inner_addresses};
 use super::lists::{Entry, ListRow};
-
-/// The kind of an operator's peer.
-const KIND: &str = "operator";
+use super::peers_of_people::{self, write_mtu};
 
 /// A stored operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +141,7 @@ pub async fn insert(
     pools: Pools,
     now: Wall,
 ) -> Result<(), NotMade> {
-    devices::set_key(tx, (operator, KIND), key, pools, now).await?;
+    devices::set_key(tx, (operator, peers_of_people::OPERATOR), key, pools, now).await?;
     sqlx::query("insert into operators (id, user, name, created_at) values ($1, $2, $3, $4)")
         .bind(operator.as_i64())
         .bind(user.as_i64())
@@ -166,7 +164,7 @@ pub async fn set_key(
     pools: Pools,
     now: Wall,
 ) -> Result<(), NotMade> {
-    devices::set_key(tx, (operator, KIND), key, pools, now).await
+    devices::set_key(tx, (operator, peers_of_people::OPERATOR), key, pools, now).await
 }
 
 /// Changes the settings and raises the version.
@@ -180,27 +178,13 @@ pub async fn update(tx: &mut SqliteConnection, operator: PeerId, settings: &Sett
     Ok(write_mtu(tx, operator, settings.mtu).await?)
 }
 
-async fn write_mtu(tx: &mut SqliteConnection, operator: PeerId, mtu: Option<u16>) -> sqlx::Result<()> {
-    let sql = "update peers set mtu = $2 where id = $1";
-    sqlx::query(sql).bind(operator.as_i64()).bind(mtu).execute(tx).await.map(drop)
-}
-
 /// Removes an operator. Its keys are retired, and its addresses rest. Nothing that the tunnel learnt of
 /// it stays.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, operator: PeerId, now: Wall) -> sqlx::Result<()> {
-    devices::retire_keys(tx, operator, now).await?;
-    addresses::release(tx, operator, now).await?;
-    for sql in ["delete from peer_memory where peer = $1", "delete from peer_endpoints where peer = $1"] {
-        sqlx::query(sql).bind(operator.as_i64()).execute(&mut *tx).await?;
-    }
-    for sql in [
-        "update operators set removed_at = $2, version = version + 1 where id = $1",
-        "update peers set removed_at = $2 where id = $1",
-    ] {
-        sqlx::query(sql).bind(operator.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
-    }
-    Ok(())
+    peers_of_people::remove(tx, operator, now).await?;
+    let sql = "update operators set removed_at = $2, version = version + 1 where id = $1";
+    sqlx::query(sql).bind(operator.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }

@@ -1,4 +1,5 @@
-//! The policy of the engine: who may reach what, read from users, operators, hosts, grants and rentals.
+//! The policy of the engine: who may reach what, read from users, operators, renters, hosts, grants and
+//! rentals.
 //!
 //! The same statements read all of it at the start and single rows after each change. A row decides: one
 //! that is gone, or has no effect any more, is withdrawn from the engine. An unreadable row is logged, and
@@ -9,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
-use fleetgate_engine::messages::{PolicyChange, SourceSpec, TargetAddress, TargetId, TargetSpec};
+use fleetgate_engine::messages::{
+    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
+};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -54,11 +57,11 @@ impl PolicyRows {
     }
 }
 
-/// Peers of people who may use grants: their users are enabled and no viewers.
-macro_rules! sources {
+/// Operators who may use grants: their users are enabled and no viewers.
+macro_rules! operators {
     ($which:literal) => {
         concat!(
-            "select o.id, o.user, u.role,
+            "select o.id, o.user, u.role, null as person,
                     (select string_agg(a.address, ' ') from addresses a
                      where a.peer = o.id and a.released_at is null) as inner_addresses
              from operators o join users u on u.id = o.user
@@ -68,12 +71,29 @@ macro_rules! sources {
     };
 }
 
-const ALL_SOURCES: &str = sources!("");
-/// `$1`: the ids as JSON.
-const THESE_SOURCES: &str = sources!(" and o.id in (select value from json_each($1))");
+/// Renters of people who are not removed.
+macro_rules! renters {
+    ($which:literal) => {
+        concat!(
+            "select r.id, r.person, y.customer,
+                    (select string_agg(a.address, ' ') from addresses a
+                     where a.peer = r.id and a.released_at is null) as inner_addresses
+             from renters r join people y on y.id = r.person
+             where r.removed_at is null and y.removed_at is null",
+            $which
+        )
+    };
+}
 
-/// The operators among these peers, also removed ones. A device is no source. `$1`: the ids as JSON.
-const THESE_OPERATORS: &str = "select id from operators where id in (select value from json_each($1))";
+/// The statements for the sources of a kind: for all of them, and for some (`$1`: the ids as JSON).
+const SOURCES: [(Kind, &str, &str); 2] = [
+    (Kind::Operator, operators!(""), operators!(" and o.id in (select value from json_each($1))")),
+    (Kind::Renter, renters!(""), renters!(" and r.id in (select value from json_each($1))")),
+];
+
+/// The peers of people among these, also removed ones. A device is no source. `$1`: the ids as JSON.
+const OF_PEOPLE: &str = "select id from peers
+     where kind in ('operator', 'renter') and id in (select value from json_each($1))";
 
 /// Hosts with a tunnel, and hosts behind those. The alias of a host behind a device counts as its inner
 /// address.
@@ -101,12 +121,15 @@ struct Source(SourceSpec);
 
 impl FromRow<'_, SqliteRow> for Source {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(Source(SourceSpec {
-            peer: id(row, "id")?,
-            user: id(row, "user")?,
-            role: grant_role(role(row, "role")?),
-            addresses: inner_addresses(row)?.into_iter().collect(),
-        }))
+        let person: Option<i64> = row.try_get("person")?;
+        let owner = match person {
+            Some(person) => {
+                SourceOwner::Person { person: Id::from_i64(person), customer: id(row, "customer")? }
+            }
+            None => SourceOwner::User { user: id(row, "user")?, role: grant_role(role(row, "role")?) },
+        };
+        let addresses = inner_addresses(row)?.into_iter().collect();
+        Ok(Source(SourceSpec { peer: id(row, "id")?, owner, addresses }))
     }
 }
 
@@ -155,8 +178,11 @@ pub struct PolicyReading {
 /// Fails when the database cannot be read.
 pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<PolicyReading> {
     let mut unreadable = PolicyRows::default();
-    let sources = sqlx::query(ALL_SOURCES).fetch_all(&mut *conn).await?;
-    let sources = sound(Kind::Operator, &sources, &mut unreadable.sources);
+    let mut sources: Vec<Source> = Vec::new();
+    for (kind, all, _) in SOURCES {
+        let rows = sqlx::query(all).fetch_all(&mut *conn).await?;
+        sources.extend(sound::<Source>(kind, &rows, &mut unreadable.sources));
+    }
     let targets = sqlx::query(ALL_TARGETS).fetch_all(&mut *conn).await?;
     let targets = sound(Kind::Host, &targets, &mut unreadable.targets);
     let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(&mut *conn).await?;
@@ -204,11 +230,14 @@ where
 /// Fails when the database cannot be read.
 pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyReading> {
     let (mut changes, mut unreadable) = (Vec::with_capacity(rows.len()), PolicyRows::default());
-    let operators: Vec<(i64,)> = these(conn, THESE_OPERATORS, &rows.sources).await?;
-    let operators: BTreeSet<PeerId> = operators.into_iter().map(|(id,)| Id::from_i64(id)).collect();
-    let sources = these_rows(conn, THESE_SOURCES, &operators).await?;
-    let sources: Vec<Source> = sound(Kind::Operator, &sources, &mut unreadable.sources);
-    changes.extend(missing(&operators, sources.iter().map(|s| s.0.peer)).map(PolicyChange::RemoveSource));
+    let of_people: Vec<(i64,)> = these(conn, OF_PEOPLE, &rows.sources).await?;
+    let of_people: BTreeSet<PeerId> = of_people.into_iter().map(|(id,)| Id::from_i64(id)).collect();
+    let mut sources: Vec<Source> = Vec::new();
+    for (kind, _, some) in SOURCES {
+        let rows = these_rows(conn, some, &of_people).await?;
+        sources.extend(sound::<Source>(kind, &rows, &mut unreadable.sources));
+    }
+    changes.extend(missing(&of_people, sources.iter().map(|s| s.0.peer)).map(PolicyChange::RemoveSource));
     changes.extend(sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec)));
     let targets = these_rows(conn, THESE_TARGETS, &rows.targets).await?;
     let targets: Vec<Target> = sound(Kind::Host, &targets, &mut unreadable.targets);

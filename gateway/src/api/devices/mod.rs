@@ -4,14 +4,12 @@ mod settings;
 mod types;
 pub mod wireguard_conf;
 
-use std::net::IpAddr;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
-use fleetgate_keys::{Endpoint, PresharedKey, PrivateKey, PublicKey, SplitDns};
+use fleetgate_keys::{Endpoint, PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::json;
@@ -45,6 +43,7 @@ pub(super) use settings::change_ssh;
 pub use settings::validate;
 use settings::{ParsedDevice, changed, differences};
 pub use types::*;
+use wireguard_conf::Inside;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -394,7 +393,7 @@ async fn issue(
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
     let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
-    prepared.credentials(app, (&addresses, mtu), None)
+    prepared.credentials(app, Inside::whole_pools(app, &addresses, mtu))
 }
 
 /// New keys of a peer, before they are stored.
@@ -424,18 +423,12 @@ impl Prepared {
         NewKey { public: self.public, sealed_psk }
     }
 
-    /// Returns the credentials to be shown once. `inside`: the addresses of the peer, and its MTU if it has one
-    /// of its own.
+    /// Returns the credentials to be shown once.
     ///
     /// # Errors
     /// Fails when the configuration does not fit a QR code.
-    pub fn credentials(
-        self,
-        app: &AppState,
-        inside: (&[IpAddr], Option<u16>),
-        split_dns: Option<SplitDns>,
-    ) -> Result<Credentials, Problem> {
-        wireguard_conf::credentials(app, self.endpoint, inside, self.private, self.psk, split_dns)
+    pub fn credentials(self, app: &AppState, inside: Inside<'_>) -> Result<Credentials, Problem> {
+        wireguard_conf::credentials(app, self.endpoint, inside, self.private, self.psk)
     }
 }
 
@@ -445,11 +438,16 @@ pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
         NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
         NotMade::Key(taken) => {
             let owner = taken.owner.as_ref().filter(|_| who.is_some_and(|w| w.role >= Role::Operator));
-            let kind = |owner: &KeyOwner| if owner.is_operator { Kind::Operator } else { Kind::Host };
-            let owner = owner.map(|o| format!(" (by {}, {})", o.name, kind(o).text(o.peer)));
+            let named = |KeyOwner { peer, kind, name }: &KeyOwner| {
+                let name = name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
+                format!(" (by {name}{})", kind.text(*peer))
+            };
+            let owner = owner.map(named);
             Problem::conflict("key_in_use", format!("{taken}{}", owner.unwrap_or_default()))
         }
-        NotMade::Address(NoAddress::Full(_)) => Problem::conflict("pool_full", error.to_string()),
+        NotMade::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. }) => {
+            Problem::conflict("pool_full", error.to_string())
+        }
         NotMade::Address(NoAddress::Store(error)) | NotMade::Store(error) => error.into(),
     }
 }

@@ -1,7 +1,7 @@
 //! The gateway's details for a device, as values and as the text of a configuration.
 //!
-//! The allowed networks are the whole pools from the first configuration on. Devices thus need no
-//! visit when others become reachable through the tunnel.
+//! The allowed networks of devices and operators are the whole pools from the first configuration on. They
+//! thus need no visit when others become reachable through the tunnel.
 
 use std::net::IpAddr;
 
@@ -34,6 +34,24 @@ pub fn connection(
     }
 }
 
+/// What a configuration says of the peer itself.
+pub struct Inside<'a> {
+    pub addresses: &'a [IpAddr],
+    /// `None`: the usual one.
+    pub mtu: Option<u16>,
+    /// What the peer sends into the tunnel.
+    pub allowed_ips: Vec<IpNet>,
+    pub split_dns: Option<SplitDns>,
+}
+
+impl<'a> Inside<'a> {
+    /// A peer that sends everything for the pools into the tunnel.
+    pub fn whole_pools(app: &AppState, addresses: &'a [IpAddr], mtu: Option<u16>) -> Self {
+        let allowed_ips = vec![app.config.pool_v4.into(), app.config.pool_v6.into()];
+        Inside { addresses, mtu, allowed_ips, split_dns: None }
+    }
+}
+
 /// Returns the credentials, which are shown once for setting the device up.
 ///
 /// # Errors
@@ -41,28 +59,27 @@ pub fn connection(
 pub fn credentials(
     app: &AppState,
     endpoint: Endpoint,
-    (addresses, mtu): (&[IpAddr], Option<u16>),
+    inside: Inside<'_>,
     private_key: Option<PrivateKey>,
     psk: PresharedKey,
-    split_dns: Option<SplitDns>,
 ) -> Result<Credentials, Problem> {
     let made_here = private_key.is_some();
     let private_text = private_key.as_ref().map(|k| k.to_base64().to_string());
     let preshared_key = psk.to_base64().to_string();
     let conf = Conf {
         private_key,
-        addresses: addresses.iter().map(|a| IpNet::from(*a)).collect(),
-        mtu: Some(mtu.unwrap_or(app.config.mtu)),
+        addresses: inside.addresses.iter().map(|a| IpNet::from(*a)).collect(),
+        mtu: Some(inside.mtu.unwrap_or(app.config.mtu)),
         split_dns: None,
         peer: app.identity.public_key,
         psk: Some(psk),
-        allowed_ips: vec![app.config.pool_v4.into(), app.config.pool_v6.into()],
+        allowed_ips: inside.allowed_ips,
         endpoint,
         keepalive: Some(app.config.keepalive).filter(|s| *s > 0),
     };
     // An app has no use for a comment, which would only make the code larger.
     let (qr_text, qr_svg) = if made_here { qr(&conf.to_text())? } else { (None, None) };
-    let conf = Conf { split_dns, ..conf }.to_text().to_string();
+    let conf = Conf { split_dns: inside.split_dns, ..conf }.to_text().to_string();
     Ok(Credentials { private_key: private_text, preshared_key, conf, qr_text, qr_svg })
 }
 

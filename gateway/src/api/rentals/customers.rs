@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::id::CustomerId;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -10,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::types::{CreatedCustomer, Customer, CustomerChange, CustomerContact, NewCustomer};
-use super::{begin, none_is_open, parse};
+use super::{begin, none_is_open, parse, people};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -125,8 +126,8 @@ async fn change(
     Ok(Tagged { version: after.version, value: to_api(&after) })
 }
 
-/// Erases a customer: the name, the contacts, and notes and metadata of the bookings are deleted. Rentals stay
-/// without them.
+/// Erases a customer: the name, the contacts, and notes and metadata of the bookings are deleted, and the people of
+/// the customer are removed with their peers. Rentals stay without them.
 ///
 /// 409 `rentals_open`: a rental of the customer has not ended.
 #[utoipa::path(delete, path = "/customers/{customer}", operation_id = "erase_customer", tag = "rentals",
@@ -145,11 +146,27 @@ async fn erase(
     if_match.check(gone.version)?;
     none_is_open(&mut write, Of::Customer(gone.id), "this customer has rentals that have not ended").await?;
     let now = write.now;
+    people::end_those_of(&mut write, gone.id).await?;
     stored::erase(write.tx(), gone.id, now).await?;
     let data = json!({ "id": Kind::Customer.text(gone.id) });
     write.event("customer.erased", (Object::Customer, gone.id), "erased", data).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns the customer of a filter, by the id or the `external_ref`. The id also of one who was erased.
+///
+/// # Errors
+/// Returns 404 when no customer has this reference.
+pub(super) async fn wanted(app: &AppState, customer: Option<&str>) -> Result<Option<CustomerId>, Problem> {
+    match customer.map(|text| (text, Kind::Customer.named(text))) {
+        None => Ok(None),
+        Some((_, Named::Id(id))) => Ok(Some(id)),
+        Some((text, named)) => {
+            let found = stored::find(&mut *app.store.reader().await?, &named).await?;
+            Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
+        }
+    }
 }
 
 pub(super) async fn load(write: &mut ApiTx<'_>, customer: &str) -> Result<stored::Customer, Problem> {

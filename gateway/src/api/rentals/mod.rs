@@ -9,6 +9,9 @@ mod bookings;
 mod change;
 mod customers;
 mod parse;
+mod people;
+mod people_types;
+mod renters;
 mod settings;
 mod types;
 
@@ -27,15 +30,16 @@ use super::AppState;
 use super::hosts;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, Kind};
 use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
-use crate::store::rentals::{self as stored, customers as stored_customers, occupancies};
+use crate::store::rentals::{self as stored, occupancies};
 
+pub use people_types::*;
 pub use types::*;
 
 /// Rentals that one refusal names.
@@ -52,6 +56,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(bookings::routes())
         .merge(change::routes())
         .merge(customers::routes())
+        .merge(people::routes())
+        .merge(renters::routes())
         .merge(settings::routes())
 }
 
@@ -84,7 +90,7 @@ async fn list(
 ) -> Result<Json<Page<Rental>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
-    let customer = customer_of(&app, wanted.customer.as_deref()).await?;
+    let customer = customers::wanted(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let device = match &wanted.device {
         Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
@@ -100,18 +106,6 @@ async fn list(
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
     Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
-}
-
-/// Returns the customer that a filter names. An id also finds what is left of one who was erased.
-async fn customer_of(app: &AppState, text: Option<&str>) -> Result<Option<Id>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    match Kind::Customer.named(text) {
-        Named::Id(id) => Ok(Some(id)),
-        named => {
-            let found = stored_customers::find(&mut *app.store.reader().await?, &named).await?;
-            Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
-        }
-    }
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {

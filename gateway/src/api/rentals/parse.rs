@@ -131,19 +131,26 @@ pub fn contacts(list: Vec<CustomerContact>) -> Result<Vec<customers::Contact>, S
 
 fn contact(given: CustomerContact) -> Result<customers::Contact, String> {
     let CustomerContact { name, email, phone } = given;
-    let line = |text: &String| {
-        (1..=MAX_CONTACT).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-    };
-    if ![&name, &email, &phone].into_iter().flatten().all(line) {
+    if ![&name, &phone].into_iter().flatten().all(|text| is_line(text)) {
         return Err(format!("lines of 1 to {MAX_CONTACT} characters are expected"));
     }
-    if email.as_ref().is_some_and(|email| !email.contains('@')) {
-        return Err("email: an address such as ada@example.org is expected".to_owned());
-    }
+    let email = email.map(self::email).transpose().map_err(|wrong| format!("email: {wrong}"))?;
     if email.is_none() && phone.is_none() {
         return Err("each needs an email or a phone".to_owned());
     }
     Ok(customers::Contact { name, email, phone })
+}
+
+fn is_line(text: &str) -> bool {
+    (1..=MAX_CONTACT).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// Reads the mail address of a person. The gateway sends nothing there.
+pub fn email(text: String) -> Result<String, String> {
+    if is_line(&text) && text.contains('@') {
+        return Ok(text);
+    }
+    Err(format!("an address such as ada@example.org, of at most {MAX_CONTACT} characters, is expected"))
 }
 
 /// Reads a preparation or turnaround.

@@ -45,12 +45,14 @@ pub enum Object {
     Operator,
     Grant,
     Customer,
+    Person,
+    Renter,
     Booking,
     Rental,
 }
 
 impl Object {
-    pub const ALL: [Object; 18] = [
+    pub const ALL: [Object; 20] = [
         Object::Host,
         Object::Service,
         Object::Device,
@@ -67,6 +69,8 @@ impl Object {
         Object::Operator,
         Object::Grant,
         Object::Customer,
+        Object::Person,
+        Object::Renter,
         Object::Booking,
         Object::Rental,
     ];
@@ -89,6 +93,8 @@ impl Object {
             Object::Operator => "operator",
             Object::Grant => "grant",
             Object::Customer => "customer",
+            Object::Person => "person",
+            Object::Renter => "renter",
             Object::Booking => "booking",
             Object::Rental => "rental",
         }

@@ -3,13 +3,16 @@
 //! Rows of the past stay: they are the history. This module takes valid values and decides nothing:
 //! `fleetgate_engine::rental` does.
 
+pub mod alias_blocks;
 pub mod aliases;
 pub mod blocks;
 pub mod bookings;
 pub mod customers;
 pub mod devices;
 pub mod occupancies;
+pub mod people;
 pub mod policy;
+pub mod renters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -29,14 +29,18 @@ struct KeyRow {
     psk: Option<Vec<u8>>,
 }
 
-/// Peers that may connect: of those of people, the ones whose users are enabled and no viewers.
+/// Peers that may connect: of operators, the ones whose users are enabled and no viewers; of renters, the ones
+/// whose people are not removed.
 macro_rules! peers {
     ($which:literal) => {
         concat!(
             "select p.id, p.kind, p.networks, p.mtu from peers p where p.removed_at is null
                and (p.kind <> 'operator' or exists (
                    select 1 from operators o join users u on u.id = o.user
-                   where o.id = p.id and u.disabled_at is null and u.role <> 'viewer'))",
+                   where o.id = p.id and u.disabled_at is null and u.role <> 'viewer'))
+               and (p.kind <> 'renter' or exists (
+                   select 1 from renters r join people y on y.id = r.person
+                   where r.id = p.id and r.removed_at is null and y.removed_at is null))",
             $which
         )
     };
