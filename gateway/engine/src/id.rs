@@ -79,6 +79,12 @@ pub type PeerId = Id;
 pub type UserId = Id;
 /// A permission to reach something through the gateway.
 pub type GrantId = Id;
+/// A customer, who rents devices.
+pub type CustomerId = Id;
+/// A person of a customer, who uses rented devices.
+pub type PersonId = Id;
+/// A device in one window for one customer.
+pub type RentalId = Id;
 
 #[cfg(test)]
 mod tests {

@@ -76,6 +76,8 @@ pub struct Response {
     pub data: Vec<Data>,
     /// The gateway answers other names by resolvers.
     pub recursion: bool,
+    /// How long it may be remembered, in seconds.
+    pub ttl: u32,
 }
 
 impl Response {
@@ -91,6 +93,7 @@ impl Response {
             authority: None,
             data: Vec::new(),
             recursion: false,
+            ttl: TTL,
         }
     }
 
@@ -178,12 +181,13 @@ impl<'a> Query<'a> {
         header.set_aa(response.authoritative);
         header.set_tc(truncated);
         header.set_ra(response.recursion);
+        let ttl = Ttl::from_secs(response.ttl);
         for data in &response.data {
-            push(&mut builder, &self.name, data)?;
+            push(&mut builder, &self.name, data, ttl)?;
         }
         let mut builder = builder.authority();
         if let Some(apex) = &response.authority {
-            builder.push((apex, Class::IN, Ttl::from_secs(TTL), soa(apex)))?;
+            builder.push((apex, Class::IN, ttl, soa(apex, ttl)))?;
         }
         let mut builder = builder.additional();
         if self.edns.is_some() {
@@ -205,13 +209,17 @@ fn has_sound_additions(message: &Message<[u8]>) -> Result<bool, ParseError> {
     Ok(opts <= 1)
 }
 
-fn push(builder: &mut AnswerBuilder<Target>, name: &DomainName, data: &Data) -> Result<(), PushError> {
-    let ttl = Ttl::from_secs(TTL);
+fn push(
+    builder: &mut AnswerBuilder<Target>,
+    name: &DomainName,
+    data: &Data,
+    ttl: Ttl,
+) -> Result<(), PushError> {
     match data {
         Data::Address(IpAddr::V4(address)) => builder.push((name, Class::IN, ttl, A::new(*address))),
         Data::Address(IpAddr::V6(address)) => builder.push((name, Class::IN, ttl, Aaaa::new(*address))),
         Data::Pointer(to) => builder.push((name, Class::IN, ttl, Ptr::new(to))),
-        Data::Soa(apex) => builder.push((name, Class::IN, ttl, soa(apex))),
+        Data::Soa(apex) => builder.push((name, Class::IN, ttl, soa(apex, ttl))),
     }
 }
 
@@ -223,9 +231,8 @@ fn push_opt(builder: &mut AdditionalBuilder<Target>, rcode: OptRcode) -> Result<
     })
 }
 
-/// The record by which an absence is remembered for [`TTL`]. No server but this one has the domain,
+/// The record by which an absence is remembered for so long. No server but this one has the domain,
 /// and no mailbox belongs to it.
-fn soa(apex: &DomainName) -> Soa<DomainName> {
-    let ttl = Ttl::from_secs(TTL);
+fn soa(apex: &DomainName, ttl: Ttl) -> Soa<DomainName> {
     Soa::new(apex.clone(), Name::root_vec(), Serial(1), UNUSED, UNUSED, UNUSED, ttl)
 }

@@ -1,10 +1,10 @@
 //! The names of hosts over DNS: `cam-07.fleet.internal` for a peer that may reach `cam-07`.
 //!
-//! A peer of a person learns exactly the names and addresses that its grants let it reach at this
+//! An operator learns the names of hosts, and a renter those of rentals. Each learns exactly the names and addresses that its grants let it reach at this
 //! instant; any grant in effect for the host counts, by any protocol and port. A host that it may not
-//! reach is answered like one that does not exist. All other peers, devices among them, are refused.
-//! Answers are remembered for [`TTL`] by their readers, so that a name outlives its grant by no more
-//! than that; packets are judged by the filter alone.
+//! reach is answered like one that does not exist. Rentals of two customers may have one name. All other
+//! peers, devices among them, are refused. Answers are remembered for [`TTL`] or [`RENTAL_TTL`] by their
+//! readers, so that a name outlives its grant by no more than that; packets are judged by the filter alone.
 //!
 //! This module knows no sessions and no sockets. The caller knows the asker by its tunnel, and limits
 //! how often it asks.
@@ -45,6 +45,10 @@ pub const LARGEST_QUERY: usize = 1_232;
 /// program that resolves a name for each of several connections, and short against the time in which
 /// a person notices.
 pub const TTL: u32 = 10;
+
+/// The same for renters. The name of a rental begins and ends with its window, to the second, and clients look
+/// it up once for each of their sessions.
+pub const RENTAL_TTL: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -131,7 +135,8 @@ impl Dns {
                 Meaning::Known(data) => self.data_of_type(&query, data),
             },
         };
-        let response = Response { recursion: self.config.forwards, ..response };
+        let ttl = if forwarder.is_renter(asker) { RENTAL_TTL } else { TTL };
+        let response = Response { recursion: self.config.forwards, ttl, ..response };
         (outcome, DnsDecision::Answer(query.answer(&response, carrier)))
     }
 

@@ -13,8 +13,8 @@ use super::*;
 use crate::forward::{self, Limits};
 use crate::id::Id;
 use crate::messages::{
-    GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress,
-    TargetSpec,
+    GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec,
+    TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Wall};
 
@@ -37,7 +37,9 @@ fn target(host: i64, name: &str, behind: bool, addresses: &[(&str, &str)]) -> Po
     let addresses =
         addresses.iter().map(|(at, real)| TargetAddress { reached_at: ip(at), real: ip(real) }).collect();
     let (name, labels) = (name.to_owned(), BTreeMap::new());
-    PolicyChange::Target(TargetSpec { host: id(host), name, peer: id(DEVICE), behind, labels, addresses })
+    let (host, peer) = (id(host), id(DEVICE));
+    let id = TargetId::Host(host);
+    PolicyChange::Target(TargetSpec { id, host, name, peer, behind, labels, addresses })
 }
 
 fn grant(host: i64) -> PolicyChange {
@@ -48,6 +50,7 @@ fn grant(host: i64) -> PolicyChange {
         access: vec![GrantAccess { protocol: GrantProtocol::Udp, ports: vec![9..=9] }],
         from: None,
         until: None,
+        only: None,
     })
 }
 
@@ -60,7 +63,11 @@ fn forwarder() -> Forwarder {
     });
     let addresses = [ip("10.112.0.9"), ip("fd72::9")].into();
     let changes = [
-        PolicyChange::Source(SourceSpec { peer: id(ANNA), user: id(70), role: None, addresses }),
+        PolicyChange::Source(SourceSpec {
+            peer: id(ANNA),
+            owner: SourceOwner::User { user: id(70), role: None },
+            addresses,
+        }),
         target(7, "cam-07", false, &[("10.112.0.7", "10.112.0.7"), ("fd72::7", "fd72::7")]),
         target(8, "cam-08", false, &[("10.112.0.8", "10.112.0.8"), ("fd72::8", "fd72::8")]),
         target(20, "nvr.north", true, &[("10.112.0.20", "192.168.1.5")]),
@@ -129,17 +136,27 @@ fn text(data: AllRecordData<&[u8], ParsedName<&[u8]>>) -> String {
 }
 
 fn read(bytes: &[u8]) -> Seen {
+    read_with(TTL, bytes)
+}
+
+/// Reads an answer whose records are to be remembered for so long.
+fn read_with(ttl: u32, bytes: &[u8]) -> Seen {
     let message = Message::from_octets(bytes).expect("a message");
     assert!(message.header().qr() && message.header().id() == 77);
     let answers = message.answer().expect("answers").limit_to::<AllRecordData<_, _>>();
     let data = answers.map(|record| {
         let record = record.expect("a record");
-        assert_eq!(record.ttl(), Ttl::from_secs(TTL));
+        assert_eq!(record.ttl(), Ttl::from_secs(ttl));
         text(record.into_data())
     });
     let data = data.collect();
     let authority = message.authority().expect("authority").limit_to::<AllRecordData<_, _>>();
-    let apex = authority.map(|record| record.expect("a record").owner().to_string()).next();
+    let mut apex = authority.map(|record| {
+        let record = record.expect("a record");
+        assert_eq!(record.ttl(), Ttl::from_secs(ttl));
+        record.owner().to_string()
+    });
+    let apex = apex.next();
     Seen { rcode: message.header().rcode(), data, apex }
 }
 
@@ -254,6 +271,94 @@ fn a_withdrawn_grant_takes_the_name_away_at_once() {
         panic!("an answer")
     };
     assert_eq!(read(&bytes), absent(Rcode::NXDOMAIN, "fleet.internal"));
+}
+
+const RENTERS: [i64; 3] = [2, 3, 4];
+
+/// Two customers, each with a rental called `camera`: of `cam-07` for the renter 2 of customer 50, and of `cam-08`
+/// for the renter 3 of customer 51. Renter 4 is of customer 50 too, but not among those of the rental.
+fn forwarder_with_rentals() -> Forwarder {
+    let mut forwarder = forwarder();
+    for (peer, customer) in RENTERS.into_iter().zip([50, 51, 50]) {
+        let owner = SourceOwner::Person { person: id(60 + peer), customer: id(customer) };
+        let addresses = [ip(&format!("10.112.0.3{peer}")), ip(&format!("fd72::3{peer}"))].into();
+        forwarder.change(PolicyChange::Source(SourceSpec { peer: id(peer), owner, addresses }), now());
+    }
+    for (n, customer, device) in [(1, 50, 7), (2, 51, 8)] {
+        let rental = id(40 + n);
+        let ends = [
+            (format!("10.112.1.{n}"), format!("10.112.0.{device}")),
+            (format!("fd72::10{n}"), format!("fd72::{device}")),
+        ];
+        let address =
+            |(alias, own): (String, String)| TargetAddress { reached_at: ip(&alias), real: ip(&own) };
+        let target = TargetSpec {
+            id: TargetId::Rental(rental),
+            host: id(device),
+            name: "camera".to_owned(),
+            peer: id(DEVICE),
+            behind: false,
+            labels: BTreeMap::new(),
+            addresses: ends.map(address).into(),
+        };
+        forwarder.change(PolicyChange::Target(target), now());
+        let PolicyChange::Grant(any) = grant(7) else { panic!("a grant") };
+        let (source, target) = (GrantSource::Customer(id(customer)), GrantTarget::Rental(rental));
+        let only = Some([id(2), id(3)].into());
+        forwarder.change(PolicyChange::Grant(GrantSpec { id: rental, source, target, only, ..any }), now());
+    }
+    forwarder
+}
+
+fn ask_about_rentals(peer: i64, name: &str, rtype: Rtype) -> Seen {
+    let ttl = if RENTERS.contains(&peer) { 5 } else { TTL };
+    let asked = query(name, rtype, None);
+    let decision = dns(false).query(&forwarder_with_rentals(), id(peer), &asked, Carrier::Udp, now());
+    let DnsDecision::Answer(bytes) = decision else { panic!("an answer") };
+    read_with(ttl, &bytes)
+}
+
+#[test]
+fn renters_of_two_customers_find_their_own_rental_by_one_name() {
+    let name = "camera.fleet.internal";
+    for (renter, addresses) in [(2, ["10.112.1.1", "fd72::101"]), (3, ["10.112.1.2", "fd72::102"])] {
+        assert_eq!(ask_about_rentals(renter, name, Rtype::A), found(&addresses[..1]));
+        assert_eq!(ask_about_rentals(renter, name, Rtype::ANY), found(&addresses));
+    }
+    let unknown = absent(Rcode::NXDOMAIN, "fleet.internal");
+    assert_eq!(ask_about_rentals(4, name, Rtype::A), unknown, "it is not among the renters of the rental");
+    let reverse = |renter| ask_about_rentals(renter, "1.1.112.10.in-addr.arpa", Rtype::PTR);
+    assert_eq!(reverse(2), found(&["camera.fleet.internal"]));
+    assert_eq!(reverse(3), absent(Rcode::NXDOMAIN, "112.10.in-addr.arpa"));
+}
+
+#[test]
+fn renters_learn_no_names_of_hosts_and_operators_none_of_rentals() {
+    let unknown = absent(Rcode::NXDOMAIN, "fleet.internal");
+    for name in ["cam-07.fleet.internal", "nvr.north.fleet.internal", "north.fleet.internal"] {
+        assert_eq!(ask_about_rentals(2, name, Rtype::A), unknown, "{name}");
+        assert_ne!(ask_about_rentals(ANNA, name, Rtype::A), unknown, "{name}");
+    }
+    assert_eq!(ask_about_rentals(ANNA, "camera.fleet.internal", Rtype::A), unknown);
+    for (peer, address) in [(2, "7.0.112.10"), (ANNA, "1.1.112.10")] {
+        let seen = ask_about_rentals(peer, &format!("{address}.in-addr.arpa"), Rtype::PTR);
+        assert_eq!(seen, absent(Rcode::NXDOMAIN, "112.10.in-addr.arpa"), "{peer}");
+    }
+}
+
+#[test]
+fn the_name_of_a_rental_ends_with_it() {
+    let (mut forwarder, asked) = (forwarder_with_rentals(), query("camera.fleet.internal", Rtype::A, None));
+    forwarder.change(PolicyChange::WithdrawGrant(id(41)), now());
+    let ask = |forwarder: &Forwarder, renter| {
+        let decision = dns(false).query(forwarder, id(renter), &asked, Carrier::Udp, now());
+        let DnsDecision::Answer(bytes) = decision else { panic!("an answer") };
+        read_with(5, &bytes)
+    };
+    assert_eq!(ask(&forwarder, 2), absent(Rcode::NXDOMAIN, "fleet.internal"));
+    assert_eq!(ask(&forwarder, 3), found(&["10.112.1.2"]));
+    forwarder.change(PolicyChange::RemoveTarget(TargetId::Rental(id(42))), now());
+    assert_eq!(ask(&forwarder, 3), absent(Rcode::NXDOMAIN, "fleet.internal"));
 }
 
 #[test]

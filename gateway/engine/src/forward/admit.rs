@@ -91,7 +91,7 @@ impl Forwarder {
         };
         let packet = Packet { ip, transport, bytes };
         match self.live(&key, now) {
-            Some((slot, direction)) if !self.is_reopened(slot, direction, &transport) => {
+            Some((slot, direction)) if !self.is_reopened(slot, direction, &key, &transport) => {
                 self.in_flow(slot, direction, packet)
             }
             _ => self.open(&key, packet),
@@ -124,16 +124,19 @@ impl Forwarder {
         None
     }
 
-    /// Returns whether a SYN opens the addresses and ports of a closed connection again. The closed
-    /// one ends then.
-    fn is_reopened(&mut self, slot: Slot, direction: Direction, transport: &Transport) -> bool {
-        let is_syn = matches!(transport, Transport::Tcp(segment) if segment.is_pure_syn());
-        let is_closed = |flow: &Flow| flow.is_closed() && !flow.is_cut();
-        let reopened = is_syn && direction == Direction::Out && self.flows.get(slot).is_some_and(is_closed);
-        if reopened {
-            self.end(slot, FlowEnd::Closed);
+    /// Returns whether a packet opens the addresses and ports of a flow again that is over. That one ends then.
+    fn is_reopened(&mut self, slot: Slot, direction: Direction, key: &Key, transport: &Transport) -> bool {
+        if direction == Direction::Back || !opens(transport) {
+            return false;
         }
-        reopened
+        let is_closed = |flow: &Flow| flow.is_closed() && !flow.is_cut();
+        if self.flows.get(slot).is_some_and(is_closed) {
+            self.end(slot, FlowEnd::Closed);
+            return true;
+        }
+        // Nothing covers it any more, but the same addresses lead elsewhere: a rented device was swapped.
+        let is_cut = self.permitted(slot) == Err(DropReason::NotGranted);
+        is_cut && self.policy.decide(&request(key), self.now).is_ok() && self.displace(slot)
     }
 
     fn in_flow(&mut self, slot: Slot, direction: Direction, packet: Packet<'_>) -> Result<PeerId, Refusal> {
@@ -173,15 +176,15 @@ impl Forwarder {
     /// keeps from passing waits.
     pub(super) fn decide_again(&mut self, slot: Slot) -> Result<(), DropReason> {
         let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow) };
-        let (path, user) = (flow.path, flow.user);
-        let route = Route { host: flow.host, device: path.device, real: path.real };
+        let (path, owner) = (flow.path, flow.owner);
+        let route = Route { target: flow.target, host: flow.host, device: path.device, real: path.real };
         let decision = match self.policy.route(path.v6, path.reached_at) {
             Some(now) if now == route => self.policy.decide(&request(&path.key(Direction::Out)), self.now),
             // The target is elsewhere now.
             _ => Err(Denial::NoTarget),
         };
         match decision {
-            Ok(granted) if granted.user == user => {
+            Ok(granted) if granted.owner.id() == owner.id() => {
                 self.flows.permit(slot, granted.permit);
                 Ok(())
             }
@@ -235,7 +238,8 @@ impl Forwarder {
         let Some(flow) = self.flows.get(slot) else { return Err(DropReason::NoFlow) };
         let sender = flow.path.key(direction).peer;
         let followed = Followed { slot, serial: flow.serial, direction, header: transport.header() };
-        self.fragments.note(sender, packet_id(ip, id), followed, self.now.mono)
+        self.fragments.note(sender, packet_id(ip, id), followed, self.now.mono);
+        Ok(())
     }
 
     fn later_fragment(
@@ -294,19 +298,27 @@ impl Forwarder {
         let progress = begin(&transport, options(&ip, &transport, bytes))?;
         self.can_go_on(granted.route.device, &ip, bytes.len())?;
         let path = path(key, &granted);
-        // A flow that has expired is in nobody's way.
-        if self.live(&path.key(Direction::Back), self.now).is_some() {
-            return Err(DropReason::FlowConflict.into());
-        }
+        self.clear_the_way(&path)?;
         while let Some(spare) = self.flows.make_room(&path).map_err(Refusal::Denied)? {
             self.end_unless_over(spare, FlowEnd::Evicted);
         }
-        let flow = Flow::new(path, granted.user, granted.route.host, granted.permit, progress, self.now.mono);
+        let flow = Flow::new(path, &granted, progress, self.now.mono);
         let slot = self.flows.insert(flow)?;
         self.note_first_fragment(slot, Direction::Out, &ip, &transport)?;
         self.rewrite(&path, Direction::Out, &ip, &transport, bytes);
         self.count(slot, Direction::Out, bytes.len());
         Ok(path.device)
+    }
+
+    /// Ends a flow that has the same packets of the device, if it is over: it has expired, or no grant covers it any
+    /// more, as after the end of an earlier rental of the same device.
+    ///
+    /// # Errors
+    /// Fails when the flow goes on.
+    fn clear_the_way(&mut self, path: &Path) -> Result<(), DropReason> {
+        let Some((slot, _)) = self.live(&path.key(Direction::Back), self.now) else { return Ok(()) };
+        let is_cut = self.permitted(slot) == Err(DropReason::NotGranted);
+        if is_cut && self.displace(slot) { Ok(()) } else { Err(DropReason::FlowConflict) }
     }
 
     fn rewrite(&self, path: &Path, direction: Direction, ip: &Ip, transport: &Transport, bytes: &mut [u8]) {
@@ -359,6 +371,15 @@ fn path(key: &Key, granted: &Granted) -> Path {
         real: granted.route.real,
         src_port: key.src_port,
         dst_port: key.dst_port,
+    }
+}
+
+/// Returns whether a packet may be the first one of a flow.
+fn opens(transport: &Transport) -> bool {
+    match transport {
+        Transport::Tcp(segment) => segment.is_pure_syn(),
+        Transport::Udp { .. } | Transport::EchoRequest { .. } => true,
+        _ => false,
     }
 }
 

@@ -8,7 +8,8 @@ use super::policy::{Denial, Policy, Request, covers, is_for};
 use super::window::Shut;
 use crate::id::{GrantId, Id, PeerId, UserId};
 use crate::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantSpec, GrantWindow, SourceSpec,
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantRole, GrantSpec, GrantWindow,
+    SourceOwner, SourceSpec, TargetId,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -40,8 +41,9 @@ impl Policy {
     fn asked_sources(&self, from: ExplainSource) -> Vec<Cow<'_, SourceSpec>> {
         let mut sources: Vec<Cow<'_, SourceSpec>> = match from {
             ExplainSource::Peer(peer) => self.sources.get(&peer).map(Cow::Borrowed).into_iter().collect(),
-            ExplainSource::User(user) => {
-                self.sources.values().filter(|source| source.user == user).map(Cow::Borrowed).collect()
+            // No person has the id of a user.
+            ExplainSource::User(id) | ExplainSource::Person(id) => {
+                self.sources.values().filter(|source| source.owner.id() == id).map(Cow::Borrowed).collect()
             }
             ExplainSource::Login { user, role } => vec![Cow::Owned(login(user, role))],
         };
@@ -55,12 +57,8 @@ impl Policy {
         question: &ExplainRequest,
         at: Now,
     ) -> (Explanation, Option<Ends>) {
-        let targets: Vec<IpAddr> = match question.to {
-            ExplainTarget::Address(address) => vec![address],
-            ExplainTarget::Host(host) => match self.targets.get(&host) {
-                Some(target) => target.addresses.iter().map(|address| address.reached_at).collect(),
-                None => return (Explanation::UnknownTarget, None),
-            },
+        let Some(targets) = self.asked_addresses(question.to) else {
+            return (Explanation::UnknownTarget, None);
         };
         // Of equal answers the last one counts, which is that of the first address.
         let pairs = targets.iter().rev().filter_map(|dst| {
@@ -69,6 +67,17 @@ impl Policy {
         });
         let answers = pairs.map(|ends| (self.explain_pair(source, ends, question, at), Some(ends)));
         answers.max_by_key(|(answer, _)| rank(answer)).unwrap_or((Explanation::NoCommonFamily, None))
+    }
+
+    /// Returns the addresses that the question is about; `None`: there is no such target.
+    fn asked_addresses(&self, to: ExplainTarget) -> Option<Vec<IpAddr>> {
+        let target = match to {
+            ExplainTarget::Address(address) => return Some(vec![address]),
+            ExplainTarget::Host(host) => TargetId::Host(host),
+            ExplainTarget::Rental(rental) => TargetId::Rental(rental),
+        };
+        let target = self.targets.get(&target)?;
+        Some(target.addresses.iter().map(|address| address.reached_at).collect())
     }
 
     fn explain_pair(
@@ -101,10 +110,10 @@ impl Policy {
     /// Says which grant covered a request that none covers now.
     fn explain_ended(&self, source: &SourceSpec, request: &Request) -> Explanation {
         let route = self.route(request.v6, request.dst);
-        let Some(target) = route.and_then(|route| self.targets.get(&route.host)) else {
+        let Some(target) = route.and_then(|route| self.targets.get(&route.target)) else {
             return Explanation::UnknownTarget;
         };
-        let covering = |spec: &GrantSpec| is_for(spec.source, source) && covers(spec, target, request);
+        let covering = |spec: &GrantSpec| is_for(spec, source) && covers(spec, target, request);
         let ended = self.ended.latest(covering);
         ended.map_or(Explanation::NoGrant, |grant| Explanation::Over(self.window(grant)))
     }
@@ -124,7 +133,8 @@ impl Policy {
 /// The source of a login. It has no peer, and an address of each family.
 fn login(user: Option<UserId>, role: Option<GrantRole>) -> SourceSpec {
     let addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    SourceSpec { peer: NOBODY, user: user.unwrap_or(NOBODY), role, addresses: addresses.into() }
+    let owner = SourceOwner::User { user: user.unwrap_or(NOBODY), role };
+    SourceSpec { peer: NOBODY, owner, addresses: addresses.into() }
 }
 
 /// An id that no object has.

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// second it covers the 60 ms that their fragments may be out of order.
 const PER_PEER: usize = 64;
 
-/// In total: half a megabyte.
+/// In total: half a megabyte. When all places are taken, the peer with the most of them loses its oldest one.
 const TOTAL: usize = 4_096;
 
 /// What all fragments of a packet have in common.
@@ -57,17 +57,9 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// Notes a first fragment that passes. The oldest packet of the same peer leaves for it.
-    ///
-    /// # Errors
-    /// Fails when other peers hold all places.
-    pub fn note(
-        &mut self,
-        peer: PeerId,
-        packet: PacketId,
-        followed: Followed,
-        now: Mono,
-    ) -> Result<(), DropReason> {
+    /// Notes a first fragment that passes. The oldest packet of the same peer leaves for it, or that of a peer
+    /// that has more than its share.
+    pub fn note(&mut self, peer: PeerId, packet: PacketId, followed: Followed, now: Mono) {
         self.forget(peer, |entry| entry.packet == packet || entry.until <= now);
         if self.peers.get(&peer).is_some_and(|entries| entries.len() >= PER_PEER) {
             self.forget_oldest(peer);
@@ -76,12 +68,11 @@ impl Fragments {
             self.forget_expired(now);
         }
         if self.len >= TOTAL {
-            return Err(DropReason::Fragment);
+            self.forget_of_largest();
         }
         let entry = Entry { packet, followed, until: now + TIMEOUT };
         self.peers.entry(peer).or_default().push_back(entry);
         self.len += 1;
-        Ok(())
     }
 
     /// Returns the flow that a later fragment belongs to.
@@ -116,6 +107,16 @@ impl Fragments {
         self.len -= usize::from(oldest.is_some());
     }
 
+    /// Forgets the oldest packet of the peer that has most. A peer below its share loses none.
+    fn forget_of_largest(&mut self) {
+        let largest = self.peers.iter().max_by_key(|(peer, entries)| (entries.len(), **peer));
+        let Some(peer) = largest.map(|(peer, _)| *peer) else { return };
+        self.forget_oldest(peer);
+        if self.peers.get(&peer).is_some_and(VecDeque::is_empty) {
+            self.peers.remove(&peer);
+        }
+    }
+
     fn forget_expired(&mut self, now: Mono) {
         for entries in self.peers.values_mut() {
             while entries.front().is_some_and(|entry| entry.until <= now) {
@@ -146,7 +147,7 @@ mod tests {
     fn later_fragments_follow_the_first_one_of_the_same_packet_and_peer() {
         let mut fragments = Fragments::default();
         let now = Mono::from_secs(1);
-        fragments.note(peer(1), packet(7), FOLLOWED, now).expect("place");
+        fragments.note(peer(1), packet(7), FOLLOWED, now);
         assert_eq!(fragments.follow(peer(1), &packet(7), 24, now), Ok(FOLLOWED));
         for (from, id, offset) in [(2, 7, 24), (1, 8, 24), (1, 7, 16), (1, 7, 8)] {
             let followed = fragments.follow(peer(from), &packet(id), offset, now);
@@ -161,17 +162,39 @@ mod tests {
         let mut fragments = Fragments::default();
         let now = Mono::from_secs(1);
         for id in 0..1_000 {
-            fragments.note(peer(1), packet(id), FOLLOWED, now).expect("place");
+            fragments.note(peer(1), packet(id), FOLLOWED, now);
         }
         assert_eq!(fragments.len, PER_PEER);
         assert!(fragments.follow(peer(1), &packet(999), 24, now).is_ok());
         assert!(fragments.follow(peer(1), &packet(0), 24, now).is_err());
-        for n in 2..=TOTAL / PER_PEER {
-            (0..64).for_each(|id| fragments.note(peer(n), packet(id), FOLLOWED, now).expect("place"));
+        fill(&mut fragments, now);
+        fragments.note(peer(999), packet(1), FOLLOWED, now);
+        assert_eq!(fragments.len, TOTAL);
+        fragments.note(peer(998), packet(5), FOLLOWED, Mono::from_secs(31));
+        assert_eq!(fragments.len, 1, "the others have expired");
+    }
+
+    /// So many peers that all places are taken, each with as many as it may have.
+    fn fill(fragments: &mut Fragments, now: Mono) {
+        for n in 1..=TOTAL / PER_PEER {
+            (0..64).for_each(|id| fragments.note(peer(n), packet(id), FOLLOWED, now));
         }
-        assert_eq!(fragments.note(peer(999), packet(1), FOLLOWED, now), Err(DropReason::Fragment));
-        fragments.note(peer(1), packet(5), FOLLOWED, now).expect("its own place");
-        fragments.note(peer(999), packet(1), FOLLOWED, Mono::from_secs(31)).expect("place again");
-        assert_eq!(fragments.len, 1);
+        assert_eq!(fragments.len, TOTAL);
+    }
+
+    #[test]
+    fn peers_that_hold_all_places_keep_none_from_another_one() {
+        let mut fragments = Fragments::default();
+        let now = Mono::from_secs(1);
+        fill(&mut fragments, now);
+        for id in 0..40 {
+            fragments.note(peer(999), packet(id), FOLLOWED, now);
+            // The others go on.
+            (1..=TOTAL / PER_PEER).for_each(|n| fragments.note(peer(n), packet(100 + id), FOLLOWED, now));
+        }
+        assert!((0..40).all(|id| fragments.follow(peer(999), &packet(id), 24, now).is_ok()));
+        let places = fragments.peers.values().map(VecDeque::len);
+        assert_eq!((places.clone().sum::<usize>(), fragments.len), (TOTAL, TOTAL));
+        assert!(places.min() >= Some(40), "no peer loses more than its share");
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::id::{GrantId, HostId};
-use crate::messages::{GrantSource, GrantSpec, GrantTarget, SourceSpec, TargetSpec};
+use crate::id::{GrantId, HostId, RentalId};
+use crate::messages::{GrantSource, GrantSpec, GrantTarget, SourceOwner, SourceSpec, TargetId, TargetSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
@@ -16,6 +16,7 @@ enum Place {
     Host(HostId),
     /// The hash of a label and its value. Two labels under one hash only cost time.
     Label(u64),
+    Rental(RentalId),
 }
 
 #[derive(Default)]
@@ -32,6 +33,7 @@ impl GrantIndex {
         let place = match &spec.target {
             GrantTarget::AllDevices => Place::AllDevices,
             GrantTarget::Host(host) => Place::Host(*host),
+            GrantTarget::Rental(rental) => Place::Rental(*rental),
             GrantTarget::Labels(labels) => {
                 let Some(anchor) = self.anchor(spec.source, labels) else { return };
                 self.anchors.insert(spec.id, anchor);
@@ -45,6 +47,7 @@ impl GrantIndex {
         let place = match &spec.target {
             GrantTarget::AllDevices => Place::AllDevices,
             GrantTarget::Host(host) => Place::Host(*host),
+            GrantTarget::Rental(rental) => Place::Rental(*rental),
             GrantTarget::Labels(_) => {
                 let Some(anchor) = self.anchors.remove(&spec.id) else { return };
                 Place::Label(anchor)
@@ -69,15 +72,28 @@ impl GrantIndex {
 
     /// Calls `visit` with each grant that may permit something between the two.
     pub fn each(&self, source: &SourceSpec, target: &TargetSpec, visit: &mut dyn FnMut(GrantId)) {
-        let labels: Vec<u64> = target.labels.iter().map(|label| self.hasher.hash_one(label)).collect();
-        let role = source.role.map(GrantSource::Role);
-        for from in [Some(GrantSource::Peer(source.peer)), Some(GrantSource::User(source.user)), role] {
-            let Some(from) = from else { continue };
-            let places = labels.iter().map(|hash| Place::Label(*hash));
-            for place in [Place::AllDevices, Place::Host(target.host)].into_iter().chain(places) {
-                self.places.get(&(from, place)).into_iter().flatten().for_each(|id| visit(*id));
+        match (source.owner, target.id) {
+            (SourceOwner::User { user, role }, TargetId::Host(host)) => {
+                let labels = target.labels.iter().map(|label| Place::Label(self.hasher.hash_one(label)));
+                let places: Vec<Place> =
+                    [Place::AllDevices, Place::Host(host)].into_iter().chain(labels).collect();
+                let role = role.map(GrantSource::Role);
+                for from in [GrantSource::Peer(source.peer), GrantSource::User(user)].into_iter().chain(role)
+                {
+                    places.iter().for_each(|place| self.visit((from, *place), visit));
+                }
             }
+            (SourceOwner::Person { customer, .. }, TargetId::Rental(rental)) => {
+                self.visit((GrantSource::Customer(customer), Place::Rental(rental)), visit);
+            }
+            // Operators reach no rental, and renters reach nothing else.
+            (SourceOwner::User { .. }, TargetId::Rental(_))
+            | (SourceOwner::Person { .. }, TargetId::Host(_)) => {}
         }
+    }
+
+    fn visit(&self, at: (GrantSource, Place), visit: &mut dyn FnMut(GrantId)) {
+        self.places.get(&at).into_iter().flatten().for_each(|id| visit(*id));
     }
 }
 
@@ -101,10 +117,13 @@ mod tests {
             access: Vec::new(),
             from: None,
             until: None,
+            only: None,
         };
         (0..1_000).for_each(|n| index.add(&spec(n)));
-        let source = SourceSpec { peer: Id::from_i64(2), user, role: None, addresses: Default::default() };
+        let owner = SourceOwner::User { user, role: None };
+        let source = SourceSpec { peer: Id::from_i64(2), owner, addresses: Default::default() };
         let target = TargetSpec {
+            id: TargetId::Host(Id::from_i64(3)),
             host: Id::from_i64(3),
             name: "camera".to_owned(),
             peer: Id::from_i64(3),

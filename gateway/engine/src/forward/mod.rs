@@ -2,7 +2,8 @@
 //!
 //! The caller hands in each inner packet that is not for the gateway itself, with the peer that it
 //! came from; the packet is rewritten in place and goes on, or it is dropped with a reason. Peers
-//! of people (sources) open flows; a device only replies in flows that a source opened. The policy
+//! of people (sources) open flows: operators to hosts, and renters to the devices that are rented to
+//! them. A device only replies in flows that a source opened. The policy
 //! is compared for every packet, in both directions: a flow adds only that replies and related
 //! errors are expected. The forwarder knows no sessions, sockets or store, and the caller has
 //! verified that the source address belongs to the sender.
@@ -33,7 +34,7 @@ mod timers;
 mod window;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::id::PeerId;
@@ -104,6 +105,8 @@ pub struct Forwarder {
     reviews: BTreeMap<List, usize>,
     /// The next of all flows to look at, after the clock was doubted.
     sweep: Option<Slot>,
+    /// Resets for connections that were cut and whose place a new flow has taken.
+    displaced: VecDeque<(PeerId, Reset)>,
     reply: Vec<u8>,
     /// The flow of the last packet that passed, and its direction.
     counted: Option<(FlowId, Direction)>,
@@ -123,6 +126,7 @@ impl Forwarder {
             records: Records::default(),
             reviews: BTreeMap::new(),
             sweep: None,
+            displaced: VecDeque::new(),
             reply: Vec::with_capacity(reject::LARGEST),
             counted: None,
             budget: Budget::default(),
@@ -131,7 +135,7 @@ impl Forwarder {
     }
 
     /// Judges one inner packet of `sender`, without bytes behind its end. It is rewritten in place
-    /// if it passes.
+    /// if it passes. [`Forwarder::reset_before`] says what goes out before it.
     pub fn packet(&mut self, sender: PeerId, packet: &mut [u8], now: Now) -> Outcome {
         self.begin(now);
         match self.admit(sender, packet, now) {
@@ -218,18 +222,23 @@ impl Forwarder {
         self.policy.is_source(peer)
     }
 
-    /// Returns the addresses at which a peer reaches the host of this name now: all that explain would
+    /// Returns whether a peer is a renter, who reaches rentals alone.
+    pub fn is_renter(&self, peer: PeerId) -> bool {
+        self.policy.is_renter(peer)
+    }
+
+    /// Returns the addresses at which a peer reaches the hosts or rentals of this name now: all that explain would
     /// permit anything to.
     pub fn addresses_of(&self, peer: PeerId, name: &str, now: Now) -> Vec<IpAddr> {
         self.policy.addresses_of(peer, name, now)
     }
 
-    /// Returns whether a peer reaches a host now whose name is below this one, as `cam.north` is below `north`.
+    /// Returns whether a peer reaches a host or rental now whose name is below this one, as `cam.north` is below `north`.
     pub fn reaches_below(&self, peer: PeerId, name: &str, now: Now) -> bool {
         self.policy.reaches_below(peer, name, now)
     }
 
-    /// Returns the name of the host that a peer reaches at this address now.
+    /// Returns the name of the host or rental that a peer reaches at this address now.
     pub fn name_of(&self, peer: PeerId, address: IpAddr, now: Now) -> Option<&str> {
         self.policy.name_of(peer, address, now)
     }
@@ -248,6 +257,7 @@ impl Forwarder {
             self.stop(slot);
         }
         self.reviews.clear();
+        self.displaced.clear();
         self.sweep = None;
     }
 

@@ -13,9 +13,10 @@ use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::{GrantId, HostId, PeerId, UserId};
+use crate::id::{GrantId, HostId, PeerId};
 use crate::messages::{
-    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
+    TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -44,13 +45,14 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub permit: Permit,
-    pub user: UserId,
+    pub owner: SourceOwner,
     pub route: Route,
 }
 
 /// Where the packets to an address go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
+    pub target: TargetId,
     pub host: HostId,
     pub device: PeerId,
     /// The address that the target has.
@@ -77,8 +79,8 @@ pub struct Grant {
 pub struct Policy {
     generation: u64,
     pub(super) sources: HashMap<PeerId, SourceSpec>,
-    pub(super) targets: HashMap<HostId, TargetSpec>,
-    pub(super) owners: HashMap<IpAddr, HostId>,
+    pub(super) targets: HashMap<TargetId, TargetSpec>,
+    pub(super) owners: HashMap<IpAddr, TargetId>,
     pub(super) names: Names,
     /// Those that have not ended.
     pub(super) grants: HashMap<GrantId, Grant>,
@@ -95,6 +97,11 @@ pub struct Policy {
 impl Policy {
     pub fn is_source(&self, peer: PeerId) -> bool {
         self.sources.contains_key(&peer)
+    }
+
+    pub fn is_renter(&self, peer: PeerId) -> bool {
+        let owner = self.sources.get(&peer).map(|source| source.owner);
+        matches!(owner, Some(SourceOwner::Person { .. }))
     }
 
     pub fn is_behind(&self, now: Wall) -> bool {
@@ -134,19 +141,19 @@ impl Policy {
             return Err(Denial::NoSource);
         }
         let route = self.route(request.v6, request.dst).ok_or(Denial::NoTarget)?;
-        let target = self.targets.get(&route.host).ok_or(Denial::NoTarget)?;
+        let target = self.targets.get(&route.target).ok_or(Denial::NoTarget)?;
         let (grant, span) = self.best(source, target, &|spec| covers(spec, target, request), now)?;
         let permit = Permit { generation: self.generation, grant, span };
-        Ok(Granted { permit, user: source.user, route })
+        Ok(Granted { permit, owner: source.owner, route })
     }
 
     /// Returns where packets to an address go, permitted or not. A source reaches no other source,
     /// and not itself.
     pub fn route(&self, v6: bool, dst: Bits) -> Option<Route> {
         let at = address(v6, dst);
-        let target = self.owners.get(&at).and_then(|host| self.targets.get(host))?;
+        let target = self.owners.get(&at).and_then(|id| self.targets.get(id))?;
         let real = target.addresses.iter().find(|address| address.reached_at == at)?.real;
-        let route = Route { host: target.host, device: target.peer, real: bits(real) };
+        let route = Route { target: target.id, host: target.host, device: target.peer, real: bits(real) };
         (!self.is_source(target.peer)).then_some(route)
     }
 
@@ -154,7 +161,7 @@ impl Policy {
     pub(super) fn reaches(&self, source: &SourceSpec, dst: IpAddr, now: Now) -> bool {
         let has_family = source.addresses.iter().any(|src| src.is_ipv4() == dst.is_ipv4());
         let route = self.route(dst.is_ipv6(), bits(dst)).filter(|_| has_family);
-        let Some(target) = route.and_then(|route| self.targets.get(&route.host)) else { return false };
+        let Some(target) = route.and_then(|route| self.targets.get(&route.target)) else { return false };
         let permits = |spec: &GrantSpec| selects(spec, target) && permits_anything(spec);
         self.best(source, target, &permits, now).is_ok()
     }
@@ -169,7 +176,8 @@ impl Policy {
     ) -> Result<(GrantId, Span), Denial> {
         let mut best = Err(Denial::NoGrant);
         self.index.each(source, target, &mut |id| {
-            let Some(grant) = self.grants.get(&id).filter(|grant| covers(&grant.spec)) else { return };
+            let is_meant = |grant: &&Grant| is_for(&grant.spec, source) && covers(&grant.spec);
+            let Some(grant) = self.grants.get(&id).filter(is_meant) else { return };
             let found = match self.trust.open(&grant.window, now) {
                 Ok(span) => Ok((id, span)),
                 Err(shut) => Err(Denial::Shut(id, shut)),
@@ -219,7 +227,7 @@ impl Policy {
             PolicyChange::Source(spec) => self.set_source(spec),
             PolicyChange::RemoveSource(peer) => self.sources.remove(&peer).map(|_| vec![List::Source(peer)]),
             PolicyChange::Target(spec) => self.set_target(spec),
-            PolicyChange::RemoveTarget(host) => self.remove_target(host),
+            PolicyChange::RemoveTarget(id) => self.remove_target(id),
             PolicyChange::Floor(floor) => {
                 self.trust.set_floor(floor);
                 Some(Vec::new())
@@ -323,29 +331,29 @@ impl Policy {
     }
 
     fn set_target(&mut self, spec: TargetSpec) -> Option<Vec<List>> {
-        if self.targets.get(&spec.host) == Some(&spec) {
+        if self.targets.get(&spec.id) == Some(&spec) {
             return None;
         }
-        let mut affected = self.remove_target(spec.host).unwrap_or_default();
+        let mut affected = self.remove_target(spec.id).unwrap_or_default();
         affected.push(List::Device(spec.peer));
         let mixed = |address: &TargetAddress| address.reached_at.is_ipv4() != address.real.is_ipv4();
         let mut spec = spec;
         spec.addresses.retain(|address| !mixed(address));
         for address in &spec.addresses {
-            let before = self.owners.insert(address.reached_at, spec.host);
-            let loser = before.and_then(|host| self.targets.get(&host));
+            let before = self.owners.insert(address.reached_at, spec.id);
+            let loser = before.and_then(|id| self.targets.get(&id));
             affected.extend(loser.map(|loser| List::Device(loser.peer)));
         }
-        self.names.insert(&spec.name, spec.host);
-        self.targets.insert(spec.host, spec);
+        self.names.insert(&spec.name, spec.id);
+        self.targets.insert(spec.id, spec);
         Some(affected)
     }
 
-    fn remove_target(&mut self, host: HostId) -> Option<Vec<List>> {
-        let target = self.targets.remove(&host)?;
-        self.names.remove(&target.name, host);
+    fn remove_target(&mut self, id: TargetId) -> Option<Vec<List>> {
+        let target = self.targets.remove(&id)?;
+        self.names.remove(&target.name, id);
         for address in &target.addresses {
-            if self.owners.get(&address.reached_at) == Some(&host) {
+            if self.owners.get(&address.reached_at) == Some(&id) {
                 self.owners.remove(&address.reached_at);
             }
         }
@@ -422,8 +430,7 @@ impl Policy {
     }
 }
 
-/// Returns whether a grant covers the target, protocol and port at any time. The index has matched
-/// the source.
+/// Returns whether a grant covers the target, protocol and port at any time.
 pub(super) fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -> bool {
     let is_icmp = request.protocol == GrantProtocol::Icmp;
     selects(spec, target)
@@ -433,13 +440,20 @@ pub(super) fn covers(spec: &GrantSpec, target: &TargetSpec, request: &Request) -
         })
 }
 
+/// Returns whether a grant selects a target. Grants for customers select rentals alone, and no other grant does.
 fn selects(spec: &GrantSpec, target: &TargetSpec) -> bool {
-    match &spec.target {
-        GrantTarget::Labels(labels) => {
+    let is_for_customer = matches!(spec.source, GrantSource::Customer(_));
+    if is_for_customer != target.id.rental().is_some() {
+        return false;
+    }
+    match (&spec.target, target.id) {
+        (GrantTarget::Labels(labels), TargetId::Host(_)) => {
             !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
         }
-        GrantTarget::AllDevices => !target.behind,
-        GrantTarget::Host(host) => *host == target.host,
+        (GrantTarget::AllDevices, TargetId::Host(_)) => !target.behind,
+        (GrantTarget::Host(host), TargetId::Host(id)) => *host == id,
+        (GrantTarget::Rental(rental), TargetId::Rental(id)) => *rental == id,
+        _ => false,
     }
 }
 
@@ -449,11 +463,15 @@ fn permits_anything(spec: &GrantSpec) -> bool {
     })
 }
 
-/// Returns whether a grant is for this source. The index knows it of each grant that has not ended.
-pub(super) fn is_for(grant: GrantSource, source: &SourceSpec) -> bool {
-    match grant {
-        GrantSource::Peer(peer) => peer == source.peer,
-        GrantSource::User(user) => user == source.user,
-        GrantSource::Role(role) => source.role == Some(role),
-    }
+/// Returns whether a grant is for this source. No grant for a user, a role or a peer is for a renter.
+pub(super) fn is_for(spec: &GrantSpec, source: &SourceSpec) -> bool {
+    let is_admitted = spec.only.as_ref().is_none_or(|only| only.contains(&source.peer));
+    let is_meant = match (spec.source, source.owner) {
+        (GrantSource::Peer(peer), SourceOwner::User { .. }) => peer == source.peer,
+        (GrantSource::User(of), SourceOwner::User { user, .. }) => of == user,
+        (GrantSource::Role(of), SourceOwner::User { role, .. }) => role == Some(of),
+        (GrantSource::Customer(of), SourceOwner::Person { customer, .. }) => of == customer,
+        _ => false,
+    };
+    is_meant && is_admitted
 }

@@ -65,8 +65,9 @@ fn record(flow: &Flow, ended: Option<FlowEnd>, now: Now) -> FlowRecord {
     let port = if flow.path.protocol == GrantProtocol::Icmp { 0 } else { flow.path.dst_port };
     FlowRecord {
         source: flow.path.source,
-        user: flow.user,
+        owner: flow.owner,
         host: flow.host,
+        rental: flow.target.rental(),
         protocol: flow.path.protocol,
         port,
         from: now.wall_at(flow.recorded),

@@ -36,6 +36,9 @@ impl Forwarder {
     /// every turn.
     pub fn work(&mut self, now: Now) -> Option<(PeerId, &[u8])> {
         self.begin(now);
+        if let Some(to) = self.build_displaced() {
+            return Some((to, &self.reply));
+        }
         while self.budget.spend() {
             if let Some(slot) = self.flows.first(List::Cut) {
                 if let Some(to) = self.next_reset(slot) {
@@ -48,10 +51,23 @@ impl Forwarder {
         None
     }
 
+    /// Returns a reset that goes out before the packet that has just passed, whose flow took the place of one that
+    /// was cut. The caller calls it until it returns `None`.
+    pub fn reset_before(&mut self) -> Option<(PeerId, &[u8])> {
+        let to = self.build_displaced()?;
+        Some((to, &self.reply))
+    }
+
+    fn build_displaced(&mut self) -> Option<PeerId> {
+        let (to, reset) = self.displaced.pop_front()?;
+        reset.build(&mut self.reply);
+        Some(to)
+    }
+
     /// Returns when there is work, at the latest; `None`: no work is planned.
     pub fn next_due(&self) -> Option<Mono> {
-        let busy = !self.reviews.is_empty() || self.sweep.is_some() || self.flows.first(List::Cut).is_some();
-        if busy {
+        let reviews = !self.reviews.is_empty() || self.sweep.is_some();
+        if reviews || !self.displaced.is_empty() || self.flows.first(List::Cut).is_some() {
             return Some(self.now.mono);
         }
         [self.policy.next_end(self.now), self.flows.next_due()].into_iter().flatten().min()
@@ -122,21 +138,46 @@ impl Forwarder {
         self.records.stopped(&flow, why, self.now);
     }
 
+    /// Ends a flow that is cut, so that a new one has its place. Its resets go out before the first packet of the
+    /// new one, whose connection they would break afterwards. Returns false if too many resets wait.
+    pub(super) fn displace(&mut self, slot: Slot) -> bool {
+        if self.displaced.len() + MOST_RESETS > MOST_DISPLACED {
+            return false;
+        }
+        while let Some(reset) = self.take_reset(slot) {
+            self.displaced.push_back(reset);
+        }
+        self.end(slot, FlowEnd::NotGranted);
+        true
+    }
+
     /// Builds the next reset for a connection that is cut, in the buffer for replies. Returns its
     /// receiver. A flow without further resets ends.
     fn next_reset(&mut self, slot: Slot) -> Option<PeerId> {
+        let Some((to, reset)) = self.take_reset(slot) else {
+            self.end(slot, FlowEnd::NotGranted);
+            return None;
+        };
+        reset.build(&mut self.reply);
+        Some(to)
+    }
+
+    /// Takes the next reset for a connection that is cut.
+    fn take_reset(&mut self, slot: Slot) -> Option<(PeerId, Reset)> {
         let flow = self.flows.get_mut(slot)?;
         while usize::from(flow.resets_sent) < MOST_RESETS {
             flow.resets_sent += 1;
-            if let Some((to, reset)) = reset(flow, usize::from(flow.resets_sent) - 1) {
-                reset.build(&mut self.reply);
-                return Some(to);
+            let found = reset(flow, usize::from(flow.resets_sent) - 1);
+            if found.is_some() {
+                return found;
             }
         }
-        self.end(slot, FlowEnd::NotGranted);
         None
     }
 }
+
+/// Resets that wait for the caller. It takes them with each packet.
+const MOST_DISPLACED: usize = 64;
 
 /// Two to each end.
 const MOST_RESETS: usize = 4;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::id::{GrantId, HostId, PeerId, UserId};
+use crate::id::{CustomerId, GrantId, HostId, Id, PeerId, PersonId, RentalId, UserId};
 use crate::messages::DropReason;
 use crate::time::{Mono, Wall};
 
@@ -27,6 +27,8 @@ pub enum GrantSource {
     User(UserId),
     /// Every peer of the users with exactly this role.
     Role(GrantRole),
+    /// Every renter of a customer: a peer of one of the customer's people.
+    Customer(CustomerId),
 }
 
 /// What a grant lets its source reach. A target that selects nothing permits nothing.
@@ -38,6 +40,8 @@ pub enum GrantTarget {
     Host(HostId),
     /// Every device and every host behind one that has all of these labels. An empty selection permits nothing.
     Labels(BTreeMap<String, String>),
+    /// The device of a rental, at the alias of the rental.
+    Rental(RentalId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +60,8 @@ pub struct GrantAccess {
     pub ports: Vec<RangeInclusive<u16>>,
 }
 
-/// A permission to reach a target in the window `[from, until)`.
+/// A permission to reach a target in the window `[from, until)`. Only a grant for a customer opens a rental, and it
+/// opens nothing else: operators reach no alias of a rental, and renters reach nothing but these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantSpec {
     pub id: GrantId,
@@ -68,23 +73,67 @@ pub struct GrantSpec {
     pub from: Option<Wall>,
     /// `None`: until it is withdrawn.
     pub until: Option<Wall>,
+    /// Of the peers of the source only these. `None`: all.
+    pub only: Option<BTreeSet<PeerId>>,
 }
 
-/// A peer that may use grants: a peer of a person whose user is enabled.
+/// Whose peer a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceOwner {
+    User {
+        user: UserId,
+        /// `None`: a viewer, who reaches nothing by role.
+        role: Option<GrantRole>,
+    },
+    Person {
+        person: PersonId,
+        customer: CustomerId,
+    },
+}
+
+impl SourceOwner {
+    /// Returns the id of the user or of the person. No user has the id of a person.
+    pub const fn id(self) -> Id {
+        match self {
+            SourceOwner::User { user, .. } => user,
+            SourceOwner::Person { person, .. } => person,
+        }
+    }
+}
+
+/// A peer that may use grants: an operator, whose user is enabled, or a renter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSpec {
     pub peer: PeerId,
-    pub user: UserId,
-    /// `None`: a viewer, who reaches nothing by role.
-    pub role: Option<GrantRole>,
+    pub owner: SourceOwner,
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// A host that grants can select: a device, or a host behind one.
+/// What identifies a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetId {
+    /// A device or a host behind one, at its own address.
+    Host(HostId),
+    /// The device of a rental, at the alias of the rental.
+    Rental(RentalId),
+}
+
+impl TargetId {
+    pub const fn rental(self) -> Option<RentalId> {
+        match self {
+            TargetId::Host(_) => None,
+            TargetId::Rental(rental) => Some(rental),
+        }
+    }
+}
+
+/// What grants can select: a device, a host behind one, or a rental.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetSpec {
+    pub id: TargetId,
+    /// The device or host that packets reach.
     pub host: HostId,
-    /// In lower case, and no other target has it.
+    /// In lower case. No other host has the name of a host, but rentals of several customers may have one name.
     pub name: String,
     /// The peer that its packets go through: its own, or the device in front of it.
     pub peer: PeerId,
@@ -97,9 +146,9 @@ pub struct TargetSpec {
 /// An address of a target. Both are of the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetAddress {
-    /// What a source sends to: the device's own pool address, or the alias of a host behind it.
+    /// What a source sends to: the device's own pool address, or the alias of a host behind it or of a rental.
     pub reached_at: IpAddr,
-    /// What the target itself has. It differs from `reached_at` for hosts behind a device.
+    /// What the target itself has. It differs from `reached_at` for hosts behind a device and for rentals.
     pub real: IpAddr,
 }
 
@@ -111,7 +160,7 @@ pub enum PolicyChange {
     Source(SourceSpec),
     RemoveSource(PeerId),
     Target(TargetSpec),
-    RemoveTarget(HostId),
+    RemoveTarget(TargetId),
     /// The greatest wall time of earlier runs. While the clock is behind it, no grant with a window passes.
     Floor(Wall),
     /// An admin confirmed that the clock is right although it is behind the floor.
@@ -123,8 +172,11 @@ pub enum PolicyChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     pub source: PeerId,
-    pub user: UserId,
+    /// As it was when the flow was opened.
+    pub owner: SourceOwner,
     pub host: HostId,
+    /// The rental whose alias was used.
+    pub rental: Option<RentalId>,
     pub protocol: GrantProtocol,
     /// The target's port; 0 for ICMP.
     pub port: u16,
@@ -205,6 +257,8 @@ pub enum ExplainSource {
     Peer(PeerId),
     /// Any peer of a user: the first that is permitted decides.
     User(UserId),
+    /// Any renter of a person, likewise.
+    Person(PersonId),
     /// A caller of the API, who needs no peer: by the grants of the user and of the role. `user` is
     /// `None` for a program.
     Login {
@@ -219,6 +273,7 @@ pub enum ExplainTarget {
     /// An address that a source sends to.
     Address(IpAddr),
     Host(HostId),
+    Rental(RentalId),
 }
 
 /// A question about the policy: may this source reach this target at this time?
@@ -247,9 +302,9 @@ pub struct GrantWindow {
 pub enum Explanation {
     /// This grant lets it pass.
     Permitted(GrantWindow),
-    /// The peer belongs to no enabled user, or the user has no peer.
+    /// The peer belongs to no enabled user and to no person, or the user or person has no peer.
     UnknownSource,
-    /// No device and no host behind one has this address or id.
+    /// No device, no host behind one and no rental has this address or id.
     UnknownTarget,
     /// The source and the target have no addresses of one family.
     NoCommonFamily,

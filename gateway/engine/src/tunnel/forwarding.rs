@@ -6,7 +6,7 @@
 use super::Tunnel;
 use crate::forward::Outcome;
 use crate::id::PeerId;
-use crate::messages::{DropReason, ExplainId, ExplainRequest, Output, PolicyChange};
+use crate::messages::{DropReason, ExplainId, ExplainRequest, Output, PolicyChange, TargetId};
 use crate::time::Now;
 use crate::tunnel::peers::Slot;
 use crate::tunnel::session::Noise;
@@ -25,7 +25,7 @@ impl<N: Noise> Tunnel<N> {
 
     /// Removes what the forwarder knows of a removed peer. Its flows end.
     pub(super) fn forget_forwarding(&mut self, peer: PeerId) {
-        for change in [PolicyChange::RemoveSource(peer), PolicyChange::RemoveTarget(peer)] {
+        for change in [PolicyChange::RemoveSource(peer), PolicyChange::RemoveTarget(TargetId::Host(peer))] {
             self.forwarder.change(change, self.now);
         }
         self.forwarder.forget_peer(peer);
@@ -57,6 +57,7 @@ impl<N: Noise> Tunnel<N> {
         }
         match self.forwarder.packet(sender, packet, self.now) {
             Outcome::Forward { to, len } => {
+                self.send_resets_before();
                 let sent = self.pass_on(to, &packet[..len]);
                 if sent.is_err() {
                     self.forwarder.not_sent(sender, to, len);
@@ -73,6 +74,14 @@ impl<N: Noise> Tunnel<N> {
                 self.forwarder.return_reply(reply);
                 Err(reason)
             }
+        }
+    }
+
+    /// Sends the resets of connections whose place the next packet takes.
+    fn send_resets_before(&mut self) {
+        while let Some((to, reset)) = self.forwarder.reset_before() {
+            let reset = reset.to_vec();
+            let _ = self.pass_on(to, &reset);
         }
     }
 
