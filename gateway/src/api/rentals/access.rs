@@ -2,6 +2,7 @@
 //! address they reach the device.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use fleetgate_engine::id::{CustomerId, PeerId};
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
@@ -9,12 +10,12 @@ use fleetgate_engine::rental::access::{Excess, excess};
 use fleetgate_engine::time::Wall;
 
 use crate::api::AppState;
+use crate::api::devices::refusal;
 use crate::api::grants::{self, access_list, access_to_api};
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
-use crate::store::addresses::NoAddress;
 use crate::store::grants::protocol_name;
 use crate::store::rentals::aliases::{self, Alias, NoAlias};
 use crate::store::rentals::renters;
@@ -56,7 +57,9 @@ pub fn name(text: String) -> Result<String, String> {
 /// Reads the ids of renters, who may not exist.
 pub fn renters_named(list: Vec<String>) -> Result<BTreeSet<PeerId>, String> {
     if list.len() > MAX_RENTERS {
-        return Err(format!("at most {MAX_RENTERS} are expected; without renters all of the customer are admitted"));
+        return Err(format!(
+            "at most {MAX_RENTERS} are expected; without renters all of the customer are admitted"
+        ));
     }
     list.iter().map(|text| Kind::Renter.parse(text).map_err(|unknown| unknown.0)).collect()
 }
@@ -95,13 +98,14 @@ pub fn beyond(device: &str, wanted: &[GrantAccess], allowed: &[GrantAccess]) -> 
 /// Formats `icmp, tcp 22 80 8000-8100`.
 pub fn words(access: &[GrantAccess]) -> String {
     let ports = |of: &GrantAccess| -> String {
-        let range = |range: &std::ops::RangeInclusive<u16>| match (range.start(), range.end()) {
+        let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
             (first, last) if first == last => format!(" {first}"),
             (first, last) => format!(" {first}-{last}"),
         };
         if of.protocol == GrantProtocol::Icmp { String::new() } else { of.ports.iter().map(range).collect() }
     };
-    let all: Vec<String> = access.iter().map(|of| format!("{}{}", protocol_name(of.protocol), ports(of))).collect();
+    let all: Vec<String> =
+        access.iter().map(|of| format!("{}{}", protocol_name(of.protocol), ports(of))).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
@@ -110,8 +114,7 @@ pub fn words(access: &[GrantAccess]) -> String {
 ///
 /// # Errors
 /// Returns 409 for a name that another one has.
-pub fn names(taken: BTreeSet<String>, given: &[Option<String>]) -> Result<Vec<String>, Problem> {
-    let mut taken = taken;
+pub fn names(mut taken: BTreeSet<String>, given: &[Option<String>]) -> Result<Vec<String>, Problem> {
     for (n, name) in given.iter().enumerate().filter_map(|(n, name)| Some((n, name.as_ref()?))) {
         if !taken.insert(name.clone()) {
             return Err(name_taken(&format!("items[{n}].name"), name));
@@ -165,8 +168,8 @@ pub async fn take_alias(
 fn no_alias(error: NoAlias) -> Problem {
     match error {
         NoAlias::Full { next_at, .. } => Problem::conflict("alias_block_full", block_full(&error, next_at)),
-        NoAlias::Address(NoAddress::Store(error)) | NoAlias::Store(error) => error.into(),
-        NoAlias::Address(error) => Problem::conflict("pool_full", error.to_string()),
+        NoAlias::Address(error) => refusal(error.into(), None),
+        NoAlias::Store(error) => error.into(),
     }
 }
 
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_a_device_does_not_allow_is_named_with_what_it_allows() {
-        let tcp = |ports: &[std::ops::RangeInclusive<u16>]| GrantAccess {
+        let tcp = |ports: &[RangeInclusive<u16>]| GrantAccess {
             protocol: GrantProtocol::Tcp,
             ports: ports.to_vec(),
         };

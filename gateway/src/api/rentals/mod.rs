@@ -2,6 +2,7 @@
 //!
 //! The transaction that writes also decides. What an event says has ids and no personal data.
 
+mod access;
 mod allocate;
 mod availability;
 mod blocks;
@@ -37,6 +38,7 @@ use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
+use crate::store::rentals::aliases::Alias;
 use crate::store::rentals::{self as stored, occupancies};
 
 pub use people_types::*;
@@ -228,6 +230,13 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         external_ref: rental.external_ref.clone(),
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
+        name: rental.name.clone(),
+        addresses: rental.alias(now).map(addresses).unwrap_or_default(),
+        access: access::to_api(&rental.access),
+        renters: rental
+            .admits
+            .as_ref()
+            .map(|admits| admits.iter().map(|id| Kind::Renter.text(*id)).collect()),
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
         occupied_from: ids::time(life.prepared_from),
@@ -240,4 +249,8 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         created_at: ids::time(rental.created_at),
         version: rental.version,
     }
+}
+
+fn addresses(alias: Alias) -> Vec<String> {
+    alias.addresses.map(|address| address.to_string()).into()
 }
