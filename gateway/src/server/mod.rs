@@ -233,7 +233,8 @@ async fn look_after(
         wakeups: state.office.wakeups.clone(),
     };
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
-    housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
+    let (store, live) = (state.store.clone(), state.live.clone());
+    housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
