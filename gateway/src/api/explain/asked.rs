@@ -1,7 +1,7 @@
 //! Reads what a question is about: who, what, and by which protocol.
 
-use fleetgate_engine::id::{HostId, UserId};
-use fleetgate_engine::messages::{ExplainSource, GrantProtocol};
+use fleetgate_engine::id::{CustomerId, HostId, PeerId, UserId};
+use fleetgate_engine::messages::{ExplainSource, ExplainTarget, GrantProtocol};
 
 use super::words::whom_of;
 use crate::api::request::auth::Principal;
@@ -10,6 +10,8 @@ use crate::api::response::problem::Problem;
 use crate::api::{AppState, grants, hosts, operators, users};
 use crate::store::access::{self, Role, User};
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
+use crate::store::rentals::renters::{self, Renter};
+use crate::store::rentals::{self, Rental, aliases};
 
 pub fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol, u16), Problem> {
     let protocol = match (name, port) {
@@ -28,11 +30,52 @@ pub fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol,
     }
 }
 
-/// Returns the host that a question is about, with its name.
-pub async fn target(app: &AppState, text: &str) -> Result<(HostId, String), Problem> {
+/// What a question is about.
+pub enum Target {
+    /// With its name.
+    Host(HostId, String),
+    Rental(Box<Rental>),
+}
+
+impl Target {
+    pub fn name(&self) -> String {
+        match self {
+            Target::Host(_, name) => name.clone(),
+            Target::Rental(rental) => format!("the rental {}", Kind::Rental.text(rental.id)),
+        }
+    }
+
+    /// The target as the filter knows it.
+    pub fn asked(&self) -> ExplainTarget {
+        match self {
+            Target::Host(host, _) => ExplainTarget::Host(*host),
+            Target::Rental(rental) => ExplainTarget::Rental(rental.id),
+        }
+    }
+}
+
+/// Returns the host or the rental that a question is about. A name is that of a rental for the renters of its customer
+/// alone: other customers may use it too.
+pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target, Problem> {
     let mut conn = app.store.reader().await?;
-    let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
-    Ok((host.id, host.name))
+    let id = Kind::Rental.parse(text).ok();
+    let rental = match (id, text.parse(), asker.owner) {
+        (Some(id), _, _) => rentals::find(&mut conn, id).await?,
+        (None, Ok(address), _) => aliases::find(&mut conn, address).await?,
+        (None, Err(_), Owner::Customer(customer)) => {
+            let in_use = aliases::in_use(&mut conn, customer, crate::clock::wall()).await?;
+            in_use.into_iter().find(|rental| rental.name == text)
+        }
+        (None, Err(_), Owner::User(_)) => None,
+    };
+    match (rental, id) {
+        (Some(rental), _) => Ok(Target::Rental(Box::new(rental))),
+        (None, Some(_)) => Err(Problem::invalid("to", Kind::Rental.unknown(text).0)),
+        (None, None) => {
+            let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
+            Ok(Target::Host(host.id, host.name))
+        }
+    }
 }
 
 /// Whom a question is about.
@@ -41,12 +84,29 @@ pub struct Asked {
     pub sources: Vec<ExplainSource>,
     /// Why the filter knows none of them.
     pub no_source: Option<String>,
-    /// The user that they belong to.
-    pub user: UserId,
-    /// The name of the operator or user.
+    /// Whom they belong to.
+    pub owner: Owner,
+    /// What an event calls it: the name of an operator or user. A renter has only an id there, because people choose
+    /// the names of their renters.
     pub name: String,
-    /// The option of `fleetgate grant add` that names it.
+    /// The option of `fleetgate grant add` that names it. Renters need no grants.
     pub whom: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    User(UserId),
+    Customer(CustomerId),
+}
+
+impl Asked {
+    /// Returns the renter, if the question is about one.
+    pub fn renter(&self) -> Option<(PeerId, CustomerId)> {
+        match (self.owner, self.sources.first()) {
+            (Owner::Customer(customer), Some(ExplainSource::Peer(renter))) => Some((*renter, customer)),
+            _ => None,
+        }
+    }
 }
 
 /// A user without a peer is judged as somebody who is logged in. A name is that of a user first: users
@@ -54,13 +114,7 @@ pub struct Asked {
 pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     let mut conn = app.store.reader().await?;
     match users::load(&mut conn, text).await {
-        Ok(user) => {
-            let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
-            let no_source = reaches_nothing(&user);
-            let sources = sources_unless(&no_source, vec![ExplainSource::User(user.id), login]);
-            let whom = whom_of(&user.name);
-            return Ok(Asked { sources, no_source, user: user.id, whom, name: user.name });
-        }
+        Ok(user) => return Ok(of_user(user)),
         Err(problem) if problem.status().is_server_error() => return Err(problem),
         Err(_) => {}
     }
@@ -70,10 +124,36 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
             let no_source = user.and_then(|user| reaches_nothing(&user));
             let sources = sources_unless(&no_source, vec![ExplainSource::Peer(peer.id)]);
             let whom = format!("--peer {}", peer.name);
-            Ok(Asked { sources, no_source, user: peer.user, name: peer.name, whom })
+            return Ok(Asked { sources, no_source, owner: Owner::User(peer.user), name: peer.name, whom });
         }
-        Err(problem) if problem.status().is_server_error() => Err(problem),
-        Err(_) => Err(grants::no_source(&mut conn, "from", text).await),
+        Err(problem) if problem.status().is_server_error() => return Err(problem),
+        Err(_) => {}
+    }
+    match renters::named(&mut conn, &Kind::Renter.named(text)).await?.as_slice() {
+        [renter] => Ok(of_renter(renter)),
+        [] => Err(grants::no_source(&mut conn, "from", text).await),
+        _ => {
+            let detail = format!("renters of several customers are called {text}: use the id (GET /renters)");
+            Err(Problem::invalid("from", detail))
+        }
+    }
+}
+
+fn of_user(user: User) -> Asked {
+    let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
+    let no_source = reaches_nothing(&user);
+    let sources = sources_unless(&no_source, vec![ExplainSource::User(user.id), login]);
+    let whom = whom_of(&user.name);
+    Asked { sources, no_source, owner: Owner::User(user.id), name: user.name, whom }
+}
+
+fn of_renter(renter: &Renter) -> Asked {
+    Asked {
+        sources: vec![ExplainSource::Peer(renter.id)],
+        no_source: None,
+        owner: Owner::Customer(renter.customer),
+        name: Kind::Renter.text(renter.id),
+        whom: String::new(),
     }
 }
 
@@ -85,12 +165,12 @@ fn sources_unless(no_source: &Option<String>, sources: Vec<ExplainSource>) -> Ve
 /// A probe shows which ports are open, so that it needs the grants of the caller or an admin.
 ///
 /// # Errors
-/// Returns 403 for the peers of another user, unless the caller is an admin.
-pub fn may_probe_as(who: &Principal, user: UserId) -> Result<(), Problem> {
-    if who.role == Role::Admin || who.who.user().is_some_and(|(own, _)| own == user) {
+/// Returns 403 for the peers of another user and for renters, unless the caller is an admin.
+pub fn may_probe_as(who: &Principal, owner: Owner) -> Result<(), Problem> {
+    if who.role == Role::Admin || who.who.user().is_some_and(|(own, _)| owner == Owner::User(own)) {
         return Ok(());
     }
-    let detail = format!("{who} is {}, and only an admin sends probes for other users", who.role);
+    let detail = format!("{who} is {}, and only an admin sends probes for others", who.role);
     Err(Problem::forbidden("role_missing", detail))
 }
 

@@ -2,14 +2,16 @@
 
 mod asked;
 mod probed;
+mod rentals;
 mod types;
 mod words;
 
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::messages::{
-    ExplainRequest, ExplainTarget, Explanation as Found, ForwardProbe, ForwardProbeKind, GrantProtocol,
+    ExplainRequest, Explanation as Found, ForwardProbe, ForwardProbeKind, GrantProtocol,
 };
+use fleetgate_engine::time::Wall;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -19,15 +21,15 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Query};
-use super::request::ids;
 use super::request::parse;
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::types::names;
 use crate::store::events::Object;
 use crate::store::grants::protocol_name;
-use asked::{Asked, asked_about, may_probe_as, protocol, target};
+use asked::{Asked, Target, asked_about, may_probe_as, protocol, target};
 use probed::{PROBE_TIMEOUT, probed};
+use rentals::Renting;
 use words::{Words, to_api};
 
 pub use types::*;
@@ -40,9 +42,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Question {
-    /// An operator (the peer of a person) or a user, by name or id.
+    /// An operator (the peer of a person), a user or a renter, by name or id.
     from: String,
-    /// A device, or a host behind one, by name or id.
+    /// A device, or a host behind one, by name or id; or a rental, by its id or address, or by its name for its renters.
     to: String,
     /// `tcp` when absent, and `icmp` without a port.
     #[param(value_type = Option<names::GrantProtocolName>)]
@@ -65,19 +67,30 @@ async fn explain(
     let at = asked.at.as_deref().map(parse::moment).transpose();
     let at = at.map_err(|detail| Problem::invalid("at", detail.to_string()))?.unwrap_or(crate::clock::wall());
     let (protocol, port) = protocol(asked.protocol.as_deref(), asked.port)?;
-    let Asked { sources, no_source, whom, .. } = asked_about(&app, &asked.from).await?;
-    let (host, name) = target(&app, &asked.to).await?;
+    let about = asked_about(&app, &asked.from).await?;
+    let target = target(&app, &asked.to, &about).await?;
+    let (to, name) = (target.asked(), target.name());
     let mut found = Found::UnknownSource;
-    for from in sources {
-        let to = ExplainTarget::Host(host);
-        found = app.handle.explain(ExplainRequest { from, to, protocol, port, at }).await?;
+    for from in &about.sources {
+        found = app.handle.explain(ExplainRequest { from: *from, to, protocol, port, at }).await?;
         if found != Found::UnknownSource {
             break;
         }
     }
-    let wanted = Wanted { whom: &whom, host: &name, protocol, port };
-    let words = Words { from: &asked.from, wanted, no_source: no_source.as_deref() };
-    Ok(Json(to_api(&found, &words, ids::time(at))))
+    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, at));
+    let words = Words { from: &asked.from, wanted, no_source, renting };
+    Ok(Json(to_api(&found, &words, at)))
+}
+
+/// Returns what decides besides grants, if a renter or a rental takes part.
+fn renting<'a>(about: &Asked, target: &'a Target, at: Wall) -> Option<Renting<'a>> {
+    let renter = about.renter();
+    let rental = match target {
+        Target::Rental(rental) => Some(&**rental),
+        Target::Host(..) => None,
+    };
+    (renter.is_some() || rental.is_some()).then_some(Renting { renter, rental, at })
 }
 
 /// Sends a packet with the address of the source through the packet filter to the host, and compares what becomes of it
@@ -86,8 +99,8 @@ async fn explain(
 /// It is an echo request, or the first segment of a TCP connection that is reset at once. The answer comes back to the
 /// gateway and not to the source.
 ///
-/// Only admins send probes for other users. Others name themselves or an operator of their own, or get 403
-/// `role_missing`.
+/// Only admins send probes for other users and for renters. Others name themselves or an operator of their own, or get
+/// 403 `role_missing`.
 #[utoipa::path(post, path = "/explain/probe", operation_id = "probe_forwarding", tag = "access",
     security(("token" = ["access:operator"])), request_body = NewForwardProbe,
     responses((status = 200, body = ProbedExplanation)))]
@@ -107,25 +120,30 @@ async fn probe(
         }
     };
     let about = asked_about(&app, &asked.from).await?;
-    may_probe_as(&who, about.user)?;
+    may_probe_as(&who, about.owner)?;
     // A login has no address. Only the peers of a user have one, and they come first.
-    let Some(from) = about.sources.into_iter().next() else {
+    let Some(from) = about.sources.first().copied() else {
         return Err(Problem::invalid("from", about.no_source.unwrap_or_default()));
     };
-    let (host, name) = target(&app, &asked.to).await?;
+    let target = target(&app, &asked.to, &about).await?;
+    let name = target.name();
     let by = who.to_string();
     let _permit = app.rate_limits().probe(&by, crate::clock::now().mono)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     // The name of what was found, and not the text of the caller.
     let data = json!({ "from": about.name, "protocol": protocol_name(protocol), "port": asked.port });
-    write.event("forwarding.probed", (Object::Host, host), "a probe of forwarding", data).await?;
+    let object = match &target {
+        Target::Host(host, _) => (Object::Host, *host),
+        Target::Rental(rental) => (Object::Rental, rental.id),
+    };
+    write.event("forwarding.probed", object, "a probe of forwarding", data).await?;
     write.commit().await?;
-    let at = ids::time(crate::clock::wall());
-    let probe = ForwardProbe { from, to: ExplainTarget::Host(host), kind, timeout: PROBE_TIMEOUT };
+    let at = crate::clock::wall();
+    let probe = ForwardProbe { from, to: target.asked(), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
     let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
-    let words = Words { from: &asked.from, wanted, no_source: None };
-    if reply.explanation == Found::UnknownSource {
+    let words = Words { from: &asked.from, wanted, no_source: None, renting: renting(&about, &target, at) };
+    if reply.explanation == Found::UnknownSource && words.renting.is_none() {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \
              operator add`, or ask without a probe",

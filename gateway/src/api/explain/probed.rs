@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetgate_engine::messages::{DropReason, ForwardProbeOutcome as Outcome, ForwardProbeReply};
+use fleetgate_engine::time::Wall;
 
 use super::types::{Explanation, ProbedExplanation};
 use super::words::{Words, to_api};
@@ -13,11 +14,7 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// # Errors
 /// Returns 429 if no packet was made because of too many others.
-pub fn probed(
-    reply: &ForwardProbeReply,
-    words: &Words<'_>,
-    at: String,
-) -> Result<ProbedExplanation, Problem> {
+pub fn probed(reply: &ForwardProbeReply, words: &Words<'_>, at: Wall) -> Result<ProbedExplanation, Problem> {
     let explanation = to_api(&reply.explanation, words, at);
     let Some((result, text)) = outcome(reply.outcome, &explanation, words) else {
         return Err(Problem::too_many("too many probes are in flight, or the gateway stops: try again", 3));

@@ -17,12 +17,12 @@ fn window(from: Option<i64>, until: Option<i64>) -> GrantWindow {
 }
 
 fn answered(found: Found) -> Explanation {
-    to_api(&found, &words(), "now".into())
+    to_api(&found, &words(), Wall::from_millis(0))
 }
 
 fn words() -> Words<'static> {
     let wanted = Wanted { whom: "--user anna", host: "cam-07", protocol: GrantProtocol::Tcp, port: 22 };
-    Words { from: "anna", wanted, no_source: None }
+    Words { from: "anna", wanted, no_source: None, renting: None }
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn every_outcome_of_a_probe_has_a_name_and_says_what_it_may_mean() {
         };
         let packet = Some(([10, 112, 0, 2].into(), [10, 112, 0, 3].into()));
         let reply = ForwardProbeReply { explanation, packet, outcome };
-        probed(&reply, &words(), "now".into())
+        probed(&reply, &words(), Wall::from_millis(0))
     };
     let answers: Vec<ProbedExplanation> =
         all.into_iter().filter_map(|outcome| answer(outcome).ok()).collect();

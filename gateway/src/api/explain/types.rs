@@ -15,6 +15,8 @@ pub struct Explanation {
     pub text: String,
     /// The grant that decides, or that comes nearest.
     pub grant: Option<String>,
+    /// The rental that decides, in place of a grant.
+    pub rental: Option<String>,
     /// The begin of its window.
     pub from: Option<String>,
     /// The end of its window, not included.
@@ -39,9 +41,9 @@ pub const RESULTS: [&str; 9] = [
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewForwardProbe {
-    /// An operator (the peer of a person), or a user who has one, by name or id.
+    /// An operator (the peer of a person), a user who has one, or a renter, by name or id.
     pub from: String,
-    /// A device, or a host behind one, by name or id.
+    /// A device, or a host behind one, by name or id; or a rental, by its id or address, or by its name for its renters.
     pub to: String,
     /// `tcp` when absent, and `icmp` without a port. `udp` cannot be probed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,9 @@
 //! Says in words what the packet filter does with a packet, and what is missing.
 
-use fleetgate_engine::messages::{Explanation as Found, GrantProtocol, GrantWindow};
+use fleetgate_engine::messages::{Explanation as Found, GrantAccess, GrantProtocol, GrantWindow};
 use fleetgate_engine::time::Wall;
 
+use super::rentals::{Renting, Verdict};
 use super::types::Explanation;
 use crate::api::request::ids::{self, Kind};
 use crate::store::grants::protocol_name;
@@ -30,6 +31,12 @@ impl Wanted<'_> {
             }
         }
     }
+
+    fn access(&self) -> GrantAccess {
+        let ports =
+            if self.protocol == GrantProtocol::Icmp { Vec::new() } else { vec![self.port..=self.port] };
+        GrantAccess { protocol: self.protocol, ports }
+    }
 }
 
 /// What a question was about, for its answer.
@@ -37,6 +44,8 @@ pub struct Words<'a> {
     pub from: &'a str,
     pub wanted: Wanted<'a>,
     pub no_source: Option<&'a str>,
+    /// `None`: grants alone decide.
+    pub renting: Option<Renting<'a>>,
 }
 
 /// Says what is missing, and how a grant is added if there is none.
@@ -73,7 +82,7 @@ pub fn missing(found: &Found) -> String {
     }
 }
 
-const fn name(found: &Found) -> &'static str {
+pub const fn name(found: &Found) -> &'static str {
     match found {
         Found::Permitted(_) => "permitted",
         Found::NoGrant => "no_grant",
@@ -116,15 +125,41 @@ fn text(found: &Found, words: &Words<'_>) -> String {
     }
 }
 
-pub fn to_api(found: &Found, words: &Words<'_>, at: String) -> Explanation {
+pub fn to_api(found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+    if let Some(renting) = &words.renting {
+        return of_rental(renting, found, words, at);
+    }
     let (result, window) = (name(found), window(found));
     Explanation {
         permitted: matches!(found, Found::Permitted(_)),
         result: result.to_owned(),
         text: text(found, words),
         grant: window.map(|of| Kind::Grant.text(of.grant)),
+        rental: None,
         from: window.and_then(|of| ids::time_if_known(of.from)),
         until: window.and_then(|of| ids::time_if_known(of.until)),
-        at,
+        at: ids::time(at),
+    }
+}
+
+fn of_rental(renting: &Renting<'_>, found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+    let Words { from, wanted, .. } = words;
+    let (to, what) = (wanted.host, wanted.what());
+    let Verdict { result, why, window } = renting.verdict(found, &wanted.access());
+    let permitted = matches!(found, Found::Permitted(_));
+    let text = match permitted {
+        true => format!("{from} reaches {to} ({what}) {why}"),
+        false => format!("{from} does not reach {to} ({what}): {why}"),
+    };
+    let decides = renting.rental.filter(|_| window.is_some());
+    Explanation {
+        permitted,
+        result: result.to_owned(),
+        text,
+        grant: None,
+        rental: decides.map(|rental| Kind::Rental.text(rental.id)),
+        from: window.map(|(from, _)| ids::time(from)),
+        until: window.map(|(_, until)| ids::time(until)),
+        at: ids::time(at),
     }
 }

@@ -41,6 +41,7 @@ use crate::store::events::Object;
 use crate::store::rentals::aliases::Alias;
 use crate::store::rentals::{self as stored, occupancies};
 
+pub(super) use access::words as access_in_words;
 pub use people_types::*;
 pub use types::*;
 
