@@ -30,6 +30,7 @@ mod reach;
 mod remote_backup;
 mod removal;
 mod rental;
+mod rental_device;
 mod report;
 mod result;
 mod secret;

@@ -10,11 +10,11 @@ use super::booking::Times;
 use super::client::Client;
 use super::customer::printed;
 use super::device::{pair, present, said};
-use super::grant::moment;
+use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
+use super::rental_device::{self, DeviceArgs};
 use super::table::{self, Column};
-use super::token::span;
-use crate::api::rentals::{DeviceAvailability, DeviceBlock, DeviceRentalSettings, Rental};
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -26,21 +26,12 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Change the end or the device of a rental
+    /// Change the end, the device, the name or the access of a rental
     #[command(
-        group(clap::ArgGroup::new("change").required(true).multiple(true)),
+        group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
     )]
-    Set {
-        /// Id of the rental
-        rental: String,
-        /// New end, as RFC 3339 with an offset
-        #[arg(long, value_name = "TIME", group = "change")]
-        until: Option<String>,
-        /// Device that takes the place of the present one
-        #[arg(long, value_name = "DEVICE", group = "change")]
-        device: Option<String>,
-    },
+    Set(Box<SetArgs>),
     /// Cancel a rental that has not begun
     Cancel {
         /// Id of the rental
@@ -66,7 +57,7 @@ pub(crate) enum RentalCommand {
         label: Vec<(String, String)>,
     },
     /// Show or set how a device is rented
-    Device(DeviceArgs),
+    Device(Box<DeviceArgs>),
     /// Keep a device from being booked
     Block(Box<BlockArgs>),
     /// List the blocks of a device
@@ -106,21 +97,26 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Args)]
-pub(crate) struct DeviceArgs {
-    /// Name or id of the device
-    device: String,
-    /// Let it be booked
-    #[arg(long, conflicts_with = "not_rentable")]
-    rentable: bool,
-    /// Do not let it be booked any more; its rentals stay
-    #[arg(long)]
-    not_rentable: bool,
-    /// Time that it needs before a rental, such as 1h
-    #[arg(long, value_name = "TIME")]
-    preparation: Option<String>,
-    /// Time that it needs after a rental, such as 30m
-    #[arg(long, value_name = "TIME")]
-    turnaround: Option<String>,
+pub(crate) struct SetArgs {
+    /// Id of the rental
+    rental: String,
+    /// New end, as RFC 3339 with an offset
+    #[arg(long, value_name = "TIME", group = "change")]
+    until: Option<String>,
+    /// Device that takes the place of the present one
+    #[arg(long, value_name = "DEVICE", group = "change")]
+    device: Option<String>,
+    /// What the renters call the device
+    #[arg(long, group = "change")]
+    name: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Admit only this renter (id); repeat it for more
+    #[arg(long, value_name = "RENTER", group = "change", conflicts_with = "all_renters")]
+    renter: Vec<String>,
+    /// Admit all renters of the customer, also those added later
+    #[arg(long, group = "change")]
+    all_renters: bool,
 }
 
 #[derive(Args)]
@@ -143,7 +139,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
         RentalCommand::Show { rental } => {
             show(client, &client.get(&format!("/rentals/{rental}"), &[]).await?)
         }
-        RentalCommand::Set { rental, until, device } => set(client, &rental, until, device).await,
+        RentalCommand::Set(args) => set(client, *args).await,
         RentalCommand::Cancel { rental } => {
             let gone: Value = client.post(&format!("/rentals/{rental}/cancel"), &json!({})).await?;
             printed(client, &gone)?;
@@ -156,7 +152,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             said(client, &format!("Rental {rental} ended"))
         }
         RentalCommand::Free { at, label } => free(client, &at, label).await,
-        RentalCommand::Device(args) => device(client, args).await,
+        RentalCommand::Device(args) => rental_device::run(client, *args).await,
         RentalCommand::Block(args) => block(client, *args).await,
         RentalCommand::Blocks { device } => blocks(client, &device).await,
         RentalCommand::Unblock { device, block } => {
@@ -234,6 +230,10 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     let zone = r.time_zone.as_deref();
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
+    line("name", &r.name);
+    line("address", &r.addresses.join(" "));
+    line("access", &grant::access(&r.access));
+    line("renters", &renters(r));
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -249,14 +249,25 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn set(
-    client: &Client,
-    rental: &str,
-    until: Option<String>,
-    device: Option<String>,
-) -> anyhow::Result<()> {
+fn renters(r: &Rental) -> String {
+    match r.renters.as_deref() {
+        None => "all of the customer".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(renters) => renters.join(" "),
+    }
+}
+
+async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
+    let SetArgs { rental, until, device, name, access, renter, all_renters } = args;
     let until = until.map(|text| moment("--until", &text)).transpose()?;
-    let body = present(json!({ "until": until.map(|at| at.to_string()), "device": device }));
+    let renters = Some(renter).filter(|renters| !renters.is_empty());
+    let mut body = present(json!({
+        "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
+        "renters": renters,
+    }));
+    if all_renters {
+        body["renters"] = Value::Null;
+    }
     let changed = client.patch(&format!("/rentals/{rental}"), &body).await?;
     printed(client, &changed)?;
     let after: Rental = serde_json::from_value(changed)?;
@@ -289,40 +300,6 @@ async fn free(client: &Client, at: &Times, label: Vec<(String, String)>) -> anyh
         return said(client, "No rentable device is free then");
     }
     table::print(&FREE, rows);
-    Ok(())
-}
-
-async fn device(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
-    let path = format!("/devices/{}/rental-settings", args.device);
-    let before: DeviceRentalSettings = client.get(&path, &[]).await?;
-    let seconds = |option: &str, text: &Option<String>, before: f64| -> anyhow::Result<f64> {
-        text.as_deref().map_or(Ok(before), |text| Ok(span(option, text)?.as_secs_f64()))
-    };
-    let rentable = match (args.rentable, args.not_rentable) {
-        (true, _) => true,
-        (_, true) => false,
-        _ => before.rentable,
-    };
-    let body = json!({
-        "rentable": rentable,
-        "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
-        "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
-    });
-    let is_change =
-        args.rentable || args.not_rentable || args.preparation.is_some() || args.turnaround.is_some();
-    let after: DeviceRentalSettings = match is_change {
-        true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
-        false => before,
-    };
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&after)?);
-        return Ok(());
-    }
-    let state = if after.rentable { "rentable" } else { "not rentable" };
-    let line = |key: &str, seconds: f64| out::line!("  {key:<12}{seconds} s");
-    out::line!("{}  {state}", table::safe(&after.device_name));
-    line("preparation", after.preparation_s);
-    line("turnaround", after.turnaround_s);
     Ok(())
 }
 
