@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::client::{Client, part};
 use super::device::{present, said};
 use super::host::pages;
+use super::listing;
+use super::person::{self, PersonCommand};
 use super::table::{self, Column};
 use crate::api::rentals::{Customer, CustomerContact};
 use crate::cli::out;
@@ -60,6 +62,9 @@ pub(crate) enum CustomerCommand {
         /// Id or reference of the customer
         customer: String,
     },
+    /// Manage the people of customers
+    #[command(subcommand)]
+    Person(PersonCommand),
 }
 
 /// Parses `Ada <ada@example.org>`, or what is between the brackets alone.
@@ -78,7 +83,7 @@ fn contact(text: &str) -> Result<CustomerContact, String> {
     Ok(CustomerContact { name, email, phone })
 }
 
-/// Returns the path of a customer or booking. A reference may have any printable characters.
+/// Returns the path of a customer, booking, person or renter. A reference may have any printable characters.
 pub(super) fn path(list: &str, named: &str) -> String {
     format!("/{list}/{}", part(named))
 }
@@ -108,6 +113,7 @@ pub(crate) async fn run(client: &Client, command: CustomerCommand) -> anyhow::Re
             client.delete(&path("customers", &customer), None).await?;
             said(client, &format!("{customer} erased; rentals stay without personal data"))
         }
+        CustomerCommand::Person(command) => person::run(client, command).await,
     }
 }
 
@@ -124,15 +130,8 @@ const COLUMNS: [Column; 4] =
 
 async fn list(client: &Client) -> anyhow::Result<()> {
     let customers: Vec<Customer> = pages(client, "/customers", &[]).await?;
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&customers)?);
-        return Ok(());
-    }
-    if customers.is_empty() {
-        return said(client, "No customers. Add one: fleetgate customer add --ref REF");
-    }
-    table::print(&COLUMNS, customers.iter().map(row).collect());
-    Ok(())
+    let none = "No customers. Add one: fleetgate customer add --ref REF";
+    listing::print(client, &customers, (&COLUMNS, row), none)
 }
 
 fn row(c: &Customer) -> Vec<String> {

@@ -7,6 +7,7 @@ mod backup;
 mod booking;
 mod care;
 mod client;
+mod conf;
 mod contact;
 mod customer;
 mod demo;
@@ -22,15 +23,18 @@ mod host_change;
 mod import;
 mod incident;
 mod limits;
+mod listing;
 mod metrics;
 mod operator;
 mod out;
+mod person;
 mod profile;
 mod reach;
 mod remote_backup;
 mod removal;
 mod rental;
 mod rental_device;
+mod renter;
 mod report;
 mod result;
 mod secret;
@@ -151,9 +155,12 @@ enum Command {
     /// Manage grants (who may reach which hosts through the gateway, and when)
     #[command(subcommand)]
     Grant(grant::GrantCommand),
-    /// Manage customers, who rent devices
+    /// Manage customers, who rent devices, and their people
     #[command(subcommand)]
     Customer(customer::CustomerCommand),
+    /// Manage renters (peers of the people of customers, such as laptops and phones)
+    #[command(subcommand)]
+    Renter(renter::RenterCommand),
     /// Book devices for customers
     #[command(subcommand)]
     Booking(booking::BookingCommand),
@@ -262,6 +269,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Operator(command) => operator::run(&client()?, command).await?,
         Command::Grant(command) => grant::run(&client()?, command).await?,
         Command::Customer(command) => customer::run(&client()?, command).await?,
+        Command::Renter(command) => renter::run(&client()?, command).await?,
         Command::Booking(command) => booking::run(&client()?, command).await?,
         Command::Rental(command) => rental::run(&client()?, command).await?,
         Command::Forwarded(args) => forwarded::run(&client()?, args).await?,

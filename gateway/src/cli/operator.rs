@@ -1,19 +1,17 @@
 //! `fleetgate operator`: the peers of people, which reach devices by grants.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::device::{is_free, mtu, other_name, present, print_conf, reserve, said};
+use super::conf::{self, Call, Output, Peer};
+use super::device::{mtu, present, said};
 use super::host::pages;
+use super::listing;
 use super::table::{self, Column};
 use crate::api::operators::Operator;
 use crate::cli::out;
-use crate::data_dir::secret_file::Place;
 
 #[derive(Subcommand)]
 pub(crate) enum OperatorCommand {
@@ -73,22 +71,12 @@ pub(crate) enum OperatorCommand {
     },
 }
 
-/// Where a configuration goes.
-#[derive(clap::Args)]
-pub(crate) struct Output {
-    /// Print a QR code instead of text
-    #[arg(long, conflicts_with = "out")]
-    qr: bool,
-    /// Write the configuration to a new file that only you can read
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
 pub(crate) async fn run(client: &Client, command: OperatorCommand) -> anyhow::Result<()> {
     match command {
         OperatorCommand::Add { name, user, public_key, mtu, to } => {
             let body = present(json!({ "name": name, "user": user, "public_key": public_key, "mtu": mtu }));
-            make(client, "/operators", &body, to, "nothing was added").await
+            conf::make(client, Call { path: "/operators", body, otherwise: "nothing was added" }, to, peer)
+                .await
         }
         OperatorCommand::List { user } => list(client, user).await,
         OperatorCommand::Show { operator } => show(client, &operator).await,
@@ -103,43 +91,15 @@ pub(crate) async fn run(client: &Client, command: OperatorCommand) -> anyhow::Re
         }
         OperatorCommand::Reissue { operator, public_key, to } => {
             let body = present(json!({ "public_key": public_key }));
-            make(client, &format!("/operators/{operator}/credentials"), &body, to, "nothing was changed")
-                .await
+            let path = format!("/operators/{operator}/credentials");
+            conf::make(client, Call { path: &path, body, otherwise: "nothing was changed" }, to, peer).await
         }
     }
 }
 
-/// Calls the gateway for a configuration, which goes to the file or to stdout. A file is reserved before.
-async fn make(
-    client: &Client,
-    path: &str,
-    body: &Value,
-    to: Output,
-    otherwise: &'static str,
-) -> anyhow::Result<()> {
-    is_free(to.out.as_deref())?;
-    let place = reserve(to.out.as_deref()).context(otherwise)?;
-    let made: Value = client.post(path, body).await?;
-    credentials(client, &made, to.qr, to.out.as_deref().zip(place))
-}
-
-fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Place)>) -> anyhow::Result<()> {
+fn peer(made: &Value) -> Peer {
     let name = made["operator"]["name"].as_str().unwrap_or_default();
-    let shown = &made["credentials"];
-    if let (Some(conf), Some((out, place))) = (shown["conf"].as_str(), out) {
-        place.keep(conf).with_context(|| {
-            format!("{name} was added; `fleetgate operator reissue {name}` prints a new configuration")
-        })?;
-        let kept =
-            format!("{name}: the configuration is in {}; the gateway does not store it", out.display());
-        return said(client, &format!("{kept}{}", other_name(name, out)));
-    }
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(made)?);
-        return Ok(());
-    }
-    let next = print_conf(shown, qr, name);
-    said(client, &format!("{name}: this configuration is not stored and not shown again. {next}"))
+    Peer { name: name.to_owned(), again: format!("fleetgate operator reissue {name}") }
 }
 
 pub(super) const COLUMNS: [Column; 6] = [
@@ -154,15 +114,8 @@ pub(super) const COLUMNS: [Column; 6] = [
 async fn list(client: &Client, user: Option<String>) -> anyhow::Result<()> {
     let query: Vec<_> = user.map(|user| ("user", user)).into_iter().collect();
     let operators: Vec<Operator> = pages(client, "/operators", &query).await?;
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&operators)?);
-        return Ok(());
-    }
-    if operators.is_empty() {
-        return said(client, "No operators. Add one: fleetgate operator add NAME --user USER");
-    }
-    table::print(&COLUMNS, operators.iter().map(row).collect());
-    Ok(())
+    let none = "No operators. Add one: fleetgate operator add NAME --user USER";
+    listing::print(client, &operators, (&COLUMNS, row), none)
 }
 
 fn row(o: &Operator) -> Vec<String> {

@@ -166,6 +166,9 @@ fn care(operation: &str) -> Option<Value> {
     })
 }
 
+/// Of no gateway: it only has the form of an id.
+pub const PERSON: &str = "y_38h601nahgbz6";
+
 fn rentals(operation: &str) -> Option<Value> {
     Some(match operation {
         "create_customer" => json!({
@@ -175,6 +178,13 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_customer" => {
             json!({ "name": "Ada and Sons", "contacts": [{ "email": "office@example.org" }] })
         }
+        "create_person" => json!({ "customer": "crm-17", "name": "Ada", "email": "ada@example.org" }),
+        "change_person" => json!({ "name": "Ada King", "email": null }),
+        "create_renter" => {
+            json!({ "person": PERSON, "name": "laptop", "public_key": PUBLIC_KEY, "mtu": 1_400 })
+        }
+        "change_renter" => json!({ "name": "notebook", "mtu": 1_400 }),
+        "reissue_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "create_booking" => json!({
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
             "items": [

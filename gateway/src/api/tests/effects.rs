@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 43] = [
+const FIELDS: [(&str, &str, &[&str]); 47] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -44,7 +44,9 @@ const FIELDS: [(&str, &str, &[&str]); 43] = [
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
     ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),
+    ("NewPerson", "people::a_person_is_added_changed_and_removed", &["customer", "email", "name"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
+    ("NewRenter", "people::*", &["mtu", "name", "person", "public_key"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", &["expires_in_s", "needs_approval"]),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
@@ -52,10 +54,12 @@ const FIELDS: [(&str, &str, &[&str]); 43] = [
     ("NewUser", "a_user_is_who_he_is_said_to_be", &["name", "password", "role"]),
     ("OperatorChange", "operators::*", &["mtu", "name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
+    ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
     ("RentalChange", "rentals::*", &["device", "until"]),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
+    ("RenterChange", "people::a_renter_is_changed_under_its_etag", &["mtu", "name"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
     ("Trust", "devices::*", &["host_key"]),

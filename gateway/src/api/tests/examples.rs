@@ -10,9 +10,11 @@ use tokio::task::JoinSet;
 
 use super::openapi::operations;
 use crate::api::document::conformance;
-use crate::api::document::examples::ENROLMENT_TOKEN;
+use crate::api::document::examples::{ENROLMENT_TOKEN, PERSON};
+use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
+use crate::store::rentals::people;
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -105,6 +107,13 @@ impl Scene {
                 self.paths.insert("downtime", id.as_str().unwrap().to_owned());
             }
             "approve_enrolment" | "reject_enrolment" => self.enrol().await,
+            "change_person" | "create_renter" => self.insert_person().await,
+            "change_renter" | "reissue_renter_credentials" => {
+                self.insert_person().await;
+                let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
+                let id = made.json["renter"]["id"].as_str().unwrap().to_owned();
+                self.paths.insert("renter", id);
+            }
             "enrol" => self.insert_token().await,
             "change_own_password" => {
                 let login = json!({ "name": "ada", "password": PASSWORD });
@@ -149,6 +158,17 @@ impl Scene {
         let mut tx = self.api.state.store.begin().await.unwrap();
         enrolment_tokens::insert(&mut tx, &token, &secret.hash()).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// The one of the examples.
+    async fn insert_person(&mut self) {
+        let customer = self.api.operator().get("/api/v1/customers/crm-17").await.json["id"].clone();
+        let customer = Kind::Customer.parse(customer.as_str().unwrap()).unwrap();
+        let person = people::Person::new(Kind::Person.parse(PERSON).unwrap(), customer, crate::clock::wall());
+        let mut tx = self.api.state.store.begin().await.unwrap();
+        people::insert(&mut tx, &person).await.unwrap();
+        tx.commit().await.unwrap();
+        self.paths.insert("person", PERSON.to_owned());
     }
 
     fn path(&self, template: &str) -> String {

@@ -26,6 +26,7 @@ mod notifications;
 mod openapi;
 mod operators;
 mod outbound;
+mod people;
 mod profiles;
 mod query;
 mod removals;

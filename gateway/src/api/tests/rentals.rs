@@ -18,16 +18,16 @@ pub(super) fn hence(seconds: u64) -> String {
 
 const HOUR: u64 = 3_600;
 
-fn must(answer: &Answer) -> &Value {
+pub(super) fn must(answer: &Answer) -> &Value {
     assert!(answer.status < 300, "{}", answer.text);
     &answer.json
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text is expected: {value}"))
 }
 
-fn field(answer: &Answer) -> (u16, &str) {
+pub(super) fn field(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.json["errors"][0]["field"].as_str().unwrap_or_default())
 }
 
@@ -615,9 +615,9 @@ async fn the_blocks_of_a_device_end_with_it() {
 }
 
 /// All text that the database has of rentals, the log and stored answers.
-async fn everything(api: &TestApi) -> String {
+pub(super) async fn everything(api: &TestApi) -> String {
     let mut all = String::new();
-    for path in ["customers", "bookings", "rentals", "events?since=0", "audit"] {
+    for path in ["customers", "people", "renters", "bookings", "rentals", "events?since=0", "audit"] {
         all += &api.admin().get(&format!("/api/v1/{path}")).await.text;
     }
     all + &fixture::answers(&api.state.store).await
@@ -672,7 +672,7 @@ async fn the_availability_agrees_with_what_can_be_booked() {
 async fn the_scope_rentals_reaches_rentals_and_nothing_else() {
     let api = shop().await;
     let limited: Caller<'_> = api.limited(Role::Operator, Area::Rentals).await;
-    for path in ["customers", "bookings", "rentals"] {
+    for path in ["customers", "people", "renters", "bookings", "rentals"] {
         assert_eq!(limited.get(&format!("/api/v1/{path}")).await.status, 200, "{path}");
         assert_eq!(api.viewer().get(&format!("/api/v1/{path}")).await.code(), "role_missing", "{path}");
     }

@@ -36,6 +36,8 @@ struct Scene {
     message: String,
     /// One that has not begun, and one that has.
     rentals: [String; 2],
+    /// A person of a customer, and a renter of the person.
+    person: [String; 2],
 }
 
 impl Scene {
@@ -59,8 +61,10 @@ impl Scene {
         let waiting = [enrolled(&ward, &token, 1).await, enrolled(&ward, &token, 2).await];
         let text = |value: Value| value.as_str().expect("an id").to_owned();
         let rentals = rented(&ward).await;
+        let person = person(&ward).await;
         Scene {
             rentals,
+            person,
             ward,
             enrolment_token: token,
             waiting,
@@ -88,6 +92,7 @@ impl Scene {
             "access": [{ "protocol": "icmp" }], "reason": reason })
         };
         let [planned, running] = &self.rentals;
+        let [person, renter] = &self.person;
         let booking = |reference: &str| {
             let (from, until) = (super::rentals::hence(36_000), super::rentals::hence(39_600));
             json!({ "customer": "crm-1", "external_ref": reference,
@@ -210,6 +215,24 @@ impl Scene {
                 json!({ "external_ref": "crm-2", "name": "Ada" }),
                 json!({ "external_ref": "crm-2", "name": "Bob" }),
             ),
+            post(
+                "/people",
+                "/people",
+                json!({ "customer": "crm-1", "name": "Ada" }),
+                json!({ "customer": "crm-1", "name": "Bob" }),
+            ),
+            post(
+                "/renters",
+                "/renters",
+                json!({ "person": person, "name": "laptop" }),
+                json!({ "person": person, "name": "phone" }),
+            ),
+            post(
+                "/renters/{renter}/credentials",
+                &format!("/renters/{renter}/credentials"),
+                json!({}),
+                json!({ "public_key": key(79) }),
+            ),
             post("/bookings", "/bookings", booking("o1"), booking("o2")),
             bare("/rentals/{rental}/cancel", &format!("/rentals/{planned}/cancel")),
             post(
@@ -254,6 +277,14 @@ async fn rented(ward: &Ward) -> [String; 2] {
     let made = ward.post("/bookings", json!({ "customer": "crm-1", "items": items })).await;
     assert_eq!(made.status, 201, "{}", made.text);
     [1, 0].map(|n| made.json["rentals"][n]["id"].as_str().expect("an id").to_owned())
+}
+
+/// Adds a person to the customer, and a renter.
+async fn person(ward: &Ward) -> [String; 2] {
+    let person = ward.post("/people", json!({ "customer": "crm-1" })).await.json["id"].clone();
+    let renter = ward.post("/renters", json!({ "person": person, "name": "tablet" })).await;
+    assert_eq!(renter.status, 201, "{}", renter.text);
+    [&person, &renter.json["renter"]["id"]].map(|id| id.as_str().expect("an id").to_owned())
 }
 
 async fn enrolled(ward: &Ward, token: &str, n: u8) -> String {

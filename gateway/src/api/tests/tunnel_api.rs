@@ -118,6 +118,27 @@ async fn a_device_speaks_for_hosts_behind_it_and_for_no_others() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_no_device_sends_nothing() {
+    let site = Site::new().await;
+    let posted = async |path: &str, body: Value| {
+        let made = site.ward.post(path, body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.json
+    };
+    posted("/customers", json!({ "external_ref": "crm-17" })).await;
+    let person = posted("/people", json!({ "customer": "crm-17" })).await;
+    let renter = posted("/renters", json!({ "person": person["id"], "name": "laptop" })).await;
+    let peer = Kind::Renter.parse(renter["renter"]["id"].as_str().unwrap()).unwrap();
+    for path in ["/results/backup?exit_status=2", "/results/backup?exit_status=2&host=nas"] {
+        let request = Request::post(path).extension(ConnectInfo(Client::Device(peer)));
+        let (status, text) = site.send(request.body(Body::from("no disk")).unwrap()).await;
+        assert_eq!(status, 404, "{text}");
+        assert!(!text.contains("nas") && !text.contains("backup"), "{text}");
+    }
+    assert_eq!(site.ward.backup().await["last_result"], Value::Null);
+}
+
+#[tokio::test]
 async fn attempts_on_other_hosts_are_in_the_audit_and_do_not_fill_it() {
     let site = Site::new().await;
     for _ in 0..30 {

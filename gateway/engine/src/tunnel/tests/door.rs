@@ -129,12 +129,15 @@ fn other_ports_and_other_sources_stay_closed() {
 
 #[test]
 fn only_devices_are_let_in() {
-    let mut world = connected(1);
-    let operator = PeerSpec { kind: PeerKind::Operator, ..spec(2) };
-    world.command(Command::Upsert(Box::new(operator), PeerSnapshot::default()));
-    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
-    world.run(SECOND);
-    assert_eq!((arrivals(&world).len(), world.dropped(2, DropReason::Unsolicited)), (0, 1));
+    for kind in [PeerKind::Operator, PeerKind::Renter] {
+        let mut world = connected(1);
+        let person = PeerSpec { kind, ..spec(2) };
+        world.command(Command::Upsert(Box::new(person), PeerSnapshot::default()));
+        world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
+        world.run(SECOND);
+        let seen = (arrivals(&world).len(), world.dropped(2, DropReason::Unsolicited));
+        assert_eq!(seen, (0, 1), "{kind:?}");
+    }
 }
 
 #[test]
