@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
     Command, DEFAULT_MTU, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input,
-    Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
+    TargetId, TargetSpec,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::noise::{BoringNoise, BoringSession};
@@ -107,11 +108,11 @@ fn policy() -> Command {
     Command::Policy(vec![
         PolicyChange::Source(SourceSpec {
             peer: id(0),
-            user: Id::from_i64(70),
-            role: Some(GrantRole::Operator),
+            owner: SourceOwner::User { user: Id::from_i64(70), role: Some(GrantRole::Operator) },
             addresses: [laptop].into(),
         }),
         PolicyChange::Target(TargetSpec {
+            id: TargetId::Host(id(1)),
             host: id(1),
             name: "device".to_owned(),
             peer: id(1),
@@ -126,6 +127,7 @@ fn policy() -> Command {
             access: vec![GrantAccess { protocol: GrantProtocol::Udp, ports: vec![1..=65_535] }],
             from: None,
             until: None,
+            only: None,
         }),
     ])
 }

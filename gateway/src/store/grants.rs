@@ -25,10 +25,10 @@ pub struct Grant {
     pub id: GrantId,
     /// The name in the file of its manager.
     pub name: Option<String>,
-    pub source: GrantSource,
+    pub source: Source,
     /// The name of the peer or user, also of a removed one.
     pub source_name: Option<String>,
-    pub target: GrantTarget,
+    pub target: Target,
     /// The name of the host, also of a removed one.
     pub target_name: Option<String>,
     pub access: Vec<GrantAccess>,
@@ -44,6 +44,22 @@ pub struct Grant {
     pub version: i64,
     pub created_at: Wall,
     pub withdrawn: Option<Withdrawal>,
+}
+
+/// Who a stored grant is for. The grants of rentals follow from the rentals, and are not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Peer(PeerId),
+    User(UserId),
+    Role(GrantRole),
+}
+
+/// What a stored grant lets its source reach, as the engine has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    AllDevices,
+    Host(HostId),
+    Labels(BTreeMap<String, String>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,13 +109,24 @@ impl Grant {
 
     /// The grant for the engine.
     pub fn spec(&self) -> GrantSpec {
+        let source = match self.source {
+            Source::Peer(peer) => GrantSource::Peer(peer),
+            Source::User(user) => GrantSource::User(user),
+            Source::Role(role) => GrantSource::Role(role),
+        };
+        let target = match &self.target {
+            Target::AllDevices => GrantTarget::AllDevices,
+            Target::Host(host) => GrantTarget::Host(*host),
+            Target::Labels(labels) => GrantTarget::Labels(labels.clone()),
+        };
         GrantSpec {
             id: self.id,
-            source: self.source,
-            target: self.target.clone(),
+            source,
+            target,
             access: self.access.clone(),
             from: self.from,
             until: self.until,
+            only: None,
         }
     }
 }
@@ -194,29 +221,29 @@ impl ListRow for Grant {
     const TABLE: &'static str = "grants";
 }
 
-fn source(row: &SqliteRow) -> sqlx::Result<GrantSource> {
+fn source(row: &SqliteRow) -> sqlx::Result<Source> {
     let number = |column: &str| -> sqlx::Result<Option<Id>> {
         Ok(row.try_get::<Option<i64>, _>(column)?.map(Id::from_i64))
     };
     let role: Option<String> = row.try_get("source_role")?;
     match (number("source_peer")?, number("source_user")?, role) {
-        (Some(peer), None, None) => Ok(GrantSource::Peer(peer)),
-        (None, Some(user), None) => Ok(GrantSource::User(user)),
+        (Some(peer), None, None) => Ok(Source::Peer(peer)),
+        (None, Some(user), None) => Ok(Source::User(user)),
         (None, None, Some(role)) => {
             let role = role.parse().ok().and_then(grant_role);
-            role.map(GrantSource::Role).ok_or_else(|| damaged("source_role"))
+            role.map(Source::Role).ok_or_else(|| damaged("source_role"))
         }
         _ => Err(damaged("source_peer")),
     }
 }
 
-fn target(row: &SqliteRow) -> sqlx::Result<GrantTarget> {
+fn target(row: &SqliteRow) -> sqlx::Result<Target> {
     let host: Option<i64> = row.try_get("target_host")?;
     let labels: Option<Json<BTreeMap<String, String>>> = row.try_get("target_labels")?;
     match (host, labels) {
-        (Some(host), None) => Ok(GrantTarget::Host(Id::from_i64(host))),
-        (None, Some(labels)) => Ok(GrantTarget::Labels(labels.0)),
-        (None, None) => Ok(GrantTarget::AllDevices),
+        (Some(host), None) => Ok(Target::Host(Id::from_i64(host))),
+        (None, Some(labels)) => Ok(Target::Labels(labels.0)),
+        (None, None) => Ok(Target::AllDevices),
         _ => Err(damaged("target_host")),
     }
 }
@@ -274,14 +301,14 @@ pub async fn update(tx: &mut SqliteConnection, grant: &Grant) -> sqlx::Result<()
 
 async fn write(tx: &mut SqliteConnection, grant: &Grant) -> sqlx::Result<()> {
     let (peer, user, role) = match grant.source {
-        GrantSource::Peer(peer) => (Some(peer.as_i64()), None, None),
-        GrantSource::User(user) => (None, Some(user.as_i64()), None),
-        GrantSource::Role(role) => (None, None, Some(role_name(role))),
+        Source::Peer(peer) => (Some(peer.as_i64()), None, None),
+        Source::User(user) => (None, Some(user.as_i64()), None),
+        Source::Role(role) => (None, None, Some(role_name(role))),
     };
     let (host, labels) = match &grant.target {
-        GrantTarget::AllDevices => (None, None),
-        GrantTarget::Host(host) => (Some(host.as_i64()), None),
-        GrantTarget::Labels(labels) => (None, Some(Json(labels))),
+        Target::AllDevices => (None, None),
+        Target::Host(host) => (Some(host.as_i64()), None),
+        Target::Labels(labels) => (None, Some(Json(labels))),
     };
     sqlx::query(
         "update grants set name = $2, source_peer = $3, source_user = $4, source_user_name = $5,
@@ -447,11 +474,11 @@ pub async fn open_of(conn: &mut SqliteConnection, named: Named, now: Wall) -> sq
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn matches(conn: &mut SqliteConnection, target: &GrantTarget) -> sqlx::Result<i64> {
+pub async fn matches(conn: &mut SqliteConnection, target: &Target) -> sqlx::Result<i64> {
     let (devices_only, host, labels) = match target {
-        GrantTarget::AllDevices => (true, None, BTreeMap::new()),
-        GrantTarget::Host(host) => (false, Some(host.as_i64()), BTreeMap::new()),
-        GrantTarget::Labels(labels) => (false, None, labels.clone()),
+        Target::AllDevices => (true, None, BTreeMap::new()),
+        Target::Host(host) => (false, Some(host.as_i64()), BTreeMap::new()),
+        Target::Labels(labels) => (false, None, labels.clone()),
     };
     let sql = concat!(
         "select count(*) from hosts h

@@ -142,8 +142,10 @@ impl FromRow<'_, SqliteRow> for Target {
         let real = address.and_then(|text| text.parse().ok());
         let behind: bool = row.try_get("behind")?;
         let inner = inner_addresses(row)?;
+        let host = id(row, "id")?;
         Ok(Target(TargetSpec {
-            host: id(row, "id")?,
+            id: TargetId::Host(host),
+            host,
             name: row.try_get("name")?,
             peer: id(row, "peer")?,
             behind,
@@ -241,7 +243,8 @@ pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Re
     changes.extend(sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec)));
     let targets = these_rows(conn, THESE_TARGETS, &rows.targets).await?;
     let targets: Vec<Target> = sound(Kind::Host, &targets, &mut unreadable.targets);
-    changes.extend(missing(&rows.targets, targets.iter().map(|t| t.0.host)).map(PolicyChange::RemoveTarget));
+    let gone = missing(&rows.targets, targets.iter().map(|t| t.0.host)).map(TargetId::Host);
+    changes.extend(gone.map(PolicyChange::RemoveTarget));
     changes.extend(targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec)));
     let found = these_rows(conn, grants::THESE, &rows.grants).await?;
     let mut found: Vec<Grant> = sound(Kind::Grant, &found, &mut unreadable.grants);

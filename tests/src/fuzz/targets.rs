@@ -8,7 +8,7 @@ use fleetgate_engine::forward::{self, Forwarder, Limits};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     DnsDecision, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
-    SourceSpec, TargetAddress, TargetSpec,
+    SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::handshake::gate::{FrontDoor, FrontSettings};
@@ -65,11 +65,11 @@ fn one_host() -> Forwarder {
     let changes = [
         PolicyChange::Source(SourceSpec {
             peer: Id::from_i64(1),
-            user: Id::from_i64(70),
-            role: Some(GrantRole::Operator),
+            owner: SourceOwner::User { user: Id::from_i64(70), role: Some(GrantRole::Operator) },
             addresses: [v4(9)].into(),
         }),
         PolicyChange::Target(TargetSpec {
+            id: TargetId::Host(host),
             host,
             name,
             peer,
@@ -84,6 +84,7 @@ fn one_host() -> Forwarder {
             access: vec![GrantAccess { protocol: GrantProtocol::Icmp, ports: Vec::new() }],
             from: None,
             until: None,
+            only: None,
         }),
     ];
     changes.into_iter().for_each(|change| forwarder.change(change, Now::default()));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     Command, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerKind,
-    PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use fleetgate_keys::PrivateKey;
 use fleetgate_tests::attacker::Initiator;
@@ -38,11 +38,11 @@ fn policy() -> Command {
     Command::Policy(vec![
         PolicyChange::Source(SourceSpec {
             peer: peer_id(LAPTOP),
-            user: Id::from_i64(70),
-            role: Some(GrantRole::Operator),
+            owner: SourceOwner::User { user: Id::from_i64(70), role: Some(GrantRole::Operator) },
             addresses: [of(LAPTOP)].into(),
         }),
         PolicyChange::Target(TargetSpec {
+            id: TargetId::Host(peer_id(DEVICE)),
             host: peer_id(DEVICE),
             name: "device".to_owned(),
             peer: peer_id(DEVICE),
@@ -57,6 +57,7 @@ fn policy() -> Command {
             access: vec![everything],
             from: None,
             until: None,
+            only: None,
         }),
     ])
 }

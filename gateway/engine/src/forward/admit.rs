@@ -136,7 +136,7 @@ impl Forwarder {
         }
         // Nothing covers it any more, but the same addresses lead elsewhere: a rented device was swapped.
         let is_cut = self.permitted(slot) == Err(DropReason::NotGranted);
-        is_cut && self.policy.decide(&request(key), self.now).is_ok() && self.displace(slot)
+        is_cut && self.policy.decide(&request(key), self.now).is_ok() && self.displace(slot, Some(key.peer))
     }
 
     fn in_flow(&mut self, slot: Slot, direction: Direction, packet: Packet<'_>) -> Result<PeerId, Refusal> {
@@ -310,15 +310,15 @@ impl Forwarder {
         Ok(path.device)
     }
 
-    /// Ends a flow that has the same packets of the device, if it is over: it has expired, or no grant covers it any
+    /// Ends a flow that has the same packets of the device, unless these pass: it has expired, or is not permitted any
     /// more, as after the end of an earlier rental of the same device.
     ///
     /// # Errors
     /// Fails when the flow goes on.
     fn clear_the_way(&mut self, path: &Path) -> Result<(), DropReason> {
         let Some((slot, _)) = self.live(&path.key(Direction::Back), self.now) else { return Ok(()) };
-        let is_cut = self.permitted(slot) == Err(DropReason::NotGranted);
-        if is_cut && self.displace(slot) { Ok(()) } else { Err(DropReason::FlowConflict) }
+        let is_over = self.permitted(slot).is_err();
+        if is_over && self.displace(slot, None) { Ok(()) } else { Err(DropReason::FlowConflict) }
     }
 
     fn rewrite(&self, path: &Path, direction: Direction, ip: &Ip, transport: &Transport, bytes: &mut [u8]) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Config, Forwarder, Limits, Outcome};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec,
-    TargetAddress, TargetSpec,
+    GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner,
+    SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -74,12 +74,12 @@ impl Load {
             self.forwarder.set_mtu(device_id(n), 1_420);
             self.change(PolicyChange::Source(SourceSpec {
                 peer: source_id(n),
-                user: source_id(n),
-                role: Some(GrantRole::Operator),
+                owner: SourceOwner::User { user: source_id(n), role: Some(GrantRole::Operator) },
                 addresses: [source_address(n).into()].into(),
             }));
             let address: IpAddr = device_address(n).into();
             self.change(PolicyChange::Target(TargetSpec {
+                id: TargetId::Host(device_id(n)),
                 host: device_id(n),
                 name: format!("device-{n}"),
                 peer: device_id(n),
@@ -106,7 +106,8 @@ impl Load {
         let access = vec![GrantAccess { protocol: GrantProtocol::Udp, ports: vec![1..=65_535] }];
         let until = Some(self.now.wall + Duration::from_secs(86_400 + n as u64));
         let id = Id::from_i64(10_000 + n as i64);
-        self.change(PolicyChange::Grant(GrantSpec { id, source, target, access, from: None, until }));
+        let (from, only) = (None, None);
+        self.change(PolicyChange::Grant(GrantSpec { id, source, target, access, from, until, only }));
     }
 
     fn open(&mut self, n: u32, size: usize, is_active: bool) {

@@ -138,14 +138,15 @@ impl Forwarder {
         self.records.stopped(&flow, why, self.now);
     }
 
-    /// Ends a flow that is cut, so that a new one has its place. Its resets go out before the first packet of the
-    /// new one, whose connection they would break afterwards. Returns false if too many resets wait.
-    pub(super) fn displace(&mut self, slot: Slot) -> bool {
+    /// Ends a flow that is not permitted, so that a new one has its place. Its resets go out before the first packet
+    /// of the new one, whose connection they would break afterwards. `renewed`: this end has opened the connection
+    /// anew and gets none. Returns false if too many resets wait.
+    pub(super) fn displace(&mut self, slot: Slot, renewed: Option<PeerId>) -> bool {
         if self.displaced.len() + MOST_RESETS > MOST_DISPLACED {
             return false;
         }
-        while let Some(reset) = self.take_reset(slot) {
-            self.displaced.push_back(reset);
+        while let Some((to, reset)) = self.take_reset(slot) {
+            self.displaced.extend((Some(to) != renewed).then_some((to, reset)));
         }
         self.end(slot, FlowEnd::NotGranted);
         true
@@ -162,7 +163,7 @@ impl Forwarder {
         Some(to)
     }
 
-    /// Takes the next reset for a connection that is cut.
+    /// Takes the next reset for a connection that the gateway ends.
     fn take_reset(&mut self, slot: Slot) -> Option<(PeerId, Reset)> {
         let flow = self.flows.get_mut(slot)?;
         while usize::from(flow.resets_sent) < MOST_RESETS {

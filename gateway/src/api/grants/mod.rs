@@ -6,7 +6,7 @@ mod types;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleetgate_engine::messages::{self, GrantTarget as Target};
+use fleetgate_engine::messages;
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -122,9 +122,9 @@ fn blank(managed: Managed, author: &str, now: Wall) -> stored::Grant {
     stored::Grant {
         id: ids::new_id(now),
         name: None,
-        source: messages::GrantSource::Role(messages::GrantRole::Admin),
+        source: stored::Source::Role(messages::GrantRole::Admin),
         source_name: None,
-        target: Target::Labels(Default::default()),
+        target: stored::Target::Labels(Default::default()),
         target_name: None,
         access: Vec::new(),
         from: None,
@@ -306,16 +306,13 @@ async fn resolved(
 
 type Found<T> = (T, Option<String>);
 
-async fn source(
-    conn: &mut SqliteConnection,
-    wanted: SourceName,
-) -> Result<Found<messages::GrantSource>, Problem> {
+async fn source(conn: &mut SqliteConnection, wanted: SourceName) -> Result<Found<stored::Source>, Problem> {
     match wanted {
-        SourceName::Role(role) => Ok((messages::GrantSource::Role(role), None)),
+        SourceName::Role(role) => Ok((stored::Source::Role(role), None)),
         SourceName::User(text) => {
             let user = users::load(conn, &text).await.map_err(|e| e.in_field("source.user"))?;
             no_viewer("source.user", &user.name, user.role)?;
-            Ok((messages::GrantSource::User(user.id), Some(user.name)))
+            Ok((stored::Source::User(user.id), Some(user.name)))
         }
         SourceName::Peer(text) => {
             let peer = match operators::load(conn, Kind::Operator.named(&text)).await {
@@ -324,7 +321,7 @@ async fn source(
                 Err(_) => return Err(no_source(conn, "source.peer", &text).await),
             };
             no_viewer("source.peer", &peer.user_name, peer.role)?;
-            Ok((messages::GrantSource::Peer(peer.id), Some(peer.name)))
+            Ok((stored::Source::Peer(peer.id), Some(peer.name)))
         }
     }
 }
@@ -357,10 +354,10 @@ pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &s
     Problem::invalid(field, detail)
 }
 
-async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found<Target>, Problem> {
+async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found<stored::Target>, Problem> {
     match wanted {
-        TargetName::AllDevices => Ok((Target::AllDevices, None)),
-        TargetName::Labels(labels) => Ok((Target::Labels(labels), None)),
+        TargetName::AllDevices => Ok((stored::Target::AllDevices, None)),
+        TargetName::Labels(labels) => Ok((stored::Target::Labels(labels), None)),
         TargetName::Host(text) => {
             let named = Kind::Host.named(&text);
             let host = hosts::load(conn, named).await.map_err(|e| e.in_field("target.host"))?;
@@ -370,7 +367,7 @@ async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found
                 let detail = format!("{} has no tunnel: nothing is reached through it", host.name);
                 return Err(Problem::invalid("target.host", detail));
             }
-            Ok((Target::Host(host.id), Some(host.name)))
+            Ok((stored::Target::Host(host.id), Some(host.name)))
         }
     }
 }
@@ -411,23 +408,21 @@ fn source_to_api(grant: &stored::Grant) -> GrantSource {
     let named = |kind: Kind, id| grant.source_name.clone().unwrap_or_else(|| kind.text(id));
     let none = GrantSource::default();
     match grant.source {
-        messages::GrantSource::Peer(id) => GrantSource { peer: Some(named(Kind::Operator, id)), ..none },
-        messages::GrantSource::User(id) => GrantSource { user: Some(named(Kind::User, id)), ..none },
-        messages::GrantSource::Role(role) => {
-            GrantSource { role: Some(stored::role_name(role).to_owned()), ..none }
-        }
+        stored::Source::Peer(id) => GrantSource { peer: Some(named(Kind::Operator, id)), ..none },
+        stored::Source::User(id) => GrantSource { user: Some(named(Kind::User, id)), ..none },
+        stored::Source::Role(role) => GrantSource { role: Some(stored::role_name(role).to_owned()), ..none },
     }
 }
 
 fn target_to_api(grant: &stored::Grant) -> GrantTarget {
     let none = GrantTarget::default();
     match &grant.target {
-        Target::AllDevices => GrantTarget { all_devices: Some(true), ..none },
-        Target::Host(id) => {
+        stored::Target::AllDevices => GrantTarget { all_devices: Some(true), ..none },
+        stored::Target::Host(id) => {
             let name = grant.target_name.clone().unwrap_or_else(|| Kind::Host.text(*id));
             GrantTarget { host: Some(name), ..none }
         }
-        Target::Labels(labels) => GrantTarget { labels: Some(labels.clone()), ..none },
+        stored::Target::Labels(labels) => GrantTarget { labels: Some(labels.clone()), ..none },
     }
 }
 

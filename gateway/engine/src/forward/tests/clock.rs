@@ -333,3 +333,32 @@ fn explain_says_what_the_filter_does() {
     let answer = explain(&world, asked(user, host, 22, wall(15)));
     assert!(matches!(answer, Explanation::ClockBehind(_)), "{answer:?}");
 }
+
+#[test]
+fn of_two_rentals_in_a_row_a_stepped_clock_never_opens_both() {
+    let mut world = world();
+    world.change(PolicyChange::Source(renter(3, 51)));
+    for (n, from, until) in [(41, 0, 1_000), (42, 1_000, 2_000)] {
+        world.change(PolicyChange::Target(rental(n, 11)));
+        world.change(PolicyChange::Grant(rental_grant(n, 51, Some(wall(from)), Some(wall(until)))));
+    }
+    let ask =
+        |world: &mut World, n| world.send(3, &echo(&renter_at(3)[0], &alias_of(n)[0], true, 7)).map(drop);
+    world.prove();
+    assert_eq!(ask(&mut world, 41), Ok(()));
+    world.set_clock(wall(1_500));
+    let closed = Err(DropReason::ClockStep);
+    assert_eq!([ask(&mut world, 41), ask(&mut world, 42)], [closed, closed]);
+    world.set_clock(wall(500));
+    assert_eq!(ask(&mut world, 41), Ok(()), "it was corrected");
+    world.advance(seconds(300));
+    world.work();
+    world.advance(seconds(200));
+    assert_eq!(ask(&mut world, 42), Ok(()), "to the second, although no work was done");
+    assert_eq!(ask(&mut world, 41), Err(DropReason::NotGranted));
+    world.work();
+    // The clock of the first rental again.
+    world.set_clock(wall(700));
+    assert_eq!(ask(&mut world, 42), closed);
+    assert_eq!(ask(&mut world, 41), Err(DropReason::NotGranted), "its end is final");
+}

@@ -7,7 +7,7 @@ use super::world::*;
 use crate::forward::headers::{ACK, Ip, RST, SYN, Segment, Transport, address};
 use crate::id::PeerId;
 use crate::messages::{
-    DropReason, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
+    DropReason, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetId,
 };
 
 fn segment(packet: &[u8]) -> (String, String, Segment) {
@@ -75,8 +75,14 @@ fn a_change_cuts_exactly_what_it_takes_away() {
     assert_eq!(left_after(|world| world.withdraw(99)), all);
     assert_eq!(left_after(|world| world.change(PolicyChange::RemoveSource(id(1)))), []);
     assert_eq!(left_after(|world| world.change(PolicyChange::RemoveSource(id(2)))), all);
-    assert_eq!(left_after(|world| world.change(PolicyChange::RemoveTarget(id(11)))), [id(21), id(12)]);
-    assert_eq!(left_after(|world| world.change(PolicyChange::RemoveTarget(id(21)))), [id(11), id(12)]);
+    assert_eq!(
+        left_after(|world| world.change(PolicyChange::RemoveTarget(TargetId::Host(id(11))))),
+        [id(21), id(12)]
+    );
+    assert_eq!(
+        left_after(|world| world.change(PolicyChange::RemoveTarget(TargetId::Host(id(21))))),
+        [id(11), id(12)]
+    );
     let other_address = source(1, ["10.0.0.77", "fd00::77"], Some(GrantRole::Operator));
     assert_eq!(left_after(|world| world.change(PolicyChange::Source(other_address))), []);
     let mut moved = behind(21);

@@ -7,6 +7,7 @@ use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, bits};
 use crate::forward::tcp_state::{CLOSING, ESTABLISHED, HALF_OPEN};
 use crate::messages::{
     DropReason, FlowEnd, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
+    TargetId,
 };
 
 #[test]
@@ -119,7 +120,7 @@ fn hosts_with_one_address_behind_two_devices_are_told_apart() {
 fn two_targets_with_one_real_address_do_not_share_a_flow() {
     let mut world = open_world();
     let mut twin = behind(21);
-    twin.host = id(31);
+    (twin.id, twin.host) = (TargetId::Host(id(31)), id(31));
     twin.addresses[0].reached_at = ip_of("10.2.0.31");
     world.change(PolicyChange::Target(twin));
     world.change(PolicyChange::Grant(grant(31, GrantTarget::Host(id(31)))));
@@ -259,7 +260,9 @@ fn a_long_flow_is_recorded_each_hour() {
     let records = world.records();
     assert_eq!(records.len(), 3);
     assert!(
-        records.iter().all(|record| record.ended.is_none() && record.port == 22 && record.user == id(101))
+        records
+            .iter()
+            .all(|record| record.ended.is_none() && record.port == 22 && record.owner.id() == id(101))
     );
     let packets: u64 = records.iter().map(|record| record.sent.packets).sum();
     assert!((180..=187).contains(&packets), "{packets}");

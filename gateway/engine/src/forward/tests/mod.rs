@@ -10,5 +10,7 @@ pub mod packets;
 mod path;
 mod probe;
 mod random;
+mod rentals;
 mod restarts;
+mod stories;
 mod world;

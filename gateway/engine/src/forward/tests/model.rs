@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::id::PeerId;
 use crate::messages::{
-    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceSpec, TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetId,
+    TargetSpec,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -70,7 +71,7 @@ enum Phase {
 struct Flow {
     number: u64,
     opened_by: Said,
-    host: i64,
+    target: TargetId,
     device: PeerId,
     real: IpAddr,
     phase: Phase,
@@ -148,10 +149,10 @@ impl Model {
             }
             PolicyChange::RemoveSource(peer) => self.sources.retain(|source| source.peer != *peer),
             PolicyChange::Target(spec) => {
-                self.targets.retain(|target| target.host != spec.host);
+                self.targets.retain(|target| target.id != spec.id);
                 self.targets.push(spec.clone());
             }
-            PolicyChange::RemoveTarget(host) => self.targets.retain(|target| target.host != *host),
+            PolicyChange::RemoveTarget(id) => self.targets.retain(|target| target.id != *id),
             PolicyChange::Floor(floor) => self.floor = self.floor.max(Some(*floor)),
             PolicyChange::AcceptClock => {
                 (self.floor, self.shown, self.doubt) = (None, None, None);
@@ -239,7 +240,7 @@ impl Model {
 
     fn covers_flow(&self, flow: &Flow, now: Now) -> Cover {
         let same = |(target, real): (&TargetSpec, IpAddr)| {
-            target.host.as_i64() == flow.host && target.peer == flow.device && real == flow.real
+            target.id == flow.target && target.peer == flow.device && real == flow.real
         };
         match self.target(flow.opened_by.dst).is_some_and(same) {
             true => self.covers(&flow.opened_by, now),
@@ -364,20 +365,22 @@ impl Model {
             return None;
         }
         let (target, real) = self.target(said.dst)?;
-        let (host, device) = (target.host.as_i64(), target.peer);
-        let taken = self.flows.iter().any(|flow| {
+        let (target, device) = (target.id, target.peer);
+        let same = |flow: &Flow| {
             let open = &flow.opened_by;
             (open.protocol(), open.src, open.ports) == (said.protocol(), said.src, said.ports)
                 && (flow.device, flow.real) == (device, real)
-        });
-        if taken {
+        };
+        if self.flows.iter().any(|flow| same(flow) && self.covers_flow(flow, now) == Cover::Yes) {
             return None;
         }
+        // One that only waits for the clock gives way.
+        self.flows.retain(|flow| !same(flow));
         self.flows_made += 1;
         self.flows.push(Flow {
             number: self.flows_made,
             opened_by: *said,
-            host,
+            target,
             device,
             real,
             phase,
@@ -419,20 +422,26 @@ impl Model {
 }
 
 fn matches(spec: &GrantSpec, source: &SourceSpec, target: &TargetSpec, said: &Said) -> bool {
-    let from = match spec.source {
-        GrantSource::Peer(peer) => peer == source.peer,
-        GrantSource::User(user) => user == source.user,
-        GrantSource::Role(role) => source.role == Some(role),
+    let from = match (spec.source, source.owner) {
+        (GrantSource::Peer(peer), SourceOwner::User { .. }) => peer == source.peer,
+        (GrantSource::User(one), SourceOwner::User { user, .. }) => user == one,
+        (GrantSource::Role(one), SourceOwner::User { role, .. }) => role == Some(one),
+        (GrantSource::Customer(one), SourceOwner::Person { customer, .. }) => customer == one,
+        _ => false,
     };
-    let to = match &spec.target {
-        GrantTarget::AllDevices => !target.behind,
-        GrantTarget::Host(host) => *host == target.host,
-        GrantTarget::Labels(labels) => {
+    let to = match (source.owner, target.id, &spec.target) {
+        (SourceOwner::Person { .. }, TargetId::Rental(id), GrantTarget::Rental(rental)) => id == *rental,
+        (SourceOwner::User { .. }, TargetId::Host(_), GrantTarget::AllDevices) => !target.behind,
+        (SourceOwner::User { .. }, TargetId::Host(id), GrantTarget::Host(host)) => id == *host,
+        (SourceOwner::User { .. }, TargetId::Host(_), GrantTarget::Labels(labels)) => {
             !labels.is_empty() && labels.iter().all(|(key, value)| target.labels.get(key) == Some(value))
         }
+        _ => false,
     };
+    let admitted = spec.only.is_none() || spec.only.iter().flatten().any(|peer| *peer == source.peer);
     let port = said.ports.1;
     from && to
+        && admitted
         && spec.access.iter().any(|access| {
             access.protocol == said.protocol()
                 && (said.protocol() == GrantProtocol::Icmp

@@ -10,185 +10,15 @@ use proptest::test_runner::TestRunner;
 
 use super::model::*;
 use super::packets::*;
+use super::stories::*;
 use super::world::*;
 use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, address};
 use crate::forward::{Forwarder, Outcome, syn};
 use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole,
-    GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetSpec,
+    PolicyChange,
 };
 use crate::time::Wall;
-
-/// How a packet is sent.
-#[derive(Clone, Copy, Debug)]
-enum Form {
-    Whole,
-    First(u16),
-    Later(u16),
-    /// With IPv4 options or an extension header.
-    Hidden,
-    /// An error that quotes it, as its receiver.
-    Quoted {
-        astray: bool,
-    },
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Out { peer: i64, family: usize, host: usize, kind: Kind, ports: (u16, u16), form: Form },
-    Back { device: i64, behind: bool, family: usize, to: i64, kind: Kind, ports: (u16, u16), form: Form },
-    Grant { id: i64, source: u8, target: u8, access: u8, from: Option<i64>, until: Option<i64> },
-    Withdraw(i64),
-    Source { present: bool, admin: bool },
-    Target { host: i64, present: bool, label: u8, moved: bool },
-    Advance(u64),
-    SetClock(i64),
-    Floor(i64),
-    Accept,
-    Restart,
-}
-
-const HOSTS: [i64; 5] = [11, 12, 21, 22, 31];
-
-fn reached_at(host: i64, family: usize) -> IpAddr {
-    let address = target(host, 0, false).addresses[family];
-    address.reached_at
-}
-
-/// A target as it is in the beginning, or with another label, or moved. Host 31 has the same real
-/// address as host 21, behind the same device.
-fn target(host: i64, label: u8, moved: bool) -> TargetSpec {
-    let mut spec = if host < 20 { device(host) } else { behind(host.min(22)) };
-    if host == 31 {
-        (spec.host, spec.peer, spec.name) = (id(31), id(11), "host-31".to_owned());
-        spec.addresses[0].reached_at = ip_of("10.2.0.31");
-        spec.addresses[1].reached_at = ip_of("fd00:2::31");
-    }
-    spec.labels.insert("rack".to_owned(), label.to_string());
-    if moved {
-        spec.name.push_str("-moved");
-    }
-    if moved && spec.behind {
-        spec.peer = id(12);
-        spec.addresses[0].real = ip_of("192.168.1.6");
-    }
-    spec
-}
-
-fn kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        4 => prop::sample::select(vec![Flag::Syn, Flag::SynAck, Flag::Ack, Flag::Fin, Flag::GoodReset, Flag::BadReset])
-            .prop_map(Kind::Tcp),
-        2 => Just(Kind::Udp),
-        1 => any::<bool>().prop_map(|request| Kind::Echo { request }),
-    ]
-}
-
-fn form() -> impl Strategy<Value = Form> {
-    prop_oneof![
-        8 => Just(Form::Whole),
-        1 => (0u16..3).prop_map(Form::First),
-        2 => (0u16..3).prop_map(Form::Later),
-        1 => Just(Form::Hidden),
-        2 => prop::bool::weighted(0.2).prop_map(|astray| Form::Quoted { astray }),
-    ]
-}
-
-fn packet_op() -> impl Strategy<Value = Op> {
-    let out = (1i64..3, 0usize..2, 0usize..5, kind(), (1u16..3, 21u16..24), form()).prop_map(
-        |(peer, family, host, kind, ports, form)| Op::Out { peer, family, host, kind, ports, form },
-    );
-    let back = (11i64..13, any::<bool>(), 0usize..2, 1i64..3, kind(), (21u16..24, 1u16..3), form()).prop_map(
-        |(device, behind, family, to, kind, ports, form)| Op::Back {
-            device,
-            behind,
-            family,
-            to,
-            kind,
-            ports,
-            form,
-        },
-    );
-    prop_oneof![out, back]
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let edge = || prop::option::weighted(0.6, -200i64..600);
-    let grant = (1i64..5, 0u8..4, 0u8..8, 0u8..4, edge(), edge()).prop_map(
-        |(id, source, target, access, from, until)| Op::Grant { id, source, target, access, from, until },
-    );
-    let host = prop::sample::select(HOSTS.to_vec());
-    let target = (host, prop::bool::weighted(0.8), 0u8..2, prop::bool::weighted(0.2))
-        .prop_map(|(host, present, label, moved)| Op::Target { host, present, label, moved });
-    prop_oneof![
-        24 => packet_op(),
-        6 => grant,
-        1 => (1i64..5).prop_map(Op::Withdraw),
-        1 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(present, admin)| Op::Source { present, admin }),
-        1 => target,
-        4 => (0u64..100).prop_map(Op::Advance),
-        1 => (0u64..9_000).prop_map(Op::Advance),
-        1 => Just(Op::Advance(300)),
-        1 => (-900i64..900).prop_map(Op::SetClock),
-        1 => Just(Op::SetClock(1)),
-        1 => (-300i64..300).prop_map(Op::Floor),
-        1 => Just(Op::Accept),
-        1 => Just(Op::Restart),
-    ]
-}
-
-/// Packets of one conversation, so that long sequences of right segments occur.
-fn conversation() -> impl Strategy<Value = Vec<Op>> {
-    let hosts = prop::sample::select(vec![(0usize, 11i64, false), (2, 11, true), (1, 12, false)]);
-    (0usize..2, hosts, 1u16..3, prop::collection::vec((any::<bool>(), kind()), 0..6)).prop_map(
-        |(family, (host, device, behind), port, more)| {
-            let first = [(false, Flag::Syn), (true, Flag::SynAck), (false, Flag::Ack)];
-            let first = first.map(|(back, flag)| (back, Kind::Tcp(flag)));
-            let packet = |(back, kind): (bool, Kind)| match back {
-                false => Op::Out { peer: 1, family, host, kind, ports: (port, 22), form: Form::Whole },
-                true => {
-                    Op::Back { device, behind, family, to: 1, kind, ports: (22, port), form: Form::Whole }
-                }
-            };
-            first.into_iter().chain(more).map(packet).collect()
-        },
-    )
-}
-
-/// A UDP flow with fragments and errors in both directions.
-fn exchange() -> impl Strategy<Value = Vec<Op>> {
-    let hosts = prop::sample::select(vec![(0usize, 11i64, false), (2, 11, true), (1, 12, false)]);
-    let forms = vec![
-        Form::Whole,
-        Form::First(1),
-        Form::Later(1),
-        Form::First(2),
-        Form::Later(2),
-        Form::Quoted { astray: false },
-    ];
-    let more = prop::collection::vec((any::<bool>(), prop::sample::select(forms)), 1..10);
-    (0usize..2, hosts, 1u16..3, more).prop_map(|(family, (host, device, behind), port, more)| {
-        let packet = |(back, form): (bool, Form)| match back {
-            false => Op::Out { peer: 1, family, host, kind: Kind::Udp, ports: (port, 22), form },
-            true => Op::Back { device, behind, family, to: 1, kind: Kind::Udp, ports: (22, port), form },
-        };
-        std::iter::once((false, Form::Whole)).chain(more).map(packet).collect()
-    })
-}
-
-/// Most stories begin with a grant, so that most policies permit something.
-fn story() -> impl Strategy<Value = Vec<Op>> {
-    let part = prop_oneof![
-        6 => op().prop_map(|op| vec![op]),
-        1 => conversation(),
-        1 => exchange(),
-    ];
-    let until = prop::option::of(0i64..2_000);
-    let all = until.prop_map(|until| Op::Grant { id: 9, source: 3, target: 0, access: 2, from: None, until });
-    let begin = prop::option::weighted(0.7, all);
-    (begin, prop::collection::vec(part, 1..100))
-        .prop_map(|(begin, parts)| begin.into_iter().chain(parts.concat()).collect())
-}
 
 fn build(said: &Said) -> Vec<u8> {
     let is_back = said.ports.0 >= 21;
@@ -227,7 +57,8 @@ impl Pair {
         };
         pair.change(PolicyChange::Source(source(1, OPERATOR, Some(GrantRole::Operator))));
         pair.change(PolicyChange::Source(source(2, VIEWER, None)));
-        HOSTS.iter().for_each(|host| pair.change(PolicyChange::Target(target(*host, 0, false))));
+        renters().into_iter().for_each(|change| pair.change(change));
+        TARGETS.iter().for_each(|host| pair.change(PolicyChange::Target(target(*host, 0, false))));
         pair
     }
 
@@ -239,14 +70,13 @@ impl Pair {
     fn run(&mut self, op: Op) {
         match op {
             Op::Out { peer, family, host, kind, ports, form } => {
-                let src = ip_of([OPERATOR, VIEWER][peer as usize - 1][family]);
-                let dst = reached_at(HOSTS[host], family);
+                let (src, dst) = (address_of(peer, family), reached_at(TARGETS[host], family));
                 self.say(Said { peer: id(peer), src, dst, kind, ports: echo_ports(kind, ports) }, form);
             }
             Op::Back { device, behind, family, to, kind, ports, form } => {
                 let own = target(device, 0, false).addresses[family].real;
                 let src = if behind { ip_of(REAL[family]) } else { own };
-                let dst = ip_of([OPERATOR, VIEWER][to as usize - 1][family]);
+                let dst = address_of(to, family);
                 self.say(Said { peer: id(device), src, dst, kind, ports: echo_ports(kind, ports) }, form);
             }
             Op::Advance(s) => self.world.advance(Duration::from_secs(s)),
@@ -272,13 +102,18 @@ impl Pair {
             Op::Grant { id, source, target, access, from, until } => {
                 PolicyChange::Grant(random_grant(id, source, target, access, from.map(at), until.map(at)))
             }
+            Op::Rent { rental, access, from, until, only } => {
+                PolicyChange::Grant(random_rental(rental, access, from.map(at), until.map(at), only))
+            }
             Op::Withdraw(n) => PolicyChange::WithdrawGrant(id(n)),
+            Op::Renter { present: false, .. } => PolicyChange::RemoveSource(id(3)),
+            Op::Renter { customer, .. } => PolicyChange::Source(renter(3, customer)),
             Op::Source { present: false, .. } => PolicyChange::RemoveSource(id(1)),
             Op::Source { admin, .. } => {
                 let role = if admin { GrantRole::Admin } else { GrantRole::Operator };
                 PolicyChange::Source(source(1, OPERATOR, Some(role)))
             }
-            Op::Target { host, present: false, .. } => PolicyChange::RemoveTarget(id(host)),
+            Op::Target { host, present: false, .. } => PolicyChange::RemoveTarget(target(host, 0, false).id),
             Op::Target { host, label, moved, .. } => PolicyChange::Target(target(host, label, moved)),
             Op::Floor(offset) => PolicyChange::Floor(at(offset)),
             Op::Accept => PolicyChange::AcceptClock,
@@ -450,7 +285,7 @@ impl Pair {
     fn compare_names(&self) -> usize {
         let (forwarder, now) = (&self.world.forwarder, self.world.now);
         let mut known = 0;
-        for (peer, host) in [1, 2, 11].into_iter().flat_map(|peer| HOSTS.map(|host| (peer, host))) {
+        for (peer, host) in [1, 2, 3, 11].into_iter().flat_map(|peer| HOSTS.map(|host| (peer, host))) {
             let spec = |moved| target(host, 0, moved);
             let names = [spec(false).name, spec(true).name];
             let found = names.map(|name| forwarder.addresses_of(id(peer), &name, now));
@@ -466,6 +301,17 @@ impl Pair {
                 assert!(addresses.is_none_or(|all| all.contains(&address.reached_at)));
             }
             known += usize::from(!expected.is_empty());
+        }
+        for peer in [1, 3, 5, 11] {
+            let aliases = RENTALS.into_iter().flat_map(|rental| target(rental, 0, false).addresses);
+            let reached = aliases.map(|address| address.reached_at);
+            let expected: Vec<IpAddr> = reached.filter(|to| self.is_explained(peer, *to)).collect();
+            let found = forwarder.addresses_of(id(peer), "rented", now);
+            assert_eq!(found, expected, "of all rentals with one name {peer} has its own alone");
+            for address in found {
+                assert_eq!(forwarder.name_of(id(peer), address, now), Some("rented"));
+            }
+            known += expected.len();
         }
         known
     }
@@ -488,39 +334,6 @@ fn name(kind: Kind, form: Form) -> &'static str {
 /// Both ports of an echo are its identifier.
 fn echo_ports(kind: Kind, ports: (u16, u16)) -> (u16, u16) {
     if matches!(kind, Kind::Echo { .. }) { (7, 7) } else { ports }
-}
-
-fn random_grant(
-    n: i64,
-    source: u8,
-    target: u8,
-    access_kind: u8,
-    from: Option<Wall>,
-    until: Option<Wall>,
-) -> GrantSpec {
-    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let spec = grant(
-        n,
-        match target {
-            0 | 1 => GrantTarget::AllDevices,
-            2 => GrantTarget::Labels([label("site", "s11")].into()),
-            3 => GrantTarget::Labels([label("rack", "0"), label("site", "s12")].into()),
-            4 => GrantTarget::Labels(Default::default()),
-            host => GrantTarget::Host(id([21, 31, 11][usize::from(host) - 5])),
-        },
-    );
-    let source = match source {
-        0 => GrantSource::Peer(id(1)),
-        1 => GrantSource::User(id(102)),
-        2 => GrantSource::Role(GrantRole::Operator),
-        _ => GrantSource::User(id(101)),
-    };
-    let access = match access_kind {
-        0 => vec![access(GrantProtocol::Tcp, 22..=22), access(GrantProtocol::Icmp, 0..=0)],
-        1 => vec![access(GrantProtocol::Udp, 21..=22)],
-        _ => spec.access.clone(),
-    };
-    GrantSpec { source, access, from, until, ..spec }
 }
 
 proptest! {

@@ -4,6 +4,9 @@
 //! NTP corrects it, or while it is behind the greatest time that earlier runs have shown; it is then
 //! corrected for good. More cannot be judged: a clock that is behind for hours and shows nothing
 //! that it has shown before looks right.
+//!
+//! Two rentals of one device follow each other without a pause, for the same renter: never do packets of both
+//! pass.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -11,6 +14,7 @@ use proptest::test_runner::TestRunner;
 
 use super::packets::*;
 use super::world::*;
+use crate::forward::headers::{Ip, address};
 use crate::forward::{Config, Forwarder};
 use crate::messages::{GrantRole, GrantSpec, GrantTarget, PolicyChange};
 use crate::time::{Mono, Wall};
@@ -18,6 +22,9 @@ use crate::time::{Mono, Wall};
 const FIVE_MINUTES: u64 = 300;
 /// Each grant has a host of its own, so that a packet tells which grant let it pass.
 const HOSTS: [i64; 3] = [11, 12, 21];
+/// Rentals of device 12 for renter 3 of customer 51. Their grants stand behind those of the hosts.
+const RENTALS: [i64; 2] = [41, 42];
+const GRANTS: usize = HOSTS.len() + RENTALS.len();
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -26,6 +33,12 @@ enum Op {
         host: usize,
         from: Option<i64>,
         until: Option<i64>,
+    },
+    /// The first rental ends and the second one begins at `turn`.
+    Rent {
+        before: i64,
+        turn: i64,
+        after: i64,
     },
     Withdraw(usize),
     Advance(u64),
@@ -48,9 +61,13 @@ fn op() -> impl Strategy<Value = Op> {
     let edge = || prop::option::weighted(0.7, prop_oneof![-500i64..500, -20_000i64..20_000]);
     let ahead = || prop_oneof![3 => Just(0), 2 => 2i64..400, 2 => 400i64..9_000, 2 => -9_000i64..-2];
     let grant = (0usize..3, edge(), edge()).prop_map(|(host, from, until)| Op::Grant { host, from, until });
+    let turn = prop_oneof![2 => -100i64..1_000, 1 => -20_000i64..20_000];
+    let rent =
+        (1i64..2_000, turn, 1i64..2_000).prop_map(|(before, turn, after)| Op::Rent { before, turn, after });
     prop_oneof![
         4 => grant,
-        1 => (0usize..3).prop_map(Op::Withdraw),
+        4 => rent,
+        1 => (0..GRANTS).prop_map(Op::Withdraw),
         4 => (0u64..100).prop_map(Op::Advance),
         3 => (100u64..700).prop_map(Op::Advance),
         1 => Just(Op::Advance(FIVE_MINUTES)),
@@ -68,7 +85,7 @@ struct Truth {
     now: i64,
     ahead: i64,
     /// What the database has.
-    grants: [Option<GrantSpec>; 3],
+    grants: [Option<GrantSpec>; GRANTS],
     floor: Option<Wall>,
     /// The floor of this run: while the clock is behind it, only grants without a window pass.
     start_floor: Option<Wall>,
@@ -92,7 +109,7 @@ impl Truth {
             world: world(),
             now: 0,
             ahead: 0,
-            grants: [None, None, None],
+            grants: Default::default(),
             floor: None,
             start_floor: None,
             even_for: 0,
@@ -118,8 +135,9 @@ impl Truth {
     fn run(&mut self, op: Op) {
         match op {
             Op::Grant { host, from, until } => self.grant(host, from, until),
-            Op::Withdraw(host) => {
-                if let Some(spec) = self.grants[host].take() {
+            Op::Rent { before, turn, after } => self.rent(turn - before, turn, turn + after),
+            Op::Withdraw(place) => {
+                if let Some(spec) = self.grants[place].take() {
                     self.world.change(PolicyChange::WithdrawGrant(spec.id));
                 }
             }
@@ -141,8 +159,20 @@ impl Truth {
         let at = |offset: i64| wall(self.now + offset);
         let target = GrantTarget::Host(id(HOSTS[host]));
         let spec = GrantSpec { from: from.map(at), until: until.map(at), ..grant(host as i64 + 1, target) };
-        self.grants[host] = Some(spec.clone());
+        self.put(host, spec);
+    }
+
+    fn put(&mut self, place: usize, spec: GrantSpec) {
+        self.grants[place] = Some(spec.clone());
         self.world.change(PolicyChange::Grant(spec));
+    }
+
+    fn rent(&mut self, from: i64, turn: i64, until: i64) {
+        let at = |offset: i64| Some(wall(self.now + offset));
+        let windows = [(at(from), at(turn)), (at(turn), at(until))];
+        for (n, (from, until)) in windows.into_iter().enumerate() {
+            self.put(HOSTS.len() + n, rental_grant(RENTALS[n], 51, from, until));
+        }
     }
 
     /// Time passes. A clock that is behind is corrected before it would be believed.
@@ -233,7 +263,9 @@ impl Truth {
             self.world.change(PolicyChange::Floor(floor));
         }
         self.world.change(PolicyChange::Source(source(1, OPERATOR, Some(GrantRole::Operator))));
-        for target in [device(11), device(12), behind(21)] {
+        self.world.change(PolicyChange::Source(renter(3, 51)));
+        let rentals = RENTALS.map(|n| rental(n, 12));
+        for target in [device(11), device(12), behind(21)].into_iter().chain(rentals) {
             self.world.change(PolicyChange::Target(target));
         }
         self.load();
@@ -249,23 +281,49 @@ impl Truth {
         (self.late_ends, self.proved, self.early, self.is_fresh) = (false, None, false, true);
     }
 
-    /// Sends a packet in each direction to each host, and judges what passed.
+    /// Sends a packet in each direction to each host and rental, and judges what passed.
     fn look(&mut self) {
         for (host, number) in HOSTS.into_iter().enumerate() {
             let (dst, real, device) = match number {
                 21 => (ALIAS[0].to_owned(), REAL[0].to_owned(), 11),
                 n => (format!("10.1.0.{n}"), format!("10.1.0.{n}"), n),
             };
-            let back = self.world.passes(device, &echo(&real, OPERATOR[0], false, 7));
-            let out = self.world.passes(1, &echo(OPERATOR[0], &dst, true, 7));
-            let back = back | self.world.passes(device, &echo(&real, OPERATOR[0], false, 7));
-            self.judge(host, out, back);
+            self.look_at(host, (1, OPERATOR[0]), (dst.as_str(), real.as_str(), device));
         }
+        let of_rental = |truth: &mut Truth, n: usize| {
+            let (at, alias) = (renter_at(3), alias_of(RENTALS[n]));
+            truth.look_at(HOSTS.len() + n, (3, at[0].as_str()), (alias[0].as_str(), "10.1.0.12", 12))
+        };
+        let passes = [of_rental(self, 0), of_rental(self, 1)];
+        assert_ne!(passes, [true; 2], "packets of both rentals pass at {}", self.now);
     }
 
-    fn judge(&mut self, host: usize, out: bool, back: bool) {
-        let Some(spec) = &self.grants[host] else {
-            assert!(!out && !back, "host {host} without a grant");
+    /// Sends a packet in each direction. Returns whether any passed.
+    fn look_at(
+        &mut self,
+        place: usize,
+        (peer, src): (i64, &str),
+        (dst, real, device): (&str, &str, i64),
+    ) -> bool {
+        let back = self.replies(device, (real, src), dst);
+        let out = self.world.passes(peer, &echo(src, dst, true, 7));
+        let back = back | self.replies(device, (real, src), dst);
+        self.judge(place, out, back);
+        out || back
+    }
+
+    /// Whether a reply passes as one from the address that the source asked.
+    fn replies(&mut self, device: i64, (real, src): (&str, &str), asked: &str) -> bool {
+        let sent = self.world.send(device, &echo(real, src, false, 7));
+        sent.is_ok_and(|(_, packet)| {
+            let ip = Ip::parse(&packet).expect("a packet");
+            address(ip.v6, ip.src) == ip_of(asked)
+        })
+    }
+
+    fn judge(&mut self, place: usize, out: bool, back: bool) {
+        let Some(spec) = &self.grants[place] else {
+            assert!(!out && !back, "place {place} without a grant");
             return;
         };
         let (true_now, shown) = (wall(self.now), self.world.now.wall);

@@ -15,7 +15,7 @@ use crate::forward::{Config, Forwarder, Limits, Outcome};
 use crate::id::{GrantId, Id, PeerId};
 use crate::messages::{
     DropReason, FlowRecord, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
-    PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -63,12 +63,52 @@ pub fn grant(n: i64, target: GrantTarget) -> GrantSpec {
             .into(),
         from: None,
         until: None,
+        only: None,
     }
 }
 
 pub fn source(n: i64, addresses: [&str; 2], role: Option<GrantRole>) -> SourceSpec {
     let addresses = BTreeSet::from(addresses.map(ip_of));
-    SourceSpec { peer: id(n), user: id(100 + n), role, addresses }
+    SourceSpec { peer: id(n), owner: SourceOwner::User { user: id(100 + n), role }, addresses }
+}
+
+/// Renter `n` of person `200 + n`, who belongs to a customer.
+pub fn renter(n: i64, customer: i64) -> SourceSpec {
+    let owner = SourceOwner::Person { person: id(200 + n), customer: id(customer) };
+    let addresses = renter_at(n).map(|address| ip_of(&address));
+    SourceSpec { peer: id(n), owner, addresses: addresses.into() }
+}
+
+/// The addresses of a renter.
+pub fn renter_at(n: i64) -> [String; 2] {
+    [format!("10.0.0.{n}"), format!("fd00::{n}")]
+}
+
+/// The alias of a rental.
+pub fn alias_of(rental: i64) -> [String; 2] {
+    [format!("10.3.0.{rental}"), format!("fd00:3::{rental}")]
+}
+
+/// Rental `n` of device `of`, at its alias.
+pub fn rental(n: i64, of: i64) -> TargetSpec {
+    let own = device(of);
+    let addresses = alias_of(n).into_iter().zip(own.addresses);
+    let addresses = addresses.map(|(alias, own)| TargetAddress { reached_at: ip_of(&alias), real: own.real });
+    TargetSpec {
+        id: TargetId::Rental(id(n)),
+        host: id(of),
+        name: "rented".to_owned(),
+        peer: id(of),
+        behind: false,
+        labels: BTreeMap::new(),
+        addresses: addresses.collect(),
+    }
+}
+
+/// Everything on the device of rental `n` for a customer, in the window of the rental.
+pub fn rental_grant(n: i64, customer: i64, from: Option<Wall>, until: Option<Wall>) -> GrantSpec {
+    let source = GrantSource::Customer(id(customer));
+    GrantSpec { source, from, until, ..grant(n, GrantTarget::Rental(id(n))) }
 }
 
 pub fn device(n: i64) -> TargetSpec {
@@ -78,7 +118,8 @@ pub fn device(n: i64) -> TargetSpec {
     });
     let labels = BTreeMap::from([("site".to_owned(), format!("s{n}"))]);
     let name = format!("host-{n}");
-    TargetSpec { host: id(n), name, peer: id(n), behind: false, labels, addresses: addresses.into() }
+    let (id, host, peer) = (TargetId::Host(id(n)), id(n), id(n));
+    TargetSpec { id, host, name, peer, behind: false, labels, addresses: addresses.into() }
 }
 
 /// Host `n` behind device `n - 10`.
@@ -87,7 +128,8 @@ pub fn behind(n: i64) -> TargetSpec {
         .map(|(alias, real)| TargetAddress { reached_at: ip_of(&alias), real: ip_of(real) });
     let labels = BTreeMap::from([("site".to_owned(), format!("s{}", n - 10))]);
     let name = format!("host-{n}");
-    TargetSpec { host: id(n), name, peer: id(n - 10), behind: true, labels, addresses: addresses.into() }
+    let (id, host, peer) = (TargetId::Host(id(n)), id(n), id(n - 10));
+    TargetSpec { id, host, name, peer, behind: true, labels, addresses: addresses.into() }
 }
 
 pub struct World {

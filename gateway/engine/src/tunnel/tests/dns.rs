@@ -11,8 +11,8 @@ use crate::dns::{self, Suffix};
 use crate::id::Id;
 use crate::messages::{
     Command, DnsDecision, DnsId, DnsOutcome, DropReason, GrantAccess, GrantProtocol, GrantSource, GrantSpec,
-    GrantTarget, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, Published, SourceSpec, StreamOutput,
-    TargetAddress, TargetSpec,
+    GrantTarget, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, Published, SourceOwner, SourceSpec,
+    StreamOutput, TargetAddress, TargetId, TargetSpec,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,11 +31,11 @@ fn asking(forwards: bool) -> Plain {
     world.command(Command::Policy(vec![
         PolicyChange::Source(SourceSpec {
             peer: id(ANNA),
-            user: Id::from_i64(70),
-            role: None,
+            owner: SourceOwner::User { user: Id::from_i64(70), role: None },
             addresses: [v4(ANNA), v6(ANNA)].into(),
         }),
         PolicyChange::Target(TargetSpec {
+            id: TargetId::Host(id(2)),
             host: id(2),
             name: "cam-07".to_owned(),
             peer: id(2),
@@ -50,6 +50,7 @@ fn asking(forwards: bool) -> Plain {
             access: vec![GrantAccess { protocol: GrantProtocol::Icmp, ports: Vec::new() }],
             from: None,
             until: None,
+            only: None,
         }),
     ]));
     world
@@ -204,7 +205,7 @@ fn many_connections_of_people_leave_those_of_devices_their_room() {
         let laptop = PeerSpec { kind: PeerKind::Operator, ..spec(n) };
         world.command(Command::Upsert(Box::new(laptop), PeerSnapshot::default()));
         let (user, addresses) = (Id::from_i64(70), [v4(n), v6(n)].into());
-        let source = SourceSpec { peer: id(n), user, role: None, addresses };
+        let source = SourceSpec { peer: id(n), owner: SourceOwner::User { user, role: None }, addresses };
         world.command(Command::Policy(vec![PolicyChange::Source(source)]));
         for port in 1..=4 {
             world.call(n, SocketAddr::new(v4(n), port), SocketAddr::new(v4(1), 53), b"wait");

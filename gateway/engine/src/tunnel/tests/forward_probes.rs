@@ -11,7 +11,7 @@ use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainSource, ExplainTarget, Explanation, ForwardProbe,
     ForwardProbeKind, ForwardProbeOutcome, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec,
-    GrantTarget, PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::tunnel::forward_probes::MAX_FORWARD_PROBES;
 use crate::tunnel::icmp_error::host_unreachable;
@@ -35,6 +35,7 @@ fn target(host: i64, behind: bool, addresses: &[(IpAddr, IpAddr)]) -> PolicyChan
     let addresses =
         addresses.iter().map(|(reached_at, real)| TargetAddress { reached_at: *reached_at, real: *real });
     PolicyChange::Target(TargetSpec {
+        id: TargetId::Host(Id::from_i64(host)),
         host: Id::from_i64(host),
         name: format!("host-{host}"),
         peer: id(2),
@@ -50,8 +51,7 @@ fn reaching() -> Plain {
     let mut world = connected(2);
     let anna = SourceSpec {
         peer: id(3),
-        user: Id::from_i64(70),
-        role: Some(GrantRole::Operator),
+        owner: SourceOwner::User { user: Id::from_i64(70), role: Some(GrantRole::Operator) },
         addresses: [v4(3), v6(3)].into(),
     };
     let grant = |n: i64, host: i64| {
@@ -65,6 +65,7 @@ fn reaching() -> Plain {
             ],
             from: None,
             until: None,
+            only: None,
         })
     };
     world.command(Command::Policy(vec![

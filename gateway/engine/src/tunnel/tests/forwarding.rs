@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
     GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input, PeerKind, PeerSnapshot, PeerSpec,
-    PolicyChange, SourceSpec, TargetAddress, TargetSpec,
+    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::Wall;
 use crate::tunnel::handshake::dial::DIALS_PER_TURN;
@@ -26,8 +26,7 @@ fn alias() -> IpAddr {
 fn anna() -> PolicyChange {
     PolicyChange::Source(SourceSpec {
         peer: id(3),
-        user: Id::from_i64(70),
-        role: Some(GrantRole::Operator),
+        owner: SourceOwner::User { user: Id::from_i64(70), role: Some(GrantRole::Operator) },
         addresses: [v4(3), v6(3)].into(),
     })
 }
@@ -36,6 +35,7 @@ fn target(host: i64, behind: bool, addresses: &[(IpAddr, IpAddr)]) -> PolicyChan
     let addresses =
         addresses.iter().map(|(reached_at, real)| TargetAddress { reached_at: *reached_at, real: *real });
     PolicyChange::Target(TargetSpec {
+        id: TargetId::Host(Id::from_i64(host)),
         host: Id::from_i64(host),
         name: format!("host-{host}"),
         peer: id(2),
@@ -57,6 +57,7 @@ fn grant(host: i64, until: Option<Wall>) -> PolicyChange {
         access: vec![all(GrantProtocol::Icmp, &[]), all(GrantProtocol::Tcp, &[22])],
         from: None,
         until,
+        only: None,
     })
 }
 
@@ -181,6 +182,7 @@ fn a_scan_of_silent_devices_makes_no_more_handshakes_in_a_turn_than_a_start() {
         world.command(Command::Upsert(Box::new(spec(n)), memory));
         let address = TargetAddress { reached_at: v4(n), real: v4(n) };
         policy.push(PolicyChange::Target(TargetSpec {
+            id: TargetId::Host(id(n)),
             host: id(n),
             name: format!("host-{n}"),
             peer: id(n),

@@ -1,0 +1,286 @@
+//! Renters reach the device of a rental at its alias: in its window, and nothing else.
+//!
+//! Customer 51 has the renters 3 and 4 and the rentals 41 and 42 of device 11; customer 52 has renter 5.
+
+use super::packets::*;
+use super::world::*;
+use crate::forward::Outcome;
+use crate::forward::headers::{ACK, Ip, RST, SYN, Transport, address};
+use crate::id::PeerId;
+use crate::messages::{
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantRole,
+    GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, TargetId,
+};
+
+const CUSTOMER: i64 = 51;
+
+fn rented() -> World {
+    let mut world = world();
+    for (n, customer) in [(3, CUSTOMER), (4, CUSTOMER), (5, 52)] {
+        world.change(PolicyChange::Source(renter(n, customer)));
+    }
+    for n in [41, 42] {
+        world.change(PolicyChange::Target(rental(n, 11)));
+    }
+    world
+}
+
+/// Rental 41 lasts until second 100, and rental 42 follows it at once with a narrower access.
+fn back_to_back() -> World {
+    let mut world = rented();
+    let turn = Some(wall(100));
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, Some(wall(0)), turn)));
+    let access = vec![access(GrantProtocol::Tcp, 22..=22), access(GrantProtocol::Udp, 53..=53)];
+    let next = rental_grant(42, CUSTOMER, turn, Some(wall(200)));
+    world.change(PolicyChange::Grant(GrantSpec { access, ..next }));
+    world
+}
+
+fn udp_to(n: i64, to: &str, port: u16) -> Vec<u8> {
+    udp(&renter_at(n)[0], to, 5_000, port, b"?")
+}
+
+fn udp_to_rental(n: i64, rental: i64, port: u16) -> Vec<u8> {
+    udp_to(n, &alias_of(rental)[0], port)
+}
+
+fn segment(rental: i64, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    tcp(&renter_at(3)[0], &alias_of(rental)[0], 40_000, 22, flags, seq, ack, &[])
+}
+
+/// Renter 3 opens a connection to the device of a rental, from a port that is always the same.
+fn connect(world: &mut World, rental: i64, device: i64) {
+    world.send(3, &segment(rental, SYN, 999, 0)).expect("a SYN");
+    let own = format!("10.1.0.{device}");
+    let answer = tcp(&own, &renter_at(3)[0], 22, 40_000, SYN | ACK, 4_999, 1_000, &[]);
+    let (to, packet) = world.send(device, &answer).expect("a SYN-ACK");
+    assert_eq!((to, source_of(&packet)), (id(3), alias_of(rental)[0].clone()), "the renter knows the alias");
+    world.send(3, &segment(rental, ACK, 1_000, 5_000)).expect("an ACK");
+}
+
+fn source_of(packet: &[u8]) -> String {
+    let ip = Ip::parse(packet).expect("a packet");
+    address(ip.v6, ip.src).to_string()
+}
+
+/// The resets that go out before a packet: to whom, and from which address.
+fn resets_before(world: &mut World) -> Vec<(PeerId, String)> {
+    let mut sent = Vec::new();
+    while let Some((to, reset)) = world.forwarder.reset_before() {
+        let ip = Ip::parse(reset).expect("a packet");
+        assert!(matches!(Transport::parse(&ip, reset), Ok(Transport::Tcp(segment)) if segment.has(RST)));
+        sent.push((to, source_of(reset)));
+    }
+    sent
+}
+
+#[test]
+fn a_renter_reaches_the_device_at_the_alias_alone() {
+    let mut world = rented();
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
+    for family in 0..2 {
+        let (renter, alias) = (renter_at(3)[family].clone(), alias_of(41)[family].clone());
+        let asked = udp(&renter, &alias, 5_000, 53, b"?");
+        let (to, there) = world.send(3, &asked).expect("rented");
+        let ip = Ip::parse(&there).expect("a packet");
+        assert_eq!((to, address(ip.v6, ip.dst)), (id(11), ip_of(DEVICE[family])));
+        let (to, back) = world.send(11, &udp(DEVICE[family], &renter, 53, 5_000, b"!")).expect("a reply");
+        assert_eq!((to, source_of(&back)), (id(3), alias.clone()));
+        let error = icmp_error(DEVICE[family], &renter, &there);
+        let (_, error) = world.send(11, &error).expect("about the flow");
+        assert_eq!(source_of(&error), alias, "an error names the alias too");
+    }
+    for to in [DEVICE[0], ALIAS[0], "10.1.0.12"] {
+        assert_eq!(world.send(3, &udp_to(3, to, 53)), Err(DropReason::NotGranted), "{to}");
+    }
+    assert_eq!(world.send(5, &udp_to_rental(5, 41, 53)), Err(DropReason::NotGranted), "another customer");
+    assert_eq!(world.send(3, &udp_to_rental(3, 42, 53)), Err(DropReason::NotGranted), "another rental");
+}
+
+#[test]
+fn no_other_grant_opens_anything_for_a_renter_and_no_grant_an_alias_for_an_operator() {
+    let mut world = rented();
+    let sources = [
+        GrantSource::Peer(id(3)),
+        GrantSource::Peer(id(1)),
+        GrantSource::User(id(203)),
+        GrantSource::User(id(101)),
+        GrantSource::Role(GrantRole::Operator),
+        GrantSource::Customer(id(CUSTOMER)),
+    ];
+    let targets = [
+        GrantTarget::AllDevices,
+        GrantTarget::Host(id(11)),
+        GrantTarget::Host(id(41)),
+        GrantTarget::Labels([("site".to_owned(), "s11".to_owned())].into()),
+        GrantTarget::Rental(id(41)),
+    ];
+    let pairs = sources.iter().flat_map(|source| targets.iter().map(move |target| (*source, target)));
+    for (n, (source, target)) in (900..).zip(pairs) {
+        let right = matches!((source, target), (GrantSource::Customer(_), GrantTarget::Rental(_)));
+        if !right {
+            world.change(PolicyChange::Grant(GrantSpec { source, ..grant(n, target.clone()) }));
+        }
+    }
+    let alias = alias_of(41);
+    for to in [alias[0].as_str(), DEVICE[0]] {
+        assert_eq!(world.send(3, &udp_to(3, to, 53)), Err(DropReason::NotGranted), "{to}");
+    }
+    let of_operator = udp(OPERATOR[0], &alias[0], 5_000, 53, b"?");
+    assert_eq!(world.send(1, &of_operator), Err(DropReason::NotGranted));
+    assert!(world.passes(1, &udp(OPERATOR[0], DEVICE[0], 5_000, 53, b"?")));
+}
+
+#[test]
+fn a_rental_admits_only_the_renters_that_it_names() {
+    let mut world = rented();
+    let all = rental_grant(41, CUSTOMER, None, None);
+    let some = GrantSpec { only: Some([id(4), id(5)].into()), ..all.clone() };
+    world.change(PolicyChange::Grant(all));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)) && world.passes(4, &udp_to_rental(4, 41, 53)));
+    world.change(PolicyChange::Grant(some));
+    assert_eq!(world.send(3, &udp_to_rental(3, 41, 53)), Err(DropReason::NotGranted), "not one packet more");
+    assert!(world.passes(4, &udp_to_rental(4, 41, 53)), "its flow goes on");
+    assert!(!world.passes(5, &udp_to_rental(5, 41, 53)), "of another customer");
+    world.work();
+    let ended: Vec<_> = world.records().iter().map(|record| (record.source, record.ended)).collect();
+    assert_eq!(ended, [(id(3), Some(FlowEnd::NotGranted))]);
+}
+
+#[test]
+fn the_next_rental_of_a_device_begins_to_the_second_and_with_its_own_access() {
+    let mut world = back_to_back();
+    assert!(world.passes(3, &udp_to_rental(3, 41, 99)));
+    assert_eq!(world.send(3, &udp_to_rental(3, 42, 53)), Err(DropReason::NotGranted), "not yet");
+    world.advance(seconds(99));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(1));
+    let late = udp(DEVICE[0], &renter_at(3)[0], 53, 5_000, b"!");
+    assert_eq!(world.send(11, &late), Err(DropReason::NotGranted), "a reply in the first one");
+    assert_eq!(world.send(3, &udp_to_rental(3, 42, 99)), Err(DropReason::NotGranted), "not in its access");
+    assert!(world.passes(3, &udp_to_rental(3, 42, 53)), "the flow of the first one is in no way");
+    let (_, reply) = world.send(11, &late).expect("a reply in the second one");
+    assert_eq!(source_of(&reply), alias_of(42)[0]);
+    assert_eq!(world.send(3, &udp_to_rental(3, 41, 53)), Err(DropReason::NotGranted));
+}
+
+#[test]
+fn a_connection_of_the_next_rental_follows_the_resets_of_the_one_before() {
+    let mut world = back_to_back();
+    connect(&mut world, 41, 11);
+    world.advance(seconds(100));
+    assert!(world.passes(3, &segment(42, SYN, 77, 0)), "before any work");
+    let resets = resets_before(&mut world);
+    let [to_renter, to_device @ ..] = &resets[..] else { panic!("resets") };
+    assert_eq!(*to_renter, (id(3), alias_of(41)[0].clone()));
+    assert!(!to_device.is_empty() && to_device.iter().all(|(to, _)| *to == id(11)), "{to_device:?}");
+    assert_eq!(world.work(), [], "there is nothing left to reset");
+    let records = world.records();
+    let [record] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.rental, record.ended), (Some(id(41)), Some(FlowEnd::NotGranted)));
+    let answer = tcp(DEVICE[0], &renter_at(3)[0], 22, 40_000, SYN | ACK, 9, 78, &[]);
+    let (_, answer) = world.send(11, &answer).expect("the new connection");
+    assert_eq!(source_of(&answer), alias_of(42)[0]);
+}
+
+#[test]
+fn a_swap_resets_both_ends_and_the_alias_leads_to_the_other_device() {
+    let mut world = rented();
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
+    connect(&mut world, 41, 11);
+    world.change(PolicyChange::Target(rental(41, 12)));
+    assert_eq!(world.send(3, &segment(41, ACK, 1_000, 5_000)), Err(DropReason::NotGranted));
+    let late = tcp(DEVICE[0], &renter_at(3)[0], 22, 40_000, ACK, 5_000, 1_000, b"late");
+    assert_eq!(world.send(11, &late), Err(DropReason::NotGranted));
+    let receivers: Vec<_> = world.work().iter().map(|(to, packet)| (*to, source_of(packet))).collect();
+    assert_eq!(receivers, [(id(3), alias_of(41)[0].clone()), (id(11), renter_at(3)[0].clone())]);
+    let records = world.records();
+    assert_eq!((records[0].host, records[0].rental), (id(11), Some(id(41))));
+    let owner = SourceOwner::Person { person: id(203), customer: id(CUSTOMER) };
+    assert_eq!((records[0].source, records[0].owner), (id(3), owner));
+    connect(&mut world, 41, 12);
+    assert_eq!(world.send(11, &late), Err(DropReason::NoFlow));
+}
+
+#[test]
+fn a_client_that_connects_again_at_once_reaches_the_other_device() {
+    let mut world = rented();
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
+    connect(&mut world, 41, 11);
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(PolicyChange::Target(rental(41, 12)));
+    let (to, _) = world.send(3, &udp_to_rental(3, 41, 53)).expect("from the same port");
+    assert_eq!(to, id(12));
+    assert_eq!(resets_before(&mut world), []);
+    let (to, _) = world.send(3, &segment(41, SYN, 77, 0)).expect("from the same port");
+    assert_eq!(to, id(12));
+    let receivers: Vec<_> = resets_before(&mut world).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(receivers, [id(11)], "the renter has begun anew");
+}
+
+#[test]
+fn a_flood_of_displaced_connections_leaves_a_bounded_number_of_resets() {
+    let mut world = back_to_back();
+    let syn = |rental: i64, port| tcp(&renter_at(3)[0], &alias_of(rental)[0], port, 22, SYN, 999, 0, &[]);
+    world.advance(seconds(99));
+    (1..=200).for_each(|port| drop(world.send(3, &syn(41, port)).expect("a SYN")));
+    world.advance(seconds(1));
+    let passed = (1..=200).filter(|port| world.send(3, &syn(42, *port)).is_ok()).count();
+    let waiting = world.forwarder.displaced.len();
+    assert!(passed >= 16 && passed < 200 && waiting <= 64, "{passed} passed, {waiting} resets wait");
+    world.work();
+    assert!((1..=200).all(|port| world.passes(3, &syn(42, port))));
+}
+
+#[test]
+fn an_alias_that_another_rental_gets_carries_no_flow_on() {
+    let mut world = back_to_back();
+    connect(&mut world, 41, 11);
+    let mut next = rental(42, 11);
+    next.addresses = rental(41, 11).addresses;
+    world.change(PolicyChange::RemoveTarget(TargetId::Rental(id(41))));
+    world.change(PolicyChange::Target(next));
+    world.change(PolicyChange::Grant(rental_grant(42, CUSTOMER, None, None)));
+    assert_eq!(world.send(3, &segment(41, ACK, 1_000, 5_000)), Err(DropReason::NotGranted));
+    assert_eq!(world.work().len(), 2, "both ends are reset");
+}
+
+#[test]
+fn explain_speaks_of_people_and_rentals() {
+    let mut world = back_to_back();
+    let explain = |world: &World, from, to| {
+        let (protocol, port) = (GrantProtocol::Udp, 53);
+        world.forwarder.explain(&ExplainRequest { from, to, protocol, port, at: world.now.wall }, world.now)
+    };
+    let (person, rental) = (ExplainSource::Person(id(203)), |n| ExplainTarget::Rental(id(n)));
+    for (from, to) in [
+        (person, rental(41)),
+        (ExplainSource::Peer(id(3)), rental(41)),
+        (person, ExplainTarget::Address(ip_of(&alias_of(41)[1]))),
+    ] {
+        let answer = explain(&world, from, to);
+        assert!(matches!(answer, Explanation::Permitted(window) if window.grant == id(41)), "{answer:?}");
+    }
+    let later = explain(&world, person, rental(42));
+    assert!(matches!(later, Explanation::NotYet(window) if window.grant == id(42)), "{later:?}");
+    assert_eq!(explain(&world, person, ExplainTarget::Host(id(11))), Explanation::NoGrant);
+    assert_eq!(explain(&world, ExplainSource::User(id(101)), rental(41)), Explanation::NoGrant);
+    assert_eq!(explain(&world, ExplainSource::Person(id(999)), rental(41)), Explanation::UnknownSource);
+    assert_eq!(explain(&world, person, rental(99)), Explanation::UnknownTarget);
+    world.advance(seconds(100));
+    world.work();
+    let over = explain(&world, person, rental(41));
+    assert!(matches!(over, Explanation::Over(window) if window.grant == id(41)), "{over:?}");
+}
+
+#[test]
+fn the_gateway_itself_can_try_the_way_of_a_renter() {
+    let mut world = rented();
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
+    let mut probe = echo(&renter_at(3)[0], &alias_of(41)[0], true, 9);
+    let (to, flow) = world.forwarder.open_probe(id(3), &mut probe, world.now).expect("rented");
+    assert_eq!(to, id(11));
+    let mut answer = echo(DEVICE[0], &renter_at(3)[0], false, 9);
+    let outcome = world.forwarder.packet(id(11), &mut answer, world.now);
+    assert_eq!((outcome, source_of(&answer)), (Outcome::Diverted(flow), alias_of(41)[0].clone()));
+}
