@@ -122,7 +122,7 @@ async fn probe(
     let about = asked_about(&app, &asked.from).await?;
     may_probe_as(&who, about.owner)?;
     // A login has no address. Only the peers of a user have one, and they come first.
-    let Some(from) = about.sources.first().copied() else {
+    let Some(source) = about.sources.first().copied() else {
         return Err(Problem::invalid("from", about.no_source.unwrap_or_default()));
     };
     let target = target(&app, &asked.to, &about).await?;
@@ -139,10 +139,12 @@ async fn probe(
     write.event("forwarding.probed", object, "a probe of forwarding", data).await?;
     write.commit().await?;
     let at = crate::clock::wall();
-    let probe = ForwardProbe { from, to: target.asked(), kind, timeout: PROBE_TIMEOUT };
+    let probe = ForwardProbe { from: source, to: target.asked(), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
     let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
-    let words = Words { from: &asked.from, wanted, no_source: None, renting: renting(&about, &target, at) };
+    // The answer may be stored for a repetition, and the name of a renter is personal data.
+    let from = if about.renter().is_some() { &about.name } else { &asked.from };
+    let words = Words { from, wanted, no_source: None, renting: renting(&about, &target, at) };
     if reply.explanation == Found::UnknownSource && words.renting.is_none() {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \

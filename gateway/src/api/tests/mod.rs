@@ -30,6 +30,7 @@ mod people;
 mod profiles;
 mod query;
 mod removals;
+mod rental_access;
 mod rentals;
 mod repeated;
 mod reports;

@@ -16,7 +16,7 @@ pub(super) fn hence(seconds: u64) -> String {
     ids::time(crate::clock::wall() + Duration::from_secs(seconds))
 }
 
-const HOUR: u64 = 3_600;
+pub(super) const HOUR: u64 = 3_600;
 
 pub(super) fn must(answer: &Answer) -> &Value {
     assert!(answer.status < 300, "{}", answer.text);
@@ -32,7 +32,7 @@ pub(super) fn field(answer: &Answer) -> (u16, &str) {
 }
 
 /// A gateway with two rentable devices and a customer.
-async fn shop() -> TestApi {
+pub(super) async fn shop() -> TestApi {
     let api = TestApi::with_endpoint().await;
     for name in ["cam-1", "cam-2"] {
         device(&api, name).await;
@@ -41,30 +41,30 @@ async fn shop() -> TestApi {
     api
 }
 
-async fn device(api: &TestApi, name: &str) {
+pub(super) async fn device(api: &TestApi, name: &str) {
     let device = json!({ "name": name, "labels": { "kind": "cam", "name": name } });
     must(&api.operator().post("/api/v1/devices", device).await);
     renting(api, name, json!({ "rentable": true })).await;
 }
 
-async fn renting(api: &TestApi, name: &str, settings: Value) {
+pub(super) async fn renting(api: &TestApi, name: &str, settings: Value) {
     must(&api.operator().put(&format!("/api/v1/devices/{name}/rental-settings"), settings).await);
 }
 
-fn item(device: &str, from: u64, until: u64) -> Value {
+pub(super) fn item(device: &str, from: u64, until: u64) -> Value {
     json!({ "device": device, "from": hence(from), "until": hence(until) })
 }
 
-async fn book(api: &TestApi, items: Value) -> Answer {
+pub(super) async fn book(api: &TestApi, items: Value) -> Answer {
     api.operator().post("/api/v1/bookings", json!({ "customer": "crm-17", "items": items })).await
 }
 
 /// Books one device and returns the rental.
-async fn rented(api: &TestApi, item: Value) -> Value {
+pub(super) async fn rented(api: &TestApi, item: Value) -> Value {
     must(&book(api, json!([item])).await)["rentals"][0].clone()
 }
 
-fn path(rental: &Value) -> String {
+pub(super) fn path(rental: &Value) -> String {
     format!("/api/v1/rentals/{}", text(&rental["id"]))
 }
 
