@@ -311,6 +311,15 @@ async fn plant_access(gateway: &Gateway, secrets: &mut Secrets) {
     }
 }
 
+async fn plant_renters(gateway: &Gateway, secrets: &mut Secrets) {
+    gateway.posts("/customers", json!({ "external_ref": "crm-17" })).await;
+    let person = gateway.posts("/people", json!({ "customer": "crm-17", "name": "Ada" })).await;
+    let renter = gateway.posts("/renters", json!({ "person": person["id"], "name": "laptop" })).await;
+    secrets.keep_shown("renter", &renter);
+    let path = format!("/renters/{}/credentials", renter["renter"]["id"].as_str().expect("an id"));
+    secrets.keep_shown("new credentials of a renter", &gateway.posts(&path, json!({})).await);
+}
+
 async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
     let made = gateway.posts("/devices", json!({ "name": "cam-1", "labels": { "site": "north" } })).await;
     secrets.keep_shown("a device", &made);
@@ -321,6 +330,7 @@ async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
     secrets.keep_shown("operator", &gateway.posts("/operators", operator).await);
     let again = gateway.posts("/operators/olga-laptop/credentials", json!({})).await;
     secrets.keep_shown("new credentials of an operator", &again);
+    plant_renters(gateway, secrets).await;
     let token = gateway.posts("/enrolment-tokens", json!({ "label": "north" })).await;
     secrets.keep_shown("an enrolment token", &token);
     let (poll, private) = (secrets.plant("a polling secret"), PrivateKey::from_bytes([7; 32]));
@@ -572,6 +582,8 @@ fn search_listings(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
         "enrolment list",
         "token list",
         "user list",
+        "customer person list",
+        "renter list",
         "gateway show",
         "incident list",
         "downtime list",

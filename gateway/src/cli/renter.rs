@@ -109,10 +109,10 @@ fn peer(name: String, made: &Value) -> Peer {
     Peer { name, again: format!("fleetgate renter credentials {id}") }
 }
 
-const COLUMNS: [Column; 6] = [
+pub(super) const COLUMNS: [Column; 6] = [
     Column::whole("ID"),
     Column::name("NAME"),
-    Column::whole("PERSON"),
+    Column::whole("PERSON").optional(),
     Column::whole("ADDRESS"),
     Column::whole("LAST HANDSHAKE"),
     Column::whole("STATE"),

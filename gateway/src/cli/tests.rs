@@ -3,7 +3,7 @@
 use clap::{Command, CommandFactory as _};
 
 use super::table::{self, Column};
-use super::{Cli, HELP_WIDTH, care, device, events, grant, host, incident, operator, status};
+use super::{Cli, HELP_WIDTH, care, device, events, grant, host, incident, operator, renter, status};
 use crate::api::testing::TestApi;
 use crate::store::access::Role;
 
@@ -85,6 +85,7 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
     let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s"];
     let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
     let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
+    let renter = vec![ID, NAME, ID, ADDRESS, "23h 59m ago", "connected"];
     let grant = vec![ID, "withdrawn", NAME, NAME, "icmp, tcp 22 443 8000-8100", TIME, TIME, OUTPUT];
     let incident = vec![ID, "service", "12d 23h", "29 of 30", "user:somebody-with-a-name", OUTPUT];
     let downtime = vec![ID, NAME, TIME, TIME, "mon-fri 02:00-04:00 Europe/Vienna", "user:ada", OUTPUT];
@@ -94,6 +95,7 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
         (&host::SERVICE_COLUMNS, service, vec!["12d 23h", "CRITICAL"]),
         (&device::COLUMNS, device, vec![ID, ADDRESS, "tunnel"]),
         (&operator::COLUMNS, operator, vec![ID, ADDRESS, "connected"]),
+        (&renter::COLUMNS, renter, vec![ID, ADDRESS, "connected"]),
         (&grant::COLUMNS, grant, vec![ID, TIME, "withdrawn"]),
         (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
         (&care::COLUMNS, downtime, vec![ID, TIME]),

@@ -108,13 +108,14 @@ async fn people_are_listed_by_customer() {
     let (laptop, phone) = (renter(&api, &ada, "laptop").await, renter(&api, &bob, "phone").await);
     let [laptop, phone] = [laptop, phone].map(|path| path.rsplit('/').next().unwrap().to_owned());
     let by_bob = format!("renters?person={bob}");
+    let of_neither = format!("{by_bob}&customer=crm-17");
     for (list, found) in [
         ("people", vec![&ada, &bob]),
         ("people?customer=crm-18", vec![&bob]),
         ("renters", vec![&laptop, &phone]),
         ("renters?customer=crm-17", vec![&laptop]),
-        (&by_bob, vec![&phone]),
-        (&format!("{by_bob}&customer=crm-17"), vec![]),
+        (by_bob.as_str(), vec![&phone]),
+        (of_neither.as_str(), vec![]),
     ] {
         let expected: BTreeSet<String> = found.into_iter().cloned().collect();
         assert_eq!(ids(&api, list).await, expected, "{list}");
@@ -123,7 +124,7 @@ async fn people_are_listed_by_customer() {
     let next = format!("renters?limit=1&after={}", text(&must(&first)["next"]));
     let mut both = ids(&api, &next).await;
     both.insert(text(&first.json["items"][0]["id"]).to_owned());
-    assert_eq!(both, [laptop, phone].into());
+    assert_eq!(both, BTreeSet::from([laptop, phone]));
     for unknown in ["people?customer=crm-19", "renters?customer=crm-19", "renters?person=ada", "people/ada"] {
         let refused = api.operator().get(&format!("/api/v1/{unknown}")).await;
         assert_eq!((refused.status, refused.code()), (404, "not_found"), "{unknown}: {}", refused.text);
