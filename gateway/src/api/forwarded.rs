@@ -1,4 +1,5 @@
-//! What people sent through the gateway to hosts, by hour.
+//! Traffic of people through the gateway to hosts, by hour: of operators, and of renters to the devices of their
+//! rentals.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +16,8 @@ use super::request::extract::Query;
 use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
 use super::types::names;
-use crate::store::forwarded::{self as stored, Forwarded as Row};
+use crate::store::forwarded::{self as stored, Forwarded as Row, Owner};
+use crate::store::rentals;
 
 const DEFAULT_ROWS: i64 = 100;
 const MOST_ROWS: i64 = 1_000;
@@ -31,6 +33,8 @@ struct Wanted {
     host: Option<String>,
     /// Only what this operator sent, by name or id.
     operator: Option<String>,
+    /// Only what was sent to the device of this rental, by id.
+    rental: Option<String>,
     /// The newest so many; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
@@ -42,33 +46,46 @@ pub struct Forwarded {
     pub hours: Vec<ForwardedHour>,
 }
 
-/// What one operator exchanged with one port of one host in one hour, in bytes of inner packets.
+/// Traffic of one operator or renter with one port of one host in one hour, in bytes of inner packets. Either
+/// `operator` and `user` are there, or `renter`, `person` and `rental`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ForwardedHour {
     /// The begin of the hour.
     pub hour: String,
     /// A name, or the id of what was removed.
-    pub operator: String,
-    pub user: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// An id, because the name is personal data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renter: Option<String>,
+    /// An id, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// The rental whose address was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rental: Option<String>,
+    /// A name, or the id of what was removed.
     pub host: String,
     #[schema(value_type = names::GrantProtocolName)]
     pub protocol: String,
-    /// The port of the host. 0 stands for `icmp`, and for everything beyond 500 rows of one operator in one hour,
-    /// which has the host `h_0000000000000`.
+    /// The port of the host. 0 stands for `icmp`, and for everything beyond 500 rows of one operator or renter in
+    /// one hour, which has the host `h_0000000000000`.
     #[schema(minimum = 0, maximum = 65535)]
     pub port: i64,
-    /// The grant that permitted the last packet.
+    /// The grant that permitted the last packet; of a renter, the one of the rental.
     pub grant: String,
     /// Flows that ended in this hour.
     #[schema(minimum = 0)]
     pub flows: i64,
-    /// From the operator to the host.
+    /// From the operator or renter to the host.
     pub sent_bytes: u64,
-    /// From the host to the operator.
+    /// From the host to the operator or renter.
     pub received_bytes: u64,
 }
 
-/// What people sent through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
+/// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
 #[utoipa::path(get, path = "/forwarded", operation_id = "list_forwarded", tag = "access",
     security(("token" = ["access:operator"])), params(Wanted),
     responses((status = 200, body = Forwarded)))]
@@ -86,7 +103,15 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Resu
         Some(text) => Some(operators::load(&mut conn, Kind::Operator.named(text)).await?.id),
         None => None,
     };
-    let rows = stored::newest(&mut conn, (host, operator), limit).await?;
+    let rental = match &wanted.rental {
+        Some(text) => {
+            let found = rentals::find(&mut conn, Kind::Rental.parse(text)?).await?;
+            Some(found.ok_or_else(|| Kind::Rental.unknown(text))?.id)
+        }
+        None => None,
+    };
+    let wanted = stored::Wanted { host, source: operator, rental };
+    let rows = stored::newest(&mut conn, wanted, limit).await?;
     Ok(Json(Forwarded { hours: rows.iter().map(to_api).collect() }))
 }
 
@@ -96,14 +121,22 @@ fn named(name: &Option<String>, kind: Kind, id: Id) -> String {
 }
 
 fn to_api(row: &Row) -> ForwardedHour {
+    let (user, person) = match row.owner {
+        Owner::User(user) => (Some(user), None),
+        Owner::Person(person) => (None, Some(person)),
+    };
+    let grant = if row.rental.is_some() { Kind::Rental } else { Kind::Grant };
     ForwardedHour {
         hour: ids::time(row.hour),
-        operator: named(&row.source_name, Kind::Operator, row.source),
-        user: named(&row.user_name, Kind::User, row.user),
+        operator: user.map(|_| named(&row.source_name, Kind::Operator, row.source)),
+        user: user.map(|user| named(&row.user_name, Kind::User, user)),
+        renter: person.map(|_| Kind::Renter.text(row.source)),
+        person: person.map(|person| Kind::Person.text(person)),
+        rental: row.rental.map(|rental| Kind::Rental.text(rental)),
         host: named(&row.host_name, Kind::Host, row.host),
         protocol: row.protocol.clone(),
         port: row.port,
-        grant: Kind::Grant.text(row.grant),
+        grant: grant.text(row.grant),
         flows: row.flows,
         sent_bytes: row.sent.bytes,
         received_bytes: row.received.bytes,

@@ -16,15 +16,19 @@ pub(crate) struct ForwardedArgs {
     /// Only what this operator sent
     #[arg(long)]
     operator: Option<String>,
+    /// Only what renters sent to the device of this rental
+    #[arg(long, conflicts_with = "operator")]
+    rental: Option<String>,
     /// Number of the newest rows
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
     lines: usize,
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column::whole("HOUR"),
-    Column::name("OPERATOR"),
-    Column::name("USER"),
+    Column::name("PEER"),
+    Column::name("OWNER"),
+    Column::whole("RENTAL").optional(),
     Column::name("HOST"),
     Column::whole("PORT"),
     Column::whole("SENT"),
@@ -35,6 +39,7 @@ pub(crate) async fn run(client: &Client, args: ForwardedArgs) -> anyhow::Result<
     let mut query = vec![("limit", args.lines.to_string())];
     query.extend(args.host.map(|host| ("host", host)));
     query.extend(args.operator.map(|operator| ("operator", operator)));
+    query.extend(args.rental.map(|rental| ("rental", rental)));
     let found: Forwarded = client.get("/forwarded", &query).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&found)?);
@@ -55,11 +60,17 @@ fn row(of: &ForwardedHour) -> Vec<String> {
     };
     vec![
         table::minute(&of.hour),
-        table::safe(&of.operator),
-        table::safe(&of.user),
+        either(&of.operator, &of.renter),
+        either(&of.user, &of.person),
+        table::safe(of.rental.as_deref().unwrap_or("-")),
         table::safe(&of.host),
         port,
         of.sent_bytes.to_string(),
         of.received_bytes.to_string(),
     ]
+}
+
+/// Of an operator, or of a renter.
+fn either(operator: &Option<String>, renter: &Option<String>) -> String {
+    table::safe(operator.as_deref().or(renter.as_deref()).unwrap_or("-"))
 }

@@ -83,6 +83,12 @@ const FILLED: &[Rows] = &[
          values (1001, 1, 'disk', 'state', 'ok', 500, 900), (1002, 0, '', 'gateway_stopped', '', 100, 200);",
     ),
     // Its rows belong to customers, who come with a later step.
+    (
+        41,
+        "insert into forwarded (hour, source, host, protocol, port, rental, user, person, grant_id, flows,
+                                sent_packets, sent_bytes, received_packets, received_bytes)
+         values (500000, 119, 1, 'tcp', 22, 114, null, 117, 114, 1, 2, 100, 3, 900);",
+    ),
     (42, ""),
     (45, RENTALS),
     (

@@ -1,9 +1,10 @@
-//! What people sent through the gateway to hosts, by hour.
+//! Traffic of people through the gateway to hosts, by hour: of operators, and of renters to the devices of their
+//! rentals.
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::id::{GrantId, HostId, PeerId, UserId};
-use fleetgate_engine::messages::{FlowRecord, FlowTraffic};
+use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, PersonId, RentalId, UserId};
+use fleetgate_engine::messages::{FlowRecord, FlowTraffic, SourceOwner};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
@@ -14,23 +15,27 @@ use super::grants::protocol_name;
 const HOUR_MS: i64 = 3_600_000;
 /// The hours that are kept: two years.
 const KEEP_HOURS: i64 = 730 * 24;
-/// Rows of one operator in one hour. Beyond them all other hosts and ports count together: a scan of all
-/// hosts or ports must not fill the disk.
+/// Rows of one operator or renter in one hour. Beyond them all other hosts and ports count together: a scan of all
+/// hosts or ports must not fill the disk. Those of a rental count for that rental, so that its traffic is exact.
 const MOST_ROWS: i64 = 500;
 /// Rows deleted in one step.
 const PRUNED: i64 = 2_000;
 /// The host and the port under which the others count.
 const OTHERS: (HostId, u16) = (HostId::from_i64(0), 0);
+/// The rental of what an operator sent.
+const NO_RENTAL: RentalId = Id::from_i64(0);
 
-/// The traffic of one operator to one port of one host in one hour.
+/// The traffic of one operator or renter to one port of one host in one hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     pub hour: Wall,
     pub source: PeerId,
-    /// The name of the operator, unless it was removed long ago.
+    /// The name of the operator, unless it was removed long ago. Those of renters and people are personal data.
     pub source_name: Option<String>,
-    pub user: UserId,
+    pub owner: Owner,
     pub user_name: Option<String>,
+    /// `None`: an operator sent it to a host.
+    pub rental: Option<RentalId>,
     pub host: HostId,
     pub host_name: Option<String>,
     pub protocol: String,
@@ -41,15 +46,26 @@ pub struct Forwarded {
     pub received: FlowTraffic,
 }
 
+/// Whose peer sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    User(UserId),
+    Person(PersonId),
+}
+
 impl FromRow<'_, SqliteRow> for Forwarded {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let count = |column: &str| row.try_get::<i64, _>(column).map(|n| u64::try_from(n).unwrap_or(0));
+        let count = |column| count(row, column);
         Ok(Forwarded {
             hour: Wall::from_millis(row.try_get::<i64, _>("hour")? * HOUR_MS),
             source: id(row, "source")?,
             source_name: row.try_get("source_name")?,
-            user: id(row, "user")?,
+            owner: match row.try_get::<Option<i64>, _>("person")? {
+                Some(person) => Owner::Person(Id::from_i64(person)),
+                None => Owner::User(id(row, "user")?),
+            },
             user_name: row.try_get("user_name")?,
+            rental: Some(id(row, "rental")?).filter(|rental| *rental != NO_RENTAL),
             host: id(row, "host")?,
             host_name: row.try_get("host_name")?,
             protocol: row.try_get("protocol")?,
@@ -60,6 +76,10 @@ impl FromRow<'_, SqliteRow> for Forwarded {
             received: FlowTraffic { packets: count("received_packets")?, bytes: count("received_bytes")? },
         })
     }
+}
+
+fn count(row: &SqliteRow, column: &str) -> sqlx::Result<u64> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
 
 /// Adds what flows carried since their last records.
@@ -83,7 +103,7 @@ fn sums(records: &[FlowRecord]) -> Vec<(FlowRecord, i64)> {
     let mut sums: BTreeMap<_, (FlowRecord, i64)> = BTreeMap::new();
     for record in records {
         let flows = i64::from(record.ended.is_some());
-        let row = (hour(record), record.source, record.host, record.protocol, record.port);
+        let row = (hour(record), record.source, record.host, record.protocol, record.port, record.rental);
         let joined = |(sum, before): &mut (FlowRecord, i64)| {
             let (sent, received) = (plus(sum.sent, record.sent), plus(sum.received, record.received));
             (*sum, *before) = (FlowRecord { sent, received, ..*record }, *before + flows);
@@ -104,7 +124,7 @@ fn hour(record: &FlowRecord) -> i64 {
 /// Returns whether the record has a row already, or may have one.
 async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Result<bool> {
     let sql = "select exists (select 1 from forwarded where hour = $1 and source = $2 and host = $3
-                              and protocol = $4 and port = $5)
+                              and protocol = $4 and port = $5 and rental = $7)
                    or (select count(*) from (select 1 from forwarded where hour = $1 and source = $2 limit $6)) < $6";
     sqlx::query_scalar(sql)
         .bind(hour(record))
@@ -113,8 +133,13 @@ async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Res
         .bind(protocol_name(record.protocol))
         .bind(record.port)
         .bind(MOST_ROWS)
+        .bind(rental(record))
         .fetch_one(conn)
         .await
+}
+
+fn rental(record: &FlowRecord) -> i64 {
+    record.rental.unwrap_or(NO_RENTAL).as_i64()
 }
 
 async fn add_one(
@@ -123,12 +148,17 @@ async fn add_one(
     (host, port): (HostId, u16),
 ) -> sqlx::Result<()> {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let (user, person) = match record.owner {
+        SourceOwner::User { user, .. } => (Some(user.as_i64()), None),
+        SourceOwner::Person { person, .. } => (None, Some(person.as_i64())),
+    };
     sqlx::query(
         "insert into forwarded (hour, source, host, protocol, port, user, grant_id, flows,
-                                sent_packets, sent_bytes, received_packets, received_bytes)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-         on conflict (hour, source, host, protocol, port) do update set
-             user = excluded.user, grant_id = excluded.grant_id, flows = flows + excluded.flows,
+                                sent_packets, sent_bytes, received_packets, received_bytes, person, rental)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         on conflict (hour, source, host, protocol, port, rental) do update set
+             user = excluded.user, person = excluded.person, grant_id = excluded.grant_id,
+             flows = flows + excluded.flows,
              sent_packets = sent_packets + excluded.sent_packets,
              sent_bytes = sent_bytes + excluded.sent_bytes,
              received_packets = received_packets + excluded.received_packets,
@@ -139,34 +169,80 @@ async fn add_one(
     .bind(host.as_i64())
     .bind(protocol_name(record.protocol))
     .bind(port)
-    .bind(record.user.as_i64())
+    .bind(user)
     .bind(record.grant.as_i64())
     .bind(flows)
     .bind(count(record.sent.packets))
     .bind(count(record.sent.bytes))
     .bind(count(record.received.packets))
     .bind(count(record.received.bytes))
+    .bind(person)
+    .bind(rental(record))
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Selects rows. A field that is `None` selects all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub host: Option<HostId>,
+    /// The operator or renter.
+    pub source: Option<PeerId>,
+    pub rental: Option<RentalId>,
 }
 
 /// Returns the newest hours, the newest first.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn newest(
-    conn: &mut SqliteConnection,
-    (host, source): (Option<HostId>, Option<PeerId>),
-    limit: i64,
-) -> sqlx::Result<Vec<Forwarded>> {
+pub async fn newest(conn: &mut SqliteConnection, wanted: Wanted, limit: i64) -> sqlx::Result<Vec<Forwarded>> {
     let sql = "select f.*, o.name as source_name, u.name as user_name, h.name as host_name
                from forwarded f left join operators o on o.id = f.source left join users u on u.id = f.user
                     left join hosts h on h.id = f.host
                where ($1 is null or f.host = $1) and ($2 is null or f.source = $2)
-               order by f.hour desc, f.source, f.host, f.protocol, f.port limit $3";
-    let id = |id: Option<HostId>| id.map(HostId::as_i64);
-    sqlx::query_as(sql).bind(id(host)).bind(id(source)).bind(limit).fetch_all(conn).await
+                     and ($4 is null or f.rental = $4)
+               order by f.hour desc, f.source, f.host, f.protocol, f.port, f.rental limit $3";
+    let id = |id: Option<Id>| id.map(Id::as_i64);
+    let query = sqlx::query_as(sql).bind(id(wanted.host)).bind(id(wanted.source)).bind(limit);
+    query.bind(id(wanted.rental)).fetch_all(conn).await
+}
+
+/// Traffic between renters and the devices of a rental.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// From the renters.
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    /// From the devices.
+    pub received_packets: u64,
+    pub received_bytes: u64,
+}
+
+impl FromRow<'_, SqliteRow> for Totals {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let count = |column| count(row, column);
+        Ok(Totals {
+            sent_packets: count("sent_packets")?,
+            sent_bytes: count("sent_bytes")?,
+            received_packets: count("received_packets")?,
+            received_bytes: count("received_bytes")?,
+        })
+    }
+}
+
+/// Returns the traffic of a rental so far. That of a flow which lasts counts from its hourly record on.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_rental(conn: &mut SqliteConnection, rental: RentalId) -> sqlx::Result<Totals> {
+    // Without `<> 0` SQLite does not use the index.
+    let sql =
+        "select coalesce(sum(sent_packets), 0) as sent_packets, coalesce(sum(sent_bytes), 0) as sent_bytes,
+                      coalesce(sum(received_packets), 0) as received_packets,
+                      coalesce(sum(received_bytes), 0) as received_bytes
+               from forwarded where rental = $1 and rental <> 0";
+    sqlx::query_as(sql).bind(rental.as_i64()).fetch_one(conn).await
 }
 
 /// Deletes some of the rows older than the retention period. Returns their number.
@@ -183,11 +259,16 @@ pub async fn prune(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<u64> 
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::id::Id;
     use fleetgate_engine::messages::{FlowEnd, GrantProtocol};
 
     use super::*;
     use crate::store::fixture;
+
+    const ALL: Wanted = Wanted { host: None, source: None, rental: None };
+
+    fn of_host(host: i64) -> Wanted {
+        Wanted { host: Some(Id::from_i64(host)), ..ALL }
+    }
 
     const NOON: i64 = 1_800_000 * HOUR_MS / 1_000;
 
@@ -195,8 +276,9 @@ mod tests {
         let traffic = |bytes| FlowTraffic { packets: 1, bytes };
         FlowRecord {
             source: Id::from_i64(3),
-            user: Id::from_i64(70),
+            owner: SourceOwner::User { user: Id::from_i64(70), role: None },
             host: Id::from_i64(9),
+            rental: None,
             protocol: GrantProtocol::Tcp,
             port,
             from: Wall::from_millis(at - 1_000),
@@ -216,10 +298,61 @@ mod tests {
         let records = [record(22, NOON, None), record(22, NOON + 5, ended), record(443, NOON, ended)];
         add(&mut tx, &records).await.unwrap();
         add(&mut tx, &[record(22, NOON + HOUR_MS, ended)]).await.unwrap();
-        let rows = newest(&mut tx, (Some(Id::from_i64(9)), None), 10).await.unwrap();
+        let rows = newest(&mut tx, of_host(9), 10).await.unwrap();
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.received.bytes)).collect();
         assert_eq!(short, [(22, 1, 900), (22, 1, 1_800), (443, 1, 900)]);
-        assert!(newest(&mut tx, (None, Some(Id::from_i64(4))), 10).await.unwrap().is_empty());
+        let source = Some(Id::from_i64(4));
+        assert!(newest(&mut tx, Wanted { source, ..ALL }, 10).await.unwrap().is_empty());
+    }
+
+    /// Of renter 5 to the device of a rental.
+    fn of_renter(rental: i64, port: u16) -> FlowRecord {
+        let owner = SourceOwner::Person { person: Id::from_i64(60), customer: Id::from_i64(50) };
+        let rental = Id::from_i64(rental);
+        FlowRecord {
+            source: Id::from_i64(5),
+            owner,
+            rental: Some(rental),
+            grant: rental,
+            ..record(port, NOON, Some(FlowEnd::Closed))
+        }
+    }
+
+    #[tokio::test]
+    async fn two_rentals_of_one_device_in_one_hour_are_told_apart() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let records = [of_renter(41, 22), of_renter(42, 22), of_renter(42, 80), record(22, NOON, None)];
+        add(&mut tx, &records).await.unwrap();
+        add(&mut tx, &[of_renter(42, 22)]).await.unwrap();
+        let rental = Some(Id::from_i64(42));
+        let rows = newest(&mut tx, Wanted { rental, ..ALL }, 10).await.unwrap();
+        let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.owner, row.rental)).collect();
+        let person = Owner::Person(Id::from_i64(60));
+        assert_eq!(short, [(22, 2, person, rental), (80, 1, person, rental)]);
+        let all = newest(&mut tx, of_host(9), 10).await.unwrap();
+        assert_eq!(all.iter().filter(|row| row.rental.is_none()).count(), 1, "that of the operator");
+        let totals = of_rental(&mut tx, Id::from_i64(42)).await.unwrap();
+        let expected =
+            Totals { sent_packets: 3, sent_bytes: 300, received_packets: 3, received_bytes: 2_700 };
+        assert_eq!(totals, expected);
+        for nothing in [7, 0] {
+            assert_eq!(of_rental(&mut tx, Id::from_i64(nothing)).await.unwrap(), Totals::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_traffic_of_a_rental_is_exact_after_a_scan() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let records: Vec<FlowRecord> = (1..=1_200).map(|port| of_renter(41, port)).collect();
+        add(&mut tx, &records).await.unwrap();
+        add(&mut tx, &[of_renter(42, 22), of_renter(42, 80)]).await.unwrap();
+        let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
+        assert_eq!(rows.len(), 502, "500, and one more for each rental");
+        for (rental, bytes) in [(41, 120_000), (42, 200)] {
+            assert_eq!(of_rental(&mut tx, Id::from_i64(rental)).await.unwrap().sent_bytes, bytes);
+        }
     }
 
     #[test]
@@ -244,7 +377,7 @@ mod tests {
         let records: Vec<FlowRecord> = (1..=1_200).map(|port| record(port, NOON, None)).collect();
         add(&mut tx, &records).await.unwrap();
         add(&mut tx, &[record(7, NOON, None)]).await.unwrap();
-        let rows = newest(&mut tx, (None, None), 10_000).await.unwrap();
+        let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
         assert_eq!(rows.len(), 501);
         let bytes = |port| rows.iter().find(|row| row.port == port).map(|row| row.sent.bytes);
         assert_eq!((bytes(0), bytes(7)), (Some(70_000), Some(200)));
@@ -263,7 +396,7 @@ mod tests {
         let records: Vec<FlowRecord> = (1..=1_200).map(ping).collect();
         add(&mut tx, &records).await.unwrap();
         add(&mut tx, &[ping(7), ping(1_100)]).await.unwrap();
-        let rows = newest(&mut tx, (None, None), 10_000).await.unwrap();
+        let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
         assert_eq!(rows.len(), 501);
         let bytes = |host| rows.iter().find(|row| row.host.as_i64() == host).map(|row| row.sent.bytes);
         assert_eq!((bytes(0), bytes(7), bytes(1_100)), (Some(70_100), Some(200), None));

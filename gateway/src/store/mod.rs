@@ -335,6 +335,7 @@ const MAIN: &[Step] = &[
     step(35, "tokens_of_users", include_str!("../../../migrations/sqlite/0035_tokens_of_users.sql")),
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
     step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
+    step(41, "forwarded_rentals", include_str!("../../../migrations/sqlite/0041_forwarded_rentals.sql")),
     step(42, "people", include_str!("../../../migrations/sqlite/0042_people.sql")),
     step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
     step(47, "rental_access", include_str!("../../../migrations/sqlite/0047_rental_access.sql")),

@@ -1,10 +1,11 @@
 //! The names of hosts over DNS: `cam-07.fleet.internal` for a peer that may reach `cam-07`.
 //!
-//! An operator learns the names of hosts, and a renter those of rentals. Each learns exactly the names and addresses that its grants let it reach at this
-//! instant; any grant in effect for the host counts, by any protocol and port. A host that it may not
-//! reach is answered like one that does not exist. Rentals of two customers may have one name. All other
-//! peers, devices among them, are refused. Answers are remembered for [`TTL`] or [`RENTAL_TTL`] by their
-//! readers, so that a name outlives its grant by no more than that; packets are judged by the filter alone.
+//! An operator learns the names of hosts, and a renter those of rentals. Each learns exactly the names and
+//! addresses that its grants let it reach at this instant; any grant in effect counts, by any protocol and
+//! port. A host that it may not reach is answered like one that does not exist. Rentals of two customers may
+//! have one name. All other peers, devices among them, are refused. Answers are remembered for [`TTL`] or
+//! [`RENTAL_TTL`] by their readers, so that a name outlives its grant by no more than that; packets are
+//! judged by the filter alone.
 //!
 //! This module knows no sessions and no sockets. The caller knows the asker by its tunnel, and limits
 //! how often it asks.

@@ -3,10 +3,10 @@
 //! The caller hands in each inner packet that is not for the gateway itself, with the peer that it
 //! came from; the packet is rewritten in place and goes on, or it is dropped with a reason. Peers
 //! of people (sources) open flows: operators to hosts, and renters to the devices that are rented to
-//! them. A device only replies in flows that a source opened. The policy
-//! is compared for every packet, in both directions: a flow adds only that replies and related
-//! errors are expected. The forwarder knows no sessions, sockets or store, and the caller has
-//! verified that the source address belongs to the sender.
+//! them. A device only replies in flows that a source opened. The policy is compared for every packet,
+//! in both directions: a flow adds only that replies and related errors are expected. The forwarder
+//! knows no sessions, sockets or store, and the caller has verified that the source address belongs
+//! to the sender.
 
 mod admit;
 #[cfg(any(test, feature = "sim"))]
@@ -233,7 +233,8 @@ impl Forwarder {
         self.policy.addresses_of(peer, name, now)
     }
 
-    /// Returns whether a peer reaches a host or rental now whose name is below this one, as `cam.north` is below `north`.
+    /// Returns whether a peer reaches a host or rental now whose name is below this one, as `cam.north` is below
+    /// `north`.
     pub fn reaches_below(&self, peer: PeerId, name: &str, now: Now) -> bool {
         self.policy.reaches_below(peer, name, now)
     }

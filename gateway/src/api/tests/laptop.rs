@@ -102,7 +102,9 @@ async fn what_a_person_sent_is_kept_when_the_gateway_stops() {
     let seal = server.identity.seal_key();
     server.stop().await;
     let store = Store::open(site.dir.path(), seal).await.unwrap();
-    let rows = forwarded::newest(&mut store.reader().await.unwrap(), (None, None), 10).await.unwrap();
+    let rows = forwarded::newest(&mut store.reader().await.unwrap(), forwarded::Wanted::default(), 10)
+        .await
+        .unwrap();
     let [row] = &rows[..] else { panic!("one flow is expected: {rows:?}") };
     assert_eq!((row.source_name.as_deref(), row.user_name.as_deref()), (Some("anna-laptop"), Some("anna")));
     assert_eq!((row.host_name.as_deref(), row.protocol.as_str()), (Some("cam-07"), "icmp"));

@@ -15,6 +15,7 @@ mod etags;
 mod examples;
 mod explain;
 mod fields;
+mod forwarded;
 mod grants;
 mod hostile;
 mod hosts;
