@@ -345,7 +345,7 @@ async fn blocks(client: &Client, device: &str) -> anyhow::Result<()> {
 mod tests {
     use super::super::booking::{self, BookingCommand};
     use super::*;
-    use crate::api::rentals::Booking;
+    use crate::api::rentals::{Booking, DeviceRentalSettings};
 
     #[derive(clap::Parser)]
     enum Line {
@@ -397,6 +397,52 @@ mod tests {
         let ended: Rental = client.get(&format!("/rentals/{rental}"), &[]).await.unwrap();
         let expected = ("cleaning", "cam-2", Some("returned_early"));
         assert_eq!((ended.state.as_str(), ended.device_name.as_str(), ended.end_reason.as_deref()), expected);
+    }
+
+    #[tokio::test]
+    async fn access_name_and_renters_are_given_and_changed() {
+        let (client, _api) = shop().await;
+        let person: Value = client.post("/people", &json!({ "customer": "crm-17" })).await.unwrap();
+        let laptop = json!({ "person": person["id"], "name": "laptop" });
+        let made: Value = client.post("/renters", &laptop).await.unwrap();
+        let renter = made["renter"]["id"].as_str().unwrap().to_owned();
+        try_run(&client, "rental device cam-1 --tcp 22,8000-8100 --udp 53").await.unwrap();
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h --ref o1 --name attic --tcp 22,8000";
+        try_run(&client, &format!("{add} --renter {renter}")).await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let rental = &made.rentals[0];
+        assert_eq!(
+            (rental.name.as_str(), grant::access(&rental.access)),
+            ("attic", "tcp 22 8000".to_owned())
+        );
+        assert_eq!((renters(rental), rental.addresses.len()), (renter.clone(), 2));
+        let id = &rental.id;
+        for fine in ["--udp 53 --all-renters --name cellar", "--tcp 8000-8010"] {
+            try_run(&client, &format!("rental set {id} {fine}")).await.unwrap();
+        }
+        let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+        assert_eq!(
+            (after.name.as_str(), grant::access(&after.access)),
+            ("cellar", "tcp 8000-8010".to_owned())
+        );
+        assert_eq!(renters(&after), "all of the customer");
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        let two = "booking add --customer crm-17 --device cam-1 --device cam-2 --for 2h --name x";
+        for (line, says) in [
+            (format!("rental set {id} --tcp 23"), "cam-1 does not allow tcp 23"),
+            (format!("rental set {id}"), "required"),
+            (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
+            (format!("rental set {id} --renter laptop"), "no renter is called"),
+            (two.to_owned(), "--name is for one device"),
+            ("rental device cam-1 --no-access --icmp".to_owned(), "cannot be used with"),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
+        try_run(&client, "rental device cam-1 --no-access").await.unwrap();
+        try_run(&client, "rental device cam-1 --turnaround 1h").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!((settings.access, settings.turnaround_s), (Vec::new(), 3_600.0));
     }
 
     #[tokio::test]
