@@ -11,10 +11,13 @@ use axum::response::Response;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     Command, CommandEnd, CommandReply, EchoReply, Evidence, ExplainId, ForwardProbe, ForwardProbeReply,
-    MonitorInput, MonitorOutput, Probe, ProbeReply, ProbeRequest, RemoteCommand, SshReply, SshRun,
+    Input, MonitorInput, MonitorOutput, Output, Probe, ProbeReply, ProbeRequest, RemoteCommand, SshReply,
+    SshRun,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::tunnel::noise::BoringNoise;
+use fleetgate_engine::tunnel::{self, Tunnel};
 use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
@@ -36,6 +39,7 @@ use crate::engine::live_state::LiveState;
 use crate::http::server::{self, HttpServer};
 use crate::notification::{Notifications, Wakeups};
 use crate::store::access::Role;
+use crate::store::policy;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
 use crate::tunnel::stream::Streams;
@@ -126,6 +130,34 @@ impl TestApi {
             }
         });
         received
+    }
+
+    /// Starts a real tunnel without a socket, with the policy of the database: its packet filter answers questions.
+    pub async fn start_tunnel(&mut self) {
+        let mut commands = std::mem::replace(&mut self.tunnel, mpsc::channel(1).1);
+        let config = tunnel::Config {
+            pool_v4: self.state.config.pool_v4,
+            pool_v6: self.state.config.pool_v6,
+            results_port: self.state.config.results_port,
+        };
+        let noise = BoringNoise::new(&PrivateKey::from_bytes([0xfe; 32]), [1; 32]);
+        let mut tunnel = Tunnel::new(config, noise, [2; 32]);
+        let mut conn = self.state.store.reader().await.unwrap();
+        let policy = policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes;
+        tunnel.handle(Input::Command(Command::Policy(policy)), crate::clock::now());
+        let answers = self.state.handle.explanations().clone();
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                tunnel.handle(Input::Command(command), crate::clock::now());
+                loop {
+                    match tunnel.poll_output() {
+                        Output::Explanation(ExplainId(number), found) => answers.answer(number, found),
+                        Output::Wait(..) => break,
+                        _ => {}
+                    }
+                }
+            }
+        });
     }
 
     /// Returns the next command for the tunnel that is no change of the policy.

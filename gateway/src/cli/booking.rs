@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::customer::{path, printed};
 use super::device::{labels, pair, present, said};
-use super::grant::moment;
+use super::grant::{AccessArgs, moment};
 use super::host::pages;
 use super::rental::{clock, window};
 use super::table::{self, Column};
@@ -74,6 +74,14 @@ pub(crate) struct AddArgs {
     any: Vec<String>,
     #[command(flatten)]
     at: Times,
+    /// What the renters call the device [default: device-1 or the next number]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Admit only this renter (id); repeat it for more [default: all]
+    #[arg(long, value_name = "RENTER")]
+    renter: Vec<String>,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -179,8 +187,15 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     let any =
         args.any.iter().map(|text| -> anyhow::Result<Value> { Ok(json!({ "labels": selection(text)? })) });
     let mut items: Vec<Value> = given.chain(any).collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(
+        args.name.is_none() || items.len() == 1,
+        "--name is for one device: book the others by themselves, or name them with `fleetgate rental set`"
+    );
+    let renters = Some(args.renter).filter(|renters| !renters.is_empty());
     for item in &mut items {
         (item["from"], item["until"]) = (json!(from), json!(end));
+        (item["name"], item["renters"]) = (json!(args.name), json!(renters));
+        item["access"] = json!(args.access.given());
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,
@@ -206,7 +221,9 @@ fn planned(client: &Client, plan: BookingPlan, zone: Option<&str>) -> anyhow::Re
 fn booked(client: &Client, booking: &Booking) -> anyhow::Result<()> {
     for rental in &booking.rentals {
         let when = window(&rental.from, &rental.until, booking.time_zone.as_deref());
-        said(client, &format!("Rental {}: {} {when}", rental.id, table::safe(&rental.device_name)))?;
+        let (device, at) = (table::safe(&rental.device_name), rental.addresses.join(" "));
+        let name = table::safe(&rental.name);
+        said(client, &format!("Rental {}: {device} as {name} at {at} {when}", rental.id))?;
     }
     let held = booking.hold_until.as_deref().map(|until| {
         let until = clock(until, booking.time_zone.as_deref());

@@ -1,5 +1,6 @@
-//! `fleetgate explain`: may somebody reach a host, by which grant, and does the host answer.
+//! `fleetgate explain`: may somebody reach a host, by which grant or rental, and does the host answer.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,10 +12,11 @@ use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct ExplainArgs {
-    /// Operator (the peer of a person) or user
+    /// Operator (the peer of a person), user or renter
     #[arg(long, value_name = "PEER|USER")]
     from: String,
-    /// Device, or host behind one; with a port for TCP and UDP
+    /// Device, host behind one, or rental (id or address; its name for its
+    /// renters); with a port for TCP and UDP
     #[arg(long, value_name = "HOST[:PORT]")]
     to: String,
     /// UDP instead of TCP
@@ -30,13 +32,16 @@ pub(crate) struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Returns the host and the port of the target.
+    /// Returns the host and the port of the target. An IPv6 address with a port has brackets.
     fn target(&self) -> anyhow::Result<(&str, Option<u16>)> {
+        if self.to.parse::<IpAddr>().is_ok() {
+            return Ok((&self.to, None));
+        }
         let Some((host, port)) = self.to.rsplit_once(':') else { return Ok((&self.to, None)) };
         let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             anyhow::anyhow!("--to {}: a port from 1 to 65535 is expected after the colon", self.to)
         })?;
-        Ok((host, Some(port)))
+        Ok((host.trim_matches(['[', ']']), Some(port)))
     }
 
     fn query(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
@@ -98,6 +103,8 @@ mod tests {
         assert_eq!(query("cam-07", false).unwrap(), "from=anna&to=cam-07");
         assert_eq!(query("cam-07:22", false).unwrap(), "from=anna&to=cam-07&port=22&protocol=tcp");
         assert_eq!(query("cam-07:53", true).unwrap(), "from=anna&to=cam-07&port=53&protocol=udp");
+        assert_eq!(query("fd72::4003", false).unwrap(), "from=anna&to=fd72::4003");
+        assert_eq!(query("[fd72::4003]:22", false).unwrap(), "from=anna&to=fd72::4003&port=22&protocol=tcp");
         assert!(query("cam-07", true).unwrap_err().to_string().contains("needs a port"));
         assert!(query("cam-07:0", false).unwrap_err().to_string().contains("1 to 65535"));
         assert!(query("cam-07:http", false).unwrap_err().to_string().contains("1 to 65535"));

@@ -90,15 +90,8 @@ struct GrantFields {
     /// Every device, but no host behind a device
     #[arg(long)]
     to_all_devices: bool,
-    /// TCP ports and ranges, such as 22,443,8000-8100
-    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
-    tcp: Vec<String>,
-    /// UDP ports and ranges
-    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
-    udp: Vec<String>,
-    /// Echo requests (ping)
-    #[arg(long)]
-    icmp: bool,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Begin, as RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -111,6 +104,36 @@ struct GrantFields {
     /// Text that others read
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+/// Protocols and ports.
+#[derive(Args)]
+pub(super) struct AccessArgs {
+    /// TCP ports and ranges, such as 22,443,8000-8100
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    tcp: Vec<String>,
+    /// UDP ports and ranges
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    udp: Vec<String>,
+    /// Echo requests (ping)
+    #[arg(long)]
+    icmp: bool,
+}
+
+impl AccessArgs {
+    /// Returns what was given, if anything was.
+    pub fn given(&self) -> Option<Vec<GrantAccess>> {
+        let entry = |protocol: &str, ports: &[String]| GrantAccess {
+            protocol: protocol.to_owned(),
+            ports: ports.iter().cloned().map(Port::Range).collect(),
+        };
+        let icmp = self.icmp.then(|| entry("icmp", &[]));
+        let with_ports = [("tcp", &self.tcp), ("udp", &self.udp)];
+        let with_ports = with_ports.into_iter().filter(|(_, ports)| !ports.is_empty());
+        let access: Vec<_> =
+            icmp.into_iter().chain(with_ports.map(|(protocol, ports)| entry(protocol, ports))).collect();
+        (!access.is_empty()).then_some(access)
+    }
 }
 
 impl GrantFields {
@@ -129,19 +152,6 @@ impl GrantFields {
         Ok((target != GrantTarget::default()).then_some(target))
     }
 
-    fn access(&self) -> Option<Vec<GrantAccess>> {
-        let entry = |protocol: &str, ports: &[String]| GrantAccess {
-            protocol: protocol.to_owned(),
-            ports: ports.iter().cloned().map(Port::Range).collect(),
-        };
-        let icmp = self.icmp.then(|| entry("icmp", &[]));
-        let with_ports = [("tcp", &self.tcp), ("udp", &self.udp)];
-        let with_ports = with_ports.into_iter().filter(|(_, ports)| !ports.is_empty());
-        let access: Vec<_> =
-            icmp.into_iter().chain(with_ports.map(|(protocol, ports)| entry(protocol, ports))).collect();
-        (!access.is_empty()).then_some(access)
-    }
-
     /// Returns the fields that are given. `begin`: from when a duration counts without `--from`.
     fn body(&self, begin: Timestamp) -> anyhow::Result<Value> {
         let from = self.from.as_deref().map(|text| moment("--from", text)).transpose()?;
@@ -154,7 +164,7 @@ impl GrantFields {
         let body = json!({
             "source": self.source(),
             "target": self.target()?,
-            "access": self.access(),
+            "access": self.access.given(),
             "from": from.map(|at| at.to_string()),
             "until": until.map(|at| at.to_string()),
             "reason": self.reason,
@@ -351,7 +361,7 @@ fn whither(target: &GrantTarget) -> String {
 }
 
 /// Formats `icmp, tcp 22 443, udp 5000-5010`.
-fn access(list: &[GrantAccess]) -> String {
+pub(super) fn access(list: &[GrantAccess]) -> String {
     let port = |port: &Port| match port {
         Port::Number(number) => number.to_string(),
         Port::Range(range) => range.clone(),

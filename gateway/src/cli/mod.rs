@@ -34,6 +34,7 @@ mod reach;
 mod remote_backup;
 mod removal;
 mod rental;
+mod rental_device;
 mod rental_report;
 mod renter;
 mod report;

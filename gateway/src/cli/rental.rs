@@ -10,12 +10,12 @@ use super::booking::Times;
 use super::client::Client;
 use super::customer::printed;
 use super::device::{pair, present, said};
-use super::grant::moment;
+use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
+use super::rental_device::{self, DeviceArgs};
 use super::rental_report;
 use super::table::{self, Column};
-use super::token::span;
-use crate::api::rentals::{DeviceAvailability, DeviceBlock, DeviceRentalSettings, Rental};
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -32,21 +32,12 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Change the end or the device of a rental
+    /// Change the end, the device, the name or the access of a rental
     #[command(
-        group(clap::ArgGroup::new("change").required(true).multiple(true)),
+        group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
     )]
-    Set {
-        /// Id of the rental
-        rental: String,
-        /// New end, as RFC 3339 with an offset
-        #[arg(long, value_name = "TIME", group = "change")]
-        until: Option<String>,
-        /// Device that takes the place of the present one
-        #[arg(long, value_name = "DEVICE", group = "change")]
-        device: Option<String>,
-    },
+    Set(Box<SetArgs>),
     /// Cancel a rental that has not begun
     Cancel {
         /// Id of the rental
@@ -72,7 +63,7 @@ pub(crate) enum RentalCommand {
         label: Vec<(String, String)>,
     },
     /// Show or set how a device is rented
-    Device(DeviceArgs),
+    Device(Box<DeviceArgs>),
     /// Keep a device from being booked
     Block(Box<BlockArgs>),
     /// List the blocks of a device
@@ -112,21 +103,26 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Args)]
-pub(crate) struct DeviceArgs {
-    /// Name or id of the device
-    device: String,
-    /// Let it be booked
-    #[arg(long, conflicts_with = "not_rentable")]
-    rentable: bool,
-    /// Do not let it be booked any more; its rentals stay
-    #[arg(long)]
-    not_rentable: bool,
-    /// Time that it needs before a rental, such as 1h
-    #[arg(long, value_name = "TIME")]
-    preparation: Option<String>,
-    /// Time that it needs after a rental, such as 30m
-    #[arg(long, value_name = "TIME")]
-    turnaround: Option<String>,
+pub(crate) struct SetArgs {
+    /// Id of the rental
+    rental: String,
+    /// New end, as RFC 3339 with an offset
+    #[arg(long, value_name = "TIME", group = "change")]
+    until: Option<String>,
+    /// Device that takes the place of the present one
+    #[arg(long, value_name = "DEVICE", group = "change")]
+    device: Option<String>,
+    /// What the renters call the device
+    #[arg(long, group = "change")]
+    name: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Admit only this renter (id); repeat it for more
+    #[arg(long, value_name = "RENTER", group = "change", conflicts_with = "all_renters")]
+    renter: Vec<String>,
+    /// Admit all renters of the customer, also those added later
+    #[arg(long, group = "change")]
+    all_renters: bool,
 }
 
 #[derive(Args)]
@@ -150,7 +146,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             show(client, &client.get(&format!("/rentals/{rental}"), &[]).await?)
         }
         RentalCommand::Report { rental } => rental_report::run(client, &rental).await,
-        RentalCommand::Set { rental, until, device } => set(client, &rental, until, device).await,
+        RentalCommand::Set(args) => set(client, *args).await,
         RentalCommand::Cancel { rental } => {
             let gone: Value = client.post(&format!("/rentals/{rental}/cancel"), &json!({})).await?;
             printed(client, &gone)?;
@@ -163,7 +159,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             said(client, &format!("Rental {rental} ended"))
         }
         RentalCommand::Free { at, label } => free(client, &at, label).await,
-        RentalCommand::Device(args) => device(client, args).await,
+        RentalCommand::Device(args) => rental_device::run(client, *args).await,
         RentalCommand::Block(args) => block(client, *args).await,
         RentalCommand::Blocks { device } => blocks(client, &device).await,
         RentalCommand::Unblock { device, block } => {
@@ -241,6 +237,10 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     let zone = r.time_zone.as_deref();
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
+    line("name", &r.name);
+    line("address", &r.addresses.join(" "));
+    line("access", &grant::access(&r.access));
+    line("renters", &renters(r));
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -256,14 +256,25 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn set(
-    client: &Client,
-    rental: &str,
-    until: Option<String>,
-    device: Option<String>,
-) -> anyhow::Result<()> {
+fn renters(r: &Rental) -> String {
+    match r.renters.as_deref() {
+        None => "all of the customer".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(renters) => renters.join(" "),
+    }
+}
+
+async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
+    let SetArgs { rental, until, device, name, access, renter, all_renters } = args;
     let until = until.map(|text| moment("--until", &text)).transpose()?;
-    let body = present(json!({ "until": until.map(|at| at.to_string()), "device": device }));
+    let renters = Some(renter).filter(|renters| !renters.is_empty());
+    let mut body = present(json!({
+        "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
+        "renters": renters,
+    }));
+    if all_renters {
+        body["renters"] = Value::Null;
+    }
     let changed = client.patch(&format!("/rentals/{rental}"), &body).await?;
     printed(client, &changed)?;
     let after: Rental = serde_json::from_value(changed)?;
@@ -296,40 +307,6 @@ async fn free(client: &Client, at: &Times, label: Vec<(String, String)>) -> anyh
         return said(client, "No rentable device is free then");
     }
     table::print(&FREE, rows);
-    Ok(())
-}
-
-async fn device(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
-    let path = format!("/devices/{}/rental-settings", args.device);
-    let before: DeviceRentalSettings = client.get(&path, &[]).await?;
-    let seconds = |option: &str, text: &Option<String>, before: f64| -> anyhow::Result<f64> {
-        text.as_deref().map_or(Ok(before), |text| Ok(span(option, text)?.as_secs_f64()))
-    };
-    let rentable = match (args.rentable, args.not_rentable) {
-        (true, _) => true,
-        (_, true) => false,
-        _ => before.rentable,
-    };
-    let body = json!({
-        "rentable": rentable,
-        "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
-        "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
-    });
-    let is_change =
-        args.rentable || args.not_rentable || args.preparation.is_some() || args.turnaround.is_some();
-    let after: DeviceRentalSettings = match is_change {
-        true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
-        false => before,
-    };
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&after)?);
-        return Ok(());
-    }
-    let state = if after.rentable { "rentable" } else { "not rentable" };
-    let line = |key: &str, seconds: f64| out::line!("  {key:<12}{seconds} s");
-    out::line!("{}  {state}", table::safe(&after.device_name));
-    line("preparation", after.preparation_s);
-    line("turnaround", after.turnaround_s);
     Ok(())
 }
 
@@ -375,7 +352,7 @@ async fn blocks(client: &Client, device: &str) -> anyhow::Result<()> {
 mod tests {
     use super::super::booking::{self, BookingCommand};
     use super::*;
-    use crate::api::rentals::Booking;
+    use crate::api::rentals::{Booking, DeviceRentalSettings};
 
     #[derive(clap::Parser)]
     enum Line {
@@ -428,6 +405,52 @@ mod tests {
         let ended: Rental = client.get(&format!("/rentals/{rental}"), &[]).await.unwrap();
         let expected = ("cleaning", "cam-2", Some("returned_early"));
         assert_eq!((ended.state.as_str(), ended.device_name.as_str(), ended.end_reason.as_deref()), expected);
+    }
+
+    #[tokio::test]
+    async fn access_name_and_renters_are_given_and_changed() {
+        let (client, _api) = shop().await;
+        let person: Value = client.post("/people", &json!({ "customer": "crm-17" })).await.unwrap();
+        let laptop = json!({ "person": person["id"], "name": "laptop" });
+        let made: Value = client.post("/renters", &laptop).await.unwrap();
+        let renter = made["renter"]["id"].as_str().unwrap().to_owned();
+        try_run(&client, "rental device cam-1 --tcp 22,8000-8100 --udp 53").await.unwrap();
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h --ref o1 --name attic --tcp 22,8000";
+        try_run(&client, &format!("{add} --renter {renter}")).await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let rental = &made.rentals[0];
+        assert_eq!(
+            (rental.name.as_str(), grant::access(&rental.access)),
+            ("attic", "tcp 22 8000".to_owned())
+        );
+        assert_eq!((renters(rental), rental.addresses.len()), (renter.clone(), 2));
+        let id = &rental.id;
+        for fine in ["--udp 53 --all-renters --name cellar", "--tcp 8000-8010"] {
+            try_run(&client, &format!("rental set {id} {fine}")).await.unwrap();
+        }
+        let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+        assert_eq!(
+            (after.name.as_str(), grant::access(&after.access)),
+            ("cellar", "tcp 8000-8010".to_owned())
+        );
+        assert_eq!(renters(&after), "all of the customer");
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        let two = "booking add --customer crm-17 --device cam-1 --device cam-2 --for 2h --name x";
+        for (line, says) in [
+            (format!("rental set {id} --tcp 23"), "cam-1 does not allow tcp 23"),
+            (format!("rental set {id}"), "required"),
+            (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
+            (format!("rental set {id} --renter laptop"), "no renter is called"),
+            (two.to_owned(), "--name is for one device"),
+            ("rental device cam-1 --no-access --icmp".to_owned(), "cannot be used with"),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
+        try_run(&client, "rental device cam-1 --no-access").await.unwrap();
+        try_run(&client, "rental device cam-1 --turnaround 1h").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!((settings.access, settings.turnaround_s), (Vec::new(), 3_600.0));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Removes what has expired: enrolments that no operator approved in time, bookings that were not
-//! confirmed in time, old days of traffic, and stored responses to calls with an `Idempotency-Key`.
+//! confirmed in time, aliases of rentals that have rested, old days of traffic, and stored responses to
+//! calls with an `Idempotency-Key`.
 //!
 //! A late turn does no harm: each reader of an enrolment ends the expired ones first, and so does each
 //! write of a booking.
@@ -11,8 +12,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::engine::handle::{Changes, Handle};
 use crate::engine::live_state::{Change, LiveState};
 use crate::maintenance::steady_clock::SteadyClock;
+use crate::store::policy::PolicyRows;
+use crate::store::rentals::aliases;
 use crate::store::{Store, forwarded, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
@@ -24,7 +28,13 @@ const TRUSTED_TO_REMOVE: Duration = Duration::from_secs(3_600);
 /// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
 
-pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: CancellationToken) {
+pub fn start(
+    tasks: &mut JoinSet<()>,
+    store: Store,
+    live: LiveState,
+    handle: Handle,
+    stop: CancellationToken,
+) {
     tasks.spawn(async move {
         let mut steady = SteadyClock::new(clock::now(), STEP);
         while !stop.is_cancelled() {
@@ -42,6 +52,11 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
                 && let Err(error) = forget_forwarded(&store, clock::wall()).await
             {
                 tracing::warn!("old hours of what was forwarded stay: {error}");
+            }
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = free_aliases(&store, &handle, clock::wall()).await
+            {
+                tracing::warn!("rentals that are long over stay in the filter: {error}");
             }
             if let Err(error) = forget_answers(&store, clock::wall()).await {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
@@ -64,6 +79,24 @@ async fn forget_forwarded(store: &Store, now: Wall) -> crate::store::Result<()> 
     let mut tx = store.begin().await?;
     forwarded::prune(&mut tx, now).await?;
     tx.commit().await
+}
+
+/// Takes rentals whose aliases have rested out of the policy. A new rental gets such an alias without waiting
+/// for this.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn free_aliases(store: &Store, handle: &Handle, now: Wall) -> crate::store::Result<()> {
+    let rested = aliases::rested(&mut *store.reader().await?, now).await?;
+    if rested.is_empty() {
+        return Ok(());
+    }
+    let mut tx = store.begin().await?;
+    aliases::free(&mut tx, &rested, now).await?;
+    tx.commit().await?;
+    let policy = PolicyRows { rentals: rested.into_iter().collect(), ..PolicyRows::default() };
+    handle.changed(Changes { policy, ..Changes::default() }).await;
+    Ok(())
 }
 
 /// Removes in small steps: a writer waits for one step at most.

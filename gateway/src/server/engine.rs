@@ -31,6 +31,7 @@ use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::store::policy::{self, PolicyRows};
+use crate::store::rentals::aliases;
 use crate::store::{Store, addresses, settings};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
@@ -95,6 +96,7 @@ impl<'a> Engine<'a> {
         let (streams, arrivals) = Streams::new(asks_in.clone());
         let monitor = self.monitor().await?;
         self.allocate_aliases().await?;
+        self.allocate_aliases_of_rentals().await?;
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
@@ -195,6 +197,22 @@ impl<'a> Engine<'a> {
             tracing::warn!(
                 "{without} hosts behind devices have no alias, because the pool is full, so that no grant \
                  reaches them: free addresses or set a larger pool, and start again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Gives an alias to rentals that have none: those of an earlier version, or those for which there was no
+    /// room.
+    async fn allocate_aliases_of_rentals(&self) -> anyhow::Result<()> {
+        let mut tx = self.store.begin().await?;
+        let (room, now) = ((self.config.alias_slots, self.config.pools()), clock::wall());
+        let without = aliases::take_missing(&mut tx, room, now).await?;
+        tx.commit().await?;
+        if without > 0 {
+            tracing::warn!(
+                "{without} rentals have no address, because the pool or the block of their customer is full, so that \
+                 no renter reaches their devices: cancel or end rentals, or set a larger pool, and start again"
             );
         }
         Ok(())

@@ -234,7 +234,8 @@ async fn look_after(
     };
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     restore_notice::notify_once(&state.store, &state.live, &state.office.wakeups).await;
-    housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
+    let (store, live) = (state.store.clone(), state.live.clone());
+    housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());

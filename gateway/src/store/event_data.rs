@@ -121,6 +121,7 @@ data! {
     ];
     RENTING = "DeviceRentalSettingsData" [
         has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
+        may("access", Objects),
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),

@@ -102,6 +102,11 @@ const FILLED: &[Rows] = &[
            insert into rental_reports (rental, report, sha256, frozen_at) values (114, '{}', x'00', 9000);
            update rentals set reported = 1 where id = 114;"#,
     ),
+    (
+        47,
+        "update rentals set admits = '[117]', alias_slot = 3, alias_v4 = '10.112.64.3', alias_v6 = 'fd72::4003',
+             alias_freed_at = 90000000 where id = 115;",
+    ),
 ];
 
 const INIT: &str = r#"

@@ -157,19 +157,28 @@ pub const fn protocol_name(protocol: GrantProtocol) -> &'static str {
     }
 }
 
-/// The column `access`. A range of ports is its first and its last.
+/// The column `access`, also that of rentals. A range of ports is its first and its last.
 #[derive(Serialize, Deserialize)]
-struct AccessRow {
+pub(super) struct AccessRow {
     protocol: String,
     ports: Vec<(u16, u16)>,
 }
 
-fn access_rows(access: &[GrantAccess]) -> Json<Vec<AccessRow>> {
+pub(super) fn access_rows(access: &[GrantAccess]) -> Json<Vec<AccessRow>> {
     let row = |of: &GrantAccess| AccessRow {
         protocol: protocol_name(of.protocol).to_owned(),
         ports: of.ports.iter().map(|range| (*range.start(), *range.end())).collect(),
     };
     Json(access.iter().map(row).collect())
+}
+
+/// Reads the column `access`.
+///
+/// # Errors
+/// Fails for a value that this program did not write.
+pub(super) fn access_column(row: &SqliteRow) -> sqlx::Result<Vec<GrantAccess>> {
+    let access: Json<Vec<AccessRow>> = row.try_get("access")?;
+    access.0.into_iter().map(access_of).collect()
 }
 
 fn access_of(row: AccessRow) -> sqlx::Result<GrantAccess> {
@@ -185,7 +194,6 @@ fn damaged(column: &str) -> sqlx::Error {
 
 impl FromRow<'_, SqliteRow> for Grant {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let access: Json<Vec<AccessRow>> = row.try_get("access")?;
         let by: Option<String> = row.try_get("withdrawn_by")?;
         let withdrawn =
             maybe_wall(row, "withdrawn_at")?.map(|at| Withdrawal { at, by: by.unwrap_or_default() });
@@ -196,7 +204,7 @@ impl FromRow<'_, SqliteRow> for Grant {
             source_name: row.try_get("source_name")?,
             target: target(row)?,
             target_name: row.try_get("target_name")?,
-            access: access.0.into_iter().map(access_of).collect::<sqlx::Result<_>>()?,
+            access: access_column(row)?,
             from: maybe_wall(row, "from_at")?,
             until: maybe_wall(row, "until_at")?,
             reason: row.try_get("reason")?,

@@ -344,6 +344,7 @@ const MAIN: &[Step] = &[
     step(42, "people", include_str!("../../../migrations/sqlite/0042_people.sql")),
     step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
     step(46, "rental_reports", include_str!("../../../migrations/sqlite/0046_rental_reports.sql")),
+    step(47, "rental_access", include_str!("../../../migrations/sqlite/0047_rental_access.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

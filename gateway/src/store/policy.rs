@@ -1,4 +1,5 @@
-//! The policy of the engine: who may reach what, read from users, operators, renters, hosts and grants.
+//! The policy of the engine: who may reach what, read from users, operators, renters, hosts, grants and
+//! rentals.
 //!
 //! The same statements read all of it at the start and single rows after each change. A row decides: one
 //! that is gone, or has no effect any more, is withdrawn from the engine. An unreadable row is logged, and
@@ -11,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use fleetgate_engine::id::{GrantId, HostId, Id, PeerId};
+use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
 use fleetgate_engine::messages::{
     PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
@@ -24,6 +25,7 @@ use super::access::{id, role};
 use super::devices::inner_addresses;
 use super::grants::{self, Grant, grant_role};
 use super::instance;
+use super::rentals::policy::{self as rentals, Permission};
 use crate::ids::Kind;
 
 /// Changed rows, each of which may change the policy.
@@ -32,6 +34,7 @@ pub struct PolicyRows {
     pub sources: BTreeSet<PeerId>,
     pub targets: BTreeSet<HostId>,
     pub grants: BTreeSet<GrantId>,
+    pub rentals: BTreeSet<RentalId>,
 }
 
 impl PolicyRows {
@@ -39,16 +42,18 @@ impl PolicyRows {
         self.sources.extend(&more.sources);
         self.targets.extend(&more.targets);
         self.grants.extend(&more.grants);
+        self.rentals.extend(&more.rentals);
     }
 
     pub fn remove(&mut self, done: &PolicyRows) {
         self.sources.retain(|id| !done.sources.contains(id));
         self.targets.retain(|id| !done.targets.contains(id));
         self.grants.retain(|id| !done.grants.contains(id));
+        self.rentals.retain(|id| !done.rentals.contains(id));
     }
 
     pub fn len(&self) -> usize {
-        self.sources.len() + self.targets.len() + self.grants.len()
+        self.sources.len() + self.targets.len() + self.grants.len() + self.rentals.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -188,10 +193,13 @@ pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<PolicyR
     let targets = sound(Kind::Host, &targets, &mut unreadable.targets);
     let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(&mut *conn).await?;
     let grants: Vec<Grant> = sound(Kind::Grant, &grants, &mut unreadable.grants);
+    let rentals = rentals::open(conn, now).await?;
+    let rentals = permissions(sound(Kind::Rental, &rentals, &mut unreadable.rentals));
     let sources = sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec));
     let targets = targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec));
     let grants = grants.iter().map(|grant| PolicyChange::Grant(grant.spec()));
-    let changes = without_unconfirmed(conn, sources.chain(targets).chain(grants).collect()).await?;
+    let changes = sources.chain(targets).chain(grants).chain(rentals).collect();
+    let changes = without_unconfirmed(conn, changes).await?;
     Ok(PolicyReading { changes, unreadable })
 }
 
@@ -220,6 +228,12 @@ pub async fn people(conn: &mut SqliteConnection) -> sqlx::Result<BTreeSet<PeerId
     let sql = "select id from peers where kind <> 'device' and removed_at is null";
     let ids: Vec<i64> = sqlx::query_scalar(sql).fetch_all(conn).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+fn permissions(found: Vec<Permission>) -> impl Iterator<Item = PolicyChange> {
+    found
+        .into_iter()
+        .flat_map(|Permission { target, grant }| [PolicyChange::Target(target), PolicyChange::Grant(grant)])
 }
 
 /// Returns what can be read, and adds the ids of the other rows to `unreadable`.
@@ -269,7 +283,24 @@ pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Re
     found.retain(|grant| grant.withdrawn.is_none());
     changes.extend(missing(&rows.grants, found.iter().map(|g| g.id)).map(PolicyChange::WithdrawGrant));
     changes.extend(found.iter().map(|grant| PolicyChange::Grant(grant.spec())));
+    let found = rentals::these(conn, &rows.rentals).await?;
+    let found: Vec<Permission> = sound(Kind::Rental, &found, &mut unreadable.rentals);
+    let gone = missing(&rows.rentals, found.iter().map(|permission| permission.grant.id));
+    changes.extend(gone.flat_map(|rental| {
+        [PolicyChange::WithdrawGrant(rental), PolicyChange::RemoveTarget(TargetId::Rental(rental))]
+    }));
+    changes.extend(permissions(found));
     Ok(PolicyReading { changes: without_unconfirmed(conn, changes).await?, unreadable })
+}
+
+/// Adds the rentals of devices that have changed: they lead to the address of the device.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn with_rentals(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyRows> {
+    let mut rows = rows.clone();
+    rows.rentals.extend(rentals::of_devices(conn, &rows.targets).await?);
+    Ok(rows)
 }
 
 /// Returns how a host is reached; `None` if it has no tunnel, nor the device in front of it.

@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::occupancy::Window;
 use crate::time::Wall;
 
+/// How long an alias rests after its rental is closed or cancelled, and how long a rental that has ended
+/// still answers why it permits nothing. Caches and connections of the renters age out meanwhile.
+pub const ALIAS_RESTS: Duration = Duration::from_secs(24 * 3_600);
+
 /// The state of a rental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -151,8 +155,32 @@ impl Life {
         if matches!(self.state(now), State::Held | State::Cancelled) {
             return None;
         }
-        let end = self.ending.map_or(self.window.until(), |ending| ending.at);
-        Window::new(self.window.from(), end.min(self.window.until()).min(now))
+        Window::new(self.window.from(), self.ends_at().min(now))
+    }
+
+    /// Returns the moment from which renters no longer reach the device: the earlier of the end of the window
+    /// and of the one that was given.
+    pub fn ends_at(&self) -> Wall {
+        self.ending.map_or(self.window.until(), |ending| ending.at.min(self.window.until()))
+    }
+
+    /// Returns when renters reach the device, `[from, until)`. `None`: a rental that is not confirmed, or that
+    /// was cancelled, permits nothing.
+    pub fn access(&self) -> Option<(Wall, Wall)> {
+        let is_given_up = |ending: Ending| matches!(ending.reason, EndReason::Cancelled | EndReason::Lapsed);
+        let permits = self.hold_until.is_none() && !self.ending.is_some_and(is_given_up);
+        permits.then(|| (self.window.from(), self.ends_at()))
+    }
+
+    /// Returns when the alias of the rental may go to another one. A change of the rental moves it.
+    pub fn alias_freed_at(&self) -> Wall {
+        let over = match (self.ending, self.lapses_at()) {
+            (Some(Ending { at, reason: EndReason::Cancelled | EndReason::Lapsed }), _) => at,
+            (Some(Ending { at, .. }), _) => at + self.turnaround,
+            (None, Some(lapses_at)) => lapses_at,
+            (None, None) => self.window.until() + self.turnaround,
+        };
+        over + ALIAS_RESTS
     }
 
     /// Returns when the device is free again. `None`: the rental gave it back before it began.

@@ -3,6 +3,7 @@
 //! Everything here is a function of stored times and of the moment that the caller passes in. The
 //! caller reads what occupies a device, decides and writes in one transaction.
 
+pub mod access;
 pub mod life;
 pub mod occupancy;
 #[cfg(test)]

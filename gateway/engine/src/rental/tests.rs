@@ -141,6 +141,33 @@ fn each_device_was_in_use_until_the_next_one_took_its_place() {
     assert!(occupancy::in_use::<char>(&[], used).is_empty());
 }
 
+#[test]
+fn access_and_alias_follow_from_the_end_that_comes_first() {
+    let life = Life {
+        window: window(60, 120),
+        prepared_from: at(50),
+        turnaround: minutes(5),
+        hold_until: None,
+        ending: None,
+    };
+    let ended = |reason, minute| Life { ending: Some(Ending { at: at(minute), reason }), ..life };
+    let held = Life { hold_until: Some(at(70)), ..life };
+    let day = 24 * 60;
+    for (life, access, freed_at) in [
+        (life, Some((60, 120)), 125 + day),
+        (ended(EndReason::Ended, 90), Some((60, 90)), 95 + day),
+        (ended(EndReason::Failed, 60), Some((60, 60)), 65 + day),
+        (ended(EndReason::Ended, 130), Some((60, 120)), 135 + day),
+        (ended(EndReason::Cancelled, 10), None, 10 + day),
+        (ended(EndReason::Lapsed, 70), None, 70 + day),
+        (held, None, 70 + day),
+        (Life { hold_until: Some(at(700)), ..life }, None, 120 + day),
+    ] {
+        assert_eq!(life.access(), access.map(|(from, until)| (at(from), at(until))), "{life:?}");
+        assert_eq!(life.alias_freed_at(), at(freed_at), "{life:?}");
+    }
+}
+
 // ---------------------------------------------------------------- the naive model
 
 /// One call, in minutes after now.
@@ -387,14 +414,18 @@ impl World {
         }
     }
 
-    /// No two rows of a device overlap. A rental that is active has its device in this minute.
+    /// No two rows of a device overlap. A rental that is active has its device in this minute, and no other one
+    /// lets its renters reach it.
     fn is_sound(&self) {
         for (n, one) in self.rows.iter().enumerate() {
             let others = self.rows[n + 1..].iter().filter(|other| other.device == one.device);
             others.for_each(|other| assert!(!one.occupied.overlaps(other.occupied), "{one:?} and {other:?}"));
         }
         for (rental, (device, life)) in self.rentals.iter().enumerate() {
-            if life.state(self.now()) == State::Active {
+            let is_active = life.state(self.now()) == State::Active;
+            let reached = life.access().is_some_and(|(from, until)| (from..until).contains(&self.now()));
+            assert_eq!(reached, is_active, "{life:?} at {}", self.now);
+            if is_active {
                 assert_eq!(self.cells.get(&(*device, self.now)), Some(&Owner::Rental(rental)));
             }
         }

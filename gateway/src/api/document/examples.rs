@@ -194,7 +194,8 @@ fn rentals(operation: &str) -> Option<Value> {
         "create_booking" => json!({
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
             "items": [
-                { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00" },
+                { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00",
+                  "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }] },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
                   "until": "2034-03-14T10:00:00+01:00" },
             ],
@@ -203,7 +204,10 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
         "change_rental" => json!({ "until": "2034-04-12T10:00:00+01:00" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
-        "set_rental_settings" => json!({ "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600 }),
+        "set_rental_settings" => json!({
+            "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600,
+            "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, "8000-8100"] }],
+        }),
         "create_block" => json!({
             "from": "2034-05-10T14:00:00+01:00", "until": "2034-05-12T10:00:00+01:00", "reason": "a new battery",
         }),

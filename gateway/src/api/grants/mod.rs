@@ -31,9 +31,11 @@ use super::users;
 use crate::store::events::Object;
 use crate::store::managed::Managed;
 use crate::store::removals::Kind as Removable;
+use crate::store::rentals::renters;
 use crate::store::{SqliteConnection, grants as stored, host_settings};
 use parse::{Draft, SourceName, TargetName};
 
+pub(super) use parse::access_list;
 pub use types::*;
 
 /// Grants that are neither withdrawn nor ended. A role and labels stand for many people and hosts.
@@ -334,14 +336,20 @@ fn no_viewer(field: &str, user: &str, role: Role) -> Result<(), Problem> {
     ))
 }
 
-/// Says why this names no operator. A device is not one.
+/// Says why this names no operator. A device is not one, and neither is a renter.
 pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &str) -> Problem {
     let detail = match hosts::load(conn, Kind::Host.named(text)).await {
         Ok(host) => format!(
             "{} is a device or behind one, and devices never reach each other: name an operator (GET /operators)",
             host.name
         ),
-        Err(_) => Kind::Operator.unknown(text).0,
+        Err(_) => match renters::named(conn, &Kind::Renter.named(text)).await.as_deref() {
+            Ok([renter, ..]) => format!(
+                "{} is a renter, and renters reach the devices of their rentals alone: give access with the rental",
+                Kind::Renter.text(renter.id)
+            ),
+            _ => Kind::Operator.unknown(text).0,
+        },
     };
     Problem::invalid(field, detail)
 }
@@ -418,7 +426,7 @@ fn target_to_api(grant: &stored::Grant) -> GrantTarget {
     }
 }
 
-fn access_to_api(access: &messages::GrantAccess) -> GrantAccess {
+pub(super) fn access_to_api(access: &messages::GrantAccess) -> GrantAccess {
     GrantAccess {
         protocol: stored::protocol_name(access.protocol).to_owned(),
         ports: access.ports.iter().map(parse::port).collect(),

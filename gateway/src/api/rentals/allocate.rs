@@ -3,9 +3,11 @@
 //! It runs in the transaction that writes. The availability and a refusal use the same functions.
 
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
+use super::access::beyond;
 use super::parse::LONGEST;
 use crate::api::devices;
 use crate::api::request::ids::{self, Kind};
@@ -36,6 +38,8 @@ pub fn has_room(taken: usize, name: &str) -> Result<(), Problem> {
 pub struct Wish {
     pub of: Selection,
     pub window: Window,
+    /// `None`: all that the device allows.
+    pub access: Option<Vec<GrantAccess>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,14 +55,15 @@ pub struct Choice {
     pub device: Candidate,
     pub window: Window,
     pub occupied: Occupancy,
+    pub access: Vec<GrantAccess>,
 }
 
 /// Given devices come first, so that no other item takes them.
 ///
 /// # Errors
 /// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, 409
-/// `limit_reached` where each device has too many rentals, and 422 for an unknown device and labels
-/// that no rentable device has.
+/// `limit_reached` where each device has too many rentals, and 422 for an unknown device, labels that no
+/// rentable device has, and access that no such device allows.
 pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice>, Problem> {
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Labels(_)));
@@ -77,7 +82,7 @@ async fn one(
     chosen: &[(usize, Choice)],
 ) -> Result<Choice, Problem> {
     let now = write.now;
-    let candidates = candidates(write, n, &wish.of).await?;
+    let candidates = allowing(candidates(write, n, &wish.of).await?, n, wish)?;
     let mut refusal = Refusal::default();
     for part in candidates.chunks(AT_ONCE) {
         let devices: Vec<HostId> = part.iter().map(|candidate| candidate.id).collect();
@@ -92,13 +97,45 @@ async fn one(
             }
             let occupied = device.margins.around(wish.window, now);
             match occupancy::conflict(&all, occupied) {
-                None => return Ok(Choice { device: device.clone(), window: wish.window, occupied }),
+                None => return Ok(choice(device, wish, occupied)),
                 Some(conflict) => refusal.add(device, conflict, &all, (wish.window, now)),
             }
         }
     }
     let item = u64::try_from(n).ok();
     Err(refusal.problem(matches!(wish.of, Selection::Device(_)), wish.window, item))
+}
+
+fn choice(device: &Candidate, wish: &Wish, occupied: Occupancy) -> Choice {
+    let access = wish.access.clone().unwrap_or_else(|| device.access.clone());
+    Choice { device: device.clone(), window: wish.window, occupied, access }
+}
+
+/// Returns the devices that allow the access of an item.
+///
+/// # Errors
+/// Returns 422 when none does.
+fn allowing(candidates: Vec<Candidate>, n: usize, wish: &Wish) -> Result<Vec<Candidate>, Problem> {
+    let Some(wanted) = &wish.access else { return Ok(candidates) };
+    let mut refused = None;
+    let allows = |device: &Candidate| match beyond(&device.name, wanted, &device.access) {
+        None => true,
+        Some(why) => {
+            refused.get_or_insert(why);
+            false
+        }
+    };
+    let allowing: Vec<Candidate> = candidates.into_iter().filter(allows).collect();
+    match refused.filter(|_| allowing.is_empty()) {
+        None => Ok(allowing),
+        Some(why) => {
+            let why = match wish.of {
+                Selection::Device(_) => why,
+                Selection::Labels(_) => format!("no device of the selection allows all of it: {why}"),
+            };
+            Err(Problem::invalid(format!("items[{n}].access"), why))
+        }
+    }
 }
 
 async fn candidates(write: &mut ApiTx<'_>, n: usize, of: &Selection) -> Result<Vec<Candidate>, Problem> {

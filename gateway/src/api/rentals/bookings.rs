@@ -1,12 +1,12 @@
 //! Bookings: one call books devices in windows, all or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::rental::life::Life;
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
+use super::{access, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -76,7 +76,8 @@ async fn list(
 /// Books devices: each item becomes a rental, or none does.
 ///
 /// 409 `occupied`: a device is not free; `conflict` has the item, what occupies the device, and the next window
-/// that is free. With `dry_run` the answer is 200 with what would be booked.
+/// that is free. 409 `alias_block_full`: the addresses of the customer's rentals are in use. With `dry_run` the answer
+/// is 200 with what would be booked.
 #[utoipa::path(post, path = "/bookings", operation_id = "create_booking", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = NewBooking,
     responses((status = 200, body = BookingPlan), (status = 201, body = Booking)))]
@@ -93,14 +94,17 @@ async fn create(
     reference_is_free(&mut write, draft.external_ref.as_deref()).await?;
     has_room(&mut write, draft.wishes.len()).await?;
     let choices = allocate::choose(&mut write, &draft.wishes).await?;
-    if draft.dry_run {
-        return Ok(Json(plan(&choices)).into_response());
-    }
+    let terms = terms(&mut write, customer.id, &draft.terms).await?;
+    let dry_run = draft.dry_run;
     let booking = draft.booking(ids::new_id(now), customer.id, &write.by, now);
     stored::insert(write.tx(), &booking).await?;
     let mut rentals = Vec::with_capacity(choices.len());
-    for (id, choice) in new_ids(choices.len(), now).into_iter().zip(choices) {
-        rentals.push(rent(&mut write, &booking, id, choice).await?);
+    for (id, item) in new_ids(choices.len(), now).into_iter().zip(choices.into_iter().zip(terms)) {
+        rentals.push(rent(&app, &mut write, &booking, id, item).await?);
+    }
+    if dry_run {
+        // Without a commit nothing of it is kept.
+        return Ok(Json(plan(&rentals)).into_response());
     }
     keep(&mut write, &ids_of(&rentals), What::Booked, &[]).await?;
     let names: Vec<String> = rentals.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
@@ -129,14 +133,38 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
+/// What an item says of its renters. Access is chosen with the device.
+#[derive(Debug)]
+struct Terms<Name> {
+    name: Name,
+    admits: Option<BTreeSet<PeerId>>,
+}
+
+/// Checks the renters of all items, and names the rentals.
+async fn terms(
+    write: &mut ApiTx<'_>,
+    customer: Id,
+    wanted: &[Terms<Option<String>>],
+) -> Result<Vec<Terms<String>>, Problem> {
+    for (n, terms) in wanted.iter().enumerate() {
+        let field = format!("items[{n}].renters");
+        access::must_be_renters(write, customer, (&field, terms.admits.as_ref())).await?;
+    }
+    let given: Vec<Option<String>> = wanted.iter().map(|terms| terms.name.clone()).collect();
+    let names = access::names(access::names_in_use(write, customer).await?, &given)?;
+    let admits = wanted.iter().map(|terms| terms.admits.clone());
+    Ok(names.into_iter().zip(admits).map(|(name, admits)| Terms { name, admits }).collect())
+}
+
 /// Adds the rental of one item.
 async fn rent(
+    app: &AppState,
     write: &mut ApiTx<'_>,
     booking: &stored::Booking,
     id: Id,
-    choice: Choice,
+    (choice, terms): (Choice, Terms<String>),
 ) -> Result<Rental, Problem> {
-    let Choice { device, window, occupied } = choice;
+    let Choice { device, window, occupied, access } = choice;
     let life = Life {
         window,
         prepared_from: occupied.from,
@@ -154,25 +182,30 @@ async fn rent(
         device_name: device.name,
         life,
         preparation: device.margins.preparation,
+        name: terms.name,
+        access,
+        admits: terms.admits,
+        alias: Some(access::take_alias(app, write, booking.customer).await?),
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
     };
     insert(write.tx(), &rental).await?;
     occupancies::insert(write.tx(), rental.device, occupancies::Source::Rental(id), occupied).await?;
+    write.rental(id);
     Ok(rental)
 }
 
-fn plan(choices: &[Choice]) -> BookingPlan {
-    let planned = |choice: &Choice| PlannedRental {
-        device: Kind::Host.text(choice.device.id),
-        device_name: choice.device.name.clone(),
-        from: ids::time(choice.window.from()),
-        until: ids::time(choice.window.until()),
-        occupied_from: ids::time(choice.occupied.from),
-        occupied_until: ids::time(choice.window.until() + choice.device.margins.turnaround),
+fn plan(rentals: &[Rental]) -> BookingPlan {
+    let planned = |rental: &Rental| PlannedRental {
+        device: Kind::Host.text(rental.device),
+        device_name: rental.device_name.clone(),
+        from: ids::time(rental.life.window.from()),
+        until: ids::time(rental.life.window.until()),
+        occupied_from: ids::time(rental.life.prepared_from),
+        occupied_until: ids::time(rental.life.window.until() + rental.life.turnaround),
     };
-    BookingPlan { rentals: choices.iter().map(planned).collect() }
+    BookingPlan { rentals: rentals.iter().map(planned).collect() }
 }
 
 /// A booking.
@@ -227,6 +260,8 @@ async fn change(
         let open = rentals.iter().filter(|rental| rental.life.state(now).is_open());
         keep(&mut write, &ids_of(open), What::Confirmed, &[]).await?;
     }
+    // What is confirmed permits something.
+    rentals.iter().for_each(|rental| write.rental(rental.id));
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, &rentals, now) })
 }
@@ -301,6 +336,8 @@ struct Draft {
     customer: String,
     external_ref: Option<String>,
     wishes: Vec<Wish>,
+    /// One for each wish.
+    terms: Vec<Terms<Option<String>>>,
     hold_until: Option<Wall>,
     time_zone: Option<String>,
     notes: String,
@@ -320,11 +357,13 @@ impl Draft {
             wrong.take::<()>("items", Err(format!("1 to {MAX_ITEMS} items are expected")));
         }
         let items = new.items.into_iter().take(MAX_ITEMS).enumerate();
-        let wishes: Vec<Option<Wish>> = items.map(|(n, item)| wish(&mut wrong, n, item, now)).collect();
+        let items: Vec<Option<_>> = items.map(|(n, item)| wish(&mut wrong, n, item, now)).collect();
+        let (wishes, terms) = items.into_iter().flatten().unzip();
         let draft = Draft {
             customer: new.customer,
             external_ref: wrong.take("external_ref", external_ref).flatten(),
-            wishes: wishes.into_iter().flatten().collect(),
+            wishes,
+            terms,
             hold_until: wrong.take("hold_until", hold_until).flatten(),
             time_zone: wrong.take("time_zone", time_zone).flatten(),
             notes: wrong.take("notes", fields::notes(new.notes)).unwrap_or_default(),
@@ -351,7 +390,12 @@ impl Draft {
     }
 }
 
-fn wish(wrong: &mut Fields, n: usize, item: NewBookingItem, now: Wall) -> Option<Wish> {
+fn wish(
+    wrong: &mut Fields,
+    n: usize,
+    item: NewBookingItem,
+    now: Wall,
+) -> Option<(Wish, Terms<Option<String>>)> {
     let prefix = format!("items[{n}].");
     let window = parse::window(wrong, &prefix, (item.from.as_deref(), &item.until), now);
     let of = match (item.device, item.labels) {
@@ -362,7 +406,12 @@ fn wish(wrong: &mut Fields, n: usize, item: NewBookingItem, now: Wall) -> Option
         }
         _ => wrong.take(&format!("items[{n}]"), Err("exactly one of device and labels is expected")),
     };
-    Some(Wish { of: of?, window: window? })
+    let name = wrong.take(&format!("{prefix}name"), item.name.map(access::name).transpose());
+    let admits = item.renters.map(access::renters_named).transpose();
+    let admits = wrong.take(&format!("{prefix}renters"), admits);
+    let access = item.access.map(|list| access::access(wrong, &prefix, list));
+    let wish = Wish { of: of?, window: window?, access: access.flatten() };
+    Some((wish, Terms { name: name?, admits: admits? }))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

@@ -1,9 +1,12 @@
-//! Changes of a rental: another end or device, its cancellation and its end.
+//! Changes of a rental: another end, device, name or access, its cancellation and its end.
+
+use std::collections::BTreeSet;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
@@ -12,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{begin_rental, load, note, parse, to_api};
+use super::{access, begin_rental, load, note, parse, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -22,18 +25,18 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
-use crate::store::rentals as stored;
 use crate::store::rentals::occupancies::{self, Source};
+use crate::store::rentals::{self as stored, devices as renting};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end or the device of a rental.
+/// Changes the end, the device, the name or the access of a rental. Name and addresses stay with another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
-/// `rental_over`: it has ended.
+/// `access_not_allowed`: another device does not allow the access of the rental. 409 `rental_over`: it has ended.
 #[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = RentalChange,
     params(("rental" = String, Path, description = "id"),
@@ -50,16 +53,14 @@ async fn change(
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
     is_open(&before, now)?;
+    let draft = Draft::of(change, before.life.window, now)?;
     let mut after = before.clone();
-    if let Some(text) = &change.until {
-        let from = before.life.window.from();
-        let window = parse::moment(text).and_then(|until| parse::end(from, until, now));
-        after.life.window = window.map_err(|e| Problem::invalid("until", e))?;
-    }
-    match &change.device {
+    after.life.window = draft.window.unwrap_or(before.life.window);
+    match &draft.device {
         Some(device) => swap(&mut write, &before, &mut after, device).await?,
         None => set_end(&mut write, &before, &after).await?,
     }
+    admit(&mut write, &before, &mut after, draft).await?;
     if after != before {
         let changed = differences(&before, &after);
         store(&mut write, &mut after, "rental.changed", &changed).await?;
@@ -68,9 +69,76 @@ async fn change(
     Ok(Tagged { version: after.version, value: to_api(&after, now) })
 }
 
+/// A change that is valid apart from what it names.
+struct Draft {
+    window: Option<Window>,
+    device: Option<String>,
+    name: Option<String>,
+    access: Option<Vec<GrantAccess>>,
+    admits: Option<Option<BTreeSet<PeerId>>>,
+}
+
+impl Draft {
+    /// # Errors
+    /// Returns 422 with every wrong field.
+    fn of(change: RentalChange, present: Window, now: Wall) -> Result<Draft, Problem> {
+        let mut wrong = Fields::default();
+        let end = |text: &str| {
+            let until = parse::moment(text)?;
+            parse::end(present.from(), until, now)
+        };
+        let admits = change.renters.map(|list| list.map(access::renters_named).transpose());
+        let draft = Draft {
+            window: change.until.and_then(|text| wrong.take("until", end(&text))),
+            device: change.device,
+            name: change.name.and_then(|name| wrong.take("name", access::name(name))),
+            access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
+            admits: admits.and_then(|admits| wrong.take("renters", admits)),
+        };
+        wrong.finish()?;
+        Ok(draft)
+    }
+}
+
+/// Sets who reaches the device, what of it, and under which name.
+async fn admit(
+    write: &mut ApiTx<'_>,
+    before: &stored::Rental,
+    after: &mut stored::Rental,
+    draft: Draft,
+) -> Result<(), Problem> {
+    if let Some(name) = draft.name.filter(|name| *name != before.name) {
+        access::name_is_free(write, before.customer, &name).await?;
+        after.name = name;
+    }
+    if let Some(admits) = draft.admits {
+        access::must_be_renters(write, before.customer, ("renters", admits.as_ref())).await?;
+        after.admits = admits;
+    }
+    let is_given = draft.access.is_some();
+    after.access = draft.access.unwrap_or_else(|| before.access.clone());
+    if after.access == before.access && after.device == before.device {
+        return Ok(());
+    }
+    let allowed = renting::settings(write.tx(), after.device).await?.access;
+    match access::beyond(&after.device_name, &after.access, &allowed) {
+        None => Ok(()),
+        Some(why) if is_given => Err(Problem::invalid("access", why)),
+        Some(why) => {
+            let detail = format!("{why}: take another device, or change the access of the rental as well");
+            Err(Problem::conflict("access_not_allowed", detail))
+        }
+    }
+}
+
 fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static str> {
-    let pairs =
-        [("until", before.life.window != after.life.window), ("device", before.device != after.device)];
+    let pairs = [
+        ("until", before.life.window != after.life.window),
+        ("device", before.device != after.device),
+        ("name", before.name != after.name),
+        ("access", before.access != after.access),
+        ("renters", before.admits != after.admits),
+    ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
@@ -82,6 +150,7 @@ async fn store(
 ) -> Result<(), Problem> {
     stored::update(write.tx(), after).await?;
     after.version += 1;
+    write.rental(after.id);
     note(write, kind, after, changed).await
 }
 

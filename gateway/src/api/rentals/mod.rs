@@ -2,6 +2,7 @@
 //!
 //! The transaction that writes also decides. What an event says has ids and no personal data.
 
+mod access;
 mod allocate;
 mod availability;
 mod blocks;
@@ -40,9 +41,11 @@ use super::restore_review;
 use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
 use crate::store::instance;
+use crate::store::rentals::aliases::Alias;
 use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
+pub(super) use access::words as access_in_words;
 pub use people_types::*;
 pub use types::*;
 
@@ -256,6 +259,13 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         external_ref: rental.external_ref.clone(),
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
+        name: rental.name.clone(),
+        addresses: rental.alias(now).map(addresses).unwrap_or_default(),
+        access: access::to_api(&rental.access),
+        renters: rental
+            .admits
+            .as_ref()
+            .map(|admits| admits.iter().map(|id| Kind::Renter.text(*id)).collect()),
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
         occupied_from: ids::time(life.prepared_from),
@@ -268,4 +278,8 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         created_at: ids::time(rental.created_at),
         version: rental.version,
     }
+}
+
+fn addresses(alias: Alias) -> Vec<String> {
+    alias.addresses.map(|address| address.to_string()).into()
 }

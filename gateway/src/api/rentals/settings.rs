@@ -1,4 +1,4 @@
-//! Which devices are rented, and how long each needs before and after a rental.
+//! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
 use fleetgate_engine::rental::occupancy::Margins;
@@ -6,8 +6,8 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::parse;
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
+use super::{access, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::ids::Kind;
@@ -39,7 +39,7 @@ async fn show(
     Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
 }
 
-/// Sets whether a device is rented, and how long it needs before and after a rental.
+/// Sets whether a device is rented, how long it needs before and after a rental, and what renters reach.
 ///
 /// 409 `not_rentable`: the device has no tunnel, or hosts behind it.
 #[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
@@ -57,6 +57,7 @@ async fn set(
     let mut wrong = Fields::default();
     let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
     let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
+    let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
@@ -66,12 +67,13 @@ async fn set(
         can_be_rented(&mut write, &device).await?;
     }
     let margins = Margins { preparation, turnaround };
-    let mut after = stored::Settings { rentable: new.rentable, margins, version: before.version };
+    let access = allowed.unwrap_or_else(|| before.access.clone());
+    let mut after = stored::Settings { rentable: new.rentable, margins, access, version: before.version };
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
         after.version += 1;
         let data = json!({ "rentable": new.rentable, "preparation_s": new.preparation_s,
-            "turnaround_s": new.turnaround_s });
+            "turnaround_s": new.turnaround_s, "access": access::to_api(&after.access) });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
     write.commit().await?;
@@ -95,6 +97,7 @@ fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings 
         rentable: settings.rentable,
         preparation_s: settings.margins.preparation.as_secs_f64(),
         turnaround_s: settings.margins.turnaround.as_secs_f64(),
+        access: access::to_api(&settings.access),
         version: settings.version,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::grants::GrantAccess;
 use crate::api::request::extract::{never_null, present};
 use crate::api::types::{Labels, names};
 
@@ -138,6 +139,16 @@ pub struct NewBookingItem {
     pub from: Option<String>,
     /// RFC 3339 with an offset, not included.
     pub until: String,
+    /// What the renters call the device: at most 63 of a-z, 0-9 and -; unique among the rentals of the customer.
+    /// `device-1` or the next free number when absent. It should say nothing of a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the renters reach. All that the device allows when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Vec<GrantAccess>>,
+    /// The ids of the renters who are admitted. All of the customer when absent, also those added later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renters: Option<Vec<String>>,
 }
 
 /// What is absent stays as it is.
@@ -194,6 +205,15 @@ pub struct Rental {
     /// `h_...`
     pub device: String,
     pub device_name: String,
+    /// What the renters call the device.
+    pub name: String,
+    /// Where the renters reach the device, IPv4 first. They stay when the device is swapped. None when they are
+    /// free again, a day after the rental is over.
+    pub addresses: Vec<String>,
+    /// What the renters reach.
+    pub access: Vec<GrantAccess>,
+    /// The ids of the renters who are admitted; `null`: all of the customer, also those added later.
+    pub renters: Option<Vec<String>>,
     pub from: String,
     /// Not included.
     pub until: String,
@@ -230,6 +250,17 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub device: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub name: Option<String>,
+    /// Replaced as a whole.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<GrantAccess>)]
+    pub access: Option<Vec<GrantAccess>>,
+    /// The ids of the renters who are admitted, replaced as a whole; `null`: all of the customer.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub renters: Option<Option<Vec<String>>>,
 }
 
 /// The end of a rental that has begun.
@@ -287,6 +318,8 @@ pub struct DeviceRentalSettings {
     pub preparation_s: f64,
     /// Seconds that it needs after a rental.
     pub turnaround_s: f64,
+    /// The most that renters reach.
+    pub access: Vec<GrantAccess>,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
@@ -305,6 +338,10 @@ pub struct NewDeviceRentalSettings {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 2678400)]
     pub turnaround_s: f64,
+    /// The most that renters reach; an empty list: nothing. It stays as it is when absent; at first it is ICMP, and
+    /// TCP 22, 80 and 443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Vec<GrantAccess>>,
 }
 
 /// A time in which a device cannot be booked.

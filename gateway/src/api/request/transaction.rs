@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetgate_engine::id::{GrantId, HostId, Id, PeerId};
+use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
@@ -42,6 +42,7 @@ pub struct ApiTx<'a> {
     downtimes: BTreeSet<Id>,
     grants: BTreeSet<GrantId>,
     sources: BTreeSet<PeerId>,
+    rentals: BTreeSet<RentalId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
@@ -78,6 +79,7 @@ impl<'a> ApiTx<'a> {
             downtimes: BTreeSet::new(),
             grants: BTreeSet::new(),
             sources: BTreeSet::new(),
+            rentals: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
             call: Call::current(),
@@ -203,6 +205,11 @@ impl<'a> ApiTx<'a> {
         self.sources.extend(peers);
     }
 
+    /// Makes the engine load what this rental permits again.
+    pub fn rental(&mut self, id: RentalId) {
+        self.rentals.insert(id);
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -267,8 +274,8 @@ impl<'a> ApiTx<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let ApiTx { peers, hosts, resettled, downtimes, grants, sources, .. } = self;
-        let policy = PolicyRows { sources, grants, ..PolicyRows::default() };
+        let ApiTx { peers, hosts, resettled, downtimes, grants, sources, rentals, .. } = self;
+        let policy = PolicyRows { sources, grants, rentals, ..PolicyRows::default() };
         self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, policy }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {

@@ -18,7 +18,9 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 88] = [
+pub const CODES: [&str; 90] = [
+    "access_not_allowed",
+    "alias_block_full",
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",

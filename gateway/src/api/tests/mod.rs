@@ -32,6 +32,7 @@ mod people;
 mod profiles;
 mod query;
 mod removals;
+mod rental_access;
 mod rental_report;
 mod rentals;
 mod repeated;

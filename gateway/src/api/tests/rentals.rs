@@ -55,7 +55,7 @@ pub(super) fn item(device: &str, from: u64, until: u64) -> Value {
     json!({ "device": device, "from": hence(from), "until": hence(until) })
 }
 
-async fn book(api: &TestApi, items: Value) -> Answer {
+pub(super) async fn book(api: &TestApi, items: Value) -> Answer {
     api.operator().post("/api/v1/bookings", json!({ "customer": "crm-17", "items": items })).await
 }
 

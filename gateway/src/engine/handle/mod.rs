@@ -30,7 +30,7 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
-use crate::store::{Store, downtimes, grants, snapshot};
+use crate::store::{Store, downtimes, grants, rentals, snapshot};
 use crate::tunnel::thread::sleep;
 
 pub use changes::Changes;
@@ -156,8 +156,8 @@ impl Handle {
         self.0.clock_accepted.notified().await;
     }
 
-    /// Loads every grant that has not ended by the clock: the clock of before may have said that it has.
-    /// The engine keeps what it knows already.
+    /// Loads every grant and rental that has not ended by the clock: the clock of before may have said that it
+    /// has. The engine keeps what it knows already.
     pub async fn reload_grants(&self) {
         self.0.lacks_grants.store(true, Ordering::Relaxed);
         match self.load_grants().await {
@@ -173,10 +173,16 @@ impl Handle {
 
     async fn load_grants(&self) -> crate::store::Result<()> {
         let mut conn = self.0.store.reader().await?;
-        let open = grants::open_ids(&mut conn, crate::clock::wall()).await?;
+        let now = crate::clock::wall();
+        let grants = grants::open_ids(&mut conn, now).await?;
+        let rentals = rentals::policy::open_ids(&mut conn, now).await?;
         drop(conn);
-        for slice in open.chunks(GRANTS_AT_ONCE) {
+        for slice in grants.chunks(GRANTS_AT_ONCE) {
             let policy = PolicyRows { grants: slice.iter().copied().collect(), ..PolicyRows::default() };
+            self.changed(Changes { policy, ..Changes::default() }).await;
+        }
+        for slice in rentals.chunks(GRANTS_AT_ONCE) {
+            let policy = PolicyRows { rentals: slice.iter().copied().collect(), ..PolicyRows::default() };
             self.changed(Changes { policy, ..Changes::default() }).await;
         }
         Ok(())
@@ -190,7 +196,7 @@ impl Handle {
         metrics::gauge!("fleetgate_unreadable_policy_rows").set(known.len() as f64);
     }
 
-    /// The number of users, hosts and grants that permit nothing because their rows cannot be read.
+    /// The number of users, hosts, grants and rentals that permit nothing because their rows cannot be read.
     pub fn unreadable_rows(&self) -> usize {
         self.0.unreadable.lock().expect("no holder panics").len()
     }
@@ -300,13 +306,14 @@ impl Handle {
         }
         let _in_turn = self.0.tunnel_order.lock().await;
         let mut conn = self.0.store.reader().await?;
-        let read = policy::changes(&mut conn, rows).await?;
+        let rows = policy::with_rentals(&mut conn, rows).await?;
+        let read = policy::changes(&mut conn, &rows).await?;
         drop(conn);
-        self.note_unreadable(rows, &read.unreadable);
+        self.note_unreadable(&rows, &read.unreadable);
         if !read.changes.is_empty() {
             self.tunnel(Command::Policy(read.changes)).await;
         }
-        self.behind().policy.remove(rows);
+        self.behind().policy.remove(&rows);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -10,13 +11,15 @@ use sqlx::{FromRow, Row as _};
 
 use super::{duration, millis};
 use crate::store::access::id;
-use crate::store::grants::has_labels;
+use crate::store::grants::{access_column, access_rows, has_labels};
 
 /// How a device is rented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub rentable: bool,
     pub margins: Margins,
+    /// The most that renters reach.
+    pub access: Vec<GrantAccess>,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -26,6 +29,7 @@ impl FromRow<'_, SqliteRow> for Settings {
         Ok(Settings {
             rentable: row.try_get("rentable")?,
             margins: margins(row)?,
+            access: access_column(row)?,
             version: row.try_get("version")?,
         })
     }
@@ -43,7 +47,20 @@ fn margins(row: &SqliteRow) -> sqlx::Result<Margins> {
 pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Settings> {
     let sql = "select * from device_rental_settings where device = $1";
     let found: Option<Settings> = sqlx::query_as(sql).bind(device.as_i64()).fetch_optional(conn).await?;
-    Ok(found.unwrap_or(Settings { rentable: false, margins: Margins::default(), version: 0 }))
+    Ok(found.unwrap_or_else(|| Settings {
+        rentable: false,
+        margins: Margins::default(),
+        access: usual_access(),
+        version: 0,
+    }))
+}
+
+/// What renters reach of a device whose settings do not say it: whether it answers, SSH, and its page. The default of
+/// the column is the same.
+fn usual_access() -> Vec<GrantAccess> {
+    let icmp = GrantAccess { protocol: GrantProtocol::Icmp, ports: Vec::new() };
+    let tcp = GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 80..=80, 443..=443] };
+    vec![icmp, tcp]
 }
 
 /// Stores the settings of a device and raises the version.
@@ -52,15 +69,17 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
 /// Fails when the database cannot be written.
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms)
-         values ($1, $2, $3, $4)
+        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access)
+         values ($1, $2, $3, $4, $5)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
-             preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms",
+             preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
+             access = excluded.access",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
     .bind(millis(settings.margins.preparation))
     .bind(millis(settings.margins.turnaround))
+    .bind(access_rows(&settings.access))
     .execute(tx)
     .await
     .map(drop)
@@ -72,17 +91,24 @@ pub struct Candidate {
     pub id: HostId,
     pub name: String,
     pub margins: Margins,
+    /// The most that renters reach.
+    pub access: Vec<GrantAccess>,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(Candidate { id: id(row, "id")?, name: row.try_get("name")?, margins: margins(row)? })
+        Ok(Candidate {
+            id: id(row, "id")?,
+            name: row.try_get("name")?,
+            margins: margins(row)?,
+            access: access_column(row)?,
+        })
     }
 }
 
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null

@@ -4,6 +4,7 @@
 //! `fleetgate_engine::rental` does.
 
 pub mod alias_blocks;
+pub mod aliases;
 pub mod blocks;
 pub mod bookings;
 pub mod changes;
@@ -12,13 +13,15 @@ pub mod devices;
 pub mod erasures;
 pub mod occupancies;
 pub mod people;
+pub mod policy;
 pub mod renters;
 pub mod reports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId};
+use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
@@ -27,6 +30,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
+use super::grants::{access_column, access_rows};
+use aliases::Alias;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +47,14 @@ pub struct Rental {
     pub device_name: String,
     pub life: Life,
     pub preparation: Duration,
+    /// What its renters call the device: a DNS label.
+    pub name: String,
+    /// What its renters reach.
+    pub access: Vec<GrantAccess>,
+    /// The renters that it admits. `None`: all of the customer, also those added later.
+    pub admits: Option<BTreeSet<PeerId>>,
+    /// `None`: it got none, or it rested and was taken from the rental.
+    pub alias: Option<Alias>,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -62,16 +75,20 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+impl Rental {
+    /// Returns the address at which renters reach the device, as long as no other rental may get it.
+    pub fn alias(&self, now: Wall) -> Option<Alias> {
+        self.alias.filter(|_| now < self.life.alias_freed_at())
+    }
+
+    /// Whether it admits this renter of this customer.
+    pub fn admits(&self, renter: PeerId, customer: CustomerId) -> bool {
+        customer == self.customer && self.admits.as_ref().is_none_or(|admits| admits.contains(&renter))
+    }
+}
+
 impl FromRow<'_, SqliteRow> for Rental {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let window = Window::new(wall(row, "from_at")?, wall(row, "until_at")?);
-        let life = Life {
-            window: window.ok_or_else(|| damaged("until_at"))?,
-            prepared_from: wall(row, "prepared_from")?,
-            turnaround: duration(row, "turnaround_ms")?,
-            hold_until: maybe_wall(row, "hold_until")?,
-            ending: ending(row)?,
-        };
         Ok(Rental {
             id: id(row, "id")?,
             booking: id(row, "booking")?,
@@ -80,13 +97,38 @@ impl FromRow<'_, SqliteRow> for Rental {
             time_zone: row.try_get("time_zone")?,
             device: id(row, "device")?,
             device_name: row.try_get("device_name")?,
-            life,
+            life: life(row)?,
             preparation: duration(row, "preparation_ms")?,
+            name: row.try_get("name")?,
+            access: access_column(row)?,
+            admits: admits(row)?,
+            alias: aliases::alias(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+fn life(row: &SqliteRow) -> sqlx::Result<Life> {
+    let window = Window::new(wall(row, "from_at")?, wall(row, "until_at")?);
+    Ok(Life {
+        window: window.ok_or_else(|| damaged("until_at"))?,
+        prepared_from: wall(row, "prepared_from")?,
+        turnaround: duration(row, "turnaround_ms")?,
+        hold_until: maybe_wall(row, "hold_until")?,
+        ending: ending(row)?,
+    })
+}
+
+fn admits(row: &SqliteRow) -> sqlx::Result<Option<BTreeSet<PeerId>>> {
+    let ids: Option<Json<Vec<i64>>> = row.try_get("admits")?;
+    Ok(ids.map(|ids| ids.0.into_iter().map(Id::from_i64).collect()))
+}
+
+/// The value of the column `admits`.
+fn admits_row(admits: Option<&BTreeSet<PeerId>>) -> Option<Json<Vec<i64>>> {
+    admits.map(|ids| Json(ids.iter().map(|id| id.as_i64()).collect()))
 }
 
 fn ending(row: &SqliteRow) -> sqlx::Result<Option<Ending>> {
@@ -105,6 +147,8 @@ macro_rules! select {
         )
     };
 }
+
+use select;
 
 /// The state at a moment, in the order of `Life::state`. A test compares both.
 macro_rules! state_at {
@@ -257,8 +301,8 @@ pub async fn open_of(
 pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
-                              turnaround_ms, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                              turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -269,19 +313,26 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(millis(rental.preparation))
     .bind(millis(rental.life.turnaround))
     .bind(rental.created_at.as_millis())
+    .bind(&rental.name)
+    .bind(access_rows(&rental.access))
+    .bind(admits_row(rental.admits.as_ref()))
+    .bind(rental.alias.map(|alias| alias.slot))
+    .bind(rental.alias.map(|alias| alias.addresses[0].to_string()))
+    .bind(rental.alias.map(|alias| alias.addresses[1].to_string()))
     .execute(tx)
     .await
     .map(drop)
 }
 
-/// Stores a changed rental and raises the version.
+/// Stores a changed rental and raises the version. The alias stays.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
-             turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, version = version + 1
+             turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
+             admits = $12, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -293,6 +344,9 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.life.ending.map(|ending| ending.at.as_millis()))
     .bind(rental.life.ending.map(|ending| ending.reason.name()))
     .bind(&rental.end_note)
+    .bind(&rental.name)
+    .bind(access_rows(&rental.access))
+    .bind(admits_row(rental.admits.as_ref()))
     .execute(tx)
     .await
     .map(drop)

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use super::alias_blocks::AliasBlock;
+use crate::ids::Named;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::addresses::Pools;
 use crate::store::devices::{self, NewKey, NotMade, inner_addresses};
@@ -104,6 +105,19 @@ pub async fn list(
 /// Fails when the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, renter: PeerId) -> sqlx::Result<Option<Renter>> {
     sqlx::query_as(select!("r.id = $1")).bind(renter.as_i64()).fetch_optional(conn).await
+}
+
+/// Returns the renters with this id or name. A name is unique within a customer only.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn named(conn: &mut SqliteConnection, named: &Named) -> sqlx::Result<Vec<Renter>> {
+    match named {
+        Named::Id(id) => Ok(by_id(conn, *id).await?.into_iter().collect()),
+        Named::Name(name) => {
+            sqlx::query_as(select!("r.name = $1 order by r.id")).bind(name).fetch_all(conn).await
+        }
+    }
 }
 
 /// Returns the renters of a customer in name order.

@@ -1,12 +1,15 @@
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
 use fleetgate_engine::rental::life::{EndReason, Ending, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
+use super::aliases::{self, Alias};
 use super::occupancies::Source;
-use super::{bookings, customers, occupancies};
+use super::{bookings, customers, occupancies, policy};
 use crate::store::{Store, fixture};
 
 fn at(millis: i64) -> Wall {
@@ -56,6 +59,10 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             ending,
         },
         preparation: Duration::from_millis(100),
+        name: "device-1".into(),
+        access: vec![GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 8_000..=8_100] }],
+        admits: Some([id(21), id(22)].into()),
+        alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
         end_note: String::new(),
         version: 1,
         created_at: at(0),
@@ -87,6 +94,85 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_alias_of_the_statement_is_free_when_that_of_the_engine_is() {
+    let day = 86_400_000;
+    for hold_until in [None, Some(at(550)), Some(at(800)), Some(at(5_000))] {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        let booking = booking(&store, hold_until).await;
+        let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
+        let mut tx = store.begin().await.unwrap();
+        let mut all = Vec::new();
+        for (n, ending) in endings.into_iter().chain([None]).enumerate() {
+            let rental = rental(10 + n as i64, booking, hold_until, ending);
+            super::insert(&mut tx, &rental).await.unwrap();
+            super::update(&mut tx, &rental).await.unwrap();
+            all.push(rental);
+        }
+        for now in [549, 550, 699, 700, 749, 750, 799, 800, 1_199, 1_200, 1_249, 1_250] {
+            let now = at(now + day);
+            let ids = |rentals: &[super::Rental]| rentals.iter().map(|r| r.id).collect::<Vec<Id>>();
+            let in_use: Vec<super::Rental> =
+                all.iter().filter(|r| now < r.life.alias_freed_at()).cloned().collect();
+            let found = aliases::in_use(&mut tx, id(1), now).await.unwrap();
+            assert_eq!(ids(&found), ids(&in_use), "{now:?} with {hold_until:?}");
+            let rested = aliases::rested(&mut tx, now).await.unwrap();
+            let others = all.iter().filter(|r| now >= r.life.alias_freed_at()).map(|r| r.id);
+            assert_eq!(rested, others.collect::<Vec<Id>>(), "{now:?} with {hold_until:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rental_is_read_as_it_was_written() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    let booking = booking(&store, None).await;
+    let mut tx = store.begin().await.unwrap();
+    let mut written = rental(10, booking, None, None);
+    super::insert(&mut tx, &written).await.unwrap();
+    assert_eq!(super::find(&mut tx, id(10)).await.unwrap().as_ref(), Some(&written));
+    (written.name, written.access, written.admits) = ("attic".into(), Vec::new(), None);
+    super::update(&mut tx, &written).await.unwrap();
+    written.version = 2;
+    assert_eq!(super::find(&mut tx, id(10)).await.unwrap().as_ref(), Some(&written));
+    for address in written.alias.unwrap().addresses {
+        let found = aliases::find(&mut tx, address).await.unwrap();
+        assert_eq!(found.map(|rental| rental.id), Some(id(10)), "{address}");
+    }
+    aliases::free(&mut tx, &[id(10)], at(9)).await.unwrap();
+    let freed = super::find(&mut tx, id(10)).await.unwrap().unwrap();
+    assert_eq!((freed.alias, freed.version), (None, 2), "the client changed nothing");
+}
+
+#[tokio::test]
+async fn a_rental_is_loaded_at_a_start_until_it_has_been_over_for_a_day() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    let booking = booking(&store, None).await;
+    let mut tx = store.begin().await.unwrap();
+    let ended = Some(Ending { at: at(700), reason: EndReason::Ended });
+    super::insert(&mut tx, &rental(10, booking, None, None)).await.unwrap();
+    for (n, ending) in [(11, ended), (12, Some(Ending { at: at(550), reason: EndReason::Cancelled }))] {
+        let rental = rental(n, booking, None, ending);
+        super::insert(&mut tx, &rental).await.unwrap();
+        super::update(&mut tx, &rental).await.unwrap();
+    }
+    let day = 86_400_000;
+    for (now, expected) in [
+        (0, vec![id(10), id(11)]),
+        (699 + day, vec![id(10), id(11)]),
+        (700 + day, vec![id(10)]),
+        (1_199 + day, vec![id(10)]),
+        (1_200 + day, vec![]),
+    ] {
+        assert_eq!(policy::open_ids(&mut tx, at(now)).await.unwrap(), expected, "{now}");
+    }
+    let of_device = policy::of_devices(&mut tx, &[id(7)].into()).await.unwrap();
+    assert_eq!(of_device, [id(10), id(11), id(12)].into());
 }
 
 #[tokio::test]

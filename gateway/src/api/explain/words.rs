@@ -1,0 +1,165 @@
+//! Says in words what the packet filter does with a packet, and what is missing.
+
+use fleetgate_engine::messages::{Explanation as Found, GrantAccess, GrantProtocol, GrantWindow};
+use fleetgate_engine::time::Wall;
+
+use super::rentals::{Renting, Verdict};
+use super::types::Explanation;
+use crate::api::request::ids::{self, Kind};
+use crate::store::grants::protocol_name;
+
+/// Returns the option of `fleetgate grant add` for the grants of a user.
+pub fn whom_of(user: &str) -> String {
+    format!("--user {user}")
+}
+
+/// What a grant would permit.
+pub struct Wanted<'a> {
+    /// The option of `fleetgate grant add` that names the source.
+    pub whom: &'a str,
+    pub host: &'a str,
+    pub protocol: GrantProtocol,
+    pub port: u16,
+}
+
+impl Wanted<'_> {
+    pub fn what(&self) -> String {
+        match self.protocol {
+            GrantProtocol::Icmp => "icmp".to_owned(),
+            GrantProtocol::Tcp | GrantProtocol::Udp => {
+                format!("{} {}", protocol_name(self.protocol), self.port)
+            }
+        }
+    }
+
+    fn access(&self) -> GrantAccess {
+        let ports =
+            if self.protocol == GrantProtocol::Icmp { Vec::new() } else { vec![self.port..=self.port] };
+        GrantAccess { protocol: self.protocol, ports }
+    }
+}
+
+/// What a question was about, for its answer.
+pub struct Words<'a> {
+    pub from: &'a str,
+    pub wanted: Wanted<'a>,
+    pub no_source: Option<&'a str>,
+    /// `None`: grants alone decide.
+    pub renting: Option<Renting<'a>>,
+}
+
+/// Says what is missing, and how a grant is added if there is none.
+pub fn denial(found: &Found, wanted: &Wanted<'_>) -> String {
+    let missing = missing(found);
+    match found {
+        Found::NoGrant | Found::Over(_) => {
+            let Wanted { whom, host, .. } = wanted;
+            let what = wanted.what();
+            format!("{missing}; an admin adds one with `fleetgate grant add {whom} --to {host} --{what}`")
+        }
+        _ => missing,
+    }
+}
+
+/// Says what is missing, short enough for the end of a WebSocket.
+pub fn missing(found: &Found) -> String {
+    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
+    match found {
+        Found::Permitted(of) => format!("the grant {} permits it", id(of)),
+        Found::NoGrant => "no grant permits it".to_owned(),
+        Found::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
+        Found::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
+        Found::ClockBehind(of) => {
+            format!("the grant {} waits, because the gateway's clock is behind an earlier time", id(of))
+        }
+        Found::ClockStep(of) => {
+            format!("the grant {} waits, because the gateway's clock was set minutes ago", id(of))
+        }
+        Found::NoCommonFamily => "they have no addresses of one family, IPv4 or IPv6".to_owned(),
+        Found::UnknownSource => "no peer of this user may use grants".to_owned(),
+        Found::UnknownTarget => "the host has no address that grants lead to: it has no tunnel".to_owned(),
+    }
+}
+
+pub const fn name(found: &Found) -> &'static str {
+    match found {
+        Found::Permitted(_) => "permitted",
+        Found::NoGrant => "no_grant",
+        Found::NotYet(_) => "not_yet",
+        Found::Over(_) => "over",
+        Found::ClockBehind(_) => "clock_behind",
+        Found::ClockStep(_) => "clock_step",
+        Found::NoCommonFamily => "no_common_family",
+        Found::UnknownSource => "unknown_source",
+        Found::UnknownTarget => "unknown_target",
+    }
+}
+
+/// Returns the grant that decides, or that comes nearest.
+const fn window(found: &Found) -> Option<&GrantWindow> {
+    match found {
+        Found::Permitted(of)
+        | Found::NotYet(of)
+        | Found::Over(of)
+        | Found::ClockBehind(of)
+        | Found::ClockStep(of) => Some(of),
+        Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => None,
+    }
+}
+
+fn text(found: &Found, words: &Words<'_>) -> String {
+    let Words { from, wanted, no_source } = words;
+    let (to, what) = (wanted.host, wanted.what());
+    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    match found {
+        Found::Permitted(of) => {
+            let ends = of.until.map(|at| format!(", until {}", ids::time(at))).unwrap_or_default();
+            format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(of))
+        }
+        Found::UnknownSource => {
+            let missing = no_source.map_or_else(|| missing(found), str::to_owned);
+            format!("{from} does not reach {to} ({what}): {missing}")
+        }
+        denied => format!("{from} does not reach {to} ({what}): {}", denial(denied, wanted)),
+    }
+}
+
+pub fn to_api(found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+    if let Some(renting) = &words.renting {
+        return of_rental(renting, found, words, at);
+    }
+    let (result, window) = (name(found), window(found));
+    Explanation {
+        permitted: matches!(found, Found::Permitted(_)),
+        result: result.to_owned(),
+        text: text(found, words),
+        grant: window.map(|of| Kind::Grant.text(of.grant)),
+        rental: None,
+        from: window.and_then(|of| ids::time_if_known(of.from)),
+        until: window.and_then(|of| ids::time_if_known(of.until)),
+        at: ids::time(at),
+    }
+}
+
+fn of_rental(renting: &Renting<'_>, found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+    let Words { from, wanted, .. } = words;
+    let (to, what) = (wanted.host, wanted.what());
+    let Verdict { result, why, window } = renting.verdict(found, &wanted.access());
+    let permitted = matches!(found, Found::Permitted(_));
+    let text = match permitted {
+        true => format!("{from} reaches {to} ({what}) {why}"),
+        false => format!("{from} does not reach {to} ({what}): {why}"),
+    };
+    let decides = renting.rental.filter(|_| window.is_some());
+    Explanation {
+        permitted,
+        result: result.to_owned(),
+        text,
+        grant: None,
+        rental: decides.map(|rental| Kind::Rental.text(rental.id)),
+        from: window.map(|(from, _)| ids::time(from)),
+        until: window.map(|(_, until)| ids::time(until)),
+        at: ids::time(at),
+    }
+}

@@ -1,0 +1,192 @@
+//! The aliases of rentals: the addresses at which renters reach the devices. Each is a slot of the block of the
+//! customer, stays with the rental whatever device it has, and rests for a day when the rental is over.
+//!
+//! Whether an alias is free follows from the times of its rental, so that no job can be missed. The column
+//! `alias_freed_at` is written when a rental loses its alias to another one, or after it has rested: the
+//! rental does not get it back, even if the clock is set back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use fleetgate_engine::id::{CustomerId, Id, RentalId};
+use fleetgate_engine::time::Wall;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+
+use super::{Rental, alias_blocks, damaged, select};
+use crate::store::addresses::{NoAddress, Pools};
+
+/// The address at which renters reach a rented device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Within the block of the customer.
+    pub slot: i64,
+    /// IPv4 first.
+    pub addresses: [IpAddr; 2],
+}
+
+/// Reads the alias that a rental still has.
+pub(super) fn alias(row: &SqliteRow) -> sqlx::Result<Option<Alias>> {
+    let freed_at: Option<i64> = row.try_get("alias_freed_at")?;
+    let slot: Option<i64> = row.try_get("alias_slot")?;
+    let Some(slot) = slot.filter(|_| freed_at.is_none()) else { return Ok(None) };
+    let address = |column: &str| -> sqlx::Result<IpAddr> {
+        let text: Option<&str> = row.try_get(column)?;
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| damaged(column))
+    };
+    Ok(Some(Alias { slot, addresses: [address("alias_v4")?, address("alias_v6")?] }))
+}
+
+/// When the alias of a rental has rested, in the order of `Life::alias_freed_at`. A test compares both.
+macro_rules! freed_at {
+    () => {
+        "case
+             when r.end_reason in ('cancelled', 'lapsed') then r.ended_at
+             when r.ended_at is not null then r.ended_at + r.turnaround_ms
+             when b.hold_until is not null then min(b.hold_until, r.until_at)
+             else r.until_at + r.turnaround_ms
+         end + 86400000"
+    };
+}
+
+const OF_CUSTOMER: &str = select!(concat!(
+    "where b.customer = $1 and r.alias_freed_at is null and ",
+    freed_at!(),
+    " > $2 order by r.id"
+));
+
+/// Returns the rentals of a customer whose names and aliases are in use.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn in_use(
+    conn: &mut SqliteConnection,
+    customer: CustomerId,
+    now: Wall,
+) -> sqlx::Result<Vec<Rental>> {
+    sqlx::query_as(OF_CUSTOMER).bind(customer.as_i64()).bind(now.as_millis()).fetch_all(conn).await
+}
+
+/// Returns the rental that has an address as its alias. After it has rested, the alias is that of the rental that
+/// got it last.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, address: IpAddr) -> sqlx::Result<Option<Rental>> {
+    let sql = match address {
+        IpAddr::V4(_) => {
+            select!("where r.alias_v4 = $1 and r.alias_freed_at is null order by r.id desc limit 1")
+        }
+        IpAddr::V6(_) => {
+            select!("where r.alias_v6 = $1 and r.alias_freed_at is null order by r.id desc limit 1")
+        }
+    };
+    sqlx::query_as(sql).bind(address.to_string()).fetch_optional(conn).await
+}
+
+/// Why a rental gets no alias.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAlias {
+    #[error("all {slots} addresses of this customer are in use by rentals")]
+    Full {
+        slots: i64,
+        /// When the next one has rested.
+        next_at: Wall,
+    },
+    #[error(transparent)]
+    Address(#[from] NoAddress),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// Finds the lowest free alias in the block of a customer, and takes it from rentals whose alias has rested.
+/// Returns it with these rentals.
+///
+/// # Errors
+/// Fails when the block is full or no block is free, or the database cannot be written.
+pub async fn take(
+    tx: &mut SqliteConnection,
+    customer: CustomerId,
+    (slots, pools): (u32, Pools),
+    now: Wall,
+) -> Result<(Alias, Vec<RentalId>), NoAlias> {
+    let block = alias_blocks::ensure(tx, customer, slots, pools, now).await?;
+    let in_use = in_use(tx, customer, now).await?;
+    let taken: BTreeSet<i64> =
+        in_use.iter().filter_map(|rental| rental.alias).map(|alias| alias.slot).collect();
+    let Some(slot) = (0..block.slots).find(|slot| !taken.contains(slot)) else {
+        let next_at = in_use.iter().filter(|rental| rental.alias.is_some()).map(|r| r.life.alias_freed_at());
+        return Err(NoAlias::Full { slots: block.slots, next_at: next_at.min().unwrap_or(now) });
+    };
+    let sql = "update rentals set alias_freed_at = $3
+               where alias_slot = $2 and alias_freed_at is null
+                 and booking in (select id from bookings where customer = $1)
+               returning id";
+    let query = sqlx::query_scalar(sql).bind(customer.as_i64()).bind(slot).bind(now.as_millis());
+    let former: Vec<i64> = query.fetch_all(tx).await?;
+    let former = former.into_iter().map(Id::from_i64).collect();
+    Ok((Alias { slot, addresses: block.at(slot, pools) }, former))
+}
+
+const MISSING: &str = select!(concat!("where r.alias_slot is null and ", freed_at!(), " > $1 order by r.id"));
+
+/// Gives an alias to the rentals of an earlier version, and to those for which there was no room. Returns the
+/// number of rentals that got none.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn take_missing(
+    tx: &mut SqliteConnection,
+    (slots, pools): (u32, Pools),
+    now: Wall,
+) -> sqlx::Result<usize> {
+    let rentals: Vec<Rental> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
+    let mut without = 0;
+    for rental in rentals {
+        match take(tx, rental.customer, (slots, pools), now).await {
+            Ok((alias, _)) => set(tx, rental.id, alias).await?,
+            Err(NoAlias::Full { .. } | NoAlias::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. })) => {
+                without += 1;
+            }
+            Err(NoAlias::Store(error) | NoAlias::Address(NoAddress::Store(error))) => return Err(error),
+        }
+    }
+    Ok(without)
+}
+
+async fn set(tx: &mut SqliteConnection, rental: RentalId, alias: Alias) -> sqlx::Result<()> {
+    let sql = "update rentals set alias_slot = $2, alias_v4 = $3, alias_v6 = $4 where id = $1";
+    let [v4, v6] = alias.addresses;
+    let query = sqlx::query(sql).bind(rental.as_i64()).bind(alias.slot);
+    query.bind(v4.to_string()).bind(v6.to_string()).execute(tx).await.map(drop)
+}
+
+/// Those of erased customers too: no renter is left who could ask about them.
+const RESTED: &str = concat!(
+    "select r.id from rentals r join bookings b on b.id = r.booking join customers c on c.id = b.customer
+     where r.alias_slot is not null and r.alias_freed_at is null and (c.erased_at is not null or ",
+    freed_at!(),
+    " <= $1)
+     order by r.id limit 1000"
+);
+
+/// Returns rentals that have an alias which has rested, at most a thousand.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rested(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<RentalId>> {
+    let ids: Vec<i64> = sqlx::query_scalar(RESTED).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+/// Takes the aliases from rentals for good.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn free(tx: &mut SqliteConnection, rentals: &[RentalId], now: Wall) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rentals.iter().map(|rental| rental.as_i64()).collect();
+    let sql = "update rentals set alias_freed_at = $2
+               where id in (select value from json_each($1)) and alias_freed_at is null";
+    sqlx::query(sql).bind(Json(ids)).bind(now.as_millis()).execute(tx).await.map(drop)
+}

@@ -1,0 +1,146 @@
+//! What rentals permit, for the policy of the engine: each is a target at its alias, and a grant for the renters of
+//! its customer.
+//!
+//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled. One that has ended
+//! stays, so that the engine says when it was over, until its alias has rested: the engine itself judges its
+//! window, because a clock that the shell reads may be wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use fleetgate_engine::id::{HostId, Id, RentalId};
+use fleetgate_engine::messages::{GrantSource, GrantSpec, GrantTarget, TargetAddress, TargetId, TargetSpec};
+use fleetgate_engine::rental::life::ALIAS_RESTS;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::{admits, aliases, damaged, life};
+use crate::store::access::id;
+use crate::store::devices::inner_addresses;
+use crate::store::grants::access_column;
+
+/// Rentals that permit something at some time.
+macro_rules! permitting {
+    ($what:literal, $which:literal) => {
+        concat!(
+            "select ",
+            $what,
+            " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
+             join customers c on c.id = b.customer and c.erased_at is null
+             join hosts h on h.id = r.device and h.removed_at is null
+             join peers p on p.id = h.id and p.removed_at is null
+             where coalesce(r.end_reason, '') not in ('cancelled', 'lapsed')
+               and r.alias_slot is not null and r.alias_freed_at is null and ",
+            $which,
+            " order by r.id"
+        )
+    };
+}
+
+macro_rules! rows {
+    ($which:literal) => {
+        permitting!(
+            "r.*, b.customer, b.hold_until,
+             (select string_agg(a.address, ' ') from addresses a
+              where a.peer = h.id and a.released_at is null) as inner_addresses",
+            $which
+        )
+    };
+}
+
+/// Those that end after `$1`.
+const OPEN: &str = rows!("coalesce(min(r.ended_at, r.until_at), r.until_at) > $1");
+const OPEN_IDS: &str = permitting!("r.id", "coalesce(min(r.ended_at, r.until_at), r.until_at) > $1");
+/// `$1`: the ids as JSON.
+const THESE: &str = rows!("r.id in (select value from json_each($1))");
+
+/// What a rental puts into the policy.
+pub struct Permission {
+    pub target: TargetSpec,
+    pub grant: GrantSpec,
+}
+
+impl FromRow<'_, SqliteRow> for Permission {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let (rental, device) = (id(row, "id")?, id(row, "device")?);
+        let (from, until) = life(row)?.access().ok_or_else(|| damaged("end_reason"))?;
+        let alias = aliases::alias(row)?.ok_or_else(|| damaged("alias_slot"))?;
+        let real = inner_addresses(row)?;
+        let address = |reached_at: IpAddr| {
+            let real = real.iter().find(|real| real.is_ipv4() == reached_at.is_ipv4());
+            real.map(|real| TargetAddress { reached_at, real: *real })
+        };
+        let target = TargetSpec {
+            id: TargetId::Rental(rental),
+            host: device,
+            name: row.try_get("name")?,
+            peer: device,
+            behind: false,
+            labels: BTreeMap::new(),
+            addresses: alias.addresses.into_iter().filter_map(address).collect(),
+        };
+        let grant = GrantSpec {
+            id: rental,
+            source: GrantSource::Customer(id(row, "customer")?),
+            target: GrantTarget::Rental(rental),
+            access: access_column(row)?,
+            from: Some(from),
+            until: Some(until),
+            only: admits(row)?,
+        };
+        Ok(Permission { target, grant })
+    }
+}
+
+/// Returns the rows of the rentals that have not been over for a day by this clock, for the start.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(in crate::store) async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<SqliteRow>> {
+    sqlx::query(OPEN).bind((now - ALIAS_RESTS).as_millis()).fetch_all(conn).await
+}
+
+/// Returns the ids of the same rentals.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn open_ids(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<RentalId>> {
+    let since = (now - ALIAS_RESTS).as_millis();
+    let ids: Vec<i64> = sqlx::query_scalar(OPEN_IDS).bind(since).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+/// Returns those of these rentals that permit something at some time.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(in crate::store) async fn these(
+    conn: &mut SqliteConnection,
+    rentals: &BTreeSet<RentalId>,
+) -> sqlx::Result<Vec<SqliteRow>> {
+    if rentals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
+    sqlx::query(THESE).bind(Json(ids)).fetch_all(conn).await
+}
+
+/// Returns the rentals of these devices that may be in the policy: a change of the device changes them.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_devices(
+    conn: &mut SqliteConnection,
+    devices: &BTreeSet<HostId>,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    if devices.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let devices: Vec<i64> = devices.iter().map(|id| id.as_i64()).collect();
+    let sql = "select id from rentals where device in (select value from json_each($1))
+                   and alias_slot is not null and alias_freed_at is null";
+    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(Json(devices)).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
