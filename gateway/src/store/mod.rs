@@ -60,6 +60,7 @@ mod rows;
 pub mod settings;
 pub mod snapshot;
 pub mod states;
+pub mod subscriptions;
 pub mod suppression;
 pub mod suppression_detail;
 pub mod tokens;
@@ -335,6 +336,7 @@ const MAIN: &[Step] = &[
     step(37, "mtu", include_str!("../../../migrations/sqlite/0037_mtu.sql")),
     step(40, "intervals", include_str!("../../../migrations/sqlite/0040_intervals.sql")),
     step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
+    step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

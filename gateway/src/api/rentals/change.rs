@@ -80,7 +80,8 @@ async fn store(
     kind: &str,
     changed: &[&str],
 ) -> Result<(), Problem> {
-    stored::update(write.tx(), after).await?;
+    let now = write.now;
+    stored::update(write.tx(), after, now).await?;
     after.version += 1;
     note(write, kind, after, changed).await
 }

@@ -3,10 +3,12 @@
 //! Rows of the past stay: they are the history. This module takes valid values and decides nothing:
 //! `fleetgate_engine::rental` does.
 
+pub mod announcements;
 pub mod blocks;
 pub mod bookings;
 pub mod customers;
 pub mod devices;
+pub mod events;
 pub mod occupancies;
 
 use std::collections::BTreeMap;
@@ -244,7 +246,7 @@ pub async fn open_of(
     sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
 }
 
-/// Adds a rental.
+/// Adds a rental, and announces it.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -263,16 +265,17 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(millis(rental.preparation))
     .bind(millis(rental.life.turnaround))
     .bind(rental.created_at.as_millis())
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(&mut *tx)
+    .await?;
+    announcements::booked(tx, rental).await
 }
 
-/// Stores a changed rental and raises the version.
+/// Stores a changed rental, raises the version, and announces the change.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
+pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
+    let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, version = version + 1
@@ -287,9 +290,9 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.life.ending.map(|ending| ending.at.as_millis()))
     .bind(rental.life.ending.map(|ending| ending.reason.name()))
     .bind(&rental.end_note)
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(&mut *tx)
+    .await?;
+    announcements::changed(tx, &before, rental, now).await
 }
 
 #[cfg(test)]

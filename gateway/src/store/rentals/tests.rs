@@ -73,7 +73,7 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
         for (n, ending) in endings.into_iter().chain([None]).enumerate() {
             let rental = rental(10 + n as i64, booking, hold_until, ending);
             super::insert(&mut tx, &rental).await.unwrap();
-            super::update(&mut tx, &rental).await.unwrap();
+            super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
         for now in [0, 499, 500, 549, 550, 599, 600, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000] {
             for state in fleetgate_engine::rental::life::State::ALL {
