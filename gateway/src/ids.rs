@@ -32,6 +32,9 @@ pub enum Kind {
     Rental,
     /// A time in which a device cannot be booked.
     Block,
+    RentalEvent,
+    /// A receiver of the events of rentals.
+    Subscription,
 }
 
 impl Kind {
@@ -56,6 +59,8 @@ impl Kind {
             Kind::Booking => "b_",
             Kind::Rental => "l_",
             Kind::Block => "x_",
+            Kind::RentalEvent => "v_",
+            Kind::Subscription => "z_",
         }
     }
 
@@ -80,6 +85,8 @@ impl Kind {
             Kind::Booking => "booking",
             Kind::Rental => "rental",
             Kind::Block => "block",
+            Kind::RentalEvent => "event of a rental",
+            Kind::Subscription => "subscription",
         }
     }
 

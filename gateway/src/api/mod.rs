@@ -79,6 +79,7 @@ use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
+use crate::rental_events;
 use crate::store::Store;
 use crate::tunnel::stream::Streams;
 use overview::summary::{Summaries, Summary};
@@ -109,6 +110,8 @@ pub struct Parts {
     pub handle: Handle,
     pub live: LiveState,
     pub office: Notifications,
+    /// Wakes the tasks for the events of rentals.
+    pub rental_events: rental_events::Wakeups,
     /// Opens TCP connections through tunnels.
     pub streams: Streams,
     pub config: Config,

@@ -1,5 +1,6 @@
 //! Removes what has expired: enrolments that no operator approved in time, bookings that were not
-//! confirmed in time, old days of traffic, and stored responses to calls with an `Idempotency-Key`.
+//! confirmed in time, old days of traffic, old events of rentals, and stored responses to calls with an
+//! `Idempotency-Key`.
 //!
 //! A late turn does no harm: each reader of an enrolment ends the expired ones first, and so does each
 //! write of a booking.
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::maintenance::steady_clock::SteadyClock;
+use crate::store::rentals::events as rental_events;
 use crate::store::{Store, forwarded, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
@@ -43,6 +45,11 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: Cance
             {
                 tracing::warn!("old hours of what was forwarded stay: {error}");
             }
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = forget_rental_events(&store, clock::wall()).await
+            {
+                tracing::warn!("old events of rentals stay: {error}");
+            }
             if let Err(error) = forget_answers(&store, clock::wall()).await {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
             }
@@ -64,6 +71,19 @@ async fn forget_forwarded(store: &Store, now: Wall) -> crate::store::Result<()> 
     let mut tx = store.begin().await?;
     forwarded::prune(&mut tx, now).await?;
     tx.commit().await
+}
+
+/// Removes in small steps, as below.
+async fn forget_rental_events(store: &Store, now: Wall) -> crate::store::Result<()> {
+    loop {
+        let mut tx = store.begin().await?;
+        let gone = rental_events::prune(&mut tx, now - rental_events::KEPT).await?;
+        tx.commit().await?;
+        if gone < u64::from(rental_events::PRUNED_AT_ONCE) {
+            return Ok(());
+        }
+        tokio::time::sleep(BREATH).await;
+    }
 }
 
 /// Removes in small steps: a writer waits for one step at most.

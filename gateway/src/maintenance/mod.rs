@@ -3,6 +3,7 @@
 pub mod clock_watch;
 pub mod forwarded;
 pub mod housekeeping;
+pub mod rental_times;
 pub mod retention;
 mod steady_clock;
 mod stops;

@@ -31,8 +31,9 @@ use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
-use crate::maintenance::{clock_watch, housekeeping, retention};
+use crate::maintenance::{clock_watch, housekeeping, rental_times, retention};
 use crate::notification::{Notifications, Settings};
+use crate::rental_events;
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
@@ -179,6 +180,7 @@ impl Server {
             handle,
             live,
             office,
+            rental_events: rental_events::Wakeups::default(),
             streams,
             config,
             identity: api::Identity::from(&*identity),
@@ -216,7 +218,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, metrics and memory.
+/// expired data, the events of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -235,6 +237,15 @@ async fn look_after(
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
+    rental_times::start(tasks, state.store.clone(), state.rental_events.clone(), stop.clone());
+    let deliveries = rental_events::Parts {
+        store: state.store.clone(),
+        live: state.live.clone(),
+        wakeups: state.rental_events.clone(),
+        outbound: state.config.outbound.clone(),
+        body: api::rentals::event_body,
+    };
+    rental_events::start(tasks, deliveries, rental_events::Pace::default(), stop.clone())?;
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())

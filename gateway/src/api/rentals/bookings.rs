@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{begin, has_room, new_ids, parse, to_api as rental_to_api};
+use super::{begin, customer_named, has_room, new_ids, parse, to_api as rental_to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -61,15 +61,8 @@ async fn list(
 ) -> Result<Json<Page<Booking>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
+    let customer = customer_named(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
-    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
-        Some((_, Named::Id(id))) => Some(id),
-        Some((text, named)) => {
-            let found = stored_customers::find(&mut conn, &named).await?;
-            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
-        }
-        None => None,
-    };
     let filter = (wanted.external_ref.as_deref(), customer);
     let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
     let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();

@@ -8,8 +8,10 @@ mod blocks;
 mod bookings;
 mod change;
 mod customers;
+mod events;
 mod parse;
 mod settings;
+mod subscriptions;
 mod types;
 
 use axum::Json;
@@ -36,6 +38,8 @@ use super::types::{Page, names, not_empty};
 use crate::store::events::Object;
 use crate::store::rentals::{self as stored, customers as stored_customers, occupancies};
 
+pub use events::{RentalEvent, RentalEventData, RentalEventPage, event_body};
+pub use subscriptions::{NewSubscription, Subscription, SubscriptionChange, SubscriptionWithSecret};
 pub use types::*;
 
 /// Rentals that one refusal names.
@@ -52,7 +56,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(bookings::routes())
         .merge(change::routes())
         .merge(customers::routes())
+        .merge(events::routes())
         .merge(settings::routes())
+        .merge(subscriptions::routes())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -84,17 +90,10 @@ async fn list(
 ) -> Result<Json<Page<Rental>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
+    let customer = customer_named(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let device = match &wanted.device {
         Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
-        None => None,
-    };
-    let customer = match wanted.customer.as_deref().map(|text| (text, Kind::Customer.named(text))) {
-        Some((_, Named::Id(id))) => Some(id),
-        Some((text, named)) => {
-            let found = stored_customers::find(&mut conn, &named).await?;
-            Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id)
-        }
         None => None,
     };
     let filter = stored::Wanted {
@@ -107,6 +106,18 @@ async fn list(
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
     Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+}
+
+/// Returns the customer that a filter names by id or `external_ref`.
+async fn customer_named(app: &AppState, text: Option<&str>) -> Result<Option<Id>, Problem> {
+    match text.map(|text| (text, Kind::Customer.named(text))) {
+        Some((_, Named::Id(id))) => Ok(Some(id)),
+        Some((text, named)) => {
+            let found = stored_customers::find(&mut *app.store.reader().await?, &named).await?;
+            Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
+        }
+        None => Ok(None),
+    }
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {
@@ -137,6 +148,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 /// Begins a change. Bookings that were not confirmed in time end first.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
+    write.rentals();
     let now = write.now;
     crate::store::rentals::bookings::lapse(write.tx(), now).await?;
     Ok(write)

@@ -42,6 +42,8 @@ pub struct ApiTx<'a> {
     downtimes: BTreeSet<Id>,
     grants: BTreeSet<GrantId>,
     enrolments: Vec<Id>,
+    /// Rentals or subscriptions may have changed.
+    rentals: bool,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
     call: Option<Arc<Call>>,
@@ -77,6 +79,7 @@ impl<'a> ApiTx<'a> {
             downtimes: BTreeSet::new(),
             grants: BTreeSet::new(),
             enrolments: Vec::new(),
+            rentals: false,
             last_event: None,
             call: Call::current(),
         })
@@ -196,6 +199,11 @@ impl<'a> ApiTx<'a> {
         self.grants.insert(id);
     }
 
+    /// Wakes the tasks for the events of rentals.
+    pub fn rentals(&mut self) {
+        self.rentals = true;
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -269,6 +277,9 @@ impl<'a> ApiTx<'a> {
             self.app.office.wakeups.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
+        if self.rentals {
+            self.app.rental_events.changed();
+        }
         // A read after this call must see all its effects.
         live.tell(Change::Problems);
         if let Some(seq) = self.last_event {

@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 84] = [
+pub const CODES: [&str; 85] = [
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -34,6 +34,7 @@ pub const CODES: [&str; 84] = [
     "closed_route",
     "connected_already",
     "cross_site",
+    "cursor_gone",
     "database_unavailable",
     "decided_already",
     "disk_full",

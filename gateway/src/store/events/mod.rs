@@ -47,10 +47,11 @@ pub enum Object {
     Customer,
     Booking,
     Rental,
+    Subscription,
 }
 
 impl Object {
-    pub const ALL: [Object; 18] = [
+    pub const ALL: [Object; 19] = [
         Object::Host,
         Object::Service,
         Object::Device,
@@ -69,6 +70,7 @@ impl Object {
         Object::Customer,
         Object::Booking,
         Object::Rental,
+        Object::Subscription,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -91,6 +93,7 @@ impl Object {
             Object::Customer => "customer",
             Object::Booking => "booking",
             Object::Rental => "rental",
+            Object::Subscription => "subscription",
         }
     }
 }
