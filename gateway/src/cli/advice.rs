@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 33] = [
+pub(super) const COMMANDS: [(&str, &str); 34] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -35,6 +35,7 @@ pub(super) const COMMANDS: [(&str, &str); 33] = [
     ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),
+    ("GET /rentals", "fleetgate rental list"),
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
     ("GET /rules", "fleetgate rule list"),

@@ -172,7 +172,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the value of the header.
-pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
     mac.update(format!("{seconds}.").as_bytes());
     mac.update(body);

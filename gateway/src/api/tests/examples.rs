@@ -114,6 +114,10 @@ impl Scene {
             }
             "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
             "change_rental" | "end_rental" => self.book(None, false).await,
+            "change_subscription" => {
+                let made = self.made("/subscriptions", json!({ "url": "http://192.0.2.9/fleet" })).await;
+                self.paths.insert("subscription", made.json["id"].as_str().unwrap().to_owned());
+            }
             "set_endpoint" => self.api = TestApi::new().await,
             _ => {}
         }

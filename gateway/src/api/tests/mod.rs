@@ -29,6 +29,7 @@ mod outbound;
 mod profiles;
 mod query;
 mod removals;
+mod rental_events;
 mod rentals;
 mod repeated;
 mod reports;

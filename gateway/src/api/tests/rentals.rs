@@ -18,21 +18,21 @@ pub(super) fn hence(seconds: u64) -> String {
 
 const HOUR: u64 = 3_600;
 
-fn must(answer: &Answer) -> &Value {
+pub(super) fn must(answer: &Answer) -> &Value {
     assert!(answer.status < 300, "{}", answer.text);
     &answer.json
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text is expected: {value}"))
 }
 
-fn field(answer: &Answer) -> (u16, &str) {
+pub(super) fn field(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.json["errors"][0]["field"].as_str().unwrap_or_default())
 }
 
 /// A gateway with two rentable devices and a customer.
-async fn shop() -> TestApi {
+pub(super) async fn shop() -> TestApi {
     let api = TestApi::with_endpoint().await;
     for name in ["cam-1", "cam-2"] {
         device(&api, name).await;
@@ -51,7 +51,7 @@ async fn renting(api: &TestApi, name: &str, settings: Value) {
     must(&api.operator().put(&format!("/api/v1/devices/{name}/rental-settings"), settings).await);
 }
 
-fn item(device: &str, from: u64, until: u64) -> Value {
+pub(super) fn item(device: &str, from: u64, until: u64) -> Value {
     json!({ "device": device, "from": hence(from), "until": hence(until) })
 }
 
@@ -60,11 +60,11 @@ async fn book(api: &TestApi, items: Value) -> Answer {
 }
 
 /// Books one device and returns the rental.
-async fn rented(api: &TestApi, item: Value) -> Value {
+pub(super) async fn rented(api: &TestApi, item: Value) -> Value {
     must(&book(api, json!([item])).await)["rentals"][0].clone()
 }
 
-fn path(rental: &Value) -> String {
+pub(super) fn path(rental: &Value) -> String {
     format!("/api/v1/rentals/{}", text(&rental["id"]))
 }
 
@@ -672,7 +672,7 @@ async fn the_availability_agrees_with_what_can_be_booked() {
 async fn the_scope_rentals_reaches_rentals_and_nothing_else() {
     let api = shop().await;
     let limited: Caller<'_> = api.limited(Role::Operator, Area::Rentals).await;
-    for path in ["customers", "bookings", "rentals"] {
+    for path in ["customers", "bookings", "rentals", "rental-events", "subscriptions"] {
         assert_eq!(limited.get(&format!("/api/v1/{path}")).await.status, 200, "{path}");
         assert_eq!(api.viewer().get(&format!("/api/v1/{path}")).await.code(), "role_missing", "{path}");
     }

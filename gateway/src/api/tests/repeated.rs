@@ -211,6 +211,12 @@ impl Scene {
                 json!({ "external_ref": "crm-2", "name": "Bob" }),
             ),
             post("/bookings", "/bookings", booking("o1"), booking("o2")),
+            post(
+                "/subscriptions",
+                "/subscriptions",
+                json!({ "url": "http://192.0.2.9/a" }),
+                json!({ "url": "http://192.0.2.9/b" }),
+            ),
             bare("/rentals/{rental}/cancel", &format!("/rentals/{planned}/cancel")),
             post(
                 "/rentals/{rental}/end",

@@ -158,8 +158,9 @@ async fn what_came_while_the_gateway_was_off_is_announced_once_with_the_true_tim
     let first = announcements::announce(&mut tx, at(0)).await.unwrap();
     assert_eq!((first.events, first.more, first.next), (0, false, Some(at(500))));
     assert_eq!(catch_up(&mut tx, 5_000).await, 5);
-    let all = [(0, "booked"), (500, "preparing"), (600, "active"), (1_200, "ended"), (1_200, "cleaning")];
-    let all = [&all[..], &[(1_250, "closed")]].concat();
+    let begin = [(0, "booked"), (500, "preparing"), (600, "active")];
+    let end = [(1_200, "ended"), (1_200, "cleaning"), (1_250, "closed")];
+    let all: Vec<(i64, &str)> = begin.into_iter().chain(end).collect();
     assert_eq!(told(&mut tx).await, expected(&all));
     let again = announcements::announce(&mut tx, at(6_000)).await.unwrap();
     assert_eq!((again.events, again.next), (0, None));
@@ -180,8 +181,9 @@ async fn a_call_announces_what_came_before_it_first() {
     let ended = super::Rental { life: Life { ending, ..swapped.life }, ..swapped };
     super::update(&mut tx, &ended, at(700)).await.unwrap();
     catch_up(&mut tx, 9_000).await;
-    let all = [(0, "booked"), (500, "preparing"), (600, "active"), (650, "swapped"), (700, "ended")];
-    let all = [&all[..], &[(700, "cleaning"), (750, "closed")]].concat();
+    let begin = [(0, "booked"), (500, "preparing"), (600, "active"), (650, "swapped")];
+    let end = [(700, "ended"), (700, "cleaning"), (750, "closed")];
+    let all: Vec<(i64, &str)> = begin.into_iter().chain(end).collect();
     assert_eq!(told(&mut tx).await, expected(&all));
     let rows = events_of(&mut tx).await;
     let versions: Vec<i64> = rows.iter().map(|event| event.version).collect();
