@@ -187,8 +187,10 @@ mod tests {
         let paused: Subscription = client.get(&format!("/subscriptions/{id}"), &[]).await.unwrap();
         assert_eq!((state(&paused), paused.url.as_deref()), ("paused", Some("http://192.0.2.9/b")));
         assert_eq!(paused.kinds, ["rental.ended"]);
-        for fine in ["list", &format!("show {id}"), &format!("set {id} --resume"), &format!("remove {id}")] {
-            try_run(&client, &format!("subscription {fine}")).await.unwrap();
+        let fine =
+            ["list".to_owned(), format!("show {id}"), format!("set {id} --resume"), format!("remove {id}")];
+        for line in fine {
+            try_run(&client, &format!("subscription {line}")).await.unwrap();
         }
         for (wrong, says) in [
             (format!("subscription show {id}"), "no subscription"),

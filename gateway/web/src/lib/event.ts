@@ -16,6 +16,8 @@ const TITLES: Record<string, string> = {
   'device.blocked': 'Blocked for rentals',
   'device.unblocked': 'Block ended',
   'customer.created': 'Customer added',
+  'subscription.created': 'Subscription added',
+  'subscription.failing': 'Events of a rental not delivered',
   'operator.created': 'Operator added',
   'operator.rekeyed': 'Configuration reissued',
   'host.created': 'Host added',
