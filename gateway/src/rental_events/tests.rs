@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::rental::life::Life;
-use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -18,7 +16,6 @@ use crate::notification::test_sink::{Call, HookSink, Manner};
 use crate::outbound::Outbound;
 use crate::outbound::secret_url::SecretUrl;
 use crate::store::rentals::events::{self, EventRow};
-use crate::store::rentals::{Rental, announcements, bookings, customers};
 use crate::store::subscriptions::{self, Subscription, secret_place};
 use crate::store::{Store, fixture};
 
@@ -31,6 +28,16 @@ const PACE: Pace = Pace {
     farewell: Duration::from_millis(10),
 };
 const SUBSCRIPTION: i64 = 90;
+const RENTAL: &str =
+    "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
+                                           turnaround_ms, created_at)
+     values ($1, 2, 7, 600, 1200, 500, 100, 50, 0)";
+/// Six of each rental.
+const EVENTS: &str = "insert into rental_events (id, at, rental, booking, customer, kind, version, data)
+     select 1000 + k.key * 100 + r.id, 0, r.id, 2, 1, k.value, 1, '{}'
+     from rentals r, json_each('[\"rental.booked\", \"rental.preparing\", \"rental.active\", \"rental.ended\",
+                                 \"rental.cleaning\", \"rental.closed\"]') k
+     order by k.key, r.id";
 
 fn at(millis: i64) -> Wall {
     Wall::from_millis(millis)
@@ -55,16 +62,17 @@ struct Scene {
 
 impl Scene {
     /// One with this many rentals, each with six events, and a subscription that has seen none of them.
-    async fn of(rentals: i64, url: &str, kinds: &[&str]) -> Scene {
+    async fn of(rentals: u64, url: &str, kinds: &[&str]) -> Scene {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, dir) = fixture::store().await;
         fixture::device(&store, 7, "cam").await;
-        let mut tx = store.begin().await.unwrap();
-        customers::insert(&mut tx, &customers::Customer::new(id(1), at(0))).await.unwrap();
-        bookings::insert(&mut tx, &booking()).await.unwrap();
+        fixture::run(&store, "insert into customers (id, created_at) values (1, 0)", &[]).await;
+        let booking = "insert into bookings (id, customer, author, created_at) values (2, 1, 'test', 0)";
+        fixture::run(&store, booking, &[]).await;
         for n in 0..rentals {
-            crate::store::rentals::insert(&mut tx, &rental(10 + n)).await.unwrap();
+            fixture::run(&store, RENTAL, &[&(10 + n).to_string()]).await;
         }
+        fixture::run(&store, EVENTS, &[]).await;
         let place = secret_place(id(SUBSCRIPTION));
         let subscription = Subscription {
             id: id(SUBSCRIPTION),
@@ -81,8 +89,8 @@ impl Scene {
             created_at: at(0),
             waiting: 0,
         };
+        let mut tx = store.begin().await.unwrap();
         subscriptions::insert(&mut tx, &subscription).await.unwrap();
-        announcements::announce(&mut tx, at(5_000)).await.unwrap();
         tx.commit().await.unwrap();
         let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         Scene { store, _dir: dir, wakeups, tasks: JoinSet::new(), stop }
@@ -139,44 +147,6 @@ impl Scene {
 
 fn name(event: &EventRow) -> String {
     Kind::RentalEvent.text(event.id)
-}
-
-fn booking() -> bookings::Booking {
-    bookings::Booking {
-        id: id(2),
-        customer: id(1),
-        external_ref: None,
-        notes: String::new(),
-        metadata: BTreeMap::new(),
-        time_zone: None,
-        hold_until: None,
-        author: "test".into(),
-        version: 1,
-        created_at: at(0),
-    }
-}
-
-fn rental(n: i64) -> Rental {
-    Rental {
-        id: id(n),
-        booking: id(2),
-        customer: id(1),
-        external_ref: None,
-        time_zone: None,
-        device: id(7),
-        device_name: "cam".into(),
-        life: Life {
-            window: Window::new(at(600), at(1_200)).unwrap(),
-            prepared_from: at(500),
-            turnaround: Duration::from_millis(50),
-            hold_until: None,
-            ending: None,
-        },
-        preparation: Duration::from_millis(100),
-        end_note: String::new(),
-        version: 1,
-        created_at: at(0),
-    }
 }
 
 /// The ids in the order in which they first came.

@@ -9,7 +9,7 @@ pub enum Kind {
     /// Booked without being confirmed.
     Held,
     Confirmed,
-    /// It has another end, or its hold another one.
+    /// Its end, its hold or something else of it is another one.
     Changed,
     /// It has another device.
     Swapped,

@@ -148,7 +148,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 /// Begins a change. Bookings that were not confirmed in time end first.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
-    write.rentals();
+    write.wakes_rental_events();
     let now = write.now;
     crate::store::rentals::bookings::lapse(write.tx(), now).await?;
     Ok(write)

@@ -43,7 +43,7 @@ pub struct ApiTx<'a> {
     grants: BTreeSet<GrantId>,
     enrolments: Vec<Id>,
     /// Rentals or subscriptions may have changed.
-    rentals: bool,
+    wakes_rental_events: bool,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
     call: Option<Arc<Call>>,
@@ -79,7 +79,7 @@ impl<'a> ApiTx<'a> {
             downtimes: BTreeSet::new(),
             grants: BTreeSet::new(),
             enrolments: Vec::new(),
-            rentals: false,
+            wakes_rental_events: false,
             last_event: None,
             call: Call::current(),
         })
@@ -200,8 +200,8 @@ impl<'a> ApiTx<'a> {
     }
 
     /// Wakes the tasks for the events of rentals.
-    pub fn rentals(&mut self) {
-        self.rentals = true;
+    pub fn wakes_rental_events(&mut self) {
+        self.wakes_rental_events = true;
     }
 
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
@@ -277,7 +277,7 @@ impl<'a> ApiTx<'a> {
             self.app.office.wakeups.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
-        if self.rentals {
+        if self.wakes_rental_events {
             self.app.rental_events.changed();
         }
         // A read after this call must see all its effects.
