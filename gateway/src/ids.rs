@@ -36,6 +36,9 @@ pub enum Kind {
     Rental,
     /// A time in which a device cannot be booked.
     Block,
+    RentalEvent,
+    /// A receiver of the events of rentals.
+    Subscription,
 }
 
 impl Kind {
@@ -62,6 +65,8 @@ impl Kind {
             Kind::Booking => "b_",
             Kind::Rental => "l_",
             Kind::Block => "x_",
+            Kind::RentalEvent => "v_",
+            Kind::Subscription => "z_",
         }
     }
 
@@ -88,6 +93,8 @@ impl Kind {
             Kind::Booking => "booking",
             Kind::Rental => "rental",
             Kind::Block => "block",
+            Kind::RentalEvent => "event of a rental",
+            Kind::Subscription => "subscription",
         }
     }
 

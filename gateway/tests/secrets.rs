@@ -290,6 +290,27 @@ async fn plant_webhooks(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
     gateway.posts("/rules", json!({ "name": "all", "contact": "taken" })).await;
 }
 
+/// Creates subscriptions: one fails and repeats what it received, and one works. Each gets the events of a rental.
+async fn plant_subscriptions(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
+    for answer in ["busy", "taken"] {
+        let token = secrets.plant("webhook address of a subscription");
+        let url = format!("http://127.0.0.1:{web}/{answer}/{token}");
+        let made = gateway.posts("/subscriptions", json!({ "url": url })).await;
+        secrets.keep("the secret of a subscription", made["secret"].as_str().expect("a secret"));
+    }
+    gateway.posts("/devices", json!({ "name": "rented" })).await;
+    gateway.does(Method::PUT, "/devices/rented/rental-settings", json!({ "rentable": true })).await;
+    gateway.posts("/customers", json!({ "external_ref": "crm-1" })).await;
+    let items = json!([{ "device": "rented", "until": "2035-01-01T00:00:00Z" }]);
+    gateway.posts("/bookings", json!({ "customer": "crm-1", "items": items })).await;
+    let failed = async || {
+        let listed = gateway.gets("/subscriptions").await;
+        let items = listed["items"].as_array().cloned().unwrap_or_default();
+        items.iter().any(|s| !s["last_error"].is_null()) && items.iter().any(|s| !s["delivered_at"].is_null())
+    };
+    gateway.until("each subscription was called", failed).await;
+}
+
 async fn plant_access(gateway: &Gateway, secrets: &mut Secrets) {
     let password = secrets.plant("a user's password");
     let user = json!({ "name": "ada", "role": "viewer", "password": password });
@@ -373,6 +394,8 @@ async fn plant_refusals(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
         (Method::POST, "/contacts", json!({ "name": "a", "webhook_url": ftp })),
         (Method::POST, "/contacts", json!({ "name": "a", "webhook_url": metadata })),
         (Method::PATCH, "/contacts/gone", json!({ "webhook_url": login })),
+        (Method::POST, "/subscriptions", json!({ "url": login })),
+        (Method::POST, "/subscriptions", json!({ "url": metadata })),
         (Method::PATCH, "/devices/cam-1", json!({ "direct_address": direct })),
         (Method::POST, "/users", json!({ "name": "x", "role": "viewer", "password": [long] })),
         (Method::POST, "/session", guess),
@@ -499,9 +522,14 @@ async fn filled(gateway: &Gateway, path: &str) -> Vec<String> {
     begun
 }
 
-/// Users who may change an address see it, and no other secret.
-fn sees_addresses(role: &str, path: &str) -> bool {
-    role != "viewer" && path.starts_with("/contacts")
+/// Returns the field with an address, for users who may change it. They see no other secret.
+fn address_field(role: &str, path: &str) -> Option<&'static str> {
+    match path {
+        _ if role == "viewer" => None,
+        _ if path.starts_with("/contacts") => Some("webhook_url"),
+        _ if path.starts_with("/subscriptions") => Some("url"),
+        _ => None,
+    }
 }
 
 async fn search_answers(gateway: &Gateway, secrets: &Secrets, roles: &[(&str, String)]) -> Vec<String> {
@@ -513,7 +541,10 @@ async fn search_answers(gateway: &Gateway, secrets: &Secrets, roles: &[(&str, St
             let answer = call.send().await.expect("an answer");
             got += usize::from(answer.status().is_success());
             let text = answer.text().await.expect("text");
-            let text = if sees_addresses(role, path) { without_field(&text, "webhook_url") } else { text };
+            let text = match address_field(role, path) {
+                Some(field) => without_field(&text, field),
+                None => text,
+            };
             leaks.extend(secrets.leaks(&format!("GET {path} of a {role}"), &text, ""));
         }
         assert!(got >= 30, "only {got} of {} paths answered a {role}", paths.len());
@@ -589,13 +620,16 @@ fn search_listings(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
         "downtime list",
         "profile list",
         "why cam-1",
+        "subscription list",
+        "rental events",
     ] {
         for json in [false, true] {
             let mut args: Vec<&str> = if json { vec!["--json"] } else { Vec::new() };
             args.extend(words.split(' '));
             let output = gateway.cli(&args);
             assert!(!said(&output).contains("Usage:"), "{words}: {}", said(&output));
-            let may = if words.starts_with("contact") { ADDRESS } else { "" };
+            let shows = words.starts_with("contact") || words.starts_with("subscription");
+            let may = if shows { ADDRESS } else { "" };
             leaks.extend(secrets.leaks(&format!("fleetgate {}", args.join(" ")), &said(&output), may));
         }
     }
@@ -625,6 +659,7 @@ async fn no_planted_secret_is_found_anywhere() {
     plant_own_keys(&gateway, &mut secrets);
     plant_devices(&gateway, &mut secrets).await;
     plant_webhooks(&gateway, &mut secrets, web).await;
+    plant_subscriptions(&gateway, &mut secrets, web).await;
     plant_access(&gateway, &mut secrets).await;
     plant_refusals(&gateway, &mut secrets, web).await;
     let heard = plant_by_apply(&gateway, &mut secrets);

@@ -80,14 +80,15 @@ use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
 use crate::notification::Notifications;
+use crate::rental_events;
 use crate::store::Store;
 use crate::tunnel::stream::Streams;
 use overview::summary::{Summaries, Summary};
 use request::rate_limits::RateLimits;
 use request::token_cache::TokenCache;
 use request::{checks, idempotency};
-use response::{around, layers};
 use response::problem::Problem;
+use response::{around, layers};
 
 /// The state that handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -110,6 +111,8 @@ pub struct Parts {
     pub handle: Handle,
     pub live: LiveState,
     pub office: Notifications,
+    /// Wakes the tasks for the events of rentals.
+    pub rental_events: rental_events::Wakeups,
     /// Opens TCP connections through tunnels.
     pub streams: Streams,
     pub config: Config,

@@ -38,6 +38,7 @@ use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
 use crate::http::server::{self, HttpServer};
 use crate::notification::{Notifications, Wakeups};
+use crate::rental_events;
 use crate::store::access::Role;
 use crate::store::policy;
 use crate::store::tokens::{self, ApiToken};
@@ -82,6 +83,7 @@ impl TestApi {
             handle,
             live,
             office: Notifications::new(&config),
+            rental_events: rental_events::Wakeups::default(),
             streams: Streams::new(mpsc::unbounded_channel().0).0,
             config,
             identity: identity(),

@@ -36,6 +36,7 @@ pub(super) const COMMANDS: [(&str, &str); 34] = [
     ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),
+    ("GET /rentals", "fleetgate rental list"),
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
     ("GET /restore-review", "fleetgate restore-review show"),

@@ -35,6 +35,7 @@ mod remote_backup;
 mod removal;
 mod rental;
 mod rental_device;
+mod rental_events;
 mod rental_report;
 mod renter;
 mod report;
@@ -45,6 +46,7 @@ mod serve;
 mod service;
 mod settings;
 mod status;
+mod subscription;
 mod table;
 mod terminal;
 #[cfg(test)]
@@ -171,6 +173,9 @@ enum Command {
     /// Manage rentals: devices in windows of time, and which devices are rented
     #[command(subcommand)]
     Rental(rental::RentalCommand),
+    /// Manage subscriptions (programs that receive the events of rentals)
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
     /// Explain who may reach what: which grant decides, or what is missing
     Explain(explain::ExplainArgs),
     /// Connect stdin and stdout with a TCP port of a host
@@ -287,6 +292,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Renter(command) => renter::run(&client()?, command).await?,
         Command::Booking(command) => booking::run(&client()?, command).await?,
         Command::Rental(command) => rental::run(&client()?, command).await?,
+        Command::Subscription(command) => subscription::run(&client()?, command).await?,
         Command::Forwarded(args) => forwarded::run(&client()?, args).await?,
         Command::Explain(args) => return explain::run(&client()?, args).await,
         Command::Connect(args) => reach::connect(&cli.to, args).await?,

@@ -13,6 +13,7 @@ use super::device::{pair, present, said};
 use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
 use super::rental_device::{self, DeviceArgs};
+use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
 use super::table::{self, Column};
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
@@ -54,6 +55,8 @@ pub(crate) enum RentalCommand {
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
+    /// Show what happened to rentals, the oldest first
+    Events(RentalEventsArgs),
     /// Show when rentable devices are free
     Free {
         #[command(flatten)]
@@ -158,6 +161,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             printed(client, &ended)?;
             said(client, &format!("Rental {rental} ended"))
         }
+        RentalCommand::Events(args) => rental_events::run(client, args).await,
         RentalCommand::Free { at, label } => free(client, &at, label).await,
         RentalCommand::Device(args) => rental_device::run(client, *args).await,
         RentalCommand::Block(args) => block(client, *args).await,
@@ -392,9 +396,12 @@ mod tests {
         try_run(&client, "booking set o1 --hold 1h --notes y").await.unwrap();
         try_run(&client, "booking confirm o1").await.unwrap();
         let rental = made.rentals[0].id.clone();
-        for fine in
-            ["booking list --customer crm-17", "booking show o1", "rental list --state active --ref o1"]
-        {
+        for fine in [
+            "booking list --customer crm-17",
+            "booking show o1",
+            "rental list --state active --ref o1",
+            "rental events",
+        ] {
             try_run(&client, fine).await.unwrap();
         }
         try_run(&client, &format!("rental set {rental} --device cam-2")).await.unwrap();

@@ -1,6 +1,6 @@
 //! Removes what has expired: enrolments that no operator approved in time, bookings that were not
-//! confirmed in time, aliases of rentals that have rested, old days of traffic, and stored responses to
-//! calls with an `Idempotency-Key`.
+//! confirmed in time, aliases of rentals that have rested, old days of traffic, old events of rentals, and stored
+//! responses to calls with an `Idempotency-Key`.
 //!
 //! A late turn does no harm: each reader of an enrolment ends the expired ones first, and so does each
 //! write of a booking.
@@ -16,7 +16,7 @@ use crate::engine::handle::{Changes, Handle};
 use crate::engine::live_state::{Change, LiveState};
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::policy::PolicyRows;
-use crate::store::rentals::aliases;
+use crate::store::rentals::{aliases, events as rental_events};
 use crate::store::{Store, forwarded, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
@@ -58,6 +58,11 @@ pub fn start(
             {
                 tracing::warn!("rentals that are long over stay in the filter: {error}");
             }
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = forget_rental_events(&store, clock::wall()).await
+            {
+                tracing::warn!("old events of rentals stay: {error}");
+            }
             if let Err(error) = forget_answers(&store, clock::wall()).await {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
             }
@@ -97,6 +102,19 @@ pub async fn free_aliases(store: &Store, handle: &Handle, now: Wall) -> crate::s
     let policy = PolicyRows { rentals: rested.into_iter().collect(), ..PolicyRows::default() };
     handle.changed(Changes { policy, ..Changes::default() }).await;
     Ok(())
+}
+
+/// Removes in small steps, as below.
+async fn forget_rental_events(store: &Store, now: Wall) -> crate::store::Result<()> {
+    loop {
+        let mut tx = store.begin().await?;
+        let gone = rental_events::prune(&mut tx, now - rental_events::KEPT).await?;
+        tx.commit().await?;
+        if gone < u64::from(rental_events::PRUNED_AT_ONCE) {
+            return Ok(());
+        }
+        tokio::time::sleep(BREATH).await;
+    }
 }
 
 /// Removes in small steps: a writer waits for one step at most.

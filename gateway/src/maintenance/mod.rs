@@ -7,6 +7,7 @@ pub mod forwarded;
 mod future_intervals;
 pub mod housekeeping;
 pub mod rental_reports;
+pub mod rental_times;
 pub mod restore_notice;
 pub mod retention;
 mod steady_clock;

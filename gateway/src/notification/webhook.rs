@@ -1,4 +1,5 @@
-//! Webhooks: a message as signed JSON, so that the receiving program can authenticate it.
+//! Webhooks: signed JSON, so that the receiving program can authenticate it. A message of a contact is
+//! one; an event of a rental is another (`rental_events`).
 //!
 //! `X-Fleetgate-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 of `SECONDS.BODY` under the
 //! contact's secret. 2xx accepts the message. After 408, 425, 429, 5xx or a timeout it is retried
@@ -171,7 +172,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the value of the header.
-pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
     mac.update(format!("{seconds}.").as_bytes());
     mac.update(body);
@@ -180,9 +181,20 @@ pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Client {
+pub struct Client {
     http: reqwest::Client,
     outbound: Outbound,
+}
+
+/// One call.
+pub struct Call<'a> {
+    pub url: &'a str,
+    /// The header with the id of what is sent, which is the same at each attempt.
+    pub id: (&'static str, String),
+    /// JSON.
+    pub body: Vec<u8>,
+    /// What the call is signed with.
+    pub secret: &'a [u8],
 }
 
 /// Returns a client for addresses that operators configure: with a time limit, without redirects, and
@@ -213,30 +225,43 @@ impl Client {
 
     /// # Errors
     /// Distinguishes a failure of the message from one of the other side.
-    pub async fn post(
+    pub(super) async fn post(
         &self,
         message: &MessageRow,
         contents: &Contents,
         public_url: Option<&str>,
         secret: &[u8],
     ) -> Result<(), Failure> {
-        let refused = |e: &dyn std::fmt::Display| Failure::Refused(Failure::shorten(&e.to_string()));
-        let url = address::parse(message.address.reveal()).map_err(|e| refused(&e))?;
-        address::permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
         let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
-        let signed = signature(secret, clock::wall().as_millis() / 1_000, &body);
+        let id = (MESSAGE_ID, Kind::Message.text(Id::from_i64(message.id)));
+        self.call(Call { url: message.address.reveal(), id, body, secret }).await
+    }
+
+    /// Makes a signed call.
+    ///
+    /// # Errors
+    /// Distinguishes a refusal of this call from a failure of the other side.
+    pub async fn call(&self, call: Call<'_>) -> Result<(), Failure> {
+        let url = address::parse(call.url).map_err(|e| refused(&e))?;
+        address::permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
+        let signed = signature(call.secret, clock::wall().as_millis() / 1_000, &call.body);
+        let (header, id) = call.id;
         let request = self
             .http
             .post(url)
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .header(SIGNATURE, signed)
-            .header(MESSAGE_ID, Kind::Message.text(Id::from_i64(message.id)))
-            .body(body);
+            .header(header, id)
+            .body(call.body);
         match request.send().await {
             Ok(answer) => judge(answer.status(), wish(&answer)),
             Err(error) => Err(Failure::Server(Failure::shorten(&innermost(&error)))),
         }
     }
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Failure {
+    Failure::Refused(Failure::shorten(&error.to_string()))
 }
 
 /// Returns the pause that the server requests: `Retry-After` in seconds or as a date.

@@ -31,8 +31,11 @@ use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
-use crate::maintenance::{clock_watch, housekeeping, rental_reports, restore_notice, retention};
+use crate::maintenance::{
+    clock_watch, housekeeping, rental_reports, rental_times, restore_notice, retention,
+};
 use crate::notification::{Notifications, Settings};
+use crate::rental_events;
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
@@ -179,6 +182,7 @@ impl Server {
             handle,
             live,
             office,
+            rental_events: rental_events::Wakeups::default(),
             streams,
             config,
             identity: api::Identity::from(&*identity),
@@ -216,7 +220,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, the reports of rentals, metrics and memory.
+/// expired data, the events and reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -238,6 +242,15 @@ async fn look_after(
     housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
+    rental_times::start(tasks, state.store.clone(), state.rental_events.clone(), stop.clone());
+    let deliveries = rental_events::Parts {
+        store: state.store.clone(),
+        live: state.live.clone(),
+        wakeups: state.rental_events.clone(),
+        outbound: state.config.outbound.clone(),
+        body: api::rentals::event_body,
+    };
+    rental_events::start(tasks, deliveries, rental_events::Pace::default(), stop.clone())?;
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())

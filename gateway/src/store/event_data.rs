@@ -127,6 +127,7 @@ data! {
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
         may("covered", Count),
     ];
+    UNDELIVERED = "SubscriptionFailingData" [has("id", Text), has("error", Text)];
     STREAM_OPENED = "StreamOpenedData" [has("id", Text), has("address", Text), has("port", Count)];
     STREAM_CLOSED = "StreamClosedData" [
         has("id", Text), has("address", Text), has("port", Count), has("sent_bytes", Count),
@@ -240,6 +241,10 @@ pub const KINDS: &[(&str, Data)] = &[
     ("rental.changed", RENTAL),
     ("rental.cancelled", RENTAL),
     ("rental.ended", RENTAL),
+    ("subscription.created", ID),
+    ("subscription.changed", NAMED_CHANGED),
+    ("subscription.removed", ID),
+    ("subscription.failing", UNDELIVERED),
     ("device.rental_settings", RENTING),
     ("device.blocked", BLOCK),
     ("device.unblocked", ID),

@@ -107,6 +107,7 @@ const FILLED: &[Rows] = &[
         "update rentals set admits = '[117]', alias_slot = 3, alias_v4 = '10.112.64.3', alias_v6 = 'fd72::4003',
              alias_freed_at = 90000000 where id = 115;",
     ),
+    (54, RENTAL_EVENTS),
 ];
 
 const INIT: &str = r#"
@@ -248,6 +249,18 @@ insert into device_blocks (id, device, from_at, until_at, reason, author, create
 values (116, 1, 8000, 9000, 'a new battery', 'user:ada', 1000, 8500, 'user:bob');
 insert into occupancies (device, rental, block, from_at, until_at)
 values (1, 114, null, 1500, 3100), (1, null, 116, 8000, 8500);
+"#;
+
+const RENTAL_EVENTS: &str = r#"
+insert into rental_events (seq, id, at, rental, booking, customer, kind, version, data)
+values (1, 120, 1000, 114, 112, 110, 'rental.booked', 1,
+        '{"state":"booked","device":"h_0000000000001","from":"1970-01-01T00:00:02Z","until":"1970-01-01T00:00:03Z"}');
+update rentals set announced_state = 'booked', announced_at = 1000, announce_at = 1500 where id = 114;
+insert into subscriptions (id, url, kinds, secret, cursor, paused_at, failing_since, last_error, last_error_at,
+                           delivered_at, created_by, created_at)
+values (121, 'http://127.0.0.1:9/rentals', '["rental.booked"]', {secret}, 1, 2000, 2000, 'it answered 500', 2000,
+        1500, 'token:booking', 1000);
+insert into subscription_deliveries (event, subscription, rental, attempts, next_at) values (1, 121, 114, 2, 3000);
 "#;
 
 /// Creates the database at the first `steps` of the schema, and fills it.

@@ -63,6 +63,7 @@ mod rows;
 pub mod settings;
 pub mod snapshot;
 pub mod states;
+pub mod subscriptions;
 pub mod suppression;
 pub mod suppression_detail;
 pub mod tokens;
@@ -345,6 +346,7 @@ const MAIN: &[Step] = &[
     step(45, "rentals", include_str!("../../../migrations/sqlite/0045_rentals.sql")),
     step(46, "rental_reports", include_str!("../../../migrations/sqlite/0046_rental_reports.sql")),
     step(47, "rental_access", include_str!("../../../migrations/sqlite/0047_rental_access.sql")),
+    step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -204,6 +204,10 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
         "change_rental" => json!({ "until": "2034-04-12T10:00:00+01:00" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
+        "create_subscription" => json!({
+            "url": "https://booking.example.com/fleet", "kinds": ["rental.active", "rental.ended"],
+        }),
+        "change_subscription" => json!({ "kinds": [], "paused": false }),
         "set_rental_settings" => json!({
             "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600,
             "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, "8000-8100"] }],

@@ -250,7 +250,7 @@ async fn change(
         nothing_is_written(&after)?;
     }
     if after != before {
-        stored::update(write.tx(), &after).await?;
+        stored::update(write.tx(), &after, now).await?;
         after.version += 1;
         let data = json!({ "id": Kind::Booking.text(after.id), "changed": differences(&before, &after) });
         write.event("booking.changed", (Object::Booking, after.id), "changed", data).await?;

@@ -148,7 +148,8 @@ async fn store(
     kind: &str,
     changed: &[&str],
 ) -> Result<(), Problem> {
-    stored::update(write.tx(), after).await?;
+    let now = write.now;
+    stored::update(write.tx(), after, now).await?;
     after.version += 1;
     write.rental(after.id);
     note(write, kind, after, changed).await

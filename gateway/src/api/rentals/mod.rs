@@ -9,12 +9,14 @@ mod blocks;
 mod bookings;
 mod change;
 mod customers;
+mod events;
 mod parse;
 mod people;
 mod people_types;
 mod renters;
 pub(crate) mod report;
 mod settings;
+mod subscriptions;
 mod types;
 
 use axum::Json;
@@ -46,7 +48,9 @@ use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
+pub use events::{RentalEvent, RentalEventData, RentalEventPage, event_body};
 pub use people_types::*;
+pub use subscriptions::{NewSubscription, Subscription, SubscriptionChange, SubscriptionWithSecret};
 pub use types::*;
 
 /// Rentals that one refusal names.
@@ -63,10 +67,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(bookings::routes())
         .merge(change::routes())
         .merge(customers::routes())
+        .merge(events::routes())
         .merge(people::routes())
         .merge(renters::routes())
         .merge(report::routes())
         .merge(settings::routes())
+        .merge(subscriptions::routes())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -144,6 +150,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 /// Begins a change. Bookings that were not confirmed in time end first.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
+    write.wakes_rental_events();
     let now = write.now;
     crate::store::rentals::bookings::lapse(write.tx(), now).await?;
     Ok(write)

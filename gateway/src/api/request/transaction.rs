@@ -44,6 +44,8 @@ pub struct ApiTx<'a> {
     sources: BTreeSet<PeerId>,
     rentals: BTreeSet<RentalId>,
     enrolments: Vec<Id>,
+    /// Rentals or subscriptions may have changed.
+    wakes_rental_events: bool,
     last_event: Option<i64>,
     /// The call whose key is committed with the effect.
     call: Option<Arc<Call>>,
@@ -81,6 +83,7 @@ impl<'a> ApiTx<'a> {
             sources: BTreeSet::new(),
             rentals: BTreeSet::new(),
             enrolments: Vec::new(),
+            wakes_rental_events: false,
             last_event: None,
             call: Call::current(),
         })
@@ -210,6 +213,11 @@ impl<'a> ApiTx<'a> {
         self.rentals.insert(id);
     }
 
+    /// Wakes the tasks for the events of rentals.
+    pub fn wakes_rental_events(&mut self) {
+        self.wakes_rental_events = true;
+    }
+
     /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
@@ -283,6 +291,9 @@ impl<'a> ApiTx<'a> {
             self.app.office.wakeups.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
+        if self.wakes_rental_events {
+            self.app.rental_events.changed();
+        }
         // A read after this call must see all its effects.
         live.tell(Change::Problems);
         if let Some(seq) = self.last_event {

@@ -64,6 +64,11 @@ fn decode(cursor: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| bad_cursor())
 }
 
+/// Returns the opaque form of a key.
+pub fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
 pub fn bad_cursor() -> Problem {
     Problem::bad_request("bad_query", "after: take `next` of the page before, as it is")
 }
@@ -74,7 +79,7 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
+        let next = rows.last().filter(|_| more).map(|row| cursor(&key(row)));
         Page { items: rows.into_iter().map(to_api).collect(), next }
     }
 

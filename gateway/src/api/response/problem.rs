@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 90] = [
+pub const CODES: [&str; 91] = [
     "access_not_allowed",
     "alias_block_full",
     "answer_lost",
@@ -36,6 +36,7 @@ pub const CODES: [&str; 90] = [
     "closed_route",
     "connected_already",
     "cross_site",
+    "cursor_gone",
     "database_unavailable",
     "decided_already",
     "disk_full",

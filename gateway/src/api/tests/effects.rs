@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 48] = [
+const FIELDS: [(&str, &str, &[&str]); 50] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -51,6 +51,11 @@ const FIELDS: [(&str, &str, &[&str]); 48] = [
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
     ("NewRule", "the_router_hears_every_field_of_a_rule", RULE),
+    (
+        "NewSubscription",
+        "rental_events::a_subscription_is_made_shown_changed_paused_and_removed",
+        &["kinds", "url"],
+    ),
     ("NewUser", "a_user_is_who_he_is_said_to_be", &["name", "password", "role"]),
     ("OperatorChange", "operators::*", &["mtu", "name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
@@ -63,6 +68,11 @@ const FIELDS: [(&str, &str, &[&str]); 48] = [
     ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
+    (
+        "SubscriptionChange",
+        "rental_events::a_subscription_is_made_shown_changed_paused_and_removed",
+        &["kinds", "paused", "url"],
+    ),
     ("Trust", "devices::*", &["host_key"]),
     ("UserChange", "a_user_is_who_he_is_said_to_be", &["disabled", "password", "role"]),
 ];

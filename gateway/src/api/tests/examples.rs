@@ -128,6 +128,10 @@ impl Scene {
                 let at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
                 fixture::restored(&self.api.state.store, at).await;
             }
+            "change_subscription" => {
+                let made = self.made("/subscriptions", json!({ "url": "http://192.0.2.9/fleet" })).await;
+                self.paths.insert("subscription", made.json["id"].as_str().unwrap().to_owned());
+            }
             "set_endpoint" => self.api = TestApi::new().await,
             "trust_host" => {
                 self.made("/hosts", json!({ "name": "nas", "via": "cam-1", "address": "192.168.1.9" })).await;

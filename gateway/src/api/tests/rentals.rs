@@ -672,7 +672,7 @@ async fn the_availability_agrees_with_what_can_be_booked() {
 async fn the_scope_rentals_reaches_rentals_and_nothing_else() {
     let api = shop().await;
     let limited: Caller<'_> = api.limited(Role::Operator, Area::Rentals).await;
-    for path in ["customers", "people", "renters", "bookings", "rentals"] {
+    for path in ["customers", "people", "renters", "bookings", "rentals", "rental-events", "subscriptions"] {
         assert_eq!(limited.get(&format!("/api/v1/{path}")).await.status, 200, "{path}");
         assert_eq!(api.viewer().get(&format!("/api/v1/{path}")).await.code(), "role_missing", "{path}");
     }

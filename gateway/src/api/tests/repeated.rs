@@ -243,6 +243,12 @@ impl Scene {
                 json!({ "public_key": key(79) }),
             ),
             post("/bookings", "/bookings", booking("o1"), booking("o2")),
+            post(
+                "/subscriptions",
+                "/subscriptions",
+                json!({ "url": "http://192.0.2.9/a" }),
+                json!({ "url": "http://192.0.2.9/b" }),
+            ),
             bare("/rentals/{rental}/cancel", &format!("/rentals/{planned}/cancel")),
             post(
                 "/rentals/{rental}/end",

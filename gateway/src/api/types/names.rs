@@ -9,7 +9,7 @@ use fleetgate_engine::messages::{
     SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
-use fleetgate_engine::rental::life;
+use fleetgate_engine::rental::{events as rental_events, life};
 use fleetgate_engine::verdict;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::sample::Status;
@@ -136,6 +136,7 @@ sets! {
         life::EndReason::AFTER_BEGIN.map(life::EndReason::name);
     open RentalChangeName "What was done with a rental." = What::ALL.map(What::name);
     open IntervalSeries "What an interval is about." = Series::ALL.map(Series::name);
+    open RentalEventKind "What happened to a rental." = rental_events::Kind::ALL.map(rental_events::Kind::name);
     open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
     open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);

@@ -50,10 +50,11 @@ pub enum Object {
     Renter,
     Booking,
     Rental,
+    Subscription,
 }
 
 impl Object {
-    pub const ALL: [Object; 20] = [
+    pub const ALL: [Object; 21] = [
         Object::Host,
         Object::Service,
         Object::Device,
@@ -74,6 +75,7 @@ impl Object {
         Object::Renter,
         Object::Booking,
         Object::Rental,
+        Object::Subscription,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -98,6 +100,7 @@ impl Object {
             Object::Renter => "renter",
             Object::Booking => "booking",
             Object::Rental => "rental",
+            Object::Subscription => "subscription",
         }
     }
 }

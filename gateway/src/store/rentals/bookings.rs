@@ -10,6 +10,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::changes::{self, NewChange, What};
+use super::{announcements, of_bookings};
 use crate::ids::{Kind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
@@ -76,11 +77,12 @@ pub async fn insert(tx: &mut SqliteConnection, booking: &Booking) -> sqlx::Resul
     .map(drop)
 }
 
-/// Stores a changed booking and raises the version.
+/// Stores a changed booking, raises the version, and announces another hold of its rentals.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn update(tx: &mut SqliteConnection, booking: &Booking) -> sqlx::Result<()> {
+pub async fn update(tx: &mut SqliteConnection, booking: &Booking, now: Wall) -> sqlx::Result<()> {
+    let rentals = of_bookings(tx, &[booking.id]).await?.remove(&booking.id).unwrap_or_default();
     let sql = "update bookings set notes = $2, metadata = $3, time_zone = $4, hold_until = $5,
                    version = version + 1
                where id = $1";
@@ -90,9 +92,12 @@ pub async fn update(tx: &mut SqliteConnection, booking: &Booking) -> sqlx::Resul
         .bind(Json(&booking.metadata))
         .bind(booking.time_zone.as_deref())
         .bind(booking.hold_until.map(Wall::as_millis))
-        .execute(tx)
-        .await
-        .map(drop)
+        .execute(&mut *tx)
+        .await?;
+    for rental in rentals.iter().filter(|rental| rental.life.hold_until != booking.hold_until) {
+        announcements::hold_changed(tx, rental, booking.hold_until, now).await?;
+    }
+    Ok(())
 }
 
 /// Returns a booking by its id or its `external_ref`.

@@ -5,12 +5,14 @@
 
 pub mod alias_blocks;
 pub mod aliases;
+pub mod announcements;
 pub mod blocks;
 pub mod bookings;
 pub mod changes;
 pub mod customers;
 pub mod devices;
 pub mod erasures;
+pub mod events;
 pub mod occupancies;
 pub mod people;
 pub mod policy;
@@ -294,7 +296,7 @@ pub async fn open_of(
     sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
 }
 
-/// Adds a rental.
+/// Adds a rental, and announces it.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -319,16 +321,17 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.alias.map(|alias| alias.slot))
     .bind(rental.alias.map(|alias| alias.addresses[0].to_string()))
     .bind(rental.alias.map(|alias| alias.addresses[1].to_string()))
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(&mut *tx)
+    .await?;
+    announcements::booked(tx, rental).await
 }
 
-/// Stores a changed rental and raises the version. The alias stays.
+/// Stores a changed rental, raises the version, and announces the change. The alias stays.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
+pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
+    let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
@@ -347,9 +350,9 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(&rental.name)
     .bind(access_rows(&rental.access))
     .bind(admits_row(rental.admits.as_ref()))
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(&mut *tx)
+    .await?;
+    announcements::changed(tx, &before, rental, now).await
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
+use super::events::EventRow;
 use super::occupancies::Source;
-use super::{bookings, customers, occupancies, policy};
-use crate::store::{Store, fixture};
+use super::{announcements, bookings, customers, events, occupancies, policy};
+use crate::ids::Named;
+use crate::store::{Store, Tx, fixture};
 
 fn at(millis: i64) -> Wall {
     Wall::from_millis(millis)
@@ -80,7 +82,7 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
         for (n, ending) in endings.into_iter().chain([None]).enumerate() {
             let rental = rental(10 + n as i64, booking, hold_until, ending);
             super::insert(&mut tx, &rental).await.unwrap();
-            super::update(&mut tx, &rental).await.unwrap();
+            super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
         for now in [0, 499, 500, 549, 550, 599, 600, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000] {
             for state in fleetgate_engine::rental::life::State::ALL {
@@ -196,4 +198,211 @@ async fn a_hold_that_is_over_occupies_nothing_and_is_ended_once() {
     assert_eq!(count(&mut tx, 520).await, 0, "what has lapsed does not come back");
     let lapsed = super::find(&mut tx, id(10)).await.unwrap().unwrap();
     assert_eq!(lapsed.life.ending, Some(Ending { at: at(550), reason: EndReason::Lapsed }));
+}
+
+// ------------------------------------------------------------------ announcements
+
+/// A store with a device, and a confirmed booking without rentals.
+async fn shop() -> (Store, tempfile::TempDir, Id) {
+    let (store, dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    fixture::device(&store, 8, "spare").await;
+    let booking = booking(&store, None).await;
+    (store, dir, booking)
+}
+
+async fn events_of(tx: &mut Tx) -> Vec<EventRow> {
+    events::list(tx, events::Wanted::default(), (0, i64::MAX), 10_000).await.unwrap()
+}
+
+async fn told(tx: &mut Tx) -> Vec<(i64, String)> {
+    let short = |event: EventRow| (event.at.as_millis(), event.kind.replace("rental.", ""));
+    events_of(tx).await.into_iter().map(short).collect()
+}
+
+fn expected(all: &[(i64, &str)]) -> Vec<(i64, String)> {
+    all.iter().map(|(at, kind)| (*at, (*kind).to_owned())).collect()
+}
+
+/// Announces until nothing is due.
+async fn catch_up(tx: &mut Tx, now: i64) -> usize {
+    let mut written = 0;
+    loop {
+        let announced = announcements::announce(tx, at(now)).await.unwrap();
+        written += announced.events;
+        if !announced.more {
+            return written;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_while_the_gateway_was_off_is_announced_once_with_the_true_times() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &rental(10, booking, None, None)).await.unwrap();
+    let first = announcements::announce(&mut tx, at(0)).await.unwrap();
+    assert_eq!((first.events, first.more, first.next), (0, false, Some(at(500))));
+    assert_eq!(catch_up(&mut tx, 5_000).await, 5);
+    let begin = [(0, "booked"), (500, "preparing"), (600, "active")];
+    let end = [(1_200, "ended"), (1_200, "cleaning"), (1_250, "closed")];
+    let all: Vec<(i64, &str)> = begin.into_iter().chain(end).collect();
+    assert_eq!(told(&mut tx).await, expected(&all));
+    let again = announcements::announce(&mut tx, at(6_000)).await.unwrap();
+    assert_eq!((again.events, again.next), (0, None));
+    let ended = &events_of(&mut tx).await[3];
+    assert!(ended.data.contains(r#""reason":"ended""#), "{}", ended.data);
+    assert!(events_of(&mut tx).await.iter().all(|event| event.version == 1));
+}
+
+#[tokio::test]
+async fn a_call_announces_what_came_before_it_first() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let before = rental(10, booking, None, None);
+    super::insert(&mut tx, &before).await.unwrap();
+    let swapped = super::Rental { device: id(8), device_name: "spare".into(), ..before.clone() };
+    super::update(&mut tx, &swapped, at(650)).await.unwrap();
+    let ending = Some(Ending { at: at(700), reason: EndReason::ReturnedEarly });
+    let ended = super::Rental { life: Life { ending, ..swapped.life }, ..swapped };
+    super::update(&mut tx, &ended, at(700)).await.unwrap();
+    catch_up(&mut tx, 9_000).await;
+    let begin = [(0, "booked"), (500, "preparing"), (600, "active"), (650, "swapped")];
+    let end = [(700, "ended"), (700, "cleaning"), (750, "closed")];
+    let all: Vec<(i64, &str)> = begin.into_iter().chain(end).collect();
+    assert_eq!(told(&mut tx).await, expected(&all));
+    let rows = events_of(&mut tx).await;
+    let versions: Vec<i64> = rows.iter().map(|event| event.version).collect();
+    assert_eq!(versions, [1, 1, 1, 2, 3, 3, 3]);
+    assert!(rows[3].data.contains("previous_device") && !rows[2].data.contains("previous_device"));
+    assert!(rows[4].data.contains(r#""reason":"returned_early""#), "{}", rows[4].data);
+}
+
+#[tokio::test]
+async fn a_hold_lapses_at_its_own_time_also_when_that_was_stored_before() {
+    for stored_first in [true, false] {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        let booking = booking(&store, Some(at(550))).await;
+        let mut tx = store.begin().await.unwrap();
+        super::insert(&mut tx, &rental(10, booking, Some(at(550)), None)).await.unwrap();
+        if stored_first {
+            bookings::lapse(&mut tx, at(900)).await.unwrap();
+        }
+        catch_up(&mut tx, 900).await;
+        bookings::lapse(&mut tx, at(900)).await.unwrap();
+        catch_up(&mut tx, 5_000).await;
+        assert_eq!(told(&mut tx).await, expected(&[(0, "held"), (550, "cancelled")]), "{stored_first}");
+        assert!(events_of(&mut tx).await[1].data.contains(r#""reason":"lapsed""#));
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_begins_what_would_have_begun() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    let held = booking(&store, Some(at(580))).await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &rental(10, held, Some(at(580)), None)).await.unwrap();
+    let found = bookings::find(&mut tx, &Named::Id(held)).await.unwrap().unwrap();
+    let longer = bookings::Booking { hold_until: Some(at(590)), ..found };
+    bookings::update(&mut tx, &longer, at(300)).await.unwrap();
+    let confirmed = bookings::Booking { hold_until: None, ..longer };
+    bookings::update(&mut tx, &confirmed, at(520)).await.unwrap();
+    catch_up(&mut tx, 600).await;
+    let all = [(0, "held"), (300, "changed"), (520, "confirmed"), (520, "preparing"), (600, "active")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+    let rows = events_of(&mut tx).await;
+    assert!(rows[1].data.contains("hold_until") && !rows[2].data.contains("hold_until"), "{rows:?}");
+}
+
+/// A rental that begins at this second and lasts a minute.
+fn later(n: i64, booking: Id, second: i64) -> super::Rental {
+    let before = rental(n, booking, None, None);
+    let (from, until) = (at(second * 1_000), at((second + 60) * 1_000));
+    let window = Window::new(from, until).unwrap();
+    super::Rental { life: Life { window, prepared_from: from, ..before.life }, ..before }
+}
+
+#[tokio::test]
+async fn many_rentals_are_announced_in_the_order_of_time() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for n in 0..250 {
+        super::insert(&mut tx, &later(10 + n, booking, 100 + (n * 37) % 250)).await.unwrap();
+    }
+    // Active, ended, cleaning and closed.
+    assert_eq!(catch_up(&mut tx, 1_000_000).await, 1_000);
+    let times: Vec<i64> = told(&mut tx).await.into_iter().map(|(at, _)| at).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    for n in 0..250 {
+        let wanted = events::Wanted { rental: Some(id(10 + n)), customer: Some(id(1)) };
+        let own = events::list(&mut tx, wanted, (0, i64::MAX), 10).await.unwrap();
+        let kinds: Vec<&str> = own.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["rental.booked", "rental.active", "rental.ended", "rental.cleaning", "rental.closed"]
+        );
+    }
+    let nobody = events::Wanted { customer: Some(id(99)), ..events::Wanted::default() };
+    assert!(events::list(&mut tx, nobody, (0, i64::MAX), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_is_taken_back_and_what_comes_is_announced_again() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &later(10, booking, 600)).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 600_000).await, 1);
+    assert_eq!(catch_up(&mut tx, 599_000).await, 0, "an adjusted clock");
+    assert_eq!(catch_up(&mut tx, 100_000).await, 1);
+    assert_eq!(catch_up(&mut tx, 100_000).await, 0);
+    assert_eq!(catch_up(&mut tx, 600_000).await, 1);
+    let all = [(0, "booked"), (600_000, "active"), (100_000, "changed"), (600_000, "active")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+    assert!(events_of(&mut tx).await[2].data.contains(r#""state":"booked""#));
+}
+
+#[tokio::test]
+async fn of_a_rental_of_an_earlier_version_only_what_comes_is_announced() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &rental(10, booking, None, None)).await.unwrap();
+    for sql in [
+        "delete from rental_events",
+        "update rentals set announced_at = null, announced_state = null, announce_at = 0",
+    ] {
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    }
+    assert_eq!(catch_up(&mut tx, 700).await, 0);
+    assert_eq!(catch_up(&mut tx, 1_200).await, 2);
+    assert_eq!(told(&mut tx).await, expected(&[(1_200, "ended"), (1_200, "cleaning")]));
+}
+
+#[tokio::test]
+async fn a_rental_that_cannot_be_read_holds_up_no_other() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for n in [10, 11] {
+        super::insert(&mut tx, &rental(n, booking, None, None)).await.unwrap();
+    }
+    sqlx::query("update rentals set until_at = 0 where id = 10").execute(&mut *tx).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 600).await, 2);
+    let rentals: Vec<Id> = events_of(&mut tx).await.iter().skip(2).map(|event| event.rental).collect();
+    assert_eq!(rentals, [id(11), id(11)]);
+    assert_eq!(catch_up(&mut tx, 1_250).await, 3);
+}
+
+#[tokio::test]
+async fn old_events_go_from_the_front_and_the_newest_stays() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    assert_eq!(events::bounds(&mut tx).await.unwrap(), (1, 0));
+    super::insert(&mut tx, &rental(10, booking, None, None)).await.unwrap();
+    catch_up(&mut tx, 5_000).await;
+    assert_eq!(events::bounds(&mut tx).await.unwrap(), (1, 6));
+    for (before, gone, bounds) in [(0, 0, (1, 6)), (600, 2, (3, 6)), (9_000, 3, (6, 6)), (9_000, 0, (6, 6))] {
+        assert_eq!(events::prune(&mut tx, at(before)).await.unwrap(), gone, "{before}");
+        assert_eq!(events::bounds(&mut tx).await.unwrap(), bounds, "{before}");
+    }
 }

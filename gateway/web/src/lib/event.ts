@@ -19,6 +19,8 @@ const TITLES: Record<string, string> = {
   'person.created': 'Person added',
   'renter.created': 'Renter added',
   'renter.rekeyed': 'Configuration reissued',
+  'subscription.created': 'Subscription added',
+  'subscription.failing': 'Events of a rental not delivered',
   'operator.created': 'Operator added',
   'operator.rekeyed': 'Configuration reissued',
   'host.created': 'Host added',

@@ -1,0 +1,104 @@
+//! What happens to a rental, as booking systems learn of it.
+
+use super::life::State;
+
+/// The kind of an event of a rental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Booked,
+    /// Booked without being confirmed.
+    Held,
+    Confirmed,
+    /// Its end, its hold or something else of it is another one.
+    Changed,
+    /// It has another device.
+    Swapped,
+    Preparing,
+    Active,
+    Ended,
+    /// The turnaround of its device has begun.
+    Cleaning,
+    Closed,
+    /// Cancelled before it began, or not confirmed in time.
+    Cancelled,
+    Failed,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 12] = [
+        Kind::Booked,
+        Kind::Held,
+        Kind::Confirmed,
+        Kind::Changed,
+        Kind::Swapped,
+        Kind::Preparing,
+        Kind::Active,
+        Kind::Ended,
+        Kind::Cleaning,
+        Kind::Closed,
+        Kind::Cancelled,
+        Kind::Failed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Booked => "rental.booked",
+            Kind::Held => "rental.held",
+            Kind::Confirmed => "rental.confirmed",
+            Kind::Changed => "rental.changed",
+            Kind::Swapped => "rental.swapped",
+            Kind::Preparing => "rental.preparing",
+            Kind::Active => "rental.active",
+            Kind::Ended => "rental.ended",
+            Kind::Cleaning => "rental.cleaning",
+            Kind::Closed => "rental.closed",
+            Kind::Cancelled => "rental.cancelled",
+            Kind::Failed => "rental.failed",
+        }
+    }
+
+    /// Whether it says why the rental is over.
+    pub const fn has_reason(self) -> bool {
+        matches!(self, Kind::Ended | Kind::Cancelled | Kind::Failed)
+    }
+}
+
+/// Returns what happens when a rental leaves one state and enters another, in order. A rental that is
+/// booked, held or booked again enters that state by a call, which has an event of its own.
+pub fn entering(from: State, to: State) -> Vec<Kind> {
+    let state = match to {
+        _ if from == to => None,
+        State::Held | State::Booked => None,
+        State::Preparing => Some(Kind::Preparing),
+        State::Active => Some(Kind::Active),
+        State::Cleaning => Some(Kind::Cleaning),
+        State::Closed => Some(Kind::Closed),
+        State::Cancelled => Some(Kind::Cancelled),
+        State::Failed => Some(Kind::Failed),
+    };
+    let ends = from.is_open() && matches!(to, State::Cleaning | State::Closed);
+    ends.then_some(Kind::Ended).into_iter().chain(state).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_rental_comes_before_the_turnaround_of_its_device() {
+        assert_eq!(entering(State::Active, State::Cleaning), [Kind::Ended, Kind::Cleaning]);
+        assert_eq!(entering(State::Active, State::Closed), [Kind::Ended, Kind::Closed], "no turnaround");
+        assert_eq!(entering(State::Cleaning, State::Closed), [Kind::Closed]);
+        assert_eq!(entering(State::Active, State::Failed), [Kind::Failed]);
+        assert_eq!(entering(State::Held, State::Cancelled), [Kind::Cancelled]);
+        assert!(entering(State::Preparing, State::Booked).is_empty(), "after a swap");
+        assert!(entering(State::Active, State::Active).is_empty());
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<&str> = Kind::ALL.map(Kind::name).into();
+        assert_eq!(names.len(), Kind::ALL.len());
+        assert!(names.iter().all(|name| name.starts_with("rental.")), "{names:?}");
+    }
+}

@@ -1,0 +1,260 @@
+//! Which events of a rental are written, and when time alone brings the next one.
+//!
+//! Each write of a rental comes here, in its transaction. What came by the time before the write is
+//! announced first, with its own time. So the events of a rental are in the order of what happened, also
+//! after a time in which the gateway did not run.
+
+use std::time::Duration;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::rental::events::{Kind, entering};
+use fleetgate_engine::rental::life::{Life, State};
+use fleetgate_engine::rental::transitions::{self, Known, transitions};
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::SqliteConnection;
+
+use super::events::{Happened, append};
+use super::{Rental, find};
+use crate::store::Store;
+
+/// Rentals of one transaction. Other writers wait for one transaction at most.
+const AT_ONCE: i64 = 100;
+/// A clock that is set back by less is adjusted, and what was announced is true in a moment.
+const SET_BACK: Duration = Duration::from_secs(60);
+
+/// Announces a new rental.
+pub(super) async fn booked(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
+    let (kind, state) = match rental.life.hold_until {
+        Some(_) => (Kind::Held, State::Held),
+        None => (Kind::Booked, State::Booked),
+    };
+    let at = rental.created_at;
+    append(tx, rental, Happened { kind, at, state, previous_device: None }).await?;
+    enter(tx, rental, state, at).await
+}
+
+/// Announces a change of a rental. The caller has written `after`, and raised the version.
+pub(super) async fn changed(
+    tx: &mut SqliteConnection,
+    before: &Rental,
+    after: &Rental,
+    now: Wall,
+) -> sqlx::Result<()> {
+    let was = catch_up(tx, before, now).await?;
+    let after = Rental { version: before.version + 1, ..after.clone() };
+    for kind in acts(before, &after) {
+        let previous_device = (kind == Kind::Swapped).then_some(before.device);
+        let state = after.life.state(now);
+        append(tx, &after, Happened { kind, at: now, state, previous_device }).await?;
+    }
+    enter(tx, &after, was, now).await
+}
+
+/// Returns what a call did beside ending the rental, which its state says.
+fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
+    let is_swapped = before.device != after.device;
+    // The rental as it would be on the device that it had.
+    let there = Rental {
+        device: before.device,
+        device_name: before.device_name.clone(),
+        preparation: before.preparation,
+        version: before.version,
+        life: Life {
+            prepared_from: before.life.prepared_from,
+            turnaround: before.life.turnaround,
+            ..after.life
+        },
+        ..after.clone()
+    };
+    let is_changed = there != *before && there.life.ending == before.life.ending;
+    [is_swapped.then_some(Kind::Swapped), is_changed.then_some(Kind::Changed)].into_iter().flatten()
+}
+
+/// Announces another hold of the booking of a rental, or its confirmation.
+pub(super) async fn hold_changed(
+    tx: &mut SqliteConnection,
+    before: &Rental,
+    hold_until: Option<Wall>,
+    now: Wall,
+) -> sqlx::Result<()> {
+    let was = catch_up(tx, before, now).await?;
+    let after = Rental { life: Life { hold_until, ..before.life }, ..before.clone() };
+    if was != State::Held {
+        return remember(tx, &after, (now, was)).await;
+    }
+    let (kind, state) = match hold_until {
+        Some(_) => (Kind::Changed, State::Held),
+        None => (Kind::Confirmed, State::Booked),
+    };
+    append(tx, &after, Happened { kind, at: now, state, previous_device: None }).await?;
+    enter(tx, &after, state, now).await
+}
+
+/// Announces the state that a rental has after a call, if it is another one.
+async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall) -> sqlx::Result<()> {
+    let state = rental.life.state(now);
+    for kind in entering(was, state) {
+        append(tx, rental, Happened { kind, at: now, state, previous_device: None }).await?;
+    }
+    remember(tx, rental, (now, state)).await
+}
+
+/// Announces what came by the time up to now. Returns the state that was announced last.
+async fn catch_up(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<State> {
+    let Some(known) = known(tx, rental.id).await? else { return Ok(rental.life.state(now)) };
+    for happened in passed(rental, known, now) {
+        append(tx, rental, happened).await?;
+    }
+    Ok(transitions(&rental.life, known, now).last().map_or(known.1, |(_, state)| *state))
+}
+
+/// Returns what came by the time after a known state.
+fn passed(rental: &Rental, known: Known, to: Wall) -> Vec<Happened> {
+    let mut was = known.1;
+    let mut all = Vec::new();
+    for (at, state) in transitions(&rental.life, known, to) {
+        let happened = |kind| Happened { kind, at, state, previous_device: None };
+        all.extend(entering(was, state).into_iter().map(happened));
+        was = state;
+    }
+    all
+}
+
+/// Returns what was announced last. `None`: nothing, because the rental is older than the events.
+async fn known(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Known>> {
+    let sql = "select announced_at, announced_state from rentals
+               where id = $1 and announced_at is not null and announced_state is not null";
+    let found: Option<(i64, String)> = sqlx::query_as(sql).bind(rental.as_i64()).fetch_optional(conn).await?;
+    let Some((at, name)) = found else { return Ok(None) };
+    let state = State::ALL.into_iter().find(|state| state.name() == name);
+    Ok(state.map(|state| (Wall::from_millis(at), state)))
+}
+
+/// Returns a rental. One whose row cannot be read holds up no other: nothing comes of it by the time.
+async fn readable(tx: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Rental>> {
+    let error = match find(tx, rental).await {
+        Err(error @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_))) => error,
+        found => return found,
+    };
+    tracing::error!("the rental {rental} cannot be read, so that it gets no events by the time: {error}");
+    let sql = "update rentals set announced_at = null, announce_at = null where id = $1";
+    sqlx::query(sql).bind(rental.as_i64()).execute(tx).await?;
+    Ok(None)
+}
+
+/// Stores what was announced, and when time alone brings the next event.
+async fn remember(tx: &mut SqliteConnection, rental: &Rental, known: Known) -> sqlx::Result<()> {
+    let sql = "update rentals set announced_at = $2, announced_state = $3, announce_at = $4 where id = $1";
+    sqlx::query(sql)
+        .bind(rental.id.as_i64())
+        .bind(known.0.as_millis())
+        .bind(known.1.name())
+        .bind(transitions::next(&rental.life, known).map(Wall::as_millis))
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// What one turn has announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    pub events: usize,
+    /// More rentals wait for their turn.
+    pub more: bool,
+    /// When the next event comes.
+    pub next: Option<Wall>,
+}
+
+const DUE: &str =
+    "select id, announce_at from rentals where announce_at <= $1 order by announce_at, id limit $2";
+/// Rentals of which something was announced that is to come again, because the clock was set back.
+const AHEAD: &str = "select id, announced_at from rentals where announced_at > $1 order by id limit $2";
+const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1";
+
+/// Announces what came by the time, in the order of the times, for some rentals.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Announced> {
+    let ahead: Vec<(i64, i64)> = rows(tx, AHEAD, now + SET_BACK).await?;
+    let mut events = 0;
+    for (rental, _) in &ahead {
+        events += take_back(tx, Id::from_i64(*rental), now).await?;
+    }
+    let due: Vec<(i64, i64)> = rows(tx, DUE, now).await?;
+    let is_full = |rows: &[(i64, i64)]| rows.len() >= usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
+    // What other rentals have before this moment comes with the next turn, and nothing later before it.
+    let horizon = due.last().filter(|_| is_full(&due)).map_or(now, |(_, at)| Wall::from_millis(*at));
+    let mut happened: Vec<(Rental, Happened)> = Vec::new();
+    for (rental, _) in &due {
+        happened.extend(advance(tx, Id::from_i64(*rental), horizon, now).await?);
+    }
+    // Stable, so that the events of a rental stay in their order.
+    happened.sort_by_key(|(_, happened)| happened.at);
+    for (rental, happened) in &happened {
+        append(tx, rental, *happened).await?;
+    }
+    let next: Option<i64> = sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(tx).await?;
+    Ok(Announced {
+        events: events + happened.len(),
+        more: is_full(&due) || is_full(&ahead),
+        next: next.map(Wall::from_millis),
+    })
+}
+
+async fn rows(conn: &mut SqliteConnection, sql: &'static str, moment: Wall) -> sqlx::Result<Vec<(i64, i64)>> {
+    sqlx::query_as(sql).bind(moment.as_millis()).bind(AT_ONCE).fetch_all(conn).await
+}
+
+/// Remembers what came up to a moment, and returns what is to be announced.
+async fn advance(
+    tx: &mut SqliteConnection,
+    rental: Id,
+    horizon: Wall,
+    now: Wall,
+) -> sqlx::Result<Vec<(Rental, Happened)>> {
+    let Some(rental) = readable(tx, rental).await? else { return Ok(Vec::new()) };
+    let Some(known) = known(tx, rental.id).await? else {
+        // Of a rental from an earlier version only what comes from now on is announced.
+        remember(tx, &rental, (now, rental.life.state(now))).await?;
+        return Ok(Vec::new());
+    };
+    let last = transitions(&rental.life, known, horizon).last().copied().unwrap_or(known);
+    remember(tx, &rental, last).await?;
+    Ok(passed(&rental, known, horizon).into_iter().map(|happened| (rental.clone(), happened)).collect())
+}
+
+/// Corrects what was announced of a rental by a clock that was ahead. What comes again is announced again.
+async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<usize> {
+    let Some(rental) = readable(tx, rental).await? else { return Ok(0) };
+    let was = known(tx, rental.id).await?.map(|(_, state)| state);
+    let state = rental.life.state(now);
+    remember(tx, &rental, (now, state)).await?;
+    if was == Some(state) {
+        return Ok(0);
+    }
+    let happened = Happened { kind: Kind::Changed, at: now, state, previous_device: None };
+    append(tx, &rental, happened).await?;
+    Ok(1)
+}
+
+impl Store {
+    /// Announces what came by the time, as [`announce`] does. Writes nothing while nothing is due.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn announce_rentals(&self, now: Wall) -> sqlx::Result<Announced> {
+        let mut conn = self.reader().await?;
+        let is_due = !rows(&mut conn, DUE, now).await?.is_empty();
+        if !is_due && rows(&mut conn, AHEAD, now + SET_BACK).await?.is_empty() {
+            let next: Option<i64> =
+                sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(&mut *conn).await?;
+            return Ok(Announced { events: 0, more: false, next: next.map(Wall::from_millis) });
+        }
+        drop(conn);
+        let mut tx = self.begin().await?;
+        let announced = announce(&mut tx, now).await?;
+        tx.commit().await?;
+        Ok(announced)
+    }
+}

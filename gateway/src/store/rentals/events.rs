@@ -1,0 +1,212 @@
+//! The events of rentals: one log, in the order of what happened, for booking systems.
+//!
+//! An event has ids and no personal data. Its number gives the order and is never used again. What a
+//! receiver recognises a repetition by is its id.
+
+use std::time::Duration;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::rental::events::Kind;
+use fleetgate_engine::rental::life::{EndReason, State};
+use fleetgate_engine::time::Wall;
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::Rental;
+use crate::ids::{self, Kind as Name, new_id};
+use crate::store::access::{id, wall};
+
+/// How long events are kept.
+pub const KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// Events removed in one transaction. Other writers wait for one transaction at most.
+pub const PRUNED_AT_ONCE: u32 = 1_000;
+/// Ids tried for one event. Two random ids of the same millisecond are rarely equal.
+const ID_TRIES: u32 = 8;
+
+/// A stored event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Its place in the log.
+    pub seq: i64,
+    pub id: Id,
+    pub at: Wall,
+    pub rental: Id,
+    pub booking: Id,
+    pub customer: Id,
+    pub kind: String,
+    /// That of the rental.
+    pub version: i64,
+    /// A JSON object.
+    pub data: String,
+}
+
+impl FromRow<'_, SqliteRow> for EventRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(EventRow {
+            seq: row.try_get("seq")?,
+            id: id(row, "id")?,
+            at: wall(row, "at")?,
+            rental: id(row, "rental")?,
+            booking: id(row, "booking")?,
+            customer: id(row, "customer")?,
+            kind: row.try_get("kind")?,
+            version: row.try_get("version")?,
+            data: row.try_get("data")?,
+        })
+    }
+}
+
+/// What happened to a rental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Happened {
+    pub kind: Kind,
+    pub at: Wall,
+    /// The state of the rental after it.
+    pub state: State,
+    /// The device that it had before.
+    pub previous_device: Option<HostId>,
+}
+
+/// Adds an event.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn append(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+) -> sqlx::Result<()> {
+    let data = data(rental, happened).to_string();
+    let mut tries = 1;
+    loop {
+        let inserted = insert(tx, rental, happened, &data).await;
+        let is_taken = |e: &sqlx::Error| e.as_database_error().is_some_and(|e| e.is_unique_violation());
+        match inserted {
+            Err(error) if tries < ID_TRIES && is_taken(&error) => tries += 1,
+            ended => return ended,
+        }
+    }
+}
+
+async fn insert(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    data: &str,
+) -> sqlx::Result<()> {
+    let sql = "insert into rental_events (id, at, rental, booking, customer, kind, version, data)
+               values ($1, $2, $3, $4, $5, $6, $7, $8)";
+    sqlx::query(sql)
+        .bind(new_id(happened.at).as_i64())
+        .bind(happened.at.as_millis())
+        .bind(rental.id.as_i64())
+        .bind(rental.booking.as_i64())
+        .bind(rental.customer.as_i64())
+        .bind(happened.kind.name())
+        .bind(rental.version)
+        .bind(data)
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+fn data(rental: &Rental, happened: Happened) -> Value {
+    let life = &rental.life;
+    let mut data = json!({
+        "state": happened.state.name(),
+        "device": Name::Host.text(rental.device),
+        "from": ids::time(life.window.from()),
+        "until": ids::time(life.window.until()),
+    });
+    if let Some(until) = life.hold_until.filter(|_| happened.state == State::Held) {
+        data["hold_until"] = ids::time(until).into();
+    }
+    if happened.kind.has_reason() {
+        data["reason"] = reason(rental, happened.state).name().into();
+    }
+    if let Some(device) = happened.previous_device {
+        data["previous_device"] = Name::Host.text(device).into();
+    }
+    data
+}
+
+/// An end that no call stored came by the time alone.
+fn reason(rental: &Rental, state: State) -> EndReason {
+    match (rental.life.ending, state) {
+        (Some(ending), _) => ending.reason,
+        (None, State::Cancelled) => EndReason::Lapsed,
+        (None, _) => EndReason::Ended,
+    }
+}
+
+/// Selects events.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub rental: Option<Id>,
+    pub customer: Option<Id>,
+}
+
+macro_rules! numbers {
+    ($condition:literal) => {
+        concat!(
+            "select * from rental_events where ",
+            $condition,
+            " and seq > $1 and seq <= $2 order by seq limit $3"
+        )
+    };
+}
+
+/// Returns events in their order: those after one number and not after another.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    wanted: Wanted,
+    (after, through): (i64, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<EventRow>> {
+    let sql = match (wanted.rental, wanted.customer) {
+        (Some(_), _) => numbers!("rental = $4 and ($5 is null or customer = $5)"),
+        (None, Some(_)) => numbers!("customer = $5 and $4 is null"),
+        (None, None) => numbers!("$4 is null and $5 is null"),
+    };
+    sqlx::query_as(sql)
+        .bind(after)
+        .bind(through)
+        .bind(limit)
+        .bind(wanted.rental.map(Id::as_i64))
+        .bind(wanted.customer.map(Id::as_i64))
+        .fetch_all(conn)
+        .await
+}
+
+/// Returns the numbers of the oldest event that is kept and of the newest one. Without events the oldest
+/// is the next one that comes.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn bounds(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64)> {
+    // Two selects, so that neither scans the table.
+    let sql = "select coalesce((select min(seq) from rental_events), 1),
+                      coalesce((select max(seq) from rental_events), 0)";
+    sqlx::query_as(sql).fetch_one(conn).await
+}
+
+/// Removes the oldest events up to the first one that is recent, in one slice. The newest event stays at
+/// any age, so that its number is known. Returns how many were removed.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn prune(tx: &mut SqliteConnection, before: Wall) -> sqlx::Result<u64> {
+    let sql = "delete from rental_events where seq in (
+                   select seq from rental_events
+                   where seq < (select max(seq) from rental_events)
+                     and seq < coalesce((select min(o.seq) from (select seq, at from rental_events
+                                                                 order by seq limit $2) o
+                                         where o.at >= $1), 9223372036854775807)
+                   order by seq limit $2)";
+    let gone = sqlx::query(sql).bind(before.as_millis()).bind(PRUNED_AT_ONCE).execute(tx).await?;
+    Ok(gone.rows_affected())
+}

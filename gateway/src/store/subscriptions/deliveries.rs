@@ -1,0 +1,151 @@
+//! The events that subscriptions have not accepted yet.
+//!
+//! A subscription takes some events at a time: its cursor moves, and each event becomes a row until it is
+//! accepted. What it has not taken waits in the log. Only the first row of a rental is due, so that each
+//! rental is in order and holds up no other.
+
+use std::time::Duration;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use crate::store::rentals::events::EventRow;
+
+/// An event that is to be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub event: EventRow,
+    /// Those that failed since the subscription was resumed.
+    pub attempts: u32,
+}
+
+impl FromRow<'_, SqliteRow> for Due {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Due { event: EventRow::from_row(row)?, attempts: row.try_get("attempts")? })
+    }
+}
+
+/// Returns the number of the last event that a subscription takes next, if it takes at most `room`.
+/// `None`: it has seen all of them.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn takes(conn: &mut SqliteConnection, cursor: i64, room: i64) -> sqlx::Result<Option<i64>> {
+    let sql = "select max(seq) from (select seq from rental_events where seq > $1 order by seq limit $2)";
+    sqlx::query_scalar(sql).bind(cursor).bind(room).fetch_one(conn).await
+}
+
+/// Takes the events up to a number: those of other kinds are left out. A subscription that was paused or
+/// removed meanwhile takes none.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn take(tx: &mut SqliteConnection, subscription: Id, through: i64, now: Wall) -> sqlx::Result<()> {
+    let sql = "insert into subscription_deliveries (event, subscription, rental, next_at)
+               select e.seq, s.id, e.rental, $3
+               from subscriptions s join rental_events e on e.seq > s.cursor and e.seq <= $2
+               where s.id = $1 and s.paused_at is null
+                 and (s.kinds = '[]' or e.kind in (select value from json_each(s.kinds)))";
+    sqlx::query(sql)
+        .bind(subscription.as_i64())
+        .bind(through)
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await?;
+    let sql = "update subscriptions set cursor = $2 where id = $1 and paused_at is null and cursor < $2";
+    sqlx::query(sql).bind(subscription.as_i64()).bind(through).execute(tx).await.map(drop)
+}
+
+/// The time in which a delivery may be due. One that is due far ahead was planned before the clock was
+/// set back, and is due too.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub now: Wall,
+    /// No pause is longer.
+    pub longest: Duration,
+}
+
+/// Returns the events that are due, those with the fewest attempts first.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn due(
+    conn: &mut SqliteConnection,
+    subscription: Id,
+    at: At,
+    limit: i64,
+) -> sqlx::Result<Vec<Due>> {
+    let sql = "select e.*, d.attempts from subscription_deliveries d join rental_events e on e.seq = d.event
+               where d.subscription = $1 and (d.next_at <= $2 or d.next_at > $3)
+                 and not exists (select 1 from subscription_deliveries f
+                                 where f.subscription = d.subscription and f.rental = d.rental
+                                   and f.event < d.event)
+               order by d.attempts, d.event limit $4";
+    sqlx::query_as(sql)
+        .bind(subscription.as_i64())
+        .bind(at.now.as_millis())
+        .bind((at.now + at.longest).as_millis())
+        .bind(limit)
+        .fetch_all(conn)
+        .await
+}
+
+/// Returns when the next event is due that is not due yet.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn next_due(
+    conn: &mut SqliteConnection,
+    subscription: Id,
+    now: Wall,
+) -> sqlx::Result<Option<Wall>> {
+    let sql = "select min(next_at) from subscription_deliveries where subscription = $1 and next_at > $2";
+    let next: Option<i64> =
+        sqlx::query_scalar(sql).bind(subscription.as_i64()).bind(now.as_millis()).fetch_one(conn).await?;
+    Ok(next.map(Wall::from_millis))
+}
+
+/// Records that an event was accepted.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn accepted(
+    tx: &mut SqliteConnection,
+    subscription: Id,
+    event: i64,
+    now: Wall,
+) -> sqlx::Result<()> {
+    let sql = "delete from subscription_deliveries where subscription = $1 and event = $2";
+    sqlx::query(sql).bind(subscription.as_i64()).bind(event).execute(&mut *tx).await?;
+    let sql = "update subscriptions set delivered_at = $2 where id = $1";
+    sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Records that an event was not accepted. `next`: when it is tried again; `None`: it is given up until
+/// the subscription is resumed. Returns whether it is the first one that is given up.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn failed(
+    tx: &mut SqliteConnection,
+    (subscription, event): (Id, i64),
+    error: &str,
+    next: Option<Wall>,
+    now: Wall,
+) -> sqlx::Result<bool> {
+    let sql = "update subscription_deliveries set attempts = attempts + 1, next_at = $3
+               where subscription = $1 and event = $2";
+    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(event).bind(next.map(Wall::as_millis));
+    let waits = query.execute(&mut *tx).await?.rows_affected() > 0;
+    let sql = "update subscriptions set last_error = $2, last_error_at = $3 where id = $1";
+    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(error).bind(now.as_millis());
+    query.execute(&mut *tx).await?;
+    if next.is_some() || !waits {
+        return Ok(false);
+    }
+    let sql = "update subscriptions set failing_since = $2 where id = $1 and failing_since is null";
+    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis());
+    Ok(query.execute(tx).await?.rows_affected() > 0)
+}
