@@ -8,6 +8,7 @@ alter table rentals add column alias_slot integer;      -- within the block of t
 alter table rentals add column alias_v4 text;
 alter table rentals add column alias_v6 text;
 alter table rentals add column alias_freed_at integer;  -- when the alias was taken from it, after it had rested
+create index rentals_with_alias on rentals (device) where alias_slot is not null and alias_freed_at is null;
 create index rentals_alias_v4 on rentals (alias_v4) where alias_freed_at is null;
 create index rentals_alias_v6 on rentals (alias_v6) where alias_freed_at is null;
 

@@ -24,7 +24,7 @@ fn excess_of(wanted: &GrantAccess, allowed: &[GrantAccess]) -> Option<Excess> {
     if protocol == GrantProtocol::Icmp {
         return allowed.is_none().then_some(Excess { protocol, port: None });
     }
-    let ranges = allowed.map_or(&[][..], |allowed| &allowed.ports);
+    let ranges = allowed.map_or(&[][..], |allowed| allowed.ports.as_slice());
     let port = wanted.ports.iter().find_map(|wanted| first_outside(wanted, ranges));
     port.map(|port| Excess { protocol, port: Some(port) })
 }
@@ -73,7 +73,7 @@ mod tests {
     /// Ranges in the one form, of a set of ports.
     fn ranges(ports: u16) -> Vec<RangeInclusive<u16>> {
         let mut found: Vec<RangeInclusive<u16>> = Vec::new();
-        for port in (0..16).filter(|bit| ports & (1 << bit) != 0) {
+        for port in (0..16u16).filter(|bit| ports & (1u16 << *bit) != 0) {
             match found.last_mut() {
                 Some(last) if *last.end() + 1 == port => *last = *last.start()..=port,
                 _ => found.push(port..=port),
@@ -86,7 +86,7 @@ mod tests {
         #[test]
         fn what_is_in_excess_is_the_least_port_of_the_difference(wanted: u16, allowed: u16) {
             let found = excess(&[tcp(&ranges(wanted))], &[tcp(&ranges(allowed))]);
-            let outside = (0..16u16).find(|bit| wanted & !allowed & (1 << bit) != 0);
+            let outside = (0..16u16).find(|bit| wanted & !allowed & (1u16 << *bit) != 0);
             prop_assert_eq!(found.and_then(|excess| excess.port), outside);
         }
     }

@@ -63,7 +63,7 @@ pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target,
     let rental = match (id, text.parse(), asker.owner) {
         (Some(id), _, _) => rentals::find(&mut conn, id).await?,
         (None, Ok(address), _) => aliases::find(&mut conn, address).await?,
-        (None, Err(_), Owner::Customer(customer)) => {
+        (None, Err(_), Owner::Renter(_, customer)) => {
             let in_use = aliases::in_use(&mut conn, customer, crate::clock::wall()).await?;
             in_use.into_iter().find(|rental| rental.name == text)
         }
@@ -97,15 +97,16 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     User(UserId),
-    Customer(CustomerId),
+    /// The question is about this renter, of a person of this customer.
+    Renter(PeerId, CustomerId),
 }
 
 impl Asked {
-    /// Returns the renter, if the question is about one.
-    pub fn renter(&self) -> Option<(PeerId, CustomerId)> {
-        match (self.owner, self.sources.first()) {
-            (Owner::Customer(customer), Some(ExplainSource::Peer(renter))) => Some((*renter, customer)),
-            _ => None,
+    /// Returns the renter and its customer, if the question is about one.
+    pub const fn renter(&self) -> Option<(PeerId, CustomerId)> {
+        match self.owner {
+            Owner::Renter(renter, customer) => Some((renter, customer)),
+            Owner::User(_) => None,
         }
     }
 }
@@ -152,7 +153,7 @@ fn of_renter(renter: &Renter) -> Asked {
     Asked {
         sources: vec![ExplainSource::Peer(renter.id)],
         no_source: None,
-        owner: Owner::Customer(renter.customer),
+        owner: Owner::Renter(renter.id, renter.customer),
         name: Kind::Renter.text(renter.id),
         whom: String::new(),
     }

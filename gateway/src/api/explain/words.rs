@@ -143,9 +143,14 @@ pub fn to_api(found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
 }
 
 fn of_rental(renting: &Renting<'_>, found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
-    let Words { from, wanted, .. } = words;
+    let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
-    let Verdict { result, why, window } = renting.verdict(found, &wanted.access());
+    let Verdict { result, why, window } = match (found, no_source) {
+        (Found::UnknownSource, Some(why)) => {
+            Verdict { result: name(found), why: (*why).to_owned(), window: None }
+        }
+        _ => renting.verdict(found, &wanted.access()),
+    };
     let permitted = matches!(found, Found::Permitted(_));
     let text = match permitted {
         true => format!("{from} reaches {to} ({what}) {why}"),

@@ -148,7 +148,7 @@ async fn terms(
 ) -> Result<Vec<Terms<String>>, Problem> {
     for (n, terms) in wanted.iter().enumerate() {
         let field = format!("items[{n}].renters");
-        access::must_be_renters(write, customer, (&field, terms.admits.as_ref())).await?;
+        access::must_be_renters(write, customer, (field.as_str(), terms.admits.as_ref())).await?;
     }
     let given: Vec<Option<String>> = wanted.iter().map(|terms| terms.name.clone()).collect();
     let names = access::names(access::names_in_use(write, customer).await?, &given)?;

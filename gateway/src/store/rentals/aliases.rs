@@ -168,7 +168,7 @@ const RESTED: &str = concat!(
      where r.alias_slot is not null and r.alias_freed_at is null and (c.erased_at is not null or ",
     freed_at!(),
     " <= $1)
-     order by r.id limit 1000"
+     limit 1000"
 );
 
 /// Returns rentals that have an alias which has rested, at most a thousand.
@@ -177,7 +177,10 @@ const RESTED: &str = concat!(
 /// Fails when the database cannot be read.
 pub async fn rested(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<RentalId>> {
     let ids: Vec<i64> = sqlx::query_scalar(RESTED).bind(now.as_millis()).fetch_all(conn).await?;
-    Ok(ids.into_iter().map(Id::from_i64).collect())
+    // In another order the statement reads every rental of the past.
+    let mut rentals: Vec<RentalId> = ids.into_iter().map(Id::from_i64).collect();
+    rentals.sort_unstable();
+    Ok(rentals)
 }
 
 /// Takes the aliases from rentals for good.
