@@ -411,7 +411,7 @@ mod tests {
         let to = Connection { data: None, url, token: Some("fgt_x".into()), json: false };
         let client = Client::new(&to).expect("a client");
         let path = |path: &str| client.address(path).map(|url| url.to_string());
-        let base = "https://fleet.example.com/gate/api/v1";
+        let (base, cam) = ("https://fleet.example.com/gate/api/v1", String::from("cam"));
         for (typed, sent) in [
             ("/hosts/cam-07/services/disk", "/hosts/cam-07/services/disk"),
             ("/operators/a#b", "/operators/a%23b"),
@@ -419,7 +419,7 @@ mod tests {
             ("/hosts/a%2fb c", "/hosts/a%252fb%20c"),
             (&format!("/customers/{}", part("crm/17%2F")), "/customers/crm%2F17%252F"),
             (&api_path!("/hosts/{}/settings", "cam/services/disk"), "/hosts/cam%2Fservices%2Fdisk/settings"),
-            (&api_path!("/hosts/{}/services/{}", "cam".to_owned(), "a%2Fb"), "/hosts/cam/services/a%252Fb"),
+            (&api_path!("/hosts/{}/services/{}", cam, "a%2Fb"), "/hosts/cam/services/a%252Fb"),
         ] {
             assert_eq!(path(typed).expect("a URL"), format!("{base}{sent}"));
         }

@@ -131,7 +131,7 @@ impl Scene {
 
     /// Waits until every event was accepted.
     async fn all_accepted(&self) -> Subscription {
-        let (_, last) = events::bounds(&mut *self.store.reader().await.unwrap()).await.unwrap();
+        let (_, last) = events::bounds(&mut self.store.reader().await.unwrap()).await.unwrap();
         self.until("all is accepted", |s| s.cursor == last && s.waiting == 0).await
     }
 

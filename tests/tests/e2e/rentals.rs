@@ -159,7 +159,7 @@ fn key(lab: &Lab) -> (String, String) {
 }
 
 /// A shell, a copy and a stream of datagrams that would go on for a minute.
-fn busy<'a>(lab: &'a Lab, key: &str, address: &str) -> [Running; 3] {
+fn busy(lab: &Lab, key: &str, address: &str) -> [Running; 3] {
     let shell = format!("ssh {SSH} -i {key} {ACCOUNT}@{address} 'while :; do date; sleep 0.2; done'");
     let copy = format!(
         "head -c 400000000 /dev/zero | ssh {SSH} -i {key} {ACCOUNT}@{address} 'cat >/dev/null; sleep 60'"

@@ -109,7 +109,7 @@ const fn window(found: &Found) -> Option<&GrantWindow> {
 }
 
 fn text(found: &Found, words: &Words<'_>) -> String {
-    let Words { from, wanted, no_source } = words;
+    let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
     match found {

@@ -48,9 +48,9 @@ use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
-pub use events::{RentalEvent, RentalEventData, RentalEventPage, event_body};
+pub use events::{RentalEvent, RentalEventPage, event_body};
 pub use people_types::*;
-pub use subscriptions::{NewSubscription, Subscription, SubscriptionChange, SubscriptionWithSecret};
+pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
 
 /// Rentals that one refusal names.

@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 use crate::api::openapi;
 use crate::api::request::auth::Role;
 use crate::api::request::checks;
+use crate::api::response::around;
 use crate::api::request::permission::{Area, Rule, rule};
 use crate::api::testing::{Caller, TestApi};
 
@@ -132,7 +133,7 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
 async fn a_route_that_says_nothing_is_closed_to_everybody() {
     let api = TestApi::new().await;
     let forgotten = axum::Router::new().route("/api/v1/gadgets", axum::routing::get(|| async { "secret" }));
-    let layer = axum::middleware::from_fn_with_state(api.state.clone(), checks::layer);
+    let layer = around::layer(checks::Checks(api.state.clone()));
     let request = axum::extract::Request::get("/api/v1/gadgets").body(Body::empty()).unwrap();
     let answer = forgotten.route_layer(layer).oneshot(request).await.unwrap();
     assert_eq!(answer.status(), 403);

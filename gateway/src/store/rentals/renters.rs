@@ -277,7 +277,7 @@ mod tests {
 
     async fn sources(store: &Store, changed: &[i64]) -> Vec<PolicyChange> {
         let rows = PolicyRows { sources: changed.iter().map(|n| id(*n)).collect(), ..PolicyRows::default() };
-        policy::changes(&mut *store.reader().await.unwrap(), &rows).await.unwrap().changes
+        policy::changes(&mut store.reader().await.unwrap(), &rows).await.unwrap().changes
     }
 
     #[tokio::test]
@@ -290,7 +290,7 @@ mod tests {
         let [PolicyChange::Source(source)] = &changes[..] else { panic!("{changes:?}") };
         assert_eq!(source.owner, SourceOwner::Person { person: id(11), customer: id(1) });
         assert!(spec.addresses.iter().all(|address| source.addresses.contains(address)));
-        let all = policy::all(&mut *store.reader().await.unwrap(), NOW).await.unwrap().changes;
+        let all = policy::all(&mut store.reader().await.unwrap(), NOW).await.unwrap().changes;
         assert!(all.iter().any(|c| matches!(c, PolicyChange::Source(source) if source.peer == id(21))));
         assert!(store.all_hosts(&fixture::TIMING).await.unwrap().is_empty());
     }

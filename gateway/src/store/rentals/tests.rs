@@ -111,7 +111,7 @@ async fn the_alias_of_the_statement_is_free_when_that_of_the_engine_is() {
         for (n, ending) in endings.into_iter().chain([None]).enumerate() {
             let rental = rental(10 + n as i64, booking, hold_until, ending);
             super::insert(&mut tx, &rental).await.unwrap();
-            super::update(&mut tx, &rental).await.unwrap();
+            super::update(&mut tx, &rental, at(0)).await.unwrap();
             all.push(rental);
         }
         for now in [549, 550, 699, 700, 749, 750, 799, 800, 1_199, 1_200, 1_249, 1_250] {
@@ -138,7 +138,7 @@ async fn a_rental_is_read_as_it_was_written() {
     super::insert(&mut tx, &written).await.unwrap();
     assert_eq!(super::find(&mut tx, id(10)).await.unwrap().as_ref(), Some(&written));
     (written.name, written.access, written.admits) = ("attic".into(), Vec::new(), None);
-    super::update(&mut tx, &written).await.unwrap();
+    super::update(&mut tx, &written, at(0)).await.unwrap();
     written.version = 2;
     assert_eq!(super::find(&mut tx, id(10)).await.unwrap().as_ref(), Some(&written));
     for address in written.alias.unwrap().addresses {
@@ -161,7 +161,7 @@ async fn a_rental_is_loaded_at_a_start_until_it_has_been_over_for_a_day() {
     for (n, ending) in [(11, ended), (12, Some(Ending { at: at(550), reason: EndReason::Cancelled }))] {
         let rental = rental(n, booking, None, ending);
         super::insert(&mut tx, &rental).await.unwrap();
-        super::update(&mut tx, &rental).await.unwrap();
+        super::update(&mut tx, &rental, at(0)).await.unwrap();
     }
     let day = 86_400_000;
     for (now, expected) in [

@@ -78,15 +78,15 @@ fn resets_before(world: &mut World) -> Vec<(PeerId, String)> {
 fn a_renter_reaches_the_device_at_the_alias_alone() {
     let mut world = rented();
     world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
-    for family in 0..2 {
+    for (family, device) in DEVICE.into_iter().enumerate() {
         let (renter, alias) = (renter_at(3)[family].clone(), alias_of(41)[family].clone());
         let asked = udp(&renter, &alias, 5_000, 53, b"?");
         let (to, there) = world.send(3, &asked).expect("rented");
         let ip = Ip::parse(&there).expect("a packet");
-        assert_eq!((to, address(ip.v6, ip.dst)), (id(11), ip_of(DEVICE[family])));
-        let (to, back) = world.send(11, &udp(DEVICE[family], &renter, 53, 5_000, b"!")).expect("a reply");
+        assert_eq!((to, address(ip.v6, ip.dst)), (id(11), ip_of(device)));
+        let (to, back) = world.send(11, &udp(device, &renter, 53, 5_000, b"!")).expect("a reply");
         assert_eq!((to, source_of(&back)), (id(3), alias.clone()));
-        let error = icmp_error(DEVICE[family], &renter, &there);
+        let error = icmp_error(device, &renter, &there);
         let (_, error) = world.send(11, &error).expect("about the flow");
         assert_eq!(source_of(&error), alias, "an error names the alias too");
     }
@@ -227,7 +227,7 @@ fn a_flood_of_displaced_connections_leaves_a_bounded_number_of_resets() {
     world.advance(seconds(1));
     let passed = (1..=200).filter(|port| world.send(3, &syn(42, *port)).is_ok()).count();
     let waiting = world.forwarder.displaced.len();
-    assert!(passed >= 16 && passed < 200 && waiting <= 64, "{passed} passed, {waiting} resets wait");
+    assert!((16..200).contains(&passed) && waiting <= 64, "{passed} passed, {waiting} resets wait");
     world.work();
     assert!((1..=200).all(|port| world.passes(3, &syn(42, port))));
 }
