@@ -158,12 +158,19 @@ pub(super) fn merge(data: &Path, staged: &Path) -> anyhow::Result<ErasedIds> {
         all.push(b'\n');
     }
     if !all.is_empty() {
-        let file = staged.join(ERASED_FILE);
-        let _ = fs::remove_file(&file);
-        let written = secret_file::create(&file)?.write_all(&all);
-        written.with_context(|| format!("cannot write {}", file.display()))?;
+        replace(&staged.join(ERASED_FILE), &all)?;
     }
     Ok(ErasedIds::parse(&all))
+}
+
+/// Replaces a file as a whole: after a stop it has the former lines or the new ones.
+fn replace(file: &Path, lines: &[u8]) -> anyhow::Result<()> {
+    let half = file.with_extension("new");
+    // The remains of a write that was cut off.
+    let _ = fs::remove_file(&half);
+    let mut out = secret_file::create(&half)?;
+    let written = out.write_all(lines).and_then(|()| out.sync_all()).and_then(|()| fs::rename(&half, file));
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Makes the database and the file agree before the gateway runs: an erasure that either of them knows is in

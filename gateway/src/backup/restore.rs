@@ -215,6 +215,8 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
         }
         mark(&staged, MOVED)?;
     }
+    // The data directory may have got lines since the backup was staged.
+    erased_ids::merge(data, &staged)?;
     for name in CONTENTS {
         put(&staged, name, data)?;
     }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::conf::{self, Call, Output, Peer};
 use super::device::{mtu, present, said};
 use super::host::pages;
@@ -82,16 +82,16 @@ pub(crate) async fn run(client: &Client, command: OperatorCommand) -> anyhow::Re
         OperatorCommand::Show { operator } => show(client, &operator).await,
         OperatorCommand::Set { operator, name, mtu } => {
             let body = present(json!({ "name": name, "mtu": mtu }));
-            client.patch(&format!("/operators/{operator}"), &body).await?;
+            client.patch(&api_path!("/operators/{}", operator), &body).await?;
             said(client, &format!("{operator} changed"))
         }
         OperatorCommand::Remove { operator } => {
-            client.call(Method::DELETE, &format!("/operators/{operator}"), None).await?;
+            client.call(Method::DELETE, &api_path!("/operators/{}", operator), None).await?;
             said(client, &format!("{operator} removed; its tunnel has ended"))
         }
         OperatorCommand::Reissue { operator, public_key, to } => {
             let body = present(json!({ "public_key": public_key }));
-            let path = format!("/operators/{operator}/credentials");
+            let path = api_path!("/operators/{}/credentials", operator);
             conf::make(client, Call { path: &path, body, otherwise: "nothing was changed" }, to, peer).await
         }
     }
@@ -138,7 +138,7 @@ fn state(o: &Operator) -> &'static str {
 }
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
-    let o: Operator = client.get(&format!("/operators/{name}"), &[]).await?;
+    let o: Operator = client.get(&api_path!("/operators/{}", name), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&o)?);
         return Ok(());

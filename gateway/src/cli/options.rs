@@ -10,12 +10,16 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 25] = [
+const COMMANDS: [(&str, &[&[Pair]]); 38] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
     ("contact add", &[CONTACT]),
     ("contact set", &[CONTACT, NAME]),
+    ("customer add", &[CUSTOMER, NAME]),
+    ("customer person add", &[PERSON, NAME]),
+    ("customer person set", &[PERSON, NAME]),
+    ("customer set", &[CUSTOMER, NAME]),
     ("device add", &[DEVICE, LOGIN, NEW_LOGIN, CHOSEN, &[("public_key", "--public-key")]]),
     ("device reissue", &[&[("public_key", "--public-key")]]),
     ("device set", &[DEVICE, LOGIN, &[("labels", "--label"), ("networks", "--network")]]),
@@ -30,14 +34,33 @@ const COMMANDS: [(&str, &[&[Pair]]); 25] = [
     ("operator reissue", &[&[("public_key", "--public-key")]]),
     ("operator set", &[NAME, &[("mtu", "--mtu")]]),
     ("profile set", &[&[("extends", "--extends"), ("summary", "--summary")]]),
+    ("rental block", &[&[("from", "--from"), ("reason", "--reason"), ("until", "--until or --for")]]),
+    (
+        "rental device",
+        &[WHOLE_ACCESS, &[("preparation_s", "--preparation"), ("turnaround_s", "--turnaround")]],
+    ),
+    ("rental end", &[&[("note", "--note"), ("reason", "--reason")]]),
+    (
+        "rental set",
+        &[WHOLE_ACCESS, NAME, &[("device", "--device"), ("renters", "--renter"), ("until", "--until")]],
+    ),
+    ("renter add", &[&[("mtu", "--mtu"), ("person", "--person"), ("public_key", "--public-key")]]),
+    ("renter credentials", &[&[("public_key", "--public-key")]]),
+    ("renter set", &[NAME, &[("mtu", "--mtu")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
     ("service set", &[SETTINGS, LIMITS, &[("check", "--check")]]),
+    ("subscription add", &[&[("kinds", "--kind")]]),
+    ("subscription set", &[&[("kinds", "--kind"), ("url", "--url")]]),
     ("token create", &[TOKEN, CHOSEN]),
     ("user add", &[&[("role", "--role")]]),
 ];
 const NAME: &[Pair] = &[("name", "--name")];
+const CUSTOMER: &[Pair] = &[("contacts", "--contact"), ("external_ref", "--ref")];
+const PERSON: &[Pair] = &[("email", "--email")];
+/// A refusal of access as a whole, which is no entry of it.
+const WHOLE_ACCESS: &[Pair] = &[("access", "--icmp or --tcp or --udp")];
 const CHOSEN: &[Pair] = &[("labels", "--label"), ("profile", "--profile")];
 const DEVICE: &[Pair] = &[("direct_address", "--direct"), ("mtu", "--mtu"), ("route", "--route")];
 const LOGIN: &[Pair] = &[("ssh.port", "--ssh-port"), ("ssh.user", "--ssh-user")];
@@ -115,9 +138,12 @@ const BOOKING: &[Pair] =
 const ITEMS: &[Pair] = &[
     ("customer", "--customer"),
     ("external_ref", "--ref"),
+    ("items[].access", "--icmp or --tcp or --udp"),
     ("items[].device", "--device"),
     ("items[].from", "--from"),
     ("items[].labels", "--any"),
+    ("items[].name", "--name"),
+    ("items[].renters", "--renter"),
     ("items[].until", "--until or --for"),
 ];
 
@@ -146,7 +172,10 @@ impl Given {
 
     /// Returns the option that sets a field of the body.
     pub fn option(&self, field: &str) -> Option<&'static str> {
-        if let Some(rest) = field.strip_prefix("access[") {
+        // All items of a booking have the same access.
+        let of_item =
+            field.strip_prefix("items[").and_then(|rest| rest.split_once("].")).map(|(_, rest)| rest);
+        if let Some(rest) = of_item.unwrap_or(field).strip_prefix("access[") {
             let place: usize = rest.split(']').next()?.parse().ok()?;
             return self.access.get(place).copied();
         }
@@ -215,6 +244,13 @@ mod tests {
         assert_eq!(grant.option("access[2].ports"), None);
         assert_eq!(grant.option("source"), None, "several options set it");
         assert_eq!(grant.option("fromage"), None);
+        let booking = given("fleetgate booking add --customer crm-17 --device cam --for 2h --udp 53 --tcp 0");
+        assert_eq!(booking.option("items[3].access[0].ports[0]"), Some("--tcp"));
+        assert_eq!(booking.option("items[3].access"), Some("--icmp or --tcp or --udp"));
+        assert_eq!(booking.option("items[0].renters[2]"), Some("--renter"));
+        assert_eq!(booking.option("items[0]"), None);
+        let person = given("fleetgate customer person set y_1 --email x");
+        assert_eq!((person.option("email"), person.option("customer")), (Some("--email"), None));
         let host = given("fleetgate host set nas --warn rta=x");
         assert_eq!(host.option("thresholds[12].warn"), Some("--warn"));
         assert_eq!(host.option("thresholds[12].metric"), Some("--warn or --crit"));
@@ -234,6 +270,10 @@ mod tests {
             ("device add cam --mtu 9", vec!["--mtu: "]),
             ("device add cam --label UPPER=x", vec!["--label: "]),
             ("host add nas --via cam --address x", vec!["--address: "]),
+            ("customer add --ref k_38h601nahgbz6 --contact <>", vec!["--ref: ", "--contact: "]),
+            ("renter add laptop --person y_1", vec!["--person: "]),
+            ("renter add laptop --person y_1 --mtu 9 --public-key x", vec!["--mtu: ", "--public-key: "]),
+            ("subscription add http://127.0.0.1:9/x --kind rental.x", vec!["--kind: "]),
             ("contact add ops --email x --digest 99", vec!["--email: ", "--digest: "]),
         ] {
             let words = ["fleetgate"].into_iter().chain(line.split(' '));

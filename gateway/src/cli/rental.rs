@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::booking::Times;
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::customer::printed;
 use super::device::{pair, present, said};
 use super::grant::{self, AccessArgs, moment};
@@ -146,18 +146,18 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
     match command {
         RentalCommand::List(args) => list(client, *args).await,
         RentalCommand::Show { rental } => {
-            show(client, &client.get(&format!("/rentals/{rental}"), &[]).await?)
+            show(client, &client.get(&api_path!("/rentals/{}", rental), &[]).await?)
         }
         RentalCommand::Report { rental } => rental_report::run(client, &rental).await,
         RentalCommand::Set(args) => set(client, *args).await,
         RentalCommand::Cancel { rental } => {
-            let gone: Value = client.post(&format!("/rentals/{rental}/cancel"), &json!({})).await?;
+            let gone: Value = client.post(&api_path!("/rentals/{}/cancel", rental), &json!({})).await?;
             printed(client, &gone)?;
             said(client, &format!("Rental {rental} cancelled; its device is free"))
         }
         RentalCommand::End { rental, reason, note } => {
             let body = present(json!({ "reason": reason, "note": note }));
-            let ended: Value = client.post(&format!("/rentals/{rental}/end"), &body).await?;
+            let ended: Value = client.post(&api_path!("/rentals/{}/end", rental), &body).await?;
             printed(client, &ended)?;
             said(client, &format!("Rental {rental} ended"))
         }
@@ -167,7 +167,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
         RentalCommand::Block(args) => block(client, *args).await,
         RentalCommand::Blocks { device } => blocks(client, &device).await,
         RentalCommand::Unblock { device, block } => {
-            client.delete(&format!("/devices/{device}/blocks/{block}"), None).await?;
+            client.delete(&api_path!("/devices/{}/blocks/{}", device, block), None).await?;
             said(client, &format!("Block {block} ended"))
         }
     }
@@ -279,7 +279,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if all_renters {
         body["renters"] = Value::Null;
     }
-    let changed = client.patch(&format!("/rentals/{rental}"), &body).await?;
+    let changed = client.patch(&api_path!("/rentals/{}", rental), &body).await?;
     printed(client, &changed)?;
     let after: Rental = serde_json::from_value(changed)?;
     let when = window(&after.from, &after.until, after.time_zone.as_deref());
@@ -318,7 +318,7 @@ async fn block(client: &Client, args: BlockArgs) -> anyhow::Result<()> {
     let (from, until) = args.at.body(table::now())?;
     let force = args.force.then_some(true);
     let body = present(json!({ "from": from, "until": until, "reason": args.reason, "force": force }));
-    let made = client.write(Method::POST, &format!("/devices/{}/blocks", args.device), &body, None).await?;
+    let made = client.write(Method::POST, &api_path!("/devices/{}/blocks", args.device), &body, None).await?;
     printed(client, &made)?;
     let block: DeviceBlock = serde_json::from_value(made)?;
     let until = block.until.as_deref().map(|until| format!(" until {}", table::minute(until)));
@@ -335,7 +335,7 @@ const BLOCKS: [Column; 4] =
     [Column::whole("ID"), Column::whole("FROM"), Column::whole("UNTIL"), Column::text("REASON")];
 
 async fn blocks(client: &Client, device: &str) -> anyhow::Result<()> {
-    let blocks: Vec<DeviceBlock> = pages(client, &format!("/devices/{device}/blocks"), &[]).await?;
+    let blocks: Vec<DeviceBlock> = pages(client, &api_path!("/devices/{}/blocks", device), &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&blocks)?);
         return Ok(());

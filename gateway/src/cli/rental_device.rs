@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::device::present;
 use super::grant::{self, AccessArgs};
 use super::table;
@@ -35,7 +35,7 @@ pub(crate) struct DeviceArgs {
 }
 
 pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
-    let path = format!("/devices/{}/rental-settings", args.device);
+    let path = api_path!("/devices/{}/rental-settings", args.device);
     let before: DeviceRentalSettings = client.get(&path, &[]).await?;
     let seconds = |option: &str, text: &Option<String>, before: f64| -> anyhow::Result<f64> {
         text.as_deref().map_or(Ok(before), |text| Ok(span(option, text)?.as_secs_f64()))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::customer::printed;
 use super::rental::{clock, window};
 use super::report;
@@ -13,7 +13,7 @@ use crate::api::rentals::report::{
 use crate::cli::out;
 
 pub(super) async fn run(client: &Client, rental: &str) -> anyhow::Result<()> {
-    let found: Value = client.get(&format!("/rentals/{rental}/report"), &[]).await?;
+    let found: Value = client.get(&api_path!("/rentals/{}/report", rental), &[]).await?;
     printed(client, &found)?;
     if !client.json {
         print(&serde_json::from_value(found)?);

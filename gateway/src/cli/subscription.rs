@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, api_path};
 use super::customer::printed;
 use super::device::{present, said};
 use super::host::pages;
@@ -64,18 +64,18 @@ pub(crate) async fn run(client: &Client, command: SubscriptionCommand) -> anyhow
         SubscriptionCommand::Add { url, kinds } => add(client, &json!({ "url": url, "kinds": kinds })).await,
         SubscriptionCommand::List => list(client).await,
         SubscriptionCommand::Show { subscription } => {
-            show(client, &client.get(&format!("/subscriptions/{subscription}"), &[]).await?)
+            show(client, &client.get(&api_path!("/subscriptions/{}", subscription), &[]).await?)
         }
         SubscriptionCommand::Set { subscription, url, kinds, all_kinds, pause, resume } => {
             let kinds = (all_kinds || !kinds.is_empty()).then_some(kinds);
             let paused = (pause || resume).then_some(pause);
             let body = present(json!({ "url": url, "kinds": kinds, "paused": paused }));
-            let changed = client.patch(&format!("/subscriptions/{subscription}"), &body).await?;
+            let changed = client.patch(&api_path!("/subscriptions/{}", subscription), &body).await?;
             printed(client, &changed)?;
             said(client, &format!("Subscription {subscription} changed"))
         }
         SubscriptionCommand::Remove { subscription } => {
-            client.delete(&format!("/subscriptions/{subscription}"), None).await?;
+            client.delete(&api_path!("/subscriptions/{}", subscription), None).await?;
             said(client, &format!("Subscription {subscription} removed"))
         }
     }

@@ -14,7 +14,7 @@ use fleetgate_keys::PublicKey;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
-use super::events::{self, NewEvent};
+use super::events;
 use super::files::{self, SIDE_FILES, beside, read_only};
 use super::rentals::erasures::{self, Erasure};
 use super::{HISTORY, MAIN, instance, settings};
@@ -429,8 +429,7 @@ async fn marked(file: &Path, made_at: &str, erasures: &[Erasure]) -> sqlx::Resul
     let made: Option<jiff::Timestamp> = made_at.parse().ok();
     instance::mark_restored(&mut tx, now, made.map(|at| Wall::from_millis(at.as_millisecond()))).await?;
     let cause = format!("from a backup that was made at {made_at}");
-    let event = NewEvent::new(now, "gateway.restored", events::NOBODY, &cause, events::SYSTEM);
-    events::append(&mut tx, &event).await?;
+    events::append_restored(&mut tx, now, &cause).await?;
     let erased = match version(&mut tx).await? == newest_schemas().0 {
         true => erasures::apply(&mut tx, erasures, now).await?.len(),
         false => 0,

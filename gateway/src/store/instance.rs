@@ -117,12 +117,14 @@ pub async fn confirm(tx: &mut SqliteConnection, now: Wall, by: &str) -> sqlx::Re
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::id::Id;
     use fleetgate_keys::SealKey;
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions as _, Connection as _};
 
     use super::*;
-    use crate::store::{Store, files, fixture};
+    use crate::store::rentals::erasures::Erasure;
+    use crate::store::{Store, copy, files, filled, fixture};
 
     #[tokio::test]
     async fn a_first_start_is_no_restore_and_each_restore_begins_another_epoch() {
@@ -159,5 +161,23 @@ mod tests {
         let found = load(&mut conn).await.unwrap();
         assert_eq!((found.unconfirmed(), found.backup_made_at), (Some(now), made));
         assert_eq!(settings::find(&mut conn, RESTORED_AT).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_backup_of_any_earlier_schema_waits_after_its_restore() {
+        let erasure = Erasure { customer: Id::from_i64(110), at: Wall::from_millis(5) };
+        let before = ["excerpts_and_shares", "instance", "people", "rentals"].map(fixture::steps_before);
+        for steps in before.into_iter().chain([1, fixture::schema_steps()]) {
+            let (seal, dir) = (SealKey::from_bytes([1; 32]), tempfile::tempdir().unwrap());
+            filled::make(dir.path(), steps, &seal).await;
+            let file = dir.path().join(files::MAIN_FILE);
+            let erased = copy::mark_restored(&file, "2026-11-30T08:15:00Z", &[erasure]).await;
+            let erased = erased.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
+            assert_eq!(erased, usize::from(steps == fixture::schema_steps()), "{steps}");
+            let store = Store::open(dir.path(), seal).await.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
+            assert!(awaits_review(&mut store.reader().await.unwrap()).await.unwrap(), "{steps}");
+            let noted = "select principal from events where kind = 'gateway.restored'";
+            assert_eq!(fixture::texts(&store, noted).await, ["system"], "{steps}");
+        }
     }
 }

@@ -245,6 +245,8 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
         .clone()
         .pragma("cache_size", WRITER_CACHE)
         .pragma("wal_autocheckpoint", CHECKPOINT)
+        // Removed personal data is overwritten in its page, and does not stay in the file until the page is full.
+        .pragma("secure_delete", "fast")
         // The undo data of a statement with many rows. A file for it would cost more than the
         // statement.
         .pragma("temp_store", "memory");

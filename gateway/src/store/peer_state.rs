@@ -1,5 +1,5 @@
-//! The state that the tunnels learnt about peers, for the next start. Rows of removed peers are not
-//! created again.
+//! The state that the tunnels learnt about peers, for the next start. It is written behind, so that it may
+//! come after the removal of its peer: rows of removed peers are not created again.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -20,7 +20,8 @@ static STAMPS: LazyLock<Batched> = LazyLock::new(|| {
         format!(
             "with v (peer, stamp) as (values {values})
              insert into peer_memory (peer, stamp)
-             select v.peer, v.stamp from v where exists (select 1 from peers where id = v.peer)
+             select v.peer, v.stamp from v
+             where exists (select 1 from peers where id = v.peer and removed_at is null)
              on conflict (peer) do update set stamp = excluded.stamp"
         )
     })
@@ -93,7 +94,7 @@ static STATUSES: LazyLock<Batched> = LazyLock::new(|| {
                   as (values {values})
              insert into peer_memory (peer, last_packet, last_handshake, clock_skew_ms, rx_bytes, tx_bytes)
              select v.peer, v.last_packet, v.last_handshake, v.clock_skew_ms, v.rx_bytes, v.tx_bytes from v
-             where exists (select 1 from peers where id = v.peer)
+             where exists (select 1 from peers where id = v.peer and removed_at is null)
              on conflict (peer) do update set last_packet = excluded.last_packet,
                     last_handshake = excluded.last_handshake,
                     clock_skew_ms = coalesce(excluded.clock_skew_ms, peer_memory.clock_skew_ms),
@@ -134,7 +135,7 @@ pub async fn write_endpoint(
     let text = endpoint.to_string();
     sqlx::query(
         "insert into peer_memory (peer, endpoint)
-         select $1, $2 where exists (select 1 from peers where id = $1)
+         select $1, $2 where exists (select 1 from peers where id = $1 and removed_at is null)
          on conflict (peer) do update set endpoint = excluded.endpoint",
     )
     .bind(peer.as_i64())
@@ -143,7 +144,7 @@ pub async fn write_endpoint(
     .await?;
     sqlx::query(
         "insert into peer_endpoints (peer, endpoint, first_seen, last_seen)
-         select $1, $2, $3, $3 where exists (select 1 from peers where id = $1)
+         select $1, $2, $3, $3 where exists (select 1 from peers where id = $1 and removed_at is null)
          on conflict (peer, endpoint) do update set last_seen = excluded.last_seen",
     )
     .bind(peer.as_i64())
@@ -174,7 +175,7 @@ mod tests {
     use fleetgate_engine::messages::{DEFAULT_MTU, RetiredKey};
 
     use super::*;
-    use crate::store::{devices, fixture};
+    use crate::store::{devices, fixture, peers_of_people};
 
     #[tokio::test]
     async fn the_peer_state_survives_a_restart() {
@@ -208,6 +209,20 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(kept.iter().map(|r| r.0).collect::<Vec<_>>(), (13..=20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_of_a_removed_peer_is_not_kept() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        let mut tx = store.begin().await.unwrap();
+        peers_of_people::remove(&mut tx, peer, Wall::from_millis(9)).await.unwrap();
+        write_stamps(&mut tx, &[(peer, Tai64n([1; 12]))]).await.unwrap();
+        write_statuses(&mut tx, &[(peer, Box::default())]).await.unwrap();
+        write_endpoint(&mut tx, peer, "192.0.2.1:1".parse().unwrap(), Wall::from_millis(9)).await.unwrap();
+        tx.commit().await.unwrap();
+        let left = "select 'memory' from peer_memory union all select endpoint from peer_endpoints";
+        assert_eq!(fixture::texts(&store, left).await, [""; 0]);
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ async fn candidates(write: &mut ApiTx<'_>, n: usize, of: &Selection) -> Result<V
     match of {
         Selection::Device(text) => {
             let found = devices::load(write.tx(), Kind::Host.named(text)).await;
-            let device = found.map_err(|e| Problem::invalid(format!("items[{n}].device"), e.detail()))?;
+            let device = found.map_err(|e| e.in_field(&format!("items[{n}].device")))?;
             Ok(vec![candidate(write, device.id, &device.settings.name).await?])
         }
         Selection::Labels(labels) => {

@@ -90,7 +90,7 @@ async fn create(
     let now = write.now;
     let draft = Draft::of_new(new, now)?;
     let customer = super::customers::load(&mut write, &draft.customer).await;
-    let customer = customer.map_err(|e| Problem::invalid("customer", e.detail()))?;
+    let customer = customer.map_err(|e| e.in_field("customer"))?;
     reference_is_free(&mut write, draft.external_ref.as_deref()).await?;
     has_room(&mut write, draft.wishes.len()).await?;
     let choices = allocate::choose(&mut write, &draft.wishes).await?;

@@ -217,7 +217,7 @@ async fn swap(
     text: &str,
 ) -> Result<(), Problem> {
     let found = devices::load(write.tx(), Kind::Host.named(text)).await;
-    let found = found.map_err(|e| Problem::invalid("device", e.detail()))?;
+    let found = found.map_err(|e| e.in_field("device"))?;
     if found.id == before.device {
         return set_end(write, before, after).await;
     }

@@ -159,13 +159,11 @@ async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Prob
 /// Begins a change of a booking or a rental. After a restore it waits for an admin: what was booked or ended
 /// after the backup is unknown here.
 async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
-    let mut write = ApiTx::begin(app, who).await?;
-    if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
-        return Err(restore_review::unconfirmed(restored_at));
+    let mut write = begin(app, who).await?;
+    match instance::unconfirmed(write.tx()).await? {
+        None => Ok(write),
+        Some(restored_at) => Err(restore_review::unconfirmed(restored_at)),
     }
-    let now = write.now;
-    crate::store::rentals::bookings::lapse(write.tx(), now).await?;
-    Ok(write)
 }
 
 /// Bounds what one decision reads.

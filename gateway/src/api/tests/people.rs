@@ -221,6 +221,11 @@ async fn bad_people_names_and_keys_are_refused_and_leave_nothing() {
         assert_eq!(refused.status, status, "{body}: {}", refused.text);
         assert!(text(&refused.json["detail"]).contains(says), "{body}: {}", refused.text);
     }
+    let limited = api.limited(Role::Operator, Area::Rentals).await;
+    let body = json!({ "person": ada, "name": "a", "public_key": key(1) });
+    let refused = limited.post("/api/v1/renters", body).await;
+    assert_eq!((refused.status, refused.code()), (409, "key_in_use"), "{}", refused.text);
+    assert!(!refused.text.contains("cam1") && !refused.text.contains("h_"), "{}", refused.text);
     for customer in ["crm-18", "crm-99", "k_0000000000007"] {
         let refused = api.operator().post("/api/v1/people", json!({ "customer": customer })).await;
         assert_eq!(field(&refused), (422, "customer"), "{}", refused.text);

@@ -402,6 +402,11 @@ async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
     fixture::run(&api.state.store, sql, &[]).await;
     let mut tx = api.state.store.begin().await.unwrap();
     assert_eq!(aliases::take_missing(&mut tx, room, crate::clock::wall()).await.unwrap(), 1);
+    drop(tx);
+    fixture::run(&api.state.store, "update alias_blocks set slots = 0", &[]).await;
+    let mut tx = api.state.store.begin().await.unwrap();
+    let without = aliases::take_missing(&mut tx, room, crate::clock::wall()).await.unwrap();
+    assert_eq!(without, 2, "each counts, also after the first one found no room");
 }
 
 // ------------------------------------------------------------------------ explain

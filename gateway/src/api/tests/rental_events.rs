@@ -1,5 +1,6 @@
 //! The feed of the events of rentals, its cursors, and subscriptions.
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::rentals::{field, hence, item, must, path, rented, shop, text};
@@ -52,6 +53,20 @@ async fn every_call_for_a_rental_is_an_event_in_its_transaction() {
     let refused = api.operator().patch(&path(&rental), json!({ "until": hence(4 * HOUR) })).await;
     assert_eq!(refused.code(), "rental_over");
     assert_eq!(feed(&api, "").await["items"].as_array().unwrap().len(), 4, "a refusal is no event");
+}
+
+#[tokio::test]
+async fn each_call_for_a_rental_wakes_the_tasks_of_its_events() {
+    let api = shop().await;
+    let is_woken = || api.state.rental_events.rentals().now_or_never().is_some();
+    is_woken();
+    assert!(!is_woken(), "once for each call");
+    let rental = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
+    assert!(is_woken(), "booked");
+    must(&api.operator().patch(&path(&rental), json!({ "until": hence(3 * HOUR) })).await);
+    assert!(is_woken(), "changed");
+    must(&api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await);
+    assert!(is_woken(), "cancelled");
 }
 
 #[tokio::test]

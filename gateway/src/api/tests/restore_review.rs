@@ -168,16 +168,23 @@ async fn the_review_lists_what_comes_back_and_an_admin_alone_confirms_it() {
     let early = confirm(&api, RESTORED_AT).await;
     assert_eq!((early.status, early.code()), (409, "nothing_to_confirm"), "{}", early.text);
 
+    let ada = json!({ "customer": "crm-17", "name": "Ada" });
+    let person = must(&api.operator().post("/api/v1/people", ada).await)["id"].clone();
+    let laptop = json!({ "person": person, "name": "ada-laptop" });
+    must(&api.operator().post("/api/v1/renters", laptop).await);
     let limited = api.limited(Role::Admin, Area::Access).await;
     fixture::restored(&api.state.store, RESTORED_AT).await;
     let waits = review().await;
     assert_eq!(waits["restored_at"], ids::time(RESTORED_AT));
     let totals: Vec<(&str, i64)> = waits["kinds"].as_array().unwrap().iter().map(total).collect();
-    assert_eq!(totals, [("user", 2), ("operator", 1), ("token", 4), ("grant", 2), ("rental", 1)]);
+    let each = [("user", 2), ("operator", 1), ("renter", 1), ("token", 4), ("grant", 2), ("rental", 1)];
+    assert_eq!(totals, each);
     let first = |kind: usize| &waits["kinds"][kind]["objects"][0];
     assert_eq!((&first(1)["name"], &first(1)["details"]), (&json!("anna-laptop"), &json!("of anna")));
     assert!(first(1)["id"].as_str().unwrap().starts_with("o_") && first(1)["changed_at"].is_string());
-    assert!(first(4)["details"].as_str().unwrap().ends_with(" for crm-17"), "{}", first(4));
+    assert_eq!((&first(2)["name"], &first(2)["details"]), (&json!("ada-laptop"), &json!("of Ada, crm-17")));
+    assert!(first(2)["id"].as_str().unwrap().starts_with("w_"), "{}", first(2));
+    assert!(first(5)["details"].as_str().unwrap().ends_with(" for crm-17"), "{}", first(5));
 
     let body = json!({ "restored_at": ids::time(RESTORED_AT) });
     let path = "/api/v1/restore-review/confirm";
@@ -256,6 +263,8 @@ async fn a_restored_gateway_passes_nothing_until_it_is_confirmed_and_nobody_eras
     let peers = [id(&made["operator"]["id"]), device];
     for reference in ["crm-1", "crm-2"] {
         post("/customers", json!({ "external_ref": reference, "name": "Ada" })).await;
+        let person = post("/people", json!({ "customer": reference, "name": "Eve" })).await["id"].clone();
+        post("/renters", json!({ "person": person, "name": "eve-phone" })).await;
     }
     assert!(
         matches!(filtered(&server, peers).await, Explanation::Permitted(_)),
@@ -282,6 +291,8 @@ async fn a_restored_gateway_passes_nothing_until_it_is_confirmed_and_nobody_eras
     assert!(found.unconfirmed().is_some() && found.epoch != epoch);
     let names = fixture::texts(&server.state.store, "select name from customers order by name").await;
     assert_eq!(names, ["", "Ada"]);
+    let people = "select y.name || r.name from renters r join people y on y.id = r.person order by 1";
+    assert_eq!(fixture::texts(&server.state.store, people).await, ["", "Eveeve-phone"]);
     let notices = "select kind from notices where service = 'restore' order by id";
     assert_eq!(fixture::texts(&server.state.store, notices).await, ["problem"]);
     let review = call(&server, &token, "GET", "/restore-review", Value::Null).await;

@@ -79,6 +79,20 @@ async fn unstaged_leaves_the_file(backup: &Path) {
 }
 
 #[tokio::test]
+async fn a_line_that_comes_after_an_upload_is_not_lost() {
+    let (place, out, dir) = (Place::new().await, private_dir(), private_dir());
+    let made = backed_up(&place, &out.path().join("n-1.tar")).await;
+    stage(File::open(&made.file).unwrap(), dir.path()).await.unwrap();
+    drop(erased_ids::append(dir.path(), &[erasure(2)]).unwrap());
+    assert!(finish_restore(dir.path()).unwrap());
+    assert_eq!(erased_ids::read(dir.path()).unwrap().erasures, [erasure(2), erasure(1)]);
+    let store = Store::open(dir.path(), Identity::read(dir.path()).unwrap().seal_key()).await.unwrap();
+    erased_ids::reconcile(&store, dir.path()).await.unwrap();
+    let names = "select name from customers order by id";
+    assert_eq!(fixture::texts(&store, names).await, ["", "", "Eve"]);
+}
+
+#[tokio::test]
 async fn damaged_lines_are_reported_and_the_others_count() {
     let (place, out, dir) = (Place::new().await, private_dir(), private_dir());
     let made = backed_up(&place, &out.path().join("n-1.tar")).await;

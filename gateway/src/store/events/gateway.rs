@@ -6,6 +6,8 @@
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
+use super::{Object, SYSTEM};
+
 pub(super) const UPLINK_LOST: &str = "uplink.lost";
 pub(super) const UPLINK_BACK: &str = "uplink.back";
 pub const CLOCK_UNTRUSTED: &str = "gateway.clock_untrusted";
@@ -15,6 +17,18 @@ pub const CLOCK_SERVICE: &str = "clock";
 pub const RESTORE_UNCONFIRMED: &str = "gateway.restore_unconfirmed";
 /// The service of the gateway under which notifications about a restore go.
 pub const RESTORE_SERVICE: &str = "restore";
+
+/// Appends the event of a restore. The schema of the database may be older than the other events need: this has
+/// the columns of the first one.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn append_restored(conn: &mut SqliteConnection, at: Wall, cause: &str) -> sqlx::Result<()> {
+    let sql = "insert into events (at, kind, object, cause, principal)
+               values ($1, 'gateway.restored', $2, $3, $4)";
+    let query = sqlx::query(sql).bind(at.as_millis()).bind(Object::System.name()).bind(cause);
+    query.bind(SYSTEM).execute(conn).await.map(drop)
+}
 
 /// Returns whether people were notified that the last restore waits for an admin, according to the log.
 ///

@@ -16,8 +16,8 @@ use sqlx::sqlite::SqliteConnection;
 
 pub(super) use gateway::clock_untrusted;
 pub use gateway::{
-    CLOCK_SERVICE, CLOCK_TRUSTED, CLOCK_UNTRUSTED, RESTORE_SERVICE, RESTORE_UNCONFIRMED, clock_is_untrusted,
-    cut_off_since, restore_is_noted, was_cut_off,
+    CLOCK_SERVICE, CLOCK_TRUSTED, CLOCK_UNTRUSTED, RESTORE_SERVICE, RESTORE_UNCONFIRMED, append_restored,
+    clock_is_untrusted, cut_off_since, restore_is_noted, was_cut_off,
 };
 pub use reading::{EventFilter, EventRow, Span};
 

@@ -142,11 +142,17 @@ pub async fn take_missing(
     now: Wall,
 ) -> sqlx::Result<usize> {
     let rentals: Vec<Rental> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
-    let mut without = 0;
+    // A customer may have thousands of rentals, each of which would read all of them to find no room.
+    let (mut without, mut full) = (0, BTreeSet::new());
     for rental in rentals {
+        if full.contains(&rental.customer) {
+            without += 1;
+            continue;
+        }
         match take(tx, rental.customer, (slots, pools), now).await {
             Ok((alias, _)) => set(tx, rental.id, alias).await?,
             Err(NoAlias::Full { .. } | NoAlias::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. })) => {
+                full.insert(rental.customer);
                 without += 1;
             }
             Err(NoAlias::Store(error) | NoAlias::Address(NoAddress::Store(error))) => return Err(error),

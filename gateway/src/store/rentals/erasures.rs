@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use super::customers;
+use super::{customers, people, renters};
 use crate::ids::Kind;
 use crate::store::events::{self, NewEvent, Object};
 
@@ -34,8 +34,8 @@ pub async fn all(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Erasure>> {
     Ok(rows.into_iter().map(erasure).collect())
 }
 
-/// Erases those of these customers that are not erased, with an event each, and returns them. Unknown ids
-/// are left out.
+/// Erases those of these customers that are not erased, and removes their people and renters, with an event
+/// each. Returns the customers. Unknown ids are left out.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -47,14 +47,46 @@ pub async fn apply(tx: &mut SqliteConnection, erasures: &[Erasure], now: Wall) -
     let mut erased = Vec::with_capacity(present.len());
     for id in present {
         let customer = Id::from_i64(id);
+        remove_people(tx, customer, now).await?;
         customers::erase(tx, customer, ids.get(&id).copied().unwrap_or(now)).await?;
-        let data = json!({ "id": Kind::Customer.text(customer) });
-        let about = (Object::Customer, Some(customer));
-        let event = NewEvent::new(now, "customer.erased", about, AGAIN, events::SYSTEM);
-        events::append(tx, &NewEvent { data, ..event }).await?;
+        note(tx, "customer.erased", (Object::Customer, Kind::Customer), customer, now).await?;
         erased.push(customer);
     }
     Ok(erased)
+}
+
+/// Removes the people of a customer with their renters, as the call that erases a customer does. It reads only
+/// ids: a row that is damaged elsewhere keeps no personal data.
+async fn remove_people(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::Result<()> {
+    let of_customer = "select r.id from renters r join people y on y.id = r.person
+                       where y.customer = $1 and r.removed_at is null order by r.id";
+    for renter in ids_of(tx, of_customer, customer).await? {
+        renters::remove(tx, renter, now).await?;
+        note(tx, "renter.removed", (Object::Renter, Kind::Renter), renter, now).await?;
+    }
+    let of_customer = "select id from people where customer = $1 and removed_at is null order by id";
+    for person in ids_of(tx, of_customer, customer).await? {
+        people::remove(tx, person, now).await?;
+        note(tx, "person.removed", (Object::Person, Kind::Person), person, now).await?;
+    }
+    Ok(())
+}
+
+async fn ids_of(tx: &mut SqliteConnection, sql: &'static str, customer: Id) -> sqlx::Result<Vec<Id>> {
+    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(customer.as_i64()).fetch_all(tx).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+async fn note(
+    tx: &mut SqliteConnection,
+    kind: &str,
+    (object, ids): (Object, Kind),
+    id: Id,
+    now: Wall,
+) -> sqlx::Result<()> {
+    let event = NewEvent::new(now, kind, (object, Some(id)), AGAIN, events::SYSTEM);
+    let data = json!({ "id": ids.text(id) });
+    events::append(tx, &NewEvent { data, ..event }).await.map(drop)
 }
 
 /// Why the gateway erases a customer by itself.
@@ -85,5 +117,41 @@ mod tests {
         assert_eq!(fixture::texts(&store, "select name from customers order by id").await, ["", "Bob", ""]);
         let events = fixture::texts(&store, "select principal from events where kind = 'customer.erased'");
         assert_eq!(events.await, ["system"]);
+    }
+
+    #[tokio::test]
+    async fn the_people_of_an_erased_customer_go_with_their_renters_and_keys() {
+        let (store, _dir) = fixture::store().await;
+        for sql in [
+            "insert into customers (id, name, created_at) values (1, 'Ada Ltd', 1), (2, 'Bob Ltd', 1)",
+            "insert into people (id, customer, name, email, created_at)
+                values (11, 1, 'Ada', 'ada@example.org', 1), (12, 2, 'Bob', null, 1)",
+            "insert into peers (id, kind, created_at) values (21, 'renter', 1), (22, 'renter', 1)",
+            "insert into renters (id, person, name, created_at) values (21, 11, 'ada-laptop', 1), (22, 12, 'bob-phone', 1)",
+            "insert into peer_keys (public_key, peer, added_at) values ('one', 21, 1), ('two', 22, 1)",
+            "insert into addresses (address, slot, peer, allocated_at) values ('10.112.0.9', 9, 21, 1)",
+            "insert into peer_memory (peer, endpoint) values (21, '192.0.2.1:1')",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let mut tx = store.begin().await.unwrap();
+        for _ in 0..2 {
+            apply(&mut tx, &[erasure(1, 600)], Wall::from_millis(1_000)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let left: [(&'static str, &[&str]); 6] = [
+            ("select name || coalesce(email, '') from people order by id", &["", "Bob"]),
+            ("select name from renters order by id", &["", "bob-phone"]),
+            ("select public_key from peer_keys where retired_at is null", &["two"]),
+            ("select address from addresses where released_at is null", &[]),
+            ("select endpoint from peer_memory", &[]),
+            (
+                "select kind || object_id from events order by seq",
+                &["renter.removed21", "person.removed11", "customer.erased1"],
+            ),
+        ];
+        for (sql, left) in left {
+            assert_eq!(fixture::texts(&store, sql).await, left, "{sql}");
+        }
     }
 }

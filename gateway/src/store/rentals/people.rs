@@ -109,3 +109,34 @@ pub async fn remove(tx: &mut SqliteConnection, person: PersonId, now: Wall) -> s
                where id = $1";
     sqlx::query(sql).bind(person.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+
+    use super::*;
+    use crate::store::rentals::customers;
+    use crate::store::{files, fixture};
+
+    #[tokio::test]
+    async fn the_data_of_a_removed_person_is_not_left_in_the_file() {
+        let (store, dir) = fixture::store().await;
+        let (customer, now) = (Id::from_i64(1), Wall::from_millis(1_000));
+        let mut tx = store.begin().await.unwrap();
+        customers::insert(&mut tx, &customers::Customer::new(customer, now)).await.unwrap();
+        let ada = Person::new(Id::from_i64(11), customer, now);
+        let ada = Person { name: "Ada Lovelace".into(), email: Some("ada@example.org".into()), ..ada };
+        insert(&mut tx, &ada).await.unwrap();
+        tx.commit().await.unwrap();
+        let has = async |text: &str| {
+            fixture::run(&store, "pragma wal_checkpoint(truncate)", &[]).await;
+            let file = std::fs::read(dir.path().join(files::MAIN_FILE)).unwrap();
+            file.windows(text.len()).any(|part| part == text.as_bytes())
+        };
+        assert!(has("Ada Lovelace").await && has("ada@example.org").await);
+        let mut tx = store.begin().await.unwrap();
+        remove(&mut tx, ada.id, now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(!has("Ada Lovelace").await && !has("ada@example.org").await);
+    }
+}
