@@ -80,7 +80,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(confirm))
 }
 
-/// What a restore has brought back: users, operators, tokens, grants and rentals.
+/// What a restore has brought back: users, operators, renters, tokens, grants and rentals.
 #[utoipa::path(get, path = "/restore-review", operation_id = "show_restore_review", tag = "gateway",
     security(("token" = ["unlimited:admin"])), responses((status = 200, body = RestoreReview)))]
 async fn show(State(app): State<AppState>) -> Result<Json<RestoreReview>, Problem> {

@@ -12,7 +12,7 @@ use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum RestoreReviewCommand {
-    /// Show users, operators, tokens, grants and rentals that came back
+    /// Show what came back, such as users, renters, tokens and grants
     Show,
     /// Confirm what came back: operators and renters reach hosts again
     Confirm {
@@ -133,8 +133,8 @@ mod tests {
         let (client, api) = connected_as(Role::Admin).await;
         fixture::restored(&api.state.store, Wall::from_millis(1_700_000_000_250)).await;
         let review: RestoreReview = client.get("/restore-review", &[]).await.unwrap();
-        assert_eq!(review.kinds.len(), 5);
-        assert!(rows(&review.kinds[2]).iter().any(|row| row[1] == "admin"), "{review:?}");
+        assert_eq!(review.kinds.len(), 6);
+        assert!(rows(&review.kinds[3]).iter().any(|row| row[1] == "admin"), "{review:?}");
         let time = review.restored_at.unwrap();
         let wrong = RestoreReviewCommand::Confirm { time: "2026-01-01T00:00:00Z".into() };
         assert!(run(&client, wrong).await.unwrap_err().to_string().contains("fleetgate restore-review show"));

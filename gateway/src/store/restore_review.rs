@@ -21,6 +21,8 @@ pub enum ReviewKind {
     User,
     /// Operators whose users may use grants.
     Operator,
+    /// Peers of the people of customers.
+    Renter,
     /// Tokens that are accepted.
     Token,
     /// Grants that have neither ended nor been withdrawn.
@@ -30,13 +32,20 @@ pub enum ReviewKind {
 }
 
 impl ReviewKind {
-    pub const ALL: [ReviewKind; 5] =
-        [ReviewKind::User, ReviewKind::Operator, ReviewKind::Token, ReviewKind::Grant, ReviewKind::Rental];
+    pub const ALL: [ReviewKind; 6] = [
+        ReviewKind::User,
+        ReviewKind::Operator,
+        ReviewKind::Renter,
+        ReviewKind::Token,
+        ReviewKind::Grant,
+        ReviewKind::Rental,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             ReviewKind::User => "user",
             ReviewKind::Operator => "operator",
+            ReviewKind::Renter => "renter",
             ReviewKind::Token => "token",
             ReviewKind::Grant => "grant",
             ReviewKind::Rental => "rental",
@@ -48,6 +57,7 @@ impl ReviewKind {
         match self {
             ReviewKind::User => Kind::User,
             ReviewKind::Operator => Kind::Operator,
+            ReviewKind::Renter => Kind::Renter,
             ReviewKind::Token => Kind::Token,
             ReviewKind::Grant => Kind::Grant,
             ReviewKind::Rental => Kind::Rental,
@@ -58,6 +68,7 @@ impl ReviewKind {
         match self {
             ReviewKind::User => USERS,
             ReviewKind::Operator => OPERATORS,
+            ReviewKind::Renter => RENTERS,
             ReviewKind::Token => TOKENS,
             ReviewKind::Grant => GRANTS,
             ReviewKind::Rental => RENTALS,
@@ -110,6 +121,14 @@ const OPERATORS: &str = reviewed!(
     "select o.id, o.name, 'of ' || u.name as details, o.created_at
      from operators o join users u on u.id = o.user
      where o.removed_at is null and u.disabled_at is null and u.role <> 'viewer' and $1 is not null"
+);
+
+/// As the sources of rentals in `policy.rs`. The person stays unnamed: the customer has the name in its list.
+const RENTERS: &str = reviewed!(
+    "renter",
+    "select r.id, r.name, 'of ' || coalesce(c.external_ref, nullif(c.name, '')) as details, r.created_at
+     from renters r join people y on y.id = r.person join customers c on c.id = y.customer
+     where r.removed_at is null and y.removed_at is null and $1 is not null"
 );
 
 const TOKENS: &str = reviewed!(
@@ -207,6 +226,7 @@ mod tests {
         let store = Store::open(dir.path(), seal).await.unwrap();
         assert_eq!(lines(&store, ReviewKind::User, 1_500).await, ["ada admin"], "bob is disabled");
         assert_eq!(lines(&store, ReviewKind::Operator, 1_500).await, ["ada-laptop of ada"]);
+        assert_eq!(lines(&store, ReviewKind::Renter, 1_500).await, ["laptop of crm-17"], "one was removed");
         assert_eq!(lines(&store, ReviewKind::Token, 1_500).await, [""; 0], "it was revoked");
         let grants = lines(&store, ReviewKind::Grant, 1_500).await;
         let night = "night-work operator ada-laptop to site-gw: udp 5000-5010, until 1970-01-01T00:00:09Z";
