@@ -36,6 +36,7 @@ mod rental_access;
 mod rental_events;
 mod rental_report;
 mod rentals;
+mod rented_devices;
 mod repeated;
 mod reports;
 mod restore_review;

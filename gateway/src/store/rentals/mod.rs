@@ -264,17 +264,20 @@ pub async fn of_bookings(
 pub enum Of {
     Customer(Id),
     Device(HostId),
+    /// Only the one whose window has begun.
+    DeviceInUse(HostId),
 }
 
 macro_rules! open_of {
-    ($column:literal) => {
+    ($column:literal, $states:literal) => {
         select!(concat!(
             "where ",
             $column,
             " = $1 and ",
             state_at!("$2"),
-            " in ('held', 'booked', 'preparing', 'active')
-             order by r.id limit $3"
+            " in (",
+            $states,
+            ") order by r.id limit $3"
         ))
     };
 }
@@ -290,8 +293,9 @@ pub async fn open_of(
     limit: i64,
 ) -> sqlx::Result<Vec<Rental>> {
     let (sql, id) = match of {
-        Of::Customer(id) => (open_of!("b.customer"), id),
-        Of::Device(id) => (open_of!("r.device"), id),
+        Of::Customer(id) => (open_of!("b.customer", "'held', 'booked', 'preparing', 'active'"), id),
+        Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'active'"), id),
+        Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
     sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
 }
