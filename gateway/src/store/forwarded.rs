@@ -231,7 +231,7 @@ impl FromRow<'_, SqliteRow> for Totals {
     }
 }
 
-/// Returns the traffic of a rental so far. That of a flow which lasts counts from its hourly record on.
+/// Returns the traffic of a rental so far. That of a flow which lasts counts within about a minute.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
