@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 25] = [
+const COMMANDS: [(&str, &[&[Pair]]); 26] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
@@ -30,6 +30,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 25] = [
     ("operator reissue", &[&[("public_key", "--public-key")]]),
     ("operator set", &[NAME, &[("mtu", "--mtu")]]),
     ("profile set", &[&[("extends", "--extends"), ("summary", "--summary")]]),
+    ("rental set", &[&[("allowance_bytes", "--allowance"), ("cut_at_allowance", "--cut-at-allowance")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
@@ -115,6 +116,8 @@ const BOOKING: &[Pair] =
 const ITEMS: &[Pair] = &[
     ("customer", "--customer"),
     ("external_ref", "--ref"),
+    ("items[].allowance_bytes", "--allowance"),
+    ("items[].cut_at_allowance", "--cut-at-allowance"),
     ("items[].device", "--device"),
     ("items[].from", "--from"),
     ("items[].labels", "--any"),

@@ -4,6 +4,7 @@
 
 mod access;
 mod allocate;
+mod allowance;
 mod availability;
 mod blocks;
 mod bookings;
@@ -160,13 +161,12 @@ async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Prob
 /// Begins a change of a booking or a rental. After a restore it waits for an admin: what was booked or ended
 /// after the backup is unknown here.
 async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
-    let mut write = ApiTx::begin(app, who).await?;
-    if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
-        return Err(restore_review::unconfirmed(restored_at));
+    let mut write = begin(app, who).await?;
+    let unconfirmed = instance::unconfirmed(write.tx()).await?;
+    match unconfirmed {
+        Some(restored_at) => Err(restore_review::unconfirmed(restored_at)),
+        None => Ok(write),
     }
-    let now = write.now;
-    crate::store::rentals::bookings::lapse(write.tx(), now).await?;
-    Ok(write)
 }
 
 /// Bounds what one decision reads.
@@ -292,6 +292,9 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
             .admits
             .as_ref()
             .map(|admits| admits.iter().map(|id| Kind::Renter.text(*id)).collect()),
+        allowance_bytes: rental.allowance.map(|allowance| allowance.bytes),
+        cut_at_allowance: rental.allowance.is_some_and(|allowance| allowance.cuts),
+        forwarded_bytes: rental.forwarded_bytes,
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
         occupied_from: ids::time(life.prepared_from),

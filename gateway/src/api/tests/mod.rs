@@ -33,6 +33,7 @@ mod profiles;
 mod query;
 mod removals;
 mod rental_access;
+mod rental_allowance;
 mod rental_events;
 mod rental_report;
 mod rentals;
