@@ -154,7 +154,7 @@ async fn terms(
         access::must_be_renters(write, customer, (field.as_str(), terms.admits.as_ref())).await?;
     }
     let given: Vec<Option<String>> = wanted.iter().map(|terms| terms.name.clone()).collect();
-    let names = access::names(access::names_in_use(write, customer).await?, &given)?;
+    let names = access::names(&access::names_in_use(write, customer).await?, &given)?;
     let named = |(name, terms): (String, &Terms<Option<String>>)| Terms {
         name,
         admits: terms.admits.clone(),

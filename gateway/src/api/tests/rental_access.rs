@@ -206,7 +206,14 @@ async fn names_are_the_lowest_free_ones_of_the_customer() {
     assert_eq!(must(&other)["rentals"][0]["name"], "device-1", "each customer has its own names");
     assert_ne!(other.json["rentals"][0]["addresses"], first["addresses"]);
     // A name rests with its alias.
-    post(&api, &first, "cancel", json!({})).await;
+    let cancelled = post(&api, &first, "cancel", json!({})).await;
+    let ended: jiff::Timestamp = text(&cancelled["ended_at"]).parse().unwrap();
+    let free = (ended + jiff::SignedDuration::from_hours(24)).to_string();
+    let mut again = item("cam-2", 3 * HOUR, 4 * HOUR);
+    again["name"] = json!("device-1");
+    let resting = book(&api, json!([again])).await;
+    assert_eq!((resting.status, resting.code()), (409, "name_taken"), "{}", resting.text);
+    assert!(resting.text.contains(&free), "{free}: {}", resting.text);
     assert_eq!(rented(&api, item("cam-1", HOUR, 2 * HOUR)).await["name"], "device-5");
     long_ago(&api, &first).await;
     assert_eq!(rented(&api, item("cam-1", 9 * HOUR, 10 * HOUR)).await["name"], "device-1");
