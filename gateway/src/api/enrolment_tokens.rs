@@ -24,7 +24,7 @@ use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Labels, Page, names, not_empty};
-use super::{AppState, profiles};
+use super::{AppState, profiles, rentals};
 use crate::store::enrolment_tokens;
 use crate::store::events::Object;
 
@@ -41,6 +41,8 @@ pub struct NewReplacement {
     pub expires_in_s: Option<i64>,
     /// Whether an operator has to approve the successor.
     pub needs_approval: bool,
+    /// Also during a rental, which is interrupted until the successor is there.
+    pub force: bool,
 }
 
 /// A token that enrols devices. Its secret was shown when it was created.
@@ -140,6 +142,8 @@ async fn create(
 /// Creates a token for the replacement of a device.
 ///
 /// One enrolment replaces the WireGuard key and the SSH host key; the history stays. Only the newest token is valid.
+///
+/// 409 `rentals_open`: a rental of the device has begun; `force` interrupts it.
 #[utoipa::path(post, path = "/devices/{device}/replacement", operation_id = "create_replacement",
     tag = "devices", security(("token" = ["devices:operator"])), request_body = NewReplacement,
     params(("device" = String, Path, description = "id or name")),
@@ -153,6 +157,7 @@ async fn create_replacement(
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     let device = load(write.tx(), Kind::Host.named(&device)).await?;
+    rentals::may_be_rekeyed(&mut write, &device, new.force).await?;
     enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
     let wanted = NewEnrolmentToken {
         label: format!("replaces {}", device.settings.name),

@@ -85,7 +85,8 @@ pub struct ForwardedHour {
     pub received_bytes: u64,
 }
 
-/// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and each hour.
+/// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and
+/// each hour; those of a rental each minute.
 #[utoipa::path(get, path = "/forwarded", operation_id = "list_forwarded", tag = "access",
     security(("token" = ["access:operator"])), params(Wanted),
     responses((status = 200, body = Forwarded)))]

@@ -10,6 +10,7 @@ use super::device::{labels, pair, present, said};
 use super::grant::{AccessArgs, moment};
 use super::host::pages;
 use super::rental::{clock, window};
+use super::size;
 use super::table::{self, Column};
 use super::token::span;
 use crate::api::rentals::{Booking, BookingPlan};
@@ -82,6 +83,12 @@ pub(crate) struct AddArgs {
     /// Admit only this renter (id); repeat it for more [default: all]
     #[arg(long, value_name = "RENTER")]
     renter: Vec<String>,
+    /// How much renters may send and receive, such as 10GB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    allowance: Option<u64>,
+    /// Cut the renters off when the allowance is used
+    #[arg(long, requires = "allowance")]
+    cut_at_allowance: bool,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -196,6 +203,8 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         (item["from"], item["until"]) = (json!(from), json!(end));
         (item["name"], item["renters"]) = (json!(args.name), json!(renters));
         item["access"] = json!(args.access.given());
+        item["allowance_bytes"] = json!(args.allowance);
+        item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,

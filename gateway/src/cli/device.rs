@@ -54,6 +54,9 @@ pub(crate) enum DeviceCommand {
         /// The new hardware needs approval by an operator
         #[arg(long)]
         approval: bool,
+        /// Also during a rental, which the new hardware interrupts
+        #[arg(long)]
+        force: bool,
     },
     /// Give a device new keys; the present ones stop working at once
     Reissue {
@@ -71,6 +74,9 @@ pub(crate) enum DeviceCommand {
         /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
+        /// Also during a rental, which the new keys interrupt
+        #[arg(long)]
+        force: bool,
     },
     /// Pin the SSH host key of a device
     Trust {
@@ -283,15 +289,17 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             said(client, &format!("{device} renamed to {name}"))
         }
         DeviceCommand::Remove { device, along } => remove(client, &device, along).await,
-        DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
+        DeviceCommand::Replace { device, approval, force } => {
+            replace(client, &device, (approval, force)).await
+        }
         DeviceCommand::Set(args) => set(client, args).await,
-        DeviceCommand::Reissue { device, public_key, qr, out, yes } => {
+        DeviceCommand::Reissue { device, public_key, qr, out, yes, force } => {
             is_free(out.as_deref())?;
             if !yes {
                 may_replace(client, &device).await?;
             }
             let place = reserve(out.as_deref()).context("nothing was changed")?;
-            let body = present(json!({ "public_key": public_key }));
+            let body = present(json!({ "public_key": public_key, "force": force }));
             let made: Value = client.post(&api_path!("/devices/{}/credentials", device), &body).await?;
             credentials(client, &made, qr, out.as_deref().zip(place))
         }
@@ -540,8 +548,8 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Result<()> {
-    let body = json!({ "needs_approval": approval });
+async fn replace(client: &Client, device: &str, (approval, force): (bool, bool)) -> anyhow::Result<()> {
+    let body = json!({ "needs_approval": approval, "force": force });
     let made: Value = client.post(&api_path!("/devices/{}/replacement", device), &body).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&made)?);

@@ -46,7 +46,10 @@ pub(crate) async fn run(client: &Client, args: ForwardedArgs) -> anyhow::Result<
         return Ok(());
     }
     if found.hours.is_empty() {
-        return said(client, "Nothing was forwarded. A flow is listed when it ends, and each hour");
+        return said(
+            client,
+            "Nothing was forwarded. A flow is listed when it ends, and each hour or, of a rental, each minute",
+        );
     }
     table::print(&COLUMNS, found.hours.iter().map(row).collect());
     Ok(())

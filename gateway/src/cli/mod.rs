@@ -45,6 +45,7 @@ mod secret;
 mod serve;
 mod service;
 mod settings;
+mod size;
 mod status;
 mod subscription;
 mod table;

@@ -42,7 +42,17 @@ const COMMANDS: [(&str, &[&[Pair]]); 38] = [
     ("rental end", &[&[("note", "--note"), ("reason", "--reason")]]),
     (
         "rental set",
-        &[WHOLE_ACCESS, NAME, &[("device", "--device"), ("renters", "--renter"), ("until", "--until")]],
+        &[
+            WHOLE_ACCESS,
+            NAME,
+            &[
+                ("allowance_bytes", "--allowance"),
+                ("cut_at_allowance", "--cut-at-allowance"),
+                ("device", "--device"),
+                ("renters", "--renter"),
+                ("until", "--until"),
+            ],
+        ],
     ),
     ("renter add", &[&[("mtu", "--mtu"), ("person", "--person"), ("public_key", "--public-key")]]),
     ("renter credentials", &[&[("public_key", "--public-key")]]),
@@ -139,6 +149,8 @@ const ITEMS: &[Pair] = &[
     ("customer", "--customer"),
     ("external_ref", "--ref"),
     ("items[].access", "--icmp or --tcp or --udp"),
+    ("items[].allowance_bytes", "--allowance"),
+    ("items[].cut_at_allowance", "--cut-at-allowance"),
     ("items[].device", "--device"),
     ("items[].from", "--from"),
     ("items[].labels", "--any"),

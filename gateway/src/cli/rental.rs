@@ -15,6 +15,7 @@ use super::host::pages;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
+use super::size;
 use super::table::{self, Column};
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
 use crate::cli::out;
@@ -33,7 +34,7 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Change the end, the device, the name or the access of a rental
+    /// Change the end, device, name, access or allowance of a rental
     #[command(
         group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
@@ -126,6 +127,18 @@ pub(crate) struct SetArgs {
     /// Admit all renters of the customer, also those added later
     #[arg(long, group = "change")]
     all_renters: bool,
+    /// How much renters may send and receive from the begin on, such as 10GB
+    #[arg(long, value_name = "SIZE", group = "change", value_parser = size::parse)]
+    allowance: Option<u64>,
+    /// No limit of what renters send and receive
+    #[arg(long, group = "change", conflicts_with = "allowance")]
+    no_allowance: bool,
+    /// Cut the renters off when the allowance is used
+    #[arg(long, group = "change", conflicts_with = "no_allowance")]
+    cut_at_allowance: bool,
+    /// Let the renters go on when the allowance is used
+    #[arg(long, group = "change", conflicts_with = "cut_at_allowance")]
+    no_cut_at_allowance: bool,
 }
 
 #[derive(Args)]
@@ -245,6 +258,7 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("address", &r.addresses.join(" "));
     line("access", &grant::access(&r.access));
     line("renters", &renters(r));
+    line("forwarded", &forwarded(r));
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -268,16 +282,28 @@ fn renters(r: &Rental) -> String {
     }
 }
 
+/// Formats `8.1 GB of 10.0 GB (81 %), cut off there`.
+fn forwarded(r: &Rental) -> String {
+    let bytes = table::bytes(r.forwarded_bytes);
+    let Some(allowance) = r.allowance_bytes else { return bytes };
+    let percent = u128::from(r.forwarded_bytes) * 100 / u128::from(allowance.max(1));
+    let cut = if r.cut_at_allowance { ", cut off there" } else { "" };
+    format!("{bytes} of {} ({percent} %){cut}", table::bytes(allowance))
+}
+
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
-    let SetArgs { rental, until, device, name, access, renter, all_renters } = args;
+    let SetArgs { rental, until, device, name, access, renter, all_renters, allowance, .. } = args;
+    let cut = args.cut_at_allowance.then_some(true).or(args.no_cut_at_allowance.then_some(false));
     let until = until.map(|text| moment("--until", &text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
-        "renters": renters,
+        "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut,
     }));
-    if all_renters {
-        body["renters"] = Value::Null;
+    for (field, is_given) in [("renters", all_renters), ("allowance_bytes", args.no_allowance)] {
+        if is_given {
+            body[field] = Value::Null;
+        }
     }
     let changed = client.patch(&api_path!("/rentals/{}", rental), &body).await?;
     printed(client, &changed)?;
@@ -442,6 +468,15 @@ mod tests {
         );
         assert_eq!(renters(&after), "all of the customer");
         try_run(&client, &format!("rental show {id}")).await.unwrap();
+        for (line, shown) in [
+            ("--allowance 10GB --cut-at-allowance", "0 B of 10.0 GB (0 %), cut off there"),
+            ("--no-cut-at-allowance", "0 B of 10.0 GB (0 %)"),
+            ("--no-allowance", "0 B"),
+        ] {
+            try_run(&client, &format!("rental set {id} {line}")).await.unwrap();
+            let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+            assert_eq!(forwarded(&after), shown, "{line}");
+        }
         let two = "booking add --customer crm-17 --device cam-1 --device cam-2 --for 2h --name x";
         for (line, says) in [
             (format!("rental set {id} --tcp 23"), "cam-1 does not allow tcp 23"),
@@ -449,6 +484,12 @@ mod tests {
             (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
             (format!("rental set {id} --renter laptop"), "no renter is called"),
             (two.to_owned(), "--name is for one device"),
+            (format!("rental set {id} --allowance lots"), "such as 10GB"),
+            (format!("rental set {id} --allowance 1GB --no-allowance"), "cannot be used with"),
+            (
+                "booking add --customer crm-17 --device cam-1 --for 2h --cut-at-allowance".to_owned(),
+                "required",
+            ),
             ("rental device cam-1 --no-access --icmp".to_owned(), "cannot be used with"),
         ] {
             let refused = try_run(&client, &line).await.unwrap_err();

@@ -12,7 +12,7 @@ use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum RestoreReviewCommand {
-    /// Show users, peers, tokens, grants and rentals that came back
+    /// Show what came back, such as users, renters, tokens and grants
     Show,
     /// Confirm what came back: operators and renters reach hosts again
     Confirm {

@@ -6,6 +6,7 @@ pub mod clock_watch;
 pub mod forwarded;
 mod future_intervals;
 pub mod housekeeping;
+pub mod rental_allowances;
 pub mod rental_reports;
 pub mod rental_times;
 pub mod restore_notice;

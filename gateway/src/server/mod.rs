@@ -32,7 +32,7 @@ use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
-    clock_watch, housekeeping, rental_reports, rental_times, restore_notice, retention,
+    clock_watch, housekeeping, rental_allowances, rental_reports, rental_times, restore_notice, retention,
 };
 use crate::notification::{Notifications, Settings};
 use crate::rental_events;
@@ -220,7 +220,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, the events and reports of rentals, metrics and memory.
+/// expired data, the events, allowances and reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -243,6 +243,8 @@ async fn look_after(
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     rental_times::start(tasks, state.store.clone(), state.rental_events.clone(), stop.clone());
+    let parts = (state.store.clone(), state.handle.clone());
+    rental_allowances::start(tasks, parts, state.rental_events.clone(), stop.clone());
     let deliveries = rental_events::Parts {
         store: state.store.clone(),
         live: state.live.clone(),

@@ -108,6 +108,11 @@ const FILLED: &[Rows] = &[
              alias_freed_at = 90000000 where id = 115;",
     ),
     (54, RENTAL_EVENTS),
+    (
+        56,
+        "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
+         where id = 114;",
+    ),
 ];
 
 const INIT: &str = r#"

@@ -11,6 +11,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::id;
 use super::grants::protocol_name;
+use super::rentals::allowances;
 
 const HOUR_MS: i64 = 3_600_000;
 /// The hours that are kept: two years.
@@ -87,6 +88,9 @@ fn count(row: &SqliteRow, column: &str) -> sqlx::Result<u64> {
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn add(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
+    for (rental, bytes) in bytes_of_rentals(records) {
+        allowances::add(conn, rental, bytes).await?;
+    }
     for (record, flows) in sums(records) {
         let (host, port) = match has_room(conn, &record).await? {
             true => (record.host, record.port),
@@ -111,6 +115,18 @@ fn sums(records: &[FlowRecord]) -> Vec<(FlowRecord, i64)> {
         sums.entry(row).and_modify(joined).or_insert((*record, flows));
     }
     sums.into_values().collect()
+}
+
+/// Returns what was forwarded for each rental, in both directions.
+fn bytes_of_rentals(records: &[FlowRecord]) -> BTreeMap<RentalId, u64> {
+    let mut sums: BTreeMap<RentalId, u64> = BTreeMap::new();
+    for record in records {
+        let Some(rental) = record.rental else { continue };
+        let sum = sums.entry(rental).or_default();
+        *sum = sum.saturating_add(record.sent.bytes).saturating_add(record.received.bytes);
+    }
+    sums.retain(|_, bytes| *bytes > 0);
+    sums
 }
 
 fn plus(a: FlowTraffic, b: FlowTraffic) -> FlowTraffic {
@@ -231,7 +247,7 @@ impl FromRow<'_, SqliteRow> for Totals {
     }
 }
 
-/// Returns the traffic of a rental so far. That of a flow which lasts counts from its hourly record on.
+/// Returns the traffic of a rental so far. That of a flow which lasts counts within about a minute.
 ///
 /// # Errors
 /// Fails when the database cannot be read.

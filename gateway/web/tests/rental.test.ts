@@ -5,15 +5,28 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
-import { accessChanges, blockTimes, callsOf, conflictWords, endOf, freeWords, gateWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
+import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWords, freeWords, gateWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
 const rental = (of: Partial<Rental> = {}): Rental => ({
   id: 'l_1', booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z',
   occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', name: 'device-1',
-  addresses: ['10.112.4.1', 'fd72::401'], access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: null, created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
+  addresses: ['10.112.4.1', 'fd72::401'], access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: null, cut_at_allowance: false, forwarded_bytes: 0,
+  created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
 const customer = (id: string, of: Partial<Customer>): Customer => ({ id, name: '', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1, ...of });
+
+describe('the allowance of a rental', () => {
+  const words = (forwarded_bytes: number, cut_at_allowance = false, allowance_bytes: number | null = 10_000_000_000) =>
+    forwardedWords(rental({ forwarded_bytes, cut_at_allowance, allowance_bytes }));
+
+  it('says how much of it is used, and whether it cuts', () => {
+    expect(words(8_190_000_000)).toBe('8.19 GB of 10 GB (81 %)');
+    expect(words(9_999_999_999, true)).toContain('(99 %), cut off there');
+    expect(words(10_000_000_000, true)).toContain('(100 %), cut off until it is larger');
+    expect(words(950, true, null)).toBe('950 B');
+  });
+});
 
 describe('the state of a rental', () => {
   it('follows the clock, and the end of each window is excluded', () => {

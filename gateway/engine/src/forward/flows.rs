@@ -24,6 +24,11 @@ pub const UDP_REPLIED: Duration = Duration::from_secs(180);
 /// The idle time of a series of echo requests.
 pub const ECHO: Duration = Duration::from_secs(30);
 
+/// A flow that goes on is recorded as often.
+const RECORD: Duration = Duration::from_secs(3_600);
+/// One of a rental is recorded as often, so that what a rental has forwarded is known within about a minute.
+const RECORD_OF_RENTAL: Duration = Duration::from_secs(60);
+
 /// Flows are allocated in blocks, because one growing array would be copied while packets wait.
 const BLOCK: usize = 256;
 
@@ -241,6 +246,26 @@ impl Flow {
         }
     }
 
+    /// How often the flow is recorded while it goes on.
+    pub fn record_every(&self) -> Duration {
+        match self.target {
+            TargetId::Host(_) => RECORD,
+            TargetId::Rental(_) => RECORD_OF_RENTAL,
+        }
+    }
+
+    /// When the timer looks at the flow. It looks at each flow within its horizon, which is often enough for a
+    /// record each hour.
+    fn looked_at(&self, now: Mono) -> Mono {
+        if self.target.rental().is_none() {
+            return self.expires;
+        }
+        let record = self.recorded + RECORD_OF_RENTAL;
+        // One that is due comes in this turn.
+        let record = if record > now { record } else { now + RECORD_OF_RENTAL };
+        self.expires.min(record)
+    }
+
     /// The list of its next event.
     fn due_list(&self) -> List {
         if self.is_cut { List::Cut } else { List::Timer(self.timer) }
@@ -419,7 +444,7 @@ impl Flows {
         flow.spare = flow.progress.spare();
         self.join_spare(&flow.path, flow.spare, slot);
         flow.serial = self.serial;
-        flow.timer = self.timers.file(&mut self.lists, slot, flow.expires, flow.recorded);
+        flow.timer = self.timers.file(&mut self.lists, slot, flow.looked_at(flow.recorded), flow.recorded);
         if let Some(place) = self.place(slot) {
             *place = Some(flow);
         }
@@ -475,7 +500,7 @@ impl Flows {
         }
         let before = std::mem::replace(&mut flow.expires, flow.prolonged + flow.progress.timeout());
         let sooner = flow.expires < before;
-        let (expires, path, due) = (flow.expires, flow.path, flow.due_list());
+        let (next, path, due) = (flow.looked_at(now), flow.path, flow.due_list());
         let spare = flow.progress.spare();
         let before = std::mem::replace(&mut flow.spare, spare);
         if before != spare {
@@ -484,7 +509,7 @@ impl Flows {
         }
         if sooner {
             self.lists.remove(due, slot);
-            self.file(slot, expires, now);
+            self.file(slot, next, now);
         }
     }
 
@@ -517,8 +542,8 @@ impl Flows {
     /// Returns the next flow that the timer looks at. It is filed again unless it has expired.
     pub fn due(&mut self, now: Mono) -> Option<(Slot, bool)> {
         let slot = self.timers.pop(&mut self.lists, now)?;
-        let expires = self.get(slot).map_or(now, |flow| flow.expires);
-        self.file(slot, expires, now);
+        let (expires, next) = self.get(slot).map_or((now, now), |flow| (flow.expires, flow.looked_at(now)));
+        self.file(slot, next, now);
         Some((slot, expires <= now))
     }
 

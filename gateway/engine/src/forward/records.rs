@@ -2,20 +2,16 @@
 //! shell takes them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use super::flows::Flow;
 use crate::messages::{FlowEnd, FlowRecord, GrantProtocol};
 use crate::time::Now;
 
-/// A flow that goes on is recorded as often.
-const EVERY: Duration = Duration::from_secs(3_600);
-
 /// Records that wait for the shell: 2 MB. It holds a second of a scan through every permitted port.
 const MOST: usize = 16_384;
 
-/// Hourly records wait for room and leave this share to ended flows.
-const MOST_HOURLY: usize = MOST / 2;
+/// Records of flows that go on wait for room and leave this share to ended flows.
+const MOST_INTERIM: usize = MOST / 2;
 
 #[derive(Default)]
 pub struct Records {
@@ -47,9 +43,9 @@ impl Records {
         }
     }
 
-    /// Records a flow that goes on, if an hour has passed and there is room.
-    pub fn hourly(&mut self, flow: &mut Flow, now: Now) {
-        if now.mono.since(flow.recorded) < EVERY || self.queue.len() >= MOST_HOURLY {
+    /// Records a flow that goes on, if it is time and there is room.
+    pub fn interim(&mut self, flow: &mut Flow, now: Now) {
+        if now.mono.since(flow.recorded) < flow.record_every() || self.queue.len() >= MOST_INTERIM {
             return;
         }
         if flow.has_news() {

@@ -126,7 +126,7 @@ impl Forwarder {
         if expired {
             self.end_unless_over(slot, FlowEnd::TimedOut);
         } else if let Some(flow) = self.flows.get_mut(slot) {
-            self.records.hourly(flow, self.now);
+            self.records.interim(flow, self.now);
         }
         true
     }

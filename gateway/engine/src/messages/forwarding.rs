@@ -167,8 +167,8 @@ pub enum PolicyChange {
     AcceptClock,
 }
 
-/// The traffic of a flow since the last record of it. A flow is recorded each hour, and when it
-/// ends.
+/// The traffic of a flow since the last record of it. A flow is recorded each hour, one of
+/// a rental each minute, and each when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     pub source: PeerId,

@@ -22,10 +22,14 @@ pub enum Kind {
     /// Cancelled before it began, or not confirmed in time.
     Cancelled,
     Failed,
+    /// 80 % of its allowance of forwarded bytes are used.
+    Allowance80,
+    /// All of its allowance is used.
+    AllowanceReached,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Booked,
         Kind::Held,
         Kind::Confirmed,
@@ -38,6 +42,8 @@ impl Kind {
         Kind::Closed,
         Kind::Cancelled,
         Kind::Failed,
+        Kind::Allowance80,
+        Kind::AllowanceReached,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -54,12 +60,19 @@ impl Kind {
             Kind::Closed => "rental.closed",
             Kind::Cancelled => "rental.cancelled",
             Kind::Failed => "rental.failed",
+            Kind::Allowance80 => "rental.allowance_80",
+            Kind::AllowanceReached => "rental.allowance_reached",
         }
     }
 
     /// Whether it says why the rental is over.
     pub const fn has_reason(self) -> bool {
         matches!(self, Kind::Ended | Kind::Cancelled | Kind::Failed)
+    }
+
+    /// Whether it says how much of its allowance the rental has used.
+    pub const fn has_allowance(self) -> bool {
+        matches!(self, Kind::Allowance80 | Kind::AllowanceReached)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Rentals: how long each occupies its device, its state, and what happens to it.
+//! Rentals: how long each occupies its device, its state, what it may use, and what happens to it.
 //!
 //! Everything here is a function of stored times and of the moment that the caller passes in. The
 //! caller reads what occupies a device, decides and writes in one transaction.
 
 pub mod access;
+pub mod allowance;
 pub mod events;
 pub mod life;
 pub mod occupancy;

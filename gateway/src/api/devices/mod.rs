@@ -251,19 +251,22 @@ pub(super) async fn orphan(
 }
 
 /// Issues new keys for a device. The previous keys stop working at once.
+///
+/// 409 `rentals_open`: a rental of the device has begun; `force` interrupts it.
 #[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "reissue_credentials",
-    tag = "devices", security(("token" = ["devices:operator"])), request_body = NewCredentials,
+    tag = "devices", security(("token" = ["devices:operator"])), request_body = NewDeviceCredentials,
     params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = DeviceWithCredentials)))]
 async fn reissue(
     State(app): State<AppState>,
     who: Principal,
     Path(device): Path<String>,
-    Body(new): Body<NewCredentials>,
+    Body(new): Body<NewDeviceCredentials>,
 ) -> Result<Disclosed<DeviceWithCredentials>, Problem> {
     let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    rentals::may_be_rekeyed(&mut write, &before, new.force).await?;
     let peer = (before.id, before.settings.mtu);
     let credentials = issue(&app, &mut write, peer, given, &who).await?;
     let before_key = before.tunnel.map(|t| t.public_key);

@@ -174,8 +174,18 @@ impl std::fmt::Debug for Credentials {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewCredentials {
+    /// The peer's own new key. Absent: a pair is made for it and shown once.
+    pub public_key: Option<String>,
+}
+
+/// New keys of a device.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewDeviceCredentials {
     /// The device's own new key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
+    /// Also during a rental, which is interrupted until the new configuration is installed.
+    pub force: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -195,14 +195,17 @@ fn rentals(operation: &str) -> Option<Value> {
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
             "items": [
                 { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00",
-                  "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }] },
+                  "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }],
+                  "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
                   "until": "2034-03-14T10:00:00+01:00" },
             ],
             "notes": "picked up at the gate", "metadata": { "shop": "linz" },
         }),
         "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
-        "change_rental" => json!({ "until": "2034-04-12T10:00:00+01:00" }),
+        "change_rental" => json!({
+            "until": "2034-04-12T10:00:00+01:00", "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
+        }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
         "create_subscription" => json!({
             "url": "https://booking.example.com/fleet", "kinds": ["rental.active", "rental.ended"],

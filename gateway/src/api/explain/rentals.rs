@@ -112,6 +112,7 @@ impl Renting<'_> {
                 why: format!("the rental begins at {}", ids::time(from)),
                 window,
             },
+            () if rental.is_cut() => Verdict { result: "no_grant", why: used(rental), window },
             () => Verdict { result: "unknown_target", why: unreachable(rental).to_owned(), window: None },
         }
     }
@@ -119,6 +120,11 @@ impl Renting<'_> {
 
 fn no_grant(why: String) -> Verdict {
     Verdict { result: "no_grant", why, window: None }
+}
+
+fn used(rental: &Rental) -> String {
+    let bytes = rental.allowance.map_or(0, |allowance| allowance.bytes);
+    format!("the rental has used its allowance of {bytes} bytes, and a larger one opens it again")
 }
 
 fn unreachable(rental: &Rental) -> &'static str {

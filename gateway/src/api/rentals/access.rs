@@ -1,7 +1,7 @@
 //! What rentals give access to: the protocols and ports, the renters who are admitted, and under which name and
 //! address they reach the device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use fleetgate_engine::id::{CustomerId, PeerId};
@@ -109,45 +109,56 @@ pub fn words(access: &[GrantAccess]) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
+/// The names that rentals of a customer have, each with the time from which it is free.
+pub type NamesInUse = BTreeMap<String, Wall>;
+
 /// Returns the names of new rentals: the given ones, and for the others `device-N` with the lowest numbers that no
 /// rental of the customer has.
 ///
 /// # Errors
 /// Returns 409 for a name that another one has.
-pub fn names(mut taken: BTreeSet<String>, given: &[Option<String>]) -> Result<Vec<String>, Problem> {
+pub fn names(in_use: &NamesInUse, given: &[Option<String>]) -> Result<Vec<String>, Problem> {
+    let mut new = BTreeSet::new();
     for (n, name) in given.iter().enumerate().filter_map(|(n, name)| Some((n, name.as_ref()?))) {
-        if !taken.insert(name.clone()) {
-            return Err(name_taken(&format!("items[{n}].name"), name));
+        let field = format!("items[{n}].name");
+        if let Some(free_at) = in_use.get(name) {
+            return Err(name_taken(&field, name, *free_at));
+        }
+        if !new.insert(name) {
+            let detail = format!("{field}: another item is called {name:?} too: choose another name");
+            return Err(Problem::conflict("name_taken", detail));
         }
     }
     let mut numbers = 1..;
-    let mut next = || {
-        let free = numbers.by_ref().map(|n: u32| format!("device-{n}")).find(|name| !taken.contains(name));
-        free.unwrap_or_default()
-    };
+    let is_free = |name: &String| !in_use.contains_key(name) && !new.contains(name);
+    let mut next = || numbers.by_ref().map(|n: u32| format!("device-{n}")).find(is_free).unwrap_or_default();
     Ok(given.iter().map(|name| name.clone().unwrap_or_else(&mut next)).collect())
 }
 
-fn name_taken(field: &str, name: &str) -> Problem {
+fn name_taken(field: &str, name: &str, free_at: Wall) -> Problem {
     let detail = format!(
-        "{field}: a rental of this customer is called {name:?}, and its name is free a day after it is over: choose \
-         another name"
+        "{field}: a rental of this customer is called {name:?}, and its name is free at {}, a day after it is over: \
+         choose another name",
+        ids::time(free_at)
     );
     Problem::conflict("name_taken", detail)
 }
 
-/// Returns the names that rentals of a customer have.
-pub async fn names_in_use(write: &mut ApiTx<'_>, customer: CustomerId) -> Result<BTreeSet<String>, Problem> {
+pub async fn names_in_use(write: &mut ApiTx<'_>, customer: CustomerId) -> Result<NamesInUse, Problem> {
     let now = write.now;
-    let in_use = aliases::in_use(write.tx(), customer, now).await?;
-    Ok(in_use.into_iter().map(|rental| rental.name).collect())
+    let mut names = NamesInUse::new();
+    for rental in aliases::in_use(write.tx(), customer, now).await? {
+        let free_at = names.entry(rental.name).or_insert(now);
+        *free_at = rental.life.alias_freed_at().max(*free_at);
+    }
+    Ok(names)
 }
 
 /// # Errors
 /// Returns 409 when another rental of the customer has this name.
 pub async fn name_is_free(write: &mut ApiTx<'_>, customer: CustomerId, name: &str) -> Result<(), Problem> {
-    let taken = names_in_use(write, customer).await?.contains(name);
-    if taken { Err(name_taken("name", name)) } else { Ok(()) }
+    let free_at = names_in_use(write, customer).await?.remove(name);
+    free_at.map_or(Ok(()), |free_at| Err(name_taken("name", name, free_at)))
 }
 
 /// Takes the lowest free alias of a customer. Rentals that have it no longer leave the policy.
@@ -202,15 +213,18 @@ mod tests {
 
     #[test]
     fn names_that_are_not_given_are_the_lowest_free_ones() {
-        let taken = || ["device-1", "device-4", "cam"].map(str::to_owned).into();
+        let free_at = Wall::from_millis(86_400_000);
+        let taken: NamesInUse = ["device-1", "device-4", "cam"].map(|name| (name.to_owned(), free_at)).into();
         let given = |names: &[&str]| -> Vec<Option<String>> {
             names.iter().map(|name| Some((*name).to_owned()).filter(|name| !name.is_empty())).collect()
         };
-        let named = names(taken(), &given(&["", "device-2", "", ""])).unwrap();
+        let named = names(&taken, &given(&["", "device-2", "", ""])).unwrap();
         assert_eq!(named, ["device-3", "device-2", "device-5", "device-6"]);
         for (wanted, n) in [(["nas", "cam"], 1), (["nas", "nas"], 1)] {
-            let refused = names(taken(), &given(&wanted)).unwrap_err();
+            let refused = names(&taken, &given(&wanted)).unwrap_err();
             assert!(refused.detail().starts_with(&format!("items[{n}].name: ")), "{}", refused.detail());
+            let says_when = refused.detail().contains("is free at 1970-01-02T00:00:00Z");
+            assert_eq!(says_when, wanted[n] == "cam", "{}", refused.detail());
         }
     }
 

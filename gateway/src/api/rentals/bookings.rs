@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::{Id, PeerId};
+use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::Life;
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{access, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
+use super::{access, allowance, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -30,6 +31,7 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
+use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
@@ -133,11 +135,12 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters. Access is chosen with the device.
+/// What an item says of its renters and their traffic. Access is chosen with the device.
 #[derive(Debug)]
 struct Terms<Name> {
     name: Name,
     admits: Option<BTreeSet<PeerId>>,
+    allowance: Option<Allowance>,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -151,9 +154,13 @@ async fn terms(
         access::must_be_renters(write, customer, (field.as_str(), terms.admits.as_ref())).await?;
     }
     let given: Vec<Option<String>> = wanted.iter().map(|terms| terms.name.clone()).collect();
-    let names = access::names(access::names_in_use(write, customer).await?, &given)?;
-    let admits = wanted.iter().map(|terms| terms.admits.clone());
-    Ok(names.into_iter().zip(admits).map(|(name, admits)| Terms { name, admits }).collect())
+    let names = access::names(&access::names_in_use(write, customer).await?, &given)?;
+    let named = |(name, terms): (String, &Terms<Option<String>>)| Terms {
+        name,
+        admits: terms.admits.clone(),
+        allowance: terms.allowance,
+    };
+    Ok(names.into_iter().zip(wanted).map(named).collect())
 }
 
 /// Adds the rental of one item.
@@ -186,6 +193,9 @@ async fn rent(
         access,
         admits: terms.admits,
         alias: Some(access::take_alias(app, write, booking.customer).await?),
+        allowance: terms.allowance,
+        allowance_level: Level::Below,
+        forwarded_bytes: 0,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -410,8 +420,10 @@ fn wish(
     let admits = item.renters.map(access::renters_named).transpose();
     let admits = wrong.take(&format!("{prefix}renters"), admits);
     let access = item.access.map(|list| access::access(wrong, &prefix, list));
+    let allowance = (item.allowance_bytes, item.cut_at_allowance);
+    let allowance = allowance::of_item(wrong, &prefix, allowance);
     let wish = Wish { of: of?, window: window?, access: access.flatten() };
-    Some((wish, Terms { name: name?, admits: admits? }))
+    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance? }))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

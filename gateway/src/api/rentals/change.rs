@@ -1,4 +1,4 @@
-//! Changes of a rental: another end, device, name or access, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access or allowance, its cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, begin_rental, load, note, parse, to_api};
+use super::{access, allowance, begin_rental, load, note, parse, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -25,6 +25,7 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
+use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
 
@@ -32,7 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name or the access of a rental. Name and addresses stay with another device.
+/// Changes the end, the device, the name, the access or the allowance of a rental. Name and addresses stay with another
+/// device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
@@ -53,9 +55,10 @@ async fn change(
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
     is_open(&before, now)?;
-    let draft = Draft::of(change, before.life.window, now)?;
+    let draft = Draft::of(change, &before, now)?;
     let mut after = before.clone();
     after.life.window = draft.window.unwrap_or(before.life.window);
+    after.allowance = draft.allowance;
     match &draft.device {
         Some(device) => swap(&mut write, &before, &mut after, device).await?,
         None => set_end(&mut write, &before, &after).await?,
@@ -76,17 +79,21 @@ struct Draft {
     name: Option<String>,
     access: Option<Vec<GrantAccess>>,
     admits: Option<Option<BTreeSet<PeerId>>>,
+    /// That of the rental after the change.
+    allowance: Option<Allowance>,
 }
 
 impl Draft {
     /// # Errors
     /// Returns 422 with every wrong field.
-    fn of(change: RentalChange, present: Window, now: Wall) -> Result<Draft, Problem> {
+    fn of(change: RentalChange, before: &stored::Rental, now: Wall) -> Result<Draft, Problem> {
         let mut wrong = Fields::default();
         let end = |text: &str| {
             let until = parse::moment(text)?;
-            parse::end(present.from(), until, now)
+            parse::end(before.life.window.from(), until, now)
         };
+        let allowance = (change.allowance_bytes, change.cut_at_allowance);
+        let allowance = allowance::changed(&mut wrong, before.allowance, allowance);
         let admits = change.renters.map(|list| list.map(access::renters_named).transpose());
         let draft = Draft {
             window: change.until.and_then(|text| wrong.take("until", end(&text))),
@@ -94,6 +101,7 @@ impl Draft {
             name: change.name.and_then(|name| wrong.take("name", access::name(name))),
             access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
+            allowance: allowance.flatten(),
         };
         wrong.finish()?;
         Ok(draft)
@@ -138,6 +146,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("name", before.name != after.name),
         ("access", before.access != after.access),
         ("renters", before.admits != after.admits),
+        ("allowance", before.allowance != after.allowance),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

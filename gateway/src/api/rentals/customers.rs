@@ -151,7 +151,7 @@ async fn erase(
     let mut write = begin(&app, &who).await?;
     let gone = load(&mut write, &customer).await?;
     if_match.check(gone.version)?;
-    none_is_open(&mut write, Of::Customer(gone.id), "this customer has rentals that have not ended").await?;
+    none_is_open(&mut write, Of::Customer(gone.id), "this customer has rentals that have not ended:").await?;
     let now = write.now;
     people::end_those_of(&mut write, gone.id).await?;
     stored::erase(write.tx(), gone.id, now).await?;

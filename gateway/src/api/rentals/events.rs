@@ -67,6 +67,14 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::RentalEndReason>)]
     pub reason: Option<String>,
+    /// Of `rental.allowance_80` and `rental.allowance_reached`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub allowance_bytes: Option<u64>,
+    /// What the gateway had forwarded for it. Of the same events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub forwarded_bytes: Option<u64>,
 }
 
 /// One page of the feed.

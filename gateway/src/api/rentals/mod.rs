@@ -4,6 +4,7 @@
 
 mod access;
 mod allocate;
+mod allowance;
 mod availability;
 mod blocks;
 mod bookings;
@@ -41,6 +42,7 @@ use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::restore_review;
 use super::types::{Page, names, not_empty};
+use crate::store::devices::Device;
 use crate::store::events::Object;
 use crate::store::instance;
 use crate::store::rentals::aliases::Alias;
@@ -193,17 +195,35 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
         return Ok(());
     }
     let rentals: Vec<String> = open.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
-    let detail = format!("{what}: cancel or end its rentals first: {}", rentals.join(", "));
+    let detail = format!("{what} cancel or end its rentals first: {}", rentals.join(", "));
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
 
-/// Refuses to remove a device with open rentals, and to add a host behind it, which would be rented
-/// with it.
+/// Refuses to remove a device with open rentals, to make it not rentable, and to add a host behind it,
+/// which would be rented with it.
 ///
 /// # Errors
 /// Returns 409 with these rentals.
 pub(super) async fn none_of_device(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Result<(), Problem> {
-    none_is_open(write, stored::Of::Device(device), &format!("{name} is rented")).await
+    none_is_open(write, stored::Of::Device(device), &format!("{name} is rented:")).await
+}
+
+/// Refuses new keys of a device during a rental, unless they are forced: renters reach nothing until they are
+/// installed.
+///
+/// # Errors
+/// Returns 409 with the rental.
+pub(super) async fn may_be_rekeyed(
+    write: &mut ApiTx<'_>,
+    device: &Device,
+    force: bool,
+) -> Result<(), Problem> {
+    if force {
+        return Ok(());
+    }
+    let name = &device.settings.name;
+    let what = format!("{name} is in use, and new keys interrupt its rental: replace them with force, or");
+    none_is_open(write, stored::Of::DeviceInUse(device.id), &what).await
 }
 
 /// Ends the blocks of a device that is removed. Nobody could end them later, and they would count.
@@ -271,6 +291,9 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
             .admits
             .as_ref()
             .map(|admits| admits.iter().map(|id| Kind::Renter.text(*id)).collect()),
+        allowance_bytes: rental.allowance.map(|allowance| allowance.bytes),
+        cut_at_allowance: rental.allowance.is_some_and(|allowance| allowance.cuts),
+        forwarded_bytes: rental.forwarded_bytes,
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
         occupied_from: ids::time(life.prepared_from),

@@ -41,7 +41,8 @@ async fn show(
 
 /// Sets whether a device is rented, how long it needs before and after a rental, and what renters reach.
 ///
-/// 409 `not_rentable`: the device has no tunnel, or hosts behind it.
+/// 409 `not_rentable`: the device has no tunnel, or hosts behind it. 409 `rentals_open`: it stays rentable while
+/// rentals have not ended; a block keeps it from being booked again.
 #[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
     tag = "rentals", security(("token" = ["devices:operator"])), request_body = NewDeviceRentalSettings,
     params(("device" = String, Path, description = "id or name"),
@@ -65,6 +66,8 @@ async fn set(
     if_match.check(before.version)?;
     if new.rentable {
         can_be_rented(&mut write, &device).await?;
+    } else if before.rentable {
+        super::none_of_device(&mut write, device.id, &device.settings.name).await?;
     }
     let margins = Margins { preparation, turnaround };
     let access = allowed.unwrap_or_else(|| before.access.clone());

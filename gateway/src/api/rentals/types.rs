@@ -149,6 +149,13 @@ pub struct NewBookingItem {
     /// The ids of the renters who are admitted. All of the customer when absent, also those added later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renters: Option<Vec<String>>,
+    /// Bytes that the gateway forwards for the rental, in both directions and with IP headers. No limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000000000000000i64)]
+    pub allowance_bytes: Option<i64>,
+    /// `true`: the renters reach nothing any more when the allowance is used.
+    #[serde(default)]
+    pub cut_at_allowance: bool,
 }
 
 /// What is absent stays as it is.
@@ -214,6 +221,14 @@ pub struct Rental {
     pub access: Vec<GrantAccess>,
     /// The ids of the renters who are admitted; `null`: all of the customer, also those added later.
     pub renters: Option<Vec<String>>,
+    /// Bytes that the gateway forwards for it, in both directions and with IP headers. Absent: no limit.
+    #[schema(minimum = 1)]
+    pub allowance_bytes: Option<u64>,
+    /// The renters reach nothing any more when the allowance is used.
+    pub cut_at_allowance: bool,
+    /// What the gateway has forwarded for it. The traffic of connections that last is counted each minute.
+    #[schema(minimum = 0)]
+    pub forwarded_bytes: u64,
     pub from: String,
     /// Not included.
     pub until: String,
@@ -261,6 +276,14 @@ pub struct RentalChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub renters: Option<Option<Vec<String>>>,
+    /// Bytes from the begin of the rental on; `null`: no limit.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1000000000000000i64)]
+    pub allowance_bytes: Option<Option<i64>>,
+    /// Whether the renters reach nothing any more when the allowance is used.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool)]
+    pub cut_at_allowance: Option<bool>,
 }
 
 /// The end of a rental that has begun.

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 50] = [
+const FIELDS: [(&str, &str, &[&str]); 51] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -33,10 +33,11 @@ const FIELDS: [(&str, &str, &[&str]); 50] = [
     ("NewBackup", "backups::*", &["history", "keep"]),
     ("NewBooking", "rentals::every_field_of_a_booking_has_its_effect", BOOKING),
     ("NewContact", "the_router_hears_every_field_of_a_contact", CONTACT),
-    ("NewCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["public_key"]),
+    ("NewCredentials", "people::*", &["public_key"]),
     ("NewCustomer", "rentals::a_customer_is_changed_and_erased", &["contacts", "external_ref", "name"]),
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDeviceBlock", "rentals::a_block_keeps_a_device", &["force", "from", "reason", "until"]),
+    ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
     ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked", RENTING),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
@@ -47,7 +48,7 @@ const FIELDS: [(&str, &str, &[&str]); 50] = [
     ("NewPerson", "people::a_person_is_added_changed_and_removed", &["customer", "email", "name"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
     ("NewRenter", "people::*", &["mtu", "name", "person", "public_key"]),
-    ("NewReplacement", "a_successor_keeps_the_name_of_the_device", &["expires_in_s", "needs_approval"]),
+    ("NewReplacement", "a_successor_keeps_the_name_of_the_device", REPLACEMENT),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
     ("NewRule", "the_router_hears_every_field_of_a_rule", RULE),
@@ -62,7 +63,7 @@ const FIELDS: [(&str, &str, &[&str]); 50] = [
     ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*", &["access", "device", "name", "renters", "until"]),
+    ("RentalChange", "rental_access::*", RENTAL_CHANGE),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     ("RenterChange", "people::a_renter_is_changed_under_its_etag", &["mtu", "name"]),
     ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
@@ -81,6 +82,9 @@ const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
 const RENTING: &[&str] = &["access", "preparation_s", "rentable", "turnaround_s"];
+const RENTAL_CHANGE: &[&str] =
+    &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "until"];
+const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];
 const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "severity"];
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];
 const DOWNTIME: &[&str] =

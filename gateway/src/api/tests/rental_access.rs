@@ -18,7 +18,7 @@ use crate::store::rentals::aliases;
 use crate::store::{fixture, policy};
 
 /// Adds a person with a renter to a customer, and returns the id of the renter.
-async fn renter(api: &TestApi, customer: &str, name: &str) -> String {
+pub(super) async fn renter(api: &TestApi, customer: &str, name: &str) -> String {
     let person = api.operator().post("/api/v1/people", json!({ "customer": customer })).await;
     let body = json!({ "person": must(&person)["id"], "name": name });
     let made = api.operator().post("/api/v1/renters", body).await;
@@ -207,7 +207,14 @@ async fn names_are_the_lowest_free_ones_of_the_customer() {
     assert_eq!(must(&other)["rentals"][0]["name"], "device-1", "each customer has its own names");
     assert_ne!(other.json["rentals"][0]["addresses"], first["addresses"]);
     // A name rests with its alias.
-    post(&api, &first, "cancel", json!({})).await;
+    let cancelled = post(&api, &first, "cancel", json!({})).await;
+    let ended: jiff::Timestamp = text(&cancelled["ended_at"]).parse().unwrap();
+    let free = (ended + jiff::SignedDuration::from_hours(24)).to_string();
+    let mut again = item("cam-2", 3 * HOUR, 4 * HOUR);
+    again["name"] = json!("device-1");
+    let resting = book(&api, json!([again])).await;
+    assert_eq!((resting.status, resting.code()), (409, "name_taken"), "{}", resting.text);
+    assert!(resting.text.contains(&free), "{free}: {}", resting.text);
     assert_eq!(rented(&api, item("cam-1", HOUR, 2 * HOUR)).await["name"], "device-5");
     long_ago(&api, &first).await;
     assert_eq!(rented(&api, item("cam-1", 9 * HOUR, 10 * HOUR)).await["name"], "device-1");
@@ -411,7 +418,7 @@ async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
 
 // ------------------------------------------------------------------------ explain
 
-async fn explained(api: &TestApi, from: &str, to: &str, more: &str) -> Value {
+pub(super) async fn explained(api: &TestApi, from: &str, to: &str, more: &str) -> Value {
     let asked = api.operator().get(&format!("/api/v1/explain?from={from}&to={to}{more}")).await;
     must(&asked).clone()
 }

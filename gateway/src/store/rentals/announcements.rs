@@ -90,6 +90,21 @@ pub(super) async fn hold_changed(
     enter(tx, &after, state, now).await
 }
 
+/// Announces what a rental has reached of its allowance, after what came by the time.
+pub(super) async fn reached(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    kinds: &[Kind],
+    now: Wall,
+) -> sqlx::Result<()> {
+    let was = catch_up(tx, rental, now).await?;
+    let state = rental.life.state(now);
+    for kind in kinds {
+        append(tx, rental, Happened { kind: *kind, at: now, state, previous_device: None }).await?;
+    }
+    enter(tx, rental, was, now).await
+}
+
 /// Announces the state that a rental has after a call, if it is another one.
 async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall) -> sqlx::Result<()> {
     let state = rental.life.state(now);
@@ -131,7 +146,7 @@ async fn known(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<K
 }
 
 /// Returns a rental. One whose row cannot be read holds up no other: nothing comes of it by the time.
-async fn readable(tx: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Rental>> {
+pub(super) async fn readable(tx: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Rental>> {
     let error = match find(tx, rental).await {
         Err(error @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_))) => error,
         found => return found,

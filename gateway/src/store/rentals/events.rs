@@ -125,6 +125,10 @@ fn data(rental: &Rental, happened: Happened) -> Value {
     if happened.kind.has_reason() {
         data["reason"] = reason(rental, happened.state).name().into();
     }
+    if let Some(allowance) = rental.allowance.filter(|_| happened.kind.has_allowance()) {
+        data["allowance_bytes"] = allowance.bytes.into();
+        data["forwarded_bytes"] = rental.forwarded_bytes.into();
+    }
     if let Some(device) = happened.previous_device {
         data["previous_device"] = Name::Host.text(device).into();
     }

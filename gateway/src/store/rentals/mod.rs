@@ -5,6 +5,7 @@
 
 pub mod alias_blocks;
 pub mod aliases;
+pub mod allowances;
 pub mod announcements;
 pub mod blocks;
 pub mod bookings;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
+use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
@@ -34,6 +36,7 @@ use sqlx::{FromRow, Row as _};
 use super::access::{id, maybe_wall, wall};
 use super::grants::{access_column, access_rows};
 use aliases::Alias;
+use allowances::Allowance;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +60,12 @@ pub struct Rental {
     pub admits: Option<BTreeSet<PeerId>>,
     /// `None`: it got none, or it rested and was taken from the rental.
     pub alias: Option<Alias>,
+    /// `None`: no limit.
+    pub allowance: Option<Allowance>,
+    /// What was announced of its allowance.
+    pub allowance_level: Level,
+    /// In both directions, with IP headers.
+    pub forwarded_bytes: u64,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -105,6 +114,9 @@ impl FromRow<'_, SqliteRow> for Rental {
             access: access_column(row)?,
             admits: admits(row)?,
             alias: aliases::alias(row)?,
+            allowance: allowances::allowance(row)?,
+            allowance_level: allowances::level(row)?,
+            forwarded_bytes: allowances::forwarded(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
@@ -264,17 +276,20 @@ pub async fn of_bookings(
 pub enum Of {
     Customer(Id),
     Device(HostId),
+    /// Only the one whose window has begun.
+    DeviceInUse(HostId),
 }
 
 macro_rules! open_of {
-    ($column:literal) => {
+    ($column:literal, $states:literal) => {
         select!(concat!(
             "where ",
             $column,
             " = $1 and ",
             state_at!("$2"),
-            " in ('held', 'booked', 'preparing', 'active')
-             order by r.id limit $3"
+            " in (",
+            $states,
+            ") order by r.id limit $3"
         ))
     };
 }
@@ -290,8 +305,9 @@ pub async fn open_of(
     limit: i64,
 ) -> sqlx::Result<Vec<Rental>> {
     let (sql, id) = match of {
-        Of::Customer(id) => (open_of!("b.customer"), id),
-        Of::Device(id) => (open_of!("r.device"), id),
+        Of::Customer(id) => (open_of!("b.customer", "'held', 'booked', 'preparing', 'active'"), id),
+        Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'active'"), id),
+        Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
     sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
 }
@@ -303,8 +319,9 @@ pub async fn open_of(
 pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
-                              turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                              turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
+                              allowance_bytes, cut_at_allowance)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -321,12 +338,14 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.alias.map(|alias| alias.slot))
     .bind(rental.alias.map(|alias| alias.addresses[0].to_string()))
     .bind(rental.alias.map(|alias| alias.addresses[1].to_string()))
+    .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
+    .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
 }
 
-/// Stores a changed rental, raises the version, and announces the change. The alias stays.
+/// Stores a changed rental, raises the version, and announces the change. The alias stays, and what was forwarded.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -335,7 +354,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
-             admits = $12, version = version + 1
+             admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15,
+             version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -350,9 +370,14 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(&rental.name)
     .bind(access_rows(&rental.access))
     .bind(admits_row(rental.admits.as_ref()))
+    .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
+    .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
+    .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .execute(&mut *tx)
     .await?;
-    announcements::changed(tx, &before, rental, now).await
+    announcements::changed(tx, &before, rental, now).await?;
+    // Another allowance may be used already.
+    allowances::cross(tx, rental.id, now).await.map(drop)
 }
 
 #[cfg(test)]

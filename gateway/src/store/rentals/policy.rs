@@ -1,7 +1,8 @@
 //! What rentals permit, for the policy of the engine: each is a target at its alias, and a grant for the renters of
 //! its customer.
 //!
-//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled. One that has ended
+//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled or is cut at its
+//! allowance. One that has ended
 //! stays, so that the engine says when it was over, until its alias has rested: the engine itself judges its
 //! window, because a clock that the shell reads may be wrong.
 
@@ -32,7 +33,8 @@ macro_rules! permitting {
              join hosts h on h.id = r.device and h.removed_at is null
              join peers p on p.id = h.id and p.removed_at is null
              where coalesce(r.end_reason, '') not in ('cancelled', 'lapsed')
-               and r.alias_slot is not null and r.alias_freed_at is null and ",
+               and r.alias_slot is not null and r.alias_freed_at is null
+               and not (r.cut_at_allowance = 1 and r.allowance_level = 2) and ",
             $which,
             " order by r.id"
         )

@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
+use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::{EndReason, Ending, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
+use super::allowances::{self, Allowance};
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
@@ -65,6 +67,9 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         access: vec![GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 8_000..=8_100] }],
         admits: Some([id(21), id(22)].into()),
         alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
+        allowance: Some(Allowance { bytes: 1_000, cuts: false }),
+        allowance_level: Level::Below,
+        forwarded_bytes: 0,
         end_note: String::new(),
         version: 1,
         created_at: at(0),
@@ -314,6 +319,70 @@ async fn a_confirmation_begins_what_would_have_begun() {
     assert_eq!(told(&mut tx).await, expected(&all));
     let rows = events_of(&mut tx).await;
     assert!(rows[1].data.contains("hold_until") && !rows[2].data.contains("hold_until"), "{rows:?}");
+}
+
+/// Forwards something for rental 10. Returns how many events it has brought, and whether the rental is cut now.
+async fn forwarded(tx: &mut Tx, bytes: u64, now: i64) -> (usize, bool) {
+    allowances::add(tx, id(10), bytes).await.unwrap();
+    let crossed = allowances::cross(tx, id(10), at(now)).await.unwrap();
+    (crossed.events, crossed.cut.contains(&id(10)))
+}
+
+async fn found(tx: &mut Tx) -> super::Rental {
+    super::find(tx, id(10)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn each_level_of_an_allowance_is_announced_once_and_those_of_another_one_anew() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let of = |bytes| Some(Allowance { bytes, cuts: true });
+    let rental = super::Rental { allowance: of(1_000), ..rental(10, booking, None, None) };
+    super::insert(&mut tx, &rental).await.unwrap();
+    assert_eq!(forwarded(&mut tx, 799, 610).await, (0, false));
+    assert_eq!(forwarded(&mut tx, 1, 620).await, (1, false), "80 %");
+    assert_eq!(forwarded(&mut tx, 100, 630).await, (0, false));
+    assert_eq!(forwarded(&mut tx, 100, 640).await, (1, true), "all of it");
+    assert_eq!(forwarded(&mut tx, 500, 650).await, (0, false), "what was on its way");
+    let used = found(&mut tx).await;
+    assert_eq!((used.forwarded_bytes, used.is_cut(), used.version), (1_500, true, 1));
+    super::update(&mut tx, &super::Rental { allowance: of(1_800), ..used }, at(660)).await.unwrap();
+    let larger = found(&mut tx).await;
+    assert_eq!((larger.allowance_level, larger.is_cut()), (Level::Nearly, false));
+    assert_eq!(forwarded(&mut tx, 300, 670).await, (1, true));
+    let unlimited = super::Rental { allowance: None, ..found(&mut tx).await };
+    super::update(&mut tx, &unlimited, at(680)).await.unwrap();
+    assert_eq!(forwarded(&mut tx, 9_000, 690).await, (0, false));
+    assert!(!found(&mut tx).await.is_cut());
+    let begin = [(0, "booked"), (500, "preparing"), (600, "active")];
+    let first = [(620, "allowance_80"), (640, "allowance_reached")];
+    let other = [(660, "changed"), (660, "allowance_80"), (670, "allowance_reached"), (680, "changed")];
+    let all: Vec<(i64, &str)> = begin.into_iter().chain(first).chain(other).collect();
+    assert_eq!(told(&mut tx).await, expected(&all));
+    let rows = events_of(&mut tx).await;
+    let says = |row: &EventRow, words: &str| assert!(row.data.contains(words), "{}", row.data);
+    says(&rows[3], r#""allowance_bytes":1000"#);
+    says(&rows[3], r#""forwarded_bytes":800"#);
+    says(&rows[6], r#""allowance_bytes":1800"#);
+    assert!(!rows[5].data.contains("forwarded_bytes"), "{}", rows[5].data);
+}
+
+#[tokio::test]
+async fn both_levels_come_together_in_their_order_and_only_those_that_are_due_are_read() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for n in [10, 11] {
+        super::insert(&mut tx, &rental(n, booking, None, None)).await.unwrap();
+    }
+    allowances::add(&mut tx, id(10), 1_200).await.unwrap();
+    allowances::add(&mut tx, id(11), 700).await.unwrap();
+    tx.commit().await.unwrap();
+    let crossed = store.cross_allowances(at(0)).await.unwrap();
+    assert_eq!((crossed.events, crossed.cut.len(), crossed.more), (2, 0, false), "it does not ask for a cut");
+    assert_eq!(store.cross_allowances(at(1)).await.unwrap(), allowances::Crossed::default());
+    let kinds: Vec<String> =
+        told(&mut store.begin().await.unwrap()).await.into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, ["booked", "booked", "allowance_80", "allowance_reached"]);
 }
 
 /// A rental that begins at this second and lasts a minute.

@@ -1,7 +1,7 @@
 /** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
 
 import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalState } from '../api/types';
-import { millis, plural, span } from './format';
+import { bytes, millis, plural, span } from './format';
 import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
 
@@ -25,6 +25,15 @@ export function stateOf(rental: Times, now: number): RentalState {
 export function endOf(rental: Pick<Rental, 'from' | 'until' | 'ended_at'>): number {
   const ended = millis(rental.ended_at);
   return ended !== undefined && ended >= at(rental.from) ? ended : at(rental.until);
+}
+
+/** `8.1 GB of 10 GB (81 %), cut off there`; without an allowance `8.1 GB`. */
+export function forwardedWords(rental: Pick<Rental, 'allowance_bytes' | 'cut_at_allowance' | 'forwarded_bytes'>): string {
+  const forwarded = bytes(rental.forwarded_bytes);
+  if (!rental.allowance_bytes) return forwarded;
+  const percent = Math.floor((rental.forwarded_bytes * 100) / rental.allowance_bytes);
+  const cut = !rental.cut_at_allowance ? '' : percent < 100 ? ', cut off there' : ', cut off until it is larger';
+  return `${forwarded} of ${bytes(rental.allowance_bytes)} (${percent} %)${cut}`;
 }
 
 /** Whether the rental has its device, or may get it. */

@@ -148,6 +148,30 @@ fn a_rental_admits_only_the_renters_that_it_names() {
 }
 
 #[test]
+fn a_flow_of_a_rental_is_recorded_each_minute_whatever_its_protocol() {
+    let mut world = rented();
+    world.change(PolicyChange::Grant(rental_grant(41, CUSTOMER, None, None)));
+    connect(&mut world, 41, 11);
+    for second in 1..=600 {
+        world.advance(seconds(1));
+        if second % 7 == 0 {
+            assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+            assert!(world.passes(3, &segment(41, ACK, 1_000, 5_000)));
+        }
+        world.work();
+    }
+    let records = world.records();
+    for protocol in [GrantProtocol::Tcp, GrantProtocol::Udp] {
+        let of: Vec<_> = records.iter().filter(|record| record.protocol == protocol).collect();
+        assert_eq!(of.len(), 9, "{protocol:?}: the tenth minute is not over");
+        assert!(of.iter().all(|record| record.ended.is_none() && record.rental == Some(id(41))));
+        let mut spans = of.iter().map(|record| record.until.since(record.from).as_secs());
+        assert!(spans.all(|span| (60..=62).contains(&span)), "{of:?}");
+    }
+    assert_eq!(world.forwarder.totals().lost_records, 0);
+}
+
+#[test]
 fn the_next_rental_of_a_device_begins_to_the_second_and_with_its_own_access() {
     let mut world = back_to_back();
     assert!(world.passes(3, &udp_to_rental(3, 41, 99)));
