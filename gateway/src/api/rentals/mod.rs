@@ -150,9 +150,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 /// Begins a change. Bookings that were not confirmed in time end first.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
-    write.wakes_rental_events();
-    let now = write.now;
-    crate::store::rentals::bookings::lapse(write.tx(), now).await?;
+    lapse(&mut write).await?;
     Ok(write)
 }
 
@@ -163,9 +161,17 @@ async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a
     if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
         return Err(restore_review::unconfirmed(restored_at));
     }
+    lapse(&mut write).await?;
+    Ok(write)
+}
+
+/// Ends the bookings that were not confirmed in time. What this and the change bring is announced and sent
+/// after the commit.
+async fn lapse(write: &mut ApiTx<'_>) -> Result<(), Problem> {
+    write.wakes_rental_events();
     let now = write.now;
     crate::store::rentals::bookings::lapse(write.tx(), now).await?;
-    Ok(write)
+    Ok(())
 }
 
 /// Bounds what one decision reads.
