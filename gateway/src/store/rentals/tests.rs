@@ -364,6 +364,21 @@ async fn a_clock_that_was_ahead_is_taken_back_and_what_comes_is_announced_again(
 }
 
 #[tokio::test]
+async fn what_a_clock_ahead_has_let_lapse_is_confirmed_with_an_event() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    let held = booking(&store, Some(at(580))).await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &rental(10, held, Some(at(580)), None)).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 590).await, 1);
+    let found = bookings::find(&mut tx, &Named::Id(held)).await.unwrap().unwrap();
+    bookings::update(&mut tx, &bookings::Booking { hold_until: None, ..found }, at(300)).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 500).await, 1);
+    let all = [(0, "held"), (580, "cancelled"), (300, "confirmed"), (500, "preparing")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+}
+
+#[tokio::test]
 async fn of_a_rental_of_an_earlier_version_only_what_comes_is_announced() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();
