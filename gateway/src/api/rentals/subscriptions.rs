@@ -200,7 +200,7 @@ async fn change(
     let mut after = changed(&before, change, now)?;
     let has_failed = before.failing_since.is_some() || before.last_error.is_some();
     if (is_resumed && (has_failed || before.paused_at.is_some())) || after.url != before.url {
-        stored::resume(write.tx(), after.id, now).await?;
+        stored::resume(write.tx(), after.id).await?;
         (after.failing_since, after.last_error) = (None, None);
     }
     if after != before {

@@ -212,7 +212,7 @@ async fn a_resume_takes_back_what_was_given_up() {
     assert!(failing["failing_since"].is_string() && failing["last_error_at"].is_string(), "{failing}");
     let resumed = must(&api.operator().patch(&own, json!({ "paused": false })).await).clone();
     assert_eq!((&resumed["failing_since"], &resumed["waiting"]), (&Value::Null, &json!(1)));
-    let due = "select attempts || ' ' || (next_at > 0) from subscription_deliveries";
+    let due = "select attempts || ' ' || (next_at is not null) from subscription_deliveries";
     assert_eq!(crate::store::fixture::texts(&api.state.store, due).await, ["0 1"]);
 }
 
