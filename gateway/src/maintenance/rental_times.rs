@@ -1,7 +1,7 @@
 //! Writes the events of rentals that come by the time alone: a preparation or a rental begins, a rental
 //! ends, its device is free, a hold lapses.
 //!
-//! It sleeps until the next of them. After a time in which the gateway did not run it writes what came
+//! It sleeps until the next of them, but not for long. After a time in which the gateway did not run it writes what came
 //! meanwhile, in order and with the true times.
 
 use std::time::Duration;
@@ -13,8 +13,9 @@ use crate::clock;
 use crate::rental_events::Wakeups;
 use crate::store::Store;
 
-/// Longest time until the next look: the clock may be set, and a sleep does not count a suspend.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Longest time until the next look: the clock may be set, and a sleep does not count a suspend. Events of the
+/// time are promised within a second. A look at what is due reads three places of indexes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time until the next look: the clock has milliseconds.
 const AT_LEAST: Duration = Duration::from_millis(1);
 /// Pause after a failure, and between two of many transactions, which lets other writes go first.

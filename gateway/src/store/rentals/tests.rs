@@ -417,7 +417,25 @@ async fn old_events_go_from_the_front_and_the_newest_stays() {
     catch_up(&mut tx, 5_000).await;
     assert_eq!(events::bounds(&mut tx).await.unwrap(), (1, 6));
     for (before, gone, bounds) in [(0, 0, (1, 6)), (600, 2, (3, 6)), (9_000, 3, (6, 6)), (9_000, 0, (6, 6))] {
-        assert_eq!(events::prune(&mut tx, at(before)).await.unwrap(), gone, "{before}");
+        assert_eq!(events::prune(&mut tx, at(before) + events::KEPT).await.unwrap(), gone, "{before}");
         assert_eq!(events::bounds(&mut tx).await.unwrap(), bounds, "{before}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_clock_that_was_ahead_goes_with_the_old_ones_and_keeps_none() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &later(10, booking, 1_000)).await.unwrap();
+    catch_up(&mut tx, 1_000_000).await;
+    catch_up(&mut tx, 100_000).await;
+    catch_up(&mut tx, 1_200_000).await;
+    let wrong = "update rental_events set at = 9000000000000 where seq in (1, 2)";
+    sqlx::query(wrong).execute(&mut *tx).await.unwrap();
+    let times: Vec<i64> = told(&mut tx).await.into_iter().map(|(at, _)| at).collect();
+    assert_eq!(times[2..4], [100_000, 1_000_000]);
+    for (before, gone, first) in [(100_000, 0, 1), (100_001, 3, 4), (1_000_001, 1, 5)] {
+        assert_eq!(events::prune(&mut tx, at(before) + events::KEPT).await.unwrap(), gone, "{before}");
+        assert_eq!(events::bounds(&mut tx).await.unwrap().0, first, "{before}");
     }
 }
