@@ -8,6 +8,7 @@ use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
+use super::changes::{self, What};
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
@@ -294,6 +295,8 @@ async fn a_hold_lapses_at_its_own_time_also_when_that_was_stored_before() {
         catch_up(&mut tx, 5_000).await;
         assert_eq!(told(&mut tx).await, expected(&[(0, "held"), (550, "cancelled")]), "{stored_first}");
         assert!(events_of(&mut tx).await[1].data.contains(r#""reason":"lapsed""#));
+        let changes = changes::of(&mut tx, id(10), 9).await.unwrap();
+        assert_eq!(changes.iter().map(|c| (c.at, c.what)).collect::<Vec<_>>(), [(at(550), What::Lapsed)]);
     }
 }
 
