@@ -160,7 +160,7 @@ pub async fn lapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>
     let held: Vec<i64> = sqlx::query_scalar(HELD).bind(now.as_millis()).fetch_all(&mut *tx).await?;
     let mut lapsed = Vec::new();
     for booking in held {
-        let query = sqlx::query_scalar(END).bind(now.as_millis()).bind(EndReason::Lapsed.name());
+        let query = sqlx::query_as(END).bind(now.as_millis()).bind(EndReason::Lapsed.name());
         let ended: Vec<(i64, i64)> = query.bind(booking).fetch_all(&mut *tx).await?;
         sqlx::query(LAPSED).bind(now.as_millis()).bind(booking).execute(&mut *tx).await?;
         if !ended.is_empty() {
