@@ -331,6 +331,33 @@ async fn a_paused_subscription_gets_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn an_answer_without_an_end_and_a_redirect_hold_up_nothing() {
+    let sink = HookSink::start(&[Manner::Answer(302), Manner::Endless]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    scene.start(PACE);
+    let after = scene.all_accepted().await;
+    let (_, error) = after.last_error.unwrap();
+    assert!(error.contains("redirects are not followed"), "{error}");
+    assert_eq!(sink.calls().len(), 7, "the status decides");
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_removed_in_flight_is_called_no_more() {
+    let sink = HookSink::start(&[Manner::Hang, Manner::Answer(204)]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    scene.start(Pace { attempts: 1, ..PACE });
+    sink.wait_for(1).await;
+    let mut tx = scene.store.begin().await.unwrap();
+    subscriptions::remove(&mut tx, id(SUBSCRIPTION)).await.unwrap();
+    tx.commit().await.unwrap();
+    tokio::time::sleep(2 * PACE.patience).await;
+    assert_eq!(sink.calls().len(), 1);
+    let failures = "select kind from events where kind = 'subscription.failing'";
+    assert!(fixture::texts(&scene.store, failures).await.is_empty());
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn an_address_that_is_refused_is_not_called() {
     let mut scene = Scene::of(1, "http://169.254.169.254/latest", &[]).await;
     scene.start(PACE);
