@@ -108,7 +108,7 @@ pub async fn free_aliases(store: &Store, handle: &Handle, now: Wall) -> crate::s
 async fn forget_rental_events(store: &Store, now: Wall) -> crate::store::Result<()> {
     loop {
         let mut tx = store.begin().await?;
-        let gone = rental_events::prune(&mut tx, now - rental_events::KEPT).await?;
+        let gone = rental_events::prune(&mut tx, now).await?;
         tx.commit().await?;
         if gone < u64::from(rental_events::PRUNED_AT_ONCE) {
             return Ok(());

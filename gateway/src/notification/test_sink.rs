@@ -16,6 +16,8 @@ pub enum Manner {
     Later(u16, &'static str),
     /// Reads and never responds.
     Hang,
+    /// Responds with 200 and a body without an end.
+    Endless,
     /// Closes the connection at once.
     Refuse,
 }
@@ -94,10 +96,16 @@ async fn answer(mut stream: TcpStream, manner: Manner, calls: Arc<Mutex<Vec<Call
         }
     };
     calls.lock().expect("no holder panics").push(call);
+    if manner == Manner::Endless {
+        stream.write_all(b"HTTP/1.1 200 x\r\n\r\n").await.ok()?;
+        loop {
+            stream.write_all(&[b'x'; 4_096]).await.ok()?;
+        }
+    }
     let (status, header) = match manner {
         Manner::Answer(status) => (status, "location: http://127.0.0.1:1/".to_owned()),
         Manner::Later(status, when) => (status, format!("retry-after: {when}")),
-        Manner::Hang | Manner::Refuse => std::future::pending().await,
+        Manner::Hang | Manner::Endless | Manner::Refuse => std::future::pending().await,
     };
     let text = format!("HTTP/1.1 {status} x\r\n{header}\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(text.as_bytes()).await.ok()

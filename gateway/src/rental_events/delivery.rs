@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::time::{Mono, Now, Step, Wall};
 use serde_json::json;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::notification::webhook::{Call, Client};
 use crate::outbound::Outbound;
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 use crate::store::rentals::events::EventRow;
-use crate::store::subscriptions::deliveries::{self, At, Due};
+use crate::store::subscriptions::deliveries::{self, At, Due, Failed};
 use crate::store::subscriptions::{self, Subscription, secret_place};
 use crate::store::{Store, Tx};
 
@@ -108,27 +108,51 @@ struct EventDelivery {
 /// A subscription and the number of an event.
 type Place = (Id, i64);
 
+/// A call.
+#[derive(Clone, Copy)]
+struct Flight {
+    place: Place,
+    /// Those before it.
+    attempts: u32,
+    /// The version of the subscription.
+    version: i64,
+}
+
 /// The calls in progress, and what became of others.
 #[derive(Default)]
 struct Flights {
     tasks: JoinSet<Result<(), Failure>>,
-    /// Each with the attempts before it.
-    places: HashMap<TaskId, (Place, u32)>,
+    calls: HashMap<TaskId, Flight>,
     /// Outcomes that are not on disk yet.
     landed: Vec<Landed>,
-    /// Subscriptions whose servers requested a pause.
-    pauses: BTreeMap<Id, Mono>,
+    /// Subscriptions whose servers requested a pause, each with its version: one that was resumed or has
+    /// another address since does not wait.
+    pauses: BTreeMap<Id, (i64, Mono)>,
+    /// The clocks at the last round.
+    looked: Option<Now>,
 }
 
 struct Landed {
-    place: Place,
-    attempts: u32,
+    flight: Flight,
     result: Result<(), Failure>,
 }
 
 impl Flights {
     fn places(&self) -> impl Iterator<Item = Place> {
-        self.places.values().map(|(place, _)| *place).chain(self.landed.iter().map(|landed| landed.place))
+        let landed = self.landed.iter().map(|landed| &landed.flight);
+        self.calls.values().chain(landed).map(|flight| flight.place)
+    }
+
+    /// Returns how long a subscription waits, because its server requested it.
+    fn pause(&self, subscription: &Subscription, now: Mono) -> Option<Duration> {
+        let (version, until) = self.pauses.get(&subscription.id)?;
+        (*version == subscription.version).then(|| until.since(now))
+    }
+
+    /// Whether the clock was set back since the last round.
+    fn clock_went_back(&self, now: Now) -> bool {
+        let step = self.looked.and_then(|before| Step::between(before, now));
+        step.is_some_and(|step| step.ahead_ms() < 0)
     }
 
     /// Records a call that has ended, and all others that have.
@@ -142,8 +166,8 @@ impl Flights {
                     (error.id(), Err(Failure::Server("it ended inside the gateway".to_owned())))
                 }
             };
-            let place = self.places.remove(&task);
-            self.landed.extend(place.map(|(place, attempts)| Landed { place, attempts, result }));
+            let flight = self.calls.remove(&task);
+            self.landed.extend(flight.map(|flight| Landed { flight, result }));
             next = self.tasks.try_join_next_with_id();
         }
     }
@@ -180,13 +204,24 @@ impl EventDelivery {
     ) -> crate::store::Result<Duration> {
         self.settle(flights).await?;
         let now = clock::now();
-        flights.pauses.retain(|_, until| *until > now.mono);
+        flights.pauses.retain(|_, (_, until)| *until > now.mono);
+        if flights.clock_went_back(now) {
+            self.hasten(now.wall).await?;
+        }
+        flights.looked = Some(now);
         let all = subscriptions::list(&mut *self.parts.store.reader().await?).await?;
         let mut wait = LOOK_EVERY;
         for subscription in all.into_iter().filter(|subscription| subscription.paused_at.is_none()) {
             wait = wait.min(self.serve(subscription, flights, now, stop).await?);
         }
         Ok(wait)
+    }
+
+    /// Lets what waits for a later time be tried now: that time was read from a clock that was ahead.
+    async fn hasten(&self, now: Wall) -> crate::store::Result<()> {
+        let mut tx = self.parts.store.begin().await?;
+        deliveries::hasten(&mut tx, now).await?;
+        tx.commit().await
     }
 
     /// Starts the calls to one subscription. Returns the time until the next is due.
@@ -197,10 +232,10 @@ impl EventDelivery {
         now: Now,
         stop: &CancellationToken,
     ) -> crate::store::Result<Duration> {
-        let more = self.take(&subscription, now.wall).await?;
-        let id = subscription.id;
-        if let Some(until) = flights.pauses.get(&id) {
-            return Ok(until.since(now.mono));
+        let more = self.take(&subscription).await?;
+        let (id, version) = (subscription.id, subscription.version);
+        if let Some(pause) = flights.pause(&subscription, now.mono) {
+            return Ok(pause);
         }
         let in_flight: Vec<i64> =
             flights.places().filter(|(of, _)| *of == id).map(|(_, event)| event).collect();
@@ -209,16 +244,16 @@ impl EventDelivery {
         let due: Vec<Due> = due.take(IN_FLIGHT.saturating_sub(in_flight.len())).collect();
         let subscription = Arc::new(subscription);
         for Due { event, attempts } in due {
-            let place = (id, event.seq);
+            let flight = Flight { place: (id, event.seq), attempts, version };
             let task = flights.tasks.spawn(self.clone().send(subscription.clone(), event, stop.clone()));
-            flights.places.insert(task.id(), (place, attempts));
+            flights.calls.insert(task.id(), flight);
         }
         let next = next.map_or(LOOK_EVERY, |at| at.since(now.wall));
         Ok(if more { Duration::ZERO } else { next })
     }
 
     /// Takes events from the log. Returns whether more of them may follow at once.
-    async fn take(&self, subscription: &Subscription, now: Wall) -> crate::store::Result<bool> {
+    async fn take(&self, subscription: &Subscription) -> crate::store::Result<bool> {
         let room = MAX_WAITING - subscription.waiting;
         if room <= 0 {
             return Ok(false);
@@ -227,7 +262,7 @@ impl EventDelivery {
         let through = deliveries::takes(&mut *store.reader().await?, subscription.cursor, room).await?;
         let Some(through) = through else { return Ok(false) };
         let mut tx = store.begin().await?;
-        deliveries::take(&mut tx, subscription.id, through, now).await?;
+        deliveries::take(&mut tx, subscription.id, through).await?;
         tx.commit().await?;
         Ok(through - subscription.cursor >= room)
     }
@@ -282,7 +317,8 @@ impl EventDelivery {
         let Flights { landed, pauses, .. } = flights;
         for landed in landed.drain(..) {
             if let Err(Failure::Busy(_, pause)) = landed.result {
-                pauses.insert(landed.place.0, now.mono + pause.min(self.pace.longest_pause));
+                let until = now.mono + pause.min(self.pace.longest_pause);
+                pauses.insert(landed.flight.place.0, (landed.flight.version, until));
             }
         }
         Ok(())
@@ -290,7 +326,7 @@ impl EventDelivery {
 
     /// Writes one outcome. Returns the number of the event of the gateway about it, if there is one.
     async fn record(&self, tx: &mut Tx, landed: &Landed, now: Wall) -> crate::store::Result<Option<i64>> {
-        let (subscription, event) = landed.place;
+        let Flight { place: (subscription, event), attempts, .. } = landed.flight;
         let (error, wish) = match &landed.result {
             Ok(()) => {
                 deliveries::accepted(tx, subscription, event, now).await?;
@@ -301,9 +337,10 @@ impl EventDelivery {
             Err(Failure::Server(error) | Failure::Refused(error)) => (error, None),
         };
         let id = Kind::Subscription.text(subscription);
-        tracing::info!(subscription = %id, attempts = landed.attempts + 1, "event not delivered: {error}");
-        let next = self.pace.after(landed.attempts, wish).map(|pause| now + pause);
-        if !deliveries::failed(tx, landed.place, error, next, now).await? {
+        tracing::info!(subscription = %id, attempts = attempts + 1, "event not delivered: {error}");
+        let next = self.pace.after(attempts, wish).map(|pause| now + pause);
+        let failed = Failed { attempts, error, next };
+        if !deliveries::failed(tx, landed.flight.place, failed, now).await? {
             return Ok(None);
         }
         let about = (Object::Subscription, Some(subscription));

@@ -16,8 +16,9 @@ use crate::notification::test_sink::{Call, HookSink, Manner};
 use crate::outbound::Outbound;
 use crate::outbound::secret_url::SecretUrl;
 use crate::store::rentals::events::{self, EventRow};
+use crate::store::subscriptions::deliveries::{self, At, Failed};
 use crate::store::subscriptions::{self, Subscription, secret_place};
-use crate::store::{Store, fixture};
+use crate::store::{Store, Tx, fixture};
 
 /// The usual behaviour with shorter times.
 const PACE: Pace = Pace {
@@ -245,12 +246,69 @@ async fn what_is_given_up_is_reported_and_comes_after_a_resume() {
     assert_eq!(sink.calls().len(), 2);
 
     let mut tx = scene.store.begin().await.unwrap();
-    subscriptions::resume(&mut tx, id(SUBSCRIPTION), crate::clock::wall()).await.unwrap();
+    subscriptions::resume(&mut tx, id(SUBSCRIPTION)).await.unwrap();
     tx.commit().await.unwrap();
     scene.wakeups.changed();
     let after = scene.all_accepted().await;
     assert_eq!((after.failing_since, after.last_error), (None, None));
     in_order(&scene, &sink.calls()).await;
+}
+
+#[tokio::test]
+async fn a_resume_does_not_wait_for_the_pause_that_the_server_requested_before() {
+    let sink = HookSink::start(&[Manner::Later(503, "3600"), Manner::Answer(204)]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    scene.start(Pace { longest_pause: Duration::from_secs(3_600), ..PACE });
+    let busy = scene.until("it is busy", |s| s.last_error.is_some()).await;
+    scene.wakeups.changed();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(sink.calls().len(), 1, "the server has its pause");
+    let mut tx = scene.store.begin().await.unwrap();
+    subscriptions::resume(&mut tx, id(SUBSCRIPTION)).await.unwrap();
+    subscriptions::update(&mut tx, &busy).await.unwrap();
+    tx.commit().await.unwrap();
+    scene.wakeups.changed();
+    scene.all_accepted().await;
+}
+
+/// Returns the numbers of the events that are due.
+async fn due(tx: &mut Tx, now: i64) -> Vec<i64> {
+    let longest = Duration::from_secs(3_600);
+    let all = deliveries::due(tx, id(SUBSCRIPTION), At { now: at(now), longest }, 10).await.unwrap();
+    all.into_iter().map(|due| due.event.seq).collect()
+}
+
+#[tokio::test]
+async fn a_failure_from_before_a_resume_does_not_count() {
+    let scene = Scene::of(1, "http://127.0.0.1:9/", &[]).await;
+    let mut tx = scene.store.begin().await.unwrap();
+    deliveries::take(&mut tx, id(SUBSCRIPTION), 6).await.unwrap();
+    let place = (id(SUBSCRIPTION), 1);
+    let first = Failed { attempts: 0, error: "it answered 500", next: Some(at(9_000)) };
+    assert!(!deliveries::failed(&mut tx, place, first, at(5_000)).await.unwrap());
+    subscriptions::resume(&mut tx, id(SUBSCRIPTION)).await.unwrap();
+    let last = Failed { attempts: 1, next: None, ..first };
+    assert!(!deliveries::failed(&mut tx, place, last, at(6_000)).await.unwrap());
+    assert_eq!(due(&mut tx, 6_000).await, [1], "it is tried again");
+    let after = subscriptions::find(&mut tx, id(SUBSCRIPTION)).await.unwrap().unwrap();
+    assert_eq!((after.failing_since, after.last_error), (None, None));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_puts_nothing_off() {
+    let scene = Scene::of(2, "http://127.0.0.1:9/", &[]).await;
+    let mut tx = scene.store.begin().await.unwrap();
+    deliveries::take(&mut tx, id(SUBSCRIPTION), 12).await.unwrap();
+    let (minute, hour) = (60_000, 3_600_000);
+    assert_eq!(due(&mut tx, hour).await, [1, 2], "the first of each rental");
+    for (event, next) in [(1, Some(at(hour + minute))), (2, None)] {
+        let failed = Failed { attempts: 0, error: "it answered 500", next };
+        deliveries::failed(&mut tx, (id(SUBSCRIPTION), event), failed, at(hour)).await.unwrap();
+    }
+    assert_eq!(due(&mut tx, hour).await, [0i64; 0]);
+    // Back by half an hour.
+    deliveries::hasten(&mut tx, at(hour / 2)).await.unwrap();
+    assert_eq!(due(&mut tx, hour / 2).await, [1], "what was given up stays so");
 }
 
 #[tokio::test]
@@ -270,6 +328,33 @@ async fn a_paused_subscription_gets_nothing_until_it_is_resumed() {
     scene.wakeups.changed();
     scene.all_accepted().await;
     assert_eq!(sink.calls().len(), 6);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_and_a_redirect_hold_up_nothing() {
+    let sink = HookSink::start(&[Manner::Answer(302), Manner::Endless]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    scene.start(PACE);
+    let after = scene.all_accepted().await;
+    let (_, error) = after.last_error.unwrap();
+    assert!(error.contains("redirects are not followed"), "{error}");
+    assert_eq!(sink.calls().len(), 7, "the status decides");
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_removed_in_flight_is_called_no_more() {
+    let sink = HookSink::start(&[Manner::Hang, Manner::Answer(204)]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    scene.start(Pace { attempts: 1, ..PACE });
+    sink.wait_for(1).await;
+    let mut tx = scene.store.begin().await.unwrap();
+    subscriptions::remove(&mut tx, id(SUBSCRIPTION)).await.unwrap();
+    tx.commit().await.unwrap();
+    tokio::time::sleep(2 * PACE.patience).await;
+    assert_eq!(sink.calls().len(), 1);
+    let failures = "select kind from events where kind = 'subscription.failing'";
+    assert!(fixture::texts(&scene.store, failures).await.is_empty());
+    scene.stop().await;
 }
 
 #[tokio::test]

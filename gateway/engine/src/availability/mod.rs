@@ -102,6 +102,22 @@ pub fn of_service(
     })
 }
 
+/// Returns the parts of a period in which a state of a host could be seen: the gateway ran, its uplink worked,
+/// and a parent of the host was up.
+pub fn seen(gateway: &GatewaySeries, host: &HostSeries, period: Period) -> Vec<Period> {
+    let mut hidden = Hidden::new(gateway, host);
+    let (mut at, mut seen) = (period.from, Vec::new());
+    while at < period.until {
+        let hidden = hidden.at(at.as_millis());
+        let until = period.until.min(Wall::from_millis(hidden.until));
+        if hidden.value.is_none() {
+            seen.push(Period { from: at, until });
+        }
+        at = until;
+    }
+    seen
+}
+
 fn of_host_state(state: Option<HostStatus>) -> Condition {
     match state {
         Some(HostStatus::Up) => Condition::Up,

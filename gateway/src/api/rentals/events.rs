@@ -18,9 +18,9 @@ use crate::api::request::ids::{self, Kind};
 use crate::api::response::page::{self, Paging, bad_cursor};
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
-use crate::store::instance;
 use crate::store::rentals::events::{self as stored, EventRow};
 use crate::store::rentals::find;
+use crate::store::{Connection as _, instance};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
@@ -114,16 +114,18 @@ async fn list(
         customer: customers::wanted(&app, wanted.customer.as_deref()).await?,
     };
     let mut conn = app.store.reader().await?;
+    // One moment, so that nothing is removed between the check of the cursor and the list.
+    let mut moment = conn.begin().await?;
     if let (Some(id), Some(text)) = (filter.rental, &wanted.rental) {
-        find(&mut conn, id).await?.ok_or_else(|| Kind::Rental.unknown(text))?;
+        find(&mut moment, id).await?.ok_or_else(|| Kind::Rental.unknown(text))?;
     }
-    let epoch = instance::epoch(&mut conn).await?;
-    let (first, last) = stored::bounds(&mut conn).await?;
+    let epoch = instance::epoch(&mut moment).await?;
+    let (first, last) = stored::bounds(&mut moment).await?;
     let from = match after {
         Some(cursor) => cursor.check(&epoch, (first, last))?,
         None => first - 1,
     };
-    let rows = stored::list(&mut conn, filter, (from, last), limit).await?;
+    let rows = stored::list(&mut moment, filter, (from, last), limit).await?;
     let is_full = usize::try_from(limit).is_ok_and(|limit| rows.len() >= limit);
     // With a filter, the next page does not look again at what this one has passed over.
     let seq = rows.last().filter(|_| is_full).map_or(last, |row| row.seq);

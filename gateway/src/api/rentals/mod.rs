@@ -149,7 +149,8 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     Ok(Tagged { version: found.version, value: to_api(&found, crate::clock::wall()) })
 }
 
-/// Begins a change. Bookings that were not confirmed in time end first.
+/// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
+/// announced and sent after the commit.
 async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();

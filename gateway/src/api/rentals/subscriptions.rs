@@ -86,7 +86,8 @@ pub struct SubscriptionChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub url: Option<String>,
-    /// For events that come later. Replaced as a whole; empty: all.
+    /// For events that are not taken for delivery yet: those that come later, and those that wait in the feed, as
+    /// while it is paused. Replaced as a whole; empty: all.
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<names::RentalEventKind>)]
     pub kinds: Option<Vec<String>>,
@@ -200,7 +201,7 @@ async fn change(
     let mut after = changed(&before, change, now)?;
     let has_failed = before.failing_since.is_some() || before.last_error.is_some();
     if (is_resumed && (has_failed || before.paused_at.is_some())) || after.url != before.url {
-        stored::resume(write.tx(), after.id, now).await?;
+        stored::resume(write.tx(), after.id).await?;
         (after.failing_since, after.last_error) = (None, None);
     }
     if after != before {

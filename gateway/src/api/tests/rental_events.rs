@@ -84,6 +84,32 @@ async fn a_rental_that_begins_now_is_active_and_its_end_says_why() {
     }
 }
 
+/// Whether the task that announces what comes by the time was woken since the last look.
+async fn is_woken(api: &TestApi) -> bool {
+    let woken = api.state.rental_events.rentals();
+    tokio::time::timeout(std::time::Duration::from_millis(20), woken).await.is_ok()
+}
+
+#[tokio::test]
+async fn every_call_for_a_rental_wakes_the_tasks_that_announce_and_send() {
+    let api = shop().await;
+    assert!(is_woken(&api).await && !is_woken(&api).await);
+    let held = json!({ "customer": "crm-17", "external_ref": "o1", "items": [item("cam-1", HOUR, 2 * HOUR)],
+                       "hold_until": hence(600) });
+    let rental = must(&api.operator().post("/api/v1/bookings", held).await)["rentals"][0].clone();
+    assert!(is_woken(&api).await, "booked");
+    must(&api.operator().patch("/api/v1/bookings/o1", json!({ "hold_until": null })).await);
+    assert!(is_woken(&api).await, "confirmed");
+    must(&api.operator().patch(&path(&rental), json!({ "until": hence(3 * HOUR) })).await);
+    assert!(is_woken(&api).await, "changed");
+    must(&api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await);
+    assert!(is_woken(&api).await, "cancelled");
+    let now = rented(&api, json!({ "device": "cam-2", "until": hence(HOUR) })).await;
+    assert!(is_woken(&api).await, "booked from now on");
+    must(&api.operator().post(&format!("{}/end", path(&now)), json!({ "reason": "no_show" })).await);
+    assert!(is_woken(&api).await, "ended");
+}
+
 #[tokio::test]
 async fn a_hold_is_an_event_and_so_is_its_confirmation() {
     let api = shop().await;
@@ -201,7 +227,7 @@ async fn a_resume_takes_back_what_was_given_up() {
     assert!(failing["failing_since"].is_string() && failing["last_error_at"].is_string(), "{failing}");
     let resumed = must(&api.operator().patch(&own, json!({ "paused": false })).await).clone();
     assert_eq!((&resumed["failing_since"], &resumed["waiting"]), (&Value::Null, &json!(1)));
-    let due = "select attempts || ' ' || (next_at > 0) from subscription_deliveries";
+    let due = "select attempts || ' ' || (next_at is not null) from subscription_deliveries";
     assert_eq!(crate::store::fixture::texts(&api.state.store, due).await, ["0 1"]);
 }
 

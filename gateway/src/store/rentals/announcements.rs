@@ -79,7 +79,8 @@ pub(super) async fn hold_changed(
 ) -> sqlx::Result<()> {
     let was = catch_up(tx, before, now).await?;
     let after = Rental { life: Life { hold_until, ..before.life }, ..before.clone() };
-    if was != State::Held {
+    // What was announced may be ahead of it, by a clock that was set back.
+    if before.life.state(now) != State::Held {
         return remember(tx, &after, (now, was)).await;
     }
     let (kind, state) = match hold_until {
@@ -182,8 +183,10 @@ pub struct Announced {
 
 const DUE: &str =
     "select id, announce_at from rentals where announce_at <= $1 order by announce_at, id limit $2";
-/// Rentals of which something was announced that is to come again, because the clock was set back.
-const AHEAD: &str = "select id, announced_at from rentals where announced_at > $1 order by id limit $2";
+/// Rentals of which something was announced that is to come again, because the clock was set back. In the
+/// order of the index: each look asks for them, and rentals are never removed.
+const AHEAD: &str =
+    "select id, announced_at from rentals where announced_at > $1 order by announced_at, id limit $2";
 const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1";
 
 /// Announces what came by the time, in the order of the times, for some rentals.
@@ -271,5 +274,26 @@ impl Store {
         let announced = announce(&mut tx, now).await?;
         tx.commit().await?;
         Ok(announced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn what_is_due_is_found_without_a_look_at_all_rentals() {
+        let (store, _dir) = fixture::store().await;
+        let mut conn = store.reader().await.unwrap();
+        for (sql, index) in
+            [(DUE, "rentals_announce "), (AHEAD, "rentals_announced "), (NEXT, "rentals_announce ")]
+        {
+            let plan = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
+            let query = sqlx::query_as(plan).bind(0).bind(9);
+            let rows: Vec<(i64, i64, i64, String)> = query.fetch_all(&mut *conn).await.unwrap();
+            let plan = rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ");
+            assert!(plan.contains(index) && !plan.contains("SCAN"), "{sql}: {plan}");
+        }
     }
 }

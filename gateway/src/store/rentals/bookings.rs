@@ -146,7 +146,7 @@ const END: &str = "update rentals set end_reason = $2,
          ended_at = (select min(b.hold_until, rentals.until_at) from bookings b where b.id = rentals.booking)
      where booking = $3 and ended_at is null
        and (select min(b.hold_until, rentals.until_at) from bookings b where b.id = rentals.booking) <= $1
-     returning id";
+     returning id, ended_at";
 const LAPSED: &str = "update bookings set lapsed_at = $1
      where id = $2 and (hold_until <= $1
                         or not exists (select 1 from rentals r where r.booking = $2 and r.ended_at is null))";
@@ -160,8 +160,8 @@ pub async fn lapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>
     let held: Vec<i64> = sqlx::query_scalar(HELD).bind(now.as_millis()).fetch_all(&mut *tx).await?;
     let mut lapsed = Vec::new();
     for booking in held {
-        let query = sqlx::query_scalar(END).bind(now.as_millis()).bind(EndReason::Lapsed.name());
-        let ended: Vec<i64> = query.bind(booking).fetch_all(&mut *tx).await?;
+        let query = sqlx::query_as(END).bind(now.as_millis()).bind(EndReason::Lapsed.name());
+        let ended: Vec<(i64, i64)> = query.bind(booking).fetch_all(&mut *tx).await?;
         sqlx::query(LAPSED).bind(now.as_millis()).bind(booking).execute(&mut *tx).await?;
         if !ended.is_empty() {
             let booking = Id::from_i64(booking);
@@ -172,14 +172,23 @@ pub async fn lapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>
     Ok(lapsed)
 }
 
-/// Frees the devices of rentals that were not confirmed, and writes the event.
-async fn give_back(tx: &mut SqliteConnection, booking: Id, rentals: &[i64], now: Wall) -> sqlx::Result<()> {
+/// Frees the devices of rentals that were not confirmed, and writes the event. The gateway may have been off
+/// when each of them ended.
+async fn give_back(
+    tx: &mut SqliteConnection,
+    booking: Id,
+    rentals: &[(i64, i64)],
+    now: Wall,
+) -> sqlx::Result<()> {
+    let ids: Vec<i64> = rentals.iter().map(|(id, _)| *id).collect();
     let sql = "delete from occupancies where rental in (select value from json_each($1))";
-    sqlx::query(sql).bind(Json(rentals)).execute(&mut *tx).await?;
-    let ids: Vec<Id> = rentals.iter().copied().map(Id::from_i64).collect();
-    let lapsed = NewChange { at: now, author: SYSTEM, what: What::Lapsed, changed: &[] };
-    changes::insert(tx, &ids, &lapsed).await?;
-    let rentals: Vec<String> = rentals.iter().map(|id| Kind::Rental.text(Id::from_i64(*id))).collect();
+    sqlx::query(sql).bind(Json(ids)).execute(&mut *tx).await?;
+    for (id, ended_at) in rentals {
+        let at = Wall::from_millis(*ended_at);
+        let lapsed = NewChange { at, author: SYSTEM, what: What::Lapsed, changed: &[] };
+        changes::insert(tx, &[Id::from_i64(*id)], &lapsed).await?;
+    }
+    let rentals: Vec<String> = rentals.iter().map(|(id, _)| Kind::Rental.text(Id::from_i64(*id))).collect();
     let about = (Object::Booking, Some(booking));
     let data = serde_json::json!({ "id": Kind::Booking.text(booking), "rentals": rentals });
     let event =

@@ -198,19 +198,23 @@ pub async fn bounds(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64)> {
     sqlx::query_as(sql).fetch_one(conn).await
 }
 
+/// Up to the last old event before the first recent one. An event of the future is neither: a clock that was
+/// ahead wrote it, and it goes with the old events around it.
+const PRUNE: &str = "delete from rental_events where seq in (
+         with front as (select seq, at from rental_events order by seq limit $2)
+         select seq from front
+         where seq < (select max(seq) from rental_events)
+           and seq <= (select max(seq) from front
+                       where at < $1
+                         and seq < coalesce((select min(seq) from front where at between $1 and $3),
+                                            9223372036854775807)))";
+
 /// Removes the oldest events up to the first one that is recent, in one slice. The newest event stays at
 /// any age, so that its number is known. Returns how many were removed.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn prune(tx: &mut SqliteConnection, before: Wall) -> sqlx::Result<u64> {
-    let sql = "delete from rental_events where seq in (
-                   select seq from rental_events
-                   where seq < (select max(seq) from rental_events)
-                     and seq < coalesce((select min(o.seq) from (select seq, at from rental_events
-                                                                 order by seq limit $2) o
-                                         where o.at >= $1), 9223372036854775807)
-                   order by seq limit $2)";
-    let gone = sqlx::query(sql).bind(before.as_millis()).bind(PRUNED_AT_ONCE).execute(tx).await?;
-    Ok(gone.rows_affected())
+pub async fn prune(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<u64> {
+    let query = sqlx::query(PRUNE).bind((now - KEPT).as_millis()).bind(PRUNED_AT_ONCE).bind(now.as_millis());
+    Ok(query.execute(tx).await?.rows_affected())
 }

@@ -10,6 +10,7 @@ use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
 use super::allowances::{self, Allowance};
+use super::changes::{self, What};
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
@@ -299,6 +300,8 @@ async fn a_hold_lapses_at_its_own_time_also_when_that_was_stored_before() {
         catch_up(&mut tx, 5_000).await;
         assert_eq!(told(&mut tx).await, expected(&[(0, "held"), (550, "cancelled")]), "{stored_first}");
         assert!(events_of(&mut tx).await[1].data.contains(r#""reason":"lapsed""#));
+        let changes = changes::of(&mut tx, id(10), 9).await.unwrap();
+        assert_eq!(changes.iter().map(|c| (c.at, c.what)).collect::<Vec<_>>(), [(at(550), What::Lapsed)]);
     }
 }
 
@@ -433,6 +436,21 @@ async fn a_clock_that_was_ahead_is_taken_back_and_what_comes_is_announced_again(
 }
 
 #[tokio::test]
+async fn what_a_clock_ahead_has_let_lapse_is_confirmed_with_an_event() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam").await;
+    let held = booking(&store, Some(at(580))).await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &rental(10, held, Some(at(580)), None)).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 590).await, 1);
+    let found = bookings::find(&mut tx, &Named::Id(held)).await.unwrap().unwrap();
+    bookings::update(&mut tx, &bookings::Booking { hold_until: None, ..found }, at(300)).await.unwrap();
+    assert_eq!(catch_up(&mut tx, 500).await, 1);
+    let all = [(0, "held"), (580, "cancelled"), (300, "confirmed"), (500, "preparing")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+}
+
+#[tokio::test]
 async fn of_a_rental_of_an_earlier_version_only_what_comes_is_announced() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();
@@ -471,7 +489,25 @@ async fn old_events_go_from_the_front_and_the_newest_stays() {
     catch_up(&mut tx, 5_000).await;
     assert_eq!(events::bounds(&mut tx).await.unwrap(), (1, 6));
     for (before, gone, bounds) in [(0, 0, (1, 6)), (600, 2, (3, 6)), (9_000, 3, (6, 6)), (9_000, 0, (6, 6))] {
-        assert_eq!(events::prune(&mut tx, at(before)).await.unwrap(), gone, "{before}");
+        assert_eq!(events::prune(&mut tx, at(before) + events::KEPT).await.unwrap(), gone, "{before}");
         assert_eq!(events::bounds(&mut tx).await.unwrap(), bounds, "{before}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_clock_that_was_ahead_goes_with_the_old_ones_and_keeps_none() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &later(10, booking, 1_000)).await.unwrap();
+    catch_up(&mut tx, 1_000_000).await;
+    catch_up(&mut tx, 100_000).await;
+    catch_up(&mut tx, 1_200_000).await;
+    let wrong = "update rental_events set at = 9000000000000 where seq in (1, 2)";
+    sqlx::query(wrong).execute(&mut *tx).await.unwrap();
+    let times: Vec<i64> = told(&mut tx).await.into_iter().map(|(at, _)| at).collect();
+    assert_eq!(times[2..4], [100_000, 1_000_000]);
+    for (before, gone, first) in [(100_000, 0, 1), (100_001, 3, 4), (1_000_001, 1, 5)] {
+        assert_eq!(events::prune(&mut tx, at(before) + events::KEPT).await.unwrap(), gone, "{before}");
+        assert_eq!(events::bounds(&mut tx).await.unwrap().0, first, "{before}");
     }
 }

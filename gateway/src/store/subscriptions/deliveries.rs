@@ -38,22 +38,17 @@ pub async fn takes(conn: &mut SqliteConnection, cursor: i64, room: i64) -> sqlx:
 }
 
 /// Takes the events up to a number: those of other kinds are left out. A subscription that was paused or
-/// removed meanwhile takes none.
+/// removed meanwhile takes none. They are due at once, whatever the clock will show.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn take(tx: &mut SqliteConnection, subscription: Id, through: i64, now: Wall) -> sqlx::Result<()> {
+pub async fn take(tx: &mut SqliteConnection, subscription: Id, through: i64) -> sqlx::Result<()> {
     let sql = "insert into subscription_deliveries (event, subscription, rental, next_at)
-               select e.seq, s.id, e.rental, $3
+               select e.seq, s.id, e.rental, 0
                from subscriptions s join rental_events e on e.seq > s.cursor and e.seq <= $2
                where s.id = $1 and s.paused_at is null
                  and (s.kinds = '[]' or e.kind in (select value from json_each(s.kinds)))";
-    sqlx::query(sql)
-        .bind(subscription.as_i64())
-        .bind(through)
-        .bind(now.as_millis())
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(sql).bind(subscription.as_i64()).bind(through).execute(&mut *tx).await?;
     let sql = "update subscriptions set cursor = $2 where id = $1 and paused_at is null and cursor < $2";
     sqlx::query(sql).bind(subscription.as_i64()).bind(through).execute(tx).await.map(drop)
 }
@@ -123,26 +118,46 @@ pub async fn accepted(
     sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
 
-/// Records that an event was not accepted. `next`: when it is tried again; `None`: it is given up until
-/// the subscription is resumed. Returns whether it is the first one that is given up.
+/// Lets events that wait for a later time be tried at once, but none that was given up.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn hasten(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    let sql = "update subscription_deliveries set next_at = 0 where next_at > $1";
+    sqlx::query(sql).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// An attempt that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed<'a> {
+    /// Those before it.
+    pub attempts: u32,
+    pub error: &'a str,
+    /// When the event is tried again. `None`: it is given up until the subscription is resumed.
+    pub next: Option<Wall>,
+}
+
+/// Records that an event was not accepted. A failure from before a resume says nothing about what it tries
+/// again, and is left out. Returns whether it is the first event that is given up.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn failed(
     tx: &mut SqliteConnection,
     (subscription, event): (Id, i64),
-    error: &str,
-    next: Option<Wall>,
+    Failed { attempts, error, next }: Failed<'_>,
     now: Wall,
 ) -> sqlx::Result<bool> {
     let sql = "update subscription_deliveries set attempts = attempts + 1, next_at = $3
-               where subscription = $1 and event = $2";
+               where subscription = $1 and event = $2 and attempts = $4";
     let query = sqlx::query(sql).bind(subscription.as_i64()).bind(event).bind(next.map(Wall::as_millis));
-    let waits = query.execute(&mut *tx).await?.rows_affected() > 0;
+    if query.bind(attempts).execute(&mut *tx).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
     let sql = "update subscriptions set last_error = $2, last_error_at = $3 where id = $1";
     let query = sqlx::query(sql).bind(subscription.as_i64()).bind(error).bind(now.as_millis());
     query.execute(&mut *tx).await?;
-    if next.is_some() || !waits {
+    if next.is_some() {
         return Ok(false);
     }
     let sql = "update subscriptions set failing_since = $2 where id = $1 and failing_since is null";

@@ -141,9 +141,9 @@ pub async fn update(tx: &mut SqliteConnection, subscription: &Subscription) -> s
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn resume(tx: &mut SqliteConnection, subscription: Id, now: Wall) -> sqlx::Result<()> {
-    let sql = "update subscription_deliveries set attempts = 0, next_at = $2 where subscription = $1";
-    sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+pub async fn resume(tx: &mut SqliteConnection, subscription: Id) -> sqlx::Result<()> {
+    let sql = "update subscription_deliveries set attempts = 0, next_at = 0 where subscription = $1";
+    sqlx::query(sql).bind(subscription.as_i64()).execute(&mut *tx).await?;
     let sql = "update subscriptions set failing_since = null, last_error = null, last_error_at = null
                where id = $1";
     sqlx::query(sql).bind(subscription.as_i64()).execute(tx).await.map(drop)

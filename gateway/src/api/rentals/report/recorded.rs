@@ -23,7 +23,7 @@ pub(super) struct Cut {
     pub time: Period,
 }
 
-/// A time in which a device or a service of it was not available.
+/// A time in which a device or a service of it was seen not to be available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outage {
     /// Empty for the device.
@@ -80,11 +80,12 @@ impl Recorded {
     pub fn finish(self) -> Found {
         let (gateway, device, period) = (self.gateway.series(), self.device.host(), self.period);
         let down = |state: HostStatus| (state == HostStatus::Down).then_some(state.name());
-        let mut outages = outages("", &device.states, period, down);
+        let seen = availability::seen(&gateway, &device, period);
+        let mut outages = outages("", &device.states, &seen, down);
         let mut services = Vec::new();
         for (name, rows) in self.services {
             let service = rows.service();
-            outages.extend(self::outages(&name, &service.states, period, failed));
+            outages.extend(self::outages(&name, &service.states, &seen, failed));
             services.push((name, availability::of_service(&gateway, &device, &service, period)));
         }
         let device = availability::of_host(&gateway, &device, period);
@@ -97,14 +98,15 @@ fn failed(state: Status) -> Option<&'static str> {
     matches!(state, Status::Critical | Status::Unknown).then_some(state.name())
 }
 
+/// Returns the failures as far as they were seen. One that ends while the gateway is off has no known end.
 fn outages<T: Copy>(
     service: &str,
     states: &Intervals<T>,
-    period: Period,
+    seen: &[Period],
     failed: impl Fn(T) -> Option<&'static str>,
 ) -> Vec<Outage> {
     let outage = |(time, state)| Some(Outage { service: service.to_owned(), state: failed(state)?, time });
-    states.within(period).filter_map(outage).collect()
+    seen.iter().flat_map(|part| states.within(*part)).filter_map(outage).collect()
 }
 
 #[cfg(test)]
@@ -152,17 +154,29 @@ mod tests {
         value(rows, |about| (about.0, about.1, about.2) == (host, service, series), second)
     }
 
+    /// Why nothing was seen in one second.
+    fn hidden(rows: &[Row], second: i64) -> Option<&'static str> {
+        let of = |host, series| holds(rows, host, "", series, second);
+        let hidden = [
+            (of(GATEWAY, Series::GatewayStopped), "gateway_stopped"),
+            (of(GATEWAY, Series::UplinkLost), "uplink_lost"),
+            (of(DEVICE, Series::Unreachable), "unreachable"),
+        ];
+        hidden.into_iter().find_map(|(holds, name)| holds.map(|_| name))
+    }
+
+    /// The failure in one second.
+    fn failure(rows: &[Row], service: &str, second: i64) -> Option<&'static str> {
+        let own = holds(rows, DEVICE, service, Series::State, second);
+        own.filter(|state| ["down", "critical", "unknown"].contains(state) && hidden(rows, second).is_none())
+    }
+
     /// What held in one second, and whether it was planned.
     fn second(rows: &[Row], service: &str, second: i64) -> (&'static str, bool) {
         let of = |host, service, series| holds(rows, host, service, series, second);
         let planned = of(DEVICE, "", Series::Downtime).or(of(DEVICE, service, Series::Downtime)).is_some();
         let device = of(DEVICE, "", Series::State);
-        let hidden = [
-            (of(GATEWAY, "", Series::GatewayStopped), "gateway_stopped"),
-            (of(GATEWAY, "", Series::UplinkLost), "uplink_lost"),
-            (of(DEVICE, "", Series::Unreachable), "unreachable"),
-        ];
-        let hidden = hidden.into_iter().find_map(|(holds, name)| holds.map(|_| name));
+        let hidden = hidden(rows, second);
         let own = of(DEVICE, service, Series::State).unwrap_or("no_data");
         let state = if !service.is_empty() && device == Some("down") { "host_down" } else { own };
         (hidden.unwrap_or(state), planned)
@@ -225,10 +239,29 @@ mod tests {
                 prop_assert_eq!(normal, naive(&rows, service, span, false), "{}", service);
                 prop_assert_eq!(planned, naive(&rows, service, span, true), "{}", service);
             }
+            let each = |service| (span.0..span.1).map(move |second| (service, second));
+            for (service, second) in ["", "ping"].into_iter().flat_map(each) {
+                let is_then = |of: &&Outage| of.time.from() <= at(second) && at(second) < of.time.until();
+                let outage = of.outages.iter().filter(|of| of.service == service).find(is_then);
+                prop_assert_eq!(outage.map(|of| of.state), failure(&rows, service, second), "{} {}", service, second);
+            }
             let again = found(&listed(&of), period(span.0, span.1));
             prop_assert_eq!((again.device, &again.services), (of.device, &of.services));
             prop_assert_eq!(again.outages, of.outages);
         }
+    }
+
+    #[test]
+    fn an_outage_is_no_longer_than_it_was_seen() {
+        let rows = [
+            ((GATEWAY, "", Series::GatewayStopped, ""), 12, Some(15)),
+            ((DEVICE, "", Series::State, "down"), 11, Some(16)),
+            ((DEVICE, "", Series::State, "up"), 16, None),
+        ];
+        let of = found(&rows, period(10, 20));
+        let times: Vec<Period> = of.outages.iter().map(|outage| outage.time).collect();
+        assert_eq!(times, [period(11, 12), period(15, 16)]);
+        assert_eq!(of.device.all().of(Condition::Down), 2_000, "as the sum says");
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct RentalReport {
     pub changes: Vec<RentalReportChange>,
     /// The devices that the customer had, in the order of time.
     pub devices: Vec<RentalReportDevice>,
-    /// While the customer had the device: it was down, or a service of it was critical or unknown. In the order of
-    /// devices, services and time.
+    /// While the customer had the device: it was down, or a service of it was critical or unknown, as far as that is
+    /// known. In the order of devices, services and time.
     pub outages: Vec<RentalOutage>,
     /// Further outages, which are not listed.
     #[schema(minimum = 0)]
