@@ -368,6 +368,7 @@ async fn what_is_not_confirmed_cancelled_or_without_a_device_permits_nothing() {
     assert!(told.of(&planned).is_none());
     let (_, grant) = told.of(&held).unwrap();
     assert_eq!(grant.until.map(crate::ids::time).as_deref(), ended["ended_at"].as_str());
+    assert_eq!(grant.access, [], "whatever the clock shows later");
     assert_eq!(told, Told::at_a_start(&api).await);
     assert_eq!(api.operator().delete("/api/v1/devices/cam-1").await.status, 204);
     told.hear(&mut api);
@@ -466,6 +467,11 @@ async fn explain_says_that_a_rental_is_over_that_was_ended() {
     for after in [1, HOUR - 60, 2 * HOUR] {
         assert_eq!(ssh(&api, "laptop", to, after).await, "over", "{after}");
     }
+    // The clock was ahead when it was ended, and is set back.
+    let sql = "update rentals set ended_at = ended_at + 1200000";
+    fixture::run(&api.state.store, sql, &[]).await;
+    api.state.handle.reload_grants().await;
+    assert_eq!(ssh(&api, "laptop", to, 60).await, "over", "what was ended opens no more");
     // Also when it has rested, from its row.
     let later = crate::clock::wall() + Duration::from_secs(25 * HOUR);
     housekeeping::free_aliases(&api.state.store, &api.state.handle, later).await.unwrap();

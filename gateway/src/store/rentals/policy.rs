@@ -1,9 +1,9 @@
 //! What rentals permit, for the policy of the engine: each is a target at its alias, and a grant for the renters of
 //! its customer.
 //!
-//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled. One that has ended
-//! stays, so that the engine says when it was over, until its alias has rested: the engine itself judges its
-//! window, because a clock that the shell reads may be wrong.
+//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled or ended by a call. One
+//! that has ended by the time stays, so that the engine says when it was over, until its alias has rested: the engine
+//! itself judges its window, because a clock that the shell reads may be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -65,7 +65,8 @@ pub struct Permission {
 impl FromRow<'_, SqliteRow> for Permission {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let (rental, device) = (id(row, "id")?, id(row, "device")?);
-        let (from, until) = life(row)?.access().ok_or_else(|| damaged("end_reason"))?;
+        let life = life(row)?;
+        let (from, until) = life.access().ok_or_else(|| damaged("end_reason"))?;
         let alias = aliases::alias(row)?.ok_or_else(|| damaged("alias_slot"))?;
         let real = inner_addresses(row)?;
         let address = |reached_at: IpAddr| {
@@ -85,7 +86,8 @@ impl FromRow<'_, SqliteRow> for Permission {
             id: rental,
             source: GrantSource::Customer(id(row, "customer")?),
             target: GrantTarget::Rental(rental),
-            access: access_column(row)?,
+            // What was ended stays so, also if the clock is set back to a time before.
+            access: if life.ending.is_none() { access_column(row)? } else { Vec::new() },
             from: Some(from),
             until: Some(until),
             only: admits(row)?,
@@ -125,6 +127,31 @@ pub(in crate::store) async fn these(
     }
     let ids: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
     sqlx::query(THESE).bind(Json(ids)).fetch_all(conn).await
+}
+
+/// A device that is given back is free for the next rental at once. Of two calls, the engine may hear of the later one
+/// first, so that it learns the ends of the rentals before with the next one.
+const BESIDE: &str = "select distinct r.id from rentals c
+     join occupancies o on o.device = c.device and o.until_at >= c.from_at
+     join rentals r on r.id = o.rental
+     where c.id in (select value from json_each($1)) and r.id <> c.id and r.from_at < c.until_at
+       and r.alias_slot is not null and r.alias_freed_at is null";
+
+/// Returns the rentals that may have, in the engine, the device of one of these at the same time: those that have it,
+/// or had it until then, also if they were swapped away from it.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn beside(
+    conn: &mut SqliteConnection,
+    rentals: &BTreeSet<RentalId>,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    if rentals.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rentals: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
+    let ids: Vec<i64> = sqlx::query_scalar(BESIDE).bind(Json(rentals)).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// Returns the rentals of these devices that may be in the policy: a change of the device changes them.
