@@ -5,7 +5,7 @@
 //! `alias_freed_at` is written when a rental loses its alias to another one, or after it has rested: the
 //! rental does not get it back, even if the clock is set back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{CustomerId, Id, RentalId};
@@ -100,6 +100,27 @@ pub enum NoAlias {
     Store(#[from] sqlx::Error),
 }
 
+/// Only what the decision needs is read, so that a damaged row keeps no other rental from its alias.
+const TAKEN: &str = concat!(
+    "select r.alias_slot, ",
+    freed_at!(),
+    " from rentals r join bookings b on b.id = r.booking
+     where b.customer = $1 and r.alias_slot is not null and r.alias_freed_at is null and ",
+    freed_at!(),
+    " > $2"
+);
+
+/// Returns the slots that are in use, and when the alias of each has rested.
+async fn taken(
+    tx: &mut SqliteConnection,
+    customer: CustomerId,
+    now: Wall,
+) -> sqlx::Result<BTreeMap<i64, Wall>> {
+    let query = sqlx::query_as(TAKEN).bind(customer.as_i64()).bind(now.as_millis());
+    let rows: Vec<(i64, i64)> = query.fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(slot, freed_at)| (slot, Wall::from_millis(freed_at))).collect())
+}
+
 /// Finds the lowest free alias in the block of a customer, and takes it from rentals whose alias has rested.
 /// Returns it with these rentals.
 ///
@@ -112,12 +133,10 @@ pub async fn take(
     now: Wall,
 ) -> Result<(Alias, Vec<RentalId>), NoAlias> {
     let block = alias_blocks::ensure(tx, customer, slots, pools, now).await?;
-    let in_use = in_use(tx, customer, now).await?;
-    let taken: BTreeSet<i64> =
-        in_use.iter().filter_map(|rental| rental.alias).map(|alias| alias.slot).collect();
-    let Some(slot) = (0..block.slots).find(|slot| !taken.contains(slot)) else {
-        let next_at = in_use.iter().filter(|rental| rental.alias.is_some()).map(|r| r.life.alias_freed_at());
-        return Err(NoAlias::Full { slots: block.slots, next_at: next_at.min().unwrap_or(now) });
+    let taken = taken(tx, customer, now).await?;
+    let Some(slot) = (0..block.slots).find(|slot| !taken.contains_key(slot)) else {
+        let next_at = taken.into_values().min().unwrap_or(now);
+        return Err(NoAlias::Full { slots: block.slots, next_at });
     };
     let sql = "update rentals set alias_freed_at = $3
                where alias_slot = $2 and alias_freed_at is null
@@ -129,7 +148,12 @@ pub async fn take(
     Ok((Alias { slot, addresses: block.at(slot, pools) }, former))
 }
 
-const MISSING: &str = select!(concat!("where r.alias_slot is null and ", freed_at!(), " > $1 order by r.id"));
+const MISSING: &str = concat!(
+    "select r.id, b.customer from rentals r join bookings b on b.id = r.booking
+     where r.alias_slot is null and ",
+    freed_at!(),
+    " > $1 order by r.id"
+);
 
 /// Gives an alias to the rentals of an earlier version, and to those for which there was no room. Returns the
 /// number of rentals that got none.
@@ -141,11 +165,11 @@ pub async fn take_missing(
     (slots, pools): (u32, Pools),
     now: Wall,
 ) -> sqlx::Result<usize> {
-    let rentals: Vec<Rental> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
+    let rentals: Vec<(i64, i64)> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
     let mut without = 0;
-    for rental in rentals {
-        match take(tx, rental.customer, (slots, pools), now).await {
-            Ok((alias, _)) => set(tx, rental.id, alias).await?,
+    for (rental, customer) in rentals {
+        match take(tx, Id::from_i64(customer), (slots, pools), now).await {
+            Ok((alias, _)) => set(tx, Id::from_i64(rental), alias).await?,
             Err(NoAlias::Full { .. } | NoAlias::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. })) => {
                 without += 1;
             }
