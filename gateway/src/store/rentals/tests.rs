@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
 use crate::ids::Named;
+use crate::store::addresses::Pools;
 use crate::store::{Store, Tx, fixture};
 
 fn at(millis: i64) -> Wall {
@@ -175,6 +177,50 @@ async fn a_rental_is_loaded_at_a_start_until_it_has_been_over_for_a_day() {
     }
     let of_device = policy::of_devices(&mut tx, &[id(7)].into()).await.unwrap();
     assert_eq!(of_device, [id(10), id(11), id(12)].into());
+}
+
+#[tokio::test]
+async fn a_rental_is_loaded_with_those_that_had_its_device_before() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let windows =
+        [(10, 7, 100, 600), (11, 8, 100, 900), (12, 7, 600, 1_200), (13, 7, 1_200, 1_500), (14, 8, 100, 200)];
+    for (n, device, from, until) in windows {
+        let mut rental = rental(n, booking, None, None);
+        (rental.device, rental.life.window) = (id(device), Window::new(at(from), at(until)).unwrap());
+        super::insert(&mut tx, &rental).await.unwrap();
+        let occupied = Occupancy { from: at(from), until: Some(at(until)) };
+        occupancies::insert(&mut tx, id(device), Source::Rental(id(n)), occupied).await.unwrap();
+    }
+    // The rental 11 was swapped away from the device 7.
+    let before = Occupancy { from: at(100), until: Some(at(600)) };
+    occupancies::insert(&mut tx, id(7), Source::Rental(id(11)), before).await.unwrap();
+    let beside = policy::beside(&mut tx, &[id(12)].into()).await.unwrap();
+    assert_eq!(beside, [id(10), id(11)].into(), "the one after it has not begun before its end");
+    aliases::free(&mut tx, &[id(10)], at(9_000)).await.unwrap();
+    let beside = policy::beside(&mut tx, &[id(12), id(13)].into()).await.unwrap();
+    assert_eq!(beside, [id(11), id(12)].into(), "without an alias it is not in the policy");
+    assert_eq!(policy::beside(&mut tx, &BTreeSet::new()).await.unwrap(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_rental_that_cannot_be_read_keeps_no_other_one_from_its_alias() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let of = |n, slot| {
+        let alias = Alias { slot, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] };
+        super::Rental { alias: Some(alias).filter(|_| slot >= 0), ..rental(n, booking, None, None) }
+    };
+    for rental in [of(10, 0), of(11, -1), of(12, -1)] {
+        super::insert(&mut tx, &rental).await.unwrap();
+    }
+    let damage = "update rentals set access = 'x' where id in (10, 12)";
+    sqlx::query(damage).execute(&mut *tx).await.unwrap();
+    let pools = Pools { v4: "10.112.0.0/14".parse().unwrap(), v6: "fd72::/64".parse().unwrap() };
+    assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(0)).await.unwrap(), 0);
+    let sql = "select alias_slot from rentals order by id";
+    let slots: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&mut *tx).await.unwrap();
+    assert_eq!(slots, [0, 1, 2]);
 }
 
 #[tokio::test]
