@@ -17,7 +17,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::{admits, aliases, damaged, life};
-use crate::store::access::id;
+use crate::store::access::{id, maybe_wall};
 use crate::store::devices::inner_addresses;
 use crate::store::grants::access_column;
 
@@ -43,6 +43,7 @@ macro_rules! rows {
     ($which:literal) => {
         permitting!(
             "r.*, b.customer, b.hold_until,
+             (select o.from_at from occupancies o where o.rental = r.id order by o.id desc limit 1) as occupied_from,
              (select string_agg(a.address, ' ') from addresses a
               where a.peer = h.id and a.released_at is null) as inner_addresses",
             $which
@@ -88,7 +89,9 @@ impl FromRow<'_, SqliteRow> for Permission {
             target: GrantTarget::Rental(rental),
             // What was ended stays so, also if the clock is set back to a time before.
             access: if life.ending.is_none() { access_column(row)? } else { Vec::new() },
-            from: Some(from),
+            // Its present device was perhaps that of another rental before a swap, whose window opens again if the
+            // clock is set back.
+            from: Some(from).max(maybe_wall(row, "occupied_from")?),
             until: Some(until),
             only: admits(row)?,
         };
