@@ -3,7 +3,8 @@
 //!
 //! Whether an alias is free follows from the times of its rental, so that no job can be missed. The column
 //! `alias_freed_at` is written when a rental loses its alias to another one, or after it has rested: the
-//! rental does not get it back, even if the clock is set back.
+//! rental does not get it back, even if the clock is set back. If it goes on then, it gets another one at the next
+//! start.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -150,13 +151,14 @@ pub async fn take(
 
 const MISSING: &str = concat!(
     "select r.id, b.customer from rentals r join bookings b on b.id = r.booking
-     where r.alias_slot is null and ",
+         join customers c on c.id = b.customer and c.erased_at is null
+     where (r.alias_slot is null or r.alias_freed_at is not null) and ",
     freed_at!(),
     " > $1 order by r.id"
 );
 
-/// Gives an alias to the rentals of an earlier version, and to those for which there was no room. Returns the
-/// number of rentals that got none.
+/// Gives an alias to the rentals of an earlier version, to those for which there was no room, and to those that lost
+/// theirs to another one because the clock was ahead. Returns the number of rentals that got none.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -180,7 +182,7 @@ pub async fn take_missing(
 }
 
 async fn set(tx: &mut SqliteConnection, rental: RentalId, alias: Alias) -> sqlx::Result<()> {
-    let sql = "update rentals set alias_slot = $2, alias_v4 = $3, alias_v6 = $4 where id = $1";
+    let sql = "update rentals set alias_slot = $2, alias_v4 = $3, alias_v6 = $4, alias_freed_at = null where id = $1";
     let [v4, v6] = alias.addresses;
     let query = sqlx::query(sql).bind(rental.as_i64()).bind(alias.slot);
     query.bind(v4.to_string()).bind(v6.to_string()).execute(tx).await.map(drop)

@@ -204,6 +204,35 @@ async fn a_rental_is_loaded_with_those_that_had_its_device_before() {
 }
 
 #[tokio::test]
+async fn a_rental_that_goes_on_without_an_alias_gets_another_one_unless_its_customer_was_erased() {
+    let pools = Pools { v4: "10.112.0.0/14".parse().unwrap(), v6: "fd72::/64".parse().unwrap() };
+    for erased in [false, true] {
+        let (store, _dir, booking) = shop().await;
+        let mut tx = store.begin().await.unwrap();
+        let mut first = rental(10, booking, None, None);
+        first.alias = None;
+        super::insert(&mut tx, &first).await.unwrap();
+        assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(0)).await.unwrap(), 0);
+        // By a clock that is ahead it has rested, and another rental gets its alias.
+        let ahead = at(90_000_000);
+        let (alias, former) = aliases::take(&mut tx, id(1), (8, pools), ahead).await.unwrap();
+        assert_eq!((alias.slot, former), (0, vec![id(10)]));
+        let mut next = rental(11, booking, None, None);
+        (next.alias, next.life.window) = (Some(alias), Window::new(ahead, at(99_000_000)).unwrap());
+        super::insert(&mut tx, &next).await.unwrap();
+        assert_eq!(super::find(&mut tx, id(10)).await.unwrap().unwrap().alias, None);
+        if erased {
+            customers::erase(&mut tx, id(1), at(1)).await.unwrap();
+        }
+        assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(700)).await.unwrap(), 0);
+        let slot = super::find(&mut tx, id(10)).await.unwrap().unwrap().alias.map(|alias| alias.slot);
+        assert_eq!(slot, if erased { None } else { Some(1) });
+        let kept = super::find(&mut tx, id(11)).await.unwrap().unwrap().alias;
+        assert_eq!(kept, Some(alias), "erased: {erased}");
+    }
+}
+
+#[tokio::test]
 async fn a_rental_that_cannot_be_read_keeps_no_other_one_from_its_alias() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();
