@@ -309,14 +309,14 @@ pub async fn all_changes(
     Ok((rows, reading))
 }
 
-/// Adds the rentals of devices that have changed, which lead to the address of the device, and those that had the
-/// device of a changed rental before.
+/// Adds the rentals of devices that have changed, which lead to the address of the device, and the latest changes of
+/// others on the device of a changed rental.
 async fn with_rentals(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyRows> {
     let mut rows = rows.clone();
     let of_devices = rentals::of_devices(&mut *conn, &rows.targets).await?;
     rows.rentals.extend(of_devices);
-    let beside = rentals::beside(conn, &rows.rentals).await?;
-    rows.rentals.extend(beside);
+    let lately = rentals::changed_lately(conn, &rows.rentals).await?;
+    rows.rentals.extend(lately);
     Ok(rows)
 }
 

@@ -132,20 +132,21 @@ pub(in crate::store) async fn these(
     sqlx::query(THESE).bind(Json(ids)).fetch_all(conn).await
 }
 
-/// A device that is given back is free for the next rental at once. Of two calls, the engine may hear of the later one
-/// first, so that it learns the ends of the rentals before with the next one.
-const BESIDE: &str = "select distinct r.id from rentals c
-     join occupancies o on o.device = c.device and o.until_at >= c.from_at
-     join rentals r on r.id = o.rental
-     where c.id in (select value from json_each($1)) and r.id <> c.id and r.from_at < c.until_at
-       and r.alias_slot is not null and r.alias_freed_at is null";
+/// Of two calls, such as the end of a rental and the booking of the next one on its device, the engine may hear of the
+/// later one first. So it learns of both with either. Between a commit and its way to the engine there are not as
+/// many other changes.
+const CHANGED_LATELY: &str = "select l.rental from rental_changes l
+     where l.id > (select max(id) from rental_changes) - 200
+       and exists (select 1 from rental_changes h
+                   where h.rental = l.rental
+                     and h.device in (select device from rentals
+                                      where id in (select value from json_each($1))))";
 
-/// Returns the rentals that may have, in the engine, the device of one of these at the same time: those that have it,
-/// or had it until then, also if they were swapped away from it.
+/// Returns the rentals that were changed lately, of those that have or had a device of one of these.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn beside(
+pub async fn changed_lately(
     conn: &mut SqliteConnection,
     rentals: &BTreeSet<RentalId>,
 ) -> sqlx::Result<BTreeSet<RentalId>> {
@@ -153,7 +154,7 @@ pub async fn beside(
         return Ok(BTreeSet::new());
     }
     let rentals: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
-    let ids: Vec<i64> = sqlx::query_scalar(BESIDE).bind(Json(rentals)).fetch_all(conn).await?;
+    let ids: Vec<i64> = sqlx::query_scalar(CHANGED_LATELY).bind(Json(rentals)).fetch_all(conn).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 

@@ -9,6 +9,7 @@ use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
+use super::changes::{self, NewChange, What};
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
@@ -180,27 +181,29 @@ async fn a_rental_is_loaded_at_a_start_until_it_has_been_over_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_rental_is_loaded_with_those_that_had_its_device_before() {
+async fn a_rental_is_loaded_with_the_latest_changes_of_others_on_its_device() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();
-    let windows =
-        [(10, 7, 100, 600), (11, 8, 100, 900), (12, 7, 600, 1_200), (13, 7, 1_200, 1_500), (14, 8, 100, 200)];
-    for (n, device, from, until) in windows {
-        let mut rental = rental(n, booking, None, None);
-        (rental.device, rental.life.window) = (id(device), Window::new(at(from), at(until)).unwrap());
+    let change = async |tx: &mut Tx, rental: i64, what| {
+        let change = NewChange { at: at(0), author: "test", what, changed: &[] };
+        changes::insert(tx, &[id(rental)], &change).await.unwrap();
+    };
+    for (n, device) in [(10, 7), (11, 7), (12, 7), (13, 8)] {
+        let rental = super::Rental { device: id(device), ..rental(n, booking, None, None) };
         super::insert(&mut tx, &rental).await.unwrap();
-        let occupied = Occupancy { from: at(from), until: Some(at(until)) };
-        occupancies::insert(&mut tx, id(device), Source::Rental(id(n)), occupied).await.unwrap();
+        change(&mut tx, n, What::Booked).await;
     }
-    // The rental 11 was swapped away from the device 7.
-    let before = Occupancy { from: at(100), until: Some(at(600)) };
-    occupancies::insert(&mut tx, id(7), Source::Rental(id(11)), before).await.unwrap();
-    let beside = policy::beside(&mut tx, &[id(12)].into()).await.unwrap();
-    assert_eq!(beside, [id(10), id(11)].into(), "the one after it has not begun before its end");
-    aliases::free(&mut tx, &[id(10)], at(9_000)).await.unwrap();
-    let beside = policy::beside(&mut tx, &[id(12), id(13)].into()).await.unwrap();
-    assert_eq!(beside, [id(11), id(12)].into(), "without an alias it is not in the policy");
-    assert_eq!(policy::beside(&mut tx, &BTreeSet::new()).await.unwrap(), BTreeSet::new());
+    let swapped = super::Rental { device: id(8), ..rental(11, booking, None, None) };
+    super::update(&mut tx, &swapped, at(0)).await.unwrap();
+    change(&mut tx, 11, What::Changed).await;
+    let beside = policy::changed_lately(&mut tx, &[id(12)].into()).await.unwrap();
+    assert_eq!(beside, [id(10), id(11), id(12)].into(), "11 was swapped away from the device");
+    let beside = policy::changed_lately(&mut tx, &[id(13)].into()).await.unwrap();
+    assert_eq!(beside, [id(11), id(13)].into());
+    for _ in 0..200 {
+        change(&mut tx, 13, What::Changed).await;
+    }
+    assert_eq!(policy::changed_lately(&mut tx, &[id(12)].into()).await.unwrap(), BTreeSet::new());
 }
 
 #[tokio::test]
