@@ -150,13 +150,11 @@ pub async fn changed_lately(
     conn: &mut SqliteConnection,
     rentals: &BTreeSet<RentalId>,
 ) -> sqlx::Result<BTreeSet<RentalId>> {
-    if rentals.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let rentals: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
-    let ids: Vec<i64> = sqlx::query_scalar(CHANGED_LATELY).bind(Json(rentals)).fetch_all(conn).await?;
-    Ok(ids.into_iter().map(Id::from_i64).collect())
+    selected(conn, CHANGED_LATELY, rentals).await
 }
+
+const OF_DEVICES: &str = "select id from rentals where device in (select value from json_each($1))
+     and alias_slot is not null and alias_freed_at is null";
 
 /// Returns the rentals of these devices that may be in the policy: a change of the device changes them.
 ///
@@ -166,12 +164,19 @@ pub async fn of_devices(
     conn: &mut SqliteConnection,
     devices: &BTreeSet<HostId>,
 ) -> sqlx::Result<BTreeSet<RentalId>> {
-    if devices.is_empty() {
+    selected(conn, OF_DEVICES, devices).await
+}
+
+/// Returns the ids that a statement selects by these.
+async fn selected(
+    conn: &mut SqliteConnection,
+    sql: &'static str,
+    by: &BTreeSet<Id>,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    if by.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let devices: Vec<i64> = devices.iter().map(|id| id.as_i64()).collect();
-    let sql = "select id from rentals where device in (select value from json_each($1))
-                   and alias_slot is not null and alias_freed_at is null";
-    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(Json(devices)).fetch_all(conn).await?;
+    let by: Vec<i64> = by.iter().map(|id| id.as_i64()).collect();
+    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(Json(by)).fetch_all(conn).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
