@@ -385,6 +385,27 @@ async fn what_is_not_confirmed_cancelled_or_without_a_device_permits_nothing() {
 }
 
 #[tokio::test]
+async fn the_filter_hears_of_an_end_with_the_next_rental_at_the_latest() {
+    let mut api = shop().await;
+    let now = json!({ "device": "cam-1", "until": hence(HOUR) });
+    let first = rented(&api, now.clone()).await;
+    let mut told = Told::default();
+    told.hear(&mut api);
+    assert!(!told.of(&first).unwrap().1.access.is_empty());
+    // The end is committed, and is still on its way to the filter.
+    for sql in [
+        "update rentals set ended_at = from_at, end_reason = 'ended'",
+        "update occupancies set until_at = from_at",
+    ] {
+        fixture::run(&api.state.store, sql, &[]).await;
+    }
+    let next = rented(&api, now).await;
+    told.hear(&mut api);
+    assert!(!told.of(&next).unwrap().1.access.is_empty());
+    assert_eq!(told.of(&first).unwrap().1.access, []);
+}
+
+#[tokio::test]
 async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
     let api = small_shop().await;
     let mut rentals = Vec::new();
