@@ -6,7 +6,7 @@
 //! rental does not get it back, even if the clock is set back. If it goes on then, it gets another one at the next
 //! start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{CustomerId, Id, RentalId};
@@ -168,11 +168,17 @@ pub async fn take_missing(
     now: Wall,
 ) -> sqlx::Result<usize> {
     let rentals: Vec<(i64, i64)> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
-    let mut without = 0;
+    // A customer may have thousands of rentals, each of which would read all of them to find no room.
+    let (mut without, mut full) = (0, BTreeSet::new());
     for (rental, customer) in rentals {
+        if full.contains(&customer) {
+            without += 1;
+            continue;
+        }
         match take(tx, Id::from_i64(customer), (slots, pools), now).await {
             Ok((alias, _)) => set(tx, Id::from_i64(rental), alias).await?,
             Err(NoAlias::Full { .. } | NoAlias::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. })) => {
+                full.insert(customer);
                 without += 1;
             }
             Err(NoAlias::Store(error) | NoAlias::Address(NoAddress::Store(error))) => return Err(error),
