@@ -104,7 +104,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSettings {
     pub suffix: Suffix,
-    /// Servers that answer other names, for people; none: these names are refused.
+    /// Servers that answer other names, for operators; none: these names are refused.
     pub resolvers: Vec<SocketAddr>,
 }
 

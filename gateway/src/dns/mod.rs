@@ -1,5 +1,5 @@
 //! DNS inside the tunnels, as far as the engine does not answer by itself: queries over TCP, and names
-//! that resolvers answer for people.
+//! that resolvers answer for operators.
 //!
 //! The engine decides about each query and limits how many a peer sends. This module reads streams and
 //! asks resolvers, within limits of its own, and holds up nothing else.

@@ -19,7 +19,7 @@ use fleetgate_engine::messages::{
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
-use sqlx::{FromRow, Row as _};
+use sqlx::{Connection as _, FromRow, Row as _};
 
 use super::access::{id, role};
 use super::devices::inner_addresses;
@@ -293,13 +293,30 @@ pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Re
     Ok(PolicyReading { changes: without_unconfirmed(conn, changes).await?, unreadable })
 }
 
-/// Adds the rentals of devices that have changed: they lead to the address of the device.
+/// Returns the changes of the policy after these rows have changed, as [`changes`] does, and what was read for them:
+/// these rows and the rentals that change with them. All of it is read as it was at one moment.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn with_rentals(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyRows> {
+pub async fn all_changes(
+    conn: &mut SqliteConnection,
+    rows: &PolicyRows,
+) -> sqlx::Result<(PolicyRows, PolicyReading)> {
+    let mut tx = conn.begin().await?;
+    let rows = with_rentals(&mut tx, rows).await?;
+    let reading = changes(&mut tx, &rows).await?;
+    tx.rollback().await?;
+    Ok((rows, reading))
+}
+
+/// Adds the rentals of devices that have changed, which lead to the address of the device, and the latest changes of
+/// others on the device of a changed rental.
+async fn with_rentals(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Result<PolicyRows> {
     let mut rows = rows.clone();
-    rows.rentals.extend(rentals::of_devices(conn, &rows.targets).await?);
+    let of_devices = rentals::of_devices(&mut *conn, &rows.targets).await?;
+    rows.rentals.extend(of_devices);
+    let lately = rentals::changed_lately(conn, &rows.rentals).await?;
+    rows.rentals.extend(lately);
     Ok(rows)
 }
 

@@ -55,7 +55,8 @@ pub const RENTAL_TTL: u32 = 5;
 pub struct Config {
     /// The domain that contains the names of all hosts.
     pub suffix: Suffix,
-    /// Whether resolvers answer other names, for people.
+    /// Whether resolvers answer other names, for operators. What resolvers inside an organization know is no business
+    /// of its customers, so renters get rental names alone.
     pub forwards: bool,
 }
 
@@ -125,10 +126,12 @@ impl Dns {
                 return (DnsOutcome::Invalid, DnsDecision::Answer(header.form_error()));
             }
         };
+        let is_renter = forwarder.is_renter(asker);
+        let forwards = self.config.forwards && !is_renter;
         let (outcome, response) = match self.refusal(forwarder, asker, &query) {
             Some(refusal) => refusal,
             None => match self.meaning(forwarder, asker, &query.name, now) {
-                Meaning::Foreign if self.config.forwards && query.wants_recursion() => {
+                Meaning::Foreign if forwards && query.wants_recursion() => {
                     return (DnsOutcome::Forwarded, DnsDecision::Forward);
                 }
                 Meaning::Foreign => (DnsOutcome::Refused, Response::error(Rcode::REFUSED)),
@@ -136,8 +139,8 @@ impl Dns {
                 Meaning::Known(data) => self.data_of_type(&query, data),
             },
         };
-        let ttl = if forwarder.is_renter(asker) { RENTAL_TTL } else { TTL };
-        let response = Response { recursion: self.config.forwards, ttl, ..response };
+        let ttl = if is_renter { RENTAL_TTL } else { TTL };
+        let response = Response { recursion: forwards, ttl, ..response };
         (outcome, DnsDecision::Answer(query.answer(&response, carrier)))
     }
 

@@ -362,7 +362,20 @@ fn the_name_of_a_rental_ends_with_it() {
 }
 
 #[test]
-fn resolvers_answer_other_names_for_people_alone() {
+fn no_resolver_answers_a_renter() {
+    let (forwarder, mut dns) = (forwarder_with_rentals(), dns(true));
+    for name in ["example.net", "intranet.example.org", "1.1.168.192.in-addr.arpa"] {
+        let asked = query(name, Rtype::A, None);
+        let decision = dns.query(&forwarder, id(2), &asked, Carrier::Udp, now());
+        let DnsDecision::Answer(bytes) = decision else { panic!("{name} is not passed on") };
+        let message = Message::from_octets(&bytes[..]).expect("a message");
+        assert_eq!((message.header().rcode(), message.header().ra()), (Rcode::REFUSED, false), "{name}");
+        assert_eq!(dns.query(&forwarder, id(ANNA), &asked, Carrier::Udp, now()), DnsDecision::Forward);
+    }
+}
+
+#[test]
+fn resolvers_answer_other_names_for_operators_alone() {
     let (forwarder, mut dns) = (forwarder(), dns(true));
     let mut ask = |peer: i64, name: &str| {
         let asked = query(name, Rtype::A, None);

@@ -104,7 +104,8 @@ impl Renting<'_> {
         }
         let window = Some((from, until));
         match () {
-            () if self.at >= until => {
+            // One that was ended is over at all times, whatever the clock showed then.
+            () if self.at >= until || rental.life.ending.is_some() => {
                 Verdict { result: "over", why: format!("the rental ended at {}", ids::time(until)), window }
             }
             () if self.at < from => Verdict {

@@ -8,6 +8,7 @@ use fleetgate_engine::messages::{
     Command, ExplainSource, ExplainTarget, GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget,
     PolicyChange, TargetId, TargetSpec,
 };
+use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, device, field, hence, item, must, path, rented, renting, shop, text};
@@ -341,6 +342,8 @@ async fn a_swap_keeps_name_and_alias_and_needs_a_device_that_allows_the_access()
     assert_eq!((refused.status, refused.code()), (409, "access_not_allowed"), "{}", refused.text);
     assert!(refused.text.contains("cam-2 does not allow tcp 22"), "{}", refused.text);
     assert_eq!(must(&api.operator().get(&path(&rental)).await), &rental, "nothing is lost");
+    // It began an hour ago.
+    fixture::run(&api.state.store, "update rentals set from_at = from_at - 3600000", &[]).await;
     let swapped = must(&change(&api, &rental, json!({ "device": "cam-3" })).await).clone();
     for field in ["name", "addresses", "access"] {
         assert_eq!(swapped[field], rental[field], "{field}");
@@ -349,9 +352,15 @@ async fn a_swap_keeps_name_and_alias_and_needs_a_device_that_allows_the_access()
     let with_access = must(&change(&api, &rental, body).await).clone();
     let mut told = Told::default();
     told.hear(&mut api);
-    let (target, _) = told.of(&rental).unwrap();
+    let (target, grant) = told.of(&rental).unwrap();
     assert_eq!(target.host, id(Kind::Host, text(&with_access["device"])));
     assert_eq!(target.peer, target.host);
+    let booked: jiff::Timestamp = text(&rental["from"]).parse().unwrap();
+    let from = grant.from.map(|from| from.as_millis());
+    assert!(
+        from >= Some(booked.as_millisecond()),
+        "a clock that is set back opens no device before its swap"
+    );
     assert_eq!(told, Told::at_a_start(&api).await);
 }
 
@@ -376,10 +385,32 @@ async fn what_is_not_confirmed_cancelled_or_without_a_device_permits_nothing() {
     assert!(told.of(&planned).is_none());
     let (_, grant) = told.of(&held).unwrap();
     assert_eq!(grant.until.map(crate::ids::time).as_deref(), ended["ended_at"].as_str());
+    assert_eq!(grant.access, [], "whatever the clock shows later");
     assert_eq!(told, Told::at_a_start(&api).await);
     assert_eq!(api.operator().delete("/api/v1/devices/cam-1").await.status, 204);
     told.hear(&mut api);
     assert_eq!(told, Told::default(), "the device has gone");
+}
+
+#[tokio::test]
+async fn the_filter_hears_of_an_end_with_the_next_rental_at_the_latest() {
+    let mut api = shop().await;
+    let now = json!({ "device": "cam-1", "until": hence(HOUR) });
+    let first = rented(&api, now.clone()).await;
+    let mut told = Told::default();
+    told.hear(&mut api);
+    assert!(!told.of(&first).unwrap().1.access.is_empty());
+    // The end is committed, and is still on its way to the filter.
+    for sql in [
+        "update rentals set ended_at = from_at, end_reason = 'ended'",
+        "update occupancies set until_at = from_at",
+    ] {
+        fixture::run(&api.state.store, sql, &[]).await;
+    }
+    let next = rented(&api, now).await;
+    told.hear(&mut api);
+    assert!(!told.of(&next).unwrap().1.access.is_empty());
+    assert_eq!(told.of(&first).unwrap().1.access, []);
 }
 
 #[tokio::test]
@@ -479,6 +510,11 @@ async fn explain_says_that_a_rental_is_over_that_was_ended() {
     for after in [1, HOUR - 60, 2 * HOUR] {
         assert_eq!(ssh(&api, "laptop", to, after).await, "over", "{after}");
     }
+    // The clock was ahead when it was ended, and is set back.
+    let sql = "update rentals set ended_at = ended_at + 1200000";
+    fixture::run(&api.state.store, sql, &[]).await;
+    api.state.handle.reload_grants().await;
+    assert_eq!(ssh(&api, "laptop", to, 60).await, "over", "what was ended opens no more");
     // Also when it has rested, from its row.
     let later = crate::clock::wall() + Duration::from_secs(25 * HOUR);
     housekeeping::free_aliases(&api.state.store, &api.state.handle, later).await.unwrap();
@@ -588,20 +624,31 @@ async fn only_an_admin_probes_as_a_renter_and_no_name_is_kept() {
 /// What a rental lets renters reach: the device, the window and the addresses.
 type Reach = (Id, String, String, Vec<String>);
 
+/// When each rental reaches its present device: at its beginning, or since a swap.
+async fn begins(api: &TestApi) -> BTreeMap<Id, String> {
+    let sql = "select r.id || ' ' || max(r.from_at, coalesce(max(o.from_at), 0))
+               from rentals r left join occupancies o on o.rental = r.id group by r.id";
+    let rows = fixture::texts(&api.state.store, sql).await;
+    let begin = |row: &String| {
+        let (rental, from) = row.split_once(' ').unwrap();
+        let from = Wall::from_millis(from.parse().unwrap());
+        (Id::from_i64(rental.parse().unwrap()), crate::ids::time(from))
+    };
+    rows.iter().map(begin).collect()
+}
+
 /// What the rentals say themselves.
 async fn said(api: &TestApi) -> BTreeMap<Id, Reach> {
+    let begins = begins(api).await;
     let listed = api.operator().get("/api/v1/rentals?limit=500").await;
     let permits = |rental: &&Value| !["held", "cancelled"].contains(&text(&rental["state"]));
     let reach = |rental: &Value| {
         let end = rental["ended_at"].as_str().unwrap_or_else(|| text(&rental["until"]));
         let addresses = rental["addresses"].as_array().unwrap().iter().map(|at| text(at).to_owned());
-        let reach = (
-            id(Kind::Host, text(&rental["device"])),
-            text(&rental["from"]).to_owned(),
-            end.to_owned(),
-            addresses.collect(),
-        );
-        (id(Kind::Rental, text(&rental["id"])), reach)
+        let rental_id = id(Kind::Rental, text(&rental["id"]));
+        let from = begins[&rental_id].clone();
+        let device = id(Kind::Host, text(&rental["device"]));
+        (rental_id, (device, from, end.to_owned(), addresses.collect()))
     };
     must(&listed)["items"].as_array().unwrap().iter().filter(permits).map(reach).collect()
 }

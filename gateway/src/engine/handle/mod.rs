@@ -306,8 +306,7 @@ impl Handle {
         }
         let _in_turn = self.0.tunnel_order.lock().await;
         let mut conn = self.0.store.reader().await?;
-        let rows = policy::with_rentals(&mut conn, rows).await?;
-        let read = policy::changes(&mut conn, &rows).await?;
+        let (rows, read) = policy::all_changes(&mut conn, rows).await?;
         drop(conn);
         self.note_unreadable(&rows, &read.unreadable);
         if !read.changes.is_empty() {

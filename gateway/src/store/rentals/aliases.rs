@@ -3,9 +3,10 @@
 //!
 //! Whether an alias is free follows from the times of its rental, so that no job can be missed. The column
 //! `alias_freed_at` is written when a rental loses its alias to another one, or after it has rested: the
-//! rental does not get it back, even if the clock is set back.
+//! rental does not get it back, even if the clock is set back. If it goes on then, it gets another one at the next
+//! start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{CustomerId, Id, RentalId};
@@ -100,6 +101,27 @@ pub enum NoAlias {
     Store(#[from] sqlx::Error),
 }
 
+/// Only what the decision needs is read, so that a damaged row keeps no other rental from its alias.
+const TAKEN: &str = concat!(
+    "select r.alias_slot, ",
+    freed_at!(),
+    " from rentals r join bookings b on b.id = r.booking
+     where b.customer = $1 and r.alias_slot is not null and r.alias_freed_at is null and ",
+    freed_at!(),
+    " > $2"
+);
+
+/// Returns the slots that are in use, and when the alias of each has rested.
+async fn taken(
+    tx: &mut SqliteConnection,
+    customer: CustomerId,
+    now: Wall,
+) -> sqlx::Result<BTreeMap<i64, Wall>> {
+    let query = sqlx::query_as(TAKEN).bind(customer.as_i64()).bind(now.as_millis());
+    let rows: Vec<(i64, i64)> = query.fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(slot, freed_at)| (slot, Wall::from_millis(freed_at))).collect())
+}
+
 /// Finds the lowest free alias in the block of a customer, and takes it from rentals whose alias has rested.
 /// Returns it with these rentals.
 ///
@@ -112,12 +134,10 @@ pub async fn take(
     now: Wall,
 ) -> Result<(Alias, Vec<RentalId>), NoAlias> {
     let block = alias_blocks::ensure(tx, customer, slots, pools, now).await?;
-    let in_use = in_use(tx, customer, now).await?;
-    let taken: BTreeSet<i64> =
-        in_use.iter().filter_map(|rental| rental.alias).map(|alias| alias.slot).collect();
-    let Some(slot) = (0..block.slots).find(|slot| !taken.contains(slot)) else {
-        let next_at = in_use.iter().filter(|rental| rental.alias.is_some()).map(|r| r.life.alias_freed_at());
-        return Err(NoAlias::Full { slots: block.slots, next_at: next_at.min().unwrap_or(now) });
+    let taken = taken(tx, customer, now).await?;
+    let Some(slot) = (0..block.slots).find(|slot| !taken.contains_key(slot)) else {
+        let next_at = taken.into_values().min().unwrap_or(now);
+        return Err(NoAlias::Full { slots: block.slots, next_at });
     };
     let sql = "update rentals set alias_freed_at = $3
                where alias_slot = $2 and alias_freed_at is null
@@ -129,10 +149,16 @@ pub async fn take(
     Ok((Alias { slot, addresses: block.at(slot, pools) }, former))
 }
 
-const MISSING: &str = select!(concat!("where r.alias_slot is null and ", freed_at!(), " > $1 order by r.id"));
+const MISSING: &str = concat!(
+    "select r.id, b.customer from rentals r join bookings b on b.id = r.booking
+         join customers c on c.id = b.customer and c.erased_at is null
+     where (r.alias_slot is null or r.alias_freed_at is not null) and ",
+    freed_at!(),
+    " > $1 order by r.id"
+);
 
-/// Gives an alias to the rentals of an earlier version, and to those for which there was no room. Returns the
-/// number of rentals that got none.
+/// Gives an alias to the rentals of an earlier version, to those for which there was no room, and to those that lost
+/// theirs to another one because the clock was ahead. Returns the number of rentals that got none.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -141,18 +167,18 @@ pub async fn take_missing(
     (slots, pools): (u32, Pools),
     now: Wall,
 ) -> sqlx::Result<usize> {
-    let rentals: Vec<Rental> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
+    let rentals: Vec<(i64, i64)> = sqlx::query_as(MISSING).bind(now.as_millis()).fetch_all(&mut *tx).await?;
     // A customer may have thousands of rentals, each of which would read all of them to find no room.
     let (mut without, mut full) = (0, BTreeSet::new());
-    for rental in rentals {
-        if full.contains(&rental.customer) {
+    for (rental, customer) in rentals {
+        if full.contains(&customer) {
             without += 1;
             continue;
         }
-        match take(tx, rental.customer, (slots, pools), now).await {
-            Ok((alias, _)) => set(tx, rental.id, alias).await?,
+        match take(tx, Id::from_i64(customer), (slots, pools), now).await {
+            Ok((alias, _)) => set(tx, Id::from_i64(rental), alias).await?,
             Err(NoAlias::Full { .. } | NoAlias::Address(NoAddress::Full(_) | NoAddress::NoBlock { .. })) => {
-                full.insert(rental.customer);
+                full.insert(customer);
                 without += 1;
             }
             Err(NoAlias::Store(error) | NoAlias::Address(NoAddress::Store(error))) => return Err(error),
@@ -162,7 +188,7 @@ pub async fn take_missing(
 }
 
 async fn set(tx: &mut SqliteConnection, rental: RentalId, alias: Alias) -> sqlx::Result<()> {
-    let sql = "update rentals set alias_slot = $2, alias_v4 = $3, alias_v6 = $4 where id = $1";
+    let sql = "update rentals set alias_slot = $2, alias_v4 = $3, alias_v6 = $4, alias_freed_at = null where id = $1";
     let [v4, v6] = alias.addresses;
     let query = sqlx::query(sql).bind(rental.as_i64()).bind(alias.slot);
     query.bind(v4.to_string()).bind(v6.to_string()).execute(tx).await.map(drop)

@@ -1,10 +1,9 @@
 //! What rentals permit, for the policy of the engine: each is a target at its alias, and a grant for the renters of
 //! its customer.
 //!
-//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled or is cut at its
-//! allowance. One that has ended
-//! stays, so that the engine says when it was over, until its alias has rested: the engine itself judges its
-//! window, because a clock that the shell reads may be wrong.
+//! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled, ended by a call, or cut
+//! at its allowance. One that has ended by the time stays, so that the engine says when it was over, until its alias has
+//! rested: the engine itself judges its window, because a clock that the shell reads may be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +17,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::{admits, aliases, damaged, life};
-use crate::store::access::id;
+use crate::store::access::{id, maybe_wall};
 use crate::store::devices::inner_addresses;
 use crate::store::grants::access_column;
 
@@ -45,6 +44,7 @@ macro_rules! rows {
     ($which:literal) => {
         permitting!(
             "r.*, b.customer, b.hold_until,
+             (select o.from_at from occupancies o where o.rental = r.id order by o.id desc limit 1) as occupied_from,
              (select string_agg(a.address, ' ') from addresses a
               where a.peer = h.id and a.released_at is null) as inner_addresses",
             $which
@@ -67,7 +67,8 @@ pub struct Permission {
 impl FromRow<'_, SqliteRow> for Permission {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let (rental, device) = (id(row, "id")?, id(row, "device")?);
-        let (from, until) = life(row)?.access().ok_or_else(|| damaged("end_reason"))?;
+        let life = life(row)?;
+        let (from, until) = life.access().ok_or_else(|| damaged("end_reason"))?;
         let alias = aliases::alias(row)?.ok_or_else(|| damaged("alias_slot"))?;
         let real = inner_addresses(row)?;
         let address = |reached_at: IpAddr| {
@@ -87,8 +88,11 @@ impl FromRow<'_, SqliteRow> for Permission {
             id: rental,
             source: GrantSource::Customer(id(row, "customer")?),
             target: GrantTarget::Rental(rental),
-            access: access_column(row)?,
-            from: Some(from),
+            // What was ended stays so, also if the clock is set back to a time before.
+            access: if life.ending.is_none() { access_column(row)? } else { Vec::new() },
+            // Its present device was perhaps that of another rental before a swap, whose window opens again if the
+            // clock is set back.
+            from: Some(from).max(maybe_wall(row, "occupied_from")?),
             until: Some(until),
             only: admits(row)?,
         };
@@ -129,6 +133,30 @@ pub(in crate::store) async fn these(
     sqlx::query(THESE).bind(Json(ids)).fetch_all(conn).await
 }
 
+/// Of two calls, such as the end of a rental and the booking of the next one on its device, the engine may hear of the
+/// later one first. So it learns of both with either. Between a commit and its way to the engine there are not as
+/// many other changes.
+const CHANGED_LATELY: &str = "select l.rental from rental_changes l
+     where l.id > (select max(id) from rental_changes) - 200
+       and exists (select 1 from rental_changes h
+                   where h.rental = l.rental
+                     and h.device in (select device from rentals
+                                      where id in (select value from json_each($1))))";
+
+/// Returns the rentals that were changed lately, of those that have or had a device of one of these.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn changed_lately(
+    conn: &mut SqliteConnection,
+    rentals: &BTreeSet<RentalId>,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    selected(conn, CHANGED_LATELY, rentals).await
+}
+
+const OF_DEVICES: &str = "select id from rentals where device in (select value from json_each($1))
+     and alias_slot is not null and alias_freed_at is null";
+
 /// Returns the rentals of these devices that may be in the policy: a change of the device changes them.
 ///
 /// # Errors
@@ -137,12 +165,19 @@ pub async fn of_devices(
     conn: &mut SqliteConnection,
     devices: &BTreeSet<HostId>,
 ) -> sqlx::Result<BTreeSet<RentalId>> {
-    if devices.is_empty() {
+    selected(conn, OF_DEVICES, devices).await
+}
+
+/// Returns the ids that a statement selects by these.
+async fn selected(
+    conn: &mut SqliteConnection,
+    sql: &'static str,
+    by: &BTreeSet<Id>,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    if by.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let devices: Vec<i64> = devices.iter().map(|id| id.as_i64()).collect();
-    let sql = "select id from rentals where device in (select value from json_each($1))
-                   and alias_slot is not null and alias_freed_at is null";
-    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(Json(devices)).fetch_all(conn).await?;
+    let by: Vec<i64> = by.iter().map(|id| id.as_i64()).collect();
+    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(Json(by)).fetch_all(conn).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }

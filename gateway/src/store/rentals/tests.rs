@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
 use super::allowances::{self, Allowance};
-use super::changes::{self, What};
+use super::changes::{self, NewChange, What};
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, bookings, customers, events, occupancies, policy};
 use crate::ids::Named;
+use crate::store::addresses::Pools;
 use crate::store::{Store, Tx, fixture};
 
 fn at(millis: i64) -> Wall {
@@ -181,6 +183,81 @@ async fn a_rental_is_loaded_at_a_start_until_it_has_been_over_for_a_day() {
     }
     let of_device = policy::of_devices(&mut tx, &[id(7)].into()).await.unwrap();
     assert_eq!(of_device, [id(10), id(11), id(12)].into());
+}
+
+#[tokio::test]
+async fn a_rental_is_loaded_with_the_latest_changes_of_others_on_its_device() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let change = async |tx: &mut Tx, rental: i64, what| {
+        let change = NewChange { at: at(0), author: "test", what, changed: &[] };
+        changes::insert(tx, &[id(rental)], &change).await.unwrap();
+    };
+    for (n, device) in [(10, 7), (11, 7), (12, 7), (13, 8)] {
+        let rental = super::Rental { device: id(device), ..rental(n, booking, None, None) };
+        super::insert(&mut tx, &rental).await.unwrap();
+        change(&mut tx, n, What::Booked).await;
+    }
+    let swapped = super::Rental { device: id(8), ..rental(11, booking, None, None) };
+    super::update(&mut tx, &swapped, at(0)).await.unwrap();
+    change(&mut tx, 11, What::Changed).await;
+    let beside = policy::changed_lately(&mut tx, &[id(12)].into()).await.unwrap();
+    assert_eq!(beside, [id(10), id(11), id(12)].into(), "11 was swapped away from the device");
+    let beside = policy::changed_lately(&mut tx, &[id(13)].into()).await.unwrap();
+    assert_eq!(beside, [id(11), id(13)].into());
+    for _ in 0..200 {
+        change(&mut tx, 13, What::Changed).await;
+    }
+    assert_eq!(policy::changed_lately(&mut tx, &[id(12)].into()).await.unwrap(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_rental_that_goes_on_without_an_alias_gets_another_one_unless_its_customer_was_erased() {
+    let pools = Pools { v4: "10.112.0.0/14".parse().unwrap(), v6: "fd72::/64".parse().unwrap() };
+    for erased in [false, true] {
+        let (store, _dir, booking) = shop().await;
+        let mut tx = store.begin().await.unwrap();
+        let mut first = rental(10, booking, None, None);
+        first.alias = None;
+        super::insert(&mut tx, &first).await.unwrap();
+        assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(0)).await.unwrap(), 0);
+        // By a clock that is ahead it has rested, and another rental gets its alias.
+        let ahead = at(90_000_000);
+        let (alias, former) = aliases::take(&mut tx, id(1), (8, pools), ahead).await.unwrap();
+        assert_eq!((alias.slot, former), (0, vec![id(10)]));
+        let mut next = rental(11, booking, None, None);
+        (next.alias, next.life.window) = (Some(alias), Window::new(ahead, at(99_000_000)).unwrap());
+        super::insert(&mut tx, &next).await.unwrap();
+        assert_eq!(super::find(&mut tx, id(10)).await.unwrap().unwrap().alias, None);
+        if erased {
+            customers::erase(&mut tx, id(1), at(1)).await.unwrap();
+        }
+        assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(700)).await.unwrap(), 0);
+        let slot = super::find(&mut tx, id(10)).await.unwrap().unwrap().alias.map(|alias| alias.slot);
+        assert_eq!(slot, if erased { None } else { Some(1) });
+        let kept = super::find(&mut tx, id(11)).await.unwrap().unwrap().alias;
+        assert_eq!(kept, Some(alias), "erased: {erased}");
+    }
+}
+
+#[tokio::test]
+async fn a_rental_that_cannot_be_read_keeps_no_other_one_from_its_alias() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let of = |n, slot| {
+        let alias = Alias { slot, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] };
+        super::Rental { alias: Some(alias).filter(|_| slot >= 0), ..rental(n, booking, None, None) }
+    };
+    for rental in [of(10, 0), of(11, -1), of(12, -1)] {
+        super::insert(&mut tx, &rental).await.unwrap();
+    }
+    let damage = "update rentals set access = 'x' where id in (10, 12)";
+    sqlx::query(damage).execute(&mut *tx).await.unwrap();
+    let pools = Pools { v4: "10.112.0.0/14".parse().unwrap(), v6: "fd72::/64".parse().unwrap() };
+    assert_eq!(aliases::take_missing(&mut tx, (8, pools), at(0)).await.unwrap(), 0);
+    let sql = "select alias_slot from rentals order by id";
+    let slots: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&mut *tx).await.unwrap();
+    assert_eq!(slots, [0, 1, 2]);
 }
 
 #[tokio::test]
