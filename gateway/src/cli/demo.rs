@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, DEMO, api_path, find_socket};
 use super::device::present;
-use super::{Connection, serve, terminal};
+use super::{Connection, demo_rentals, serve, terminal};
 use crate::cli::out;
 use crate::clock;
 use crate::config::Config;
@@ -109,10 +109,12 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let client = Client::new(&local)?;
     let seed = server.identity.wireguard.as_bytes();
     let recruits = fleet::recruit(seed).await.context("no free port for a device of the demo")?;
-    let fleet = Arc::new(enrol(server, &client, recruits).await?);
+    let gateway = gateway_of(server);
+    let fleet = Arc::new(enrol(&gateway, &client, recruits).await?);
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
     server.login_shown()?;
+    let _renter = demo_rentals::begin(&client, &gateway).await.context("the demo cannot book its rentals")?;
     // The unit passes once, and the demo continues.
     rental::reconfigure(&fleet, plan::RENTAL, || passed(&client)).await?;
     std::future::pending().await
@@ -158,17 +160,20 @@ fn free(port: u16, bind: impl Fn(SocketAddr) -> std::io::Result<SocketAddr>) -> 
     bind(at(port)).or_else(|_| bind(at(0))).context("no port is free on 127.0.0.1")
 }
 
-async fn enrol(server: &Server, client: &Client, recruits: Vec<Recruit>) -> anyhow::Result<DemoFleet> {
+fn gateway_of(server: &Server) -> Gateway {
+    Gateway {
+        endpoint: SocketAddr::from(([127, 0, 0, 1], server.udp_port)),
+        public_key: server.identity.wireguard.public(),
+        ssh_key: server.identity.ssh.public(),
+    }
+}
+
+async fn enrol(gateway: &Gateway, client: &Client, recruits: Vec<Recruit>) -> anyhow::Result<DemoFleet> {
     let mut members = Vec::new();
     for recruit in recruits {
         members.push(enrol_one(client, recruit).await?);
     }
-    let gateway = Gateway {
-        endpoint: SocketAddr::from(([127, 0, 0, 1], server.udp_port)),
-        public_key: server.identity.wireguard.public(),
-        ssh_key: server.identity.ssh.public(),
-    };
-    Ok(DemoFleet::start(&gateway, members).await?)
+    Ok(DemoFleet::start(gateway, members).await?)
 }
 
 async fn enrol_one(client: &Client, recruit: Recruit) -> anyhow::Result<Member> {
@@ -226,6 +231,7 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
          {program} demo on cam-07\n  \
          {program} demo sensor cam-12 temperature 25\n  \
          {program} events --follow\n  \
+         {program} rental list\n  \
          {program} user login-link admin\n\n\
          Ctrl-C ends it; nothing of it stays but {}.",
         plan::plan().len(),
@@ -260,6 +266,7 @@ fn program(data: Option<&Path>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Instant;
 
     use super::*;
@@ -287,7 +294,8 @@ mod tests {
     }
 
     impl Scene {
-        async fn start() -> Scene {
+        /// With the first of these devices.
+        async fn start(wanted: impl Fn(&Recruit) -> bool) -> Scene {
             // Another test of this process may have installed it.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let dir = tempfile::tempdir().expect("a directory");
@@ -300,9 +308,8 @@ mod tests {
             let local = Connection { data: Some(path), url: None, token: None, json: false };
             let client = Client::new(&local).expect("a client");
             let all = fleet::recruit(server.identity.wireguard.as_bytes()).await.expect("recruits");
-            let named = |r: &Recruit| r.planned.public.is_some() || r.planned.name <= "cam-12";
-            let recruits: Vec<Recruit> = all.into_iter().filter(named).take(DEVICES + 1).collect();
-            let fleet = enrol(&server, &client, recruits).await.expect("all are enrolled");
+            let recruits: Vec<Recruit> = all.into_iter().filter(wanted).take(DEVICES + 1).collect();
+            let fleet = enrol(&gateway_of(&server), &client, recruits).await.expect("all are enrolled");
             Scene { server, client, fleet, _dir: dir }
         }
 
@@ -358,7 +365,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn faults_in_the_running_program_come_out_as_verdicts() {
-        let scene = Scene::start().await;
+        let scene = Scene::start(|r| r.planned.public.is_some() || r.planned.name <= "cam-12").await;
         scene.all_come_up().await;
         // One device of a site. The others are heard, but there is no second path.
         scene.off(&["cam-01"]).await;
@@ -378,6 +385,37 @@ mod tests {
         // A sign of life from one device refutes the verdict.
         scene.fleet.on("cam-10").await.expect("a device");
         scene.becomes("cam-10", "ok", &[]).await;
+        scene.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn three_customers_rent_and_one_of_their_renters_is_connected() {
+        let scene = Scene::start(|r| plan::RENTABLE.contains(&r.planned.name)).await;
+        let gateway = gateway_of(&scene.server);
+        let _renter = demo_rentals::begin(&scene.client, &gateway).await.expect("all are booked");
+        for path in ["/customers", "/people", "/renters"] {
+            assert_eq!(scene.get(path).await["items"].as_array().map(Vec::len), Some(3), "{path}");
+        }
+        let rentals = scene.get("/rentals").await;
+        let rentals: Vec<&Value> = rentals["items"].as_array().into_iter().flatten().collect();
+        let state =
+            |r: &&Value| Some((r["device_name"].as_str()?.to_owned(), r["state"].as_str()?.to_owned()));
+        let states: BTreeMap<String, String> = rentals.iter().filter_map(state).collect();
+        let expected =
+            [("cam-10", "active"), ("cam-13", "booked"), ("cam-16", "booked"), (plan::RENTAL, "preparing")];
+        let expected = expected.map(|(device, state)| (device.to_owned(), state.to_owned()));
+        assert_eq!(states, BTreeMap::from(expected));
+        // What it sends is counted a minute later: tests/examples looks at it.
+        let began = Instant::now();
+        loop {
+            let renters = scene.get("/renters").await;
+            let renters = renters["items"].as_array().into_iter().flatten();
+            if renters.filter(|renter| renter["established"] == true).count() == 1 {
+                break;
+            }
+            assert!(began.elapsed() < BOUND, "no renter is connected");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         scene.server.stop().await;
     }
 }

@@ -12,6 +12,7 @@ use fleetgate_engine::time::Mono;
 use fleetgate_keys::ssh_key::{SshKey, SshPublicKey};
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
+use tokio::io::DuplexStream;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +21,7 @@ use super::link::{Link, MAX_DATAGRAM};
 use super::sensors::{NoSensor, Sensors};
 use super::sshd::Sshd;
 pub use super::stack::Service;
-use super::stack::Stack;
+use super::stack::{BUFFER, Stack};
 use crate::clock;
 
 /// Orders queued for a device.
@@ -70,12 +71,13 @@ pub struct DeviceHandle {
     task: AbortOnDropHandle<()>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Off,
     On,
     Rebind,
     HangIp,
+    /// The stream is the device's end of the pipe to the program that connects.
+    Connect(SocketAddr, DuplexStream),
 }
 
 /// The local address after an order; `None` when the device is off.
@@ -137,6 +139,16 @@ impl DeviceHandle {
         self.order(Order::HangIp).await.map(drop)
     }
 
+    /// Opens a TCP connection from the device. The stream ends when nothing answers, or the device is off.
+    ///
+    /// # Errors
+    /// Fails when the device has ended.
+    pub async fn connect(&self, to: SocketAddr) -> Result<DuplexStream, DeviceError> {
+        let (program, device) = tokio::io::duplex(BUFFER);
+        self.order(Order::Connect(to, device)).await?;
+        Ok(program)
+    }
+
     /// # Errors
     /// Fails when the device has no such sensor.
     pub fn set_sensor(&self, name: &str, value: f64) -> Result<(), NoSensor> {
@@ -183,7 +195,8 @@ impl Machine {
             (Order::On, None) => self.powered = Some(Powered::on(&self.spec, &self.services).await?),
             (Order::Rebind, Some(powered)) => powered.socket = bind(self.spec.endpoint).await?,
             (Order::HangIp, Some(powered)) => powered.hung = true,
-            (Order::Rebind | Order::HangIp, None) => {}
+            (Order::Connect(to, app), Some(powered)) => powered.stack.connect(to, app),
+            (Order::Rebind | Order::HangIp | Order::Connect(..), None) => {}
         }
         self.powered.as_ref().map(|powered| powered.socket.local_addr()).transpose()
     }

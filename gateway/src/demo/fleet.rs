@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::device::{Device, DeviceError, DeviceHandle, DeviceSpec, SshSpec};
 use super::plan::{self, PlannedDevice};
 use super::public::PublicDevice;
+use super::renter::{WEB_PORT, web_server};
 use super::sensors::{NoSensor, Sensors};
 use super::sshd::Sshd;
 
@@ -184,6 +185,7 @@ impl Unit {
             user: plan::SSH_USER.to_owned(),
             authorized: gateway.ssh_key.clone(),
         };
+        let is_rented = plan::RENTABLE.contains(&planned.name);
         let power = match listener {
             Some(listener) => {
                 let sshd = Sshd::new(&ssh, sensors.clone()).map_err(DeviceError::from)?;
@@ -200,7 +202,7 @@ impl Unit {
                     keepalive: Some(plan::KEEPALIVE),
                     sensors: sensors.clone(),
                     ssh: Some(ssh),
-                    services: Vec::new(),
+                    services: is_rented.then(|| (WEB_PORT, web_server())).into_iter().collect(),
                 })
                 .await?,
             ),

@@ -11,6 +11,7 @@ pub(crate) mod link;
 pub mod plan;
 mod public;
 pub mod rental;
+pub mod renter;
 pub mod sensors;
 pub mod sshd;
 mod stack;

@@ -1,10 +1,10 @@
-//! A device's IP stack: replies to echo requests and serves TCP. Packets in, packets out.
+//! A device's IP stack: replies to echo requests, serves TCP and opens connections. Packets in, packets out.
 //!
 //! Each connection ends in one half of an in-memory pipe; the service has the other half. The stack
 //! does not know WireGuard or sockets.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    HardwareAddress, Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpCidr, IpProtocol,
+    HardwareAddress, Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpAddress, IpCidr, IpProtocol,
     Ipv4Packet, Ipv6Packet,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -29,7 +29,11 @@ const BACKLOG: usize = 4;
 /// Open connections of a device; further ones are reset.
 const MAX_FLOWS: usize = 32;
 /// Bytes per connection and direction, in the stack and again in the pipe.
-const BUFFER: usize = 16 * 1024;
+pub(super) const BUFFER: usize = 16 * 1024;
+/// The first port of connections that a device opens (RFC 6335, section 6).
+const FIRST_PORT: u16 = 49_152;
+/// How long a device waits for the other end of a connection that it has opened.
+const UNANSWERED: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(10);
 const HOPS: u8 = 64;
 
 /// Serves one connection to a port; spawns its own tasks.
@@ -43,6 +47,7 @@ pub(super) struct Stack {
     networks: Vec<IpNet>,
     ports: Vec<Port>,
     flows: Vec<Flow>,
+    next_port: u16,
 }
 
 struct Port {
@@ -80,6 +85,7 @@ impl Stack {
             networks: networks.to_vec(),
             ports: Vec::new(),
             flows: Vec::new(),
+            next_port: FIRST_PORT,
         };
         for (number, service) in services {
             let listeners = (0..BACKLOG).map(|_| listen(&mut stack.sockets, *number)).collect();
@@ -96,6 +102,19 @@ impl Stack {
         match echo_reply(&mut packet) {
             Some(()) => self.queue.tx.push_back(packet),
             None => self.queue.rx.push_back(packet),
+        }
+    }
+
+    /// Opens a connection for `app`, which reads the end of the stream if nothing answers.
+    pub(super) fn connect(&mut self, to: SocketAddr, app: DuplexStream) {
+        let own = self.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+        let Some(own) = own.filter(|_| self.flows.len() < MAX_FLOWS) else { return };
+        let from = (IpAddress::from(*own), self.next_port);
+        self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_PORT);
+        let mut socket = closed();
+        socket.set_timeout(Some(UNANSWERED));
+        if socket.connect(self.iface.context(), to, from).is_ok() {
+            self.flows.push(Flow { socket: self.sockets.add(socket), app, ended: false });
         }
     }
 
@@ -187,7 +206,9 @@ impl Flow {
             }
             moved = true;
         }
-        if !self.ended && !socket.may_recv() {
+        // What has not begun has not ended.
+        let is_over = socket.state() != State::SynSent && !socket.may_recv();
+        if !self.ended && is_over {
             self.ended = Pin::new(&mut self.app).poll_shutdown(cx).is_ready();
         }
         moved
@@ -237,10 +258,14 @@ fn configure(iface: &mut Interface, addresses: &[IpAddr]) {
 }
 
 fn listen(sockets: &mut SocketSet<'static>, port: u16) -> SocketHandle {
-    let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
-    let mut socket = tcp::Socket::new(buffer(), buffer());
+    let mut socket = closed();
     socket.listen(port).expect("a new socket can listen on any port but 0");
     sockets.add(socket)
+}
+
+fn closed() -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
+    tcp::Socket::new(buffer(), buffer())
 }
 
 fn instant(now: Mono) -> Instant {
@@ -343,5 +368,53 @@ impl TxToken for Sending<'_> {
         let result = f(&mut packet);
         self.0.push_back(packet);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// Carries packets in both directions, a millisecond each time.
+    async fn carry(client: &mut Stack, server: &mut Stack, ms: &mut u64) {
+        loop {
+            *ms += 1;
+            let now = Mono::from_millis(*ms);
+            poll_fn(|cx| {
+                client.work(cx, now);
+                server.work(cx, now);
+                Poll::Ready(())
+            })
+            .await;
+            client.take_packets().into_iter().for_each(|packet| server.receive(packet));
+            server.take_packets().into_iter().for_each(|packet| client.receive(packet));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_reads_what_a_port_serves_and_ends_where_none_does() {
+        let [here, there] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+        let other_family = IpAddr::from([0xfd72, 0, 0, 0, 0, 0, 0, 2]);
+        let greeting: Service = Arc::new(|mut stream: DuplexStream| {
+            tokio::spawn(async move { stream.write_all(b"hello").await });
+        });
+        let mut ms = 0;
+        let now = Mono::from_millis(ms);
+        let mut client = Stack::new(&[here], &[], &[], 1, now);
+        let mut server = Stack::new(&[there], &[], &[(80, greeting)], 2, now);
+        for (address, port, served) in [(there, 80, "hello"), (there, 81, ""), (other_family, 80, "")] {
+            let (mut program, app) = tokio::io::duplex(BUFFER);
+            client.connect(SocketAddr::new(address, port), app);
+            let mut got = String::new();
+            tokio::select! {
+                () = carry(&mut client, &mut server, &mut ms) => {}
+                read = program.read_to_string(&mut got) => drop(read.expect("an end")),
+            }
+            assert_eq!(got, served, "{address}, port {port}");
+        }
     }
 }
