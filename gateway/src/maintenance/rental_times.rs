@@ -142,7 +142,7 @@ mod tests {
     async fn a_small_step_is_an_adjustment() {
         let (store, _dir) = fixture::store().await;
         let mut times = Times::new(store, Wakeups::default());
-        let mut doubted = |mono_s, wall_s| {
+        let mut doubted = |mono_s, wall_s: i64| {
             times.is_doubted(Now { mono: Mono::from_secs(mono_s), wall: Wall::from_millis(wall_s * 1_000) })
         };
         assert!(!doubted(10, 1_000), "the start");

@@ -94,7 +94,7 @@ async fn each_crossing_is_one_event_whatever_is_counted_and_whenever_the_gateway
     forward(&api, &rental, 100).await;
     look(&api).await;
     let nearly = ("rental.allowance_80".to_owned(), json!(800));
-    assert_eq!(announced(&api).await, [nearly.clone()]);
+    assert_eq!(announced(&api).await, std::slice::from_ref(&nearly));
     forward(&api, &rental, 400).await;
     forward(&api, &rental, 400).await;
     let reached = ("rental.allowance_reached".to_owned(), json!(1_200));
