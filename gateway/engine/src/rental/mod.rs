@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod events;
+pub mod handover;
 pub mod life;
 pub mod occupancy;
 #[cfg(test)]
