@@ -108,6 +108,11 @@ const FILLED: &[Rows] = &[
              alias_freed_at = 90000000 where id = 115;",
     ),
     (54, RENTAL_EVENTS),
+    (
+        55,
+        r#"update rentals set gated = 1, handed_over_at = 2000 where id = 114;
+           update device_rental_settings set not_ready_reason = 'no battery', gate_ms = 300000, gate_services = '["ssh"]';"#,
+    ),
 ];
 
 const INIT: &str = r#"

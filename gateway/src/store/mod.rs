@@ -347,6 +347,7 @@ const MAIN: &[Step] = &[
     step(46, "rental_reports", include_str!("../../../migrations/sqlite/0046_rental_reports.sql")),
     step(47, "rental_access", include_str!("../../../migrations/sqlite/0047_rental_access.sql")),
     step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
+    step(55, "handover", include_str!("../../../migrations/sqlite/0055_handover.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -38,3 +38,11 @@ pub struct HandoverSpec {
     /// `None`: it is not handed over.
     pub handed_over_at: Option<Wall>,
 }
+
+/// A device that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    pub rental: RentalId,
+    pub host: HostId,
+    pub at: Wall,
+}

@@ -16,7 +16,7 @@ use fleetgate_probes::sensors::Sensor;
 use super::WakeReason;
 use crate::id::{HostId, Id, PeerId, RentalId};
 use crate::messages::excerpt::Excerpt;
-use crate::messages::handover::HandoverSpec;
+use crate::messages::handover::{HandedOver, HandoverSpec};
 use crate::messages::incident::{IncidentAck, IncidentId, IncidentRecord};
 use crate::messages::notification::{
     AckEnd, Acknowledgement, Alerting, Downtime, DowntimeOccurrence, MessageKind, NotificationState, Outcome,
@@ -190,7 +190,7 @@ pub enum MonitorInput {
     /// Allowed even before the hosts are restored.
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
-    /// A rental that awaits, or had, the handover of its device; a [`Record::HandedOver`] follows once.
+    /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
     Handover(Box<HandoverSpec>),
     ForgetHandover(RentalId),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
@@ -229,6 +229,8 @@ pub struct HostSnapshot {
 pub enum MonitorOutput {
     ProbeRequest(ProbeRequest),
     Record(Record),
+    /// The device of a rental passed the gate: the grant of the rental is to be opened, also while the store is away.
+    HandedOver(HandedOver),
     /// Requests a reading of the uplink now; only from a shell that has sent one before.
     ProbeUplink,
     Wait(Option<Mono>, WakeReason),
@@ -255,12 +257,6 @@ pub enum Record {
     AckEnded(Id, Wall),
     /// Comes before the notifications of the incident.
     Incident(IncidentRecord),
-    /// The device of a rental passed the gate. It opens the grant of the rental, also while the store is away.
-    HandedOver {
-        rental: RentalId,
-        host: HostId,
-        at: Wall,
-    },
     Reply(Ticket, Outcome),
 }
 

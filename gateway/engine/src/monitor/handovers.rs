@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Monitor;
 use crate::id::{HostId, RentalId};
-use crate::messages::{GateRule, HandoverSpec, Record};
+use crate::messages::{GateRule, HandedOver, HandoverSpec, MonitorOutput};
 use crate::monitor::host::Host;
 use crate::monitor::schedule::DueQueue;
 use crate::rental::handover::{DeviceSeen, ServiceSeen, failures, good_since};
@@ -64,11 +64,11 @@ impl Waiting {
     }
 
     /// Notes that the device is handed over now.
-    fn hand_over(&mut self, now: Now) -> Record {
+    fn hand_over(&mut self, now: Now) -> HandedOver {
         let spec = &mut self.spec;
         let at = if now.wall.since(spec.from) <= LATENESS { spec.from } else { now.wall };
         spec.handed_over_at = Some(at);
-        Record::HandedOver { rental: spec.rental, host: spec.host, at }
+        HandedOver { rental: spec.rental, host: spec.host, at }
     }
 }
 
@@ -198,8 +198,8 @@ impl Monitor {
             let due = waiting.due(self.hosts.get(&waiting.spec.host), doubt, now);
             match due {
                 Some(at) if at <= now.mono => {
-                    let record = waiting.hand_over(now);
-                    self.shared.ctx(now).record(record);
+                    let handover = waiting.hand_over(now);
+                    self.shared.out.push_back(MonitorOutput::HandedOver(handover));
                 }
                 later => self.handovers.agenda.set(rental, later),
             }

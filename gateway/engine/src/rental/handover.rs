@@ -42,14 +42,14 @@ pub struct Failure {
 
 impl Failure {
     /// Not current, that is, and not known.
-    pub const OUTDATED: &'static str = "outdated";
+    pub const STALE: &'static str = "stale";
     /// The device has no such service.
     pub const MISSING: &'static str = "missing";
     pub const STATES: [&'static str; 8] = [
         "pending",
         "down",
         "unreachable",
-        Failure::OUTDATED,
+        Failure::STALE,
         "warning",
         "critical",
         "unknown",
@@ -81,7 +81,7 @@ pub fn failures(rule: &GateRule, device: Option<&DeviceSeen>, services: &[Servic
 fn device_failure(device: &DeviceSeen) -> Option<&'static str> {
     match device.status {
         HostStatus::Up if !device.is_reachable => Some("unreachable"),
-        HostStatus::Up if !device.is_current => Some(Failure::OUTDATED),
+        HostStatus::Up if !device.is_current => Some(Failure::STALE),
         HostStatus::Up => None,
         status => Some(status.name()),
     }
@@ -92,7 +92,7 @@ fn service_failure(service: &ServiceSeen<'_>) -> Option<Failure> {
     match service.status {
         None => failure("pending", None),
         Some(Status::Ok) if service.is_current => None,
-        Some(Status::Ok) => failure(Failure::OUTDATED, None),
+        Some(Status::Ok) => failure(Failure::STALE, None),
         Some(status) => failure(status.name(), Some(service.since)),
     }
 }
@@ -146,7 +146,7 @@ mod tests {
             service("job", None),
             old,
         ];
-        let all = ["ssh critical", "load warning", "job pending", "disk outdated"];
+        let all = ["ssh critical", "load warning", "job pending", "disk stale"];
         assert_eq!(words(&rule(None), Some(&UP), &services), all);
         assert_eq!(words(&rule(Some(&["ping"])), Some(&UP), &services), [""; 0]);
         let named = ["ssh critical", "web missing"];
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(seen(DeviceSeen { status: HostStatus::Down, ..UP }), ["- down"]);
         assert_eq!(seen(DeviceSeen { status: HostStatus::Pending, ..UP }), ["- pending"]);
         assert_eq!(seen(DeviceSeen { is_reachable: false, ..UP }), ["- unreachable"]);
-        assert_eq!(seen(DeviceSeen { is_current: false, ..UP }), ["- outdated"]);
+        assert_eq!(seen(DeviceSeen { is_current: false, ..UP }), ["- stale"]);
         assert_eq!(words(&rule(None), None, &services), ["- pending"]);
     }
 }

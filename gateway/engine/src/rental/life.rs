@@ -136,6 +136,14 @@ impl Handover {
     pub const fn is_awaited(self) -> bool {
         matches!(self, Handover::Awaited)
     }
+
+    /// Returns when the gate was passed.
+    pub const fn done_at(self) -> Option<Wall> {
+        match self {
+            Handover::Done(at) => Some(at),
+            Handover::AtBegin | Handover::Awaited => None,
+        }
+    }
 }
 
 /// The times of a rental that decide its state.

@@ -13,6 +13,7 @@ pub mod customers;
 pub mod devices;
 pub mod erasures;
 pub mod events;
+pub mod handovers;
 pub mod occupancies;
 pub mod people;
 pub mod policy;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
-use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
+use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life, State};
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -119,6 +120,7 @@ fn life(row: &SqliteRow) -> sqlx::Result<Life> {
         prepared_from: wall(row, "prepared_from")?,
         turnaround: duration(row, "turnaround_ms")?,
         hold_until: maybe_wall(row, "hold_until")?,
+        handover: handovers::handover(row)?,
         ending: ending(row)?,
     })
 }
@@ -175,7 +177,11 @@ macro_rules! state_at {
             " < r.from_at then 'preparing'
                  when ",
             $now,
-            " < r.until_at then 'active'
+            " < r.until_at then
+                     case when r.gated = 1 and coalesce(r.handed_over_at, r.until_at) > ",
+            $now,
+            " then 'delayed' else 'active' end
+                 when r.gated = 1 and coalesce(r.handed_over_at, r.until_at) >= r.until_at then 'failed'
                  when ",
             $now,
             " < r.until_at + r.turnaround_ms then 'cleaning'
@@ -273,7 +279,7 @@ macro_rules! open_of {
             $column,
             " = $1 and ",
             state_at!("$2"),
-            " in ('held', 'booked', 'preparing', 'active')
+            " in ('held', 'booked', 'preparing', 'delayed', 'active')
              order by r.id limit $3"
         ))
     };
@@ -303,8 +309,9 @@ pub async fn open_of(
 pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
-                              turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                              turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
+                              gated)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -321,6 +328,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.alias.map(|alias| alias.slot))
     .bind(rental.alias.map(|alias| alias.addresses[0].to_string()))
     .bind(rental.alias.map(|alias| alias.addresses[1].to_string()))
+    .bind(rental.life.handover != Handover::AtBegin)
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -335,7 +343,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
-             admits = $12, version = version + 1
+             admits = $12, gated = $13, handed_over_at = $14, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -350,6 +358,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(&rental.name)
     .bind(access_rows(&rental.access))
     .bind(admits_row(rental.admits.as_ref()))
+    .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.life.handover.done_at().map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
-use fleetgate_engine::rental::life::{EndReason, Ending, Life};
+use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
@@ -58,6 +58,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             prepared_from: at(500),
             turnaround: Duration::from_millis(50),
             hold_until,
+            handover: Handover::AtBegin,
             ending,
         },
         preparation: Duration::from_millis(100),
@@ -73,18 +74,26 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
 
 #[tokio::test]
 async fn the_state_of_the_statement_is_that_of_the_engine() {
+    let handovers = [Handover::AtBegin, Handover::Awaited].into_iter();
+    let handovers: Vec<Handover> =
+        handovers.chain([550, 650, 1_200].map(|ms| Handover::Done(at(ms)))).collect();
     for hold_until in [None, Some(at(550)), Some(at(800)), Some(at(5_000))] {
         let (store, _dir) = fixture::store().await;
         fixture::device(&store, 7, "cam").await;
         let booking = booking(&store, hold_until).await;
         let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
+        let endings = endings.into_iter().chain([None]);
+        let all = endings.flat_map(|ending| handovers.iter().map(move |handover| (ending, *handover)));
         let mut tx = store.begin().await.unwrap();
-        for (n, ending) in endings.into_iter().chain([None]).enumerate() {
-            let rental = rental(10 + n as i64, booking, hold_until, ending);
+        for (n, (ending, handover)) in all.enumerate() {
+            let mut rental = rental(10 + n as i64, booking, hold_until, ending);
+            rental.life.handover = handover;
             super::insert(&mut tx, &rental).await.unwrap();
             super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
-        for now in [0, 499, 500, 549, 550, 599, 600, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000] {
+        for now in
+            [0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000]
+        {
             for state in fleetgate_engine::rental::life::State::ALL {
                 let wanted = super::Wanted { state: Some(state), ..Default::default() };
                 let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 100)).await.unwrap();

@@ -115,9 +115,9 @@ impl World {
                 MonitorOutput::Record(Record::Service(host, state)) => {
                     self.services.insert((host, state.name.clone()), state);
                 }
-                MonitorOutput::Record(Record::HandedOver { rental, host, at }) => {
-                    assert_eq!(rental, RENTAL);
-                    self.handed_over.push((host, at));
+                MonitorOutput::HandedOver(handover) => {
+                    assert_eq!(handover.rental, RENTAL);
+                    self.handed_over.push((handover.host, handover.at));
                 }
                 MonitorOutput::Record(_) | MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {}
                 MonitorOutput::Wait(at, _) => return at,
