@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::engine::handle::{Changes, Handle};
+use crate::engine::live_state::{Change, LiveState};
 use crate::rental_events::Wakeups;
 use crate::store::policy::PolicyRows;
 use crate::store::{Store, rentals};
@@ -22,15 +23,20 @@ pub struct HandoverLog(mpsc::UnboundedSender<HandedOver>);
 
 impl HandoverLog {
     /// Starts the task. It ends when the monitor thread has ended and everything is stored.
-    pub fn start(tasks: &mut JoinSet<()>, store: Store, handle: Handle, wakeups: Wakeups) -> HandoverLog {
+    pub fn start(
+        tasks: &mut JoinSet<()>,
+        store: Store,
+        live: LiveState,
+        handle: Handle,
+        wakeups: Wakeups,
+    ) -> HandoverLog {
         // Each rental has one, so that the queue is bounded by them.
         let (handovers_in, mut handovers) = mpsc::unbounded_channel();
         tasks.spawn(async move {
             while let Some(handover) = handovers.recv().await {
-                if !stored(&store, handover, &handovers).await {
-                    continue;
-                }
+                let Some(event) = stored(&store, handover, &handovers).await else { continue };
                 wakeups.changed();
+                live.tell(Change::Event(event));
                 if !handovers.is_closed() {
                     // The grant may have reached the tunnel after the handover.
                     let policy = PolicyRows { rentals: [handover.rental].into(), ..PolicyRows::default() };
@@ -47,14 +53,19 @@ impl HandoverLog {
     }
 }
 
-/// Stores a handover, however long it takes. Returns whether it is stored.
-async fn stored(store: &Store, handover: HandedOver, queue: &mpsc::UnboundedReceiver<HandedOver>) -> bool {
+/// Stores a handover, however long it takes. Returns the number of its event. `None`: it was not stored, or the rental
+/// does not wait for it any more.
+async fn stored(
+    store: &Store,
+    handover: HandedOver,
+    queue: &mpsc::UnboundedReceiver<HandedOver>,
+) -> Option<i64> {
     loop {
         match store_once(store, handover).await {
-            Ok(()) => return true,
+            Ok(event) => return event,
             Err(error) if queue.is_closed() => {
                 tracing::warn!("the handover of the rental {} is not stored: {error}", handover.rental);
-                return false;
+                return None;
             }
             Err(error) => {
                 tracing::warn!("the handover of the rental {} is not stored yet: {error}", handover.rental);
@@ -64,8 +75,9 @@ async fn stored(store: &Store, handover: HandedOver, queue: &mpsc::UnboundedRece
     }
 }
 
-async fn store_once(store: &Store, handover: HandedOver) -> crate::store::Result<()> {
+async fn store_once(store: &Store, handover: HandedOver) -> crate::store::Result<Option<i64>> {
     let mut tx = store.begin().await?;
-    rentals::handovers::done(&mut tx, handover).await?;
-    tx.commit().await
+    let event = rentals::handovers::done(&mut tx, handover).await?;
+    tx.commit().await?;
+    Ok(event)
 }

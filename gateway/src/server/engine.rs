@@ -83,7 +83,8 @@ impl<'a> Engine<'a> {
         let handle = Handle::new(store.clone(), live.clone(), usual, commands_in, inputs_in);
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
         let flows = FlowLog::start(tasks, store.clone());
-        let handovers = HandoverLog::start(tasks, store.clone(), handle.clone(), rental_events.clone());
+        let handovers =
+            HandoverLog::start(tasks, store.clone(), live.clone(), handle.clone(), rental_events.clone());
         Engine {
             config,
             identity,

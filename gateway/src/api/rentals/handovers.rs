@@ -10,7 +10,6 @@ use fleetgate_engine::messages::{GateRule, HostState, ServiceState};
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
-use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -246,12 +245,8 @@ async fn hand_over(
     after.version += 1;
     write.rental(after.id);
     keep(&mut write, &[after.id], What::HandedOver, &[]).await?;
-    let data = json!({
-        "id": Kind::Rental.text(after.id), "booking": Kind::Booking.text(after.booking),
-        "customer": Kind::Customer.text(after.customer), "device": Kind::Host.text(after.device),
-        "reason": reason, "version": after.version,
-    });
-    write.event("rental.handed_over", (Object::Rental, after.id), "handed over by hand", data).await?;
+    let data = handovers::event_data(&after, &reason);
+    write.event(handovers::HANDED_OVER, (Object::Rental, after.id), "handed over by hand", data).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, now) })
 }

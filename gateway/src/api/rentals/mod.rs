@@ -291,6 +291,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         occupied_from: ids::time(life.prepared_from),
         occupied_until: life.occupied_until(now).map(ids::time),
         state: life.state(now).name().to_owned(),
+        awaits_handover: life.handover.is_awaited(),
         handed_over_at: life.handover.done_at().map(ids::time),
         delayed: Vec::new(),
         ended_at: ended_at.map(ids::time),

@@ -223,6 +223,8 @@ pub struct Rental {
     pub occupied_until: Option<String>,
     #[schema(value_type = names::RentalState)]
     pub state: String,
+    /// It begins when its device is handed over, which it is not yet.
+    pub awaits_handover: bool,
     /// When the gate of the device was passed or opened by hand. Absent when it was not, and when the rental has no
     /// gate: it begins at `from`.
     pub handed_over_at: Option<String>,

@@ -248,7 +248,7 @@ async fn a_forced_block_withdraws_the_access_of_a_rental_and_keeps_a_gate_shut()
     assert_eq!((of(&running).awaits_handover, of(&running).blocks.len()), (false, 1));
     assert_eq!((of(&planned).awaits_handover, of(&planned).blocks.len()), (true, 1));
     assert_eq!(gate(&mut api, &planned).as_ref(), Some(of(&planned)), "the tunnel was told the same");
-    run(&api.state.store, &["update rentals set from_at = 1000, prepared_from = 1000 where gated = 1"]).await;
+    run(&api.state.store, "update rentals set from_at = 1000, prepared_from = 1000 where gated = 1", &[]).await;
     let late = shown(&api, &planned).await;
     assert_eq!((&late["state"], &late["delayed"][0]["kind"]), (&json!("delayed"), &json!("blocked")));
     let refused = hand_over(&api, &planned, forced()).await;
@@ -299,7 +299,7 @@ async fn a_rental_that_is_delayed_to_its_end_has_failed() {
     broken(&api, "cam-1").await;
     let rental = begun(&api, "cam-1").await;
     let past = "update rentals set from_at = 1000, until_at = 2000, prepared_from = 1000";
-    run(&api.state.store, &[past]).await;
+    run(&api.state.store, past, &[]).await;
     let over = shown(&api, &rental).await;
     assert_eq!((&over["state"], &over["end_reason"]), (&json!("failed"), &json!("failed")));
     assert_eq!((&over["ended_at"], over["delayed"].is_null()), (&over["until"], true));

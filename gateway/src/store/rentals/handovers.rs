@@ -9,12 +9,15 @@ use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::messages::{GateRule, HandedOver, HandoverSpec};
 use fleetgate_engine::rental::life::{Handover, Life};
 use fleetgate_engine::time::Wall;
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::{Rental, announcements, duration, find};
+use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
+use crate::store::events::{self, NewEvent, Object, SYSTEM};
 
 /// Whether a rental of a device that begins at a moment is to be handed over. `$device`, `$from`: expressions.
 macro_rules! is_gated {
@@ -157,14 +160,14 @@ pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sql
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
 
-/// Stores that a device was handed over, and announces it. A rental that has another device meanwhile, has ended or was
-/// handed over before stays as it is.
+/// Stores that a device was handed over, and announces it. Returns the number of its event. A rental that has another
+/// device meanwhile, has ended or was handed over before stays as it is.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::Result<()> {
+pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::Result<Option<i64>> {
     let HandedOver { rental, host, at } = handed_over;
-    let Some(before) = find(tx, rental).await? else { return Ok(()) };
+    let Some(before) = find(tx, rental).await? else { return Ok(None) };
     // A handover by a clock that was ahead comes again.
     let awaits = match before.life.handover {
         Handover::AtBegin => false,
@@ -172,12 +175,30 @@ pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::R
         Handover::Done(known) => at < known,
     };
     if !awaits || before.device != host || before.life.ending.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let sql = "update rentals set handed_over_at = $2 where id = $1";
     sqlx::query(sql).bind(rental.as_i64()).bind(at.as_millis()).execute(&mut *tx).await?;
     let life = Life { handover: Handover::Done(at), ..before.life };
-    announcements::handed_over(tx, &Rental { life, ..before }, at).await
+    let after = Rental { life, ..before };
+    announcements::handed_over(tx, &after, at).await?;
+    let event = NewEvent {
+        data: event_data(&after, "its gate was passed"),
+        ..NewEvent::new(at, HANDED_OVER, (Object::Rental, Some(rental)), "its gate was passed", SYSTEM)
+    };
+    events::append(tx, &event).await.map(Some)
+}
+
+/// The kind of the event in the log.
+pub const HANDED_OVER: &str = "rental.handed_over";
+
+/// Returns the data of that event.
+pub fn event_data(rental: &Rental, reason: &str) -> Value {
+    json!({
+        "id": Kind::Rental.text(rental.id), "booking": Kind::Booking.text(rental.booking),
+        "customer": Kind::Customer.text(rental.customer), "device": Kind::Host.text(rental.device),
+        "reason": reason, "version": rental.version,
+    })
 }
 
 /// Why a device is not ready, in the words of an operator. `None`: it is.
