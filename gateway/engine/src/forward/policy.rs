@@ -308,7 +308,7 @@ impl Policy {
     fn hand_over(&mut self, rental: RentalId, device: HostId) -> Option<Vec<List>> {
         let grant = self.grants.get_mut(&rental)?;
         let before = grant.handed_over.replace(device);
-        (before != Some(device)).then(Vec::new)
+        (before != Some(device)).then(|| vec![List::Grant(rental)])
     }
 
     fn add_grant(&mut self, grant: Grant, now: Now) {

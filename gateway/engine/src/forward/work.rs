@@ -1,5 +1,5 @@
-//! Due work: ends of grants, begins of blocks, flows that a change cut, idle flows, and the resets for connections that
-//! are cut. Work beyond the budget of a turn waits for the next one, so that it delays no packet.
+//! Due work: ends of grants, begins of blocks, flows that a change cut, idle flows, and the resets
+//! for connections that are cut. Work beyond the budget of a turn waits for the next one, so that it delays no packet.
 
 use super::Forwarder;
 use super::flows::{Flow, Progress};
