@@ -7,10 +7,13 @@ use fleetgate_engine::messages::{
     Command, Gate, GrantTarget, HandedOver, HandoverSpec, MonitorInput, PolicyChange,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
+use super::rental_access::{explained, renter};
 use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
+use crate::maintenance::handovers::HandoverLog;
 use crate::store::fixture::run;
 use crate::store::rentals::handovers;
 
@@ -248,7 +251,8 @@ async fn a_forced_block_withdraws_the_access_of_a_rental_and_keeps_a_gate_shut()
     assert_eq!((of(&running).awaits_handover, of(&running).blocks.len()), (false, 1));
     assert_eq!((of(&planned).awaits_handover, of(&planned).blocks.len()), (true, 1));
     assert_eq!(gate(&mut api, &planned).as_ref(), Some(of(&planned)), "the tunnel was told the same");
-    run(&api.state.store, "update rentals set from_at = 1000, prepared_from = 1000 where gated = 1", &[]).await;
+    run(&api.state.store, "update rentals set from_at = 1000, prepared_from = 1000 where gated = 1", &[])
+        .await;
     let late = shown(&api, &planned).await;
     assert_eq!((&late["state"], &late["delayed"][0]["kind"]), (&json!("delayed"), &json!("blocked")));
     let refused = hand_over(&api, &planned, forced()).await;
@@ -309,4 +313,49 @@ async fn a_rental_that_is_delayed_to_its_end_has_failed() {
     assert_eq!((late.status, late.code()), (409, "rental_over"), "{}", late.text);
     handed_over(&api, &rental).await;
     assert_eq!(shown(&api, &rental).await["state"], json!("failed"), "it stays so");
+}
+
+#[tokio::test]
+async fn explain_says_why_a_rental_is_delayed_or_blocked() {
+    let mut api = shop().await;
+    api.start_tunnel().await;
+    renter(&api, "crm-17", "laptop").await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    let to = text(&rental["id"]);
+    let delayed = explained(&api, "laptop", to, "&port=22").await;
+    assert_eq!((&delayed["result"], &delayed["permitted"]), (&json!("delayed"), &json!(false)));
+    assert!(text(&delayed["text"]).contains("delayed: cam-1 is not ready: no battery"), "{delayed}");
+    must(&hand_over(&api, &rental, forced()).await);
+    assert_eq!(explained(&api, "laptop", to, "&port=22").await["result"], json!("permitted"));
+    let block = json!({ "reason": "a recall", "force": true });
+    must(&api.operator().post("/api/v1/devices/cam-1/blocks", block).await);
+    assert_eq!(explained(&api, "laptop", to, "&port=22").await["result"], json!("blocked"));
+}
+
+#[tokio::test]
+async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    assert!(gate(&mut api, &rental).unwrap().awaits_handover);
+    let (mut tasks, state) = (JoinSet::new(), &api.state);
+    let (store, live, handle) = (state.store.clone(), state.live.clone(), state.handle.clone());
+    let log = HandoverLog::start(&mut tasks, store, live, handle, state.rental_events.clone());
+    let (of, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
+    log.add(HandedOver { rental: of, host, at: crate::clock::wall() });
+    let mut loaded = None;
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        loaded = gate(&mut api, &rental).or(loaded);
+        if loaded.is_some() {
+            break;
+        }
+    }
+    assert_eq!(loaded, Some(Gate::default()));
+    drop(log);
+    while tasks.join_next().await.is_some() {}
+    assert_eq!(shown(&api, &rental).await["state"], json!("active"));
+    let event = api.operator().get("/api/v1/events?kind=rental.handed_over").await;
+    assert_eq!(must(&event)["items"][0]["data"]["id"], rental["id"]);
 }

@@ -18,7 +18,7 @@ use crate::store::rentals::aliases;
 use crate::store::{fixture, policy};
 
 /// Adds a person with a renter to a customer, and returns the id of the renter.
-async fn renter(api: &TestApi, customer: &str, name: &str) -> String {
+pub(super) async fn renter(api: &TestApi, customer: &str, name: &str) -> String {
     let person = api.operator().post("/api/v1/people", json!({ "customer": customer })).await;
     let body = json!({ "person": must(&person)["id"], "name": name });
     let made = api.operator().post("/api/v1/renters", body).await;
@@ -405,7 +405,7 @@ async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
 
 // ------------------------------------------------------------------------ explain
 
-async fn explained(api: &TestApi, from: &str, to: &str, more: &str) -> Value {
+pub(super) async fn explained(api: &TestApi, from: &str, to: &str, more: &str) -> Value {
     let asked = api.operator().get(&format!("/api/v1/explain?from={from}&to={to}{more}")).await;
     must(&asked).clone()
 }

@@ -70,20 +70,25 @@ impl World {
             services: BTreeMap::new(),
             handed_over: Vec::new(),
         };
-        [1, 2].map(|n| world.input(MonitorInput::Upsert(Box::new(device(n)))));
+        for n in [1, 2] {
+            world.input(MonitorInput::Upsert(Box::new(device(n))));
+        }
         world
     }
 
     /// Both devices are up, and their services OK.
     fn good() -> World {
         let mut world = World::new();
-        [1, 2].map(|n| world.all_good(n));
+        world.all_good(1);
+        world.all_good(2);
         world
     }
 
     fn all_good(&mut self, n: i64) {
         self.send(n, None, Status::Ok);
-        SERVICES.map(|name| self.send(n, Some(name), Status::Ok));
+        for name in SERVICES {
+            self.send(n, Some(name), Status::Ok);
+        }
     }
 
     fn input(&mut self, input: MonitorInput) {
@@ -301,7 +306,7 @@ enum Deed {
     Send(i64, Option<usize>, bool),
     AllGood(i64),
     Pass(u64),
-    /// By more than the clock of a device is ever corrected.
+    /// By more than an adjustment.
     SetClock(i64),
     Swap(i64),
     Extend(u64),
