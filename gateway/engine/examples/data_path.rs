@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
-    Command, DEFAULT_MTU, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input,
-    Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
-    TargetId, TargetSpec,
+    Command, DEFAULT_MTU, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
+    Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, SourceOwner, SourceSpec,
+    TargetAddress, TargetId, TargetSpec,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::noise::{BoringNoise, BoringSession};
@@ -128,6 +128,7 @@ fn policy() -> Command {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         }),
     ])
 }

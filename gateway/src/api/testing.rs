@@ -240,7 +240,7 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
                     MonitorOutput::ProbeRequest(ask) => {
                         inputs.extend(sensors.as_ref().map(|s| answer(ask, s)))
                     }
-                    MonitorOutput::ProbeUplink => {}
+                    MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
                     MonitorOutput::Wait(..) => break,
                 }
             }

@@ -56,6 +56,17 @@ pub(crate) enum RentalCommand {
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
+    /// Hand the device of a delayed rental over by hand
+    HandOver {
+        /// Id of the rental
+        rental: String,
+        /// Although its gate is shut
+        #[arg(long, required = true)]
+        force: bool,
+        /// Why, for the event log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Show what happened to rentals, the oldest first
     Events(RentalEventsArgs),
     /// Show when rentable devices are free
@@ -174,6 +185,12 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             printed(client, &ended)?;
             said(client, &format!("Rental {rental} ended"))
         }
+        RentalCommand::HandOver { rental, force, reason } => {
+            let body = json!({ "force": force, "reason": reason });
+            let done: Value = client.post(&format!("/rentals/{rental}/hand-over"), &body).await?;
+            printed(client, &done)?;
+            said(client, &format!("Rental {rental}: the device is handed over"))
+        }
         RentalCommand::Events(args) => rental_events::run(client, args).await,
         RentalCommand::Free { at, label } => free(client, &at, label).await,
         RentalCommand::Device(args) => rental_device::run(client, *args).await,
@@ -262,6 +279,12 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
+    }
+    for delay in &r.delayed {
+        line("delayed", &delay.text);
+    }
+    if let Some(at) = &r.handed_over_at {
+        line("handed over", &clock(at, zone));
     }
     line("booking", &r.booking);
     line("reference", r.external_ref.as_deref().unwrap_or("none"));
@@ -499,6 +522,36 @@ mod tests {
         try_run(&client, "rental device cam-1 --turnaround 1h").await.unwrap();
         let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
         assert_eq!((settings.access, settings.turnaround_s), (Vec::new(), 3_600.0));
+    }
+
+    #[tokio::test]
+    async fn a_device_is_handed_over_once_it_is_ready_or_by_hand() {
+        let (client, _api) = shop().await;
+        try_run(&client, "rental device cam-1 --not-ready battery --gate --gate-for 1m").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        let gate = settings.gate.as_ref().map(|gate| (gate.services.clone(), gate.ok_for_s));
+        assert_eq!((settings.ready, gate), (false, Some((None, 60.0))));
+        try_run(&client, "booking add --customer crm-17 --device cam-1 --for 2h --ref o1").await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        assert_eq!(made.rentals[0].state, "delayed");
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        try_run(&client, "rental device cam-1 --no-gate").await.unwrap();
+        for (line, says) in [
+            (format!("rental hand-over {id} --reason x"), "--force"),
+            ("rental device cam-1 --ready --not-ready x".to_owned(), "cannot be used with"),
+            ("rental device cam-1 --no-gate --gate-for 1m".to_owned(), "cannot be used with"),
+            ("rental device cam-1 --gate-service xyz".to_owned(), "no service"),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
+        try_run(&client, &format!("rental hand-over {id} --force --reason lens")).await.unwrap();
+        let active: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+        assert_eq!((active.state.as_str(), active.delayed.len()), ("active", 0));
+        try_run(&client, "rental device cam-1 --ready").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!((settings.ready, settings.not_ready_reason, settings.gate), (true, None, None));
     }
 
     #[tokio::test]

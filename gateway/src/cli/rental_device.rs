@@ -1,14 +1,14 @@
 //! `fleetgate rental device`: how a device is rented.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, api_path};
 use super::device::present;
 use super::grant::{self, AccessArgs};
 use super::table;
 use super::token::span;
-use crate::api::rentals::DeviceRentalSettings;
+use crate::api::rentals::{DeviceRentalSettings, HandoverGate};
 use crate::cli::out;
 
 #[derive(Args)]
@@ -32,6 +32,42 @@ pub(crate) struct DeviceArgs {
     /// Let renters reach nothing of it
     #[arg(long, conflicts_with_all = ["tcp", "udp", "icmp"])]
     no_access: bool,
+    /// It can be handed over
+    #[arg(long, conflicts_with = "not_ready")]
+    ready: bool,
+    /// It cannot be handed over, for this reason; rentals are delayed
+    #[arg(long, value_name = "REASON")]
+    not_ready: Option<String>,
+    /// Hand it over once it is up and its services are OK
+    #[arg(long)]
+    gate: bool,
+    /// Only this service must be OK; repeat it for more
+    #[arg(long, value_name = "SERVICE")]
+    gate_service: Vec<String>,
+    /// Time for which they must be OK, such as 5m
+    #[arg(long, value_name = "TIME")]
+    gate_for: Option<String>,
+    /// Hand it over without regard to its services
+    #[arg(long, conflicts_with_all = ["gate", "gate_service", "gate_for"])]
+    no_gate: bool,
+}
+
+/// Returns the changed gate. `None`: it stays; `null`: there is none.
+fn gate(args: &DeviceArgs, before: Option<&HandoverGate>) -> anyhow::Result<Option<Value>> {
+    if args.no_gate {
+        return Ok(Some(Value::Null));
+    }
+    if !args.gate && args.gate_service.is_empty() && args.gate_for.is_none() {
+        return Ok(None);
+    }
+    // Options that are not given keep what they set; `--gate` alone is all services.
+    let kept = before.filter(|_| !args.gate).and_then(|gate| gate.services.clone());
+    let services = Some(args.gate_service.clone()).filter(|named| !named.is_empty()).or(kept);
+    let ok_for = match &args.gate_for {
+        Some(text) => Some(span("--gate-for", text)?.as_secs_f64()),
+        None => before.map(|gate| gate.ok_for_s),
+    };
+    Ok(Some(present(json!({ "services": services, "ok_for_s": ok_for }))))
 }
 
 pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
@@ -46,17 +82,25 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
         _ => before.rentable,
     };
     let access = if args.no_access { Some(Vec::new()) } else { args.access.given() };
+    let gate = gate(&args, before.gate.as_ref())?;
     let is_change = args.rentable
         || args.not_rentable
         || args.preparation.is_some()
         || args.turnaround.is_some()
-        || access.is_some();
-    let body = present(json!({
+        || access.is_some()
+        || args.ready
+        || args.not_ready.is_some()
+        || gate.is_some();
+    let ready = args.ready.then_some(true).or(args.not_ready.as_ref().map(|_| false));
+    let mut body = present(json!({
         "rentable": rentable,
         "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
         "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
-        "access": access,
+        "access": access, "ready": ready, "not_ready_reason": args.not_ready,
     }));
+    if let Some(gate) = gate {
+        body["gate"] = gate;
+    }
     let after: DeviceRentalSettings = match is_change {
         true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
         false => before,
@@ -72,5 +116,15 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     line("turnaround", after.turnaround_s);
     let access = grant::access(&after.access);
     out::line!("  {:<12}{}", "access", if access.is_empty() { "nothing" } else { &access });
+    let not_ready = after.not_ready_reason.as_deref().map(|reason| format!("no: {}", table::safe(reason)));
+    out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
+    out::line!("  {:<12}{}", "gate", after.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
     Ok(())
+}
+
+/// Formats `ssh, disk OK for 300 s`.
+fn gate_in_words(gate: &HandoverGate) -> String {
+    let services = gate.services.as_ref().map(|names| table::safe(&names.join(", ")));
+    let services = services.unwrap_or_else(|| "all services".to_owned());
+    format!("{services} OK for {} s", gate.ok_for_s)
 }

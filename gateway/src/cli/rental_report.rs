@@ -41,6 +41,9 @@ fn head(of: &RentalReport, zone: Option<&str>) {
     line("window", &window(&of.window.from, &of.window.until, zone));
     let used = of.used.as_ref().map(|used| window(&used.from, &used.until, zone));
     line("used", used.as_deref().unwrap_or("never"));
+    if of.delayed_s > 0.0 {
+        line("delayed", &format!("{} s", of.delayed_s));
+    }
     if let Some(reason) = &of.end_reason {
         line("ended", &reason.replace('_', " "));
     }

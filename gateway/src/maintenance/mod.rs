@@ -5,6 +5,7 @@ mod clock_readings;
 pub mod clock_watch;
 pub mod forwarded;
 mod future_intervals;
+pub mod handovers;
 pub mod housekeeping;
 pub mod rental_allowances;
 pub mod rental_reports;

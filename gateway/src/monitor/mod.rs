@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Command, ConnectFailure, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
+    Command, ConnectFailure, HandedOver, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply,
+    ProbeRequest, Route,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::{Mono, Now};
@@ -186,6 +187,9 @@ fn is_ours(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| scarce.contains(&code))
 }
 
+/// Receives the handovers of rented devices. It must not block.
+pub type TakeHandover = Box<dyn FnMut(HandedOver) + Send>;
+
 /// Starts the monitor thread, which runs until `stop`. The writer has all records by then.
 ///
 /// # Errors
@@ -194,12 +198,12 @@ pub fn start(
     monitor: Monitor,
     inbox: Inbox,
     carrier: ProbeExecutor,
-    writer: Writer,
+    (writer, handovers): (Writer, TakeHandover),
     pulse: Progress,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let watch = MonitorThread { monitor, carrier, writer, pulse, gauges: Gauges::default() };
+    let watch = MonitorThread { monitor, carrier, writer, handovers, pulse, gauges: Gauges::default() };
     let thread = std::thread::Builder::new().name("monitor".to_owned());
     Ok(thread.spawn(move || runtime.block_on(watch.run(inbox, stop)))?)
 }
@@ -208,6 +212,7 @@ struct MonitorThread {
     monitor: Monitor,
     carrier: ProbeExecutor,
     writer: Writer,
+    handovers: TakeHandover,
     pulse: Progress,
     gauges: Gauges,
 }
@@ -272,6 +277,7 @@ impl MonitorThread {
             match self.monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => self.carrier.carry(ask),
                 MonitorOutput::Record(record) => records.push(record),
+                MonitorOutput::HandedOver(handover) => (self.handovers)(handover),
                 MonitorOutput::ProbeUplink => self.carrier.0.outside.notify_one(),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");

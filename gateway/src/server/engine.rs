@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
+    Command, DnsClient, DnsId, ExplainId, HandedOver, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -26,12 +26,14 @@ use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
 use crate::identity::Identity;
 use crate::maintenance::forwarded::FlowLog;
-use crate::monitor::ProbeExecutor;
+use crate::maintenance::handovers::HandoverLog;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
+use crate::monitor::{ProbeExecutor, TakeHandover};
+use crate::rental_events;
 use crate::store::policy::{self, PolicyRows};
-use crate::store::rentals::aliases;
+use crate::store::rentals::{aliases, handovers};
 use crate::store::{Store, addresses, settings};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
@@ -63,6 +65,7 @@ pub(super) struct Engine<'a> {
     outside: Arc<Notify>,
     passage: SocketStats,
     flows: FlowLog,
+    handovers: HandoverLog,
 }
 
 impl<'a> Engine<'a> {
@@ -72,7 +75,7 @@ impl<'a> Engine<'a> {
         identity: &'a Identity,
         store: &'a Store,
         live: &'a LiveState,
-        writer: &'a Writer,
+        (writer, rental_events): (&'a Writer, &rental_events::Wakeups),
     ) -> Self {
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
@@ -80,7 +83,22 @@ impl<'a> Engine<'a> {
         let handle = Handle::new(store.clone(), live.clone(), usual, commands_in, inputs_in);
         let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
         let flows = FlowLog::start(tasks, store.clone());
-        Engine { config, identity, store, live, writer, handle, commands, inputs, outside, passage, flows }
+        let handovers =
+            HandoverLog::start(tasks, store.clone(), live.clone(), handle.clone(), rental_events.clone());
+        Engine {
+            config,
+            identity,
+            store,
+            live,
+            writer,
+            handle,
+            commands,
+            inputs,
+            outside,
+            passage,
+            flows,
+            handovers,
+        }
     }
 
     /// Starts the threads, which run until `stop`, and the probes of the uplink, which end with the API.
@@ -102,11 +120,12 @@ impl<'a> Engine<'a> {
 
         let (forward, forwards) = mpsc::channel(dns::QUEUE);
         let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
+        let take_handover = self.take_handover(asks_in.clone());
         let carrier = self.probe_executor(asks_in, answers_in, streams.clone())?;
         let inbox = thread::Inbox { commands: self.commands, asks };
         let tunnels = thread::start(tunnel, socket, inbox, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: self.inputs, answers };
-        let (writer, pulse) = (self.writer.clone(), self.live.pulse().clone());
+        let (writer, pulse) = ((self.writer.clone(), take_handover), self.live.pulse().clone());
         let monitors = crate::monitor::start(monitor, inbox, carrier, writer, pulse, stop.clone())?;
         let (uplink, handle) = (self.config.uplink.clone(), self.handle.clone());
         uplink_probe::start(tasks, uplink, handle, self.passage, self.outside, stop_api.clone());
@@ -136,6 +155,16 @@ impl<'a> Engine<'a> {
         Ok(ProbeExecutor::new(asks, answers, streams, ssh, outbound, outside, runtime))
     }
 
+    fn take_handover(&self, asks: mpsc::UnboundedSender<Command>) -> TakeHandover {
+        let log = self.handovers.clone();
+        Box::new(move |handover| {
+            // The grant is opened first: the database may be away.
+            let HandedOver { rental, host, .. } = handover;
+            let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(rental, host)]));
+            log.add(handover);
+        })
+    }
+
     async fn monitor(&self) -> anyhow::Result<Monitor> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
         let usual = monitor::Config {
@@ -158,6 +187,9 @@ impl<'a> Engine<'a> {
         self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
         self.writer.know(&hosts);
         monitor.restore(hosts, clock::now());
+        for handover in handovers::open(&mut *self.store.reader().await?, clock::wall()).await? {
+            monitor.handle(MonitorInput::Handover(Box::new(handover)), clock::now());
+        }
         Ok(monitor)
     }
 

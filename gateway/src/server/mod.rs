@@ -174,7 +174,9 @@ impl Server {
         let wakeups = office.wakeups.clone();
         let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, config.history_keep);
         let begun = clock::now();
-        let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, &writer);
+        let rental_events = rental_events::Wakeups::default();
+        let records = (&writer, &rental_events);
+        let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, records);
         let Running { handle, threads, streams, results, names } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
@@ -182,7 +184,7 @@ impl Server {
             handle,
             live,
             office,
-            rental_events: rental_events::Wakeups::default(),
+            rental_events,
             streams,
             config,
             identity: api::Identity::from(&*identity),

@@ -119,9 +119,13 @@ data! {
         has("id", Text), has("booking", Text), has("customer", Text), has("device", Text), has("from", Text),
         has("until", Text), has("changed", Texts), may("reason", Text), may("version", Count),
     ];
+    HANDED_OVER = "RentalHandedOverData" [
+        has("id", Text), has("booking", Text), has("customer", Text), has("device", Text), has("reason", Text),
+        has("version", Count),
+    ];
     RENTING = "DeviceRentalSettingsData" [
         has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
-        may("access", Objects),
+        may("access", Objects), may("ready", Flag), may("not_ready_reason", MaybeText), may("gate", MaybeObject),
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
@@ -241,6 +245,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("rental.changed", RENTAL),
     ("rental.cancelled", RENTAL),
     ("rental.ended", RENTAL),
+    ("rental.handed_over", HANDED_OVER),
     ("subscription.created", ID),
     ("subscription.changed", NAMED_CHANGED),
     ("subscription.removed", ID),

@@ -109,6 +109,11 @@ const FILLED: &[Rows] = &[
     ),
     (54, RENTAL_EVENTS),
     (
+        55,
+        r#"update rentals set gated = 1, handed_over_at = 2000 where id = 114;
+           update device_rental_settings set not_ready_reason = 'no battery', gate_ms = 300000, gate_services = '["ssh"]';"#,
+    ),
+    (
         56,
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, UserId};
 use fleetgate_engine::messages::{
-    GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
+    Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
 };
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -127,6 +127,7 @@ impl Grant {
             from: self.from,
             until: self.until,
             only: None,
+            gate: Gate::default(),
         }
     }
 }

@@ -146,9 +146,28 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
 /// A host's row. `None` for a host without a result.
 pub struct HostRow(pub HostState);
 
-pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified, notification, direct, long_output, metrics, warnings,
-    one_way, silent_since, last_alive, asked_at, asked, strange_key, taken, hard_since from host_states";
+macro_rules! select_hosts {
+    ($which:literal) => {
+        concat!(
+            "select host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check, next_check,
+                    source, output, notified, notification, direct, long_output, metrics, warnings, one_way,
+                    silent_since, last_alive, asked_at, asked, strange_key, taken, hard_since
+             from host_states",
+            $which
+        )
+    };
+}
+
+pub const ALL_HOSTS: &str = select_hosts!("");
+
+/// Returns the state of one host. `None` if it has no row.
+///
+/// # Errors
+/// Fails when the database cannot be read or a row is invalid.
+pub async fn of_host(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<HostState>> {
+    let found = sqlx::query_as::<_, HostRow>(select_hosts!(" where host = $1")).bind(host.as_i64());
+    Ok(found.fetch_optional(conn).await?.map(|row| row.0))
+}
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {

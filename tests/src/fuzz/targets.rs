@@ -7,8 +7,8 @@ use fleetgate_engine::dns::{self, Carrier, Dns, Relayed, Suffix};
 use fleetgate_engine::forward::{self, Forwarder, Limits};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    DnsDecision, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
-    SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
+    DnsDecision, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
+    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::handshake::gate::{FrontDoor, FrontSettings};
@@ -85,6 +85,7 @@ fn one_host() -> Forwarder {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         }),
     ];
     changes.into_iter().for_each(|change| forwarder.change(change, Now::default()));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerKind,
+    Command, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PeerKind,
     PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use fleetgate_keys::PrivateKey;
@@ -58,6 +58,7 @@ fn policy() -> Command {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         }),
     ])
 }

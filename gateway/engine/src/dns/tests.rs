@@ -13,8 +13,8 @@ use super::*;
 use crate::forward::{self, Limits};
 use crate::id::Id;
 use crate::messages::{
-    GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec,
-    TargetAddress, TargetId, TargetSpec,
+    Gate, GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner,
+    SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Wall};
 
@@ -51,6 +51,7 @@ fn grant(host: i64) -> PolicyChange {
         from: None,
         until: None,
         only: None,
+        gate: Gate::default(),
     })
 }
 

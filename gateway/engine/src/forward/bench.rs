@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Config, Forwarder, Limits, Outcome};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner,
-    SourceSpec, TargetAddress, TargetId, TargetSpec,
+    Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange,
+    SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -106,8 +106,8 @@ impl Load {
         let access = vec![GrantAccess { protocol: GrantProtocol::Udp, ports: vec![1..=65_535] }];
         let until = Some(self.now.wall + Duration::from_secs(86_400 + n as u64));
         let id = Id::from_i64(10_000 + n as i64);
-        let (from, only) = (None, None);
-        self.change(PolicyChange::Grant(GrantSpec { id, source, target, access, from, until, only }));
+        let (from, only, gate) = (None, None, Gate::default());
+        self.change(PolicyChange::Grant(GrantSpec { id, source, target, access, from, until, only, gate }));
     }
 
     fn open(&mut self, n: u32, size: usize, is_active: bool) {

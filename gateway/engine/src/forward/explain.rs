@@ -102,6 +102,8 @@ impl Policy {
             Err(Denial::NoGrant) => self.explain_ended(source, &request),
             Err(Denial::Shut(grant, Shut::Over)) => Explanation::Over(self.window(grant)),
             Err(Denial::Shut(grant, Shut::NotYet)) => Explanation::NotYet(self.window(grant)),
+            Err(Denial::Shut(grant, Shut::Delayed)) => Explanation::Delayed(self.window(grant)),
+            Err(Denial::Shut(grant, Shut::Blocked)) => Explanation::Blocked(self.window(grant)),
             Err(Denial::Shut(grant, Shut::Doubted)) => Explanation::ClockStep(self.window(grant)),
             Err(Denial::Shut(grant, Shut::Behind)) => Explanation::ClockBehind(self.window(grant)),
         }
@@ -149,9 +151,11 @@ fn instant(at: Wall, now: Now) -> Now {
 /// Of several answers, the one that comes nearest to a permission counts.
 fn rank(answer: &Explanation) -> u8 {
     match answer {
-        Explanation::Permitted(_) => 8,
-        Explanation::ClockStep(_) => 7,
-        Explanation::ClockBehind(_) => 6,
+        Explanation::Permitted(_) => 10,
+        Explanation::ClockStep(_) => 9,
+        Explanation::ClockBehind(_) => 8,
+        Explanation::Blocked(_) => 7,
+        Explanation::Delayed(_) => 6,
         Explanation::NotYet(_) => 5,
         Explanation::Over(_) => 4,
         Explanation::NoGrant => 3,

@@ -101,6 +101,7 @@ impl GrantIndex {
 mod tests {
     use super::*;
     use crate::id::Id;
+    use crate::messages::Gate;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
@@ -118,6 +119,7 @@ mod tests {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         };
         (0..1_000).for_each(|n| index.add(&spec(n)));
         let owner = SourceOwner::User { user, role: None };

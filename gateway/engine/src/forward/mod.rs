@@ -16,6 +16,7 @@ mod ended;
 mod explain;
 mod flows;
 mod fragments;
+mod gate;
 mod grant_index;
 mod headers;
 mod icmp_errors;

@@ -8,12 +8,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::ended::Ended;
+use super::gate::{self, BlockBegins};
 use super::grant_index::GrantIndex;
 use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::{GrantId, HostId, PeerId};
+use crate::id::{GrantId, HostId, PeerId, RentalId};
 use crate::messages::{
     GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
     TargetId, TargetSpec,
@@ -73,6 +74,20 @@ pub enum Denial {
 pub struct Grant {
     pub spec: GrantSpec,
     pub window: Window,
+    /// The device that was handed over during this run.
+    pub handed_over: Option<HostId>,
+}
+
+impl Grant {
+    /// Returns the time around `now` in which it permits something to this device.
+    fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
+        let window = trust.open(&self.window, now);
+        let gate = gate::pass(&self.spec.gate, self.handed_over == Some(device), now.wall);
+        match (window, gate) {
+            (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
+            (Ok(window), Ok(gate)) => Ok(window.and(gate)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -92,6 +107,7 @@ pub struct Policy {
     /// The ends that are not final, on both clocks.
     ends: BTreeSet<(Mono, GrantId)>,
     untils: BTreeSet<(Wall, GrantId)>,
+    blocks: BlockBegins,
 }
 
 impl Policy {
@@ -115,7 +131,8 @@ impl Policy {
     /// Whether nothing is left of any grant, but for those that ended.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.grants.is_empty() && self.index.is_empty() && self.ends.is_empty() && self.untils.is_empty()
+        let no_ends = self.ends.is_empty() && self.untils.is_empty();
+        self.grants.is_empty() && self.index.is_empty() && no_ends && self.blocks.is_empty()
     }
 
     /// Decides about a request. Of several grants that permit it, the one that ends last decides.
@@ -178,7 +195,7 @@ impl Policy {
         self.index.each(source, target, &mut |id| {
             let is_meant = |grant: &&Grant| is_for(&grant.spec, source) && covers(&grant.spec);
             let Some(grant) = self.grants.get(&id).filter(is_meant) else { return };
-            let found = match self.trust.open(&grant.window, now) {
+            let found = match grant.open(&self.trust, target.host, now) {
                 Ok(span) => Ok((id, span)),
                 Err(shut) => Err(Denial::Shut(id, shut)),
             };
@@ -224,6 +241,7 @@ impl Policy {
         let affected = match change {
             PolicyChange::Grant(spec) => self.load_grant(spec, now),
             PolicyChange::WithdrawGrant(id) => self.withdraw(id),
+            PolicyChange::HandOver(rental, device) => self.hand_over(rental, device),
             PolicyChange::Source(spec) => self.set_source(spec),
             PolicyChange::RemoveSource(peer) => self.sources.remove(&peer).map(|_| vec![List::Source(peer)]),
             PolicyChange::Target(spec) => self.set_target(spec),
@@ -249,6 +267,7 @@ impl Policy {
     /// Notes a step of the wall clock.
     pub fn step(&mut self, step: Step, now: Now) {
         self.generation += 1;
+        self.blocks.rewind();
         if !self.trust.step(step, now) {
             return;
         }
@@ -256,8 +275,9 @@ impl Policy {
             grant.window.provisional = true;
         }
         // What the clock before ended may be open by the one that is believed at last.
-        for Grant { spec, window } in self.ended.take() {
-            self.add_grant(Grant { spec, window: Window { provisional: true, ..window } }, now);
+        for grant in self.ended.take() {
+            let window = Window { provisional: true, ..grant.window };
+            self.add_grant(Grant { window, ..grant }, now);
         }
     }
 
@@ -271,6 +291,9 @@ impl Policy {
         }
         let fresh = self.trust.load(spec.from, spec.until, now);
         let before = self.grants.get(&id).map(|grant| grant.window);
+        // The store may not have a handover yet.
+        let known = self.grants.get(&id).or_else(|| self.ended.get(id));
+        let handed_over = known.and_then(|grant| grant.handed_over);
         // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
         // clock shows now.
         let window = match before.filter(|before| before.until == spec.until) {
@@ -278,13 +301,20 @@ impl Policy {
             None => fresh,
         };
         self.withdraw(id);
-        self.add_grant(Grant { spec, window }, now);
+        self.add_grant(Grant { spec, window, handed_over }, now);
         Some(vec![List::Grant(id)])
+    }
+
+    fn hand_over(&mut self, rental: RentalId, device: HostId) -> Option<Vec<List>> {
+        let grant = self.grants.get_mut(&rental)?;
+        let before = grant.handed_over.replace(device);
+        (before != Some(device)).then(|| vec![List::Grant(rental)])
     }
 
     fn add_grant(&mut self, grant: Grant, now: Now) {
         let id = grant.spec.id;
         self.index.add(&grant.spec);
+        self.blocks.add(id, &grant.spec.gate);
         self.grants.insert(id, grant);
         self.file_end(id, now);
     }
@@ -298,6 +328,7 @@ impl Policy {
         self.unfile_end(id);
         let grant = self.grants.remove(&id)?;
         self.index.remove(&grant.spec);
+        self.blocks.remove(id, &grant.spec.gate);
         Some(grant)
     }
 
@@ -372,9 +403,9 @@ impl Policy {
             self.file_end(id, now);
         }
         // What ended by the clock of before may be open by this one.
-        for Grant { spec, .. } in self.ended.take() {
-            let window = self.trust.load(spec.from, spec.until, now);
-            self.add_grant(Grant { spec, window }, now);
+        for grant in self.ended.take() {
+            let window = self.trust.load(grant.spec.from, grant.spec.until, now);
+            self.add_grant(Grant { window, ..grant }, now);
         }
     }
 
@@ -390,6 +421,11 @@ impl Policy {
         let grant = self.take_grant(id)?;
         self.ended.add(grant);
         Some(id)
+    }
+
+    /// Returns the next grant whose device is blocked from now on.
+    pub fn take_blocked(&mut self, now: Now) -> Option<GrantId> {
+        self.blocks.take(now.wall)
     }
 
     /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
@@ -420,13 +456,15 @@ impl Policy {
         self.waits = !self.trust.is_believed(now);
     }
 
-    /// Returns when the next end becomes final, as the clocks run now. While the clock is doubted,
-    /// that is not before the doubt ends.
+    /// Returns when the next end becomes final, or the next block begins, as the clocks run now. While the clock is
+    /// doubted, no end is final.
     pub fn next_end(&self, now: Now) -> Option<Mono> {
         let by_boot = self.ends.first().map(|(at, _)| *at);
         let by_wall = self.untils.first().map(|(at, _)| now.mono + at.since(now.wall));
         let soonest = [by_boot, by_wall].into_iter().flatten().min();
-        self.trust.doubted_until().or(soonest)
+        let end = self.trust.doubted_until().or(soonest);
+        let block = self.blocks.next().map(|at| now.mono + at.since(now.wall));
+        [end, block].into_iter().flatten().min()
     }
 }
 

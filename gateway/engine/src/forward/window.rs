@@ -54,6 +54,15 @@ pub struct Span {
 }
 
 impl Span {
+    /// Returns the time in which both hold.
+    pub fn and(self, other: Span) -> Span {
+        Span {
+            from: self.from.max(other.from),
+            until: self.until.min(other.until),
+            end: self.end.min(other.end),
+        }
+    }
+
     pub fn contains(&self, now: Now) -> bool {
         self.from <= now.wall && now.wall < self.until && now.mono < self.end
     }
@@ -70,6 +79,10 @@ impl Default for Span {
 pub enum Shut {
     Over,
     NotYet,
+    /// The device of the rental is not handed over.
+    Delayed,
+    /// The device of the rental is blocked.
+    Blocked,
     /// The clock was set, and may be wrong.
     Doubted,
     /// The clock is behind a time that it has shown before.

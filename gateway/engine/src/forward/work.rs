@@ -1,5 +1,5 @@
-//! Due work: ends of grants, flows that a change cut, idle flows, and the resets for connections that
-//! are cut. Work beyond the budget of a turn waits for the next one, so that it delays no packet.
+//! Due work: ends of grants, begins of blocks, flows that a change cut, idle flows, and the resets
+//! for connections that are cut. Work beyond the budget of a turn waits for the next one, so that it delays no packet.
 
 use super::Forwarder;
 use super::flows::{Flow, Progress};
@@ -82,7 +82,8 @@ impl Forwarder {
     }
 
     fn step(&mut self) -> bool {
-        if let Some(grant) = self.policy.take_ended(self.now) {
+        let ended = self.policy.take_ended(self.now);
+        if let Some(grant) = ended.or_else(|| self.policy.take_blocked(self.now)) {
             self.review_all(List::Grant(grant));
             return true;
         }

@@ -75,6 +75,16 @@ pub struct GrantSpec {
     pub until: Option<Wall>,
     /// Of the peers of the source only these. `None`: all.
     pub only: Option<BTreeSet<PeerId>>,
+    pub gate: Gate,
+}
+
+/// What keeps a grant shut within its window. Without anything it is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// It permits nothing before [`PolicyChange::HandOver`] of its device.
+    pub awaits_handover: bool,
+    /// The device is blocked in these times `[from, until)`.
+    pub blocks: Vec<(Wall, Wall)>,
 }
 
 /// Whose peer a source is.
@@ -157,6 +167,9 @@ pub struct TargetAddress {
 pub enum PolicyChange {
     Grant(GrantSpec),
     WithdrawGrant(GrantId),
+    /// The grant of a rental passes from now on, while this is its device. Another device waits for a handover of its
+    /// own.
+    HandOver(RentalId, HostId),
     Source(SourceSpec),
     RemoveSource(PeerId),
     Target(TargetSpec),
@@ -314,6 +327,10 @@ pub enum Explanation {
     NotYet(GrantWindow),
     /// The grant has ended.
     Over(GrantWindow),
+    /// The device of the rental is not handed over yet.
+    Delayed(GrantWindow),
+    /// The device of the rental is blocked.
+    Blocked(GrantWindow),
     /// The gateway's clock is behind a time that it has shown before.
     ClockBehind(GrantWindow),
     /// The gateway's clock was set, and for some minutes no window opens.

@@ -14,8 +14,9 @@ use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
 use super::WakeReason;
-use crate::id::{HostId, Id, PeerId};
+use crate::id::{HostId, Id, PeerId, RentalId};
 use crate::messages::excerpt::Excerpt;
+use crate::messages::handover::{HandedOver, HandoverSpec};
 use crate::messages::incident::{IncidentAck, IncidentId, IncidentRecord};
 use crate::messages::notification::{
     AckEnd, Acknowledgement, Alerting, Downtime, DowntimeOccurrence, MessageKind, NotificationState, Outcome,
@@ -189,6 +190,9 @@ pub enum MonitorInput {
     /// Allowed even before the hosts are restored.
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
+    /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
+    Handover(Box<HandoverSpec>),
+    ForgetHandover(RentalId),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
     RestoreUplinkLost,
     /// A reading of the gateway's own uplink. Sent regularly, or never.
@@ -225,6 +229,8 @@ pub struct HostSnapshot {
 pub enum MonitorOutput {
     ProbeRequest(ProbeRequest),
     Record(Record),
+    /// The device of a rental passed the gate: the grant of the rental is to be opened, also while the store is away.
+    HandedOver(HandedOver),
     /// Requests a reading of the uplink now; only from a shell that has sent one before.
     ProbeUplink,
     Wait(Option<Mono>, WakeReason),

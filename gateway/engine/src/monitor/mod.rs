@@ -7,6 +7,7 @@
 mod context;
 mod dependency;
 pub mod downtime;
+mod handovers;
 mod host;
 mod incidents;
 mod interpret;
@@ -41,6 +42,7 @@ use crate::monitor::uplink::fleet_silence::FleetSilence;
 use crate::monitor::uplink::health::UplinkHealth;
 use context::{Ctx, ProbeOwner, Shared};
 use downtime::Window;
+use handovers::Handovers;
 use host::Host;
 use neighbours::Neighbours;
 use reachability::ParentGraph;
@@ -98,6 +100,7 @@ pub struct Monitor {
     /// The latest time at which the next call was due.
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
+    handovers: Handovers,
     family: ParentGraph,
     population: FleetSilence,
     sentinel: UplinkHealth,
@@ -121,6 +124,7 @@ impl Monitor {
             shared: Shared::new(seed, AllowedSilence::of(config.keepalive)),
             expected: None,
             downtimes: BTreeMap::new(),
+            handovers: Handovers::default(),
             family: ParentGraph::default(),
             population: FleetSilence::new(config.interval),
             sentinel: UplinkHealth::default(),
@@ -171,6 +175,8 @@ impl Monitor {
             MonitorInput::UnacknowledgeIncident(id) => self.unacknowledge_incident(id, now),
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
+            MonitorInput::Handover(spec) => self.handovers.put(*spec, now.mono),
+            MonitorInput::ForgetHandover(rental) => self.handovers.remove(rental),
             MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
             MonitorInput::Uplink(reading) => self.see_outside(&reading, now),
             MonitorInput::Mark(ticket) => self.shared.ctx(now).record(Record::Reply(ticket, Outcome::Done)),
@@ -182,6 +188,7 @@ impl Monitor {
         self.look_as_wanted(now);
         self.give_up_questions(now);
         self.run_due(now);
+        self.judge_handovers(now);
         self.look_after_incidents(now);
     }
 
@@ -193,7 +200,7 @@ impl Monitor {
         let due = self.agenda.first().filter(|_| self.has_room());
         let lost = self.shared.asks.first_overdue();
         let patience = self.population.due().into_iter().chain(self.sentinel.due());
-        let patience = patience.chain(self.shared.incidents.due());
+        let patience = patience.chain(self.shared.incidents.due()).chain(self.handovers.due());
         self.expected = due.into_iter().chain(lost).chain(patience).min();
         let why = match () {
             () if self.expected.is_none() => WakeReason::Idle,
@@ -225,6 +232,7 @@ impl Monitor {
             let before = host.facts();
             act(host, &mut self.shared.ctx(now));
             self.agenda.set(id, host.wake_at(now));
+            self.handovers.touch(id, now.mono);
             self.spread(id, before, now);
         }
     }
@@ -236,6 +244,7 @@ impl Monitor {
         self.population.note(id, Some(host.facts().member), Mono::ZERO);
         self.agenda.set(id, host.wake_at(now));
         self.hosts.insert(id, host);
+        self.handovers.touch(id, now.mono);
         self.shared.hosts = self.hosts.len();
         self.introduce(id);
     }
@@ -371,6 +380,7 @@ impl Monitor {
         self.with(id, now, Host::retire);
         self.agenda.set(id, None);
         if let Some(host) = self.hosts.remove(&id) {
+            self.handovers.touch(id, now.mono);
             self.shared.hosts = self.hosts.len();
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
@@ -415,6 +425,7 @@ impl Monitor {
         for id in self.ids() {
             self.with(id, now, |host, ctx| host.skip_missed(gap, ctx));
         }
+        self.handovers.skip_missed(now.mono);
     }
 
     /// After a step of the wall clock, re-evaluates calendar plans and rewrites stored times.
@@ -429,6 +440,7 @@ impl Monitor {
         for id in self.ids() {
             self.with(id, now, |host, ctx| host.mind_step(is_jump, ctx));
         }
+        self.handovers.mind_step(now);
     }
 
     fn give_up_questions(&mut self, now: Now) {

@@ -211,6 +211,10 @@ impl Service {
         std::mem::replace(&mut self.stretch, stretch) != stretch
     }
 
+    pub fn since(&self) -> Since {
+        self.since
+    }
+
     pub fn is_idle(&self) -> bool {
         self.run == Run::Idle
     }

@@ -40,7 +40,7 @@ impl Asked {
                     self.monitor.handle(MonitorInput::ProbeReply(ask.id, answer), self.now);
                 }
                 MonitorOutput::Record(record) => self.records.push(record),
-                MonitorOutput::ProbeUplink => {}
+                MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
                 MonitorOutput::Wait(at, _) => match at.filter(|at| *at <= end) {
                     Some(at) => {
                         let step = at.since(self.now.mono);

@@ -14,6 +14,8 @@ pub enum Kind {
     /// It has another device.
     Swapped,
     Preparing,
+    /// Its window has begun, and its device is not handed over.
+    Delayed,
     Active,
     Ended,
     /// The turnaround of its device has begun.
@@ -29,13 +31,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Booked,
         Kind::Held,
         Kind::Confirmed,
         Kind::Changed,
         Kind::Swapped,
         Kind::Preparing,
+        Kind::Delayed,
         Kind::Active,
         Kind::Ended,
         Kind::Cleaning,
@@ -54,6 +57,7 @@ impl Kind {
             Kind::Changed => "rental.changed",
             Kind::Swapped => "rental.swapped",
             Kind::Preparing => "rental.preparing",
+            Kind::Delayed => "rental.delayed",
             Kind::Active => "rental.active",
             Kind::Ended => "rental.ended",
             Kind::Cleaning => "rental.cleaning",
@@ -83,6 +87,7 @@ pub fn entering(from: State, to: State) -> Vec<Kind> {
         _ if from == to => None,
         State::Held | State::Booked => None,
         State::Preparing => Some(Kind::Preparing),
+        State::Delayed => Some(Kind::Delayed),
         State::Active => Some(Kind::Active),
         State::Cleaning => Some(Kind::Cleaning),
         State::Closed => Some(Kind::Closed),
@@ -103,6 +108,9 @@ mod tests {
         assert_eq!(entering(State::Active, State::Closed), [Kind::Ended, Kind::Closed], "no turnaround");
         assert_eq!(entering(State::Cleaning, State::Closed), [Kind::Closed]);
         assert_eq!(entering(State::Active, State::Failed), [Kind::Failed]);
+        assert_eq!(entering(State::Preparing, State::Delayed), [Kind::Delayed]);
+        assert_eq!(entering(State::Delayed, State::Active), [Kind::Active]);
+        assert_eq!(entering(State::Delayed, State::Failed), [Kind::Failed], "never handed over");
         assert_eq!(entering(State::Held, State::Cancelled), [Kind::Cancelled]);
         assert!(entering(State::Preparing, State::Booked).is_empty(), "after a swap");
         assert!(entering(State::Active, State::Active).is_empty());

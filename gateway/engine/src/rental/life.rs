@@ -17,21 +17,24 @@ pub enum State {
     Booked,
     /// The preparation of the device has begun.
     Preparing,
+    /// Its window has begun, and its device is not handed over.
+    Delayed,
     Active,
     /// It has ended, and the turnaround of the device has not.
     Cleaning,
     Closed,
     /// Cancelled before it began, or not confirmed in time.
     Cancelled,
-    /// Ended, because the device or its delivery failed.
+    /// Ended, because the device or its delivery failed, or never handed over.
     Failed,
 }
 
 impl State {
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::Held,
         State::Booked,
         State::Preparing,
+        State::Delayed,
         State::Active,
         State::Cleaning,
         State::Closed,
@@ -44,6 +47,7 @@ impl State {
             State::Held => "held",
             State::Booked => "booked",
             State::Preparing => "preparing",
+            State::Delayed => "delayed",
             State::Active => "active",
             State::Cleaning => "cleaning",
             State::Closed => "closed",
@@ -54,7 +58,12 @@ impl State {
 
     /// Whether the rental still has, or may get, its device.
     pub const fn is_open(self) -> bool {
-        matches!(self, State::Held | State::Booked | State::Preparing | State::Active)
+        matches!(self, State::Held | State::Booked | State::Preparing | State::Delayed | State::Active)
+    }
+
+    /// Whether its window has begun and it has not ended.
+    pub const fn has_begun(self) -> bool {
+        matches!(self, State::Delayed | State::Active)
     }
 }
 
@@ -110,6 +119,33 @@ pub struct Ending {
     pub reason: EndReason,
 }
 
+/// When a rental gets its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// When its window begins.
+    #[default]
+    AtBegin,
+    /// Once the gate is passed.
+    Awaited,
+    /// The gate was passed, or opened by hand.
+    Done(Wall),
+}
+
+impl Handover {
+    /// Whether the gate is to be passed yet.
+    pub const fn is_awaited(self) -> bool {
+        matches!(self, Handover::Awaited)
+    }
+
+    /// Returns when the gate was passed.
+    pub const fn done_at(self) -> Option<Wall> {
+        match self {
+            Handover::Done(at) => Some(at),
+            Handover::AtBegin | Handover::Awaited => None,
+        }
+    }
+}
+
 /// The times of a rental that decide its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
@@ -119,6 +155,7 @@ pub struct Life {
     pub turnaround: Duration,
     /// `None`: the booking is confirmed.
     pub hold_until: Option<Wall>,
+    pub handover: Handover,
     pub ending: Option<Ending>,
 }
 
@@ -132,13 +169,40 @@ impl Life {
             None if self.hold_until.is_some() => State::Held,
             None if now < self.prepared_from => State::Booked,
             None if now < self.window.from() => State::Preparing,
-            None if now < self.window.until() => State::Active,
+            None if now < self.window.until() => match self.begins_at() {
+                Some(begins_at) if begins_at <= now => State::Active,
+                _ => State::Delayed,
+            },
+            None if self.has_failed(now) => State::Failed,
             None => self.after(self.window.until(), now),
         }
     }
 
     fn after(&self, end: Wall, now: Wall) -> State {
         if now < end + self.turnaround { State::Cleaning } else { State::Closed }
+    }
+
+    /// Returns when the customer gets the device, or got it. `None`: that is not known yet.
+    pub fn begins_at(&self) -> Option<Wall> {
+        match self.handover {
+            Handover::AtBegin => Some(self.window.from()),
+            Handover::Awaited => None,
+            Handover::Done(at) => Some(at.max(self.window.from())),
+        }
+    }
+
+    /// Whether the window ended before the device was handed over.
+    pub fn has_failed(&self, now: Wall) -> bool {
+        let was_open = self.ending.is_none() && self.hold_until.is_none();
+        let until = self.window.until();
+        was_open && until <= now && self.begins_at().is_none_or(|begins_at| until <= begins_at)
+    }
+
+    /// Returns how long the customer waited, or waits, for the device within the window.
+    pub fn delay(&self, now: Wall) -> Duration {
+        let is_given_up = matches!(self.state(now), State::Held | State::Cancelled);
+        let waited_until = self.begins_at().unwrap_or(now).min(self.ends_at()).min(now);
+        if is_given_up { Duration::ZERO } else { waited_until.since(self.window.from()) }
     }
 
     /// The moment from which a rental without confirmation no longer occupies its device.
@@ -155,7 +219,7 @@ impl Life {
         if matches!(self.state(now), State::Held | State::Cancelled) {
             return None;
         }
-        Window::new(self.window.from(), self.ends_at().min(now))
+        Window::new(self.begins_at()?, self.ends_at().min(now))
     }
 
     /// Returns the moment from which renters no longer reach the device: the earlier of the end of the window

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod allowance;
 pub mod events;
+pub mod handover;
 pub mod life;
 pub mod occupancy;
 #[cfg(test)]

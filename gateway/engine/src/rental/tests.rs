@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::life::{EndReason, Ending, Life, State};
+use super::life::{EndReason, Ending, Handover, Life, State};
 use super::occupancy::{self, Margins, Occupancy, Window};
 use crate::time::Wall;
 
@@ -87,6 +87,7 @@ fn the_state_follows_from_data_and_time() {
         prepared_from: at(50),
         turnaround: minutes(5),
         hold_until: None,
+        handover: Handover::AtBegin,
         ending: None,
     };
     let states = |life: Life, moments: &[i64]| -> Vec<&'static str> {
@@ -112,12 +113,44 @@ fn the_state_follows_from_data_and_time() {
 }
 
 #[test]
+fn a_rental_is_delayed_until_its_device_is_handed_over_and_fails_at_its_end() {
+    let awaited = Life {
+        window: window(60, 120),
+        prepared_from: at(50),
+        turnaround: minutes(5),
+        hold_until: None,
+        handover: Handover::Awaited,
+        ending: None,
+    };
+    let states = |life: Life| [59, 60, 79, 80, 119, 120, 300].map(|minute| life.state(at(minute)).name());
+    let never = ["preparing", "delayed", "delayed", "delayed", "delayed", "failed", "failed"];
+    assert_eq!(states(awaited), never);
+    let handed_over = |minute| Life { handover: Handover::Done(at(minute)), ..awaited };
+    let late = ["preparing", "delayed", "delayed", "active", "active", "cleaning", "closed"];
+    assert_eq!(states(handed_over(80)), late);
+    let in_time = ["preparing", "active", "active", "active", "active", "cleaning", "closed"];
+    assert_eq!(states(handed_over(55)), in_time, "never before the window");
+    assert_eq!(states(handed_over(120)), never, "too late");
+    let ended = Life { ending: Some(Ending { at: at(70), reason: EndReason::Revoked }), ..awaited };
+    assert_eq!([69, 74, 75].map(|minute| ended.state(at(minute)).name()), ["cleaning", "cleaning", "closed"]);
+
+    let at_200 = |life: Life| (life.used(at(200)), life.delay(at(200)));
+    assert_eq!(at_200(awaited), (None, minutes(60)));
+    assert_eq!(at_200(ended), (None, minutes(10)));
+    assert_eq!(at_200(handed_over(80)), (Some(window(80, 120)), minutes(20)));
+    assert_eq!(at_200(handed_over(55)), (Some(window(60, 120)), minutes(0)));
+    assert_eq!([50, 70].map(|minute| awaited.delay(at(minute))), [minutes(0), minutes(10)]);
+    assert_eq!(awaited.access(), Some((at(60), at(120))), "the gate is no part of the window");
+}
+
+#[test]
 fn a_customer_has_a_device_from_the_begin_to_the_end_and_never_of_what_was_not_confirmed() {
     let life = Life {
         window: window(60, 120),
         prepared_from: at(50),
         turnaround: minutes(5),
         hold_until: None,
+        handover: Handover::AtBegin,
         ending: None,
     };
     assert_eq!([59, 60].map(|minute| life.used(at(minute))), [None, None]);
@@ -148,6 +181,7 @@ fn access_and_alias_follow_from_the_end_that_comes_first() {
         prepared_from: at(50),
         turnaround: minutes(5),
         hold_until: None,
+        handover: Handover::AtBegin,
         ending: None,
     };
     let ended = |reason, minute| Life { ending: Some(Ending { at: at(minute), reason }), ..life };
@@ -311,7 +345,8 @@ impl World {
             return;
         }
         let (turnaround, prepared_from) = (margins.turnaround, occupied.from);
-        let life = Life { window: wanted, prepared_from, turnaround, hold_until, ending: None };
+        let handover = Handover::AtBegin;
+        let life = Life { window: wanted, prepared_from, turnaround, hold_until, handover, ending: None };
         let owner = Owner::Rental(self.rentals.len());
         self.rentals.push((device, life));
         self.occupy(Row { device, owner, occupied });

@@ -36,11 +36,12 @@ pub fn next(life: &Life, known: Known) -> Option<Wall> {
 }
 
 /// Every moment at which the state can change, in any order.
-fn boundaries(life: &Life) -> [Option<Wall>; 6] {
+fn boundaries(life: &Life) -> [Option<Wall>; 7] {
     let end = life.ending.map_or(life.window.until(), |ending| ending.at);
     [
         Some(life.prepared_from),
         Some(life.window.from()),
+        life.begins_at(),
         Some(life.window.until()),
         life.lapses_at(),
         Some(end),
@@ -55,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rental::life::{EndReason, Ending};
+    use crate::rental::life::{EndReason, Ending, Handover};
     use crate::rental::occupancy::Window;
 
     const SECONDS: i64 = 60;
@@ -74,6 +75,7 @@ mod tests {
             prepared_from: at(prepared),
             turnaround: seconds(turnaround),
             hold_until: None,
+            handover: Handover::AtBegin,
             ending: None,
         }
     }
@@ -91,6 +93,19 @@ mod tests {
         assert!(transitions(&life, (at(20), State::Active), at(19)).is_empty(), "the clock was set back");
         assert_eq!(next(&life, (at(30), State::Cleaning)), Some(at(35)));
         assert_eq!(next(&life, (at(35), State::Closed)), None);
+    }
+
+    #[test]
+    fn a_rental_is_delayed_between_its_begin_and_the_handover() {
+        let awaited = Life { handover: Handover::Awaited, ..life(10, (20, 30), 5) };
+        let known = (at(0), State::Booked);
+        let never = [(10, "preparing"), (20, "delayed"), (30, "failed")];
+        assert_eq!(names(&transitions(&awaited, known, at(99))), never);
+        let late = Life { handover: Handover::Done(at(24)), ..awaited };
+        assert_eq!(names(&transitions(&late, (at(20), State::Delayed), at(29))), [(24, "active")]);
+        let in_time = Life { handover: Handover::Done(at(20)), ..awaited };
+        let all = [(10, "preparing"), (20, "active"), (30, "cleaning"), (35, "closed")];
+        assert_eq!(names(&transitions(&in_time, known, at(99))), all, "it was never delayed");
     }
 
     #[test]
@@ -116,6 +131,7 @@ mod tests {
             until: i64,
         },
         Finish,
+        HandOver,
         /// The gateway looks which states were entered.
         Look,
     }
@@ -127,6 +143,7 @@ mod tests {
             1 => Just(Deed::Confirm),
             1 => (1i64..20).prop_map(|until| Deed::Hold { until }),
             1 => Just(Deed::Finish),
+            2 => Just(Deed::HandOver),
             3 => Just(Deed::Look),
         ]
     }
@@ -146,7 +163,8 @@ mod tests {
             }
             (Deed::Confirm, State::Held) => Some(Life { hold_until: None, ..life }),
             (Deed::Hold { until }, State::Held) => Some(Life { hold_until: Some(at(now + until)), ..life }),
-            (Deed::Finish, State::Active) => Some(ended(EndReason::Ended)),
+            (Deed::HandOver, State::Delayed) => Some(Life { handover: Handover::Done(at(now)), ..life }),
+            (Deed::Finish, State::Active | State::Delayed) => Some(ended(EndReason::Ended)),
             (Deed::Finish, _) => Some(ended(EndReason::Cancelled)),
             _ => None,
         }
@@ -156,12 +174,13 @@ mod tests {
         #[test]
         fn what_is_found_is_what_every_second_shows(
             prepared in 0i64..20, preparation in 0i64..10, length in 1i64..20, turnaround in 0i64..10,
-            hold in proptest::option::of(1i64..40),
+            hold in proptest::option::of(1i64..40), is_gated in any::<bool>(),
             deeds in proptest::collection::vec(deed(), SECONDS as usize),
         ) {
             let from = prepared + preparation;
             let mut life = life(prepared, (from, from + length), turnaround);
             life.hold_until = hold.map(at);
+            life.handover = if is_gated { Handover::Awaited } else { Handover::AtBegin };
             let mut known = (at(0), life.state(at(0)));
             // The model looks at every second, and after each call.
             let (mut model, mut shown) = (Vec::new(), known.1);

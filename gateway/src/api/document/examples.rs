@@ -206,6 +206,7 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_rental" => json!({
             "until": "2034-04-12T10:00:00+01:00", "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
         }),
+        "hand_over_rental" => json!({ "force": true, "reason": "the sensor is known to be broken" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
         "create_subscription" => json!({
             "url": "https://booking.example.com/fleet", "kinds": ["rental.active", "rental.ended"],
@@ -214,6 +215,7 @@ fn rentals(operation: &str) -> Option<Value> {
         "set_rental_settings" => json!({
             "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600,
             "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, "8000-8100"] }],
+            "ready": false, "not_ready_reason": "a new battery is on its way", "gate": { "services": null, "ok_for_s": 300 },
         }),
         "create_block" => json!({
             "from": "2034-05-10T14:00:00+01:00", "until": "2034-05-12T10:00:00+01:00", "reason": "a new battery",

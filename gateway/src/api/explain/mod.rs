@@ -78,19 +78,28 @@ async fn explain(
         }
     }
     let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
-    let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, at));
+    let delays = delays_in_words(&app, &target, &found).await?;
+    let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, &delays, at));
     let words = Words { from: &asked.from, wanted, no_source, renting };
     Ok(Json(to_api(&found, &words, at)))
 }
 
 /// Returns what decides besides grants, if a renter or a rental takes part.
-fn renting<'a>(about: &Asked, target: &'a Target, at: Wall) -> Option<Renting<'a>> {
+fn renting<'a>(about: &Asked, target: &'a Target, delays: &'a str, at: Wall) -> Option<Renting<'a>> {
     let renter = about.renter();
     let rental = match target {
         Target::Rental(rental) => Some(&**rental),
         Target::Host(..) => None,
     };
-    (renter.is_some() || rental.is_some()).then_some(Renting { renter, rental, at })
+    (renter.is_some() || rental.is_some()).then_some(Renting { renter, rental, delays, at })
+}
+
+/// Says what keeps the device of a rental from being handed over now.
+async fn delays_in_words(app: &AppState, target: &Target, found: &Found) -> Result<String, Problem> {
+    let (Target::Rental(rental), Found::Delayed(_)) = (target, found) else { return Ok(String::new()) };
+    let delays = super::rentals::delays(&app.store, rental, crate::clock::wall()).await?;
+    let texts: Vec<String> = delays.into_iter().map(|delay| delay.text).collect();
+    Ok(if texts.is_empty() { "its device is not handed over".to_owned() } else { texts.join("; ") })
 }
 
 /// Sends a packet with the address of the source through the packet filter to the host, and compares what becomes of it
@@ -145,7 +154,8 @@ async fn probe(
     let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
     // The answer may be stored for a repetition, and the name of a renter is personal data.
     let from = if about.renter().is_some() { &about.name } else { &asked.from };
-    let words = Words { from, wanted, no_source: None, renting: renting(&about, &target, at) };
+    let delays = delays_in_words(&app, &target, &reply.explanation).await?;
+    let words = Words { from, wanted, no_source: None, renting: renting(&about, &target, &delays, at) };
     if reply.explanation == Found::UnknownSource && words.renting.is_none() {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \

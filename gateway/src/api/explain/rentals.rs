@@ -18,6 +18,8 @@ pub struct Renting<'a> {
     pub renter: Option<(PeerId, CustomerId)>,
     /// `None`: the question is about a host.
     pub rental: Option<&'a Rental>,
+    /// Why the rental is delayed, in words.
+    pub delays: &'a str,
     pub at: Wall,
 }
 
@@ -62,6 +64,8 @@ impl Renting<'_> {
             Found::Permitted(of) => decided(format!("until {}", at(of.until)), of),
             Found::NotYet(of) => decided(format!("the rental begins at {}", at(of.from)), of),
             Found::Over(of) => decided(format!("the rental ended at {}", at(of.until)), of),
+            Found::Delayed(of) => decided(format!("the rental is delayed: {}", self.delays), of),
+            Found::Blocked(of) => decided("the device of the rental is blocked".to_owned(), of),
             Found::ClockBehind(of) => {
                 let why = "the rental waits, because the gateway's clock is behind an earlier time";
                 decided(why.to_owned(), of)

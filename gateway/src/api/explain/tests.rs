@@ -33,6 +33,8 @@ fn every_answer_has_a_name_and_says_what_is_missing() {
         Found::NoGrant,
         Found::NotYet(of),
         Found::Over(of),
+        Found::Delayed(of),
+        Found::Blocked(of),
         Found::ClockBehind(of),
         Found::ClockStep(of),
         Found::NoCommonFamily,

@@ -25,11 +25,13 @@ pub struct Explanation {
 }
 
 /// The results, as they are named in the API.
-pub const RESULTS: [&str; 9] = [
+pub const RESULTS: [&str; 11] = [
     "permitted",
     "no_grant",
     "not_yet",
     "over",
+    "delayed",
+    "blocked",
     "clock_behind",
     "clock_step",
     "no_common_family",

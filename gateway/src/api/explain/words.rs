@@ -70,6 +70,8 @@ pub fn missing(found: &Found) -> String {
         Found::NoGrant => "no grant permits it".to_owned(),
         Found::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
         Found::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
+        Found::Delayed(of) => format!("the rental of the grant {} awaits its device", id(of)),
+        Found::Blocked(of) => format!("the device of the grant {} is blocked", id(of)),
         Found::ClockBehind(of) => {
             format!("the grant {} waits, because the gateway's clock is behind an earlier time", id(of))
         }
@@ -88,6 +90,8 @@ pub const fn name(found: &Found) -> &'static str {
         Found::NoGrant => "no_grant",
         Found::NotYet(_) => "not_yet",
         Found::Over(_) => "over",
+        Found::Delayed(_) => "delayed",
+        Found::Blocked(_) => "blocked",
         Found::ClockBehind(_) => "clock_behind",
         Found::ClockStep(_) => "clock_step",
         Found::NoCommonFamily => "no_common_family",
@@ -102,6 +106,8 @@ const fn window(found: &Found) -> Option<&GrantWindow> {
         Found::Permitted(of)
         | Found::NotYet(of)
         | Found::Over(of)
+        | Found::Delayed(of)
+        | Found::Blocked(of)
         | Found::ClockBehind(of)
         | Found::ClockStep(of) => Some(of),
         Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => None,

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::types::{DeviceBlock, NewDeviceBlock};
-use super::{allocate, begin, has_room, parse};
+use super::{allocate, begin, gate_changed, has_room, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::ids::{self, Kind};
@@ -52,7 +52,7 @@ async fn list(
 /// Keeps a device from being booked.
 ///
 /// 409 `rentals_covered`: rentals lie in that time, preparation and turnaround included; `rentals` names them. With
-/// `force` they stay as they are.
+/// `force` they keep their device and their times; nothing reaches it and none begins while the block lasts.
 #[utoipa::path(post, path = "/devices/{device}/blocks", operation_id = "create_block", tag = "rentals",
     security(("token" = ["devices:operator"])), request_body = NewDeviceBlock,
     params(("device" = String, Path, description = "id or name")),
@@ -92,6 +92,7 @@ async fn create(
     };
     stored::insert(write.tx(), &block).await?;
     occupancies::insert(write.tx(), block.device, Source::Block(block.id), occupied).await?;
+    gate_changed(&mut write, block.device).await?;
     let shown = to_api(&block, rentals);
     let named = &shown.rentals[..shown.rentals.len().min(MAX_NAMED)];
     let data = json!({ "id": shown.id, "from": shown.from, "until": shown.until, "reason": shown.reason,
@@ -163,6 +164,7 @@ async fn end(
     if !is_over {
         stored::end(write.tx(), found.id, now, &by).await?;
         occupancies::set_until(write.tx(), Source::Block(found.id), now).await?;
+        gate_changed(&mut write, device.id).await?;
         let data = json!({ "id": Kind::Block.text(found.id) });
         write.event("device.unblocked", (Object::Device, device.id), "unblocked", data).await?;
         write.commit().await?;

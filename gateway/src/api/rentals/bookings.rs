@@ -33,6 +33,7 @@ use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::handovers;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
 };
@@ -177,6 +178,7 @@ async fn rent(
         prepared_from: occupied.from,
         turnaround: device.margins.turnaround,
         hold_until: booking.hold_until,
+        handover: handovers::of_device(write.tx(), device.id, window.from()).await?,
         ending: None,
     };
     let rental = Rental {

@@ -26,6 +26,7 @@ use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
+use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
 
@@ -166,7 +167,7 @@ async fn store(
 
 /// # Errors
 /// Returns 409 for a rental that has ended.
-fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState, Problem> {
+pub(super) fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState, Problem> {
     let state = rental.life.state(now);
     if state.is_open() {
         return Ok(state);
@@ -244,11 +245,15 @@ async fn swap(
         return Err(refusal.problem(true, rest, None));
     }
     let source = Source::Rental(before.id);
-    if before.life.state(now) == RentalState::Active {
+    let state = before.life.state(now);
+    if state == RentalState::Active {
         occupancies::set_until(write.tx(), source, now + before.life.turnaround).await?;
     } else {
         occupancies::remove(write.tx(), source).await?;
+    }
+    if !state.has_begun() {
         after.life.prepared_from = occupied.from;
+        after.life.handover = handovers::of_device(write.tx(), device.id, window.from()).await?;
     }
     occupancies::insert(write.tx(), device.id, source, occupied).await?;
     after.life.turnaround = device.margins.turnaround;
@@ -274,7 +279,7 @@ async fn cancel(
     let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
-    if is_open(&before, now)? == RentalState::Active {
+    if is_open(&before, now)?.has_begun() {
         let detail = format!("{rental} has begun: POST /rentals/{rental}/end ends it");
         return Err(Problem::conflict("rental_begun", detail));
     }
@@ -308,7 +313,7 @@ async fn end(
     let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
-    if is_open(&before, now)? != RentalState::Active {
+    if !is_open(&before, now)?.has_begun() {
         let detail = format!("{rental} has not begun: POST /rentals/{rental}/cancel cancels it");
         return Err(Problem::conflict("rental_not_begun", detail));
     }

@@ -11,6 +11,7 @@ mod bookings;
 mod change;
 mod customers;
 mod events;
+mod handovers;
 mod parse;
 mod people;
 mod people_types;
@@ -51,6 +52,7 @@ use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
+pub(super) use handovers::{DELAY_KINDS, delays};
 pub use people_types::*;
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
@@ -70,6 +72,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(change::routes())
         .merge(customers::routes())
         .merge(events::routes())
+        .merge(handovers::routes())
         .merge(people::routes())
         .merge(renters::routes())
         .merge(report::routes())
@@ -146,7 +149,9 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let id = Kind::Rental.parse(&rental)?;
     let found = stored::find(&mut *app.store.reader().await?, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
-    Ok(Tagged { version: found.version, value: to_api(&found, crate::clock::wall()) })
+    let now = crate::clock::wall();
+    let delayed = delays(&app.store, &found, now).await?;
+    Ok(Tagged { version: found.version, value: Rental { delayed, ..to_api(&found, now) } })
 }
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
@@ -167,6 +172,15 @@ async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a
         None => Ok(write),
         Some(restored_at) => Err(restore_review::unconfirmed(restored_at)),
     }
+}
+
+/// Notes that what keeps a device from being handed over has changed.
+async fn gate_changed(write: &mut ApiTx<'_>, device: HostId) -> Result<(), Problem> {
+    let now = write.now;
+    stored::handovers::settle(write.tx(), device, now).await?;
+    let rentals = stored::policy::of_devices(write.tx(), &[device].into()).await?;
+    rentals.into_iter().for_each(|rental| write.rental(rental));
+    Ok(())
 }
 
 /// Bounds what one decision reads.
@@ -275,9 +289,7 @@ fn new_ids(count: usize, now: Wall) -> Vec<Id> {
 
 fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
     let life = &rental.life;
-    let lapsed = (life.ending.is_none() && life.state(now) == life::State::Cancelled)
-        .then_some(life::EndReason::Lapsed);
-    let ended_at = life.ending.map(|ending| ending.at).or(lapsed.and_then(|_| life.lapses_at()));
+    let (by_time, ended_at) = ended(life, now);
     Rental {
         id: Kind::Rental.text(rental.id),
         booking: Kind::Booking.text(rental.booking),
@@ -300,12 +312,28 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         occupied_from: ids::time(life.prepared_from),
         occupied_until: life.occupied_until(now).map(ids::time),
         state: life.state(now).name().to_owned(),
+        awaits_handover: life.handover.is_awaited(),
+        handed_over_at: life.handover.done_at().map(ids::time),
+        delayed: Vec::new(),
         ended_at: ended_at.map(ids::time),
-        end_reason: life.ending.map(|ending| ending.reason).or(lapsed).map(|r| r.name().to_owned()),
+        end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),
         time_zone: rental.time_zone.clone(),
         created_at: ids::time(rental.created_at),
         version: rental.version,
+    }
+}
+
+/// Returns why a rental ended by the time alone, where its state says so, and when it ended before its time or without
+/// having begun.
+fn ended(life: &life::Life, now: Wall) -> (Option<life::EndReason>, Option<Wall>) {
+    match life.ending {
+        Some(ending) => (None, Some(ending.at)),
+        None if life.state(now) == life::State::Cancelled => {
+            (Some(life::EndReason::Lapsed), life.lapses_at())
+        }
+        None if life.has_failed(now) => (Some(life::EndReason::Failed), Some(life.window.until())),
+        None => (None, None),
     }
 }
 

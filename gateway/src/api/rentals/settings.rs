@@ -6,8 +6,9 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::handovers::{self, Handover};
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
-use super::{access, parse};
+use super::{access, gate_changed, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::ids::Kind;
@@ -39,7 +40,11 @@ async fn show(
     Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
 }
 
-/// Sets whether a device is rented, how long it needs before and after a rental, and what renters reach.
+/// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, and when it is
+/// handed over.
+///
+/// Readiness and gate hold for rentals that have not begun and for those that are delayed. They keep no device from
+/// being booked.
 ///
 /// 409 `not_rentable`: the device has no tunnel, or hosts behind it. 409 `rentals_open`: it stays rentable while
 /// rentals have not ended; a block keeps it from being booked again.
@@ -59,6 +64,7 @@ async fn set(
     let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
     let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
     let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
+    let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason), new.gate);
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
@@ -69,14 +75,18 @@ async fn set(
     } else if before.rentable {
         super::none_of_device(&mut write, device.id, &device.settings.name).await?;
     }
-    let margins = Margins { preparation, turnaround };
-    let access = allowed.unwrap_or_else(|| before.access.clone());
-    let mut after = stored::Settings { rentable: new.rentable, margins, access, version: before.version };
+    let mut after = before.clone();
+    (after.rentable, after.margins) = (new.rentable, Margins { preparation, turnaround });
+    after.access = allowed.unwrap_or(after.access);
+    handover.apply(&app, &mut write, device.id, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
+        gate_changed(&mut write, device.id).await?;
         after.version += 1;
-        let data = json!({ "rentable": new.rentable, "preparation_s": new.preparation_s,
-            "turnaround_s": new.turnaround_s, "access": access::to_api(&after.access) });
+        let shown = to_api(&device, &after);
+        let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
+            "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,
+            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
     write.commit().await?;
@@ -101,6 +111,9 @@ fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings 
         preparation_s: settings.margins.preparation.as_secs_f64(),
         turnaround_s: settings.margins.turnaround.as_secs_f64(),
         access: access::to_api(&settings.access),
+        ready: settings.not_ready.is_none(),
+        not_ready_reason: settings.not_ready.clone(),
+        gate: settings.gate.as_ref().map(handovers::gate_to_api),
         version: settings.version,
     }
 }

@@ -238,6 +238,14 @@ pub struct Rental {
     pub occupied_until: Option<String>,
     #[schema(value_type = names::RentalState)]
     pub state: String,
+    /// It begins when its device is handed over, which it is not yet.
+    pub awaits_handover: bool,
+    /// When the gate of the device was passed or opened by hand. Absent when it was not, and when the rental has no
+    /// gate: it begins at `from`.
+    pub handed_over_at: Option<String>,
+    /// While it is `delayed`: what keeps it from beginning. Only in the answer of `GET /rentals/{rental}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delayed: Vec<RentalDelay>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -343,6 +351,12 @@ pub struct DeviceRentalSettings {
     pub turnaround_s: f64,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
+    /// Whether it can be handed over. It counts when a rental begins.
+    pub ready: bool,
+    /// Why it is not ready.
+    pub not_ready_reason: Option<String>,
+    /// What must be OK before it is handed over; `null`: nothing.
+    pub gate: Option<HandoverGate>,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
@@ -365,6 +379,61 @@ pub struct NewDeviceRentalSettings {
     /// TCP 22, 80 and 443.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
+    /// `false`: it cannot be handed over, and rentals that begin are delayed. It stays as it is when absent; at first it
+    /// is `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Why it is not ready, for people. Only with `"ready": false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_reason: Option<String>,
+    /// What must be OK before it is handed over; `null`: nothing. It stays as it is when absent; at first it is `null`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HandoverGate>)]
+    pub gate: Option<Option<HandoverGate>>,
+}
+
+/// What must be OK before a device is handed over. The device must also be up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HandoverGate {
+    /// The names of services of the device; `null`: all. A service without a result is not OK.
+    #[serde(default)]
+    pub services: Option<Vec<String>>,
+    /// Seconds for which all of it must have been OK; 0: now. 300 when absent.
+    #[serde(default = "usual_gate_s")]
+    #[schema(minimum = 0, maximum = 86400)]
+    pub ok_for_s: f64,
+}
+
+fn usual_gate_s() -> f64 {
+    300.0
+}
+
+/// Opens the gate of a rental by hand.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForcedHandover {
+    /// `true`: hand the device over although its gate is shut. Nothing else is possible: a gate that is passed opens by
+    /// itself.
+    pub force: bool,
+    /// Why, for people. The event log has it.
+    pub reason: String,
+}
+
+/// Something that keeps a rental from beginning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RentalDelay {
+    #[schema(value_type = names::RentalDelayKind)]
+    pub kind: String,
+    /// The name of a service of the device, of `service`.
+    pub service: Option<String>,
+    /// Of `device` and `service`.
+    #[schema(value_type = Option<names::HandoverState>)]
+    pub state: Option<String>,
+    /// Since when; absent when that is not known.
+    pub since: Option<String>,
+    /// The same in words.
+    pub text: String,
 }
 
 /// A time in which a device cannot be booked.

@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 91] = [
+pub const CODES: [&str; 93] = [
     "access_not_allowed",
     "alias_block_full",
     "answer_lost",
@@ -39,6 +39,7 @@ pub const CODES: [&str; 91] = [
     "cursor_gone",
     "database_unavailable",
     "decided_already",
+    "device_blocked",
     "disk_full",
     "downtime_over",
     "endpoint_configured",
@@ -86,6 +87,7 @@ pub const CODES: [&str; 91] = [
     "profile_in_use",
     "rental_begun",
     "rental_not_begun",
+    "rental_not_delayed",
     "rental_over",
     "rentals_covered",
     "rentals_open",

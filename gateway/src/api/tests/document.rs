@@ -11,8 +11,8 @@ use tower::ServiceExt as _;
 use crate::api::openapi;
 use crate::api::request::auth::Role;
 use crate::api::request::checks;
-use crate::api::response::around;
 use crate::api::request::permission::{Area, Rule, rule};
+use crate::api::response::around;
 use crate::api::testing::{Caller, TestApi};
 
 /// Routes without authentication. Each has its own proof or returns nothing secret.

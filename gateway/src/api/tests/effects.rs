@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 51] = [
+const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -25,6 +25,7 @@ const FIELDS: [(&str, &str, &[&str]); 51] = [
     ("DowntimeChange", "downtimes::a_change_reaches_the_monitor", DOWNTIME_CHANGE),
     ("EndpointChange", "devices::*", &["endpoint"]),
     ("EnrolRequest", "an_enrolment_is_what_token_and_approval_say", ENROL),
+    ("ForcedHandover", "handovers::a_gate_is_opened_by_hand_with_a_reason", &["force", "reason"]),
     ("GrantChange", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT_CHANGE),
     ("HostChange", "fields::every_field_of_a_host_reaches_the_engine", HOST_CHANGE),
     ("Login", "a_user_is_who_he_is_said_to_be", &["link", "name", "password"]),
@@ -38,7 +39,7 @@ const FIELDS: [(&str, &str, &[&str]); 51] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDeviceBlock", "rentals::a_block_keeps_a_device", &["force", "from", "reason", "until"]),
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
-    ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked", RENTING),
+    ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked, handovers::*", RENTING),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
@@ -81,7 +82,8 @@ const CONTACT: &[&str] = &["digest_at", "emails", "group_wait_s", "name", "time_
 const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
-const RENTING: &[&str] = &["access", "preparation_s", "rentable", "turnaround_s"];
+const RENTING: &[&str] =
+    &["access", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
 const RENTAL_CHANGE: &[&str] =
     &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "until"];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];

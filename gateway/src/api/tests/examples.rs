@@ -124,6 +124,12 @@ impl Scene {
             }
             "change_booking" => self.book(Some(super::rentals::hence(7_200)), true).await,
             "change_rental" | "end_rental" => self.book(None, false).await,
+            "hand_over_rental" => {
+                let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "broken" });
+                let put = self.api.operator().put("/api/v1/devices/cam-1/rental-settings", broken).await;
+                assert_eq!(put.status, 200, "{}", put.text);
+                self.book(None, false).await;
+            }
             "confirm_restore" => {
                 let at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
                 fixture::restored(&self.api.state.store, at).await;

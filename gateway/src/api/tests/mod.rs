@@ -18,6 +18,7 @@ mod explain;
 mod fields;
 mod forwarded;
 mod grants;
+mod handovers;
 mod hostile;
 mod hosts;
 mod incidents;

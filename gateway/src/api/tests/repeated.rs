@@ -36,8 +36,8 @@ struct Scene {
     waiting: [String; 2],
     incident: String,
     message: String,
-    /// One that has not begun, and one that has.
-    rentals: [String; 2],
+    /// One that has not begun, one that has, and one that is delayed.
+    rentals: [String; 3],
     /// A person of a customer, and a renter of the person.
     person: [String; 2],
 }
@@ -93,7 +93,7 @@ impl Scene {
             json!({ "source": { "user": "ada" }, "target": { "all_devices": true },
             "access": [{ "protocol": "icmp" }], "reason": reason })
         };
-        let [planned, running] = &self.rentals;
+        let [planned, running, delayed] = &self.rentals;
         let [person, renter] = &self.person;
         let booking = |reference: &str| {
             let (from, until) = (super::rentals::hence(36_000), super::rentals::hence(39_600));
@@ -257,6 +257,12 @@ impl Scene {
                 json!({ "reason": "no_show" }),
             ),
             post(
+                "/rentals/{rental}/hand-over",
+                &format!("/rentals/{delayed}/hand-over"),
+                json!({ "force": true, "reason": "lens" }),
+                json!({ "force": true, "reason": "battery" }),
+            ),
+            post(
                 "/devices/{device}/blocks",
                 "/devices/rented/blocks",
                 json!({ "reason": "battery", "from": super::rentals::hence(3_600_000) }),
@@ -279,19 +285,23 @@ impl Scene {
     }
 }
 
-/// Books a device twice: the second rental begins later.
-async fn rented(ward: &Ward) -> [String; 2] {
-    assert_eq!(ward.post("/devices", json!({ "name": "rented" })).await.status, 201);
-    let path = "/api/v1/devices/rented/rental-settings";
-    assert_eq!(ward.api.operator().put(path, json!({ "rentable": true })).await.status, 200);
+/// Books a device twice, and one that is not ready: the second rental begins later.
+async fn rented(ward: &Ward) -> [String; 3] {
+    let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "lens" });
+    for (name, settings) in [("rented", json!({ "rentable": true })), ("broken", broken)] {
+        assert_eq!(ward.post("/devices", json!({ "name": name })).await.status, 201);
+        let path = format!("/api/v1/devices/{name}/rental-settings");
+        assert_eq!(ward.api.operator().put(&path, settings).await.status, 200);
+    }
     let customer = ward.post("/customers", json!({ "external_ref": "crm-1" })).await;
     assert_eq!(customer.status, 201, "{}", customer.text);
     let hour = |n: u64| super::rentals::hence(3_600 * n);
     let items = json!([{ "device": "rented", "until": hour(1) },
-        { "device": "rented", "from": hour(2), "until": hour(3) }]);
+        { "device": "rented", "from": hour(2), "until": hour(3) },
+        { "device": "broken", "until": hour(1) }]);
     let made = ward.post("/bookings", json!({ "customer": "crm-1", "items": items })).await;
     assert_eq!(made.status, 201, "{}", made.text);
-    [1, 0].map(|n| made.json["rentals"][n]["id"].as_str().expect("an id").to_owned())
+    [1, 0, 2].map(|n| made.json["rentals"][n]["id"].as_str().expect("an id").to_owned())
 }
 
 /// Adds a person to the customer, and a renter.

@@ -9,6 +9,7 @@ use fleetgate_engine::messages::{
     SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
+use fleetgate_engine::rental::handover::Failure;
 use fleetgate_engine::rental::{events as rental_events, life};
 use fleetgate_engine::verdict;
 use fleetgate_probes::cause::Cause;
@@ -22,6 +23,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::explain;
 use crate::api::hosts::HOST_FILTERS;
+use crate::api::rentals;
 use crate::api::request::permission::Area;
 use crate::api::response::problem::CODES;
 use crate::notification::reason_text;
@@ -130,6 +132,9 @@ sets! {
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
+    open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
+        rentals::DELAY_KINDS;
+    open HandoverState "The state of a device or service that is not as the gate wants it." = Failure::STATES;
     open RentalEndReason "Why a rental ended before its time, or did not begin." =
         life::EndReason::ALL.map(life::EndReason::name);
     closed RentalEndGiven "Why a rental that has begun is ended." =

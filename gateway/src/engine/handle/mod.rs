@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::id::{HostId, Id, PeerId, RentalId};
 use fleetgate_engine::messages::{
     Command, DnsDecision, Explanation, ForwardProbeReply, HostSpec, MonitorInput, Outcome, PolicyChange,
     UplinkReading,
@@ -30,6 +30,7 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
+use crate::store::rentals::handovers;
 use crate::store::{Store, downtimes, grants, rentals, snapshot};
 use crate::tunnel::thread::sleep;
 
@@ -274,7 +275,11 @@ impl Handle {
         // The policy comes first: what it withdraws must not wait for hosts.
         let told = self.policy_changed(&changes.policy).await;
         if !heard("who may reach what", told) {
-            failed.policy = changes.policy;
+            failed.policy = changes.policy.clone();
+        }
+        let told = self.handovers_changed(&changes.policy.rentals).await;
+        if !heard("the handover of rentals", told) {
+            failed.policy.rentals.extend(&changes.policy.rentals);
         }
         for id in changes.peers {
             let told = self.peer_changed(id).await;
@@ -313,6 +318,23 @@ impl Handle {
             self.tunnel(Command::Policy(read.changes)).await;
         }
         self.behind().policy.remove(&rows);
+        Ok(())
+    }
+
+    /// Sends the rentals that begin when their device is handed over: the rows decide.
+    async fn handovers_changed(&self, rentals: &BTreeSet<RentalId>) -> anyhow::Result<()> {
+        if rentals.is_empty() {
+            return Ok(());
+        }
+        let _in_turn = self.0.monitor_order.lock().await;
+        let mut gated = handovers::these(&mut *self.0.store.reader().await?, rentals).await?;
+        for rental in rentals {
+            self.monitor(match gated.remove(rental) {
+                Some(spec) => MonitorInput::Handover(Box::new(spec)),
+                None => MonitorInput::ForgetHandover(*rental),
+            })
+            .await;
+        }
         Ok(())
     }
 

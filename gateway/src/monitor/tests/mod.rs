@@ -92,7 +92,9 @@ impl Running {
         loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {}
+                MonitorOutput::ProbeRequest(_)
+                | MonitorOutput::ProbeUplink
+                | MonitorOutput::HandedOver(_) => {}
                 MonitorOutput::Wait(..) => break,
             }
         }

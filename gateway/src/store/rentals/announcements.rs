@@ -19,6 +19,8 @@ use crate::store::Store;
 
 /// Rentals of one transaction. Other writers wait for one transaction at most.
 const AT_ONCE: i64 = 100;
+/// A rental is not announced as delayed before. Its handover is then as of its begin.
+const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// A clock that is set back by less is adjusted, and what was announced is true in a moment.
 const SET_BACK: Duration = Duration::from_secs(60);
 
@@ -62,12 +64,19 @@ fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
         life: Life {
             prepared_from: before.life.prepared_from,
             turnaround: before.life.turnaround,
+            handover: before.life.handover,
             ..after.life
         },
         ..after.clone()
     };
     let is_changed = there != *before && there.life.ending == before.life.ending;
     [is_swapped.then_some(Kind::Swapped), is_changed.then_some(Kind::Changed)].into_iter().flatten()
+}
+
+/// Announces that the device of a rental was handed over. The caller has written it.
+pub(super) async fn handed_over(tx: &mut SqliteConnection, after: &Rental, at: Wall) -> sqlx::Result<()> {
+    let was = catch_up(tx, after, at).await?;
+    enter(tx, after, was, at).await
 }
 
 /// Announces another hold of the booking of a rental, or its confirmation.
@@ -109,6 +118,9 @@ pub(super) async fn reached(
 /// Announces the state that a rental has after a call, if it is another one.
 async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall) -> sqlx::Result<()> {
     let state = rental.life.state(now);
+    if state == State::Delayed && was.is_open() && was != State::Active {
+        return remember(tx, rental, (now, was)).await;
+    }
     for kind in entering(was, state) {
         append(tx, rental, Happened { kind, at: now, state, previous_device: None }).await?;
     }
@@ -165,10 +177,17 @@ async fn remember(tx: &mut SqliteConnection, rental: &Rental, known: Known) -> s
         .bind(rental.id.as_i64())
         .bind(known.0.as_millis())
         .bind(known.1.name())
-        .bind(transitions::next(&rental.life, known).map(Wall::as_millis))
+        .bind(due(&rental.life, known).map(Wall::as_millis))
         .execute(tx)
         .await
         .map(drop)
+}
+
+/// Returns when time alone brings the next event of a rental.
+fn due(life: &Life, known: Known) -> Option<Wall> {
+    let at = transitions::next(life, known)?;
+    // The handover at the begin may be on its way.
+    Some(if life.state(at) == State::Delayed { at + HANDOVER_TAKES } else { at })
 }
 
 /// What one turn has announced.

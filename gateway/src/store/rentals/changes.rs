@@ -18,13 +18,22 @@ pub enum What {
     Changed,
     Cancelled,
     Ended,
+    /// Its gate was opened by hand.
+    HandedOver,
     /// It was not confirmed in time.
     Lapsed,
 }
 
 impl What {
-    pub const ALL: [What; 6] =
-        [What::Booked, What::Confirmed, What::Changed, What::Cancelled, What::Ended, What::Lapsed];
+    pub const ALL: [What; 7] = [
+        What::Booked,
+        What::Confirmed,
+        What::Changed,
+        What::Cancelled,
+        What::Ended,
+        What::HandedOver,
+        What::Lapsed,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,6 +42,7 @@ impl What {
             What::Changed => "changed",
             What::Cancelled => "cancelled",
             What::Ended => "ended",
+            What::HandedOver => "handed_over",
             What::Lapsed => "lapsed",
         }
     }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
+use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{duration, millis};
+use super::{duration, handovers, millis};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 
@@ -20,6 +20,10 @@ pub struct Settings {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
+    /// Why it cannot be handed over. `None`: it is ready.
+    pub not_ready: Option<String>,
+    /// What must be OK before it is handed over. `None`: nothing.
+    pub gate: Option<GateRule>,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -30,6 +34,8 @@ impl FromRow<'_, SqliteRow> for Settings {
             rentable: row.try_get("rentable")?,
             margins: margins(row)?,
             access: access_column(row)?,
+            not_ready: row.try_get("not_ready_reason")?,
+            gate: handovers::rule(row)?,
             version: row.try_get("version")?,
         })
     }
@@ -51,6 +57,8 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         rentable: false,
         margins: Margins::default(),
         access: usual_access(),
+        not_ready: None,
+        gate: None,
         version: 0,
     }))
 }
@@ -69,17 +77,22 @@ fn usual_access() -> Vec<GrantAccess> {
 /// Fails when the database cannot be written.
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access)
-         values ($1, $2, $3, $4, $5)
+        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
+                                             gate_ms, gate_services)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
-             access = excluded.access",
+             access = excluded.access, not_ready_reason = excluded.not_ready_reason,
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
     .bind(millis(settings.margins.preparation))
     .bind(millis(settings.margins.turnaround))
     .bind(access_rows(&settings.access))
+    .bind(&settings.not_ready)
+    .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
+    .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
     .execute(tx)
     .await
     .map(drop)

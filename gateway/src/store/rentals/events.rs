@@ -140,6 +140,7 @@ fn reason(rental: &Rental, state: State) -> EndReason {
     match (rental.life.ending, state) {
         (Some(ending), _) => ending.reason,
         (None, State::Cancelled) => EndReason::Lapsed,
+        (None, State::Failed) => EndReason::Failed,
         (None, _) => EndReason::Ended,
     }
 }

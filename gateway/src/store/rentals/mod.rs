@@ -14,6 +14,7 @@ pub mod customers;
 pub mod devices;
 pub mod erasures;
 pub mod events;
+pub mod handovers;
 pub mod occupancies;
 pub mod people;
 pub mod policy;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::allowance::Level;
-use fleetgate_engine::rental::life::{EndReason, Ending, Life, State};
+use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life, State};
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -131,6 +132,7 @@ fn life(row: &SqliteRow) -> sqlx::Result<Life> {
         prepared_from: wall(row, "prepared_from")?,
         turnaround: duration(row, "turnaround_ms")?,
         hold_until: maybe_wall(row, "hold_until")?,
+        handover: handovers::handover(row)?,
         ending: ending(row)?,
     })
 }
@@ -187,7 +189,11 @@ macro_rules! state_at {
             " < r.from_at then 'preparing'
                  when ",
             $now,
-            " < r.until_at then 'active'
+            " < r.until_at then
+                     case when r.gated = 1 and coalesce(r.handed_over_at, r.until_at) > ",
+            $now,
+            " then 'delayed' else 'active' end
+                 when r.gated = 1 and coalesce(r.handed_over_at, r.until_at) >= r.until_at then 'failed'
                  when ",
             $now,
             " < r.until_at + r.turnaround_ms then 'cleaning'
@@ -305,8 +311,10 @@ pub async fn open_of(
     limit: i64,
 ) -> sqlx::Result<Vec<Rental>> {
     let (sql, id) = match of {
-        Of::Customer(id) => (open_of!("b.customer", "'held', 'booked', 'preparing', 'active'"), id),
-        Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'active'"), id),
+        Of::Customer(id) => {
+            (open_of!("b.customer", "'held', 'booked', 'preparing', 'delayed', 'active'"), id)
+        }
+        Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'delayed', 'active'"), id),
         Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
     sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
@@ -320,8 +328,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                              allowance_bytes, cut_at_allowance, gated)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -340,6 +348,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.alias.map(|alias| alias.addresses[1].to_string()))
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
+    .bind(rental.life.handover != Handover::AtBegin)
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -354,8 +363,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
-             admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15,
-             version = version + 1
+             admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
+             handed_over_at = $17, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -373,6 +382,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
+    .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.life.handover.done_at().map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

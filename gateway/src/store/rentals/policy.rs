@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
-use fleetgate_engine::messages::{GrantSource, GrantSpec, GrantTarget, TargetAddress, TargetId, TargetSpec};
+use fleetgate_engine::messages::{
+    Gate, GrantSource, GrantSpec, GrantTarget, TargetAddress, TargetId, TargetSpec,
+};
 use fleetgate_engine::rental::life::ALIAS_RESTS;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::handovers::{blocks, blocks_column};
 use super::{admits, aliases, damaged, life};
 use crate::store::access::{id, maybe_wall};
 use crate::store::devices::inner_addresses;
@@ -23,10 +26,8 @@ use crate::store::grants::access_column;
 
 /// Rentals that permit something at some time.
 macro_rules! permitting {
-    ($what:literal, $which:literal) => {
+    ($which:literal) => {
         concat!(
-            "select ",
-            $what,
             " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
              join customers c on c.id = b.customer and c.erased_at is null
              join hosts h on h.id = r.device and h.removed_at is null
@@ -42,19 +43,22 @@ macro_rules! permitting {
 
 macro_rules! rows {
     ($which:literal) => {
-        permitting!(
-            "r.*, b.customer, b.hold_until,
-             (select o.from_at from occupancies o where o.rental = r.id order by o.id desc limit 1) as occupied_from,
-             (select string_agg(a.address, ' ') from addresses a
-              where a.peer = h.id and a.released_at is null) as inner_addresses",
-            $which
+        concat!(
+            "select r.*, b.customer, b.hold_until,
+                    (select o.from_at from occupancies o
+                     where o.rental = r.id order by o.id desc limit 1) as occupied_from,
+                    (select string_agg(a.address, ' ') from addresses a
+                     where a.peer = h.id and a.released_at is null) as inner_addresses, ",
+            blocks!(),
+            permitting!($which)
         )
     };
 }
 
 /// Those that end after `$1`.
 const OPEN: &str = rows!("coalesce(min(r.ended_at, r.until_at), r.until_at) > $1");
-const OPEN_IDS: &str = permitting!("r.id", "coalesce(min(r.ended_at, r.until_at), r.until_at) > $1");
+const OPEN_IDS: &str =
+    concat!("select r.id", permitting!("coalesce(min(r.ended_at, r.until_at), r.until_at) > $1"));
 /// `$1`: the ids as JSON.
 const THESE: &str = rows!("r.id in (select value from json_each($1))");
 
@@ -69,6 +73,7 @@ impl FromRow<'_, SqliteRow> for Permission {
         let (rental, device) = (id(row, "id")?, id(row, "device")?);
         let life = life(row)?;
         let (from, until) = life.access().ok_or_else(|| damaged("end_reason"))?;
+        let gate = Gate { awaits_handover: life.handover.is_awaited(), blocks: blocks_column(row)? };
         let alias = aliases::alias(row)?.ok_or_else(|| damaged("alias_slot"))?;
         let real = inner_addresses(row)?;
         let address = |reached_at: IpAddr| {
@@ -95,6 +100,7 @@ impl FromRow<'_, SqliteRow> for Permission {
             from: Some(from).max(maybe_wall(row, "occupied_from")?),
             until: Some(until),
             only: admits(row)?,
+            gate,
         };
         Ok(Permission { target, grant })
     }

@@ -3,9 +3,9 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
+use fleetgate_engine::messages::{GrantAccess, GrantProtocol, HandedOver};
 use fleetgate_engine::rental::allowance::Level;
-use fleetgate_engine::rental::life::{EndReason, Ending, Life};
+use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
@@ -14,7 +14,7 @@ use super::allowances::{self, Allowance};
 use super::changes::{self, NewChange, What};
 use super::events::EventRow;
 use super::occupancies::Source;
-use super::{announcements, bookings, customers, events, occupancies, policy};
+use super::{announcements, bookings, customers, events, handovers, occupancies, policy};
 use crate::ids::Named;
 use crate::store::addresses::Pools;
 use crate::store::{Store, Tx, fixture};
@@ -63,6 +63,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             prepared_from: at(500),
             turnaround: Duration::from_millis(50),
             hold_until,
+            handover: Handover::AtBegin,
             ending,
         },
         preparation: Duration::from_millis(100),
@@ -81,18 +82,26 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
 
 #[tokio::test]
 async fn the_state_of_the_statement_is_that_of_the_engine() {
+    let handovers = [Handover::AtBegin, Handover::Awaited].into_iter();
+    let handovers: Vec<Handover> =
+        handovers.chain([550, 650, 1_200].map(|ms| Handover::Done(at(ms)))).collect();
     for hold_until in [None, Some(at(550)), Some(at(800)), Some(at(5_000))] {
         let (store, _dir) = fixture::store().await;
         fixture::device(&store, 7, "cam").await;
         let booking = booking(&store, hold_until).await;
         let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
+        let endings = endings.into_iter().chain([None]);
+        let all = endings.flat_map(|ending| handovers.iter().map(move |handover| (ending, *handover)));
         let mut tx = store.begin().await.unwrap();
-        for (n, ending) in endings.into_iter().chain([None]).enumerate() {
-            let rental = rental(10 + n as i64, booking, hold_until, ending);
+        for (n, (ending, handover)) in all.enumerate() {
+            let mut rental = rental(10 + n as i64, booking, hold_until, ending);
+            rental.life.handover = handover;
             super::insert(&mut tx, &rental).await.unwrap();
             super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
-        for now in [0, 499, 500, 549, 550, 599, 600, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000] {
+        for now in
+            [0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000]
+        {
             for state in fleetgate_engine::rental::life::State::ALL {
                 let wanted = super::Wanted { state: Some(state), ..Default::default() };
                 let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 100)).await.unwrap();
@@ -336,6 +345,45 @@ async fn what_came_while_the_gateway_was_off_is_announced_once_with_the_true_tim
     let ended = &events_of(&mut tx).await[3];
     assert!(ended.data.contains(r#""reason":"ended""#), "{}", ended.data);
     assert!(events_of(&mut tx).await.iter().all(|event| event.version == 1));
+}
+
+#[tokio::test]
+async fn a_delay_is_announced_after_a_moment_and_a_handover_at_the_begin_is_none() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for n in [10, 11] {
+        let mut gated = rental(n, booking, None, None);
+        gated.life.handover = Handover::Awaited;
+        gated.life.window = Window::new(at(600), at(60_000)).unwrap();
+        super::insert(&mut tx, &gated).await.unwrap();
+    }
+    assert_eq!(catch_up(&mut tx, 500).await, 2);
+    let waits = announcements::announce(&mut tx, at(3_599)).await.unwrap();
+    assert_eq!((waits.events, waits.next), (0, Some(at(3_600))));
+    let handed_over = |n: i64, host: i64, ms: i64| HandedOver { rental: id(n), host: id(host), at: at(ms) };
+    assert_eq!(handovers::done(&mut tx, handed_over(10, 8, 600)).await.unwrap(), None, "of another device");
+    assert!(handovers::done(&mut tx, handed_over(10, 7, 600)).await.unwrap().is_some());
+    assert_eq!(catch_up(&mut tx, 3_600).await, 1);
+    assert!(handovers::done(&mut tx, handed_over(11, 7, 5_000)).await.unwrap().is_some());
+    assert_eq!(handovers::done(&mut tx, handed_over(11, 7, 6_000)).await.unwrap(), None, "once");
+    let all = [(0, "booked"), (0, "booked"), (500, "preparing"), (500, "preparing")];
+    let begin = [(600, "active"), (600, "delayed"), (5_000, "active")];
+    let all: Vec<(i64, &str)> = all.into_iter().chain(begin).collect();
+    assert_eq!(told(&mut tx).await, expected(&all));
+}
+
+#[tokio::test]
+async fn what_a_gate_keeps_shut_to_the_end_has_failed() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let mut gated = rental(10, booking, None, None);
+    gated.life.handover = Handover::Awaited;
+    super::insert(&mut tx, &gated).await.unwrap();
+    catch_up(&mut tx, 9_000).await;
+    let all = [(0, "booked"), (500, "preparing"), (600, "delayed"), (1_200, "failed")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+    let failed = events_of(&mut tx).await.pop().unwrap();
+    assert!(failed.data.contains(r#""reason":"failed""#), "{}", failed.data);
 }
 
 #[tokio::test]

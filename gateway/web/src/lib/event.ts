@@ -15,6 +15,7 @@ const TITLES: Record<string, string> = {
   'device.rental_settings': 'Rental settings changed',
   'device.blocked': 'Blocked for rentals',
   'device.unblocked': 'Block ended',
+  'rental.handed_over': 'Device handed over to its renters',
   'customer.created': 'Customer added',
   'person.created': 'Person added',
   'renter.created': 'Renter added',

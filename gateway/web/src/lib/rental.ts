@@ -5,9 +5,9 @@ import { bytes, millis, plural, span } from './format';
 import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
 
-export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
+export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
 
-type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state'>;
+type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state' | 'awaits_handover'>;
 
 /** Milliseconds of a time that the API always sends. */
 const at = (time: string): number => millis(time) ?? 0;
@@ -16,9 +16,15 @@ const at = (time: string): number => millis(time) ?? 0;
 export function stateOf(rental: Times, now: number): RentalState {
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
+  if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
   if (rental.ended_at || now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
   if (now < at(rental.occupied_from)) return 'booked';
   return now < at(rental.from) ? 'preparing' : 'active';
+}
+
+/** Whether the window has begun and the device is not handed over. */
+function isWaiting(rental: Times, now: number): boolean {
+  return rental.awaits_handover && !rental.ended_at && now >= at(rental.from);
 }
 
 /** When the customer gives, or gave, the device back. One that was cancelled before its begin keeps its window. */
@@ -38,7 +44,12 @@ export function forwardedWords(rental: Pick<Rental, 'allowance_bytes' | 'cut_at_
 
 /** Whether the rental has its device, or may get it. */
 export function isOpen(state: RentalState): boolean {
-  return state === 'held' || state === 'booked' || state === 'preparing' || state === 'active';
+  return state === 'held' || state === 'booked' || state === 'preparing' || state === 'delayed' || state === 'active';
+}
+
+/** Whether it has begun and not ended. */
+function hasBegun(state: RentalState): boolean {
+  return state === 'delayed' || state === 'active';
 }
 
 /** `opens in 2 h 5 min`, `open, closes in 3 d 4 h`, `closed 12 min ago`; empty for one that never opens. */
@@ -48,6 +59,8 @@ export function gateWords(rental: Times, now: number): string {
   if (state === 'cancelled' || (now < from && !isOpen(state))) return '';
   if (state === 'held') return now < from ? `opens in ${span(from - now)} if it is confirmed` : 'opens when it is confirmed';
   if (now < from) return `opens in ${span(from - now)}`;
+  if (state === 'delayed') return 'opens when the device is handed over';
+  if (rental.awaits_handover) return '';
   return isOpen(state) ? `open, closes in ${span(end - now)}` : `closed ${span(now - end)} ago`;
 }
 
@@ -56,7 +69,7 @@ export type RentalCall = 'confirm' | 'until' | 'access' | 'swap' | 'cancel' | 'e
 /** What the API allows in a state. */
 export function callsOf(state: RentalState): RentalCall[] {
   if (!isOpen(state)) return [];
-  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'access', 'swap', state === 'active' ? 'end' : 'cancel'];
+  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'access', 'swap', hasBegun(state) ? 'end' : 'cancel'];
 }
 
 /** `returned early`, `no show`. */
@@ -102,14 +115,14 @@ export function conflictWords(conflict: Conflict): string {
   return latest === undefined ? first : `${first} The latest possible end is ${momentWithOffset(latest)}.`;
 }
 
-type Used = Pick<Rental, 'id' | 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state'>;
+type Used = Times & Pick<Rental, 'id'>;
 
 /** The rentals of a device by what they are now: that which has it, and those that come, the next one first. */
 export function ofDevice<R extends Used>(rentals: readonly R[], now: number): { present: R | undefined; next: R[] } {
   const byBegin = [...rentals].sort((a, b) => at(a.from) - at(b.from));
   const has = (...states: RentalState[]): R[] => byBegin.filter((one) => states.includes(stateOf(one, now)));
   const cleaned = byBegin.filter((one) => now >= endOf(one) && now < (millis(one.occupied_until) ?? 0) && one.state !== 'cancelled');
-  return { present: has('active')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
+  return { present: has('active')[0] ?? has('delayed')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
 }
 
 const HOUR = 3_600_000;

@@ -152,8 +152,10 @@ impl Gateway {
         loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Record(record) => self.keep(record, t),
-                MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {
-                    panic!("there is no way to ask")
+                MonitorOutput::ProbeRequest(_)
+                | MonitorOutput::ProbeUplink
+                | MonitorOutput::HandedOver(_) => {
+                    panic!("there is no way to ask, and there are no rentals")
                 }
                 MonitorOutput::Wait(wait, _) => {
                     self.wait = wait;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::id::PeerId;
+use crate::id::{HostId, PeerId};
 use crate::messages::{
     GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetId,
     TargetSpec,
@@ -105,6 +105,8 @@ struct Grant {
     over: bool,
     /// Its end is computed anew when the doubt is over.
     provisional: bool,
+    /// The device that was handed over.
+    handed_over: Option<HostId>,
 }
 
 /// Both clocks at the first step, as they would be without it, and the end of the doubt.
@@ -142,6 +144,10 @@ impl Model {
         self.sweep(now);
         match change {
             PolicyChange::Grant(spec) => self.load(spec.clone(), now),
+            PolicyChange::HandOver(rental, device) => {
+                let of = |grant: &&mut Grant| grant.spec.id == *rental && !grant.over;
+                self.grants.iter_mut().filter(of).for_each(|grant| grant.handed_over = Some(*device));
+            }
             PolicyChange::WithdrawGrant(id) => self.grants.retain(|grant| grant.spec.id != *id),
             PolicyChange::Source(spec) => {
                 self.sources.retain(|source| source.peer != spec.peer);
@@ -174,7 +180,10 @@ impl Model {
             None => now.wall,
         };
         let end = spec.until.map(|until| now.mono + until.since(latest));
-        let fresh = Grant { spec: spec.clone(), end, over: false, provisional: self.doubt.is_some() };
+        let known = self.grants.iter().find(|grant| grant.spec.id == spec.id);
+        let handed_over = known.and_then(|grant| grant.handed_over);
+        let provisional = self.doubt.is_some();
+        let fresh = Grant { spec: spec.clone(), end, over: false, provisional, handed_over };
         let grant = before.map_or(fresh, |before| Grant { spec, ..before.clone() });
         self.grants.retain(|other| other.spec.id != grant.spec.id);
         self.grants.push(grant);
@@ -265,7 +274,8 @@ impl Model {
             return Cover::No;
         }
         let matching = self.grants.iter().filter(|grant| matches(&grant.spec, source, target, said));
-        let covers: Vec<Cover> = matching.map(|grant| self.open(grant, now)).collect();
+        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall));
+        let covers: Vec<Cover> = passing.map(|grant| self.open(grant, now)).collect();
         match (covers.contains(&Cover::Yes), covers.contains(&Cover::Waits)) {
             (true, _) => Cover::Yes,
             (_, true) => Cover::Waits,
@@ -419,6 +429,12 @@ impl Model {
         let passes = fits && dst == quoted.src && self.covers_flow(flow, now) == Cover::Yes;
         passes.then_some(if back { flow.opened_by.peer } else { flow.device })
     }
+}
+
+fn is_gate_open(grant: &Grant, target: &TargetSpec, now: Wall) -> bool {
+    let gate = &grant.spec.gate;
+    let is_handed_over = !gate.awaits_handover || grant.handed_over == Some(target.host);
+    is_handed_over && !gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&now))
 }
 
 fn matches(spec: &GrantSpec, source: &SourceSpec, target: &TargetSpec, said: &Said) -> bool {

@@ -15,7 +15,7 @@ use super::world::*;
 use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, address};
 use crate::forward::{Forwarder, Outcome, syn};
 use crate::messages::{
-    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, GrantRole,
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, Gate, GrantProtocol, GrantRole,
     PolicyChange,
 };
 use crate::time::Wall;
@@ -102,8 +102,13 @@ impl Pair {
             Op::Grant { id, source, target, access, from, until } => {
                 PolicyChange::Grant(random_grant(id, source, target, access, from.map(at), until.map(at)))
             }
-            Op::Rent { rental, access, from, until, only } => {
-                PolicyChange::Grant(random_rental(rental, access, from.map(at), until.map(at), only))
+            Op::Rent { rental, access, from, until, only, gate: (awaits_handover, block) } => {
+                let blocks = block.map(|(from, until)| (at(from), at(until))).into_iter().collect();
+                let gate = Gate { awaits_handover, blocks };
+                PolicyChange::Grant(random_rental(rental, access, from.map(at), until.map(at), only, gate))
+            }
+            Op::HandOver { rental, moved } => {
+                PolicyChange::HandOver(id(RENTALS[rental]), target(RENTALS[rental], 0, moved).host)
             }
             Op::Withdraw(n) => PolicyChange::WithdrawGrant(id(n)),
             Op::Renter { present: false, .. } => PolicyChange::RemoveSource(id(3)),

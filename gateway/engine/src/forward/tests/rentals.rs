@@ -8,8 +8,8 @@ use crate::forward::Outcome;
 use crate::forward::headers::{ACK, Ip, RST, SYN, Transport, address};
 use crate::id::PeerId;
 use crate::messages::{
-    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantRole,
-    GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, TargetId,
+    DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, Gate, GrantProtocol,
+    GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, TargetId,
 };
 
 const CUSTOMER: i64 = 51;
@@ -267,6 +267,73 @@ fn an_alias_that_another_rental_gets_carries_no_flow_on() {
     world.change(PolicyChange::Grant(rental_grant(42, CUSTOMER, None, None)));
     assert_eq!(world.send(3, &segment(41, ACK, 1_000, 5_000)), Err(DropReason::NotGranted));
     assert_eq!(world.work().len(), 2, "both ends are reset");
+}
+
+/// Rental 41 of device 11, as its gate is.
+fn gated(gate: Gate) -> PolicyChange {
+    let spec = rental_grant(41, CUSTOMER, Some(wall(0)), Some(wall(100)));
+    PolicyChange::Grant(GrantSpec { gate, ..spec })
+}
+
+fn delayed() -> PolicyChange {
+    gated(Gate { awaits_handover: true, ..Gate::default() })
+}
+
+fn explained(world: &World) -> Explanation {
+    let (from, to) = (ExplainSource::Peer(id(3)), ExplainTarget::Rental(id(41)));
+    let (protocol, port) = (GrantProtocol::Udp, 53);
+    world.forwarder.explain(&ExplainRequest { from, to, protocol, port, at: world.now.wall }, world.now)
+}
+
+#[test]
+fn nothing_passes_before_the_handover_and_everything_after_it() {
+    let mut world = rented();
+    world.change(delayed());
+    assert_eq!(world.send(3, &udp_to_rental(3, 41, 53)), Err(DropReason::NotGranted));
+    assert!(matches!(explained(&world), Explanation::Delayed(window) if window.grant == id(41)));
+    world.change(PolicyChange::HandOver(id(41), id(12)));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "another device");
+    world.change(PolicyChange::HandOver(id(41), id(11)));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(gated(Gate { awaits_handover: true, blocks: vec![(wall(200), wall(300))] }));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the store does not have the handover yet");
+    world.change(PolicyChange::Target(rental(41, 12)));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "it is swapped, and the store has no handover");
+    world.change(gated(Gate::default()));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the store has one");
+    world.advance(seconds(100));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    assert!(matches!(explained(&world), Explanation::Over(_)));
+}
+
+#[test]
+fn a_rental_that_was_withdrawn_awaits_its_handover_again() {
+    let mut world = rented();
+    world.change(delayed());
+    world.change(PolicyChange::HandOver(id(41), id(11)));
+    world.withdraw(41);
+    world.change(delayed());
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
+fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
+    let mut world = rented();
+    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(10), wall(20))] }));
+    connect(&mut world, 41, 11);
+    world.advance(seconds(9));
+    assert_eq!(world.work(), []);
+    assert!(world.passes(3, &segment(41, ACK, 1_000, 5_000)));
+    world.advance(seconds(1));
+    assert_eq!(world.work().len(), 2, "both ends are reset, without a packet of theirs");
+    assert!(matches!(explained(&world), Explanation::Blocked(window) if window.grant == id(41)));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(10));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(5), wall(90))] }));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "a block that has begun");
+    world.change(gated(Gate::default()));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "it was ended");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::model::*;
 use super::packets::*;
 use super::world::*;
 use crate::messages::{
-    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetId, TargetSpec,
+    Gate, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetId, TargetSpec,
 };
 use crate::time::Wall;
 
@@ -60,6 +60,12 @@ pub enum Op {
         from: Option<i64>,
         until: Option<i64>,
         only: u8,
+        gate: RandomGate,
+    },
+    /// The device of a rental, or the one after a swap, is handed over.
+    HandOver {
+        rental: usize,
+        moved: bool,
     },
     Withdraw(i64),
     Source {
@@ -82,6 +88,9 @@ pub enum Op {
     Accept,
     Restart,
 }
+
+/// Whether a rental awaits its handover, and when its device is blocked.
+pub type RandomGate = (bool, Option<(i64, i64)>);
 
 pub const HOSTS: [i64; 5] = [11, 12, 21, 22, 31];
 /// All of device 11, or of device 12 after a swap, and under one name. The first two are of customer 51.
@@ -181,8 +190,12 @@ fn op() -> impl Strategy<Value = Op> {
     let grant = (1i64..5, 0u8..5, 0u8..9, 0u8..4, edge(), edge()).prop_map(
         |(id, source, target, access, from, until)| Op::Grant { id, source, target, access, from, until },
     );
-    let rent = (0usize..3, 0u8..4, edge(), edge(), 0u8..4)
-        .prop_map(|(rental, access, from, until, only)| Op::Rent { rental, access, from, until, only });
+    let block = (-100i64..200, 1i64..200).prop_map(|(from, length)| (from, from + length));
+    let gate = (prop::bool::weighted(0.3), prop::option::weighted(0.3, block));
+    let rent = (0usize..3, 0u8..4, edge(), edge(), 0u8..4, gate).prop_map(
+        |(rental, access, from, until, only, gate)| Op::Rent { rental, access, from, until, only, gate },
+    );
+    let handed_over = (0usize..3, prop::bool::weighted(0.2));
     let withdrawn = prop::sample::select(vec![1i64, 2, 3, 4, 41, 42, 43]);
     let renter = (prop::bool::weighted(0.8), 51i64..53);
     let host = prop::sample::select(TARGETS.to_vec());
@@ -192,6 +205,7 @@ fn op() -> impl Strategy<Value = Op> {
         24 => packet_op(),
         6 => grant,
         4 => rent,
+        2 => handed_over.prop_map(|(rental, moved)| Op::HandOver { rental, moved }),
         1 => withdrawn.prop_map(Op::Withdraw),
         1 => renter.prop_map(|(present, customer)| Op::Renter { present, customer }),
         1 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(present, admin)| Op::Source { present, admin }),
@@ -314,6 +328,7 @@ pub fn random_rental(
     from: Option<Wall>,
     until: Option<Wall>,
     only: u8,
+    gate: Gate,
 ) -> GrantSpec {
     let spec = rental_grant(RENTALS[rental], CUSTOMERS[rental], from, until);
     let only = match only {
@@ -321,7 +336,7 @@ pub fn random_rental(
         2 => Some([id(3)].into()),
         _ => Some([id(3), id(4)].into()),
     };
-    GrantSpec { only, ..with_access(spec, access_kind) }
+    GrantSpec { only, gate, ..with_access(spec, access_kind) }
 }
 
 fn with_access(spec: GrantSpec, kind: u8) -> GrantSpec {

@@ -14,7 +14,7 @@ use crate::forward::headers::{ACK, SYN};
 use crate::forward::{Config, Forwarder, Limits, Outcome};
 use crate::id::{GrantId, Id, PeerId};
 use crate::messages::{
-    DropReason, FlowRecord, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
+    DropReason, FlowRecord, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
     PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
@@ -64,6 +64,7 @@ pub fn grant(n: i64, target: GrantTarget) -> GrantSpec {
         from: None,
         until: None,
         only: None,
+        gate: Gate::default(),
     }
 }
 

@@ -10,9 +10,9 @@ use super::world::*;
 use crate::dns::{self, Suffix};
 use crate::id::Id;
 use crate::messages::{
-    Command, DnsDecision, DnsId, DnsOutcome, DropReason, GrantAccess, GrantProtocol, GrantSource, GrantSpec,
-    GrantTarget, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, Published, SourceOwner, SourceSpec,
-    StreamOutput, TargetAddress, TargetId, TargetSpec,
+    Command, DnsDecision, DnsId, DnsOutcome, DropReason, Gate, GrantAccess, GrantProtocol, GrantSource,
+    GrantSpec, GrantTarget, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, Published, SourceOwner,
+    SourceSpec, StreamOutput, TargetAddress, TargetId, TargetSpec,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,6 +51,7 @@ fn asking(forwards: bool) -> Plain {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         }),
     ]));
     world

@@ -10,8 +10,8 @@ use super::world::*;
 use crate::id::Id;
 use crate::messages::{
     Command, DropReason, ExplainId, ExplainSource, ExplainTarget, Explanation, ForwardProbe,
-    ForwardProbeKind, ForwardProbeOutcome, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec,
-    GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
+    ForwardProbeKind, ForwardProbeOutcome, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource,
+    GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::tunnel::forward_probes::MAX_FORWARD_PROBES;
 use crate::tunnel::icmp_error::host_unreachable;
@@ -66,6 +66,7 @@ fn reaching() -> Plain {
             from: None,
             until: None,
             only: None,
+            gate: Gate::default(),
         })
     };
     world.command(Command::Policy(vec![

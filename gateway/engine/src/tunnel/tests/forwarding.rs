@@ -7,9 +7,9 @@ use fleetgate_probes::packet::{ICMP, echo_request, parse};
 use super::world::*;
 use crate::id::Id;
 use crate::messages::{
-    Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess,
-    GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input, PeerKind, PeerSnapshot, PeerSpec,
-    PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
+    Command, DropReason, ExplainId, ExplainRequest, ExplainSource, ExplainTarget, Explanation, Gate,
+    GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget, Input, PeerKind,
+    PeerSnapshot, PeerSpec, PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::Wall;
 use crate::tunnel::handshake::dial::DIALS_PER_TURN;
@@ -58,6 +58,7 @@ fn grant(host: i64, until: Option<Wall>) -> PolicyChange {
         from: None,
         until,
         only: None,
+        gate: Gate::default(),
     })
 }
 

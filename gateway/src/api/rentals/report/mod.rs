@@ -137,7 +137,9 @@ async fn recorded(store: &Store, device: Id, period: Period) -> store::Result<Fo
 fn without_devices(rental: &Rental, changes: &[Change], traffic: RentalTraffic, now: Wall) -> RentalReport {
     let life = &rental.life;
     let lapsed = life.lapses_at().filter(|at| life.ending.is_none() && *at <= now);
-    let reason = life.ending.map(|ending| ending.reason).or(lapsed.map(|_| EndReason::Lapsed));
+    let failed = life.has_failed(now).then_some(EndReason::Failed);
+    let by_time = lapsed.map(|_| EndReason::Lapsed).or(failed);
+    let reason = life.ending.map(|ending| ending.reason).or(by_time);
     let window = (life.window.from(), life.window.until());
     let booked = changes.iter().find(|change| change.what == What::Booked);
     RentalReport {
@@ -151,6 +153,7 @@ fn without_devices(rental: &Rental, changes: &[Change], traffic: RentalTraffic, 
         booked: times(booked.map_or(window, |change| (change.from, change.until))),
         window: times(window),
         used: life.used(now).map(|used| times((used.from(), used.until()))),
+        delayed_s: life.delay(now).as_secs_f64(),
         end_reason: reason.map(|reason| reason.name().to_owned()),
         changes: changes.iter().map(change).collect(),
         devices: Vec::new(),

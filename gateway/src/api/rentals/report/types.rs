@@ -29,6 +29,10 @@ pub struct RentalReport {
     pub window: RentalTimes,
     /// When the customer had a device, until `made_at` at the latest. Null: never, or not yet.
     pub used: Option<RentalTimes>,
+    /// How long the customer waited for the device within the window, until `made_at` at the latest.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub delayed_s: f64,
     /// Null when its window alone ends it.
     #[schema(value_type = Option<names::RentalEndReason>)]
     pub end_reason: Option<String>,

@@ -1,0 +1,111 @@
+//! What keeps a grant shut within its window: the device of a rental is not handed over, or it is blocked.
+//!
+//! Both are judged elsewhere. Here they are data, as the window is: a block begins and ends without a message.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
+
+use super::window::{Shut, Span};
+use crate::id::GrantId;
+use crate::messages::Gate;
+use crate::time::Wall;
+
+/// Returns the time around `now` in which the gate is open.
+///
+/// # Errors
+/// Fails with the reason for which the gate is shut.
+pub fn pass(gate: &Gate, is_handed_over: bool, now: Wall) -> Result<Span, Shut> {
+    if gate.awaits_handover && !is_handed_over {
+        return Err(Shut::Delayed);
+    }
+    gate.blocks.iter().try_fold(Span::default(), |span, &(from, until)| match () {
+        () if now < from => Ok(Span { until: span.until.min(from), ..span }),
+        () if until <= now => Ok(Span { from: span.from.max(until), ..span }),
+        () => Err(Shut::Blocked),
+    })
+}
+
+/// The moments at which blocks begin. The flows of the grant are looked at then.
+#[derive(Default)]
+pub struct BlockBegins {
+    all: BTreeSet<(Wall, GrantId)>,
+    /// The last one that was taken.
+    taken: Option<(Wall, GrantId)>,
+}
+
+impl BlockBegins {
+    pub fn add(&mut self, id: GrantId, gate: &Gate) {
+        self.all.extend(gate.blocks.iter().map(|(from, _)| (*from, id)));
+    }
+
+    pub fn remove(&mut self, id: GrantId, gate: &Gate) {
+        for (from, _) in &gate.blocks {
+            self.all.remove(&(*from, id));
+        }
+    }
+
+    /// Each of them may come again, because the clock was set.
+    pub fn rewind(&mut self) {
+        self.taken = None;
+    }
+
+    /// Takes the next one that has come.
+    pub fn take(&mut self, now: Wall) -> Option<GrantId> {
+        let next = self.first().filter(|(at, _)| *at <= now)?;
+        self.taken = Some(next);
+        Some(next.1)
+    }
+
+    pub fn next(&self) -> Option<Wall> {
+        self.first().map(|(at, _)| at)
+    }
+
+    fn first(&self) -> Option<(Wall, GrantId)> {
+        let after = self.taken.map_or(Unbounded, Excluded);
+        self.all.range((after, Unbounded)).next().copied()
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn at(second: i64) -> Wall {
+        Wall::from_millis(second * 1_000)
+    }
+
+    #[test]
+    fn a_gate_is_open_between_its_blocks() {
+        let gate = Gate { awaits_handover: false, blocks: vec![(at(10), at(20)), (at(40), at(50))] };
+        assert_eq!(pass(&gate, false, at(10)), Err(Shut::Blocked));
+        assert_eq!(pass(&gate, false, at(19)), Err(Shut::Blocked));
+        let between = Span { from: at(20), until: at(40), ..Span::default() };
+        assert_eq!(pass(&gate, false, at(20)), Ok(between));
+        assert_eq!(pass(&gate, false, at(9)).map(|span| span.until), Ok(at(10)));
+        let delayed = Gate { awaits_handover: true, ..gate };
+        assert_eq!(pass(&delayed, false, at(15)), Err(Shut::Delayed), "it was never open");
+        assert_eq!(pass(&delayed, true, at(20)), Ok(between));
+    }
+
+    #[test]
+    fn each_begin_is_taken_once_until_the_clock_is_set() {
+        let (one, other) = (Id::from_i64(1), Id::from_i64(2));
+        let gate = |from: i64| Gate { awaits_handover: false, blocks: vec![(at(from), at(99))] };
+        let mut begins = BlockBegins::default();
+        begins.add(other, &gate(10));
+        begins.add(one, &gate(10));
+        begins.add(one, &gate(30));
+        assert_eq!((begins.take(at(9)), begins.next()), (None, Some(at(10))));
+        assert_eq!([(); 3].map(|()| begins.take(at(10))), [Some(one), Some(other), None]);
+        begins.rewind();
+        begins.remove(one, &gate(10));
+        assert_eq!([(); 3].map(|()| begins.take(at(30))), [Some(other), Some(one), None]);
+        assert_eq!(begins.next(), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! The messages about rented devices that are handed over. Values only.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::id::{HostId, RentalId};
+use crate::time::Wall;
+
+/// What must be OK before a device is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateRule {
+    /// The names of services. `None`: all of the device.
+    pub services: Option<BTreeSet<String>>,
+    /// For how long the device must have been up, and these services OK. Zero: now.
+    pub ok_for: Duration,
+}
+
+impl GateRule {
+    pub fn concerns(&self, service: &str) -> bool {
+        self.services.as_ref().is_none_or(|services| services.contains(service))
+    }
+}
+
+/// A rental that begins when its device is handed over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandoverSpec {
+    pub rental: RentalId,
+    pub host: HostId,
+    /// The window of the rental.
+    pub from: Wall,
+    pub until: Wall,
+    /// `None`: the state of the device does not matter.
+    pub rule: Option<GateRule>,
+    /// By the word of an operator.
+    pub is_ready: bool,
+    /// The device is blocked in these times `[from, until)`.
+    pub blocks: Vec<(Wall, Wall)>,
+    /// `None`: it is not handed over.
+    pub handed_over_at: Option<Wall>,
+}
+
+/// A device that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    pub rental: RentalId,
+    pub host: HostId,
+    pub at: Wall,
+}

@@ -1,0 +1,269 @@
+//! When rented devices are handed over: what a device needs for it, what keeps a rental from beginning, and a gate that
+//! is opened by hand.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::extract::State;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{GateRule, HostState, ServiceState};
+use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
+use fleetgate_engine::rental::life::{self, State as RentalState};
+use fleetgate_engine::time::Wall;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::types::{ForcedHandover, HandoverGate, Rental, RentalDelay};
+use super::{begin_rental, change, keep, load, to_api};
+use crate::api::AppState;
+use crate::api::request::auth::Principal;
+use crate::api::request::extract::{Body, Path};
+use crate::api::request::ids::{self, Kind};
+use crate::api::request::parse::{self as fields, Fields};
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::etag::{IfMatch, Tagged};
+use crate::api::response::problem::Problem;
+use crate::store::events::Object;
+use crate::store::rentals::changes::What;
+use crate::store::rentals::{self as stored, devices, handovers};
+use crate::store::{Store, snapshot, states};
+
+/// The kinds of what keeps a rental from beginning.
+pub const DELAY_KINDS: [&str; 5] = ["not_ready", "blocked", "device", "service", "settling"];
+
+/// Services that a gate names.
+const MAX_SERVICES: usize = 256;
+/// The longest time for which services must be OK.
+const LONGEST_GATE_S: f64 = 86_400.0;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(hand_over))
+}
+
+// ------------------------------------------------------------------- settings
+
+/// What a request sets of the handover of a device. What is absent stays as it is.
+pub struct Handover {
+    /// Why the device is not ready. `Some(None)`: it is ready.
+    not_ready: Option<Option<String>>,
+    /// It is not ready, for the reason that is known.
+    still_not_ready: bool,
+    gate: Option<Option<GateRule>>,
+}
+
+impl Handover {
+    pub fn parsed(
+        wrong: &mut Fields,
+        (ready, reason): (Option<bool>, Option<String>),
+        gate: Option<Option<HandoverGate>>,
+    ) -> Handover {
+        let reason = reason.and_then(|reason| wrong.take("not_ready_reason", given(reason)));
+        if reason.is_some() && ready != Some(false) {
+            wrong.take::<()>("not_ready_reason", Err("it is only expected with \"ready\": false"));
+        }
+        let still_not_ready = ready == Some(false) && reason.is_none();
+        let not_ready = ready.filter(|_| !still_not_ready).map(|ready| reason.filter(|_| !ready));
+        let gate = gate.and_then(|gate| wrong.take("gate", gate.map(rule).transpose()));
+        Handover { not_ready, still_not_ready, gate }
+    }
+
+    /// Changes the settings of a device.
+    ///
+    /// # Errors
+    /// Returns 422 for services that the device does not have, and for one that is not ready without a reason.
+    pub async fn apply(
+        self,
+        app: &AppState,
+        write: &mut ApiTx<'_>,
+        device: HostId,
+        settings: &mut devices::Settings,
+    ) -> Result<(), Problem> {
+        if self.still_not_ready && settings.not_ready.is_none() {
+            return Err(Problem::invalid("not_ready_reason", "say why the device is not ready"));
+        }
+        settings.not_ready = self.not_ready.unwrap_or_else(|| settings.not_ready.take());
+        if let Some(Some(GateRule { services: Some(services), .. })) = &self.gate {
+            must_exist(app, write, device, services).await?;
+        }
+        settings.gate = self.gate.unwrap_or_else(|| settings.gate.take());
+        Ok(())
+    }
+}
+
+fn given(reason: String) -> Result<String, String> {
+    let reason = fields::title(reason)?;
+    if reason.trim().is_empty() { Err("say why".to_owned()) } else { Ok(reason) }
+}
+
+fn rule(gate: HandoverGate) -> Result<GateRule, String> {
+    let HandoverGate { services, ok_for_s } = gate;
+    if !(0.0..=LONGEST_GATE_S).contains(&ok_for_s) {
+        return Err(format!("ok_for_s: seconds from 0 to {LONGEST_GATE_S} are expected"));
+    }
+    let count = services.as_ref().map_or(1, Vec::len);
+    if !(1..=MAX_SERVICES).contains(&count) {
+        return Err(format!(
+            "services: 1 to {MAX_SERVICES} names are expected, or null for all services of the device"
+        ));
+    }
+    let services = services.map(|names| names.into_iter().collect());
+    Ok(GateRule { services, ok_for: Duration::from_millis((ok_for_s * 1_000.0) as u64) })
+}
+
+async fn must_exist(
+    app: &AppState,
+    write: &mut ApiTx<'_>,
+    device: HostId,
+    services: &BTreeSet<String>,
+) -> Result<(), Problem> {
+    let spec =
+        snapshot::host_spec(write.tx(), device, &app.config.timing).await.map_err(Problem::internal)?;
+    let known: Vec<String> = spec.into_iter().flat_map(|spec| spec.services).map(|s| s.name).collect();
+    let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
+    let shown: String = unknown.chars().take(80).collect();
+    let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));
+    Err(Problem::invalid("gate", detail))
+}
+
+pub fn gate_to_api(gate: &GateRule) -> HandoverGate {
+    HandoverGate {
+        services: gate.services.as_ref().map(|names| names.iter().cloned().collect()),
+        ok_for_s: gate.ok_for.as_secs_f64(),
+    }
+}
+
+// ------------------------------------------------------------------- delays
+
+/// Returns what keeps a rental that is delayed from beginning.
+pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result<Vec<RentalDelay>, Problem> {
+    if rental.life.state(now) != RentalState::Delayed {
+        return Ok(Vec::new());
+    }
+    let mut conn = store.reader().await?;
+    let spec = handovers::these(&mut conn, &[rental.id].into()).await?.remove(&rental.id);
+    let Some(spec) = spec else { return Ok(Vec::new()) };
+    let name = &rental.device_name;
+    let mut all = Vec::new();
+    if let Some(reason) = handovers::not_ready(&mut conn, rental.device).await? {
+        all.push(delay("not_ready", None, format!("{name} is not ready: {reason}")));
+    }
+    let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
+    all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
+    let since = match &spec.rule {
+        Some(rule) => {
+            let state = states::of_host(&mut conn, rental.device).await?;
+            let services = states::services_of(&mut conn, rental.device).await?;
+            let device = state.as_ref().map(device_seen);
+            let services: Vec<ServiceSeen<'_>> =
+                services.iter().map(|row| service_seen(&row.state)).collect();
+            let failing = failures(rule, device.as_ref(), &services);
+            all.extend(failing.into_iter().map(|failure| failed(name, failure)));
+            device.map(|device| good_since(rule, &device, &services))
+        }
+        None => None,
+    };
+    if all.is_empty() {
+        all.push(delay("settling", since, settling(spec.rule.as_ref())));
+    }
+    Ok(all)
+}
+
+fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {
+    RentalDelay { kind: kind.to_owned(), service: None, state: None, since: since.map(ids::time), text }
+}
+
+fn failed(device: &str, failure: Failure) -> RentalDelay {
+    let Failure { service, state, since } = failure;
+    let what = service.as_deref().unwrap_or(device);
+    let text = match state {
+        Failure::MISSING => format!("{device} has no service {what}"),
+        "pending" => format!("{what} has no result"),
+        Failure::STALE => format!("the result of {what} is outdated"),
+        state => {
+            let since = since.map(|at| format!(" since {}", ids::time(at))).unwrap_or_default();
+            format!("{what} {}{since}", state.to_uppercase())
+        }
+    };
+    let kind = if service.is_some() { "service" } else { "device" };
+    RentalDelay { service, state: Some(state.to_owned()), ..delay(kind, since, text) }
+}
+
+fn settling(rule: Option<&GateRule>) -> String {
+    match rule.map(|rule| rule.ok_for.as_secs()) {
+        None | Some(0) => "the handover is about to come".to_owned(),
+        Some(seconds) => format!(
+            "all is OK, and must be so for {seconds} s; a start of the gateway and a change of the device begin \
+             this time anew"
+        ),
+    }
+}
+
+fn device_seen(state: &HostState) -> DeviceSeen {
+    DeviceSeen {
+        status: state.status,
+        is_reachable: state.reachable,
+        is_current: !state.stale && !state.asleep,
+        since: state.since,
+    }
+}
+
+fn service_seen(state: &ServiceState) -> ServiceSeen<'_> {
+    ServiceSeen { name: &state.name, status: state.status, is_current: !state.stale, since: state.since }
+}
+
+// ------------------------------------------------------------------- by hand
+
+/// Hands the device of a delayed rental over although its gate is shut.
+///
+/// 409 `rental_not_delayed`: it has not begun, or has its device. 409 `device_blocked`: end the block first. 409
+/// `rental_over`: it has ended.
+#[utoipa::path(post, path = "/rentals/{rental}/hand-over", operation_id = "hand_over_rental", tag = "rentals",
+    security(("token" = ["rentals:operator"])), request_body = ForcedHandover,
+    params(("rental" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the handover is meant for")),
+    responses((status = 200, body = Rental)))]
+async fn hand_over(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(rental): Path<String>,
+    if_match: IfMatch,
+    Body(forced): Body<ForcedHandover>,
+) -> Result<Tagged<Rental>, Problem> {
+    let mut wrong = Fields::default();
+    if !forced.force {
+        wrong.take::<()>("force", Err("true is expected: a gate that is passed opens by itself"));
+    }
+    let reason = wrong.take("reason", given(forced.reason)).unwrap_or_default();
+    wrong.finish()?;
+    let mut write = begin_rental(&app, &who).await?;
+    let (before, now) = (load(&mut write, &rental).await?, write.now);
+    if_match.check(before.version)?;
+    must_be_delayed(&mut write, &before).await?;
+    let mut after = before;
+    after.life.handover = life::Handover::Done(now);
+    stored::update(write.tx(), &after, now).await?;
+    after.version += 1;
+    write.rental(after.id);
+    keep(&mut write, &[after.id], What::HandedOver, &[]).await?;
+    let data = handovers::event_data(&after, &reason);
+    write.event(handovers::HANDED_OVER, (Object::Rental, after.id), "handed over by hand", data).await?;
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: to_api(&after, now) })
+}
+
+async fn must_be_delayed(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<(), Problem> {
+    let (now, name) = (write.now, Kind::Rental.text(rental.id));
+    let state = change::is_open(rental, now)?;
+    if state != RentalState::Delayed {
+        let detail =
+            format!("{name} is {}: only a rental that is delayed is handed over by hand", state.name());
+        return Err(Problem::conflict("rental_not_delayed", detail));
+    }
+    let gated = handovers::these(write.tx(), &[rental.id].into()).await?;
+    let mut blocks = gated.values().flat_map(|spec| &spec.blocks);
+    if blocks.any(|(from, until)| (*from..*until).contains(&now)) {
+        let detail = format!("{} is blocked: end the block first", rental.device_name);
+        return Err(Problem::conflict("device_blocked", detail));
+    }
+    Ok(())
+}

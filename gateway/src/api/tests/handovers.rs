@@ -1,0 +1,361 @@
+//! The handover of rented devices: readiness, gates, forced blocks, delays and what is opened by hand.
+
+use std::time::Duration;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::{
+    Command, Gate, GrantTarget, HandedOver, HandoverSpec, MonitorInput, PolicyChange,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::rental_access::{explained, renter};
+use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
+use crate::api::request::ids::Kind;
+use crate::api::testing::{Answer, TestApi};
+use crate::maintenance::handovers::HandoverLog;
+use crate::store::fixture::run;
+use crate::store::rentals::handovers;
+
+fn id(kind: Kind, text: &Value) -> Id {
+    kind.parse(super::rentals::text(text)).unwrap_or_else(|unknown| panic!("{}", unknown.0))
+}
+
+async fn broken(api: &TestApi, name: &str) {
+    renting(api, name, json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" })).await;
+}
+
+/// A rental that lasts from now.
+async fn begun(api: &TestApi, device: &str) -> Value {
+    rented(api, json!({ "device": device, "until": hence(HOUR) })).await
+}
+
+async fn shown(api: &TestApi, rental: &Value) -> Value {
+    must(&api.operator().get(&path(rental)).await).clone()
+}
+
+async fn settings(api: &TestApi, body: Value) -> Answer {
+    api.operator().put("/api/v1/devices/cam-1/rental-settings", body).await
+}
+
+async fn hand_over(api: &TestApi, rental: &Value, body: Value) -> Answer {
+    api.operator().post(&format!("{}/hand-over", path(rental)), body).await
+}
+
+fn forced() -> Value {
+    json!({ "force": true, "reason": "the lens is scratched" })
+}
+
+/// What the tunnel was told last of the gate of a rental.
+fn gate(api: &mut TestApi, rental: &Value) -> Option<Gate> {
+    let mut found = None;
+    while let Ok(command) = api.tunnel.try_recv() {
+        let Command::Policy(changes) = command else { continue };
+        for change in changes {
+            if let PolicyChange::Grant(spec) = change
+                && spec.target == GrantTarget::Rental(id(Kind::Rental, &rental["id"]))
+            {
+                found = Some(spec.gate);
+            }
+        }
+    }
+    found
+}
+
+/// What the monitor was told last of a rental. `None`: to forget it.
+fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
+    let rental = id(Kind::Rental, &rental["id"]);
+    let mut found = None;
+    while let Ok(input) = api.monitor.try_recv() {
+        match input {
+            MonitorInput::Handover(spec) if spec.rental == rental => found = Some(*spec),
+            MonitorInput::ForgetHandover(forgotten) if forgotten == rental => found = None,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The monitor hands a device over now.
+async fn handed_over(api: &TestApi, rental: &Value) {
+    let (rental, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
+    let mut tx = api.state.store.begin().await.unwrap();
+    let at = crate::clock::wall();
+    handovers::done(&mut tx, HandedOver { rental, host, at }).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn kinds(api: &TestApi) -> Vec<String> {
+    let feed = api.operator().get("/api/v1/rental-events").await;
+    let items = must(&feed)["items"].as_array().unwrap();
+    items.iter().map(|event| text(&event["kind"]).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_ready_delays_its_rental_until_it_is() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    assert_eq!((&rental["state"], &rental["handed_over_at"]), (&json!("delayed"), &Value::Null));
+    let delayed = shown(&api, &rental).await["delayed"].clone();
+    assert_eq!((&delayed[0]["kind"], delayed.as_array().unwrap().len()), (&json!("not_ready"), 1));
+    assert!(text(&delayed[0]["text"]).contains("no battery"), "{delayed}");
+    assert!(gate(&mut api, &rental).unwrap().awaits_handover);
+    let spec = judged(&mut api, &rental).expect("the monitor judges it");
+    assert_eq!((spec.is_ready, spec.rule, spec.handed_over_at), (false, None, None));
+    renting(&api, "cam-1", json!({ "rentable": true, "ready": true })).await;
+    assert!(judged(&mut api, &rental).unwrap().is_ready);
+    assert_eq!(shown(&api, &rental).await["delayed"][0]["kind"], json!("settling"));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    handed_over(&api, &rental).await;
+    let active = shown(&api, &rental).await;
+    assert_eq!((&active["state"], active["delayed"].is_null()), (&json!("active"), true));
+    assert!(active["handed_over_at"].is_string() && active["version"] == rental["version"], "{active}");
+    assert_eq!(kinds(&api).await, ["rental.booked", "rental.delayed", "rental.active"]);
+    let report = api.operator().get(&format!("{}/report", path(&rental))).await;
+    assert!(must(&report)["delayed_s"].as_f64().is_some_and(|delayed| delayed > 0.0), "{}", report.text);
+    broken(&api, "cam-1").await;
+    assert_eq!(shown(&api, &rental).await["state"], json!("active"), "it has its device");
+}
+
+#[tokio::test]
+async fn readiness_keeps_no_device_from_being_booked_and_counts_when_the_rental_begins() {
+    let mut api = shop().await;
+    let planned = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
+    let running = begun(&api, "cam-2").await;
+    assert_eq!(gate(&mut api, &planned), Some(Gate::default()));
+    broken(&api, "cam-1").await;
+    broken(&api, "cam-2").await;
+    rented(&api, item("cam-1", 3 * HOUR, 4 * HOUR)).await;
+    assert!(gate(&mut api, &planned).unwrap().awaits_handover);
+    assert_eq!(shown(&api, &running).await["state"], json!("active"), "it began before");
+    renting(&api, "cam-1", json!({ "rentable": true, "ready": true })).await;
+    assert_eq!(gate(&mut api, &planned), Some(Gate::default()));
+    assert_eq!(judged(&mut api, &planned), None);
+}
+
+#[tokio::test]
+async fn the_settings_of_a_handover_stay_as_they_are_unless_they_are_given() {
+    let mut api = shop().await;
+    let service = json!({ "check": { "type": "passive" } });
+    must(&api.operator().put("/api/v1/hosts/cam-1/services/lens", service).await);
+    let gated = json!({ "rentable": true, "gate": { "services": ["lens"], "ok_for_s": 60.0 } });
+    assert_eq!(must(&settings(&api, gated.clone()).await)["gate"], gated["gate"]);
+    let kept = settings(&api, json!({ "rentable": true, "turnaround_s": 60 })).await;
+    assert_eq!((&must(&kept)["gate"], &kept.json["ready"]), (&gated["gate"], &json!(true)));
+    let rental = begun(&api, "cam-1").await;
+    let rule = judged(&mut api, &rental).unwrap().rule.unwrap();
+    assert_eq!((rule.services, rule.ok_for), (Some(["lens".to_owned()].into()), Duration::from_secs(60)));
+    let delayed = shown(&api, &rental).await["delayed"].clone();
+    assert_eq!((&delayed[0]["kind"], &delayed[0]["state"]), (&json!("device"), &json!("pending")));
+    let usual = settings(&api, json!({ "rentable": true, "gate": {} })).await;
+    assert_eq!(must(&usual)["gate"], json!({ "services": null, "ok_for_s": 300.0 }));
+    let none = settings(&api, json!({ "rentable": true, "gate": null })).await;
+    assert_eq!(must(&none)["gate"], Value::Null);
+    assert_eq!(judged(&mut api, &rental).unwrap().rule, None);
+    broken(&api, "cam-1").await;
+    let kept = settings(&api, json!({ "rentable": true, "ready": false })).await;
+    assert_eq!(must(&kept)["not_ready_reason"], json!("no battery"), "the reason stays");
+    let event = api.operator().get("/api/v1/events?kind=device.rental_settings").await;
+    let data = &must(&event)["items"][0]["data"];
+    assert_eq!((&data["ready"], &data["not_ready_reason"]), (&json!(false), &json!("no battery")));
+}
+
+#[tokio::test]
+async fn settings_of_a_handover_that_make_no_sense_are_refused_by_name() {
+    let api = shop().await;
+    let refused = async |body: Value| {
+        let mut whole = json!({ "rentable": true });
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let answer = settings(&api, whole).await;
+        let (status, named) = field(&answer);
+        assert_eq!(status, 422, "{}", answer.text);
+        (named.to_owned(), answer.text)
+    };
+    for (body, named, says) in [
+        (json!({ "ready": false }), "not_ready_reason", "say why"),
+        (json!({ "ready": false, "not_ready_reason": " " }), "not_ready_reason", "say why"),
+        (json!({ "ready": true, "not_ready_reason": "x" }), "not_ready_reason", "ready"),
+        (json!({ "not_ready_reason": "x" }), "not_ready_reason", "ready"),
+        (json!({ "gate": { "ok_for_s": -1 } }), "gate", "from 0 to"),
+        (json!({ "gate": { "ok_for_s": 90_000 } }), "gate", "from 0 to"),
+        (json!({ "gate": { "services": [] } }), "gate", "null for all"),
+        (json!({ "gate": { "services": ["no such"] } }), "gate", "no service \\\"no such\\\""),
+    ] {
+        let (found, text) = refused(body.clone()).await;
+        assert_eq!(found, named, "{body}: {text}");
+        assert!(text.contains(says), "{body}: {text}");
+    }
+    let now = api.operator().get("/api/v1/devices/cam-1/rental-settings").await;
+    assert_eq!((&must(&now)["ready"], &now.json["gate"]), (&json!(true), &Value::Null), "nothing changed");
+}
+
+#[tokio::test]
+async fn a_gate_is_opened_by_hand_with_a_reason() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    let planned = rented(&api, item("cam-2", HOUR, 2 * HOUR)).await;
+    let rental = begun(&api, "cam-1").await;
+    for (body, named) in [
+        (json!({ "force": false, "reason": "x" }), "force"),
+        (json!({ "force": true, "reason": "" }), "reason"),
+    ] {
+        assert_eq!(field(&hand_over(&api, &rental, body).await), (422, named));
+    }
+    let early = hand_over(&api, &planned, forced()).await;
+    assert_eq!((early.status, early.code()), (409, "rental_not_delayed"), "{}", early.text);
+    let caller = api.operator().header("if-match", "\"7\"");
+    let stale = caller.post(&format!("{}/hand-over", path(&rental)), forced()).await;
+    assert_eq!(stale.code(), "changed_meanwhile");
+    let done = hand_over(&api, &rental, forced()).await;
+    assert_eq!((&must(&done)["state"], &done.json["version"]), (&json!("active"), &json!(2)));
+    assert!(!gate(&mut api, &rental).unwrap().awaits_handover);
+    assert!(judged(&mut api, &rental).unwrap().handed_over_at.is_some());
+    let again = hand_over(&api, &rental, forced()).await;
+    assert_eq!((again.status, again.code()), (409, "rental_not_delayed"), "{}", again.text);
+    let event = api.operator().get("/api/v1/events?kind=rental.handed_over").await;
+    let data = &must(&event)["items"][0]["data"];
+    assert_eq!((&data["reason"], &data["id"]), (&json!("the lens is scratched"), &rental["id"]));
+    let report = api.operator().get(&format!("{}/report", path(&rental))).await;
+    let changes = must(&report)["changes"].as_array().unwrap();
+    assert_eq!(changes.last().unwrap()["change"], json!("handed_over"));
+}
+
+#[tokio::test]
+async fn a_forced_block_withdraws_the_access_of_a_rental_and_keeps_a_gate_shut() {
+    let mut api = shop().await;
+    let running = begun(&api, "cam-1").await;
+    let planned = rented(&api, item("cam-2", 60, HOUR)).await;
+    let mut blocks = Vec::new();
+    for device in ["cam-1", "cam-2"] {
+        let body = json!({ "reason": "a recall", "force": true });
+        let made = api.operator().post(&format!("/api/v1/devices/{device}/blocks"), body).await;
+        blocks.push(format!("/api/v1/devices/{device}/blocks/{}", text(&must(&made)["id"])));
+    }
+    assert_eq!(shown(&api, &running).await["state"], json!("active"), "it has its device");
+    let mut told = api.state.store.reader().await.unwrap();
+    let rows = crate::store::policy::all(&mut told, crate::clock::wall()).await.unwrap();
+    drop(told);
+    let gates: Vec<(Id, Gate)> = rows
+        .changes
+        .into_iter()
+        .filter_map(|change| match change {
+            PolicyChange::Grant(spec) => Some((spec.id, spec.gate)),
+            _ => None,
+        })
+        .collect();
+    let of = |rental: &Value| {
+        let rental = id(Kind::Rental, &rental["id"]);
+        gates.iter().find(|(id, _)| *id == rental).map(|(_, gate)| gate).expect("a grant")
+    };
+    assert_eq!((of(&running).awaits_handover, of(&running).blocks.len()), (false, 1));
+    assert_eq!((of(&planned).awaits_handover, of(&planned).blocks.len()), (true, 1));
+    assert_eq!(gate(&mut api, &planned).as_ref(), Some(of(&planned)), "the tunnel was told the same");
+    run(&api.state.store, "update rentals set from_at = 1000, prepared_from = 1000 where gated = 1", &[])
+        .await;
+    let late = shown(&api, &planned).await;
+    assert_eq!((&late["state"], &late["delayed"][0]["kind"]), (&json!("delayed"), &json!("blocked")));
+    let refused = hand_over(&api, &planned, forced()).await;
+    assert_eq!((refused.status, refused.code()), (409, "device_blocked"), "{}", refused.text);
+    for block in blocks {
+        assert_eq!(api.operator().delete(&block).await.status, 204);
+    }
+    let spec = judged(&mut api, &planned).expect("it is delayed still");
+    assert_eq!((spec.blocks, spec.is_ready, spec.rule), (Vec::new(), true, None));
+    assert_eq!(gate(&mut api, &running), Some(Gate::default()));
+}
+
+#[tokio::test]
+async fn a_delayed_rental_is_swapped_extended_listed_and_ended() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    let listed = api.operator().get("/api/v1/rentals?state=delayed").await;
+    assert_eq!(must(&listed)["items"][0]["id"], rental["id"]);
+    let longer = json!({ "until": hence(2 * HOUR) });
+    assert_eq!(must(&api.operator().patch(&path(&rental), longer).await)["state"], json!("delayed"));
+    let swapped = api.operator().patch(&path(&rental), json!({ "device": "cam-2" })).await;
+    assert_eq!(
+        (&must(&swapped)["state"], &swapped.json["device_name"]),
+        (&json!("delayed"), &json!("cam-2"))
+    );
+    let spec = judged(&mut api, &rental).unwrap();
+    assert_eq!((spec.host, spec.is_ready), (id(Kind::Host, &swapped.json["device"]), true));
+    begun(&api, "cam-1").await;
+    handed_over(&api, &rental).await;
+    assert_eq!(
+        shown(&api, &rental).await["state"],
+        json!("delayed"),
+        "the handover was of the device before"
+    );
+    let cancel = api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await;
+    assert_eq!((cancel.status, cancel.code()), (409, "rental_begun"), "{}", cancel.text);
+    let ended = api.operator().post(&format!("{}/end", path(&rental)), json!({ "reason": "failed" })).await;
+    assert_eq!((&must(&ended)["state"], &ended.json["end_reason"]), (&json!("failed"), &json!("failed")));
+    assert_eq!(judged(&mut api, &rental), None);
+    let report = api.operator().get(&format!("{}/report", path(&rental))).await;
+    assert_eq!((&must(&report)["used"], &report.json["devices"]), (&Value::Null, &json!([])));
+}
+
+#[tokio::test]
+async fn a_rental_that_is_delayed_to_its_end_has_failed() {
+    let api = shop().await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    let past = "update rentals set from_at = 1000, until_at = 2000, prepared_from = 1000";
+    run(&api.state.store, past, &[]).await;
+    let over = shown(&api, &rental).await;
+    assert_eq!((&over["state"], &over["end_reason"]), (&json!("failed"), &json!("failed")));
+    assert_eq!((&over["ended_at"], over["delayed"].is_null()), (&over["until"], true));
+    let listed = api.operator().get("/api/v1/rentals?state=failed").await;
+    assert_eq!(must(&listed)["items"][0]["id"], rental["id"]);
+    let late = hand_over(&api, &rental, forced()).await;
+    assert_eq!((late.status, late.code()), (409, "rental_over"), "{}", late.text);
+    handed_over(&api, &rental).await;
+    assert_eq!(shown(&api, &rental).await["state"], json!("failed"), "it stays so");
+}
+
+#[tokio::test]
+async fn explain_says_why_a_rental_is_delayed_or_blocked() {
+    let mut api = shop().await;
+    api.start_tunnel().await;
+    renter(&api, "crm-17", "laptop").await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    let to = text(&rental["id"]);
+    let delayed = explained(&api, "laptop", to, "&port=22").await;
+    assert_eq!((&delayed["result"], &delayed["permitted"]), (&json!("delayed"), &json!(false)));
+    assert!(text(&delayed["text"]).contains("delayed: cam-1 is not ready: no battery"), "{delayed}");
+    must(&hand_over(&api, &rental, forced()).await);
+    assert_eq!(explained(&api, "laptop", to, "&port=22").await["result"], json!("permitted"));
+    let block = json!({ "reason": "a recall", "force": true });
+    must(&api.operator().post("/api/v1/devices/cam-1/blocks", block).await);
+    assert_eq!(explained(&api, "laptop", to, "&port=22").await["result"], json!("blocked"));
+}
+
+#[tokio::test]
+async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    let rental = begun(&api, "cam-1").await;
+    assert!(gate(&mut api, &rental).unwrap().awaits_handover);
+    let (mut tasks, state) = (JoinSet::new(), &api.state);
+    let (store, live, handle) = (state.store.clone(), state.live.clone(), state.handle.clone());
+    let log = HandoverLog::start(&mut tasks, store, live, handle, state.rental_events.clone());
+    let (of, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
+    log.add(HandedOver { rental: of, host, at: crate::clock::wall() });
+    let mut loaded = None;
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        loaded = gate(&mut api, &rental).or(loaded);
+        if loaded.is_some() {
+            break;
+        }
+    }
+    assert_eq!(loaded, Some(Gate::default()));
+    drop(log);
+    while tasks.join_next().await.is_some() {}
+    assert_eq!(shown(&api, &rental).await["state"], json!("active"));
+    let event = api.operator().get("/api/v1/events?kind=rental.handed_over").await;
+    assert_eq!(must(&event)["items"][0]["data"]["id"], rental["id"]);
+}

@@ -1,0 +1,212 @@
+//! Which rentals begin when their device is handed over, and when that was.
+//!
+//! Until a rental begins, its device decides: one with a gate, one that is not ready, and one that is blocked then is to
+//! be handed over. From then on the rental does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetgate_engine::id::{HostId, Id, RentalId};
+use fleetgate_engine::messages::{GateRule, HandedOver, HandoverSpec};
+use fleetgate_engine::rental::life::{Handover, Life};
+use fleetgate_engine::time::Wall;
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::{Rental, announcements, duration, find};
+use crate::ids::Kind;
+use crate::store::access::{id, maybe_wall, wall};
+use crate::store::events::{self, NewEvent, Object, SYSTEM};
+
+/// Whether a rental of a device that begins at a moment is to be handed over. `$device`, `$from`: expressions.
+macro_rules! is_gated {
+    ($device:literal, $from:literal) => {
+        concat!(
+            "(exists (select 1 from device_rental_settings s
+                      where s.device = ",
+            $device,
+            " and (s.gate_ms is not null or s.not_ready_reason is not null))
+              or exists (select 1 from device_blocks k
+                         where k.device = ",
+            $device,
+            " and k.ended_at is null and k.from_at <= ",
+            $from,
+            " and (k.until_at is null or k.until_at > ",
+            $from,
+            ")))"
+        )
+    };
+}
+
+/// The blocks of the device of a rental `r` within its window, as JSON.
+macro_rules! blocks {
+    () => {
+        "(select json_group_array(json_array(from_at, until_at))
+          from (select k.from_at, coalesce(k.until_at, 9223372036854775807) as until_at from device_blocks k
+                where k.device = r.device and k.ended_at is null and k.from_at < r.until_at
+                  and (k.until_at is null or k.until_at > r.from_at)
+                order by k.id)) as blocks"
+    };
+}
+
+pub(super) use blocks;
+
+/// Reads the column of [`blocks`].
+pub(super) fn blocks_column(row: &SqliteRow) -> sqlx::Result<Vec<(Wall, Wall)>> {
+    let blocks: Json<Vec<(i64, i64)>> = row.try_get("blocks")?;
+    let times = |(from, until)| (Wall::from_millis(from), Wall::from_millis(until));
+    Ok(blocks.0.into_iter().map(times).collect())
+}
+
+/// Reads when a rental gets its device.
+pub(super) fn handover(row: &SqliteRow) -> sqlx::Result<Handover> {
+    let is_gated: bool = row.try_get("gated")?;
+    Ok(match maybe_wall(row, "handed_over_at")? {
+        Some(at) => Handover::Done(at),
+        None if is_gated => Handover::Awaited,
+        None => Handover::AtBegin,
+    })
+}
+
+/// Reads what must be OK before a device is handed over. `None`: it has no gate.
+pub(super) fn rule(row: &SqliteRow) -> sqlx::Result<Option<GateRule>> {
+    let millis: Option<i64> = row.try_get("gate_ms")?;
+    if millis.is_none() {
+        return Ok(None);
+    }
+    let services: Option<Json<BTreeSet<String>>> = row.try_get("gate_services")?;
+    Ok(Some(GateRule { services: services.map(|names| names.0), ok_for: duration(row, "gate_ms")? }))
+}
+
+struct Gated(HandoverSpec);
+
+impl FromRow<'_, SqliteRow> for Gated {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let not_ready: Option<&str> = row.try_get("not_ready_reason")?;
+        Ok(Gated(HandoverSpec {
+            rental: id(row, "id")?,
+            host: id(row, "device")?,
+            from: wall(row, "from_at")?,
+            until: wall(row, "until_at")?,
+            rule: rule(row)?,
+            is_ready: not_ready.is_none(),
+            blocks: blocks_column(row)?,
+            handed_over_at: maybe_wall(row, "handed_over_at")?,
+        }))
+    }
+}
+
+/// Gated rentals that are confirmed and have not ended.
+macro_rules! gated {
+    ($which:literal) => {
+        concat!(
+            "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, s.gate_ms, s.gate_services,
+                    s.not_ready_reason, ",
+            blocks!(),
+            " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
+              left join device_rental_settings s on s.device = r.device
+              where r.gated = 1 and r.ended_at is null and ",
+            $which
+        )
+    };
+}
+
+/// Returns what the monitor judges, for the start.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<HandoverSpec>> {
+    let sql = gated!("r.until_at > $1 order by r.id");
+    let rows: Vec<Gated> = sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// Returns those of these rentals that the monitor judges.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn these(
+    conn: &mut SqliteConnection,
+    rentals: &BTreeSet<RentalId>,
+) -> sqlx::Result<BTreeMap<RentalId, HandoverSpec>> {
+    let ids: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
+    let sql = gated!("r.id in (select value from json_each($1))");
+    let rows: Vec<Gated> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.0.rental, row.0)).collect())
+}
+
+/// Returns how a rental of a device that begins at a moment gets the device.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_device(conn: &mut SqliteConnection, device: HostId, from: Wall) -> sqlx::Result<Handover> {
+    let sql = concat!("select ", is_gated!("$1", "$2"));
+    let query = sqlx::query_scalar(sql).bind(device.as_i64()).bind(from.as_millis());
+    let is_gated: bool = query.fetch_one(conn).await?;
+    Ok(if is_gated { Handover::Awaited } else { Handover::AtBegin })
+}
+
+/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
+    let sql = concat!(
+        "update rentals set gated = ",
+        is_gated!("rentals.device", "rentals.from_at"),
+        " where device = $1 and from_at > $2 and ended_at is null and handed_over_at is null"
+    );
+    sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Stores that a device was handed over, and announces it. Returns the number of its event. A rental that has another
+/// device meanwhile, has ended or was handed over before stays as it is.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::Result<Option<i64>> {
+    let HandedOver { rental, host, at } = handed_over;
+    let Some(before) = find(tx, rental).await? else { return Ok(None) };
+    // A handover by a clock that was ahead comes again.
+    let awaits = match before.life.handover {
+        Handover::AtBegin => false,
+        Handover::Awaited => true,
+        Handover::Done(known) => at < known,
+    };
+    if !awaits || before.device != host || before.life.ending.is_some() {
+        return Ok(None);
+    }
+    let sql = "update rentals set handed_over_at = $2 where id = $1";
+    sqlx::query(sql).bind(rental.as_i64()).bind(at.as_millis()).execute(&mut *tx).await?;
+    let life = Life { handover: Handover::Done(at), ..before.life };
+    let after = Rental { life, ..before };
+    announcements::handed_over(tx, &after, at).await?;
+    let event = NewEvent {
+        data: event_data(&after, "its gate was passed"),
+        ..NewEvent::new(at, HANDED_OVER, (Object::Rental, Some(rental)), "its gate was passed", SYSTEM)
+    };
+    events::append(tx, &event).await.map(Some)
+}
+
+/// The kind of the event in the log.
+pub const HANDED_OVER: &str = "rental.handed_over";
+
+/// Returns the data of that event.
+pub fn event_data(rental: &Rental, reason: &str) -> Value {
+    json!({
+        "id": Kind::Rental.text(rental.id), "booking": Kind::Booking.text(rental.booking),
+        "customer": Kind::Customer.text(rental.customer), "device": Kind::Host.text(rental.device),
+        "reason": reason, "version": rental.version,
+    })
+}
+
+/// Why a device is not ready, in the words of an operator. `None`: it is.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn not_ready(conn: &mut SqliteConnection, device: Id) -> sqlx::Result<Option<String>> {
+    let sql = "select not_ready_reason from device_rental_settings
+               where device = $1 and not_ready_reason is not null";
+    sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(conn).await
+}
