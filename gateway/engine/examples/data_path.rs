@@ -37,15 +37,15 @@ fn outer(n: u8) -> SocketAddr {
 }
 
 /// A gateway with a laptop, which is peer 0, and a device.
-struct Gate {
+struct Gateway {
     tunnel: Tunnel<BoringNoise>,
     now: Now,
     sent: Vec<Vec<u8>>,
     datagrams: usize,
 }
 
-impl Gate {
-    fn new(private: &PrivateKey, peers: &[PrivateKey; 2]) -> Gate {
+impl Gateway {
+    fn new(private: &PrivateKey, peers: &[PrivateKey; 2]) -> Gateway {
         let config = Config {
             pool_v4: "10.112.0.0/14".parse().expect("a network"),
             pool_v6: "fd72:6c65:6574::/64".parse().expect("a network"),
@@ -64,7 +64,7 @@ impl Gate {
         });
         tunnel.restore(specs, now);
         tunnel.handle(Input::Command(policy()), now);
-        Gate { tunnel, now, sent: Vec::new(), datagrams: 0 }
+        Gateway { tunnel, now, sent: Vec::new(), datagrams: 0 }
     }
 
     fn receive(&mut self, n: u8, bytes: &[u8]) {
@@ -161,7 +161,7 @@ fn main() {
 
 fn measure(size: usize, turn: usize) {
     let (private, peers) = (PrivateKey::generate(), [PrivateKey::generate(), PrivateKey::generate()]);
-    let mut gate = Gate::new(&private, &peers);
+    let mut gate = Gateway::new(&private, &peers);
     let mut sessions = [0, 1].map(|n: u8| {
         let mut noise = BoringNoise::new(&peers[usize::from(n)], [n; 32]);
         let mut session = noise.session(&private.public(), None, 1, gate.now);

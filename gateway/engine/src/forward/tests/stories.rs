@@ -272,7 +272,8 @@ fn exchange() -> impl Strategy<Value = Vec<Op>> {
 /// Two rentals of one customer and device, the second of which begins when the first one ends.
 fn back_to_back() -> impl Strategy<Value = Vec<Op>> {
     (0i64..300, 1i64..600).prop_map(|(turn, lasts)| {
-        let rent = |rental, from, until| Op::Rent { rental, access: 2, from, until, only: 0 };
+        let rent =
+            |rental, from, until| Op::Rent { rental, access: 2, from, until, only: 0, gate: (false, None) };
         vec![rent(0, Some(-100), Some(turn)), rent(1, Some(turn), Some(turn + lasts))]
     })
 }

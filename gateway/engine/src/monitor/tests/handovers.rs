@@ -177,7 +177,7 @@ impl World {
             let state = self.services.get(&(device, (*name).to_owned()));
             state.is_some_and(|state| state.status == Some(Status::Ok) && !state.stale)
         };
-        is_up && SERVICES.iter().all(|name| is_ok(&name))
+        is_up && SERVICES.iter().all(is_ok)
     }
 }
 
