@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::client::{Client, api_path};
 use super::customer::printed;
 use super::device::{present, said};
-use super::host::pages;
 use super::table::{self, Column};
 use crate::api::rentals::{Subscription, SubscriptionWithSecret};
+use crate::api::types::Page;
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -103,7 +103,8 @@ const COLUMNS: [Column; 5] = [
 ];
 
 async fn list(client: &Client) -> anyhow::Result<()> {
-    let all: Vec<Subscription> = pages(client, "/subscriptions", &[]).await?;
+    // There are so few that all of them are one page.
+    let Page { items: all, .. }: Page<Subscription> = client.get("/subscriptions", &[]).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
@@ -179,7 +180,7 @@ mod tests {
         let (client, _api) = crate::cli::tests::connected().await;
         try_run(&client, "subscription list").await.unwrap();
         try_run(&client, "subscription add http://192.0.2.9/a --kind rental.active").await.unwrap();
-        let all: Vec<Subscription> = pages(&client, "/subscriptions", &[]).await.unwrap();
+        let Page { items: all, .. }: Page<Subscription> = client.get("/subscriptions", &[]).await.unwrap();
         let id = all[0].id.clone();
         for change in ["--all-kinds --url http://192.0.2.9/b", "--kind rental.ended --pause"] {
             try_run(&client, &format!("subscription set {id} {change}")).await.unwrap();

@@ -132,14 +132,15 @@ impl World {
 
     /// Passes the time as the shell does: the monitor is called when it wants it.
     fn advance(&mut self, by: Duration) {
-        let end = Now { mono: self.now.mono + by, wall: self.now.wall + by };
-        while let Some(at) = self.drain().filter(|at| *at <= end.mono) {
-            let step = at.since(self.now.mono);
-            self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
+        let begin = self.now;
+        let end = begin.mono + by;
+        // The wall clock has milliseconds: the sum of many steps would fall behind.
+        let at = |mono: Mono| Now { mono, wall: begin.wall + mono.since(begin.mono) };
+        while let Some(due) = self.drain().filter(|due| *due <= end) {
+            self.now = at(due.max(self.now.mono));
             self.input(MonitorInput::Timeout);
         }
-        let rest = end.mono.since(self.now.mono);
-        self.now = Now { mono: end.mono, wall: self.now.wall + rest };
+        self.now = at(end);
     }
 
     fn to(&mut self, second: i64) {
