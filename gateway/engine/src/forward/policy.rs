@@ -14,10 +14,10 @@ use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::{GrantId, HostId, PeerId, RentalId};
+use crate::id::{GrantId, HostId, PeerId};
 use crate::messages::{
-    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
-    TargetId, TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
+    TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -74,19 +74,25 @@ pub enum Denial {
 pub struct Grant {
     pub spec: GrantSpec,
     pub window: Window,
-    /// The device that was handed over during this run.
-    pub handed_over: Option<HostId>,
+    /// The device that was handed over during this run, and when.
+    pub handed_over: Option<(HostId, Wall)>,
 }
 
 impl Grant {
     /// Returns the time around `now` in which it permits something to this device.
     fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
         let window = trust.open(&self.window, now);
-        let gate = gate::pass(&self.spec.gate, self.handed_over == Some(device), now.wall);
+        let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
+        let gate = gate::pass(&self.spec.gate, known, now.wall);
         match (window, gate) {
             (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
             (Ok(window), Ok(gate)) => Ok(window.and(gate)),
         }
+    }
+
+    /// Forgets a handover by a clock that was ahead: it is to come again.
+    fn mind_step(&mut self, now: Wall) {
+        self.handed_over = self.handed_over.filter(|(_, at)| *at <= now);
     }
 }
 
@@ -241,7 +247,7 @@ impl Policy {
         let affected = match change {
             PolicyChange::Grant(spec) => self.load_grant(spec, now),
             PolicyChange::WithdrawGrant(id) => self.withdraw(id),
-            PolicyChange::HandOver(rental, device) => self.hand_over(rental, device),
+            PolicyChange::HandOver(handover) => self.hand_over(handover),
             PolicyChange::Source(spec) => self.set_source(spec),
             PolicyChange::RemoveSource(peer) => self.sources.remove(&peer).map(|_| vec![List::Source(peer)]),
             PolicyChange::Target(spec) => self.set_target(spec),
@@ -268,6 +274,7 @@ impl Policy {
     pub fn step(&mut self, step: Step, now: Now) {
         self.generation += 1;
         self.blocks.rewind();
+        self.grants.values_mut().for_each(|grant| grant.mind_step(now.wall));
         if !self.trust.step(step, now) {
             return;
         }
@@ -277,7 +284,9 @@ impl Policy {
         // What the clock before ended may be open by the one that is believed at last.
         for grant in self.ended.take() {
             let window = Window { provisional: true, ..grant.window };
-            self.add_grant(Grant { window, ..grant }, now);
+            let mut grant = Grant { window, ..grant };
+            grant.mind_step(now.wall);
+            self.add_grant(grant, now);
         }
     }
 
@@ -305,10 +314,11 @@ impl Policy {
         Some(vec![List::Grant(id)])
     }
 
-    fn hand_over(&mut self, rental: RentalId, device: HostId) -> Option<Vec<List>> {
+    fn hand_over(&mut self, handover: HandedOver) -> Option<Vec<List>> {
+        let HandedOver { rental, host, at } = handover;
         let grant = self.grants.get_mut(&rental)?;
-        let before = grant.handed_over.replace(device);
-        (before != Some(device)).then(|| vec![List::Grant(rental)])
+        let before = grant.handed_over.replace((host, at));
+        (before != Some((host, at))).then(|| vec![List::Grant(rental)])
     }
 
     fn add_grant(&mut self, grant: Grant, now: Now) {
@@ -364,6 +374,10 @@ impl Policy {
     fn set_target(&mut self, spec: TargetSpec) -> Option<Vec<List>> {
         if self.targets.get(&spec.id) == Some(&spec) {
             return None;
+        }
+        if let Some(grant) = spec.id.rental().and_then(|rental| self.grants.get_mut(&rental)) {
+            // A device that was handed over, and comes back after another one, waits for a handover again.
+            grant.handed_over = grant.handed_over.filter(|(device, _)| *device == spec.host);
         }
         let mut affected = self.remove_target(spec.id).unwrap_or_default();
         affected.push(List::Device(spec.peer));

@@ -9,8 +9,9 @@ use crate::forward::headers::{ACK, Ip, RST, SYN, Transport, address};
 use crate::id::PeerId;
 use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, Gate, GrantProtocol,
-    GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, TargetId,
+    GrantRole, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, TargetId,
 };
+use crate::time::Wall;
 
 const CUSTOMER: i64 = 51;
 
@@ -279,6 +280,11 @@ fn delayed() -> PolicyChange {
     gated(Gate { awaits_handover: true, ..Gate::default() })
 }
 
+/// The device of rental 41 is handed over.
+fn handed_over(device: i64, at: Wall) -> PolicyChange {
+    PolicyChange::HandOver(HandedOver { rental: id(41), host: id(device), at })
+}
+
 fn explained(world: &World) -> Explanation {
     let (from, to) = (ExplainSource::Peer(id(3)), ExplainTarget::Rental(id(41)));
     let (protocol, port) = (GrantProtocol::Udp, 53);
@@ -291,11 +297,12 @@ fn nothing_passes_before_the_handover_and_everything_after_it() {
     world.change(delayed());
     assert_eq!(world.send(3, &udp_to_rental(3, 41, 53)), Err(DropReason::NotGranted));
     assert!(matches!(explained(&world), Explanation::Delayed(window) if window.grant == id(41)));
-    world.change(PolicyChange::HandOver(id(41), id(12)));
+    world.change(handed_over(12, world.now.wall));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "another device");
-    world.change(PolicyChange::HandOver(id(41), id(11)));
+    world.change(handed_over(11, world.now.wall));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
-    world.change(gated(Gate { awaits_handover: true, blocks: vec![(wall(200), wall(300))] }));
+    let blocks = vec![(wall(200), wall(300))];
+    world.change(gated(Gate { awaits_handover: true, blocks, ..Gate::default() }));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the store does not have the handover yet");
     world.change(PolicyChange::Target(rental(41, 12)));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "it is swapped, and the store has no handover");
@@ -310,16 +317,53 @@ fn nothing_passes_before_the_handover_and_everything_after_it() {
 fn a_rental_that_was_withdrawn_awaits_its_handover_again() {
     let mut world = rented();
     world.change(delayed());
-    world.change(PolicyChange::HandOver(id(41), id(11)));
+    world.change(handed_over(11, world.now.wall));
     world.withdraw(41);
     world.change(delayed());
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
 }
 
 #[test]
+fn a_device_that_comes_back_after_another_one_awaits_a_handover_again() {
+    let mut world = rented();
+    world.change(delayed());
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(PolicyChange::Target(rental(41, 12)));
+    world.change(PolicyChange::Target(rental(41, 11)));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
+fn a_handover_by_a_clock_that_was_ahead_opens_nothing_when_its_time_comes_again() {
+    let mut world = rented();
+    world.change(delayed());
+    world.advance(seconds(50));
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.set_clock(wall(20));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(35));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "after the time of that handover");
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
+fn a_stored_handover_that_is_to_come_waits_for_its_time() {
+    let mut world = rented();
+    world.change(gated(Gate { handed_over_at: Some(wall(40)), ..Gate::default() }));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(40));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
 fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
     let mut world = rented();
-    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(10), wall(20))] }));
+    world.change(gated(Gate { blocks: vec![(wall(10), wall(20))], ..Gate::default() }));
     connect(&mut world, 41, 11);
     world.advance(seconds(9));
     assert_eq!(world.work(), []);
@@ -330,7 +374,7 @@ fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
     world.advance(seconds(10));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
-    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(5), wall(90))] }));
+    world.change(gated(Gate { blocks: vec![(wall(5), wall(90))], ..Gate::default() }));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "a block that has begun");
     world.change(gated(Gate::default()));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "it was ended");
