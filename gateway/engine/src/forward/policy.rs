@@ -84,7 +84,10 @@ impl Grant {
         let window = trust.open(&self.window, now);
         let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
         let gate = gate::pass(&self.spec.gate, known, now.wall);
+        let is_stored = self.spec.gate.handed_over_at.is_some();
         match (window, gate) {
+            // The clock was set back over the handover. The flows wait, as those of other grants do.
+            (Err(Shut::Doubted), Err(Shut::Delayed)) if is_stored => Err(Shut::Doubted),
             (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
             (Ok(window), Ok(gate)) => Ok(window.and(gate)),
         }

@@ -352,12 +352,18 @@ fn a_handover_by_a_clock_that_was_ahead_opens_nothing_when_its_time_comes_again(
 }
 
 #[test]
-fn a_stored_handover_that_is_to_come_waits_for_its_time() {
+fn a_stored_handover_holds_from_its_time_on_and_its_flows_wait_for_a_clock_that_was_set_back() {
     let mut world = rented();
-    world.change(gated(Gate { handed_over_at: Some(wall(40)), ..Gate::default() }));
+    let gate = Gate { handed_over_at: Some(wall(10)), ..Gate::default() };
+    let spec = rental_grant(41, CUSTOMER, Some(wall(10)), Some(wall(500)));
+    world.change(PolicyChange::Grant(GrantSpec { gate, ..spec }));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
-    world.advance(seconds(40));
-    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(20));
+    connect(&mut world, 41, 11);
+    world.set_clock(wall(5));
+    assert_eq!(world.send(3, &segment(41, ACK, 1_000, 5_000)), Err(DropReason::ClockStep));
+    world.set_clock(wall(21));
+    assert!(world.passes(3, &segment(41, ACK, 1_000, 5_000)), "it was not cut");
 }
 
 #[test]
