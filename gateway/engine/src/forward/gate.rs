@@ -22,6 +22,10 @@ pub fn pass(gate: &Gate, known: Option<Wall>, now: Wall) -> Result<Span, Shut> {
     })
 }
 
+pub fn is_blocked(gate: &Gate, at: Wall) -> bool {
+    gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
+}
+
 /// Returns since when the device is handed over. The store may not have it yet. What is to come was handed over by a
 /// clock that was ahead, and waits until the store has taken it back or the device is handed over again.
 fn handed_over(gate: &Gate, known: Option<Wall>, now: Wall) -> Result<Span, Shut> {

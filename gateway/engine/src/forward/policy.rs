@@ -83,7 +83,11 @@ impl Grant {
     fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
         let window = trust.open(&self.window, now);
         let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
-        let gate = gate::pass(&self.spec.gate, known, now.wall);
+        // A block that had begun goes on while the clock is doubted.
+        let was_blocked =
+            trust.before_doubt(now.mono).is_some_and(|at| gate::is_blocked(&self.spec.gate, at));
+        let gate =
+            if was_blocked { Err(Shut::Blocked) } else { gate::pass(&self.spec.gate, known, now.wall) };
         let is_stored = self.spec.gate.handed_over_at.is_some();
         match (window, gate) {
             // The clock was set back over the handover. The flows wait, as those of other grants do.

@@ -316,6 +316,18 @@ async fn a_rental_that_is_delayed_to_its_end_has_failed() {
 }
 
 #[tokio::test]
+async fn a_rental_that_is_confirmed_after_its_begin_awaits_what_its_device_needs_by_then() {
+    let mut api = shop().await;
+    let held = json!({ "customer": "crm-17", "external_ref": "o1", "hold_until": hence(600),
+        "items": [{ "device": "cam-1", "until": hence(HOUR) }] });
+    let rental = must(&api.operator().post("/api/v1/bookings", held).await)["rentals"][0].clone();
+    broken(&api, "cam-1").await;
+    must(&api.operator().patch("/api/v1/bookings/o1", json!({ "hold_until": null })).await);
+    assert_eq!(shown(&api, &rental).await["state"], json!("delayed"));
+    assert!(gate(&mut api, &rental).unwrap().awaits_handover);
+}
+
+#[tokio::test]
 async fn the_monitor_hears_of_a_gate_whose_reading_failed_twice() {
     let mut api = shop().await;
     broken(&api, "cam-1").await;

@@ -159,7 +159,8 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId, from: Wall) 
     Ok(if is_gated { Handover::Awaited } else { Handover::AtBegin })
 }
 
-/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed.
+/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed. One that
+/// is not confirmed has not begun.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -167,7 +168,9 @@ pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sql
     let sql = concat!(
         "update rentals set gated = ",
         is_gated!("rentals.device", "rentals.from_at"),
-        " where device = $1 and from_at > $2 and ended_at is null and handed_over_at is null"
+        " where device = $1 and ended_at is null and handed_over_at is null
+            and (from_at > $2 or exists (select 1 from bookings b
+                                         where b.id = rentals.booking and b.hold_until is not null))"
     );
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }

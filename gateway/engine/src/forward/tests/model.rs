@@ -286,7 +286,9 @@ impl Model {
             return Cover::No;
         }
         let matching = self.grants.iter().filter(|grant| matches(&grant.spec, source, target, said));
-        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall));
+        let was_blocked =
+            |grant: &Grant| self.doubt.is_some_and(|doubt| is_blocked(grant, doubt.trusted.wall));
+        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall) && !was_blocked(grant));
         let covers: Vec<Cover> = passing.map(|grant| self.open(grant, now)).collect();
         match (covers.contains(&Cover::Yes), covers.contains(&Cover::Waits)) {
             (true, _) => Cover::Yes,
@@ -447,7 +449,11 @@ fn is_gate_open(grant: &Grant, target: &TargetSpec, now: Wall) -> bool {
     let gate = &grant.spec.gate;
     let is_done = |(device, at): (HostId, Wall)| device == target.host && at <= now;
     let is_handed_over = !gate.awaits_handover || grant.handed_over.is_some_and(is_done);
-    is_handed_over && !gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&now))
+    is_handed_over && !is_blocked(grant, now)
+}
+
+fn is_blocked(grant: &Grant, at: Wall) -> bool {
+    grant.spec.gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
 }
 
 fn matches(spec: &GrantSpec, source: &SourceSpec, target: &TargetSpec, said: &Said) -> bool {

@@ -387,6 +387,24 @@ fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_over_the_begin_of_a_block_lets_nothing_pass_while_it_is_doubted() {
+    let mut world = rented();
+    let gate = Gate { blocks: vec![(wall(1_000), wall(9_000))], ..Gate::default() };
+    let spec = rental_grant(41, CUSTOMER, Some(wall(0)), Some(wall(9_999)));
+    world.change(PolicyChange::Grant(GrantSpec { gate, ..spec.clone() }));
+    world.advance(seconds(1_001));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.set_clock(wall(500));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "the clock is doubted");
+    assert!(matches!(explained(&world), Explanation::Blocked(_)));
+    world.advance(seconds(301));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "it is believed");
+    world.set_clock(wall(1_500));
+    world.change(PolicyChange::Grant(spec));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the block was ended");
+}
+
+#[test]
 fn explain_speaks_of_people_and_rentals() {
     let mut world = back_to_back();
     let explain = |world: &World, from, to| {
