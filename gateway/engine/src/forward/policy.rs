@@ -97,9 +97,9 @@ impl Grant {
         }
     }
 
-    /// Forgets a handover by a clock that was ahead: it is to come again.
-    fn mind_step(&mut self, now: Wall) {
-        self.handed_over = self.handed_over.filter(|(_, at)| *at <= now);
+    /// Forgets a handover by a clock that was ahead: it is to come again. Returns whether it did.
+    fn mind_step(&mut self, now: Wall) -> bool {
+        self.handed_over.take_if(|(_, at)| now < *at).is_some()
     }
 }
 
@@ -277,13 +277,14 @@ impl Policy {
         self.trust.start(now.mono);
     }
 
-    /// Notes a step of the wall clock.
-    pub fn step(&mut self, step: Step, now: Now) {
+    /// Notes a step of the wall clock. Returns the lists of flows whose permission it takes away for good.
+    pub fn step(&mut self, step: Step, now: Now) -> Vec<List> {
         self.generation += 1;
         self.blocks.rewind();
-        self.grants.values_mut().for_each(|grant| grant.mind_step(now.wall));
+        let shut = self.grants.iter_mut().filter_map(|(id, grant)| grant.mind_step(now.wall).then_some(*id));
+        let affected = shut.map(List::Grant).collect();
         if !self.trust.step(step, now) {
-            return;
+            return affected;
         }
         for grant in self.grants.values_mut() {
             grant.window.provisional = true;
@@ -295,6 +296,7 @@ impl Policy {
             grant.mind_step(now.wall);
             self.add_grant(grant, now);
         }
+        affected
     }
 
     fn load_grant(&mut self, spec: GrantSpec, now: Now) -> Option<Vec<List>> {

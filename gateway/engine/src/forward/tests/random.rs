@@ -109,7 +109,7 @@ impl Pair {
             }
             Op::HandOver { rental, moved } => {
                 let host = target(RENTALS[rental], 0, moved).host;
-                PolicyChange::HandOver(HandedOver { rental: id(RENTALS[rental]), host, at: at(0) })
+                PolicyChange::HandOver(HandedOver { rental: id(RENTALS[rental]), host, at: at(-2) })
             }
             Op::Withdraw(n) => PolicyChange::WithdrawGrant(id(n)),
             Op::Renter { present: false, .. } => PolicyChange::RemoveSource(id(3)),
