@@ -23,7 +23,7 @@ const AT_ONCE: i64 = 100;
 /// A rental is not announced as delayed before. Its handover is then as of its begin.
 const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// A clock that is set back by less is adjusted, and what was announced is true in a moment.
-const SET_BACK: Duration = Duration::from_secs(60);
+pub(super) const SET_BACK: Duration = Duration::from_secs(60);
 
 /// Announces a new rental.
 pub(super) async fn booked(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {

@@ -212,14 +212,26 @@ pub(super) async fn take_back(
     rental: &mut Rental,
     now: Wall,
 ) -> sqlx::Result<bool> {
-    let is_to_come = rental.life.handover.done_at().is_some_and(|at| now < at);
-    if !is_to_come || rental.life.ending.is_some() {
+    if !is_to_come(rental, now) {
         return Ok(false);
     }
     let sql = "update rentals set handed_over_at = null where id = $1";
     sqlx::query(sql).bind(rental.id.as_i64()).execute(tx).await?;
     rental.life.handover = Handover::Awaited;
     Ok(true)
+}
+
+/// Returns a rental as it is after a change: a handover that is to come is taken back.
+pub(super) fn believed(rental: &Rental, now: Wall) -> Rental {
+    let mut rental = rental.clone();
+    if is_to_come(&rental, now + announcements::SET_BACK) {
+        rental.life.handover = Handover::Awaited;
+    }
+    rental
+}
+
+fn is_to_come(rental: &Rental, now: Wall) -> bool {
+    rental.life.ending.is_none() && rental.life.handover.done_at().is_some_and(|at| now < at)
 }
 
 /// The kind of the event in the log.

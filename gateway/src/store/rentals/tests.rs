@@ -396,6 +396,25 @@ async fn a_handover_by_a_clock_that_was_ahead_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_rental_keeps_no_handover_by_a_clock_that_was_ahead() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let mut gated = rental(10, booking, None, None);
+    gated.life.handover = Handover::Awaited;
+    gated.life.window = Window::new(at(100_000), at(200_000)).unwrap();
+    super::insert(&mut tx, &gated).await.unwrap();
+    let handover = HandedOver { rental: id(10), host: id(7), at: at(150_000) };
+    handovers::done(&mut tx, handover).await.unwrap();
+    for (now, expected) in
+        [(140_000, Handover::Done(at(150_000))), (1_000, Handover::Awaited), (160_000, Handover::Awaited)]
+    {
+        let named = super::Rental { name: format!("at {now}"), ..found(&mut tx).await };
+        super::update(&mut tx, &named, at(now)).await.unwrap();
+        assert_eq!(found(&mut tx).await.life.handover, expected, "{now}");
+    }
+}
+
+#[tokio::test]
 async fn a_gate_that_cannot_be_read_holds_up_no_other() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();
