@@ -155,7 +155,7 @@ impl Model {
             }
             PolicyChange::RemoveSource(peer) => self.sources.retain(|source| source.peer != *peer),
             PolicyChange::Target(spec) => {
-                if let Some(rental) = spec.id.rental() {
+                if let Some(rental) = spec.id.rental().filter(|_| !self.targets.contains(spec)) {
                     for grant in self.running(rental) {
                         grant.handed_over = grant.handed_over.filter(|(device, _)| *device == spec.host);
                     }
