@@ -6,14 +6,18 @@
 //! past, by which no rental that is over would have begun: until the clock is right, it writes nothing. Nor does it
 //! while a clock that was set is doubted: one that is wrong for some seconds would announce the ends of rentals.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use fleetgate_engine::id::RentalId;
 use fleetgate_engine::time::{Mono, Now, Step};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::engine::handle::{Changes, Handle};
 use crate::rental_events::Wakeups;
+use crate::store::policy::PolicyRows;
 use crate::store::{Store, settings};
 
 /// Longest time until the next look: the clock may be set, and a sleep does not count a suspend. Events of the
@@ -29,7 +33,12 @@ const AT_LEAST: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(20);
 
-pub fn start(tasks: &mut JoinSet<()>, store: Store, wakeups: Wakeups, stop: CancellationToken) {
+pub fn start(
+    tasks: &mut JoinSet<()>,
+    (store, handle): (Store, Handle),
+    wakeups: Wakeups,
+    stop: CancellationToken,
+) {
     tasks.spawn(async move {
         let mut times = Times::new(store, wakeups);
         while !stop.is_cancelled() {
@@ -37,6 +46,11 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, wakeups: Wakeups, stop: Canc
                 tracing::warn!("events of rentals that are due are not written yet: {error}");
                 RETRY
             });
+            let rentals = std::mem::take(&mut times.shut);
+            if !rentals.is_empty() {
+                let policy = PolicyRows { rentals, ..PolicyRows::default() };
+                handle.changed(Changes { policy, ..Changes::default() }).await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = times.wakeups.rentals() => {}
@@ -54,11 +68,20 @@ struct Times {
     /// The clocks at the last turn.
     looked: Option<Now>,
     doubted_until: Mono,
+    /// Rentals whose gates are to be passed again, for the engine.
+    shut: BTreeSet<RentalId>,
 }
 
 impl Times {
     fn new(store: Store, wakeups: Wakeups) -> Times {
-        Times { store, wakeups, is_behind: true, looked: None, doubted_until: Mono::ZERO }
+        Times {
+            store,
+            wakeups,
+            is_behind: true,
+            looked: None,
+            doubted_until: Mono::ZERO,
+            shut: BTreeSet::new(),
+        }
     }
 
     /// Writes what is due, for some rentals. Returns the time until the next turn.
@@ -75,6 +98,7 @@ impl Times {
             return Ok(LOOK_EVERY);
         }
         let announced = self.store.announce_rentals(now).await?;
+        self.shut.extend(announced.shut);
         if announced.events > 0 {
             self.wakeups.written();
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsId, ExplainId, HandedOver, Input, MonitorInput, PolicyChange, TunnelEvent,
+    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -159,8 +159,7 @@ impl<'a> Engine<'a> {
         let log = self.handovers.clone();
         Box::new(move |handover| {
             // The grant is opened first: the database may be away.
-            let HandedOver { rental, host, .. } = handover;
-            let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(rental, host)]));
+            let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(handover)]));
             log.add(handover);
         })
     }

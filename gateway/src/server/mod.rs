@@ -244,8 +244,8 @@ async fn look_after(
     housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
-    rental_times::start(tasks, state.store.clone(), state.rental_events.clone(), stop.clone());
     let parts = (state.store.clone(), state.handle.clone());
+    rental_times::start(tasks, parts.clone(), state.rental_events.clone(), stop.clone());
     rental_allowances::start(tasks, parts, state.rental_events.clone(), stop.clone());
     let deliveries = rental_events::Parts {
         store: state.store.clone(),

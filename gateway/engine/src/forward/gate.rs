@@ -10,19 +10,31 @@ use crate::id::GrantId;
 use crate::messages::Gate;
 use crate::time::Wall;
 
-/// Returns the time around `now` in which the gate is open.
+/// Returns the time around `now` in which the gate is open. `known`: when the device was handed over during this run.
 ///
 /// # Errors
 /// Fails with the reason for which the gate is shut.
-pub fn pass(gate: &Gate, is_handed_over: bool, now: Wall) -> Result<Span, Shut> {
-    if gate.awaits_handover && !is_handed_over {
-        return Err(Shut::Delayed);
-    }
-    gate.blocks.iter().try_fold(Span::default(), |span, &(from, until)| match () {
+pub fn pass(gate: &Gate, known: Option<Wall>, now: Wall) -> Result<Span, Shut> {
+    gate.blocks.iter().try_fold(handed_over(gate, known, now)?, |span, &(from, until)| match () {
         () if now < from => Ok(Span { until: span.until.min(from), ..span }),
         () if until <= now => Ok(Span { from: span.from.max(until), ..span }),
         () => Err(Shut::Blocked),
     })
+}
+
+pub fn is_blocked(gate: &Gate, at: Wall) -> bool {
+    gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
+}
+
+/// Returns since when the device is handed over. The store may not have it yet. What is to come was handed over by a
+/// clock that was ahead, and waits until the store has taken it back or the device is handed over again.
+fn handed_over(gate: &Gate, known: Option<Wall>, now: Wall) -> Result<Span, Shut> {
+    let at = gate.handed_over_at.into_iter().chain(known).min();
+    match at {
+        Some(at) if at <= now => Ok(Span { from: at, ..Span::default() }),
+        _ if gate.awaits_handover || gate.handed_over_at.is_some() => Err(Shut::Delayed),
+        _ => Ok(Span::default()),
+    }
 }
 
 /// The moments at which blocks begin. The flows of the grant are looked at then.
@@ -82,21 +94,37 @@ mod tests {
 
     #[test]
     fn a_gate_is_open_between_its_blocks() {
-        let gate = Gate { awaits_handover: false, blocks: vec![(at(10), at(20)), (at(40), at(50))] };
-        assert_eq!(pass(&gate, false, at(10)), Err(Shut::Blocked));
-        assert_eq!(pass(&gate, false, at(19)), Err(Shut::Blocked));
+        let gate = Gate { blocks: vec![(at(10), at(20)), (at(40), at(50))], ..Gate::default() };
+        assert_eq!(pass(&gate, None, at(10)), Err(Shut::Blocked));
+        assert_eq!(pass(&gate, None, at(19)), Err(Shut::Blocked));
         let between = Span { from: at(20), until: at(40), ..Span::default() };
-        assert_eq!(pass(&gate, false, at(20)), Ok(between));
-        assert_eq!(pass(&gate, false, at(9)).map(|span| span.until), Ok(at(10)));
+        assert_eq!(pass(&gate, None, at(20)), Ok(between));
+        assert_eq!(pass(&gate, None, at(9)).map(|span| span.until), Ok(at(10)));
         let delayed = Gate { awaits_handover: true, ..gate };
-        assert_eq!(pass(&delayed, false, at(15)), Err(Shut::Delayed), "it was never open");
-        assert_eq!(pass(&delayed, true, at(20)), Ok(between));
+        assert_eq!(pass(&delayed, None, at(15)), Err(Shut::Delayed), "it was never open");
+        assert_eq!(pass(&delayed, Some(at(5)), at(20)), Ok(between));
+    }
+
+    #[test]
+    fn a_handover_by_a_clock_that_was_ahead_opens_nothing_before_its_time() {
+        let stored = Gate { handed_over_at: Some(at(30)), ..Gate::default() };
+        assert_eq!(pass(&stored, None, at(29)), Err(Shut::Delayed));
+        let since = |second| Ok(Span { from: at(second), ..Span::default() });
+        assert_eq!(pass(&stored, None, at(30)), since(30));
+        assert_eq!(
+            pass(&stored, Some(at(20)), at(25)),
+            since(20),
+            "the store does not have the second one yet"
+        );
+        let awaited = Gate { awaits_handover: true, ..Gate::default() };
+        assert_eq!(pass(&awaited, Some(at(30)), at(29)), Err(Shut::Delayed));
+        assert_eq!(pass(&awaited, Some(at(30)), at(30)), since(30));
     }
 
     #[test]
     fn each_begin_is_taken_once_until_the_clock_is_set() {
         let (one, other) = (Id::from_i64(1), Id::from_i64(2));
-        let gate = |from: i64| Gate { awaits_handover: false, blocks: vec![(at(from), at(99))] };
+        let gate = |from: i64| Gate { blocks: vec![(at(from), at(99))], ..Gate::default() };
         let mut begins = BlockBegins::default();
         begins.add(other, &gate(10));
         begins.add(one, &gate(10));

@@ -194,7 +194,9 @@ impl Forwarder {
         if let Some(step) = step.filter(|_| !is_first) {
             // A doubt whose time has come ends by the clock that this step leaves.
             self.begin(window::before(step, now));
-            self.policy.step(step, now);
+            for list in self.policy.step(step, now) {
+                self.review_all(list);
+            }
         }
         self.begin(now);
     }

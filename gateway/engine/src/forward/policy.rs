@@ -14,10 +14,10 @@ use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::{GrantId, HostId, PeerId, RentalId};
+use crate::id::{GrantId, HostId, PeerId};
 use crate::messages::{
-    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetAddress,
-    TargetId, TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
+    TargetAddress, TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -74,19 +74,32 @@ pub enum Denial {
 pub struct Grant {
     pub spec: GrantSpec,
     pub window: Window,
-    /// The device that was handed over during this run.
-    pub handed_over: Option<HostId>,
+    /// The device that was handed over during this run, and when.
+    pub handed_over: Option<(HostId, Wall)>,
 }
 
 impl Grant {
     /// Returns the time around `now` in which it permits something to this device.
     fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
         let window = trust.open(&self.window, now);
-        let gate = gate::pass(&self.spec.gate, self.handed_over == Some(device), now.wall);
+        let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
+        // A block that had begun goes on while the clock is doubted.
+        let was_blocked =
+            trust.before_doubt(now.mono).is_some_and(|at| gate::is_blocked(&self.spec.gate, at));
+        let gate =
+            if was_blocked { Err(Shut::Blocked) } else { gate::pass(&self.spec.gate, known, now.wall) };
+        let is_stored = self.spec.gate.handed_over_at.is_some();
         match (window, gate) {
+            // The clock was set back over the handover. The flows wait, as those of other grants do.
+            (Err(Shut::Doubted), Err(Shut::Delayed)) if is_stored => Err(Shut::Doubted),
             (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
             (Ok(window), Ok(gate)) => Ok(window.and(gate)),
         }
+    }
+
+    /// Forgets a handover by a clock that was ahead: it is to come again. Returns whether it did.
+    fn mind_step(&mut self, now: Wall) -> bool {
+        self.handed_over.take_if(|(_, at)| now < *at).is_some()
     }
 }
 
@@ -241,7 +254,7 @@ impl Policy {
         let affected = match change {
             PolicyChange::Grant(spec) => self.load_grant(spec, now),
             PolicyChange::WithdrawGrant(id) => self.withdraw(id),
-            PolicyChange::HandOver(rental, device) => self.hand_over(rental, device),
+            PolicyChange::HandOver(handover) => self.hand_over(handover),
             PolicyChange::Source(spec) => self.set_source(spec),
             PolicyChange::RemoveSource(peer) => self.sources.remove(&peer).map(|_| vec![List::Source(peer)]),
             PolicyChange::Target(spec) => self.set_target(spec),
@@ -264,12 +277,14 @@ impl Policy {
         self.trust.start(now.mono);
     }
 
-    /// Notes a step of the wall clock.
-    pub fn step(&mut self, step: Step, now: Now) {
+    /// Notes a step of the wall clock. Returns the lists of flows whose permission it takes away for good.
+    pub fn step(&mut self, step: Step, now: Now) -> Vec<List> {
         self.generation += 1;
         self.blocks.rewind();
+        let shut = self.grants.iter_mut().filter_map(|(id, grant)| grant.mind_step(now.wall).then_some(*id));
+        let affected = shut.map(List::Grant).collect();
         if !self.trust.step(step, now) {
-            return;
+            return affected;
         }
         for grant in self.grants.values_mut() {
             grant.window.provisional = true;
@@ -277,8 +292,11 @@ impl Policy {
         // What the clock before ended may be open by the one that is believed at last.
         for grant in self.ended.take() {
             let window = Window { provisional: true, ..grant.window };
-            self.add_grant(Grant { window, ..grant }, now);
+            let mut grant = Grant { window, ..grant };
+            grant.mind_step(now.wall);
+            self.add_grant(grant, now);
         }
+        affected
     }
 
     fn load_grant(&mut self, spec: GrantSpec, now: Now) -> Option<Vec<List>> {
@@ -305,10 +323,11 @@ impl Policy {
         Some(vec![List::Grant(id)])
     }
 
-    fn hand_over(&mut self, rental: RentalId, device: HostId) -> Option<Vec<List>> {
+    fn hand_over(&mut self, handover: HandedOver) -> Option<Vec<List>> {
+        let HandedOver { rental, host, at } = handover;
         let grant = self.grants.get_mut(&rental)?;
-        let before = grant.handed_over.replace(device);
-        (before != Some(device)).then(|| vec![List::Grant(rental)])
+        let before = grant.handed_over.replace((host, at));
+        (before != Some((host, at))).then(|| vec![List::Grant(rental)])
     }
 
     fn add_grant(&mut self, grant: Grant, now: Now) {
@@ -364,6 +383,10 @@ impl Policy {
     fn set_target(&mut self, spec: TargetSpec) -> Option<Vec<List>> {
         if self.targets.get(&spec.id) == Some(&spec) {
             return None;
+        }
+        if let Some(grant) = spec.id.rental().and_then(|rental| self.grants.get_mut(&rental)) {
+            // A device that was handed over, and comes back after another one, waits for a handover again.
+            grant.handed_over = grant.handed_over.filter(|(device, _)| *device == spec.host);
         }
         let mut affected = self.remove_target(spec.id).unwrap_or_default();
         affected.push(List::Device(spec.peer));

@@ -149,6 +149,11 @@ impl Trust {
         self.doubt.as_ref().filter(|doubt| now < doubt.until)
     }
 
+    /// Returns the time that the clock showed before the step, while it is doubted.
+    pub fn before_doubt(&self, now: Mono) -> Option<Wall> {
+        self.doubt_at(now).map(|doubt| doubt.trusted.wall)
+    }
+
     /// Ends the doubt when its time has come. Returns whether it did.
     pub fn end_doubt(&mut self, now: Mono) -> bool {
         self.doubt.take_if(|doubt| doubt.until <= now).is_some()

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::id::{CustomerId, GrantId, HostId, Id, PeerId, PersonId, RentalId, UserId};
-use crate::messages::DropReason;
+use crate::messages::{DropReason, HandedOver};
 use crate::time::{Mono, Wall};
 
 /// The role of a user, as far as it reaches anything. Viewers reach nothing, so they have none here.
@@ -83,6 +83,8 @@ pub struct GrantSpec {
 pub struct Gate {
     /// It permits nothing before [`PolicyChange::HandOver`] of its device.
     pub awaits_handover: bool,
+    /// When the store has that its device was handed over. It permits nothing before.
+    pub handed_over_at: Option<Wall>,
     /// The device is blocked in these times `[from, until)`.
     pub blocks: Vec<(Wall, Wall)>,
 }
@@ -167,9 +169,9 @@ pub struct TargetAddress {
 pub enum PolicyChange {
     Grant(GrantSpec),
     WithdrawGrant(GrantId),
-    /// The grant of a rental passes from now on, while this is its device. Another device waits for a handover of its
+    /// The grant of a rental passes from then on, while this is its device. Another device waits for a handover of its
     /// own.
-    HandOver(RentalId, HostId),
+    HandOver(HandedOver),
     Source(SourceSpec),
     RemoveSource(PeerId),
     Target(TargetSpec),

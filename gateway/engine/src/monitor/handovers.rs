@@ -120,16 +120,16 @@ pub(super) struct Handovers {
 
 impl Handovers {
     /// Adds or changes a rental.
-    pub fn put(&mut self, mut spec: HandoverSpec, now: Mono) {
+    pub fn put(&mut self, mut spec: HandoverSpec, now: Now) {
         let (rental, host) = (spec.rental, spec.host);
         let before = self.forget(rental).filter(|before| before.spec.host == host);
-        // The store may not have the handover yet.
+        // The store may not have the handover yet, or still the one by a clock that was ahead.
         let known = before.as_ref().and_then(|before| before.spec.handed_over_at);
-        spec.handed_over_at = spec.handed_over_at.or(known);
+        spec.handed_over_at = spec.handed_over_at.filter(|at| *at <= now.wall).or(known);
         let sight = before.filter(|before| before.spec.rule == spec.rule).map(|before| before.sight);
         self.rentals.insert(rental, Waiting { spec, sight: sight.unwrap_or(Sight::None) });
         self.of_host.entry(host).or_default().insert(rental);
-        self.agenda.set(rental, Some(now));
+        self.agenda.set(rental, Some(now.mono));
     }
 
     fn forget(&mut self, rental: RentalId) -> Option<Waiting> {

@@ -175,7 +175,7 @@ impl Monitor {
             MonitorInput::UnacknowledgeIncident(id) => self.unacknowledge_incident(id, now),
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
-            MonitorInput::Handover(spec) => self.handovers.put(*spec, now.mono),
+            MonitorInput::Handover(spec) => self.handovers.put(*spec, now),
             MonitorInput::ForgetHandover(rental) => self.handovers.remove(rental),
             MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
             MonitorInput::Uplink(reading) => self.see_outside(&reading, now),

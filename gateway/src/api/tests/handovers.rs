@@ -316,6 +316,30 @@ async fn a_rental_that_is_delayed_to_its_end_has_failed() {
 }
 
 #[tokio::test]
+async fn a_rental_that_is_confirmed_after_its_begin_awaits_what_its_device_needs_by_then() {
+    let mut api = shop().await;
+    let held = json!({ "customer": "crm-17", "external_ref": "o1", "hold_until": hence(600),
+        "items": [{ "device": "cam-1", "until": hence(HOUR) }] });
+    let rental = must(&api.operator().post("/api/v1/bookings", held).await)["rentals"][0].clone();
+    broken(&api, "cam-1").await;
+    must(&api.operator().patch("/api/v1/bookings/o1", json!({ "hold_until": null })).await);
+    assert_eq!(shown(&api, &rental).await["state"], json!("delayed"));
+    assert!(gate(&mut api, &rental).unwrap().awaits_handover);
+}
+
+#[tokio::test]
+async fn the_monitor_hears_of_a_gate_whose_reading_failed_twice() {
+    let mut api = shop().await;
+    broken(&api, "cam-1").await;
+    api.state.handle.fail(2);
+    let rental = begun(&api, "cam-1").await;
+    assert_eq!(judged(&mut api, &rental), None);
+    assert!(!api.state.handle.repeat().await && api.state.handle.is_behind());
+    assert!(api.state.handle.repeat().await && !api.state.handle.is_behind());
+    assert!(!judged(&mut api, &rental).unwrap().is_ready);
+}
+
+#[tokio::test]
 async fn explain_says_why_a_rental_is_delayed_or_blocked() {
     let mut api = shop().await;
     api.start_tunnel().await;
@@ -352,7 +376,8 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
             break;
         }
     }
-    assert_eq!(loaded, Some(Gate::default()));
+    let loaded = loaded.expect("the tunnel was told");
+    assert!(!loaded.awaits_handover && loaded.handed_over_at.is_some(), "{loaded:?}");
     drop(log);
     while tasks.join_next().await.is_some() {}
     assert_eq!(shown(&api, &rental).await["state"], json!("active"));

@@ -4,9 +4,10 @@
 //! announced first, with its own time. So the events of a rental are in the order of what happened, also
 //! after a time in which the gateway did not run.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{Id, RentalId};
 use fleetgate_engine::rental::events::{Kind, entering};
 use fleetgate_engine::rental::life::{Life, State};
 use fleetgate_engine::rental::transitions::{self, Known, transitions};
@@ -14,7 +15,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
 use super::events::{Happened, append};
-use super::{Rental, find};
+use super::{Rental, find, handovers};
 use crate::store::Store;
 
 /// Rentals of one transaction. Other writers wait for one transaction at most.
@@ -22,7 +23,7 @@ const AT_ONCE: i64 = 100;
 /// A rental is not announced as delayed before. Its handover is then as of its begin.
 const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// A clock that is set back by less is adjusted, and what was announced is true in a moment.
-const SET_BACK: Duration = Duration::from_secs(60);
+pub(super) const SET_BACK: Duration = Duration::from_secs(60);
 
 /// Announces a new rental.
 pub(super) async fn booked(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
@@ -191,13 +192,15 @@ fn due(life: &Life, known: Known) -> Option<Wall> {
 }
 
 /// What one turn has announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
     pub events: usize,
     /// More rentals wait for their turn.
     pub more: bool,
     /// When the next event comes.
     pub next: Option<Wall>,
+    /// Rentals whose gates are to be passed again.
+    pub shut: BTreeSet<RentalId>,
 }
 
 const DUE: &str =
@@ -214,9 +217,12 @@ const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1"
 /// Fails when the database cannot be written.
 pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Announced> {
     let ahead: Vec<(i64, i64)> = rows(tx, AHEAD, now + SET_BACK).await?;
-    let mut events = 0;
+    let (mut events, mut shut) = (0, BTreeSet::new());
     for (rental, _) in &ahead {
-        events += take_back(tx, Id::from_i64(*rental), now).await?;
+        let rental = Id::from_i64(*rental);
+        let (written, is_shut) = take_back(tx, rental, now).await?;
+        events += written;
+        shut.extend(is_shut.then_some(rental));
     }
     let due: Vec<(i64, i64)> = rows(tx, DUE, now).await?;
     let is_full = |rows: &[(i64, i64)]| rows.len() >= usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
@@ -236,6 +242,7 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
         events: events + happened.len(),
         more: is_full(&due) || is_full(&ahead),
         next: next.map(Wall::from_millis),
+        shut,
     })
 }
 
@@ -261,18 +268,20 @@ async fn advance(
     Ok(passed(&rental, known, horizon).into_iter().map(|happened| (rental.clone(), happened)).collect())
 }
 
-/// Corrects what was announced of a rental by a clock that was ahead. What comes again is announced again.
-async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<usize> {
-    let Some(rental) = readable(tx, rental).await? else { return Ok(0) };
+/// Corrects what was announced of a rental by a clock that was ahead. What comes again is announced again. Returns how
+/// many events that wrote, and whether its gate is to be passed again.
+async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<(usize, bool)> {
+    let Some(mut rental) = readable(tx, rental).await? else { return Ok((0, false)) };
+    let is_shut = handovers::take_back(tx, &mut rental, now).await?;
     let was = known(tx, rental.id).await?.map(|(_, state)| state);
     let state = rental.life.state(now);
     remember(tx, &rental, (now, state)).await?;
     if was == Some(state) {
-        return Ok(0);
+        return Ok((0, is_shut));
     }
     let happened = Happened { kind: Kind::Changed, at: now, state, previous_device: None };
     append(tx, &rental, happened).await?;
-    Ok(1)
+    Ok((1, is_shut))
 }
 
 impl Store {
@@ -286,7 +295,8 @@ impl Store {
         if !is_due && rows(&mut conn, AHEAD, now + SET_BACK).await?.is_empty() {
             let next: Option<i64> =
                 sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(&mut *conn).await?;
-            return Ok(Announced { events: 0, more: false, next: next.map(Wall::from_millis) });
+            let next = next.map(Wall::from_millis);
+            return Ok(Announced { events: 0, more: false, next, shut: BTreeSet::new() });
         }
         drop(conn);
         let mut tx = self.begin().await?;

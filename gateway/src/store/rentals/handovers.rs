@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Rental, announcements, duration, find};
+use super::{Rental, announcements, duration};
 use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
@@ -79,6 +79,18 @@ pub(super) fn rule(row: &SqliteRow) -> sqlx::Result<Option<GateRule>> {
     Ok(Some(GateRule { services: services.map(|names| names.0), ok_for: duration(row, "gate_ms")? }))
 }
 
+/// Reads rows. One that cannot be read keeps no other device from being handed over.
+fn readable(rows: &[SqliteRow]) -> impl Iterator<Item = HandoverSpec> {
+    rows.iter().filter_map(|row| match Gated::from_row(row) {
+        Ok(Gated(spec)) => Some(spec),
+        Err(error) => {
+            let rental: i64 = row.try_get("id").unwrap_or_default();
+            tracing::error!("the gate of the rental {rental} cannot be read and stays shut: {error}");
+            None
+        }
+    })
+}
+
 struct Gated(HandoverSpec);
 
 impl FromRow<'_, SqliteRow> for Gated {
@@ -118,8 +130,8 @@ macro_rules! gated {
 /// Fails when the database cannot be read.
 pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<HandoverSpec>> {
     let sql = gated!("r.until_at > $1 order by r.id");
-    let rows: Vec<Gated> = sqlx::query_as(sql).bind(now.as_millis()).fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    let rows = sqlx::query(sql).bind(now.as_millis()).fetch_all(conn).await?;
+    Ok(readable(&rows).collect())
 }
 
 /// Returns those of these rentals that the monitor judges.
@@ -132,8 +144,8 @@ pub async fn these(
 ) -> sqlx::Result<BTreeMap<RentalId, HandoverSpec>> {
     let ids: Vec<i64> = rentals.iter().map(|id| id.as_i64()).collect();
     let sql = gated!("r.id in (select value from json_each($1))");
-    let rows: Vec<Gated> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|row| (row.0.rental, row.0)).collect())
+    let rows = sqlx::query(sql).bind(Json(ids)).fetch_all(conn).await?;
+    Ok(readable(&rows).map(|spec| (spec.rental, spec)).collect())
 }
 
 /// Returns how a rental of a device that begins at a moment gets the device.
@@ -147,7 +159,8 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId, from: Wall) 
     Ok(if is_gated { Handover::Awaited } else { Handover::AtBegin })
 }
 
-/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed.
+/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed. One that
+/// is not confirmed has not begun.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -155,7 +168,9 @@ pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sql
     let sql = concat!(
         "update rentals set gated = ",
         is_gated!("rentals.device", "rentals.from_at"),
-        " where device = $1 and from_at > $2 and ended_at is null and handed_over_at is null"
+        " where device = $1 and ended_at is null and handed_over_at is null
+            and (from_at > $2 or exists (select 1 from bookings b
+                                         where b.id = rentals.booking and b.hold_until is not null))"
     );
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
@@ -167,7 +182,8 @@ pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sql
 /// Fails when the database cannot be written.
 pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::Result<Option<i64>> {
     let HandedOver { rental, host, at } = handed_over;
-    let Some(before) = find(tx, rental).await? else { return Ok(None) };
+    // A row that cannot be read must not keep the other handovers waiting.
+    let Some(before) = announcements::readable(tx, rental).await? else { return Ok(None) };
     // A handover by a clock that was ahead comes again.
     let awaits = match before.life.handover {
         Handover::AtBegin => false,
@@ -187,6 +203,35 @@ pub async fn done(tx: &mut SqliteConnection, handed_over: HandedOver) -> sqlx::R
         ..NewEvent::new(at, HANDED_OVER, (Object::Rental, Some(rental)), "its gate was passed", SYSTEM)
     };
     events::append(tx, &event).await.map(Some)
+}
+
+/// Takes a handover back that is to come: it was by a clock that was ahead, and the gate is to be passed again. Returns
+/// whether it was.
+pub(super) async fn take_back(
+    tx: &mut SqliteConnection,
+    rental: &mut Rental,
+    now: Wall,
+) -> sqlx::Result<bool> {
+    if !is_to_come(rental, now) {
+        return Ok(false);
+    }
+    let sql = "update rentals set handed_over_at = null where id = $1";
+    sqlx::query(sql).bind(rental.id.as_i64()).execute(tx).await?;
+    rental.life.handover = Handover::Awaited;
+    Ok(true)
+}
+
+/// Returns a rental as it is after a change: a handover that is to come is taken back.
+pub(super) fn believed(rental: &Rental, now: Wall) -> Rental {
+    let mut rental = rental.clone();
+    if is_to_come(&rental, now + announcements::SET_BACK) {
+        rental.life.handover = Handover::Awaited;
+    }
+    rental
+}
+
+fn is_to_come(rental: &Rental, now: Wall) -> bool {
+    rental.life.ending.is_none() && rental.life.handover.done_at().is_some_and(|at| now < at)
 }
 
 /// The kind of the event in the log.

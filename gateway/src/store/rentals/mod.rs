@@ -360,6 +360,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
 /// Fails when the database cannot be written.
 pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
     let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let rental = &handovers::believed(rental, now);
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,

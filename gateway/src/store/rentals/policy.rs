@@ -73,7 +73,11 @@ impl FromRow<'_, SqliteRow> for Permission {
         let (rental, device) = (id(row, "id")?, id(row, "device")?);
         let life = life(row)?;
         let (from, until) = life.access().ok_or_else(|| damaged("end_reason"))?;
-        let gate = Gate { awaits_handover: life.handover.is_awaited(), blocks: blocks_column(row)? };
+        let gate = Gate {
+            awaits_handover: life.handover.is_awaited(),
+            handed_over_at: life.handover.done_at(),
+            blocks: blocks_column(row)?,
+        };
         let alias = aliases::alias(row)?.ok_or_else(|| damaged("alias_slot"))?;
         let real = inner_addresses(row)?;
         let address = |reached_at: IpAddr| {

@@ -373,6 +373,72 @@ async fn a_delay_is_announced_after_a_moment_and_a_handover_at_the_begin_is_none
 }
 
 #[tokio::test]
+async fn a_handover_by_a_clock_that_was_ahead_is_taken_back() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let mut gated = rental(10, booking, None, None);
+    gated.life.handover = Handover::Awaited;
+    gated.life.window = Window::new(at(100_000), at(200_000)).unwrap();
+    super::insert(&mut tx, &gated).await.unwrap();
+    let handover = HandedOver { rental: id(10), host: id(7), at: at(150_000) };
+    assert!(handovers::done(&mut tx, handover).await.unwrap().is_some());
+    let small = announcements::announce(&mut tx, at(149_000)).await.unwrap();
+    assert!(small.shut.is_empty(), "an adjustment");
+    let set_back = announcements::announce(&mut tx, at(1_000)).await.unwrap();
+    assert_eq!((set_back.events, set_back.shut), (1, [id(10)].into()));
+    let found = super::find(&mut tx, id(10)).await.unwrap().unwrap();
+    assert_eq!(found.life.handover, Handover::Awaited);
+    catch_up(&mut tx, 199_000).await;
+    let last = told(&mut tx).await.pop().unwrap();
+    assert_eq!(last, (100_000, "delayed".to_owned()), "its time alone brings nothing");
+    let again = HandedOver { at: at(160_000), ..handover };
+    assert!(handovers::done(&mut tx, again).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_change_of_a_rental_keeps_no_handover_by_a_clock_that_was_ahead() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let mut gated = rental(10, booking, None, None);
+    gated.life.handover = Handover::Awaited;
+    gated.life.window = Window::new(at(100_000), at(200_000)).unwrap();
+    super::insert(&mut tx, &gated).await.unwrap();
+    let handover = HandedOver { rental: id(10), host: id(7), at: at(150_000) };
+    handovers::done(&mut tx, handover).await.unwrap();
+    for (now, expected) in
+        [(140_000, Handover::Done(at(150_000))), (1_000, Handover::Awaited), (160_000, Handover::Awaited)]
+    {
+        let named = super::Rental { name: format!("at {now}"), ..found(&mut tx).await };
+        super::update(&mut tx, &named, at(now)).await.unwrap();
+        assert_eq!(found(&mut tx).await.life.handover, expected, "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_gate_that_cannot_be_read_holds_up_no_other() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for (n, device) in [(10, 7), (11, 8)] {
+        let mut gated = rental(n, booking, None, None);
+        (gated.device, gated.life.handover) = (id(device), Handover::Awaited);
+        super::insert(&mut tx, &gated).await.unwrap();
+    }
+    let damage = [
+        "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, gate_ms, gate_services)
+         values (7, 1, 0, 0, 1, 'damaged')",
+        "update rentals set end_reason = 'damaged', ended_at = 700 where id = 10",
+    ];
+    sqlx::query(damage[0]).execute(&mut *tx).await.unwrap();
+    let open = handovers::open(&mut tx, at(0)).await.unwrap();
+    assert_eq!(open.iter().map(|spec| spec.rental).collect::<Vec<_>>(), [id(11)]);
+    let these = handovers::these(&mut tx, &[id(10), id(11)].into()).await.unwrap();
+    assert_eq!(these.into_keys().collect::<Vec<_>>(), [id(11)]);
+    sqlx::query(damage[1]).execute(&mut *tx).await.unwrap();
+    let handover = HandedOver { rental: id(10), host: id(7), at: at(650) };
+    assert_eq!(handovers::done(&mut tx, handover).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn what_a_gate_keeps_shut_to_the_end_has_failed() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::id::{HostId, PeerId};
+use crate::id::{GrantId, HostId, PeerId};
 use crate::messages::{
-    GrantProtocol, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, SourceSpec, TargetId,
-    TargetSpec,
+    GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
+    TargetId, TargetSpec,
 };
 use crate::time::{Mono, Now, Wall};
 
@@ -105,8 +105,8 @@ struct Grant {
     over: bool,
     /// Its end is computed anew when the doubt is over.
     provisional: bool,
-    /// The device that was handed over.
-    handed_over: Option<HostId>,
+    /// The device that was handed over, and when.
+    handed_over: Option<(HostId, Wall)>,
 }
 
 /// Both clocks at the first step, as they would be without it, and the end of the doubt.
@@ -144,9 +144,9 @@ impl Model {
         self.sweep(now);
         match change {
             PolicyChange::Grant(spec) => self.load(spec.clone(), now),
-            PolicyChange::HandOver(rental, device) => {
-                let of = |grant: &&mut Grant| grant.spec.id == *rental && !grant.over;
-                self.grants.iter_mut().filter(of).for_each(|grant| grant.handed_over = Some(*device));
+            PolicyChange::HandOver(HandedOver { rental, host, at }) => {
+                let handed_over = Some((*host, *at));
+                self.running(*rental).for_each(|grant| grant.handed_over = handed_over);
             }
             PolicyChange::WithdrawGrant(id) => self.grants.retain(|grant| grant.spec.id != *id),
             PolicyChange::Source(spec) => {
@@ -155,6 +155,11 @@ impl Model {
             }
             PolicyChange::RemoveSource(peer) => self.sources.retain(|source| source.peer != *peer),
             PolicyChange::Target(spec) => {
+                if let Some(rental) = spec.id.rental().filter(|_| !self.targets.contains(spec)) {
+                    for grant in self.running(rental) {
+                        grant.handed_over = grant.handed_over.filter(|(device, _)| *device == spec.host);
+                    }
+                }
                 self.targets.retain(|target| target.id != spec.id);
                 self.targets.push(spec.clone());
             }
@@ -170,6 +175,10 @@ impl Model {
             }
         }
         self.sweep(now);
+    }
+
+    fn running(&mut self, grant: GrantId) -> impl Iterator<Item = &mut Grant> {
+        self.grants.iter_mut().filter(move |found| found.spec.id == grant && !found.over)
     }
 
     fn load(&mut self, spec: GrantSpec, now: Now) {
@@ -199,6 +208,9 @@ impl Model {
         }
         for grant in self.grants.iter_mut().filter(|_| unproved) {
             (grant.over, grant.provisional) = (false, true);
+        }
+        for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
+            grant.handed_over = grant.handed_over.filter(|(_, at)| *at <= now.wall);
         }
         self.doubt = Some(Doubt { trusted, until: now.mono + FIVE_MINUTES, unproved });
         self.sweep(now);
@@ -274,7 +286,9 @@ impl Model {
             return Cover::No;
         }
         let matching = self.grants.iter().filter(|grant| matches(&grant.spec, source, target, said));
-        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall));
+        let was_blocked =
+            |grant: &Grant| self.doubt.is_some_and(|doubt| is_blocked(grant, doubt.trusted.wall));
+        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall) && !was_blocked(grant));
         let covers: Vec<Cover> = passing.map(|grant| self.open(grant, now)).collect();
         match (covers.contains(&Cover::Yes), covers.contains(&Cover::Waits)) {
             (true, _) => Cover::Yes,
@@ -433,8 +447,13 @@ impl Model {
 
 fn is_gate_open(grant: &Grant, target: &TargetSpec, now: Wall) -> bool {
     let gate = &grant.spec.gate;
-    let is_handed_over = !gate.awaits_handover || grant.handed_over == Some(target.host);
-    is_handed_over && !gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&now))
+    let is_done = |(device, at): (HostId, Wall)| device == target.host && at <= now;
+    let is_handed_over = !gate.awaits_handover || grant.handed_over.is_some_and(is_done);
+    is_handed_over && !is_blocked(grant, now)
+}
+
+fn is_blocked(grant: &Grant, at: Wall) -> bool {
+    grant.spec.gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
 }
 
 fn matches(spec: &GrantSpec, source: &SourceSpec, target: &TargetSpec, said: &Said) -> bool {

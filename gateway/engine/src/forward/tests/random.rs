@@ -16,7 +16,7 @@ use crate::forward::headers::{ACK, FIN, Ip, RST, SYN, address};
 use crate::forward::{Forwarder, Outcome, syn};
 use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, Gate, GrantProtocol, GrantRole,
-    PolicyChange,
+    HandedOver, PolicyChange,
 };
 use crate::time::Wall;
 
@@ -104,11 +104,12 @@ impl Pair {
             }
             Op::Rent { rental, access, from, until, only, gate: (awaits_handover, block) } => {
                 let blocks = block.map(|(from, until)| (at(from), at(until))).into_iter().collect();
-                let gate = Gate { awaits_handover, blocks };
+                let gate = Gate { awaits_handover, blocks, ..Gate::default() };
                 PolicyChange::Grant(random_rental(rental, access, from.map(at), until.map(at), only, gate))
             }
             Op::HandOver { rental, moved } => {
-                PolicyChange::HandOver(id(RENTALS[rental]), target(RENTALS[rental], 0, moved).host)
+                let host = target(RENTALS[rental], 0, moved).host;
+                PolicyChange::HandOver(HandedOver { rental: id(RENTALS[rental]), host, at: at(-2) })
             }
             Op::Withdraw(n) => PolicyChange::WithdrawGrant(id(n)),
             Op::Renter { present: false, .. } => PolicyChange::RemoveSource(id(3)),

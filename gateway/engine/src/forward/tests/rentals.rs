@@ -9,8 +9,9 @@ use crate::forward::headers::{ACK, Ip, RST, SYN, Transport, address};
 use crate::id::PeerId;
 use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, Gate, GrantProtocol,
-    GrantRole, GrantSource, GrantSpec, GrantTarget, PolicyChange, SourceOwner, TargetId,
+    GrantRole, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, TargetId,
 };
+use crate::time::Wall;
 
 const CUSTOMER: i64 = 51;
 
@@ -279,6 +280,11 @@ fn delayed() -> PolicyChange {
     gated(Gate { awaits_handover: true, ..Gate::default() })
 }
 
+/// The device of rental 41 is handed over.
+fn handed_over(device: i64, at: Wall) -> PolicyChange {
+    PolicyChange::HandOver(HandedOver { rental: id(41), host: id(device), at })
+}
+
 fn explained(world: &World) -> Explanation {
     let (from, to) = (ExplainSource::Peer(id(3)), ExplainTarget::Rental(id(41)));
     let (protocol, port) = (GrantProtocol::Udp, 53);
@@ -291,11 +297,12 @@ fn nothing_passes_before_the_handover_and_everything_after_it() {
     world.change(delayed());
     assert_eq!(world.send(3, &udp_to_rental(3, 41, 53)), Err(DropReason::NotGranted));
     assert!(matches!(explained(&world), Explanation::Delayed(window) if window.grant == id(41)));
-    world.change(PolicyChange::HandOver(id(41), id(12)));
+    world.change(handed_over(12, world.now.wall));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "another device");
-    world.change(PolicyChange::HandOver(id(41), id(11)));
+    world.change(handed_over(11, world.now.wall));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
-    world.change(gated(Gate { awaits_handover: true, blocks: vec![(wall(200), wall(300))] }));
+    let blocks = vec![(wall(200), wall(300))];
+    world.change(gated(Gate { awaits_handover: true, blocks, ..Gate::default() }));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the store does not have the handover yet");
     world.change(PolicyChange::Target(rental(41, 12)));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "it is swapped, and the store has no handover");
@@ -310,16 +317,59 @@ fn nothing_passes_before_the_handover_and_everything_after_it() {
 fn a_rental_that_was_withdrawn_awaits_its_handover_again() {
     let mut world = rented();
     world.change(delayed());
-    world.change(PolicyChange::HandOver(id(41), id(11)));
+    world.change(handed_over(11, world.now.wall));
     world.withdraw(41);
     world.change(delayed());
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
 }
 
 #[test]
+fn a_device_that_comes_back_after_another_one_awaits_a_handover_again() {
+    let mut world = rented();
+    world.change(delayed());
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(PolicyChange::Target(rental(41, 12)));
+    world.change(PolicyChange::Target(rental(41, 11)));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
+fn a_handover_by_a_clock_that_was_ahead_opens_nothing_when_its_time_comes_again() {
+    let mut world = rented();
+    world.change(delayed());
+    world.advance(seconds(50));
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.set_clock(wall(20));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(35));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "after the time of that handover");
+    world.change(handed_over(11, world.now.wall));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
+}
+
+#[test]
+fn a_stored_handover_holds_from_its_time_on_and_its_flows_wait_for_a_clock_that_was_set_back() {
+    let mut world = rented();
+    let gate = Gate { handed_over_at: Some(wall(10)), ..Gate::default() };
+    let spec = rental_grant(41, CUSTOMER, Some(wall(10)), Some(wall(500)));
+    world.change(PolicyChange::Grant(GrantSpec { gate, ..spec }));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.advance(seconds(20));
+    connect(&mut world, 41, 11);
+    world.set_clock(wall(5));
+    assert_eq!(world.send(3, &segment(41, ACK, 1_000, 5_000)), Err(DropReason::ClockStep));
+    world.set_clock(wall(21));
+    assert!(world.passes(3, &segment(41, ACK, 1_000, 5_000)), "it was not cut");
+}
+
+#[test]
 fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
     let mut world = rented();
-    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(10), wall(20))] }));
+    world.change(gated(Gate { blocks: vec![(wall(10), wall(20))], ..Gate::default() }));
     connect(&mut world, 41, 11);
     world.advance(seconds(9));
     assert_eq!(world.work(), []);
@@ -330,10 +380,28 @@ fn a_block_cuts_what_runs_and_its_end_lets_new_connections_pass() {
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
     world.advance(seconds(10));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)));
-    world.change(gated(Gate { awaits_handover: false, blocks: vec![(wall(5), wall(90))] }));
+    world.change(gated(Gate { blocks: vec![(wall(5), wall(90))], ..Gate::default() }));
     assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "a block that has begun");
     world.change(gated(Gate::default()));
     assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "it was ended");
+}
+
+#[test]
+fn a_clock_that_is_set_back_over_the_begin_of_a_block_lets_nothing_pass_while_it_is_doubted() {
+    let mut world = rented();
+    let gate = Gate { blocks: vec![(wall(1_000), wall(9_000))], ..Gate::default() };
+    let spec = rental_grant(41, CUSTOMER, Some(wall(0)), Some(wall(9_999)));
+    world.change(PolicyChange::Grant(GrantSpec { gate, ..spec.clone() }));
+    world.advance(seconds(1_001));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)));
+    world.set_clock(wall(500));
+    assert!(!world.passes(3, &udp_to_rental(3, 41, 53)), "the clock is doubted");
+    assert!(matches!(explained(&world), Explanation::Blocked(_)));
+    world.advance(seconds(301));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "it is believed");
+    world.set_clock(wall(1_500));
+    world.change(PolicyChange::Grant(spec));
+    assert!(world.passes(3, &udp_to_rental(3, 41, 53)), "the block was ended");
 }
 
 #[test]

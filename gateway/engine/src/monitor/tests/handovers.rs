@@ -302,6 +302,23 @@ fn a_handover_by_a_clock_that_was_ahead_comes_again() {
     assert_eq!(world.handed_over[1..], [(host(1), wall(600))]);
 }
 
+#[test]
+fn a_stored_handover_that_is_to_come_is_judged_again() {
+    let mut world = World::good();
+    world.send(1, Some("disk"), Status::Critical);
+    let ahead = HandoverSpec { handed_over_at: Some(wall(900)), ..rental() };
+    world.put(ahead.clone());
+    world.to(700);
+    world.all_good(1);
+    world.to(950);
+    assert_eq!(world.handed_over, [], "its time alone does not open the gate");
+    world.to(1_001);
+    assert_eq!(world.handed_over, [(host(1), wall(1_000))]);
+    world.put(HandoverSpec { handed_over_at: Some(wall(1_100)), ..ahead });
+    world.to(1_199);
+    assert_eq!(world.handed_over.len(), 1, "the store does not have the second one yet");
+}
+
 #[derive(Clone, Debug)]
 enum Deed {
     Send(i64, Option<usize>, bool),
