@@ -125,7 +125,8 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         customers::insert(&mut tx, &customers::Customer::new(customer, now)).await.unwrap();
         let ada = Person::new(Id::from_i64(11), customer, now);
-        let ada = Person { name: "Ada Lovelace".into(), email: Some("ada.lovelace@example.net".into()), ..ada };
+        let ada =
+            Person { name: "Ada Lovelace".into(), email: Some("ada.lovelace@example.net".into()), ..ada };
         insert(&mut tx, &ada).await.unwrap();
         tx.commit().await.unwrap();
         let has = async |text: &str| {

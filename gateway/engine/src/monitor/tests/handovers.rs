@@ -366,7 +366,10 @@ struct Model {
 
 impl Model {
     fn new(ok_for: u64) -> Model {
-        let world = World::new();
+        // It acts and looks between the seconds at which windows begin: the wall clock has milliseconds, and what is due
+        // by it may come one late.
+        let mut world = World::new();
+        world.advance(Duration::from_millis(500));
         let rule = Some(GateRule { services: None, ok_for: seconds(ok_for) });
         let spec = Some(HandoverSpec { rule, ..rental() });
         let (good, woke) = (BTreeMap::new(), Mono::ZERO);
@@ -428,7 +431,7 @@ impl Model {
             }
             change => {
                 let now = self.now().wall;
-                let at = |offset: i64| Wall::from_millis(now.as_millis() + offset * 1_000);
+                let at = |offset: i64| Wall::from_millis(now.as_millis() + offset * 1_000 - 250);
                 let Some(spec) = &mut self.spec else { return };
                 match change {
                     Deed::Extend(by) => spec.until = spec.until + seconds(by),
