@@ -304,7 +304,7 @@ fn a_swap_resets_what_runs_and_keeps_the_address() {
     eventually("the window opens", Duration::from_secs(3), || site.pings(&rental.v4));
     let shell = format!("ssh {SSH} -i {key} {ACCOUNT}@{} 'sleep 60'", rental.v4);
     let mut shell = lab.spawn(LAPTOP, "shell.log", "sh", &["-c", &shell], &[]);
-    let sessions = "ss -tnH state established | grep -c ':22 ' || true";
+    let sessions = "ss -tnH state established dport = :22 | grep -c . || true";
     eventually("the shell is open", Duration::from_secs(10), || lab.sh(LAPTOP, sessions).trim() == "1");
     site.count(0);
     site.count(1);
