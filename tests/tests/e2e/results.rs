@@ -1,6 +1,7 @@
 //! Devices submit results through real tunnels, with the tools of the smallest devices.
 
 use std::path::Path;
+use std::process::Command;
 use std::thread::{self, sleep};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -234,9 +235,13 @@ fn hold_syncs(lab: &Lab, gateway: &Gateway<'_>) -> Option<Running> {
     (!refused).then_some(tracer)
 }
 
-fn is_in(file: &Path, text: &str) -> bool {
-    let bytes = std::fs::read(file).unwrap_or_default();
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+/// Waits until the file has this text. The sync is held for a second only, so this looks often, and with a program
+/// that is fast also in a log of megabytes.
+fn wait_for(text: &str, file: &Path) {
+    let line = format!("until grep -qaF '{text}' '{}'; do sleep 0.02; done", file.display());
+    let patience = PATIENCE.as_secs().to_string();
+    let found = Command::new("timeout").args([&patience, "sh", "-c", &line]).status();
+    assert!(found.is_ok_and(|status| status.success()), "{text} is not written");
 }
 
 fn attempt(api: &Api) -> u64 {
@@ -263,7 +268,7 @@ fn a_result_whose_sender_was_not_answered_because_the_gateway_was_killed_counts_
         };
         let answered = thread::scope(|scope| {
             let sender = scope.spawn(|| trouble.send(&api).is_ok());
-            eventually("the result is written", PATIENCE, || is_in(&log, &trouble.text));
+            wait_for(&trouble.text, &log);
             sleep(SYNCED);
             gateway.process.as_mut().expect("running").kill();
             sender.join().expect("no panic")
