@@ -1,7 +1,7 @@
 //! Code around the handlers of all requests, as layers that allocate once per request.
 //!
 //! `axum::middleware::from_fn` clones the services below it into another box for each request, and
-//! so do the layers around it. For a result that is a tenth of its cost.
+//! so do the layers around it.
 
 use std::convert::Infallible;
 use std::future::Future;
