@@ -119,7 +119,7 @@ impl CommitWaits {
         ticket: Ticket,
         outcome: Outcome,
         now: Mono,
-        state_of: impl FnOnce(&Shown) -> Option<&'a ServiceState>,
+        state_of: impl FnOnce(&Shown) -> Option<&'a Arc<ServiceState>>,
     ) {
         let mut book = self.lock();
         let Some(entry) = book.waiting.remove(&ticket) else { return };
@@ -127,7 +127,7 @@ impl CommitWaits {
             book.contents.remove(content);
         }
         let shown = entry.shown.as_ref().filter(|_| outcome == Outcome::Done);
-        let state = shown.and_then(state_of).map(|state| Arc::new(state.clone()));
+        let state = shown.and_then(state_of).cloned();
         let told = |waiter: oneshot::Sender<Settled>| waiter.send(Settled { outcome, state: state.clone() });
         let heard = entry.waiters.into_iter().map(told).filter(Result::is_ok).count();
         if let (0, Some(content)) = (heard, entry.content) {
@@ -273,7 +273,7 @@ mod tests {
     async fn whoever_asked_for_the_state_gets_it_as_it_was_committed() {
         let tickets = CommitWaits::default();
         let host = HostId::from_i64(7);
-        let state = fixture::service("disk", Status::Critical);
+        let state = Arc::new(fixture::service("disk", Status::Critical));
         let shown = |tickets: &CommitWaits, outcome| {
             let Admission::New(ticket, waiter) = tickets.admit(None, Some((host, "disk".into())), at(0))
             else {
@@ -284,7 +284,7 @@ mod tests {
             });
             waiter.settled(std::pin::pin!(patience())).now_or_never().flatten().unwrap()
         };
-        assert_eq!(shown(&tickets, Outcome::Done).state.as_deref(), Some(&state));
+        assert_eq!(shown(&tickets, Outcome::Done).state.as_ref(), Some(&state));
         assert_eq!(shown(&tickets, Outcome::Older).state, None, "nothing of it was committed");
     }
 

@@ -50,7 +50,7 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     let hosts: Vec<_> = batch.hosts.values().collect();
     states::write_hosts(&mut tx, &hosts).await?;
     let services: Vec<_> =
-        batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
+        batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s.as_ref()))).collect();
     states::write_services(&mut tx, &services).await?;
     let notification_states = hosts
         .iter()

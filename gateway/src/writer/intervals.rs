@@ -95,6 +95,8 @@ fn host_since(batch: &Batch, host: HostId, begins: Option<&str>) -> Option<Wall>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use fleetgate_engine::id::Id;
     use fleetgate_engine::messages::{DowntimeOccurrence, GATEWAY, HostState, HostStatus};
     use fleetgate_probes::sample::Status;
@@ -130,7 +132,7 @@ mod tests {
         let ping = fixture::service("ping", Status::Critical);
         let ping = fleetgate_engine::messages::ServiceState { hard_since: at(90), ..ping };
         let hosts = [(HOST, down)].into();
-        Batch { hosts, services: [(HOST, vec![ping])].into(), log, ..Batch::default() }
+        Batch { hosts, services: [(HOST, vec![Arc::new(ping)])].into(), log, ..Batch::default() }
     }
 
     fn times(batch: &Batch, floor: Option<i64>) -> Vec<i64> {

@@ -97,6 +97,8 @@ fn digest(of: impl Hash) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use fleetgate_engine::id::Id;
     use fleetgate_engine::time::Wall;
 
@@ -110,7 +112,7 @@ mod tests {
     }
 
     fn of_service(state: ServiceState) -> Batch {
-        Batch { services: [(HOST, vec![state])].into(), ..Batch::default() }
+        Batch { services: [(HOST, vec![Arc::new(state)])].into(), ..Batch::default() }
     }
 
     fn at(seconds: i64) -> Option<Wall> {

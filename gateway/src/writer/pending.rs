@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
@@ -15,6 +16,11 @@ use fleetgate_keys::PublicKey;
 /// How long results wait for others to share their commit. An operator does not notice it, and the disk
 /// syncs ten times a second.
 const GATHER: Duration = Duration::from_millis(100);
+/// A commit that this many results, events and messages shared shows that many senders wait side by side. The next
+/// one waits until as many are there again, but not for long: a commit for each few of them would cost more than
+/// their results. A few senders are never held up.
+const CROWD: usize = 16;
+const CROWD_GATHERS: Duration = Duration::from_millis(40);
 /// Longest wait of a handshake timestamp or an endpoint: half of the second that is promised.
 const LEARNT: Duration = Duration::from_millis(500);
 /// Shortest interval between two writes of the counters and times of a peer.
@@ -70,7 +76,8 @@ pub(super) enum Entry {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub hosts: HashMap<HostId, HostState>,
-    pub services: HashMap<HostId, Vec<ServiceState>>,
+    /// Shared with the senders that wait for them.
+    pub services: HashMap<HostId, Vec<Arc<ServiceState>>>,
     pub log: Vec<Entry>,
     /// Applied before the updates below: an earlier batch, or one that the API's change overtook, may have
     /// written values that are to be removed.
@@ -116,7 +123,7 @@ impl Batch {
     }
 
     /// Returns the state of a service in the batch.
-    pub fn service(&self, host: HostId, name: &str) -> Option<&ServiceState> {
+    pub fn service(&self, host: HostId, name: &str) -> Option<&Arc<ServiceState>> {
         self.services.get(&host)?.iter().find(|state| state.name == name)
     }
 
@@ -134,6 +141,9 @@ pub(super) struct Pending {
     batch: Batch,
     statuses: BTreeMap<PeerId, Box<PeerStatus>>,
     next_statuses: Mono,
+    /// The size of the last commit if it was shared by a crowd, and until when the next one waits for as many.
+    crowd: usize,
+    crowd_until: Mono,
     deadline: Option<Mono>,
 }
 
@@ -153,14 +163,15 @@ impl Pending {
         for record in records {
             self.add_one(record);
         }
-        self.not_later_than(if urgent { now } else { now + GATHER })
+        let urgent_at = if self.urgent() < self.crowd { now.max(self.crowd_until) } else { now };
+        self.not_later_than(if urgent { urgent_at } else { now + GATHER })
     }
 
     fn add_one(&mut self, record: Record) {
         let batch = &mut self.batch;
         match record {
             Record::Host(state) => drop(batch.hosts.insert(state.host, *state)),
-            Record::Service(host, state) => replace(batch.services.entry(host).or_default(), state),
+            Record::Service(host, state) => replace(batch.services.entry(host).or_default(), Arc::new(state)),
             Record::Sample(sample) if batch.samples.len() < MAX_SAMPLES => batch.samples.push(sample),
             Record::Sample(_) => super::samples::dropped("lag", 1),
             Record::Event(event) => batch.log.push(Entry::Event(event)),
@@ -170,6 +181,11 @@ impl Pending {
             Record::Incident(record) => batch.log.push(Entry::Incident(record)),
             Record::Reply(ticket, outcome) => batch.replies.push((ticket, outcome)),
         }
+    }
+
+    /// Returns the number of records that somebody waits for.
+    fn urgent(&self) -> usize {
+        self.batch.replies.len() + self.batch.log.len()
     }
 
     /// Queues an update of a peer. Returns whether the deadline moved forward.
@@ -227,6 +243,9 @@ impl Pending {
             self.sweep(now, STATUS_ROWS);
         }
         self.deadline = (!self.statuses.is_empty()).then_some(self.next_statuses);
+        let urgent = self.urgent();
+        self.crowd = if urgent < CROWD { 0 } else { urgent };
+        self.crowd_until = now + CROWD_GATHERS;
         std::mem::take(&mut self.batch)
     }
 
@@ -246,7 +265,7 @@ impl Pending {
     }
 }
 
-fn replace(services: &mut Vec<ServiceState>, state: ServiceState) {
+fn replace(services: &mut Vec<Arc<ServiceState>>, state: Arc<ServiceState>) {
     match services.iter_mut().find(|s| s.name == state.name) {
         Some(old) => *old = state,
         None => services.push(state),
@@ -294,6 +313,38 @@ mod tests {
         let batch = pending.take(at(1_060));
         assert_eq!((batch.hosts.len(), batch.log.len()), (1, 1));
         assert_eq!(pending.due(), None);
+    }
+
+    /// Queues events one after the other, a millisecond apart, and returns when they are committed.
+    fn committed_at(pending: &mut Pending, count: u64, from_ms: u64) -> Mono {
+        (from_ms..from_ms + count).for_each(|ms| drop(pending.add(vec![event()], at(ms))));
+        let due = pending.due().unwrap();
+        pending.take(due);
+        due
+    }
+
+    #[test]
+    fn a_crowd_shares_commits_and_few_senders_do_not_wait() {
+        let mut pending = Pending::default();
+        assert_eq!(committed_at(&mut pending, 15, 1_000), at(1_000));
+        assert_eq!(committed_at(&mut pending, 1, 1_016), at(1_016), "few came before it");
+        assert_eq!(committed_at(&mut pending, 30, 2_000), at(2_000));
+        assert_eq!(committed_at(&mut pending, 30, 2_001), at(2_030), "as many are there again");
+        assert_eq!(committed_at(&mut pending, 20, 2_035), at(2_070), "no more came in time");
+        assert_eq!(committed_at(&mut pending, 15, 2_071), at(2_110));
+        assert_eq!(committed_at(&mut pending, 1, 2_111), at(2_111));
+        assert_eq!(committed_at(&mut pending, 16, 2_200), at(2_200));
+        assert_eq!(committed_at(&mut pending, 1, 9_000), at(9_000), "long after the crowd");
+    }
+
+    #[test]
+    fn a_proof_does_not_wait_for_a_crowd() {
+        let mut pending = Pending::default();
+        pending.add(vec![event(); CROWD], at(1_000));
+        pending.take(at(1_000));
+        pending.add(vec![event()], at(1_002));
+        pending.prove(at(1_003));
+        assert_eq!(pending.due(), Some(at(1_003)));
     }
 
     #[test]

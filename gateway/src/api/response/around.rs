@@ -6,11 +6,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt as _};
 
 /// What surrounds a request: it passes the request to [`run`], or answers it itself.
 pub trait Around: Clone + Send + Sync + 'static {
@@ -29,8 +30,8 @@ impl<S> Below for S where
 }
 
 /// Passes a request on.
-pub async fn run<S: Below>(mut below: S, request: Request) -> Response {
-    match below.call(request).await {
+pub async fn run<S: Below>(below: S, request: Request) -> Response {
+    match below.oneshot(request).await {
         Ok(response) => response.into_response(),
         Err(never) => match never {},
     }
@@ -48,29 +49,34 @@ impl<A: Around, S> Layer<S> for AroundLayer<A> {
     type Service = Surrounded<A, S>;
 
     fn layer(&self, below: S) -> Self::Service {
-        Surrounded { around: self.0.clone(), below }
+        Surrounded { around: self.0.clone(), below: Arc::new(below) }
     }
 }
 
-#[derive(Clone)]
+/// The router clones its services for each request, so the services below are shared until they are called.
 pub struct Surrounded<A, S> {
     around: A,
-    below: S,
+    below: Arc<S>,
 }
 
-impl<A: Around, S: Below + Clone> Service<Request> for Surrounded<A, S> {
+impl<A: Clone, S> Clone for Surrounded<A, S> {
+    fn clone(&self) -> Self {
+        Surrounded { around: self.around.clone(), below: self.below.clone() }
+    }
+}
+
+impl<A: Around, S: Below + Clone + Sync> Service<Request> for Surrounded<A, S> {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.below.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // [`run`] waits until the services below are ready.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The clone stays for the next request, because only the service that was asked is ready.
-        let next = self.below.clone();
-        let below = std::mem::replace(&mut self.below, next);
+        let below = S::clone(&self.below);
         let around = self.around.clone();
         Box::pin(async move { Ok(around.around(request, below).await) })
     }

@@ -165,6 +165,8 @@ fn without_body(response: Response, method: &Method) -> Response {
 }
 
 fn set_headers(headers: &mut HeaderMap, path: &str, id: &str, https: bool) {
+    // For these and three more, so that the map grows once.
+    headers.reserve(HEADERS.len() + 3);
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
