@@ -74,7 +74,7 @@ macro_rules! host_base {
                     h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
                     coalesce(h.budget_bytes_per_day,
                              (select d.budget_bytes_per_day from hosts d where d.id = h.via)),
-                    h.thresholds, h.ssh_pin_type
+                    h.thresholds, h.ssh_pin_type, h.ssh_pin_line
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -130,8 +130,8 @@ impl FromRow<'_, SqliteRow> for HostBase {
 fn pin(row: &SqliteRow) -> sqlx::Result<Option<HostKey>> {
     let key_type: Option<&str> = row.try_get("ssh_pin_type")?;
     let fingerprint: Option<String> = row.try_get("ssh_pin")?;
-    Ok(fingerprint
-        .map(|fingerprint| HostKey { fingerprint, key_type: key_type.and_then(KeyType::from_name) }))
+    let (key_type, line) = (key_type.and_then(KeyType::from_name), row.try_get("ssh_pin_line")?);
+    Ok(fingerprint.map(|fingerprint| HostKey { fingerprint, key_type, line }))
 }
 
 /// Selects hosts to load.
