@@ -79,6 +79,7 @@ use crate::config::Config;
 use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
+use crate::identity::ssh_ca::SshCa;
 use crate::notification::Notifications;
 use crate::rental_events;
 use crate::store::Store;
@@ -117,6 +118,8 @@ pub struct Parts {
     pub streams: Streams,
     pub config: Config,
     pub identity: Identity,
+    /// Signs the SSH keys of renters.
+    pub ssh_ca: Arc<SshCa>,
     /// The port of the tunnels' socket.
     pub udp_port: u16,
     /// The address of the API's TCP listener.

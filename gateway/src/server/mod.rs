@@ -188,6 +188,7 @@ impl Server {
             streams,
             config,
             identity: api::Identity::from(&*identity),
+            ssh_ca: Arc::clone(&identity.ssh_ca),
             udp_port,
             api,
             metrics: telemetry::metrics(),

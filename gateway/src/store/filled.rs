@@ -118,6 +118,13 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        59,
+        r#"update renters set ssh_keys = '["ssh-ed25519 AAAA"]' where id = 119;
+           update rentals set ssh = 1 where id = 114;
+           update device_rental_settings set ssh_account = 'renter', ssh_mode = 'certificates', ssh_root = 1;
+           update hosts set ssh_pin_line = 'ssh-ed25519 BBBB' where ssh_pin is not null;"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -24,6 +24,12 @@ pub struct Settings {
     pub not_ready: Option<String>,
     /// What must be OK before it is handed over. `None`: nothing.
     pub gate: Option<GateRule>,
+    /// The account of the device that renters log in to. `None`: it has none.
+    pub ssh_account: Option<String>,
+    /// What the SSH server of the device takes of renters: `certificates` or `keys`. `None`: it is not known yet.
+    pub ssh_mode: Option<String>,
+    /// The account can become root.
+    pub ssh_root: bool,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -36,6 +42,9 @@ impl FromRow<'_, SqliteRow> for Settings {
             access: access_column(row)?,
             not_ready: row.try_get("not_ready_reason")?,
             gate: handovers::rule(row)?,
+            ssh_account: row.try_get("ssh_account")?,
+            ssh_mode: row.try_get("ssh_mode")?,
+            ssh_root: row.try_get("ssh_root")?,
             version: row.try_get("version")?,
         })
     }
@@ -59,6 +68,9 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         access: usual_access(),
         not_ready: None,
         gate: None,
+        ssh_account: None,
+        ssh_mode: None,
+        ssh_root: false,
         version: 0,
     }))
 }
@@ -78,12 +90,13 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
-             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services",
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services, ssh_account = excluded.ssh_account,
+             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -93,6 +106,9 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.not_ready)
     .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
     .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
+    .bind(&settings.ssh_account)
+    .bind(&settings.ssh_mode)
+    .bind(settings.ssh_root)
     .execute(tx)
     .await
     .map(drop)
@@ -106,6 +122,8 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
+    /// Where renters log in. `None`: nowhere, because the device has no account for them.
+    pub ssh_port: Option<u16>,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
@@ -115,13 +133,15 @@ impl FromRow<'_, SqliteRow> for Candidate {
             name: row.try_get("name")?,
             margins: margins(row)?,
             access: access_column(row)?,
+            ssh_port: row.try_get("ssh_port")?,
         })
     }
 }
 
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access,
+            case when s.ssh_account is not null then h.ssh_port end as ssh_port
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null

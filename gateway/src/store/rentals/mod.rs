@@ -57,6 +57,8 @@ pub struct Rental {
     pub name: String,
     /// What its renters reach.
     pub access: Vec<GrantAccess>,
+    /// Its renters may log in to the device.
+    pub ssh: bool,
     /// The renters that it admits. `None`: all of the customer, also those added later.
     pub admits: Option<BTreeSet<PeerId>>,
     /// `None`: it got none, or it rested and was taken from the rental.
@@ -113,6 +115,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             preparation: duration(row, "preparation_ms")?,
             name: row.try_get("name")?,
             access: access_column(row)?,
+            ssh: row.try_get("ssh")?,
             admits: admits(row)?,
             alias: aliases::alias(row)?,
             allowance: allowances::allowance(row)?,
@@ -328,8 +331,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                              allowance_bytes, cut_at_allowance, gated, ssh)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -349,6 +352,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.ssh)
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -365,7 +369,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, version = version + 1
+             handed_over_at = $17, ssh = $18, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -385,6 +389,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
+    .bind(rental.ssh)
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

@@ -69,6 +69,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         preparation: Duration::from_millis(100),
         name: "device-1".into(),
         access: vec![GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 8_000..=8_100] }],
+        ssh: true,
         admits: Some([id(21), id(22)].into()),
         alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
         allowance: Some(Allowance { bytes: 1_000, cuts: false }),
