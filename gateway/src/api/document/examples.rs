@@ -15,6 +15,7 @@ pub fn of(operation: &str) -> Option<Value> {
 
 const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 const HOST_KEY: &str = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk";
+const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti ada@laptop";
 const ANOTHER_PUBLIC_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 /// The time of a restore, as the example of its confirmation has it.
@@ -187,16 +188,18 @@ fn rentals(operation: &str) -> Option<Value> {
         "create_person" => json!({ "customer": "crm-17", "name": "Ada", "email": "ada@example.org" }),
         "change_person" => json!({ "name": "Ada King", "email": null }),
         "create_renter" => {
-            json!({ "person": PERSON, "name": "laptop", "public_key": PUBLIC_KEY, "mtu": 1_400 })
+            json!({
+                "person": PERSON, "name": "laptop", "public_key": PUBLIC_KEY, "mtu": 1_400, "ssh_keys": [SSH_KEY],
+            })
         }
-        "change_renter" => json!({ "name": "notebook", "mtu": 1_400 }),
+        "change_renter" => json!({ "name": "notebook", "mtu": 1_400, "ssh_keys": [] }),
         "reissue_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "create_booking" => json!({
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
             "items": [
                 { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00",
                   "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }],
-                  "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true },
+                  "ssh": false, "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
                   "until": "2034-03-14T10:00:00+01:00" },
             ],
@@ -204,7 +207,8 @@ fn rentals(operation: &str) -> Option<Value> {
         }),
         "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
         "change_rental" => json!({
-            "until": "2034-04-12T10:00:00+01:00", "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
+            "until": "2034-04-12T10:00:00+01:00", "ssh": false,
+            "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
         }),
         "hand_over_rental" => json!({ "force": true, "reason": "the sensor is known to be broken" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),

@@ -172,7 +172,7 @@ async fn rent(
     id: Id,
     (choice, terms): (Choice, Terms<String>),
 ) -> Result<Rental, Problem> {
-    let Choice { device, window, occupied, access } = choice;
+    let Choice { device, window, occupied, access, ssh } = choice;
     let life = Life {
         window,
         prepared_from: occupied.from,
@@ -193,6 +193,7 @@ async fn rent(
         preparation: device.margins.preparation,
         name: terms.name,
         access,
+        ssh,
         admits: terms.admits,
         alias: Some(access::take_alias(app, write, booking.customer).await?),
         allowance: terms.allowance,
@@ -424,7 +425,7 @@ fn wish(
     let access = item.access.map(|list| access::access(wrong, &prefix, list));
     let allowance = (item.allowance_bytes, item.cut_at_allowance);
     let allowance = allowance::of_item(wrong, &prefix, allowance);
-    let wish = Wish { of: of?, window: window?, access: access.flatten() };
+    let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
     Some((wish, Terms { name: name?, admits: admits?, allowance: allowance? }))
 }
 

@@ -1,4 +1,4 @@
-//! Changes of a rental: another end, device, name, access or allowance, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access, SSH or allowance, its cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, load, note, parse, to_api};
+use super::{access, allowance, begin_rental, load, note, parse, ssh, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -34,12 +34,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access or the allowance of a rental. Name and addresses stay with another
-/// device.
+/// Changes the end, the device, the name, the access, SSH or the allowance of a rental. Name and addresses stay with
+/// another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
-/// `access_not_allowed`: another device does not allow the access of the rental. 409 `rental_over`: it has ended.
+/// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `rental_over`: it has ended.
 #[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = RentalChange,
     params(("rental" = String, Path, description = "id"),
@@ -79,6 +79,7 @@ struct Draft {
     device: Option<String>,
     name: Option<String>,
     access: Option<Vec<GrantAccess>>,
+    ssh: Option<bool>,
     admits: Option<Option<BTreeSet<PeerId>>>,
     /// That of the rental after the change.
     allowance: Option<Allowance>,
@@ -101,6 +102,7 @@ impl Draft {
             device: change.device,
             name: change.name.and_then(|name| wrong.take("name", access::name(name))),
             access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
+            ssh: change.ssh,
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
             allowance: allowance.flatten(),
         };
@@ -124,18 +126,47 @@ async fn admit(
         access::must_be_renters(write, before.customer, ("renters", admits.as_ref())).await?;
         after.admits = admits;
     }
-    let is_given = draft.access.is_some();
+    let given = (draft.access.is_some(), draft.ssh.is_some());
     after.access = draft.access.unwrap_or_else(|| before.access.clone());
-    if after.access == before.access && after.device == before.device {
+    after.ssh = draft.ssh.unwrap_or(before.ssh);
+    if (&after.access, after.ssh, after.device) == (&before.access, before.ssh, before.device) {
         return Ok(());
     }
-    let allowed = renting::settings(write.tx(), after.device).await?.access;
-    match access::beyond(&after.device_name, &after.access, &allowed) {
+    device_allows(write, after, given).await
+}
+
+/// # Errors
+/// Returns 422 for access or SSH that the call names and the device does not allow, and 409 when the rental has it from
+/// before.
+async fn device_allows(
+    write: &mut ApiTx<'_>,
+    after: &stored::Rental,
+    (access_is_given, ssh_is_given): (bool, bool),
+) -> Result<(), Problem> {
+    let device = renting::settings(write.tx(), after.device).await?;
+    if let Some(why) = access::beyond(&after.device_name, &after.access, &device.access) {
+        let field = access_is_given.then_some("access");
+        return Err(not_allowed(field, &why, "change the access of the rental as well"));
+    }
+    if !after.ssh {
+        return Ok(());
+    }
+    let port = renting::ssh_server(write.tx(), after.device).await?.port;
+    let port = device.ssh_account.map(|_| port);
+    let given = [(ssh_is_given, "ssh"), (access_is_given, "access")];
+    let field = given.into_iter().find_map(|(is_given, field)| is_given.then_some(field));
+    match ssh::not_possible(&after.device_name, port, &after.access) {
         None => Ok(()),
-        Some(why) if is_given => Err(Problem::invalid("access", why)),
-        Some(why) => {
-            let detail = format!("{why}: take another device, or change the access of the rental as well");
-            Err(Problem::conflict("access_not_allowed", detail))
+        Some(why) => Err(not_allowed(field, &why, "take SSH away from the rental as well")),
+    }
+}
+
+fn not_allowed(field: Option<&str>, why: &str, otherwise: &str) -> Problem {
+    match field {
+        Some(field) => Problem::invalid(field, why),
+        None => {
+            let detail = format!("{why}: take another device, or {otherwise}");
+            Problem::conflict("access_not_allowed", detail)
         }
     }
 }
@@ -146,6 +177,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("device", before.device != after.device),
         ("name", before.name != after.name),
         ("access", before.access != after.access),
+        ("ssh", before.ssh != after.ssh),
         ("renters", before.admits != after.admits),
         ("allowance", before.allowance != after.allowance),
     ];

@@ -57,6 +57,9 @@ pub struct RentalEventData {
     /// The device that it had before: of `rental.swapped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_device: Option<String>,
+    /// The public SSH host keys of the device, as far as the gateway has seen them: of `rental.swapped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_keys: Option<Vec<String>>,
     pub from: String,
     /// Not included.
     pub until: String,

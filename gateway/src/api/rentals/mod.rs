@@ -18,6 +18,8 @@ mod people_types;
 mod renters;
 pub(crate) mod report;
 mod settings;
+mod ssh;
+mod ssh_keys;
 mod subscriptions;
 mod types;
 
@@ -54,6 +56,7 @@ pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
 pub use people_types::*;
+pub use ssh::RentalSsh;
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
 
@@ -77,6 +80,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(renters::routes())
         .merge(report::routes())
         .merge(settings::routes())
+        .merge(ssh::routes())
         .merge(subscriptions::routes())
 }
 
@@ -300,6 +304,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         name: rental.name.clone(),
         addresses: rental.alias(now).map(addresses).unwrap_or_default(),
         access: access::to_api(&rental.access),
+        ssh: rental.ssh,
         renters: rental
             .admits
             .as_ref()

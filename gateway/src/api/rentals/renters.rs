@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::people_types::{KeyedRenter, NewRenter, Renter, RenterChange, RenterWithCredentials};
-use super::{begin, customers, people};
+use super::{begin, customers, people, ssh_keys};
 use crate::api::AppState;
 use crate::api::devices::wireguard_conf::{self, Inside};
 use crate::api::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
@@ -84,9 +84,10 @@ async fn create(
     who: Principal,
     Body(new): Body<NewRenter>,
 ) -> Result<Response, Problem> {
-    let (settings, given) = parsed(&app, &new)?;
+    let person = new.person.clone();
+    let (settings, given) = parsed(&app, new)?;
     let mut write = begin(&app, &who).await?;
-    let person = people::load(&mut write, &new.person).await.map_err(|e| e.in_field("person"))?;
+    let person = people::load(&mut write, &person).await.map_err(|e| e.in_field("person"))?;
     has_room(&mut write, person.id).await?;
     reserve_addresses(&app, &mut write, &person).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
@@ -107,14 +108,15 @@ async fn create(
     Ok((tag, disclosed(StatusCode::CREATED, &app, &made, credentials)).into_response())
 }
 
-fn parsed(app: &AppState, new: &NewRenter) -> Result<(stored::Settings, Given), Problem> {
+fn parsed(app: &AppState, new: NewRenter) -> Result<(stored::Settings, Given), Problem> {
     let mut wrong = Fields::default();
     let name = wrong.take("name", fields::name(&new.name)).unwrap_or_default();
     let key = new.public_key.as_deref().map(|key| fields::public_key(app, key));
     key.and_then(|key| wrong.take("public_key", key));
     let mtu = new.mtu.and_then(|mtu| wrong.take("mtu", fields::mtu(mtu)));
+    let ssh_keys = ssh_keys::parsed(&mut wrong, new.ssh_keys).unwrap_or_default();
     wrong.finish()?;
-    Ok((stored::Settings { name, mtu }, Given::parse(app, new.public_key.as_deref())?))
+    Ok((stored::Settings { name, mtu, ssh_keys }, Given::parse(app, new.public_key.as_deref())?))
 }
 
 async fn has_room(write: &mut ApiTx<'_>, person: PersonId) -> Result<(), Problem> {
@@ -171,7 +173,8 @@ async fn change(
     let mut write = begin(&app, &who).await?;
     let before = load(&mut write, &renter).await?;
     if_match.check(before.version)?;
-    let was = stored::Settings { name: before.name.clone(), mtu: before.mtu };
+    let was =
+        stored::Settings { name: before.name.clone(), mtu: before.mtu, ssh_keys: before.ssh_keys.clone() };
     let settings = changed(&was, change)?;
     if settings != was {
         let updated = stored::update(write.tx(), (before.id, before.person), &settings).await;
@@ -191,6 +194,8 @@ async fn change(
 fn changed(before: &stored::Settings, change: RenterChange) -> Result<stored::Settings, Problem> {
     let mut wrong = Fields::default();
     let mut settings = before.clone();
+    let ssh_keys = change.ssh_keys.and_then(|list| ssh_keys::parsed(&mut wrong, list));
+    settings.ssh_keys = ssh_keys.unwrap_or(settings.ssh_keys);
     let mut set = Setter(&mut wrong);
     set.to(&mut settings.name, "name", change.name.as_deref().map(fields::name));
     set.to(&mut settings.mtu, "mtu", change.mtu.map(|mtu| mtu.map(fields::mtu).transpose()));
@@ -200,7 +205,11 @@ fn changed(before: &stored::Settings, change: RenterChange) -> Result<stored::Se
 
 /// Returns the names of the changed settings, for the event.
 fn differences(before: &stored::Settings, after: &stored::Settings) -> Vec<&'static str> {
-    let pairs = [("name", before.name != after.name), ("mtu", before.mtu != after.mtu)];
+    let pairs = [
+        ("name", before.name != after.name),
+        ("mtu", before.mtu != after.mtu),
+        ("ssh_keys", before.ssh_keys != after.ssh_keys),
+    ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
@@ -330,6 +339,7 @@ fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
         established: live.established,
         last_handshake: ids::time_if_known(handshake),
         mtu: renter.mtu,
+        ssh_keys: renter.ssh_keys.clone(),
         created_at: ids::time(renter.created_at),
         version: renter.version,
     }

@@ -146,6 +146,9 @@ pub struct NewBookingItem {
     /// What the renters reach. All that the device allows when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
+    /// `true`: the renters may log in to the account of the device for renters. The access must have its SSH port.
+    #[serde(default)]
+    pub ssh: bool,
     /// The ids of the renters who are admitted. All of the customer when absent, also those added later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renters: Option<Vec<String>>,
@@ -219,6 +222,8 @@ pub struct Rental {
     pub addresses: Vec<String>,
     /// What the renters reach.
     pub access: Vec<GrantAccess>,
+    /// The renters may log in to the account of the device for renters; `GET /rentals/{rental}/ssh` says how.
+    pub ssh: bool,
     /// The ids of the renters who are admitted; `null`: all of the customer, also those added later.
     pub renters: Option<Vec<String>>,
     /// Bytes that the gateway forwards for it, in both directions and with IP headers. Absent: no limit.
@@ -280,6 +285,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<GrantAccess>)]
     pub access: Option<Vec<GrantAccess>>,
+    /// Whether the renters may log in to the account of the device for renters.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool)]
+    pub ssh: Option<bool>,
     /// The ids of the renters who are admitted, replaced as a whole; `null`: all of the customer.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]

@@ -31,6 +31,7 @@ use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
 use crate::store::intervals::Series;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::devices as renting;
 use crate::store::restore_review::ReviewKind;
 use crate::store::states::state_type_name;
 use crate::store::{enrolments, event_data, events, grants, outbox, removals};
@@ -131,6 +132,8 @@ sets! {
     closed GrantRoleName "A role whose users have operators." =
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
+    closed RentalSshMode "How the SSH server of a device recognises renters." =
+        [renting::SSH_CERTIFICATES, renting::SSH_KEYS];
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
         rentals::DELAY_KINDS;

@@ -13,6 +13,11 @@ use super::{duration, handovers, millis};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 
+/// The SSH server of the device trusts the certificates of the gateway.
+pub const SSH_CERTIFICATES: &str = "certificates";
+/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
+pub const SSH_KEYS: &str = "keys";
+
 /// How a device is rented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,7 +31,7 @@ pub struct Settings {
     pub gate: Option<GateRule>,
     /// The account of the device that renters log in to. `None`: it has none.
     pub ssh_account: Option<String>,
-    /// What the SSH server of the device takes of renters: `certificates` or `keys`. `None`: it is not known yet.
+    /// [`SSH_CERTIFICATES`] or [`SSH_KEYS`]. `None`: it is not known yet.
     pub ssh_mode: Option<String>,
     /// The account can become root.
     pub ssh_root: bool,
@@ -170,4 +175,21 @@ pub async fn candidates(
 pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
     let none: BTreeMap<String, String> = BTreeMap::new();
     sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).fetch_optional(conn).await
+}
+
+/// The SSH server of a device, as renters find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshServer {
+    pub port: u16,
+    /// As OpenSSH writes it. `None`: the gateway has no key of it, or its fingerprint only.
+    pub host_key: Option<String>,
+}
+
+/// # Errors
+/// Fails when the database cannot be read or has no such host.
+pub async fn ssh_server(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<SshServer> {
+    let sql = "select ssh_port, ssh_pin_line from hosts where id = $1";
+    let (port, host_key): (u16, Option<String>) =
+        sqlx::query_as(sql).bind(device.as_i64()).fetch_one(conn).await?;
+    Ok(SshServer { port, host_key })
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
-use super::Rental;
+use super::{Rental, devices};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
 
@@ -77,7 +77,12 @@ pub(super) async fn append(
     rental: &Rental,
     happened: Happened,
 ) -> sqlx::Result<()> {
-    let data = data(rental, happened).to_string();
+    let mut data = data(rental, happened);
+    if happened.previous_device.is_some() {
+        let server = devices::ssh_server(tx, rental.device).await?;
+        data["ssh_host_keys"] = server.host_key.into_iter().collect::<Vec<String>>().into();
+    }
+    let data = data.to_string();
     let mut tries = 1;
     loop {
         let inserted = insert(tx, rental, happened, &data).await;

@@ -318,8 +318,7 @@ mod tests {
         tx.commit().await.unwrap();
         assert!(store.peer_spec(id(21), DEFAULT_MTU).await.unwrap().is_none());
         assert!(matches!(sources(&store, &[21]).await[..], [PolicyChange::RemoveSource(_)]));
-        let left =
-            "select (select name || ssh_keys from renters) || (select count(*) from peer_memory)";
+        let left = "select (select name || ssh_keys from renters) || (select count(*) from peer_memory)";
         assert_eq!(fixture::texts(&store, left).await, ["[]0"]);
         assert_eq!(store.retired_keys(9).await.unwrap().len(), 1, "a key belongs to one peer for ever");
         assert!(matches!(add(&store, 21, 11, "laptop").await, Err(NotMade::Key(_))));
