@@ -37,6 +37,7 @@ mod rental_access;
 mod rental_allowance;
 mod rental_events;
 mod rental_report;
+mod rental_ssh;
 mod rentals;
 mod rented_devices;
 mod repeated;
