@@ -80,6 +80,9 @@ pub(crate) struct AddArgs {
     name: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Let the renters log in to the device's account for renters
+    #[arg(long)]
+    ssh: bool,
     /// Admit only this renter (id); repeat it for more [default: all]
     #[arg(long, value_name = "RENTER")]
     renter: Vec<String>,
@@ -203,6 +206,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         (item["from"], item["until"]) = (json!(from), json!(end));
         (item["name"], item["renters"]) = (json!(args.name), json!(renters));
         item["access"] = json!(args.access.given());
+        item["ssh"] = json!(args.ssh.then_some(true));
         item["allowance_bytes"] = json!(args.allowance);
         item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
     }

@@ -50,13 +50,22 @@ const COMMANDS: [(&str, &[&[Pair]]); 38] = [
                 ("cut_at_allowance", "--cut-at-allowance"),
                 ("device", "--device"),
                 ("renters", "--renter"),
+                ("ssh", "--ssh"),
                 ("until", "--until"),
             ],
         ],
     ),
-    ("renter add", &[&[("mtu", "--mtu"), ("person", "--person"), ("public_key", "--public-key")]]),
+    (
+        "renter add",
+        &[&[
+            ("mtu", "--mtu"),
+            ("person", "--person"),
+            ("public_key", "--public-key"),
+            ("ssh_keys", "--ssh-key"),
+        ]],
+    ),
     ("renter credentials", &[&[("public_key", "--public-key")]]),
-    ("renter set", &[NAME, &[("mtu", "--mtu")]]),
+    ("renter set", &[NAME, &[("mtu", "--mtu"), ("ssh_keys", "--ssh-key")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
@@ -156,6 +165,7 @@ const ITEMS: &[Pair] = &[
     ("items[].labels", "--any"),
     ("items[].name", "--name"),
     ("items[].renters", "--renter"),
+    ("items[].ssh", "--ssh"),
     ("items[].until", "--until or --for"),
 ];
 

@@ -15,6 +15,7 @@ use super::host::pages;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
+use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
 use super::table::{self, Column};
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
@@ -34,7 +35,9 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Change the end, device, name, access or allowance of a rental
+    /// Show how renters log in to the device of a rental, with certificates
+    Ssh(RentalSshArgs),
+    /// Change the end, device, name, access, SSH or allowance of a rental
     #[command(
         group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
@@ -132,6 +135,12 @@ pub(crate) struct SetArgs {
     name: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Let the renters log in to the device's account for renters
+    #[arg(long, group = "change", conflicts_with = "no_ssh")]
+    ssh: bool,
+    /// Take that login away
+    #[arg(long, group = "change")]
+    no_ssh: bool,
     /// Admit only this renter (id); repeat it for more
     #[arg(long, value_name = "RENTER", group = "change", conflicts_with = "all_renters")]
     renter: Vec<String>,
@@ -173,6 +182,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             show(client, &client.get(&api_path!("/rentals/{}", rental), &[]).await?)
         }
         RentalCommand::Report { rental } => rental_report::run(client, &rental).await,
+        RentalCommand::Ssh(args) => rental_ssh::run(client, args).await,
         RentalCommand::Set(args) => set(client, *args).await,
         RentalCommand::Cancel { rental } => {
             let gone: Value = client.post(&api_path!("/rentals/{}/cancel", rental), &json!({})).await?;
@@ -274,6 +284,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("name", &r.name);
     line("address", &r.addresses.join(" "));
     line("access", &grant::access(&r.access));
+    if r.ssh {
+        line("SSH", &format!("fleetgate rental ssh {}", r.id));
+    }
     line("renters", &renters(r));
     line("forwarded", &forwarded(r));
     line("window", &window(&r.from, &r.until, zone));
@@ -317,11 +330,12 @@ fn forwarded(r: &Rental) -> String {
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let SetArgs { rental, until, device, name, access, renter, all_renters, allowance, .. } = args;
     let cut = args.cut_at_allowance.then_some(true).or(args.no_cut_at_allowance.then_some(false));
+    let ssh = args.ssh.then_some(true).or(args.no_ssh.then_some(false));
     let until = until.map(|text| moment("--until", &text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
-        "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut,
+        "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
     }));
     for (field, is_given) in [("renters", all_renters), ("allowance_bytes", args.no_allowance)] {
         if is_given {

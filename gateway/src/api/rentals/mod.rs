@@ -56,7 +56,7 @@ pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
 pub use people_types::*;
-pub use ssh::RentalSsh;
+pub use ssh::{RentalCertificate, RentalSsh};
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
 
