@@ -121,6 +121,8 @@ fn serial(
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use russh::keys::{Certificate, HashAlg};
 
     use super::*;
@@ -197,6 +199,24 @@ mod tests {
         ] {
             assert_ne!(another, first);
         }
+    }
+
+    #[test]
+    fn openssh_reads_the_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("id-cert.pub");
+        let signed = ca(7).sign(&key(1), HOLDER, window(1_000_000, 2_000_000)).unwrap();
+        std::fs::write(&file, format!("{}\n", signed.line)).unwrap();
+        // Not every machine has it.
+        let Ok(out) = Command::new("ssh-keygen").arg("-L").arg("-f").arg(&file).output() else { return };
+        let text = String::from_utf8(out.stdout).unwrap();
+        let principals = format!("Principals: \n                {}\n", HOLDER.principal);
+        for part in
+            ["user certificate", HOLDER.key_id, &principals, "Critical Options: (none)", "permit-pty"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("forwarding") && !text.contains("permit-user-rc"), "{text}");
     }
 
     #[test]

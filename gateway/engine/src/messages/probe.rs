@@ -326,3 +326,19 @@ pub enum CommandEnd {
     /// The connection ended before the command did.
     Lost,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_shown_says_more_than_its_fingerprint() {
+        let pinned = HostKey::from("SHA256:a");
+        let typed = HostKey { key_type: Some(KeyType::Ed25519), ..pinned.clone() };
+        let shown = HostKey { line: Some("ssh-ed25519 AAAA".into()), ..typed.clone() };
+        assert!(pinned.is_known_less_than(&typed) && typed.is_known_less_than(&shown));
+        for (known, shown) in [(&shown, &shown), (&shown, &pinned), (&typed, &typed), (&pinned, &pinned)] {
+            assert!(!known.is_known_less_than(shown), "{known:?} {shown:?}");
+        }
+    }
+}

@@ -193,3 +193,41 @@ pub async fn ssh_server(conn: &mut SqliteConnection, device: HostId) -> sqlx::Re
         sqlx::query_as(sql).bind(device.as_i64()).fetch_one(conn).await?;
     Ok(SshServer { port, host_key })
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{HostKey, KeyType};
+
+    use super::*;
+    use crate::store::{fixture, host_settings};
+
+    #[tokio::test]
+    async fn the_host_key_of_a_device_is_known_when_the_server_has_shown_the_pinned_one() {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        let device = Id::from_i64(7);
+        let key = async |shown: Option<HostKey>| {
+            let mut tx = store.begin().await.unwrap();
+            if let Some(shown) = shown {
+                host_settings::learn_pin(&mut tx, device, &shown).await.unwrap();
+            }
+            let server = ssh_server(&mut tx, device).await.unwrap();
+            tx.commit().await.unwrap();
+            server.host_key
+        };
+        let shown = |fingerprint: &str, line: &str| {
+            Some(HostKey {
+                key_type: Some(KeyType::Ed25519),
+                line: Some(line.to_owned()),
+                ..HostKey::from(fingerprint)
+            })
+        };
+        fixture::run(&store, "update hosts set ssh_pin = 'SHA256:a' where id = 7", &[]).await;
+        assert_eq!(key(None).await, None);
+        assert_eq!(key(shown("SHA256:b", "another")).await, None);
+        assert_eq!(key(shown("SHA256:a", "ssh-ed25519 A")).await.as_deref(), Some("ssh-ed25519 A"));
+        fixture::run(&store, "update hosts set ssh_pin = null, ssh_pin_line = null where id = 7", &[]).await;
+        assert_eq!(key(shown("SHA256:b", "ssh-ed25519 B")).await.as_deref(), Some("ssh-ed25519 B"));
+    }
+}
