@@ -211,8 +211,7 @@ mod tests {
         let Ok(out) = Command::new("ssh-keygen").arg("-L").arg("-f").arg(&file).output() else { return };
         let text = String::from_utf8(out.stdout).unwrap();
         let principals = format!("Principals: \n                {}\n", HOLDER.principal);
-        for part in
-            ["user certificate", HOLDER.key_id, &principals, "Critical Options: (none)", "permit-pty"]
+        for part in ["user certificate", HOLDER.key_id, &principals, "Critical Options: (none)", "permit-pty"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
