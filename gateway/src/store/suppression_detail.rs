@@ -1,11 +1,14 @@
 //! The reason for a suppressed notification in words: the acknowledgement and its comment, the
-//! downtime and its author, or the output of the host that is down.
+//! downtime and its author, the rental and its window, or the output of the host that is down.
 //!
 //! Read only. The text is empty if the reason explains itself.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::SuppressReason;
+use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
+
+use crate::ids::{self, Kind};
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.
 const ACKNOWLEDGEMENT: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
@@ -15,6 +18,10 @@ const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' ||
      where d.id = coalesce(
          (select notification ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
          (select notification ->> '$.occasion[0]' from host_states where host = $1))";
+/// The rental that is prepared, or was last dispatched, and when it begins and ends.
+const RENTAL: &str = "select id, from_at, until_at from rentals
+     where device = $1 and announced_state not in ('held', 'booked', 'closed', 'cancelled', 'failed')
+     order by announced_state <> 'preparing', from_at limit 1";
 const DOWN: &str = "select output from host_states where host = $1 and hard = 'down'";
 
 /// Returns the current explanation for a reason.
@@ -36,6 +43,13 @@ pub async fn of(
             let row: Option<(i64, String)> =
                 sqlx::query_as(DOWNTIME).bind(host).bind(service).fetch_optional(conn).await?;
             row.map(|(id, words)| format!("d_{} by {words}", Id::from_i64(id)))
+        }
+        SuppressReason::Rental => {
+            let row: Option<(i64, i64, i64)> = sqlx::query_as(RENTAL).bind(host).fetch_optional(conn).await?;
+            row.map(|(id, from, until)| {
+                let [from, until] = [from, until].map(|at| ids::time(Wall::from_millis(at)));
+                format!("{} from {from} until {until}", Kind::Rental.text(Id::from_i64(id)))
+            })
         }
         SuppressReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
         _ => None,

@@ -28,7 +28,8 @@ pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalP
     let is_over = |life: &Life| !life.state(now).is_open();
     let mut ordered: Vec<&(RentalId, Life)> = rentals.iter().collect();
     ordered.sort_by_key(|(rental, life)| (is_over(life), life.window.from(), *rental));
-    let parts: Vec<Part> = ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
+    let parts: Vec<Part> =
+        ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
     let is_quiet = parts.iter().any(|part| part.is_quiet);
     // Of equal keys the first counts.
     let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
@@ -48,7 +49,9 @@ pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
 fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
     let (from, until) = (time(life.window.from()), time(life.window.until()));
     let (is_quiet, status, what) = match life.state(now) {
-        _ if life.is_in_transit(now) => (true, Status::Ok, "is on its way: no notifications meanwhile".to_owned()),
+        _ if life.is_in_transit(now) => {
+            (true, Status::Ok, "is on its way: no notifications meanwhile".to_owned())
+        }
         State::Held => (false, Status::Ok, format!("is held from {from} until {until}")),
         State::Booked => (false, Status::Ok, format!("is booked from {from} until {until}")),
         State::Preparing => {
@@ -100,7 +103,8 @@ mod tests {
     /// Whether it is quiet, the state of its service, and the first words about the rental.
     fn seen(rentals: &[(RentalId, Life)], second: i64) -> (bool, Option<Status>, String) {
         let phase = phase(DEVICE, rentals, at(second));
-        let words = phase.service.as_ref().map(|(_, text)| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        let words =
+            phase.service.as_ref().map(|(_, text)| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
         (phase.is_quiet, phase.service.map(|(status, _)| status), words.unwrap_or_default())
     }
 
@@ -125,7 +129,10 @@ mod tests {
         let awaited = [(RENTAL, Life { handover: Handover::Awaited, ..life((100, 200)) })];
         assert_eq!(seen(&awaited, 102).1, Some(Status::Ok));
         let (is_quiet, status, text) = seen(&awaited, 103);
-        assert_eq!((is_quiet, status, text), (false, Some(Status::Warning), format!("l_{RENTAL} is delayed")));
+        assert_eq!(
+            (is_quiet, status, text),
+            (false, Some(Status::Warning), format!("l_{RENTAL} is delayed"))
+        );
         assert_eq!(seen(&awaited, 200).1, None, "it has failed");
         let late = [(RENTAL, Life { handover: Handover::Done(at(150)), ..life((100, 200)) })];
         assert_eq!([seen(&late, 149).1, seen(&late, 150).1], [Some(Status::Warning), Some(Status::Ok)]);
@@ -134,7 +141,10 @@ mod tests {
     #[test]
     fn the_worst_of_several_rentals_counts_and_else_the_one_that_is_not_over() {
         let ended = Ending { at: at(60), reason: EndReason::ReturnedEarly };
-        let before = (Id::from_i64(40), Life { ending: Some(ended), turnaround: Duration::from_secs(90), ..life((50, 80)) });
+        let before = (
+            Id::from_i64(40),
+            Life { ending: Some(ended), turnaround: Duration::from_secs(90), ..life((50, 80)) },
+        );
         let awaited = (RENTAL, Life { handover: Handover::Awaited, ..life((100, 200)) });
         let later = (Id::from_i64(39), life((300, 400)));
         assert_eq!(seen(&[before, later], 85).2, format!("l_{} is booked", later.0));

@@ -40,8 +40,13 @@ impl Host {
             self.notifier.set_quiet(is_quiet);
             ctx.record(self.row(ctx.now));
             let (kind, cause) = match is_quiet {
-                true => (EventKind::RentalQuietStarted, "prepared for a rental, or on its way: notifications are suppressed"),
-                false => (EventKind::RentalQuietEnded, "the preparation or the way is over: notifications resume"),
+                true => (
+                    EventKind::RentalQuietStarted,
+                    "prepared for a rental, or on its way: notifications are suppressed",
+                ),
+                false => {
+                    (EventKind::RentalQuietEnded, "the preparation or the way is over: notifications resume")
+                }
             };
             self.event(kind, cause, String::new(), ctx);
         }

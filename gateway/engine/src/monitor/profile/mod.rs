@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::messages::{
-    Alerting, Check, Flapping, Kinds, Notify, RENTAL_SERVICE, ServiceSpec, States, TIMEOUT_SHARE, Threshold, Timing,
+    Alerting, Check, Flapping, Kinds, Notify, RENTAL_SERVICE, ServiceSpec, States, TIMEOUT_SHARE, Threshold,
+    Timing,
 };
 use crate::notification::Selector;
 

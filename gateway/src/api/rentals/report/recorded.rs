@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::availability::{self, Period, Series as Intervals, Sums};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GATEWAY, HostStatus};
+use fleetgate_engine::messages::{GATEWAY, HostStatus, RENTAL_SERVICE};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::Status;
 
@@ -61,7 +61,11 @@ impl Recorded {
     }
 
     /// An interval outside of the period says nothing, and what lies beyond its ends belongs to others.
+    /// The service that shows the rentals says nothing of the device.
     pub fn push(&mut self, of: &Interval<'_>) {
+        if of.service == RENTAL_SERVICE {
+            return;
+        }
         let (from, until) =
             (of.from.max(self.period.from()), of.until.unwrap_or(Wall::from_millis(i64::MAX)));
         let Some(time) = Period::new(from, until.min(self.period.until())) else { return };
