@@ -192,3 +192,61 @@ async fn concerns(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<Conc
     }
     Ok(concerns)
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::Message;
+    use fleetgate_engine::notification::Item;
+
+    use super::*;
+    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::{fixture, notices};
+
+    #[tokio::test]
+    async fn a_message_names_the_rental_that_had_the_device_when_the_notice_came() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        for sql in [
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into bookings (id, customer, author, time_zone, created_at, hold_until)
+             values (2, 1, '', 'Europe/Vienna', 0, null), (3, 1, '', null, 0, 9000)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, name, ended_at, end_reason)
+             values (10, 2, 7, 1000, 2000, 1000, 0, 0, 0, 'first', null, null),
+                    (11, 2, 7, 2000, 8000, 2000, 0, 0, 0, 'second', 5000, 'returned_early'),
+                    (12, 2, 7, 2000, 8000, 2000, 0, 0, 0, 'never', 500, 'cancelled'),
+                    (13, 3, 7, 2000, 8000, 2000, 0, 0, 0, 'held', null, null)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let mut tx = store.begin().await.unwrap();
+        let mut items = Vec::new();
+        for at in [999, 1_000, 1_999, 2_000, 4_999, 5_000].map(Wall::from_millis) {
+            let message = Message { at, ..fixture::down(host) };
+            let notice = notices::insert(&mut tx, &message, None).await.unwrap();
+            items.push(Item { notice, root: notice, rule: None });
+        }
+        let message = NewMessage {
+            contact: Id::from_i64(1),
+            contact_name: "ops",
+            channel: Channel::Email,
+            address: "ops@example.org",
+            kind: Kind::Notices,
+            site: "",
+            folded: 0,
+            items: &items,
+        };
+        let id = outbox::insert(&mut tx, &message, Wall::from_millis(6_000)).await.unwrap();
+        let found = contents(&mut tx, id, 99, Order::Time).await.unwrap();
+        tx.commit().await.unwrap();
+        let names: Vec<Option<&str>> = items
+            .iter()
+            .map(|item| found.rented.get(&item.notice).map(|rented| rented.name.as_str()))
+            .collect();
+        assert_eq!(names, [None, Some("first"), Some("first"), Some("second"), Some("second"), None]);
+        let second = &found.rented[&items[4].notice];
+        assert_eq!((second.rental, second.until), (Id::from_i64(11), Wall::from_millis(5_000)));
+        assert_eq!(second.time_zone.as_deref(), Some("Europe/Vienna"));
+    }
+}

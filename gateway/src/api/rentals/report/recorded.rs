@@ -178,7 +178,8 @@ mod tests {
     /// What held in one second, and whether it was planned.
     fn second(rows: &[Row], service: &str, second: i64) -> (&'static str, bool) {
         let of = |host, service, series| holds(rows, host, service, series, second);
-        let planned = of(DEVICE, "", Series::Downtime).or(of(DEVICE, service, Series::Downtime)).is_some();
+        let plans = [("", Series::Downtime), ("", Series::Rental), (service, Series::Downtime)];
+        let planned = plans.into_iter().any(|(service, series)| of(DEVICE, service, series).is_some());
         let device = of(DEVICE, "", Series::State);
         let hidden = hidden(rows, second);
         let own = of(DEVICE, service, Series::State).unwrap_or("no_data");
@@ -221,6 +222,7 @@ mod tests {
             (GATEWAY, "", Series::UplinkLost, ""),
             (DEVICE, "", Series::Unreachable, ""),
             (DEVICE, "", Series::Downtime, ""),
+            (DEVICE, "", Series::Rental, ""),
             (DEVICE, "ping", Series::Downtime, ""),
         ];
         prop::sample::select(states.chain(others).collect::<Vec<About>>())
