@@ -118,8 +118,8 @@ async fn must_exist(
 ) -> Result<(), Problem> {
     let spec =
         snapshot::host_spec(write.tx(), device, &app.config.timing).await.map_err(Problem::internal)?;
-    let services = spec.into_iter().flat_map(|spec| spec.services);
-    let known: Vec<String> = services.filter(|s| s.check != Check::Rental).map(|s| s.name).collect();
+    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
+    let known: Vec<String> = checked.map(|s| s.name).collect();
     let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
     let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));

@@ -403,6 +403,11 @@ fn usual_attempts(check: &Check) -> Option<u32> {
     matches!(check, Check::Heartbeat(_) | Check::Rental).then_some(1)
 }
 
+/// Returns how many of the services of a host count for [`MAX_SERVICES`].
+pub fn count(services: &[ServiceSpec]) -> usize {
+    services.iter().filter(|service| service.check != Check::Rental).count()
+}
+
 /// Adds the service that shows what a rented device is in. It takes the place of another one of this name.
 pub fn add_rental(services: &mut Vec<ServiceSpec>, timing: Timing) {
     services.retain(|service| service.name != RENTAL_SERVICE);
