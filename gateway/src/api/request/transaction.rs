@@ -254,7 +254,8 @@ impl<'a> ApiTx<'a> {
     /// monitor's limit.
     async fn must_fit(&mut self, host: HostId) -> Result<(), Problem> {
         let spec = snapshot::host_spec(&mut self.tx, host, &self.app.config.timing).await;
-        let spec = spec.map_err(Problem::internal)?.filter(|spec| profile::count(&spec.services) > MAX_SERVICES);
+        let spec =
+            spec.map_err(Problem::internal)?.filter(|spec| profile::count(&spec.services) > MAX_SERVICES);
         let Some(spec) = spec else { return Ok(()) };
         let catalogue = profiles::catalogue(&mut self.tx).await?;
         let rules = catalogue.rules().iter().zip(1..).filter(|(rule, _)| rule.selector.matches(&spec.labels));
