@@ -63,7 +63,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_suppression_names_the_author_of_its_downtime_or_acknowledgement() {
+    async fn a_suppression_names_its_rental_or_the_author_of_its_downtime_or_acknowledgement() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();
@@ -72,6 +72,12 @@ mod tests {
              values (1, 7, 'ping', 0, 'user:ada', 'on it', 0), (3, 7, 'ssh', 0, 'user:ada', '', 0)",
             "insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
              values (2, 7, 0, 9, 'user:bob', 'new disk', 0)",
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, announced_state, announced_at)
+             values (10, 2, 7, 90000, 99000, 90000, 0, 0, 0, 'booked', 0),
+                    (11, 2, 7, 60000, 80000, 0, 60000, 0, 0, 'preparing', 0)",
             "update host_states set notification = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
         ] {
             fixture::run(&store, sql, &[]).await;
@@ -83,5 +89,9 @@ mod tests {
         assert_eq!(words(None, SuppressReason::Acknowledged).await, "");
         let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
         assert_eq!(words(Some("ping"), SuppressReason::Downtime).await, downtime, "its host's");
+        let window = "from 1970-01-01T00:01:00Z until 1970-01-01T00:01:20Z";
+        let rental = format!("{} {window}", Kind::Rental.text(Id::from_i64(11)));
+        assert_eq!(words(Some("ping"), SuppressReason::Rental).await, rental);
+        assert_eq!(words(None, SuppressReason::Rental).await, rental);
     }
 }
