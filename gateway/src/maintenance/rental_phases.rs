@@ -1,7 +1,7 @@
 //! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
 //! state of the service `rental`, which a device has while a rental concerns it.
 //!
-//! While the database cannot be read, all of it stays as it was.
+//! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use fleetgate_engine::time::Wall;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::rental_times::Doubt;
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::rental_events::Wakeups;
@@ -48,12 +49,16 @@ pub fn start(
     stop: CancellationToken,
 ) {
     tasks.spawn(async move {
-        let mut phases = Phases { store, handle, known };
+        let (mut phases, mut doubt) = (Phases { store, handle, known }, Doubt::default());
         while !stop.is_cancelled() {
-            let wait = phases.turn(clock::wall()).await.unwrap_or_else(|error| {
-                tracing::warn!("the monitor does not learn of rentals yet: {error}");
-                RETRY
-            });
+            let now = clock::now();
+            let wait = match doubt.holds(now) {
+                true => LOOK_EVERY,
+                false => phases.turn(now.wall).await.unwrap_or_else(|error| {
+                    tracing::warn!("the monitor does not learn of rentals yet: {error}");
+                    RETRY
+                }),
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = wakeups.phases() => {}
