@@ -27,6 +27,7 @@ use crate::engine::live_state::LiveState;
 use crate::identity::Identity;
 use crate::maintenance::forwarded::FlowLog;
 use crate::maintenance::handovers::HandoverLog;
+use crate::maintenance::rental_phases;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
@@ -50,6 +51,8 @@ pub(super) struct Running {
     pub results: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
     pub names: dns::Inbox,
+    /// What the monitor knows of rented devices.
+    pub rental_phases: rental_phases::Known,
 }
 
 /// The parts that the engine is assembled from, and the queues of its threads.
@@ -112,7 +115,7 @@ impl<'a> Engine<'a> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
-        let monitor = self.monitor().await?;
+        let (monitor, rental_phases) = self.monitor().await?;
         self.allocate_aliases().await?;
         self.allocate_aliases_of_rentals().await?;
         let tunnel = self.tunnel().await?;
@@ -135,6 +138,7 @@ impl<'a> Engine<'a> {
             streams,
             results: arrivals.results,
             names: dns::Inbox { streams: arrivals.dns, forwards },
+            rental_phases,
         })
     }
 
@@ -164,7 +168,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    async fn monitor(&self) -> anyhow::Result<Monitor> {
+    async fn monitor(&self) -> anyhow::Result<(Monitor, rental_phases::Known)> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
         let usual = monitor::Config {
             interval: self.config.timing.interval,
@@ -182,6 +186,10 @@ impl<'a> Engine<'a> {
         }
         monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
+        let (phases, _) = rental_phases::read(self.store, clock::wall()).await?;
+        for phase in phases.values() {
+            monitor.handle(MonitorInput::RentalPhase(Box::new(phase.clone())), clock::now());
+        }
         let hosts = self.store.all_hosts(&self.config.timing).await?;
         self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
         self.writer.know(&hosts);
@@ -189,7 +197,7 @@ impl<'a> Engine<'a> {
         for handover in handovers::open(&mut *self.store.reader().await?, clock::wall()).await? {
             monitor.handle(MonitorInput::Handover(Box::new(handover)), clock::now());
         }
-        Ok(monitor)
+        Ok((monitor, phases))
     }
 
     async fn tunnel(&self) -> anyhow::Result<Tunnel<BoringNoise>> {

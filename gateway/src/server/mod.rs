@@ -32,7 +32,8 @@ use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
-    clock_watch, housekeeping, rental_allowances, rental_reports, rental_times, restore_notice, retention,
+    clock_watch, housekeeping, rental_allowances, rental_phases, rental_reports, rental_times,
+    restore_notice, retention,
 };
 use crate::notification::{Notifications, Settings};
 use crate::rental_events;
@@ -177,7 +178,7 @@ impl Server {
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
         let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, records);
-        let Running { handle, threads, streams, results, names } =
+        let Running { handle, threads, streams, results, names, rental_phases: known } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
@@ -195,6 +196,8 @@ impl Server {
             shutdown: stop_api.clone(),
         });
         look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
+        let (parts, rentals) = ((store.clone(), state.handle.clone()), (known, state.rental_events.clone()));
+        rental_phases::start(&mut tasks, parts, rentals, stop_api.clone());
         let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);

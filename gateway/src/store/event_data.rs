@@ -186,6 +186,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("downtime.cancelled", ID),
     ("downtime.started", WINDOW),
     ("downtime.ended", WINDOW),
+    ("maintenance.started", NONE),
+    ("maintenance.ended", NONE),
     ("incident.opened", INCIDENT),
     ("incident.widened", INCIDENT),
     ("incident.merged", MERGED),

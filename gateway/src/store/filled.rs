@@ -118,6 +118,7 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (58, ""),
     (
         59,
         r#"update renters set ssh_keys = '["ssh-ed25519 AAAA"]' where id = 119;

@@ -23,6 +23,7 @@ use crate::messages::notification::{
     PassiveResult, SuppressReason, Taken, Ticket,
 };
 use crate::messages::probe::{HostKey, PathCheck, ProbeId, ProbeReply, ProbeRequest};
+use crate::messages::rental_phase::RentalPhase;
 use crate::messages::tunnel::TunnelEvent;
 use crate::time::{Mono, Wall};
 
@@ -151,14 +152,19 @@ pub enum Check {
     Passive,
     /// The same, for the runs of a scheduled job.
     Heartbeat(Job),
+    /// What a rented device is in: the gateway itself sets the state ([`MonitorInput::RentalPhase`]).
+    Rental,
 }
 
 impl Check {
     /// Whether its results are passive.
     pub fn is_sent(&self) -> bool {
-        matches!(self, Check::Passive | Check::Heartbeat(_))
+        matches!(self, Check::Passive | Check::Heartbeat(_) | Check::Rental)
     }
 }
+
+/// The name of the service with the check [`Check::Rental`], and its route.
+pub const RENTAL_SERVICE: &str = "rental";
 
 #[derive(Debug)]
 pub enum MonitorInput {
@@ -193,6 +199,8 @@ pub enum MonitorInput {
     /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
     Handover(Box<HandoverSpec>),
     ForgetHandover(RentalId),
+    /// What the rentals of a device mean for its monitoring; replaces what was known. Also allowed before the device.
+    RentalPhase(Box<RentalPhase>),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
     RestoreUplinkLost,
     /// A reading of the gateway's own uplink. Sent regularly, or never.
@@ -490,6 +498,9 @@ pub enum EventKind {
     FlappingEnded,
     DowntimeStarted(DowntimeOccurrence),
     DowntimeEnded(DowntimeOccurrence),
+    /// The device is prepared for a rental, or on its way: no notifications.
+    RentalQuietStarted,
+    RentalQuietEnded,
     /// With the reason.
     AcknowledgementEnded(Id, AckEnd),
 }

@@ -99,7 +99,8 @@ fn device_seen(host: &Host) -> DeviceSeen {
 }
 
 fn services_seen(host: &Host) -> Vec<ServiceSeen<'_>> {
-    let seen = host.services.iter().map(|service| ServiceSeen {
+    let checked = host.services.iter().filter(|service| !service.is_of_rental());
+    let seen = checked.map(|service| ServiceSeen {
         name: &service.spec.name,
         status: service.track.status,
         is_current: !service.stale,

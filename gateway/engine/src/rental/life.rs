@@ -247,6 +247,11 @@ impl Life {
         over + ALIAS_RESTS
     }
 
+    /// Whether the device is on its way to the customer or back. A mounted one never is.
+    pub const fn is_in_transit(&self, _now: Wall) -> bool {
+        false
+    }
+
     /// Returns when the device is free again. `None`: the rental gave it back before it began.
     pub fn occupied_until(&self, now: Wall) -> Option<Wall> {
         let end = self.ending.map_or(self.window.until(), |ending| ending.at);

@@ -9,6 +9,7 @@ pub mod events;
 pub mod handover;
 pub mod life;
 pub mod occupancy;
+pub mod phase;
 #[cfg(test)]
 mod tests;
 pub mod transitions;

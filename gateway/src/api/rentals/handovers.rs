@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GateRule, HostState, ServiceState};
+use fleetgate_engine::messages::{Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
@@ -118,7 +118,8 @@ async fn must_exist(
 ) -> Result<(), Problem> {
     let spec =
         snapshot::host_spec(write.tx(), device, &app.config.timing).await.map_err(Problem::internal)?;
-    let known: Vec<String> = spec.into_iter().flat_map(|spec| spec.services).map(|s| s.name).collect();
+    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
+    let known: Vec<String> = checked.map(|s| s.name).collect();
     let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
     let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));
@@ -154,8 +155,8 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
             let state = states::of_host(&mut conn, rental.device).await?;
             let services = states::services_of(&mut conn, rental.device).await?;
             let device = state.as_ref().map(device_seen);
-            let services: Vec<ServiceSeen<'_>> =
-                services.iter().map(|row| service_seen(&row.state)).collect();
+            let checked = services.iter().filter(|row| row.state.name != RENTAL_SERVICE);
+            let services: Vec<ServiceSeen<'_>> = checked.map(|row| service_seen(&row.state)).collect();
             let failing = failures(rule, device.as_ref(), &services);
             all.extend(failing.into_iter().map(|failure| failed(name, failure)));
             device.map(|device| good_since(rule, &device, &services))

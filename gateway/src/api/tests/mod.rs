@@ -36,6 +36,7 @@ mod removals;
 mod rental_access;
 mod rental_allowance;
 mod rental_events;
+mod rental_phases;
 mod rental_report;
 mod rental_ssh;
 mod rentals;

@@ -5,8 +5,8 @@
 
 use fleetgate_engine::availability::Condition;
 use fleetgate_engine::messages::{
-    self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RoutePolicy, StateType,
-    SuppressReason,
+    self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RENTAL_SERVICE, RoutePolicy,
+    StateType, SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
 use fleetgate_engine::rental::handover::Failure;
@@ -88,7 +88,7 @@ sets! {
         ["ok", "warning", "critical", "unknown", "up", "down"];
     closed RouteName "Which way a host is checked." =
         [RoutePolicy::Tunnel, RoutePolicy::Direct, RoutePolicy::Auto].map(route_name);
-    closed ResultRoute "The way of the last result." = ["tunnel", "direct", "passive", "none"];
+    closed ResultRoute "The way of the last result." = ["tunnel", "direct", "passive", "rental", "none"];
     open HostSource "The evidence that decided the state of a host." = [
         "evidence", "echo", "tcp", "ssh", "handshake", "handshakes", "direct", "passive", "silence", "none",
     ];
@@ -98,6 +98,8 @@ sets! {
         PathCheck::ALL.into_iter().filter(|p| *p != PathCheck::NotAsked).map(PathCheck::name);
     closed CheckType "What a service checks. Of `passive` and `heartbeat` the results are sent." =
         definition::CHECKS;
+    closed CheckKind "What a service checks. `rental`: the gateway sets the state, which is that of the rentals." =
+        definition::CHECKS.into_iter().chain([RENTAL_SERVICE]);
     open SensorName "What a check of type `sensor` measures." = sensor::SENSORS;
     closed WeekdayName "A day of the week." = sensor::DAYS.map(|(word, _)| word);
     closed PinSource "How an SSH host key became the pinned one." = ["tunnel", "given", "trusted"];

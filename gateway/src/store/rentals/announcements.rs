@@ -10,6 +10,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{Id, RentalId};
 use fleetgate_engine::rental::events::{Kind, entering};
 use fleetgate_engine::rental::life::{Life, State};
+use fleetgate_engine::rental::phase::HANDOVER_TAKES;
 use fleetgate_engine::rental::transitions::{self, Known, transitions};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
@@ -20,8 +21,6 @@ use crate::store::Store;
 
 /// Rentals of one transaction. Other writers wait for one transaction at most.
 const AT_ONCE: i64 = 100;
-/// A rental is not announced as delayed before. Its handover is then as of its begin.
-const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// A clock that is set back by less is adjusted, and what was announced is true in a moment.
 pub(super) const SET_BACK: Duration = Duration::from_secs(60);
 

@@ -17,6 +17,7 @@ pub mod events;
 pub mod handovers;
 pub mod occupancies;
 pub mod people;
+pub mod phases;
 pub mod policy;
 pub mod renters;
 pub mod reports;
