@@ -169,6 +169,16 @@ pub enum Delivery {
 }
 
 impl Delivery {
+    /// As a device is set. A shipped one has not left.
+    pub const ALL: [Delivery; 2] = [Delivery::Mounted, Delivery::Shipped(Shipment::KEPT)];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Delivery::Mounted => "mounted",
+            Delivery::Shipped(_) => "shipped",
+        }
+    }
+
     pub const fn shipment(self) -> Option<Shipment> {
         match self {
             Delivery::Mounted => None,
@@ -188,6 +198,10 @@ pub struct Shipment {
     /// When it was heard from at its renters.
     pub first_contact_at: Option<Wall>,
     pub returned_at: Option<Wall>,
+}
+
+impl Shipment {
+    const KEPT: Shipment = Shipment { dispatched_at: None, first_contact_at: None, returned_at: None };
 }
 
 /// The times of a rental that decide its state.

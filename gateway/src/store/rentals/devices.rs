@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
+use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{duration, handovers, millis};
+use super::{duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub not_ready: Option<String>,
     /// What must be OK before it is handed over. `None`: nothing.
     pub gate: Option<GateRule>,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -36,6 +39,7 @@ impl FromRow<'_, SqliteRow> for Settings {
             access: access_column(row)?,
             not_ready: row.try_get("not_ready_reason")?,
             gate: handovers::rule(row)?,
+            delivery: shipments::delivery_of_device(row)?,
             version: row.try_get("version")?,
         })
     }
@@ -59,6 +63,7 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         access: usual_access(),
         not_ready: None,
         gate: None,
+        delivery: Delivery::Mounted,
         version: 0,
     }))
 }
@@ -78,12 +83,13 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                                             gate_ms, gate_services, delivery)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
-             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services",
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services,
+             delivery = excluded.delivery",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -93,6 +99,7 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.not_ready)
     .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
     .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
+    .bind(settings.delivery.name())
     .execute(tx)
     .await
     .map(drop)
@@ -106,6 +113,8 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
@@ -115,13 +124,14 @@ impl FromRow<'_, SqliteRow> for Candidate {
             name: row.try_get("name")?,
             margins: margins(row)?,
             access: access_column(row)?,
+            delivery: shipments::delivery_of_device(row)?,
         })
     }
 }
 
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null

@@ -20,6 +20,7 @@ pub mod people;
 pub mod policy;
 pub mod renters;
 pub mod reports;
+pub mod shipments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -134,6 +135,7 @@ fn life(row: &SqliteRow) -> sqlx::Result<Life> {
         hold_until: maybe_wall(row, "hold_until")?,
         handover: handovers::handover(row)?,
         ending: ending(row)?,
+        delivery: shipments::delivery(row)?,
     })
 }
 
@@ -171,6 +173,20 @@ macro_rules! state_at {
     ($now:literal) => {
         concat!(
             "case
+                 when r.dispatched_at is not null
+                      and (r.ended_at is not null or coalesce(min(b.hold_until, r.until_at), r.until_at) <= ",
+            $now,
+            ") then
+                     case
+                         when r.returned_at is null and ",
+            $now,
+            " < coalesce(r.ended_at, min(b.hold_until, r.until_at), r.until_at) + r.turnaround_ms then 'returning'
+                         when r.returned_at is null then 'overdue'
+                         when ",
+            $now,
+            " < r.returned_at + r.turnaround_ms then 'cleaning'
+                         else 'closed'
+                     end
                  when r.end_reason in ('cancelled', 'lapsed') then 'cancelled'
                  when r.end_reason = 'failed' then 'failed'
                  when r.ended_at is not null then
@@ -202,6 +218,8 @@ macro_rules! state_at {
         )
     };
 }
+
+use state_at;
 
 /// Selects rentals.
 #[derive(Clone, Copy, Debug, Default)]
@@ -328,8 +346,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                              allowance_bytes, cut_at_allowance, gated, shipped)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -349,6 +367,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.life.delivery.is_shipped())
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -361,11 +380,13 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
 pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
     let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     let rental = &handovers::believed(rental, now);
+    let shipment = rental.life.delivery.shipment().unwrap_or_default();
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, version = version + 1
+             handed_over_at = $17, shipped = $18, dispatched_at = $19, first_contact_at = $20, returned_at = $21,
+             version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -385,6 +406,10 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
+    .bind(rental.life.delivery.is_shipped())
+    .bind(shipment.dispatched_at.map(Wall::as_millis))
+    .bind(shipment.first_contact_at.map(Wall::as_millis))
+    .bind(shipment.returned_at.map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;
