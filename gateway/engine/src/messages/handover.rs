@@ -60,6 +60,22 @@ pub struct FirstContact {
     pub at: Wall,
 }
 
+/// What the monitor saw of the device of a rental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverStep {
+    Arrived(FirstContact),
+    HandedOver(HandedOver),
+}
+
+impl HandoverStep {
+    pub const fn rental(self) -> RentalId {
+        match self {
+            HandoverStep::Arrived(contact) => contact.rental,
+            HandoverStep::HandedOver(handover) => handover.rental,
+        }
+    }
+}
+
 /// A device that was handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandedOver {

@@ -141,6 +141,16 @@ pub async fn set_until(tx: &mut SqliteConnection, source: Source, until: Wall) -
     sqlx::query(sql).bind(present).execute(tx).await.map(drop)
 }
 
+/// Occupies the present device of a rental from a moment on, if it was not occupied before.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn begin_by(tx: &mut SqliteConnection, source: Source, at: Wall) -> sqlx::Result<()> {
+    let present = present(tx, source).await?;
+    let sql = "update occupancies set from_at = min(from_at, $2) where id = $1";
+    sqlx::query(sql).bind(present).bind(at.as_millis()).execute(tx).await.map(drop)
+}
+
 /// Frees the present device at once and as a whole.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol, HandedOver};
 use fleetgate_engine::rental::allowance::Level;
-use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life};
+use fleetgate_engine::rental::life::{Delivery, EndReason, Ending, Handover, Life, Shipment};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
@@ -65,6 +65,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             hold_until,
             handover: Handover::AtBegin,
             ending,
+            delivery: Delivery::Mounted,
         },
         preparation: Duration::from_millis(100),
         name: "device-1".into(),
