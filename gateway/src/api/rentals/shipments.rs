@@ -83,9 +83,9 @@ fn sendable(rental: &stored::Rental, now: Wall) -> Result<Shipment, Problem> {
 fn shipped(rental: &stored::Rental) -> Result<Shipment, Problem> {
     rental.life.delivery.shipment().ok_or_else(|| {
         let detail = format!(
-            "{} is mounted, and is neither sent nor returned: whether a device is shipped is set before it is booked \
-             (PUT /devices/{}/rental-settings)",
-            rental.device_name, rental.device_name
+            "{} is mounted, and is neither dispatched nor returned: a rental takes the delivery that its device has when \
+             it is booked",
+            rental.device_name
         );
         Problem::conflict("not_shipped", detail)
     })
