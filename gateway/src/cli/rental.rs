@@ -310,7 +310,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
         ("returned", &r.returned_at),
     ];
     for (key, at) in times {
-        at.iter().for_each(|at| line(key, &clock(at, zone)));
+        if let Some(at) = at {
+            line(key, &clock(at, zone));
+        }
     }
     line("booking", &r.booking);
     line("reference", r.external_ref.as_deref().unwrap_or("none"));

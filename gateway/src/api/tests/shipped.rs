@@ -1,5 +1,7 @@
 //! Shipped devices: dispatched, heard from, awaited and returned, and what that means for the next rental.
 
+use std::time::Duration;
+
 use fleetgate_engine::messages::{Arrival, FirstContact, HandoverSpec, MonitorInput};
 use serde_json::{Value, json};
 
@@ -48,10 +50,10 @@ async fn events(api: &TestApi, rental: &Value) -> Vec<String> {
     items.iter().map(|event| text(&event["kind"]).replace("rental.", "")).collect()
 }
 
-/// Lets the window of a rental be over for as long.
+/// Lets the window of a rental, whose device was dispatched, be over for as long.
 async fn passed(api: &TestApi, rental: &Value, seconds: u64) {
     let id = Kind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
-    let over = (crate::clock::wall() - std::time::Duration::from_secs(seconds)).as_millis();
+    let over = (crate::clock::wall() - Duration::from_secs(seconds)).as_millis();
     let sql = "update rentals set prepared_from = $2 - 5000, from_at = $2 - 4000, until_at = $2,
                    announced_at = $2 - 9000, announce_at = $2 - 5000, dispatched_at = $2 - 5000
                where id = $1";
@@ -166,12 +168,9 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
         (&first["id"], &next["id"]),
         "{overdue}"
     );
-    run(
-        &api.state.store,
-        "update rentals set from_at = 1000, prepared_from = 1000 where id <> (select min(id) from rentals)",
-        &[],
-    )
-    .await;
+    let begun = "update rentals set from_at = 1000, prepared_from = 1000
+                 where id <> (select min(id) from rentals)";
+    run(&api.state.store, begun, &[]).await;
     let delayed = shown(&api, &next).await;
     assert_eq!(delayed["state"], json!("delayed"));
     let kinds: Vec<&str> =
