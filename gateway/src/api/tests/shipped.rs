@@ -57,7 +57,7 @@ async fn passed(api: &TestApi, rental: &Value, seconds: u64) {
     let sql = "update rentals set prepared_from = $2 - 5000, from_at = $2 - 4000, until_at = $2,
                    announced_at = $2 - 9000, announce_at = $2 - 5000, dispatched_at = $2 - 5000
                where id = $1";
-    sqlx::query(sql).bind(id.as_i64()).bind(over).execute(&api.state.store.write).await.unwrap();
+    run(&api.state.store, sql, &[&id.as_i64().to_string(), &over.to_string()]).await;
     let mut tx = api.state.store.begin().await.unwrap();
     crate::store::rentals::announcements::announce(&mut tx, crate::clock::wall()).await.unwrap();
     tx.commit().await.unwrap();
