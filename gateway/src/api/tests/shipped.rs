@@ -83,7 +83,7 @@ async fn a_shipped_device_goes_out_and_comes_back() {
     assert!(shown(&api, &rental).await["first_contact_at"].is_string());
     let over = must(&call(&api, &rental, "cancel").await).clone();
     assert_eq!((&over["state"], &over["end_reason"]), (&json!("returning"), &json!("cancelled")));
-    assert_eq!(over["occupied_until"], Value::Null, "nobody knows when it comes back");
+    assert_eq!(over["occupied_until"], Value::Null, "that is not known yet");
     let back = must(&call(&api, &rental, "return").await).clone();
     assert_eq!((&back["state"], back["returned_at"].is_string()), (&json!("cleaning"), true), "{back}");
     let all = ["booked", "dispatched", "preparing", "cancelled", "returning", "returned", "cleaning"];
