@@ -243,7 +243,9 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
                     MonitorOutput::ProbeRequest(ask) => {
                         inputs.extend(sensors.as_ref().map(|s| answer(ask, s)))
                     }
-                    MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                    MonitorOutput::ProbeUplink
+                    | MonitorOutput::HandedOver(_)
+                    | MonitorOutput::FirstContact(_) => {}
                     MonitorOutput::Wait(..) => break,
                 }
             }

@@ -70,6 +70,16 @@ pub(crate) enum RentalCommand {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Note that a shipped device leaves for its renters
+    Dispatch {
+        /// Id of the rental
+        rental: String,
+    },
+    /// Note that a shipped device is back
+    Return {
+        /// Id of the rental
+        rental: String,
+    },
     /// Show what happened to rentals, the oldest first
     Events(RentalEventsArgs),
     /// Show when rentable devices are free
@@ -201,6 +211,8 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             printed(client, &done)?;
             said(client, &format!("Rental {rental}: the device is handed over"))
         }
+        RentalCommand::Dispatch { rental } => ship(client, &rental, ("dispatch", "is on its way")).await,
+        RentalCommand::Return { rental } => ship(client, &rental, ("return", "is back")).await,
         RentalCommand::Events(args) => rental_events::run(client, args).await,
         RentalCommand::Free { at, label } => free(client, &at, label).await,
         RentalCommand::Device(args) => rental_device::run(client, *args).await,
@@ -211,6 +223,14 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             said(client, &format!("Block {block} ended"))
         }
     }
+}
+
+/// Calls what notes the way of a shipped device.
+async fn ship(client: &Client, rental: &str, (call, what): (&str, &str)) -> anyhow::Result<()> {
+    let changed: Value = client.post(&api_path!("/rentals/{}/{}", rental, call), &json!({})).await?;
+    printed(client, &changed)?;
+    let after: Rental = serde_json::from_value(changed)?;
+    said(client, &format!("Rental {rental}: {} {what}", table::safe(&after.device_name)))
 }
 
 /// Formats a time in a zone, or else in UTC.
@@ -296,8 +316,16 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     for delay in &r.delayed {
         line("delayed", &delay.text);
     }
-    if let Some(at) = &r.handed_over_at {
-        line("handed over", &clock(at, zone));
+    let times = [
+        ("dispatched", &r.dispatched_at),
+        ("arrived", &r.first_contact_at),
+        ("handed over", &r.handed_over_at),
+        ("returned", &r.returned_at),
+    ];
+    for (key, at) in times {
+        if let Some(at) = at {
+            line(key, &clock(at, zone));
+        }
     }
     line("booking", &r.booking);
     line("reference", r.external_ref.as_deref().unwrap_or("none"));
@@ -566,6 +594,33 @@ mod tests {
         try_run(&client, "rental device cam-1 --ready").await.unwrap();
         let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
         assert_eq!((settings.ready, settings.not_ready_reason, settings.gate), (true, None, None));
+    }
+
+    #[tokio::test]
+    async fn a_shipped_device_is_dispatched_and_returned() {
+        let (client, _api) = shop().await;
+        try_run(&client, "rental device cam-1 --shipped --turnaround 1d").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!(settings.delivery, "shipped");
+        try_run(&client, "booking add --customer crm-17 --device cam-1 --for 2h --ref o1").await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        let refused = try_run(&client, &format!("rental return {id}")).await.unwrap_err();
+        assert!(refused.to_string().contains("cam-1 was not dispatched"), "{refused:#}");
+        try_run(&client, &format!("rental dispatch {id}")).await.unwrap();
+        let refused = try_run(&client, &format!("rental return {id}")).await.unwrap_err();
+        assert!(refused.to_string().contains(&format!("`fleetgate rental end {id}`")), "{refused:#}");
+        try_run(&client, &format!("rental end {id}")).await.unwrap();
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        try_run(&client, "rental list --state returning").await.unwrap();
+        try_run(&client, &format!("rental return {id}")).await.unwrap();
+        let back: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+        assert_eq!((back.state.as_str(), back.returned_at.is_some()), ("cleaning", true));
+        let refused = try_run(&client, "rental device cam-1 --shipped --mounted").await.unwrap_err();
+        assert!(refused.to_string().contains("cannot be used with"), "{refused:#}");
+        try_run(&client, "rental device cam-1 --mounted").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!(settings.delivery, "mounted");
     }
 
     #[tokio::test]

@@ -50,6 +50,12 @@ pub(crate) struct DeviceArgs {
     /// Hand it over without regard to its services
     #[arg(long, conflicts_with_all = ["gate", "gate_service", "gate_for"])]
     no_gate: bool,
+    /// It is sent to its renters and comes back
+    #[arg(long, conflicts_with = "mounted")]
+    shipped: bool,
+    /// It stays in its place
+    #[arg(long)]
+    mounted: bool,
 }
 
 /// Returns the changed gate. `None`: it stays; `null`: there is none.
@@ -83,6 +89,7 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     };
     let access = if args.no_access { Some(Vec::new()) } else { args.access.given() };
     let gate = gate(&args, before.gate.as_ref())?;
+    let delivery = args.shipped.then_some("shipped").or(args.mounted.then_some("mounted"));
     let is_change = args.rentable
         || args.not_rentable
         || args.preparation.is_some()
@@ -90,13 +97,14 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
         || access.is_some()
         || args.ready
         || args.not_ready.is_some()
-        || gate.is_some();
+        || gate.is_some()
+        || delivery.is_some();
     let ready = args.ready.then_some(true).or(args.not_ready.as_ref().map(|_| false));
     let mut body = present(json!({
         "rentable": rentable,
         "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
         "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
-        "access": access, "ready": ready, "not_ready_reason": args.not_ready,
+        "access": access, "ready": ready, "not_ready_reason": args.not_ready, "delivery": delivery,
     }));
     if let Some(gate) = gate {
         body["gate"] = gate;
@@ -118,6 +126,7 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     out::line!("  {:<12}{}", "access", if access.is_empty() { "nothing" } else { &access });
     let not_ready = after.not_ready_reason.as_deref().map(|reason| format!("no: {}", table::safe(reason)));
     out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
+    out::line!("  {:<12}{}", "delivery", after.delivery);
     out::line!("  {:<12}{}", "gate", after.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! Stores when rented devices were handed over. The grants of the rentals are open by then.
+//! Stores when rented devices arrived and were handed over. The grants of the rentals are open by then.
 //!
-//! While the database refuses, a handover waits here; after a kill the gate is judged again.
+//! While the database refuses, they wait here; after a kill the gate is judged again.
 
 use std::time::Duration;
 
-use fleetgate_engine::messages::HandedOver;
+use fleetgate_engine::messages::HandoverStep;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -17,9 +17,9 @@ use crate::store::{Store, rentals};
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Takes handovers from the monitor thread.
+/// Takes arrivals and handovers from the monitor thread.
 #[derive(Clone)]
-pub struct HandoverLog(mpsc::UnboundedSender<HandedOver>);
+pub struct HandoverLog(mpsc::UnboundedSender<HandoverStep>);
 
 impl HandoverLog {
     /// Starts the task. It ends when the monitor thread has ended and everything is stored.
@@ -30,16 +30,16 @@ impl HandoverLog {
         handle: Handle,
         wakeups: Wakeups,
     ) -> HandoverLog {
-        // Each rental has one, so that the queue is bounded by them.
+        // Each rental has one of each, so that the queue is bounded by them.
         let (handovers_in, mut handovers) = mpsc::unbounded_channel();
         tasks.spawn(async move {
-            while let Some(handover) = handovers.recv().await {
-                let Some(event) = stored(&store, handover, &handovers).await else { continue };
+            while let Some(step) = handovers.recv().await {
+                let Some(event) = stored(&store, step, &handovers).await else { continue };
                 wakeups.changed();
                 live.tell(Change::Event(event));
                 if !handovers.is_closed() {
                     // The grant may have reached the tunnel after the handover.
-                    let policy = PolicyRows { rentals: [handover.rental].into(), ..PolicyRows::default() };
+                    let policy = PolicyRows { rentals: [step.rental()].into(), ..PolicyRows::default() };
                     handle.changed(Changes { policy, ..Changes::default() }).await;
                 }
             }
@@ -47,37 +47,40 @@ impl HandoverLog {
         HandoverLog(handovers_in)
     }
 
-    /// Adds a handover. It never waits.
-    pub fn add(&self, handover: HandedOver) {
-        let _ = self.0.send(handover);
+    /// Adds what was seen. It never waits.
+    pub fn add(&self, step: HandoverStep) {
+        let _ = self.0.send(step);
     }
 }
 
-/// Stores a handover, however long it takes. Returns the number of its event. `None`: it was not stored, or the rental
+/// Stores what was seen, however long it takes. Returns the number of its event. `None`: it was not stored, or the rental
 /// does not wait for it any more.
 async fn stored(
     store: &Store,
-    handover: HandedOver,
-    queue: &mpsc::UnboundedReceiver<HandedOver>,
+    step: HandoverStep,
+    queue: &mpsc::UnboundedReceiver<HandoverStep>,
 ) -> Option<i64> {
     loop {
-        match store_once(store, handover).await {
+        match store_once(store, step).await {
             Ok(event) => return event,
             Err(error) if queue.is_closed() => {
-                tracing::warn!("the handover of the rental {} is not stored: {error}", handover.rental);
+                tracing::warn!("the handover of the rental {} is not stored: {error}", step.rental());
                 return None;
             }
             Err(error) => {
-                tracing::warn!("the handover of the rental {} is not stored yet: {error}", handover.rental);
+                tracing::warn!("the handover of the rental {} is not stored yet: {error}", step.rental());
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 }
 
-async fn store_once(store: &Store, handover: HandedOver) -> crate::store::Result<Option<i64>> {
+async fn store_once(store: &Store, step: HandoverStep) -> crate::store::Result<Option<i64>> {
     let mut tx = store.begin().await?;
-    let event = rentals::handovers::done(&mut tx, handover).await?;
+    let event = match step {
+        HandoverStep::Arrived(contact) => rentals::shipments::arrived(&mut tx, contact).await?,
+        HandoverStep::HandedOver(handover) => rentals::handovers::done(&mut tx, handover).await?,
+    };
     tx.commit().await?;
     Ok(event)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Command, ConnectFailure, HandedOver, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply,
+    Command, ConnectFailure, HandoverStep, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply,
     ProbeRequest, Route,
 };
 use fleetgate_engine::monitor::Monitor;
@@ -187,8 +187,8 @@ fn is_ours(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| scarce.contains(&code))
 }
 
-/// Receives the handovers of rented devices. It must not block.
-pub type TakeHandover = Box<dyn FnMut(HandedOver) + Send>;
+/// Receives the arrivals and handovers of rented devices. It must not block.
+pub type TakeHandover = Box<dyn FnMut(HandoverStep) + Send>;
 
 /// Starts the monitor thread, which runs until `stop`. The writer has all records by then.
 ///
@@ -277,7 +277,8 @@ impl MonitorThread {
             match self.monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => self.carrier.carry(ask),
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::HandedOver(handover) => (self.handovers)(handover),
+                MonitorOutput::HandedOver(handover) => (self.handovers)(HandoverStep::HandedOver(handover)),
+                MonitorOutput::FirstContact(contact) => (self.handovers)(HandoverStep::Arrived(contact)),
                 MonitorOutput::ProbeUplink => self.carrier.0.outside.notify_one(),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");

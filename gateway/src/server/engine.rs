@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
+    Command, DnsClient, DnsId, ExplainId, HandoverStep, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -161,10 +161,12 @@ impl<'a> Engine<'a> {
 
     fn take_handover(&self, asks: mpsc::UnboundedSender<Command>) -> TakeHandover {
         let log = self.handovers.clone();
-        Box::new(move |handover| {
+        Box::new(move |step| {
             // The grant is opened first: the database may be away.
-            let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(handover)]));
-            log.add(handover);
+            if let HandoverStep::HandedOver(handover) = step {
+                let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(handover)]));
+            }
+            log.add(step);
         })
     }
 

@@ -126,6 +126,7 @@ data! {
     RENTING = "DeviceRentalSettingsData" [
         has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
         may("access", Objects), may("ready", Flag), may("not_ready_reason", MaybeText), may("gate", MaybeObject),
+        may("delivery", Text),
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
@@ -248,6 +249,9 @@ pub const KINDS: &[(&str, Data)] = &[
     ("rental.cancelled", RENTAL),
     ("rental.ended", RENTAL),
     ("rental.handed_over", HANDED_OVER),
+    ("rental.dispatched", RENTAL),
+    ("rental.arrived", HANDED_OVER),
+    ("rental.returned", RENTAL),
     ("subscription.created", ID),
     ("subscription.changed", NAMED_CHANGED),
     ("subscription.removed", ID),

@@ -118,6 +118,11 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        57,
+        "update device_rental_settings set delivery = 'shipped';
+         update rentals set shipped = 1, dispatched_at = 1900, first_contact_at = 1950, returned_at = 3500 where id = 114;",
+    ),
     (58, ""),
     (
         59,

@@ -351,6 +351,7 @@ const MAIN: &[Step] = &[
     step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
     step(55, "handover", include_str!("../../../migrations/sqlite/0055_handover.sql")),
     step(56, "rental_allowance", include_str!("../../../migrations/sqlite/0056_rental_allowance.sql")),
+    step(57, "shipped_devices", include_str!("../../../migrations/sqlite/0057_shipped_devices.sql")),
     step(58, "rental_phases", include_str!("../../../migrations/sqlite/0058_rental_phases.sql")),
     step(59, "rental_ssh", include_str!("../../../migrations/sqlite/0059_rental_ssh.sql")),
 ];

@@ -20,7 +20,7 @@ export function rentals({ hosts, page, tell, qr }) {
   const bookings = [];
   const blocks = [];
   const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
+  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, delivery: 'mounted', ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
 
   function stateOf(one, now = Date.now()) {
     if (one.reason === 'cancelled') return 'cancelled';
@@ -33,7 +33,7 @@ export function rentals({ hosts, page, tell, qr }) {
   const freeAt = (one) => (stateOf(one) === 'cancelled' ? 0 : (one.ended ?? one.until) + one.turnaround);
   const shown = (one) => ({
     id: one.id, booking: one.booking, customer: one.customer, external_ref: one.external_ref, device: one.device, device_name: find(one.device).name, from: iso(one.from), until: iso(one.until),
-    occupied_from: iso(one.prepared), occupied_until: freeAt(one) ? iso(freeAt(one)) : null, state: stateOf(one), awaits_handover: false, ended_at: one.ended ? iso(one.ended) : null, end_reason: one.reason ?? null,
+    occupied_from: iso(one.prepared), occupied_until: freeAt(one) ? iso(freeAt(one)) : null, state: stateOf(one), awaits_handover: false, delivery: 'mounted', ended_at: one.ended ? iso(one.ended) : null, end_reason: one.reason ?? null,
     name: one.name, addresses: one.addresses, access: one.access, renters: one.renters,
     ...(one.note ? { end_note: one.note } : {}), time_zone: one.time_zone, created_at: one.created_at, version: one.version,
   });

@@ -10,7 +10,7 @@ import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWord
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
 const rental = (of: Partial<Rental> = {}): Rental => ({
   id: 'l_1', booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z',
-  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', awaits_handover: false, name: 'device-1',
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', awaits_handover: false, delivery: 'mounted', name: 'device-1',
   addresses: ['10.112.4.1', 'fd72::401'], access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: null, cut_at_allowance: false, forwarded_bytes: 0,
   created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
@@ -57,6 +57,15 @@ describe('the state of a rental', () => {
     expect(['11:59:59', '12:00:00', '17:59:59', '18:00:00'].map((time) => stateOf(waits, at(time)))).toEqual(['preparing', 'delayed', 'delayed', 'failed']);
     expect([gateWords(waits, at('13:00:00')), gateWords(waits, at('19:00:00'))]).toEqual(['opens when the device is handed over', '']);
     expect(stateOf({ ...waits, state: 'cleaning', ended_at: '2026-12-10T14:00:00Z' }, at('15:00:00'))).toBe('cleaning');
+  });
+
+  it('awaits a device that was sent until it is back', () => {
+    const sent = rental({ dispatched_at: '2026-12-10T10:00:00Z' });
+    expect(['17:59:59', '18:00:00', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'overdue']);
+    const late = rental({ state: 'overdue', dispatched_at: '2026-12-10T10:00:00Z', occupied_until: null });
+    expect([stateOf(late, at('23:00:00')), callsOf('overdue')]).toEqual(['overdue', []]);
+    const back = { ...late, state: 'cleaning' as const, returned_at: '2026-12-10T21:00:00Z', occupied_until: '2026-12-10T23:00:00Z' };
+    expect([stateOf(back, at('22:59:59')), stateOf(back, at('23:00:00'))]).toEqual(['cleaning', 'closed']);
   });
 
   it('decides what can be done', () => {

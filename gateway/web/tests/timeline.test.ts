@@ -12,7 +12,7 @@ const local = (ms: number): string => withOffset(ms).slice(5, 16);
 
 const rental = (id: string, of: Partial<Rental>): Rental => ({
   id, booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-11T12:00:00Z',
-  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-11T14:00:00Z', state: 'booked', awaits_handover: false, created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-11T14:00:00Z', state: 'booked', awaits_handover: false, delivery: 'mounted', created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
 const block = (id: string, of: Partial<DeviceBlock>): DeviceBlock => ({
   id, device: 'h_1', device_name: 'cam-1', from: '2026-12-12T12:00:00Z', until: null, reason: 'repair', author: 'user:ada', created_at: '2026-12-01T00:00:00Z', ...of,

@@ -16,7 +16,7 @@ use fleetgate_probes::sensors::Sensor;
 use super::WakeReason;
 use crate::id::{HostId, Id, PeerId, RentalId};
 use crate::messages::excerpt::Excerpt;
-use crate::messages::handover::{HandedOver, HandoverSpec};
+use crate::messages::handover::{FirstContact, HandedOver, HandoverSpec};
 use crate::messages::incident::{IncidentAck, IncidentId, IncidentRecord};
 use crate::messages::notification::{
     AckEnd, Acknowledgement, Alerting, Downtime, DowntimeOccurrence, MessageKind, NotificationState, Outcome,
@@ -239,6 +239,8 @@ pub enum MonitorOutput {
     Record(Record),
     /// The device of a rental passed the gate: the grant of the rental is to be opened, also while the store is away.
     HandedOver(HandedOver),
+    /// The shipped device of a rental was heard from.
+    FirstContact(FirstContact),
     /// Requests a reading of the uplink now; only from a shell that has sent one before.
     ProbeUplink,
     Wait(Option<Mono>, WakeReason),

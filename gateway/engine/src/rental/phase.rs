@@ -48,23 +48,25 @@ pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
 /// `None`: the rental does not concern the device any more.
 fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
     let (from, until) = (time(life.window.from()), time(life.window.until()));
-    let (is_quiet, status, what) = match life.state(now) {
-        _ if life.is_in_transit(now) => {
-            (true, Status::Ok, "is on its way: no notifications meanwhile".to_owned())
-        }
-        State::Held => (false, Status::Ok, format!("is held from {from} until {until}")),
-        State::Booked => (false, Status::Ok, format!("is booked from {from} until {until}")),
-        State::Preparing => {
-            (true, Status::Ok, format!("is in preparation until {from}: no notifications until then"))
-        }
+    let state = life.state(now);
+    let is_quiet = state == State::Preparing || life.is_in_transit(now);
+    let (status, what) = match state {
+        State::Held => (Status::Ok, format!("is held from {from} until {until}")),
+        State::Booked => (Status::Ok, format!("is booked from {from} until {until}")),
+        State::Preparing => (Status::Ok, format!("is in preparation until {from}: no notifications until then")),
         State::Delayed if now < life.window.from() + HANDOVER_TAKES => {
-            (false, Status::Ok, format!("begins at {from}"))
+            (Status::Ok, format!("begins at {from}"))
         }
         State::Delayed => {
-            (false, Status::Warning, format!("is delayed since {from}: the device is not handed over"))
+            (Status::Warning, format!("is delayed since {from}: the device is not handed over"))
         }
-        State::Active => (false, Status::Ok, format!("has the device until {until}")),
-        State::Cleaning => (false, Status::Ok, "has ended, and the turnaround has not".to_owned()),
+        State::Active => (Status::Ok, format!("has the device until {until}")),
+        State::Returning => (Status::Ok, "has ended, and its device is on the way back".to_owned()),
+        State::Overdue => {
+            let end = time(life.ends_at());
+            (Status::Critical, format!("has ended at {end}, and its device was not returned in time"))
+        }
+        State::Cleaning => (Status::Ok, "has ended, and the turnaround has not".to_owned()),
         State::Closed | State::Cancelled | State::Failed => return None,
     };
     Some(Part { is_quiet, status, text: format!("l_{rental} {what}") })

@@ -178,8 +178,9 @@ async fn rent(
         prepared_from: occupied.from,
         turnaround: device.margins.turnaround,
         hold_until: booking.hold_until,
-        handover: handovers::of_device(write.tx(), device.id, window.from()).await?,
+        handover: handovers::of_device(write.tx(), device.id, device.delivery, window.from()).await?,
         ending: None,
+        delivery: device.delivery,
     };
     let rental = Rental {
         id,

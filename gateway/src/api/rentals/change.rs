@@ -39,7 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
-/// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `rental_over`: it has ended.
+/// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `already_dispatched`: its
+/// device is on the way to the renters, and is not replaced. 409 `rental_over`: it has ended.
 #[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = RentalChange,
     params(("rental" = String, Path, description = "id"),
@@ -184,7 +185,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-async fn store(
+pub(super) async fn store(
     write: &mut ApiTx<'_>,
     after: &mut stored::Rental,
     kind: &str,
@@ -263,6 +264,11 @@ async fn swap(
     if found.id == before.device {
         return set_end(write, before, after).await;
     }
+    if before.life.is_away() {
+        let (name, device) = (Kind::Rental.text(before.id), &before.device_name);
+        let detail = format!("{device} is dispatched for {name}: end or cancel the rental, and book again");
+        return Err(Problem::conflict("already_dispatched", detail));
+    }
     let (now, window) = (write.now, after.life.window);
     let device = allocate::candidate(write, found.id, &found.settings.name).await?;
     let rest = Window::new(window.from().max(now), window.until());
@@ -285,9 +291,11 @@ async fn swap(
     }
     if !state.has_begun() {
         after.life.prepared_from = occupied.from;
-        after.life.handover = handovers::of_device(write.tx(), device.id, window.from()).await?;
+        after.life.handover =
+            handovers::of_device(write.tx(), device.id, device.delivery, window.from()).await?;
     }
     occupancies::insert(write.tx(), device.id, source, occupied).await?;
+    after.life.delivery = device.delivery;
     after.life.turnaround = device.margins.turnaround;
     after.preparation = device.margins.preparation;
     (after.device, after.device_name) = (device.id, device.name);
@@ -317,7 +325,10 @@ async fn cancel(
     }
     let mut after = before;
     after.life.ending = Some(Ending { at: now, reason: EndReason::Cancelled });
-    occupancies::remove(write.tx(), Source::Rental(after.id)).await?;
+    // A device that is away is free once it is back.
+    if !after.life.is_away() {
+        occupancies::remove(write.tx(), Source::Rental(after.id)).await?;
+    }
     store(&mut write, &mut after, "rental.cancelled", &["state"]).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, now) })

@@ -78,6 +78,9 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub forwarded_bytes: Option<u64>,
+    /// The rental that is to have the device next: of `rental.overdue`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rental: Option<String>,
 }
 
 /// One page of the feed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
+use fleetgate_engine::messages::{Arrival, Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
@@ -25,11 +25,12 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::rentals::changes::What;
-use crate::store::rentals::{self as stored, devices, handovers};
+use crate::store::rentals::{self as stored, devices, handovers, shipments};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
-pub const DELAY_KINDS: [&str; 5] = ["not_ready", "blocked", "device", "service", "settling"];
+pub const DELAY_KINDS: [&str; 7] =
+    ["not_ready", "blocked", "not_returned", "not_dispatched", "device", "service", "settling"];
 
 /// Services that a gate names.
 const MAX_SERVICES: usize = 256;
@@ -150,6 +151,13 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     }
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
+    if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {
+        let text = format!("{name} has not come back from {}", Kind::Rental.text(other));
+        all.push(delay("not_returned", None, text));
+    }
+    if spec.arrival == Arrival::NotDispatched {
+        all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
+    }
     let since = match &spec.rule {
         Some(rule) => {
             let state = states::of_host(&mut conn, rental.device).await?;

@@ -20,6 +20,7 @@ pub(crate) mod report;
 mod settings;
 mod ssh;
 mod ssh_keys;
+mod shipments;
 mod subscriptions;
 mod types;
 
@@ -81,6 +82,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(report::routes())
         .merge(settings::routes())
         .merge(ssh::routes())
+        .merge(shipments::routes())
         .merge(subscriptions::routes())
 }
 
@@ -294,6 +296,7 @@ fn new_ids(count: usize, now: Wall) -> Vec<Id> {
 fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
     let life = &rental.life;
     let (by_time, ended_at) = ended(life, now);
+    let shipment = life.delivery.shipment().unwrap_or_default();
     Rental {
         id: Kind::Rental.text(rental.id),
         booking: Kind::Booking.text(rental.booking),
@@ -320,6 +323,10 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         awaits_handover: life.handover.is_awaited(),
         handed_over_at: life.handover.done_at().map(ids::time),
         delayed: Vec::new(),
+        delivery: life.delivery.name().to_owned(),
+        dispatched_at: shipment.dispatched_at.map(ids::time),
+        first_contact_at: shipment.first_contact_at.map(ids::time),
+        returned_at: shipment.returned_at.map(ids::time),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),
@@ -332,13 +339,10 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
 /// Returns why a rental ended by the time alone, where its state says so, and when it ended before its time or without
 /// having begun.
 fn ended(life: &life::Life, now: Wall) -> (Option<life::EndReason>, Option<Wall>) {
-    match life.ending {
-        Some(ending) => (None, Some(ending.at)),
-        None if life.state(now) == life::State::Cancelled => {
-            (Some(life::EndReason::Lapsed), life.lapses_at())
-        }
-        None if life.has_failed(now) => (Some(life::EndReason::Failed), Some(life.window.until())),
-        None => (None, None),
+    match life.over(now) {
+        Some(over) if life.ending.is_some() => (None, Some(over.at)),
+        Some(over) if over.reason != life::EndReason::Ended => (Some(over.reason), Some(over.at)),
+        _ => (None, None),
     }
 }
 

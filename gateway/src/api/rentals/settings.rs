@@ -1,6 +1,7 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
+use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,8 +41,8 @@ async fn show(
     Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
 }
 
-/// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, and when it is
-/// handed over.
+/// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, when it is handed
+/// over, and whether it is mounted or shipped.
 ///
 /// Readiness and gate hold for rentals that have not begun and for those that are delayed. They keep no device from
 /// being booked.
@@ -64,6 +65,7 @@ async fn set(
     let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
     let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
     let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
+    let delivery = wrong.take("delivery", new.delivery.as_deref().map(delivery).transpose()).flatten();
     let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason), new.gate);
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
@@ -78,6 +80,7 @@ async fn set(
     let mut after = before.clone();
     (after.rentable, after.margins) = (new.rentable, Margins { preparation, turnaround });
     after.access = allowed.unwrap_or(after.access);
+    after.delivery = delivery.unwrap_or(after.delivery);
     handover.apply(&app, &mut write, device.id, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
@@ -86,11 +89,17 @@ async fn set(
         let shown = to_api(&device, &after);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,
-            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate });
+            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate,
+            "delivery": shown.delivery });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&device, &after) })
+}
+
+fn delivery(name: &str) -> Result<Delivery, String> {
+    let found = Delivery::ALL.into_iter().find(|delivery| delivery.name() == name);
+    found.ok_or_else(|| format!("{} is expected", Delivery::ALL.map(Delivery::name).join(" or ")))
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -114,6 +123,7 @@ fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings 
         ready: settings.not_ready.is_none(),
         not_ready_reason: settings.not_ready.clone(),
         gate: settings.gate.as_ref().map(handovers::gate_to_api),
+        delivery: settings.delivery.name().to_owned(),
         version: settings.version,
     }
 }

@@ -239,7 +239,7 @@ pub struct Rental {
     pub until: String,
     /// When the device is occupied, with its preparation.
     pub occupied_from: String,
-    /// With its turnaround. Absent when the rental was cancelled.
+    /// With its turnaround. Absent when the rental was cancelled, and while its device has not come back.
     pub occupied_until: Option<String>,
     #[schema(value_type = names::RentalState)]
     pub state: String,
@@ -251,6 +251,14 @@ pub struct Rental {
     /// While it is `delayed`: what keeps it from beginning. Only in the answer of `GET /rentals/{rental}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delayed: Vec<RentalDelay>,
+    #[schema(value_type = names::RentalDelivery)]
+    pub delivery: String,
+    /// When its shipped device left for the renters.
+    pub dispatched_at: Option<String>,
+    /// When that device was heard from for the first time after it had left.
+    pub first_contact_at: Option<String>,
+    /// When that device came back.
+    pub returned_at: Option<String>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -366,6 +374,8 @@ pub struct DeviceRentalSettings {
     pub not_ready_reason: Option<String>,
     /// What must be OK before it is handed over; `null`: nothing.
     pub gate: Option<HandoverGate>,
+    #[schema(value_type = names::RentalDelivery)]
+    pub delivery: String,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
@@ -399,6 +409,10 @@ pub struct NewDeviceRentalSettings {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HandoverGate>)]
     pub gate: Option<Option<HandoverGate>>,
+    /// How it gets to its renters. It stays as it is when absent; at first it is `mounted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::RentalDelivery>)]
+    pub delivery: Option<String>,
 }
 
 /// What must be OK before a device is handed over. The device must also be up.

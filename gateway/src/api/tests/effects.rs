@@ -39,7 +39,11 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDeviceBlock", "rentals::a_block_keeps_a_device", &["force", "from", "reason", "until"]),
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
-    ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked, handovers::*", RENTING),
+    (
+        "NewDeviceRentalSettings",
+        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*",
+        RENTING,
+    ),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
@@ -87,7 +91,7 @@ const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
 const RENTING: &[&str] =
-    &["access", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
+    &["access", "delivery", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
 const RENTAL_CHANGE: &[&str] =
     &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "ssh", "until"];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, Gate, GrantTarget, HandedOver, HandoverSpec, MonitorInput, PolicyChange,
+    Command, Gate, GrantTarget, HandedOver, HandoverSpec, HandoverStep, MonitorInput, PolicyChange,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -367,7 +367,7 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
     let (store, live, handle) = (state.store.clone(), state.live.clone(), state.handle.clone());
     let log = HandoverLog::start(&mut tasks, store, live, handle, state.rental_events.clone());
     let (of, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
-    log.add(HandedOver { rental: of, host, at: crate::clock::wall() });
+    log.add(HandoverStep::HandedOver(HandedOver { rental: of, host, at: crate::clock::wall() }));
     let mut loaded = None;
     for _ in 0..500 {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -46,6 +46,7 @@ mod reports;
 mod restore_review;
 mod results;
 mod script;
+mod shipped;
 mod stream;
 mod tunnel_api;
 mod validation;

@@ -158,7 +158,9 @@ impl World {
                 match self.monitor.poll_output() {
                     MonitorOutput::Record(record) => self.records.push(record),
                     MonitorOutput::ProbeRequest(ask) => inputs.push_back(self.reply(&ask)),
-                    MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                    MonitorOutput::ProbeUplink
+                    | MonitorOutput::HandedOver(_)
+                    | MonitorOutput::FirstContact(_) => {}
                     MonitorOutput::Wait(at, _) => {
                         self.wait = at;
                         break;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{Id, RentalId};
 use fleetgate_engine::rental::events::{Kind, entering};
-use fleetgate_engine::rental::life::{Life, State};
+use fleetgate_engine::rental::life::{EndReason, Life, State};
 use fleetgate_engine::rental::phase::HANDOVER_TAKES;
 use fleetgate_engine::rental::transitions::{self, Known, transitions};
 use fleetgate_engine::time::Wall;
@@ -65,12 +65,22 @@ fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
             prepared_from: before.life.prepared_from,
             turnaround: before.life.turnaround,
             handover: before.life.handover,
+            delivery: before.life.delivery,
             ..after.life
         },
         ..after.clone()
     };
     let is_changed = there != *before && there.life.ending == before.life.ending;
-    [is_swapped.then_some(Kind::Swapped), is_changed.then_some(Kind::Changed)].into_iter().flatten()
+    let [was, is] = [before, after].map(|rental| rental.life.delivery.shipment().unwrap_or_default());
+    let has_left = was.dispatched_at.is_none() && is.dispatched_at.is_some();
+    let is_back = was.returned_at.is_none() && is.returned_at.is_some();
+    let all = [
+        (is_swapped, Kind::Swapped),
+        (is_changed, Kind::Changed),
+        (has_left, Kind::Dispatched),
+        (is_back, Kind::Returned),
+    ];
+    all.into_iter().filter(|(happened, _)| *happened).map(|(_, kind)| kind)
 }
 
 /// Announces that the device of a rental was handed over. The caller has written it.
@@ -121,7 +131,7 @@ async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall
     if state == State::Delayed && was.is_open() && was != State::Active {
         return remember(tx, rental, (now, was)).await;
     }
-    for kind in entering(was, state) {
+    for kind in entering(was, state, over(rental, now)) {
         append(tx, rental, Happened { kind, at: now, state, previous_device: None }).await?;
     }
     remember(tx, rental, (now, state)).await
@@ -136,13 +146,18 @@ async fn catch_up(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx
     Ok(transitions(&rental.life, known, now).last().map_or(known.1, |(_, state)| *state))
 }
 
+/// Why a rental has ended, if it has.
+fn over(rental: &Rental, at: Wall) -> Option<EndReason> {
+    rental.life.over(at).map(|over| over.reason)
+}
+
 /// Returns what came by the time after a known state.
 fn passed(rental: &Rental, known: Known, to: Wall) -> Vec<Happened> {
     let mut was = known.1;
     let mut all = Vec::new();
     for (at, state) in transitions(&rental.life, known, to) {
         let happened = |kind| Happened { kind, at, state, previous_device: None };
-        all.extend(entering(was, state).into_iter().map(happened));
+        all.extend(entering(was, state, over(rental, at)).into_iter().map(happened));
         was = state;
     }
     all

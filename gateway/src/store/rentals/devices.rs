@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
+use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{duration, handovers, millis};
+use super::{duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub ssh_mode: Option<String>,
     /// The account can become root.
     pub ssh_root: bool,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -50,6 +53,7 @@ impl FromRow<'_, SqliteRow> for Settings {
             ssh_account: row.try_get("ssh_account")?,
             ssh_mode: row.try_get("ssh_mode")?,
             ssh_root: row.try_get("ssh_root")?,
+            delivery: shipments::delivery_of_device(row)?,
             version: row.try_get("version")?,
         })
     }
@@ -76,6 +80,7 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         ssh_account: None,
         ssh_mode: None,
         ssh_root: false,
+        delivery: Delivery::Mounted,
         version: 0,
     }))
 }
@@ -95,13 +100,13 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
              gate_ms = excluded.gate_ms, gate_services = excluded.gate_services, ssh_account = excluded.ssh_account,
-             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root",
+             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root, delivery = excluded.delivery",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -114,6 +119,7 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.ssh_account)
     .bind(&settings.ssh_mode)
     .bind(settings.ssh_root)
+    .bind(settings.delivery.name())
     .execute(tx)
     .await
     .map(drop)
@@ -129,6 +135,8 @@ pub struct Candidate {
     pub access: Vec<GrantAccess>,
     /// Where renters log in. `None`: nowhere, because the device has no account for them.
     pub ssh_port: Option<u16>,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
@@ -139,13 +147,14 @@ impl FromRow<'_, SqliteRow> for Candidate {
             margins: margins(row)?,
             access: access_column(row)?,
             ssh_port: row.try_get("ssh_port")?,
+            delivery: shipments::delivery_of_device(row)?,
         })
     }
 }
 
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access,
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
             case when s.ssh_account is not null then h.ssh_port end as ssh_port
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
-use super::{Rental, devices};
+use super::{Rental, devices, shipments};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
 
@@ -82,6 +82,13 @@ pub(super) async fn append(
         let server = devices::ssh_server(tx, rental.device).await?;
         data["ssh_host_keys"] = server.host_key.into_iter().collect::<Vec<String>>().into();
     }
+    let next = match happened.kind {
+        Kind::Overdue => shipments::next(tx, rental, happened.at).await?,
+        _ => None,
+    };
+    if let Some(next) = next {
+        data["next_rental"] = Name::Rental.text(next).into();
+    }
     let data = data.to_string();
     let mut tries = 1;
     loop {
@@ -128,7 +135,7 @@ fn data(rental: &Rental, happened: Happened) -> Value {
         data["hold_until"] = ids::time(until).into();
     }
     if happened.kind.has_reason() {
-        data["reason"] = reason(rental, happened.state).name().into();
+        data["reason"] = reason(rental, happened.at).name().into();
     }
     if let Some(allowance) = rental.allowance.filter(|_| happened.kind.has_allowance()) {
         data["allowance_bytes"] = allowance.bytes.into();
@@ -140,14 +147,9 @@ fn data(rental: &Rental, happened: Happened) -> Value {
     data
 }
 
-/// An end that no call stored came by the time alone.
-fn reason(rental: &Rental, state: State) -> EndReason {
-    match (rental.life.ending, state) {
-        (Some(ending), _) => ending.reason,
-        (None, State::Cancelled) => EndReason::Lapsed,
-        (None, State::Failed) => EndReason::Failed,
-        (None, _) => EndReason::Ended,
-    }
+/// Why a rental has ended.
+fn reason(rental: &Rental, at: Wall) -> EndReason {
+    rental.life.over(at).map_or(EndReason::Ended, |over| over.reason)
 }
 
 /// Selects events.

@@ -21,6 +21,7 @@ pub mod phases;
 pub mod policy;
 pub mod renters;
 pub mod reports;
+pub mod shipments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -138,6 +139,7 @@ fn life(row: &SqliteRow) -> sqlx::Result<Life> {
         hold_until: maybe_wall(row, "hold_until")?,
         handover: handovers::handover(row)?,
         ending: ending(row)?,
+        delivery: shipments::delivery(row)?,
     })
 }
 
@@ -175,6 +177,20 @@ macro_rules! state_at {
     ($now:literal) => {
         concat!(
             "case
+                 when r.dispatched_at is not null
+                      and (r.ended_at is not null or coalesce(min(b.hold_until, r.until_at), r.until_at) <= ",
+            $now,
+            ") then
+                     case
+                         when r.returned_at is null and ",
+            $now,
+            " < coalesce(r.ended_at, min(b.hold_until, r.until_at), r.until_at) + r.turnaround_ms then 'returning'
+                         when r.returned_at is null then 'overdue'
+                         when ",
+            $now,
+            " < r.returned_at + r.turnaround_ms then 'cleaning'
+                         else 'closed'
+                     end
                  when r.end_reason in ('cancelled', 'lapsed') then 'cancelled'
                  when r.end_reason = 'failed' then 'failed'
                  when r.ended_at is not null then
@@ -206,6 +222,8 @@ macro_rules! state_at {
         )
     };
 }
+
+use state_at;
 
 /// Selects rentals.
 #[derive(Clone, Copy, Debug, Default)]
@@ -332,8 +350,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated, ssh)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+                              allowance_bytes, cut_at_allowance, gated, ssh, shipped)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -354,6 +372,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.ssh)
+    .bind(rental.life.delivery.is_shipped())
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -366,11 +385,13 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
 pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
     let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     let rental = &handovers::believed(rental, now);
+    let shipment = rental.life.delivery.shipment().unwrap_or_default();
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, ssh = $18, version = version + 1
+             handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
+             returned_at = $22, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -391,6 +412,10 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
     .bind(rental.ssh)
+    .bind(rental.life.delivery.is_shipped())
+    .bind(shipment.dispatched_at.map(Wall::as_millis))
+    .bind(shipment.first_contact_at.map(Wall::as_millis))
+    .bind(shipment.returned_at.map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

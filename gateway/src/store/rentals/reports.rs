@@ -57,6 +57,7 @@ const DUE: &str = "select r.id from rentals r join bookings b on b.id = r.bookin
      where r.reported = 0 and coalesce(r.ended_at, r.until_at) <= $1
        and coalesce(r.ended_at, r.until_at) + iif(r.end_reason in ('cancelled', 'lapsed'), 0, r.turnaround_ms) <= $1
        and (b.hold_until is null or r.ended_at is not null)
+       and (r.dispatched_at is null or r.returned_at + r.turnaround_ms <= $1)
      order by coalesce(r.ended_at, r.until_at) limit $2";
 
 /// Returns rentals without a final report of which nothing was open any more at this time.

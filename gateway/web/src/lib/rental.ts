@@ -5,21 +5,30 @@ import { bytes, millis, plural, span } from './format';
 import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
 
-export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
+export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'returning', 'overdue', 'cleaning', 'closed', 'cancelled', 'failed'];
 
-type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state' | 'awaits_handover'>;
+type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state' | 'awaits_handover' | 'dispatched_at' | 'returned_at'>;
 
 /** Milliseconds of a time that the API always sends. */
 const at = (time: string): number => millis(time) ?? 0;
 
+/** States that time alone does not change, or of which the gateway alone knows when. */
+const KEPT: readonly RentalState[] = ['cancelled', 'failed', 'returning', 'overdue'];
+
 /** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
 export function stateOf(rental: Times, now: number): RentalState {
-  if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
+  if (KEPT.includes(rental.state)) return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
+  if (isAway(rental) && now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'returning' : 'overdue';
   if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
   if (rental.ended_at || now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
   if (now < at(rental.occupied_from)) return 'booked';
   return now < at(rental.from) ? 'preparing' : 'active';
+}
+
+/** Whether its shipped device has left and has not come back. */
+function isAway(rental: Times): boolean {
+  return Boolean(rental.dispatched_at) && !rental.returned_at;
 }
 
 /** Whether the window has begun and the device is not handed over. */
@@ -122,7 +131,7 @@ export function ofDevice<R extends Used>(rentals: readonly R[], now: number): { 
   const byBegin = [...rentals].sort((a, b) => at(a.from) - at(b.from));
   const has = (...states: RentalState[]): R[] => byBegin.filter((one) => states.includes(stateOf(one, now)));
   const cleaned = byBegin.filter((one) => now >= endOf(one) && now < (millis(one.occupied_until) ?? 0) && one.state !== 'cancelled');
-  return { present: has('active')[0] ?? has('delayed')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
+  return { present: has('active')[0] ?? has('overdue', 'returning')[0] ?? has('delayed')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
 }
 
 const HOUR = 3_600_000;

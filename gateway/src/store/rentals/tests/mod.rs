@@ -1,3 +1,5 @@
+mod shipped;
+
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -5,7 +7,7 @@ use std::time::Duration;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol, HandedOver};
 use fleetgate_engine::rental::allowance::Level;
-use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life};
+use fleetgate_engine::rental::life::{Delivery, EndReason, Ending, Handover, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
@@ -65,6 +67,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             hold_until,
             handover: Handover::AtBegin,
             ending,
+            delivery: Delivery::Mounted,
         },
         preparation: Duration::from_millis(100),
         name: "device-1".into(),
@@ -93,20 +96,22 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
         let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
         let endings = endings.into_iter().chain([None]);
         let all = endings.flat_map(|ending| handovers.iter().map(move |handover| (ending, *handover)));
+        let all = all.flat_map(|life| shipped::deliveries().map(move |delivery| (life, delivery)));
         let mut tx = store.begin().await.unwrap();
-        for (n, (ending, handover)) in all.enumerate() {
+        for (n, ((ending, handover), delivery)) in all.enumerate() {
             let mut rental = rental(10 + n as i64, booking, hold_until, ending);
-            rental.life.handover = handover;
+            (rental.life.handover, rental.life.delivery) = (handover, delivery);
             super::insert(&mut tx, &rental).await.unwrap();
             super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
-        for now in
-            [0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000]
-        {
+        for now in [
+            0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 1_300,
+            9_000,
+        ] {
+            let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 1_000)).await.unwrap();
             for state in fleetgate_engine::rental::life::State::ALL {
                 let wanted = super::Wanted { state: Some(state), ..Default::default() };
-                let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 100)).await.unwrap();
-                let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 100)).await.unwrap();
+                let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 1_000)).await.unwrap();
                 let expected: Vec<Id> =
                     all.iter().filter(|r| r.life.state(at(now)) == state).map(|r| r.id).collect();
                 let found: Vec<Id> = found.iter().map(|r| r.id).collect();
