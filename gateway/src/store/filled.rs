@@ -118,6 +118,12 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        62,
+        "insert into person_sessions (hash, person, created_at, seen_at, expires_at)
+         values (x'07', 117, 1000, 1100, 2000);
+         insert into person_login_links (hash, person, created_at, expires_at) values (x'08', 117, 1000, 9000);",
+    ),
 ];
 
 const INIT: &str = r#"
