@@ -132,6 +132,8 @@ sets! {
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
+    closed MyDeviceState "The state of the device of a rental, as its customer sees it." =
+        ["up", "down", "unreachable", "pending"];
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
         rentals::DELAY_KINDS;
     open HandoverState "The state of a device or service that is not as the gate wants it." = Failure::STATES;
