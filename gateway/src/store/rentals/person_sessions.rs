@@ -86,7 +86,11 @@ pub async fn touch(tx: &mut SqliteConnection, hash: &TokenHash, now: Wall) -> sq
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn delete(tx: &mut SqliteConnection, hash: &TokenHash) -> sqlx::Result<()> {
-    sqlx::query("delete from person_sessions where hash = $1").bind(hash.as_slice()).execute(tx).await.map(drop)
+    sqlx::query("delete from person_sessions where hash = $1")
+        .bind(hash.as_slice())
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 /// Creates a one-time link. Deletes expired ones, and the oldest one of a person who has too many.

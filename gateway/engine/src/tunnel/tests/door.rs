@@ -185,9 +185,8 @@ fn many_connections_of_renters_leave_those_of_devices_their_room() {
         }
         world.run(Duration::from_millis(100));
     }
-    let is_page = |output: &StreamOutput| {
-        matches!(output, StreamOutput::Accepted { service: Published::Page, .. })
-    };
+    let is_page =
+        |output: &StreamOutput| matches!(output, StreamOutput::Accepted { service: Published::Page, .. });
     assert_eq!(world.streams.iter().filter(|(_, output)| is_page(output)).count(), 64);
     world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
     world.run(SECOND);

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use fleetgate_engine::id::PersonId;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
 use serde_json::json;
@@ -20,14 +19,15 @@ use crate::api::request::auth::{self, Principal, SESSION_LIFE};
 use crate::api::request::client::Source;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::ids::{self, Kind};
 use crate::api::request::person::PersonCaller;
 use crate::api::request::transaction::{ApiTx, PATIENCE};
 use crate::api::response::problem::Problem;
 use crate::api::session::cookie;
-use crate::store::SqliteConnection;
 use crate::store::events::Object;
-use crate::store::rentals::{customers as stored_customers, people as stored_people, person_sessions};
+use crate::store::rentals::customers::Customer;
+use crate::store::rentals::people::Person;
+use crate::store::rentals::{mine, person_sessions};
 
 /// Enough time for a page that sends the person on, and for a mail that is read at once.
 const LINK_LIFE: Duration = Duration::from_secs(15 * 60);
@@ -105,17 +105,16 @@ async fn begun(app: &AppState, text: &str) -> Result<(MySession, HeaderValue), P
     write.by = format!("person:{}", Kind::Person.text(person));
     let until = now + SESSION_LIFE;
     let secret = person_sessions::insert(write.tx(), person, now, until).await?;
-    let session = session(write.tx(), person, (now, until)).await?.ok_or_else(refused)?;
+    let who = mine::who(write.tx(), person).await?.ok_or_else(refused)?;
     let data = json!({ "id": Kind::Person.text(person) });
     write.event("person.logged_in", (Object::Person, person), "logged in by one-time link", data).await?;
     write.commit().await?;
     let cookie = cookie(app, app.person_cookie_name(), secret.reveal(), SESSION_LIFE);
-    Ok((session, cookie))
+    Ok((to_api(who, (now, until)), cookie))
 }
 
 fn refused() -> Problem {
-    let detail =
-        "this link was used, has expired, or was never made: get another one from where you booked";
+    let detail = "this link was used, has expired, or was never made: get another one from where you booked";
     Problem::unauthorized("link_refused", detail)
 }
 
@@ -134,23 +133,17 @@ async fn log_out(State(app): State<AppState>, who: PersonCaller) -> Result<Respo
 #[utoipa::path(get, path = "/my", operation_id = "show_my_session", tag = "rentals",
     security(("person" = [])), responses((status = 200, body = MySession)))]
 async fn show(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MySession>, Problem> {
-    let mut conn = app.store.reader().await?;
-    let found = session(&mut conn, who.person, (crate::clock::wall(), who.until)).await?;
-    found.map(Json).ok_or_else(|| Problem::unauthorized("session_over", "the session is over: log in again"))
+    let found = mine::who(&mut *app.store.reader().await?, who.person).await?;
+    let over = || Problem::unauthorized("session_over", "the session is over: log in again");
+    Ok(Json(to_api(found.ok_or_else(over)?, (crate::clock::wall(), who.until))))
 }
 
-/// Returns what a person learns of the own session. `None`: the person was removed.
-async fn session(
-    conn: &mut SqliteConnection,
-    person: PersonId,
-    (now, until): (Wall, Wall),
-) -> Result<Option<MySession>, Problem> {
-    let Some(person) = stored_people::by_id(conn, person).await? else { return Ok(None) };
-    let customer = stored_customers::find(conn, &Named::Id(person.customer)).await?;
-    Ok(customer.map(|customer| MySession {
+/// Returns what a person learns of the own session.
+fn to_api((person, customer): (Person, Customer), (now, until): (Wall, Wall)) -> MySession {
+    MySession {
         person: MyName { id: Kind::Person.text(person.id), name: person.name },
         customer: MyName { id: Kind::Customer.text(customer.id), name: customer.name },
         time: ids::time(now),
         expires_at: ids::time(until),
-    }))
+    }
 }

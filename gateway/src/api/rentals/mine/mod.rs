@@ -70,7 +70,8 @@ async fn show(
     let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let changes = stored::changes(&app.store, visible, &found).await?;
-    let change = |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
+    let change =
+        |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
     let changes = Some(changes.into_iter().map(change).collect());
     Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
 }

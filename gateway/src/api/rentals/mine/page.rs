@@ -83,9 +83,7 @@ async fn page(State(app): State<AppState>, reader: Reader) -> Result<Html<String
 /// ended a short time ago. In the order of time.
 async fn shown(app: &AppState, renter: &Renter, visible: Visible) -> Result<Vec<Rental>, Problem> {
     let mut all = stored::rentals(&mut *app.store.reader().await?, visible).await?;
-    all.retain(|rental| {
-        rental.admits(renter.id, renter.customer) && rental.alias(visible.now).is_some()
-    });
+    all.retain(|rental| rental.admits(renter.id, renter.customer) && rental.alias(visible.now).is_some());
     all.reverse();
     Ok(all)
 }

@@ -32,7 +32,13 @@ async fn scene() -> (Store, tempfile::TempDir) {
 }
 
 /// Adds a rental of device 7.
-async fn rent(store: &Store, rental: i64, booking: i64, (from, until): (i64, i64), admits: Option<&'static str>) {
+async fn rent(
+    store: &Store,
+    rental: i64,
+    booking: i64,
+    (from, until): (i64, i64),
+    admits: Option<&'static str>,
+) {
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
                               admits, created_at)
@@ -127,7 +133,8 @@ async fn after_a_swap_each_device_is_seen_in_its_own_time() {
             put(&store, device, "", value, (from, Some(from + 150))).await;
         }
     }
-    let times: Vec<i64> = seen(&store, visible(1, 11, 900), 1).await.iter().map(|c| c.at.as_millis()).collect();
+    let times: Vec<i64> =
+        seen(&store, visible(1, 11, 900), 1).await.iter().map(|c| c.at.as_millis()).collect();
     // 50: before; 200: of the first device; 350: of the second; 500: after.
     assert_eq!(times, [200, 350]);
     assert!(seen(&store, visible(1, 11, 150), 1).await.is_empty(), "what is to come");
@@ -226,7 +233,8 @@ async fn the_device_is_seen_while_its_rental_is_active() {
     let (store, _dir) = scene().await;
     rent(&store, 1, 101, (100, 500), None).await;
     store.all_hosts(&fixture::TIMING).await.unwrap();
-    let sql = "update host_states set status = 'up', hard = 'up', last_check = 90, since = 10, hard_since = 10";
+    let sql =
+        "update host_states set status = 'up', hard = 'up', last_check = 90, since = 10, hard_since = 10";
     fixture::run(&store, sql, &[]).await;
     let status = async |now: i64| {
         let who = visible(1, 11, now);

@@ -11,8 +11,11 @@ use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::{Metric, Status};
 use sqlx::sqlite::SqliteConnection;
 
+use super::customers::{self, Customer};
+use super::people::{self, Person};
 use super::renters::{self, Renter};
 use super::{Rental, reports, select};
+use crate::ids::Named;
 use crate::store::intervals::{Interval, Series, Services};
 use crate::store::{Store, states};
 
@@ -101,6 +104,16 @@ pub async fn of_renter(
         let visible = Visible { customer: renter.customer, person: renter.person, now };
         (renter, visible)
     }))
+}
+
+/// Returns a person who is logged in, with the customer. `None`: either has left.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn who(conn: &mut SqliteConnection, person: PersonId) -> sqlx::Result<Option<(Person, Customer)>> {
+    let Some(person) = people::by_id(conn, person).await? else { return Ok(None) };
+    let customer = customers::find(conn, &Named::Id(person.customer)).await?;
+    Ok(customer.map(|customer| (person, customer)))
 }
 
 impl Visible {
