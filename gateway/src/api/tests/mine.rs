@@ -220,6 +220,10 @@ async fn a_person_manages_the_own_renters_and_finds_no_others() {
     }
     let keyed = mine.post(&format!("{}/credentials", path(&laptop)), json!({})).await;
     assert_ne!(must(&keyed)["renter"]["public_key"], made.json["renter"]["public_key"]);
+    let own = super::operators::key(9);
+    let desktop = json!({ "name": "desktop", "public_key": own });
+    let desktop = mine.post("/api/v1/my/renters", desktop).await;
+    assert_eq!(must(&desktop)["renter"]["public_key"], json!(own), "made by the browser");
     let caller = mine.clone().header("idempotency-key", "k");
     let once = caller.post("/api/v1/my/renters", json!({ "name": "tablet" })).await;
     let again = caller.post("/api/v1/my/renters", json!({ "name": "tablet" })).await;
