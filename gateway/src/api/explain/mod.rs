@@ -98,7 +98,9 @@ pub(super) async fn reach_of_renter(
     at: Wall,
 ) -> Result<(bool, String), Problem> {
     // All of a rental opens and closes together.
-    let Some(first) = rental.access.first() else { return Ok((false, "the rental permits nothing".to_owned())) };
+    let Some(first) = rental.access.first() else {
+        return Ok((false, "the rental permits nothing".to_owned()));
+    };
     let port = first.ports.first().map_or(0, |ports| *ports.start());
     let (from, to) = (ExplainSource::Peer(renter.0), ExplainTarget::Rental(rental.id));
     let asked = ExplainRequest { from, to, protocol: first.protocol, port, at };
