@@ -93,7 +93,9 @@ async fn a_link_is_made_for_a_person_of_the_customer_and_shown_once() {
     let api = shop().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
     let ada = person(&api, "crm-17", "Ada").await;
-    for (customer, person) in [("crm-18", ada.as_str()), ("crm-19", &ada), ("crm-17", "y_0000000000007")] {
+    for (customer, person) in
+        [("crm-18", ada.as_str()), ("crm-19", ada.as_str()), ("crm-17", "y_0000000000007")]
+    {
         let refused = link(&api, customer, person).await;
         assert_eq!((refused.status, refused.code()), (404, "not_found"), "{customer} {person}");
     }
@@ -306,7 +308,7 @@ async fn values_are_those_of_the_time_of_the_rental() {
     assert!(text(&after.json["device"]["since"]) >= text(&after.json["from"]), "{}", after.text);
     let change = &after.json["changes"][0];
     assert_eq!((&change["service"], &change["status"]), (&json!("backup"), &json!("ok")), "{}", after.text);
-    assert!(!after.text.contains("nas") && !after.text.contains("critical"), "{}", after.text);
+    assert!(!after.text.contains("\"nas\"") && !after.text.contains("critical"), "{}", after.text);
     let end = format!("/api/v1/rentals/{}/end", text(&rental["id"]));
     must(&api.operator().post(&end, json!({ "reason": "ended" })).await);
     pause().await;
