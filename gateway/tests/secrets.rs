@@ -339,6 +339,13 @@ async fn plant_renters(gateway: &Gateway, secrets: &mut Secrets) {
     secrets.keep_shown("renter", &renter);
     let path = format!("/renters/{}/credentials", renter["renter"]["id"].as_str().expect("an id"));
     secrets.keep_shown("new credentials of a renter", &gateway.posts(&path, json!({})).await);
+    let link = gateway.posts("/customers/crm-17/login-link", json!({ "person": person["id"] })).await;
+    let token = link["url"].as_str().and_then(|url| url.split_once("#token=")).expect("a link").1;
+    secrets.keep("login link of a person", token);
+    let login = gateway.call(Method::POST, "/api/v1/my/login").json(&json!({ "token": token }));
+    let begun = login.send().await.expect("an answer");
+    let cookie = begun.headers()["set-cookie"].to_str().expect("text");
+    secrets.keep("session of a person", cookie.split(['=', ';']).nth(1).expect("a value"));
 }
 
 async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
@@ -400,6 +407,7 @@ async fn plant_refusals(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
         (Method::POST, "/users", json!({ "name": "x", "role": "viewer", "password": [long] })),
         (Method::POST, "/session", guess),
         (Method::POST, "/session", json!({ "link": wrong("a wrong link") })),
+        (Method::POST, "/my/login", json!({ "token": wrong("a wrong link of a person") })),
         (
             Method::POST,
             "/enrol",

@@ -233,6 +233,11 @@ impl AppState {
     fn cookie_name(&self) -> &'static str {
         if self.is_https() { "__Host-fleetgate_session" } else { "fleetgate_session" }
     }
+
+    /// The cookie of people of customers, with the same prefix.
+    fn person_cookie_name(&self) -> &'static str {
+        if self.is_https() { "__Host-fleetgate_my" } else { "fleetgate_my" }
+    }
 }
 
 /// Returns all HTTP routes of the gateway. `http/server` serves them on TCP and on the Unix socket,

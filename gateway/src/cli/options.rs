@@ -10,13 +10,14 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 38] = [
+const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
     ("contact add", &[CONTACT]),
     ("contact set", &[CONTACT, NAME]),
     ("customer add", &[CUSTOMER, NAME]),
+    ("customer login-link", &[&[("person", "--person")]]),
     ("customer person add", &[PERSON, NAME]),
     ("customer person set", &[PERSON, NAME]),
     ("customer set", &[CUSTOMER, NAME]),

@@ -49,6 +49,8 @@ pub(super) struct Running {
     pub streams: Streams,
     /// Connections of devices to the API inside the tunnels.
     pub results: mpsc::Receiver<AcceptedStream>,
+    /// Connections of renters to their page.
+    pub page: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
     pub names: dns::Inbox,
     /// What the monitor knows of rented devices.
@@ -137,6 +139,7 @@ impl<'a> Engine<'a> {
             threads: vec![monitors, tunnels],
             streams,
             results: arrivals.results,
+            page: arrivals.page,
             names: dns::Inbox { streams: arrivals.dns, forwards },
             rental_phases,
         })

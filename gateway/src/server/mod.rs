@@ -178,7 +178,7 @@ impl Server {
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
         let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, records);
-        let Running { handle, threads, streams, results, names, rental_phases: known } =
+        let Running { handle, threads, streams, results, page, names, rental_phases: known } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
@@ -198,7 +198,8 @@ impl Server {
         look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
         let (parts, rentals) = ((store.clone(), state.handle.clone()), (known, state.rental_events.clone()));
         rental_phases::start(&mut tasks, parts, rentals, stop_api.clone());
-        let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
+        let mut doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
+        serve_tunnels(&mut doors, &state, (results, page), &stop_api);
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
         }
@@ -274,22 +275,33 @@ fn components(state: &AppState, writer: &Writer) -> Components {
     }
 }
 
-/// Opens the listeners of the API and the one inside the tunnels.
+/// Opens the listeners of the API.
 fn serve(
     state: &AppState,
     tcp: TcpListener,
     local: UnixListener,
-    arrivals: mpsc::Receiver<AcceptedStream>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let inside = HttpServer::new(api::tunnel_api::router(state.clone()), Limits::default(), stop.clone());
     let house = HttpServer::new(api::router(state.clone()), Limits::default(), stop);
     let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
     let mut doors = JoinSet::new();
-    doors.spawn(inside.serve_tunnels(arrivals));
     doors.spawn(house.clone().serve_local(local));
     doors.spawn(house.serve_tcp(tcp, tls, state.config.trusted_proxies.clone()));
     Ok(doors)
+}
+
+/// Opens the listeners inside the tunnels: for the results of devices, and for the page of renters.
+fn serve_tunnels(
+    doors: &mut JoinSet<()>,
+    state: &AppState,
+    (results, page): (mpsc::Receiver<AcceptedStream>, mpsc::Receiver<AcceptedStream>),
+    stop: &CancellationToken,
+) {
+    let of = |routes| HttpServer::new(routes, Limits::default(), stop.clone());
+    let devices = of(api::tunnel_api::router(state.clone()));
+    doors.spawn(devices.serve_tunnels(results, api::Client::Device));
+    let renters = of(api::rentals::mine::page::router(state.clone()));
+    doors.spawn(renters.serve_tunnels(page, api::Client::Renter));
 }
 
 #[cfg(test)]

@@ -238,6 +238,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("person.created", PERSON),
     ("person.changed", NAMED_CHANGED),
     ("person.removed", ID),
+    ("person.login_link", ID),
+    ("person.logged_in", ID),
     ("renter.created", RENTER),
     ("renter.changed", NAMED_CHANGED),
     ("renter.rekeyed", ID),

@@ -131,6 +131,12 @@ const FILLED: &[Rows] = &[
            update device_rental_settings set ssh_account = 'renter', ssh_mode = 'certificates', ssh_root = 1;
            update hosts set ssh_pin_line = 'ssh-ed25519 BBBB' where ssh_pin is not null;"#,
     ),
+    (
+        62,
+        "insert into person_sessions (hash, person, created_at, seen_at, expires_at)
+         values (x'07', 117, 1000, 1100, 2000);
+         insert into person_login_links (hash, person, created_at, expires_at) values (x'08', 117, 1000, 9000);",
+    ),
 ];
 
 const INIT: &str = r#"

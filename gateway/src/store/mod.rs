@@ -354,6 +354,7 @@ const MAIN: &[Step] = &[
     step(57, "shipped_devices", include_str!("../../../migrations/sqlite/0057_shipped_devices.sql")),
     step(58, "rental_phases", include_str!("../../../migrations/sqlite/0058_rental_phases.sql")),
     step(59, "rental_ssh", include_str!("../../../migrations/sqlite/0059_rental_ssh.sql")),
+    step(62, "mine", include_str!("../../../migrations/sqlite/0062_mine.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -80,6 +80,9 @@ fn devices(operation: &str) -> Option<Value> {
     })
 }
 
+/// A one-time login of no gateway: it only has the form of one.
+pub const LOGIN_LINK: &str = "fgl_38h601nahgbz6_80m15y9wkx3ntjxnk7q4k1bt23w5vjfqr2e8v3ckvg23gxn6yk50bhbngr";
+
 /// A token of no gateway: it only has the form of one.
 pub const ENROLMENT_TOKEN: &str =
     "fge_0000000000007_297pk3167vk9x25echnb7x0a64kqpwmqw4dmmg2zc4sp0fctcs8gwb9bxk";
@@ -194,6 +197,10 @@ fn rentals(operation: &str) -> Option<Value> {
             })
         }
         "change_renter" => json!({ "name": "notebook", "mtu": 1_400, "ssh_keys": [] }),
+        "create_person_login_link" => json!({ "person": PERSON }),
+        "log_in_as_person" => json!({ "token": LOGIN_LINK }),
+        "create_my_renter" => json!({ "name": "phone", "public_key": PUBLIC_KEY }),
+        "reissue_my_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "reissue_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "create_booking" => json!({
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",

@@ -12,17 +12,20 @@ mod change;
 mod customers;
 mod events;
 mod handovers;
+pub(crate) mod mine;
 mod parse;
 mod people;
 mod people_types;
 mod renters;
 pub(crate) mod report;
 mod settings;
+mod shipments;
 mod ssh;
 mod ssh_keys;
-mod shipments;
 mod subscriptions;
 mod types;
+
+use std::fmt;
 
 use axum::Json;
 use axum::extract::State;
@@ -77,6 +80,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(customers::routes())
         .merge(events::routes())
         .merge(handovers::routes())
+        .merge(mine::routes())
         .merge(people::routes())
         .merge(renters::routes())
         .merge(report::routes())
@@ -162,7 +166,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
 /// announced and sent after the commit.
-async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
+async fn begin<'a>(app: &'a AppState, who: &impl fmt::Display) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();
     let now = write.now;

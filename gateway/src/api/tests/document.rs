@@ -16,14 +16,26 @@ use crate::api::response::around;
 use crate::api::testing::{Caller, TestApi};
 
 /// Routes without authentication. Each has its own proof or returns nothing secret.
-const OPEN: [&str; 4] = [
+pub(super) const OPEN: [&str; 5] = [
     "POST /api/v1/session",
+    "POST /api/v1/my/login",
     "POST /api/v1/enrol",
     "GET /api/v1/enrol/{enrolment}",
     "GET /api/v1/enrol/{enrolment}/preshared-key",
 ];
 /// Routes for every authenticated caller, about that caller alone.
 const KNOWN: [&str; 3] = ["GET /api/v1/session", "DELETE /api/v1/session", "PUT /api/v1/session/password"];
+/// Routes for people of customers, about the caller alone. `mine` tests that they find no others.
+const PERSON: [&str; 8] = [
+    "GET /api/v1/my",
+    "POST /api/v1/my/logout",
+    "GET /api/v1/my/rentals",
+    "GET /api/v1/my/rentals/{rental}",
+    "GET /api/v1/my/renters",
+    "POST /api/v1/my/renters",
+    "DELETE /api/v1/my/renters/{renter}",
+    "POST /api/v1/my/renters/{renter}/credentials",
+];
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 #[test]
@@ -75,6 +87,7 @@ fn what_is_open_or_asks_for_no_role_is_named_here() {
     };
     assert_eq!(of(Rule::Open), OPEN.map(ToOwned::to_owned).into());
     assert_eq!(of(Rule::Known), KNOWN.map(ToOwned::to_owned).into());
+    assert_eq!(of(Rule::Person), PERSON.map(ToOwned::to_owned).into());
 }
 
 #[test]
@@ -108,6 +121,12 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
     for operation in operations() {
         let (area, role) = match operation.rule {
             Rule::Open | Rule::Known => continue,
+            Rule::Person => {
+                for caller in [shared.anonymous(), shared.viewer(), shared.admin()] {
+                    assert_eq!(status(&caller, &operation).await, 401, "{}", operation.name());
+                }
+                continue;
+            }
             Rule::Least(area, role) => (Some(area), role),
             Rule::Unlimited(role) => (None, role),
         };

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 52] = [
+const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -49,8 +49,10 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
+    ("NewMyRenter", "mine::a_person_manages_the_own_renters_and_finds_no_others", &["name", "public_key"]),
     ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),
     ("NewPerson", "people::a_person_is_added_changed_and_removed", &["customer", "email", "name"]),
+    ("NewPersonLogin", "mine::a_link_is_made_for_a_person_of_the_customer_and_shown_once", &["person"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
     ("NewRenter", "people::*, rental_ssh::*", &["mtu", "name", "person", "public_key", "ssh_keys"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", REPLACEMENT),
@@ -66,6 +68,7 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("OperatorChange", "operators::*", &["mtu", "name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
+    ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
     ("RentalChange", "rental_access::*, rental_ssh::*", RENTAL_CHANGE),

@@ -8,9 +8,10 @@ use fleetgate_keys::Token;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::mine;
 use super::openapi::operations;
 use crate::api::document::conformance;
-use crate::api::document::examples::{ENROLMENT_TOKEN, PERSON, RESTORED_AT};
+use crate::api::document::examples::{ENROLMENT_TOKEN, LOGIN_LINK, PERSON, RESTORED_AT};
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
@@ -108,7 +109,17 @@ impl Scene {
                 self.paths.insert("downtime", id.as_str().unwrap().to_owned());
             }
             "approve_enrolment" | "reject_enrolment" => self.enrol().await,
-            "change_person" | "create_renter" => self.insert_person().await,
+            "change_person" | "create_renter" | "create_person_login_link" => self.insert_person().await,
+            "log_in_as_person" => {
+                self.insert_person().await;
+                self.insert_login_link().await;
+            }
+            "create_my_renter" | "reissue_my_renter_credentials" => {
+                self.insert_person().await;
+                let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
+                self.paths.insert("renter", made.json["renter"]["id"].as_str().unwrap().to_owned());
+                self.cookie = mine::logged_in(&self.api, "crm-17", PERSON).await;
+            }
             "change_renter" | "reissue_renter_credentials" => {
                 self.insert_person().await;
                 let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
@@ -190,6 +201,16 @@ impl Scene {
         self.paths.insert("person", PERSON.to_owned());
     }
 
+    /// The one of the example, for the person of the examples.
+    async fn insert_login_link(&self) {
+        let link: Token = LOGIN_LINK.parse().unwrap();
+        let hash: String = link.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        let person = Kind::Person.parse(PERSON).unwrap().as_i64().to_string();
+        let sql = "insert into person_login_links (hash, person, created_at, expires_at)
+                   values (unhex($1), cast($2 as integer), 0, 9000000000000)";
+        fixture::run(&self.api.state.store, sql, &[&hash, &person]).await;
+    }
+
     fn path(&self, template: &str) -> String {
         let part = |part: &str| match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
             Some(name) => self.paths.get(name).unwrap_or_else(|| panic!("{template}: {name}")).clone(),
@@ -200,8 +221,8 @@ impl Scene {
 
     fn caller(&self, operation: &str) -> Caller<'_> {
         match operation {
-            "log_in" | "enrol" => self.api.anonymous(),
-            "change_own_password" => {
+            "log_in" | "log_in_as_person" | "enrol" => self.api.anonymous(),
+            "change_own_password" | "create_my_renter" | "reissue_my_renter_credentials" => {
                 self.api.anonymous().header("cookie", &self.cookie).header("x-fleetgate", "1")
             }
             _ => self.api.admin(),

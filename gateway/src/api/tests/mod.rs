@@ -25,6 +25,7 @@ mod incidents;
 mod laptop;
 mod limits;
 mod log_size;
+mod mine;
 mod notifications;
 mod openapi;
 mod operators;

@@ -258,6 +258,12 @@ impl Scene {
                 json!({ "url": "http://192.0.2.9/a" }),
                 json!({ "url": "http://192.0.2.9/b" }),
             ),
+            post(
+                "/customers/{customer}/login-link",
+                "/customers/crm-1/login-link",
+                json!({ "person": person }),
+                json!({ "person": "y_0000000000007" }),
+            ),
             bare("/rentals/{rental}/cancel", &format!("/rentals/{planned}/cancel")),
             bare("/rentals/{rental}/dispatch", &format!("/rentals/{to_send}/dispatch")),
             bare("/rentals/{rental}/return", &format!("/rentals/{to_return}/return")),
@@ -377,6 +383,8 @@ async fn every_post_but_the_login_has_one_effect_for_one_key() {
     let covered: BTreeSet<String> = posts.iter().map(|p| format!("/api/v1{}", p.route)).collect();
     let document = openapi();
     let paths = document["paths"].as_object().unwrap().iter();
+    // `mine` has those of people of customers.
+    let paths = paths.filter(|(path, _)| !path.starts_with("/api/v1/my/"));
     let declared =
         paths.filter(|(path, item)| item.get("post").is_some() && !KEYLESS.contains(&path.as_str()));
     let declared: BTreeSet<String> = declared.map(|(path, _)| path.clone()).collect();

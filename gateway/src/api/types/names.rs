@@ -139,6 +139,8 @@ sets! {
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
     closed RentalDelivery "How a device gets to its renters. One that is `shipped` is sent to them and comes back." =
         life::Delivery::ALL.map(life::Delivery::name);
+    closed MyDeviceState "The state of the device of a rental, as its customer sees it." =
+        ["up", "down", "unreachable", "pending"];
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
         rentals::DELAY_KINDS;
     open HandoverState "The state of a device or service that is not as the gate wants it." = Failure::STATES;

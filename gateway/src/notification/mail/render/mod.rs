@@ -11,6 +11,7 @@ use fleetgate_engine::verdict::Verdict;
 use jiff::tz::TimeZone;
 
 use crate::notification::mail::{incident_part, rental_part};
+pub(in crate::notification::mail) use crate::sanitize::escaped;
 use crate::sanitize::harmless;
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{Contents, Count, Kind, MessageRow};
@@ -471,22 +472,6 @@ fn whole_or_cut(output: &Excerpt) -> String {
 
 pub(in crate::notification::mail) fn one_line(text: &str, longest: usize) -> String {
     harmless(text).chars().take(longest).collect()
-}
-
-/// Escapes text for an element or an attribute in double quotes.
-pub(in crate::notification::mail) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
