@@ -153,6 +153,25 @@ async fn a_device_enrols_after_the_confirmation_and_its_token_loses_no_use() {
 }
 
 #[tokio::test]
+async fn a_change_of_what_was_read_before_the_restore_is_refused() {
+    let api = site().await;
+    for (path, change) in [
+        ("/api/v1/devices/cam-07", json!({ "notes": "moved" })),
+        ("/api/v1/customers/crm-17", json!({ "name": "Ada Ltd" })),
+    ] {
+        let before = api.operator().get(path).await.headers["etag"].clone();
+        fixture::restored(&api.state.store, RESTORED_AT).await;
+        let late = api.operator().header("if-match", before.to_str().unwrap());
+        let refused = late.patch(path, change.clone()).await;
+        assert_eq!((refused.status, refused.code()), (412, "changed_meanwhile"), "{path}: {}", refused.text);
+        let read = api.operator().get(path).await;
+        assert_eq!(read.headers["etag"], format!("\"{}\"", read.json["version"]).as_str());
+        let anew = api.operator().header("if-match", read.headers["etag"].to_str().unwrap());
+        must(&anew.patch(path, change).await);
+    }
+}
+
+#[tokio::test]
 async fn the_gateway_shows_that_it_waits() {
     let api = site().await;
     let shown = async || {
