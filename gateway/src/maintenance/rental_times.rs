@@ -68,7 +68,7 @@ struct Times {
     /// The clocks at the last turn.
     looked: Option<Now>,
     doubted_until: Mono,
-    /// Rentals whose gates are to be passed again, for the engine.
+    /// Rentals whose gates are to be passed again, or that are held again, for the engine.
     shut: BTreeSet<RentalId>,
 }
 

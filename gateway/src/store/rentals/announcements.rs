@@ -15,7 +15,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
 use super::events::{Happened, append};
-use super::{Rental, find, handovers};
+use super::{Rental, bookings, find, handovers, reports};
 use crate::store::Store;
 
 /// Rentals of one transaction. Other writers wait for one transaction at most.
@@ -99,6 +99,13 @@ pub(super) async fn hold_changed(
     };
     append(tx, &after, Happened { kind, at: now, state, previous_device: None }).await?;
     enter(tx, &after, state, now).await
+}
+
+/// Announces that a rental was not confirmed in time. The caller has written it.
+pub(super) async fn lapsed(tx: &mut SqliteConnection, rental: Id, at: Wall) -> sqlx::Result<()> {
+    let Some(rental) = readable(tx, rental).await? else { return Ok(()) };
+    let was = catch_up(tx, &rental, at).await?;
+    enter(tx, &rental, was, at).await
 }
 
 /// Announces what a rental has reached of its allowance, after what came by the time.
@@ -199,7 +206,7 @@ pub struct Announced {
     pub more: bool,
     /// When the next event comes.
     pub next: Option<Wall>,
-    /// Rentals whose gates are to be passed again.
+    /// Rentals whose gates are to be passed again, or that are held again.
     pub shut: BTreeSet<RentalId>,
 }
 
@@ -268,20 +275,25 @@ async fn advance(
     Ok(passed(&rental, known, horizon).into_iter().map(|happened| (rental.clone(), happened)).collect())
 }
 
-/// Corrects what was announced of a rental by a clock that was ahead. What comes again is announced again. Returns how
-/// many events that wrote, and whether its gate is to be passed again.
+/// Corrects what was announced and stored of a rental by a clock that was ahead. What comes again is announced again.
+/// Returns how many events that wrote, and whether the engine is to hear of it: its gate is to be passed again, or it
+/// was not confirmed in time only by that clock.
 async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<(usize, bool)> {
     let Some(mut rental) = readable(tx, rental).await? else { return Ok((0, false)) };
     let is_shut = handovers::take_back(tx, &mut rental, now).await?;
+    let is_back = bookings::take_back(tx, &mut rental, now).await?;
     let was = known(tx, rental.id).await?.map(|(_, state)| state);
     let state = rental.life.state(now);
     remember(tx, &rental, (now, state)).await?;
+    if state.is_open() || state == State::Cleaning {
+        reports::take_back(tx, rental.id).await?;
+    }
     if was == Some(state) {
-        return Ok((0, is_shut));
+        return Ok((0, is_shut || is_back));
     }
     let happened = Happened { kind: Kind::Changed, at: now, state, previous_device: None };
     append(tx, &rental, happened).await?;
-    Ok((1, is_shut))
+    Ok((1, is_shut || is_back))
 }
 
 impl Store {
