@@ -688,7 +688,7 @@ async fn a_hold_that_lapsed_by_a_clock_ahead_comes_back_when_the_clock_is_set_ba
     assert_eq!(told(&mut tx).await, expected(&all));
     assert!(events_of(&mut tx).await[2].data.contains(r#""state":"held""#));
     tx.commit().await.unwrap();
-    let noted = "select kind || ' ' || principal from events where kind like 'booking.%' order by id";
+    let noted = "select kind || ' ' || principal from events where kind like 'booking.%' order by seq";
     let noted = fixture::texts(&store, noted).await;
     assert_eq!(noted, ["booking.lapsed system", "booking.changed system", "booking.lapsed system"]);
 }
