@@ -290,11 +290,17 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("reference", r.external_ref.as_deref().unwrap_or("none"));
     line("customer", &r.customer);
     if let Some(at) = &r.ended_at {
-        let reason = r.end_reason.as_deref().unwrap_or_default();
+        let reason = end_reason(r.end_reason.as_deref(), &[r.state.as_str(), "ended"]);
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let note = r.end_note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-        line("ended", &format!("{} ({reason}){note}", clock(at, zone)));
+        line("ended", &format!("{}{reason}{note}", clock(at, zone)));
     }
     Ok(())
+}
+
+/// Says why a rental ended, unless the words beside it say the same: `cancelled`, not `cancelled (cancelled)`.
+pub(super) fn end_reason(reason: Option<&str>, said: &[&str]) -> Option<String> {
+    reason.filter(|reason| !said.contains(reason)).map(|reason| reason.replace('_', " "))
 }
 
 fn renters(r: &Rental) -> String {
@@ -432,6 +438,19 @@ mod tests {
         }
         let _: Value = client.post("/customers", &json!({ "external_ref": "crm-17" })).await.unwrap();
         (client, api)
+    }
+
+    #[test]
+    fn the_reason_of_an_end_is_not_said_twice() {
+        let said = |reason: &str, said: &[&str]| end_reason(Some(reason), said).unwrap_or_default();
+        assert_eq!(said("cancelled", &["cancelled"]), "");
+        assert_eq!(said("lapsed", &["cancelled"]), "lapsed");
+        assert_eq!(
+            (said("failed", &["failed"]), said("ended", &["closed", "ended"])),
+            (String::new(), String::new())
+        );
+        assert_eq!(said("returned_early", &["cleaning", "ended"]), "returned early");
+        assert_eq!(end_reason(None, &["closed"]), None);
     }
 
     #[tokio::test]

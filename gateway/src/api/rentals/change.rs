@@ -172,7 +172,14 @@ pub(super) fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState,
     if state.is_open() {
         return Ok(state);
     }
-    let detail = format!("{} has ended ({}): book again", Kind::Rental.text(rental.id), state.name());
+    let is_cancelled = rental.life.ending.is_some_and(|ending| ending.reason == EndReason::Cancelled);
+    let what = match state {
+        RentalState::Cancelled if is_cancelled => "was cancelled",
+        RentalState::Cancelled => "was not confirmed in time",
+        RentalState::Failed => "has failed",
+        _ => "has ended",
+    };
+    let detail = format!("{} {what}: book again", Kind::Rental.text(rental.id));
     Err(Problem::conflict("rental_over", detail))
 }
 
