@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::customer::{path, printed};
-use super::device::{labels, pair, present, said};
+use super::device::{present, said};
 use super::grant::{AccessArgs, moment};
 use super::host::pages;
+use super::host_args::{labels, pair};
 use super::rental::{clock, window};
 use super::size;
 use super::table::{self, Column};
