@@ -31,6 +31,7 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
+use crate::store::lists::Entry;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
 use crate::store::rentals::handovers;
@@ -69,11 +70,11 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let filter = (wanted.external_ref.as_deref(), customer);
     let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
-    let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();
+    let ids: Vec<Id> = rows.iter().filter_map(Entry::as_row).map(|booking| booking.id).collect();
     let rentals = of_bookings(&mut conn, &ids).await?;
     let shown =
         |b: stored::Booking| to_api(&b, rentals.get(&b.id).map(Vec::as_slice).unwrap_or_default(), now);
-    Ok(Json(Page::of(rows, limit, |b| b.id.as_i64().to_string(), shown)))
+    Ok(Json(Page::of_entries(rows, limit, |b| b.id.as_i64().to_string(), shown)))
 }
 
 /// Books devices: each item becomes a rental, or none does.

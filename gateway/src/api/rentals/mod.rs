@@ -124,7 +124,7 @@ async fn list(
         to: query_time("to", wanted.to.as_deref())?,
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
-    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+    Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {

@@ -17,6 +17,7 @@ use crate::ids::{Kind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
+use crate::store::lists::{Entry, ListRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booking {
@@ -53,6 +54,10 @@ impl FromRow<'_, SqliteRow> for Booking {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Booking {
+    const TABLE: &'static str = "bookings";
 }
 
 /// Adds a booking.
@@ -132,7 +137,7 @@ pub async fn list(
     (external_ref, customer): (Option<&str>, Option<Id>),
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Booking>> {
+) -> sqlx::Result<Vec<Entry<Booking>>> {
     let query = sqlx::query_as(LIST).bind(before).bind(external_ref).bind(customer.map(Id::as_i64));
     query.bind(limit).fetch_all(conn).await
 }

@@ -36,6 +36,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
 use super::grants::{access_column, access_rows};
+use super::lists::{Entry, ListRow, readable};
 use aliases::Alias;
 use allowances::Allowance;
 
@@ -123,6 +124,10 @@ impl FromRow<'_, SqliteRow> for Rental {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Rental {
+    const TABLE: &'static str = "rentals";
 }
 
 fn life(row: &SqliteRow) -> sqlx::Result<Life> {
@@ -238,7 +243,7 @@ pub async fn list(
     wanted: Wanted<'_>,
     now: Wall,
     (before, limit): (i64, i64),
-) -> sqlx::Result<Vec<Rental>> {
+) -> sqlx::Result<Vec<Entry<Rental>>> {
     sqlx::query_as(LIST)
         .bind(before)
         .bind(limit)
@@ -259,7 +264,7 @@ pub async fn find(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Optio
     sqlx::query_as(select!("where r.id = $1")).bind(rental.as_i64()).fetch_optional(conn).await
 }
 
-/// Returns the rentals of bookings, each in the order of its items.
+/// Returns the rentals of bookings that can be read, each in the order of its items.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -269,9 +274,9 @@ pub async fn of_bookings(
 ) -> sqlx::Result<BTreeMap<Id, Vec<Rental>>> {
     let ids: Vec<i64> = bookings.iter().map(|booking| booking.as_i64()).collect();
     let sql = select!("where r.booking in (select value from json_each($1)) order by r.id");
-    let rows: Vec<Rental> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
+    let rows: Vec<Entry<Rental>> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
     let mut found: BTreeMap<Id, Vec<Rental>> = BTreeMap::new();
-    for row in rows {
+    for row in readable(rows) {
         found.entry(row.booking).or_default().push(row);
     }
     Ok(found)
