@@ -118,6 +118,12 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        63,
+        r#"update rentals set selection = '{"kind":"camera"}', other_device_after_ms = 600000, other_device_at = 2500
+           where id = 114;
+           update device_blocks set covers = 1;"#,
+    ),
 ];
 
 const INIT: &str = r#"

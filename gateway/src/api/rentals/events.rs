@@ -75,6 +75,19 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub forwarded_bytes: Option<u64>,
+    /// Of `rental.blocked` and `rental.unblocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<RentalEventBlock>,
+}
+
+/// A block of the device of a rental.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RentalEventBlock {
+    /// `x_...`
+    pub id: String,
+    pub from: String,
+    /// Not included. `null`: until it is ended.
+    pub until: Option<String>,
 }
 
 /// One page of the feed.

@@ -14,7 +14,8 @@ use fleetgate_engine::rental::transitions::{self, Known, transitions};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-use super::events::{Happened, append};
+use super::blocks::{self, Block};
+use super::events::{Happened, append, append_block};
 use super::{Rental, bookings, find, handovers, reports};
 use crate::store::Store;
 
@@ -123,6 +124,47 @@ pub(super) async fn reached(
     enter(tx, rental, was, now).await
 }
 
+/// Announces to the open rentals that a block covers that it was made. They hear of its end, too.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn blocked(tx: &mut SqliteConnection, block: &Block, now: Wall) -> sqlx::Result<()> {
+    if of_block(tx, Kind::Blocked, block, now).await? > 0 {
+        blocks::set_covers(tx, block.id, true).await?;
+    }
+    Ok(())
+}
+
+/// Announces to the open rentals that a block covered that it has ended. Returns to how many.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn unblocked(tx: &mut SqliteConnection, block: &Block, at: Wall) -> sqlx::Result<usize> {
+    if !blocks::covers(tx, block.id).await? {
+        return Ok(0);
+    }
+    blocks::set_covers(tx, block.id, false).await?;
+    of_block(tx, Kind::Unblocked, block, at).await
+}
+
+async fn of_block(tx: &mut SqliteConnection, kind: Kind, block: &Block, at: Wall) -> sqlx::Result<usize> {
+    let mut count = 0;
+    for rental in blocks::covered(tx, block).await? {
+        let Some(rental) = readable(tx, rental).await? else { continue };
+        // A call may have announced more before this turn.
+        let at = known(tx, rental.id).await?.map_or(at, |(known, _)| at.max(known));
+        let was = catch_up(tx, &rental, at).await?;
+        let state = rental.life.state(at);
+        if state.is_open() {
+            let happened = Happened { kind, at, state, previous_device: None };
+            append_block(tx, &rental, happened, block).await?;
+            count += 1;
+        }
+        enter(tx, &rental, was, at).await?;
+    }
+    Ok(count)
+}
+
 /// Announces the state that a rental has after a call, if it is another one.
 async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall) -> sqlx::Result<()> {
     let state = rental.life.state(now);
@@ -216,6 +258,9 @@ const DUE: &str =
 /// order of the index: each look asks for them, and rentals are never removed.
 const AHEAD: &str =
     "select id, announced_at from rentals where announced_at > $1 order by announced_at, id limit $2";
+/// Blocks that have ended by the time, of which rentals are to hear.
+const BLOCKS_OVER: &str = "select id, until_at from device_blocks
+     where covers = 1 and until_at <= $1 order by until_at, id limit $2";
 const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1";
 
 /// Announces what came by the time, in the order of the times, for some rentals.
@@ -230,6 +275,12 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
         let (written, is_shut) = take_back(tx, rental, now).await?;
         events += written;
         shut.extend(is_shut.then_some(rental));
+    }
+    let over: Vec<(i64, i64)> = rows(tx, BLOCKS_OVER, now).await?;
+    for (block, until) in &over {
+        if let Some(block) = blocks::find(tx, Id::from_i64(*block)).await? {
+            events += unblocked(tx, &block, Wall::from_millis(*until)).await?;
+        }
     }
     let due: Vec<(i64, i64)> = rows(tx, DUE, now).await?;
     let is_full = |rows: &[(i64, i64)]| rows.len() >= usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
@@ -247,7 +298,7 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
     let next: Option<i64> = sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(tx).await?;
     Ok(Announced {
         events: events + happened.len(),
-        more: is_full(&due) || is_full(&ahead),
+        more: is_full(&due) || is_full(&ahead) || is_full(&over),
         next: next.map(Wall::from_millis),
         shut,
     })
@@ -303,7 +354,8 @@ impl Store {
     /// Fails when the database cannot be written.
     pub async fn announce_rentals(&self, now: Wall) -> sqlx::Result<Announced> {
         let mut conn = self.reader().await?;
-        let is_due = !rows(&mut conn, DUE, now).await?.is_empty();
+        let is_due = !rows(&mut conn, DUE, now).await?.is_empty()
+            || !rows(&mut conn, BLOCKS_OVER, now).await?.is_empty();
         if !is_due && rows(&mut conn, AHEAD, now + SET_BACK).await?.is_empty() {
             let next: Option<i64> =
                 sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(&mut *conn).await?;
@@ -327,9 +379,12 @@ mod tests {
     async fn what_is_due_is_found_without_a_look_at_all_rentals() {
         let (store, _dir) = fixture::store().await;
         let mut conn = store.reader().await.unwrap();
-        for (sql, index) in
-            [(DUE, "rentals_announce "), (AHEAD, "rentals_announced "), (NEXT, "rentals_announce ")]
-        {
+        for (sql, index) in [
+            (DUE, "rentals_announce "),
+            (AHEAD, "rentals_announced "),
+            (NEXT, "rentals_announce "),
+            (BLOCKS_OVER, "device_blocks_covers "),
+        ] {
             let plan = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
             let query = sqlx::query_as(plan).bind(0).bind(9);
             let rows: Vec<(i64, i64, i64, String)> = query.fetch_all(&mut *conn).await.unwrap();

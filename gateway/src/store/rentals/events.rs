@@ -14,6 +14,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use super::Rental;
+use super::blocks::Block;
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
 
@@ -77,7 +78,33 @@ pub(super) async fn append(
     rental: &Rental,
     happened: Happened,
 ) -> sqlx::Result<()> {
-    let data = data(rental, happened).to_string();
+    append_with(tx, rental, happened, &data(rental, happened)).await
+}
+
+/// Adds an event about a block of the device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn append_block(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    block: &Block,
+) -> sqlx::Result<()> {
+    let mut data = data(rental, happened);
+    data["block"] = json!({
+        "id": Name::Block.text(block.id), "from": ids::time(block.from), "until": block.until.map(ids::time),
+    });
+    append_with(tx, rental, happened, &data).await
+}
+
+async fn append_with(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    data: &Value,
+) -> sqlx::Result<()> {
+    let data = data.to_string();
     let mut tries = 1;
     loop {
         let inserted = insert(tx, rental, happened, &data).await;

@@ -14,7 +14,7 @@ use super::allowances::{self, Allowance};
 use super::changes::{self, NewChange, What};
 use super::events::EventRow;
 use super::occupancies::Source;
-use super::{announcements, bookings, customers, events, handovers, occupancies, policy, reports};
+use super::{announcements, blocks, bookings, customers, events, handovers, occupancies, policy, reports};
 use crate::ids::Named;
 use crate::store::addresses::Pools;
 use crate::store::{Store, Tx, fixture};
@@ -724,6 +724,43 @@ async fn the_final_report_of_a_rental_that_goes_on_was_made_by_a_clock_ahead_and
     catch_up(&mut tx, 100_000).await;
     assert_eq!(reports::find(&mut tx, id(10)).await.unwrap(), None);
     assert_eq!(reports::due(&mut tx, at(9_000_000), 9).await.unwrap(), [id(10)]);
+}
+
+#[tokio::test]
+async fn a_block_that_ends_by_the_time_is_announced_to_the_open_rentals_that_it_covered() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for (n, second) in [(10, 600), (11, 700), (12, 900)] {
+        let rental = later(n, booking, second);
+        super::insert(&mut tx, &rental).await.unwrap();
+        occupy(&mut tx, &rental).await;
+    }
+    let block = blocks::Block {
+        id: id(30),
+        device: id(7),
+        device_name: "cam".into(),
+        from: at(620_000),
+        until: Some(at(740_000)),
+        reason: "a new battery".into(),
+        author: "test".into(),
+        created_at: at(0),
+        ended: None,
+    };
+    blocks::insert(&mut tx, &block).await.unwrap();
+    announcements::blocked(&mut tx, &block, at(1_000)).await.unwrap();
+    catch_up(&mut tx, 800_000).await;
+    catch_up(&mut tx, 800_000).await;
+    let of_block: Vec<(i64, i64, String)> = events_of(&mut tx)
+        .await
+        .into_iter()
+        .filter(|event| event.kind.contains("blocked"))
+        .map(|event| (event.rental.as_i64(), event.at.as_millis(), event.kind))
+        .collect();
+    let (blocked, unblocked) = ("rental.blocked".to_owned(), "rental.unblocked".to_owned());
+    let expected = [(10, 1_000, blocked.clone()), (11, 1_000, blocked), (11, 740_000, unblocked)];
+    assert_eq!(of_block, expected, "the first one is over by then");
+    let last = events_of(&mut tx).await.into_iter().rfind(|event| event.kind == "rental.unblocked").unwrap();
+    assert!(last.data.contains(r#""state":"active""#) && !last.data.contains("battery"), "{}", last.data);
 }
 
 #[tokio::test]
