@@ -49,6 +49,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 38] = [
                 ("allowance_bytes", "--allowance"),
                 ("cut_at_allowance", "--cut-at-allowance"),
                 ("device", "--device"),
+                ("other_device_after_s", "--other-device-after"),
                 ("renters", "--renter"),
                 ("until", "--until"),
             ],
@@ -155,6 +156,7 @@ const ITEMS: &[Pair] = &[
     ("items[].from", "--from"),
     ("items[].labels", "--any"),
     ("items[].name", "--name"),
+    ("items[].other_device_after_s", "--other-device-after"),
     ("items[].renters", "--renter"),
     ("items[].until", "--until or --for"),
 ];

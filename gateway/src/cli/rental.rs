@@ -18,6 +18,7 @@ use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
 use super::size;
 use super::table::{self, Column};
+use super::token::span;
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
 use crate::cli::out;
 
@@ -151,6 +152,12 @@ pub(crate) struct SetArgs {
     /// Let the renters go on when the allowance is used
     #[arg(long, group = "change", conflicts_with = "cut_at_allowance")]
     no_cut_at_allowance: bool,
+    /// Take another device of the same labels when it is delayed for this long, such as 10m
+    #[arg(long, value_name = "TIME", group = "change")]
+    other_device_after: Option<String>,
+    /// Wait for the device that it has
+    #[arg(long, group = "change", conflicts_with = "other_device_after")]
+    no_other_device: bool,
 }
 
 #[derive(Args)]
@@ -272,6 +279,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     let zone = r.time_zone.as_deref();
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
+    if let Some(after) = r.other_device_after_s {
+        line("or another", &format!("of the same labels, when it is delayed for {after} s"));
+    }
     line("name", &r.name);
     line("address", &r.addresses.join(" "));
     line("access", &grant::access(&r.access));
@@ -325,12 +335,19 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let SetArgs { rental, until, device, name, access, renter, all_renters, allowance, .. } = args;
     let cut = args.cut_at_allowance.then_some(true).or(args.no_cut_at_allowance.then_some(false));
     let until = until.map(|text| moment("--until", &text)).transpose()?;
+    let other_after = args.other_device_after.as_deref();
+    let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
         "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut,
+        "other_device_after_s": other_after.map(|after| after.as_secs_f64()),
     }));
-    for (field, is_given) in [("renters", all_renters), ("allowance_bytes", args.no_allowance)] {
+    for (field, is_given) in [
+        ("renters", all_renters),
+        ("allowance_bytes", args.no_allowance),
+        ("other_device_after_s", args.no_other_device),
+    ] {
         if is_given {
             body[field] = Value::Null;
         }
@@ -458,6 +475,7 @@ mod tests {
     async fn devices_are_booked_changed_and_given_back() {
         let (client, _api) = shop().await;
         let add = "booking add --customer crm-17 --any kind=cam --for 2h --ref o1 --zone Europe/Vienna";
+        let add = format!("{add} --other-device-after 10m");
         try_run(&client, &format!("{add} --dry-run")).await.unwrap();
         try_run(&client, &format!("{add} --hold 30m --notes x --metadata shop=linz")).await.unwrap();
         let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
@@ -465,6 +483,10 @@ mod tests {
         try_run(&client, "booking set o1 --hold 1h --notes y").await.unwrap();
         try_run(&client, "booking confirm o1").await.unwrap();
         let rental = made.rentals[0].id.clone();
+        assert_eq!(made.rentals[0].other_device_after_s, Some(600.0));
+        try_run(&client, &format!("rental set {rental} --other-device-after 2m")).await.unwrap();
+        try_run(&client, &format!("rental show {rental}")).await.unwrap();
+        try_run(&client, &format!("rental set {rental} --no-other-device")).await.unwrap();
         for fine in [
             "booking list --customer crm-17",
             "booking show o1",
@@ -527,6 +549,8 @@ mod tests {
             (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
             (format!("rental set {id} --renter laptop"), "no renter is called"),
             (two.to_owned(), "--name is for one device"),
+            (format!("rental set {id} --other-device-after 10m"), "chosen by labels"),
+            (format!("rental set {id} --other-device-after 10m --no-other-device"), "cannot be used with"),
             (format!("rental set {id} --allowance lots"), "such as 10GB"),
             (format!("rental set {id} --allowance 1GB --no-allowance"), "cannot be used with"),
             (

@@ -149,16 +149,12 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     }
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
+    drop(conn);
     let since = match &spec.rule {
         Some(rule) => {
-            let state = states::of_host(&mut conn, rental.device).await?;
-            let services = states::services_of(&mut conn, rental.device).await?;
-            let device = state.as_ref().map(device_seen);
-            let services: Vec<ServiceSeen<'_>> =
-                services.iter().map(|row| service_seen(&row.state)).collect();
-            let failing = failures(rule, device.as_ref(), &services);
+            let (failing, since) = judged(store, rental.device, rule).await?;
             all.extend(failing.into_iter().map(|failure| failed(name, failure)));
-            device.map(|device| good_since(rule, &device, &services))
+            since
         }
         None => None,
     };
@@ -166,6 +162,21 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         all.push(delay("settling", since, settling(spec.rule.as_ref())));
     }
     Ok(all)
+}
+
+/// Returns what keeps the gate of a device shut by the states that are stored, and since when they are what they are.
+pub async fn judged(
+    store: &Store,
+    device: HostId,
+    rule: &GateRule,
+) -> Result<(Vec<Failure>, Option<Wall>), Problem> {
+    let mut conn = store.reader().await?;
+    let state = states::of_host(&mut conn, device).await?;
+    let services = states::services_of(&mut conn, device).await?;
+    let device = state.as_ref().map(device_seen);
+    let services: Vec<ServiceSeen<'_>> = services.iter().map(|row| service_seen(&row.state)).collect();
+    let failing = failures(rule, device.as_ref(), &services);
+    Ok((failing, device.map(|device| good_since(rule, &device, &services))))
 }
 
 fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {

@@ -12,6 +12,7 @@ mod change;
 mod customers;
 mod events;
 mod handovers;
+mod other_devices;
 mod parse;
 mod people;
 mod people_types;
@@ -53,6 +54,7 @@ use crate::store::rentals::{self as stored, occupancies};
 pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
+pub(crate) use other_devices::swap_delayed;
 pub use people_types::*;
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
@@ -156,7 +158,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
 /// announced and sent after the commit.
-async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
+async fn begin<'a>(app: &'a AppState, who: &impl std::fmt::Display) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();
     let now = write.now;
@@ -297,6 +299,8 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         external_ref: rental.external_ref.clone(),
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
+        labels: rental.choice.labels.clone(),
+        other_device_after_s: rental.choice.other_after.map(|after| after.as_secs_f64()),
         name: rental.name.clone(),
         addresses: rental.alias(now).map(addresses).unwrap_or_default(),
         access: access::to_api(&rental.access),

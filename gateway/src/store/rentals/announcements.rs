@@ -15,6 +15,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
 use super::blocks::{self, Block};
+use super::device_choices::DeviceChoice;
 use super::events::{Happened, append, append_block};
 use super::{Rental, bookings, find, handovers, reports};
 use crate::store::Store;
@@ -63,6 +64,7 @@ fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
         device_name: before.device_name.clone(),
         preparation: before.preparation,
         version: before.version,
+        choice: DeviceChoice { other_at: before.choice.other_at, ..after.choice.clone() },
         life: Life {
             prepared_from: before.life.prepared_from,
             turnaround: before.life.turnaround,

@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod bookings;
 pub mod changes;
 pub mod customers;
+pub mod device_choices;
 pub mod devices;
 pub mod erasures;
 pub mod events;
@@ -39,6 +40,7 @@ use super::grants::{access_column, access_rows};
 use super::lists::{Entry, ListRow, readable};
 use aliases::Alias;
 use allowances::Allowance;
+use device_choices::DeviceChoice;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,7 @@ pub struct Rental {
     pub time_zone: Option<String>,
     pub device: HostId,
     pub device_name: String,
+    pub choice: DeviceChoice,
     pub life: Life,
     pub preparation: Duration,
     /// What its renters call the device: a DNS label.
@@ -110,6 +113,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             time_zone: row.try_get("time_zone")?,
             device: id(row, "device")?,
             device_name: row.try_get("device_name")?,
+            choice: DeviceChoice::from_row(row)?,
             life: life(row)?,
             preparation: duration(row, "preparation_ms")?,
             name: row.try_get("name")?,
@@ -333,8 +337,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                              allowance_bytes, cut_at_allowance, gated, selection, other_device_after_ms)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -354,6 +358,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.choice.labels_row())
+    .bind(rental.choice.after_row())
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -370,7 +376,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, version = version + 1
+             handed_over_at = $17, other_device_after_ms = $18, other_device_at = $19, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -390,6 +396,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
+    .bind(rental.choice.after_row())
+    .bind(rental.choice.other_at.map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

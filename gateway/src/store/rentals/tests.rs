@@ -12,6 +12,7 @@ use fleetgate_engine::time::Wall;
 use super::aliases::{self, Alias};
 use super::allowances::{self, Allowance};
 use super::changes::{self, NewChange, What};
+use super::device_choices::DeviceChoice;
 use super::events::EventRow;
 use super::occupancies::Source;
 use super::{announcements, blocks, bookings, customers, events, handovers, occupancies, policy, reports};
@@ -58,6 +59,11 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         time_zone: None,
         device: id(7),
         device_name: "cam".into(),
+        choice: DeviceChoice {
+            labels: Some([("kind".to_owned(), "cam".to_owned())].into()),
+            other_after: Some(Duration::from_secs(600)),
+            other_at: None,
+        },
         life: Life {
             window: Window::new(at(600), at(1_200)).unwrap(),
             prepared_from: at(500),
