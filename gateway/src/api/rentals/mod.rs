@@ -211,7 +211,7 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     if open.is_empty() {
         return Ok(());
     }
-    let rentals: Vec<String> = open.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let rentals: Vec<String> = open.into_iter().map(|rental| Kind::Rental.text(rental)).collect();
     let detail = format!("{what} cancel or end its rentals first: {}", rentals.join(", "));
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }

@@ -174,6 +174,10 @@ async fn a_damaged_rental_hides_no_other_and_keeps_its_customer_from_no_booking(
     make(&api, "bookings", booking("third", &device, 3)).await;
     assert_eq!(read(&api, ("rentals", "name")).await, ["device-3", "device-1"], "its name is in use");
 
+    let open = api.admin().delete("/api/v1/customers/crm-1").await;
+    assert_eq!((open.status, open.code()), (409, "rentals_open"), "{}", open.text);
+    assert_eq!(open.json["rentals"].as_array().map(Vec::len), Some(3), "{}", open.text);
+
     run(&api.state.store, "update bookings set metadata = 'x' where external_ref = 'second'", &[]).await;
     assert_eq!(read(&api, ("bookings", "external_ref")).await, ["third", "first"]);
     run(&api.state.store, "update customers set contacts = 'x' where external_ref = 'crm-2'", &[]).await;

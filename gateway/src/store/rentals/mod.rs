@@ -295,17 +295,18 @@ pub enum Of {
     DeviceInUse(HostId),
 }
 
+/// Only what the decision needs is read, so that a damaged row counts as any other.
 macro_rules! open_of {
     ($column:literal, $states:literal) => {
-        select!(concat!(
-            "where ",
+        concat!(
+            "select r.id from rentals r join bookings b on b.id = r.booking where ",
             $column,
             " = $1 and ",
             state_at!("$2"),
             " in (",
             $states,
             ") order by r.id limit $3"
-        ))
+        )
     };
 }
 
@@ -313,12 +314,7 @@ macro_rules! open_of {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn open_of(
-    conn: &mut SqliteConnection,
-    of: Of,
-    now: Wall,
-    limit: i64,
-) -> sqlx::Result<Vec<Rental>> {
+pub async fn open_of(conn: &mut SqliteConnection, of: Of, now: Wall, limit: i64) -> sqlx::Result<Vec<Id>> {
     let (sql, id) = match of {
         Of::Customer(id) => {
             (open_of!("b.customer", "'held', 'booked', 'preparing', 'delayed', 'active'"), id)
@@ -326,7 +322,9 @@ pub async fn open_of(
         Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'delayed', 'active'"), id),
         Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
-    sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
+    let query = sqlx::query_scalar(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit);
+    let ids: Vec<i64> = query.fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// Adds a rental, and announces it.
