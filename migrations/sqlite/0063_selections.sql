@@ -6,6 +6,7 @@ alter table rentals add column other_device_at integer;                 -- when 
 create index rentals_other_device on rentals (until_at)
     where other_device_after_ms is not null and handed_over_at is null and ended_at is null;
 
--- Rentals hear of the end of a block that covered them.
+-- Whether rentals hear of the end of a block that covered them: 0 none does, 1 they will, 2 they have.
 alter table device_blocks add column covers integer not null default 0;
 create index device_blocks_covers on device_blocks (until_at) where covers = 1;
+create index device_blocks_covered on device_blocks (until_at) where covers = 2;

@@ -14,7 +14,7 @@ use fleetgate_engine::rental::transitions::{self, Known, transitions};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-use super::blocks::{self, Block};
+use super::blocks::{self, Block, Covers};
 use super::device_choices::DeviceChoice;
 use super::events::{Happened, append, append_block};
 use super::{Rental, bookings, find, handovers, reports};
@@ -126,15 +126,16 @@ pub(super) async fn reached(
     enter(tx, rental, was, now).await
 }
 
-/// Announces to the open rentals that a block covers that it was made. They hear of its end, too.
+/// Announces to the open rentals that a block covers that it was made. They hear of its end, too. Returns to how many.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn blocked(tx: &mut SqliteConnection, block: &Block, now: Wall) -> sqlx::Result<()> {
-    if of_block(tx, Kind::Blocked, block, now).await? > 0 {
-        blocks::set_covers(tx, block.id, true).await?;
+pub async fn blocked(tx: &mut SqliteConnection, block: &Block, now: Wall) -> sqlx::Result<usize> {
+    let count = of_block(tx, Kind::Blocked, block, now).await?;
+    if count > 0 {
+        blocks::set_covers(tx, block.id, Covers::Now).await?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Announces to the open rentals that a block covered that it has ended. Returns to how many.
@@ -145,7 +146,7 @@ pub async fn unblocked(tx: &mut SqliteConnection, block: &Block, at: Wall) -> sq
     if !blocks::covers(tx, block.id).await? {
         return Ok(0);
     }
-    blocks::set_covers(tx, block.id, false).await?;
+    blocks::set_covers(tx, block.id, Covers::Before).await?;
     of_block(tx, Kind::Unblocked, block, at).await
 }
 
@@ -263,6 +264,9 @@ const AHEAD: &str =
 /// Blocks that have ended by the time, of which rentals are to hear.
 const BLOCKS_OVER: &str = "select id, until_at from device_blocks
      where covers = 1 and until_at <= $1 order by until_at, id limit $2";
+/// Blocks whose end was announced by a clock that was ahead.
+const BLOCKS_AHEAD: &str = "select id, until_at from device_blocks
+     where covers = 2 and ended_at is null and until_at > $1 order by until_at, id limit $2";
 const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1";
 
 /// Announces what came by the time, in the order of the times, for some rentals.
@@ -277,6 +281,13 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
         let (written, is_shut) = take_back(tx, rental, now).await?;
         events += written;
         shut.extend(is_shut.then_some(rental));
+    }
+    let blocked_again: Vec<(i64, i64)> = rows(tx, BLOCKS_AHEAD, now + SET_BACK).await?;
+    for (block, _) in &blocked_again {
+        if let Some(block) = blocks::find(tx, Id::from_i64(*block)).await? {
+            blocks::set_covers(tx, block.id, Covers::Now).await?;
+            events += blocked(tx, &block, now).await?;
+        }
     }
     let over: Vec<(i64, i64)> = rows(tx, BLOCKS_OVER, now).await?;
     for (block, until) in &over {
@@ -300,7 +311,7 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
     let next: Option<i64> = sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(tx).await?;
     Ok(Announced {
         events: events + happened.len(),
-        more: is_full(&due) || is_full(&ahead) || is_full(&over),
+        more: [&due, &ahead, &over, &blocked_again].into_iter().any(|rows| is_full(rows)),
         next: next.map(Wall::from_millis),
         shut,
     })
@@ -356,9 +367,12 @@ impl Store {
     /// Fails when the database cannot be written.
     pub async fn announce_rentals(&self, now: Wall) -> sqlx::Result<Announced> {
         let mut conn = self.reader().await?;
-        let is_due = !rows(&mut conn, DUE, now).await?.is_empty()
-            || !rows(&mut conn, BLOCKS_OVER, now).await?.is_empty();
-        if !is_due && rows(&mut conn, AHEAD, now + SET_BACK).await?.is_empty() {
+        let before = now + SET_BACK;
+        let mut is_due = false;
+        for (sql, moment) in [(DUE, now), (AHEAD, before), (BLOCKS_OVER, now), (BLOCKS_AHEAD, before)] {
+            is_due = is_due || !rows(&mut conn, sql, moment).await?.is_empty();
+        }
+        if !is_due {
             let next: Option<i64> =
                 sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(&mut *conn).await?;
             let next = next.map(Wall::from_millis);
@@ -386,6 +400,7 @@ mod tests {
             (AHEAD, "rentals_announced "),
             (NEXT, "rentals_announce "),
             (BLOCKS_OVER, "device_blocks_covers "),
+            (BLOCKS_AHEAD, "device_blocks_covered "),
         ] {
             let plan = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
             let query = sqlx::query_as(plan).bind(0).bind(9);

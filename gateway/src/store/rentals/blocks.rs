@@ -106,7 +106,16 @@ pub(super) async fn covered(conn: &mut SqliteConnection, block: &Block) -> sqlx:
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
-/// Whether rentals are to hear of the end of a block.
+/// Whether rentals hear of the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covers {
+    /// They will.
+    Now = 1,
+    /// They have.
+    Before = 2,
+}
+
+/// Whether rentals will hear of the end of a block.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -115,13 +124,13 @@ pub(super) async fn covers(conn: &mut SqliteConnection, block: Id) -> sqlx::Resu
     sqlx::query_scalar(sql).bind(block.as_i64()).fetch_one(conn).await
 }
 
-/// Sets whether rentals are to hear of the end of a block.
+/// Sets whether rentals hear of the end of a block.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub(super) async fn set_covers(tx: &mut SqliteConnection, block: Id, covers: bool) -> sqlx::Result<()> {
+pub(super) async fn set_covers(tx: &mut SqliteConnection, block: Id, covers: Covers) -> sqlx::Result<()> {
     let sql = "update device_blocks set covers = $2 where id = $1";
-    sqlx::query(sql).bind(block.as_i64()).bind(covers).execute(tx).await.map(drop)
+    sqlx::query(sql).bind(block.as_i64()).bind(covers as i64).execute(tx).await.map(drop)
 }
 
 /// Ends all blocks of a device, for its removal.
