@@ -12,7 +12,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::changes::{self, NewChange, What};
 use super::occupancies::{self, Source};
-use super::{Rental, announcements, customers, devices, of_bookings};
+use super::{Rental, announcements, customers, devices, handovers, of_bookings};
 use crate::ids::{Kind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
@@ -238,6 +238,8 @@ pub(super) async fn take_back(
     }
     rental.life.ending = None;
     occupancies::insert(tx, rental.device, Source::Rental(rental.id), occupied).await?;
+    // The gate of its device may be another one meanwhile.
+    handovers::settle(tx, rental.device, now).await?;
     let about = (Object::Booking, Some(rental.booking));
     let cause = "the clock was ahead when its hold was over";
     let data = serde_json::json!({ "id": Kind::Booking.text(rental.booking), "changed": ["hold_until"] });
