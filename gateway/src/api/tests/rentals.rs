@@ -325,7 +325,7 @@ async fn a_hold_that_is_not_confirmed_lapses() {
     assert_eq!((&must(&free)["devices"], &free.json["free"]), (&json!(2), &json!(2)));
     must(&book(&api, json!([item("cam-1", HOUR, 2 * HOUR)])).await);
     fixture::run(&api.state.store, "update bookings set hold_until = hold_until + 700000", &[]).await;
-    assert_eq!(state(&api, rental).await, "cancelled", "it does not come back with the clock");
+    assert_eq!(state(&api, rental).await, "cancelled", "its device is booked by another");
     let events = api.operator().get("/api/v1/events?kind=booking.lapsed").await;
     assert_eq!(must(&events)["items"].as_array().unwrap().len(), 1, "{}", events.text);
 }
