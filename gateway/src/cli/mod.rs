@@ -20,6 +20,7 @@ mod forwarded;
 mod gateway;
 mod grant;
 mod host;
+mod host_args;
 mod host_change;
 mod import;
 mod incident;

@@ -9,15 +9,17 @@ use serde_json::{Value, json};
 use super::booking::Times;
 use super::client::{Client, api_path};
 use super::customer::printed;
-use super::device::{pair, present, said};
+use super::device::{present, said};
 use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
+use super::host_args::pair;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
 use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
 use super::table::{self, Column};
+use super::token::span;
 use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
 use crate::cli::out;
 
@@ -169,6 +171,12 @@ pub(crate) struct SetArgs {
     /// Let the renters go on when the allowance is used
     #[arg(long, group = "change", conflicts_with = "cut_at_allowance")]
     no_cut_at_allowance: bool,
+    /// Take another device of the same labels when it is delayed for this long, such as 10m
+    #[arg(long, value_name = "TIME", group = "change")]
+    other_device_after: Option<String>,
+    /// Wait for the device that it has
+    #[arg(long, group = "change", conflicts_with = "other_device_after")]
+    no_other_device: bool,
 }
 
 #[derive(Args)]
@@ -301,6 +309,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     let zone = r.time_zone.as_deref();
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
+    if let Some(after) = r.other_device_after_s {
+        line("or another", &format!("of the same labels, when it is delayed for {after} s"));
+    }
     line("name", &r.name);
     line("address", &r.addresses.join(" "));
     line("access", &grant::access(&r.access));
@@ -331,11 +342,17 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("reference", r.external_ref.as_deref().unwrap_or("none"));
     line("customer", &r.customer);
     if let Some(at) = &r.ended_at {
-        let reason = r.end_reason.as_deref().unwrap_or_default();
+        let reason = end_reason(r.end_reason.as_deref(), &[r.state.as_str(), "ended"]);
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let note = r.end_note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-        line("ended", &format!("{} ({reason}){note}", clock(at, zone)));
+        line("ended", &format!("{}{reason}{note}", clock(at, zone)));
     }
     Ok(())
+}
+
+/// Says why a rental ended, unless the words beside it say the same: `cancelled`, not `cancelled (cancelled)`.
+pub(super) fn end_reason(reason: Option<&str>, said: &[&str]) -> Option<String> {
+    reason.filter(|reason| !said.contains(reason)).map(|reason| reason.replace('_', " "))
 }
 
 fn renters(r: &Rental) -> String {
@@ -360,12 +377,19 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let cut = args.cut_at_allowance.then_some(true).or(args.no_cut_at_allowance.then_some(false));
     let ssh = args.ssh.then_some(true).or(args.no_ssh.then_some(false));
     let until = until.map(|text| moment("--until", &text)).transpose()?;
+    let other_after = args.other_device_after.as_deref();
+    let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
         "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
+        "other_device_after_s": other_after.map(|after| after.as_secs_f64()),
     }));
-    for (field, is_given) in [("renters", all_renters), ("allowance_bytes", args.no_allowance)] {
+    for (field, is_given) in [
+        ("renters", all_renters),
+        ("allowance_bytes", args.no_allowance),
+        ("other_device_after_s", args.no_other_device),
+    ] {
         if is_given {
             body[field] = Value::Null;
         }
@@ -476,10 +500,24 @@ mod tests {
         (client, api)
     }
 
+    #[test]
+    fn the_reason_of_an_end_is_not_said_twice() {
+        let said = |reason: &str, said: &[&str]| end_reason(Some(reason), said).unwrap_or_default();
+        assert_eq!(said("cancelled", &["cancelled"]), "");
+        assert_eq!(said("lapsed", &["cancelled"]), "lapsed");
+        assert_eq!(
+            (said("failed", &["failed"]), said("ended", &["closed", "ended"])),
+            (String::new(), String::new())
+        );
+        assert_eq!(said("returned_early", &["cleaning", "ended"]), "returned early");
+        assert_eq!(end_reason(None, &["closed"]), None);
+    }
+
     #[tokio::test]
     async fn devices_are_booked_changed_and_given_back() {
         let (client, _api) = shop().await;
         let add = "booking add --customer crm-17 --any kind=cam --for 2h --ref o1 --zone Europe/Vienna";
+        let add = format!("{add} --other-device-after 10m");
         try_run(&client, &format!("{add} --dry-run")).await.unwrap();
         try_run(&client, &format!("{add} --hold 30m --notes x --metadata shop=linz")).await.unwrap();
         let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
@@ -487,6 +525,10 @@ mod tests {
         try_run(&client, "booking set o1 --hold 1h --notes y").await.unwrap();
         try_run(&client, "booking confirm o1").await.unwrap();
         let rental = made.rentals[0].id.clone();
+        assert_eq!(made.rentals[0].other_device_after_s, Some(600.0));
+        try_run(&client, &format!("rental set {rental} --other-device-after 2m")).await.unwrap();
+        try_run(&client, &format!("rental show {rental}")).await.unwrap();
+        try_run(&client, &format!("rental set {rental} --no-other-device")).await.unwrap();
         for fine in [
             "booking list --customer crm-17",
             "booking show o1",
@@ -549,6 +591,8 @@ mod tests {
             (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
             (format!("rental set {id} --renter laptop"), "no renter is called"),
             (two.to_owned(), "--name is for one device"),
+            (format!("rental set {id} --other-device-after 10m"), "chosen by labels"),
+            (format!("rental set {id} --other-device-after 10m --no-other-device"), "cannot be used with"),
             (format!("rental set {id} --allowance lots"), "such as 10GB"),
             (format!("rental set {id} --allowance 1GB --no-allowance"), "cannot be used with"),
             (

@@ -7,6 +7,7 @@ pub mod forwarded;
 mod future_intervals;
 pub mod handovers;
 pub mod housekeeping;
+pub mod other_devices;
 pub mod rental_allowances;
 pub mod rental_phases;
 pub mod rental_reports;

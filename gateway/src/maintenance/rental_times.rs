@@ -21,7 +21,7 @@ use crate::store::policy::PolicyRows;
 use crate::store::{Store, settings};
 
 /// Longest time until the next look: the clock may be set, and a sleep does not count a suspend. Events of the
-/// time are promised within a second. A look at what is due reads three places of indexes.
+/// time are promised within a second. A look at what is due reads five places of indexes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a clock that was set is doubted, as for the windows of grants: none of them opens in this time.
 const DOUBT: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ struct Times {
     /// Since the start the clock is behind the greatest time that it has shown before.
     is_behind: bool,
     doubt: Doubt,
-    /// Rentals whose gates are to be passed again, for the engine.
+    /// Rentals whose gates are to be passed again, or that are held again, for the engine.
     shut: BTreeSet<RentalId>,
 }
 

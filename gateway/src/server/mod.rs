@@ -32,7 +32,7 @@ use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
-    clock_watch, housekeeping, rental_allowances, rental_phases, rental_reports, rental_times,
+    clock_watch, housekeeping, other_devices, rental_allowances, rental_phases, rental_reports, rental_times,
     restore_notice, retention,
 };
 use crate::notification::{Notifications, Settings};
@@ -248,6 +248,8 @@ async fn look_after(
     let (store, live) = (state.store.clone(), state.live.clone());
     housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
+    let app = state.clone();
+    other_devices::start(tasks, move || api::rentals::swap_delayed(app.clone()), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     let parts = (state.store.clone(), state.handle.clone());
     rental_times::start(tasks, parts.clone(), state.rental_events.clone(), stop.clone());

@@ -137,6 +137,12 @@ const FILLED: &[Rows] = &[
          values (x'07', 117, 1000, 1100, 2000);
          insert into person_login_links (hash, person, created_at, expires_at) values (x'08', 117, 1000, 9000);",
     ),
+    (
+        63,
+        r#"update rentals set selection = '{"kind":"camera"}', other_device_after_ms = 600000, other_device_at = 2500
+           where id = 114;
+           update device_blocks set covers = 1;"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -355,6 +355,7 @@ const MAIN: &[Step] = &[
     step(58, "rental_phases", include_str!("../../../migrations/sqlite/0058_rental_phases.sql")),
     step(59, "rental_ssh", include_str!("../../../migrations/sqlite/0059_rental_ssh.sql")),
     step(62, "mine", include_str!("../../../migrations/sqlite/0062_mine.sql")),
+    step(63, "selections", include_str!("../../../migrations/sqlite/0063_selections.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

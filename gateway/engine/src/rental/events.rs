@@ -36,10 +36,14 @@ pub enum Kind {
     Allowance80,
     /// All of its allowance is used.
     AllowanceReached,
+    /// Its device is blocked within the time in which the rental occupies it.
+    Blocked,
+    /// That block has ended.
+    Unblocked,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Booked,
         Kind::Held,
         Kind::Confirmed,
@@ -59,6 +63,8 @@ impl Kind {
         Kind::Failed,
         Kind::Allowance80,
         Kind::AllowanceReached,
+        Kind::Blocked,
+        Kind::Unblocked,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -82,6 +88,8 @@ impl Kind {
             Kind::Failed => "rental.failed",
             Kind::Allowance80 => "rental.allowance_80",
             Kind::AllowanceReached => "rental.allowance_reached",
+            Kind::Blocked => "rental.blocked",
+            Kind::Unblocked => "rental.unblocked",
         }
     }
 

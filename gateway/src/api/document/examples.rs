@@ -209,7 +209,7 @@ fn rentals(operation: &str) -> Option<Value> {
                   "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }],
                   "ssh": false, "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
-                  "until": "2034-03-14T10:00:00+01:00" },
+                  "until": "2034-03-14T10:00:00+01:00", "other_device_after_s": 600 },
             ],
             "notes": "picked up at the gate", "metadata": { "shop": "linz" },
         }),

@@ -32,13 +32,14 @@ use super::request::ids::{self, Kind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
+use super::restore_review;
 use super::types::names;
 use crate::maintenance::housekeeping;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};
 use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
-use crate::store::{SqliteConnection, devices};
+use crate::store::{SqliteConnection, devices, instance};
 use refused::ANONYMOUS;
 
 /// A person decides in minutes.
@@ -213,6 +214,9 @@ async fn admit(
     }
     if let Some(taken) = devices::key_taken(write.tx(), &candidate.key).await? {
         return Err(super::devices::refusal(taken.into(), None));
+    }
+    if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
+        return Err(restore_review::unconfirmed(restored_at));
     }
     if !enrolment_tokens::consume(write.tx(), token.id, now).await? {
         return Err(token_problem(token.refusal(now)));

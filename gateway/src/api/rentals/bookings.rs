@@ -18,7 +18,9 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{access, allowance, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
+use super::{
+    access, allowance, begin_rental, has_room, keep, new_ids, other_devices, parse, to_api as rental_to_api,
+};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -31,8 +33,10 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
+use crate::store::lists::Entry;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
@@ -69,11 +73,11 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let filter = (wanted.external_ref.as_deref(), customer);
     let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
-    let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();
+    let ids: Vec<Id> = rows.iter().filter_map(Entry::as_row).map(|booking| booking.id).collect();
     let rentals = of_bookings(&mut conn, &ids).await?;
     let shown =
         |b: stored::Booking| to_api(&b, rentals.get(&b.id).map(Vec::as_slice).unwrap_or_default(), now);
-    Ok(Json(Page::of(rows, limit, |b| b.id.as_i64().to_string(), shown)))
+    Ok(Json(Page::of_entries(rows, limit, |b| b.id.as_i64().to_string(), shown)))
 }
 
 /// Books devices: each item becomes a rental, or none does.
@@ -142,6 +146,7 @@ struct Terms<Name> {
     name: Name,
     admits: Option<BTreeSet<PeerId>>,
     allowance: Option<Allowance>,
+    choice: DeviceChoice,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -160,6 +165,7 @@ async fn terms(
         name,
         admits: terms.admits.clone(),
         allowance: terms.allowance,
+        choice: terms.choice.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -190,6 +196,7 @@ async fn rent(
         time_zone: booking.time_zone.clone(),
         device: device.id,
         device_name: device.name,
+        choice: terms.choice,
         life,
         preparation: device.margins.preparation,
         name: terms.name,
@@ -426,8 +433,10 @@ fn wish(
     let access = item.access.map(|list| access::access(wrong, &prefix, list));
     let allowance = (item.allowance_bytes, item.cut_at_allowance);
     let allowance = allowance::of_item(wrong, &prefix, allowance);
+    let choice = other_devices::of_item(item.other_device_after_s, of.as_ref());
+    let choice = wrong.take(&format!("{prefix}other_device_after_s"), choice);
     let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
-    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance? }))
+    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance?, choice: choice? }))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

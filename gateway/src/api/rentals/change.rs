@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, load, note, parse, ssh, to_api};
+use super::{access, allowance, begin_rental, load, note, other_devices, parse, ssh, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -26,6 +26,7 @@ use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
+use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
@@ -61,6 +62,7 @@ async fn change(
     let mut after = before.clone();
     after.life.window = draft.window.unwrap_or(before.life.window);
     after.allowance = draft.allowance;
+    after.choice = draft.choice.clone();
     match &draft.device {
         Some(device) => swap(&mut write, &before, &mut after, device).await?,
         None => set_end(&mut write, &before, &after).await?,
@@ -84,6 +86,8 @@ struct Draft {
     admits: Option<Option<BTreeSet<PeerId>>>,
     /// That of the rental after the change.
     allowance: Option<Allowance>,
+    /// Likewise.
+    choice: DeviceChoice,
 }
 
 impl Draft {
@@ -97,6 +101,7 @@ impl Draft {
         };
         let allowance = (change.allowance_bytes, change.cut_at_allowance);
         let allowance = allowance::changed(&mut wrong, before.allowance, allowance);
+        let choice = other_devices::changed(&before.choice, change.other_device_after_s);
         let admits = change.renters.map(|list| list.map(access::renters_named).transpose());
         let draft = Draft {
             window: change.until.and_then(|text| wrong.take("until", end(&text))),
@@ -106,6 +111,7 @@ impl Draft {
             ssh: change.ssh,
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
             allowance: allowance.flatten(),
+            choice: wrong.take("other_device_after_s", choice).unwrap_or_default(),
         };
         wrong.finish()?;
         Ok(draft)
@@ -181,6 +187,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("ssh", before.ssh != after.ssh),
         ("renters", before.admits != after.admits),
         ("allowance", before.allowance != after.allowance),
+        ("other_device_after", before.choice.other_after != after.choice.other_after),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
@@ -205,7 +212,14 @@ pub(super) fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState,
     if state.is_open() {
         return Ok(state);
     }
-    let detail = format!("{} has ended ({}): book again", Kind::Rental.text(rental.id), state.name());
+    let is_cancelled = rental.life.ending.is_some_and(|ending| ending.reason == EndReason::Cancelled);
+    let what = match state {
+        RentalState::Cancelled if is_cancelled => "was cancelled",
+        RentalState::Cancelled => "was not confirmed in time",
+        RentalState::Failed => "has failed",
+        _ => "has ended",
+    };
+    let detail = format!("{} {what}: book again", Kind::Rental.text(rental.id));
     Err(Problem::conflict("rental_over", detail))
 }
 
@@ -252,8 +266,8 @@ fn too_late(rental: &stored::Rental, others: &[Occupancy], found: Occupancy) -> 
     Problem::occupied(format!("{detail}; the latest end that is possible is {latest}"), conflict)
 }
 
-/// Moves what is left of a rental to another device. One that was in use needs its turnaround.
-async fn swap(
+/// Moves what is left of a rental to another device. One that was in use needs its turnaround. A refusal writes nothing.
+pub(super) async fn swap(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
     after: &mut stored::Rental,

@@ -81,6 +81,19 @@ pub struct RentalEventData {
     /// The rental that is to have the device next: of `rental.overdue`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rental: Option<String>,
+    /// Of `rental.blocked` and `rental.unblocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<RentalEventBlock>,
+}
+
+/// A block of the device of a rental.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RentalEventBlock {
+    /// `x_...`
+    pub id: String,
+    pub from: String,
+    /// Not included. `null`: until it is ended.
+    pub until: Option<String>,
 }
 
 /// One page of the feed.

@@ -158,16 +158,12 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     if spec.arrival == Arrival::NotDispatched {
         all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
     }
+    drop(conn);
     let since = match &spec.rule {
         Some(rule) => {
-            let state = states::of_host(&mut conn, rental.device).await?;
-            let services = states::services_of(&mut conn, rental.device).await?;
-            let device = state.as_ref().map(device_seen);
-            let checked = services.iter().filter(|row| row.state.name != RENTAL_SERVICE);
-            let services: Vec<ServiceSeen<'_>> = checked.map(|row| service_seen(&row.state)).collect();
-            let failing = failures(rule, device.as_ref(), &services);
+            let (failing, since) = judged(store, rental.device, rule).await?;
             all.extend(failing.into_iter().map(|failure| failed(name, failure)));
-            device.map(|device| good_since(rule, &device, &services))
+            since
         }
         None => None,
     };
@@ -175,6 +171,22 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         all.push(delay("settling", since, settling(spec.rule.as_ref())));
     }
     Ok(all)
+}
+
+/// Returns what keeps the gate of a device shut by the states that are stored, and since when they are what they are.
+pub async fn judged(
+    store: &Store,
+    device: HostId,
+    rule: &GateRule,
+) -> Result<(Vec<Failure>, Option<Wall>), Problem> {
+    let mut conn = store.reader().await?;
+    let state = states::of_host(&mut conn, device).await?;
+    let services = states::services_of(&mut conn, device).await?;
+    let device = state.as_ref().map(device_seen);
+    let checked = services.iter().filter(|row| row.state.name != RENTAL_SERVICE);
+    let services: Vec<ServiceSeen<'_>> = checked.map(|row| service_seen(&row.state)).collect();
+    let failing = failures(rule, device.as_ref(), &services);
+    Ok((failing, device.map(|device| good_since(rule, &device, &services))))
 }
 
 fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {

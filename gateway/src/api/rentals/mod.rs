@@ -13,6 +13,7 @@ mod customers;
 mod events;
 mod handovers;
 pub(crate) mod mine;
+mod other_devices;
 mod parse;
 mod people;
 mod people_types;
@@ -59,6 +60,7 @@ use crate::store::rentals::{self as stored, occupancies};
 pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
+pub(crate) use other_devices::swap_delayed;
 pub use people_types::*;
 pub use ssh::{RentalCertificate, RentalSsh};
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
@@ -134,7 +136,7 @@ async fn list(
         to: query_time("to", wanted.to.as_deref())?,
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
-    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+    Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {
@@ -219,7 +221,7 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     if open.is_empty() {
         return Ok(());
     }
-    let rentals: Vec<String> = open.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let rentals: Vec<String> = open.into_iter().map(|rental| Kind::Rental.text(rental)).collect();
     let detail = format!("{what} cancel or end its rentals first: {}", rentals.join(", "));
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
@@ -308,6 +310,8 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         external_ref: rental.external_ref.clone(),
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
+        labels: rental.choice.labels.clone(),
+        other_device_after_s: rental.choice.other_after.map(|after| after.as_secs_f64()),
         name: rental.name.clone(),
         addresses: rental.alias(now).map(addresses).unwrap_or_default(),
         access: access::to_api(&rental.access),

@@ -139,6 +139,11 @@ pub struct NewBookingItem {
     pub from: Option<String>,
     /// RFC 3339 with an offset, not included.
     pub until: String,
+    /// If the device is not handed over this many seconds after `from`, another device with the same `labels` takes its
+    /// place. Only with `labels`; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 2678400)]
+    pub other_device_after_s: Option<f64>,
     /// What the renters call the device: at most 63 of a-z, 0-9 and -; unique among the rentals of the customer.
     /// `device-1` or the next free number when absent. It should say nothing of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,6 +220,11 @@ pub struct Rental {
     /// `h_...`
     pub device: String,
     pub device_name: String,
+    /// The labels that the device was chosen by. Absent when it was given.
+    #[schema(value_type = Option<names::Labels>)]
+    pub labels: Option<Labels>,
+    /// After how many seconds of a delay another device with these labels takes its place. Absent: never.
+    pub other_device_after_s: Option<f64>,
     /// What the renters call the device.
     pub name: String,
     /// Where the renters reach the device, IPv4 first. They stay when the device is swapped. None when they are
@@ -309,6 +319,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = bool)]
     pub cut_at_allowance: Option<bool>,
+    /// Only where the device was chosen by labels; `null`: never.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 60, maximum = 2678400)]
+    pub other_device_after_s: Option<Option<f64>>,
 }
 
 /// The end of a rental that has begun.

@@ -71,7 +71,7 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*, rental_ssh::*", RENTAL_CHANGE),
+    ("RentalChange", "rental_access::*, rental_ssh::*, handovers::*", RENTAL_CHANGE),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     (
         "RenterChange",
@@ -95,8 +95,17 @@ const BOOKING: &[&str] =
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
 const RENTING: &[&str] =
     &["access", "delivery", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
-const RENTAL_CHANGE: &[&str] =
-    &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "ssh", "until"];
+const RENTAL_CHANGE: &[&str] = &[
+    "access",
+    "allowance_bytes",
+    "cut_at_allowance",
+    "device",
+    "name",
+    "other_device_after_s",
+    "renters",
+    "ssh",
+    "until",
+];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];
 const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "severity"];
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];

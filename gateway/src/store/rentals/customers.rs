@@ -9,6 +9,7 @@ use sqlx::{FromRow, Row as _};
 
 use crate::ids::Named;
 use crate::store::access::{id, wall};
+use crate::store::lists::{Entry, ListRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
@@ -49,6 +50,10 @@ impl FromRow<'_, SqliteRow> for Customer {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Customer {
+    const TABLE: &'static str = "customers";
 }
 
 /// Adds a customer.
@@ -116,7 +121,7 @@ pub async fn list(
     external_ref: Option<&str>,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Customer>> {
+) -> sqlx::Result<Vec<Entry<Customer>>> {
     sqlx::query_as(LIST).bind(before).bind(external_ref).bind(limit).fetch_all(conn).await
 }
 

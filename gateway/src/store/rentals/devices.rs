@@ -13,6 +13,7 @@ use sqlx::{FromRow, Row as _};
 use super::{duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
+use crate::store::lists::{Entry, ListRow, readable};
 
 /// The SSH server of the device trusts the certificates of the gateway.
 pub const SSH_CERTIFICATES: &str = "certificates";
@@ -152,6 +153,10 @@ impl FromRow<'_, SqliteRow> for Candidate {
     }
 }
 
+impl ListRow for Candidate {
+    const TABLE: &'static str = "device_rental_settings";
+}
+
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
     "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
@@ -166,7 +171,8 @@ const CANDIDATES: &str = concat!(
     " order by h.name"
 );
 
-/// Returns the devices that can be booked and have all of these labels, in name order.
+/// Returns the devices that can be booked and have all of these labels, in name order, and those whose settings can be
+/// read.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -174,7 +180,9 @@ pub async fn candidates(
     conn: &mut SqliteConnection,
     labels: &BTreeMap<String, String>,
 ) -> sqlx::Result<Vec<Candidate>> {
-    sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).fetch_all(conn).await
+    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels));
+    let rows: Vec<Entry<Candidate>> = query.fetch_all(conn).await?;
+    Ok(readable(rows))
 }
 
 /// Returns a device if it can be booked.

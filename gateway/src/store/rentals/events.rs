@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
+use super::blocks::Block;
 use super::{Rental, devices, shipments};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
@@ -89,6 +90,32 @@ pub(super) async fn append(
     if let Some(next) = next {
         data["next_rental"] = Name::Rental.text(next).into();
     }
+    append_with(tx, rental, happened, &data).await
+}
+
+/// Adds an event about a block of the device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn append_block(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    block: &Block,
+) -> sqlx::Result<()> {
+    let mut data = data(rental, happened);
+    data["block"] = json!({
+        "id": Name::Block.text(block.id), "from": ids::time(block.from), "until": block.until.map(ids::time),
+    });
+    append_with(tx, rental, happened, &data).await
+}
+
+async fn append_with(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    data: &Value,
+) -> sqlx::Result<()> {
     let data = data.to_string();
     let mut tries = 1;
     loop {

@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod bookings;
 pub mod changes;
 pub mod customers;
+pub mod device_choices;
 pub mod devices;
 pub mod erasures;
 pub mod events;
@@ -40,8 +41,10 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
 use super::grants::{access_column, access_rows};
+use super::lists::{Entry, ListRow, readable};
 use aliases::Alias;
 use allowances::Allowance;
+use device_choices::DeviceChoice;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +58,7 @@ pub struct Rental {
     pub time_zone: Option<String>,
     pub device: HostId,
     pub device_name: String,
+    pub choice: DeviceChoice,
     pub life: Life,
     pub preparation: Duration,
     /// What its renters call the device: a DNS label.
@@ -115,6 +119,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             time_zone: row.try_get("time_zone")?,
             device: id(row, "device")?,
             device_name: row.try_get("device_name")?,
+            choice: DeviceChoice::from_row(row)?,
             life: life(row)?,
             preparation: duration(row, "preparation_ms")?,
             name: row.try_get("name")?,
@@ -130,6 +135,10 @@ impl FromRow<'_, SqliteRow> for Rental {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Rental {
+    const TABLE: &'static str = "rentals";
 }
 
 fn life(row: &SqliteRow) -> sqlx::Result<Life> {
@@ -262,7 +271,7 @@ pub async fn list(
     wanted: Wanted<'_>,
     now: Wall,
     (before, limit): (i64, i64),
-) -> sqlx::Result<Vec<Rental>> {
+) -> sqlx::Result<Vec<Entry<Rental>>> {
     sqlx::query_as(LIST)
         .bind(before)
         .bind(limit)
@@ -283,7 +292,7 @@ pub async fn find(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Optio
     sqlx::query_as(select!("where r.id = $1")).bind(rental.as_i64()).fetch_optional(conn).await
 }
 
-/// Returns the rentals of bookings, each in the order of its items.
+/// Returns the rentals of bookings that can be read, each in the order of its items.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -293,9 +302,9 @@ pub async fn of_bookings(
 ) -> sqlx::Result<BTreeMap<Id, Vec<Rental>>> {
     let ids: Vec<i64> = bookings.iter().map(|booking| booking.as_i64()).collect();
     let sql = select!("where r.booking in (select value from json_each($1)) order by r.id");
-    let rows: Vec<Rental> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
+    let rows: Vec<Entry<Rental>> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
     let mut found: BTreeMap<Id, Vec<Rental>> = BTreeMap::new();
-    for row in rows {
+    for row in readable(rows) {
         found.entry(row.booking).or_default().push(row);
     }
     Ok(found)
@@ -310,17 +319,18 @@ pub enum Of {
     DeviceInUse(HostId),
 }
 
+/// Only what the decision needs is read, so that a damaged row counts as any other.
 macro_rules! open_of {
     ($column:literal, $states:literal) => {
-        select!(concat!(
-            "where ",
+        concat!(
+            "select r.id from rentals r join bookings b on b.id = r.booking where ",
             $column,
             " = $1 and ",
             state_at!("$2"),
             " in (",
             $states,
             ") order by r.id limit $3"
-        ))
+        )
     };
 }
 
@@ -328,12 +338,7 @@ macro_rules! open_of {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn open_of(
-    conn: &mut SqliteConnection,
-    of: Of,
-    now: Wall,
-    limit: i64,
-) -> sqlx::Result<Vec<Rental>> {
+pub async fn open_of(conn: &mut SqliteConnection, of: Of, now: Wall, limit: i64) -> sqlx::Result<Vec<Id>> {
     let (sql, id) = match of {
         Of::Customer(id) => {
             (open_of!("b.customer", "'held', 'booked', 'preparing', 'delayed', 'active'"), id)
@@ -341,7 +346,9 @@ pub async fn open_of(
         Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'delayed', 'active'"), id),
         Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
-    sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
+    let query = sqlx::query_scalar(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit);
+    let ids: Vec<i64> = query.fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// Adds a rental, and announces it.
@@ -352,8 +359,10 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated, ssh, shipped)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+                              allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
+                              other_device_after_ms)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21, $22)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -375,6 +384,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.ssh)
     .bind(rental.life.delivery.is_shipped())
+    .bind(rental.choice.labels_row())
+    .bind(rental.choice.after_row())
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -393,7 +404,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
              handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
-             returned_at = $22, version = version + 1
+             returned_at = $22, other_device_after_ms = $23, other_device_at = $24, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -418,6 +429,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(shipment.dispatched_at.map(Wall::as_millis))
     .bind(shipment.first_contact_at.map(Wall::as_millis))
     .bind(shipment.returned_at.map(Wall::as_millis))
+    .bind(rental.choice.after_row())
+    .bind(rental.choice.other_at.map(Wall::as_millis))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

@@ -1,4 +1,4 @@
-//! The final reports of rentals. One that is stored never changes.
+//! The final reports of rentals. One that is stored never changes, unless the clock was ahead when it was made.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -50,6 +50,20 @@ pub async fn insert(tx: &mut SqliteConnection, rental: Id, report: &Frozen) -> s
         .await?;
     let sql = "update rentals set reported = 1 where id = $1";
     sqlx::query(sql).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Removes the final report of a rental that goes on: it was made by a clock that was ahead.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn take_back(tx: &mut SqliteConnection, rental: Id) -> sqlx::Result<()> {
+    for sql in [
+        "delete from rental_reports where rental = $1",
+        "update rentals set reported = 0 where id = $1 and reported = 1",
+    ] {
+        sqlx::query(sql).bind(rental.as_i64()).execute(&mut *tx).await?;
+    }
+    Ok(())
 }
 
 /// A hold that is over is ended first, by `bookings::lapse`.
