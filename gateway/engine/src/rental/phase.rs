@@ -53,7 +53,9 @@ fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
     let (status, what) = match state {
         State::Held => (Status::Ok, format!("is held from {from} until {until}")),
         State::Booked => (Status::Ok, format!("is booked from {from} until {until}")),
-        State::Preparing => (Status::Ok, format!("is in preparation until {from}: no notifications until then")),
+        State::Preparing => {
+            (Status::Ok, format!("is in preparation until {from}: no notifications until then"))
+        }
         State::Delayed if now < life.window.from() + HANDOVER_TAKES => {
             (Status::Ok, format!("begins at {from}"))
         }
@@ -81,7 +83,7 @@ fn time(at: Wall) -> String {
 mod tests {
     use super::*;
     use crate::id::Id;
-    use crate::rental::life::{EndReason, Ending, Handover};
+    use crate::rental::life::{Delivery, EndReason, Ending, Handover, Shipment};
     use crate::rental::occupancy::Window;
 
     const DEVICE: HostId = Id::from_i64(7);
@@ -99,6 +101,7 @@ mod tests {
             hold_until: None,
             handover: Handover::AtBegin,
             ending: None,
+            delivery: Delivery::Mounted,
         }
     }
 
@@ -138,6 +141,26 @@ mod tests {
         assert_eq!(seen(&awaited, 200).1, None, "it has failed");
         let late = [(RENTAL, Life { handover: Handover::Done(at(150)), ..life((100, 200)) })];
         assert_eq!([seen(&late, 149).1, seen(&late, 150).1], [Some(Status::Warning), Some(Status::Ok)]);
+    }
+
+    #[test]
+    fn a_shipped_device_is_quiet_on_both_ways_and_overdue_is_critical() {
+        let sent =
+            Shipment { dispatched_at: Some(at(80)), first_contact_at: Some(at(120)), returned_at: None };
+        let here = |shipment| (RENTAL, Life { delivery: Delivery::Shipped(shipment), ..life((100, 200)) });
+        let away = Shipment { first_contact_at: None, ..sent };
+        let awaited = (RENTAL, Life { handover: Handover::Awaited, ..here(away).1 });
+        let (is_quiet, status, _) = seen(&[awaited], 110);
+        assert_eq!((is_quiet, status), (true, Some(Status::Warning)), "it is delayed, and on its way");
+        let begun = (RENTAL, Life { handover: Handover::Done(at(120)), ..here(sent).1 });
+        let is = |second| (seen(&[begun], second).0, seen(&[begun], second).1);
+        assert_eq!(is(150), (false, Some(Status::Ok)));
+        assert_eq!(is(202), (true, Some(Status::Ok)), "it is on its way back");
+        assert_eq!(is(205), (true, Some(Status::Critical)), "it is overdue");
+        let back = Shipment { returned_at: Some(at(300)), ..sent };
+        let back = (RENTAL, Life { delivery: Delivery::Shipped(back), ..begun.1 });
+        assert!(!seen(&[back], 301).0, "it is back, and cleaned");
+        assert_eq!(seen(&[back], 305).1, None);
     }
 
     #[test]

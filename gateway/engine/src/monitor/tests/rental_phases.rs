@@ -5,9 +5,9 @@ use fleetgate_probes::sample::Status;
 use super::lab::{Lab, MINUTE, Truth, box_of_others, service};
 use crate::id::{HostId, Id};
 use crate::messages::{
-    Check, Downtime, EventKind, GateRule, HandoverSpec, HostScope, HostSnapshot, HostSpec, HostStatus,
-    MonitorInput, MonitorOutput, RENTAL_SERVICE, RentalPhase, Scope, ServiceSpec, SuppressReason, Timing,
-    When,
+    Arrival, Check, Downtime, EventKind, GateRule, HandoverSpec, HostScope, HostSnapshot, HostSpec,
+    HostStatus, MonitorInput, MonitorOutput, RENTAL_SERVICE, RentalPhase, Scope, ServiceSpec, SuppressReason,
+    Timing, When,
 };
 use crate::monitor::profile;
 
@@ -164,6 +164,7 @@ fn the_gate_does_not_look_at_the_service_of_the_rental() {
         is_ready: true,
         blocks: Vec::new(),
         handed_over_at: None,
+        arrival: Arrival::Done,
     };
     lab.monitor.handle(MonitorInput::Handover(Box::new(spec)), lab.now);
     let is_passed = loop {
