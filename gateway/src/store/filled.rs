@@ -118,6 +118,16 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        61,
+        r#"update rentals set contacts = '[{"name":"Ada","email":"ada@example.org"}]' where id = 114;
+           insert into rental_problems (rental, service, device, state, since, stage, stage_at)
+           values (114, 'ssh', 1, 'critical', 2100, 'sent', 2200);
+           insert into rental_messages (id, rental, email, parts, is_last, created_at, attempts, next_attempt, sent_at,
+                                        given_up_at)
+           values (131, 114, 'ada@example.org', '[]', 0, 2200, 1, 2300, 2400, null),
+                  (132, 114, 'ada@example.org', '[]', 0, 2200, 9, 2300, null, 2500);"#,
+    ),
 ];
 
 const INIT: &str = r#"
