@@ -8,6 +8,7 @@ mod future_intervals;
 pub mod handovers;
 pub mod housekeeping;
 pub mod rental_allowances;
+pub mod rental_notices;
 pub mod rental_reports;
 pub mod rental_times;
 pub mod restore_notice;

@@ -18,7 +18,9 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{access, allowance, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
+use super::{
+    access, allowance, begin_rental, contacts, has_room, keep, new_ids, parse, to_api as rental_to_api,
+};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -33,6 +35,7 @@ use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::contacts::Contact;
 use crate::store::rentals::handovers;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
@@ -136,12 +139,13 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters and their traffic. Access is chosen with the device.
+/// What an item says of its renters, their traffic and who gets messages. Access is chosen with the device.
 #[derive(Debug)]
 struct Terms<Name> {
     name: Name,
     admits: Option<BTreeSet<PeerId>>,
     allowance: Option<Allowance>,
+    contacts: Vec<Contact>,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -160,6 +164,7 @@ async fn terms(
         name,
         admits: terms.admits.clone(),
         allowance: terms.allowance,
+        contacts: terms.contacts.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -198,6 +203,7 @@ async fn rent(
         allowance: terms.allowance,
         allowance_level: Level::Below,
         forwarded_bytes: 0,
+        contacts: terms.contacts,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -424,8 +430,9 @@ fn wish(
     let access = item.access.map(|list| access::access(wrong, &prefix, list));
     let allowance = (item.allowance_bytes, item.cut_at_allowance);
     let allowance = allowance::of_item(wrong, &prefix, allowance);
+    let contacts = contacts::contacts(wrong, &format!("{prefix}contacts"), item.contacts);
     let wish = Wish { of: of?, window: window?, access: access.flatten() };
-    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance? }))
+    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance?, contacts: contacts? }))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

@@ -1,4 +1,4 @@
-//! Changes of a rental: another end, device, name, access or allowance, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access, allowance or contacts, its cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, load, note, parse, to_api};
+use super::{access, allowance, begin_rental, contacts, load, note, parse, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -26,6 +26,7 @@ use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
+use crate::store::rentals::contacts::Contact;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
@@ -34,8 +35,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access or the allowance of a rental. Name and addresses stay with another
-/// device.
+/// Changes the end, the device, the name, the access, the allowance or the contacts of a rental. Name and addresses stay
+/// with another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
@@ -82,6 +83,7 @@ struct Draft {
     admits: Option<Option<BTreeSet<PeerId>>>,
     /// That of the rental after the change.
     allowance: Option<Allowance>,
+    contacts: Option<Vec<Contact>>,
 }
 
 impl Draft {
@@ -103,19 +105,23 @@ impl Draft {
             access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
             allowance: allowance.flatten(),
+            contacts: change.contacts.and_then(|list| contacts::contacts(&mut wrong, "contacts", list)),
         };
         wrong.finish()?;
         Ok(draft)
     }
 }
 
-/// Sets who reaches the device, what of it, and under which name.
+/// Sets who reaches the device, what of it, under which name, and who gets messages about it.
 async fn admit(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
     after: &mut stored::Rental,
     draft: Draft,
 ) -> Result<(), Problem> {
+    if let Some(contacts) = draft.contacts {
+        after.contacts = contacts;
+    }
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
@@ -148,6 +154,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("access", before.access != after.access),
         ("renters", before.admits != after.admits),
         ("allowance", before.allowance != after.allowance),
+        ("contacts", before.contacts != after.contacts),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

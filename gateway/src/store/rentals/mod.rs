@@ -10,11 +10,14 @@ pub mod announcements;
 pub mod blocks;
 pub mod bookings;
 pub mod changes;
+pub mod contacts;
 pub mod customers;
 pub mod devices;
 pub mod erasures;
 pub mod events;
 pub mod handovers;
+pub mod messages;
+pub mod notices;
 pub mod occupancies;
 pub mod people;
 pub mod policy;
@@ -38,6 +41,7 @@ use super::access::{id, maybe_wall, wall};
 use super::grants::{access_column, access_rows};
 use aliases::Alias;
 use allowances::Allowance;
+use contacts::Contact;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +71,8 @@ pub struct Rental {
     pub allowance_level: Level,
     /// In both directions, with IP headers.
     pub forwarded_bytes: u64,
+    /// Who gets messages about the device while it runs. Personal data.
+    pub contacts: Vec<Contact>,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -97,6 +103,11 @@ impl Rental {
     pub fn admits(&self, renter: PeerId, customer: CustomerId) -> bool {
         customer == self.customer && self.admits.as_ref().is_none_or(|admits| admits.contains(&renter))
     }
+
+    /// Whether its contacts get messages about its device.
+    pub fn sends_to_contacts(&self, now: Wall) -> bool {
+        !self.contacts.is_empty() && self.life.state(now) == State::Active
+    }
 }
 
 impl FromRow<'_, SqliteRow> for Rental {
@@ -118,6 +129,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             allowance: allowances::allowance(row)?,
             allowance_level: allowances::level(row)?,
             forwarded_bytes: allowances::forwarded(row)?,
+            contacts: contacts::contacts(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
@@ -328,8 +340,8 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                              allowance_bytes, cut_at_allowance, gated, contacts)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -349,6 +361,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -365,7 +378,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, version = version + 1
+             handed_over_at = $17, contacts = $18, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -385,6 +398,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;
