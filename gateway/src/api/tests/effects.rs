@@ -64,7 +64,7 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*", RENTAL_CHANGE),
+    ("RentalChange", "rental_access::*, rental_contacts::*", RENTAL_CHANGE),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     ("RenterChange", "people::a_renter_is_changed_under_its_etag", &["mtu", "name"]),
     ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
@@ -85,7 +85,7 @@ const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"
 const RENTING: &[&str] =
     &["access", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
 const RENTAL_CHANGE: &[&str] =
-    &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "until"];
+    &["access", "allowance_bytes", "contacts", "cut_at_allowance", "device", "name", "renters", "until"];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];
 const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "severity"];
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];

@@ -35,6 +35,7 @@ mod query;
 mod removals;
 mod rental_access;
 mod rental_allowance;
+mod rental_contacts;
 mod rental_events;
 mod rental_report;
 mod rentals;
