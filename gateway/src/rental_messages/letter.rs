@@ -13,7 +13,6 @@ use jiff::tz::TimeZone;
 
 use crate::notification::mail::render::Letter;
 use crate::sanitize::harmless;
-use crate::store::rentals::Rental;
 use crate::store::rentals::messages::{MessageRow, Said};
 
 /// Changes that a subject names; it counts more of them.
@@ -26,21 +25,27 @@ const MAX_LINE: usize = 200;
 /// Stands for an address in an output.
 const ADDRESS: &str = "(address)";
 
-/// Writes the mail. `zone` is that of the gateway, for a rental without one.
-pub fn letter(rental: &Rental, message: &MessageRow, zone: &TimeZone) -> Letter {
-    let own = rental.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-    let about = About { rental, zone: own.as_ref().unwrap_or(zone) };
-    Letter { subject: about.subject(message), text: about.text(message), html: String::new() }
-}
-
-struct About<'a> {
-    rental: &'a Rental,
-    zone: &'a TimeZone,
+/// The rental that a message is about.
+pub struct About<'a> {
+    /// What the customer calls the device.
+    pub name: &'a str,
+    /// What the operators call it, which no mail says.
+    pub device_name: &'a str,
+    /// The `external_ref` of the booking.
+    pub reference: Option<&'a str>,
+    pub ends_at: Wall,
+    /// In which times are written.
+    pub zone: &'a TimeZone,
 }
 
 impl About<'_> {
+    /// Writes the mail.
+    pub fn letter(&self, message: &MessageRow) -> Letter {
+        Letter { subject: self.subject(message), text: self.text(message), html: String::new() }
+    }
+
     fn subject(&self, message: &MessageRow) -> String {
-        let name = short(&self.rental.name);
+        let name = short(self.name);
         if message.parts.len() <= NAMED {
             let parts: Vec<String> = message.parts.iter().map(headline).collect();
             return format!("{name}: {}", parts.join(", "));
@@ -63,11 +68,11 @@ impl About<'_> {
             }
             text.push('\n');
         }
-        let _ = writeln!(text, "Device   {}", short(&self.rental.name));
-        if let Some(reference) = &self.rental.external_ref {
+        let _ = writeln!(text, "Device   {}", short(self.name));
+        if let Some(reference) = self.reference {
             let _ = writeln!(text, "Booking  {}", harmless(reference));
         }
-        let _ = writeln!(text, "Ends     {}", self.time(self.rental.life.ends_at()));
+        let _ = writeln!(text, "Ends     {}", self.time(self.ends_at));
         let _ = writeln!(text, "\n{}", self.closing(message));
         text
     }
@@ -77,7 +82,7 @@ impl About<'_> {
             Some(at) => format!("since {}", self.time(at)),
             None => "since before your rental began".to_owned(),
         };
-        let name = short(&self.rental.name);
+        let name = short(self.name);
         let of = match said.part.service.as_str() {
             "" => name,
             service => format!("{} on {name}", short(service)),
@@ -121,8 +126,8 @@ impl About<'_> {
     /// Returns the name of the rental in place of that of the device, which may be at the end of a sentence.
     fn own_name(&self, word: &str) -> Option<String> {
         let name = word.trim_end_matches('.');
-        let is_own = name.eq_ignore_ascii_case(&self.rental.device_name);
-        is_own.then(|| format!("{}{}", short(&self.rental.name), &word[name.len()..]))
+        let is_own = name.eq_ignore_ascii_case(self.device_name);
+        is_own.then(|| format!("{}{}", short(self.name), &word[name.len()..]))
     }
 }
 
@@ -163,13 +168,8 @@ fn without<A: FromStr>(run: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::rental::allowance::Level;
-    use fleetgate_engine::rental::life::{Handover, Life};
     use fleetgate_engine::rental::notices::{Part, State};
-    use fleetgate_engine::rental::occupancy::Window;
 
     use super::*;
 
@@ -180,36 +180,13 @@ mod tests {
         Wall::from_millis(NOON + seconds * 1_000)
     }
 
-    fn rental() -> Rental {
-        let id = Id::from_i64(7);
-        Rental {
-            id,
-            booking: id,
-            customer: id,
-            external_ref: Some("order-4711".into()),
-            time_zone: Some("Europe/Vienna".into()),
-            device: id,
-            device_name: "cam-07".into(),
-            life: Life {
-                window: Window::new(at(-3_600), at(86_400)).unwrap(),
-                prepared_from: at(-3_600),
-                turnaround: Duration::ZERO,
-                hold_until: None,
-                handover: Handover::AtBegin,
-                ending: None,
-            },
-            preparation: Duration::ZERO,
-            name: "entrance".into(),
-            access: Vec::new(),
-            admits: None,
-            alias: None,
-            allowance: None,
-            allowance_level: Level::Below,
-            forwarded_bytes: 0,
-            contacts: Vec::new(),
-            end_note: String::new(),
-            version: 1,
-            created_at: at(-7_200),
+    fn about(zone: &TimeZone) -> About<'_> {
+        About {
+            name: "entrance",
+            device_name: "cam-07",
+            reference: Some("order-4711"),
+            ends_at: at(86_400),
+            zone,
         }
     }
 
@@ -232,7 +209,7 @@ mod tests {
     }
 
     fn written(parts: Vec<Said>) -> Letter {
-        letter(&rental(), &message(parts), &TimeZone::UTC)
+        about(&TimeZone::get("Europe/Vienna").unwrap()).letter(&message(parts))
     }
 
     #[test]
@@ -299,10 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_message_of_a_day_says_so_and_a_rental_without_a_zone_has_that_of_the_gateway() {
+    fn the_last_message_of_a_day_says_so_and_times_are_in_the_zone_that_is_given() {
         let last = MessageRow { is_last: true, ..message(vec![said("", State::Down, false, "")]) };
-        let rental = Rental { time_zone: None, external_ref: None, ..rental() };
-        let mail = letter(&rental, &last, &TimeZone::UTC);
+        let mail = About { reference: None, ..about(&TimeZone::UTC) }.letter(&last);
         assert!(mail.text.contains("This is message 20 within 24 hours"), "{}", mail.text);
         assert!(mail.text.contains("Ends     2026-12-11 13:03 UTC (UTC+00:00)"), "{}", mail.text);
         assert!(!mail.text.contains("Booking"), "{}", mail.text);
@@ -315,7 +291,8 @@ mod tests {
         assert!(!mail.subject.contains(['\r', '\n']), "{:?}", mail.subject);
         assert!(mail.text.contains("    a\u{fffd}b\u{fffd}[2J\n    Subject: x\n    3\n    4\n    5\n\n"));
         assert!(!mail.text.contains("    6"), "{}", mail.text);
-        let about = About { rental: &rental(), zone: &TimeZone::UTC };
+        let zone = TimeZone::UTC;
+        let about = about(&zone);
         for (line, shown) in [
             ("fd72::7 and [fd72::7]:22, 192.168.1.0/24.", "(address) and [(address)]:22, (address)/24."),
             ("from 10.0.0.1.", "from (address)."),

@@ -22,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::ids::Kind;
+use crate::notification::mail::render::Letter;
 use crate::notification::mail::smtp::{Envelope, Smtp};
 use crate::notification::{Failure, Pace, Settings, doubled};
 use crate::store::Store;
 use crate::store::outbox::LONGEST_PAUSE;
 use crate::store::rentals::messages::{self, MessageRow};
 use crate::store::rentals::{self, Rental};
+use letter::About;
 
 /// Mails at the same time. As many may hang before the others wait.
 const AT_ONCE: i64 = 4;
@@ -126,7 +128,7 @@ impl Delivery {
             incidents: &[],
             installation: &installation,
         };
-        let outcome = match smtp.send(&envelope, letter::letter(&rental, message, &self.zone)).await {
+        let outcome = match smtp.send(&envelope, letter(&rental, message, &self.zone)).await {
             Ok(()) => Outcome::Sent,
             Err(failure) => self.after(message, &failure),
         };
@@ -168,6 +170,18 @@ impl Delivery {
         }
         tx.commit().await
     }
+}
+
+fn letter(rental: &Rental, message: &MessageRow, zone: &TimeZone) -> Letter {
+    let own = rental.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+    let about = About {
+        name: &rental.name,
+        device_name: &rental.device_name,
+        reference: rental.external_ref.as_deref(),
+        ends_at: rental.life.ends_at(),
+        zone: own.as_ref().unwrap_or(zone),
+    };
+    about.letter(message)
 }
 
 /// What became of a message.
