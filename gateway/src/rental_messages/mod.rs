@@ -25,10 +25,10 @@ use crate::ids::Kind;
 use crate::notification::mail::render::Letter;
 use crate::notification::mail::smtp::{Envelope, Smtp};
 use crate::notification::{Failure, Pace, Settings, doubled};
-use crate::store::Store;
 use crate::store::outbox::LONGEST_PAUSE;
 use crate::store::rentals::messages::{self, MessageRow};
 use crate::store::rentals::{self, Rental};
+use crate::store::{Store, instance};
 use letter::About;
 
 /// Mails at the same time. As many may hang before the others wait.
@@ -101,10 +101,14 @@ impl Delivery {
         }
     }
 
-    /// Sends what is due, for some addresses. Returns whether more may be due.
+    /// Sends what is due, for some addresses. Returns whether more may be due. After a restore nothing is sent until an
+    /// admin has confirmed it: what waited in the backup may have been sent.
     async fn turn(&self) -> crate::store::Result<bool> {
         let Some(smtp) = &self.smtp else { return Ok(false) };
         let mut conn = self.store.reader().await?;
+        if instance::unconfirmed(&mut conn).await?.is_some() {
+            return Ok(false);
+        }
         let due = messages::due(&mut conn, clock::wall(), LONGEST_PAUSE, AT_ONCE).await?;
         drop(conn);
         let sent = join_all(due.iter().map(|message| self.deliver(smtp, message))).await;

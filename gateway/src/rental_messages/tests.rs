@@ -158,6 +158,19 @@ async fn a_message_that_is_refused_for_too_long_is_given_up_and_no_event_names_a
 }
 
 #[tokio::test]
+async fn after_a_restore_nothing_is_sent_until_it_is_confirmed() {
+    let mailing = Mailing::open(&[Manner::Take], PACE).await;
+    fixture::restored(&mailing.store, clock::wall()).await;
+    mailing.decide("ssh", false).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(mailing.sink.letters().is_empty());
+    let confirm = "update instance set confirmed_at = restored_at, confirmed_by = 'user:ada'";
+    fixture::run(&mailing.store, confirm, &[]).await;
+    assert_eq!(mailing.settled().await, ["ada@example.org sent", "bob@example.org sent"]);
+    mailing.close().await;
+}
+
+#[tokio::test]
 async fn nothing_is_sent_after_the_end_and_to_an_address_that_was_taken_away() {
     let mailing = Mailing::open(&[Manner::Take], PACE).await;
     for sql in [

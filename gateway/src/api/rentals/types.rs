@@ -312,7 +312,7 @@ pub struct RentalChange {
     pub cut_at_allowance: Option<bool>,
     /// Who gets mail about problems of the device, replaced as a whole; at most 8.
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Vec<RentalContact>, max_items = 8)]
+    #[schema(value_type = Vec<RentalContact>)]
     pub contacts: Option<Vec<RentalContact>>,
 }
 
