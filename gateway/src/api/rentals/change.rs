@@ -19,7 +19,7 @@ use super::{access, allowance, begin_rental, contacts, load, note, parse, to_api
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, Kind, Named};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
@@ -27,6 +27,7 @@ use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::contacts::Contact;
+use crate::store::rentals::customers;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
@@ -120,6 +121,10 @@ async fn admit(
     draft: Draft,
 ) -> Result<(), Problem> {
     if let Some(contacts) = draft.contacts {
+        if !contacts.is_empty() && customers::find(write.tx(), &Named::Id(before.customer)).await?.is_none() {
+            // Nothing would erase them.
+            return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
+        }
         after.contacts = contacts;
     }
     if let Some(name) = draft.name.filter(|name| *name != before.name) {

@@ -90,6 +90,18 @@ async fn caller_end(api: &crate::api::testing::TestApi, path: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_rental_of_an_erased_customer_takes_no_contacts() {
+    let api = shop().await;
+    let rental = rented(&api, active()).await;
+    // As after a restore of a backup that is older than the erasure.
+    let erase = "update customers set erased_at = 1 where external_ref = 'crm-17'";
+    fixture::run(&api.state.store, erase, &[]).await;
+    let refused = api.operator().patch(&path(&rental), json!({ "contacts": [{ "email": ADA }] })).await;
+    assert_eq!(field(&refused), (422, "contacts"), "{}", refused.text);
+    must(&api.operator().patch(&path(&rental), json!({ "contacts": [] })).await);
+}
+
+#[tokio::test]
 async fn a_rental_that_has_ended_has_no_messages_left() {
     let api = shop().await;
     let rental = rented(&api, active()).await;
