@@ -115,7 +115,7 @@ mod tests {
         Wall::from_millis(seconds * 1_000)
     }
 
-    /// A rental of `cam` from second 1000 to 9000, with one contact, and another one of `dog` later.
+    /// A rental of `cam` from second 1000 to 9000, and the next one of it. Each has a contact.
     async fn rented() -> (Store, tempfile::TempDir, HostId) {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam").await;
