@@ -22,6 +22,7 @@ pub mod notification;
 pub mod outbound;
 pub mod password;
 pub mod rental_events;
+pub mod rental_messages;
 pub mod sanitize;
 pub mod server;
 pub mod signals;

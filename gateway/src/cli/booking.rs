@@ -11,10 +11,11 @@ use super::grant::{AccessArgs, moment};
 use super::host::pages;
 use super::host_args::{labels, pair};
 use super::rental::{clock, window};
+use super::rental_contacts;
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::rentals::{Booking, BookingPlan};
+use crate::api::rentals::{Booking, BookingPlan, RentalContact};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -96,6 +97,9 @@ pub(crate) struct AddArgs {
     /// Cut the renters off when the allowance is used
     #[arg(long, requires = "allowance")]
     cut_at_allowance: bool,
+    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL
+    #[arg(long, value_name = "CONTACT", value_parser = rental_contacts::parse)]
+    contact: Vec<RentalContact>,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -219,6 +223,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         }
         item["allowance_bytes"] = json!(args.allowance);
         item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
+        item["contacts"] = json!(args.contact);
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,

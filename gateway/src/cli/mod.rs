@@ -36,6 +36,7 @@ mod reach;
 mod remote_backup;
 mod removal;
 mod rental;
+mod rental_contacts;
 mod rental_device;
 mod rental_events;
 mod rental_report;

@@ -13,6 +13,7 @@ use super::device::{present, said};
 use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
 use super::host_args::pair;
+use super::rental_contacts;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
@@ -20,7 +21,7 @@ use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental, RentalContact};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -39,7 +40,7 @@ pub(crate) enum RentalCommand {
     },
     /// Show how renters log in to the device of a rental, with certificates
     Ssh(RentalSshArgs),
-    /// Change the end, device, name, access, SSH or allowance of a rental
+    /// Change the end, device, name, access, SSH, allowance or contacts of a rental
     #[command(
         group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
@@ -177,6 +178,13 @@ pub(crate) struct SetArgs {
     /// Wait for the device that it has
     #[arg(long, group = "change", conflicts_with = "other_device_after")]
     no_other_device: bool,
+    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL, in
+    /// place of the present contacts
+    #[arg(long, value_name = "CONTACT", group = "change", value_parser = rental_contacts::parse)]
+    contact: Vec<RentalContact>,
+    /// Send no mail about problems of the device
+    #[arg(long, group = "change", conflicts_with = "contact")]
+    no_contacts: bool,
 }
 
 #[derive(Args)]
@@ -320,6 +328,7 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     }
     line("renters", &renters(r));
     line("forwarded", &forwarded(r));
+    line("contacts", &contacts(r));
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -363,6 +372,11 @@ fn renters(r: &Rental) -> String {
     }
 }
 
+fn contacts(r: &Rental) -> String {
+    let contacts: Vec<String> = r.contacts.iter().map(rental_contacts::words).collect();
+    if contacts.is_empty() { "none".to_owned() } else { contacts.join(", ") }
+}
+
 /// Formats `8.1 GB of 10.0 GB (81 %), cut off there`.
 fn forwarded(r: &Rental) -> String {
     let bytes = table::bytes(r.forwarded_bytes);
@@ -380,10 +394,11 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let other_after = args.other_device_after.as_deref();
     let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
+    let contacts = (args.no_contacts || !args.contact.is_empty()).then_some(args.contact);
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
         "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
-        "other_device_after_s": other_after.map(|after| after.as_secs_f64()),
+        "other_device_after_s": other_after.map(|after| after.as_secs_f64()), "contacts": contacts,
     }));
     for (field, is_given) in [
         ("renters", all_renters),
@@ -608,6 +623,35 @@ mod tests {
         try_run(&client, "rental device cam-1 --turnaround 1h").await.unwrap();
         let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
         assert_eq!((settings.access, settings.turnaround_s), (Vec::new(), 3_600.0));
+    }
+
+    #[tokio::test]
+    async fn contacts_of_a_rental_are_given_replaced_and_taken_away() {
+        let (client, _api) = shop().await;
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h --ref o1";
+        try_run(&client, &format!("{add} --contact Ada=ada@example.org --contact bob@example.org"))
+            .await
+            .unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        for (line, shown) in [
+            ("show", "Ada <ada@example.org>, bob@example.org"),
+            ("set --contact eve@example.org", "eve@example.org"),
+            ("set --no-contacts", "none"),
+        ] {
+            let (command, options) = line.split_once(' ').unwrap_or((line, ""));
+            try_run(&client, format!("rental {command} {id} {options}").trim_end()).await.unwrap();
+            let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+            assert_eq!(contacts(&after), shown, "{line}");
+        }
+        for (line, says) in [
+            (format!("rental set {id} --contact ada"), "such as ada@example.org"),
+            (format!("rental set {id} --contact a@example.org --no-contacts"), "cannot be used with"),
+            (format!("rental set {id} --contact a@b@c"), "contacts[0].email"),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub mod handovers;
 pub mod housekeeping;
 pub mod other_devices;
 pub mod rental_allowances;
+pub mod rental_notices;
 pub mod rental_phases;
 pub mod rental_reports;
 pub mod rental_times;

@@ -32,11 +32,12 @@ use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
-    clock_watch, housekeeping, other_devices, rental_allowances, rental_phases, rental_reports, rental_times,
-    restore_notice, retention,
+    clock_watch, housekeeping, other_devices, rental_allowances, rental_notices, rental_phases,
+    rental_reports, rental_times, restore_notice, retention,
 };
-use crate::notification::{Notifications, Settings};
+use crate::notification::{Notifications, Pace, Settings};
 use crate::rental_events;
+use crate::rental_messages;
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
@@ -227,7 +228,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, the events, allowances and reports of rentals, metrics and memory.
+/// expired data, the events, allowances, messages and reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -262,6 +263,9 @@ async fn look_after(
         body: api::rentals::event_body,
     };
     rental_events::start(tasks, deliveries, rental_events::Pace::default(), stop.clone())?;
+    rental_notices::start(tasks, state.store.clone(), stop.clone());
+    let (store, settings) = (state.store.clone(), state.office.listen());
+    rental_messages::start(tasks, store, settings, Pace::default(), stop.clone())?;
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())

@@ -132,6 +132,16 @@ const FILLED: &[Rows] = &[
            update hosts set ssh_pin_line = 'ssh-ed25519 BBBB' where ssh_pin is not null;"#,
     ),
     (
+        61,
+        r#"update rentals set contacts = '[{"name":"Ada","email":"ada@example.org"}]' where id = 114;
+           insert into rental_problems (rental, service, device, state, since, stage, stage_at)
+           values (114, 'ssh', 1, 'critical', 2100, 'sent', 2200);
+           insert into rental_messages (id, rental, email, parts, is_last, created_at, attempts, next_attempt, sent_at,
+                                        given_up_at)
+           values (131, 114, 'ada@example.org', '[]', 0, 2200, 1, 2300, 2400, null),
+                  (132, 114, 'ada@example.org', '[]', 0, 2200, 9, 2300, null, 2500);"#,
+    ),
+    (
         62,
         "insert into person_sessions (hash, person, created_at, seen_at, expires_at)
          values (x'07', 117, 1000, 1100, 2000);

@@ -19,7 +19,8 @@ use utoipa_axum::routes;
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
 use super::{
-    access, allowance, begin_rental, has_room, keep, new_ids, other_devices, parse, to_api as rental_to_api,
+    access, allowance, begin_rental, contacts, has_room, keep, new_ids, other_devices, parse,
+    to_api as rental_to_api,
 };
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
@@ -36,6 +37,7 @@ use crate::store::events::Object;
 use crate::store::lists::Entry;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::contacts::Contact;
 use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::{
@@ -140,13 +142,14 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters and their traffic. Access is chosen with the device.
+/// What an item says of its renters, their traffic and who gets messages. Access is chosen with the device.
 #[derive(Debug)]
 struct Terms<Name> {
     name: Name,
     admits: Option<BTreeSet<PeerId>>,
     allowance: Option<Allowance>,
     choice: DeviceChoice,
+    contacts: Vec<Contact>,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -166,6 +169,7 @@ async fn terms(
         admits: terms.admits.clone(),
         allowance: terms.allowance,
         choice: terms.choice.clone(),
+        contacts: terms.contacts.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -207,6 +211,7 @@ async fn rent(
         allowance: terms.allowance,
         allowance_level: Level::Below,
         forwarded_bytes: 0,
+        contacts: terms.contacts,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -435,8 +440,11 @@ fn wish(
     let allowance = allowance::of_item(wrong, &prefix, allowance);
     let choice = other_devices::of_item(item.other_device_after_s, of.as_ref());
     let choice = wrong.take(&format!("{prefix}other_device_after_s"), choice);
+    let contacts = contacts::contacts(wrong, &format!("{prefix}contacts"), item.contacts);
     let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
-    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance?, choice: choice? }))
+    let terms =
+        Terms { name: name?, admits: admits?, allowance: allowance?, choice: choice?, contacts: contacts? };
+    Some((wish, terms))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

@@ -1,4 +1,4 @@
-//! Changes of a rental: another end, device, name, access, SSH or allowance, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access, SSH, allowance or contacts, its cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,19 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, load, note, other_devices, parse, ssh, to_api};
+use super::{access, allowance, begin_rental, contacts, load, note, other_devices, parse, ssh, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, Kind, Named};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
+use crate::store::rentals::contacts::Contact;
+use crate::store::rentals::customers;
 use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
@@ -35,8 +37,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access, SSH or the allowance of a rental. Name and addresses stay with
-/// another device.
+/// Changes the end, the device, the name, the access, SSH, the allowance or the contacts of a rental. Name and addresses
+/// stay with another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
@@ -88,6 +90,7 @@ struct Draft {
     allowance: Option<Allowance>,
     /// Likewise.
     choice: DeviceChoice,
+    contacts: Option<Vec<Contact>>,
 }
 
 impl Draft {
@@ -112,19 +115,27 @@ impl Draft {
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
             allowance: allowance.flatten(),
             choice: wrong.take("other_device_after_s", choice).unwrap_or_default(),
+            contacts: change.contacts.and_then(|list| contacts::contacts(&mut wrong, "contacts", list)),
         };
         wrong.finish()?;
         Ok(draft)
     }
 }
 
-/// Sets who reaches the device, what of it, and under which name.
+/// Sets who reaches the device, what of it, under which name, and who gets messages about it.
 async fn admit(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
     after: &mut stored::Rental,
     draft: Draft,
 ) -> Result<(), Problem> {
+    if let Some(contacts) = draft.contacts {
+        if !contacts.is_empty() && customers::find(write.tx(), &Named::Id(before.customer)).await?.is_none() {
+            // Nothing would erase them.
+            return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
+        }
+        after.contacts = contacts;
+    }
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
@@ -188,6 +199,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("renters", before.admits != after.admits),
         ("allowance", before.allowance != after.allowance),
         ("other_device_after", before.choice.other_after != after.choice.other_after),
+        ("contacts", before.contacts != after.contacts),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

@@ -9,6 +9,7 @@ mod availability;
 mod blocks;
 mod bookings;
 mod change;
+mod contacts;
 mod customers;
 mod events;
 mod handovers;
@@ -163,7 +164,8 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let now = crate::clock::wall();
     let delayed = delays(&app.store, &found, now).await?;
-    Ok(Tagged { version: found.version, value: Rental { delayed, ..to_api(&found, now) } })
+    let contacts = contacts::to_api(&found.contacts);
+    Ok(Tagged { version: found.version, value: Rental { delayed, contacts, ..to_api(&found, now) } })
 }
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
@@ -335,6 +337,8 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         dispatched_at: shipment.dispatched_at.map(ids::time),
         first_contact_at: shipment.first_contact_at.map(ids::time),
         returned_at: shipment.returned_at.map(ids::time),
+        // Only a rental that is asked for has them: answers to calls are kept for repetitions.
+        contacts: Vec::new(),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),

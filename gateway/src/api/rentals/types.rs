@@ -164,6 +164,20 @@ pub struct NewBookingItem {
     /// `true`: the renters reach nothing any more when the allowance is used.
     #[serde(default)]
     pub cut_at_allowance: bool,
+    /// Who gets mail about problems of the device while the rental is active; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub contacts: Vec<RentalContact>,
+}
+
+/// Someone who gets mail about problems of the device of a rental.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RentalContact {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// An address such as `ada@example.org`.
+    pub email: String,
 }
 
 /// What is absent stays as it is.
@@ -269,6 +283,10 @@ pub struct Rental {
     pub first_contact_at: Option<String>,
     /// When that device came back.
     pub returned_at: Option<String>,
+    /// Who gets mail about problems of the device while the rental is active. Personal data: only in the answer of
+    /// `GET /rentals/{rental}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<RentalContact>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -323,6 +341,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 60, maximum = 2678400)]
     pub other_device_after_s: Option<Option<f64>>,
+    /// Who gets mail about problems of the device, replaced as a whole; at most 8.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<RentalContact>)]
+    pub contacts: Option<Vec<RentalContact>>,
 }
 
 /// The end of a rental that has begun.

@@ -71,7 +71,7 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*, rental_ssh::*, handovers::*", RENTAL_CHANGE),
+    ("RentalChange", "rental_access::*, rental_contacts::*, rental_ssh::*, handovers::*", RENTAL_CHANGE),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     (
         "RenterChange",
@@ -98,6 +98,7 @@ const RENTING: &[&str] =
 const RENTAL_CHANGE: &[&str] = &[
     "access",
     "allowance_bytes",
+    "contacts",
     "cut_at_allowance",
     "device",
     "name",

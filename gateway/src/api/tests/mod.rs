@@ -36,6 +36,7 @@ mod query;
 mod removals;
 mod rental_access;
 mod rental_allowance;
+mod rental_contacts;
 mod rental_events;
 mod rental_phases;
 mod rental_report;

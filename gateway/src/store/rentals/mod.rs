@@ -10,13 +10,16 @@ pub mod announcements;
 pub mod blocks;
 pub mod bookings;
 pub mod changes;
+pub mod contacts;
 pub mod customers;
 pub mod device_choices;
 pub mod devices;
 pub mod erasures;
 pub mod events;
 pub mod handovers;
+pub mod messages;
 pub mod mine;
+pub mod notices;
 pub mod occupancies;
 pub mod people;
 pub mod person_sessions;
@@ -44,6 +47,7 @@ use super::grants::{access_column, access_rows};
 use super::lists::{Entry, ListRow, readable};
 use aliases::Alias;
 use allowances::Allowance;
+use contacts::Contact;
 use device_choices::DeviceChoice;
 
 /// A stored rental.
@@ -77,6 +81,8 @@ pub struct Rental {
     pub allowance_level: Level,
     /// In both directions, with IP headers.
     pub forwarded_bytes: u64,
+    /// Who gets messages about the device while it runs. Personal data.
+    pub contacts: Vec<Contact>,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -107,6 +113,11 @@ impl Rental {
     pub fn admits(&self, renter: PeerId, customer: CustomerId) -> bool {
         customer == self.customer && self.admits.as_ref().is_none_or(|admits| admits.contains(&renter))
     }
+
+    /// Whether its contacts get messages about its device.
+    pub fn sends_to_contacts(&self, now: Wall) -> bool {
+        !self.contacts.is_empty() && self.life.state(now) == State::Active
+    }
 }
 
 impl FromRow<'_, SqliteRow> for Rental {
@@ -130,6 +141,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             allowance: allowances::allowance(row)?,
             allowance_level: allowances::level(row)?,
             forwarded_bytes: allowances::forwarded(row)?,
+            contacts: contacts::contacts(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
@@ -360,9 +372,9 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
                               allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
-                              other_device_after_ms)
+                              other_device_after_ms, contacts)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22)",
+                 $21, $22, $23)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -386,6 +398,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.life.delivery.is_shipped())
     .bind(rental.choice.labels_row())
     .bind(rental.choice.after_row())
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -404,7 +417,8 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
              handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
-             returned_at = $22, other_device_after_ms = $23, other_device_at = $24, version = version + 1
+             returned_at = $22, other_device_after_ms = $23, other_device_at = $24, contacts = $25,
+             version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -431,6 +445,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(shipment.returned_at.map(Wall::as_millis))
     .bind(rental.choice.after_row())
     .bind(rental.choice.other_at.map(Wall::as_millis))
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

@@ -32,6 +32,7 @@ pub(in crate::notification::mail) const MAX_LINE: usize = 200;
 pub struct Letter {
     pub subject: String,
     pub text: String,
+    /// Empty: the mail has the text alone.
     pub html: String,
 }
 

@@ -14,6 +14,7 @@ use fleetgate_engine::time::Wall;
 use super::aliases::{self, Alias};
 use super::allowances::{self, Allowance};
 use super::changes::{self, NewChange, What};
+use super::contacts::Contact;
 use super::device_choices::DeviceChoice;
 use super::events::EventRow;
 use super::occupancies::Source;
@@ -84,6 +85,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         allowance: Some(Allowance { bytes: 1_000, cuts: false }),
         allowance_level: Level::Below,
         forwarded_bytes: 0,
+        contacts: vec![Contact { name: Some("Ada".into()), email: "ada@example.org".into() }],
         end_note: String::new(),
         version: 1,
         created_at: at(0),
