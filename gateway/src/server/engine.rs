@@ -46,6 +46,8 @@ pub(super) struct Running {
     pub handle: Handle,
     pub threads: Vec<JoinHandle<()>>,
     pub streams: Streams,
+    /// Runs commands on devices.
+    pub executor: ProbeExecutor,
     /// Connections of devices to the API inside the tunnels.
     pub results: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
@@ -126,6 +128,7 @@ impl<'a> Engine<'a> {
         let tunnels = thread::start(tunnel, socket, inbox, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: self.inputs, answers };
         let (writer, pulse) = ((self.writer.clone(), take_handover), self.live.pulse().clone());
+        let executor = carrier.clone();
         let monitors = crate::monitor::start(monitor, inbox, carrier, writer, pulse, stop.clone())?;
         let (uplink, handle) = (self.config.uplink.clone(), self.handle.clone());
         uplink_probe::start(tasks, uplink, handle, self.passage, self.outside, stop_api.clone());
@@ -133,6 +136,7 @@ impl<'a> Engine<'a> {
             handle: self.handle,
             threads: vec![monitors, tunnels],
             streams,
+            executor,
             results: arrivals.results,
             names: dns::Inbox { streams: arrivals.dns, forwards },
         })

@@ -118,6 +118,12 @@ const FILLED: &[Rows] = &[
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
     ),
+    (
+        60,
+        r#"update device_rental_settings set cleaning_command = 'wipe';
+           insert into device_ssh_access (device, rental, granted, used_by, failure, exposed_key, exposed_pin)
+           values (1, 114, '{"until":3000,"keys":["ssh-ed25519 AAAA"]}', 114, 'no route', 'key', 'SHA256:pin');"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -351,6 +351,7 @@ const MAIN: &[Step] = &[
     step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
     step(55, "handover", include_str!("../../../migrations/sqlite/0055_handover.sql")),
     step(56, "rental_allowance", include_str!("../../../migrations/sqlite/0056_rental_allowance.sql")),
+    step(60, "device_ssh_access", include_str!("../../../migrations/sqlite/0060_device_ssh_access.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

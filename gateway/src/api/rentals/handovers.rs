@@ -7,12 +7,14 @@ use std::time::Duration;
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, HostState, ServiceState};
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_upkeep;
 use super::types::{ForcedHandover, HandoverGate, Rental, RentalDelay};
 use super::{begin_rental, change, keep, load, to_api};
 use crate::api::AppState;
@@ -29,7 +31,7 @@ use crate::store::rentals::{self as stored, devices, handovers};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
-pub const DELAY_KINDS: [&str; 5] = ["not_ready", "blocked", "device", "service", "settling"];
+pub const DELAY_KINDS: [&str; 6] = ["not_ready", "ssh", "blocked", "device", "service", "settling"];
 
 /// Services that a gate names.
 const MAX_SERVICES: usize = 256;
@@ -147,6 +149,8 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     if let Some(reason) = handovers::not_ready(&mut conn, rental.device).await? {
         all.push(delay("not_ready", None, format!("{name} is not ready: {reason}")));
     }
+    let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id)).await?;
+    all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
     let since = match &spec.rule {
@@ -166,6 +170,15 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         all.push(delay("settling", since, settling(spec.rule.as_ref())));
     }
     Ok(all)
+}
+
+/// What the renters of this rental need is `ssh`; what former ones have left, the device is not ready for.
+fn by_upkeep(device: &str, obstacle: Obstacle, failure: Option<&str>) -> RentalDelay {
+    let why = device_upkeep::in_words(obstacle, failure);
+    match obstacle {
+        Obstacle::NotGranted => delay("ssh", None, why),
+        _ => delay("not_ready", None, format!("{device} is not ready: {why}")),
+    }
 }
 
 fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {

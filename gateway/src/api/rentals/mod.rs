@@ -10,6 +10,7 @@ mod blocks;
 mod bookings;
 mod change;
 mod customers;
+mod device_upkeep;
 mod events;
 mod handovers;
 mod parse;

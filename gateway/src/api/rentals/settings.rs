@@ -1,11 +1,13 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::occupancy::Margins;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_upkeep::{self, UpkeepChange};
 use super::handovers::{self, Handover};
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::{access, gate_changed, parse};
@@ -17,9 +19,10 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
+use crate::store::SqliteConnection;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
-use crate::store::rentals::devices as stored;
+use crate::store::rentals::{devices as stored, handovers as stored_handovers};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -37,7 +40,8 @@ async fn show(
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let settings = stored::settings(&mut conn, device.id).await?;
-    Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
+    let obstacle = obstacle(&mut conn, device.id).await?;
+    Ok(Tagged { version: settings.version, value: to_api(&device, &settings, obstacle) })
 }
 
 /// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, and when it is
@@ -47,7 +51,8 @@ async fn show(
 /// being booked.
 ///
 /// 409 `not_rentable`: the device has no tunnel, or hosts behind it. 409 `rentals_open`: it stays rentable while
-/// rentals have not ended; a block keeps it from being booked again.
+/// rentals have not ended; a block keeps it from being booked again. 409 `ssh_access_open`: the account for renters
+/// stays while renters have, or may have, access to it.
 #[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
     tag = "rentals", security(("token" = ["devices:operator"])), request_body = NewDeviceRentalSettings,
     params(("device" = String, Path, description = "id or name"),
@@ -58,11 +63,12 @@ async fn set(
     who: Principal,
     Path(device): Path<String>,
     if_match: IfMatch,
-    Body(new): Body<NewDeviceRentalSettings>,
+    Body(mut new): Body<NewDeviceRentalSettings>,
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut wrong = Fields::default();
     let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
     let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
+    let upkeep = UpkeepChange::parsed(&mut wrong, &mut new);
     let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
     let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason), new.gate);
     wrong.finish()?;
@@ -79,18 +85,27 @@ async fn set(
     (after.rentable, after.margins) = (new.rentable, Margins { preparation, turnaround });
     after.access = allowed.unwrap_or(after.access);
     handover.apply(&app, &mut write, device.id, &mut after).await?;
+    upkeep.apply(&mut write, &device, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
         gate_changed(&mut write, device.id).await?;
         after.version += 1;
-        let shown = to_api(&device, &after);
+        let shown = to_api(&device, &after, None);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,
-            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate });
+            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate,
+            "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root, "cleaning_command": shown.cleaning_command });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
+    let obstacle = obstacle(write.tx(), device.id).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&device, &after) })
+    Ok(Tagged { version: after.version, value: to_api(&device, &after, obstacle) })
+}
+
+/// Why the gateway does not hand the device over.
+async fn obstacle(conn: &mut SqliteConnection, device: HostId) -> Result<Option<String>, Problem> {
+    let found = stored_handovers::obstacle_of(conn, device, None).await?;
+    Ok(found.map(|(obstacle, failure)| device_upkeep::in_words(obstacle, failure.as_deref())))
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -103,7 +118,9 @@ async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Pro
     Err(Problem::conflict("not_rentable", detail))
 }
 
-fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings {
+/// `obstacle`: beside what an operator says, why it is not ready.
+fn to_api(device: &Device, settings: &stored::Settings, obstacle: Option<String>) -> DeviceRentalSettings {
+    let not_ready = settings.not_ready.clone().or(obstacle);
     DeviceRentalSettings {
         device: Kind::Host.text(device.id),
         device_name: device.settings.name.clone(),
@@ -111,9 +128,13 @@ fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings 
         preparation_s: settings.margins.preparation.as_secs_f64(),
         turnaround_s: settings.margins.turnaround.as_secs_f64(),
         access: access::to_api(&settings.access),
-        ready: settings.not_ready.is_none(),
-        not_ready_reason: settings.not_ready.clone(),
+        ready: not_ready.is_none(),
+        not_ready_reason: not_ready,
         gate: settings.gate.as_ref().map(handovers::gate_to_api),
+        ssh_account: settings.ssh_account.clone(),
+        ssh_mode: settings.ssh_mode.map(|mode| mode.name().to_owned()),
+        ssh_root: settings.ssh_root,
+        cleaning_command: settings.cleaning_command.clone(),
         version: settings.version,
     }
 }

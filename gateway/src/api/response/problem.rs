@@ -98,6 +98,7 @@ pub const CODES: [&str; 93] = [
     "scope_missing",
     "secret_missing",
     "session_over",
+    "ssh_access_open",
     "superseded",
     "token_expired",
     "token_invalid",

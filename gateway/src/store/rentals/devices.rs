@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
+use fleetgate_engine::rental::device_access::Mode;
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -24,6 +25,14 @@ pub struct Settings {
     pub not_ready: Option<String>,
     /// What must be OK before it is handed over. `None`: nothing.
     pub gate: Option<GateRule>,
+    /// The account of renters. `None`: they cannot log in.
+    pub ssh_account: Option<String>,
+    /// How they log in. `None`: its helper has not said it.
+    pub ssh_mode: Option<Mode>,
+    /// The account can become root.
+    pub ssh_root: bool,
+    /// Runs after each rental.
+    pub cleaning_command: Option<String>,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
 }
@@ -36,6 +45,10 @@ impl FromRow<'_, SqliteRow> for Settings {
             access: access_column(row)?,
             not_ready: row.try_get("not_ready_reason")?,
             gate: handovers::rule(row)?,
+            ssh_account: row.try_get("ssh_account")?,
+            ssh_mode: row.try_get::<Option<&str>, _>("ssh_mode")?.and_then(Mode::named),
+            ssh_root: row.try_get("ssh_root")?,
+            cleaning_command: row.try_get("cleaning_command")?,
             version: row.try_get("version")?,
         })
     }
@@ -59,6 +72,10 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         access: usual_access(),
         not_ready: None,
         gate: None,
+        ssh_account: None,
+        ssh_mode: None,
+        ssh_root: false,
+        cleaning_command: None,
         version: 0,
     }))
 }
@@ -71,19 +88,22 @@ fn usual_access() -> Vec<GrantAccess> {
     vec![icmp, tcp]
 }
 
-/// Stores the settings of a device and raises the version.
+/// Stores the settings of a device and raises the version. The helper for another account is asked again.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                                             gate_ms, gate_services, ssh_account, ssh_root, cleaning_command)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
-             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services",
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services,
+             ssh_mode = case when ssh_account is excluded.ssh_account then ssh_mode end,
+             ssh_account = excluded.ssh_account, ssh_root = excluded.ssh_root,
+             cleaning_command = excluded.cleaning_command",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -93,6 +113,9 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.not_ready)
     .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
     .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
+    .bind(&settings.ssh_account)
+    .bind(settings.ssh_root)
+    .bind(&settings.cleaning_command)
     .execute(tx)
     .await
     .map(drop)

@@ -1,12 +1,13 @@
 //! Which rentals begin when their device is handed over, and when that was.
 //!
-//! Until a rental begins, its device decides: one with a gate, one that is not ready, and one that is blocked then is to
-//! be handed over. From then on the rental does.
+//! Until a rental begins, its device decides: one with a gate, one that is not ready, one on which something is done for
+//! renters, and one that is blocked then is to be handed over. From then on the rental does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::messages::{GateRule, HandedOver, HandoverSpec};
+use fleetgate_engine::rental::device_access::{Obstacle, obstacle};
 use fleetgate_engine::rental::life::{Handover, Life};
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Rental, announcements, duration};
+use super::{Rental, announcements, device_access, duration};
 use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
@@ -26,7 +27,8 @@ macro_rules! is_gated {
             "(exists (select 1 from device_rental_settings s
                       where s.device = ",
             $device,
-            " and (s.gate_ms is not null or s.not_ready_reason is not null))
+            " and (s.gate_ms is not null or s.not_ready_reason is not null or s.ssh_account is not null
+                           or s.cleaning_command is not null))
               or exists (select 1 from device_blocks k
                          where k.device = ",
             $device,
@@ -96,13 +98,14 @@ struct Gated(HandoverSpec);
 impl FromRow<'_, SqliteRow> for Gated {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let not_ready: Option<&str> = row.try_get("not_ready_reason")?;
+        let (rental, device) = ((id(row, "id")?, row.try_get("ssh")?), device_access::device(row)?);
         Ok(Gated(HandoverSpec {
-            rental: id(row, "id")?,
+            rental: rental.0,
             host: id(row, "device")?,
             from: wall(row, "from_at")?,
             until: wall(row, "until_at")?,
             rule: rule(row)?,
-            is_ready: not_ready.is_none(),
+            is_ready: not_ready.is_none() && obstacle(&device, Some(rental)).is_none(),
             blocks: blocks_column(row)?,
             handed_over_at: maybe_wall(row, "handed_over_at")?,
         }))
@@ -113,11 +116,14 @@ impl FromRow<'_, SqliteRow> for Gated {
 macro_rules! gated {
     ($which:literal) => {
         concat!(
-            "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, s.gate_ms, s.gate_services,
+            "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, r.ssh, s.gate_ms, s.gate_services,
                     s.not_ready_reason, ",
+            device_access::columns!("r.device"),
+            ", ",
             blocks!(),
             " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
               left join device_rental_settings s on s.device = r.device
+              left join device_ssh_access a on a.device = r.device
               where r.gated = 1 and r.ended_at is null and ",
             $which
         )
@@ -254,4 +260,26 @@ pub async fn not_ready(conn: &mut SqliteConnection, device: Id) -> sqlx::Result<
     let sql = "select not_ready_reason from device_rental_settings
                where device = $1 and not_ready_reason is not null";
     sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(conn).await
+}
+
+/// Returns what on its device keeps a rental, or any if it is `None`, from beginning, and why the last call to the
+/// device failed.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn obstacle_of(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    rental: Option<RentalId>,
+) -> sqlx::Result<Option<(Obstacle, Option<String>)>> {
+    let Some(kept_up) = device_access::of_device(conn, device).await? else { return Ok(None) };
+    let ssh = match rental {
+        Some(rental) => {
+            let sql = "select ssh from rentals where id = $1";
+            let ssh = sqlx::query_scalar(sql).bind(rental.as_i64()).fetch_optional(conn).await?;
+            Some((rental, ssh.unwrap_or(false)))
+        }
+        None => None,
+    };
+    Ok(obstacle(&kept_up.state, ssh).map(|obstacle| (obstacle, kept_up.failure)))
 }

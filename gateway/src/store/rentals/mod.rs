@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod bookings;
 pub mod changes;
 pub mod customers;
+pub mod device_access;
 pub mod devices;
 pub mod erasures;
 pub mod events;
