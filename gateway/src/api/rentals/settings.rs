@@ -1,14 +1,14 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::occupancy::Margins;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::device_upkeep::{self, UpkeepChange};
-use super::handovers::{self, Handover};
+use super::handovers::{Handover, gate_to_api};
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::{access, gate_changed, parse};
 use crate::api::request::auth::Principal;
@@ -19,10 +19,9 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
-use crate::store::SqliteConnection;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
-use crate::store::rentals::{devices as stored, handovers as stored_handovers};
+use crate::store::rentals::{devices as stored, handovers};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -40,7 +39,7 @@ async fn show(
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let settings = stored::settings(&mut conn, device.id).await?;
-    let obstacle = obstacle(&mut conn, device.id).await?;
+    let obstacle = handovers::obstacle_of(&mut conn, device.id, None).await?;
     Ok(Tagged { version: settings.version, value: to_api(&device, &settings, obstacle) })
 }
 
@@ -97,15 +96,9 @@ async fn set(
             "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root, "cleaning_command": shown.cleaning_command });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
-    let obstacle = obstacle(write.tx(), device.id).await?;
+    let obstacle = handovers::obstacle_of(write.tx(), device.id, None).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&device, &after, obstacle) })
-}
-
-/// Why the gateway does not hand the device over.
-async fn obstacle(conn: &mut SqliteConnection, device: HostId) -> Result<Option<String>, Problem> {
-    let found = stored_handovers::obstacle_of(conn, device, None).await?;
-    Ok(found.map(|(obstacle, failure)| device_upkeep::in_words(obstacle, failure.as_deref())))
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -118,8 +111,13 @@ async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Pro
     Err(Problem::conflict("not_rentable", detail))
 }
 
-/// `obstacle`: beside what an operator says, why it is not ready.
-fn to_api(device: &Device, settings: &stored::Settings, obstacle: Option<String>) -> DeviceRentalSettings {
+/// `obstacle`: why the gateway does not hand it over, beside what an operator says.
+fn to_api(
+    device: &Device,
+    settings: &stored::Settings,
+    obstacle: Option<(Obstacle, Option<String>)>,
+) -> DeviceRentalSettings {
+    let obstacle = obstacle.map(|(what, failure)| device_upkeep::in_words(what, failure.as_deref()));
     let not_ready = settings.not_ready.clone().or(obstacle);
     DeviceRentalSettings {
         device: Kind::Host.text(device.id),
@@ -130,7 +128,7 @@ fn to_api(device: &Device, settings: &stored::Settings, obstacle: Option<String>
         access: access::to_api(&settings.access),
         ready: not_ready.is_none(),
         not_ready_reason: not_ready,
-        gate: settings.gate.as_ref().map(handovers::gate_to_api),
+        gate: settings.gate.as_ref().map(gate_to_api),
         ssh_account: settings.ssh_account.clone(),
         ssh_mode: settings.ssh_mode.map(|mode| mode.name().to_owned()),
         ssh_root: settings.ssh_root,

@@ -21,7 +21,7 @@ const MOST_KEYS: i64 = 64;
 
 /// The columns of [`device`], from `s` (`device_rental_settings`) and `a` (`device_ssh_access`). `$device`: an
 /// expression.
-macro_rules! columns {
+macro_rules! access_columns {
     ($device:literal) => {
         concat!(
             "s.ssh_account is not null as has_account, s.ssh_mode, s.cleaning_command is not null as cleans,
@@ -38,9 +38,9 @@ macro_rules! columns {
     };
 }
 
-pub(super) use columns;
+pub(super) use access_columns;
 
-/// Reads the columns of [`columns`].
+/// Reads the columns of [`access_columns`].
 pub(super) fn device(row: &SqliteRow) -> sqlx::Result<Device> {
     let mode: Option<&str> = row.try_get("ssh_mode")?;
     let rental = |column: &str| -> sqlx::Result<Option<RentalId>> {
@@ -100,7 +100,7 @@ macro_rules! kept_up {
     ($which:literal) => {
         concat!(
             "select h.id, s.ssh_account, s.cleaning_command, ",
-            columns!("h.id"),
+            access_columns!("h.id"),
             " from hosts h join device_rental_settings s on s.device = h.id
               left join device_ssh_access a on a.device = h.id
               where h.removed_at is null and (s.ssh_account is not null or s.cleaning_command is not null

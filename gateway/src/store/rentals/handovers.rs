@@ -15,7 +15,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Rental, announcements, device_access, duration};
+use super::device_access::{self, access_columns};
+use super::{Rental, announcements, duration};
 use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
@@ -98,14 +99,15 @@ struct Gated(HandoverSpec);
 impl FromRow<'_, SqliteRow> for Gated {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let not_ready: Option<&str> = row.try_get("not_ready_reason")?;
-        let (rental, device) = ((id(row, "id")?, row.try_get("ssh")?), device_access::device(row)?);
+        let (rental, ssh): (RentalId, bool) = (id(row, "id")?, row.try_get("ssh")?);
+        let obstacle = obstacle(&device_access::device(row)?, Some((rental, ssh)));
         Ok(Gated(HandoverSpec {
-            rental: rental.0,
+            rental,
             host: id(row, "device")?,
             from: wall(row, "from_at")?,
             until: wall(row, "until_at")?,
             rule: rule(row)?,
-            is_ready: not_ready.is_none() && obstacle(&device, Some(rental)).is_none(),
+            is_ready: not_ready.is_none() && obstacle.is_none(),
             blocks: blocks_column(row)?,
             handed_over_at: maybe_wall(row, "handed_over_at")?,
         }))
@@ -118,7 +120,7 @@ macro_rules! gated {
         concat!(
             "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, r.ssh, s.gate_ms, s.gate_services,
                     s.not_ready_reason, ",
-            device_access::columns!("r.device"),
+            access_columns!("r.device"),
             ", ",
             blocks!(),
             " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
