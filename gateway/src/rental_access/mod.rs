@@ -10,8 +10,6 @@
 
 mod calls;
 mod over_ssh;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

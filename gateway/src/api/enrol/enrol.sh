@@ -751,6 +751,9 @@ rental_accounts() {
     ADMIN=${SSH_USER:-$(value ssh_user)}
     [ -n "$ADMIN" ] && [ "$ADMIN" != none ] ||
         die "--rental-user needs an account that the gateway logs in to: say --ssh-user too"
+    case $ADMIN in
+        -* | *[!a-zA-Z0-9_.-]*) die "$ADMIN cannot be named in the configuration of sudo: choose another account with --ssh-user" ;;
+    esac
     id "$ADMIN" >/dev/null 2>&1 || die "there is no account $ADMIN here: make it first (useradd --create-home $ADMIN)"
     [ "$ADMIN" != "$RENTAL_USER" ] || die "--rental-user: $ADMIN is the account of the gateway: choose another one"
     id "$RENTAL_USER" >/dev/null 2>&1 || make_account

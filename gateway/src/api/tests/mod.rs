@@ -6,6 +6,7 @@ mod behind;
 pub(super) mod connect;
 mod counts;
 mod damage;
+mod device_access;
 mod devices;
 mod document;
 mod downtimes;
