@@ -201,12 +201,17 @@ check_grant() {
 # The keys of the standard input. A line that is no key refuses them all: options of a key could run commands.
 keys_given() {
     head -c "$((MOST_BYTES + 1))" >"$DIR/given"
-    [ "$(wc -c <"$DIR/given")" -le "$MOST_BYTES" ] || die "these keys are too long"
+    [ "$(wc -c <"$DIR/given")" -le "$MOST_BYTES" ] || refuse_keys "these keys are too long"
     awk -v most="$MOST_KEYS" '
         /^$/ { next }
         NF != 2 || $1 !~ /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521))$/ { exit 1 }
         $2 !~ /^AAAA[A-Za-z0-9+\/]+=*$/ || ++n > most { exit 1 }' "$DIR/given" ||
-        die "the keys must be at most $MOST_KEYS lines of an OpenSSH public key without a comment"
+        refuse_keys "the keys must be at most $MOST_KEYS lines of an OpenSSH public key without a comment"
+}
+
+refuse_keys() {
+    rm -f "$DIR/given"
+    die "$*"
 }
 
 # Options of a line in authorized_keys: OpenSSH then refuses the keys after the end, also without a revoke.

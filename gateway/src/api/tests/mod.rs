@@ -37,6 +37,7 @@ mod removals;
 mod rental_access;
 mod rental_allowance;
 mod rental_events;
+mod rental_helper;
 mod rental_report;
 mod rentals;
 mod rented_devices;
