@@ -65,7 +65,7 @@ async fn not_in_use(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Proble
     let (rental, name) = (Kind::Rental.text(held.rental), &device.settings.name);
     let detail =
         format!("renters of {rental} have, or may have, SSH access to {name}: wait until it is removed");
-    Err(Problem::conflict("ssh_access_open", detail))
+    Err(Problem::conflict("access_not_removed", detail))
 }
 
 fn account(name: String) -> Result<String, String> {

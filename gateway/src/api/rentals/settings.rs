@@ -50,7 +50,7 @@ async fn show(
 /// being booked.
 ///
 /// 409 `not_rentable`: the device has no tunnel, or hosts behind it. 409 `rentals_open`: it stays rentable while
-/// rentals have not ended; a block keeps it from being booked again. 409 `ssh_access_open`: the account for renters
+/// rentals have not ended; a block keeps it from being booked again. 409 `access_not_removed`: the account for renters
 /// stays while renters have, or may have, access to it.
 #[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
     tag = "rentals", security(("token" = ["devices:operator"])), request_body = NewDeviceRentalSettings,
@@ -87,6 +87,7 @@ async fn set(
     upkeep.apply(&mut write, &device, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
+        stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
         gate_changed(&mut write, device.id).await?;
         after.version += 1;
         let shown = to_api(&device, &after, None);
@@ -130,7 +131,7 @@ fn to_api(
         not_ready_reason: not_ready,
         gate: settings.gate.as_ref().map(gate_to_api),
         ssh_account: settings.ssh_account.clone(),
-        ssh_mode: settings.ssh_mode.map(|mode| mode.name().to_owned()),
+        ssh_mode: settings.ssh_mode.clone(),
         ssh_root: settings.ssh_root,
         cleaning_command: settings.cleaning_command.clone(),
         version: settings.version,

@@ -360,7 +360,7 @@ pub struct DeviceRentalSettings {
     /// The account on the device that renters log in to; `null`: none.
     pub ssh_account: Option<String>,
     /// How they log in; `null`: the device has not been asked.
-    #[schema(value_type = Option<names::SshMode>)]
+    #[schema(value_type = Option<names::RentalSshMode>)]
     pub ssh_mode: Option<String>,
     /// The account can become root: after a rental with SSH the device needs new WireGuard and host keys.
     pub ssh_root: bool,

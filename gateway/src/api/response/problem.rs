@@ -20,6 +20,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// Every code. A new one stands here and in the guide of the API.
 pub const CODES: [&str; 93] = [
     "access_not_allowed",
+    "access_not_removed",
     "alias_block_full",
     "answer_lost",
     "backup_running",
@@ -98,7 +99,6 @@ pub const CODES: [&str; 93] = [
     "scope_missing",
     "secret_missing",
     "session_over",
-    "ssh_access_open",
     "superseded",
     "token_expired",
     "token_invalid",

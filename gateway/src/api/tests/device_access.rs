@@ -178,7 +178,7 @@ async fn a_device_is_not_ready_until_the_access_is_removed_also_after_a_restart(
     called(&devices, "grant").await;
     let other = json!({ "rentable": true, "ssh_account": null });
     let refused = set(&api, other.clone()).await;
-    assert_eq!((refused.status, refused.code()), (409, "ssh_access_open"), "{}", refused.text);
+    assert_eq!((refused.status, refused.code()), (409, "access_not_removed"), "{}", refused.text);
     end(&api, &rental).await;
     let left =
         |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("left: processes 7"));

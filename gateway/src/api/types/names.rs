@@ -9,7 +9,6 @@ use fleetgate_engine::messages::{
     SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
-use fleetgate_engine::rental::device_access::Mode;
 use fleetgate_engine::rental::handover::Failure;
 use fleetgate_engine::rental::{events as rental_events, life};
 use fleetgate_engine::verdict;
@@ -135,7 +134,6 @@ sets! {
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
         rentals::DELAY_KINDS;
-    open SshMode "How renters log in to a device." = Mode::ALL.map(Mode::name);
     open HandoverState "The state of a device or service that is not as the gate wants it." = Failure::STATES;
     open RentalEndReason "Why a rental ended before its time, or did not begin." =
         life::EndReason::ALL.map(life::EndReason::name);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
-use fleetgate_engine::rental::device_access::Mode;
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -13,6 +12,11 @@ use sqlx::{FromRow, Row as _};
 use super::{duration, handovers, millis};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
+
+/// The SSH server of the device trusts the certificates of the gateway.
+pub const SSH_CERTIFICATES: &str = "certificates";
+/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
+pub const SSH_KEYS: &str = "keys";
 
 /// How a device is rented.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +29,16 @@ pub struct Settings {
     pub not_ready: Option<String>,
     /// What must be OK before it is handed over. `None`: nothing.
     pub gate: Option<GateRule>,
-    /// The account of renters. `None`: they cannot log in.
+    /// The account of the device that renters log in to. `None`: it has none.
     pub ssh_account: Option<String>,
-    /// How they log in. `None`: its helper has not said it.
-    pub ssh_mode: Option<Mode>,
+    /// [`SSH_CERTIFICATES`] or [`SSH_KEYS`]. `None`: it is not known yet.
+    pub ssh_mode: Option<String>,
     /// The account can become root.
     pub ssh_root: bool,
-    /// Runs after each rental.
-    pub cleaning_command: Option<String>,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
+    /// Runs on the device after each rental. `None`: nothing does.
+    pub cleaning_command: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Settings {
@@ -46,10 +50,10 @@ impl FromRow<'_, SqliteRow> for Settings {
             not_ready: row.try_get("not_ready_reason")?,
             gate: handovers::rule(row)?,
             ssh_account: row.try_get("ssh_account")?,
-            ssh_mode: row.try_get::<Option<&str>, _>("ssh_mode")?.and_then(Mode::named),
+            ssh_mode: row.try_get("ssh_mode")?,
             ssh_root: row.try_get("ssh_root")?,
-            cleaning_command: row.try_get("cleaning_command")?,
             version: row.try_get("version")?,
+            cleaning_command: row.try_get("cleaning_command")?,
         })
     }
 }
@@ -75,8 +79,8 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         ssh_account: None,
         ssh_mode: None,
         ssh_root: false,
-        cleaning_command: None,
         version: 0,
+        cleaning_command: None,
     }))
 }
 
@@ -88,22 +92,20 @@ fn usual_access() -> Vec<GrantAccess> {
     vec![icmp, tcp]
 }
 
-/// Stores the settings of a device and raises the version. The helper for another account is asked again.
+/// Stores the settings of a device and raises the version.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services, ssh_account, ssh_root, cleaning_command)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
-             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services,
-             ssh_mode = case when ssh_account is excluded.ssh_account then ssh_mode end,
-             ssh_account = excluded.ssh_account, ssh_root = excluded.ssh_root,
-             cleaning_command = excluded.cleaning_command",
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services, ssh_account = excluded.ssh_account,
+             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -114,11 +116,24 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
     .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
     .bind(&settings.ssh_account)
+    .bind(&settings.ssh_mode)
     .bind(settings.ssh_root)
-    .bind(&settings.cleaning_command)
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Stores what runs on a device after each rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn set_cleaning(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    command: Option<&str>,
+) -> sqlx::Result<()> {
+    let sql = "update device_rental_settings set cleaning_command = $2 where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).bind(command).execute(tx).await.map(drop)
 }
 
 /// A device that can be booked.
