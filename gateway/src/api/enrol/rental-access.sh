@@ -2,8 +2,8 @@
 # Installed by the enrolment with fleetgate: lets renters log in to one account of this device, and takes
 # that away again. The account that the gateway logs in to may run it as root, with these verbs only:
 #   status                 what is granted, and what runs as the account
-#   grant PRINCIPAL UNTIL  lets the rental in until then (seconds since 1970); the keys come on the
-#                          standard input, one per line, and are used where certificates are not
+#   grant PRINCIPAL UNTIL  lets the rental in until then (seconds since 1970), and no other one; the keys
+#                          come on the standard input, one per line, and are used where certificates are not
 #   revoke                 lets no one in, ends what runs as the account, and checks that nothing is left
 # It prints one line, `fleetgate-rental 1 ...`, and ends with 0 if it did what was asked. Each verb may be
 # repeated. Everything that it reads of the account's files and processes may be hostile.
@@ -194,8 +194,6 @@ check_grant() {
     case $2 in
         '' | *[!0-9]* | ?????????????*) die "until: seconds since 1970 are expected" ;;
     esac
-    before=$(granted principal)
-    [ -z "$before" ] || [ "$before" = "$1" ] || die "the access of $before is not removed: revoke it first"
 }
 
 # The keys of the standard input. A line that is no key refuses them all: options of a key could run commands.
@@ -221,6 +219,9 @@ key_options() {
 
 grant() {
     check_grant "$1" "$2"
+    # The gateway may have forgotten it: its database may be older.
+    before=$(granted principal)
+    [ -z "$before" ] || [ "$before" = "$1" ] || remove_access
     fence
     lock_password
     if [ "$MODE" = keys ]; then
@@ -239,6 +240,11 @@ grant() {
 }
 
 revoke() {
+    remove_access
+    say "revoked"
+}
+
+remove_access() {
     : | put "$DIR/principals"
     fence
     if [ "$MODE" = keys ] || [ -e "$KEYS" ]; then : | put "$KEYS"; fi
@@ -260,7 +266,6 @@ revoke() {
     rest=$(left)
     [ -z "$rest" ] || { say "left: $rest"; exit 1; }
     rm -f "$DIR/granted" "$DIR/given"
-    say "revoked"
 }
 
 main() {
