@@ -149,7 +149,7 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     if let Some(reason) = handovers::not_ready(&mut conn, rental.device).await? {
         all.push(delay("not_ready", None, format!("{name} is not ready: {reason}")));
     }
-    let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id)).await?;
+    let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id), now).await?;
     all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));

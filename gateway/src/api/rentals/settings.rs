@@ -19,6 +19,7 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
+use crate::clock;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
 use crate::store::rentals::{devices as stored, handovers};
@@ -39,7 +40,7 @@ async fn show(
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let settings = stored::settings(&mut conn, device.id).await?;
-    let obstacle = handovers::obstacle_of(&mut conn, device.id, None).await?;
+    let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
     Ok(Tagged { version: settings.version, value: to_api(&device, &settings, obstacle) })
 }
 
@@ -97,7 +98,8 @@ async fn set(
             "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root, "cleaning_command": shown.cleaning_command });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
-    let obstacle = handovers::obstacle_of(write.tx(), device.id, None).await?;
+    let now = write.now;
+    let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&device, &after, obstacle) })
 }

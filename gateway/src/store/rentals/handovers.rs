@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::messages::{GateRule, HandedOver, HandoverSpec};
-use fleetgate_engine::rental::device_access::{Obstacle, obstacle};
+use fleetgate_engine::rental::device_access::{LEAD, Obstacle, obstacle};
 use fleetgate_engine::rental::life::{Handover, Life};
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
@@ -264,8 +264,14 @@ pub async fn not_ready(conn: &mut SqliteConnection, device: Id) -> sqlx::Result<
     sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(conn).await
 }
 
-/// Returns what on its device keeps a rental, or any if it is `None`, from beginning, and why the last call to the
-/// device failed.
+/// The rental that has a device, or gets it soon.
+const PRESENT: &str =
+    "select r.id, r.ssh from rentals r join bookings b on b.id = r.booking and b.hold_until is null
+     where r.device = $1 and r.ended_at is null and r.from_at <= $2 and r.until_at > $3
+     order by r.from_at, r.id limit 1";
+
+/// Returns what on a device keeps a rental from beginning, and why the last call to the device failed. `rental`: which
+/// one; `None`: the one that has the device, or gets it next.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -273,15 +279,18 @@ pub async fn obstacle_of(
     conn: &mut SqliteConnection,
     device: HostId,
     rental: Option<RentalId>,
+    now: Wall,
 ) -> sqlx::Result<Option<(Obstacle, Option<String>)>> {
     let Some(kept_up) = device_access::of_device(conn, device).await? else { return Ok(None) };
-    let ssh = match rental {
-        Some(rental) => {
-            let sql = "select ssh from rentals where id = $1";
-            let ssh = sqlx::query_scalar(sql).bind(rental.as_i64()).fetch_optional(conn).await?;
-            Some((rental, ssh.unwrap_or(false)))
+    let query = match rental {
+        Some(rental) => sqlx::query("select id, ssh from rentals where id = $1").bind(rental.as_i64()),
+        None => {
+            sqlx::query(PRESENT).bind(device.as_i64()).bind((now + LEAD).as_millis()).bind(now.as_millis())
         }
+    };
+    let rental = match query.fetch_optional(conn).await? {
+        Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
         None => None,
     };
-    Ok(obstacle(&kept_up.state, ssh).map(|obstacle| (obstacle, kept_up.failure)))
+    Ok(obstacle(&kept_up.state, rental).map(|obstacle| (obstacle, kept_up.failure)))
 }
