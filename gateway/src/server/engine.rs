@@ -31,6 +31,7 @@ use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::monitor::{ProbeExecutor, TakeHandover};
+use crate::rental_access::{self, OverSsh};
 use crate::rental_events;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::{aliases, handovers};
@@ -46,8 +47,6 @@ pub(super) struct Running {
     pub handle: Handle,
     pub threads: Vec<JoinHandle<()>>,
     pub streams: Streams,
-    /// Runs commands on devices.
-    pub executor: ProbeExecutor,
     /// Connections of devices to the API inside the tunnels.
     pub results: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
@@ -124,11 +123,11 @@ impl<'a> Engine<'a> {
         let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
         let take_handover = self.take_handover(asks_in.clone());
         let carrier = self.probe_executor(asks_in, answers_in, streams.clone())?;
+        self.start_rental_access(tasks, carrier.clone(), stop_api);
         let inbox = thread::Inbox { commands: self.commands, asks };
         let tunnels = thread::start(tunnel, socket, inbox, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: self.inputs, answers };
         let (writer, pulse) = ((self.writer.clone(), take_handover), self.live.pulse().clone());
-        let executor = carrier.clone();
         let monitors = crate::monitor::start(monitor, inbox, carrier, writer, pulse, stop.clone())?;
         let (uplink, handle) = (self.config.uplink.clone(), self.handle.clone());
         uplink_probe::start(tasks, uplink, handle, self.passage, self.outside, stop_api.clone());
@@ -136,7 +135,6 @@ impl<'a> Engine<'a> {
             handle: self.handle,
             threads: vec![monitors, tunnels],
             streams,
-            executor,
             results: arrivals.results,
             names: dns::Inbox { streams: arrivals.dns, forwards },
         })
@@ -157,6 +155,18 @@ impl<'a> Engine<'a> {
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
         Ok(ProbeExecutor::new(asks, answers, streams, ssh, outbound, outside, runtime))
+    }
+
+    /// Starts the task that lets renters log in to devices.
+    fn start_rental_access(
+        &self,
+        tasks: &mut JoinSet<()>,
+        executor: ProbeExecutor,
+        stop_api: &CancellationToken,
+    ) {
+        let (store, handle) = (self.store.clone(), self.handle.clone());
+        let runner = OverSsh { store: store.clone(), executor, timing: self.config.timing };
+        rental_access::start(tasks, rental_access::Parts { store, handle, runner }, stop_api.clone());
     }
 
     fn take_handover(&self, asks: mpsc::UnboundedSender<Command>) -> TakeHandover {

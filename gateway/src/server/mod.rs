@@ -34,9 +34,7 @@ use crate::identity::Identity;
 use crate::maintenance::{
     clock_watch, housekeeping, rental_allowances, rental_reports, rental_times, restore_notice, retention,
 };
-use crate::monitor::ProbeExecutor;
 use crate::notification::{Notifications, Settings};
-use crate::rental_access::{self, OverSsh};
 use crate::rental_events;
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
@@ -179,7 +177,7 @@ impl Server {
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
         let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, records);
-        let Running { handle, threads, streams, executor, results, names } =
+        let Running { handle, threads, streams, results, names } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
@@ -196,7 +194,6 @@ impl Server {
             shutdown: stop_api.clone(),
         });
         look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
-        look_after_access(&mut tasks, &state, executor, &stop_api);
         let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
@@ -261,19 +258,6 @@ async fn look_after(
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())
-}
-
-/// Starts the task that lets renters log in to devices.
-fn look_after_access(
-    tasks: &mut JoinSet<()>,
-    state: &AppState,
-    executor: ProbeExecutor,
-    stop: &CancellationToken,
-) {
-    let (store, timing) = (state.store.clone(), state.config.timing);
-    let runner = OverSsh { store: store.clone(), executor, timing };
-    let parts = rental_access::Parts { store, handle: state.handle.clone(), runner };
-    rental_access::start(tasks, parts, stop.clone());
 }
 
 /// The components that the heartbeat examines.
