@@ -255,3 +255,90 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
     let done = sqlx::query(sql).bind(device.as_i64()).bind(why).execute(tx).await?;
     Ok(done.rows_affected() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, fixture};
+
+    fn id(n: i64) -> Id {
+        Id::from_i64(n)
+    }
+
+    fn at(second: i64) -> Wall {
+        Wall::from_millis(second * 1_000)
+    }
+
+    /// A device with an account for renters, three renters of two people, and two rentals.
+    async fn site() -> (Store, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        for sql in [
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into people (id, customer, created_at, removed_at) values (5, 1, 0, null), (6, 1, 0, 9)",
+            "insert into peers (id, kind, created_at) values (21, 'renter', 0), (22, 'renter', 0), (23, 'renter', 0)",
+            "insert into renters (id, person, created_at, ssh_keys)
+             values (21, 5, 0, '[\"A\",\"B\"]'), (22, 5, 0, '[\"C\",\"A\"]'), (23, 6, 0, '[\"D\"]')",
+            "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, ssh, admits)
+             values (10, 2, 7, 1000000, 2000000, 1000000, 0, 0, 0, 1, null),
+                    (11, 2, 7, 3000000, 4000000, 3000000, 0, 0, 0, 1, '[22]'),
+                    (12, 2, 7, 5000000, 6000000, 5000000, 0, 0, 0, 0, null)",
+            "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, ssh_account, ssh_root)
+             values (7, 1, 0, 0, 'renter', 1)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        (store, dir)
+    }
+
+    #[tokio::test]
+    async fn a_device_gets_the_keys_of_the_renters_that_a_rental_admits() {
+        let (store, _dir) = site().await;
+        let mut conn = store.reader().await.unwrap();
+        let of = rented(&mut conn, (at(1_500), at(5_000))).await.unwrap().remove(&id(7)).unwrap();
+        let keys: Vec<(Id, bool, String)> =
+            of.iter().map(|rental| (rental.rental, rental.ssh, rental.keys.concat())).collect();
+        let expected = [
+            (id(10), true, "ABC".to_owned()),
+            (id(11), true, "AC".to_owned()),
+            (id(12), false, String::new()),
+        ];
+        assert_eq!(keys, expected);
+        let later = rented(&mut conn, (at(2_000), at(2_999))).await.unwrap();
+        assert_eq!(later.get(&id(7)), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_device_has_is_kept_until_it_is_removed_and_its_keys_are_new() {
+        let (store, _dir) = site().await;
+        let state = async || of_device(&mut *store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        assert!(failed(&mut tx, id(7), "no route").await.unwrap());
+        assert!(!failed(&mut tx, id(7), "no route").await.unwrap());
+        tx.commit().await.unwrap();
+        let begun = state().await;
+        assert_eq!(begun.state.held, Some(Held { rental: id(10), access: None }));
+        assert_eq!(begun.failure.as_deref(), Some("no route"));
+        let mut tx = store.begin().await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        asked(&mut tx, id(7), ("another", Mode::Keys)).await.unwrap();
+        tx.commit().await.unwrap();
+        let granted = state().await;
+        assert_eq!(granted.state.held, Some(Held { rental: id(10), access: Some(access) }));
+        assert_eq!((granted.failure, granted.state.mode), (None, None));
+        let mut tx = store.begin().await.unwrap();
+        revoked(&mut tx, id(7), id(11)).await.unwrap();
+        revoked(&mut tx, id(7), id(10)).await.unwrap();
+        asked(&mut tx, id(7), ("renter", Mode::Keys)).await.unwrap();
+        tx.commit().await.unwrap();
+        let removed = state().await.state;
+        assert_eq!((removed.held, removed.mode, removed.is_exposed), (None, Some(Mode::Keys), true));
+        fixture::run(&store, "update peer_keys set retired_at = 1 where peer = 7", &[]).await;
+        assert!(!state().await.state.is_exposed);
+    }
+}
