@@ -91,7 +91,11 @@ async fn a_principal_is_granted_again_and_revoked() {
         );
         assert_eq!(device.run(shell, &["status"], "").await, (status, true));
         let other = device.run(shell, &["grant", "l_other", "1900000000"], "").await;
-        assert_eq!(other, ("granted l_other until 1900000000".to_owned(), true), "the gateway has forgotten one");
+        assert_eq!(
+            other,
+            ("granted l_other until 1900000000".to_owned(), true),
+            "the gateway has forgotten one"
+        );
         assert_eq!(device.read("etc/fleetgate/rental/principals"), "l_other\n");
         fs::write(device.at("var/spool/cron/crontabs/renter"), "* * * * * id\n").unwrap();
         assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true));
