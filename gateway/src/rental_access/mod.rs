@@ -95,16 +95,19 @@ struct Driver<R> {
     calls: JoinSet<Ended>,
     /// Devices whose keys a renter may know.
     exposed: BTreeSet<HostId>,
+    /// Devices of which the monitor has not heard yet that they may be ready.
+    changed: BTreeSet<HostId>,
 }
 
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
-        let (attempts, running, exposed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Driver { parts, attempts, running, calls: JoinSet::new(), exposed }
+        let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Driver { parts, attempts: BTreeMap::new(), running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
     async fn begin(&mut self, now: Now) -> store::Result<Duration> {
+        self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
         let devices = stored::devices(&mut conn).await?;
         if devices.is_empty() {
@@ -116,7 +119,7 @@ impl<R: Runner> Driver<R> {
         }
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;
         drop(conn);
-        self.note_new_keys(&devices).await?;
+        self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
         for device in devices {
             if self.running.contains(&device.id) || self.running.len() >= MOST_CALLS {
@@ -137,24 +140,14 @@ impl<R: Runner> Driver<R> {
     }
 
     /// A device that got new keys can be handed over.
-    async fn note_new_keys(&mut self, devices: &[Upkeep]) -> store::Result<()> {
+    fn note_new_keys(&mut self, devices: &[Upkeep]) {
         let exposed = devices.iter().filter(|device| device.state.is_exposed).map(|device| device.id);
         let before = std::mem::replace(&mut self.exposed, exposed.collect());
-        for device in before.difference(&self.exposed) {
-            self.announce(*device).await?;
-        }
-        Ok(())
+        self.changed.extend(before.difference(&self.exposed));
     }
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
-        let mut tx = self.parts.store.begin().await?;
-        match &action {
-            Action::Use(rental) => stored::used(&mut tx, device.id, *rental).await?,
-            // A call that is interrupted may have given it.
-            Action::Grant(access) => stored::granting(&mut tx, device.id, access.rental).await?,
-            Action::Ask | Action::Revoke(_) | Action::Clean(_) => {}
-        }
-        tx.commit().await?;
+        note_begin(&self.parts.store, device.id, &action).await?;
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();
@@ -170,11 +163,11 @@ impl<R: Runner> Driver<R> {
         Ok(())
     }
 
-    /// Stores what came of a call. What cannot be stored is called again.
+    /// Notes what came of a call. What cannot be stored is called again.
     async fn note(&mut self, ended: Ended, now: Mono) {
         let (device, action) = (ended.device.id, ended.action.clone());
         self.running.remove(&device);
-        let is_done = match self.store(&ended).await {
+        let is_done = match note_end(&self.parts.store, &ended).await {
             Ok(()) => ended.result.is_ok(),
             Err(error) => {
                 tracing::warn!("what was done on {} is not stored: {error}", Kind::Host.text(device));
@@ -182,46 +175,61 @@ impl<R: Runner> Driver<R> {
             }
         };
         let before = self.attempts.remove(&device);
-        if !is_done {
+        if is_done {
+            tracing::info!("{} on {} is done", in_words(&action), Kind::Host.text(device));
+            self.changed.insert(device);
+        } else {
             self.attempts.insert(device, Attempts::failed(before, action, now));
         }
     }
 
-    async fn store(&self, ended: &Ended) -> store::Result<()> {
-        let (device, name) = (ended.device.id, Kind::Host.text(ended.device.id));
-        let mut tx = self.parts.store.begin().await?;
-        match (&ended.result, &ended.action) {
-            (Err(why), action) => {
-                if stored::failed(&mut tx, device, why).await? {
-                    tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
-                }
-            }
-            (Ok(Outcome::Mode(mode)), _) => {
-                let account = ended.device.account.as_deref().unwrap_or_default();
-                stored::asked(&mut tx, device, (account, *mode)).await?;
-            }
-            (Ok(Outcome::Done), Action::Grant(access)) => {
-                stored::granted_now(&mut tx, device, access).await?
-            }
-            (Ok(Outcome::Done), Action::Revoke(rental)) => stored::revoked(&mut tx, device, *rental).await?,
-            (Ok(Outcome::Done), Action::Clean(rental)) => stored::cleaned(&mut tx, device, *rental).await?,
-            (Ok(Outcome::Done), Action::Ask | Action::Use(_)) => {}
+    /// The gates of the rentals of changed devices are judged again.
+    async fn announce(&mut self) -> store::Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
         }
-        tx.commit().await?;
-        if ended.result.is_ok() {
-            tracing::info!("{} on {name} is done", in_words(&ended.action));
-            self.announce(device).await?;
-        }
-        Ok(())
-    }
-
-    /// The gates of the rentals of a device are judged again.
-    async fn announce(&self, device: HostId) -> store::Result<()> {
-        let rentals = policy::of_devices(&mut *self.parts.store.reader().await?, &[device].into()).await?;
+        let rentals = policy::of_devices(&mut *self.parts.store.reader().await?, &self.changed).await?;
+        self.changed.clear();
         let policy = PolicyRows { rentals, ..PolicyRows::default() };
         self.parts.handle.changed(Changes { policy, ..Changes::default() }).await;
         Ok(())
     }
+}
+
+/// Stores what may be on the device from now on. A call that is interrupted may have done it.
+async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Result<()> {
+    if matches!(action, Action::Ask | Action::Revoke(_) | Action::Clean(_)) {
+        return Ok(());
+    }
+    let mut tx = store.begin().await?;
+    match action {
+        Action::Use(rental) => stored::used(&mut tx, device, *rental).await?,
+        Action::Grant(access) => stored::granting(&mut tx, device, access.rental).await?,
+        Action::Ask | Action::Revoke(_) | Action::Clean(_) => {}
+    }
+    tx.commit().await
+}
+
+/// Stores what came of a call.
+async fn note_end(store: &Store, ended: &Ended) -> store::Result<()> {
+    let (device, name) = (ended.device.id, Kind::Host.text(ended.device.id));
+    let mut tx = store.begin().await?;
+    match (&ended.result, &ended.action) {
+        (Err(why), action) => {
+            if stored::failed(&mut tx, device, why).await? {
+                tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
+            }
+        }
+        (Ok(Outcome::Mode(mode)), _) => {
+            let account = ended.device.account.as_deref().unwrap_or_default();
+            stored::asked(&mut tx, device, (account, *mode)).await?;
+        }
+        (Ok(Outcome::Done), Action::Grant(access)) => stored::granted_now(&mut tx, device, access).await?,
+        (Ok(Outcome::Done), Action::Revoke(rental)) => stored::revoked(&mut tx, device, *rental).await?,
+        (Ok(Outcome::Done), Action::Clean(rental)) => stored::cleaned(&mut tx, device, *rental).await?,
+        (Ok(Outcome::Done), Action::Ask | Action::Use(_)) => {}
+    }
+    tx.commit().await
 }
 
 fn in_words(action: &Action) -> String {
