@@ -21,6 +21,7 @@ pub mod names;
 pub mod notification;
 pub mod outbound;
 pub mod password;
+pub mod rental_access;
 pub mod rental_events;
 pub mod rental_messages;
 pub mod sanitize;

@@ -32,6 +32,7 @@ use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::monitor::{ProbeExecutor, TakeHandover};
+use crate::rental_access::{self, OverSsh};
 use crate::rental_events;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::{aliases, handovers};
@@ -127,6 +128,7 @@ impl<'a> Engine<'a> {
         let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
         let take_handover = self.take_handover(asks_in.clone());
         let carrier = self.probe_executor(asks_in, answers_in, streams.clone())?;
+        self.start_rental_access(tasks, carrier.clone(), stop_api);
         let inbox = thread::Inbox { commands: self.commands, asks };
         let tunnels = thread::start(tunnel, socket, inbox, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: self.inputs, answers };
@@ -160,6 +162,18 @@ impl<'a> Engine<'a> {
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
         Ok(ProbeExecutor::new(asks, answers, streams, ssh, outbound, outside, runtime))
+    }
+
+    /// Starts the task that lets renters log in to devices.
+    fn start_rental_access(
+        &self,
+        tasks: &mut JoinSet<()>,
+        executor: ProbeExecutor,
+        stop_api: &CancellationToken,
+    ) {
+        let (store, handle) = (self.store.clone(), self.handle.clone());
+        let runner = OverSsh { store: store.clone(), executor, timing: self.config.timing };
+        rental_access::start(tasks, rental_access::Parts { store, handle, runner }, stop_api.clone());
     }
 
     fn take_handover(&self, asks: mpsc::UnboundedSender<Command>) -> TakeHandover {

@@ -132,6 +132,12 @@ const FILLED: &[Rows] = &[
            update hosts set ssh_pin_line = 'ssh-ed25519 BBBB' where ssh_pin is not null;"#,
     ),
     (
+        60,
+        r#"update device_rental_settings set cleaning_command = 'wipe';
+           insert into device_ssh_access (device, rental, granted, used_by, failure, exposed_key, exposed_pin)
+           values (1, 114, '{"until":3000,"keys":["ssh-ed25519 AAAA"]}', 114, 'no route', 'key', 'SHA256:pin');"#,
+    ),
+    (
         61,
         r#"update rentals set contacts = '[{"name":"Ada","email":"ada@example.org"}]' where id = 114;
            insert into rental_problems (rental, service, device, state, since, stage, stage_at)

@@ -354,6 +354,7 @@ const MAIN: &[Step] = &[
     step(57, "shipped_devices", include_str!("../../../migrations/sqlite/0057_shipped_devices.sql")),
     step(58, "rental_phases", include_str!("../../../migrations/sqlite/0058_rental_phases.sql")),
     step(59, "rental_ssh", include_str!("../../../migrations/sqlite/0059_rental_ssh.sql")),
+    step(60, "device_ssh_access", include_str!("../../../migrations/sqlite/0060_device_ssh_access.sql")),
     step(61, "rental_contacts", include_str!("../../../migrations/sqlite/0061_rental_contacts.sql")),
     step(62, "mine", include_str!("../../../migrations/sqlite/0062_mine.sql")),
     step(63, "selections", include_str!("../../../migrations/sqlite/0063_selections.sql")),

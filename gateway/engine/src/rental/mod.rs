@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod allowance;
+pub mod device_access;
 pub mod events;
 pub mod handover;
 pub mod life;

@@ -231,6 +231,7 @@ fn rentals(operation: &str) -> Option<Value> {
             "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, "8000-8100"] }],
             "ready": false, "not_ready_reason": "a new battery is on its way", "gate": { "services": null, "ok_for_s": 300 },
             "delivery": "mounted",
+            "ssh_account": "renter", "ssh_root": false, "cleaning_command": "/usr/local/bin/wipe-recordings",
         }),
         "create_block" => json!({
             "from": "2034-05-10T14:00:00+01:00", "until": "2034-05-12T10:00:00+01:00", "reason": "a new battery",

@@ -47,6 +47,11 @@ const RETRY_AFTER_S: u64 = 60;
 const SCRIPT: &str = include_str!("enrol.sh");
 /// The placeholder for the gateway's address in the script.
 const PLACE: &str = "@FLEETGATE_URL@";
+/// The program that the script installs for the SSH access of renters, and its placeholder.
+const RENTAL_ACCESS: &str = include_str!("rental-access.sh");
+const RENTAL_ACCESS_PLACE: &str = "@FLEETGATE_RENTAL_ACCESS@";
+/// The placeholder for the public key of the authority that signs the keys of renters.
+const RENTAL_CA_PLACE: &str = "@FLEETGATE_RENTAL_CA@";
 /// A polling secret is random text of at least 128 bits. Longer text than this is not hashed.
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// SHA-256 in hexadecimal.
@@ -444,7 +449,10 @@ fn lines(answer: &EnrolAnswer) -> String {
 
 /// Serves the script with the address that it was fetched from.
 async fn script(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let text = SCRIPT.replace(PLACE, &url_seen(&app, &headers));
+    let text = SCRIPT
+        .replace(PLACE, &url_seen(&app, &headers))
+        .replace(RENTAL_CA_PLACE, &app.ssh_ca.public_line())
+        .replace(RENTAL_ACCESS_PLACE, RENTAL_ACCESS.trim_end());
     ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Arrival, Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_upkeep;
 use super::types::{ForcedHandover, HandoverGate, Rental, RentalDelay};
 use super::{begin_rental, change, keep, load, to_api};
 use crate::api::AppState;
@@ -29,8 +31,8 @@ use crate::store::rentals::{self as stored, devices, handovers, shipments};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
-pub const DELAY_KINDS: [&str; 7] =
-    ["not_ready", "blocked", "not_returned", "not_dispatched", "device", "service", "settling"];
+pub const DELAY_KINDS: [&str; 8] =
+    ["not_ready", "ssh", "blocked", "not_returned", "not_dispatched", "device", "service", "settling"];
 
 /// Services that a gate names.
 const MAX_SERVICES: usize = 256;
@@ -149,6 +151,8 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     if let Some(reason) = handovers::not_ready(&mut conn, rental.device).await? {
         all.push(delay("not_ready", None, format!("{name} is not ready: {reason}")));
     }
+    let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id), now).await?;
+    all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
     if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {
@@ -187,6 +191,15 @@ pub async fn judged(
     let services: Vec<ServiceSeen<'_>> = checked.map(|row| service_seen(&row.state)).collect();
     let failing = failures(rule, device.as_ref(), &services);
     Ok((failing, device.map(|device| good_since(rule, &device, &services))))
+}
+
+/// What the renters of this rental need is `ssh`; what former ones have left, the device is not ready for.
+fn by_upkeep(device: &str, obstacle: Obstacle, failure: Option<&str>) -> RentalDelay {
+    let why = device_upkeep::in_words(obstacle, failure);
+    match obstacle {
+        Obstacle::NotGranted => delay("ssh", None, why),
+        _ => delay("not_ready", None, format!("{device} is not ready: {why}")),
+    }
 }
 
 fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {

@@ -11,6 +11,7 @@ mod bookings;
 mod change;
 mod contacts;
 mod customers;
+mod device_upkeep;
 mod events;
 mod handovers;
 pub(crate) mod mine;

@@ -412,6 +412,15 @@ pub struct DeviceRentalSettings {
     pub gate: Option<HandoverGate>,
     #[schema(value_type = names::RentalDelivery)]
     pub delivery: String,
+    /// The account on the device that renters log in to; `null`: none.
+    pub ssh_account: Option<String>,
+    /// How they log in; `null`: the device has not been asked.
+    #[schema(value_type = Option<names::RentalSshMode>)]
+    pub ssh_mode: Option<String>,
+    /// The account can become root: after a rental with SSH the device needs new WireGuard and host keys.
+    pub ssh_root: bool,
+    /// Runs on the device after each rental; `null`: none.
+    pub cleaning_command: Option<String>,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
@@ -449,6 +458,20 @@ pub struct NewDeviceRentalSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::RentalDelivery>)]
     pub delivery: Option<String>,
+    /// The account on the device that renters log in to, as `enrol.sh --rental-user` set it up; `null`: none. It stays
+    /// as it is when absent; at first it is `null`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 32)]
+    pub ssh_account: Option<Option<String>>,
+    /// The account can become root. After a rental with SSH the device is not ready until it has new WireGuard and host
+    /// keys. It stays as it is when absent; at first it is `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_root: Option<bool>,
+    /// Runs on the device after each rental, with the account of the checks, for ten minutes at most. Until it has ended
+    /// with 0 the device is not ready. `null`: none. It stays as it is when absent; at first it is `null`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 1000)]
+    pub cleaning_command: Option<Option<String>>,
 }
 
 /// What must be OK before a device is handed over. The device must also be up.

@@ -20,6 +20,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// Every code. A new one stands here and in the guide of the API.
 pub const CODES: [&str; 100] = [
     "access_not_allowed",
+    "access_not_removed",
     "alias_block_full",
     "already_dispatched",
     "already_returned",

@@ -20,6 +20,11 @@ pub const SSH_CERTIFICATES: &str = "certificates";
 /// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
 pub const SSH_KEYS: &str = "keys";
 
+/// The SSH server of the device trusts the certificates of the gateway.
+pub const SSH_CERTIFICATES: &str = "certificates";
+/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
+pub const SSH_KEYS: &str = "keys";
+
 /// How a device is rented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -41,6 +46,8 @@ pub struct Settings {
     pub delivery: Delivery,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
+    /// Runs on the device after each rental. `None`: nothing does.
+    pub cleaning_command: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Settings {
@@ -56,6 +63,7 @@ impl FromRow<'_, SqliteRow> for Settings {
             ssh_root: row.try_get("ssh_root")?,
             delivery: shipments::delivery_of_device(row)?,
             version: row.try_get("version")?,
+            cleaning_command: row.try_get("cleaning_command")?,
         })
     }
 }
@@ -83,6 +91,7 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         ssh_root: false,
         delivery: Delivery::Mounted,
         version: 0,
+        cleaning_command: None,
     }))
 }
 
@@ -124,6 +133,19 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Stores what runs on a device after each rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn set_cleaning(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    command: Option<&str>,
+) -> sqlx::Result<()> {
+    let sql = "update device_rental_settings set cleaning_command = $2 where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).bind(command).execute(tx).await.map(drop)
 }
 
 /// A device that can be booked.

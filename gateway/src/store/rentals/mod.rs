@@ -12,6 +12,7 @@ pub mod bookings;
 pub mod changes;
 pub mod contacts;
 pub mod customers;
+pub mod device_access;
 pub mod device_choices;
 pub mod devices;
 pub mod erasures;
