@@ -67,5 +67,7 @@ export function renters({ page, tell, qr }) {
     if ((match = on('/renters/([^/]+)'))) return ofOne(list, 'renter', match[1], method, body);
     return undefined;
   }
-  return { answer, seed };
+  /** The person that came first. */
+  const first = () => people.at(-1);
+  return { answer, seed, first };
 }

@@ -15,6 +15,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
+import { usesOwnPage } from './customer.mjs';
 
 const { LOGIN_URL, STATUS_COMMAND, OFF_COMMAND, ON_COMMAND, LINK_COMMAND, VIEWER_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
 if (!LOGIN_URL) throw new Error('LOGIN_URL is not set: give the link that the gateway printed');
@@ -742,6 +743,8 @@ async function letsRentersIn(page) {
   await page.keyboard.press('Escape');
   await closed(page);
   await looksWell(page, 'customer');
+  const of = { customer: new URL(page.url()).pathname.split('/').at(-1), person: 'Cleo Borg', rental: 'lens' };
+  await usesOwnPage(page, of, { axe, browser, closed, closesWhatIsShownOnce, combo, conf, dialog, listen, looksWell, must, noSidewaysScroll, press, shot, WIDE });
 
   await page.goto(`${BASE}/hosts/${device}`);
   const card = page.locator('section[aria-labelledby=rental]');
@@ -751,7 +754,7 @@ async function letsRentersIn(page) {
   await press(dialog(page), 'Cancel rental');
   await closed(page);
   await press(people, 'Remove Cleo Borg');
-  await dialog(page).getByText('cleo-laptop is removed too').waitFor();
+  await dialog(page).getByText('cleo-laptop and my-laptop are removed too').waitFor();
   await press(dialog(page), 'Remove person');
   await people.getByText('No people.').waitFor();
   await press(page, 'Erase');
@@ -944,7 +947,7 @@ try {
   await promise('a selection that selects no host is said', () => saysThatASelectionIsEmpty(page));
   await promise('an operator gets keys that are shown once, new ones, and is removed', () => managesOperators(page));
   await promise('a device is booked, a refused window leads to the next free one, and rentals are extended and cancelled', () => rentsADevice(page));
-  await promise('a customer has people and renters, whose private key stays in the browser; a rental shows its alias, and no booking is made twice', () => letsRentersIn(page));
+  await promise('a customer has people and renters, whose private key stays in the browser; a rental shows its alias, no booking is made twice, and a link opens the page of the customer', () => letsRentersIn(page));
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
   if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());
