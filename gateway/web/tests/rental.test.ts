@@ -71,25 +71,26 @@ describe('the state of a rental', () => {
 });
 
 describe('a rental of a shipped device', () => {
-  const sent = rental({ delivery: 'shipped', dispatched_at: '2026-12-10T08:00:00Z' });
+  const sent = rental({ delivery: 'shipped', dispatched_at: '2026-12-10T08:00:00Z', occupied_until: null });
+  const late = { ...sent, state: 'overdue' as const };
 
-  it('comes back before it is cleaned, and is overdue after the turnaround', () => {
-    expect(['17:59:59', '18:00:00', '19:59:59', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'returning', 'overdue']);
-    expect(stateOf({ ...sent, returned_at: '2026-12-10T19:00:00Z' }, at('19:30:00'))).toBe('cleaning');
+  it('comes back before it is cleaned, and the gateway says when that is late', () => {
+    expect([stateOf(sent, at('17:59:59')), stateOf(sent, at('18:00:00')), stateOf(late, at('20:00:00'))]).toEqual(['active', 'returning', 'overdue']);
+    expect(stateOf({ ...sent, returned_at: '2026-12-10T19:00:00Z', occupied_until: '2026-12-10T21:00:00Z' }, at('19:30:00'))).toBe('cleaning');
     expect(stateOf(rental({ delivery: 'shipped' }), at('18:00:00'))).toBe('cleaning');
     expect(stateOf({ ...sent, state: 'returning', ended_at: '2026-12-10T10:00:00Z' }, at('13:00:00'))).toBe('returning');
   });
 
   it('occupies its device until it is back', () => {
-    expect([occupiedUntil(sent, at('19:00:00')), occupiedUntil(sent, at('20:00:00'))]).toEqual([at('20:00:00'), undefined]);
-    expect([gateWords(sent, at('19:00:00')), gateWords(sent, at('20:00:00'))]).toEqual(['closed 1 h ago', 'not returned in time']);
+    expect([occupiedUntil(sent, at('17:00:00')), occupiedUntil(sent, at('19:00:00')), occupiedUntil(rental(), at('19:00:00'))]).toEqual([at('18:00:00'), undefined, at('20:00:00')]);
+    expect([gateWords(sent, at('19:00:00')), gateWords(late, at('20:00:00'))]).toEqual(['closed 1 h ago', 'not returned in time']);
     expect(ofDevice([sent], at('23:00:00')).present?.id).toBe('l_1');
   });
 
   it('is dispatched once, and returned', () => {
     expect(callsOf('booked', { delivery: 'shipped' })).toEqual(['dispatch', 'until', 'access', 'swap', 'cancel']);
     expect(callsOf('delayed', { delivery: 'shipped' })).toEqual(['hand-over', 'dispatch', 'until', 'access', 'swap', 'end']);
-    expect([callsOf('booked', sent), callsOf('held', { delivery: 'shipped' })].map((calls) => calls.includes('dispatch'))).toEqual([false, false]);
+    for (const calls of [callsOf('booked', sent), callsOf('held', { delivery: 'shipped' }), callsOf('active', { delivery: 'shipped' })]) expect(calls).not.toContain('dispatch');
     expect([callsOf('returning', sent), callsOf('overdue', sent)]).toEqual([['return'], ['return']]);
   });
 });

@@ -14,7 +14,7 @@ const at = (time: string): number => millis(time) ?? 0;
 
 /** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
 export function stateOf(rental: Times, now: number): RentalState {
-  if (isAway(rental, now)) return isLate(rental, now) ? 'overdue' : 'returning';
+  if (isAway(rental, now)) return rental.state === 'overdue' ? 'overdue' : 'returning';
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
   if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
@@ -28,20 +28,16 @@ function isWaiting(rental: Times, now: number): boolean {
   return rental.awaits_handover && !rental.ended_at && now >= at(rental.from);
 }
 
-/** Whether the rental has ended and the customer has yet to send the device back. The gateway alone knows when it arrives. */
+/** Whether the rental has ended and its device has not come back. The gateway alone knows when that is late. */
 function isAway(rental: Times, now: number): boolean {
   if (rental.state === 'returning' || rental.state === 'overdue') return true;
   const closes = rental.state === 'held' || rental.state === 'cancelled' || rental.state === 'closed';
   return Boolean(rental.dispatched_at) && !rental.returned_at && !closes && now >= at(rental.until);
 }
 
-function isLate({ state, occupied_until }: Times, now: number): boolean {
-  return state === 'overdue' || now >= (millis(occupied_until) ?? Number.POSITIVE_INFINITY);
-}
-
-/** Until when the device is occupied; `undefined` while its return is late. */
+/** Until when the device is occupied; `undefined` while it has yet to come back. */
 export function occupiedUntil(rental: Times, now: number): number | undefined {
-  return isAway(rental, now) && isLate(rental, now) ? undefined : (millis(rental.occupied_until) ?? endOf(rental));
+  return isAway(rental, now) ? undefined : (millis(rental.occupied_until) ?? endOf(rental));
 }
 
 /** When the customer gives, or gave, the device back. One that was cancelled before its begin keeps its window. */
@@ -91,7 +87,7 @@ export function callsOf(state: RentalState, sent: Sent = {}): RentalCall[] {
   if (state === 'returning' || state === 'overdue') return ['return'];
   if (!isOpen(state)) return [];
   const first: RentalCall[] = state === 'held' ? ['confirm'] : state === 'delayed' ? ['hand-over'] : [];
-  const sends: RentalCall[] = sent.delivery === 'shipped' && !sent.dispatched_at && state !== 'held' ? ['dispatch'] : [];
+  const sends: RentalCall[] = sent.delivery === 'shipped' && !sent.dispatched_at && state !== 'held' && state !== 'active' ? ['dispatch'] : [];
   return [...first, ...sends, 'until', 'access', 'swap', hasBegun(state) ? 'end' : 'cancel'];
 }
 
