@@ -13,7 +13,7 @@ function linkFor(page, customer, person) {
   );
 }
 
-/** The private key of a computer is in no request; that of a phone comes with a QR code. */
+/** The private key of a computer is in no request, and in its QR code; a phone gets a pair of the server. */
 async function addsPeers(page, { axe, closed, closesWhatIsShownOnce, combo, conf, dialog, must, press, shot }) {
   const sent = [];
   page.on('request', (request) => request.method() === 'POST' && sent.push(request.postData() ?? ''));
@@ -33,6 +33,7 @@ async function addsPeers(page, { axe, closed, closesWhatIsShownOnce, combo, conf
   await dialog(page).getByText('Contains the private key. Save it now').waitFor();
   const own = await key();
   must(own && (await conf(page).textContent()).includes('PresharedKey'), 'no configuration');
+  await dialog(page).getByRole('img', { name: 'QR code of the configuration' }).waitFor();
   must(sent.some((body) => body.includes('"public_key"')) && !sent.some((body) => body.includes(own)), 'the private key was sent');
   await axe(page);
   await shot(page, 'my-once-light');
