@@ -71,18 +71,19 @@ describe('the state of a rental', () => {
 });
 
 describe('a rental of a shipped device', () => {
-  const sent = rental({ delivery: 'shipped', dispatched_at: '2026-12-10T08:00:00Z', occupied_until: null });
+  const sent = rental({ delivery: 'shipped', dispatched_at: '2026-12-10T08:00:00Z' });
   const late = { ...sent, state: 'overdue' as const };
 
-  it('comes back before it is cleaned, and the gateway says when that is late', () => {
-    expect([stateOf(sent, at('17:59:59')), stateOf(sent, at('18:00:00')), stateOf(late, at('20:00:00'))]).toEqual(['active', 'returning', 'overdue']);
+  it('comes back before it is cleaned, and is overdue after the turnaround', () => {
+    expect(['17:59:59', '18:00:00', '19:59:59', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'returning', 'overdue']);
+    expect([stateOf({ ...late, occupied_until: null }, at('18:30:00')), stateOf({ ...sent, state: 'returning', occupied_until: null }, at('23:00:00'))]).toEqual(['overdue', 'returning']);
     expect(stateOf({ ...sent, returned_at: '2026-12-10T19:00:00Z', occupied_until: '2026-12-10T21:00:00Z' }, at('19:30:00'))).toBe('cleaning');
     expect(stateOf(rental({ delivery: 'shipped' }), at('18:00:00'))).toBe('cleaning');
     expect(stateOf({ ...sent, state: 'returning', ended_at: '2026-12-10T10:00:00Z' }, at('13:00:00'))).toBe('returning');
   });
 
   it('occupies its device until it is back', () => {
-    expect([occupiedUntil(sent, at('17:00:00')), occupiedUntil(sent, at('19:00:00')), occupiedUntil(rental(), at('19:00:00'))]).toEqual([at('18:00:00'), undefined, at('20:00:00')]);
+    expect([occupiedUntil(sent, at('17:00:00')), occupiedUntil(sent, at('19:00:00')), occupiedUntil(rental(), at('19:00:00'))]).toEqual([at('20:00:00'), undefined, at('20:00:00')]);
     expect([gateWords(sent, at('19:00:00')), gateWords(late, at('20:00:00'))]).toEqual(['closed 1 h ago', 'not returned in time']);
     expect(ofDevice([sent], at('23:00:00')).present?.id).toBe('l_1');
   });

@@ -14,7 +14,7 @@ const at = (time: string): number => millis(time) ?? 0;
 
 /** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
 export function stateOf(rental: Times, now: number): RentalState {
-  if (isAway(rental, now)) return rental.state === 'overdue' ? 'overdue' : 'returning';
+  if (isAway(rental, now)) return isLate(rental, now) ? 'overdue' : 'returning';
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
   if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
@@ -28,11 +28,16 @@ function isWaiting(rental: Times, now: number): boolean {
   return rental.awaits_handover && !rental.ended_at && now >= at(rental.from);
 }
 
-/** Whether the rental has ended and its device has not come back. The gateway alone knows when that is late. */
+/** Whether the rental has ended and its device has not come back. */
 function isAway(rental: Times, now: number): boolean {
   if (rental.state === 'returning' || rental.state === 'overdue') return true;
   const closes = rental.state === 'held' || rental.state === 'cancelled' || rental.state === 'closed';
   return Boolean(rental.dispatched_at) && !rental.returned_at && !closes && now >= at(rental.until);
+}
+
+/** Whether the turnaround has passed. An answer from after the end does not say when, but in its state. */
+function isLate({ state, occupied_until }: Times, now: number): boolean {
+  return state === 'overdue' || now >= (millis(occupied_until) ?? Number.POSITIVE_INFINITY);
 }
 
 /** Until when the device is occupied; `undefined` while it has yet to come back. */
@@ -80,7 +85,7 @@ export function gateWords(rental: Times, now: number): string {
 
 export type RentalCall = 'confirm' | 'hand-over' | 'dispatch' | 'return' | 'until' | 'access' | 'swap' | 'cancel' | 'end';
 
-type Sent = Pick<Rental, 'delivery' | 'dispatched_at'>;
+type Sent = Partial<Pick<Rental, 'delivery' | 'dispatched_at'>>;
 
 /** What the API allows in a state. */
 export function callsOf(state: RentalState, sent: Sent = {}): RentalCall[] {
