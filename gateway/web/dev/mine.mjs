@@ -1,4 +1,6 @@
-// The customer's page of the stand-in (dev/mock.mjs): http://127.0.0.1:5173/my#token=new. Any other token but `spent` opens it too.
+// The customer's page of the stand-in (dev/mock.mjs): http://localhost:5173/my#token=new opens it as often as you like, and
+// links of its API once.
+const PAGE = process.env.PAGE ?? 'http://localhost:5173';
 const HOUR = 3_600_000;
 const iso = (ms) => new Date(ms).toISOString();
 const ACCESS = [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22, 443, '8000-8010'] }];
@@ -6,6 +8,7 @@ const ACCESS = [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22, 
 /** `people`: those of `renters.mjs`, for whose first person the page is. `customer`: that person's. */
 export function mine({ people, customer }) {
   const began = Date.now();
+  const links = new Set();
   const of = (n, state, from, until, more = {}) => ({
     id: `l_${String(n).padStart(13, '0')}`, name: `device-${n}`, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`], access: ACCESS, state, from: iso(began + from), until: iso(began + until),
     time_zone: 'Europe/Vienna', delayed: [], ssh: false, device: { name: `device-${n}`, status: null, since: null }, services: [], ...more,
@@ -33,8 +36,13 @@ export function mine({ people, customer }) {
   /** Returns `undefined` for other paths. `cookie`: that of the request. */
   return (on, method, query, body, cookie) => {
     let match;
+    if (on('/customers/[^/]+/login-link')) {
+      const token = `link${Date.now()}`;
+      links.add(token);
+      return [201, { url: `${PAGE}/my#token=${token}`, expires_at: iso(Date.now() + HOUR / 4) }];
+    }
     if (!on('/my(/.*)?')) return undefined;
-    if (on('/my/login')) return body.token === 'spent' ? [401, { code: 'link_refused', title: 'refused', detail: 'this link was used, has expired, or was never made' }] : [200, me(), { 'set-cookie': 'mine=1; Path=/; HttpOnly; SameSite=Strict' }];
+    if (on('/my/login')) return body.token !== 'new' && !links.delete(body.token) ? [401, { code: 'link_refused', title: 'refused', detail: 'this link was used, has expired, or was never made' }] : [200, me(), { 'set-cookie': 'mine=1; Path=/; HttpOnly; SameSite=Strict' }];
     if (!/mine=1/.test(cookie ?? '')) return [401, { code: 'not_logged_in', title: 'not logged in', detail: 'open a link' }];
     if (on('/my/logout')) return [204, undefined, { 'set-cookie': 'mine=; Path=/; Max-Age=0' }];
     if (on('/my')) return [200, me()];
