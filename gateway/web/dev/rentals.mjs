@@ -40,7 +40,7 @@ export function rentals({ hosts, page, tell, qr }) {
     ...(one.note ? { end_note: one.note } : {}), time_zone: one.time_zone, created_at: one.created_at, version: one.version,
   });
   /** What a rental has beside its window, by its number in the list. */
-  const gate = (n, { name, access, renters: admits } = {}) => ({ name: name ?? `device-${n}`, access: access ?? USUAL, renters: admits ?? null, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`] });
+  const gate = (n, { name, access, renters: admits, allowance_bytes, cut_at_allowance, ssh, contacts } = {}) => ({ allowance_bytes, cut_at_allowance, ssh, contacts, name: name ?? `device-${n}`, access: access ?? USUAL, renters: admits ?? null, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`] });
   /** `[from, until)` of all that occupies a device, apart from one rental. */
   const taken = (device, but) => [
     ...list.filter((one) => one.device === device && one !== but && freeAt(one)).map((one) => [one.prepared, freeAt(one)]),

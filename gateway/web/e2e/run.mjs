@@ -520,6 +520,25 @@ async function rentsADevice(page) {
   await dialog(page).getByLabel('Turnaround in minutes').fill('60');
   await press(dialog(page), 'Save');
   await card.getByText('Can be booked. Preparation 30 min, turnaround 1 h.').waitFor();
+  await press(card, 'Rental settings');
+  await dialog(page).getByLabel('Hand it over only while it is OK').check();
+  await dialog(page).getByLabel('OK for, in minutes').fill('1');
+  await combo(page, 'Services that count').selectOption({ label: 'Only some' });
+  await press(dialog(page), 'Save');
+  await dialog(page).getByText('choose a service').waitFor();
+  await combo(page, 'Services that count').selectOption({ label: 'All of them' });
+  await dialog(page).getByLabel('It is ready').uncheck();
+  await dialog(page).getByLabel('Why it is not ready').fill('a new lens');
+  await axe(page);
+  await shot(page, 'rental-settings-light');
+  await press(dialog(page), 'Save');
+  await card.getByText('Handed over once all services are OK for 1 min.').waitFor();
+  await card.getByText('a new lens').waitFor();
+  await press(card, 'Rental settings');
+  await dialog(page).getByLabel('Hand it over only while it is OK').uncheck();
+  await dialog(page).getByLabel('It is ready').check();
+  await press(dialog(page), 'Save');
+  await closed(page);
 
   await page.goto(`${BASE}/rentals`);
   const customer = page.locator('section[aria-labelledby=customers]');
@@ -678,6 +697,7 @@ async function booksForARenter(page, device) {
   await dialog(page).getByLabel('Begin').fill(noonIn(2));
   await dialog(page).getByLabel('End', { exact: true }).fill(noonIn(4));
   await dialog(page).getByLabel('Name of the rental').fill('lens');
+  await dialog(page).getByLabel('Allowance').fill('20 GB');
   await combo(page, 'Access').selectOption({ label: 'Only some protocols' });
   await dialog(page).getByLabel('TCP ports').fill('22, 8080');
   await combo(page, 'Renters').selectOption({ label: 'Only some' });
@@ -731,6 +751,7 @@ async function letsRentersIn(page) {
   await dialog(page).getByRole('button', { name: /^Copy the alias \d+\./ }).waitFor();
   await dialog(page).getByText('cleo-laptop of Cleo Borg').waitFor();
   await dialog(page).getByText('lens', { exact: true }).waitFor();
+  await dialog(page).getByText('0 B of 20 GB (0 %)').waitFor();
   await axe(page);
   await shot(page, 'rental-light');
   await press(dialog(page), `Change access: ${device} for Borg Media`);
@@ -946,7 +967,7 @@ try {
   await promise('a grant is refused with its reason, added, seen on its host, changed and withdrawn', () => grantsAccess(page));
   await promise('a selection that selects no host is said', () => saysThatASelectionIsEmpty(page));
   await promise('an operator gets keys that are shown once, new ones, and is removed', () => managesOperators(page));
-  await promise('a device is booked, a refused window leads to the next free one, and rentals are extended and cancelled', () => rentsADevice(page));
+  await promise('a device gets a gate and is booked, a refused window leads to the next free one, and rentals are extended and cancelled', () => rentsADevice(page));
   await promise('a customer has people and renters, whose private key stays in the browser; a rental shows its alias, no booking is made twice, and a link opens the page of the customer', () => letsRentersIn(page));
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());

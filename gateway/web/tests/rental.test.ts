@@ -88,7 +88,8 @@ describe('a rental of a shipped device', () => {
     expect(ofDevice([sent], at('23:00:00')).present?.id).toBe('l_1');
   });
 
-  it('is dispatched once, and returned', () => {
+  it('is dispatched once, not swapped after that, and returned', () => {
+    expect(callsOf('preparing', sent)).toEqual(['until', 'access', 'cancel']);
     expect(callsOf('booked', { delivery: 'shipped' })).toEqual(['dispatch', 'until', 'access', 'swap', 'cancel']);
     expect(callsOf('delayed', { delivery: 'shipped' })).toEqual(['hand-over', 'dispatch', 'until', 'access', 'swap', 'end']);
     for (const calls of [callsOf('booked', sent), callsOf('held', { delivery: 'shipped' }), callsOf('active', { delivery: 'shipped' })]) expect(calls).not.toContain('dispatch');

@@ -93,7 +93,8 @@ export function callsOf(state: RentalState, sent: Sent = {}): RentalCall[] {
   if (!isOpen(state)) return [];
   const first: RentalCall[] = state === 'held' ? ['confirm'] : state === 'delayed' ? ['hand-over'] : [];
   const sends: RentalCall[] = sent.delivery === 'shipped' && !sent.dispatched_at && state !== 'held' && state !== 'active' ? ['dispatch'] : [];
-  return [...first, ...sends, 'until', 'access', 'swap', hasBegun(state) ? 'end' : 'cancel'];
+  const swaps: RentalCall[] = sent.dispatched_at ? [] : ['swap'];
+  return [...first, ...sends, 'until', 'access', ...swaps, hasBegun(state) ? 'end' : 'cancel'];
 }
 
 /** `returned early`, `no show`. */
