@@ -1,5 +1,16 @@
 // The page of a customer: a person opens it with a link, sees the rental, and adds a computer and a phone. `tools`: those of run.mjs.
 
+/** Makes a link on the page of the operator; it is shown once. */
+async function linkByButton(page, person, { axe, closesWhatIsShownOnce, conf, dialog, press }) {
+  await press(page, `Login link for ${person}`);
+  await press(dialog(page), 'Make a link');
+  await conf(page).waitFor();
+  await axe(page);
+  const link = (await conf(page).textContent()).trim();
+  await closesWhatIsShownOnce(page, link);
+  return link;
+}
+
 /** Makes a link with the session of the operator whose page this is. */
 function linkFor(page, customer, person) {
   return page.evaluate(
@@ -58,10 +69,10 @@ async function addsPeers(page, { axe, closed, closesWhatIsShownOnce, combo, conf
   await peers.getByText('my-phone').waitFor({ state: 'detached' });
 }
 
-/** `page`: that of an operator. `of`: the id of the customer, the name of a person, and the name of a rental that is to come. */
+/** `page`: that of an operator. `of`: the id of the customer whose page it shows, the name of a person, and the name of a rental that is to come. */
 export async function usesOwnPage(page, of, tools) {
   const { axe, browser, listen, looksWell, must, noSidewaysScroll, press, WIDE } = tools;
-  const link = await linkFor(page, of.customer, of.person);
+  const link = await linkByButton(page, of.person, tools);
   const context = await browser.newContext({ viewport: WIDE, colorScheme: 'light' });
   const mine = listen(await context.newPage());
   const asked = [];

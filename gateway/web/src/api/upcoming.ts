@@ -51,8 +51,15 @@ interface OfRental {
   header?: { 'If-Match'?: string };
 }
 
+interface LoginLink {
+  parameters: { path: { customer: string } };
+  requestBody: { content: { 'application/json': { person: string } } };
+  responses: { 201: { headers: Record<string, unknown>; content: { 'application/json': { url?: string | null; expires_at: string } } } };
+}
+
 /** Calls for operators. */
 export interface RentalPaths {
+  '/api/v1/customers/{customer}/login-link': { post: LoginLink };
   '/api/v1/rentals/{rental}/dispatch': { post: Call<OfRental, unknown> };
   '/api/v1/rentals/{rental}/return': { post: Call<OfRental, unknown> };
 }
