@@ -37,6 +37,12 @@ describe('a range', () => {
   });
 });
 
+it('a device stays occupied until it is returned', () => {
+  const sent = { delivery: 'shipped' as const, dispatched_at: '2026-12-08T00:00:00Z' };
+  const bar = (time: string) => rowsOf(devices, [rental('l_1', sent)], [], week, at(time))[0]!.bars[0]!;
+  expect([bar('2026-12-11T11:00:00Z'), bar('2026-12-11T15:00:00Z')].map(({ state, after }) => [state, after])).toEqual([['active', false], ['overdue', true]]);
+});
+
 describe('the ticks', () => {
   it('are midnights, however long the days are', () => {
     const ticks = ticksOf(rangeOf(at('2026-03-27T12:00:00Z'), 7), 8);

@@ -21,6 +21,8 @@ const TITLES: Record<string, string> = {
   'rental.returned': 'Device returned by its renters',
   'customer.created': 'Customer added',
   'person.created': 'Person added',
+  'person.login_link': 'Link for a person made',
+  'person.logged_in': 'Person logged in',
   'renter.created': 'Renter added',
   'renter.rekeyed': 'Configuration reissued',
   'subscription.created': 'Subscription added',
