@@ -63,7 +63,7 @@ describe('the state of a rental', () => {
     const sent = rental({ dispatched_at: '2026-12-10T10:00:00Z' });
     expect(['17:59:59', '18:00:00', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'overdue']);
     const late = rental({ state: 'overdue', dispatched_at: '2026-12-10T10:00:00Z', occupied_until: null });
-    expect([stateOf(late, at('23:00:00')), callsOf('overdue')]).toEqual(['overdue', []]);
+    expect([stateOf(late, at('23:00:00')), callsOf('overdue')]).toEqual(['overdue', ['return']]);
     const back = { ...late, state: 'cleaning' as const, returned_at: '2026-12-10T21:00:00Z', occupied_until: '2026-12-10T23:00:00Z' };
     expect([stateOf(back, at('22:59:59')), stateOf(back, at('23:00:00'))]).toEqual(['cleaning', 'closed']);
   });

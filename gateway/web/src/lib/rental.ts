@@ -12,24 +12,15 @@ type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' 
 /** Milliseconds of a time that the API always sends. */
 const at = (time: string): number => millis(time) ?? 0;
 
-/** States that time alone does not change, or of which the gateway alone knows when. */
-const KEPT: readonly RentalState[] = ['cancelled', 'failed', 'returning', 'overdue'];
-
 /** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
 export function stateOf(rental: Times, now: number): RentalState {
   if (isAway(rental, now)) return isLate(rental, now) ? 'overdue' : 'returning';
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
-  if (isAway(rental) && now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'returning' : 'overdue';
   if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
   if (rental.ended_at || now >= endOf(rental)) return now < (millis(rental.occupied_until) ?? 0) ? 'cleaning' : 'closed';
   if (now < at(rental.occupied_from)) return 'booked';
   return now < at(rental.from) ? 'preparing' : 'active';
-}
-
-/** Whether its shipped device has left and has not come back. */
-function isAway(rental: Times): boolean {
-  return Boolean(rental.dispatched_at) && !rental.returned_at;
 }
 
 /** Whether the window has begun and the device is not handed over. */
