@@ -311,7 +311,7 @@ mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Store, fixture, template};
 
     /// Columns with values that a later step rewrites or moves: the profile `default` has lost its
     /// name, the kind `notices` of a message is `notifications`, and what a message says is in its
@@ -402,6 +402,38 @@ mod tests {
                 let sql = format!("select cast(count(\"{column}\") as text) from {table}");
                 assert_ne!(texts(&mut conn, sql).await, ["0"], "FILLED has no value for {table}.{column}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_template_is_a_new_store() {
+        let (copy, _dir) = fixture::store().await;
+        let dir = tempfile::tempdir().unwrap();
+        let new = Store::open(dir.path(), seal()).await.unwrap();
+        let (mut schemas, mut contents) = (Vec::new(), Vec::new());
+        for store in [&copy, &new] {
+            let mut conn = store.reader().await.unwrap();
+            let mut of = columns(&mut conn).await;
+            for (table, column) in template::OF_EACH_STORE {
+                assert!(of.get_mut(table).unwrap().remove(column), "{table}.{column}");
+            }
+            contents.push(content(&mut conn, &of).await);
+            let sql = "select name || ' ' || coalesce(sql, '') from sqlite_schema order by name";
+            schemas.push(texts(&mut conn, sql.to_owned()).await);
+        }
+        assert_eq!(schemas[0], schemas[1]);
+        assert_eq!(
+            contents[0], contents[1],
+            "a step that writes something random or the time belongs into OF_EACH_STORE"
+        );
+        let (other, _dir) = fixture::store().await;
+        for (table, column) in template::OF_EACH_STORE {
+            let sql = format!("select cast(min({column}) as text) from {table}");
+            let mut values = Vec::new();
+            for store in [&copy, &other] {
+                values.extend(texts(&mut store.reader().await.unwrap(), sql.clone()).await);
+            }
+            assert_ne!(values[0], values[1], "{table}.{column}");
         }
     }
 
