@@ -55,7 +55,7 @@ pub mod types;
 pub(crate) mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -238,14 +238,13 @@ pub fn router(state: AppState) -> axum::Router {
     let [routes, results, many, uploads] =
         [declared(), declared_results(), declared_many(), declared_uploads()]
             .map(|routes| routes.split_for_parts().0);
-    let text = Bytes::from(openapi().to_string());
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)
-        .route("/api/v1/openapi.json", get(move || serve_document(text.clone())));
+        .route("/api/v1/openapi.json", get(serve_document));
     let admitted = [routes, results, many, uploads]
         .map(|routes| routes.route_layer(around::layer(checks::Checks(state.clone()))));
     let [routes, results, many, uploads] = admitted;
@@ -267,17 +266,22 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     response
 }
 
-/// Returns the OpenAPI document, as in `docs/openapi.json`.
-pub fn openapi() -> serde_json::Value {
+/// The document as it is served. It is composed once: that takes far longer than to read it again.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let mut all = declared().into_openapi();
     all.merge(declared_results().into_openapi());
     all.merge(declared_uploads().into_openapi());
     all.merge(declared_many().into_openapi());
-    document::complete(&all)
+    document::complete(&all).to_string().into()
+});
+
+/// Returns the OpenAPI document, as in `docs/openapi.json`.
+pub fn openapi() -> serde_json::Value {
+    serde_json::from_slice(&DOCUMENT).expect("the document is JSON")
 }
 
-async fn serve_document(text: Bytes) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text)
+async fn serve_document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
 /// Declares the routes with bodies of the usual size.
