@@ -4,6 +4,7 @@
 //! values for its columns. The tests fail for a step without an entry, and for a table or a column
 //! that stays empty. Rows thus pass through every later step, as those of an installation do.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use fleetgate_keys::{PrivateKey, SealKey};
@@ -275,17 +276,23 @@ insert into subscription_deliveries (event, subscription, rental, attempts, next
 
 /// Creates the database at the first `steps` of the schema, and fills it.
 pub(crate) async fn make(dir: &Path, steps: usize, seal: &SealKey) {
+    grow(dir, 1..=steps, seal).await;
+}
+
+/// Takes these steps of the schema, and fills their tables.
+async fn grow(dir: &Path, steps: RangeInclusive<usize>, seal: &SealKey) {
     let file = dir.join(files::MAIN_FILE);
-    let (write, read) = pools(&file, SqliteSynchronous::Off).await.expect("a new database");
-    for taken in 1..=steps {
+    let (write, read) = pools(&file, SqliteSynchronous::Off).await.expect("a database");
+    for taken in steps {
         migrate(migrations(&MAIN[..taken]), &write, &file).await.expect("a step of the schema");
         let version = MAIN[taken - 1].version;
         let rows = FILLED.iter().find(|(of, _)| *of == version).map_or("", |(_, rows)| *rows);
         let written = sqlx::raw_sql(AssertSqlSafe(with_secrets(rows, seal))).execute(&write).await;
         written.unwrap_or_else(|error| panic!("the rows of step {version}: {error}"));
     }
-    write.close().await;
+    // If a reader closes last, it leaves the log beside the file.
     read.close().await;
+    write.close().await;
 }
 
 /// Replaces the places of keys and sealed secrets.
@@ -439,9 +446,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_upgrade_from_any_step_keeps_every_row() {
+        let grown = tempfile::tempdir().unwrap();
         for steps in 1..=MAIN.len() {
             let (version, dir) = (MAIN[steps - 1].version, tempfile::tempdir().unwrap());
-            make(dir.path(), steps, &seal()).await;
+            grow(grown.path(), steps..=steps, &seal()).await;
+            std::fs::copy(grown.path().join(files::MAIN_FILE), dir.path().join(files::MAIN_FILE)).unwrap();
             let (of, before) = content_of_file(dir.path()).await;
             let store = Store::open(dir.path(), seal()).await.unwrap();
             let mut conn = store.reader().await.unwrap();
