@@ -235,9 +235,7 @@ impl AppState {
 /// Returns all HTTP routes of the gateway. `http/server` serves them on TCP and on the Unix socket,
 /// and adds the [`Client`] to each request.
 pub fn router(state: AppState) -> axum::Router {
-    let [routes, results, many, uploads] =
-        [declared(), declared_results(), declared_many(), declared_uploads()]
-            .map(|routes| routes.split_for_parts().0);
+    let [routes, results, many, uploads] = DECLARED.routes.clone();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
@@ -266,22 +264,32 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     response
 }
 
-/// The document as it is served. It is composed once: that takes far longer than to read it again.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let mut all = declared().into_openapi();
-    all.merge(declared_results().into_openapi());
-    all.merge(declared_uploads().into_openapi());
-    all.merge(declared_many().into_openapi());
-    document::complete(&all).to_string().into()
+/// All routes without their layers, and the document of them. To declare them takes far longer than to copy and to
+/// read what was declared.
+struct Declared {
+    /// The usual ones, those with one result in a body, with many, and with bodies of any size.
+    routes: [axum::Router<AppState>; 4],
+    document: Bytes,
+}
+
+static DECLARED: LazyLock<Declared> = LazyLock::new(|| {
+    let [(routes, mut all), (results, of_results), (many, of_many), (uploads, of_uploads)] =
+        [declared(), declared_results(), declared_many(), declared_uploads()]
+            .map(OpenApiRouter::split_for_parts);
+    all.merge(of_results);
+    all.merge(of_uploads);
+    all.merge(of_many);
+    let document = document::complete(&all).to_string().into();
+    Declared { routes: [routes, results, many, uploads], document }
 });
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.
 pub fn openapi() -> serde_json::Value {
-    serde_json::from_slice(&DOCUMENT).expect("the document is JSON")
+    serde_json::from_slice(&DECLARED.document).expect("the document is JSON")
 }
 
 async fn serve_document() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+    ([(header::CONTENT_TYPE, "application/json")], DECLARED.document.clone())
 }
 
 /// Declares the routes with bodies of the usual size.
