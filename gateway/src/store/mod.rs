@@ -66,6 +66,8 @@ pub mod states;
 pub mod subscriptions;
 pub mod suppression;
 pub mod suppression_detail;
+#[cfg(test)]
+mod template;
 pub mod tokens;
 pub mod wire_days;
 mod write_check;
