@@ -1,4 +1,4 @@
-//! Makes text from a device or an operator safe for a terminal or a mail. Pure.
+//! Makes text from a device or an operator safe for a terminal, a mail or a page. Pure.
 
 /// Replaces characters that act on their surroundings instead of being visible: control characters,
 /// marks of text direction, and characters without width, which make two different names look alike.
@@ -9,6 +9,22 @@ pub fn harmless(text: &str) -> String {
 /// [`harmless`] for a line of a check's long output, in which tabs align columns.
 pub fn harmless_output(line: &str) -> String {
     line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
+}
+
+/// Escapes text for an element of HTML or an attribute in double quotes.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Unicode's default ignorable characters and its line separators. The two variation selectors that

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_address_of_the_page_gets_the_page() {
-        for path in ["/", "/login", "/hosts/cam-07", "/hosts/cam.site-7.example"] {
+        for path in ["/", "/login", "/my", "/hosts/cam-07", "/hosts/cam.site-7.example"] {
             let response = asked(path);
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(header(&response, CONTENT_TYPE), "text/html; charset=utf-8");

@@ -12,10 +12,14 @@ use ed25519_dalek::{SECRET_KEY_LENGTH, Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::key::PrivateKey;
+
 const ED25519: &str = "ssh-ed25519";
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
+/// Separates derived keys from every other use of the key that they come from.
+const DERIVED: &[u8] = b"fleetgate derived SSH key, version 1\0";
 /// The block size for padding without a cipher.
 const BLOCK: usize = 8;
 /// The width at which OpenSSH breaks the lines of a private key.
@@ -70,6 +74,14 @@ impl SshKey {
     /// Makes the key of these secret bytes, always the same.
     pub fn from_seed(seed: &[u8; SECRET_KEY_LENGTH], comment: &str) -> Self {
         SshKey { key: SigningKey::from_bytes(seed), comment: one_line(comment) }
+    }
+
+    /// Derives a separate key from the gateway's for each `purpose`, always the same.
+    pub fn derive(gateway: &PrivateKey, purpose: &str, comment: &str) -> Self {
+        let digest = Sha256::new().chain_update(DERIVED).chain_update(gateway.as_bytes());
+        let seed: Zeroizing<[u8; SECRET_KEY_LENGTH]> =
+            Zeroizing::new(digest.chain_update(purpose).finalize().into());
+        SshKey::from_seed(&seed, comment)
     }
 
     /// Returns the text of a private key file, without a passphrase.
@@ -305,6 +317,17 @@ mod tests {
         assert_eq!(again.public(), key.public());
         assert_eq!(again.key.to_bytes(), key.key.to_bytes());
         assert_eq!(key.public().to_string().parse(), Ok(key.public()));
+    }
+
+    #[test]
+    fn a_derived_key_depends_on_the_gateway_and_the_purpose_alone() {
+        let [ours, others] = [[7; 32], [8; 32]].map(PrivateKey::from_bytes);
+        let public = |gateway, purpose| SshKey::derive(gateway, purpose, "").public().to_string();
+        assert_eq!(public(&ours, "a"), public(&ours, "a"));
+        assert_ne!(public(&ours, "a"), public(&ours, "b"));
+        assert_ne!(public(&ours, "a"), public(&others, "a"));
+        let direct = SshKey::from_seed(ours.as_bytes(), "").public().to_string();
+        assert_ne!(public(&ours, ""), direct, "the key of the gateway itself signs nothing");
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Gateway {
     pub public_key: String,
     /// A line for `authorized_keys` on the devices.
     pub ssh_public_key: String,
+    /// The SSH CA that signs the keys of renters: a line for `TrustedUserCAKeys` on devices that they log in to.
+    #[serde(default)]
+    pub rental_ssh_ca: String,
     /// `host:port` in the configurations of devices. Absent: it has to be set before the first device is added.
     pub endpoint: Option<String>,
     /// Whether the endpoint comes from the settings and cannot be changed here.
@@ -183,6 +186,7 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         public_key: app.identity.public_key.to_string(),
         ssh_public_key: app.identity.ssh_public_key.to_string(),
+        rental_ssh_ca: app.ssh_ca.public_line(),
         endpoint: endpoint.map(|e| e.to_string()),
         endpoint_configured: app.config.endpoint.is_some(),
         udp_port: app.udp_port,

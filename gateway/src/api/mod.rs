@@ -55,7 +55,7 @@ pub mod types;
 pub(crate) mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -79,6 +79,7 @@ use crate::config::Config;
 use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
+use crate::identity::ssh_ca::SshCa;
 use crate::notification::Notifications;
 use crate::rental_events;
 use crate::store::Store;
@@ -117,6 +118,8 @@ pub struct Parts {
     pub streams: Streams,
     pub config: Config,
     pub identity: Identity,
+    /// Signs the SSH keys of renters.
+    pub ssh_ca: Arc<SshCa>,
     /// The port of the tunnels' socket.
     pub udp_port: u16,
     /// The address of the API's TCP listener.
@@ -230,22 +233,24 @@ impl AppState {
     fn cookie_name(&self) -> &'static str {
         if self.is_https() { "__Host-fleetgate_session" } else { "fleetgate_session" }
     }
+
+    /// The cookie of people of customers, with the same prefix.
+    fn person_cookie_name(&self) -> &'static str {
+        if self.is_https() { "__Host-fleetgate_my" } else { "fleetgate_my" }
+    }
 }
 
 /// Returns all HTTP routes of the gateway. `http/server` serves them on TCP and on the Unix socket,
 /// and adds the [`Client`] to each request.
 pub fn router(state: AppState) -> axum::Router {
-    let [routes, results, many, uploads] =
-        [declared(), declared_results(), declared_many(), declared_uploads()]
-            .map(|routes| routes.split_for_parts().0);
-    let text = Bytes::from(openapi().to_string());
+    let [routes, results, many, uploads] = DECLARED.routes.clone();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("../openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)
-        .route("/api/v1/openapi.json", get(move || serve_document(text.clone())));
+        .route("/api/v1/openapi.json", get(serve_document));
     let admitted = [routes, results, many, uploads]
         .map(|routes| routes.route_layer(around::layer(checks::Checks(state.clone()))));
     let [routes, results, many, uploads] = admitted;
@@ -267,17 +272,32 @@ async fn elsewhere(State(app): State<AppState>, request: Request) -> Response {
     response
 }
 
-/// Returns the OpenAPI document, as in `docs/openapi.json`.
-pub fn openapi() -> serde_json::Value {
-    let mut all = declared().into_openapi();
-    all.merge(declared_results().into_openapi());
-    all.merge(declared_uploads().into_openapi());
-    all.merge(declared_many().into_openapi());
-    document::complete(&all)
+/// All routes without their layers, and the document of them. To declare them takes far longer than to copy and to
+/// read what was declared.
+struct Declared {
+    /// The usual ones, those with one result in a body, with many, and with bodies of any size.
+    routes: [axum::Router<AppState>; 4],
+    document: Bytes,
 }
 
-async fn serve_document(text: Bytes) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text)
+static DECLARED: LazyLock<Declared> = LazyLock::new(|| {
+    let [(routes, mut all), (results, of_results), (many, of_many), (uploads, of_uploads)] =
+        [declared(), declared_results(), declared_many(), declared_uploads()]
+            .map(OpenApiRouter::split_for_parts);
+    all.merge(of_results);
+    all.merge(of_uploads);
+    all.merge(of_many);
+    let document = document::complete(&all).to_string().into();
+    Declared { routes: [routes, results, many, uploads], document }
+});
+
+/// Returns the OpenAPI document, as in `docs/openapi.json`.
+pub fn openapi() -> serde_json::Value {
+    serde_json::from_slice(&DECLARED.document).expect("the document is JSON")
+}
+
+async fn serve_document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DECLARED.document.clone())
 }
 
 /// Declares the routes with bodies of the usual size.

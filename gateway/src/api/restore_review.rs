@@ -1,6 +1,6 @@
 //! The review after a restore. A backup has users, tokens and grants that were ended after it, so nobody
-//! reaches anything through the gateway, and nothing is booked, until an admin has looked at what came back
-//! and confirmed it. Devices, checks and notifications go on.
+//! reaches anything through the gateway, nothing is booked, no device enrols and no event of a rental is delivered,
+//! until an admin has looked at what came back and confirmed it. Devices, checks and notifications go on.
 //!
 //! `store/policy.rs` withholds the sources of grants. This module says so, and refuses the rest.
 
@@ -31,8 +31,8 @@ use crate::store::{events, notices, policy};
 /// What a restore has brought back, and whether an admin has confirmed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RestoreReview {
-    /// Until an admin confirms, operators and renters reach nothing, no connection to a host opens over the API, and
-    /// nothing is booked or changed of rentals.
+    /// Until an admin confirms, operators and renters reach nothing, no connection to a host opens over the API, nothing
+    /// is booked or changed of rentals, no device enrols, and subscriptions receive nothing.
     pub awaits_confirmation: bool,
     /// When the backup was restored. Absent: never.
     pub restored_at: Option<String>,
@@ -60,7 +60,7 @@ pub struct ReviewList {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReviewObject {
     pub id: String,
-    /// Of a rental the device. Absent if it has none.
+    /// Of a rental the device, and of a subscription its server. Absent if it has none.
     pub name: Option<String>,
     /// What it may do, for people.
     pub details: String,
@@ -80,7 +80,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(confirm))
 }
 
-/// What a restore has brought back: users, operators, renters, tokens, grants and rentals.
+/// What a restore has brought back: users, operators, renters, tokens, grants, rentals, subscriptions and enrolment
+/// tokens.
 #[utoipa::path(get, path = "/restore-review", operation_id = "show_restore_review", tag = "gateway",
     security(("token" = ["unlimited:admin"])), responses((status = 200, body = RestoreReview)))]
 async fn show(State(app): State<AppState>) -> Result<Json<RestoreReview>, Problem> {
@@ -113,6 +114,7 @@ async fn confirm(
     let restored_at = confirmable(&instance::load(write.tx()).await?, seen)?;
     let (now, by) = (write.now, write.by.clone());
     instance::confirm(write.tx(), now, &by).await?;
+    write.wakes_rental_events();
     let people = policy::people(write.tx()).await?;
     write.sources(people);
     let data = json!({ "restored_at": ids::time(restored_at) });

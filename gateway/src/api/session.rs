@@ -1,11 +1,12 @@
 //! Logging in and out. The store keeps the sessions, and a change of password or role ends them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::Id;
-use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -149,7 +150,8 @@ async fn begin(app: &AppState, user: User, how: How, source: &str) -> Result<Res
     write.commit().await?;
     let who = Who::User { id: user.id, name: user.name, session: secret.hash(), until, by_link };
     let me = me(&Principal { who, role: user.role, scopes: Vec::new() });
-    Ok(([(header::SET_COOKIE, cookie(app, secret.reveal(), until, now))], Json(me)).into_response())
+    let cookie = cookie(app, app.cookie_name(), secret.reveal(), until.since(now));
+    Ok(([(header::SET_COOKIE, cookie)], Json(me)).into_response())
 }
 
 /// The caller: name, role and scopes.
@@ -168,8 +170,7 @@ async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Re
         access::delete_session(&mut tx, session).await?;
         tx.commit().await?;
     }
-    let now = crate::clock::wall();
-    let gone = cookie(&app, "", now, now);
+    let gone = cookie(&app, app.cookie_name(), "", Duration::ZERO);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
 }
 
@@ -232,11 +233,11 @@ fn me(principal: &Principal) -> Me {
     }
 }
 
-/// Returns the session cookie. Only the gateway gets it back, and no script can read it. An empty
+/// Returns a session cookie. Only the gateway gets it back, and no script can read it. An empty
 /// one removes it.
-fn cookie(app: &AppState, value: &str, until: Wall, now: Wall) -> HeaderValue {
+pub(super) fn cookie(app: &AppState, name: &str, value: &str, life: Duration) -> HeaderValue {
     let secure = if app.is_https() { "; Secure" } else { "" };
-    let (name, seconds) = (app.cookie_name(), until.since(now).as_secs());
+    let seconds = life.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     HeaderValue::from_str(&text).expect("a token is printable ASCII")
 }

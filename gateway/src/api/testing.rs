@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -37,6 +38,7 @@ use crate::demo::sensors::Sensors;
 use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
 use crate::http::server::{self, HttpServer};
+use crate::identity::ssh_ca::SshCa;
 use crate::notification::{Notifications, Wakeups};
 use crate::rental_events;
 use crate::store::access::Role;
@@ -87,6 +89,7 @@ impl TestApi {
             streams: Streams::new(mpsc::unbounded_channel().0).0,
             config,
             identity: identity(),
+            ssh_ca: Arc::new(SshCa::of(&gateway_key()).unwrap()),
             udp_port: 51_820,
             api: ([127, 0, 0, 1], 8_080).into(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
@@ -240,7 +243,9 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
                     MonitorOutput::ProbeRequest(ask) => {
                         inputs.extend(sensors.as_ref().map(|s| answer(ask, s)))
                     }
-                    MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                    MonitorOutput::ProbeUplink
+                    | MonitorOutput::HandedOver(_)
+                    | MonitorOutput::FirstContact(_) => {}
                     MonitorOutput::Wait(..) => break,
                 }
             }
@@ -290,9 +295,13 @@ fn session(run: &SshRun, sensors: &Sensors) -> SshReply {
     }
 }
 
+fn gateway_key() -> PrivateKey {
+    PrivateKey::from_bytes([0xfe; 32])
+}
+
 fn identity() -> Identity {
-    let gateway = PrivateKey::from_bytes([0xfe; 32]);
-    Identity { public_key: gateway.public(), ssh_public_key: SshKey::generate("fleetgate").public() }
+    let ssh_public_key = SshKey::generate("fleetgate").public();
+    Identity { public_key: gateway_key().public(), ssh_public_key }
 }
 
 async fn unlimited(store: &Store, role: Role) -> Token {

@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 37] = [
+pub(super) const COMMANDS: [(&str, &str); 38] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -39,6 +39,7 @@ pub(super) const COMMANDS: [(&str, &str); 37] = [
     ("GET /rentals", "fleetgate rental list"),
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
+    ("POST /rentals/{}/return", "fleetgate rental return $1"),
     ("GET /renters", "fleetgate renter list"),
     ("GET /restore-review", "fleetgate restore-review show"),
     ("GET /rules", "fleetgate rule list"),

@@ -6,14 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::customer::{path, printed};
-use super::device::{labels, pair, present, said};
+use super::device::{present, said};
 use super::grant::{AccessArgs, moment};
 use super::host::pages;
+use super::host_args::{labels, pair};
 use super::rental::{clock, window};
+use super::rental_contacts;
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::rentals::{Booking, BookingPlan};
+use crate::api::rentals::{Booking, BookingPlan, RentalContact};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -73,6 +75,9 @@ pub(crate) struct AddArgs {
     /// Any rentable device with all of these labels, as key=value,key=value
     #[arg(long, value_name = "LABELS")]
     any: Vec<String>,
+    /// Take another device of --any when one is delayed for this long, such as 10m
+    #[arg(long, value_name = "TIME", requires = "any")]
+    other_device_after: Option<String>,
     #[command(flatten)]
     at: Times,
     /// What the renters call the device [default: device-1 or the next number]
@@ -80,6 +85,9 @@ pub(crate) struct AddArgs {
     name: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Let the renters log in to the device's account for renters
+    #[arg(long)]
+    ssh: bool,
     /// Admit only this renter (id); repeat it for more [default: all]
     #[arg(long, value_name = "RENTER")]
     renter: Vec<String>,
@@ -89,6 +97,9 @@ pub(crate) struct AddArgs {
     /// Cut the renters off when the allowance is used
     #[arg(long, requires = "allowance")]
     cut_at_allowance: bool,
+    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL
+    #[arg(long, value_name = "CONTACT", value_parser = rental_contacts::parse)]
+    contact: Vec<RentalContact>,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -199,12 +210,20 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "--name is for one device: book the others by themselves, or name them with `fleetgate rental set`"
     );
     let renters = Some(args.renter).filter(|renters| !renters.is_empty());
+    let other_after = args.other_device_after.as_deref();
+    let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
+    let other_after = other_after.map(|after| after.as_secs_f64());
     for item in &mut items {
         (item["from"], item["until"]) = (json!(from), json!(end));
         (item["name"], item["renters"]) = (json!(args.name), json!(renters));
         item["access"] = json!(args.access.given());
+        item["ssh"] = json!(args.ssh.then_some(true));
+        if item.get("labels").is_some() {
+            item["other_device_after_s"] = json!(other_after);
+        }
         item["allowance_bytes"] = json!(args.allowance);
         item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
+        item["contacts"] = json!(args.contact);
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,

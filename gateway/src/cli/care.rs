@@ -8,8 +8,9 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, api_path};
-use super::device::{pair, present, said};
+use super::device::{present, said};
 use super::host::pages;
+use super::host_args::pair;
 use super::table::{self, Column};
 use super::token::span;
 use crate::api::acknowledgements::Acknowledgement;

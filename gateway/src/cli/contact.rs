@@ -9,7 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, api_path};
-use super::device::{labels, pair, present, said};
+use super::device::{present, said};
+use super::host_args::{labels, pair};
 use super::settings::number;
 use super::table::{self, Column};
 use super::token::span;

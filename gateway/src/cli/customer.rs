@@ -9,6 +9,7 @@ use super::host::pages;
 use super::listing;
 use super::person::{self, PersonCommand};
 use super::table::{self, Column};
+use crate::api::rentals::mine::PersonLoginLink;
 use crate::api::rentals::{Customer, CustomerContact};
 use crate::cli::out;
 
@@ -62,6 +63,14 @@ pub(crate) enum CustomerCommand {
         /// Id or reference of the customer
         customer: String,
     },
+    /// Create a link with which a person of a customer logs in once
+    LoginLink {
+        /// Id or reference of the customer
+        customer: String,
+        /// Id of the person
+        #[arg(long)]
+        person: String,
+    },
     /// Manage the people of customers
     #[command(subcommand)]
     Person(PersonCommand),
@@ -113,8 +122,21 @@ pub(crate) async fn run(client: &Client, command: CustomerCommand) -> anyhow::Re
             client.delete(&path("customers", &customer), None).await?;
             said(client, &format!("{customer} erased; rentals stay without personal data"))
         }
+        CustomerCommand::LoginLink { customer, person } => login_link(client, &customer, &person).await,
         CustomerCommand::Person(command) => person::run(client, command).await,
     }
+}
+
+async fn login_link(client: &Client, customer: &str, person: &str) -> anyhow::Result<()> {
+    let path = format!("{}/login-link", path("customers", customer));
+    let link: PersonLoginLink = client.post(&path, &json!({ "person": person })).await?;
+    if client.json {
+        out::line!("{}", serde_json::to_string_pretty(&link)?);
+        return Ok(());
+    }
+    let until = table::minute(&link.expires_at);
+    out::line!("{}", link.url.unwrap_or_default());
+    said(client, &format!("The link works once, until {until}"))
 }
 
 /// Prints an answer for a program.
@@ -201,6 +223,11 @@ mod tests {
         try_run(&client, &["set", "crm/17", "--no-ref", "--no-contacts", "--name", "Ada"]).await.unwrap();
         let changed: Customer = client.get(&format!("/customers/{}", shown.id), &[]).await.unwrap();
         assert_eq!((changed.external_ref, changed.contacts.len(), changed.version), (None, 0, 2));
+        let person = json!({ "customer": shown.id });
+        let person: Value = client.post("/people", &person).await.unwrap();
+        let person = person["id"].as_str().unwrap();
+        try_run(&client, &["login-link", &shown.id, "--person", person]).await.unwrap();
+        assert!(try_run(&client, &["login-link", "crm/18", "--person", person]).await.is_err());
         try_run(&client, &["erase", &shown.id]).await.unwrap();
         assert!(try_run(&client, &["show", &shown.id]).await.is_err());
         assert!(try_run(&client, &["set", &shown.id]).await.is_err(), "nothing to change");

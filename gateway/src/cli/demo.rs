@@ -223,8 +223,8 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
     out::line!(
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
-         opens the page and works once. In a minute the page shows Up 24, Down 1: the\n\
-         rental unit is being reconfigured. From another terminal:\n\n  \
+         opens the page and works once. In a minute the page shows Up 24, and 1 handled:\n\
+         the rental unit is being reconfigured. From another terminal:\n\n  \
          {program} status\n  \
          {program} host show cam-12\n  \
          {program} demo off cam-07\n  \

@@ -4,8 +4,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::{Client, api_path};
-use super::device::{labels, pair, present, said};
+use super::device::{present, said};
 use super::host::pages;
+use super::host_args::{labels, pair};
 use super::table::{self, Column};
 use crate::api::enrolments::Enrolment;
 use crate::cli::out;

@@ -59,6 +59,7 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     line("MTU", &g.mtu.to_string());
     line("addresses", &g.addresses.join(" "));
     line("SSH key", &g.ssh_public_key);
+    line("renters' CA", &g.rental_ssh_ca);
     for (i, unknown) in g.unknown_keys.iter().enumerate() {
         let key = if i == 0 { "unknown keys" } else { "" };
         out::line!("{key:<12} {}", unknown_key(unknown));

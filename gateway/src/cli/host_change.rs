@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, api_path};
-use super::device::{LabelChanges, LoginChange, Ssh, labels, pair, present, said};
+use super::device::{present, said};
+use super::host_args::{LabelChanges, LoginChange, Ssh, labels, pair};
 use super::limits::Limits;
 use super::removal::{self, Along};
 use super::settings::{Settings, number};

@@ -5,7 +5,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::device::pair;
+use super::host_args::pair;
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Limits {

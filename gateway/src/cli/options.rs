@@ -10,13 +10,14 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 38] = [
+const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
     ("contact add", &[CONTACT]),
     ("contact set", &[CONTACT, NAME]),
     ("customer add", &[CUSTOMER, NAME]),
+    ("customer login-link", &[&[("person", "--person")]]),
     ("customer person add", &[PERSON, NAME]),
     ("customer person set", &[PERSON, NAME]),
     ("customer set", &[CUSTOMER, NAME]),
@@ -49,14 +50,24 @@ const COMMANDS: [(&str, &[&[Pair]]); 38] = [
                 ("allowance_bytes", "--allowance"),
                 ("cut_at_allowance", "--cut-at-allowance"),
                 ("device", "--device"),
+                ("other_device_after_s", "--other-device-after"),
                 ("renters", "--renter"),
+                ("ssh", "--ssh"),
                 ("until", "--until"),
             ],
         ],
     ),
-    ("renter add", &[&[("mtu", "--mtu"), ("person", "--person"), ("public_key", "--public-key")]]),
+    (
+        "renter add",
+        &[&[
+            ("mtu", "--mtu"),
+            ("person", "--person"),
+            ("public_key", "--public-key"),
+            ("ssh_keys", "--ssh-key"),
+        ]],
+    ),
     ("renter credentials", &[&[("public_key", "--public-key")]]),
-    ("renter set", &[NAME, &[("mtu", "--mtu")]]),
+    ("renter set", &[NAME, &[("mtu", "--mtu"), ("ssh_keys", "--ssh-key")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
@@ -155,7 +166,9 @@ const ITEMS: &[Pair] = &[
     ("items[].from", "--from"),
     ("items[].labels", "--any"),
     ("items[].name", "--name"),
+    ("items[].other_device_after_s", "--other-device-after"),
     ("items[].renters", "--renter"),
+    ("items[].ssh", "--ssh"),
     ("items[].until", "--until or --for"),
 ];
 

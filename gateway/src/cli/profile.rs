@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, api_path};
-use super::device::{pair, said};
+use super::device::said;
+use super::host_args::pair;
 use super::limits::Limits;
 use super::settings::Settings;
 use super::table::{self, Column};

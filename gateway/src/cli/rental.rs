@@ -9,15 +9,19 @@ use serde_json::{Value, json};
 use super::booking::Times;
 use super::client::{Client, api_path};
 use super::customer::printed;
-use super::device::{pair, present, said};
+use super::device::{present, said};
 use super::grant::{self, AccessArgs, moment};
 use super::host::pages;
+use super::host_args::pair;
+use super::rental_contacts;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_report;
+use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
 use super::table::{self, Column};
-use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental};
+use super::token::span;
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental, RentalContact};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -34,7 +38,9 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Change the end, device, name, access or allowance of a rental
+    /// Show how renters log in to the device of a rental, with certificates
+    Ssh(RentalSshArgs),
+    /// Change the end, device, name, access, SSH, allowance or contacts of a rental
     #[command(
         group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
@@ -66,6 +72,16 @@ pub(crate) enum RentalCommand {
         /// Why, for the event log
         #[arg(long, value_name = "TEXT")]
         reason: String,
+    },
+    /// Note that a shipped device leaves for its renters
+    Dispatch {
+        /// Id of the rental
+        rental: String,
+    },
+    /// Note that a shipped device is back
+    Return {
+        /// Id of the rental
+        rental: String,
     },
     /// Show what happened to rentals, the oldest first
     Events(RentalEventsArgs),
@@ -132,6 +148,12 @@ pub(crate) struct SetArgs {
     name: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Let the renters log in to the device's account for renters
+    #[arg(long, group = "change", conflicts_with = "no_ssh")]
+    ssh: bool,
+    /// Take that login away
+    #[arg(long, group = "change")]
+    no_ssh: bool,
     /// Admit only this renter (id); repeat it for more
     #[arg(long, value_name = "RENTER", group = "change", conflicts_with = "all_renters")]
     renter: Vec<String>,
@@ -150,6 +172,19 @@ pub(crate) struct SetArgs {
     /// Let the renters go on when the allowance is used
     #[arg(long, group = "change", conflicts_with = "cut_at_allowance")]
     no_cut_at_allowance: bool,
+    /// Take another device of the same labels when it is delayed for this long, such as 10m
+    #[arg(long, value_name = "TIME", group = "change")]
+    other_device_after: Option<String>,
+    /// Wait for the device that it has
+    #[arg(long, group = "change", conflicts_with = "other_device_after")]
+    no_other_device: bool,
+    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL, in
+    /// place of the present contacts
+    #[arg(long, value_name = "CONTACT", group = "change", value_parser = rental_contacts::parse)]
+    contact: Vec<RentalContact>,
+    /// Send no mail about problems of the device
+    #[arg(long, group = "change", conflicts_with = "contact")]
+    no_contacts: bool,
 }
 
 #[derive(Args)]
@@ -173,6 +208,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             show(client, &client.get(&api_path!("/rentals/{}", rental), &[]).await?)
         }
         RentalCommand::Report { rental } => rental_report::run(client, &rental).await,
+        RentalCommand::Ssh(args) => rental_ssh::run(client, args).await,
         RentalCommand::Set(args) => set(client, *args).await,
         RentalCommand::Cancel { rental } => {
             let gone: Value = client.post(&api_path!("/rentals/{}/cancel", rental), &json!({})).await?;
@@ -191,6 +227,8 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             printed(client, &done)?;
             said(client, &format!("Rental {rental}: the device is handed over"))
         }
+        RentalCommand::Dispatch { rental } => ship(client, &rental, ("dispatch", "is on its way")).await,
+        RentalCommand::Return { rental } => ship(client, &rental, ("return", "is back")).await,
         RentalCommand::Events(args) => rental_events::run(client, args).await,
         RentalCommand::Free { at, label } => free(client, &at, label).await,
         RentalCommand::Device(args) => rental_device::run(client, *args).await,
@@ -201,6 +239,14 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
             said(client, &format!("Block {block} ended"))
         }
     }
+}
+
+/// Calls what notes the way of a shipped device.
+async fn ship(client: &Client, rental: &str, (call, what): (&str, &str)) -> anyhow::Result<()> {
+    let changed: Value = client.post(&api_path!("/rentals/{}/{}", rental, call), &json!({})).await?;
+    printed(client, &changed)?;
+    let after: Rental = serde_json::from_value(changed)?;
+    said(client, &format!("Rental {rental}: {} {what}", table::safe(&after.device_name)))
 }
 
 /// Formats a time in a zone, or else in UTC.
@@ -271,11 +317,18 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     let zone = r.time_zone.as_deref();
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
+    if let Some(after) = r.other_device_after_s {
+        line("or another", &format!("of the same labels, when it is delayed for {after} s"));
+    }
     line("name", &r.name);
     line("address", &r.addresses.join(" "));
     line("access", &grant::access(&r.access));
+    if r.ssh {
+        line("SSH", &format!("fleetgate rental ssh {}", r.id));
+    }
     line("renters", &renters(r));
     line("forwarded", &forwarded(r));
+    line("contacts", &contacts(r));
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -283,18 +336,32 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     for delay in &r.delayed {
         line("delayed", &delay.text);
     }
-    if let Some(at) = &r.handed_over_at {
-        line("handed over", &clock(at, zone));
+    let times = [
+        ("dispatched", &r.dispatched_at),
+        ("arrived", &r.first_contact_at),
+        ("handed over", &r.handed_over_at),
+        ("returned", &r.returned_at),
+    ];
+    for (key, at) in times {
+        if let Some(at) = at {
+            line(key, &clock(at, zone));
+        }
     }
     line("booking", &r.booking);
     line("reference", r.external_ref.as_deref().unwrap_or("none"));
     line("customer", &r.customer);
     if let Some(at) = &r.ended_at {
-        let reason = r.end_reason.as_deref().unwrap_or_default();
+        let reason = end_reason(r.end_reason.as_deref(), &[r.state.as_str(), "ended"]);
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let note = r.end_note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-        line("ended", &format!("{} ({reason}){note}", clock(at, zone)));
+        line("ended", &format!("{}{reason}{note}", clock(at, zone)));
     }
     Ok(())
+}
+
+/// Says why a rental ended, unless the words beside it say the same: `cancelled`, not `cancelled (cancelled)`.
+pub(super) fn end_reason(reason: Option<&str>, said: &[&str]) -> Option<String> {
+    reason.filter(|reason| !said.contains(reason)).map(|reason| reason.replace('_', " "))
 }
 
 fn renters(r: &Rental) -> String {
@@ -303,6 +370,11 @@ fn renters(r: &Rental) -> String {
         Some([]) => "none".to_owned(),
         Some(renters) => renters.join(" "),
     }
+}
+
+fn contacts(r: &Rental) -> String {
+    let contacts: Vec<String> = r.contacts.iter().map(rental_contacts::words).collect();
+    if contacts.is_empty() { "none".to_owned() } else { contacts.join(", ") }
 }
 
 /// Formats `8.1 GB of 10.0 GB (81 %), cut off there`.
@@ -317,13 +389,22 @@ fn forwarded(r: &Rental) -> String {
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let SetArgs { rental, until, device, name, access, renter, all_renters, allowance, .. } = args;
     let cut = args.cut_at_allowance.then_some(true).or(args.no_cut_at_allowance.then_some(false));
+    let ssh = args.ssh.then_some(true).or(args.no_ssh.then_some(false));
     let until = until.map(|text| moment("--until", &text)).transpose()?;
+    let other_after = args.other_device_after.as_deref();
+    let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
+    let contacts = (args.no_contacts || !args.contact.is_empty()).then_some(args.contact);
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
-        "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut,
+        "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
+        "other_device_after_s": other_after.map(|after| after.as_secs_f64()), "contacts": contacts,
     }));
-    for (field, is_given) in [("renters", all_renters), ("allowance_bytes", args.no_allowance)] {
+    for (field, is_given) in [
+        ("renters", all_renters),
+        ("allowance_bytes", args.no_allowance),
+        ("other_device_after_s", args.no_other_device),
+    ] {
         if is_given {
             body[field] = Value::Null;
         }
@@ -434,10 +515,24 @@ mod tests {
         (client, api)
     }
 
+    #[test]
+    fn the_reason_of_an_end_is_not_said_twice() {
+        let said = |reason: &str, said: &[&str]| end_reason(Some(reason), said).unwrap_or_default();
+        assert_eq!(said("cancelled", &["cancelled"]), "");
+        assert_eq!(said("lapsed", &["cancelled"]), "lapsed");
+        assert_eq!(
+            (said("failed", &["failed"]), said("ended", &["closed", "ended"])),
+            (String::new(), String::new())
+        );
+        assert_eq!(said("returned_early", &["cleaning", "ended"]), "returned early");
+        assert_eq!(end_reason(None, &["closed"]), None);
+    }
+
     #[tokio::test]
     async fn devices_are_booked_changed_and_given_back() {
         let (client, _api) = shop().await;
         let add = "booking add --customer crm-17 --any kind=cam --for 2h --ref o1 --zone Europe/Vienna";
+        let add = format!("{add} --other-device-after 10m");
         try_run(&client, &format!("{add} --dry-run")).await.unwrap();
         try_run(&client, &format!("{add} --hold 30m --notes x --metadata shop=linz")).await.unwrap();
         let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
@@ -445,6 +540,10 @@ mod tests {
         try_run(&client, "booking set o1 --hold 1h --notes y").await.unwrap();
         try_run(&client, "booking confirm o1").await.unwrap();
         let rental = made.rentals[0].id.clone();
+        assert_eq!(made.rentals[0].other_device_after_s, Some(600.0));
+        try_run(&client, &format!("rental set {rental} --other-device-after 2m")).await.unwrap();
+        try_run(&client, &format!("rental show {rental}")).await.unwrap();
+        try_run(&client, &format!("rental set {rental} --no-other-device")).await.unwrap();
         for fine in [
             "booking list --customer crm-17",
             "booking show o1",
@@ -507,6 +606,8 @@ mod tests {
             (format!("rental set {id} --renter {renter} --all-renters"), "cannot be used with"),
             (format!("rental set {id} --renter laptop"), "no renter is called"),
             (two.to_owned(), "--name is for one device"),
+            (format!("rental set {id} --other-device-after 10m"), "chosen by labels"),
+            (format!("rental set {id} --other-device-after 10m --no-other-device"), "cannot be used with"),
             (format!("rental set {id} --allowance lots"), "such as 10GB"),
             (format!("rental set {id} --allowance 1GB --no-allowance"), "cannot be used with"),
             (
@@ -522,6 +623,35 @@ mod tests {
         try_run(&client, "rental device cam-1 --turnaround 1h").await.unwrap();
         let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
         assert_eq!((settings.access, settings.turnaround_s), (Vec::new(), 3_600.0));
+    }
+
+    #[tokio::test]
+    async fn contacts_of_a_rental_are_given_replaced_and_taken_away() {
+        let (client, _api) = shop().await;
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h --ref o1";
+        try_run(&client, &format!("{add} --contact Ada=ada@example.org --contact bob@example.org"))
+            .await
+            .unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        for (line, shown) in [
+            ("show", "Ada <ada@example.org>, bob@example.org"),
+            ("set --contact eve@example.org", "eve@example.org"),
+            ("set --no-contacts", "none"),
+        ] {
+            let (command, options) = line.split_once(' ').unwrap_or((line, ""));
+            try_run(&client, format!("rental {command} {id} {options}").trim_end()).await.unwrap();
+            let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+            assert_eq!(contacts(&after), shown, "{line}");
+        }
+        for (line, says) in [
+            (format!("rental set {id} --contact ada"), "such as ada@example.org"),
+            (format!("rental set {id} --contact a@example.org --no-contacts"), "cannot be used with"),
+            (format!("rental set {id} --contact a@b@c"), "contacts[0].email"),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
     }
 
     #[tokio::test]
@@ -552,6 +682,33 @@ mod tests {
         try_run(&client, "rental device cam-1 --ready").await.unwrap();
         let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
         assert_eq!((settings.ready, settings.not_ready_reason, settings.gate), (true, None, None));
+    }
+
+    #[tokio::test]
+    async fn a_shipped_device_is_dispatched_and_returned() {
+        let (client, _api) = shop().await;
+        try_run(&client, "rental device cam-1 --shipped --turnaround 1d").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!(settings.delivery, "shipped");
+        try_run(&client, "booking add --customer crm-17 --device cam-1 --for 2h --ref o1").await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        let refused = try_run(&client, &format!("rental return {id}")).await.unwrap_err();
+        assert!(refused.to_string().contains("cam-1 was not dispatched"), "{refused:#}");
+        try_run(&client, &format!("rental dispatch {id}")).await.unwrap();
+        let refused = try_run(&client, &format!("rental return {id}")).await.unwrap_err();
+        assert!(refused.to_string().contains(&format!("`fleetgate rental end {id}`")), "{refused:#}");
+        try_run(&client, &format!("rental end {id}")).await.unwrap();
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        try_run(&client, "rental list --state returning").await.unwrap();
+        try_run(&client, &format!("rental return {id}")).await.unwrap();
+        let back: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+        assert_eq!((back.state.as_str(), back.returned_at.is_some()), ("cleaning", true));
+        let refused = try_run(&client, "rental device cam-1 --shipped --mounted").await.unwrap_err();
+        assert!(refused.to_string().contains("cannot be used with"), "{refused:#}");
+        try_run(&client, "rental device cam-1 --mounted").await.unwrap();
+        let settings: DeviceRentalSettings = client.get("/devices/cam-1/rental-settings", &[]).await.unwrap();
+        assert_eq!(settings.delivery, "mounted");
     }
 
     #[tokio::test]

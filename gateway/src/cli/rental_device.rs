@@ -50,6 +50,35 @@ pub(crate) struct DeviceArgs {
     /// Hand it over without regard to its services
     #[arg(long, conflicts_with_all = ["gate", "gate_service", "gate_for"])]
     no_gate: bool,
+    /// It is sent to its renters and comes back
+    #[arg(long, conflicts_with = "mounted")]
+    shipped: bool,
+    /// It stays in its place
+    #[arg(long)]
+    mounted: bool,
+    /// Account for renters, as enrol.sh --rental-user set it up
+    #[arg(long, value_name = "USER", conflicts_with = "no_ssh_account")]
+    ssh_account: Option<String>,
+    /// Let no renter log in
+    #[arg(long)]
+    no_ssh_account: bool,
+    /// That account can become root: it needs new keys after rentals
+    #[arg(long, conflicts_with = "no_ssh_root")]
+    ssh_root: bool,
+    /// That account cannot become root
+    #[arg(long)]
+    no_ssh_root: bool,
+    /// Run this on the device after each rental
+    #[arg(long, value_name = "CMD", conflicts_with = "no_cleaning_command")]
+    cleaning_command: Option<String>,
+    /// Run nothing after rentals
+    #[arg(long)]
+    no_cleaning_command: bool,
+}
+
+/// Returns a changed setting. `None`: it stays; `null`: there is none.
+fn changed(given: Option<&String>, is_dropped: bool) -> Option<Value> {
+    (given.is_some() || is_dropped).then(|| json!(given))
 }
 
 /// Returns the changed gate. `None`: it stays; `null`: there is none.
@@ -83,23 +112,33 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     };
     let access = if args.no_access { Some(Vec::new()) } else { args.access.given() };
     let gate = gate(&args, before.gate.as_ref())?;
-    let is_change = args.rentable
+    let delivery = args.shipped.then_some("shipped").or(args.mounted.then_some("mounted"));
+    let account = changed(args.ssh_account.as_ref(), args.no_ssh_account);
+    let cleaning = changed(args.cleaning_command.as_ref(), args.no_cleaning_command);
+    let ssh_root = args.ssh_root.then_some(true).or(args.no_ssh_root.then_some(false));
+    let is_change = account.is_some()
+        || cleaning.is_some()
+        || ssh_root.is_some()
+        || args.rentable
         || args.not_rentable
         || args.preparation.is_some()
         || args.turnaround.is_some()
         || access.is_some()
         || args.ready
         || args.not_ready.is_some()
-        || gate.is_some();
+        || gate.is_some()
+        || delivery.is_some();
     let ready = args.ready.then_some(true).or(args.not_ready.as_ref().map(|_| false));
     let mut body = present(json!({
         "rentable": rentable,
         "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
         "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
-        "access": access, "ready": ready, "not_ready_reason": args.not_ready,
+        "access": access, "ready": ready, "not_ready_reason": args.not_ready, "delivery": delivery, "ssh_root": ssh_root,
     }));
-    if let Some(gate) = gate {
-        body["gate"] = gate;
+    for (key, value) in [("gate", gate), ("ssh_account", account), ("cleaning_command", cleaning)] {
+        if let Some(value) = value {
+            body[key] = value;
+        }
     }
     let after: DeviceRentalSettings = match is_change {
         true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
@@ -118,7 +157,16 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     out::line!("  {:<12}{}", "access", if access.is_empty() { "nothing" } else { &access });
     let not_ready = after.not_ready_reason.as_deref().map(|reason| format!("no: {}", table::safe(reason)));
     out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
+    out::line!("  {:<12}{}", "delivery", after.delivery);
     out::line!("  {:<12}{}", "gate", after.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
+    if let Some(account) = &after.ssh_account {
+        let mode = after.ssh_mode.as_deref().unwrap_or("not asked yet");
+        let root = if after.ssh_root { ", can become root" } else { "" };
+        out::line!("  {:<12}{} ({}{root})", "ssh account", table::safe(account), table::safe(mode));
+    }
+    if let Some(command) = &after.cleaning_command {
+        out::line!("  {:<12}{}", "cleaning", table::safe(command));
+    }
     Ok(())
 }
 

@@ -59,7 +59,9 @@ fn print(client: &Client, event: &RentalEvent) -> anyhow::Result<()> {
         return Ok(());
     }
     let data = &event.data;
-    let reason = data.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let happened = event.kind.strip_prefix("rental.").unwrap_or(&event.kind);
+    let reason = super::rental::end_reason(data.reason.as_deref(), &[happened]);
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let what = format!("{:<28}", table::safe(&format!("{}{reason}", event.kind)));
     let window = super::rental::window(&data.from, &data.until, None);
     let cells = [

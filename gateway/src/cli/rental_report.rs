@@ -44,8 +44,8 @@ fn head(of: &RentalReport, zone: Option<&str>) {
     if of.delayed_s > 0.0 {
         line("delayed", &format!("{} s", of.delayed_s));
     }
-    if let Some(reason) = &of.end_reason {
-        line("ended", &reason.replace('_', " "));
+    if let Some(reason) = super::rental::end_reason(of.end_reason.as_deref(), &[of.state.as_str(), "ended"]) {
+        line("ended", &reason);
     }
     line("booking", &of.booking);
     line("customer", &of.customer);

@@ -1,5 +1,7 @@
 //! `fleetgate renter`: the peers of the people of customers, which reach rented devices.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -9,6 +11,7 @@ use super::customer::{path, printed};
 use super::device::{mtu, present, said};
 use super::host::pages;
 use super::listing;
+use super::ssh_keys;
 use super::table::{self, Column};
 use crate::api::rentals::Renter;
 use crate::cli::out;
@@ -28,6 +31,9 @@ pub(crate) enum RenterCommand {
         /// Largest packet inside the tunnel, from 1280 to 1420 bytes [default: as the gateway has it]
         #[arg(long, value_name = "BYTES")]
         mtu: Option<u16>,
+        /// File with its SSH public keys, or - for stdin; repeat it for more
+        #[arg(long, value_name = "FILE")]
+        ssh_key: Vec<PathBuf>,
         #[command(flatten)]
         to: Output,
     },
@@ -56,6 +62,12 @@ pub(crate) enum RenterCommand {
         /// Largest packet inside the tunnel, from 1280 to 1420 bytes; its configuration needs the same
         #[arg(long, value_name = "BYTES", group = "change")]
         mtu: Option<u16>,
+        /// File with all its SSH public keys, or - for stdin; repeat it for more
+        #[arg(long, value_name = "FILE", group = "change")]
+        ssh_key: Vec<PathBuf>,
+        /// Take its SSH public keys away
+        #[arg(long, group = "change", conflicts_with = "ssh_key")]
+        no_ssh_key: bool,
     },
     /// Give a renter new keys; the present ones stop working at once
     Credentials {
@@ -76,15 +88,19 @@ pub(crate) enum RenterCommand {
 
 pub(crate) async fn run(client: &Client, command: RenterCommand) -> anyhow::Result<()> {
     match command {
-        RenterCommand::Add { name, person, public_key, mtu, to } => {
-            let body = json!({ "name": name, "person": person, "public_key": public_key, "mtu": mtu });
+        RenterCommand::Add { name, person, public_key, mtu, ssh_key, to } => {
+            let keys = ssh_keys::read(&ssh_key)?;
+            let body = json!({
+                "name": name, "person": person, "public_key": public_key, "mtu": mtu, "ssh_keys": keys,
+            });
             let call = Call { path: "/renters", body: present(body), otherwise: "nothing was added" };
             conf::make(client, call, to, |made| peer(name, made)).await
         }
         RenterCommand::List { customer, person } => list(client, customer, person).await,
         RenterCommand::Show { renter } => show(client, &renter).await,
-        RenterCommand::Set { renter, name, mtu } => {
-            let body = present(json!({ "name": name, "mtu": mtu }));
+        RenterCommand::Set { renter, name, mtu, ssh_key, no_ssh_key } => {
+            let keys = ssh_keys::read(&ssh_key)?.or(no_ssh_key.then(Vec::new));
+            let body = present(json!({ "name": name, "mtu": mtu, "ssh_keys": keys }));
             let changed = client.patch(&path("renters", &renter), &body).await?;
             printed(client, &changed)?;
             said(client, &format!("{renter} changed"))
@@ -152,6 +168,7 @@ async fn show(client: &Client, renter: &str) -> anyhow::Result<()> {
     line("addresses", &r.addresses.join(" "));
     line("allowed IPs", &r.allowed_ips.join(" "));
     line("MTU", &mtu(r.mtu));
+    r.ssh_keys.iter().for_each(|key| line("SSH key", key));
     line("handshake", &table::ago(r.last_handshake.as_deref(), table::now()));
     line("added", &r.created_at);
     Ok(())
@@ -216,6 +233,19 @@ mod tests {
         try_run(&client, &["renter", "set", &renter, "--name", "notebook", "--mtu", "1400"]).await.unwrap();
         let shown: Value = client.get(&format!("/renters/{renter}"), &[]).await.unwrap();
         assert_eq!((&shown["name"], &shown["mtu"]), (&json!("notebook"), &json!(1_400)));
+        let line = fleetgate_keys::SshKey::generate("ada").public().to_string();
+        let key = dir.path().join("id.pub");
+        std::fs::write(&key, format!("{line}\n")).unwrap();
+        let key = key.to_str().unwrap();
+        try_run(&client, &["renter", "set", &renter, "--ssh-key", key]).await.unwrap();
+        let shown: Value = client.get(&format!("/renters/{renter}"), &[]).await.unwrap();
+        assert_eq!(shown["ssh_keys"], json!([line.trim_end_matches(" ada")]));
+        try_run(&client, &["renter", "show", &renter]).await.unwrap();
+        try_run(&client, &["renter", "set", &renter, "--no-ssh-key"]).await.unwrap();
+        let shown: Value = client.get(&format!("/renters/{renter}"), &[]).await.unwrap();
+        assert_eq!(shown["ssh_keys"], json!([]));
+        let both = ["renter", "set", &renter, "--no-ssh-key", "--ssh-key", key];
+        assert!(try_run(&client, &both).await.is_err());
         try_run(&client, &["renter", "credentials", &renter, "--qr"]).await.unwrap();
         let keyed: Value = client.get(&format!("/renters/{renter}"), &[]).await.unwrap();
         assert_ne!(keyed["public_key"], shown["public_key"]);

@@ -70,8 +70,8 @@ fn headline(review: &RestoreReview) -> String {
             format!("{restored}; {} confirmed it at {}", table::safe(by), table::clock_time(at))
         }
         _ => format!(
-            "{restored}. Until an admin confirms, operators and renters reach nothing, and nothing is booked. This \
-             is in effect again afterwards:"
+            "{restored}. Until an admin confirms, operators and renters reach nothing, nothing is booked, no device \
+             enrols, and no event of a rental is delivered. This is in effect again afterwards:"
         ),
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         let (client, api) = connected_as(Role::Admin).await;
         fixture::restored(&api.state.store, Wall::from_millis(1_700_000_000_250)).await;
         let review: RestoreReview = client.get("/restore-review", &[]).await.unwrap();
-        assert_eq!(review.kinds.len(), 6);
+        assert_eq!(review.kinds.len(), 8);
         assert!(rows(&review.kinds[3]).iter().any(|row| row[1] == "admin"), "{review:?}");
         let time = review.restored_at.unwrap();
         let wrong = RestoreReviewCommand::Confirm { time: "2026-01-01T00:00:00Z".into() };

@@ -6,8 +6,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, api_path};
-use super::device::{labels, pair, present, said};
+use super::device::{present, said};
 use super::host::pages;
+use super::host_args::{labels, pair};
 use super::table::{self, Column};
 use crate::api::enrolment_tokens::EnrolmentToken;
 use crate::api::tokens::ApiToken;

@@ -10,7 +10,8 @@
 //! | **25** | **22** | **14** | **9** | **7** |
 //!
 //! Services of a host that is down are stale and are counted as such. The rental unit has none, so that
-//! all 52 stay current: 45 OK, 2 WARNING, 5 CRITICAL.
+//! all 52 stay current: 45 OK, 2 WARNING, 5 CRITICAL. Four devices are rented, which adds the service `rental` to each.
+//! The rental unit is in preparation, so that it counts as handled.
 //!
 //! Plain data: it does not know how a gateway imports it.
 

@@ -265,7 +265,7 @@ async fn the_sensor_script_is_answered_over_ssh_with_what_the_sensors_say() {
     let mut lab = Lab::new();
     let spec = spec(&lab);
     let fingerprint = spec.ssh.as_ref().expect("has one").host_key.public().fingerprint();
-    let pin = HostKey { fingerprint, key_type: Some(KeyType::Ed25519) };
+    let pin = HostKey { fingerprint, key_type: Some(KeyType::Ed25519), line: None };
     let device = enrolled(&mut lab, spec).await;
     device.set_sensor("temperature", 81.5).expect("has one");
     let sensors = [("hot".to_owned(), Sensor::Temperature { name: None })];

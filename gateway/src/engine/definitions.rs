@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::messages::{HostSpec, ServiceSpec, Threshold};
+use fleetgate_engine::messages::{Check, HostSpec, ServiceSpec, Threshold};
 
 use crate::store::definition::check_kind;
 
@@ -62,6 +62,13 @@ impl From<&ServiceSpec> for Service {
             retry: spec.timing.retry,
             thresholds: spec.thresholds.clone().into(),
         }
+    }
+}
+
+impl Service {
+    /// Whether the gateway itself sets its state, so that nobody sends results.
+    pub fn is_set_by_gateway(&self) -> bool {
+        self.check == check_kind(&Check::Rental)
     }
 }
 

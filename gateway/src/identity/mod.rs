@@ -1,8 +1,10 @@
 //! The gateway's own keys: generated at the first start, readable by their owner only.
 
 pub mod continuity;
+pub mod ssh_ca;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
@@ -10,6 +12,7 @@ use fleetgate_keys::{PrivateKey, SealKey};
 
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::first_start::{Reached, Step, restore_hint};
+use ssh_ca::SshCa;
 
 /// Separates the sealing key from every other use of the gateway's key.
 const SEALS: &str = "fleetgate database secrets";
@@ -18,6 +21,8 @@ const SEALS: &str = "fleetgate database secrets";
 pub struct Identity {
     pub wireguard: PrivateKey,
     pub ssh: SshKey,
+    /// Signs the SSH keys of renters. It comes from the WireGuard key and has no file of its own.
+    pub ssh_ca: Arc<SshCa>,
 }
 
 impl Identity {
@@ -46,14 +51,15 @@ impl Identity {
     /// Fails when a key is missing, invalid, or readable by others.
     pub fn read(data: &Path) -> anyhow::Result<Identity> {
         let (wireguard_file, ssh_file) = (data.join(WIREGUARD_FILE), data.join(SSH_FILE));
-        let wireguard = secret_file::read(&wireguard_file)?
+        let wireguard: PrivateKey = secret_file::read(&wireguard_file)?
             .trim()
             .parse()
             .with_context(|| unusable(&wireguard_file, "a WireGuard private key", data))?;
         let ssh = secret_file::read(&ssh_file)?
             .parse::<SshKey>()
             .with_context(|| unusable(&ssh_file, "an OpenSSH ed25519 key", data))?;
-        Ok(Identity { wireguard, ssh })
+        let ssh_ca = Arc::new(SshCa::of(&wireguard)?);
+        Ok(Identity { wireguard, ssh, ssh_ca })
     }
 
     /// Returns the key that seals the secrets in the database. The gateway's key is enough to open them.
@@ -79,6 +85,7 @@ mod tests {
         let first = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         let second = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         assert_eq!(first.wireguard.public(), second.wireguard.public());
+        assert_eq!(first.ssh_ca.public_line(), second.ssh_ca.public_line());
         let mode = fs::metadata(dir.path().join(WIREGUARD_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

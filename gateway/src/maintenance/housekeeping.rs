@@ -17,7 +17,7 @@ use crate::engine::live_state::{Change, LiveState};
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::{aliases, events as rental_events};
-use crate::store::{Store, forwarded, idempotency, wire_days};
+use crate::store::{Store, Tx, forwarded, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
@@ -25,6 +25,9 @@ const EVERY: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(1);
 /// How long a clock must have run evenly before rows are removed by it.
 const TRUSTED_TO_REMOVE: Duration = Duration::from_secs(3_600);
+/// How long a clock must have run evenly before holds are ended by it, as `rental_times` doubts one that was set. Until
+/// then a hold that is over occupies nothing, and is not confirmed.
+const TRUSTED_TO_END: Duration = Duration::from_secs(300);
 /// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -42,7 +45,9 @@ pub fn start(
             if let Err(error) = end_enrolments(&store, &live).await {
                 tracing::warn!("enrolments that are over stay open: {error}");
             }
-            if let Err(error) = end_holds(&store, &live).await {
+            if trusted_for >= TRUSTED_TO_END
+                && let Err(error) = end_holds(&store, &live).await
+            {
                 tracing::warn!("bookings that were not confirmed in time stay: {error}");
             }
             if let Err(error) = forget_days(&store).await {
@@ -59,11 +64,13 @@ pub fn start(
                 tracing::warn!("rentals that are long over stay in the filter: {error}");
             }
             if trusted_for >= TRUSTED_TO_REMOVE
-                && let Err(error) = forget_rental_events(&store, clock::wall()).await
+                && let Err(error) = Old::RentalEvents.remove(&store, clock::wall()).await
             {
                 tracing::warn!("old events of rentals stay: {error}");
             }
-            if let Err(error) = forget_answers(&store, clock::wall()).await {
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = Old::Answers.remove(&store, clock::wall()).await
+            {
                 tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
             }
             tokio::select! {
@@ -104,29 +111,36 @@ pub async fn free_aliases(store: &Store, handle: &Handle, now: Wall) -> crate::s
     Ok(())
 }
 
-/// Removes in small steps, as below.
-async fn forget_rental_events(store: &Store, now: Wall) -> crate::store::Result<()> {
-    loop {
-        let mut tx = store.begin().await?;
-        let gone = rental_events::prune(&mut tx, now).await?;
-        tx.commit().await?;
-        if gone < u64::from(rental_events::PRUNED_AT_ONCE) {
-            return Ok(());
-        }
-        tokio::time::sleep(BREATH).await;
-    }
+/// Rows that go by their age, in small steps.
+#[derive(Clone, Copy)]
+enum Old {
+    RentalEvents,
+    Answers,
 }
 
-/// Removes in small steps: a writer waits for one step at most.
-async fn forget_answers(store: &Store, now: Wall) -> crate::store::Result<()> {
-    loop {
-        let mut tx = store.begin().await?;
-        let gone = idempotency::prune(&mut tx, now - idempotency::KEPT).await?;
-        tx.commit().await?;
-        if gone < u64::from(idempotency::PRUNED_AT_ONCE) {
-            return Ok(());
+impl Old {
+    /// Removes some in one step. Returns whether none is left.
+    async fn step(self, tx: &mut Tx, now: Wall) -> crate::store::Result<bool> {
+        let (gone, at_once) = match self {
+            Old::RentalEvents => (rental_events::prune(tx, now).await?, rental_events::PRUNED_AT_ONCE),
+            Old::Answers => {
+                (idempotency::prune(tx, now - idempotency::KEPT).await?, idempotency::PRUNED_AT_ONCE)
+            }
+        };
+        Ok(gone < u64::from(at_once))
+    }
+
+    /// Removes all. A writer waits for one step at most.
+    async fn remove(self, store: &Store, now: Wall) -> crate::store::Result<()> {
+        loop {
+            let mut tx = store.begin().await?;
+            let is_last = self.step(&mut tx, now).await?;
+            tx.commit().await?;
+            if is_last {
+                return Ok(());
+            }
+            tokio::time::sleep(BREATH).await;
         }
-        tokio::time::sleep(BREATH).await;
     }
 }
 

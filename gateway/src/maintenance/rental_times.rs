@@ -21,7 +21,7 @@ use crate::store::policy::PolicyRows;
 use crate::store::{Store, settings};
 
 /// Longest time until the next look: the clock may be set, and a sleep does not count a suspend. Events of the
-/// time are promised within a second. A look at what is due reads three places of indexes.
+/// time are promised within a second. A look at what is due reads five places of indexes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a clock that was set is doubted, as for the windows of grants: none of them opens in this time.
 const DOUBT: Duration = Duration::from_secs(300);
@@ -65,28 +65,19 @@ struct Times {
     wakeups: Wakeups,
     /// Since the start the clock is behind the greatest time that it has shown before.
     is_behind: bool,
-    /// The clocks at the last turn.
-    looked: Option<Now>,
-    doubted_until: Mono,
-    /// Rentals whose gates are to be passed again, for the engine.
+    doubt: Doubt,
+    /// Rentals whose gates are to be passed again, or that are held again, for the engine.
     shut: BTreeSet<RentalId>,
 }
 
 impl Times {
     fn new(store: Store, wakeups: Wakeups) -> Times {
-        Times {
-            store,
-            wakeups,
-            is_behind: true,
-            looked: None,
-            doubted_until: Mono::ZERO,
-            shut: BTreeSet::new(),
-        }
+        Times { store, wakeups, is_behind: true, doubt: Doubt::default(), shut: BTreeSet::new() }
     }
 
     /// Writes what is due, for some rentals. Returns the time until the next turn.
     async fn turn(&mut self, now: Now) -> crate::store::Result<Duration> {
-        if self.is_doubted(now) {
+        if self.doubt.holds(now) {
             return Ok(LOOK_EVERY);
         }
         let now = now.wall;
@@ -108,14 +99,24 @@ impl Times {
         let next = announced.next.map_or(LOOK_EVERY, |at| at.since(now));
         Ok(next.clamp(AT_LEAST, LOOK_EVERY))
     }
+}
 
-    /// Whether the clock was set some minutes ago at most, as far as the turns show.
-    fn is_doubted(&mut self, now: Now) -> bool {
+/// Whether the clock was set some minutes ago at most.
+#[derive(Default)]
+pub(super) struct Doubt {
+    /// The clocks at the last look.
+    looked: Option<Now>,
+    until: Mono,
+}
+
+impl Doubt {
+    /// Whether it was, as far as the looks show.
+    pub fn holds(&mut self, now: Now) -> bool {
         let step = self.looked.replace(now).and_then(|before| Step::between(before, now));
         if step.is_some_and(|step| step.size() > SMALL) {
-            self.doubted_until = now.mono + DOUBT;
+            self.until = now.mono + DOUBT;
         }
-        now.mono < self.doubted_until
+        now.mono < self.until
     }
 }
 
@@ -162,12 +163,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_small_step_is_an_adjustment() {
-        let (store, _dir) = fixture::store().await;
-        let mut times = Times::new(store, Wakeups::default());
+    #[test]
+    fn a_small_step_is_an_adjustment() {
+        let mut doubt = Doubt::default();
         let mut doubted = |mono_s, wall_s: i64| {
-            times.is_doubted(Now { mono: Mono::from_secs(mono_s), wall: Wall::from_millis(wall_s * 1_000) })
+            doubt.holds(Now { mono: Mono::from_secs(mono_s), wall: Wall::from_millis(wall_s * 1_000) })
         };
         assert!(!doubted(10, 1_000), "the start");
         assert!(!doubted(11, 1_060) && !doubted(12, 1_002));

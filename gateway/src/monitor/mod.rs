@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Command, ConnectFailure, HandedOver, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply,
-    ProbeRequest, Route,
+    Command, ConnectFailure, HandoverStep, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply,
+    ProbeRequest, Route, SshReply, SshRun,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::{Mono, Now};
@@ -84,12 +84,9 @@ impl ProbeExecutor {
                 });
             }
             Probe::Ssh { route, port, connect, run } => {
-                let key = SessionKey { host: ask.host, route: route.clone(), port };
-                let (roads, timeout) = (self.0.clone(), connect.min(ask.timeout));
-                let dialled = move || dial(roads.clone(), route.clone(), port, timeout);
-                let client = self.0.ssh.clone();
+                let (this, host, times) = (self.clone(), ask.host, (connect, ask.timeout));
                 self.spawn(ask.id, async move {
-                    ProbeReply::Ssh(client.run_within(key, dialled, run, (connect, ask.timeout)).await)
+                    ProbeReply::Ssh(this.run_ssh(host, (route, port), run, times).await)
                 });
             }
             _ => {
@@ -98,6 +95,21 @@ impl ProbeExecutor {
                 }
             }
         }
+    }
+
+    /// Runs commands on a host, in a session that is kept for its next run. `connect` limits the time until the login
+    /// is complete.
+    pub async fn run_ssh(
+        &self,
+        host: HostId,
+        (route, port): (Route, u16),
+        run: SshRun,
+        (connect, timeout): (Duration, Duration),
+    ) -> SshReply {
+        let key = SessionKey { host, route: route.clone(), port };
+        let (roads, patience) = (self.0.clone(), connect.min(timeout));
+        let dialled = move || dial(roads.clone(), route.clone(), port, patience);
+        self.0.ssh.run_within(key, dialled, run, (connect, timeout)).await
     }
 
     fn spawn(&self, id: ProbeId, work: impl Future<Output = ProbeReply> + Send + 'static) {
@@ -187,8 +199,8 @@ fn is_ours(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| scarce.contains(&code))
 }
 
-/// Receives the handovers of rented devices. It must not block.
-pub type TakeHandover = Box<dyn FnMut(HandedOver) + Send>;
+/// Receives the arrivals and handovers of rented devices. It must not block.
+pub type TakeHandover = Box<dyn FnMut(HandoverStep) + Send>;
 
 /// Starts the monitor thread, which runs until `stop`. The writer has all records by then.
 ///
@@ -277,7 +289,8 @@ impl MonitorThread {
             match self.monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => self.carrier.carry(ask),
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::HandedOver(handover) => (self.handovers)(handover),
+                MonitorOutput::HandedOver(handover) => (self.handovers)(HandoverStep::HandedOver(handover)),
+                MonitorOutput::FirstContact(contact) => (self.handovers)(HandoverStep::Arrived(contact)),
                 MonitorOutput::ProbeUplink => self.carrier.0.outside.notify_one(),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");

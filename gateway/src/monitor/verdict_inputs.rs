@@ -177,7 +177,7 @@ fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
         Check::Ping { .. } => Asked::Echo,
         Check::Tcp { .. } | Check::Ssh => Asked::Presence,
         Check::Sensor(_) | Check::Command { .. } => Asked::Value,
-        Check::Passive | Check::Heartbeat(_) => Asked::Nothing,
+        Check::Passive | Check::Heartbeat(_) | Check::Rental => Asked::Nothing,
     };
     Some(ServiceFacts {
         name: state.name.clone(),

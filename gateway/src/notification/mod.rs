@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use delivery::Failure;
 pub use delivery::Pace;
+pub use delivery::doubled;
 pub use gateway_message::gateway_message;
 pub use routing::BUILT_IN_NAME;
 

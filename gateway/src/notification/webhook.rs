@@ -80,6 +80,16 @@ pub struct Told {
     pub note: Option<String>,
     /// The page of the host, where `public_url` is set.
     pub url: Option<String>,
+    /// The rental that had the device when the notification became necessary.
+    pub rental: Option<ToldRental>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ToldRental {
+    /// `l_...`.
+    pub id: String,
+    /// Its end.
+    pub until: String,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -92,7 +102,8 @@ pub struct ToldObject {
 
 impl Body {
     pub fn new(message: &MessageRow, contents: &Contents, public_url: Option<&str>) -> Body {
-        let notifications: Vec<Told> = contents.notices.iter().map(|n| told(n, public_url)).collect();
+        let notifications: Vec<Told> =
+            contents.notices.iter().map(|n| told(n, contents, public_url)).collect();
         Body {
             id: Kind::Message.text(Id::from_i64(message.id)),
             contact: message.contact_name.clone(),
@@ -108,8 +119,12 @@ impl Body {
     }
 }
 
-fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
+fn told(notice: &NoticeRow, contents: &Contents, public_url: Option<&str>) -> Told {
     let host = &notice.host_name;
+    let rental = contents
+        .rented
+        .get(&notice.id)
+        .map(|rented| ToldRental { id: Kind::Rental.text(rented.rental), until: ids::time(rented.until) });
     Told {
         notification: Kind::Notice.text(Id::from_i64(notice.id.0)),
         object: ToldObject {
@@ -128,6 +143,7 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
         incident: notice.incident.map(|id| id.to_string()),
         note: Some(notice.note.clone()).filter(|note| !note.is_empty()),
         url: public_url.map(|url| format!("{url}/hosts/{host}")),
+        rental,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::store::events::{self, NewEvent, Object, SYSTEM};
 use crate::store::rentals::events::EventRow;
 use crate::store::subscriptions::deliveries::{self, At, Due, Failed};
 use crate::store::subscriptions::{self, Subscription, secret_place};
-use crate::store::{Store, Tx};
+use crate::store::{Store, Tx, instance};
 
 /// Calls to one subscription at the same time. As many may hang before its other events wait.
 const IN_FLIGHT: usize = 4;
@@ -209,7 +209,13 @@ impl EventDelivery {
             self.hasten(now.wall).await?;
         }
         flights.looked = Some(now);
-        let all = subscriptions::list(&mut *self.parts.store.reader().await?).await?;
+        let mut conn = self.parts.store.reader().await?;
+        if instance::awaits_review(&mut conn).await? {
+            // A subscription may have been removed after the backup.
+            return Ok(LOOK_EVERY);
+        }
+        let all = subscriptions::list(&mut conn).await?;
+        drop(conn);
         let mut wait = LOOK_EVERY;
         for subscription in all.into_iter().filter(|subscription| subscription.paused_at.is_none()) {
             wait = wait.min(self.serve(subscription, flights, now, stop).await?);

@@ -25,6 +25,7 @@ pub struct Wakeups(Arc<Signals>);
 #[derive(Default)]
 struct Signals {
     times: Notify,
+    phases: Notify,
     delivery: Notify,
 }
 
@@ -32,17 +33,23 @@ impl Wakeups {
     /// Signals that rentals or subscriptions have changed.
     pub fn changed(&self) {
         self.0.times.notify_one();
-        self.0.delivery.notify_one();
+        self.written();
     }
 
     /// Signals that events were written.
     pub fn written(&self) {
+        self.0.phases.notify_one();
         self.0.delivery.notify_one();
     }
 
     /// Waits until rentals have changed.
     pub async fn rentals(&self) {
         self.0.times.notified().await;
+    }
+
+    /// Waits until rentals have changed, by a call or by the time.
+    pub async fn phases(&self) {
+        self.0.phases.notified().await;
     }
 
     /// Waits until there may be something to deliver.

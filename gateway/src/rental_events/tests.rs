@@ -18,7 +18,7 @@ use crate::outbound::secret_url::SecretUrl;
 use crate::store::rentals::events::{self, EventRow};
 use crate::store::subscriptions::deliveries::{self, At, Failed};
 use crate::store::subscriptions::{self, Subscription, secret_place};
-use crate::store::{Store, Tx, fixture};
+use crate::store::{Store, Tx, fixture, instance};
 
 /// The usual behaviour with shorter times.
 const PACE: Pace = Pace {
@@ -204,6 +204,24 @@ async fn a_call_is_one_event_with_its_id_and_a_signature() {
         let expected = crate::notification::webhook::signature(b"secret", seconds, call.body.as_bytes());
         assert_eq!(signature, expected);
     }
+}
+
+#[tokio::test]
+async fn after_a_restore_nothing_is_sent_before_the_confirmation() {
+    let sink = HookSink::start(&[Manner::Answer(204)]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    fixture::restored(&scene.store, at(5_000)).await;
+    scene.start(PACE);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waits = scene.subscription().await;
+    assert_eq!((sink.calls().len(), waits.cursor, waits.waiting), (0, 0, 0));
+    let mut tx = scene.store.begin().await.unwrap();
+    instance::confirm(&mut tx, at(6_000), "user:ada").await.unwrap();
+    tx.commit().await.unwrap();
+    scene.wakeups.changed();
+    scene.all_accepted().await;
+    in_order(&scene, &sink.calls()).await;
+    scene.stop().await;
 }
 
 #[tokio::test]

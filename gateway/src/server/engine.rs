@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::{
-    Command, DnsClient, DnsId, ExplainId, Input, MonitorInput, PolicyChange, TunnelEvent,
+    Command, DnsClient, DnsId, ExplainId, HandoverStep, Input, MonitorInput, PolicyChange, TunnelEvent,
 };
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
@@ -27,10 +27,12 @@ use crate::engine::live_state::LiveState;
 use crate::identity::Identity;
 use crate::maintenance::forwarded::FlowLog;
 use crate::maintenance::handovers::HandoverLog;
+use crate::maintenance::rental_phases;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
 use crate::monitor::{ProbeExecutor, TakeHandover};
+use crate::rental_access::{self, OverSsh};
 use crate::rental_events;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::{aliases, handovers};
@@ -48,8 +50,12 @@ pub(super) struct Running {
     pub streams: Streams,
     /// Connections of devices to the API inside the tunnels.
     pub results: mpsc::Receiver<AcceptedStream>,
+    /// Connections of renters to their page.
+    pub page: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
     pub names: dns::Inbox,
+    /// What the monitor knows of rented devices.
+    pub rental_phases: rental_phases::Known,
 }
 
 /// The parts that the engine is assembled from, and the queues of its threads.
@@ -112,7 +118,7 @@ impl<'a> Engine<'a> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
-        let monitor = self.monitor().await?;
+        let (monitor, rental_phases) = self.monitor().await?;
         self.allocate_aliases().await?;
         self.allocate_aliases_of_rentals().await?;
         let tunnel = self.tunnel().await?;
@@ -122,6 +128,7 @@ impl<'a> Engine<'a> {
         let outputs = self.tunnel_outputs(answers_in.clone(), streams.clone(), forward);
         let take_handover = self.take_handover(asks_in.clone());
         let carrier = self.probe_executor(asks_in, answers_in, streams.clone())?;
+        self.start_rental_access(tasks, carrier.clone(), stop_api);
         let inbox = thread::Inbox { commands: self.commands, asks };
         let tunnels = thread::start(tunnel, socket, inbox, outputs, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: self.inputs, answers };
@@ -134,7 +141,9 @@ impl<'a> Engine<'a> {
             threads: vec![monitors, tunnels],
             streams,
             results: arrivals.results,
+            page: arrivals.page,
             names: dns::Inbox { streams: arrivals.dns, forwards },
+            rental_phases,
         })
     }
 
@@ -155,16 +164,30 @@ impl<'a> Engine<'a> {
         Ok(ProbeExecutor::new(asks, answers, streams, ssh, outbound, outside, runtime))
     }
 
+    /// Starts the task that lets renters log in to devices.
+    fn start_rental_access(
+        &self,
+        tasks: &mut JoinSet<()>,
+        executor: ProbeExecutor,
+        stop_api: &CancellationToken,
+    ) {
+        let (store, handle) = (self.store.clone(), self.handle.clone());
+        let runner = OverSsh { store: store.clone(), executor, timing: self.config.timing };
+        rental_access::start(tasks, rental_access::Parts { store, handle, runner }, stop_api.clone());
+    }
+
     fn take_handover(&self, asks: mpsc::UnboundedSender<Command>) -> TakeHandover {
         let log = self.handovers.clone();
-        Box::new(move |handover| {
+        Box::new(move |step| {
             // The grant is opened first: the database may be away.
-            let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(handover)]));
-            log.add(handover);
+            if let HandoverStep::HandedOver(handover) = step {
+                let _ = asks.send(Command::Policy(vec![PolicyChange::HandOver(handover)]));
+            }
+            log.add(step);
         })
     }
 
-    async fn monitor(&self) -> anyhow::Result<Monitor> {
+    async fn monitor(&self) -> anyhow::Result<(Monitor, rental_phases::Known)> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
         let usual = monitor::Config {
             interval: self.config.timing.interval,
@@ -182,6 +205,10 @@ impl<'a> Engine<'a> {
         }
         monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
+        let (phases, _) = rental_phases::read(self.store, clock::wall()).await?;
+        for phase in phases.values() {
+            monitor.handle(MonitorInput::RentalPhase(Box::new(phase.clone())), clock::now());
+        }
         let hosts = self.store.all_hosts(&self.config.timing).await?;
         self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
         self.writer.know(&hosts);
@@ -189,7 +216,7 @@ impl<'a> Engine<'a> {
         for handover in handovers::open(&mut *self.store.reader().await?, clock::wall()).await? {
             monitor.handle(MonitorInput::Handover(Box::new(handover)), clock::now());
         }
-        Ok(monitor)
+        Ok((monitor, phases))
     }
 
     async fn tunnel(&self) -> anyhow::Result<Tunnel<BoringNoise>> {

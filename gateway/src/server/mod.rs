@@ -32,10 +32,12 @@ use crate::health::{memory, telemetry};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
-    clock_watch, housekeeping, rental_allowances, rental_reports, rental_times, restore_notice, retention,
+    clock_watch, housekeeping, other_devices, rental_allowances, rental_notices, rental_phases,
+    rental_reports, rental_times, restore_notice, retention,
 };
-use crate::notification::{Notifications, Settings};
+use crate::notification::{Notifications, Pace, Settings};
 use crate::rental_events;
+use crate::rental_messages;
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
@@ -177,7 +179,7 @@ impl Server {
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
         let engine = Engine::new(&mut tasks, &config, &identity, &store, &live, records);
-        let Running { handle, threads, streams, results, names } =
+        let Running { handle, threads, streams, results, page, names, rental_phases: known } =
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
@@ -188,13 +190,17 @@ impl Server {
             streams,
             config,
             identity: api::Identity::from(&*identity),
+            ssh_ca: Arc::clone(&identity.ssh_ca),
             udp_port,
             api,
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
         look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
-        let mut doors = serve(&state, sockets.api, sockets.local, results, stop_api.clone())?;
+        let (parts, rentals) = ((store.clone(), state.handle.clone()), (known, state.rental_events.clone()));
+        rental_phases::start(&mut tasks, parts, rentals, stop_api.clone());
+        let mut doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
+        serve_tunnels(&mut doors, &state, (results, page), &stop_api);
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
         }
@@ -222,7 +228,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, the events, allowances and reports of rentals, metrics and memory.
+/// expired data, the events, allowances, messages and reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -243,6 +249,8 @@ async fn look_after(
     let (store, live) = (state.store.clone(), state.live.clone());
     housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
+    let app = state.clone();
+    other_devices::start(tasks, move || api::rentals::swap_delayed(app.clone()), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
     let parts = (state.store.clone(), state.handle.clone());
     rental_times::start(tasks, parts.clone(), state.rental_events.clone(), stop.clone());
@@ -255,6 +263,9 @@ async fn look_after(
         body: api::rentals::event_body,
     };
     rental_events::start(tasks, deliveries, rental_events::Pace::default(), stop.clone())?;
+    rental_notices::start(tasks, state.store.clone(), stop.clone());
+    let (store, settings) = (state.store.clone(), state.office.listen());
+    rental_messages::start(tasks, store, settings, Pace::default(), stop.clone())?;
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())
@@ -270,22 +281,33 @@ fn components(state: &AppState, writer: &Writer) -> Components {
     }
 }
 
-/// Opens the listeners of the API and the one inside the tunnels.
+/// Opens the listeners of the API.
 fn serve(
     state: &AppState,
     tcp: TcpListener,
     local: UnixListener,
-    arrivals: mpsc::Receiver<AcceptedStream>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let inside = HttpServer::new(api::tunnel_api::router(state.clone()), Limits::default(), stop.clone());
     let house = HttpServer::new(api::router(state.clone()), Limits::default(), stop);
     let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
     let mut doors = JoinSet::new();
-    doors.spawn(inside.serve_tunnels(arrivals));
     doors.spawn(house.clone().serve_local(local));
     doors.spawn(house.serve_tcp(tcp, tls, state.config.trusted_proxies.clone()));
     Ok(doors)
+}
+
+/// Opens the listeners inside the tunnels: for the results of devices, and for the page of renters.
+fn serve_tunnels(
+    doors: &mut JoinSet<()>,
+    state: &AppState,
+    (results, page): (mpsc::Receiver<AcceptedStream>, mpsc::Receiver<AcceptedStream>),
+    stop: &CancellationToken,
+) {
+    let of = |routes| HttpServer::new(routes, Limits::default(), stop.clone());
+    let devices = of(api::tunnel_api::router(state.clone()));
+    doors.spawn(devices.serve_tunnels(results, api::Client::Device));
+    let renters = of(api::rentals::mine::page::router(state.clone()));
+    doors.spawn(renters.serve_tunnels(page, api::Client::Renter));
 }
 
 #[cfg(test)]

@@ -303,7 +303,8 @@ pub async fn write_settings(
     sqlx::query(
         "update hosts set name = $2, labels = $3, profile = $4, route = $5, direct_address = $6,
              ssh_port = $7, ssh_user = $8, ssh_pin = $9, ssh_pin_source = $10, notes = $11,
-             ssh_pin_type = case when ssh_pin = $9 then ssh_pin_type end
+             ssh_pin_type = case when ssh_pin = $9 then ssh_pin_type end,
+             ssh_pin_line = case when ssh_pin = $9 then ssh_pin_line end
          where id = $1",
     )
     .bind(device.as_i64())

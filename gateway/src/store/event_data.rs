@@ -126,6 +126,8 @@ data! {
     RENTING = "DeviceRentalSettingsData" [
         has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
         may("access", Objects), may("ready", Flag), may("not_ready_reason", MaybeText), may("gate", MaybeObject),
+        may("delivery", Text), may("ssh_account", MaybeText), may("ssh_root", Flag),
+        may("cleaning_command", MaybeText),
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
@@ -186,6 +188,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("downtime.cancelled", ID),
     ("downtime.started", WINDOW),
     ("downtime.ended", WINDOW),
+    ("maintenance.started", NONE),
+    ("maintenance.ended", NONE),
     ("incident.opened", INCIDENT),
     ("incident.widened", INCIDENT),
     ("incident.merged", MERGED),
@@ -235,6 +239,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("person.created", PERSON),
     ("person.changed", NAMED_CHANGED),
     ("person.removed", ID),
+    ("person.login_link", ID),
+    ("person.logged_in", ID),
     ("renter.created", RENTER),
     ("renter.changed", NAMED_CHANGED),
     ("renter.rekeyed", ID),
@@ -246,6 +252,9 @@ pub const KINDS: &[(&str, Data)] = &[
     ("rental.cancelled", RENTAL),
     ("rental.ended", RENTAL),
     ("rental.handed_over", HANDED_OVER),
+    ("rental.dispatched", RENTAL),
+    ("rental.arrived", HANDED_OVER),
+    ("rental.returned", RENTAL),
     ("subscription.created", ID),
     ("subscription.changed", NAMED_CHANGED),
     ("subscription.removed", ID),

@@ -4,6 +4,7 @@
 //! values for its columns. The tests fail for a step without an entry, and for a table or a column
 //! that stays empty. Rows thus pass through every later step, as those of an installation do.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use fleetgate_keys::{PrivateKey, SealKey};
@@ -117,6 +118,47 @@ const FILLED: &[Rows] = &[
         56,
         "update rentals set allowance_bytes = 5000, cut_at_allowance = 1, allowance_level = 1, forwarded_bytes = 4000
          where id = 114;",
+    ),
+    (
+        57,
+        "update device_rental_settings set delivery = 'shipped';
+         update rentals set shipped = 1, dispatched_at = 1900, first_contact_at = 1950, returned_at = 3500 where id = 114;",
+    ),
+    (58, ""),
+    (
+        59,
+        r#"update renters set ssh_keys = '["ssh-ed25519 AAAA"]' where id = 119;
+           update rentals set ssh = 1 where id = 114;
+           update device_rental_settings set ssh_account = 'renter', ssh_mode = 'certificates', ssh_root = 1;
+           update hosts set ssh_pin_line = 'ssh-ed25519 BBBB' where ssh_pin is not null;"#,
+    ),
+    (
+        60,
+        r#"update device_rental_settings set cleaning_command = 'wipe';
+           insert into device_ssh_access (device, rental, granted, used_by, failure, exposed_key, exposed_pin)
+           values (1, 114, '{"until":3000,"keys":["ssh-ed25519 AAAA"]}', 114, 'no route', 'key', 'SHA256:pin');"#,
+    ),
+    (
+        61,
+        r#"update rentals set contacts = '[{"name":"Ada","email":"ada@example.org"}]' where id = 114;
+           insert into rental_problems (rental, service, device, state, since, stage, stage_at)
+           values (114, 'ssh', 1, 'critical', 2100, 'sent', 2200);
+           insert into rental_messages (id, rental, email, parts, is_last, created_at, attempts, next_attempt, sent_at,
+                                        given_up_at)
+           values (131, 114, 'ada@example.org', '[]', 0, 2200, 1, 2300, 2400, null),
+                  (132, 114, 'ada@example.org', '[]', 0, 2200, 9, 2300, null, 2500);"#,
+    ),
+    (
+        62,
+        "insert into person_sessions (hash, person, created_at, seen_at, expires_at)
+         values (x'07', 117, 1000, 1100, 2000);
+         insert into person_login_links (hash, person, created_at, expires_at) values (x'08', 117, 1000, 9000);",
+    ),
+    (
+        63,
+        r#"update rentals set selection = '{"kind":"camera"}', other_device_after_ms = 600000, other_device_at = 2500
+           where id = 114;
+           update device_blocks set covers = 1;"#,
     ),
 ];
 
@@ -275,17 +317,23 @@ insert into subscription_deliveries (event, subscription, rental, attempts, next
 
 /// Creates the database at the first `steps` of the schema, and fills it.
 pub(crate) async fn make(dir: &Path, steps: usize, seal: &SealKey) {
+    grow(dir, 1..=steps, seal).await;
+}
+
+/// Takes these steps of the schema, and fills their tables.
+async fn grow(dir: &Path, steps: RangeInclusive<usize>, seal: &SealKey) {
     let file = dir.join(files::MAIN_FILE);
-    let (write, read) = pools(&file, SqliteSynchronous::Off).await.expect("a new database");
-    for taken in 1..=steps {
+    let (write, read) = pools(&file, SqliteSynchronous::Off).await.expect("a database");
+    for taken in steps {
         migrate(migrations(&MAIN[..taken]), &write, &file).await.expect("a step of the schema");
         let version = MAIN[taken - 1].version;
         let rows = FILLED.iter().find(|(of, _)| *of == version).map_or("", |(_, rows)| *rows);
         let written = sqlx::raw_sql(AssertSqlSafe(with_secrets(rows, seal))).execute(&write).await;
         written.unwrap_or_else(|error| panic!("the rows of step {version}: {error}"));
     }
-    write.close().await;
+    // If a reader closes last, it leaves the log beside the file.
     read.close().await;
+    write.close().await;
 }
 
 /// Replaces the places of keys and sealed secrets.
@@ -311,7 +359,7 @@ mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Store, fixture, template};
 
     /// Columns with values that a later step rewrites or moves: the profile `default` has lost its
     /// name, the kind `notices` of a message is `notifications`, and what a message says is in its
@@ -406,10 +454,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_of_the_template_is_a_new_store() {
+        let (copy, _dir) = fixture::store().await;
+        let dir = tempfile::tempdir().unwrap();
+        let new = Store::open(dir.path(), seal()).await.unwrap();
+        let (mut schemas, mut contents) = (Vec::new(), Vec::new());
+        for store in [&copy, &new] {
+            let mut conn = store.reader().await.unwrap();
+            let mut of = columns(&mut conn).await;
+            for (table, column) in template::OF_EACH_STORE {
+                assert!(of.get_mut(table).unwrap().remove(column), "{table}.{column}");
+            }
+            contents.push(content(&mut conn, &of).await);
+            let sql = "select name || ' ' || coalesce(sql, '') from sqlite_schema order by name";
+            schemas.push(texts(&mut conn, sql.to_owned()).await);
+        }
+        assert_eq!(schemas[0], schemas[1]);
+        assert_eq!(
+            contents[0], contents[1],
+            "a step that writes something random or the time belongs into OF_EACH_STORE"
+        );
+        let (other, _dir) = fixture::store().await;
+        for (table, column) in template::OF_EACH_STORE {
+            let sql = format!("select cast(min({column}) as text) from {table}");
+            let mut values = Vec::new();
+            for store in [&copy, &other] {
+                values.extend(texts(&mut store.reader().await.unwrap(), sql.clone()).await);
+            }
+            assert_ne!(values[0], values[1], "{table}.{column}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_upgrade_from_any_step_keeps_every_row() {
+        let grown = tempfile::tempdir().unwrap();
         for steps in 1..=MAIN.len() {
             let (version, dir) = (MAIN[steps - 1].version, tempfile::tempdir().unwrap());
-            make(dir.path(), steps, &seal()).await;
+            grow(grown.path(), steps..=steps, &seal()).await;
+            std::fs::copy(grown.path().join(files::MAIN_FILE), dir.path().join(files::MAIN_FILE)).unwrap();
             let (of, before) = content_of_file(dir.path()).await;
             let store = Store::open(dir.path(), seal()).await.unwrap();
             let mut conn = store.reader().await.unwrap();

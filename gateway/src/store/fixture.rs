@@ -1,5 +1,6 @@
 //! A store in a folder of its own, for tests.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
@@ -14,7 +15,7 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 use tempfile::TempDir;
 
-use super::Store;
+use super::{Store, template};
 use crate::store::TimingDefaults;
 
 /// A pseudo-random generator that repeats its sequence in each run.
@@ -38,7 +39,17 @@ impl Dice {
 
 pub(crate) async fn store() -> (Store, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    (Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.expect("a new store"), dir)
+    (store_in(dir.path(), SealKey::from_bytes([1; 32])).await, dir)
+}
+
+/// Creates a store in a folder without databases.
+pub(crate) async fn store_in(dir: &Path, seal: SealKey) -> Store {
+    template::copy_to(dir);
+    let store = Store::open(dir, seal).await.expect("a new store");
+    for sql in template::MAKE_ITS_OWN {
+        run(&store, sql, &[]).await;
+    }
+    store
 }
 
 pub(crate) const TIMING: TimingDefaults = TimingDefaults {
@@ -186,7 +197,7 @@ pub(crate) fn steps_before(name: &str) -> usize {
 }
 
 /// Creates a database with the first `steps` of the schema, as an interrupted start leaves it.
-pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
+pub(crate) async fn half_made(dir: &Path, steps: usize) {
     let file = dir.join(super::files::MAIN_FILE);
     if steps == 0 {
         return std::fs::write(file, "").expect("an empty file");
@@ -207,7 +218,7 @@ pub(crate) async fn restored(store: &Store, at: Wall) {
 }
 
 /// Runs statements on a database file that no process has open.
-pub(crate) async fn run_on(file: &std::path::Path, statements: &[&'static str]) {
+pub(crate) async fn run_on(file: &Path, statements: &[&'static str]) {
     use sqlx::{ConnectOptions as _, Connection as _};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true);
     let mut conn = options.foreign_keys(false).connect().await.expect("a database");

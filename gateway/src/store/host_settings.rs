@@ -226,7 +226,8 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
                 max_silence_ms = $16, notes = $17, parents = $18, alerting = $19,
                 freshness_ms = $20, budget_bytes_per_day = $21, thresholds = $22,
-                ssh_pin_type = case when ssh_pin = $10 then ssh_pin_type end
+                ssh_pin_type = case when ssh_pin = $10 then ssh_pin_type end,
+                ssh_pin_line = case when ssh_pin = $10 then ssh_pin_line end
          where id = $1",
     )
     .bind(host.as_i64())
@@ -256,7 +257,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .map_err(|e| devices::name_taken(e, &settings.name))?;
     Ok(())
 }
-/// Stores the host key of the first contact through the tunnel, or the type of the pinned key. A
+/// Stores the host key of the first contact through the tunnel, or the type and the line of the pinned key. A
 /// key that an operator has pinned meanwhile stays.
 ///
 /// The version does not change, so that an operator's pending edit does not fail.
@@ -265,13 +266,14 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
 /// Fails when the database cannot be written.
 pub async fn learn_pin(conn: &mut SqliteConnection, host: HostId, key: &HostKey) -> sqlx::Result<()> {
     let statements = [
-        "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', ssh_pin_type = $3
+        "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', ssh_pin_type = $3, ssh_pin_line = $4
          where id = $1 and ssh_pin is null",
-        "update hosts set ssh_pin_type = $3 where id = $1 and ssh_pin = $2 and ssh_pin_type is null",
+        "update hosts set ssh_pin_type = coalesce(ssh_pin_type, $3), ssh_pin_line = coalesce(ssh_pin_line, $4)
+         where id = $1 and ssh_pin = $2 and (ssh_pin_type is null or ssh_pin_line is null)",
     ];
     for sql in statements {
         let query = sqlx::query(sql).bind(host.as_i64()).bind(&key.fingerprint);
-        query.bind(key.key_type.map(KeyType::name)).execute(&mut *conn).await?;
+        query.bind(key.key_type.map(KeyType::name)).bind(&key.line).execute(&mut *conn).await?;
     }
     Ok(())
 }

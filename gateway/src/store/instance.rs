@@ -92,6 +92,7 @@ pub(super) async fn mark_restored(
     now: Wall,
     backup_made_at: Option<Wall>,
 ) -> sqlx::Result<()> {
+    raise_versions(tx).await?;
     let there = "select exists (select 1 from sqlite_schema where type = 'table' and name = 'instance')";
     if !sqlx::query_scalar::<_, bool>(there).fetch_one(&mut *tx).await? {
         settings::put(tx, RESTORED_AT, &now.as_millis().to_string()).await?;
@@ -104,6 +105,24 @@ pub(super) async fn mark_restored(
                    confirmed_at = null, confirmed_by = null";
     let update = sqlx::query(sql).bind(now.as_millis()).bind(backup_made_at.map(Wall::as_millis));
     update.execute(tx).await.map(drop)
+}
+
+/// Raises the versions of everything that has one by the same large number, which each restore draws. They are the
+/// ETags: one that a caller got after the backup must not match another change with the same number.
+async fn raise_versions(tx: &mut SqliteConnection) -> sqlx::Result<()> {
+    // At least 2^40. JSON has room for the sum of 4,096 of them.
+    let by = "select abs(random() % 1099511627776) + 1099511627776";
+    let by: i64 = sqlx::query_scalar(by).fetch_one(&mut *tx).await?;
+    // Events of rentals keep the version that their rental had.
+    let tables = "select m.name from sqlite_schema m join pragma_table_info(m.name) c
+                  where m.type = 'table' and c.name = 'version' and substr(m.name, 1, 1) <> '_'
+                    and m.name <> 'rental_events'";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *tx).await?;
+    for table in tables {
+        let sql = format!("update \"{table}\" set version = version + $1");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(by).execute(&mut *tx).await?;
+    }
+    Ok(())
 }
 
 /// Records that an admin has confirmed what the restore brought back.
@@ -145,6 +164,32 @@ mod tests {
         assert_eq!(confirmed.epoch, second.epoch);
         mark_restored(&mut tx, Wall::from_millis(7_000), None).await.unwrap();
         assert!(awaits_review(&mut tx).await.unwrap(), "a restored backup of a restored gateway");
+    }
+
+    #[tokio::test]
+    async fn no_version_from_before_a_restore_comes_again() {
+        let (seal, dir) = (SealKey::from_bytes([1; 32]), tempfile::tempdir().unwrap());
+        filled::make(dir.path(), fixture::schema_steps(), &seal).await;
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let versions = async || {
+            let all =
+                "select 'host ' || version from hosts union all select 'rental ' || version from rentals
+                       union all select 'rules ' || version from profile_rules";
+            let all = fixture::texts(&store, all).await;
+            assert!(all.len() >= 3);
+            all
+        };
+        let events = "select version || '' from rental_events order by seq";
+        let (first, sent) = (versions().await, fixture::texts(&store, events).await);
+        fixture::restored(&store, Wall::from_millis(5_000)).await;
+        let second = versions().await;
+        fixture::restored(&store, Wall::from_millis(5_000)).await;
+        let third = versions().await;
+        assert!(second.iter().chain(&third).all(|version| !first.contains(version)), "{first:?} {second:?}");
+        assert!(third.iter().all(|version| !second.contains(version)), "{third:?}");
+        let is_a_number_of_json = |version: &String| version.split_once(' ').unwrap().1.len() <= 15;
+        assert!(third.iter().all(is_a_number_of_json), "{third:?}");
+        assert_eq!(fixture::texts(&store, events).await, sent, "what was sent stays");
     }
 
     #[tokio::test]

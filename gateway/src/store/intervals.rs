@@ -28,6 +28,8 @@ pub enum Series {
     State,
     /// A downtime that names the host or the service itself.
     Downtime,
+    /// The device is prepared for a rental, or on its way.
+    Rental,
     /// All parents of a host are down.
     Unreachable,
     GatewayStopped,
@@ -35,13 +37,20 @@ pub enum Series {
 }
 
 impl Series {
-    pub const ALL: [Series; 5] =
-        [Series::State, Series::Downtime, Series::Unreachable, Series::GatewayStopped, Series::UplinkLost];
+    pub const ALL: [Series; 6] = [
+        Series::State,
+        Series::Downtime,
+        Series::Rental,
+        Series::Unreachable,
+        Series::GatewayStopped,
+        Series::UplinkLost,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Series::State => "state",
             Series::Downtime => "downtime",
+            Series::Rental => "rental",
             Series::Unreachable => "unreachable",
             Series::GatewayStopped => "gateway_stopped",
             Series::UplinkLost => "uplink_lost",

@@ -66,6 +66,8 @@ pub mod states;
 pub mod subscriptions;
 pub mod suppression;
 pub mod suppression_detail;
+#[cfg(test)]
+mod template;
 pub mod tokens;
 pub mod wire_days;
 mod write_check;
@@ -351,6 +353,13 @@ const MAIN: &[Step] = &[
     step(54, "rental_events", include_str!("../../../migrations/sqlite/0054_rental_events.sql")),
     step(55, "handover", include_str!("../../../migrations/sqlite/0055_handover.sql")),
     step(56, "rental_allowance", include_str!("../../../migrations/sqlite/0056_rental_allowance.sql")),
+    step(57, "shipped_devices", include_str!("../../../migrations/sqlite/0057_shipped_devices.sql")),
+    step(58, "rental_phases", include_str!("../../../migrations/sqlite/0058_rental_phases.sql")),
+    step(59, "rental_ssh", include_str!("../../../migrations/sqlite/0059_rental_ssh.sql")),
+    step(60, "device_ssh_access", include_str!("../../../migrations/sqlite/0060_device_ssh_access.sql")),
+    step(61, "rental_contacts", include_str!("../../../migrations/sqlite/0061_rental_contacts.sql")),
+    step(62, "mine", include_str!("../../../migrations/sqlite/0062_mine.sql")),
+    step(63, "selections", include_str!("../../../migrations/sqlite/0063_selections.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

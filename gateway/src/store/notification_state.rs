@@ -25,6 +25,8 @@ struct Stored {
     told_flapping: bool,
     #[serde(skip_serializing_if = "is_default")]
     in_downtime: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    is_quiet: bool,
     /// The downtime, and the start of its window.
     #[serde(skip_serializing_if = "is_default")]
     occasion: Option<(i64, i64)>,
@@ -59,6 +61,7 @@ pub fn to_json(state: &NotificationState) -> String {
         flapping: state.flapping,
         told_flapping: state.told_flapping,
         in_downtime: state.in_downtime,
+        is_quiet: state.is_quiet,
         occasion: state.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
         begun: state.begun.iter().map(stored_begun).collect(),
         remind_from: state.remind_from.map(Wall::as_millis),
@@ -91,6 +94,7 @@ pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
         flapping: stored.flapping,
         told_flapping: stored.told_flapping,
         in_downtime: stored.in_downtime,
+        is_quiet: stored.is_quiet,
         own_downtime: stored.occasion.map(|(id, from)| DowntimeOccurrence {
             downtime: Id::from_i64(id),
             from: Wall::from_millis(from),
@@ -155,6 +159,7 @@ mod tests {
                 flapping: true,
                 told_flapping: true,
                 in_downtime: true,
+                is_quiet: true,
                 own_downtime: Some(DowntimeOccurrence {
                     downtime: Id::from_i64(8),
                     from: Wall::from_millis(3),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
+use fleetgate_engine::monitor::profile::{self, Catalogue, MAX_SERVICES};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
@@ -85,7 +85,7 @@ pub async fn must_fit(
         }
     }
     let specs = snapshot::host_specs(conn, &doubtful, timing).await?;
-    match specs.into_iter().find(|spec| spec.services.len() > MAX_SERVICES) {
+    match specs.into_iter().find(|spec| profile::count(&spec.services) > MAX_SERVICES) {
         Some(spec) => Err(Unfit::TooMany(spec.name)),
         None => Ok(()),
     }

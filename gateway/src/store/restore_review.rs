@@ -1,5 +1,5 @@
-//! What a restore has brought back: who may log in or call the API, who reaches hosts, and who rents. A
-//! backup has users, tokens and grants that were ended after it, so an admin looks at all of them.
+//! What a restore has brought back: who may log in or call the API, who reaches hosts, who rents, who receives events
+//! and who may enrol. A backup has users, tokens and grants that were ended after it, so an admin looks at all of them.
 //!
 //! Each kind is one statement with the same columns. This module knows nothing of the confirmation.
 
@@ -10,6 +10,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
 use crate::ids::Kind;
+use crate::outbound::secret_url::SecretUrl;
 
 /// Objects of a kind that a review lists, those that changed last first. The lists of the API have all.
 pub const LISTED: i64 = 500;
@@ -29,16 +30,22 @@ pub enum ReviewKind {
     Grant,
     /// Rentals that have not ended.
     Rental,
+    /// Who receives the events of rentals.
+    Subscription,
+    /// Tokens with which a device enrols.
+    EnrolmentToken,
 }
 
 impl ReviewKind {
-    pub const ALL: [ReviewKind; 6] = [
+    pub const ALL: [ReviewKind; 8] = [
         ReviewKind::User,
         ReviewKind::Operator,
         ReviewKind::Renter,
         ReviewKind::Token,
         ReviewKind::Grant,
         ReviewKind::Rental,
+        ReviewKind::Subscription,
+        ReviewKind::EnrolmentToken,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -49,6 +56,8 @@ impl ReviewKind {
             ReviewKind::Token => "token",
             ReviewKind::Grant => "grant",
             ReviewKind::Rental => "rental",
+            ReviewKind::Subscription => "subscription",
+            ReviewKind::EnrolmentToken => "enrolment_token",
         }
     }
 
@@ -58,9 +67,10 @@ impl ReviewKind {
             ReviewKind::User => Kind::User,
             ReviewKind::Operator => Kind::Operator,
             ReviewKind::Renter => Kind::Renter,
-            ReviewKind::Token => Kind::Token,
+            ReviewKind::Token | ReviewKind::EnrolmentToken => Kind::Token,
             ReviewKind::Grant => Kind::Grant,
             ReviewKind::Rental => Kind::Rental,
+            ReviewKind::Subscription => Kind::Subscription,
         }
     }
 
@@ -72,6 +82,16 @@ impl ReviewKind {
             ReviewKind::Token => TOKENS,
             ReviewKind::Grant => GRANTS,
             ReviewKind::Rental => RENTALS,
+            ReviewKind::Subscription => SUBSCRIPTIONS,
+            ReviewKind::EnrolmentToken => ENROLMENT_TOKENS,
+        }
+    }
+
+    /// The path and query of an address may contain a token.
+    fn shown(self, name: String) -> String {
+        match self {
+            ReviewKind::Subscription => SecretUrl::from(name).to_string(),
+            _ => name,
         }
     }
 }
@@ -177,6 +197,27 @@ const RENTALS: &str = reviewed!(
      where r.ended_at is null and r.until_at > $1 and (b.hold_until is null or b.hold_until > $1)"
 );
 
+const SUBSCRIPTIONS: &str = reviewed!(
+    "subscription",
+    "select s.id, s.url as name, s.created_at,
+            coalesce((select string_agg(k.value, ', ') from json_each(s.kinds) k), 'all kinds')
+            || iif(s.paused_at is null, '', ', paused') as details
+     from subscriptions s where $1 is not null"
+);
+
+/// Those that `enrolment_tokens::consume` accepts.
+const ENROLMENT_TOKENS: &str = reviewed!(
+    "token",
+    "select k.id, k.label as name, k.created_at,
+            coalesce('replaces ' || h.name, 'new devices, profile ' || k.profile)
+            || coalesce(', uses left: ' || k.uses_left, '')
+            || iif(k.needs_approval, ', with approval', '')
+            || coalesce(', until ' || strftime('%Y-%m-%dT%H:%M:%SZ', k.expires_at / 1000, 'unixepoch'), '') as details
+     from enrolment_tokens k left join hosts h on h.id = k.replaces
+     where k.revoked_at is null and (k.expires_at is null or k.expires_at > $1)
+       and (k.uses_left is null or k.uses_left > 0)"
+);
+
 struct ReviewRow {
     reviewed: Reviewed,
     total: i64,
@@ -202,13 +243,17 @@ pub async fn of_kind(conn: &mut SqliteConnection, kind: ReviewKind, now: Wall) -
     let rows = sqlx::query_as(kind.sql()).bind(now.as_millis()).bind(LISTED);
     let rows: Vec<ReviewRow> = rows.fetch_all(conn).await?;
     let total = rows.first().map_or(0, |row| row.total);
-    Ok(ReviewedKind { total, objects: rows.into_iter().map(|row| row.reviewed).collect() })
+    let objects = rows.into_iter().map(|ReviewRow { reviewed, .. }| {
+        let name = kind.shown(reviewed.name);
+        Reviewed { name, ..reviewed }
+    });
+    Ok(ReviewedKind { total, objects: objects.collect() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, filled};
+    use crate::store::{Store, filled, fixture};
     use fleetgate_keys::SealKey;
 
     async fn lines(store: &Store, kind: ReviewKind, now: i64) -> Vec<String> {
@@ -237,5 +282,12 @@ mod tests {
         let rental = "site-gw from 1970-01-01T00:00:02Z until 1970-01-01T00:00:03Z for crm-17";
         assert_eq!(lines(&store, ReviewKind::Rental, 1_500).await, [rental]);
         assert_eq!(lines(&store, ReviewKind::Rental, 3_000).await, [""; 0]);
+        let subscription = "http://127.0.0.1:9 rental.booked, paused";
+        assert_eq!(lines(&store, ReviewKind::Subscription, 1_500).await, [subscription], "without its path");
+        assert_eq!(lines(&store, ReviewKind::EnrolmentToken, 1_500).await, [""; 0], "it was revoked");
+        fixture::run(&store, "update enrolment_tokens set revoked_at = null", &[]).await;
+        let token = "cellar replaces site-gw, uses left: 5, with approval, until 1970-01-01T00:00:09Z";
+        assert_eq!(lines(&store, ReviewKind::EnrolmentToken, 1_500).await, [token]);
+        assert_eq!(lines(&store, ReviewKind::EnrolmentToken, 9_000).await, [""; 0], "it has expired");
     }
 }

@@ -11,7 +11,8 @@ use fleetgate_engine::notification::{CheckableId, Suppression};
 use sqlx::sqlite::SqliteConnection;
 
 /// The first reason that applies, in the order of the monitor's own reasons. While the gateway's
-/// uplink is lost, the state of every host is unknown. An ok checkable without pending
+/// uplink is lost, the state of every host is unknown. The state of a rental, which the gateway
+/// itself sets, is known also while the device is down. An ok checkable without pending
 /// notifications (`well`) needs no later notification.
 const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from notices_waiting w
                                        join notices n on n.id = w.notice),
@@ -22,6 +23,7 @@ const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from 
              when h.reachable = 0 then 'unreachable'
              when h.notification ->> '$.suppressed_by' = 'parent_in_doubt' then 'parent_in_doubt'
              when h.asleep or h.stale or h.notification ->> '$.awaits_result' then 'not_current'
+             when h.notification ->> '$.is_quiet' then 'rental'
              when h.notification ->> '$.in_downtime' then 'downtime'
              when acks.host is not null then 'acknowledged'
              when h.notification ->> '$.flapping' then 'flapping'
@@ -34,9 +36,10 @@ const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from 
      union all
      select w.host, w.service, case
              when uplink.lost then 'parent_in_doubt'
-             when h.hard = 'down' then 'host_down'
-             when h.reachable = 0 then 'unreachable'
+             when s.route <> 'rental' and h.hard = 'down' then 'host_down'
+             when s.route <> 'rental' and h.reachable = 0 then 'unreachable'
              when s.stale or s.notification ->> '$.awaits_result' then 'not_current'
+             when s.notification ->> '$.is_quiet' then 'rental'
              when s.notification ->> '$.in_downtime' then 'downtime'
              when acks.host is not null then 'acknowledged'
              when s.notification ->> '$.flapping' then 'flapping'
@@ -71,7 +74,9 @@ pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Ch
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::{HostState, HostStatus, Message, NotificationState, ServiceState};
+    use fleetgate_engine::messages::{
+        HostState, HostStatus, Message, NotificationState, RENTAL_SERVICE, ServiceState,
+    };
     use fleetgate_engine::notification::{WaitFor, Waiting};
     use fleetgate_engine::time::Wall;
     use fleetgate_probes::sample::Status;
@@ -116,13 +121,16 @@ mod tests {
 
     #[tokio::test]
     async fn stored_states_suppress_waiting_notices() {
-        use SuppressReason::{Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Unreachable};
+        use SuppressReason::{
+            Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Rental, Unreachable,
+        };
         let (store, _dir) = waiting().await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
         let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
         let ill =
             ServiceState { notified: Some(Status::Critical), ..fixture::service("ping", Status::Critical) };
         let planned = notification(|n| n.in_downtime = true);
+        let quiet = notification(|n| (n.in_downtime, n.is_quiet) = (true, true));
         let silent = |host: Option<SuppressReason>, ping: Option<SuppressReason>| {
             [host.map(Suppression::Silent), ping.map(Suppression::Silent)]
         };
@@ -144,6 +152,16 @@ mod tests {
                 HostState { notification: planned.clone(), ..up.clone() },
                 ServiceState { notification: planned, ..ill.clone() },
                 silent(Some(Downtime), Some(Downtime)),
+            ),
+            (
+                HostState { notification: quiet.clone(), ..up.clone() },
+                ServiceState { notification: quiet, ..ill.clone() },
+                silent(Some(Rental), Some(Rental)),
+            ),
+            (
+                HostState { reachable: false, hard: HostStatus::Down, ..up.clone() },
+                ServiceState { route: RENTAL_SERVICE.to_owned(), ..ill.clone() },
+                silent(Some(Unreachable), None),
             ),
             (
                 HostState { notification: notification(|n| n.awaits_result = true), ..up.clone() },

@@ -1,11 +1,14 @@
 //! The reason for a suppressed notification in words: the acknowledgement and its comment, the
-//! downtime and its author, or the output of the host that is down.
+//! downtime and its author, the rental and its window, or the output of the host that is down.
 //!
 //! Read only. The text is empty if the reason explains itself.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::SuppressReason;
+use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
+
+use crate::ids::{self, Kind};
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.
 const ACKNOWLEDGEMENT: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
@@ -15,6 +18,10 @@ const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' ||
      where d.id = coalesce(
          (select notification ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
          (select notification ->> '$.occasion[0]' from host_states where host = $1))";
+/// The rental that is prepared, or was last dispatched, and when it begins and ends.
+const RENTAL: &str = "select id, from_at, until_at from rentals
+     where device = $1 and announced_state not in ('held', 'booked', 'closed', 'cancelled', 'failed')
+     order by announced_state <> 'preparing', from_at limit 1";
 const DOWN: &str = "select output from host_states where host = $1 and hard = 'down'";
 
 /// Returns the current explanation for a reason.
@@ -37,6 +44,13 @@ pub async fn of(
                 sqlx::query_as(DOWNTIME).bind(host).bind(service).fetch_optional(conn).await?;
             row.map(|(id, words)| format!("d_{} by {words}", Id::from_i64(id)))
         }
+        SuppressReason::Rental => {
+            let row: Option<(i64, i64, i64)> = sqlx::query_as(RENTAL).bind(host).fetch_optional(conn).await?;
+            row.map(|(id, from, until)| {
+                let [from, until] = [from, until].map(|at| ids::time(Wall::from_millis(at)));
+                format!("{} from {from} until {until}", Kind::Rental.text(Id::from_i64(id)))
+            })
+        }
         SuppressReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
         _ => None,
     };
@@ -49,7 +63,7 @@ mod tests {
     use crate::store::fixture;
 
     #[tokio::test]
-    async fn a_suppression_names_the_author_of_its_downtime_or_acknowledgement() {
+    async fn a_suppression_names_its_rental_or_the_author_of_its_downtime_or_acknowledgement() {
         let (store, _dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();
@@ -58,6 +72,12 @@ mod tests {
              values (1, 7, 'ping', 0, 'user:ada', 'on it', 0), (3, 7, 'ssh', 0, 'user:ada', '', 0)",
             "insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
              values (2, 7, 0, 9, 'user:bob', 'new disk', 0)",
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, announced_state, announced_at)
+             values (10, 2, 7, 90000, 99000, 90000, 0, 0, 0, 'booked', 0),
+                    (11, 2, 7, 60000, 80000, 0, 60000, 0, 0, 'preparing', 0)",
             "update host_states set notification = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
         ] {
             fixture::run(&store, sql, &[]).await;
@@ -69,5 +89,9 @@ mod tests {
         assert_eq!(words(None, SuppressReason::Acknowledged).await, "");
         let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
         assert_eq!(words(Some("ping"), SuppressReason::Downtime).await, downtime, "its host's");
+        let window = "from 1970-01-01T00:01:00Z until 1970-01-01T00:01:20Z";
+        let rental = format!("{} {window}", Kind::Rental.text(Id::from_i64(11)));
+        assert_eq!(words(Some("ping"), SuppressReason::Rental).await, rental);
+        assert_eq!(words(None, SuppressReason::Rental).await, rental);
     }
 }

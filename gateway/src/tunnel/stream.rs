@@ -31,6 +31,7 @@ struct Inner {
     tunnel: UnboundedSender<Command>,
     results: mpsc::Sender<AcceptedStream>,
     dns: mpsc::Sender<AcceptedStream>,
+    page: mpsc::Sender<AcceptedStream>,
 }
 
 /// A connection that a peer opened. The tunnel authenticates the peer.
@@ -43,6 +44,7 @@ pub struct AcceptedStream {
 pub struct Arrivals {
     pub results: mpsc::Receiver<AcceptedStream>,
     pub dns: mpsc::Receiver<AcceptedStream>,
+    pub page: mpsc::Receiver<AcceptedStream>,
 }
 
 /// Arrivals that wait to be served: as many as the engine admits.
@@ -53,8 +55,10 @@ impl Streams {
     pub fn new(tunnel: UnboundedSender<Command>) -> (Self, Arrivals) {
         let (results, results_arrive) = mpsc::channel(ARRIVALS);
         let (dns, dns_arrive) = mpsc::channel(ARRIVALS);
-        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, results, dns };
-        (Streams(Arc::new(inner)), Arrivals { results: results_arrive, dns: dns_arrive })
+        let (page, page_arrive) = mpsc::channel(ARRIVALS);
+        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, results, dns, page };
+        let arrivals = Arrivals { results: results_arrive, dns: dns_arrive, page: page_arrive };
+        (Streams(Arc::new(inner)), arrivals)
     }
 
     /// Connects to `to` through the tunnel of `peer`.
@@ -86,6 +90,7 @@ impl Streams {
             let arrivals = match service {
                 Published::Results => &self.0.results,
                 Published::Dns => &self.0.dns,
+                Published::Page => &self.0.page,
             };
             // An arrival without a free place is dropped, which closes the connection.
             return drop(arrivals.try_send(arrival));

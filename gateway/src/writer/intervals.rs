@@ -65,6 +65,8 @@ fn what(kind: &EventKind) -> Option<(Series, Option<&'static str>)> {
         }
         EventKind::DowntimeStarted(_) => (Series::Downtime, Some("")),
         EventKind::DowntimeEnded(_) => (Series::Downtime, None),
+        EventKind::RentalQuietStarted => (Series::Rental, Some("")),
+        EventKind::RentalQuietEnded => (Series::Rental, None),
         EventKind::Unreachable => (Series::Unreachable, Some("")),
         EventKind::Reachable => (Series::Unreachable, None),
         EventKind::UplinkLost => (Series::UplinkLost, Some("")),

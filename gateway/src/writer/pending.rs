@@ -30,7 +30,7 @@ const STATUS_ROWS: usize = 2_000;
 const STATUS_NEXT: Duration = Duration::from_millis(200);
 /// Events and messages that may wait. A fleet of 100,000 that goes down at once makes about as many
 /// within its three attempts. More can only mean that the disk has failed.
-pub(super) const MAX_LOG: usize = 65_536;
+pub(super) const MAX_LOG: usize = if cfg!(test) { 4_096 } else { 65_536 };
 /// Results whose metrics may wait, about 300 bytes each.
 pub(super) const MAX_SAMPLES: usize = 65_536;
 

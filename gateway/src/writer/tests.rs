@@ -52,7 +52,7 @@ fn event(host: HostId, n: i64) -> Record {
 }
 
 fn typed(fingerprint: &str) -> HostKey {
-    HostKey { fingerprint: fingerprint.to_owned(), key_type: Some(KeyType::EcdsaP256) }
+    HostKey { key_type: Some(KeyType::EcdsaP256), ..HostKey::from(fingerprint) }
 }
 
 fn sample(host: HostId, at: i64) -> Record {

@@ -173,6 +173,8 @@ function answer(method, path, query, body, cookie) {
   const loggedIn = /mock=\d+/.test(cookie ?? '');
   let match;
   if (on('/session') && method === 'POST') return body.link === 'spent' || body.password === 'wrong' ? [401, { code: 'login_failed', title: 'not logged in', detail: 'name, password or link is wrong, or the link was used' }] : [200, me, { 'set-cookie': `mock=${(sessions += 1)}; Path=/; HttpOnly; SameSite=Strict` }];
+  if (on('/my(/.*)?')) return rental(on, method, query, body, cookie) ?? [404, { code: 'not_found', title: 'not found', detail: 'there is nothing at this address' }];
+  if (!loggedIn && /mine=1/.test(cookie ?? '')) return [404, { code: 'not_found', title: 'not found', detail: 'there is nothing at this address' }];
   if (!loggedIn) return [401, { code: 'not_logged_in', title: 'not logged in', detail: 'log in first' }];
   if (on('/session')) return method === 'DELETE' ? [204, undefined, { 'set-cookie': 'mock=; Path=/; Max-Age=0' }] : [200, me];
   const rented = rental(on, method, query, body);

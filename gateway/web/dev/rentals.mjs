@@ -1,5 +1,6 @@
 // The rental part of the stand-in (dev/mock.mjs): customers, bookings and blocks that can be changed. It decides about
 // overlaps as the gateway does, without half of its rules.
+import { mine } from './mine.mjs';
 import { renters } from './renters.mjs';
 
 const DAY = 86_400_000;
@@ -20,7 +21,7 @@ export function rentals({ hosts, page, tell, qr }) {
   const bookings = [];
   const blocks = [];
   const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
+  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, delivery: 'mounted', ssh_account: null, ssh_mode: null, ssh_root: false, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
 
   function stateOf(one, now = Date.now()) {
     if (one.reason === 'cancelled') return 'cancelled';
@@ -34,11 +35,12 @@ export function rentals({ hosts, page, tell, qr }) {
   const shown = (one) => ({
     id: one.id, booking: one.booking, customer: one.customer, external_ref: one.external_ref, device: one.device, device_name: find(one.device).name, from: iso(one.from), until: iso(one.until),
     occupied_from: iso(one.prepared), occupied_until: freeAt(one) ? iso(freeAt(one)) : null, state: stateOf(one), awaits_handover: false, ended_at: one.ended ? iso(one.ended) : null, end_reason: one.reason ?? null,
-    name: one.name, addresses: one.addresses, access: one.access, renters: one.renters,
+    name: one.name, addresses: one.addresses, access: one.access, renters: one.renters, forwarded_bytes: 4.2e9, allowance_bytes: one.allowance_bytes ?? null, cut_at_allowance: one.cut_at_allowance ?? false,
+    ssh: one.ssh ?? false, contacts: one.contacts ?? [], delivery: settingsOf(find(one.device)).delivery, dispatched_at: one.dispatched_at ?? null, returned_at: one.returned_at ?? null,
     ...(one.note ? { end_note: one.note } : {}), time_zone: one.time_zone, created_at: one.created_at, version: one.version,
   });
   /** What a rental has beside its window, by its number in the list. */
-  const gate = (n, { name, access, renters: admits } = {}) => ({ name: name ?? `device-${n}`, access: access ?? USUAL, renters: admits ?? null, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`] });
+  const gate = (n, { name, access, renters: admits, allowance_bytes, cut_at_allowance, ssh, contacts } = {}) => ({ allowance_bytes, cut_at_allowance, ssh, contacts, name: name ?? `device-${n}`, access: access ?? USUAL, renters: admits ?? null, addresses: [`10.112.4.${n}`, `fd72::4${String(n).padStart(2, '0')}`] });
   /** `[from, until)` of all that occupies a device, apart from one rental. */
   const taken = (device, but) => [
     ...list.filter((one) => one.device === device && one !== but && freeAt(one)).map((one) => [one.prepared, freeAt(one)]),
@@ -105,7 +107,7 @@ export function rentals({ hosts, page, tell, qr }) {
       if (found) return occupied(one.device, found, { latest_until: iso(found[0] - one.turnaround) });
       one.until = until;
     }
-    for (const name of ['name', 'access', 'renters']) if (name in body) one[name] = body[name];
+    for (const name of ['name', 'access', 'renters', 'allowance_bytes', 'cut_at_allowance', 'ssh', 'contacts']) if (name in body) one[name] = body[name];
     one.version += 1;
     tell('rental.changed', one.id);
     return [200, shown(one)];
@@ -188,9 +190,11 @@ export function rentals({ hosts, page, tell, qr }) {
   ofDevice(hosts[0], 'blocks', 'POST', { reason: 'a new lens', from: iso(now + 5 * DAY), until: iso(now + 8 * DAY), force: true });
 
   /** Returns `undefined` for other paths. */
-  return (on, method, query, body) => {
+  const own = mine({ people, customer: customers[0] });
+
+  return (on, method, query, body, cookie) => {
     let match;
-    const who = people.answer(on, method, query, body);
+    const who = own(on, method, query, body, cookie) ?? people.answer(on, method, query, body);
     if (who) return who;
     if (on('/customers') && method === 'POST') return customers.unshift({ id: id('k'), external_ref: null, contacts: [], created_at: iso(Date.now()), version: 1, ...body }), tell('customer.created', customers[0].id), [201, { id: customers[0].id, version: 1 }];
     if (on('/customers')) return [200, page(customers, query)];
@@ -213,8 +217,9 @@ export function rentals({ hosts, page, tell, qr }) {
       const one = list.find((rental) => rental.id === match[1]);
       return one ? [200, report(one)] : problem(404, 'not_found', `no rental is called ${match[1]}`);
     }
-    if ((match = on('/rentals/([^/]+)(/cancel|/end)?'))) {
+    if ((match = on('/rentals/([^/]+)(/cancel|/end|/dispatch|/return)?'))) {
       const one = list.find((rental) => rental.id === match[1]);
+      if (match[2] === '/dispatch' || match[2] === '/return') return (one[match[2] === '/return' ? 'returned_at' : 'dispatched_at'] = iso(Date.now())), (one.version += 1), tell('rental.changed', one.id), [200, shown(one)];
       if (match[2]) return match[2] === '/end' ? end(one, body.reason, body.note) : end(one, 'cancelled');
       return method === 'PATCH' ? change(one, body) : [200, shown(one)];
     }

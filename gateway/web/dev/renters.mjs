@@ -57,6 +57,7 @@ export function renters({ page, tell, qr }) {
     let match;
     if (on('/people')) return method === 'POST' ? [201, addPerson(body)] : [200, page(selected(people, query), query)];
     if ((match = on('/people/([^/]+)'))) return ofOne(people, 'person', match[1], method, body);
+    if (on('/renters') && method === 'POST' && !/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(body.name)) return [422, { status: 422, code: 'invalid', title: 'invalid', detail: 'name', errors: [{ field: 'name', detail: 'at most 63 of a-z, 0-9, - and . are expected' }] }];
     if (on('/renters')) return method === 'POST' ? [201, withCredentials(addRenter(body), body.public_key)] : [200, page(selected(list, query), query)];
     if ((match = on('/renters/([^/]+)/credentials'))) {
       const one = list.find(({ id }) => id === match[1]);
@@ -67,5 +68,7 @@ export function renters({ page, tell, qr }) {
     if ((match = on('/renters/([^/]+)'))) return ofOne(list, 'renter', match[1], method, body);
     return undefined;
   }
-  return { answer, seed };
+  /** The person that came first. */
+  const first = () => people.at(-1);
+  return { answer, seed, first };
 }

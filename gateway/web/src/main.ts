@@ -1,5 +1,8 @@
 import './app.css';
 import { mount } from 'svelte';
-import App from './App.svelte';
+import { base, within } from './lib/base';
+import { isMine } from './lib/my-paths';
 
-mount(App, { target: document.getElementById('app')! });
+/** Customers load none of the operators' page, and the other way round. */
+const root = isMine(within(base, location.pathname)) ? import('./my/My.svelte') : import('./App.svelte');
+void root.then(({ default: Root }) => mount(Root, { target: document.getElementById('app')! }));

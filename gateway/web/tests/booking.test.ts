@@ -10,7 +10,7 @@ import { Form } from '../src/state/form.svelte';
 const ada = { id: 'k_1', name: 'Ada Ltd', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1 } as Customer;
 const input = (of: Partial<BookingInput>): BookingInput => ({
   customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00',
-  name: '', access: 'all', protocols: { ping: true, tcp: '22', udp: '' }, renters: null, hold: false, holdUntil: '', reference: '', notes: '', ...of,
+  name: '', access: 'all', protocols: { ping: true, tcp: '22', udp: '' }, renters: null, allowance: '', cut: false, ssh: false, contacts: [], hold: false, holdUntil: '', reference: '', notes: '', ...of,
 });
 const booking = (of: Partial<BookingInput>) => bookingFrom(input(of), [ada], 'Europe/Vienna');
 
@@ -48,6 +48,13 @@ describe('a booking', () => {
     const [item] = booking({ access: 'some', name: ' lens ', renters: ['w_1'] }).items;
     expect(item).toMatchObject({ name: 'lens', access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: ['w_1'] });
     expect(() => booking({ renters: [] })).toThrow('choose a renter');
+  });
+
+  it('has an allowance, logins and contacts only where they are wanted', () => {
+    const [item] = booking({ allowance: '20 GB', cut: true, ssh: true, contacts: [{ name: '', email: 'ada@example.org' }, { name: '', email: '' }] }).items;
+    expect(item).toMatchObject({ allowance_bytes: 20_000_000_000, cut_at_allowance: true, ssh: true, contacts: [{ email: 'ada@example.org' }] });
+    expect('cut_at_allowance' in booking({ cut: true }).items[0]!).toBe(false);
+    expect(() => booking({ allowance: '20' })).toThrow('"20" is no amount');
   });
 
   it('has what the API refuses at the field of its window', async () => {

@@ -5,12 +5,12 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
-import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWords, freeWords, gateWords, ofDevice, queryOf, reasonOf, stateOf, viewOf, wholeFree } from '../src/lib/rental';
+import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWords, freeWords, gateWords, occupiedUntil, ofDevice, queryOf, reasonBeside, reasonOf, rentalContacts, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
 const rental = (of: Partial<Rental> = {}): Rental => ({
   id: 'l_1', booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-10T18:00:00Z',
-  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', awaits_handover: false, name: 'device-1',
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-10T20:00:00Z', state: 'booked', awaits_handover: false, delivery: 'mounted', name: 'device-1',
   addresses: ['10.112.4.1', 'fd72::401'], access: [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22] }], renters: null, cut_at_allowance: false, forwarded_bytes: 0,
   created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
@@ -59,13 +59,50 @@ describe('the state of a rental', () => {
     expect(stateOf({ ...waits, state: 'cleaning', ended_at: '2026-12-10T14:00:00Z' }, at('15:00:00'))).toBe('cleaning');
   });
 
+  it('awaits a device that was sent until it is back', () => {
+    const sent = rental({ dispatched_at: '2026-12-10T10:00:00Z' });
+    expect(['17:59:59', '18:00:00', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'overdue']);
+    const late = rental({ state: 'overdue', dispatched_at: '2026-12-10T10:00:00Z', occupied_until: null });
+    expect([stateOf(late, at('23:00:00')), callsOf('overdue')]).toEqual(['overdue', ['return']]);
+    const back = { ...late, state: 'cleaning' as const, returned_at: '2026-12-10T21:00:00Z', occupied_until: '2026-12-10T23:00:00Z' };
+    expect([stateOf(back, at('22:59:59')), stateOf(back, at('23:00:00'))]).toEqual(['cleaning', 'closed']);
+  });
+
   it('decides what can be done', () => {
-    expect(callsOf('delayed')).toEqual(['until', 'access', 'swap', 'end']);
+    expect(callsOf('delayed')).toEqual(['hand-over', 'until', 'access', 'swap', 'end']);
     expect(callsOf('held')).toEqual(['confirm', 'until', 'access', 'swap', 'cancel']);
     expect(callsOf('preparing')).toEqual(['until', 'access', 'swap', 'cancel']);
     expect(callsOf('active')).toEqual(['until', 'access', 'swap', 'end']);
     expect([callsOf('cleaning'), callsOf('closed'), callsOf('cancelled'), callsOf('failed')]).toEqual([[], [], [], []]);
     expect(reasonOf('returned_early')).toBe('returned early');
+    expect([reasonBeside('cancelled', 'cancelled'), reasonBeside('closed', 'no_show'), reasonBeside('active', null)]).toEqual(['', 'no show', '']);
+  });
+});
+
+describe('a rental of a shipped device', () => {
+  const sent = rental({ delivery: 'shipped', dispatched_at: '2026-12-10T08:00:00Z' });
+  const late = { ...sent, state: 'overdue' as const };
+
+  it('comes back before it is cleaned, and is overdue after the turnaround', () => {
+    expect(['17:59:59', '18:00:00', '19:59:59', '20:00:00'].map((time) => stateOf(sent, at(time)))).toEqual(['active', 'returning', 'returning', 'overdue']);
+    expect([stateOf({ ...late, occupied_until: null }, at('18:30:00')), stateOf({ ...sent, state: 'returning', occupied_until: null }, at('23:00:00'))]).toEqual(['overdue', 'returning']);
+    expect(stateOf({ ...sent, returned_at: '2026-12-10T19:00:00Z', occupied_until: '2026-12-10T21:00:00Z' }, at('19:30:00'))).toBe('cleaning');
+    expect(stateOf(rental({ delivery: 'shipped' }), at('18:00:00'))).toBe('cleaning');
+    expect(stateOf({ ...sent, state: 'returning', ended_at: '2026-12-10T10:00:00Z' }, at('13:00:00'))).toBe('returning');
+  });
+
+  it('occupies its device until it is back', () => {
+    expect([occupiedUntil(sent, at('17:00:00')), occupiedUntil(sent, at('19:00:00')), occupiedUntil(rental(), at('19:00:00'))]).toEqual([at('20:00:00'), undefined, at('20:00:00')]);
+    expect([gateWords(sent, at('19:00:00')), gateWords(late, at('20:00:00'))]).toEqual(['closed 1 h ago', 'not returned in time']);
+    expect(ofDevice([sent], at('23:00:00')).present?.id).toBe('l_1');
+  });
+
+  it('is dispatched once, not swapped after that, and returned', () => {
+    expect(callsOf('preparing', sent)).toEqual(['until', 'access', 'cancel']);
+    expect(callsOf('booked', { delivery: 'shipped' })).toEqual(['dispatch', 'until', 'access', 'swap', 'cancel']);
+    expect(callsOf('delayed', { delivery: 'shipped' })).toEqual(['hand-over', 'dispatch', 'until', 'access', 'swap', 'end']);
+    for (const calls of [callsOf('booked', sent), callsOf('held', { delivery: 'shipped' }), callsOf('active', { delivery: 'shipped' })]) expect(calls).not.toContain('dispatch');
+    expect([callsOf('returning', sent), callsOf('overdue', sent)]).toEqual([['return'], ['return']]);
   });
 });
 
@@ -91,9 +128,18 @@ describe('the window of a rental', () => {
 it('a change of access has what differs, in whatever form it was written', () => {
   const before = rental({ access: [{ protocol: 'tcp', ports: [22] }, { protocol: 'tcp', ports: ['8000-8100'] }, { protocol: 'icmp' }], renters: ['w_2', 'w_1'] });
   const same = [{ protocol: 'icmp' as const, ports: [] }, { protocol: 'tcp' as const, ports: [22, '8000-8100'] }];
-  expect(accessChanges(before, { name: 'device-1', access: same, renters: ['w_1', 'w_2'] })).toEqual({});
-  expect(accessChanges(before, { name: 'lens', access: [], renters: null })).toEqual({ name: 'lens', access: [], renters: null });
-  expect(accessChanges(rental({ renters: undefined }), { name: 'device-1', access: rental().access, renters: null })).toEqual({});
+  const rest = { allowance: null, cut: false, ssh: false, contacts: [] };
+  expect(accessChanges(before, { name: 'device-1', access: same, renters: ['w_1', 'w_2'], ...rest })).toEqual({});
+  expect(accessChanges(before, { name: 'lens', access: [], renters: null, ...rest })).toEqual({ name: 'lens', access: [], renters: null });
+  expect(accessChanges(rental({ renters: undefined }), { name: 'device-1', access: rental().access, renters: null, ...rest })).toEqual({});
+});
+
+it('a change of allowance, logins and contacts has what differs', () => {
+  const before = rental({ allowance_bytes: 20e9, cut_at_allowance: true, ssh: true, contacts: [{ email: 'ada@example.org', name: null }] });
+  const same = { name: 'device-1', access: before.access, renters: null, allowance: 20e9, cut: true, ssh: true, contacts: [{ email: 'ada@example.org' }] };
+  expect(accessChanges(before, same)).toEqual({});
+  expect(accessChanges(before, { ...same, allowance: null, cut: false, ssh: false, contacts: [] })).toEqual({ allowance_bytes: null, cut_at_allowance: false, ssh: false, contacts: [] });
+  expect(rentalContacts([{ name: ' Ada ', email: ' ada@example.org' }, { name: '', email: ' ' }, { name: '', email: 'b@example.org' }])).toEqual([{ name: 'Ada', email: 'ada@example.org' }, { email: 'b@example.org' }]);
 });
 
 describe('a customer', () => {

@@ -4,6 +4,7 @@ import type { Credentials, Person, Renter } from '../src/api/types';
 import { CallKey } from '../src/lib/call-key';
 import { WrongField } from '../src/lib/fields';
 import { completed, keysFrom, makePair } from '../src/lib/keypair';
+import { qrSvg } from '../src/lib/qr';
 import { admittedWords, byPerson, chosenRenters, listed, personChanges, personName, renterName } from '../src/lib/renter';
 
 const person = (id: string, of: Partial<Person> = {}): Person => ({ id, customer: 'k_1', name: '', created_at: '2026-12-01T00:00:00Z', version: 1, ...of });
@@ -67,7 +68,8 @@ describe('a key pair of the browser', () => {
 
   it('gets its private key into the configuration, in the place that the gateway left', () => {
     const credentials = { preshared_key: 'psk=', conf: "[Interface]\n# PrivateKey = (the device's own: it stays there)\nAddress = 10.112.0.9/32\n\n[Peer]\nPublicKey = gw=\n" } as Credentials;
-    const { conf } = completed(credentials, 'secret=');
+    const { conf, qr_svg } = completed(credentials, 'secret=');
+    expect(qr_svg).toBe(qrSvg(conf));
     expect(conf).toBe('[Interface]\nPrivateKey = secret=\nAddress = 10.112.0.9/32\n\n[Peer]\nPublicKey = gw=\n');
     expect(completed({ ...credentials, conf: '[Interface]\nAddress = 10.112.0.9/32\n' }, 'secret=').conf).toBe('[Interface]\nPrivateKey = secret=\nAddress = 10.112.0.9/32\n');
     expect(completed(credentials, undefined)).toBe(credentials);

@@ -4,7 +4,7 @@ import { kindWords, unlisted } from '../src/lib/restore';
 describe('what a restore brought back', () => {
   it('has a title and a place where it is changed', () => {
     expect(kindWords('grant')).toEqual({ title: 'Grants', page: '/access' });
-    for (const kind of ['user', 'operator', 'renter', 'token', 'grant', 'rental']) {
+    for (const kind of ['user', 'operator', 'renter', 'token', 'grant', 'rental', 'subscription', 'enrolment_token']) {
       const { page, command } = kindWords(kind);
       expect(page ?? command, kind).toBeTruthy();
     }

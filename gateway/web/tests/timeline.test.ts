@@ -12,7 +12,7 @@ const local = (ms: number): string => withOffset(ms).slice(5, 16);
 
 const rental = (id: string, of: Partial<Rental>): Rental => ({
   id, booking: 'b_1', customer: 'k_1', device: 'h_1', device_name: 'cam-1', from: '2026-12-10T12:00:00Z', until: '2026-12-11T12:00:00Z',
-  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-11T14:00:00Z', state: 'booked', awaits_handover: false, created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
+  occupied_from: '2026-12-10T11:00:00Z', occupied_until: '2026-12-11T14:00:00Z', state: 'booked', awaits_handover: false, delivery: 'mounted', created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
 const block = (id: string, of: Partial<DeviceBlock>): DeviceBlock => ({
   id, device: 'h_1', device_name: 'cam-1', from: '2026-12-12T12:00:00Z', until: null, reason: 'repair', author: 'user:ada', created_at: '2026-12-01T00:00:00Z', ...of,
@@ -35,6 +35,12 @@ describe('a range', () => {
     expect([zoomed(7, -1), zoomed(7, 1), zoomed(1, -1), zoomed(84, 1)]).toEqual([3, 14, 1, 84]);
     expect([zoomOf(7), zoomOf(5), zoomOf(1000), zoomOf(Number.NaN)]).toEqual([7, 7, 84, 84]);
   });
+});
+
+it('a device stays occupied until it is returned', () => {
+  const sent = { delivery: 'shipped' as const, dispatched_at: '2026-12-08T00:00:00Z' };
+  const bar = (time: string) => rowsOf(devices, [rental('l_1', sent)], [], week, at(time))[0]!.bars[0]!;
+  expect([bar('2026-12-11T11:00:00Z'), bar('2026-12-11T15:00:00Z')].map(({ state, after }) => [state, after])).toEqual([['active', false], ['overdue', true]]);
 });
 
 describe('the ticks', () => {

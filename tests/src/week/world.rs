@@ -203,7 +203,9 @@ impl World {
             match monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => self.take(ask),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::HandedOver(_) => unreachable!("there are no rentals"),
+                MonitorOutput::HandedOver(_) | MonitorOutput::FirstContact(_) => {
+                    unreachable!("there are no rentals")
+                }
                 MonitorOutput::ProbeUplink => unreachable!("there is no sentinel"),
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;

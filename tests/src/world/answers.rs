@@ -95,7 +95,7 @@ impl Device {
     ) -> Result<(), SshFailure> {
         self.connect(route, port, now).map_err(SshFailure::Connect)?;
         let fingerprint = self.truth.host_key.to_owned();
-        let seen = HostKey { fingerprint, key_type: Some(KeyType::Ed25519) };
+        let seen = HostKey { fingerprint, key_type: Some(KeyType::Ed25519), line: None };
         answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
         answer.host_key = Some(seen.clone());
         (answer.connect, answer.reused) = (self.truth.connect, self.truth.connect.is_none());

@@ -437,7 +437,9 @@ impl World {
             match self.monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => self.take_ask(ask),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::HandedOver(_) => unreachable!("there are no rentals"),
+                MonitorOutput::HandedOver(_) | MonitorOutput::FirstContact(_) => {
+                    unreachable!("there are no rentals")
+                }
                 MonitorOutput::ProbeUplink => {
                     self.looks += 1;
                     self.plan(RTT, Happening::Look { again: false });

@@ -11,6 +11,7 @@ mod front_door;
 mod mail;
 mod path_mtu;
 mod reach;
+mod rental_ssh;
 mod rentals;
 mod results;
 mod sessions;

@@ -16,6 +16,7 @@ const ACCESS: &str =
     r#"[{"protocol":"icmp"},{"protocol":"tcp","ports":[22,"8000-8100"]},{"protocol":"udp","ports":[9,53]}]"#;
 /// The gateway's inner address.
 const GATEWAY: &str = "10.112.0.1";
+const GATEWAY_V6: &str = "fd72:6c65:6574::1";
 /// Long enough before a window for a test to look at it closed.
 const AHEAD: u64 = 5;
 
@@ -333,4 +334,33 @@ fn a_swap_resets_what_runs_and_keeps_the_address() {
     eventually("the renter is connected again", PATIENCE, || site.renter_is_connected());
     assert!(!site.pings(&rental.v4));
     assert_eq!(site.counted(1), 0);
+}
+
+#[test]
+fn a_renter_s_browser_shows_at_the_gateway_what_is_open_and_why_not() {
+    let lab = Lab::new();
+    let site = Site::new(&lab);
+    let from = now() + AHEAD;
+    let rental = site.book("cam-1", from, from + 10, &json!([{ "protocol": "icmp" }]));
+    let page =
+        |ns: &str, at: &str| lab.try_sh(ns, &format!("curl -g -s -m 5 -w ' %{{http_code}}' http://{at}")).1;
+    for at in [format!("{GATEWAY}/"), format!("[{GATEWAY_V6}]/")] {
+        let shown = page(LAPTOP, &at);
+        assert!(shown.ends_with(" 200") && shown.contains("begins at"), "{at}: {shown}");
+        assert!(shown.contains(&rental.v4) && shown.contains(&rental.v6), "{shown}");
+        assert!(!shown.contains("cam-1") && !shown.contains("<script"), "{shown}");
+    }
+    let root = format!("{GATEWAY}/");
+    eventually("the page shows that it is open", PATIENCE, || {
+        page(LAPTOP, &root).contains("<strong>Open</strong>")
+    });
+    assert!(site.pings(&rental.v4), "and it is");
+    sleep_until(rental.until, 500);
+    let over = page(LAPTOP, &root);
+    assert!(over.contains("<strong>Not open</strong>: the rental ended at"), "{over}");
+
+    // A renter sends no results, and a device sees no page.
+    assert!(page(LAPTOP, &format!("{GATEWAY}/results")).ends_with(" 404"));
+    let device = page(DEVICES[0], &root);
+    assert!(device.contains("the tunnel says that you are cam-1") && !device.contains("<html"), "{device}");
 }

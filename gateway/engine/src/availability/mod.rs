@@ -57,7 +57,7 @@ pub struct HostSeries {
     pub states: Series<HostStatus>,
     /// All its parents were down.
     pub unreachable: Series<()>,
-    /// Downtimes of the host, which cover its services.
+    /// Downtimes of the host and its preparation for rentals, which cover its services.
     pub maintenance: Series<()>,
 }
 

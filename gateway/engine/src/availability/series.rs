@@ -57,6 +57,24 @@ impl<T: Copy> Series<T> {
     }
 }
 
+impl Series<()> {
+    /// Returns the times of both.
+    #[must_use]
+    pub fn or(self, other: Series<()>) -> Series<()> {
+        let mut all = self.0;
+        all.extend(other.0);
+        all.sort_by_key(|interval| interval.from);
+        let mut merged: Vec<Interval<()>> = Vec::with_capacity(all.len());
+        for interval in all {
+            match merged.last_mut() {
+                Some(last) if interval.from <= last.until => last.until = last.until.max(interval.until),
+                _ => merged.push(interval),
+            }
+        }
+        Series(merged)
+    }
+}
+
 /// The value at a moment, and until when it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At<T> {
@@ -85,6 +103,17 @@ impl<T: Copy> Cursor<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_times_of_two_series_are_those_of_either() {
+        let series = |rows: &[(i64, Option<i64>)]| {
+            Series::new(rows.iter().map(|(from, until)| (at(*from), until.map(at), ())))
+        };
+        let both =
+            series(&[(2, Some(5)), (9, Some(10))]).or(series(&[(0, Some(3)), (5, Some(7)), (20, None)]));
+        assert_eq!(both, series(&[(0, Some(7)), (9, Some(10)), (20, None)]));
+        assert_eq!(Series::default().or(series(&[(1, Some(2))])), series(&[(1, Some(2))]));
+    }
 
     fn at(ms: i64) -> Wall {
         Wall::from_millis(ms)

@@ -37,6 +37,43 @@ pub struct HandoverSpec {
     pub blocks: Vec<(Wall, Wall)>,
     /// `None`: it is not handed over.
     pub handed_over_at: Option<Wall>,
+    pub arrival: Arrival,
+}
+
+/// Whether a device is where its renters use it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is mounted there, or was heard from there.
+    #[default]
+    Done,
+    /// It is shipped, and has not left.
+    NotDispatched,
+    /// It has left, and was not heard from since.
+    Awaited { dispatched_at: Wall },
+}
+
+/// A shipped device that was heard from for the first time after it had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstContact {
+    pub rental: RentalId,
+    pub host: HostId,
+    pub at: Wall,
+}
+
+/// What the monitor saw of the device of a rental.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverStep {
+    Arrived(FirstContact),
+    HandedOver(HandedOver),
+}
+
+impl HandoverStep {
+    pub const fn rental(self) -> RentalId {
+        match self {
+            HandoverStep::Arrived(contact) => contact.rental,
+            HandoverStep::HandedOver(handover) => handover.rental,
+        }
+    }
 }
 
 /// A device that was handed over.

@@ -20,6 +20,7 @@ mod incident;
 mod monitor;
 mod notification;
 mod probe;
+mod rental_phase;
 mod tunnel;
 
 pub use dns::*;
@@ -30,6 +31,7 @@ pub use incident::*;
 pub use monitor::*;
 pub use notification::*;
 pub use probe::*;
+pub use rental_phase::*;
 pub use tunnel::*;
 
 /// The reason of a deadline, for the logs.

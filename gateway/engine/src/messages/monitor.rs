@@ -16,13 +16,14 @@ use fleetgate_probes::sensors::Sensor;
 use super::WakeReason;
 use crate::id::{HostId, Id, PeerId, RentalId};
 use crate::messages::excerpt::Excerpt;
-use crate::messages::handover::{HandedOver, HandoverSpec};
+use crate::messages::handover::{FirstContact, HandedOver, HandoverSpec};
 use crate::messages::incident::{IncidentAck, IncidentId, IncidentRecord};
 use crate::messages::notification::{
     AckEnd, Acknowledgement, Alerting, Downtime, DowntimeOccurrence, MessageKind, NotificationState, Outcome,
     PassiveResult, SuppressReason, Taken, Ticket,
 };
 use crate::messages::probe::{HostKey, PathCheck, ProbeId, ProbeReply, ProbeRequest};
+use crate::messages::rental_phase::RentalPhase;
 use crate::messages::tunnel::TunnelEvent;
 use crate::time::{Mono, Wall};
 
@@ -151,14 +152,19 @@ pub enum Check {
     Passive,
     /// The same, for the runs of a scheduled job.
     Heartbeat(Job),
+    /// What a rented device is in: the gateway itself sets the state ([`MonitorInput::RentalPhase`]).
+    Rental,
 }
 
 impl Check {
     /// Whether its results are passive.
     pub fn is_sent(&self) -> bool {
-        matches!(self, Check::Passive | Check::Heartbeat(_))
+        matches!(self, Check::Passive | Check::Heartbeat(_) | Check::Rental)
     }
 }
+
+/// The name of the service with the check [`Check::Rental`], and its route.
+pub const RENTAL_SERVICE: &str = "rental";
 
 #[derive(Debug)]
 pub enum MonitorInput {
@@ -193,6 +199,8 @@ pub enum MonitorInput {
     /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
     Handover(Box<HandoverSpec>),
     ForgetHandover(RentalId),
+    /// What the rentals of a device mean for its monitoring; replaces what was known. Also allowed before the device.
+    RentalPhase(Box<RentalPhase>),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
     RestoreUplinkLost,
     /// A reading of the gateway's own uplink. Sent regularly, or never.
@@ -231,6 +239,8 @@ pub enum MonitorOutput {
     Record(Record),
     /// The device of a rental passed the gate: the grant of the rental is to be opened, also while the store is away.
     HandedOver(HandedOver),
+    /// The shipped device of a rental was heard from.
+    FirstContact(FirstContact),
     /// Requests a reading of the uplink now; only from a shell that has sent one before.
     ProbeUplink,
     Wait(Option<Mono>, WakeReason),
@@ -490,6 +500,9 @@ pub enum EventKind {
     FlappingEnded,
     DowntimeStarted(DowntimeOccurrence),
     DowntimeEnded(DowntimeOccurrence),
+    /// The device is prepared for a rental, or on its way: no notifications.
+    RentalQuietStarted,
+    RentalQuietEnded,
     /// With the reason.
     AcknowledgementEnded(Id, AckEnd),
 }

@@ -156,6 +156,8 @@ pub enum SuppressReason {
     /// A parent, the gateway's own uplink or a common failure may be the cause; this is being
     /// checked.
     ParentInDoubt,
+    /// Its device is prepared for a rental, or on its way to or from a customer.
+    Rental,
     Downtime,
     Acknowledged,
     Flapping,
@@ -168,11 +170,12 @@ pub enum SuppressReason {
 }
 
 impl SuppressReason {
-    pub const ALL: [SuppressReason; 10] = [
+    pub const ALL: [SuppressReason; 11] = [
         SuppressReason::HostDown,
         SuppressReason::Unreachable,
         SuppressReason::NotCurrent,
         SuppressReason::ParentInDoubt,
+        SuppressReason::Rental,
         SuppressReason::Downtime,
         SuppressReason::Acknowledged,
         SuppressReason::Flapping,
@@ -188,6 +191,7 @@ impl SuppressReason {
             SuppressReason::Unreachable => "unreachable",
             SuppressReason::NotCurrent => "not_current",
             SuppressReason::ParentInDoubt => "parent_in_doubt",
+            SuppressReason::Rental => "rental",
             SuppressReason::Downtime => "downtime",
             SuppressReason::Acknowledged => "acknowledged",
             SuppressReason::Flapping => "flapping",
@@ -210,6 +214,7 @@ impl SuppressReason {
             SuppressReason::ParentInDoubt => {
                 "its parents, its neighbours and the gateway's own uplink are being checked first"
             }
+            SuppressReason::Rental => "its device is in preparation for a rental, or on its way",
             SuppressReason::Downtime => "it is in a downtime",
             SuppressReason::Acknowledged => "the problem is acknowledged",
             SuppressReason::Flapping => "it is flapping",
@@ -236,8 +241,10 @@ pub struct NotificationState {
     pub flapping: bool,
     /// Whether the last notification was that it flaps.
     pub told_flapping: bool,
-    /// Whether a downtime of its own or of its host is in effect.
+    /// Whether a downtime of its own or of its host is in effect, or its device is quiet for a rental.
     pub in_downtime: bool,
+    /// Whether its device is prepared for a rental, or on its way.
+    pub is_quiet: bool,
     /// The downtime in effect that names the checkable itself.
     pub own_downtime: Option<DowntimeOccurrence>,
     /// Flexible downtimes that have begun.

@@ -100,7 +100,7 @@ pub struct SshRun {
 }
 
 /// A host key, by its fingerprint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HostKey {
     /// `SHA256:...`
     pub fingerprint: String,
@@ -108,18 +108,36 @@ pub struct HostKey {
     /// client asks for. `None`: only the fingerprint is known, so the client asks for one type
     /// after the other.
     pub key_type: Option<KeyType>,
+    /// The key as OpenSSH writes it, such as `ssh-ed25519 AAAA...`. `None`: only the fingerprint is known.
+    pub line: Option<String>,
 }
+
+/// Two keys with one fingerprint have one line.
+impl PartialEq for HostKey {
+    fn eq(&self, other: &HostKey) -> bool {
+        self.is(other) && self.key_type == other.key_type
+    }
+}
+
+impl Eq for HostKey {}
 
 impl HostKey {
     pub fn is(&self, other: &HostKey) -> bool {
         self.fingerprint == other.fingerprint
+    }
+
+    /// Whether the same key, as a server has shown it, says more of itself.
+    pub fn is_known_less_than(&self, shown: &HostKey) -> bool {
+        let has_type = self.key_type.is_some() || shown.key_type.is_none();
+        let has_line = self.line.is_some() || shown.line.is_none();
+        !(has_type && has_line)
     }
 }
 
 /// Creates a host key of which only the fingerprint is known.
 impl From<&str> for HostKey {
     fn from(fingerprint: &str) -> Self {
-        HostKey { fingerprint: fingerprint.to_owned(), key_type: None }
+        HostKey { fingerprint: fingerprint.to_owned(), key_type: None, line: None }
     }
 }
 
@@ -307,4 +325,20 @@ pub enum CommandEnd {
     Timeout,
     /// The connection ended before the command did.
     Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_shown_says_more_than_its_fingerprint() {
+        let pinned = HostKey::from("SHA256:a");
+        let typed = HostKey { key_type: Some(KeyType::Ed25519), ..pinned.clone() };
+        let shown = HostKey { line: Some("ssh-ed25519 AAAA".into()), ..typed.clone() };
+        assert!(pinned.is_known_less_than(&typed) && typed.is_known_less_than(&shown));
+        for (known, shown) in [(&shown, &shown), (&shown, &pinned), (&typed, &typed), (&pinned, &pinned)] {
+            assert!(!known.is_known_less_than(shown), "{known:?} {shown:?}");
+        }
+    }
 }

@@ -221,6 +221,8 @@ pub enum Published {
     Results,
     /// DNS for the peers of people.
     Dns,
+    /// The page on which renters see what they reach.
+    Page,
 }
 
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub fn nearest(check: &Check, way: Via, services: &[&Check]) -> DependsOn {
     let position = |wanted: fn(&Check) -> bool| services.iter().position(|c| wanted(c));
     let tunnel = || position(|c| *c == Check::Tunnel).filter(|_| way == Via::Tunnel);
     let found = match check {
-        Check::Tunnel | Check::Passive | Check::Heartbeat(_) => None,
+        Check::Tunnel | Check::Passive | Check::Heartbeat(_) | Check::Rental => None,
         Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh => tunnel(),
         Check::Sensor(_) | Check::Command { .. } => position(|c| *c == Check::Ssh).or_else(tunnel),
     };

@@ -3,17 +3,20 @@
 //! The gate is passed when nothing was seen to fail for the time that it wants. What was before a start of the gateway,
 //! a suspend or an outage of its uplink does not count. A rental is handed over once: a later problem is none of the
 //! gate.
+//!
+//! A shipped device arrives when it is up again after it had left, or is up when its rental begins. Only then does its
+//! gate count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Monitor;
 use crate::id::{HostId, RentalId};
-use crate::messages::{GateRule, HandedOver, HandoverSpec, MonitorOutput};
+use crate::messages::{Arrival, FirstContact, GateRule, HandedOver, HandoverSpec, MonitorOutput};
 use crate::monitor::host::Host;
 use crate::monitor::schedule::DueQueue;
 use crate::rental::handover::{DeviceSeen, ServiceSeen, failures, good_since};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 
 /// A handover that comes this soon after the begin of the rental is no delay. The gateway wakes up milliseconds late.
 const LATENESS: Duration = Duration::from_secs(1);
@@ -43,9 +46,24 @@ struct Doubt {
 struct Waiting {
     spec: HandoverSpec,
     sight: Sight,
+    /// When it had left, of a shipped device that was heard from.
+    arrived_of: Option<Wall>,
 }
 
 impl Waiting {
+    /// Returns the first contact with a shipped device, if this is it.
+    fn arrive(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<FirstContact> {
+        let HandoverSpec { rental, host: of, from, arrival, .. } = self.spec;
+        let Arrival::Awaited { dispatched_at } = arrival else { return None };
+        let device = host.map(device_seen).filter(|device| device.is_up() && !doubt.is_cut_off)?;
+        if device.since <= dispatched_at && now.wall < from {
+            return None;
+        }
+        self.spec.arrival = Arrival::Done;
+        self.arrived_of = Some(dispatched_at);
+        Some(FirstContact { rental, host: of, at: now.wall })
+    }
+
     /// Returns when the device can be handed over, if nothing changes. `None`: not before a change.
     fn due(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<Mono> {
         let Waiting { spec, sight } = self;
@@ -56,7 +74,8 @@ impl Waiting {
             }
             None => Some(now.mono),
         };
-        let is_open = spec.handed_over_at.is_none() && spec.is_ready && now.wall < spec.until;
+        let has_left = spec.arrival != Arrival::NotDispatched;
+        let is_open = spec.handed_over_at.is_none() && spec.is_ready && has_left && now.wall < spec.until;
         let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now.wall));
         let free_from = blocks.map(|(_, until)| *until).fold(spec.from, Ord::max);
         let free_from = now.mono + free_from.since(now.wall);
@@ -99,7 +118,8 @@ fn device_seen(host: &Host) -> DeviceSeen {
 }
 
 fn services_seen(host: &Host) -> Vec<ServiceSeen<'_>> {
-    let seen = host.services.iter().map(|service| ServiceSeen {
+    let checked = host.services.iter().filter(|service| !service.is_of_rental());
+    let seen = checked.map(|service| ServiceSeen {
         name: &service.spec.name,
         status: service.track.status,
         is_current: !service.stale,
@@ -126,8 +146,13 @@ impl Handovers {
         // The store may not have the handover yet, or still the one by a clock that was ahead.
         let known = before.as_ref().and_then(|before| before.spec.handed_over_at);
         spec.handed_over_at = spec.handed_over_at.filter(|at| *at <= now.wall).or(known);
+        // Nor the first contact.
+        let arrived_of = before.as_ref().and_then(|before| before.arrived_of);
+        if arrived_of.is_some_and(|dispatched_at| spec.arrival == Arrival::Awaited { dispatched_at }) {
+            spec.arrival = Arrival::Done;
+        }
         let sight = before.filter(|before| before.spec.rule == spec.rule).map(|before| before.sight);
-        self.rentals.insert(rental, Waiting { spec, sight: sight.unwrap_or(Sight::None) });
+        self.rentals.insert(rental, Waiting { spec, sight: sight.unwrap_or(Sight::None), arrived_of });
         self.of_host.entry(host).or_default().insert(rental);
         self.agenda.set(rental, Some(now.mono));
     }
@@ -195,8 +220,10 @@ impl Monitor {
                 self.handovers.remove(rental);
                 continue;
             }
-            let due = waiting.due(self.hosts.get(&waiting.spec.host), doubt, now);
-            match due {
+            let host = self.hosts.get(&waiting.spec.host);
+            let arrival = waiting.arrive(host, doubt, now).map(MonitorOutput::FirstContact);
+            self.shared.out.extend(arrival);
+            match waiting.due(host, doubt, now) {
                 Some(at) if at <= now.mono => {
                     let handover = waiting.hand_over(now);
                     self.shared.out.push_back(MonitorOutput::HandedOver(handover));

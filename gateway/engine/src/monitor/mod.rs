@@ -16,6 +16,7 @@ mod notification;
 mod paths;
 pub mod profile;
 mod reachability;
+mod rental_phases;
 mod schedule;
 mod service;
 mod state;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use crate::id::{HostId, Id, PeerId};
 use crate::messages::{
     Downtime, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
-    ProbeId, ProbeReply, Record, Timing, TunnelEvent, WakeReason,
+    ProbeId, ProbeReply, Record, RentalPhase, Timing, TunnelEvent, WakeReason,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -101,6 +102,7 @@ pub struct Monitor {
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
     handovers: Handovers,
+    rental_phases: BTreeMap<HostId, RentalPhase>,
     family: ParentGraph,
     population: FleetSilence,
     sentinel: UplinkHealth,
@@ -125,6 +127,7 @@ impl Monitor {
             expected: None,
             downtimes: BTreeMap::new(),
             handovers: Handovers::default(),
+            rental_phases: BTreeMap::new(),
             family: ParentGraph::default(),
             population: FleetSilence::new(config.interval),
             sentinel: UplinkHealth::default(),
@@ -135,7 +138,7 @@ impl Monitor {
         }
     }
 
-    /// Continues from an earlier run. Called once, before anything but the downtimes.
+    /// Continues from an earlier run. Called once, before anything but the downtimes and the phases of rentals.
     pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostSnapshot>, now: Now) {
         let hosts: Vec<HostSnapshot> = hosts.into_iter().collect();
         self.shared.woke = (!hosts.is_empty()).then_some(now.mono);
@@ -151,6 +154,9 @@ impl Monitor {
             self.refresh(id, now);
         }
         self.mend_acknowledgements(now);
+        for id in self.ids() {
+            self.apply_rental_phase(id, now);
+        }
     }
 
     pub fn handle(&mut self, input: MonitorInput, now: Now) {
@@ -177,6 +183,7 @@ impl Monitor {
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
             MonitorInput::Handover(spec) => self.handovers.put(*spec, now),
             MonitorInput::ForgetHandover(rental) => self.handovers.remove(rental),
+            MonitorInput::RentalPhase(phase) => self.enter_rental_phase(*phase, now),
             MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
             MonitorInput::Uplink(reading) => self.see_outside(&reading, now),
             MonitorInput::Mark(ticket) => self.shared.ctx(now).record(Record::Reply(ticket, Outcome::Done)),
@@ -312,6 +319,7 @@ impl Monitor {
             self.adopt(Host::new(spec, windows, now), now);
         }
         self.refresh(id, now);
+        self.apply_rental_phase(id, now);
     }
 
     fn parents(&self, id: HostId) -> Vec<HostId> {

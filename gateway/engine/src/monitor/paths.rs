@@ -111,7 +111,7 @@ impl Paths {
     pub fn needs_tunnel(&self, check: &Check) -> bool {
         match check {
             Check::Tunnel | Check::Ping { .. } => true,
-            Check::Passive | Check::Heartbeat(_) => false,
+            Check::Passive | Check::Heartbeat(_) | Check::Rental => false,
             Check::Tcp { .. } => self.tcp() == Some(Via::Tunnel),
             Check::Ssh | Check::Sensor(_) | Check::Command { .. } => self.direct.is_none(),
         }
@@ -127,7 +127,7 @@ impl Paths {
         match check {
             Check::Tunnel => (!self.own || self.peer.is_none()).then_some(NO_TUNNEL_OF_ITS_OWN),
             Check::Ping { .. } => self.inner.is_none().then_some(NO_DIRECT_PING),
-            Check::Passive | Check::Heartbeat(_) => None,
+            Check::Passive | Check::Heartbeat(_) | Check::Rental => None,
             _ if self.inner.is_none() && self.direct.is_none() => Some(NO_WAY),
             Check::Tcp { .. } | Check::Ssh | Check::Sensor(_) | Check::Command { .. } => None,
         }

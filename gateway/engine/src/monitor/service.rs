@@ -219,6 +219,16 @@ impl Service {
         self.run == Run::Idle
     }
 
+    /// Whether the gateway itself sets its state, by the rentals of the device.
+    pub fn is_of_rental(&self) -> bool {
+        self.spec.check == Check::Rental
+    }
+
+    /// Whether this is what its last result says.
+    pub fn shows(&self, status: Status, text: &str) -> bool {
+        self.track.status == Some(status) && self.result.text == text && !self.stale
+    }
+
     pub fn is_due(&self, now: Mono) -> bool {
         self.is_idle() && self.planned.is_some_and(|at| at <= now)
     }
@@ -409,7 +419,7 @@ impl Service {
         of: HostContext<'_>,
         ctx: &mut Ctx<'_>,
     ) {
-        let now = ctx.now;
+        let (now, of) = (ctx.now, concerning(&self.spec, of));
         self.since.note(before != self.track.status, change.as_ref(), now.wall);
         // A result that comes while the host is down is kept, but it is not current when the host
         // is back.
@@ -563,8 +573,18 @@ fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
     state.status.map(|status| if well { Status::Ok } else { status })
 }
 
+/// Returns what of its host concerns a service. The state of a rental is known also of a device that is down, in a
+/// downtime or on its way.
+fn concerning<'a>(spec: &ServiceSpec, of: HostContext<'a>) -> HostContext<'a> {
+    match spec.check {
+        Check::Rental => HostContext { covered: false, silence: None, ..of },
+        _ => of,
+    }
+}
+
 /// The host's state suppresses the notifications of its services.
 fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: HostContext<'a>, now: Now) -> NotifyContext<'a> {
+    let of = concerning(spec, of);
     NotifyContext {
         now,
         rules: &spec.alerting,

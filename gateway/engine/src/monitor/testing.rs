@@ -40,7 +40,9 @@ impl Asked {
                     self.monitor.handle(MonitorInput::ProbeReply(ask.id, answer), self.now);
                 }
                 MonitorOutput::Record(record) => self.records.push(record),
-                MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                MonitorOutput::ProbeUplink
+                | MonitorOutput::HandedOver(_)
+                | MonitorOutput::FirstContact(_) => {}
                 MonitorOutput::Wait(at, _) => match at.filter(|at| *at <= end) {
                     Some(at) => {
                         let step = at.since(self.now.mono);

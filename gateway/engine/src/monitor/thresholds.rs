@@ -86,7 +86,9 @@ fn may_lack(check: &Check, label: &str) -> bool {
         Check::Sensor(Sensor::Memory) => label == "swap",
         Check::Sensor(Sensor::Temperature { name: None }) => label == "temperature",
         Check::Sensor(Sensor::Values { .. }) => true,
-        Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) => false,
+        Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) | Check::Rental => {
+            false
+        }
     }
 }
 

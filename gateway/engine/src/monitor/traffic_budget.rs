@@ -33,7 +33,7 @@ pub fn stretch(budget: u64, used: u64, now: Wall) -> u32 {
 /// Whether a check costs traffic of its own.
 pub(super) fn sends(check: &Check) -> bool {
     match check {
-        Check::Tunnel | Check::Passive | Check::Heartbeat(_) => false,
+        Check::Tunnel | Check::Passive | Check::Heartbeat(_) | Check::Rental => false,
         Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh | Check::Sensor(_) | Check::Command { .. } => {
             true
         }

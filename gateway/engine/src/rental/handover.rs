@@ -18,6 +18,13 @@ pub struct DeviceSeen {
     pub since: Wall,
 }
 
+impl DeviceSeen {
+    /// Whether it is up, and was so lately.
+    pub fn is_up(&self) -> bool {
+        device_failure(self).is_none()
+    }
+}
+
 /// The state of a service, as its checks show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceSeen<'a> {

@@ -20,6 +20,10 @@ pub enum State {
     /// Its window has begun, and its device is not handed over.
     Delayed,
     Active,
+    /// It has ended, and its shipped device is on the way back.
+    Returning,
+    /// Its shipped device has not come back within the turnaround.
+    Overdue,
     /// It has ended, and the turnaround of the device has not.
     Cleaning,
     Closed,
@@ -30,12 +34,14 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 9] = [
+    pub const ALL: [State; 11] = [
         State::Held,
         State::Booked,
         State::Preparing,
         State::Delayed,
         State::Active,
+        State::Returning,
+        State::Overdue,
         State::Cleaning,
         State::Closed,
         State::Cancelled,
@@ -49,6 +55,8 @@ impl State {
             State::Preparing => "preparing",
             State::Delayed => "delayed",
             State::Active => "active",
+            State::Returning => "returning",
+            State::Overdue => "overdue",
             State::Cleaning => "cleaning",
             State::Closed => "closed",
             State::Cancelled => "cancelled",
@@ -64,6 +72,11 @@ impl State {
     /// Whether its window has begun and it has not ended.
     pub const fn has_begun(self) -> bool {
         matches!(self, State::Delayed | State::Active)
+    }
+
+    /// Whether it has ended, and its shipped device has not come back.
+    pub const fn awaits_return(self) -> bool {
+        matches!(self, State::Returning | State::Overdue)
     }
 }
 
@@ -146,6 +159,51 @@ impl Handover {
     }
 }
 
+/// How a device gets to its renters and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// It stays in its place.
+    #[default]
+    Mounted,
+    Shipped(Shipment),
+}
+
+impl Delivery {
+    /// As a device is set. A shipped one has not left.
+    pub const ALL: [Delivery; 2] = [Delivery::Mounted, Delivery::Shipped(Shipment::KEPT)];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Delivery::Mounted => "mounted",
+            Delivery::Shipped(_) => "shipped",
+        }
+    }
+
+    pub const fn shipment(self) -> Option<Shipment> {
+        match self {
+            Delivery::Mounted => None,
+            Delivery::Shipped(shipment) => Some(shipment),
+        }
+    }
+
+    pub const fn is_shipped(self) -> bool {
+        self.shipment().is_some()
+    }
+}
+
+/// The way of a device to its renters and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shipment {
+    pub dispatched_at: Option<Wall>,
+    /// When it was heard from at its renters.
+    pub first_contact_at: Option<Wall>,
+    pub returned_at: Option<Wall>,
+}
+
+impl Shipment {
+    const KEPT: Shipment = Shipment { dispatched_at: None, first_contact_at: None, returned_at: None };
+}
+
 /// The times of a rental that decide its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
@@ -157,29 +215,71 @@ pub struct Life {
     pub hold_until: Option<Wall>,
     pub handover: Handover,
     pub ending: Option<Ending>,
+    pub delivery: Delivery,
 }
 
 impl Life {
     pub fn state(&self, now: Wall) -> State {
-        match self.ending.map(|ending| (ending.reason, ending.at)) {
-            Some((EndReason::Cancelled | EndReason::Lapsed, _)) => State::Cancelled,
-            Some((EndReason::Failed, _)) => State::Failed,
-            Some((_, at)) => self.after(at, now),
-            None if self.has_lapsed(now) => State::Cancelled,
-            None if self.hold_until.is_some() => State::Held,
-            None if now < self.prepared_from => State::Booked,
-            None if now < self.window.from() => State::Preparing,
-            None if now < self.window.until() => match self.begins_at() {
-                Some(begins_at) if begins_at <= now => State::Active,
-                _ => State::Delayed,
-            },
-            None if self.has_failed(now) => State::Failed,
-            None => self.after(self.window.until(), now),
+        let Some(Ending { at, reason }) = self.over(now) else { return self.before_the_end(now) };
+        match (self.dispatched(), reason) {
+            (Some(shipment), _) => self.on_the_way_back(shipment, at, now),
+            (None, EndReason::Cancelled | EndReason::Lapsed) => State::Cancelled,
+            (None, EndReason::Failed) => State::Failed,
+            (None, _) => self.after(at, now),
+        }
+    }
+
+    fn before_the_end(&self, now: Wall) -> State {
+        match self.begins_at() {
+            _ if self.hold_until.is_some() => State::Held,
+            _ if now < self.prepared_from => State::Booked,
+            _ if now < self.window.from() => State::Preparing,
+            Some(begins_at) if begins_at <= now => State::Active,
+            _ => State::Delayed,
+        }
+    }
+
+    fn on_the_way_back(&self, shipment: Shipment, end: Wall, now: Wall) -> State {
+        match shipment.returned_at {
+            Some(returned_at) => self.after(returned_at, now),
+            None if now < end + self.turnaround => State::Returning,
+            None => State::Overdue,
         }
     }
 
     fn after(&self, end: Wall, now: Wall) -> State {
         if now < end + self.turnaround { State::Cleaning } else { State::Closed }
+    }
+
+    /// Returns when and why the rental ended, by a call or by the time. `None`: it has not.
+    pub fn over(&self, now: Wall) -> Option<Ending> {
+        let until = self.window.until();
+        match (self.ending, self.lapses_at()) {
+            (Some(ending), _) => Some(ending),
+            (None, Some(at)) => (at <= now).then_some(Ending { at, reason: EndReason::Lapsed }),
+            (None, None) if now < until => None,
+            (None, None) if self.has_failed(now) => Some(Ending { at: until, reason: EndReason::Failed }),
+            (None, None) => Some(Ending { at: until, reason: EndReason::Ended }),
+        }
+    }
+
+    /// Returns the shipment of a device that has left for its renters.
+    fn dispatched(&self) -> Option<Shipment> {
+        self.delivery.shipment().filter(|shipment| shipment.dispatched_at.is_some())
+    }
+
+    /// Whether its device has left and has not come back.
+    pub fn is_away(&self) -> bool {
+        self.dispatched().is_some_and(|shipment| shipment.returned_at.is_none())
+    }
+
+    /// Whether its device is on the way to its renters, or back.
+    pub fn is_in_transit(&self, now: Wall) -> bool {
+        let is_on_the_way_out = self.dispatched().is_some_and(|shipment| shipment.first_contact_at.is_none());
+        match self.over(now) {
+            Some(_) => self.is_away(),
+            None => is_on_the_way_out,
+        }
     }
 
     /// Returns when the customer gets the device, or got it. `None`: that is not known yet.
@@ -200,9 +300,9 @@ impl Life {
 
     /// Returns how long the customer waited, or waits, for the device within the window.
     pub fn delay(&self, now: Wall) -> Duration {
-        let is_given_up = matches!(self.state(now), State::Held | State::Cancelled);
+        let never_begins = self.state(now) == State::Held || self.is_given_up(now);
         let waited_until = self.begins_at().unwrap_or(now).min(self.ends_at()).min(now);
-        if is_given_up { Duration::ZERO } else { waited_until.since(self.window.from()) }
+        if never_begins { Duration::ZERO } else { waited_until.since(self.window.from()) }
     }
 
     /// The moment from which a rental without confirmation no longer occupies its device.
@@ -210,13 +310,15 @@ impl Life {
         self.hold_until.map(|until| until.min(self.window.until()))
     }
 
-    fn has_lapsed(&self, now: Wall) -> bool {
-        self.lapses_at().is_some_and(|at| at <= now)
+    /// Whether it was given up before it began.
+    fn is_given_up(&self, now: Wall) -> bool {
+        let reason = self.over(now).map(|over| over.reason);
+        matches!(reason, Some(EndReason::Cancelled | EndReason::Lapsed))
     }
 
     /// Returns the time in which the customer had, or has, a device, up to `now`. `None`: in no time.
     pub fn used(&self, now: Wall) -> Option<Window> {
-        if matches!(self.state(now), State::Held | State::Cancelled) {
+        if self.state(now) == State::Held || self.is_given_up(now) {
             return None;
         }
         Window::new(self.begins_at()?, self.ends_at().min(now))
@@ -236,7 +338,8 @@ impl Life {
         permits.then(|| (self.window.from(), self.ends_at()))
     }
 
-    /// Returns when the alias of the rental may go to another one. A change of the rental moves it.
+    /// Returns when the alias of the rental may go to another one. A change of the rental moves it. It does not wait
+    /// for a shipped device: after the end of the rental no renter reaches the device.
     pub fn alias_freed_at(&self) -> Wall {
         let over = match (self.ending, self.lapses_at()) {
             (Some(Ending { at, reason: EndReason::Cancelled | EndReason::Lapsed }), _) => at,
@@ -247,9 +350,14 @@ impl Life {
         over + ALIAS_RESTS
     }
 
-    /// Returns when the device is free again. `None`: the rental gave it back before it began.
+    /// Returns when the device is free again. `None`: the rental gave it back before it began, or the device is on its
+    /// way back and that is not known yet.
     pub fn occupied_until(&self, now: Wall) -> Option<Wall> {
-        let end = self.ending.map_or(self.window.until(), |ending| ending.at);
-        (self.state(now) != State::Cancelled).then(|| end + self.turnaround)
+        let end = self.over(now).map_or(self.window.until(), |over| over.at);
+        match self.dispatched() {
+            Some(Shipment { returned_at: Some(at), .. }) => Some(at + self.turnaround),
+            Some(_) => (!self.state(now).awaits_return()).then(|| end + self.turnaround),
+            None => (!self.is_given_up(now)).then(|| end + self.turnaround),
+        }
     }
 }

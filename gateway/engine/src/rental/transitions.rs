@@ -12,9 +12,10 @@ pub type Known = (Wall, State);
 /// Returns the states that a rental enters after a known one and not after `to`, each with its moment, in
 /// order. A state without length is left out.
 ///
-/// The known moment may be before an end that was stored later: nothing changes between both.
+/// The known moment may be before an end or a return that was stored later: nothing changes between both.
 pub fn transitions(life: &Life, (from, state): Known, to: Wall) -> Vec<Known> {
-    let begin = life.ending.map_or(from, |ending| ending.at.max(from));
+    let stored = [life.ending.map(|ending| ending.at), returned_at(life)];
+    let begin = stored.into_iter().flatten().fold(from, Wall::max);
     let mut moments: Vec<Wall> = boundaries(life).into_iter().flatten().collect();
     moments.push(begin);
     moments.retain(|at| (begin..=to).contains(at));
@@ -36,7 +37,7 @@ pub fn next(life: &Life, known: Known) -> Option<Wall> {
 }
 
 /// Every moment at which the state can change, in any order.
-fn boundaries(life: &Life) -> [Option<Wall>; 7] {
+fn boundaries(life: &Life) -> [Option<Wall>; 9] {
     let end = life.ending.map_or(life.window.until(), |ending| ending.at);
     [
         Some(life.prepared_from),
@@ -46,7 +47,13 @@ fn boundaries(life: &Life) -> [Option<Wall>; 7] {
         life.lapses_at(),
         Some(end),
         Some(end + life.turnaround),
+        returned_at(life),
+        returned_at(life).map(|at| at + life.turnaround),
     ]
+}
+
+fn returned_at(life: &Life) -> Option<Wall> {
+    life.delivery.shipment().and_then(|shipment| shipment.returned_at)
 }
 
 #[cfg(test)]
@@ -56,7 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rental::life::{EndReason, Ending, Handover};
+    use crate::rental::life::{Delivery, EndReason, Ending, Handover, Shipment};
     use crate::rental::occupancy::Window;
 
     const SECONDS: i64 = 60;
@@ -77,6 +84,7 @@ mod tests {
             hold_until: None,
             handover: Handover::AtBegin,
             ending: None,
+            delivery: Delivery::Mounted,
         }
     }
 
@@ -109,6 +117,19 @@ mod tests {
     }
 
     #[test]
+    fn a_shipped_device_that_does_not_come_back_in_time_is_overdue() {
+        let sent = Shipment { dispatched_at: Some(at(10)), ..Shipment::default() };
+        let sent = Life { delivery: Delivery::Shipped(sent), ..life(10, (20, 30), 5) };
+        let known = (at(20), State::Active);
+        assert_eq!(names(&transitions(&sent, known, at(99))), [(30, "returning"), (35, "overdue")]);
+        assert_eq!(next(&sent, (at(35), State::Overdue)), None, "no time brings it back");
+        let back = Shipment { returned_at: Some(at(50)), ..sent.delivery.shipment().unwrap_or_default() };
+        let back = Life { delivery: Delivery::Shipped(back), ..sent };
+        let stored_later = (at(35), State::Overdue);
+        assert_eq!(names(&transitions(&back, stored_later, at(99))), [(50, "cleaning"), (55, "closed")]);
+    }
+
+    #[test]
     fn what_was_not_confirmed_lapses_once_also_after_its_end_was_stored() {
         let held = Life { hold_until: Some(at(15)), ..life(10, (20, 30), 5) };
         let known = (at(0), State::Held);
@@ -132,6 +153,8 @@ mod tests {
         },
         Finish,
         HandOver,
+        Dispatch,
+        Return,
         /// The gateway looks which states were entered.
         Look,
     }
@@ -144,6 +167,8 @@ mod tests {
             1 => (1i64..20).prop_map(|until| Deed::Hold { until }),
             1 => Just(Deed::Finish),
             2 => Just(Deed::HandOver),
+            2 => Just(Deed::Dispatch),
+            2 => Just(Deed::Return),
             3 => Just(Deed::Look),
         ]
     }
@@ -152,10 +177,19 @@ mod tests {
     fn changed(life: Life, deed: Deed, now: i64) -> Option<Life> {
         let state = life.state(at(now));
         let ended = |reason| Life { ending: Some(Ending { at: at(now), reason }), ..life };
-        if !state.is_open() {
+        if !state.is_open() && !state.awaits_return() {
             return None;
         }
+        let shipment = life.delivery.shipment().unwrap_or_default();
+        let ship = |shipment| Some(Life { delivery: Delivery::Shipped(shipment), ..life });
         match (deed, state) {
+            (Deed::Return, State::Returning | State::Overdue) => {
+                ship(Shipment { returned_at: Some(at(now)), ..shipment })
+            }
+            (_, State::Returning | State::Overdue) => None,
+            (Deed::Dispatch, State::Booked | State::Preparing | State::Delayed) if !life.is_away() => {
+                ship(Shipment { dispatched_at: Some(at(now)), ..shipment })
+            }
             (Deed::Extend { by }, _) => {
                 let until = life.window.until().as_millis() / 1_000 + by;
                 let window = Window::new(life.window.from(), at(until)).filter(|_| until > now)?;

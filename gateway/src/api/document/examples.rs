@@ -15,6 +15,8 @@ pub fn of(operation: &str) -> Option<Value> {
 
 const PUBLIC_KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 const HOST_KEY: &str = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpJ5YRgKhq1dZIxkUk";
+const SSH_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti ada@laptop";
 const ANOTHER_PUBLIC_KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 /// The time of a restore, as the example of its confirmation has it.
@@ -77,6 +79,9 @@ fn devices(operation: &str) -> Option<Value> {
         _ => return None,
     })
 }
+
+/// A one-time login of no gateway: it only has the form of one.
+pub const LOGIN_LINK: &str = "fgl_38h601nahgbz6_80m15y9wkx3ntjxnk7q4k1bt23w5vjfqr2e8v3ckvg23gxn6yk50bhbngr";
 
 /// A token of no gateway: it only has the form of one.
 pub const ENROLMENT_TOKEN: &str =
@@ -187,24 +192,33 @@ fn rentals(operation: &str) -> Option<Value> {
         "create_person" => json!({ "customer": "crm-17", "name": "Ada", "email": "ada@example.org" }),
         "change_person" => json!({ "name": "Ada King", "email": null }),
         "create_renter" => {
-            json!({ "person": PERSON, "name": "laptop", "public_key": PUBLIC_KEY, "mtu": 1_400 })
+            json!({
+                "person": PERSON, "name": "laptop", "public_key": PUBLIC_KEY, "mtu": 1_400, "ssh_keys": [SSH_KEY],
+            })
         }
-        "change_renter" => json!({ "name": "notebook", "mtu": 1_400 }),
+        "change_renter" => json!({ "name": "notebook", "mtu": 1_400, "ssh_keys": [] }),
+        "create_person_login_link" => json!({ "person": PERSON }),
+        "log_in_as_person" => json!({ "token": LOGIN_LINK }),
+        "create_my_renter" => json!({ "name": "phone", "public_key": PUBLIC_KEY }),
+        "reissue_my_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "reissue_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "create_booking" => json!({
             "customer": "crm-17", "external_ref": "order-4711", "time_zone": "Europe/Vienna",
             "items": [
                 { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00",
                   "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }],
-                  "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true },
+                  "ssh": false, "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true,
+                  "contacts": [{ "name": "Ada", "email": "ada@example.org" }] },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
-                  "until": "2034-03-14T10:00:00+01:00" },
+                  "until": "2034-03-14T10:00:00+01:00", "other_device_after_s": 600 },
             ],
             "notes": "picked up at the gate", "metadata": { "shop": "linz" },
         }),
         "change_booking" => json!({ "hold_until": null, "notes": "paid" }),
         "change_rental" => json!({
-            "until": "2034-04-12T10:00:00+01:00", "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
+            "until": "2034-04-12T10:00:00+01:00", "ssh": false,
+            "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
+            "contacts": [{ "email": "ada@example.org" }],
         }),
         "hand_over_rental" => json!({ "force": true, "reason": "the sensor is known to be broken" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),
@@ -216,6 +230,8 @@ fn rentals(operation: &str) -> Option<Value> {
             "rentable": true, "preparation_s": 1_800, "turnaround_s": 3_600,
             "access": [{ "protocol": "icmp" }, { "protocol": "tcp", "ports": [22, "8000-8100"] }],
             "ready": false, "not_ready_reason": "a new battery is on its way", "gate": { "services": null, "ok_for_s": 300 },
+            "delivery": "mounted",
+            "ssh_account": "renter", "ssh_root": false, "cleaning_command": "/usr/local/bin/wipe-recordings",
         }),
         "create_block" => json!({
             "from": "2034-05-10T14:00:00+01:00", "until": "2034-05-12T10:00:00+01:00", "reason": "a new battery",

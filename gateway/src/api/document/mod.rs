@@ -22,7 +22,7 @@ use super::types::names;
         title = "fleetgate",
         version = "1",
         description = "Every error is a problem document (RFC 9457) with a stable `code`. Lists are paged: \
-            `limit`, `after`, and `next` in the answer. Every POST but the login takes an \
+            `limit`, `after`, and `next` in the answer. Every POST but logins and the restore takes an \
             `Idempotency-Key`; resources that can be changed have an `ETag` and take `If-Match`. \
             The security requirement of an operation has the role and the area that it needs: \
             `devices:operator` is that role or a higher one, and a token without scopes or with the scope \
@@ -58,6 +58,12 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
             "description": "Set by POST /api/v1/session; `__Host-fleetgate_session` over HTTPS. \
                 Unsafe methods need the Origin of the gateway, or the header X-Fleetgate.",
         },
+        "person": {
+            "type": "apiKey", "in": "cookie", "name": "fleetgate_my",
+            "description": "The session of a person of a customer, set by POST /api/v1/my/login; \
+                `__Host-fleetgate_my` over HTTPS. All other routes answer it with 404. \
+                Unsafe methods need the Origin of the gateway, or the header X-Fleetgate.",
+        },
         "enrolment": {
             "type": "http", "scheme": "bearer",
             "description": "The polling secret that the device made and sent the SHA-256 of.",
@@ -76,7 +82,7 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
     document
 }
 
-/// Returns every POST except for the login and the restore.
+/// Returns every POST except for logins, the logout of a person, and the restore.
 fn repeatable(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let paths = paths.filter(|(path, _)| !idempotency::KEYLESS.contains(&path.as_str()));

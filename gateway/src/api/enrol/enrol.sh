@@ -11,6 +11,8 @@ set -eu
 umask 077
 
 DEFAULT_URL='@FLEETGATE_URL@'
+# The public key of the authority that signs the keys of renters.
+RENTAL_CA='@FLEETGATE_RENTAL_CA@'
 
 usage() {
     cat <<'TEXT'
@@ -28,6 +30,9 @@ Options, and the variables that say the same:
   --network CIDR       FLEETGATE_NETWORK       forward from the tunnel to this network, and to no other
                                                (several: repeat it; in the variable, with blanks)
   --no-networks        FLEETGATE_NO_NETWORKS=1 forward to no network any more
+  --rental-user U      FLEETGATE_RENTAL_USER   an account for renters, who may log in while they rent
+                                               the device; it is made, and taken from its users
+  --no-rental-user     FLEETGATE_NO_RENTAL_USER=1  let no renter log in any more
   --new-key            FLEETGATE_NEW_KEY=1     enrol with new keys; the old ones work until then
   --no-service         FLEETGATE_NO_SERVICE=1  start with wg-quick, install no service or timer
   --no-start           FLEETGATE_NO_START=1    write the configuration and leave it at that
@@ -46,11 +51,13 @@ options() {
     CACERT=${FLEETGATE_CACERT:-} INTERFACE=${FLEETGATE_INTERFACE:-fleetgate}
     ETC=${FLEETGATE_ETC:-/etc/wireguard} WAIT=${FLEETGATE_WAIT:-86400}
     NETWORKS=${FLEETGATE_NETWORK:-} NO_NETWORKS=${FLEETGATE_NO_NETWORKS:-}
+    RENTAL_USER=${FLEETGATE_RENTAL_USER:-} NO_RENTAL_USER=${FLEETGATE_NO_RENTAL_USER:-}
     NEW_KEY=${FLEETGATE_NEW_KEY:-} NO_SERVICE=${FLEETGATE_NO_SERVICE:-} NO_START=${FLEETGATE_NO_START:-}
     while [ $# -gt 0 ]; do
         case $1 in
             --new-key) NEW_KEY=1; shift; continue ;;
             --no-networks) NO_NETWORKS=1; shift; continue ;;
+            --no-rental-user) NO_RENTAL_USER=1; shift; continue ;;
             --no-service) NO_SERVICE=1; shift; continue ;;
             --no-start) NO_START=1; shift; continue ;;
             -h | --help) usage; exit 0 ;;
@@ -66,6 +73,7 @@ options() {
             --interface) INTERFACE=$2 ;;
             --etc) ETC=$2 ;;
             --wait) WAIT=$2 ;;
+            --rental-user) RENTAL_USER=$2 ;;
             --network) NETWORKS="$NETWORKS $2" ;;
             *) usage >&2; die "$1 is no option" ;;
         esac
@@ -97,6 +105,7 @@ check_options() {
     FORWARD=$ETC/$INTERFACE.forward
     NEXT=
     check_networks
+    check_rental_user
 }
 
 check_networks() {
@@ -113,6 +122,19 @@ check_networks() {
     case $ETC in
         /*[!a-zA-Z0-9_./-]* | [!/]*) die "--etc: with --network, an absolute path of letters, digits and _ . - is expected" ;;
     esac
+}
+
+check_rental_user() {
+    [ -n "$RENTAL_USER" ] || return 0
+    [ -z "$NO_RENTAL_USER" ] || die "--rental-user and --no-rental-user exclude each other"
+    case $RENTAL_USER in
+        [!a-z_]* | *[!a-z0-9_-]* | ?????????????????????????????????*)
+            die "--rental-user: $RENTAL_USER is no name of an account: letters a-z, digits, _ and - are expected" ;;
+    esac
+    [ -z "$NO_START" ] || die "--rental-user and --no-start exclude each other"
+    [ "$(id -u)" = 0 ] || die "--rental-user needs root (sudo sh -s -- ...)"
+    [ "$RENTAL_USER" != "$SSH_USER" ] || die "--rental-user: $SSH_USER is the account of the gateway: choose another one"
+    [ "$(id -u "$RENTAL_USER" 2>/dev/null)" != 0 ] || die "--rental-user: $RENTAL_USER is root: choose another account"
 }
 
 # Whether it is a prefix that a network of a site may have: not everything, no loopback, no multicast.
@@ -682,6 +704,263 @@ login() {
     say "the gateway may log in as $user"
 }
 
+# ---------------------------------------------------------------- an account for renters
+
+HELPER=/usr/local/lib/fleetgate/rental-access
+RENTAL_CONF=/etc/fleetgate/rental.conf
+RENTAL_DIR=/etc/fleetgate/rental
+SSHD_CONFIG=/etc/ssh/sshd_config
+SSHD_DROPIN=/etc/ssh/sshd_config.d/00-fleetgate-rental.conf
+SUDOERS=/etc/sudoers.d/fleetgate-rental
+DOAS_CONF=/etc/doas.conf
+BLOCK_BEGINS='# BEGIN fleetgate rental'
+BLOCK_ENDS='# END fleetgate rental'
+
+# The program that root runs for the gateway.
+rental_helper() {
+    cat <<'RENTAL_ACCESS'
+@FLEETGATE_RENTAL_ACCESS@
+RENTAL_ACCESS
+}
+
+rental() {
+    if [ -n "$NO_RENTAL_USER" ]; then
+        no_rental
+        return 0
+    fi
+    [ -n "$RENTAL_USER" ] || return 0
+    case $RENTAL_CA in
+        ssh-*) ;;
+        *) die "--rental-user: get this script from the gateway: its key for renters is missing" ;;
+    esac
+    rental_accounts
+    former_rental
+    install_helper
+    permit_helper
+    rental_mode
+    printf 'account=%s\nmode=%s\nexpiry=%s\n' "$RENTAL_USER" "$MODE" "$EXPIRY" | keep "$RENTAL_CONF"
+    chmod 644 "$RENTAL_CONF"
+    # A renter who has the device now stays.
+    [ -n "$RENTED" ] || "$HELPER" revoke >&2 || die "$RENTAL_USER is in use: see the message above, then run this again"
+    say "renters may log in as $RENTAL_USER while they rent this device, with $MODE"
+    say "the gateway needs this too: fleetgate rental device $(value name) --ssh-account $RENTAL_USER"
+}
+
+# The account of the gateway, which runs the helper, and that of the renters.
+rental_accounts() {
+    ADMIN=${SSH_USER:-$(value ssh_user)}
+    [ -n "$ADMIN" ] && [ "$ADMIN" != none ] ||
+        die "--rental-user needs an account that the gateway logs in to: say --ssh-user too"
+    case $ADMIN in
+        -* | *[!a-zA-Z0-9_.-]*) die "$ADMIN cannot be named in the configuration of sudo: choose another account with --ssh-user" ;;
+    esac
+    id "$ADMIN" >/dev/null 2>&1 || die "there is no account $ADMIN here: make it first (useradd --create-home $ADMIN)"
+    [ "$ADMIN" != "$RENTAL_USER" ] || die "--rental-user: $ADMIN is the account of the gateway: choose another one"
+    id "$RENTAL_USER" >/dev/null 2>&1 || make_account
+    [ "$(id -u "$RENTAL_USER")" != 0 ] || die "--rental-user: $RENTAL_USER is root: choose another account"
+    [ "$(id -u "$RENTAL_USER")" != "$(id -u "$ADMIN")" ] ||
+        die "--rental-user: $RENTAL_USER is the account $ADMIN of the gateway: choose another one"
+}
+
+make_account() {
+    shell=/bin/sh
+    [ ! -x /bin/bash ] || shell=/bin/bash
+    if have useradd; then
+        useradd --create-home --shell "$shell" "$RENTAL_USER" >&2
+    else
+        adduser -D -s "$shell" "$RENTAL_USER" >&2
+    fi || die "--rental-user: the account $RENTAL_USER cannot be made: make it first"
+}
+
+# Another account may have been for renters until now.
+former_rental() {
+    RENTED=
+    [ -r "$RENTAL_CONF" ] || return 0
+    former=$(sed -n 's/^account=//p' "$RENTAL_CONF")
+    if [ "$former" = "$RENTAL_USER" ]; then
+        RENTED=1
+    elif [ -x "$HELPER" ] && id "$former" >/dev/null 2>&1; then
+        "$HELPER" revoke >&2 || die "renters still have the account $former: run this again"
+    fi
+}
+
+install_helper() {
+    # Servers read the files as the renter, and refuse folders that others write to.
+    mkdir -p "${HELPER%/*}" "$RENTAL_DIR"
+    chown 0:0 "${HELPER%/*}" "$RENTAL_DIR"
+    chmod 755 "${HELPER%/*}" "$RENTAL_DIR"
+    chmod go+x-w "${RENTAL_DIR%/*}"
+    rental_helper | keep "$HELPER"
+    chown 0:0 "$HELPER"
+    chmod 755 "$HELPER"
+    printf '%s\n' "$RENTAL_CA" | keep "$RENTAL_DIR/ca.pub"
+    for file in keys principals; do touch "$RENTAL_DIR/$file"; done
+    chmod 644 "$RENTAL_DIR/ca.pub" "$RENTAL_DIR/keys" "$RENTAL_DIR/principals"
+}
+
+# Root needs no permission.
+permit_helper() {
+    [ "$(id -u "$ADMIN")" != 0 ] || return 0
+    have sudo || have doas || packages sudo || true
+    if have sudo && have visudo; then
+        permit_by_sudo
+    elif have doas; then
+        permit_by_doas
+    else
+        die "--rental-user needs sudo or doas, so that $ADMIN may run $HELPER: install sudo, then run this again"
+    fi
+}
+
+permit_by_sudo() {
+    cat >"$TMP/sudoers" <<TEXT
+# Written by the enrolment at $URL: what the gateway runs as root.
+Defaults!$HELPER env_reset, !requiretty
+$ADMIN ALL=(root) NOPASSWD: $HELPER status, $HELPER revoke, $HELPER grant *
+TEXT
+    visudo -c -f "$TMP/sudoers" >"$TMP/visudo" 2>&1 || { cat "$TMP/visudo" >&2; die "sudo does not accept its new file"; }
+    mkdir -p "${SUDOERS%/*}"
+    # sudo reads no file with a dot in its name.
+    cp "$TMP/sudoers" "$SUDOERS.new"
+    chown 0:0 "$SUDOERS.new"
+    chmod 440 "$SUDOERS.new"
+    mv "$SUDOERS.new" "$SUDOERS"
+}
+
+# The helper itself refuses other verbs: doas has no pattern for arguments.
+permit_by_doas() {
+    {
+        without_block "$DOAS_CONF"
+        printf '%s\npermit nopass %s as root cmd %s\n%s\n' "$BLOCK_BEGINS" "$ADMIN" "$HELPER" "$BLOCK_ENDS"
+    } >"$TMP/doas"
+    doas -C "$TMP/doas" >&2 || die "doas does not accept its new configuration"
+    replace "$DOAS_CONF" <"$TMP/doas"
+}
+
+# A configuration without what a former run has added.
+without_block() {
+    [ ! -e "$1" ] || sed "/^$BLOCK_BEGINS\$/,/^$BLOCK_ENDS\$/d" "$1"
+}
+
+# replace FILE: its owner and mode stay.
+replace() {
+    [ -e "$1" ] || { : >"$1"; chmod 600 "$1"; }
+    cp -p "$1" "$1.new"
+    cat >"$1.new"
+    mv "$1.new" "$1"
+}
+
+# ---- how renters log in
+
+# Sets MODE, and EXPIRY where keys can have one.
+rental_mode() {
+    MODE=keys EXPIRY=
+    SSHD=$(command -v sshd || echo /usr/sbin/sshd)
+    is_openssh || return 0
+    if by_certificates; then
+        MODE=certificates
+        return 0
+    fi
+    warn "this SSH server does not take certificates, so renters log in with keys: $(head -n 1 "$TMP/sshd")"
+    EXPIRY=$("$SSHD" -V 2>&1 </dev/null | awk '
+        match($0, /OpenSSH_[0-9]+\.[0-9]+/) {
+            split(substr($0, RSTART + 8, RLENGTH - 8), v, ".")
+            if (v[1] * 100 + v[2] >= 707) print "yes"
+            exit
+        }')
+}
+
+# Whether sshd is the server, and not dropbear beside it.
+is_openssh() {
+    [ -x "$SSHD" ] && [ -f "$SSHD_CONFIG" ] || return 1
+    ! have pidof || ! pidof dropbear >/dev/null 2>&1 || pidof sshd >/dev/null 2>&1
+}
+
+sshd_block() {
+    cat <<TEXT
+$BLOCK_BEGINS
+# Written by the enrolment at $URL. Changes are overwritten when it runs again.
+Match User $RENTAL_USER
+    TrustedUserCAKeys $RENTAL_DIR/ca.pub
+    AuthorizedPrincipalsFile $RENTAL_DIR/principals
+    AuthorizedKeysFile $RENTAL_DIR/keys
+    AuthorizedKeysCommand none
+    PubkeyAuthentication yes
+    AuthenticationMethods publickey
+Match all
+$BLOCK_ENDS
+TEXT
+}
+
+# Changes the configuration of sshd, and takes the change back if sshd does not accept it, or does not do it.
+by_certificates() {
+    "$SSHD" -t >"$TMP/sshd" 2>&1 || return 1
+    file=$SSHD_CONFIG
+    if [ -d "${SSHD_DROPIN%/*}" ] && grep -qi '^[[:space:]]*include[[:space:]].*sshd_config\.d/' "$SSHD_CONFIG"; then
+        file=$SSHD_DROPIN
+    fi
+    rm -f "$TMP/former"
+    [ ! -e "$file" ] || cp -p "$file" "$TMP/former"
+    { without_block "$file"; sshd_block; } >"$TMP/sshd_config"
+    replace "$file" <"$TMP/sshd_config"
+    if "$SSHD" -t >"$TMP/sshd" 2>&1 && is_effective; then
+        reload_sshd
+        return 0
+    fi
+    if [ -e "$TMP/former" ]; then mv "$TMP/former" "$file"; else rm -f "$file"; fi
+    return 1
+}
+
+# An earlier block for the account, or a line that comes first, would win.
+is_effective() {
+    "$SSHD" -T -C "user=$RENTAL_USER,host=localhost,addr=127.0.0.1" >"$TMP/effective" 2>"$TMP/sshd" || return 1
+    for line in "trustedusercakeys $RENTAL_DIR/ca.pub" "authorizedprincipalsfile $RENTAL_DIR/principals" \
+        "authorizedkeysfile $RENTAL_DIR/keys" "authenticationmethods publickey"; do
+        if ! grep -qixF "$line" "$TMP/effective"; then
+            echo "other settings for $RENTAL_USER win over '$line'" >"$TMP/sshd"
+            return 1
+        fi
+    done
+    if grep -qiE '^(allow|deny)(users|groups) ' "$TMP/effective"; then
+        warn "$SSHD_CONFIG restricts who logs in: let $RENTAL_USER in too"
+    fi
+}
+
+reload_sshd() {
+    if [ -d /run/systemd/system ]; then
+        for unit in ssh sshd; do
+            if systemctl is-active --quiet "$unit"; then
+                systemctl reload "$unit" >&2 || die "$unit does not reload: journalctl -u $unit says why"
+                return 0
+            fi
+        done
+    fi
+    for file in /run/sshd.pid /var/run/sshd.pid; do
+        if [ -s "$file" ] && kill -HUP "$(cat "$file")" 2>/dev/null; then return 0; fi
+    done
+    # One that is started for each connection reads its configuration then.
+    ! have pidof || ! pidof sshd >/dev/null 2>&1 || warn "reload sshd, so that renters can log in"
+}
+
+no_rental() {
+    [ "$(id -u)" = 0 ] || die "--no-rental-user needs root (sudo sh -s -- ...)"
+    if [ -x "$HELPER" ] && [ -r "$RENTAL_CONF" ]; then
+        "$HELPER" revoke >&2 || die "renters are still logged in: see the message above, then run this again"
+    fi
+    SSHD=$(command -v sshd || echo /usr/sbin/sshd)
+    rm -f "$SSHD_DROPIN" "$SUDOERS"
+    for file in "$SSHD_CONFIG" "$DOAS_CONF"; do
+        if [ -e "$file" ] && grep -qxF "$BLOCK_BEGINS" "$file"; then
+            without_block "$file" >"$TMP/without"
+            replace "$file" <"$TMP/without"
+        fi
+    done
+    if [ -x "$SSHD" ] && "$SSHD" -t 2>/dev/null; then reload_sshd; fi
+    rm -f "$HELPER" "$RENTAL_CONF" "$RENTAL_DIR/ca.pub" "$RENTAL_DIR/keys" "$RENTAL_DIR/principals" \
+        "$RENTAL_DIR/granted" "$RENTAL_DIR/lock"
+    rmdir "$RENTAL_DIR" "${HELPER%/*}" 2>/dev/null || true
+    say "no renter may log in any more; the account stays"
+}
+
 # ---------------------------------------------------------------- the tunnel
 
 is_up() { wg show "$INTERFACE" >/dev/null 2>&1; }
@@ -802,6 +1081,7 @@ main() {
     login
     start
     forward
+    rental
 }
 
 main "$@"

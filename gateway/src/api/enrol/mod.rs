@@ -32,13 +32,14 @@ use super::request::ids::{self, Kind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
+use super::restore_review;
 use super::types::names;
 use crate::maintenance::housekeeping;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};
 use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
-use crate::store::{SqliteConnection, devices};
+use crate::store::{SqliteConnection, devices, instance};
 use refused::ANONYMOUS;
 
 /// A person decides in minutes.
@@ -46,6 +47,11 @@ const RETRY_AFTER_S: u64 = 60;
 const SCRIPT: &str = include_str!("enrol.sh");
 /// The placeholder for the gateway's address in the script.
 const PLACE: &str = "@FLEETGATE_URL@";
+/// The program that the script installs for the SSH access of renters, and its placeholder.
+const RENTAL_ACCESS: &str = include_str!("rental-access.sh");
+const RENTAL_ACCESS_PLACE: &str = "@FLEETGATE_RENTAL_ACCESS@";
+/// The placeholder for the public key of the authority that signs the keys of renters.
+const RENTAL_CA_PLACE: &str = "@FLEETGATE_RENTAL_CA@";
 /// A polling secret is random text of at least 128 bits. Longer text than this is not hashed.
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// SHA-256 in hexadecimal.
@@ -213,6 +219,9 @@ async fn admit(
     }
     if let Some(taken) = devices::key_taken(write.tx(), &candidate.key).await? {
         return Err(super::devices::refusal(taken.into(), None));
+    }
+    if let Some(restored_at) = instance::unconfirmed(write.tx()).await? {
+        return Err(restore_review::unconfirmed(restored_at));
     }
     if !enrolment_tokens::consume(write.tx(), token.id, now).await? {
         return Err(token_problem(token.refusal(now)));
@@ -440,7 +449,10 @@ fn lines(answer: &EnrolAnswer) -> String {
 
 /// Serves the script with the address that it was fetched from.
 async fn script(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let text = SCRIPT.replace(PLACE, &url_seen(&app, &headers));
+    let text = SCRIPT
+        .replace(PLACE, &url_seen(&app, &headers))
+        .replace(RENTAL_CA_PLACE, &app.ssh_ca.public_line())
+        .replace(RENTAL_ACCESS_PLACE, RENTAL_ACCESS.trim_end());
     ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
 }

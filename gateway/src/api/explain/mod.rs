@@ -8,8 +8,10 @@ mod words;
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::id::{CustomerId, PeerId};
 use fleetgate_engine::messages::{
-    ExplainRequest, Explanation as Found, ForwardProbe, ForwardProbeKind, GrantProtocol,
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, ForwardProbe, ForwardProbeKind,
+    GrantAccess, GrantProtocol,
 };
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
@@ -27,6 +29,7 @@ use super::response::problem::Problem;
 use super::types::names;
 use crate::store::events::Object;
 use crate::store::grants::protocol_name;
+use crate::store::rentals::Rental;
 use asked::{Asked, Target, asked_about, may_probe_as, protocol, target, unless_unconfirmed};
 use probed::{PROBE_TIMEOUT, probed};
 use rentals::Renting;
@@ -82,6 +85,30 @@ async fn explain(
     let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, &delays, at));
     let words = Words { from: &asked.from, wanted, no_source, renting };
     Ok(Json(to_api(&found, &words, at)))
+}
+
+/// Says whether a renter reaches what a rental permits, and why, as `explain` does. `delays`: why the rental is delayed.
+///
+/// # Errors
+/// Fails when the packet filter does not answer.
+pub(super) async fn reach_of_renter(
+    app: &AppState,
+    renter: (PeerId, CustomerId),
+    (rental, delays): (&Rental, &str),
+    at: Wall,
+) -> Result<(bool, String), Problem> {
+    // All of a rental opens and closes together.
+    let Some(first) = rental.access.first() else {
+        return Ok((false, "the rental permits nothing".to_owned()));
+    };
+    let port = first.ports.first().map_or(0, |ports| *ports.start());
+    let (from, to) = (ExplainSource::Peer(renter.0), ExplainTarget::Rental(rental.id));
+    let asked = ExplainRequest { from, to, protocol: first.protocol, port, at };
+    let found = app.handle.explain(asked).await?;
+    let renting = Renting { renter: Some(renter), rental: Some(rental), delays, at };
+    let ports = if first.ports.is_empty() { Vec::new() } else { vec![port..=port] };
+    let verdict = renting.verdict(&found, &GrantAccess { protocol: first.protocol, ports });
+    Ok((matches!(found, Found::Permitted(_)), verdict.why))
 }
 
 /// Returns what decides besides grants, if a renter or a rental takes part.

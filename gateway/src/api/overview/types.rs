@@ -85,7 +85,7 @@ pub struct Problem {
     pub state_type: String,
     /// It is acknowledged.
     pub acknowledged: bool,
-    /// Its own, or one of its host.
+    /// Its own, or one of its host; also while the device is prepared for a rental or on its way.
     pub in_downtime: bool,
     /// Acknowledged or in downtime. Handled problems are counted separately and listed last.
     #[serde(default)]

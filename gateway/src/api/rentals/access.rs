@@ -147,9 +147,9 @@ fn name_taken(field: &str, name: &str, free_at: Wall) -> Problem {
 pub async fn names_in_use(write: &mut ApiTx<'_>, customer: CustomerId) -> Result<NamesInUse, Problem> {
     let now = write.now;
     let mut names = NamesInUse::new();
-    for rental in aliases::in_use(write.tx(), customer, now).await? {
-        let free_at = names.entry(rental.name).or_insert(now);
-        *free_at = rental.life.alias_freed_at().max(*free_at);
+    for (name, freed_at) in aliases::names(write.tx(), customer, now).await? {
+        let free_at = names.entry(name).or_insert(now);
+        *free_at = freed_at.max(*free_at);
     }
     Ok(names)
 }

@@ -9,6 +9,7 @@ use fleetgate_engine::time::Wall;
 
 use super::access::beyond;
 use super::parse::LONGEST;
+use super::ssh;
 use crate::api::devices;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::transaction::ApiTx;
@@ -40,6 +41,8 @@ pub struct Wish {
     pub window: Window,
     /// `None`: all that the device allows.
     pub access: Option<Vec<GrantAccess>>,
+    /// The renters may log in to the device.
+    pub ssh: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +59,7 @@ pub struct Choice {
     pub window: Window,
     pub occupied: Occupancy,
     pub access: Vec<GrantAccess>,
+    pub ssh: bool,
 }
 
 /// Given devices come first, so that no other item takes them.
@@ -63,7 +67,7 @@ pub struct Choice {
 /// # Errors
 /// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, 409
 /// `limit_reached` where each device has too many rentals, and 422 for an unknown device, labels that no
-/// rentable device has, and access that no such device allows.
+/// rentable device has, and access or SSH that no such device allows.
 pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice>, Problem> {
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Labels(_)));
@@ -108,17 +112,40 @@ async fn one(
 
 fn choice(device: &Candidate, wish: &Wish, occupied: Occupancy) -> Choice {
     let access = wish.access.clone().unwrap_or_else(|| device.access.clone());
-    Choice { device: device.clone(), window: wish.window, occupied, access }
+    Choice { device: device.clone(), window: wish.window, occupied, access, ssh: wish.ssh }
 }
 
-/// Returns the devices that allow the access of an item.
+/// Returns the devices that allow the access of an item, and SSH if it wants that.
 ///
 /// # Errors
 /// Returns 422 when none does.
 fn allowing(candidates: Vec<Candidate>, n: usize, wish: &Wish) -> Result<Vec<Candidate>, Problem> {
-    let Some(wanted) = &wish.access else { return Ok(candidates) };
+    let mut devices = candidates;
+    if let Some(wanted) = &wish.access {
+        let refusal = |device: &Candidate| beyond(&device.name, wanted, &device.access);
+        devices = those(devices, (&format!("items[{n}].access"), &wish.of), refusal)?;
+    }
+    if wish.ssh {
+        let refusal = |device: &Candidate| {
+            let access = wish.access.as_ref().unwrap_or(&device.access);
+            ssh::not_possible(&device.name, device.ssh_port, access)
+        };
+        devices = those(devices, (&format!("items[{n}].ssh"), &wish.of), refusal)?;
+    }
+    Ok(devices)
+}
+
+/// Returns the devices without a refusal.
+///
+/// # Errors
+/// Returns 422 when each has one.
+fn those(
+    candidates: Vec<Candidate>,
+    (field, of): (&str, &Selection),
+    refusal: impl Fn(&Candidate) -> Option<String>,
+) -> Result<Vec<Candidate>, Problem> {
     let mut refused = None;
-    let allows = |device: &Candidate| match beyond(&device.name, wanted, &device.access) {
+    let allows = |device: &Candidate| match refusal(device) {
         None => true,
         Some(why) => {
             refused.get_or_insert(why);
@@ -129,11 +156,11 @@ fn allowing(candidates: Vec<Candidate>, n: usize, wish: &Wish) -> Result<Vec<Can
     match refused.filter(|_| allowing.is_empty()) {
         None => Ok(allowing),
         Some(why) => {
-            let why = match wish.of {
+            let why = match of {
                 Selection::Device(_) => why,
                 Selection::Labels(_) => format!("no device of the selection allows all of it: {why}"),
             };
-            Err(Problem::invalid(format!("items[{n}].access"), why))
+            Err(Problem::invalid(field, why))
         }
     }
 }

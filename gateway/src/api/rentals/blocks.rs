@@ -22,6 +22,7 @@ use crate::api::types::Page;
 use crate::api::{AppState, devices};
 use crate::store::devices::Device;
 use crate::store::events::Object;
+use crate::store::rentals::announcements;
 use crate::store::rentals::blocks as stored;
 use crate::store::rentals::occupancies::{self, Source};
 
@@ -93,6 +94,7 @@ async fn create(
     stored::insert(write.tx(), &block).await?;
     occupancies::insert(write.tx(), block.device, Source::Block(block.id), occupied).await?;
     gate_changed(&mut write, block.device).await?;
+    announcements::blocked(write.tx(), &block, now).await?;
     let shown = to_api(&block, rentals);
     let named = &shown.rentals[..shown.rentals.len().min(MAX_NAMED)];
     let data = json!({ "id": shown.id, "from": shown.from, "until": shown.until, "reason": shown.reason,
@@ -165,6 +167,7 @@ async fn end(
         stored::end(write.tx(), found.id, now, &by).await?;
         occupancies::set_until(write.tx(), Source::Block(found.id), now).await?;
         gate_changed(&mut write, device.id).await?;
+        announcements::unblocked(write.tx(), &found, now).await?;
         let data = json!({ "id": Kind::Block.text(found.id) });
         write.event("device.unblocked", (Object::Device, device.id), "unblocked", data).await?;
         write.commit().await?;

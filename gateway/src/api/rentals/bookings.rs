@@ -18,7 +18,10 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
-use super::{access, allowance, begin_rental, has_room, keep, new_ids, parse, to_api as rental_to_api};
+use super::{
+    access, allowance, begin_rental, contacts, has_room, keep, new_ids, other_devices, parse,
+    to_api as rental_to_api,
+};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
@@ -31,8 +34,11 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::{Page, not_empty};
 use crate::store::events::Object;
+use crate::store::lists::Entry;
 use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::contacts::Contact;
+use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
@@ -69,11 +75,11 @@ async fn list(
     let mut conn = app.store.reader().await?;
     let filter = (wanted.external_ref.as_deref(), customer);
     let rows = stored::list(&mut conn, filter, before, limit + 1).await?;
-    let ids: Vec<Id> = rows.iter().map(|booking| booking.id).collect();
+    let ids: Vec<Id> = rows.iter().filter_map(Entry::as_row).map(|booking| booking.id).collect();
     let rentals = of_bookings(&mut conn, &ids).await?;
     let shown =
         |b: stored::Booking| to_api(&b, rentals.get(&b.id).map(Vec::as_slice).unwrap_or_default(), now);
-    Ok(Json(Page::of(rows, limit, |b| b.id.as_i64().to_string(), shown)))
+    Ok(Json(Page::of_entries(rows, limit, |b| b.id.as_i64().to_string(), shown)))
 }
 
 /// Books devices: each item becomes a rental, or none does.
@@ -136,12 +142,14 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters and their traffic. Access is chosen with the device.
+/// What an item says of its renters, their traffic and who gets messages. Access is chosen with the device.
 #[derive(Debug)]
 struct Terms<Name> {
     name: Name,
     admits: Option<BTreeSet<PeerId>>,
     allowance: Option<Allowance>,
+    choice: DeviceChoice,
+    contacts: Vec<Contact>,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -160,6 +168,8 @@ async fn terms(
         name,
         admits: terms.admits.clone(),
         allowance: terms.allowance,
+        choice: terms.choice.clone(),
+        contacts: terms.contacts.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -172,14 +182,15 @@ async fn rent(
     id: Id,
     (choice, terms): (Choice, Terms<String>),
 ) -> Result<Rental, Problem> {
-    let Choice { device, window, occupied, access } = choice;
+    let Choice { device, window, occupied, access, ssh } = choice;
     let life = Life {
         window,
         prepared_from: occupied.from,
         turnaround: device.margins.turnaround,
         hold_until: booking.hold_until,
-        handover: handovers::of_device(write.tx(), device.id, window.from()).await?,
+        handover: handovers::of_device(write.tx(), device.id, device.delivery, window.from()).await?,
         ending: None,
+        delivery: device.delivery,
     };
     let rental = Rental {
         id,
@@ -189,15 +200,18 @@ async fn rent(
         time_zone: booking.time_zone.clone(),
         device: device.id,
         device_name: device.name,
+        choice: terms.choice,
         life,
         preparation: device.margins.preparation,
         name: terms.name,
         access,
+        ssh,
         admits: terms.admits,
         alias: Some(access::take_alias(app, write, booking.customer).await?),
         allowance: terms.allowance,
         allowance_level: Level::Below,
         forwarded_bytes: 0,
+        contacts: terms.contacts,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -424,8 +438,13 @@ fn wish(
     let access = item.access.map(|list| access::access(wrong, &prefix, list));
     let allowance = (item.allowance_bytes, item.cut_at_allowance);
     let allowance = allowance::of_item(wrong, &prefix, allowance);
-    let wish = Wish { of: of?, window: window?, access: access.flatten() };
-    Some((wish, Terms { name: name?, admits: admits?, allowance: allowance? }))
+    let choice = other_devices::of_item(item.other_device_after_s, of.as_ref());
+    let choice = wrong.take(&format!("{prefix}other_device_after_s"), choice);
+    let contacts = contacts::contacts(wrong, &format!("{prefix}contacts"), item.contacts);
+    let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
+    let terms =
+        Terms { name: name?, admits: admits?, allowance: allowance?, choice: choice?, contacts: contacts? };
+    Some((wish, terms))
 }
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {

@@ -1,4 +1,4 @@
-//! Changes of a rental: another end, device, name, access or allowance, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access, SSH, allowance or contacts, its cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,20 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, load, note, parse, to_api};
+use super::{access, allowance, begin_rental, contacts, load, note, other_devices, parse, ssh, to_api};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, Kind, Named};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::problem::{Conflict, Problem};
 use crate::api::{AppState, devices};
 use crate::store::rentals::allowances::Allowance;
+use crate::store::rentals::contacts::Contact;
+use crate::store::rentals::customers;
+use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::{self as stored, devices as renting};
@@ -34,12 +37,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access or the allowance of a rental. Name and addresses stay with another
-/// device.
+/// Changes the end, the device, the name, the access, SSH, the allowance or the contacts of a rental. Name and addresses
+/// stay with another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
-/// `access_not_allowed`: another device does not allow the access of the rental. 409 `rental_over`: it has ended.
+/// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `already_dispatched`: its
+/// device is on the way to the renters, and is not replaced. 409 `rental_over`: it has ended.
 #[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = RentalChange,
     params(("rental" = String, Path, description = "id"),
@@ -60,6 +64,7 @@ async fn change(
     let mut after = before.clone();
     after.life.window = draft.window.unwrap_or(before.life.window);
     after.allowance = draft.allowance;
+    after.choice = draft.choice.clone();
     match &draft.device {
         Some(device) => swap(&mut write, &before, &mut after, device).await?,
         None => set_end(&mut write, &before, &after).await?,
@@ -79,9 +84,13 @@ struct Draft {
     device: Option<String>,
     name: Option<String>,
     access: Option<Vec<GrantAccess>>,
+    ssh: Option<bool>,
     admits: Option<Option<BTreeSet<PeerId>>>,
     /// That of the rental after the change.
     allowance: Option<Allowance>,
+    /// Likewise.
+    choice: DeviceChoice,
+    contacts: Option<Vec<Contact>>,
 }
 
 impl Draft {
@@ -95,27 +104,38 @@ impl Draft {
         };
         let allowance = (change.allowance_bytes, change.cut_at_allowance);
         let allowance = allowance::changed(&mut wrong, before.allowance, allowance);
+        let choice = other_devices::changed(&before.choice, change.other_device_after_s);
         let admits = change.renters.map(|list| list.map(access::renters_named).transpose());
         let draft = Draft {
             window: change.until.and_then(|text| wrong.take("until", end(&text))),
             device: change.device,
             name: change.name.and_then(|name| wrong.take("name", access::name(name))),
             access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
+            ssh: change.ssh,
             admits: admits.and_then(|admits| wrong.take("renters", admits)),
             allowance: allowance.flatten(),
+            choice: wrong.take("other_device_after_s", choice).unwrap_or_default(),
+            contacts: change.contacts.and_then(|list| contacts::contacts(&mut wrong, "contacts", list)),
         };
         wrong.finish()?;
         Ok(draft)
     }
 }
 
-/// Sets who reaches the device, what of it, and under which name.
+/// Sets who reaches the device, what of it, under which name, and who gets messages about it.
 async fn admit(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
     after: &mut stored::Rental,
     draft: Draft,
 ) -> Result<(), Problem> {
+    if let Some(contacts) = draft.contacts {
+        if !contacts.is_empty() && customers::find(write.tx(), &Named::Id(before.customer)).await?.is_none() {
+            // Nothing would erase them.
+            return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
+        }
+        after.contacts = contacts;
+    }
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
@@ -124,18 +144,47 @@ async fn admit(
         access::must_be_renters(write, before.customer, ("renters", admits.as_ref())).await?;
         after.admits = admits;
     }
-    let is_given = draft.access.is_some();
+    let given = (draft.access.is_some(), draft.ssh.is_some());
     after.access = draft.access.unwrap_or_else(|| before.access.clone());
-    if after.access == before.access && after.device == before.device {
+    after.ssh = draft.ssh.unwrap_or(before.ssh);
+    if (&after.access, after.ssh, after.device) == (&before.access, before.ssh, before.device) {
         return Ok(());
     }
-    let allowed = renting::settings(write.tx(), after.device).await?.access;
-    match access::beyond(&after.device_name, &after.access, &allowed) {
+    device_allows(write, after, given).await
+}
+
+/// # Errors
+/// Returns 422 for access or SSH that the call names and the device does not allow, and 409 when the rental has it from
+/// before.
+async fn device_allows(
+    write: &mut ApiTx<'_>,
+    after: &stored::Rental,
+    (access_is_given, ssh_is_given): (bool, bool),
+) -> Result<(), Problem> {
+    let device = renting::settings(write.tx(), after.device).await?;
+    if let Some(why) = access::beyond(&after.device_name, &after.access, &device.access) {
+        let field = access_is_given.then_some("access");
+        return Err(not_allowed(field, &why, "change the access of the rental as well"));
+    }
+    if !after.ssh {
+        return Ok(());
+    }
+    let port = renting::ssh_server(write.tx(), after.device).await?.port;
+    let port = device.ssh_account.map(|_| port);
+    let given = [(ssh_is_given, "ssh"), (access_is_given, "access")];
+    let field = given.into_iter().find_map(|(is_given, field)| is_given.then_some(field));
+    match ssh::not_possible(&after.device_name, port, &after.access) {
         None => Ok(()),
-        Some(why) if is_given => Err(Problem::invalid("access", why)),
-        Some(why) => {
-            let detail = format!("{why}: take another device, or change the access of the rental as well");
-            Err(Problem::conflict("access_not_allowed", detail))
+        Some(why) => Err(not_allowed(field, &why, "take SSH away from the rental as well")),
+    }
+}
+
+fn not_allowed(field: Option<&str>, why: &str, otherwise: &str) -> Problem {
+    match field {
+        Some(field) => Problem::invalid(field, why),
+        None => {
+            let detail = format!("{why}: take another device, or {otherwise}");
+            Problem::conflict("access_not_allowed", detail)
         }
     }
 }
@@ -146,13 +195,16 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("device", before.device != after.device),
         ("name", before.name != after.name),
         ("access", before.access != after.access),
+        ("ssh", before.ssh != after.ssh),
         ("renters", before.admits != after.admits),
         ("allowance", before.allowance != after.allowance),
+        ("other_device_after", before.choice.other_after != after.choice.other_after),
+        ("contacts", before.contacts != after.contacts),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-async fn store(
+pub(super) async fn store(
     write: &mut ApiTx<'_>,
     after: &mut stored::Rental,
     kind: &str,
@@ -172,7 +224,14 @@ pub(super) fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState,
     if state.is_open() {
         return Ok(state);
     }
-    let detail = format!("{} has ended ({}): book again", Kind::Rental.text(rental.id), state.name());
+    let is_cancelled = rental.life.ending.is_some_and(|ending| ending.reason == EndReason::Cancelled);
+    let what = match state {
+        RentalState::Cancelled if is_cancelled => "was cancelled",
+        RentalState::Cancelled => "was not confirmed in time",
+        RentalState::Failed => "has failed",
+        _ => "has ended",
+    };
+    let detail = format!("{} {what}: book again", Kind::Rental.text(rental.id));
     Err(Problem::conflict("rental_over", detail))
 }
 
@@ -219,8 +278,8 @@ fn too_late(rental: &stored::Rental, others: &[Occupancy], found: Occupancy) -> 
     Problem::occupied(format!("{detail}; the latest end that is possible is {latest}"), conflict)
 }
 
-/// Moves what is left of a rental to another device. One that was in use needs its turnaround.
-async fn swap(
+/// Moves what is left of a rental to another device. One that was in use needs its turnaround. A refusal writes nothing.
+pub(super) async fn swap(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
     after: &mut stored::Rental,
@@ -230,6 +289,11 @@ async fn swap(
     let found = found.map_err(|e| e.in_field("device"))?;
     if found.id == before.device {
         return set_end(write, before, after).await;
+    }
+    if before.life.is_away() {
+        let (name, device) = (Kind::Rental.text(before.id), &before.device_name);
+        let detail = format!("{device} is dispatched for {name}: end or cancel the rental, and book again");
+        return Err(Problem::conflict("already_dispatched", detail));
     }
     let (now, window) = (write.now, after.life.window);
     let device = allocate::candidate(write, found.id, &found.settings.name).await?;
@@ -253,9 +317,11 @@ async fn swap(
     }
     if !state.has_begun() {
         after.life.prepared_from = occupied.from;
-        after.life.handover = handovers::of_device(write.tx(), device.id, window.from()).await?;
+        after.life.handover =
+            handovers::of_device(write.tx(), device.id, device.delivery, window.from()).await?;
     }
     occupancies::insert(write.tx(), device.id, source, occupied).await?;
+    after.life.delivery = device.delivery;
     after.life.turnaround = device.margins.turnaround;
     after.preparation = device.margins.preparation;
     (after.device, after.device_name) = (device.id, device.name);
@@ -285,7 +351,10 @@ async fn cancel(
     }
     let mut after = before;
     after.life.ending = Some(Ending { at: now, reason: EndReason::Cancelled });
-    occupancies::remove(write.tx(), Source::Rental(after.id)).await?;
+    // A device that is away is free once it is back.
+    if !after.life.is_away() {
+        occupancies::remove(write.tx(), Source::Rental(after.id)).await?;
+    }
     store(&mut write, &mut after, "rental.cancelled", &["state"]).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, now) })

@@ -56,7 +56,7 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, wanted.external_ref.as_deref(), before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |c| c.id.as_i64().to_string(), |c| to_api(&c))))
+    Ok(Json(Page::of_entries(rows, limit, |c| c.id.as_i64().to_string(), |c| to_api(&c))))
 }
 
 /// Adds a customer.

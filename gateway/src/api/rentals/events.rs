@@ -57,6 +57,9 @@ pub struct RentalEventData {
     /// The device that it had before: of `rental.swapped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_device: Option<String>,
+    /// The public SSH host keys of the device, as far as the gateway has seen them: of `rental.swapped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_keys: Option<Vec<String>>,
     pub from: String,
     /// Not included.
     pub until: String,
@@ -75,6 +78,22 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub forwarded_bytes: Option<u64>,
+    /// The rental that is to have the device next: of `rental.overdue`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rental: Option<String>,
+    /// Of `rental.blocked` and `rental.unblocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<RentalEventBlock>,
+}
+
+/// A block of the device of a rental.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RentalEventBlock {
+    /// `x_...`
+    pub id: String,
+    pub from: String,
+    /// Not included. `null`: until it is ended.
+    pub until: Option<String>,
 }
 
 /// One page of the feed.

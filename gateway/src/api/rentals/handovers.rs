@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GateRule, HostState, ServiceState};
+use fleetgate_engine::messages::{Arrival, Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
 use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_upkeep;
 use super::types::{ForcedHandover, HandoverGate, Rental, RentalDelay};
 use super::{begin_rental, change, keep, load, to_api};
 use crate::api::AppState;
@@ -25,11 +27,12 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::rentals::changes::What;
-use crate::store::rentals::{self as stored, devices, handovers};
+use crate::store::rentals::{self as stored, devices, handovers, shipments};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
-pub const DELAY_KINDS: [&str; 5] = ["not_ready", "blocked", "device", "service", "settling"];
+pub const DELAY_KINDS: [&str; 8] =
+    ["not_ready", "ssh", "blocked", "not_returned", "not_dispatched", "device", "service", "settling"];
 
 /// Services that a gate names.
 const MAX_SERVICES: usize = 256;
@@ -118,7 +121,8 @@ async fn must_exist(
 ) -> Result<(), Problem> {
     let spec =
         snapshot::host_spec(write.tx(), device, &app.config.timing).await.map_err(Problem::internal)?;
-    let known: Vec<String> = spec.into_iter().flat_map(|spec| spec.services).map(|s| s.name).collect();
+    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
+    let known: Vec<String> = checked.map(|s| s.name).collect();
     let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
     let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));
@@ -147,18 +151,23 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     if let Some(reason) = handovers::not_ready(&mut conn, rental.device).await? {
         all.push(delay("not_ready", None, format!("{name} is not ready: {reason}")));
     }
+    let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id), now).await?;
+    all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
     let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
     all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
+    if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {
+        let text = format!("{name} has not come back from {}", Kind::Rental.text(other));
+        all.push(delay("not_returned", None, text));
+    }
+    if spec.arrival == Arrival::NotDispatched {
+        all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
+    }
+    drop(conn);
     let since = match &spec.rule {
         Some(rule) => {
-            let state = states::of_host(&mut conn, rental.device).await?;
-            let services = states::services_of(&mut conn, rental.device).await?;
-            let device = state.as_ref().map(device_seen);
-            let services: Vec<ServiceSeen<'_>> =
-                services.iter().map(|row| service_seen(&row.state)).collect();
-            let failing = failures(rule, device.as_ref(), &services);
+            let (failing, since) = judged(store, rental.device, rule).await?;
             all.extend(failing.into_iter().map(|failure| failed(name, failure)));
-            device.map(|device| good_since(rule, &device, &services))
+            since
         }
         None => None,
     };
@@ -166,6 +175,31 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         all.push(delay("settling", since, settling(spec.rule.as_ref())));
     }
     Ok(all)
+}
+
+/// Returns what keeps the gate of a device shut by the states that are stored, and since when they are what they are.
+pub async fn judged(
+    store: &Store,
+    device: HostId,
+    rule: &GateRule,
+) -> Result<(Vec<Failure>, Option<Wall>), Problem> {
+    let mut conn = store.reader().await?;
+    let state = states::of_host(&mut conn, device).await?;
+    let services = states::services_of(&mut conn, device).await?;
+    let device = state.as_ref().map(device_seen);
+    let checked = services.iter().filter(|row| row.state.name != RENTAL_SERVICE);
+    let services: Vec<ServiceSeen<'_>> = checked.map(|row| service_seen(&row.state)).collect();
+    let failing = failures(rule, device.as_ref(), &services);
+    Ok((failing, device.map(|device| good_since(rule, &device, &services))))
+}
+
+/// What the renters of this rental need is `ssh`; what former ones have left, the device is not ready for.
+fn by_upkeep(device: &str, obstacle: Obstacle, failure: Option<&str>) -> RentalDelay {
+    let why = device_upkeep::in_words(obstacle, failure);
+    match obstacle {
+        Obstacle::NotGranted => delay("ssh", None, why),
+        _ => delay("not_ready", None, format!("{device} is not ready: {why}")),
+    }
 }
 
 fn delay(kind: &str, since: Option<Wall>, text: String) -> RentalDelay {

@@ -9,17 +9,26 @@ mod availability;
 mod blocks;
 mod bookings;
 mod change;
+mod contacts;
 mod customers;
+mod device_upkeep;
 mod events;
 mod handovers;
+pub(crate) mod mine;
+mod other_devices;
 mod parse;
 mod people;
 mod people_types;
 mod renters;
 pub(crate) mod report;
 mod settings;
+mod shipments;
+mod ssh;
+mod ssh_keys;
 mod subscriptions;
 mod types;
+
+use std::fmt;
 
 use axum::Json;
 use axum::extract::State;
@@ -53,7 +62,9 @@ use crate::store::rentals::{self as stored, occupancies};
 pub(super) use access::words as access_in_words;
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
+pub(crate) use other_devices::swap_delayed;
 pub use people_types::*;
+pub use ssh::{RentalCertificate, RentalSsh};
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
 pub use types::*;
 
@@ -73,10 +84,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(customers::routes())
         .merge(events::routes())
         .merge(handovers::routes())
+        .merge(mine::routes())
         .merge(people::routes())
         .merge(renters::routes())
         .merge(report::routes())
         .merge(settings::routes())
+        .merge(ssh::routes())
+        .merge(shipments::routes())
         .merge(subscriptions::routes())
 }
 
@@ -124,7 +138,7 @@ async fn list(
         to: query_time("to", wanted.to.as_deref())?,
     };
     let rows = stored::list(&mut conn, filter, now, (before, limit + 1)).await?;
-    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
+    Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), |r| to_api(&r, now))))
 }
 
 fn state_named(name: &str) -> Result<life::State, Problem> {
@@ -151,12 +165,13 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let now = crate::clock::wall();
     let delayed = delays(&app.store, &found, now).await?;
-    Ok(Tagged { version: found.version, value: Rental { delayed, ..to_api(&found, now) } })
+    let contacts = contacts::to_api(&found.contacts);
+    Ok(Tagged { version: found.version, value: Rental { delayed, contacts, ..to_api(&found, now) } })
 }
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
 /// announced and sent after the commit.
-async fn begin<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a>, Problem> {
+async fn begin<'a>(app: &'a AppState, who: &impl fmt::Display) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();
     let now = write.now;
@@ -209,7 +224,7 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     if open.is_empty() {
         return Ok(());
     }
-    let rentals: Vec<String> = open.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let rentals: Vec<String> = open.into_iter().map(|rental| Kind::Rental.text(rental)).collect();
     let detail = format!("{what} cancel or end its rentals first: {}", rentals.join(", "));
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
@@ -290,6 +305,7 @@ fn new_ids(count: usize, now: Wall) -> Vec<Id> {
 fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
     let life = &rental.life;
     let (by_time, ended_at) = ended(life, now);
+    let shipment = life.delivery.shipment().unwrap_or_default();
     Rental {
         id: Kind::Rental.text(rental.id),
         booking: Kind::Booking.text(rental.booking),
@@ -297,9 +313,12 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         external_ref: rental.external_ref.clone(),
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
+        labels: rental.choice.labels.clone(),
+        other_device_after_s: rental.choice.other_after.map(|after| after.as_secs_f64()),
         name: rental.name.clone(),
         addresses: rental.alias(now).map(addresses).unwrap_or_default(),
         access: access::to_api(&rental.access),
+        ssh: rental.ssh,
         renters: rental
             .admits
             .as_ref()
@@ -315,6 +334,12 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         awaits_handover: life.handover.is_awaited(),
         handed_over_at: life.handover.done_at().map(ids::time),
         delayed: Vec::new(),
+        delivery: life.delivery.name().to_owned(),
+        dispatched_at: shipment.dispatched_at.map(ids::time),
+        first_contact_at: shipment.first_contact_at.map(ids::time),
+        returned_at: shipment.returned_at.map(ids::time),
+        // Only a rental that is asked for has them: answers to calls are kept for repetitions.
+        contacts: Vec::new(),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),
@@ -327,13 +352,10 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
 /// Returns why a rental ended by the time alone, where its state says so, and when it ended before its time or without
 /// having begun.
 fn ended(life: &life::Life, now: Wall) -> (Option<life::EndReason>, Option<Wall>) {
-    match life.ending {
-        Some(ending) => (None, Some(ending.at)),
-        None if life.state(now) == life::State::Cancelled => {
-            (Some(life::EndReason::Lapsed), life.lapses_at())
-        }
-        None if life.has_failed(now) => (Some(life::EndReason::Failed), Some(life.window.until())),
-        None => (None, None),
+    match life.over(now) {
+        Some(over) if life.ending.is_some() => (None, Some(over.at)),
+        Some(over) if over.reason != life::EndReason::Ended => (Some(over.reason), Some(over.at)),
+        _ => (None, None),
     }
 }
 

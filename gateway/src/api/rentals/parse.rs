@@ -153,6 +153,23 @@ pub fn email(text: String) -> Result<String, String> {
     Err(format!("an address such as ada@example.org, of at most {MAX_CONTACT} characters, is expected"))
 }
 
+/// Reads the name of someone who gets messages.
+pub fn contact_name(text: String) -> Result<String, String> {
+    if is_line(&text) {
+        Ok(text)
+    } else {
+        Err(format!("one line of 1 to {MAX_CONTACT} characters is expected"))
+    }
+}
+
+/// Reads an address that the gateway sends mail to, without a name around it.
+pub fn mailbox(text: String) -> Result<String, String> {
+    let is_address = is_line(&text) && text.parse::<lettre::Address>().is_ok();
+    let shown: String = text.chars().take(80).collect();
+    let expected = || format!("{shown:?} is no mail address: one such as ada@example.org is expected");
+    is_address.then_some(text).ok_or_else(expected)
+}
+
 /// Reads a preparation or turnaround.
 pub fn margin(seconds: f64) -> Result<Duration, String> {
     if (0.0..=LONGEST_MARGIN_S).contains(&seconds) {

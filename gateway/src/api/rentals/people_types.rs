@@ -75,6 +75,8 @@ pub struct Renter {
     /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
+    /// The SSH public keys with which the person logs in to rented devices, without comments.
+    pub ssh_keys: Vec<String>,
     pub created_at: String,
     /// The same number as in the `ETag`.
     #[schema(minimum = 1)]
@@ -93,6 +95,10 @@ pub struct NewRenter {
     /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
+    /// SSH public keys with which the person logs in to rented devices: at most 8 lines of `.pub` files, ed25519, ecdsa,
+    /// or rsa of at least 2048 bits. Comments are dropped.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
 }
 
 /// What is absent stays as it is.
@@ -106,6 +112,10 @@ pub struct RenterChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u16>, minimum = 1280, maximum = 1420)]
     pub mtu: Option<Option<u16>>,
+    /// Replaced as a whole. Certificates that were made for other keys before stay valid until their rentals end.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<String>)]
+    pub ssh_keys: Option<Vec<String>>,
 }
 
 /// A renter that has new keys. It has no name, so that no personal data is kept for a repetition.

@@ -3,6 +3,8 @@
 //! The allowed IPs of a renter are the addresses of its customer's rentals and those of the gateway, never
 //! the pool. They do not change, so that its configuration serves the next rental too.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -17,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::people_types::{KeyedRenter, NewRenter, Renter, RenterChange, RenterWithCredentials};
-use super::{begin, customers, people};
+use super::{begin, customers, people, ssh_keys};
 use crate::api::AppState;
 use crate::api::devices::wireguard_conf::{self, Inside};
 use crate::api::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
@@ -26,6 +28,7 @@ use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::parse::{self as fields, Fields, Setter};
+use crate::api::request::person::PersonCaller;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
 use crate::api::response::page::Paging;
@@ -84,37 +87,73 @@ async fn create(
     who: Principal,
     Body(new): Body<NewRenter>,
 ) -> Result<Response, Problem> {
-    let (settings, given) = parsed(&app, &new)?;
-    let mut write = begin(&app, &who).await?;
-    let person = people::load(&mut write, &new.person).await.map_err(|e| e.in_field("person"))?;
+    added(&app, By::User(&who), new).await
+}
+
+/// Who adds, changes or removes a renter.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    User(&'a Principal),
+    /// A person, who has the own renters alone.
+    Person(&'a PersonCaller),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::User(who) => write!(f, "{who}"),
+            By::Person(who) => write!(f, "{who}"),
+        }
+    }
+}
+
+impl By<'_> {
+    fn may(self, renter: &stored::Renter) -> bool {
+        match self {
+            By::User(_) => true,
+            By::Person(who) => who.person == renter.person,
+        }
+    }
+}
+
+/// Adds a renter.
+///
+/// # Errors
+/// Returns 422 for what is invalid, and 409 without room, or when the name or the key is taken.
+pub(super) async fn added(app: &AppState, by: By<'_>, new: NewRenter) -> Result<Response, Problem> {
+    let person = new.person.clone();
+    let (settings, given) = parsed(app, new)?;
+    let mut write = begin(app, &by).await?;
+    let person = people::load(&mut write, &person).await.map_err(|e| e.in_field("person"))?;
     has_room(&mut write, person.id).await?;
-    reserve_addresses(&app, &mut write, &person).await?;
+    reserve_addresses(app, &mut write, &person).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
-    let prepared = Prepared::new(&app, &mut write, given).await?;
-    let (key, pools) = (prepared.key(&app), app.config.pools());
+    let prepared = Prepared::new(app, &mut write, given).await?;
+    let (key, pools) = (prepared.key(app), app.config.pools());
     let inserted = stored::insert(write.tx(), id, (person.id, &settings), key, pools, now).await;
-    inserted.map_err(|e| not_made(e, &who))?;
+    inserted.map_err(|e| not_made(e, by))?;
     let data = json!({
         "id": Kind::Renter.text(id), "person": Kind::Person.text(person.id),
         "customer": Kind::Customer.text(person.customer),
     });
     write.event("renter.created", (Object::Renter, id), "added", data).await?;
-    let made = load(&mut write, &Kind::Renter.text(id)).await?;
-    let credentials = credentials(&app, prepared, &made)?;
+    let made = load(&mut write, by, &Kind::Renter.text(id)).await?;
+    let credentials = credentials(app, prepared, &made)?;
     write.peer(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
-    Ok((tag, disclosed(StatusCode::CREATED, &app, &made, credentials)).into_response())
+    Ok((tag, disclosed(StatusCode::CREATED, app, &made, credentials)).into_response())
 }
 
-fn parsed(app: &AppState, new: &NewRenter) -> Result<(stored::Settings, Given), Problem> {
+fn parsed(app: &AppState, new: NewRenter) -> Result<(stored::Settings, Given), Problem> {
     let mut wrong = Fields::default();
     let name = wrong.take("name", fields::name(&new.name)).unwrap_or_default();
     let key = new.public_key.as_deref().map(|key| fields::public_key(app, key));
     key.and_then(|key| wrong.take("public_key", key));
     let mtu = new.mtu.and_then(|mtu| wrong.take("mtu", fields::mtu(mtu)));
+    let ssh_keys = ssh_keys::parsed(&mut wrong, new.ssh_keys).unwrap_or_default();
     wrong.finish()?;
-    Ok((stored::Settings { name, mtu }, Given::parse(app, new.public_key.as_deref())?))
+    Ok((stored::Settings { name, mtu, ssh_keys }, Given::parse(app, new.public_key.as_deref())?))
 }
 
 async fn has_room(write: &mut ApiTx<'_>, person: PersonId) -> Result<(), Problem> {
@@ -133,14 +172,22 @@ async fn reserve_addresses(app: &AppState, write: &mut ApiTx<'_>, person: &Perso
     block.map(drop).map_err(|e| refusal(e.into(), None))
 }
 
-fn not_made(error: NotMade, who: &Principal) -> Problem {
+fn not_made(error: NotMade, by: By<'_>) -> Problem {
     match error {
         NotMade::NameTaken(name) => Problem::conflict(
             "name_taken",
             format!("a renter of this customer is called {name:?} already: choose another name"),
         ),
-        // A token of a booking system reads neither devices nor operators, so that it hears no names of theirs.
-        error => refusal(error, Some(who).filter(|who| who.scopes.is_empty())),
+        error => refusal(error, reads_names(by)),
+    }
+}
+
+/// Returns the caller that may hear the names of other peers. A token of a booking system reads neither devices nor
+/// operators, and neither does a person.
+fn reads_names(by: By<'_>) -> Option<&Principal> {
+    match by {
+        By::User(who) => Some(who).filter(|who| who.scopes.is_empty()),
+        By::Person(_) => None,
     }
 }
 
@@ -169,20 +216,22 @@ async fn change(
     Body(change): Body<RenterChange>,
 ) -> Result<Tagged<Renter>, Problem> {
     let mut write = begin(&app, &who).await?;
-    let before = load(&mut write, &renter).await?;
+    let by = By::User(&who);
+    let before = load(&mut write, by, &renter).await?;
     if_match.check(before.version)?;
-    let was = stored::Settings { name: before.name.clone(), mtu: before.mtu };
+    let was =
+        stored::Settings { name: before.name.clone(), mtu: before.mtu, ssh_keys: before.ssh_keys.clone() };
     let settings = changed(&was, change)?;
     if settings != was {
         let updated = stored::update(write.tx(), (before.id, before.person), &settings).await;
-        updated.map_err(|e| not_made(e, &who))?;
+        updated.map_err(|e| not_made(e, by))?;
         let data = json!({ "id": Kind::Renter.text(before.id), "changed": differences(&was, &settings) });
         write.event("renter.changed", (Object::Renter, before.id), "changed", data).await?;
     }
     if settings.mtu != was.mtu {
         write.peer(before.id);
     }
-    let after = load(&mut write, &renter).await?;
+    let after = load(&mut write, by, &renter).await?;
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&app, &after) })
 }
@@ -191,6 +240,8 @@ async fn change(
 fn changed(before: &stored::Settings, change: RenterChange) -> Result<stored::Settings, Problem> {
     let mut wrong = Fields::default();
     let mut settings = before.clone();
+    let ssh_keys = change.ssh_keys.and_then(|list| ssh_keys::parsed(&mut wrong, list));
+    settings.ssh_keys = ssh_keys.unwrap_or(settings.ssh_keys);
     let mut set = Setter(&mut wrong);
     set.to(&mut settings.name, "name", change.name.as_deref().map(fields::name));
     set.to(&mut settings.mtu, "mtu", change.mtu.map(|mtu| mtu.map(fields::mtu).transpose()));
@@ -200,7 +251,11 @@ fn changed(before: &stored::Settings, change: RenterChange) -> Result<stored::Se
 
 /// Returns the names of the changed settings, for the event.
 fn differences(before: &stored::Settings, after: &stored::Settings) -> Vec<&'static str> {
-    let pairs = [("name", before.name != after.name), ("mtu", before.mtu != after.mtu)];
+    let pairs = [
+        ("name", before.name != after.name),
+        ("mtu", before.mtu != after.mtu),
+        ("ssh_keys", before.ssh_keys != after.ssh_keys),
+    ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
@@ -216,8 +271,21 @@ async fn remove(
     Path(renter): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = begin(&app, &who).await?;
-    let gone = load(&mut write, &renter).await?;
+    removed(&app, By::User(&who), &renter, &if_match).await
+}
+
+/// Removes a renter.
+///
+/// # Errors
+/// Returns 404 when there is no such renter, and 412 when it has another version.
+pub(super) async fn removed(
+    app: &AppState,
+    by: By<'_>,
+    renter: &str,
+    if_match: &IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut write = begin(app, &by).await?;
+    let gone = load(&mut write, by, renter).await?;
     if_match.check(gone.version)?;
     end(&mut write, &gone, "removed").await?;
     write.commit().await?;
@@ -252,20 +320,33 @@ async fn reissue(
     Path(renter): Path<String>,
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<RenterWithCredentials>, Problem> {
-    let given = Given::parse(&app, new.public_key.as_deref())?;
-    let mut write = begin(&app, &who).await?;
-    let before = load(&mut write, &renter).await?;
-    let prepared = Prepared::new(&app, &mut write, given).await?;
+    rekeyed(&app, By::User(&who), &renter, &new).await
+}
+
+/// Issues new keys for a renter.
+///
+/// # Errors
+/// Returns 404 when there is no such renter, and 409 when the key is taken.
+pub(super) async fn rekeyed(
+    app: &AppState,
+    by: By<'_>,
+    renter: &str,
+    new: &NewCredentials,
+) -> Result<Disclosed<RenterWithCredentials>, Problem> {
+    let given = Given::parse(app, new.public_key.as_deref())?;
+    let mut write = begin(app, &by).await?;
+    let before = load(&mut write, by, renter).await?;
+    let prepared = Prepared::new(app, &mut write, given).await?;
     let (pools, now) = (app.config.pools(), write.now);
-    let set = stored::set_key(write.tx(), before.id, prepared.key(&app), pools, now).await;
-    set.map_err(|e| not_made(e, &who))?;
+    let set = stored::set_key(write.tx(), before.id, prepared.key(app), pools, now).await;
+    set.map_err(|e| not_made(e, by))?;
     let data = json!({ "id": Kind::Renter.text(before.id) });
     write.event("renter.rekeyed", (Object::Renter, before.id), "new credentials", data).await?;
-    let after = load(&mut write, &renter).await?;
-    let credentials = credentials(&app, prepared, &after)?;
+    let after = load(&mut write, by, renter).await?;
+    let credentials = credentials(app, prepared, &after)?;
     write.peer(before.id);
     write.commit().await?;
-    Ok(disclosed(StatusCode::OK, &app, &after, credentials))
+    Ok(disclosed(StatusCode::OK, app, &after, credentials))
 }
 
 fn credentials(app: &AppState, prepared: Prepared, renter: &stored::Renter) -> Result<Credentials, Problem> {
@@ -309,13 +390,13 @@ fn texts(items: &[impl ToString]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-async fn load(write: &mut ApiTx<'_>, renter: &str) -> Result<stored::Renter, Problem> {
+async fn load(write: &mut ApiTx<'_>, by: By<'_>, renter: &str) -> Result<stored::Renter, Problem> {
     let found = stored::by_id(write.tx(), Kind::Renter.parse(renter)?).await?;
-    found.ok_or_else(|| Kind::Renter.unknown(renter).into())
+    found.filter(|renter| by.may(renter)).ok_or_else(|| Kind::Renter.unknown(renter).into())
 }
 
 /// Memory is newer than the store, but it starts empty.
-fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
+pub(super) fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
     let live = app.live.peer(renter.id).unwrap_or_default();
     let handshake: Option<Wall> = live.last_handshake.or(renter.last_handshake);
     Renter {
@@ -330,6 +411,7 @@ fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
         established: live.established,
         last_handshake: ids::time_if_known(handshake),
         mtu: renter.mtu,
+        ssh_keys: renter.ssh_keys.clone(),
         created_at: ids::time(renter.created_at),
         version: renter.version,
     }

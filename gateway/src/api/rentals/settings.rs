@@ -1,12 +1,15 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
+use fleetgate_engine::rental::device_access::Obstacle;
+use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::handovers::{self, Handover};
+use super::device_upkeep::{self, UpkeepChange};
+use super::handovers::{Handover, gate_to_api};
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::{access, gate_changed, parse};
 use crate::api::request::auth::Principal;
@@ -17,9 +20,10 @@ use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
+use crate::clock;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
-use crate::store::rentals::devices as stored;
+use crate::store::rentals::{devices as stored, handovers};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -37,17 +41,19 @@ async fn show(
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let settings = stored::settings(&mut conn, device.id).await?;
-    Ok(Tagged { version: settings.version, value: to_api(&device, &settings) })
+    let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
+    Ok(Tagged { version: settings.version, value: to_api(&device, &settings, obstacle) })
 }
 
-/// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, and when it is
-/// handed over.
+/// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, when it is handed
+/// over, and whether it is mounted or shipped.
 ///
 /// Readiness and gate hold for rentals that have not begun and for those that are delayed. They keep no device from
 /// being booked.
 ///
 /// 409 `not_rentable`: the device has no tunnel, or hosts behind it. 409 `rentals_open`: it stays rentable while
-/// rentals have not ended; a block keeps it from being booked again.
+/// rentals have not ended; a block keeps it from being booked again. 409 `access_not_removed`: the account for renters
+/// stays while renters have, or may have, access to it.
 #[utoipa::path(put, path = "/devices/{device}/rental-settings", operation_id = "set_rental_settings",
     tag = "rentals", security(("token" = ["devices:operator"])), request_body = NewDeviceRentalSettings,
     params(("device" = String, Path, description = "id or name"),
@@ -58,12 +64,14 @@ async fn set(
     who: Principal,
     Path(device): Path<String>,
     if_match: IfMatch,
-    Body(new): Body<NewDeviceRentalSettings>,
+    Body(mut new): Body<NewDeviceRentalSettings>,
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut wrong = Fields::default();
     let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
     let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
+    let upkeep = UpkeepChange::parsed(&mut wrong, &mut new);
     let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
+    let delivery = wrong.take("delivery", new.delivery.as_deref().map(delivery).transpose()).flatten();
     let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason), new.gate);
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
@@ -78,19 +86,31 @@ async fn set(
     let mut after = before.clone();
     (after.rentable, after.margins) = (new.rentable, Margins { preparation, turnaround });
     after.access = allowed.unwrap_or(after.access);
+    after.delivery = delivery.unwrap_or(after.delivery);
     handover.apply(&app, &mut write, device.id, &mut after).await?;
+    upkeep.apply(&mut write, &device, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
+        stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
         gate_changed(&mut write, device.id).await?;
         after.version += 1;
-        let shown = to_api(&device, &after);
+        let shown = to_api(&device, &after, None);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,
-            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate });
+            "not_ready_reason": shown.not_ready_reason, "gate": shown.gate,
+            "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root,
+            "cleaning_command": shown.cleaning_command, "delivery": shown.delivery });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
+    let now = write.now;
+    let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&device, &after) })
+    Ok(Tagged { version: after.version, value: to_api(&device, &after, obstacle) })
+}
+
+fn delivery(name: &str) -> Result<Delivery, String> {
+    let found = Delivery::ALL.into_iter().find(|delivery| delivery.name() == name);
+    found.ok_or_else(|| format!("{} is expected", Delivery::ALL.map(Delivery::name).join(" or ")))
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -103,7 +123,14 @@ async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Pro
     Err(Problem::conflict("not_rentable", detail))
 }
 
-fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings {
+/// `obstacle`: why the gateway does not hand it over, beside what an operator says.
+fn to_api(
+    device: &Device,
+    settings: &stored::Settings,
+    obstacle: Option<(Obstacle, Option<String>)>,
+) -> DeviceRentalSettings {
+    let obstacle = obstacle.map(|(what, failure)| device_upkeep::in_words(what, failure.as_deref()));
+    let not_ready = settings.not_ready.clone().or(obstacle);
     DeviceRentalSettings {
         device: Kind::Host.text(device.id),
         device_name: device.settings.name.clone(),
@@ -111,9 +138,14 @@ fn to_api(device: &Device, settings: &stored::Settings) -> DeviceRentalSettings 
         preparation_s: settings.margins.preparation.as_secs_f64(),
         turnaround_s: settings.margins.turnaround.as_secs_f64(),
         access: access::to_api(&settings.access),
-        ready: settings.not_ready.is_none(),
-        not_ready_reason: settings.not_ready.clone(),
-        gate: settings.gate.as_ref().map(handovers::gate_to_api),
+        ready: not_ready.is_none(),
+        not_ready_reason: not_ready,
+        gate: settings.gate.as_ref().map(gate_to_api),
+        ssh_account: settings.ssh_account.clone(),
+        ssh_mode: settings.ssh_mode.clone(),
+        ssh_root: settings.ssh_root,
+        cleaning_command: settings.cleaning_command.clone(),
+        delivery: settings.delivery.name().to_owned(),
         version: settings.version,
     }
 }

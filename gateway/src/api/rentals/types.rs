@@ -139,6 +139,11 @@ pub struct NewBookingItem {
     pub from: Option<String>,
     /// RFC 3339 with an offset, not included.
     pub until: String,
+    /// If the device is not handed over this many seconds after `from`, another device with the same `labels` takes its
+    /// place. Only with `labels`; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 2678400)]
+    pub other_device_after_s: Option<f64>,
     /// What the renters call the device: at most 63 of a-z, 0-9 and -; unique among the rentals of the customer.
     /// `device-1` or the next free number when absent. It should say nothing of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +151,9 @@ pub struct NewBookingItem {
     /// What the renters reach. All that the device allows when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
+    /// `true`: the renters may log in to the account of the device for renters. The access must have its SSH port.
+    #[serde(default)]
+    pub ssh: bool,
     /// The ids of the renters who are admitted. All of the customer when absent, also those added later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renters: Option<Vec<String>>,
@@ -156,6 +164,20 @@ pub struct NewBookingItem {
     /// `true`: the renters reach nothing any more when the allowance is used.
     #[serde(default)]
     pub cut_at_allowance: bool,
+    /// Who gets mail about problems of the device while the rental is active; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub contacts: Vec<RentalContact>,
+}
+
+/// Someone who gets mail about problems of the device of a rental.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RentalContact {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// An address such as `ada@example.org`.
+    pub email: String,
 }
 
 /// What is absent stays as it is.
@@ -212,6 +234,11 @@ pub struct Rental {
     /// `h_...`
     pub device: String,
     pub device_name: String,
+    /// The labels that the device was chosen by. Absent when it was given.
+    #[schema(value_type = Option<names::Labels>)]
+    pub labels: Option<Labels>,
+    /// After how many seconds of a delay another device with these labels takes its place. Absent: never.
+    pub other_device_after_s: Option<f64>,
     /// What the renters call the device.
     pub name: String,
     /// Where the renters reach the device, IPv4 first. They stay when the device is swapped. None when they are
@@ -219,6 +246,8 @@ pub struct Rental {
     pub addresses: Vec<String>,
     /// What the renters reach.
     pub access: Vec<GrantAccess>,
+    /// The renters may log in to the account of the device for renters; `GET /rentals/{rental}/ssh` says how.
+    pub ssh: bool,
     /// The ids of the renters who are admitted; `null`: all of the customer, also those added later.
     pub renters: Option<Vec<String>>,
     /// Bytes that the gateway forwards for it, in both directions and with IP headers. Absent: no limit.
@@ -234,7 +263,7 @@ pub struct Rental {
     pub until: String,
     /// When the device is occupied, with its preparation.
     pub occupied_from: String,
-    /// With its turnaround. Absent when the rental was cancelled.
+    /// With its turnaround. Absent when the rental was cancelled, and while its device has not come back.
     pub occupied_until: Option<String>,
     #[schema(value_type = names::RentalState)]
     pub state: String,
@@ -246,6 +275,18 @@ pub struct Rental {
     /// While it is `delayed`: what keeps it from beginning. Only in the answer of `GET /rentals/{rental}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delayed: Vec<RentalDelay>,
+    #[schema(value_type = names::RentalDelivery)]
+    pub delivery: String,
+    /// When its shipped device left for the renters.
+    pub dispatched_at: Option<String>,
+    /// When that device was heard from for the first time after it had left.
+    pub first_contact_at: Option<String>,
+    /// When that device came back.
+    pub returned_at: Option<String>,
+    /// Who gets mail about problems of the device while the rental is active. Personal data: only in the answer of
+    /// `GET /rentals/{rental}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<RentalContact>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -280,6 +321,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<GrantAccess>)]
     pub access: Option<Vec<GrantAccess>>,
+    /// Whether the renters may log in to the account of the device for renters.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool)]
+    pub ssh: Option<bool>,
     /// The ids of the renters who are admitted, replaced as a whole; `null`: all of the customer.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -292,6 +337,14 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = bool)]
     pub cut_at_allowance: Option<bool>,
+    /// Only where the device was chosen by labels; `null`: never.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 60, maximum = 2678400)]
+    pub other_device_after_s: Option<Option<f64>>,
+    /// Who gets mail about problems of the device, replaced as a whole; at most 8.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<RentalContact>)]
+    pub contacts: Option<Vec<RentalContact>>,
 }
 
 /// The end of a rental that has begun.
@@ -357,6 +410,17 @@ pub struct DeviceRentalSettings {
     pub not_ready_reason: Option<String>,
     /// What must be OK before it is handed over; `null`: nothing.
     pub gate: Option<HandoverGate>,
+    #[schema(value_type = names::RentalDelivery)]
+    pub delivery: String,
+    /// The account on the device that renters log in to; `null`: none.
+    pub ssh_account: Option<String>,
+    /// How they log in; `null`: the device has not been asked.
+    #[schema(value_type = Option<names::RentalSshMode>)]
+    pub ssh_mode: Option<String>,
+    /// The account can become root: after a rental with SSH the device needs new WireGuard and host keys.
+    pub ssh_root: bool,
+    /// Runs on the device after each rental; `null`: none.
+    pub cleaning_command: Option<String>,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
@@ -390,6 +454,24 @@ pub struct NewDeviceRentalSettings {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HandoverGate>)]
     pub gate: Option<Option<HandoverGate>>,
+    /// How it gets to its renters. It stays as it is when absent; at first it is `mounted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::RentalDelivery>)]
+    pub delivery: Option<String>,
+    /// The account on the device that renters log in to, as `enrol.sh --rental-user` set it up; `null`: none. It stays
+    /// as it is when absent; at first it is `null`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 32)]
+    pub ssh_account: Option<Option<String>>,
+    /// The account can become root. After a rental with SSH the device is not ready until it has new WireGuard and host
+    /// keys. It stays as it is when absent; at first it is `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_root: Option<bool>,
+    /// Runs on the device after each rental, with the account of the checks, for ten minutes at most. Until it has ended
+    /// with 0 the device is not ready. `null`: none. It stays as it is when absent; at first it is `null`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 1000)]
+    pub cleaning_command: Option<Option<String>>,
 }
 
 /// What must be OK before a device is handed over. The device must also be up.

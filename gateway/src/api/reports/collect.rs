@@ -24,6 +24,7 @@ pub(in crate::api) struct Rows {
     hosts: Vec<Row<HostStatus>>,
     services: Vec<Row<Status>>,
     downtimes: Vec<Row<()>>,
+    rentals: Vec<Row<()>>,
     unreachable: Vec<Row<()>>,
 }
 
@@ -39,6 +40,7 @@ impl Rows {
                 self.services.extend(status.map(|status| (of.from, of.until, status)));
             }
             Series::Downtime => self.downtimes.push((of.from, of.until, ())),
+            Series::Rental => self.rentals.push((of.from, of.until, ())),
             Series::Unreachable => self.unreachable.push((of.from, of.until, ())),
             // They belong to the gateway.
             Series::GatewayStopped | Series::UplinkLost => {}
@@ -49,7 +51,7 @@ impl Rows {
         HostSeries {
             states: Intervals::new(self.hosts),
             unreachable: Intervals::new(self.unreachable),
-            maintenance: Intervals::new(self.downtimes),
+            maintenance: Intervals::new(self.downtimes).or(Intervals::new(self.rentals)),
         }
     }
 
@@ -74,7 +76,7 @@ impl OfGateway {
         match of.series {
             Series::GatewayStopped => self.stopped.push((of.from, of.until, ())),
             Series::UplinkLost => self.uplink_lost.push((of.from, of.until, ())),
-            Series::State | Series::Downtime | Series::Unreachable => {}
+            Series::State | Series::Downtime | Series::Rental | Series::Unreachable => {}
         }
     }
 

@@ -16,6 +16,7 @@ use fleetgate_keys::{Token, TokenHash, TokenKind};
 use super::client::Client;
 use super::ids::Kind;
 use super::permission::Area;
+use super::person;
 use super::token_cache::StoredToken;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
@@ -30,10 +31,10 @@ pub const SESSION_IDLE: Duration = Duration::from_secs(24 * 3_600);
 pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The last use is recorded at this interval and not with each request, because recording is a
 /// write.
-const TOUCH_EVERY: Duration = Duration::from_secs(60);
+pub(super) const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// The longest that a request waits to record its last use. After that, the next request records
 /// it.
-const TOUCH_PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const TOUCH_PATIENCE: Duration = Duration::from_millis(100);
 /// A substitute for `Origin`, for clients other than browsers that use a cookie. A page of another
 /// site needs a CORS preflight to send it, and the gateway never answers one.
 pub const CSRF_HEADER: HeaderName = HeaderName::from_static("x-fleetgate");
@@ -142,6 +143,9 @@ impl FromRequestParts<AppState> for Principal {
         }
         let cookies = CookieJar::from_headers(&parts.headers);
         let Some(cookie) = cookies.get(app.cookie_name()) else {
+            if let Some(hidden) = person::hidden(app, &parts.headers).await? {
+                return Err(hidden);
+            }
             let detail = "log in, or send a token as `Authorization: Bearer fgt_...`";
             return Err(Problem::unauthorized("not_logged_in", detail));
         };

@@ -23,6 +23,8 @@ pub enum Client {
     Remote(SocketAddr),
     /// A device through its own tunnel, which authenticates it.
     Device(PeerId),
+    /// A renter through its own tunnel.
+    Renter(PeerId),
 }
 
 /// Stands for an unknown user. No process of the gateway has this id.
@@ -61,7 +63,7 @@ impl Client {
         match self {
             Client::Local { .. } => true,
             Client::Remote(address) => address.ip().to_canonical().is_loopback(),
-            Client::Device(_) => false,
+            Client::Device(_) | Client::Renter(_) => false,
         }
     }
 

@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::auth::Principal;
 use super::extract;
+use super::person::PersonCaller;
 use super::transaction::PATIENCE;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
@@ -41,8 +42,11 @@ const MAX_ANSWER: u64 = 64 * 1024;
 const LOGIN: &str = "/api/v1/session";
 /// The restore takes no key. Its body is a whole backup, too large to keep for comparison.
 const RESTORE: &str = "/api/v1/restore";
+/// The login and the logout of people of customers.
+const PERSON_LOGIN: &str = "/api/v1/my/login";
+const PERSON_LOGOUT: &str = "/api/v1/my/logout";
 /// The routes without a key. For every other POST, one key has one effect.
-pub const KEYLESS: [&str; 2] = [LOGIN, RESTORE];
+pub const KEYLESS: [&str; 4] = [LOGIN, RESTORE, PERSON_LOGIN, PERSON_LOGOUT];
 /// The end of the routes that keep their keys themselves.
 const RESULTS: &str = "/results";
 
@@ -168,6 +172,7 @@ async fn once(app: &AppState, key: String, request: Request, next: Next) -> Resu
     let (parts, body) = request.into_parts();
     let bytes = extract::read(body, &parts, app).await?;
     let known = parts.extensions.get::<Principal>().map(ToString::to_string);
+    let known = known.or_else(|| parts.extensions.get::<PersonCaller>().map(ToString::to_string));
     let principal = known.unwrap_or_else(|| bearer(&bytes));
     let call = Call { principal, key, request: digest_of(&parts, &bytes), is_kept: AtomicBool::new(false) };
     let _turn = app.rate_limits().calls.turn(&call.principal, &call.key).await;

@@ -5,7 +5,7 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `token_cache.rs` |
+//! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `person.rs` (a person of a customer), `token_cache.rs` |
 //! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs`; `checks.rs` asks before the handler |
 //! | What do they send? | `extract.rs` within `body_room.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
 //! | Would a planned write be accepted? | `validation.rs` |
@@ -23,6 +23,7 @@ pub mod managed_by;
 pub mod merge_patch;
 pub mod parse;
 pub mod permission;
+pub mod person;
 pub mod query;
 pub mod rate_limits;
 mod strict_json;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::auth::{Principal, Role};
 use super::client::Login;
+use super::person::{self, PersonCaller};
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 
@@ -68,6 +69,8 @@ pub enum Rule {
     Least(Area, Role),
     /// A role, and no token limited to areas, because the route affects all of them.
     Unlimited(Role),
+    /// A person of a customer with a session, and no other caller. Such a person finds no route with another rule.
+    Person,
 }
 
 /// Reads `devices:operator` or `unlimited:admin` from a declaration.
@@ -88,6 +91,9 @@ impl Rule {
     /// Reads the declaration of one operation. `None` if it cannot be understood.
     fn of(operation: &Value) -> Option<Rule> {
         let first = operation["security"].as_array()?.first()?.as_object()?;
+        if first.contains_key("person") {
+            return Some(Rule::Person);
+        }
         match first.get("token").map(Value::as_array) {
             None => (first.is_empty() || first.contains_key("enrolment")).then_some(Rule::Open),
             Some(asked) => match asked?.as_slice() {
@@ -152,11 +158,14 @@ pub fn rule(route: &str, method: &Method) -> Result<Rule, Problem> {
 /// Checks the permission for every route. Stores the caller as [`Principal`] for the handler.
 ///
 /// # Errors
-/// Fails as [`rule`] and [`admit`] do.
+/// Fails as [`rule`] and [`admit`] do. For a person of a customer there is no route with another rule: 404.
 pub async fn check(app: &AppState, request: Request) -> Result<Request, Problem> {
     let (mut parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let rule = rule(route, &parts.method)?;
+    let rule = match rule(route, &parts.method) {
+        Ok(rule) => rule,
+        Err(problem) => return Err(person::hidden(app, &parts.headers).await?.unwrap_or(problem)),
+    };
     admit(app, &mut parts, rule).await?;
     Ok(Request::from_parts(parts, body))
 }
@@ -168,15 +177,21 @@ fn closed() -> Problem {
 /// Authenticates the caller again, even if it was known before.
 ///
 /// # Errors
-/// Returns 401 or 403 for callers that the rule does not admit.
+/// Returns 401 or 403 for callers that the rule does not admit, and 404 for a person of a customer.
 pub async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), Problem> {
     if rule == Rule::Open {
         return Ok(());
     }
     parts.extensions.remove::<Principal>();
+    if rule == Rule::Person {
+        let caller = PersonCaller::by_cookie(app, parts).await?;
+        parts.extensions.insert(caller);
+        parts.extensions.insert(rule);
+        return Ok(());
+    }
     let caller = Principal::from_request_parts(parts, app).await?;
     match rule {
-        Rule::Open | Rule::Known => {}
+        Rule::Open | Rule::Known | Rule::Person => {}
         Rule::Least(area, role) => caller.must_be(role).and_then(|()| caller.must_reach(area))?,
         Rule::Unlimited(role) => caller.must_be(role).and_then(|()| caller.must_be_unlimited())?,
     }
@@ -217,6 +232,7 @@ mod tests {
         assert_eq!(of(&json!([{ "token": [] }])), Some(Rule::Known));
         assert_eq!(of(&json!([{}])), Some(Rule::Open));
         assert_eq!(of(&json!([{ "enrolment": [] }])), Some(Rule::Open));
+        assert_eq!(of(&json!([{ "person": [] }])), Some(Rule::Person));
         for nonsense in [
             json!([]),
             json!([{ "token": ["operator"] }]),

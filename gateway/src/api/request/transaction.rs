@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
-use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
+use fleetgate_engine::monitor::profile::{self, Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
 use super::idempotency::Call;
@@ -254,14 +254,15 @@ impl<'a> ApiTx<'a> {
     /// monitor's limit.
     async fn must_fit(&mut self, host: HostId) -> Result<(), Problem> {
         let spec = snapshot::host_spec(&mut self.tx, host, &self.app.config.timing).await;
-        let spec = spec.map_err(Problem::internal)?.filter(|spec| spec.services.len() > MAX_SERVICES);
+        let spec =
+            spec.map_err(Problem::internal)?.filter(|spec| profile::count(&spec.services) > MAX_SERVICES);
         let Some(spec) = spec else { return Ok(()) };
         let catalogue = profiles::catalogue(&mut self.tx).await?;
         let rules = catalogue.rules().iter().zip(1..).filter(|(rule, _)| rule.selector.matches(&spec.labels));
         let given: Vec<String> =
             rules.map(|(rule, n)| format!("rule {n} gives it {}", rule.profile)).collect();
         let by = if given.is_empty() { "of its profile and its own".to_owned() } else { given.join(", ") };
-        let (name, count) = (&spec.name, spec.services.len());
+        let (name, count) = (&spec.name, profile::count(&spec.services));
         let detail = format!("{name} would have {count} services, at most {MAX_SERVICES} are possible: {by}");
         Err(Problem::limit_reached(detail))
     }

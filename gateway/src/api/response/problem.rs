@@ -18,9 +18,12 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 93] = [
+pub const CODES: [&str; 100] = [
     "access_not_allowed",
+    "access_not_removed",
     "alias_block_full",
+    "already_dispatched",
+    "already_returned",
     "answer_lost",
     "backup_running",
     "bad_idempotency_key",
@@ -40,6 +43,7 @@ pub const CODES: [&str; 93] = [
     "database_unavailable",
     "decided_already",
     "device_blocked",
+    "device_in_use",
     "disk_full",
     "downtime_over",
     "endpoint_configured",
@@ -68,6 +72,8 @@ pub const CODES: [&str; 93] = [
     "not_a_problem",
     "not_approved",
     "not_connected",
+    "not_dispatchable",
+    "not_dispatched",
     "not_empty",
     "not_found",
     "not_given_up",
@@ -79,6 +85,7 @@ pub const CODES: [&str; 93] = [
     "not_ready",
     "not_recorded",
     "not_rentable",
+    "not_shipped",
     "nothing_to_confirm",
     "occupied",
     "other_restore",
@@ -88,6 +95,7 @@ pub const CODES: [&str; 93] = [
     "rental_begun",
     "rental_not_begun",
     "rental_not_delayed",
+    "rental_not_over",
     "rental_over",
     "rentals_covered",
     "rentals_open",
@@ -98,6 +106,7 @@ pub const CODES: [&str; 93] = [
     "scope_missing",
     "secret_missing",
     "session_over",
+    "ssh_not_granted",
     "superseded",
     "token_expired",
     "token_invalid",

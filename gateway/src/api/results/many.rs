@@ -27,7 +27,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{self, Bounds};
-use super::{Answer, Fate, NewResult, Sender, Sent, Timestamp, became, not_taken};
+use super::{Answer, Fate, NewResult, Sender, Sent, Timestamp, became, not_taken, taking};
 use crate::api::AppState;
 use crate::api::hosts::definition;
 use crate::api::request::auth::Principal;
@@ -35,7 +35,6 @@ use crate::api::request::ids::Kind;
 use crate::api::request::{extract, idempotency};
 use crate::api::response::layers;
 use crate::api::response::problem::{FieldError, Problem};
-use crate::api::services::unknown_service;
 use crate::api::types::names;
 use crate::engine::commit_wait;
 use crate::engine::handle::Offered;
@@ -216,8 +215,8 @@ impl Reader<'_> {
         let ResultOf { host, service, exit_status, output, timestamp } =
             extract::parse(result.get().as_bytes())?;
         let host = definition(self.app, Kind::Host.named(&host)).await?;
-        if let Some(unknown) = service.as_ref().filter(|name| host.service(name).is_none()) {
-            return Err(unknown_service(&host, unknown));
+        if let Some(name) = &service {
+            taking(&host, name)?;
         }
         let of = (host.id, service);
         let sender = Sender { by: self.by.clone(), key: self.own_key(&of) };

@@ -144,10 +144,21 @@ pub(super) async fn take(
     match service {
         None => take_of_host(app, sender, host.id, new).await,
         Some(name) => {
-            let service = host.service(&name).ok_or_else(|| unknown_service(&host, &name))?;
+            let service = taking(&host, &name)?;
             take_of_service(app, sender, (&host, service), new).await
         }
     }
+}
+
+/// Returns the service of a host, if results of it are taken.
+fn taking<'a>(host: &'a Definition, name: &str) -> Result<&'a definitions::Service, Problem> {
+    let service = host.service(name).ok_or_else(|| unknown_service(host, name))?;
+    if service.is_set_by_gateway() {
+        let detail = "the gateway itself sets the state of this service, by the rentals of the device: send the result \
+                      to a service of your own";
+        return Err(Problem::conflict("built_in", detail));
+    }
+    Ok(service)
 }
 
 async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult) -> Answer {

@@ -123,7 +123,7 @@ fn invalid(error: FieldError) -> Problem {
 
 /// Checks the override after folding it with the profile.
 fn sensible(spec: &HostSpec, change: &profile::ServiceOverride) -> Result<(), Problem> {
-    if spec.services.len() > MAX_SERVICES {
+    if profile::count(&spec.services) > MAX_SERVICES {
         return Err(Problem::limit_reached(format!("a host has at most {MAX_SERVICES} services")));
     }
     let Some(service) = spec.services.iter().find(|s| s.name == change.service) else { return Ok(()) };

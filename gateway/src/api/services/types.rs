@@ -48,7 +48,7 @@ pub struct Service {
     pub host: String,
     pub host_name: String,
     pub name: String,
-    #[schema(value_type = names::CheckType)]
+    #[schema(value_type = names::CheckKind)]
     pub check: String,
     /// The hard state.
     #[schema(value_type = names::ServiceStateName)]
@@ -72,7 +72,7 @@ pub struct Service {
     /// The open incident that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
-    /// Its own, or one of its host.
+    /// Its own, or one of its host; also while the device is prepared for a rental or on its way.
     pub in_downtime: bool,
     pub flapping: bool,
     /// Weighted changes among the last 21 results.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::rentals::hence;
 use crate::api::testing::TestApi;
 use crate::store::fixture::run;
 
@@ -138,4 +139,57 @@ async fn lists_of_a_host_leave_out_labels_that_are_no_json() {
         "{}",
         downtimes.text
     );
+}
+
+/// Two devices that are rented, and two customers.
+async fn shop() -> TestApi {
+    let api = TestApi::with_endpoint().await;
+    for name in ["cam-1", "cam-2"] {
+        make(&api, "devices", json!({ "name": name, "labels": { "kind": "cam" } })).await;
+        let settings = format!("/api/v1/devices/{name}/rental-settings");
+        assert_eq!(api.admin().put(&settings, json!({ "rentable": true })).await.status, 200);
+    }
+    for name in ["crm-1", "crm-2"] {
+        make(&api, "customers", json!({ "external_ref": name })).await;
+    }
+    api
+}
+
+fn booking(reference: &str, of: &Value, hour: u64) -> Value {
+    let mut item = json!({ "from": hence(hour * 3_600), "until": hence(hour * 3_600 + 1_800) });
+    item.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+    json!({ "customer": "crm-1", "external_ref": reference, "items": [item] })
+}
+
+#[tokio::test]
+async fn a_damaged_rental_hides_no_other_and_keeps_its_customer_from_no_booking() {
+    let (api, device) = (shop().await, json!({ "device": "cam-1" }));
+    make(&api, "bookings", booking("first", &device, 1)).await;
+    make(&api, "bookings", booking("second", &device, 2)).await;
+    run(&api.state.store, "update rentals set access = 'x' where name = 'device-2'", &[]).await;
+    assert_eq!(read(&api, ("rentals", "name")).await, ["device-1"]);
+    assert_eq!(read(&api, ("bookings", "external_ref")).await, ["second", "first"]);
+    let shown = api.admin().get("/api/v1/bookings/second").await;
+    assert_eq!((shown.status, &shown.json["rentals"]), (200, &json!([])), "{}", shown.text);
+    make(&api, "bookings", booking("third", &device, 3)).await;
+    assert_eq!(read(&api, ("rentals", "name")).await, ["device-3", "device-1"], "its name is in use");
+
+    let open = api.admin().delete("/api/v1/customers/crm-1").await;
+    assert_eq!((open.status, open.code()), (409, "rentals_open"), "{}", open.text);
+    assert_eq!(open.json["rentals"].as_array().map(Vec::len), Some(3), "{}", open.text);
+
+    run(&api.state.store, "update bookings set metadata = 'x' where external_ref = 'second'", &[]).await;
+    assert_eq!(read(&api, ("bookings", "external_ref")).await, ["third", "first"]);
+    run(&api.state.store, "update customers set contacts = 'x' where external_ref = 'crm-2'", &[]).await;
+    assert_eq!(read(&api, ("customers", "external_ref")).await, ["crm-1"]);
+}
+
+#[tokio::test]
+async fn a_device_with_damaged_settings_keeps_no_other_from_being_booked() {
+    let api = shop().await;
+    let damage = "update device_rental_settings set access = 'x'
+                  where device = (select id from hosts where name = 'cam-1')";
+    run(&api.state.store, damage, &[]).await;
+    make(&api, "bookings", booking("first", &json!({ "labels": { "kind": "cam" } }), 1)).await;
+    assert_eq!(read(&api, ("rentals", "device_name")).await, ["cam-2"]);
 }

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 52] = [
+const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -39,16 +39,22 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("NewDevice", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE),
     ("NewDeviceBlock", "rentals::a_block_keeps_a_device", &["force", "from", "reason", "until"]),
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
-    ("NewDeviceRentalSettings", "rentals::only_rentable_devices_are_booked, handovers::*", RENTING),
+    (
+        "NewDeviceRentalSettings",
+        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*",
+        RENTING,
+    ),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
     ("NewEnrolmentToken", "an_enrolment_is_what_token_and_approval_say", ENROLMENT_TOKEN),
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
+    ("NewMyRenter", "mine::a_person_manages_the_own_renters_and_finds_no_others", &["name", "public_key"]),
     ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),
     ("NewPerson", "people::a_person_is_added_changed_and_removed", &["customer", "email", "name"]),
+    ("NewPersonLogin", "mine::a_link_is_made_for_a_person_of_the_customer_and_shown_once", &["person"]),
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
-    ("NewRenter", "people::*", &["mtu", "name", "person", "public_key"]),
+    ("NewRenter", "people::*, rental_ssh::*", &["mtu", "name", "person", "public_key", "ssh_keys"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", REPLACEMENT),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
     ("NewResults", "results::*", &["results"]),
@@ -62,11 +68,16 @@ const FIELDS: [(&str, &str, &[&str]); 52] = [
     ("OperatorChange", "operators::*", &["mtu", "name"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
+    ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*", RENTAL_CHANGE),
+    ("RentalChange", "rental_access::*, rental_contacts::*, rental_ssh::*, handovers::*", RENTAL_CHANGE),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
-    ("RenterChange", "people::a_renter_is_changed_under_its_etag", &["mtu", "name"]),
+    (
+        "RenterChange",
+        "people::a_renter_is_changed_under_its_etag, rental_ssh::*",
+        &["mtu", "name", "ssh_keys"],
+    ),
     ("RestoreConfirmation", "restore_review::*", &["restored_at"]),
     ("RuleChange", "the_router_hears_every_field_of_a_rule", RULE),
     ("ServiceSettings", "fields::every_field_of_a_service_reaches_the_engine", &[]),
@@ -83,9 +94,19 @@ const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
 const RENTING: &[&str] =
-    &["access", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
-const RENTAL_CHANGE: &[&str] =
-    &["access", "allowance_bytes", "cut_at_allowance", "device", "name", "renters", "until"];
+    &["access", "delivery", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
+const RENTAL_CHANGE: &[&str] = &[
+    "access",
+    "allowance_bytes",
+    "contacts",
+    "cut_at_allowance",
+    "device",
+    "name",
+    "other_device_after_s",
+    "renters",
+    "ssh",
+    "until",
+];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];
 const RULE: &[&str] = &["contact", "delay_s", "labels", "name", "period", "severity"];
 const ACKNOWLEDGEMENT: &[&str] = &["comment", "expires", "sticky"];

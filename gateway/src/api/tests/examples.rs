@@ -8,9 +8,10 @@ use fleetgate_keys::Token;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::mine;
 use super::openapi::operations;
 use crate::api::document::conformance;
-use crate::api::document::examples::{ENROLMENT_TOKEN, PERSON, RESTORED_AT};
+use crate::api::document::examples::{ENROLMENT_TOKEN, LOGIN_LINK, PERSON, RESTORED_AT};
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
@@ -108,7 +109,17 @@ impl Scene {
                 self.paths.insert("downtime", id.as_str().unwrap().to_owned());
             }
             "approve_enrolment" | "reject_enrolment" => self.enrol().await,
-            "change_person" | "create_renter" => self.insert_person().await,
+            "change_person" | "create_renter" | "create_person_login_link" => self.insert_person().await,
+            "log_in_as_person" => {
+                self.insert_person().await;
+                self.insert_login_link().await;
+            }
+            "create_my_renter" | "reissue_my_renter_credentials" => {
+                self.insert_person().await;
+                let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
+                self.paths.insert("renter", made.json["renter"]["id"].as_str().unwrap().to_owned());
+                self.cookie = mine::logged_in(&self.api, "crm-17", PERSON).await;
+            }
             "change_renter" | "reissue_renter_credentials" => {
                 self.insert_person().await;
                 let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
@@ -190,6 +201,16 @@ impl Scene {
         self.paths.insert("person", PERSON.to_owned());
     }
 
+    /// The one of the example, for the person of the examples.
+    async fn insert_login_link(&self) {
+        let link: Token = LOGIN_LINK.parse().unwrap();
+        let hash: String = link.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        let person = Kind::Person.parse(PERSON).unwrap().as_i64().to_string();
+        let sql = "insert into person_login_links (hash, person, created_at, expires_at)
+                   values (unhex($1), cast($2 as integer), 0, 9000000000000)";
+        fixture::run(&self.api.state.store, sql, &[&hash, &person]).await;
+    }
+
     fn path(&self, template: &str) -> String {
         let part = |part: &str| match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
             Some(name) => self.paths.get(name).unwrap_or_else(|| panic!("{template}: {name}")).clone(),
@@ -200,8 +221,8 @@ impl Scene {
 
     fn caller(&self, operation: &str) -> Caller<'_> {
         match operation {
-            "log_in" | "enrol" => self.api.anonymous(),
-            "change_own_password" => {
+            "log_in" | "log_in_as_person" | "enrol" => self.api.anonymous(),
+            "change_own_password" | "create_my_renter" | "reissue_my_renter_credentials" => {
                 self.api.anonymous().header("cookie", &self.cookie).header("x-fleetgate", "1")
             }
             _ => self.api.admin(),
@@ -222,15 +243,54 @@ fn examples() -> impl Iterator<Item = (String, &'static str, &'static str, &'sta
     })
 }
 
-#[tokio::test]
-async fn every_example_of_a_body_is_taken_as_it_is_printed() {
-    for (method, path, operation, schema, example) in examples() {
+/// Parts of the document that are tested beside each other, by the first word of their paths. Each example needs a
+/// gateway of its own. The last part has all other paths.
+const PARTS: [&[&str]; 3] = [
+    &["hosts"],
+    &["devices", "enrol", "enrolments", "enrolment-tokens", "operators", "grants"],
+    &["bookings", "customers", "people", "rentals", "renters", "subscriptions"],
+];
+
+fn examples_of(
+    part: usize,
+) -> impl Iterator<Item = (String, &'static str, &'static str, &'static Value, &'static Value)> {
+    examples().filter(move |(_, path, ..)| {
+        let first = path.split('/').nth(3).unwrap_or_default();
+        PARTS.iter().position(|words| words.contains(&first)).unwrap_or(PARTS.len()) == part
+    })
+}
+
+async fn every_example_is_taken(part: usize) {
+    let mut taken = 0;
+    for (method, path, operation, schema, example) in examples_of(part) {
         assert!(example.is_object(), "{method} {path} has no example of its body");
         conformance::fits(schema, example).unwrap_or_else(|why| panic!("{operation}: {why}"));
         let scene = Scene::of(operation).await;
         let answer = scene.send((&method, path, operation), example).await;
         assert!((200..300).contains(&answer.status), "{method} {path} {example:#}: {}", answer.text);
+        taken += 1;
     }
+    assert!(taken >= 10, "{taken} examples");
+}
+
+#[tokio::test]
+async fn every_example_about_hosts_is_taken_as_it_is_printed() {
+    every_example_is_taken(0).await;
+}
+
+#[tokio::test]
+async fn every_example_about_devices_and_peers_is_taken_as_it_is_printed() {
+    every_example_is_taken(1).await;
+}
+
+#[tokio::test]
+async fn every_example_about_rentals_is_taken_as_it_is_printed() {
+    every_example_is_taken(2).await;
+}
+
+#[tokio::test]
+async fn every_other_example_is_taken_as_it_is_printed() {
+    every_example_is_taken(PARTS.len()).await;
 }
 
 /// A number in an example, and its bounds.
@@ -266,8 +326,27 @@ fn names(answer: &Answer, pointer: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_bounds_of_numbers_are_those_that_the_gateway_enforces() {
-    for (method, path, operation, schema, example) in examples() {
+async fn the_bounds_of_numbers_about_hosts_are_those_that_the_gateway_enforces() {
+    the_bounds_are_enforced(0).await;
+}
+
+#[tokio::test]
+async fn the_bounds_of_numbers_about_devices_and_peers_are_those_that_the_gateway_enforces() {
+    the_bounds_are_enforced(1).await;
+}
+
+#[tokio::test]
+async fn the_bounds_of_numbers_about_rentals_are_those_that_the_gateway_enforces() {
+    the_bounds_are_enforced(2).await;
+}
+
+#[tokio::test]
+async fn all_other_bounds_of_numbers_are_those_that_the_gateway_enforces() {
+    the_bounds_are_enforced(PARTS.len()).await;
+}
+
+async fn the_bounds_are_enforced(part: usize) {
+    for (method, path, operation, schema, example) in examples_of(part) {
         let mut found = Vec::new();
         numbers(schema, example, "", &mut found);
         if found.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, Gate, GrantTarget, HandedOver, HandoverSpec, MonitorInput, PolicyChange,
+    Command, Gate, GrantTarget, HandedOver, HandoverSpec, HandoverStep, MonitorInput, PolicyChange,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -367,7 +367,7 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
     let (store, live, handle) = (state.store.clone(), state.live.clone(), state.handle.clone());
     let log = HandoverLog::start(&mut tasks, store, live, handle, state.rental_events.clone());
     let (of, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
-    log.add(HandedOver { rental: of, host, at: crate::clock::wall() });
+    log.add(HandoverStep::HandedOver(HandedOver { rental: of, host, at: crate::clock::wall() }));
     let mut loaded = None;
     for _ in 0..500 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -383,4 +383,79 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
     assert_eq!(shown(&api, &rental).await["state"], json!("active"));
     let event = api.operator().get("/api/v1/events?kind=rental.handed_over").await;
     assert_eq!(must(&event)["items"][0]["data"]["id"], rental["id"]);
+}
+
+/// Lets the begin of all rentals be a minute longer ago.
+async fn a_minute_passes(api: &TestApi) {
+    let passed = "update rentals set from_at = from_at - 61000, prepared_from = prepared_from - 61000,
+                                     other_device_at = other_device_at - 61000";
+    run(&api.state.store, passed, &[]).await;
+}
+
+/// Lets the gateway look, and returns the device that a rental has then.
+async fn device_after_a_look(api: &TestApi, rental: &Value) -> String {
+    crate::api::rentals::swap_delayed(api.state.clone()).await.unwrap();
+    text(&shown(api, rental).await["device_name"]).to_owned()
+}
+
+#[tokio::test]
+async fn a_rental_that_is_delayed_for_too_long_gets_another_device_of_its_selection() {
+    let api = shop().await;
+    let ready = json!({ "rentable": true, "ready": true });
+    broken(&api, "cam-1").await;
+    let any = json!({ "labels": { "kind": "cam" }, "until": hence(HOUR), "other_device_after_s": 60 });
+    let rental = rented(&api, any).await;
+    assert_eq!((&rental["device_name"], &rental["state"]), (&json!("cam-1"), &json!("delayed")));
+    assert_eq!(
+        (&rental["labels"], &rental["other_device_after_s"]),
+        (&json!({ "kind": "cam" }), &json!(60.0))
+    );
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "it is not delayed for long enough");
+    a_minute_passes(&api).await;
+    broken(&api, "cam-2").await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "no other is ready");
+    renting(&api, "cam-2", json!({ "rentable": true, "ready": true, "gate": {} })).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "the gate of the other is shut");
+    assert_eq!(shown(&api, &rental).await["version"], rental["version"]);
+    renting(&api, "cam-2", json!({ "rentable": true, "gate": null })).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-2");
+    let swapped = shown(&api, &rental).await;
+    assert_eq!((&swapped["name"], &swapped["version"]), (&rental["name"], &json!(2)));
+    assert_eq!(kinds(&api).await.last().map(String::as_str), Some("rental.swapped"));
+    let report = api.operator().get(&format!("{}/report", path(&rental))).await;
+    let change = &must(&report)["changes"][1];
+    assert_eq!((&change["author"], &change["changed"]), (&json!("system"), &json!(["device"])));
+
+    broken(&api, "cam-2").await;
+    renting(&api, "cam-1", ready).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-2", "one swap in this time");
+    a_minute_passes(&api).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1");
+    must(&api.operator().patch(&path(&rental), json!({ "other_device_after_s": null })).await);
+    broken(&api, "cam-1").await;
+    renting(&api, "cam-2", json!({ "rentable": true, "ready": true })).await;
+    a_minute_passes(&api).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "it waits for its device");
+}
+
+#[tokio::test]
+async fn a_device_that_is_occupied_replaces_no_other_and_one_that_was_given_is_not_replaced() {
+    let api = shop().await;
+    broken(&api, "cam-1").await;
+    let any = json!({ "labels": { "kind": "cam" }, "until": hence(HOUR), "other_device_after_s": 60 });
+    let rental = rented(&api, any).await;
+    let given = begun(&api, "cam-2").await;
+    a_minute_passes(&api).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1");
+    assert_eq!(given["labels"], Value::Null);
+    let later = json!({ "other_device_after_s": 60 });
+    let refused = api.operator().patch(&path(&given), later.clone()).await;
+    assert_eq!(field(&refused), (422, "other_device_after_s"), "{}", refused.text);
+    for (bad, of) in [(60, json!({ "device": "cam-1" })), (5, json!({ "labels": { "kind": "cam" } }))] {
+        let mut item =
+            json!({ "from": hence(9 * HOUR), "until": hence(10 * HOUR), "other_device_after_s": bad });
+        item.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+        let refused = super::rentals::book(&api, json!([item])).await;
+        assert_eq!(field(&refused), (422, "items[0].other_device_after_s"), "{}", refused.text);
+    }
 }

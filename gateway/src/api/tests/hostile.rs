@@ -3,6 +3,8 @@
 use axum::body::Body;
 use serde_json::json;
 
+use super::mine;
+use super::rentals::must;
 use crate::api::request::auth::Role;
 use crate::api::request::permission::Area;
 use crate::api::response::layers::BODY_LIMIT;
@@ -135,6 +137,9 @@ async fn a_locked_database_is_said_and_not_waited_for() {
 async fn an_array_in_place_of_an_object_is_refused_on_every_route() {
     let api = TestApi::with_endpoint().await;
     assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam1" })).await.status, 201);
+    must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-17" })).await);
+    let ada = mine::person(&api, "crm-17", "Ada").await;
+    let of_ada = mine::browser(&api, &mine::logged_in(&api, "crm-17", &ada).await);
     let document = crate::api::openapi();
     let mut asked = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -144,7 +149,8 @@ async fn an_array_in_place_of_an_object_is_refused_on_every_route() {
                 continue;
             }
             let path = path.replace("{host}", "cam1").replace("{device}", "cam1").replace(['{', '}'], "");
-            let caller = api.admin().header("content-type", "application/json");
+            let caller = if path.starts_with("/api/v1/my/") { of_ada.clone() } else { api.admin() };
+            let caller = caller.header("content-type", "application/json");
             let answer = caller.send(&method.to_uppercase(), &path, Body::from(r#"["x", "y"]"#)).await;
             assert!([404, 422].contains(&answer.status), "{method} {path}: {}", answer.text);
             asked += usize::from(answer.status == 422);

@@ -56,6 +56,31 @@ async fn every_call_for_a_rental_is_an_event_in_its_transaction() {
 }
 
 #[tokio::test]
+async fn the_rentals_that_a_block_covers_hear_of_it_and_of_its_end_without_its_reason() {
+    let api = shop().await;
+    let rental = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
+    rented(&api, item("cam-1", 9 * HOUR, 10 * HOUR)).await;
+    rented(&api, item("cam-2", HOUR, 2 * HOUR)).await;
+    let (blocks, until) = ("/api/v1/devices/cam-1/blocks", hence(3 * HOUR));
+    let new = json!({ "until": until, "reason": "the lens of Ada", "force": true });
+    let block = must(&api.operator().post(blocks, new).await).clone();
+    must(&api.operator().delete(&format!("{blocks}/{}", text(&block["id"]))).await);
+    let page = feed(&api, &format!("rental={}", text(&rental["id"]))).await;
+    assert_eq!(kinds(&page), ["rental.booked", "rental.blocked", "rental.unblocked"], "{page:#}");
+    for event in &page["items"].as_array().unwrap()[1..] {
+        let expected = json!({ "id": block["id"], "from": block["from"], "until": block["until"] });
+        assert_eq!((&event["data"]["block"], &event["version"]), (&expected, &json!(1)));
+        assert_eq!(event["data"]["state"], "booked");
+    }
+    let all = feed(&api, "").await;
+    assert!(all["items"].as_array().unwrap().len() == 5 && !all.to_string().contains("lens"), "{all:#}");
+    let quiet = json!({ "from": hence(4 * HOUR), "until": hence(5 * HOUR), "reason": "x" });
+    let quiet = must(&api.operator().post(blocks, quiet).await).clone();
+    must(&api.operator().delete(&format!("{blocks}/{}", text(&quiet["id"]))).await);
+    assert_eq!(feed(&api, "").await["items"].as_array().unwrap().len(), 5, "it covers none");
+}
+
+#[tokio::test]
 async fn each_call_for_a_rental_wakes_the_tasks_of_its_events() {
     let api = shop().await;
     let is_woken = || api.state.rental_events.rentals().now_or_never().is_some();

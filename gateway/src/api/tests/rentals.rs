@@ -325,7 +325,7 @@ async fn a_hold_that_is_not_confirmed_lapses() {
     assert_eq!((&must(&free)["devices"], &free.json["free"]), (&json!(2), &json!(2)));
     must(&book(&api, json!([item("cam-1", HOUR, 2 * HOUR)])).await);
     fixture::run(&api.state.store, "update bookings set hold_until = hold_until + 700000", &[]).await;
-    assert_eq!(state(&api, rental).await, "cancelled", "it does not come back with the clock");
+    assert_eq!(state(&api, rental).await, "cancelled", "its device is booked by another");
     let events = api.operator().get("/api/v1/events?kind=booking.lapsed").await;
     assert_eq!(must(&events)["items"].as_array().unwrap().len(), 1, "{}", events.text);
 }
@@ -426,11 +426,12 @@ async fn a_rental_is_cancelled_before_and_ended_after_its_begin() {
     assert_eq!(field(&post(&running, "end", json!({ "reason": "cancelled" })).await), (422, "reason"));
     let done = post(&running, "end", ended.clone()).await;
     assert_eq!((&must(&done)["state"], &done.json["end_note"]), (&json!("closed"), &json!("at noon")));
-    for over in [&planned, &running] {
+    for (over, says) in [(&planned, "was cancelled: book again"), (&running, "has ended: book again")] {
         assert_eq!(post(over, "end", ended.clone()).await.code(), "rental_over");
         assert_eq!(post(over, "cancel", json!({})).await.code(), "rental_over");
         let late = api.operator().patch(&path(over), json!({ "until": hence(9 * HOUR) })).await;
         assert_eq!((late.status, late.code()), (409, "rental_over"), "{}", late.text);
+        assert!(late.text.contains(says), "{}", late.text);
     }
     let events = api.operator().get("/api/v1/events?kind=rental.ended").await;
     let data = &must(&events)["items"][0]["data"];

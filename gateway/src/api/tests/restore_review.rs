@@ -8,7 +8,7 @@ use fleetgate_engine::messages::{
     Command, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantProtocol, PolicyChange,
 };
 use fleetgate_engine::time::Wall;
-use fleetgate_keys::Token;
+use fleetgate_keys::{PrivateKey, Token};
 use serde_json::{Value, json};
 
 use super::rentals::hence;
@@ -134,6 +134,44 @@ async fn bookings_and_rentals_wait_and_everything_else_goes_on() {
 }
 
 #[tokio::test]
+async fn a_device_enrols_after_the_confirmation_and_its_token_loses_no_use() {
+    let api = site().await;
+    let token =
+        must(&api.operator().post("/api/v1/enrolment-tokens", json!({ "label": "cellar" })).await).clone();
+    let key = PrivateKey::from_bytes([77; 32]).public().to_string();
+    let enrol =
+        json!({ "token": token["secret"], "name": "new", "public_key": key, "poll_hash": "ab".repeat(32) });
+    fixture::restored(&api.state.store, RESTORED_AT).await;
+    let refused = api.anonymous().post("/api/v1/enrol", enrol.clone()).await;
+    assert_eq!((refused.status, refused.code()), (503, "restore_unconfirmed"), "{}", refused.text);
+    let unused = format!("/api/v1/enrolment-tokens/{}", token["token"]["id"].as_str().unwrap());
+    assert_eq!(must(&api.operator().get(&unused).await), &token["token"]);
+    must(&confirm(&api, RESTORED_AT).await);
+    must(&api.anonymous().post("/api/v1/enrol", enrol.clone()).await);
+    fixture::restored(&api.state.store, RESTORED_AT).await;
+    must(&api.anonymous().post("/api/v1/enrol", enrol).await);
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_read_before_the_restore_is_refused() {
+    let api = site().await;
+    for (path, change) in [
+        ("/api/v1/devices/cam-07", json!({ "notes": "moved" })),
+        ("/api/v1/customers/crm-17", json!({ "name": "Ada Ltd" })),
+    ] {
+        let before = api.operator().get(path).await.headers["etag"].clone();
+        fixture::restored(&api.state.store, RESTORED_AT).await;
+        let late = api.operator().header("if-match", before.to_str().unwrap());
+        let refused = late.patch(path, change.clone()).await;
+        assert_eq!((refused.status, refused.code()), (412, "changed_meanwhile"), "{path}: {}", refused.text);
+        let read = api.operator().get(path).await;
+        assert_eq!(read.headers["etag"], format!("\"{}\"", read.json["version"]).as_str());
+        let anew = api.operator().header("if-match", read.headers["etag"].to_str().unwrap());
+        must(&anew.patch(path, change).await);
+    }
+}
+
+#[tokio::test]
 async fn the_gateway_shows_that_it_waits() {
     let api = site().await;
     let shown = async || {
@@ -171,6 +209,9 @@ async fn the_review_lists_what_comes_back_and_an_admin_alone_confirms_it() {
     let ada = json!({ "customer": "crm-17", "name": "Ada" });
     let ada = must(&api.admin().post("/api/v1/people", ada).await)["id"].clone();
     must(&api.admin().post("/api/v1/renters", json!({ "person": ada, "name": "phone" })).await);
+    let url = "http://127.0.0.1:9/events?key=s3cret";
+    must(&api.admin().post("/api/v1/subscriptions", json!({ "url": url })).await);
+    must(&api.admin().post("/api/v1/enrolment-tokens", json!({ "label": "cellar" })).await);
     let limited = api.limited(Role::Admin, Area::Access).await;
     fixture::restored(&api.state.store, RESTORED_AT).await;
     let waits = review().await;
@@ -178,7 +219,16 @@ async fn the_review_lists_what_comes_back_and_an_admin_alone_confirms_it() {
     let totals: Vec<(&str, i64)> = waits["kinds"].as_array().unwrap().iter().map(total).collect();
     assert_eq!(
         totals,
-        [("user", 2), ("operator", 1), ("renter", 1), ("token", 4), ("grant", 2), ("rental", 1)]
+        [
+            ("user", 2),
+            ("operator", 1),
+            ("renter", 1),
+            ("token", 4),
+            ("grant", 2),
+            ("rental", 1),
+            ("subscription", 1),
+            ("enrolment_token", 1)
+        ]
     );
     let first = |kind: usize| &waits["kinds"][kind]["objects"][0];
     assert_eq!((&first(1)["name"], &first(1)["details"]), (&json!("anna-laptop"), &json!("of anna")));
@@ -186,6 +236,12 @@ async fn the_review_lists_what_comes_back_and_an_admin_alone_confirms_it() {
     assert_eq!((&first(2)["name"], &first(2)["details"]), (&json!("phone"), &json!("of crm-17")));
     assert!(!waits.to_string().contains("Ada"), "{waits}");
     assert!(first(5)["details"].as_str().unwrap().ends_with(" for crm-17"), "{}", first(5));
+    assert_eq!(
+        (&first(6)["name"], &first(6)["details"]),
+        (&json!("http://127.0.0.1:9"), &json!("all kinds"))
+    );
+    assert!(!waits.to_string().contains("s3cret"), "{waits}");
+    assert_eq!(first(7)["name"], "cellar");
 
     let body = json!({ "restored_at": ids::time(RESTORED_AT) });
     let path = "/api/v1/restore-review/confirm";

@@ -10,19 +10,23 @@ use serde_json::json;
 use crate::api::testing::TestApi;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol/enrol.sh");
+const HELPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol/rental-access.sh");
 
-fn has(program: &str) -> bool {
+/// What reads the scripts on devices.
+pub(super) const SHELLS: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+
+pub(super) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
 
 #[test]
 fn every_shell_reads_the_script() {
-    for shell in [&["sh"][..], &["dash"], &["bash", "--posix"], &["busybox", "sh"]] {
-        if has(shell[0]) {
-            let read = std::process::Command::new(shell[0]).args(&shell[1..]).arg("-n").arg(SCRIPT).output();
+    for shell in SHELLS.into_iter().filter(|shell| has(shell[0])) {
+        for script in [SCRIPT, HELPER] {
+            let read = std::process::Command::new(shell[0]).args(&shell[1..]).arg("-n").arg(script).output();
             let read = read.unwrap();
-            assert!(read.status.success(), "{shell:?}: {}", String::from_utf8_lossy(&read.stderr));
+            assert!(read.status.success(), "{shell:?} {script}: {}", String::from_utf8_lossy(&read.stderr));
         }
     }
 }
@@ -30,7 +34,8 @@ fn every_shell_reads_the_script() {
 #[test]
 fn the_script_has_no_known_mistakes() {
     if has("shellcheck") {
-        let read = std::process::Command::new("shellcheck").args(["--shell=sh", SCRIPT]).output().unwrap();
+        let read =
+            std::process::Command::new("shellcheck").args(["--shell=sh", SCRIPT, HELPER]).output().unwrap();
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stdout));
     }
 }
@@ -182,7 +187,7 @@ async fn networks_behind_a_device_are_kept_replaced_and_given_up() {
     assert!(with.contains(&hook("PostUp", "up")) && with.contains(&hook("PostDown", "down")), "{with}");
     let other: String = with.split_inclusive('\n').filter(|line| !line.starts_with("Post")).collect();
     assert_eq!(other, without);
-    for shell in [&["sh"][..], &["dash"], &["bash", "--posix"], &["busybox", "sh"]] {
+    for shell in SHELLS {
         if has(shell[0]) {
             let mut read = std::process::Command::new(shell[0]);
             let read = read.args(&shell[1..]).arg("-n").arg(&script).output().unwrap();
@@ -364,6 +369,36 @@ async fn what_goes_wrong_is_said_with_what_to_do() {
     let refused = device.run(None, &[&two[..], &[key_file.to_str().unwrap()]].concat()).await;
     assert!(told(&refused).contains("error: name: a name has 1 to 63"), "{}", told(&refused));
     assert!(!told(&refused).contains(['{', '[', '}']), "{}", told(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_for_renters_that_cannot_be_is_named_before_anything_is_done() {
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let long = "a".repeat(33);
+    for (arguments, says) in [
+        (&["--rental-user", "a b"][..], "a b is no name of an account"),
+        (&["--rental-user", "Renter"], "Renter is no name of an account"),
+        (&["--rental-user", "-u"], "-u is no name of an account"),
+        (&["--rental-user", &long], "is no name of an account"),
+        (&["--rental-user", "renter", "--no-rental-user"], "exclude each other"),
+        (&["--rental-user", "renter"], "--rental-user and --no-start exclude each other"),
+    ] {
+        let refused = device.run(None, arguments).await;
+        assert!(!refused.status.success() && told(&refused).contains(says), "{}", told(&refused));
+        assert!(!device.etc().exists());
+    }
+}
+
+#[tokio::test]
+async fn the_script_carries_the_helper_and_the_authority_of_renters() {
+    let api = TestApi::with_endpoint().await;
+    let served = api.viewer().get("/enrol.sh").await.text;
+    let helper = std::fs::read_to_string(HELPER).unwrap();
+    assert!(served.contains(&format!("<<'RENTAL_ACCESS'\n{}\nRENTAL_ACCESS\n", helper.trim_end())));
+    assert!(!helper.contains("RENTAL_ACCESS") && !served.contains("@FLEETGATE_"));
+    let authority = served.lines().find(|line| line.starts_with("RENTAL_CA=")).unwrap();
+    assert!(authority.starts_with("RENTAL_CA='ssh-ed25519 AAAA"), "{authority}");
 }
 
 /// Returns a server that answers a TLS handshake with something else.

@@ -5,8 +5,8 @@
 
 use fleetgate_engine::availability::Condition;
 use fleetgate_engine::messages::{
-    self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RoutePolicy, StateType,
-    SuppressReason,
+    self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RENTAL_SERVICE, RoutePolicy,
+    StateType, SuppressReason,
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
 use fleetgate_engine::rental::handover::Failure;
@@ -31,6 +31,7 @@ use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
 use crate::store::intervals::Series;
 use crate::store::rentals::changes::What;
+use crate::store::rentals::devices as renting;
 use crate::store::restore_review::ReviewKind;
 use crate::store::states::state_type_name;
 use crate::store::{enrolments, event_data, events, grants, outbox, removals};
@@ -87,7 +88,7 @@ sets! {
         ["ok", "warning", "critical", "unknown", "up", "down"];
     closed RouteName "Which way a host is checked." =
         [RoutePolicy::Tunnel, RoutePolicy::Direct, RoutePolicy::Auto].map(route_name);
-    closed ResultRoute "The way of the last result." = ["tunnel", "direct", "passive", "none"];
+    closed ResultRoute "The way of the last result." = ["tunnel", "direct", "passive", "rental", "none"];
     open HostSource "The evidence that decided the state of a host." = [
         "evidence", "echo", "tcp", "ssh", "handshake", "handshakes", "direct", "passive", "silence", "none",
     ];
@@ -97,6 +98,8 @@ sets! {
         PathCheck::ALL.into_iter().filter(|p| *p != PathCheck::NotAsked).map(PathCheck::name);
     closed CheckType "What a service checks. Of `passive` and `heartbeat` the results are sent." =
         definition::CHECKS;
+    closed CheckKind "What a service checks. `rental`: the gateway sets the state, which is that of the rentals." =
+        definition::CHECKS.into_iter().chain([RENTAL_SERVICE]);
     open SensorName "What a check of type `sensor` measures." = sensor::SENSORS;
     closed WeekdayName "A day of the week." = sensor::DAYS.map(|(word, _)| word);
     closed PinSource "How an SSH host key became the pinned one." = ["tunnel", "given", "trusted"];
@@ -131,7 +134,13 @@ sets! {
     closed GrantRoleName "A role whose users have operators." =
         [GrantRole::Operator, GrantRole::Admin].map(grants::role_name);
     closed GrantProtocolName "A protocol that a grant permits." = grants::PROTOCOLS.map(grants::protocol_name);
+    closed RentalSshMode "How the SSH server of a device recognises renters." =
+        [renting::SSH_CERTIFICATES, renting::SSH_KEYS];
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
+    closed RentalDelivery "How a device gets to its renters. One that is `shipped` is sent to them and comes back." =
+        life::Delivery::ALL.map(life::Delivery::name);
+    closed MyDeviceState "The state of the device of a rental, as its customer sees it." =
+        ["up", "down", "unreachable", "pending"];
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =
         rentals::DELAY_KINDS;
     open HandoverState "The state of a device or service that is not as the gate wants it." = Failure::STATES;

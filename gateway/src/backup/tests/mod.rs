@@ -25,7 +25,7 @@ impl Place {
     async fn new() -> Place {
         let dir = private_dir();
         let identity = Identity::open(dir.path(), &|_| Ok(())).unwrap();
-        let store = Store::open(dir.path(), identity.seal_key()).await.unwrap();
+        let store = fixture::store_in(dir.path(), identity.seal_key()).await;
         let pools = Config::load(dir.path(), None).unwrap().pools();
         Known::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;

@@ -20,7 +20,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId, RentalId};
 use fleetgate_engine::messages::{
     Command, DnsDecision, Explanation, ForwardProbeReply, HostSpec, MonitorInput, Outcome, PolicyChange,
-    UplinkReading,
+    RentalPhase, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -480,6 +480,11 @@ impl Handle {
         let (ticket, waiter) = self.0.live.tickets().draw();
         self.monitor(MonitorInput::Mark(ticket)).await;
         waiter.outcome().await
+    }
+
+    /// Sends what the rentals of a device mean for its monitoring.
+    pub async fn rental_phase(&self, phase: RentalPhase) {
+        self.monitor(MonitorInput::RentalPhase(Box::new(phase))).await;
     }
 
     /// Sends a reading of the gateway's own uplink.

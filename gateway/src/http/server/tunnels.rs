@@ -1,10 +1,11 @@
-//! The listener inside the tunnels: it serves one request of a device per connection, then closes it.
+//! The listeners inside the tunnels: each serves one request of a peer per connection, then closes it.
 //!
 //! The engine limits the number and the duration of connections; this file limits the head.
 
 use std::sync::Arc;
 
 use axum::extract::Request;
+use fleetgate_engine::id::PeerId;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,8 +20,12 @@ use crate::tunnel::stream::AcceptedStream;
 const HEAD_BYTES: usize = 8 * 1024;
 
 impl HttpServer {
-    /// Serves until the stop, after which requests in progress have the grace period.
-    pub async fn serve_tunnels(self, mut arrivals: mpsc::Receiver<AcceptedStream>) {
+    /// Serves until the stop, after which requests in progress have the grace period. `client`: what the peers are.
+    pub async fn serve_tunnels(
+        self,
+        mut arrivals: mpsc::Receiver<AcceptedStream>,
+        client: fn(PeerId) -> Client,
+    ) {
         let (house, open) = (Arc::new(self), TaskTracker::new());
         loop {
             let arrival = tokio::select! {
@@ -30,14 +35,15 @@ impl HttpServer {
             };
             let Some(arrival) = arrival else { break };
             let house = house.clone();
-            open.spawn(async move { house.attend_device(arrival).await });
+            open.spawn(async move { house.attend_peer(arrival, client).await });
         }
         open.close();
         open.wait().await;
     }
 
-    async fn attend_device(&self, AcceptedStream { peer, stream }: AcceptedStream) {
-        let answer = |request: Request<Incoming>| self.answer(request, Client::Device(peer));
+    async fn attend_peer(&self, accepted: AcceptedStream, client: fn(PeerId) -> Client) {
+        let AcceptedStream { peer, stream } = accepted;
+        let answer = |request: Request<Incoming>| self.answer(request, client(peer));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head)
@@ -53,7 +59,7 @@ impl HttpServer {
         tokio::select! {
             ended = connection => {
                 if let Err(error) = ended {
-                    tracing::trace!("a device's connection broke off: {error}");
+                    tracing::trace!("a peer's connection broke off: {error}");
                 }
             }
             () = graceful => {}

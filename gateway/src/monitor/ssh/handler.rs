@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use fleetgate_engine::messages::{HostKey, KeyType, SshFailure, SshRun};
 use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, Error};
 
 /// The key that the server proved to own; empty until the key exchange is done.
@@ -21,6 +21,15 @@ pub(super) fn algorithms(key_type: KeyType) -> &'static [Algorithm] {
             &[Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Rsa { hash: Some(HashAlg::Sha256) }]
         }
     }
+}
+
+/// Bytes of a key in OpenSSH's text. The largest RSA key that OpenSSH takes needs less than three quarters of it.
+const MAX_LINE: usize = 4_096;
+
+/// Returns a key as OpenSSH writes it, without a comment.
+fn line(key: &PublicKey) -> Option<String> {
+    let line = key.to_openssh().ok()?;
+    Some(line.trim_end().to_owned()).filter(|line| line.len() <= MAX_LINE)
 }
 
 /// Checks whether a run accepts a host key.
@@ -48,7 +57,8 @@ impl Handler for HostKeyCheck {
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
         let key = key.public_key();
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let seen = HostKey { fingerprint, key_type: KeyType::from_name(key.algorithm().as_str()) };
+        let key_type = KeyType::from_name(key.algorithm().as_str());
+        let seen = HostKey { fingerprint, key_type, line: line(&key) };
         // A server that changes its key during a session is refused like one with a wrong pin.
         let first = self.seen.get_or_init(|| seen.clone());
         Ok(*first == seen && judge(&self.run, &seen).is_ok())

@@ -94,7 +94,8 @@ impl Running {
                 MonitorOutput::Record(record) => records.push(record),
                 MonitorOutput::ProbeRequest(_)
                 | MonitorOutput::ProbeUplink
-                | MonitorOutput::HandedOver(_) => {}
+                | MonitorOutput::HandedOver(_)
+                | MonitorOutput::FirstContact(_) => {}
                 MonitorOutput::Wait(..) => break,
             }
         }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleetgate_engine::messages::{
     CheckableId, ConnectFailure, DEFAULT_MTU, EchoReply, Evidence, HostStatus, IncidentAck, Probe,
-    ProbeReply, ProbeRequest, SshFailure, SshReply, SuppressReason,
+    ProbeReply, ProbeRequest, RentalPhase, SshFailure, SshReply, SuppressReason,
 };
 use fleetgate_engine::monitor::Current;
 use fleetgate_engine::notification::{Suppression, WaitFor, Waiting};
@@ -35,6 +35,8 @@ const DEVICES: [u8; 4] = [1, 2, 3, 4];
 const SPOOLER: HostId = HostId::from_i64(5);
 /// Passive services of every host.
 const SERVICES: [&str; 2] = ["disk", "job"];
+/// Devices with a rental: the first router, and the host behind it.
+const RENTED: [i64; 2] = [1, 3];
 /// Settings of a host, and of a service besides its check.
 const SETTINGS: [&str; 6] = [
     "",
@@ -58,6 +60,8 @@ struct World {
     dice: Dice,
     /// The devices that reply to probes.
     alive: BTreeSet<HostId>,
+    /// What the rentals of devices mean.
+    phases: BTreeMap<HostId, RentalPhase>,
     /// Checkables with a waiting notice.
     waiting: BTreeSet<CheckableId>,
     last_id: i64,
@@ -83,6 +87,7 @@ impl World {
             records: Vec::new(),
             dice: Dice(seed),
             alive: DEVICES.map(|n| HostId::from_i64(n.into())).into(),
+            phases: BTreeMap::new(),
             waiting: BTreeSet::new(),
             last_id: 0,
             steps: Vec::new(),
@@ -103,6 +108,12 @@ impl World {
             "update hosts set parents = '[1]' where id = 3",
             "update hosts set parents = '[1,2]' where id = 4",
             r#"update hosts set labels = '{"site":"north"}' where id > 2"#,
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, announced_state, announced_at)
+             values (10, 2, 1, 600000, 1200000, 0, 600000, 0, 0, 'preparing', 0),
+                    (11, 2, 3, 600000, 1200000, 0, 600000, 0, 0, 'preparing', 0)",
         ] {
             fixture::run(&self.store, sql, &[]).await;
         }
@@ -130,6 +141,9 @@ impl World {
         for downtime in downtimes::open(&mut conn, self.now.wall).await.unwrap() {
             self.monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), self.now);
         }
+        for phase in self.phases.values() {
+            self.monitor.handle(MonitorInput::RentalPhase(Box::new(phase.clone())), self.now);
+        }
         self.monitor.recall_incidents(incidents::memories(&mut conn).await.unwrap(), self.now);
         drop(conn);
         self.monitor.restore(self.store.all_hosts(&TIMING).await.unwrap(), self.now);
@@ -144,7 +158,9 @@ impl World {
                 match self.monitor.poll_output() {
                     MonitorOutput::Record(record) => self.records.push(record),
                     MonitorOutput::ProbeRequest(ask) => inputs.push_back(self.reply(&ask)),
-                    MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                    MonitorOutput::ProbeUplink
+                    | MonitorOutput::HandedOver(_)
+                    | MonitorOutput::FirstContact(_) => {}
                     MonitorOutput::Wait(at, _) => {
                         self.wait = at;
                         break;
@@ -229,7 +245,7 @@ impl World {
     // ------------------------------------------------------------------ steps
 
     async fn step(&mut self) {
-        let step = match self.dice.below(20) {
+        let step = match self.dice.below(22) {
             0..=3 => self.time_passes(),
             4 | 5 => self.a_device_fails_or_returns(),
             6 | 7 => self.results_come(),
@@ -241,6 +257,7 @@ impl World {
             15 => self.an_incident_is_acknowledged().await,
             16 | 17 => self.settings_change().await,
             18 => self.something_is_removed().await,
+            19 | 20 => self.a_rental_goes_on(),
             _ => {
                 self.restart().await;
                 "the gateway restarts".to_owned()
@@ -407,6 +424,20 @@ impl World {
         format!("{}/{of} gets {{{settings}}}", host.as_i64())
     }
 
+    fn a_rental_goes_on(&mut self) -> String {
+        let device = HostId::from_i64(self.dice.pick(&RENTED).unwrap());
+        let status = self.dice.pick(&[Status::Ok, Status::Warning, Status::Critical]).unwrap();
+        let phase = RentalPhase {
+            is_quiet: self.dice.once_in(2),
+            service: Some((status, format!("it is {}", status.name()))),
+            ..RentalPhase::none(device)
+        };
+        self.phases.insert(device, phase.clone());
+        let said = format!("{phase:?}");
+        self.input(MonitorInput::RentalPhase(Box::new(phase)));
+        said
+    }
+
     /// Removes a service; very rarely a host.
     async fn something_is_removed(&mut self) -> String {
         if self.dice.once_in(12) {
@@ -495,9 +526,9 @@ fn service_of(problem: &Trouble) -> Option<&str> {
 }
 
 /// A service problem is in the list exactly while its host and its currency do not suppress it. A
-/// listed problem is handled exactly while a downtime or an acknowledgement suppresses it.
+/// listed problem is handled exactly while a rental, a downtime or an acknowledgement suppresses it.
 async fn listed_as_notified(store: &Store, of: &CheckableId, current: Current, listed: Option<&Trouble>) {
-    use SuppressReason::{Acknowledged, Downtime, HostDown, NotCurrent, ParentInDoubt, Unreachable};
+    use SuppressReason::{Acknowledged, Downtime, HostDown, NotCurrent, ParentInDoubt, Rental, Unreachable};
     let mut conn = store.reader().await.unwrap();
     let outside = matches!(current.suppressed, Some(HostDown | Unreachable | NotCurrent));
     if let Some(service) = &of.service {
@@ -510,20 +541,19 @@ async fn listed_as_notified(store: &Store, of: &CheckableId, current: Current, l
         assert_eq!(listed.is_some(), problem && !(state.asleep && state.hard == HostStatus::Up), "{of:?}");
     }
     if let Some(listed) = listed.filter(|_| !outside && current.suppressed != Some(ParentInDoubt)) {
-        let handled = matches!(current.suppressed, Some(Downtime | Acknowledged));
+        let handled = matches!(current.suppressed, Some(Rental | Downtime | Acknowledged));
         assert_eq!(listed.handled, handled, "{of:?} in the list of problems");
     }
 }
 
-/// A downtime and an acknowledgement that suppress are named in the evidence.
+/// A rental, a downtime and an acknowledgement that suppress are named in the evidence.
 async fn explained(store: &Store, of: &CheckableId, current: Current) {
-    let Some(reason @ (SuppressReason::Downtime | SuppressReason::Acknowledged)) = current.suppressed else {
-        return;
-    };
+    use SuppressReason::{Acknowledged, Downtime, Rental};
+    let Some(reason @ (Rental | Downtime | Acknowledged)) = current.suppressed else { return };
     let mut conn = store.reader().await.unwrap();
     let evidence = suppression_detail::of(&mut conn, of.host, of.service.as_deref(), reason).await.unwrap();
     assert!(
-        evidence.contains("user:"),
+        evidence.contains(if reason == Rental { "l_" } else { "user:" }),
         "{of:?} is suppressed by {reason:?}, of which the store says {evidence:?}"
     );
 }
@@ -543,7 +573,10 @@ async fn intervals_fit(store: &Store) {
     let unreachable = "select host || '' from host_states where reachable = 0 order by 1";
     let hidden =
         "select host || '' from intervals where series = 'unreachable' and ended_at is null order by 1";
-    for (of_states, of_intervals) in [(states, lasting), (planned, maintenance), (unreachable, hidden)] {
+    let quiet = "select host || '' from host_states where notification ->> '$.is_quiet' order by 1";
+    let rentals = "select host || '' from intervals where series = 'rental' and ended_at is null order by 1";
+    let all = [(states, lasting), (planned, maintenance), (unreachable, hidden), (quiet, rentals)];
+    for (of_states, of_intervals) in all {
         assert_eq!(fixture::texts(store, of_intervals).await, fixture::texts(store, of_states).await);
     }
     let overlapping = "select a.series || ' of ' || a.host || '/' || a.service || ' at ' || b.began_at

@@ -423,7 +423,7 @@ impl Served {
 /// Returns `first` after the first failure, twice that after the second, and so on, less up to a fifth.
 /// Never more than `longest`: the outbox would take such a time for one from before the clock went
 /// back.
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     // A gateway that comes back must not contact all its servers at the same moments.
     let jitter =
         0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.2;

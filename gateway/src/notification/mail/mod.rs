@@ -5,6 +5,7 @@
 mod dialogue;
 mod incident_part;
 pub mod render;
+mod rental_part;
 mod secrets;
 #[cfg(test)]
 pub(crate) mod sink;

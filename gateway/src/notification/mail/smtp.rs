@@ -6,7 +6,7 @@ use fleetgate_engine::messages::IncidentId;
 use fleetgate_engine::time::Wall;
 use lettre::Message as Mail;
 use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
 
 use crate::config::MailConfig;
 use crate::notification::Failure;
@@ -67,9 +67,12 @@ impl Smtp {
             mail = mail.in_reply_to(last.clone()).references(all.join(" "));
         }
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
-        mail.raw_header(HeaderValue::new(automatic, "auto-generated".into()))
-            .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))
-            .map_err(|e| refused(&e))
+        let mail = mail.raw_header(HeaderValue::new(automatic, "auto-generated".into()));
+        let mail = match letter.html.is_empty() {
+            true => mail.singlepart(SinglePart::plain(letter.text)),
+            false => mail.multipart(MultiPart::alternative_plain_html(letter.text, letter.html)),
+        };
+        mail.map_err(|e| refused(&e))
     }
 
     /// Classifies a failure. A refusal at a step about the mail concerns that mail. The exceptions are

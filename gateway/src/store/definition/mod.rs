@@ -9,7 +9,7 @@ pub mod sensor;
 
 use std::time::Duration;
 
-use fleetgate_engine::messages::{Check, Threshold};
+use fleetgate_engine::messages::{Check, RENTAL_SERVICE, Threshold};
 use fleetgate_engine::monitor::profile::ServiceOverride;
 use fleetgate_probes::range::{Range, Thresholds};
 use serde_json::{Map, Value, json};
@@ -107,6 +107,11 @@ pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, Fi
 /// # Errors
 /// Names the first wrong field.
 pub fn parse_new_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
+    if service == RENTAL_SERVICE {
+        let detail =
+            "this is the name of the service that the gateway adds to rented devices: choose another one";
+        return Err(wrong("service", detail));
+    }
     let mut found = parse_service(service, value)?;
     found.alerting = alerting::of_problems(found.alerting)?;
     if let Some(check) = &found.check {
@@ -176,6 +181,7 @@ pub fn check_kind(check: &Check) -> &'static str {
         Check::Command { .. } => "command",
         Check::Passive => "passive",
         Check::Heartbeat(_) => "heartbeat",
+        Check::Rental => RENTAL_SERVICE,
     }
 }
 
@@ -207,7 +213,7 @@ fn check(value: &Value) -> Result<Check, FieldError> {
 
 fn check_json(check: &Check) -> Value {
     let mut json = match check {
-        Check::Tunnel | Check::Ssh | Check::Passive => json!({}),
+        Check::Tunnel | Check::Ssh | Check::Passive | Check::Rental => json!({}),
         Check::Ping { count } => json!({ "count": count }),
         Check::Tcp { port } => json!({ "port": port }),
         Check::Sensor(sensor) => sensor::to_json(sensor),
@@ -399,6 +405,15 @@ mod tests {
 
     fn refused(value: &Value) -> String {
         parse("x", false, value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_name_of_the_service_of_rentals_is_taken() {
+        let passive = json!({ "check": { "type": "passive" } });
+        let refused = parse_new_service(RENTAL_SERVICE, &passive).unwrap_err().to_string();
+        assert!(refused.starts_with("service: ") && refused.ends_with("choose another one"), "{refused}");
+        assert!(parse_service(RENTAL_SERVICE, &passive).is_ok(), "one of an earlier version stays");
+        assert!(parse_new_service("x", &json!({ "check": { "type": "rental" } })).is_err());
     }
 
     #[test]

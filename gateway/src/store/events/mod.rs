@@ -233,6 +233,8 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::FlappingEnded => ("flapping.ended", nothing),
         EventKind::DowntimeStarted(of) => ("downtime.started", occasion(of)),
         EventKind::DowntimeEnded(of) => ("downtime.ended", occasion(of)),
+        EventKind::RentalQuietStarted => ("maintenance.started", nothing),
+        EventKind::RentalQuietEnded => ("maintenance.ended", nothing),
         EventKind::AcknowledgementEnded(id, end) => {
             ("acknowledgement.ended", serde_json::json!({ "id": format!("a_{id}"), "why": end.name() }))
         }

@@ -30,12 +30,14 @@ macro_rules! host_problem {
 
 /// The problem of a service `c`, or null. A stale service has no known state, and its host or its
 /// dependency is the problem instead. The same holds while its host is down or unreachable, even if
-/// results arrive. Notifications follow the same rule as this list.
+/// results arrive. The state of a rental, which the gateway itself sets, is the exception. Notifications follow the same
+/// rule as this list.
 macro_rules! service_problem {
     () => {
         "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown')
-                   and not exists (select 1 from host_states d
-                                   where d.host = c.host and (d.hard = 'down' or d.reachable = 0)) then c.hard end"
+                   and (c.route = 'rental'
+                        or not exists (select 1 from host_states d
+                                       where d.host = c.host and (d.hard = 'down' or d.reachable = 0))) then c.hard end"
     };
 }
 

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use fleetgate_engine::id::RentalId;
 use fleetgate_engine::notification::NoticeId;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
+use crate::store::access;
 use crate::store::incidents::{self, IncidentRow, MemberRow};
 use crate::store::notices::NoticeRow;
 
@@ -20,10 +22,23 @@ pub struct Contents {
     pub counts: Vec<Count>,
     /// The start of the problem that each recovery among them ends.
     pub began: BTreeMap<NoticeId, Wall>,
+    /// The rentals that had the devices of notices then.
+    pub rented: BTreeMap<NoticeId, Rented>,
     /// The number of notices per site, the largest first, if there are several sites.
     pub sites: Vec<(String, i64)>,
     /// The incidents of the notices, oldest first.
     pub incidents: Vec<Concern>,
+}
+
+/// Who has a device, without a word about the customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rented {
+    pub rental: RentalId,
+    /// What its renters call the device.
+    pub name: String,
+    pub until: Wall,
+    /// That of the booking, for display.
+    pub time_zone: Option<String>,
 }
 
 /// An incident that a message names.
@@ -72,6 +87,15 @@ const COUNTS: &str = concat!(
 const BEGAN: &str = "select n.id, r.since from outbox_notices l join notices n on n.id = l.notice
      join notices r on r.id = l.root and r.problem = 1 and r.since <= n.since
      where l.message = $1 and l.dropped is null and n.kind = 'recovery' order by n.id limit $2";
+
+const RENTED: &str = "select n.id, r.id as rental, r.name, b.time_zone,
+            coalesce(min(r.ended_at, r.until_at), r.until_at) as until
+     from outbox_notices l join notices n on n.id = l.notice
+     join rentals r on r.device = n.host and r.until_at > n.at and r.from_at <= n.at
+                   and coalesce(r.ended_at, r.until_at) > n.at
+                   and coalesce(r.end_reason, '') not in ('cancelled', 'lapsed')
+     join bookings b on b.id = r.booking and b.hold_until is null
+     where l.message = $1 and l.dropped is null order by n.id, r.id";
 
 /// Incidents that one message names, and remaining problems listed for each.
 const CONCERNS: i64 = 20;
@@ -126,9 +150,24 @@ pub async fn contents(
         notices: notices.bind(id).bind(limit).fetch_all(&mut *conn).await?,
         counts: sqlx::query_as(COUNTS).bind(id).fetch_all(&mut *conn).await?,
         began: began.into_iter().map(|(id, at)| (NoticeId(id), Wall::from_millis(at))).collect(),
+        rented: rented(conn, id).await?,
         sites: sites(conn, id).await?,
         incidents: concerns(conn, id).await?,
     })
+}
+
+async fn rented(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<BTreeMap<NoticeId, Rented>> {
+    let rows = sqlx::query(RENTED).bind(id).fetch_all(conn).await?;
+    let rented = |row: &SqliteRow| {
+        let rented = Rented {
+            rental: access::id(row, "rental")?,
+            name: row.try_get("name")?,
+            until: access::wall(row, "until")?,
+            time_zone: row.try_get("time_zone")?,
+        };
+        Ok((NoticeId(row.try_get("id")?), rented))
+    };
+    rows.iter().map(rented).collect()
 }
 
 async fn sites(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<(String, i64)>> {
@@ -152,4 +191,62 @@ async fn concerns(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<Conc
         concerns.push(Concern { incident, ill });
     }
     Ok(concerns)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::Message;
+    use fleetgate_engine::notification::Item;
+
+    use super::*;
+    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::{fixture, notices};
+
+    #[tokio::test]
+    async fn a_message_names_the_rental_that_had_the_device_when_the_notice_came() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        for sql in [
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into bookings (id, customer, author, time_zone, created_at, hold_until)
+             values (2, 1, '', 'Europe/Vienna', 0, null), (3, 1, '', null, 0, 9000)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, name, ended_at, end_reason)
+             values (10, 2, 7, 1000, 2000, 1000, 0, 0, 0, 'first', null, null),
+                    (11, 2, 7, 2000, 8000, 2000, 0, 0, 0, 'second', 5000, 'returned_early'),
+                    (12, 2, 7, 2000, 8000, 2000, 0, 0, 0, 'never', 500, 'cancelled'),
+                    (13, 3, 7, 2000, 8000, 2000, 0, 0, 0, 'held', null, null)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let mut tx = store.begin().await.unwrap();
+        let mut items = Vec::new();
+        for at in [999, 1_000, 1_999, 2_000, 4_999, 5_000].map(Wall::from_millis) {
+            let message = Message { at, ..fixture::down(host) };
+            let notice = notices::insert(&mut tx, &message, None).await.unwrap();
+            items.push(Item { notice, root: notice, rule: None });
+        }
+        let message = NewMessage {
+            contact: Id::from_i64(1),
+            contact_name: "ops",
+            channel: Channel::Email,
+            address: "ops@example.org",
+            kind: Kind::Notices,
+            site: "",
+            folded: 0,
+            items: &items,
+        };
+        let id = outbox::insert(&mut tx, &message, Wall::from_millis(6_000)).await.unwrap();
+        let found = contents(&mut tx, id, 99, Order::Time).await.unwrap();
+        tx.commit().await.unwrap();
+        let names: Vec<Option<&str>> = items
+            .iter()
+            .map(|item| found.rented.get(&item.notice).map(|rented| rented.name.as_str()))
+            .collect();
+        assert_eq!(names, [None, Some("first"), Some("first"), Some("second"), Some("second"), None]);
+        let second = &found.rented[&items[4].notice];
+        assert_eq!((second.rental, second.until), (Id::from_i64(11), Wall::from_millis(5_000)));
+        assert_eq!(second.time_zone.as_deref(), Some("Europe/Vienna"));
+    }
 }

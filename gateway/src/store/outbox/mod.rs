@@ -22,7 +22,7 @@ use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::rows::{Batched, NARROW};
 pub use address::Address;
-pub use contents::{Concern, Contents, Count, Order, contents};
+pub use contents::{Concern, Contents, Count, Order, Rented, contents};
 
 /// The longest pause between two attempts. A row with a later attempt was written before the wall
 /// clock went back, and is due.

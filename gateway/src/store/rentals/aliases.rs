@@ -17,6 +17,7 @@ use sqlx::types::Json;
 
 use super::{Rental, alias_blocks, damaged, select};
 use crate::store::addresses::{NoAddress, Pools};
+use crate::store::lists::{Entry, readable};
 
 /// The address at which renters reach a rented device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ const OF_CUSTOMER: &str = select!(concat!(
     " > $2 order by r.id"
 ));
 
-/// Returns the rentals of a customer whose names and aliases are in use.
+/// Returns the rentals of a customer whose names and aliases are in use, those that can be read.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -66,7 +67,33 @@ pub async fn in_use(
     customer: CustomerId,
     now: Wall,
 ) -> sqlx::Result<Vec<Rental>> {
-    sqlx::query_as(OF_CUSTOMER).bind(customer.as_i64()).bind(now.as_millis()).fetch_all(conn).await
+    let query = sqlx::query_as(OF_CUSTOMER).bind(customer.as_i64()).bind(now.as_millis());
+    let rows: Vec<Entry<Rental>> = query.fetch_all(conn).await?;
+    Ok(readable(rows))
+}
+
+/// Only what the decision needs is read, so that a damaged row keeps no other rental from its name.
+const NAMES: &str = concat!(
+    "select r.name, ",
+    freed_at!(),
+    " from rentals r join bookings b on b.id = r.booking
+     where b.customer = $1 and r.alias_freed_at is null and ",
+    freed_at!(),
+    " > $2 order by r.id"
+);
+
+/// Returns the names of rentals of a customer that are in use, and when each has rested.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn names(
+    conn: &mut SqliteConnection,
+    customer: CustomerId,
+    now: Wall,
+) -> sqlx::Result<Vec<(String, Wall)>> {
+    let query = sqlx::query_as(NAMES).bind(customer.as_i64()).bind(now.as_millis());
+    let rows: Vec<(String, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(name, freed_at)| (name, Wall::from_millis(freed_at))).collect())
 }
 
 /// Returns the rental that has an address as its alias. After it has rested, the alias is that of the rental that

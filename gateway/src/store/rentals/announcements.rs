@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{Id, RentalId};
 use fleetgate_engine::rental::events::{Kind, entering};
-use fleetgate_engine::rental::life::{Life, State};
+use fleetgate_engine::rental::life::{EndReason, Life, State};
+use fleetgate_engine::rental::phase::HANDOVER_TAKES;
 use fleetgate_engine::rental::transitions::{self, Known, transitions};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-use super::events::{Happened, append};
-use super::{Rental, find, handovers};
+use super::blocks::{self, Block, Covers};
+use super::device_choices::DeviceChoice;
+use super::events::{Happened, append, append_block};
+use super::{Rental, bookings, find, handovers, reports};
 use crate::store::Store;
 
 /// Rentals of one transaction. Other writers wait for one transaction at most.
 const AT_ONCE: i64 = 100;
-/// A rental is not announced as delayed before. Its handover is then as of its begin.
-const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// A clock that is set back by less is adjusted, and what was announced is true in a moment.
 pub(super) const SET_BACK: Duration = Duration::from_secs(60);
 
@@ -62,16 +63,27 @@ fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
         device_name: before.device_name.clone(),
         preparation: before.preparation,
         version: before.version,
+        choice: DeviceChoice { other_at: before.choice.other_at, ..after.choice.clone() },
         life: Life {
             prepared_from: before.life.prepared_from,
             turnaround: before.life.turnaround,
             handover: before.life.handover,
+            delivery: before.life.delivery,
             ..after.life
         },
         ..after.clone()
     };
     let is_changed = there != *before && there.life.ending == before.life.ending;
-    [is_swapped.then_some(Kind::Swapped), is_changed.then_some(Kind::Changed)].into_iter().flatten()
+    let [was, is] = [before, after].map(|rental| rental.life.delivery.shipment().unwrap_or_default());
+    let has_left = was.dispatched_at.is_none() && is.dispatched_at.is_some();
+    let is_back = was.returned_at.is_none() && is.returned_at.is_some();
+    let all = [
+        (is_swapped, Kind::Swapped),
+        (is_changed, Kind::Changed),
+        (has_left, Kind::Dispatched),
+        (is_back, Kind::Returned),
+    ];
+    all.into_iter().filter(|(happened, _)| *happened).map(|(_, kind)| kind)
 }
 
 /// Announces that the device of a rental was handed over. The caller has written it.
@@ -101,6 +113,13 @@ pub(super) async fn hold_changed(
     enter(tx, &after, state, now).await
 }
 
+/// Announces that a rental was not confirmed in time. The caller has written it.
+pub(super) async fn lapsed(tx: &mut SqliteConnection, rental: Id, at: Wall) -> sqlx::Result<()> {
+    let Some(rental) = readable(tx, rental).await? else { return Ok(()) };
+    let was = catch_up(tx, &rental, at).await?;
+    enter(tx, &rental, was, at).await
+}
+
 /// Announces what a rental has reached of its allowance, after what came by the time.
 pub(super) async fn reached(
     tx: &mut SqliteConnection,
@@ -116,13 +135,55 @@ pub(super) async fn reached(
     enter(tx, rental, was, now).await
 }
 
+/// Announces to the open rentals that a block covers that it was made. They hear of its end, too. Returns to how many.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn blocked(tx: &mut SqliteConnection, block: &Block, now: Wall) -> sqlx::Result<usize> {
+    let count = of_block(tx, Kind::Blocked, block, now).await?;
+    if count > 0 {
+        blocks::set_covers(tx, block.id, Covers::Now).await?;
+    }
+    Ok(count)
+}
+
+/// Announces to the open rentals that a block covered that it has ended. Returns to how many.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn unblocked(tx: &mut SqliteConnection, block: &Block, at: Wall) -> sqlx::Result<usize> {
+    if !blocks::covers(tx, block.id).await? {
+        return Ok(0);
+    }
+    blocks::set_covers(tx, block.id, Covers::Before).await?;
+    of_block(tx, Kind::Unblocked, block, at).await
+}
+
+async fn of_block(tx: &mut SqliteConnection, kind: Kind, block: &Block, at: Wall) -> sqlx::Result<usize> {
+    let mut count = 0;
+    for rental in blocks::covered(tx, block).await? {
+        let Some(rental) = readable(tx, rental).await? else { continue };
+        // A call may have announced more before this turn.
+        let at = known(tx, rental.id).await?.map_or(at, |(known, _)| at.max(known));
+        let was = catch_up(tx, &rental, at).await?;
+        let state = rental.life.state(at);
+        if state.is_open() {
+            let happened = Happened { kind, at, state, previous_device: None };
+            append_block(tx, &rental, happened, block).await?;
+            count += 1;
+        }
+        enter(tx, &rental, was, at).await?;
+    }
+    Ok(count)
+}
+
 /// Announces the state that a rental has after a call, if it is another one.
 async fn enter(tx: &mut SqliteConnection, rental: &Rental, was: State, now: Wall) -> sqlx::Result<()> {
     let state = rental.life.state(now);
     if state == State::Delayed && was.is_open() && was != State::Active {
         return remember(tx, rental, (now, was)).await;
     }
-    for kind in entering(was, state) {
+    for kind in entering(was, state, over(rental, now)) {
         append(tx, rental, Happened { kind, at: now, state, previous_device: None }).await?;
     }
     remember(tx, rental, (now, state)).await
@@ -137,13 +198,18 @@ async fn catch_up(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx
     Ok(transitions(&rental.life, known, now).last().map_or(known.1, |(_, state)| *state))
 }
 
+/// Why a rental has ended, if it has.
+fn over(rental: &Rental, at: Wall) -> Option<EndReason> {
+    rental.life.over(at).map(|over| over.reason)
+}
+
 /// Returns what came by the time after a known state.
 fn passed(rental: &Rental, known: Known, to: Wall) -> Vec<Happened> {
     let mut was = known.1;
     let mut all = Vec::new();
     for (at, state) in transitions(&rental.life, known, to) {
         let happened = |kind| Happened { kind, at, state, previous_device: None };
-        all.extend(entering(was, state).into_iter().map(happened));
+        all.extend(entering(was, state, over(rental, at)).into_iter().map(happened));
         was = state;
     }
     all
@@ -199,7 +265,7 @@ pub struct Announced {
     pub more: bool,
     /// When the next event comes.
     pub next: Option<Wall>,
-    /// Rentals whose gates are to be passed again.
+    /// Rentals whose gates are to be passed again, or that are held again.
     pub shut: BTreeSet<RentalId>,
 }
 
@@ -209,6 +275,12 @@ const DUE: &str =
 /// order of the index: each look asks for them, and rentals are never removed.
 const AHEAD: &str =
     "select id, announced_at from rentals where announced_at > $1 order by announced_at, id limit $2";
+/// Blocks that have ended by the time, of which rentals are to hear.
+const BLOCKS_OVER: &str = "select id, until_at from device_blocks
+     where covers = 1 and until_at <= $1 order by until_at, id limit $2";
+/// Blocks whose end was announced by a clock that was ahead.
+const BLOCKS_AHEAD: &str = "select id, until_at from device_blocks
+     where covers = 2 and ended_at is null and until_at > $1 order by until_at, id limit $2";
 const NEXT: &str = "select min(announce_at) from rentals where announce_at > $1";
 
 /// Announces what came by the time, in the order of the times, for some rentals.
@@ -223,6 +295,19 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
         let (written, is_shut) = take_back(tx, rental, now).await?;
         events += written;
         shut.extend(is_shut.then_some(rental));
+    }
+    let blocked_again: Vec<(i64, i64)> = rows(tx, BLOCKS_AHEAD, now + SET_BACK).await?;
+    for (block, _) in &blocked_again {
+        if let Some(block) = blocks::find(tx, Id::from_i64(*block)).await? {
+            blocks::set_covers(tx, block.id, Covers::Now).await?;
+            events += blocked(tx, &block, now).await?;
+        }
+    }
+    let over: Vec<(i64, i64)> = rows(tx, BLOCKS_OVER, now).await?;
+    for (block, until) in &over {
+        if let Some(block) = blocks::find(tx, Id::from_i64(*block)).await? {
+            events += unblocked(tx, &block, Wall::from_millis(*until)).await?;
+        }
     }
     let due: Vec<(i64, i64)> = rows(tx, DUE, now).await?;
     let is_full = |rows: &[(i64, i64)]| rows.len() >= usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
@@ -240,7 +325,7 @@ pub async fn announce(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Anno
     let next: Option<i64> = sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(tx).await?;
     Ok(Announced {
         events: events + happened.len(),
-        more: is_full(&due) || is_full(&ahead),
+        more: [&due, &ahead, &over, &blocked_again].into_iter().any(|rows| is_full(rows)),
         next: next.map(Wall::from_millis),
         shut,
     })
@@ -268,20 +353,25 @@ async fn advance(
     Ok(passed(&rental, known, horizon).into_iter().map(|happened| (rental.clone(), happened)).collect())
 }
 
-/// Corrects what was announced of a rental by a clock that was ahead. What comes again is announced again. Returns how
-/// many events that wrote, and whether its gate is to be passed again.
+/// Corrects what was announced and stored of a rental by a clock that was ahead. What comes again is announced again.
+/// Returns how many events that wrote, and whether the engine is to hear of it: its gate is to be passed again, or it
+/// was not confirmed in time only by that clock.
 async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<(usize, bool)> {
     let Some(mut rental) = readable(tx, rental).await? else { return Ok((0, false)) };
     let is_shut = handovers::take_back(tx, &mut rental, now).await?;
+    let is_back = bookings::take_back(tx, &mut rental, now).await?;
     let was = known(tx, rental.id).await?.map(|(_, state)| state);
     let state = rental.life.state(now);
     remember(tx, &rental, (now, state)).await?;
+    if state.is_open() || state == State::Cleaning {
+        reports::take_back(tx, rental.id).await?;
+    }
     if was == Some(state) {
-        return Ok((0, is_shut));
+        return Ok((0, is_shut || is_back));
     }
     let happened = Happened { kind: Kind::Changed, at: now, state, previous_device: None };
     append(tx, &rental, happened).await?;
-    Ok((1, is_shut))
+    Ok((1, is_shut || is_back))
 }
 
 impl Store {
@@ -291,8 +381,12 @@ impl Store {
     /// Fails when the database cannot be written.
     pub async fn announce_rentals(&self, now: Wall) -> sqlx::Result<Announced> {
         let mut conn = self.reader().await?;
-        let is_due = !rows(&mut conn, DUE, now).await?.is_empty();
-        if !is_due && rows(&mut conn, AHEAD, now + SET_BACK).await?.is_empty() {
+        let before = now + SET_BACK;
+        let mut is_due = false;
+        for (sql, moment) in [(DUE, now), (AHEAD, before), (BLOCKS_OVER, now), (BLOCKS_AHEAD, before)] {
+            is_due = is_due || !rows(&mut conn, sql, moment).await?.is_empty();
+        }
+        if !is_due {
             let next: Option<i64> =
                 sqlx::query_scalar(NEXT).bind(now.as_millis()).fetch_one(&mut *conn).await?;
             let next = next.map(Wall::from_millis);
@@ -315,9 +409,13 @@ mod tests {
     async fn what_is_due_is_found_without_a_look_at_all_rentals() {
         let (store, _dir) = fixture::store().await;
         let mut conn = store.reader().await.unwrap();
-        for (sql, index) in
-            [(DUE, "rentals_announce "), (AHEAD, "rentals_announced "), (NEXT, "rentals_announce ")]
-        {
+        for (sql, index) in [
+            (DUE, "rentals_announce "),
+            (AHEAD, "rentals_announced "),
+            (NEXT, "rentals_announce "),
+            (BLOCKS_OVER, "device_blocks_covers "),
+            (BLOCKS_AHEAD, "device_blocks_covered "),
+        ] {
             let plan = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
             let query = sqlx::query_as(plan).bind(0).bind(9);
             let rows: Vec<(i64, i64, i64, String)> = query.fetch_all(&mut *conn).await.unwrap();

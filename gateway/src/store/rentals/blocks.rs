@@ -92,12 +92,53 @@ pub async fn list(
     query.bind(limit).fetch_all(conn).await
 }
 
+const COVERED: &str = "select distinct o.rental from occupancies o join rentals r on r.id = o.rental
+     where o.device = $1 and r.device = $1 and o.until_at > $2 and ($3 is null or o.from_at < $3)
+     order by o.rental";
+
+/// Returns the rentals that occupy the device of a block in its time, and have it yet.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn covered(conn: &mut SqliteConnection, block: &Block) -> sqlx::Result<Vec<Id>> {
+    let query = sqlx::query_scalar(COVERED).bind(block.device.as_i64()).bind(block.from.as_millis());
+    let ids: Vec<i64> = query.bind(block.until.map(Wall::as_millis)).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+/// Whether rentals hear of the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covers {
+    /// They will.
+    Now = 1,
+    /// They have.
+    Before = 2,
+}
+
+/// Whether rentals will hear of the end of a block.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn covers(conn: &mut SqliteConnection, block: Id) -> sqlx::Result<bool> {
+    let sql = "select exists (select 1 from device_blocks where id = $1 and covers = 1)";
+    sqlx::query_scalar(sql).bind(block.as_i64()).fetch_one(conn).await
+}
+
+/// Sets whether rentals hear of the end of a block.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn set_covers(tx: &mut SqliteConnection, block: Id, covers: Covers) -> sqlx::Result<()> {
+    let sql = "update device_blocks set covers = $2 where id = $1";
+    sqlx::query(sql).bind(block.as_i64()).bind(covers as i64).execute(tx).await.map(drop)
+}
+
 /// Ends all blocks of a device, for its removal.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn end_all(tx: &mut SqliteConnection, device: HostId, now: Wall, by: &str) -> sqlx::Result<()> {
-    let sql = "update device_blocks set ended_at = $2, ended_by = $3
+    let sql = "update device_blocks set ended_at = $2, ended_by = $3, covers = 0
                where device = $1 and ended_at is null and (until_at is null or until_at > $2)";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).bind(by);
     query.execute(&mut *tx).await?;

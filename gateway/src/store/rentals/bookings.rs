@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::rental::life::EndReason;
+use fleetgate_engine::rental::occupancy::Occupancy;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::changes::{self, NewChange, What};
-use super::{announcements, of_bookings};
+use super::occupancies::{self, Source};
+use super::{Rental, announcements, customers, devices, handovers, of_bookings};
 use crate::ids::{Kind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
+use crate::store::lists::{Entry, ListRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booking {
@@ -51,6 +54,10 @@ impl FromRow<'_, SqliteRow> for Booking {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Booking {
+    const TABLE: &'static str = "bookings";
 }
 
 /// Adds a booking.
@@ -130,7 +137,7 @@ pub async fn list(
     (external_ref, customer): (Option<&str>, Option<Id>),
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Booking>> {
+) -> sqlx::Result<Vec<Entry<Booking>>> {
     let query = sqlx::query_as(LIST).bind(before).bind(external_ref).bind(customer.map(Id::as_i64));
     query.bind(limit).fetch_all(conn).await
 }
@@ -151,8 +158,8 @@ const LAPSED: &str = "update bookings set lapsed_at = $1
      where id = $2 and (hold_until <= $1
                         or not exists (select 1 from rentals r where r.booking = $2 and r.ended_at is null))";
 
-/// Ends the rentals of bookings that were not confirmed in time, and returns these bookings. Once
-/// ended, they do not come back if the clock is set back.
+/// Ends the rentals of bookings that were not confirmed in time, announces it, and returns these bookings. What was ended
+/// by a clock that was ahead is taken back later, as [`take_back`] does.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -166,6 +173,9 @@ pub async fn lapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id>
         if !ended.is_empty() {
             let booking = Id::from_i64(booking);
             give_back(tx, booking, &ended, now).await?;
+            for (rental, at) in ended {
+                announcements::lapsed(tx, Id::from_i64(rental), Wall::from_millis(at)).await?;
+            }
             lapsed.push(booking);
         }
     }
@@ -194,6 +204,62 @@ async fn give_back(
     let event =
         NewEvent { data, ..NewEvent::new(now, "booking.lapsed", about, "not confirmed in time", SYSTEM) };
     events::append(tx, &event).await.map(drop)
+}
+
+/// Takes back that a rental was not confirmed in time, if that time is to come: the clock was ahead. It gets its device
+/// again. Returns whether it does.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn take_back(
+    tx: &mut SqliteConnection,
+    rental: &mut Rental,
+    now: Wall,
+) -> sqlx::Result<bool> {
+    let lapsed_at =
+        rental.life.ending.filter(|ending| ending.reason == EndReason::Lapsed).map(|ending| ending.at);
+    if lapsed_at.is_none_or(|at| at <= now) {
+        return Ok(false);
+    }
+    let (name, until) = (Kind::Rental.text(rental.id), rental.life.window.until() + rental.life.turnaround);
+    let occupied = Occupancy { from: rental.life.prepared_from, until: Some(until) };
+    if !may_come_back(tx, rental, occupied, now).await? {
+        tracing::warn!(
+            "the hold of {name} was over by a clock that was ahead, and its device is not free any more"
+        );
+        return Ok(false);
+    }
+    for sql in [
+        "update rentals set ended_at = null, end_reason = null where id = $1",
+        "update bookings set lapsed_at = null where id = (select booking from rentals where id = $1)",
+        "delete from rental_changes where rental = $1 and what = 'lapsed'",
+    ] {
+        sqlx::query(sql).bind(rental.id.as_i64()).execute(&mut *tx).await?;
+    }
+    rental.life.ending = None;
+    occupancies::insert(tx, rental.device, Source::Rental(rental.id), occupied).await?;
+    // The gate of its device may be another one meanwhile.
+    handovers::settle(tx, rental.device, now).await?;
+    let about = (Object::Booking, Some(rental.booking));
+    let cause = "the clock was ahead when its hold was over";
+    let data = serde_json::json!({ "id": Kind::Booking.text(rental.booking), "changed": ["hold_until"] });
+    let event = NewEvent { data, ..NewEvent::new(now, "booking.changed", about, cause, SYSTEM) };
+    events::append(tx, &event).await?;
+    Ok(true)
+}
+
+/// Whether the device of a rental can be booked and is free, and the customer is there.
+async fn may_come_back(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    occupied: Occupancy,
+    now: Wall,
+) -> sqlx::Result<bool> {
+    let device = devices::candidate(tx, rental.device).await?;
+    let customer = customers::find(tx, &Named::Id(rental.customer)).await?;
+    let taken = occupancies::of_devices(tx, &[rental.device], now).await?;
+    let is_free = !taken.values().flatten().any(|taken| taken.occupancy.overlaps(occupied));
+    Ok(is_free && device.is_some() && customer.is_some())
 }
 
 impl Store {

@@ -20,18 +20,24 @@ pub enum What {
     Ended,
     /// Its gate was opened by hand.
     HandedOver,
+    /// Its shipped device has left.
+    Dispatched,
+    /// Its shipped device is back.
+    Returned,
     /// It was not confirmed in time.
     Lapsed,
 }
 
 impl What {
-    pub const ALL: [What; 7] = [
+    pub const ALL: [What; 9] = [
         What::Booked,
         What::Confirmed,
         What::Changed,
         What::Cancelled,
         What::Ended,
         What::HandedOver,
+        What::Dispatched,
+        What::Returned,
         What::Lapsed,
     ];
 
@@ -43,6 +49,8 @@ impl What {
             What::Cancelled => "cancelled",
             What::Ended => "ended",
             What::HandedOver => "handed_over",
+            What::Dispatched => "dispatched",
+            What::Returned => "returned",
             What::Lapsed => "lapsed",
         }
     }

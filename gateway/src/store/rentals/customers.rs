@@ -1,4 +1,4 @@
-//! Customers. Their names and contacts are personal data, which no other table has.
+//! Customers. Their names and contacts are personal data, which is erased with them.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -7,8 +7,10 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::contacts;
 use crate::ids::Named;
 use crate::store::access::{id, wall};
+use crate::store::lists::{Entry, ListRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
@@ -49,6 +51,10 @@ impl FromRow<'_, SqliteRow> for Customer {
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Customer {
+    const TABLE: &'static str = "customers";
 }
 
 /// Adds a customer.
@@ -116,7 +122,7 @@ pub async fn list(
     external_ref: Option<&str>,
     before: i64,
     limit: i64,
-) -> sqlx::Result<Vec<Customer>> {
+) -> sqlx::Result<Vec<Entry<Customer>>> {
     sqlx::query_as(LIST).bind(before).bind(external_ref).bind(limit).fetch_all(conn).await
 }
 
@@ -128,8 +134,8 @@ pub async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select count(*) from customers where erased_at is null").fetch_one(conn).await
 }
 
-/// Deletes the personal data of a customer, and what the client wrote about the bookings. The rows
-/// stay without it.
+/// Deletes the personal data of a customer, the contacts of the rentals, and what the client wrote about the
+/// bookings. The rows stay without it.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -145,5 +151,5 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }
-    Ok(())
+    contacts::erase(tx, customer).await
 }

@@ -4,14 +4,26 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
+use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{duration, handovers, millis};
+use super::{duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
+use crate::store::lists::{Entry, ListRow, readable};
+
+/// The SSH server of the device trusts the certificates of the gateway.
+pub const SSH_CERTIFICATES: &str = "certificates";
+/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
+pub const SSH_KEYS: &str = "keys";
+
+/// The SSH server of the device trusts the certificates of the gateway.
+pub const SSH_CERTIFICATES: &str = "certificates";
+/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
+pub const SSH_KEYS: &str = "keys";
 
 /// How a device is rented.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +36,18 @@ pub struct Settings {
     pub not_ready: Option<String>,
     /// What must be OK before it is handed over. `None`: nothing.
     pub gate: Option<GateRule>,
+    /// The account of the device that renters log in to. `None`: it has none.
+    pub ssh_account: Option<String>,
+    /// [`SSH_CERTIFICATES`] or [`SSH_KEYS`]. `None`: it is not known yet.
+    pub ssh_mode: Option<String>,
+    /// The account can become root.
+    pub ssh_root: bool,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
     /// Counts the changes of people and programs; 0: never set.
     pub version: i64,
+    /// Runs on the device after each rental. `None`: nothing does.
+    pub cleaning_command: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Settings {
@@ -36,7 +58,12 @@ impl FromRow<'_, SqliteRow> for Settings {
             access: access_column(row)?,
             not_ready: row.try_get("not_ready_reason")?,
             gate: handovers::rule(row)?,
+            ssh_account: row.try_get("ssh_account")?,
+            ssh_mode: row.try_get("ssh_mode")?,
+            ssh_root: row.try_get("ssh_root")?,
+            delivery: shipments::delivery_of_device(row)?,
             version: row.try_get("version")?,
+            cleaning_command: row.try_get("cleaning_command")?,
         })
     }
 }
@@ -59,7 +86,12 @@ pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
         access: usual_access(),
         not_ready: None,
         gate: None,
+        ssh_account: None,
+        ssh_mode: None,
+        ssh_root: false,
+        delivery: Delivery::Mounted,
         version: 0,
+        cleaning_command: None,
     }))
 }
 
@@ -78,12 +110,13 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
-             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services",
+             gate_ms = excluded.gate_ms, gate_services = excluded.gate_services, ssh_account = excluded.ssh_account,
+             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root, delivery = excluded.delivery",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -93,9 +126,26 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.not_ready)
     .bind(settings.gate.as_ref().map(|gate| millis(gate.ok_for)))
     .bind(settings.gate.as_ref().and_then(|gate| gate.services.as_ref()).map(Json))
+    .bind(&settings.ssh_account)
+    .bind(&settings.ssh_mode)
+    .bind(settings.ssh_root)
+    .bind(settings.delivery.name())
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Stores what runs on a device after each rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn set_cleaning(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    command: Option<&str>,
+) -> sqlx::Result<()> {
+    let sql = "update device_rental_settings set cleaning_command = $2 where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).bind(command).execute(tx).await.map(drop)
 }
 
 /// A device that can be booked.
@@ -106,6 +156,10 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
+    /// Where renters log in. `None`: nowhere, because the device has no account for them.
+    pub ssh_port: Option<u16>,
+    /// How it gets to its renters. It has not left.
+    pub delivery: Delivery,
 }
 
 impl FromRow<'_, SqliteRow> for Candidate {
@@ -115,13 +169,20 @@ impl FromRow<'_, SqliteRow> for Candidate {
             name: row.try_get("name")?,
             margins: margins(row)?,
             access: access_column(row)?,
+            ssh_port: row.try_get("ssh_port")?,
+            delivery: shipments::delivery_of_device(row)?,
         })
     }
 }
 
+impl ListRow for Candidate {
+    const TABLE: &'static str = "device_rental_settings";
+}
+
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access
+    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
+            case when s.ssh_account is not null then h.ssh_port end as ssh_port
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null
@@ -132,7 +193,8 @@ const CANDIDATES: &str = concat!(
     " order by h.name"
 );
 
-/// Returns the devices that can be booked and have all of these labels, in name order.
+/// Returns the devices that can be booked and have all of these labels, in name order, and those whose settings can be
+/// read.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -140,7 +202,9 @@ pub async fn candidates(
     conn: &mut SqliteConnection,
     labels: &BTreeMap<String, String>,
 ) -> sqlx::Result<Vec<Candidate>> {
-    sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).fetch_all(conn).await
+    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels));
+    let rows: Vec<Entry<Candidate>> = query.fetch_all(conn).await?;
+    Ok(readable(rows))
 }
 
 /// Returns a device if it can be booked.
@@ -150,4 +214,59 @@ pub async fn candidates(
 pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
     let none: BTreeMap<String, String> = BTreeMap::new();
     sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).fetch_optional(conn).await
+}
+
+/// The SSH server of a device, as renters find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshServer {
+    pub port: u16,
+    /// As OpenSSH writes it. `None`: the gateway has no key of it, or its fingerprint only.
+    pub host_key: Option<String>,
+}
+
+/// # Errors
+/// Fails when the database cannot be read or has no such host.
+pub async fn ssh_server(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<SshServer> {
+    let sql = "select ssh_port, ssh_pin_line from hosts where id = $1";
+    let (port, host_key): (u16, Option<String>) =
+        sqlx::query_as(sql).bind(device.as_i64()).fetch_one(conn).await?;
+    Ok(SshServer { port, host_key })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{HostKey, KeyType};
+
+    use super::*;
+    use crate::store::{fixture, host_settings};
+
+    #[tokio::test]
+    async fn the_host_key_of_a_device_is_known_when_the_server_has_shown_the_pinned_one() {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        let device = Id::from_i64(7);
+        let key = async |shown: Option<HostKey>| {
+            let mut tx = store.begin().await.unwrap();
+            if let Some(shown) = shown {
+                host_settings::learn_pin(&mut tx, device, &shown).await.unwrap();
+            }
+            let server = ssh_server(&mut tx, device).await.unwrap();
+            tx.commit().await.unwrap();
+            server.host_key
+        };
+        let shown = |fingerprint: &str, line: &str| {
+            Some(HostKey {
+                key_type: Some(KeyType::Ed25519),
+                line: Some(line.to_owned()),
+                ..HostKey::from(fingerprint)
+            })
+        };
+        fixture::run(&store, "update hosts set ssh_pin = 'SHA256:a' where id = 7", &[]).await;
+        assert_eq!(key(None).await, None);
+        assert_eq!(key(shown("SHA256:b", "another")).await, None);
+        assert_eq!(key(shown("SHA256:a", "ssh-ed25519 A")).await.as_deref(), Some("ssh-ed25519 A"));
+        fixture::run(&store, "update hosts set ssh_pin = null, ssh_pin_line = null where id = 7", &[]).await;
+        assert_eq!(key(shown("SHA256:b", "ssh-ed25519 B")).await.as_deref(), Some("ssh-ed25519 B"));
+    }
 }

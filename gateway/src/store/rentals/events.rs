@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
-use super::Rental;
+use super::blocks::Block;
+use super::{Rental, devices, shipments};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
 
@@ -77,7 +78,45 @@ pub(super) async fn append(
     rental: &Rental,
     happened: Happened,
 ) -> sqlx::Result<()> {
-    let data = data(rental, happened).to_string();
+    let mut data = data(rental, happened);
+    if happened.previous_device.is_some() {
+        let server = devices::ssh_server(tx, rental.device).await?;
+        data["ssh_host_keys"] = server.host_key.into_iter().collect::<Vec<String>>().into();
+    }
+    let next = match happened.kind {
+        Kind::Overdue => shipments::next(tx, rental, happened.at).await?,
+        _ => None,
+    };
+    if let Some(next) = next {
+        data["next_rental"] = Name::Rental.text(next).into();
+    }
+    append_with(tx, rental, happened, &data).await
+}
+
+/// Adds an event about a block of the device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn append_block(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    block: &Block,
+) -> sqlx::Result<()> {
+    let mut data = data(rental, happened);
+    data["block"] = json!({
+        "id": Name::Block.text(block.id), "from": ids::time(block.from), "until": block.until.map(ids::time),
+    });
+    append_with(tx, rental, happened, &data).await
+}
+
+async fn append_with(
+    tx: &mut SqliteConnection,
+    rental: &Rental,
+    happened: Happened,
+    data: &Value,
+) -> sqlx::Result<()> {
+    let data = data.to_string();
     let mut tries = 1;
     loop {
         let inserted = insert(tx, rental, happened, &data).await;
@@ -123,7 +162,7 @@ fn data(rental: &Rental, happened: Happened) -> Value {
         data["hold_until"] = ids::time(until).into();
     }
     if happened.kind.has_reason() {
-        data["reason"] = reason(rental, happened.state).name().into();
+        data["reason"] = reason(rental, happened.at).name().into();
     }
     if let Some(allowance) = rental.allowance.filter(|_| happened.kind.has_allowance()) {
         data["allowance_bytes"] = allowance.bytes.into();
@@ -135,14 +174,9 @@ fn data(rental: &Rental, happened: Happened) -> Value {
     data
 }
 
-/// An end that no call stored came by the time alone.
-fn reason(rental: &Rental, state: State) -> EndReason {
-    match (rental.life.ending, state) {
-        (Some(ending), _) => ending.reason,
-        (None, State::Cancelled) => EndReason::Lapsed,
-        (None, State::Failed) => EndReason::Failed,
-        (None, _) => EndReason::Ended,
-    }
+/// Why a rental has ended.
+fn reason(rental: &Rental, at: Wall) -> EndReason {
+    rental.life.over(at).map_or(EndReason::Ended, |over| over.reason)
 }
 
 /// Selects events.

@@ -1,19 +1,24 @@
 //! Which rentals begin when their device is handed over, and when that was.
 //!
-//! Until a rental begins, its device decides: one with a gate, one that is not ready, and one that is blocked then is to
-//! be handed over. From then on the rental does.
+//! Until a rental begins, its device decides: one with a gate, one that is not ready, one on which something is done for
+//! renters, one that is blocked then, and one that is away for another rental is to be handed over. So is each that is
+//! shipped. From then on the rental does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::messages::{GateRule, HandedOver, HandoverSpec};
-use fleetgate_engine::rental::life::{Handover, Life};
+use fleetgate_engine::rental::device_access::{LEAD, Obstacle, obstacle};
+use fleetgate_engine::rental::life::{Delivery, Handover, Life};
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::device_access::{self, access_columns};
+use super::shipments::{self, is_away};
 use super::{Rental, announcements, duration};
 use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
@@ -26,7 +31,8 @@ macro_rules! is_gated {
             "(exists (select 1 from device_rental_settings s
                       where s.device = ",
             $device,
-            " and (s.gate_ms is not null or s.not_ready_reason is not null))
+            " and (s.gate_ms is not null or s.not_ready_reason is not null or s.ssh_account is not null
+                           or s.cleaning_command is not null))
               or exists (select 1 from device_blocks k
                          where k.device = ",
             $device,
@@ -34,7 +40,12 @@ macro_rules! is_gated {
             $from,
             " and (k.until_at is null or k.until_at > ",
             $from,
-            ")))"
+            "))
+              or exists (select 1 from rentals w where w.device = ",
+            $device,
+            " and ",
+            is_away!("w"),
+            "))"
         )
     };
 }
@@ -96,28 +107,44 @@ struct Gated(HandoverSpec);
 impl FromRow<'_, SqliteRow> for Gated {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let not_ready: Option<&str> = row.try_get("not_ready_reason")?;
+        let is_elsewhere: bool = row.try_get("is_elsewhere")?;
+        let delivery = shipments::delivery(row)?;
+        let (rental, ssh): (RentalId, bool) = (id(row, "id")?, row.try_get("ssh")?);
+        let obstacle = obstacle(&device_access::device(row)?, Some((rental, ssh)));
         Ok(Gated(HandoverSpec {
-            rental: id(row, "id")?,
+            rental,
             host: id(row, "device")?,
             from: wall(row, "from_at")?,
             until: wall(row, "until_at")?,
-            rule: rule(row)?,
-            is_ready: not_ready.is_none(),
+            rule: rule(row)?.or_else(|| delivery.is_shipped().then(is_up)),
+            is_ready: not_ready.is_none() && !is_elsewhere && obstacle.is_none(),
             blocks: blocks_column(row)?,
             handed_over_at: maybe_wall(row, "handed_over_at")?,
+            arrival: shipments::arrival(delivery),
         }))
     }
+}
+
+/// What must be true of a shipped device without a gate: it is up.
+fn is_up() -> GateRule {
+    GateRule { services: Some(BTreeSet::new()), ok_for: Duration::ZERO }
 }
 
 /// Gated rentals that are confirmed and have not ended.
 macro_rules! gated {
     ($which:literal) => {
         concat!(
-            "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, s.gate_ms, s.gate_services,
-                    s.not_ready_reason, ",
+            "select r.id, r.device, r.from_at, r.until_at, r.handed_over_at, r.shipped, r.dispatched_at,
+                    r.first_contact_at, r.returned_at, r.ssh, s.gate_ms, s.gate_services, s.not_ready_reason,
+                    exists (select 1 from rentals w where w.device = r.device and w.id <> r.id and ",
+            is_away!("w"),
+            ") as is_elsewhere, ",
+            access_columns!("r.device"),
+            ", ",
             blocks!(),
             " from rentals r join bookings b on b.id = r.booking and b.hold_until is null
               left join device_rental_settings s on s.device = r.device
+              left join device_ssh_access a on a.device = r.device
               where r.gated = 1 and r.ended_at is null and ",
             $which
         )
@@ -152,11 +179,16 @@ pub async fn these(
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn of_device(conn: &mut SqliteConnection, device: HostId, from: Wall) -> sqlx::Result<Handover> {
+pub async fn of_device(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    delivery: Delivery,
+    from: Wall,
+) -> sqlx::Result<Handover> {
     let sql = concat!("select ", is_gated!("$1", "$2"));
     let query = sqlx::query_scalar(sql).bind(device.as_i64()).bind(from.as_millis());
     let is_gated: bool = query.fetch_one(conn).await?;
-    Ok(if is_gated { Handover::Awaited } else { Handover::AtBegin })
+    Ok(if is_gated || delivery.is_shipped() { Handover::Awaited } else { Handover::AtBegin })
 }
 
 /// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed. One that
@@ -166,9 +198,9 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId, from: Wall) 
 /// Fails when the database cannot be written.
 pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
     let sql = concat!(
-        "update rentals set gated = ",
+        "update rentals set gated = (rentals.shipped = 1 or ",
         is_gated!("rentals.device", "rentals.from_at"),
-        " where device = $1 and ended_at is null and handed_over_at is null
+        ") where device = $1 and ended_at is null and handed_over_at is null
             and (from_at > $2 or exists (select 1 from bookings b
                                          where b.id = rentals.booking and b.hold_until is not null))"
     );
@@ -254,4 +286,35 @@ pub async fn not_ready(conn: &mut SqliteConnection, device: Id) -> sqlx::Result<
     let sql = "select not_ready_reason from device_rental_settings
                where device = $1 and not_ready_reason is not null";
     sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(conn).await
+}
+
+/// The rental that has a device, or gets it soon.
+const PRESENT: &str =
+    "select r.id, r.ssh from rentals r join bookings b on b.id = r.booking and b.hold_until is null
+     where r.device = $1 and r.ended_at is null and r.from_at <= $2 and r.until_at > $3
+     order by r.from_at, r.id limit 1";
+
+/// Returns what on a device keeps a rental from beginning, and why the last call to the device failed. `rental`: which
+/// one; `None`: the one that has the device, or gets it next.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn obstacle_of(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    rental: Option<RentalId>,
+    now: Wall,
+) -> sqlx::Result<Option<(Obstacle, Option<String>)>> {
+    let Some(kept_up) = device_access::of_device(conn, device).await? else { return Ok(None) };
+    let query = match rental {
+        Some(rental) => sqlx::query("select id, ssh from rentals where id = $1").bind(rental.as_i64()),
+        None => {
+            sqlx::query(PRESENT).bind(device.as_i64()).bind((now + LEAD).as_millis()).bind(now.as_millis())
+        }
+    };
+    let rental = match query.fetch_optional(conn).await? {
+        Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
+        None => None,
+    };
+    Ok(obstacle(&kept_up.state, rental).map(|obstacle| (obstacle, kept_up.failure)))
 }

@@ -10,16 +10,25 @@ pub mod announcements;
 pub mod blocks;
 pub mod bookings;
 pub mod changes;
+pub mod contacts;
 pub mod customers;
+pub mod device_access;
+pub mod device_choices;
 pub mod devices;
 pub mod erasures;
 pub mod events;
 pub mod handovers;
+pub mod messages;
+pub mod mine;
+pub mod notices;
 pub mod occupancies;
 pub mod people;
+pub mod person_sessions;
+pub mod phases;
 pub mod policy;
 pub mod renters;
 pub mod reports;
+pub mod shipments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,8 +45,11 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
 use super::grants::{access_column, access_rows};
+use super::lists::{Entry, ListRow, readable};
 use aliases::Alias;
 use allowances::Allowance;
+use contacts::Contact;
+use device_choices::DeviceChoice;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,12 +63,15 @@ pub struct Rental {
     pub time_zone: Option<String>,
     pub device: HostId,
     pub device_name: String,
+    pub choice: DeviceChoice,
     pub life: Life,
     pub preparation: Duration,
     /// What its renters call the device: a DNS label.
     pub name: String,
     /// What its renters reach.
     pub access: Vec<GrantAccess>,
+    /// Its renters may log in to the device.
+    pub ssh: bool,
     /// The renters that it admits. `None`: all of the customer, also those added later.
     pub admits: Option<BTreeSet<PeerId>>,
     /// `None`: it got none, or it rested and was taken from the rental.
@@ -67,6 +82,8 @@ pub struct Rental {
     pub allowance_level: Level,
     /// In both directions, with IP headers.
     pub forwarded_bytes: u64,
+    /// Who gets messages about the device while it runs. Personal data.
+    pub contacts: Vec<Contact>,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -97,6 +114,11 @@ impl Rental {
     pub fn admits(&self, renter: PeerId, customer: CustomerId) -> bool {
         customer == self.customer && self.admits.as_ref().is_none_or(|admits| admits.contains(&renter))
     }
+
+    /// Whether its contacts get messages about its device.
+    pub fn sends_to_contacts(&self, now: Wall) -> bool {
+        !self.contacts.is_empty() && self.life.state(now) == State::Active
+    }
 }
 
 impl FromRow<'_, SqliteRow> for Rental {
@@ -109,20 +131,27 @@ impl FromRow<'_, SqliteRow> for Rental {
             time_zone: row.try_get("time_zone")?,
             device: id(row, "device")?,
             device_name: row.try_get("device_name")?,
+            choice: DeviceChoice::from_row(row)?,
             life: life(row)?,
             preparation: duration(row, "preparation_ms")?,
             name: row.try_get("name")?,
             access: access_column(row)?,
+            ssh: row.try_get("ssh")?,
             admits: admits(row)?,
             alias: aliases::alias(row)?,
             allowance: allowances::allowance(row)?,
             allowance_level: allowances::level(row)?,
             forwarded_bytes: allowances::forwarded(row)?,
+            contacts: contacts::contacts(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
         })
     }
+}
+
+impl ListRow for Rental {
+    const TABLE: &'static str = "rentals";
 }
 
 fn life(row: &SqliteRow) -> sqlx::Result<Life> {
@@ -134,6 +163,7 @@ fn life(row: &SqliteRow) -> sqlx::Result<Life> {
         hold_until: maybe_wall(row, "hold_until")?,
         handover: handovers::handover(row)?,
         ending: ending(row)?,
+        delivery: shipments::delivery(row)?,
     })
 }
 
@@ -171,6 +201,20 @@ macro_rules! state_at {
     ($now:literal) => {
         concat!(
             "case
+                 when r.dispatched_at is not null
+                      and (r.ended_at is not null or coalesce(min(b.hold_until, r.until_at), r.until_at) <= ",
+            $now,
+            ") then
+                     case
+                         when r.returned_at is null and ",
+            $now,
+            " < coalesce(r.ended_at, min(b.hold_until, r.until_at), r.until_at) + r.turnaround_ms then 'returning'
+                         when r.returned_at is null then 'overdue'
+                         when ",
+            $now,
+            " < r.returned_at + r.turnaround_ms then 'cleaning'
+                         else 'closed'
+                     end
                  when r.end_reason in ('cancelled', 'lapsed') then 'cancelled'
                  when r.end_reason = 'failed' then 'failed'
                  when r.ended_at is not null then
@@ -202,6 +246,8 @@ macro_rules! state_at {
         )
     };
 }
+
+use state_at;
 
 /// Selects rentals.
 #[derive(Clone, Copy, Debug, Default)]
@@ -238,7 +284,7 @@ pub async fn list(
     wanted: Wanted<'_>,
     now: Wall,
     (before, limit): (i64, i64),
-) -> sqlx::Result<Vec<Rental>> {
+) -> sqlx::Result<Vec<Entry<Rental>>> {
     sqlx::query_as(LIST)
         .bind(before)
         .bind(limit)
@@ -259,7 +305,7 @@ pub async fn find(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Optio
     sqlx::query_as(select!("where r.id = $1")).bind(rental.as_i64()).fetch_optional(conn).await
 }
 
-/// Returns the rentals of bookings, each in the order of its items.
+/// Returns the rentals of bookings that can be read, each in the order of its items.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -269,9 +315,9 @@ pub async fn of_bookings(
 ) -> sqlx::Result<BTreeMap<Id, Vec<Rental>>> {
     let ids: Vec<i64> = bookings.iter().map(|booking| booking.as_i64()).collect();
     let sql = select!("where r.booking in (select value from json_each($1)) order by r.id");
-    let rows: Vec<Rental> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
+    let rows: Vec<Entry<Rental>> = sqlx::query_as(sql).bind(Json(ids)).fetch_all(conn).await?;
     let mut found: BTreeMap<Id, Vec<Rental>> = BTreeMap::new();
-    for row in rows {
+    for row in readable(rows) {
         found.entry(row.booking).or_default().push(row);
     }
     Ok(found)
@@ -286,17 +332,18 @@ pub enum Of {
     DeviceInUse(HostId),
 }
 
+/// Only what the decision needs is read, so that a damaged row counts as any other.
 macro_rules! open_of {
     ($column:literal, $states:literal) => {
-        select!(concat!(
-            "where ",
+        concat!(
+            "select r.id from rentals r join bookings b on b.id = r.booking where ",
             $column,
             " = $1 and ",
             state_at!("$2"),
             " in (",
             $states,
             ") order by r.id limit $3"
-        ))
+        )
     };
 }
 
@@ -304,12 +351,7 @@ macro_rules! open_of {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn open_of(
-    conn: &mut SqliteConnection,
-    of: Of,
-    now: Wall,
-    limit: i64,
-) -> sqlx::Result<Vec<Rental>> {
+pub async fn open_of(conn: &mut SqliteConnection, of: Of, now: Wall, limit: i64) -> sqlx::Result<Vec<Id>> {
     let (sql, id) = match of {
         Of::Customer(id) => {
             (open_of!("b.customer", "'held', 'booked', 'preparing', 'delayed', 'active'"), id)
@@ -317,7 +359,9 @@ pub async fn open_of(
         Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'delayed', 'active'"), id),
         Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };
-    sqlx::query_as(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit).fetch_all(conn).await
+    let query = sqlx::query_scalar(sql).bind(id.as_i64()).bind(now.as_millis()).bind(limit);
+    let ids: Vec<i64> = query.fetch_all(conn).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
 /// Adds a rental, and announces it.
@@ -328,8 +372,10 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     sqlx::query(
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
-                              allowance_bytes, cut_at_allowance, gated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                              allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
+                              other_device_after_ms, contacts)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21, $22, $23)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -349,6 +395,11 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.allowance.map(|allowance| allowances::count(allowance.bytes)))
     .bind(rental.allowance.is_some_and(|allowance| allowance.cuts))
     .bind(rental.life.handover != Handover::AtBegin)
+    .bind(rental.ssh)
+    .bind(rental.life.delivery.is_shipped())
+    .bind(rental.choice.labels_row())
+    .bind(rental.choice.after_row())
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -361,11 +412,14 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
 pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sqlx::Result<()> {
     let before = find(tx, rental.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     let rental = &handovers::believed(rental, now);
+    let shipment = rental.life.delivery.shipment().unwrap_or_default();
     sqlx::query(
         "update rentals set device = $2, until_at = $3, prepared_from = $4, preparation_ms = $5,
              turnaround_ms = $6, ended_at = $7, end_reason = $8, end_note = $9, name = $10, access = $11,
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
-             handed_over_at = $17, version = version + 1
+             handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
+             returned_at = $22, other_device_after_ms = $23, other_device_at = $24, contacts = $25,
+             version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -385,6 +439,14 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(allowances::level_row(allowances::kept_level(&before, rental)))
     .bind(rental.life.handover != Handover::AtBegin)
     .bind(rental.life.handover.done_at().map(Wall::as_millis))
+    .bind(rental.ssh)
+    .bind(rental.life.delivery.is_shipped())
+    .bind(shipment.dispatched_at.map(Wall::as_millis))
+    .bind(shipment.first_contact_at.map(Wall::as_millis))
+    .bind(shipment.returned_at.map(Wall::as_millis))
+    .bind(rental.choice.after_row())
+    .bind(rental.choice.other_at.map(Wall::as_millis))
+    .bind(contacts::contacts_row(&rental.contacts))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

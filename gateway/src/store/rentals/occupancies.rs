@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::shipments::is_away;
 use crate::store::access::{id, maybe_wall, wall};
 
 /// What occupies a device.
@@ -38,18 +39,36 @@ impl FromRow<'_, SqliteRow> for Taken {
     }
 }
 
-/// In two parts: with `or`, SQLite reads what is planned for all devices. Only blocks have no end.
-const OF_DEVICES: &str =
+/// Whether a rental `r` is over and its device has not come back. `$2`: now.
+macro_rules! is_awaited {
+    () => {
+        concat!(is_away!("r"), " and (r.ended_at is not null or r.until_at <= $2)")
+    };
+}
+
+/// In parts: with `or`, SQLite reads what is planned for all devices. Blocks may have no end, and a rental that is over
+/// has none until its shipped device has come back.
+const OF_DEVICES: &str = concat!(
     "select o.device as device, o.rental as rental, o.block as block, o.from_at as from_at,
             o.until_at as until_at
      from occupancies o
      where o.device in (select value from json_each($1)) and o.until_at > $2
        and not exists (select 1 from rentals r join bookings b on b.id = r.booking
-                       where r.id = o.rental and min(b.hold_until, r.until_at) <= $2)
+                       where r.id = o.rental
+                         and (min(b.hold_until, r.until_at) <= $2
+                              or r.device = o.device and ",
+    is_awaited!(),
+    "))
      union all
      select o.device, o.rental, o.block, o.from_at, o.until_at from occupancies o
      where o.device in (select value from json_each($1)) and o.until_at is null
-     order by device, from_at";
+     union all
+     select r.device, r.id, null, r.prepared_from, null from rentals r
+     where r.device in (select value from json_each($1)) and ",
+    is_awaited!(),
+    "
+     order by device, from_at"
+);
 
 /// Returns what occupies these devices now and later. A hold that is over occupies nothing.
 ///
@@ -120,6 +139,16 @@ pub async fn set_until(tx: &mut SqliteConnection, source: Source, until: Wall) -
     sqlx::query(sql).bind(present).bind(until.as_millis()).execute(&mut *tx).await?;
     let sql = "delete from occupancies where id = $1 and until_at <= from_at";
     sqlx::query(sql).bind(present).execute(tx).await.map(drop)
+}
+
+/// Occupies the present device of a rental from a moment on, if it was not occupied before.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn begin_by(tx: &mut SqliteConnection, source: Source, at: Wall) -> sqlx::Result<()> {
+    let present = present(tx, source).await?;
+    let sql = "update occupancies set from_at = min(from_at, $2) where id = $1";
+    sqlx::query(sql).bind(present).bind(at.as_millis()).execute(tx).await.map(drop)
 }
 
 /// Frees the present device at once and as a whole.

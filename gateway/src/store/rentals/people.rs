@@ -5,6 +5,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
+use super::person_sessions;
 use crate::store::access::{id, wall};
 
 /// A person who uses what a customer rents.
@@ -100,11 +101,12 @@ pub async fn of_customer(conn: &mut SqliteConnection, customer: CustomerId) -> s
     sqlx::query_as(sql).bind(customer.as_i64()).fetch_all(conn).await
 }
 
-/// Removes a person with all personal data. The row stays without it.
+/// Removes a person with all personal data and sessions. The row stays without them.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, person: PersonId, now: Wall) -> sqlx::Result<()> {
+    person_sessions::end_those_of(tx, person).await?;
     let sql = "update people set name = '', email = null, removed_at = $2, version = version + 1
                where id = $1";
     sqlx::query(sql).bind(person.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)

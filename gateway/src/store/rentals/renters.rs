@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use fleetgate_engine::id::{CustomerId, PeerId, PersonId};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::alias_blocks::AliasBlock;
@@ -33,6 +34,8 @@ pub struct Renter {
     pub last_handshake: Option<Wall>,
     /// The inner MTU of its peer; `None`: the usual one.
     pub mtu: Option<u16>,
+    /// The SSH public keys with which the person logs in, as OpenSSH writes them and without comments.
+    pub ssh_keys: Vec<String>,
     /// Counts the changes of people and programs.
     pub version: i64,
     pub created_at: Wall,
@@ -60,6 +63,7 @@ macro_rules! select {
 impl FromRow<'_, SqliteRow> for Renter {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let first_slot: Option<i64> = row.try_get("first_slot")?;
+        let ssh_keys: Json<Vec<String>> = row.try_get("ssh_keys")?;
         Ok(Renter {
             id: id(row, "id")?,
             person: id(row, "person")?,
@@ -71,6 +75,7 @@ impl FromRow<'_, SqliteRow> for Renter {
             block: first_slot.map(|_| AliasBlock::from_row(row)).transpose()?,
             last_handshake: maybe_wall(row, "last_handshake")?,
             mtu: row.try_get("mtu")?,
+            ssh_keys: ssh_keys.0,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
         })
@@ -143,6 +148,8 @@ pub struct Settings {
     pub name: String,
     /// The inner MTU of its peer; `None`: the usual one.
     pub mtu: Option<u16>,
+    /// The SSH public keys with which the person logs in.
+    pub ssh_keys: Vec<String>,
 }
 
 /// Inserts a renter with its key and addresses.
@@ -160,11 +167,12 @@ pub async fn insert(
 ) -> Result<(), NotMade> {
     name_is_free(tx, renter, person, &settings.name).await?;
     set_key(tx, renter, key, pools, now).await?;
-    sqlx::query("insert into renters (id, person, name, created_at) values ($1, $2, $3, $4)")
+    sqlx::query("insert into renters (id, person, name, created_at, ssh_keys) values ($1, $2, $3, $4, $5)")
         .bind(renter.as_i64())
         .bind(person.as_i64())
         .bind(&settings.name)
         .bind(now.as_millis())
+        .bind(Json(&settings.ssh_keys))
         .execute(&mut *tx)
         .await?;
     Ok(write_mtu(tx, renter, settings.mtu).await?)
@@ -210,19 +218,21 @@ pub async fn update(
     settings: &Settings,
 ) -> Result<(), NotMade> {
     name_is_free(tx, renter, person, &settings.name).await?;
-    let sql = "update renters set name = $2, version = version + 1 where id = $1";
-    sqlx::query(sql).bind(renter.as_i64()).bind(&settings.name).execute(&mut *tx).await?;
+    let sql = "update renters set name = $2, ssh_keys = $3, version = version + 1 where id = $1";
+    let query = sqlx::query(sql).bind(renter.as_i64()).bind(&settings.name);
+    query.bind(Json(&settings.ssh_keys)).execute(&mut *tx).await?;
     Ok(write_mtu(tx, renter, settings.mtu).await?)
 }
 
-/// Removes a renter with its name. Its keys are retired, and its addresses rest. Nothing that the tunnel
+/// Removes a renter with its name and its SSH keys. Its WireGuard keys are retired, and its addresses rest. Nothing that the tunnel
 /// learnt of it stays.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, renter: PeerId, now: Wall) -> sqlx::Result<()> {
     peers_of_people::remove(tx, renter, now).await?;
-    let sql = "update renters set name = '', removed_at = $2, version = version + 1 where id = $1";
+    let sql = "update renters set name = '', ssh_keys = '[]', removed_at = $2, version = version + 1
+               where id = $1";
     sqlx::query(sql).bind(renter.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
 }
 
@@ -249,7 +259,8 @@ mod tests {
     }
 
     fn settings(name: &str) -> Settings {
-        Settings { name: name.to_owned(), mtu: Some(1_400) }
+        let ssh_keys = vec!["ssh-ed25519 AAAA".to_owned()];
+        Settings { name: name.to_owned(), mtu: Some(1_400), ssh_keys }
     }
 
     /// Two customers, 1 and 2, with a person each, 11 and 12.
@@ -307,8 +318,8 @@ mod tests {
         tx.commit().await.unwrap();
         assert!(store.peer_spec(id(21), DEFAULT_MTU).await.unwrap().is_none());
         assert!(matches!(sources(&store, &[21]).await[..], [PolicyChange::RemoveSource(_)]));
-        let left = "select coalesce((select name from renters), '') || (select count(*) from peer_memory)";
-        assert_eq!(fixture::texts(&store, left).await, ["0"]);
+        let left = "select (select name || ssh_keys from renters) || (select count(*) from peer_memory)";
+        assert_eq!(fixture::texts(&store, left).await, ["[]0"]);
         assert_eq!(store.retired_keys(9).await.unwrap().len(), 1, "a key belongs to one peer for ever");
         assert!(matches!(add(&store, 21, 11, "laptop").await, Err(NotMade::Key(_))));
     }

@@ -1,4 +1,4 @@
-//! The final reports of rentals. One that is stored never changes.
+//! The final reports of rentals. One that is stored never changes, unless the clock was ahead when it was made.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -52,11 +52,26 @@ pub async fn insert(tx: &mut SqliteConnection, rental: Id, report: &Frozen) -> s
     sqlx::query(sql).bind(rental.as_i64()).execute(tx).await.map(drop)
 }
 
+/// Removes the final report of a rental that goes on: it was made by a clock that was ahead.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn take_back(tx: &mut SqliteConnection, rental: Id) -> sqlx::Result<()> {
+    for sql in [
+        "delete from rental_reports where rental = $1",
+        "update rentals set reported = 0 where id = $1 and reported = 1",
+    ] {
+        sqlx::query(sql).bind(rental.as_i64()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
 /// A hold that is over is ended first, by `bookings::lapse`.
 const DUE: &str = "select r.id from rentals r join bookings b on b.id = r.booking
      where r.reported = 0 and coalesce(r.ended_at, r.until_at) <= $1
        and coalesce(r.ended_at, r.until_at) + iif(r.end_reason in ('cancelled', 'lapsed'), 0, r.turnaround_ms) <= $1
        and (b.hold_until is null or r.ended_at is not null)
+       and (r.dispatched_at is null or r.returned_at + r.turnaround_ms <= $1)
      order by coalesce(r.ended_at, r.until_at) limit $2";
 
 /// Returns rentals without a final report of which nothing was open any more at this time.

@@ -3,7 +3,7 @@
 //!
 //! It knows no states, nor what happens to an invalid row.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
     Alerting, HostKey, HostSpec, KeyType, RoutePolicy, SshSpec, TIMEOUT_SHARE, Timing,
 };
-use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
+use fleetgate_engine::monitor::profile::{self, AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -74,7 +74,7 @@ macro_rules! host_base {
                     h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
                     coalesce(h.budget_bytes_per_day,
                              (select d.budget_bytes_per_day from hosts d where d.id = h.via)),
-                    h.thresholds, h.ssh_pin_type
+                    h.thresholds, h.ssh_pin_type, h.ssh_pin_line
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -130,8 +130,8 @@ impl FromRow<'_, SqliteRow> for HostBase {
 fn pin(row: &SqliteRow) -> sqlx::Result<Option<HostKey>> {
     let key_type: Option<&str> = row.try_get("ssh_pin_type")?;
     let fingerprint: Option<String> = row.try_get("ssh_pin")?;
-    Ok(fingerprint
-        .map(|fingerprint| HostKey { fingerprint, key_type: key_type.and_then(KeyType::from_name) }))
+    let (key_type, line) = (key_type.and_then(KeyType::from_name), row.try_get("ssh_pin_line")?);
+    Ok(fingerprint.map(|fingerprint| HostKey { fingerprint, key_type, line }))
 }
 
 /// Selects hosts to load.
@@ -174,11 +174,27 @@ const OVERRIDES: [&str; 3] = [
     "select host, service, disabled, definition from service_overrides
      where host in (select value from json_each($1)) order by host, service",
 ];
+
+/// The devices that a rental concerns now, by an index.
+macro_rules! rented {
+    ($which:literal) => {
+        concat!(
+            "select distinct device from rentals indexed by rentals_of_now
+             where announced_state not in ('closed', 'cancelled', 'failed')",
+            $which
+        )
+    };
+}
+
+const RENTED: [&str; 3] =
+    [rented!(""), rented!(" and device = $1"), rented!(" and device in (select value from json_each($1))")];
+
 pub(super) struct HostRows {
     pub hosts: Vec<HostBase>,
     catalogue: Catalogue,
     addresses: HashMap<i64, Vec<String>>,
     overrides: HashMap<i64, Vec<(String, bool, String)>>,
+    rented: HashSet<i64>,
 }
 
 impl HostRows {
@@ -188,11 +204,13 @@ impl HostRows {
         let catalogue = profiles::catalogue(conn).await?;
         let overrides: Vec<(i64, String, bool, String)> = which.fetch(conn, OVERRIDES).await?;
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
+        let rented: Vec<(i64,)> = which.fetch(conn, RENTED).await?;
         Ok(HostRows {
             hosts,
             catalogue,
             addresses: group(which.fetch(conn, ADDRESSES).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
+            rented: rented.into_iter().map(|(device,)| device).collect(),
         })
     }
 
@@ -214,6 +232,9 @@ impl HostRows {
         let pace = Pace { timing, ping: defaults.ping_interval };
         let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
         zones::settle(&mut services, &labels);
+        if self.rented.contains(&id) {
+            profile::add_rental(&mut services, timing);
+        }
         let mut inside = match &host.via {
             Some(_) => host.address.iter().map(|a| a.parse().context("address")).collect::<Result<_, _>>()?,
             None => inner(self.addresses.get(&id))?,

@@ -6,6 +6,7 @@ import { base } from '../lib/base';
 import { lineOf } from '../lib/fields';
 import { conflictWords } from '../lib/rental';
 import type { Conflict, ProblemDocument } from './types';
+import type { RentalPaths } from './upcoming';
 
 /** What went wrong, in the API's words, with the problem document where the answer has one. */
 export class Refused extends Error {
@@ -47,14 +48,21 @@ const watch: Middleware = {
     const date = Date.parse(response.headers.get('date') ?? '');
     const start = sent.get(request);
     if (start !== undefined && !Number.isNaN(date)) listeners.onDate?.(date, performance.now() - start);
-    // A wrong current password does not end the session.
-    const login = /\/session(\/password)?$/.test(request.url);
+    // A wrong current password does not end the session, and a used link does not end that of the same browser.
+    const login = /\/(session(\/password)?|my\/login)$/.test(request.url);
     if (response.status === 401 && !login) listeners.onUnauthorized?.();
   },
 };
 
-export const api = createClient<paths>({ baseUrl: base, credentials: 'same-origin' });
-api.use(watch);
+/** A client of some of the paths, whose answers are listened to. */
+export function clientOf<Paths extends object>() {
+  const client = createClient<Paths>({ baseUrl: base, credentials: 'same-origin' });
+  client.use(watch);
+  return client;
+}
+
+export const api = clientOf<paths>();
+export const upcoming = clientOf<RentalPaths>();
 
 interface Answer<T> {
   data?: T;

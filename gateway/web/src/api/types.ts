@@ -1,6 +1,7 @@
 /** The types of the API under the names that the pages use, generated from its description. */
 
 import type { components } from '../../generated/schema';
+import type { AwayState, DeviceDelivery, RentalExtras, Shipped } from './upcoming';
 
 type Schemas = components['schemas'];
 
@@ -43,26 +44,30 @@ export type ProblemDocument = Schemas['ProblemDocument'];
 export type Affected = Schemas['Affected'];
 export type RestoreReview = Schemas['RestoreReview'];
 export type ReviewList = Schemas['ReviewList'];
-export type Rental = Schemas['Rental'];
+export type Rental = Omit<Schemas['Rental'], 'state'> & { state: RentalState } & RentalExtras & Shipped;
 export type RentalDelay = Schemas['RentalDelay'];
-export type RentalChange = Schemas['RentalChange'];
-export type RentalState = Rental['state'];
+export type RentalChange = Schemas['RentalChange'] & RentalExtras;
+export type RentalState = Schemas['Rental']['state'] | AwayState;
 export type RentalEnd = Schemas['RentalEnd'];
 export type RentalReport = Schemas['RentalReport'];
 export type RentalReportDevice = Schemas['RentalReportDevice'];
 export type Availability = Schemas['Availability'];
 export type Booking = Schemas['Booking'];
 export type NewBooking = Schemas['NewBooking'];
-export type NewBookingItem = Schemas['NewBookingItem'];
+export type NewBookingItem = Schemas['NewBookingItem'] & RentalExtras;
 export type Conflict = Schemas['Conflict'];
 export type NextFree = Schemas['NextFree'];
 export type Customer = Schemas['Customer'];
 export type CustomerContact = Schemas['CustomerContact'];
 export type Person = Schemas['Person'];
 export type Renter = Schemas['Renter'];
-export type KeyedRenter = Schemas['RenterWithCredentials']['renter'];
+export type RenterWithCredentials = Schemas['RenterWithCredentials'];
+export type KeyedRenter = RenterWithCredentials['renter'];
 export type RentalAvailability = Schemas['RentalAvailability'];
 export type DeviceAvailability = Schemas['DeviceAvailability'];
 export type DeviceBlock = Schemas['DeviceBlock'];
 export type NewDeviceBlock = Schemas['NewDeviceBlock'];
-export type DeviceRentalSettings = Schemas['DeviceRentalSettings'];
+export type DeviceRentalSettings = Schemas['DeviceRentalSettings'] & DeviceDelivery;
+export type NewDeviceRentalSettings = Schemas['NewDeviceRentalSettings'] & DeviceDelivery;
+export type HandoverGate = Schemas['HandoverGate'];
+export type { RentalContact } from './upcoming';

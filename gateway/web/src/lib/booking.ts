@@ -1,11 +1,13 @@
 /** What the forms of bookings and blocks send. Pure. */
 
 import type { Customer, NewBooking, NewBookingItem, NewDeviceBlock } from '../api/types';
+import { allowanceFrom } from './allowance';
 import { customerOf } from './customer';
 import { fromLocal } from './downtime';
 import { accessFrom, type Protocols } from './grant';
 import { parseLabels } from './labels';
 import { withOffset } from './moment';
+import { rentalContacts } from './rental';
 import { chosenRenters } from './renter';
 
 /** Times are as `<input type="datetime-local">` has them, and texts as they were typed. */
@@ -22,6 +24,11 @@ export interface BookingInput {
   protocols: Protocols;
   /** `null`: all of the customer. */
   renters: string[] | null;
+  /** As it was typed; empty: no limit. */
+  allowance: string;
+  cut: boolean;
+  ssh: boolean;
+  contacts: { name: string; email: string }[];
   hold: boolean;
   holdUntil: string;
   reference: string;
@@ -47,6 +54,17 @@ function gate({ name, access, protocols, renters }: BookingInput): Pick<NewBooki
   };
 }
 
+/** How much is forwarded, logins, and who is notified; what is left out is none of it. */
+function extras({ allowance, cut, ssh, contacts }: BookingInput): Pick<NewBookingItem, 'allowance_bytes' | 'cut_at_allowance' | 'ssh' | 'contacts'> {
+  const most = allowanceFrom(allowance, itemPath('allowance_bytes'));
+  const notified = rentalContacts(contacts);
+  return {
+    ...(most === null ? {} : { allowance_bytes: most, ...(cut ? { cut_at_allowance: true } : {}) }),
+    ...(ssh ? { ssh: true } : {}),
+    ...(notified.length > 0 ? { contacts: notified } : {}),
+  };
+}
+
 /** A label without `=` is refused here; the API would take it for none. */
 export function bookingFrom(input: BookingInput, customers: readonly Customer[], zone: string): NewBooking {
   const of: Pick<NewBookingItem, 'device' | 'labels'> =
@@ -54,7 +72,7 @@ export function bookingFrom(input: BookingInput, customers: readonly Customer[],
   const reference = input.reference.trim();
   return {
     customer: customerOf(input.customer, customers),
-    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '', ...gate(input) }],
+    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '', ...gate(input), ...extras(input) }],
     time_zone: zone,
     notes: input.notes.trim(),
     ...(input.hold ? time('hold_until', input.holdUntil) : {}),

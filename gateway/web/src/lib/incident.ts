@@ -108,6 +108,7 @@ const REASONS: Record<string, string> = {
   host_down: 'the host is down',
   not_current: 'stale',
   parent_in_doubt: 'the parent is being checked',
+  rental: 'in preparation for a rental, or on its way',
 };
 
 function reasonWords(reason: string): string {

@@ -2,6 +2,7 @@
 
 import type { Credentials } from '../api/types';
 import { WrongField } from './fields';
+import { qrSvg } from './qr';
 
 /** Both as WireGuard writes them. */
 export interface KeyPair {
@@ -48,9 +49,11 @@ export async function keysFrom(source: KeySource, own: string): Promise<Partial<
   return pair;
 }
 
-/** Credentials with the private key that stayed here. */
+/** Credentials with the private key that stayed here, and with the QR code that the gateway cannot make of it. */
 export function completed(credentials: Credentials, privateKey: string | undefined): Credentials {
-  return privateKey === undefined ? credentials : { ...credentials, conf: withPrivateKey(credentials.conf, privateKey) };
+  if (privateKey === undefined) return credentials;
+  const conf = withPrivateKey(credentials.conf, privateKey);
+  return { ...credentials, conf, qr_svg: qrSvg(conf) };
 }
 
 /** The key stands where `wg` has it. The gateway leaves a comment in its place. */

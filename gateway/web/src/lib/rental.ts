@@ -1,19 +1,20 @@
 /** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
 
-import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalState } from '../api/types';
+import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalContact, RentalState } from '../api/types';
 import { bytes, millis, plural, span } from './format';
 import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
 
-export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'cleaning', 'closed', 'cancelled', 'failed'];
+export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'returning', 'overdue', 'cleaning', 'closed', 'cancelled', 'failed'];
 
-type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state' | 'awaits_handover'>;
+type Times = Pick<Rental, 'from' | 'until' | 'occupied_from' | 'occupied_until' | 'ended_at' | 'state' | 'awaits_handover' | 'dispatched_at' | 'returned_at'>;
 
 /** Milliseconds of a time that the API always sends. */
 const at = (time: string): number => millis(time) ?? 0;
 
 /** The state by the page's clock: time passes without an event. The gateway alone knows when a hold lapses. */
 export function stateOf(rental: Times, now: number): RentalState {
+  if (isAway(rental, now)) return isLate(rental, now) ? 'overdue' : 'returning';
   if (rental.state === 'cancelled' || rental.state === 'failed') return rental.state;
   if (rental.state === 'held') return now < at(rental.until) ? 'held' : 'cancelled';
   if (isWaiting(rental, now)) return now < at(rental.until) ? 'delayed' : 'failed';
@@ -25,6 +26,23 @@ export function stateOf(rental: Times, now: number): RentalState {
 /** Whether the window has begun and the device is not handed over. */
 function isWaiting(rental: Times, now: number): boolean {
   return rental.awaits_handover && !rental.ended_at && now >= at(rental.from);
+}
+
+/** Whether the rental has ended and its device has not come back. */
+function isAway(rental: Times, now: number): boolean {
+  if (rental.state === 'returning' || rental.state === 'overdue') return true;
+  const closes = rental.state === 'held' || rental.state === 'cancelled' || rental.state === 'closed';
+  return Boolean(rental.dispatched_at) && !rental.returned_at && !closes && now >= at(rental.until);
+}
+
+/** Whether the turnaround has passed. An answer from after the end does not say when, but in its state. */
+function isLate({ state, occupied_until }: Times, now: number): boolean {
+  return state === 'overdue' || now >= (millis(occupied_until) ?? Number.POSITIVE_INFINITY);
+}
+
+/** Until when the device is occupied; `undefined` while it has yet to come back. */
+export function occupiedUntil(rental: Times, now: number): number | undefined {
+  return isAway(rental, now) ? undefined : (millis(rental.occupied_until) ?? endOf(rental));
 }
 
 /** When the customer gives, or gave, the device back. One that was cancelled before its begin keeps its window. */
@@ -56,6 +74,7 @@ function hasBegun(state: RentalState): boolean {
 export function gateWords(rental: Times, now: number): string {
   const state = stateOf(rental, now);
   const [from, end] = [at(rental.from), endOf(rental)];
+  if (state === 'overdue') return 'not returned in time';
   if (state === 'cancelled' || (now < from && !isOpen(state))) return '';
   if (state === 'held') return now < from ? `opens in ${span(from - now)} if it is confirmed` : 'opens when it is confirmed';
   if (now < from) return `opens in ${span(from - now)}`;
@@ -64,12 +83,18 @@ export function gateWords(rental: Times, now: number): string {
   return isOpen(state) ? `open, closes in ${span(end - now)}` : `closed ${span(now - end)} ago`;
 }
 
-export type RentalCall = 'confirm' | 'until' | 'access' | 'swap' | 'cancel' | 'end';
+export type RentalCall = 'confirm' | 'hand-over' | 'dispatch' | 'return' | 'until' | 'access' | 'swap' | 'cancel' | 'end';
+
+type Sent = Partial<Pick<Rental, 'delivery' | 'dispatched_at'>>;
 
 /** What the API allows in a state. */
-export function callsOf(state: RentalState): RentalCall[] {
+export function callsOf(state: RentalState, sent: Sent = {}): RentalCall[] {
+  if (state === 'returning' || state === 'overdue') return ['return'];
   if (!isOpen(state)) return [];
-  return [...(state === 'held' ? (['confirm'] as const) : []), 'until', 'access', 'swap', hasBegun(state) ? 'end' : 'cancel'];
+  const first: RentalCall[] = state === 'held' ? ['confirm'] : state === 'delayed' ? ['hand-over'] : [];
+  const sends: RentalCall[] = sent.delivery === 'shipped' && !sent.dispatched_at && state !== 'held' && state !== 'active' ? ['dispatch'] : [];
+  const swaps: RentalCall[] = sent.dispatched_at ? [] : ['swap'];
+  return [...first, ...sends, 'until', 'access', ...swaps, hasBegun(state) ? 'end' : 'cancel'];
 }
 
 /** `returned early`, `no show`. */
@@ -77,22 +102,45 @@ export function reasonOf(name: string): string {
   return name.replaceAll('_', ' ');
 }
 
-/** What a form changes apart from the window and the device. `renters`: `null` is all. */
+/** The reason of an end beside its state; empty where the state says it already. */
+export function reasonBeside(state: RentalState, reason: string | null | undefined): string {
+  return reason && reason !== state ? reasonOf(reason) : '';
+}
+
+/** What a form changes apart from the window and the device. `renters`: `null` is all; `allowance`: `null` is no limit. */
 export interface AccessInput {
   name: string;
   access: GrantAccess[];
   renters: string[] | null;
+  allowance: number | null;
+  cut: boolean;
+  ssh: boolean;
+  contacts: RentalContact[];
 }
 
+type Changeable = Pick<Rental, 'name' | 'access' | 'renters' | 'allowance_bytes' | 'cut_at_allowance' | 'ssh' | 'contacts'>;
+
 /** The fields that differ from the rental as it is. Access in another form is the same access. */
-export function accessChanges(before: Pick<Rental, 'name' | 'access' | 'renters'>, after: AccessInput): RentalChange {
+export function accessChanges(before: Changeable, after: AccessInput): RentalChange {
   const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
   const sorted = (ids: readonly string[] | null | undefined): string[] | null => (ids ? [...ids].sort() : null);
   return {
     ...(before.name === after.name ? {} : { name: after.name }),
     ...(same(accessFrom(protocolsOf(before.access)), after.access) ? {} : { access: after.access }),
     ...(same(sorted(before.renters), sorted(after.renters)) ? {} : { renters: after.renters }),
+    ...((before.allowance_bytes ?? null) === after.allowance ? {} : { allowance_bytes: after.allowance }),
+    ...(before.cut_at_allowance === after.cut ? {} : { cut_at_allowance: after.cut }),
+    ...((before.ssh ?? false) === after.ssh ? {} : { ssh: after.ssh }),
+    ...(same(plainContacts(before.contacts ?? []), plainContacts(after.contacts)) ? {} : { contacts: after.contacts }),
   };
+}
+
+const plainContacts = (contacts: readonly RentalContact[]): (string | null)[][] => contacts.map(({ name, email }) => [name ?? null, email]);
+
+/** The contacts of a form, whose empty lines are none. */
+export function rentalContacts(rows: readonly { name: string; email: string }[]): RentalContact[] {
+  const filled = rows.map(({ name, email }) => ({ name: name.trim(), email: email.trim() })).filter(({ name, email }) => name || email);
+  return filled.map(({ name, email }) => ({ ...(name ? { name } : {}), email }));
 }
 
 /** The time of a block; `undefined` for one that ended before it began. */
@@ -122,7 +170,7 @@ export function ofDevice<R extends Used>(rentals: readonly R[], now: number): { 
   const byBegin = [...rentals].sort((a, b) => at(a.from) - at(b.from));
   const has = (...states: RentalState[]): R[] => byBegin.filter((one) => states.includes(stateOf(one, now)));
   const cleaned = byBegin.filter((one) => now >= endOf(one) && now < (millis(one.occupied_until) ?? 0) && one.state !== 'cancelled');
-  return { present: has('active')[0] ?? has('delayed')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
+  return { present: has('active')[0] ?? has('overdue', 'returning')[0] ?? has('delayed')[0] ?? has('preparing')[0] ?? cleaned[0], next: has('held', 'booked', 'preparing') };
 }
 
 const HOUR = 3_600_000;

@@ -16,6 +16,8 @@ const KINDS: Record<string, KindWords> = {
   token: { title: 'API tokens', command: 'fleetgate token' },
   grant: { title: 'Grants', page: '/access' },
   rental: { title: 'Rentals', page: '/rentals' },
+  subscription: { title: 'Subscriptions to events of rentals', command: 'fleetgate subscription' },
+  enrolment_token: { title: 'Enrolment tokens', command: 'fleetgate token' },
 };
 
 /** A kind that this page does not know yet is shown by its name. */

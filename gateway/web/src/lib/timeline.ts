@@ -2,7 +2,7 @@
 
 import type { DeviceBlock, Rental, RentalState } from '../api/types';
 import { millis } from './format';
-import { blockTimes, endOf, stateOf } from './rental';
+import { blockTimes, endOf, occupiedUntil, stateOf } from './rental';
 
 /** `[from, until)`. */
 export interface Range {
@@ -152,11 +152,11 @@ function rowOf(id: string, name: string, bars: Bar[]): Row {
 /** Bars that touch do not overlap, whatever the last digit of their percents is. */
 const ROUNDING = 1e-6;
 
-/** A cancelled rental occupies nothing. */
+/** A cancelled rental occupies nothing, unless its device has yet to come back. */
 function rentalBar(rental: Rental, range: Range, now: number): Bar | undefined {
   const [begin, from, end] = [millis(rental.occupied_from) ?? 0, millis(rental.from) ?? 0, endOf(rental)];
   const state = stateOf(rental, now);
-  const until = millis(rental.occupied_until) ?? end;
+  const until = occupiedUntil(rental, now);
   const drawn = state === 'cancelled' ? undefined : draw(rental.id, range, [[begin, from, 'preparation'], [from, end, 'rental'], [end, until, 'turnaround']]);
   return drawn && { ...drawn, rental, state };
 }

@@ -103,7 +103,7 @@ fn judge(spec: &HostSpec, check: &Check, truth: &Truth, came: bool) -> Option<St
     let ok_if = |good: bool| if good { Status::Ok } else { Status::Critical };
     let tunnel = came && truth.tunnel_works();
     match check {
-        Check::Passive | Check::Heartbeat(_) => None,
+        Check::Passive | Check::Heartbeat(_) | Check::Rental => None,
         Check::Tunnel if !came => None,
         Check::Tunnel => Some(ok_if(tunnel)),
         Check::Ping { .. } => tunnel.then(|| ok_if(!truth.hung)),

@@ -154,7 +154,8 @@ impl Gateway {
                 MonitorOutput::Record(record) => self.keep(record, t),
                 MonitorOutput::ProbeRequest(_)
                 | MonitorOutput::ProbeUplink
-                | MonitorOutput::HandedOver(_) => {
+                | MonitorOutput::HandedOver(_)
+                | MonitorOutput::FirstContact(_) => {
                     panic!("there is no way to ask, and there are no rentals")
                 }
                 MonitorOutput::Wait(wait, _) => {

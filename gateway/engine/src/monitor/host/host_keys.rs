@@ -4,8 +4,8 @@ use crate::messages::HostKey;
 
 #[derive(Debug, Default)]
 pub struct HostKeys {
-    /// A host key first seen through the tunnel, or the type of the pinned one, until the spec has
-    /// it.
+    /// A host key first seen through the tunnel, or the type and the line of the pinned one, until the
+    /// spec has it.
     learnt: Option<HostKey>,
     /// The fingerprint of the key that was seen instead of the pinned one in the last session.
     strange: Option<String>,

@@ -7,8 +7,8 @@
 //! `own_check.rs`, `one_way.rs`, `reach.rs`, `freshness.rs`, `tunnel_link.rs`, `host_keys.rs`,
 //! `session.rs`. `Host` coordinates them: `check.rs` contains the host's own check,
 //! `service_checks.rs`, `ssh_session.rs` and `tunnel_check.rs` the checks of its services,
-//! `passive.rs` the passive results, `tunnel_events.rs` the events from the tunnel, and `restore.rs`
-//! the start after a restart.
+//! `passive.rs` the passive results, `tunnel_events.rs` the events from the tunnel, `rental_phase.rs`
+//! what its rentals mean, and `restore.rs` the start after a restart.
 
 pub(super) mod alive;
 pub(super) mod allowed_silence;
@@ -28,6 +28,7 @@ pub(super) mod undecided;
 
 mod check;
 mod passive;
+mod rental_phase;
 mod restore;
 mod service_checks;
 mod ssh_session;
@@ -324,7 +325,7 @@ impl Host {
     fn suspend(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         let service = &mut self.services[i];
         service.planned = None;
-        if service.mark_stale() {
+        if !service.is_of_rental() && service.mark_stale() {
             ctx.record(service.row(self.spec.id, ctx.now));
         }
     }

@@ -95,7 +95,12 @@ impl Host {
                 Probe::Echo { peer, address, count }
             }
             Check::Tcp { port } => Probe::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
-            Check::Ssh | Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) => {
+            Check::Ssh
+            | Check::Sensor(_)
+            | Check::Command { .. }
+            | Check::Passive
+            | Check::Heartbeat(_)
+            | Check::Rental => {
                 return None;
             }
         })

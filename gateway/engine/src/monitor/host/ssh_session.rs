@@ -258,10 +258,8 @@ impl Host {
                 self.event(EventKind::HostKeyPinned, cause, key.to_string(), ctx);
                 self.learn(key, ctx);
             }
-            // The client asks the server for this key type at once from now on.
-            Some(pin) if pin.is(&key) && pin.key_type.is_none() && key.key_type.is_some() => {
-                self.learn(key, ctx);
-            }
+            // The client asks the server for this key type at once from now on, and renters get the key.
+            Some(pin) if pin.is(&key) && pin.is_known_less_than(&key) => self.learn(key, ctx),
             _ => {}
         }
     }

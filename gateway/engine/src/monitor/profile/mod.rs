@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::messages::{
-    Alerting, Check, Flapping, Kinds, Notify, ServiceSpec, States, TIMEOUT_SHARE, Threshold, Timing,
+    Alerting, Check, Flapping, Kinds, Notify, RENTAL_SERVICE, ServiceSpec, States, TIMEOUT_SHARE, Threshold,
+    Timing,
 };
 use crate::notification::Selector;
 
@@ -54,7 +55,7 @@ impl Facts {
             // be confirmed.
             Check::Ssh => self.login || self.direct && !self.tunnel,
             Check::Sensor(_) | Check::Command { .. } => self.login,
-            Check::Passive | Check::Heartbeat(_) => true,
+            Check::Passive | Check::Heartbeat(_) | Check::Rental => true,
         }
     }
 }
@@ -397,9 +398,20 @@ fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {
     }
 }
 
-/// A failed job reports once and runs again the next day, so the first failure counts.
+/// A failed job reports once and runs again the next day, so the first failure counts. So does what the gateway knows.
 fn usual_attempts(check: &Check) -> Option<u32> {
-    matches!(check, Check::Heartbeat(_)).then_some(1)
+    matches!(check, Check::Heartbeat(_) | Check::Rental).then_some(1)
+}
+
+/// Returns how many of the services of a host count for [`MAX_SERVICES`].
+pub fn count(services: &[ServiceSpec]) -> usize {
+    services.iter().filter(|service| service.check != Check::Rental).count()
+}
+
+/// Adds the service that shows what a rented device is in. It takes the place of another one of this name.
+pub fn add_rental(services: &mut Vec<ServiceSpec>, timing: Timing) {
+    services.retain(|service| service.name != RENTAL_SERVICE);
+    services.push(bare(RENTAL_SERVICE, Check::Rental, timing));
 }
 
 fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>) {

@@ -171,7 +171,9 @@ impl Lab {
                     self.pending.insert((self.now.mono + delay, self.asked), (ask.id, answer));
                 }
                 MonitorOutput::Record(record) => self.records.push((self.t(), record)),
-                MonitorOutput::ProbeUplink | MonitorOutput::HandedOver(_) => {}
+                MonitorOutput::ProbeUplink
+                | MonitorOutput::HandedOver(_)
+                | MonitorOutput::FirstContact(_) => {}
                 MonitorOutput::Wait(at, _) => return at,
             }
         }

@@ -7,5 +7,6 @@ mod lab;
 mod parents;
 #[cfg(test)]
 pub(super) mod random_inputs;
+mod rental_phases;
 mod restart;
 mod silence;

@@ -256,7 +256,9 @@ impl Bench {
             match self.monitor.poll_output() {
                 MonitorOutput::ProbeRequest(ask) => drop(self.open.insert(ask.id, ask.host)),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::HandedOver(_) => panic!("there are no rentals"),
+                MonitorOutput::HandedOver(_) | MonitorOutput::FirstContact(_) => {
+                    panic!("there are no rentals")
+                }
                 MonitorOutput::ProbeUplink => panic!("nobody has looked so far"),
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;

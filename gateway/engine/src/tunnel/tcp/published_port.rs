@@ -2,7 +2,7 @@
 //!
 //! The tunnel that a SYN came through identifies the peer. A SYN is accepted only from the peer's
 //! own addresses, within the limits of its stack and of all peers together. Devices reach the port
-//! for results, and people reach DNS. The shell handles the content of the stream.
+//! for results, people reach DNS, and renters reach a page. The shell handles the content of the stream.
 
 use std::net::SocketAddr;
 
@@ -26,6 +26,13 @@ const MAX_RESULTS: usize = 512;
 /// limit is separate from the one of devices, so that people cannot displace results.
 const MAX_DNS: usize = 64;
 
+/// Where renters reach their page: a browser asks there when a person enters the address alone.
+const PAGE_PORT: u16 = 80;
+
+/// Connections of all renters to their page. A browser opens a few and each is short. The limit is separate from the
+/// others, so that renters displace neither results nor DNS.
+const MAX_PAGE: usize = 64;
+
 /// Marks the ids of these streams, so that they never collide with those that the shell assigns.
 const ACCEPTED: u64 = 1 << 63;
 
@@ -35,6 +42,7 @@ pub struct Census {
     pub all: usize,
     results: usize,
     dns: usize,
+    page: usize,
 }
 
 impl Census {
@@ -43,18 +51,20 @@ impl Census {
             all: stack.connections(),
             results: stack.accepted_by(Published::Results),
             dns: stack.accepted_by(Published::Dns),
+            page: stack.accepted_by(Published::Page),
         }
     }
 
     /// The connections that peers opened.
     pub fn accepted(&self) -> usize {
-        self.results + self.dns
+        self.results + self.dns + self.page
     }
 
     fn of_service(&mut self, service: Published) -> &mut usize {
         match service {
             Published::Results => &mut self.results,
             Published::Dns => &mut self.dns,
+            Published::Page => &mut self.page,
         }
     }
 
@@ -62,6 +72,7 @@ impl Census {
         match service {
             Published::Results => self.results < MAX_RESULTS,
             Published::Dns => self.dns < MAX_DNS,
+            Published::Page => self.page < MAX_PAGE,
         }
     }
 
@@ -69,6 +80,7 @@ impl Census {
         self.all = self.all - before.all + after.all;
         self.results = self.results - before.results + after.results;
         self.dns = self.dns - before.dns + after.dns;
+        self.page = self.page - before.page + after.page;
     }
 }
 
@@ -109,9 +121,10 @@ impl<N: Noise> Tunnel<N> {
         let results = self.config.results_port.is_some_and(|own| own.get() == port);
         match peer.kind {
             PeerKind::Device => results.then_some(Published::Results),
+            PeerKind::Operator | PeerKind::Renter if !self.forwarder.is_source(peer.id) => None,
+            PeerKind::Renter if port == PAGE_PORT => Some(Published::Page),
             PeerKind::Operator | PeerKind::Renter => {
-                let answers = self.dns.is_some() && self.forwarder.is_source(peer.id);
-                (answers && port == dns::PORT).then_some(Published::Dns)
+                (self.dns.is_some() && port == dns::PORT).then_some(Published::Dns)
             }
         }
     }

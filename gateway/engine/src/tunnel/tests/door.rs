@@ -9,9 +9,10 @@ use smoltcp::wire::{
 };
 
 use super::world::*;
+use crate::id::Id;
 use crate::messages::{
-    Command, ConnectFailure, DropReason, PeerKind, PeerSnapshot, PeerSpec, ProbeReply, Published, StreamId,
-    StreamInput, StreamOutput,
+    Command, ConnectFailure, DropReason, PeerKind, PeerSnapshot, PeerSpec, PolicyChange, ProbeReply,
+    Published, SourceOwner, SourceSpec, StreamId, StreamInput, StreamOutput,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -138,6 +139,60 @@ fn only_devices_are_let_in() {
         let seen = (arrivals(&world).len(), world.dropped(2, DropReason::Unsolicited));
         assert_eq!(seen, (0, 1), "{kind:?}");
     }
+}
+
+/// Makes peer `n` a person with an inner address, whom the policy has as a source if `known`.
+fn person(world: &mut Plain, n: u8, kind: PeerKind, known: bool) {
+    world.command(Command::Upsert(Box::new(PeerSpec { kind, ..spec(n) }), PeerSnapshot::default()));
+    if known {
+        let owner = SourceOwner::Person { person: Id::from_i64(80), customer: Id::from_i64(90) };
+        let source = SourceSpec { peer: id(n), owner, addresses: [v4(n), v6(n)].into() };
+        world.command(Command::Policy(vec![PolicyChange::Source(source)]));
+    }
+}
+
+#[test]
+fn the_page_is_for_renters_that_the_policy_knows_and_for_nobody_else() {
+    for (kind, known, accepted) in [
+        (PeerKind::Renter, true, Some(Published::Page)),
+        (PeerKind::Renter, false, None),
+        (PeerKind::Operator, true, None),
+        (PeerKind::Device, false, Some(Published::Results)),
+    ] {
+        let mut world = connected(1);
+        person(&mut world, 2, kind, known);
+        for (own, gateway) in [(v4(2), v4(1)), (v6(2), v6(1))] {
+            world.call(2, SocketAddr::new(own, 40_000), door(gateway), b"GET /");
+        }
+        world.run(SECOND);
+        let services = world.streams.iter().filter_map(|(_, output)| match output {
+            StreamOutput::Accepted { service, .. } => Some(*service),
+            _ => None,
+        });
+        let expected = accepted.map_or_else(Vec::new, |service| vec![service; 2]);
+        assert_eq!(services.collect::<Vec<_>>(), expected, "{kind:?} {known}");
+    }
+}
+
+#[test]
+fn many_connections_of_renters_leave_those_of_devices_their_room() {
+    const RENTERS: u8 = 20;
+    let mut world = connected(RENTERS + 1);
+    for n in 3..3 + RENTERS {
+        person(&mut world, n, PeerKind::Renter, true);
+        for port in 1..=4 {
+            world.call(n, SocketAddr::new(v4(n), port), door(v4(1)), b"wait");
+        }
+        world.run(Duration::from_millis(100));
+    }
+    let is_page =
+        |output: &StreamOutput| matches!(output, StreamOutput::Accepted { service: Published::Page, .. });
+    assert_eq!(world.streams.iter().filter(|(_, output)| is_page(output)).count(), 64);
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
+    world.run(SECOND);
+    assert!(matches!(arrivals(&world)[..], [(_, 2, _)]));
+    world.run(60 * SECOND);
+    assert_eq!(world.tunnel.totals().connections, 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::availability::{self, Period, Series as Intervals, Sums};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GATEWAY, HostStatus};
+use fleetgate_engine::messages::{GATEWAY, HostStatus, RENTAL_SERVICE};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::Status;
 
@@ -61,7 +61,11 @@ impl Recorded {
     }
 
     /// An interval outside of the period says nothing, and what lies beyond its ends belongs to others.
+    /// The service that shows the rentals says nothing of the device.
     pub fn push(&mut self, of: &Interval<'_>) {
+        if of.service == RENTAL_SERVICE {
+            return;
+        }
         let (from, until) =
             (of.from.max(self.period.from()), of.until.unwrap_or(Wall::from_millis(i64::MAX)));
         let Some(time) = Period::new(from, until.min(self.period.until())) else { return };
@@ -174,7 +178,8 @@ mod tests {
     /// What held in one second, and whether it was planned.
     fn second(rows: &[Row], service: &str, second: i64) -> (&'static str, bool) {
         let of = |host, service, series| holds(rows, host, service, series, second);
-        let planned = of(DEVICE, "", Series::Downtime).or(of(DEVICE, service, Series::Downtime)).is_some();
+        let plans = [("", Series::Downtime), ("", Series::Rental), (service, Series::Downtime)];
+        let planned = plans.into_iter().any(|(service, series)| of(DEVICE, service, series).is_some());
         let device = of(DEVICE, "", Series::State);
         let hidden = hidden(rows, second);
         let own = of(DEVICE, service, Series::State).unwrap_or("no_data");
@@ -217,6 +222,7 @@ mod tests {
             (GATEWAY, "", Series::UplinkLost, ""),
             (DEVICE, "", Series::Unreachable, ""),
             (DEVICE, "", Series::Downtime, ""),
+            (DEVICE, "", Series::Rental, ""),
             (DEVICE, "ping", Series::Downtime, ""),
         ];
         prop::sample::select(states.chain(others).collect::<Vec<About>>())

@@ -65,7 +65,7 @@ impl Dropbear {
         let out = String::from_utf8(out.expect("dropbearkey runs").stdout).expect("text");
         let line = out.lines().find(|line| line.contains("AAAA")).expect("a public key");
         let key: fleetgate_keys::SshPublicKey = line.parse().expect("a public key");
-        HostKey { fingerprint: key.fingerprint(), key_type: KeyType::from_name(key.algorithm()) }
+        HostKey { key_type: KeyType::from_name(key.algorithm()), ..HostKey::from(key.fingerprint().as_str()) }
     }
 
     async fn ask(&self, pin: Option<HostKey>, user: Option<String>) -> SshReply {

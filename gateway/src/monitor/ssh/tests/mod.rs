@@ -95,7 +95,7 @@ impl Server {
     }
 
     fn shown(&self) -> HostKey {
-        HostKey { fingerprint: self.pin(), key_type: Some(KeyType::Ed25519) }
+        HostKey { fingerprint: self.pin(), key_type: Some(KeyType::Ed25519), line: None }
     }
 
     fn logins(&self) -> usize {

@@ -56,7 +56,7 @@ impl Sshd {
     fn pin(&self, key: HostKeyOf) -> HostKey {
         let line = fs::read_to_string(self.dir.path().join(format!("{}.pub", key.file()))).expect("a key");
         let key: fleetgate_keys::SshPublicKey = line.parse().expect("a public key");
-        HostKey { fingerprint: key.fingerprint(), key_type: KeyType::from_name(key.algorithm()) }
+        HostKey { key_type: KeyType::from_name(key.algorithm()), ..HostKey::from(key.fingerprint().as_str()) }
     }
 
     /// Connects to a server that this program starts after preparing its environment.

@@ -10,7 +10,8 @@ use fleetgate_engine::messages::{Excerpt, GATEWAY};
 use fleetgate_engine::verdict::Verdict;
 use jiff::tz::TimeZone;
 
-use crate::notification::mail::incident_part;
+use crate::notification::mail::{incident_part, rental_part};
+pub(in crate::notification::mail) use crate::sanitize::escaped;
 use crate::sanitize::harmless;
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{Contents, Count, Kind, MessageRow};
@@ -31,6 +32,7 @@ pub(in crate::notification::mail) const MAX_LINE: usize = 200;
 pub struct Letter {
     pub subject: String,
     pub text: String,
+    /// Empty: the mail has the text alone.
     pub html: String,
 }
 
@@ -60,11 +62,14 @@ impl Letter {
 
 fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, place: &Place<'_>) -> Letter {
     let (headline, after) = (headline(&notice.kind, notice.problem, &notice.to), after(notice, contents));
+    let rented = rental_part::text(notice, contents, place).map(|rented| format!("Rented  {rented}\n"));
     let around = Around {
+        rented: rented.unwrap_or_default(),
         incidents: incident_part::text(contents, place),
         verdict: incident_part::verdict_text(verdict),
     };
     let in_html = Around {
+        rented: rental_part::html(notice, contents, place),
         incidents: incident_part::html(contents, place),
         verdict: incident_part::verdict_html(verdict),
     };
@@ -77,6 +82,7 @@ fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, pl
 
 /// The parts around one notice, as text or HTML.
 struct Around {
+    rented: String,
     incidents: String,
     verdict: String,
 }
@@ -161,10 +167,11 @@ fn earlier(from: &str, to: &str) -> Option<String> {
 
 fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'_>) -> String {
     format!(
-        "{}\n\nSince   {}\n{}{}{}Output\n{}\n\n{}\n",
+        "{}\n\nSince   {}\n{}{}{}{}Output\n{}\n\n{}\n",
         sentence(notice, after),
         time(notice.since.as_millis(), place.zone),
         by(notice),
+        around.rented,
         around.incidents,
         around.verdict,
         quoted(&notice.output),
@@ -181,13 +188,14 @@ fn html_of_one(
 ) -> String {
     let output = whole_or_cut(&notice.output).lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
-        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}</p>\n{}{}<pre style=\"{}\">{}</pre>\n{}",
+        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}{}</p>\n{}{}<pre style=\"{}\">{}</pre>\n{}",
         colour(notice),
         escaped(headline),
         escaped(&one_line(&object(notice), MAX_SUBJECT)),
         escaped(&sentence(notice, after)),
         escaped(&time(notice.since.as_millis(), place.zone)),
         escaped(&by(notice)).replacen("By      ", "<br>By ", 1).trim_end(),
+        around.rented,
         around.incidents,
         around.verdict,
         PRE,
@@ -338,7 +346,9 @@ fn text_of_many(
         let output = one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE);
         let by = one_line(&notice.note, MAX_LINE);
         let by = if by.is_empty() { by } else { format!(", by {by}") };
-        let _ = writeln!(text, "    {headline} {object}{after}, since {since}{by}\n        {output}");
+        let rented = rental_part::text(notice, contents, place).map(|rented| format!(", rented: {rented}"));
+        let rented = rented.unwrap_or_default();
+        let _ = writeln!(text, "    {headline} {object}{after}, since {since}{by}{rented}\n        {output}");
     }
     if more > 0 {
         let _ = writeln!(text, "    and {more} more");
@@ -368,7 +378,8 @@ fn html_of_many(
             escaped(&headline(&notice.kind, notice.problem, &notice.to)),
             html_object(notice, place) + &escaped(&after(notice, contents)),
             escaped(&time(notice.since.as_millis(), place.zone)),
-            escaped(&one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE)),
+            escaped(&one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE))
+                + &rental_part::html(notice, contents, place),
         );
     }
     body.push_str("</table>\n");
@@ -462,22 +473,6 @@ fn whole_or_cut(output: &Excerpt) -> String {
 
 pub(in crate::notification::mail) fn one_line(text: &str, longest: usize) -> String {
     harmless(text).chars().take(longest).collect()
-}
-
-/// Escapes text for an element or an attribute in double quotes.
-pub(in crate::notification::mail) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::incidents::{IncidentRow, MemberRow};
-use crate::store::outbox::{Address, Channel, Concern, Count};
+use crate::store::outbox::{Address, Channel, Concern, Count, Rented};
 
 fn down() -> NoticeRow {
     NoticeRow {
@@ -116,6 +116,39 @@ fn a_service_that_recovered() {
     let place = Place { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
     let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
+}
+
+/// Gives each notice a rental.
+fn rented(contents: Contents, time_zone: Option<&str>) -> Contents {
+    let rented = Rented {
+        rental: Id::from_i64(41),
+        name: "entrance".into(),
+        until: Wall::from_millis(1_796_979_600_000),
+        time_zone: time_zone.map(str::to_owned),
+    };
+    let rented = contents.notices.iter().map(|notice| (notice.id, rented.clone())).collect();
+    Contents { rented, ..contents }
+}
+
+#[test]
+fn a_notice_about_a_rented_device_names_the_rental_and_its_end() {
+    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let letter = |notices: Vec<NoticeRow>, zone| {
+        Letter::write(&message(Kind::Notices), &rented(contents(notices), zone), None, &place)
+    };
+    let words =
+        format!("entrance ({}) until 2026-12-11 10:00", crate::ids::Kind::Rental.text(Id::from_i64(41)));
+    let alone = letter(vec![down()], Some("Europe/Vienna"));
+    assert!(alone.text.contains(&format!("\nRented  {words} CET\n")), "{}", alone.text);
+    assert!(alone.html.contains(&format!("<br>Rented: {words} CET</p>")), "{}", alone.html);
+    let words = words.replace("10:00", "09:00");
+    let second = NoticeRow { id: NoticeId(2), host_name: "cam-02".into(), ..down() };
+    let many = letter(vec![down(), second], None);
+    assert_eq!(many.text.matches(&format!(", rented: {words} UTC\n")).count(), 2, "{}", many.text);
+    assert_eq!(many.html.matches(&format!("<br>Rented: {words} UTC</td>")).count(), 2, "{}", many.html);
+    for letter in [alone, many] {
+        assert!(!letter.subject.contains("entrance"), "{}", letter.subject);
+    }
 }
 
 #[test]

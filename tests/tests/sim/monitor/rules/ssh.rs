@@ -38,7 +38,7 @@ fn the_host_key_is_learnt_through_the_tunnel_once() {
 }
 
 fn own_key() -> HostKey {
-    HostKey { fingerprint: "SHA256:own".into(), key_type: Some(KeyType::Ed25519) }
+    HostKey { key_type: Some(KeyType::Ed25519), ..HostKey::from("SHA256:own") }
 }
 
 #[test]

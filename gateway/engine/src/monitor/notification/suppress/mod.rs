@@ -75,6 +75,7 @@ pub struct Notifier<S> {
     begun: Begun,
     own_downtime: Option<DowntimeOccurrence>,
     in_downtime: bool,
+    is_quiet: bool,
     remind_from: Option<Mono>,
     problem_since: Option<Mono>,
     awaits_result: bool,
@@ -102,6 +103,7 @@ impl<S: Level> Notifier<S> {
             begun: Begun(state.begun),
             own_downtime: state.own_downtime,
             in_downtime: state.in_downtime,
+            is_quiet: state.is_quiet,
             remind_from: state.remind_from.map(|at| now.mono_at(at)),
             problem_since: state.problem_since.map(|at| now.mono_at(at)),
             awaits_result: state.awaits_result,
@@ -117,6 +119,7 @@ impl<S: Level> Notifier<S> {
             flapping: self.flapping,
             told_flapping: self.told == LastNotified::Flapping,
             in_downtime: self.in_downtime,
+            is_quiet: self.is_quiet,
             own_downtime: self.own_downtime,
             begun: self.begun.0.clone(),
             remind_from: self.remind_from.map(|at| now.wall_at(at)),
@@ -135,11 +138,20 @@ impl<S: Level> Notifier<S> {
         self.in_downtime
     }
 
-    /// Whether a downtime covers it from this moment on.
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Notes whether its device is prepared for a rental, or on its way. The next evaluation considers it.
+    pub fn set_quiet(&mut self, is_quiet: bool) {
+        self.is_quiet = is_quiet;
+    }
+
+    /// Whether a downtime or a rental covers it from this moment on.
     pub fn is_planned(&self, track: &Track<S>, scene: &NotifyContext<'_>) -> bool {
         let failing = track.status.is_problem() && scene.current;
         let own = || Begun(self.begun.0.clone()).see(scene.own(), failing, scene.now.wall).is_some();
-        scene.covered || !scene.windows.is_empty() && own()
+        self.is_quiet || scene.covered || !scene.windows.is_empty() && own()
     }
 
     /// Whether its problem may be notified from this moment on, even if it was suppressed before.
@@ -284,7 +296,7 @@ impl<S: Level> Notifier<S> {
     fn see_time(&mut self, track: &Track<S>, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         let failing = track.status.is_problem() && scene.current;
         let own = self.begun.see(scene.own(), failing, scene.now.wall);
-        self.in_downtime = own.is_some() || scene.covered;
+        self.in_downtime = self.is_quiet || own.is_some() || scene.covered;
         let before = std::mem::replace(&mut self.own_downtime, own);
         if let Some(of) = own.or(before).filter(|_| own.is_some() != before.is_some()) {
             let begins = own.is_some();
@@ -358,6 +370,7 @@ impl<S: Level> Notifier<S> {
         scene
             .silence
             .or(self.awaits_result.then_some(SuppressReason::NotCurrent))
+            .or(self.is_quiet.then_some(SuppressReason::Rental))
             .or(self.in_downtime.then_some(SuppressReason::Downtime))
             .or(acknowledged.then_some(SuppressReason::Acknowledged))
     }

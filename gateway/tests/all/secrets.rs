@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Fields of the responses that show a secret once.
 const SHOWN_ONCE: [&str; 6] = ["secret", "webhook_secret", "private_key", "preshared_key", "url", "command"];
 /// Name of the secrets that users with the right to change them see, and that the database stores for
-/// delivery.
+/// delivery. The mailboxes of rentals are among them.
 const ADDRESS: &str = "webhook address";
 
 // -------------------------------------------------------------------- secrets
@@ -301,7 +301,9 @@ async fn plant_subscriptions(gateway: &Gateway, secrets: &mut Secrets, web: u16)
     gateway.posts("/devices", json!({ "name": "rented" })).await;
     gateway.does(Method::PUT, "/devices/rented/rental-settings", json!({ "rentable": true })).await;
     gateway.posts("/customers", json!({ "external_ref": "crm-1" })).await;
-    let items = json!([{ "device": "rented", "until": "2035-01-01T00:00:00Z" }]);
+    let mailbox = format!("{}@example.org", secrets.plant("webhook address beside a mailbox of a rental"));
+    let contacts = json!([{ "name": "Ada", "email": mailbox }]);
+    let items = json!([{ "device": "rented", "until": "2035-01-01T00:00:00Z", "contacts": contacts }]);
     gateway.posts("/bookings", json!({ "customer": "crm-1", "items": items })).await;
     let failed = async || {
         let listed = gateway.gets("/subscriptions").await;
@@ -339,6 +341,13 @@ async fn plant_renters(gateway: &Gateway, secrets: &mut Secrets) {
     secrets.keep_shown("renter", &renter);
     let path = format!("/renters/{}/credentials", renter["renter"]["id"].as_str().expect("an id"));
     secrets.keep_shown("new credentials of a renter", &gateway.posts(&path, json!({})).await);
+    let link = gateway.posts("/customers/crm-17/login-link", json!({ "person": person["id"] })).await;
+    let token = link["url"].as_str().and_then(|url| url.split_once("#token=")).expect("a link").1;
+    secrets.keep("login link of a person", token);
+    let login = gateway.call(Method::POST, "/api/v1/my/login").json(&json!({ "token": token }));
+    let begun = login.send().await.expect("an answer");
+    let cookie = begun.headers()["set-cookie"].to_str().expect("text");
+    secrets.keep("session of a person", cookie.split(['=', ';']).nth(1).expect("a value"));
 }
 
 async fn plant_devices(gateway: &Gateway, secrets: &mut Secrets) {
@@ -400,6 +409,7 @@ async fn plant_refusals(gateway: &Gateway, secrets: &mut Secrets, web: u16) {
         (Method::POST, "/users", json!({ "name": "x", "role": "viewer", "password": [long] })),
         (Method::POST, "/session", guess),
         (Method::POST, "/session", json!({ "link": wrong("a wrong link") })),
+        (Method::POST, "/my/login", json!({ "token": wrong("a wrong link of a person") })),
         (
             Method::POST,
             "/enrol",
@@ -528,6 +538,7 @@ fn address_field(role: &str, path: &str) -> Option<&'static str> {
         _ if role == "viewer" => None,
         _ if path.starts_with("/contacts") => Some("webhook_url"),
         _ if path.starts_with("/subscriptions") => Some("url"),
+        _ if path.starts_with("/rentals/") => Some("email"),
         _ => None,
     }
 }

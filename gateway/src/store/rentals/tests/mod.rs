@@ -1,3 +1,5 @@
+mod shipped;
+
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -5,16 +7,18 @@ use std::time::Duration;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol, HandedOver};
 use fleetgate_engine::rental::allowance::Level;
-use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life};
+use fleetgate_engine::rental::life::{Delivery, EndReason, Ending, Handover, Life};
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
 use super::aliases::{self, Alias};
 use super::allowances::{self, Allowance};
 use super::changes::{self, NewChange, What};
+use super::contacts::Contact;
+use super::device_choices::DeviceChoice;
 use super::events::EventRow;
 use super::occupancies::Source;
-use super::{announcements, bookings, customers, events, handovers, occupancies, policy};
+use super::{announcements, blocks, bookings, customers, events, handovers, occupancies, policy, reports};
 use crate::ids::Named;
 use crate::store::addresses::Pools;
 use crate::store::{Store, Tx, fixture};
@@ -58,6 +62,11 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         time_zone: None,
         device: id(7),
         device_name: "cam".into(),
+        choice: DeviceChoice {
+            labels: Some([("kind".to_owned(), "cam".to_owned())].into()),
+            other_after: Some(Duration::from_secs(600)),
+            other_at: None,
+        },
         life: Life {
             window: Window::new(at(600), at(1_200)).unwrap(),
             prepared_from: at(500),
@@ -65,15 +74,18 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
             hold_until,
             handover: Handover::AtBegin,
             ending,
+            delivery: Delivery::Mounted,
         },
         preparation: Duration::from_millis(100),
         name: "device-1".into(),
         access: vec![GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 8_000..=8_100] }],
+        ssh: true,
         admits: Some([id(21), id(22)].into()),
         alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
         allowance: Some(Allowance { bytes: 1_000, cuts: false }),
         allowance_level: Level::Below,
         forwarded_bytes: 0,
+        contacts: vec![Contact { name: Some("Ada".into()), email: "ada@example.org".into() }],
         end_note: String::new(),
         version: 1,
         created_at: at(0),
@@ -92,20 +104,22 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
         let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
         let endings = endings.into_iter().chain([None]);
         let all = endings.flat_map(|ending| handovers.iter().map(move |handover| (ending, *handover)));
+        let all = all.flat_map(|life| shipped::deliveries().map(move |delivery| (life, delivery)));
         let mut tx = store.begin().await.unwrap();
-        for (n, (ending, handover)) in all.enumerate() {
+        for (n, ((ending, handover), delivery)) in all.enumerate() {
             let mut rental = rental(10 + n as i64, booking, hold_until, ending);
-            rental.life.handover = handover;
+            (rental.life.handover, rental.life.delivery) = (handover, delivery);
             super::insert(&mut tx, &rental).await.unwrap();
             super::update(&mut tx, &rental, at(0)).await.unwrap();
         }
-        for now in
-            [0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 9_000]
-        {
+        for now in [
+            0, 499, 500, 549, 550, 599, 600, 649, 650, 700, 749, 750, 800, 1_199, 1_200, 1_249, 1_250, 1_300,
+            9_000,
+        ] {
+            let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 1_000)).await.unwrap();
             for state in fleetgate_engine::rental::life::State::ALL {
                 let wanted = super::Wanted { state: Some(state), ..Default::default() };
-                let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 100)).await.unwrap();
-                let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 100)).await.unwrap();
+                let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 1_000)).await.unwrap();
                 let expected: Vec<Id> =
                     all.iter().filter(|r| r.life.state(at(now)) == state).map(|r| r.id).collect();
                 let found: Vec<Id> = found.iter().map(|r| r.id).collect();
@@ -639,6 +653,138 @@ async fn what_a_clock_ahead_has_let_lapse_is_confirmed_with_an_event() {
     assert_eq!(catch_up(&mut tx, 500).await, 1);
     let all = [(0, "held"), (580, "cancelled"), (300, "confirmed"), (500, "preparing")];
     assert_eq!(told(&mut tx).await, expected(&all));
+}
+
+/// A hold of a device that can be booked, from 600 s on. It lapses at 500 s.
+async fn held(store: &Store) -> super::Rental {
+    fixture::device(store, 7, "cam").await;
+    let settings = "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms)
+                    values (7, 1, 0, 0)";
+    fixture::run(store, settings, &[]).await;
+    let booking = booking(store, Some(at(500_000))).await;
+    let before = later(10, booking, 600);
+    let held = super::Rental { life: Life { hold_until: Some(at(500_000)), ..before.life }, ..before };
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &held).await.unwrap();
+    occupy(&mut tx, &held).await;
+    tx.commit().await.unwrap();
+    held
+}
+
+async fn occupy(tx: &mut Tx, rental: &super::Rental) {
+    let until = rental.life.window.until() + rental.life.turnaround;
+    let occupied = Occupancy { from: rental.life.prepared_from, until: Some(until) };
+    occupancies::insert(tx, rental.device, Source::Rental(rental.id), occupied).await.unwrap();
+}
+
+async fn occupied_by(tx: &mut Tx, now: i64) -> Vec<Source> {
+    let taken = occupancies::of_devices(tx, &[id(7)], at(now)).await.unwrap();
+    taken.values().flatten().map(|taken| taken.source).collect()
+}
+
+#[tokio::test]
+async fn a_hold_that_lapsed_by_a_clock_ahead_comes_back_when_the_clock_is_set_back() {
+    let (store, _dir) = fixture::store().await;
+    let held = held(&store).await;
+    let mut tx = store.begin().await.unwrap();
+    // The step is looked at within a minute, and doubted for longer.
+    assert_eq!(bookings::lapse(&mut tx, at(4_000_000)).await.unwrap(), [held.booking]);
+    assert!(occupied_by(&mut tx, 4_000_000).await.is_empty());
+    assert_eq!(catch_up(&mut tx, 470_000).await, 0, "an adjusted clock");
+    assert_eq!(catch_up(&mut tx, 400_000).await, 1);
+    assert_eq!(super::find(&mut tx, held.id).await.unwrap().unwrap().life, held.life);
+    assert_eq!(occupied_by(&mut tx, 400_000).await, [Source::Rental(held.id)]);
+    assert!(changes::of(&mut tx, held.id, 9).await.unwrap().is_empty(), "it did not lapse");
+    assert_eq!(catch_up(&mut tx, 400_000).await, 0);
+    assert_eq!(bookings::lapse(&mut tx, at(499_999)).await.unwrap(), [id(0); 0]);
+    assert_eq!(bookings::lapse(&mut tx, at(500_000)).await.unwrap(), [held.booking]);
+    let all = [(0, "held"), (500_000, "cancelled"), (400_000, "changed"), (500_000, "cancelled")];
+    assert_eq!(told(&mut tx).await, expected(&all));
+    assert!(events_of(&mut tx).await[2].data.contains(r#""state":"held""#));
+    tx.commit().await.unwrap();
+    let noted = "select kind || ' ' || principal from events where kind like 'booking.%' order by seq";
+    let noted = fixture::texts(&store, noted).await;
+    assert_eq!(noted, ["booking.lapsed system", "booking.changed system", "booking.lapsed system"]);
+}
+
+#[tokio::test]
+async fn a_hold_does_not_come_back_where_another_rental_was_booked() {
+    let (store, _dir) = fixture::store().await;
+    let held = held(&store).await;
+    let mut tx = store.begin().await.unwrap();
+    bookings::lapse(&mut tx, at(4_000_000)).await.unwrap();
+    let other = "insert into bookings (id, customer, author, created_at) values (3, 1, 'test', 0)";
+    sqlx::query(other).execute(&mut *tx).await.unwrap();
+    let other = later(11, id(3), 650);
+    super::insert(&mut tx, &other).await.unwrap();
+    occupy(&mut tx, &other).await;
+    assert_eq!(catch_up(&mut tx, 400_000).await, 0);
+    let lapsed = super::find(&mut tx, held.id).await.unwrap().unwrap().life.ending;
+    assert_eq!(lapsed, Some(Ending { at: at(500_000), reason: EndReason::Lapsed }));
+    assert_eq!(occupied_by(&mut tx, 400_000).await, [Source::Rental(other.id)]);
+}
+
+#[tokio::test]
+async fn the_final_report_of_a_rental_that_goes_on_was_made_by_a_clock_ahead_and_is_made_again() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    super::insert(&mut tx, &later(10, booking, 600)).await.unwrap();
+    catch_up(&mut tx, 9_000_000).await;
+    let report = reports::Frozen { report: "{}".into(), sha256: vec![1], at: at(9_000_000) };
+    reports::insert(&mut tx, id(10), &report).await.unwrap();
+    assert!(reports::due(&mut tx, at(9_000_000), 9).await.unwrap().is_empty());
+    catch_up(&mut tx, 5_000_000).await;
+    assert!(reports::find(&mut tx, id(10)).await.unwrap().is_some(), "it is over by this clock, too");
+    catch_up(&mut tx, 100_000).await;
+    assert_eq!(reports::find(&mut tx, id(10)).await.unwrap(), None);
+    assert_eq!(reports::due(&mut tx, at(9_000_000), 9).await.unwrap(), [id(10)]);
+}
+
+#[tokio::test]
+async fn a_block_that_ends_by_the_time_is_announced_to_the_open_rentals_that_it_covered() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    for (n, second) in [(10, 600), (11, 700), (12, 900)] {
+        let rental = later(n, booking, second);
+        super::insert(&mut tx, &rental).await.unwrap();
+        occupy(&mut tx, &rental).await;
+    }
+    let block = blocks::Block {
+        id: id(30),
+        device: id(7),
+        device_name: "cam".into(),
+        from: at(620_000),
+        until: Some(at(740_000)),
+        reason: "a new battery".into(),
+        author: "test".into(),
+        created_at: at(0),
+        ended: None,
+    };
+    blocks::insert(&mut tx, &block).await.unwrap();
+    announcements::blocked(&mut tx, &block, at(1_000)).await.unwrap();
+    catch_up(&mut tx, 800_000).await;
+    catch_up(&mut tx, 800_000).await;
+    // The clock was ahead.
+    catch_up(&mut tx, 650_000).await;
+    catch_up(&mut tx, 650_000).await;
+    catch_up(&mut tx, 800_000).await;
+    let of_block: Vec<(i64, i64, String)> = events_of(&mut tx)
+        .await
+        .into_iter()
+        .filter(|event| event.kind.contains("blocked"))
+        .map(|event| (event.rental.as_i64(), event.at.as_millis(), event.kind.replace("rental.", "")))
+        .collect();
+    let expected = [
+        (10, 1_000, "blocked"),
+        (11, 1_000, "blocked"),
+        (11, 740_000, "unblocked"),
+        (11, 650_000, "blocked"),
+        (11, 740_000, "unblocked"),
+    ];
+    let expected = expected.map(|(rental, at, kind)| (rental, at, kind.to_owned()));
+    assert_eq!(of_block, expected, "the first one is over by its end");
+    let last = events_of(&mut tx).await.into_iter().rfind(|event| event.kind == "rental.unblocked").unwrap();
+    assert!(last.data.contains(r#""state":"active""#) && !last.data.contains("battery"), "{}", last.data);
 }
 
 #[tokio::test]

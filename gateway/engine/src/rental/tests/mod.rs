@@ -1,12 +1,14 @@
 //! Random sequences of bookings, holds, extensions, swaps, ends and blocks beside a naive model with
 //! one cell for each minute of each device.
 
+mod shipped;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::life::{EndReason, Ending, Handover, Life, State};
+use super::life::{Delivery, EndReason, Ending, Handover, Life, State};
 use super::occupancy::{self, Margins, Occupancy, Window};
 use crate::time::Wall;
 
@@ -23,6 +25,19 @@ fn minutes(count: i64) -> Duration {
 
 fn window(from: i64, until: i64) -> Window {
     Window::new(at(from), at(until)).expect("a window")
+}
+
+/// A rental whose device is prepared for ten minutes.
+fn life() -> Life {
+    Life {
+        window: window(60, 120),
+        prepared_from: at(50),
+        turnaround: minutes(5),
+        hold_until: None,
+        handover: Handover::AtBegin,
+        ending: None,
+        delivery: Delivery::Mounted,
+    }
 }
 
 fn taken(spans: &[(i64, i64)]) -> Vec<Occupancy> {
@@ -82,14 +97,7 @@ fn the_latest_end_leaves_the_turnaround_before_what_follows() {
 
 #[test]
 fn the_state_follows_from_data_and_time() {
-    let life = Life {
-        window: window(60, 120),
-        prepared_from: at(50),
-        turnaround: minutes(5),
-        hold_until: None,
-        handover: Handover::AtBegin,
-        ending: None,
-    };
+    let life = life();
     let states = |life: Life, moments: &[i64]| -> Vec<&'static str> {
         moments.iter().map(|minute| life.state(at(*minute)).name()).collect()
     };
@@ -114,14 +122,7 @@ fn the_state_follows_from_data_and_time() {
 
 #[test]
 fn a_rental_is_delayed_until_its_device_is_handed_over_and_fails_at_its_end() {
-    let awaited = Life {
-        window: window(60, 120),
-        prepared_from: at(50),
-        turnaround: minutes(5),
-        hold_until: None,
-        handover: Handover::Awaited,
-        ending: None,
-    };
+    let awaited = Life { handover: Handover::Awaited, ..life() };
     let states = |life: Life| [59, 60, 79, 80, 119, 120, 300].map(|minute| life.state(at(minute)).name());
     let never = ["preparing", "delayed", "delayed", "delayed", "delayed", "failed", "failed"];
     assert_eq!(states(awaited), never);
@@ -145,14 +146,7 @@ fn a_rental_is_delayed_until_its_device_is_handed_over_and_fails_at_its_end() {
 
 #[test]
 fn a_customer_has_a_device_from_the_begin_to_the_end_and_never_of_what_was_not_confirmed() {
-    let life = Life {
-        window: window(60, 120),
-        prepared_from: at(50),
-        turnaround: minutes(5),
-        hold_until: None,
-        handover: Handover::AtBegin,
-        ending: None,
-    };
+    let life = life();
     assert_eq!([59, 60].map(|minute| life.used(at(minute))), [None, None]);
     assert_eq!([61, 300].map(|minute| life.used(at(minute))), [Some(window(60, 61)), Some(window(60, 120))]);
     let ended = |reason, minute| Life { ending: Some(Ending { at: at(minute), reason }), ..life };
@@ -176,14 +170,7 @@ fn each_device_was_in_use_until_the_next_one_took_its_place() {
 
 #[test]
 fn access_and_alias_follow_from_the_end_that_comes_first() {
-    let life = Life {
-        window: window(60, 120),
-        prepared_from: at(50),
-        turnaround: minutes(5),
-        hold_until: None,
-        handover: Handover::AtBegin,
-        ending: None,
-    };
+    let life = life();
     let ended = |reason, minute| Life { ending: Some(Ending { at: at(minute), reason }), ..life };
     let held = Life { hold_until: Some(at(70)), ..life };
     let day = 24 * 60;
@@ -345,8 +332,7 @@ impl World {
             return;
         }
         let (turnaround, prepared_from) = (margins.turnaround, occupied.from);
-        let handover = Handover::AtBegin;
-        let life = Life { window: wanted, prepared_from, turnaround, hold_until, handover, ending: None };
+        let life = Life { window: wanted, prepared_from, turnaround, hold_until, ..life() };
         let owner = Owner::Rental(self.rentals.len());
         self.rentals.push((device, life));
         self.occupy(Row { device, owner, occupied });

@@ -1,5 +1,7 @@
 //! Rented devices that are handed over: stories, and random ones beside a naive model.
 
+mod shipped;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 use super::lab::{box_of_others, service};
 use crate::id::{HostId, Id};
 use crate::messages::{
-    Check, GateRule, HandoverSpec, HostSnapshot, HostSpec, HostState, HostStatus, MonitorInput,
+    Arrival, Check, GateRule, HandoverSpec, HostSnapshot, HostSpec, HostState, HostStatus, MonitorInput,
     MonitorOutput, PassiveResult, Record, ServiceState, Ticket,
 };
 use crate::monitor::{Config, Monitor};
@@ -49,6 +51,7 @@ fn rental() -> HandoverSpec {
         is_ready: true,
         blocks: Vec::new(),
         handed_over_at: None,
+        arrival: Arrival::Done,
     }
 }
 
@@ -59,6 +62,8 @@ struct World {
     hosts: BTreeMap<HostId, HostState>,
     services: BTreeMap<(HostId, String), ServiceState>,
     handed_over: Vec<(HostId, Wall)>,
+    /// The first contacts with shipped devices.
+    arrived: Vec<(HostId, Wall)>,
 }
 
 impl World {
@@ -69,6 +74,7 @@ impl World {
             hosts: BTreeMap::new(),
             services: BTreeMap::new(),
             handed_over: Vec::new(),
+            arrived: Vec::new(),
         };
         for n in [1, 2] {
             world.input(MonitorInput::Upsert(Box::new(device(n))));
@@ -123,6 +129,10 @@ impl World {
                 MonitorOutput::HandedOver(handover) => {
                     assert_eq!(handover.rental, RENTAL);
                     self.handed_over.push((handover.host, handover.at));
+                }
+                MonitorOutput::FirstContact(contact) => {
+                    assert_eq!(contact.rental, RENTAL);
+                    self.arrived.push((contact.host, contact.at));
                 }
                 MonitorOutput::Record(_) | MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {}
                 MonitorOutput::Wait(at, _) => return at,

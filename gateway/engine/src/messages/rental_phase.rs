@@ -1,0 +1,22 @@
+//! What the rentals of a device mean for its monitoring. Values only.
+
+use fleetgate_probes::sample::Status;
+
+use crate::id::HostId;
+
+/// What the rentals of a device mean for its monitoring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RentalPhase {
+    pub device: HostId,
+    /// It is prepared for a rental, or on its way: in maintenance, without notifications.
+    pub is_quiet: bool,
+    /// The state of its service `rental`, in one line. `None`: no rental concerns it.
+    pub service: Option<(Status, String)>,
+}
+
+impl RentalPhase {
+    /// A device without rentals.
+    pub fn none(device: HostId) -> RentalPhase {
+        RentalPhase { device, is_quiet: false, service: None }
+    }
+}

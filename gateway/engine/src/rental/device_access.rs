@@ -1,0 +1,303 @@
+//! What is to be done on a device for its renters: let them log in over SSH, take that away again, and clean.
+//!
+//! A rental that had something on the device is undone before the next one gets anything. Until a removal is
+//! verified, and a grant has succeeded, the device is not handed over. Each call may be repeated.
+
+use std::time::Duration;
+
+use crate::id::RentalId;
+use crate::time::{Mono, Wall};
+
+/// A principal is granted this long before the window: certificates themselves begin with it. Keys do not, so they are
+/// granted when it begins.
+pub const LEAD: Duration = Duration::from_secs(120);
+/// Pause after a first failure; each further one doubles it.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Longest pause: a device that comes back gives its renters away, or lets them in, within a minute.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// How renters log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Certificates,
+    Keys,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 2] = [Mode::Certificates, Mode::Keys];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Certificates => "certificates",
+            Mode::Keys => "keys",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// What a device is given for a rental.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub rental: RentalId,
+    pub until: Wall,
+    /// Public keys. Empty with certificates.
+    pub keys: Vec<String>,
+}
+
+/// A confirmed rental that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rented {
+    pub rental: RentalId,
+    /// The window.
+    pub from: Wall,
+    pub until: Wall,
+    /// Its renters may log in.
+    pub ssh: bool,
+    /// The keys of the renters that it admits.
+    pub keys: Vec<String>,
+}
+
+/// What a device has of a rental, or may have: a call that got no answer may have worked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub rental: RentalId,
+    /// `None`: no grant has succeeded.
+    pub access: Option<Access>,
+}
+
+/// A device, as the store knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// It has an account for renters.
+    pub has_account: bool,
+    /// `None`: its helper has not been asked.
+    pub mode: Option<Mode>,
+    /// It has a cleaning command.
+    pub cleans: bool,
+    pub held: Option<Held>,
+    /// The rental after which it is to be cleaned.
+    pub used_by: Option<RentalId>,
+    /// Keys of the device that a renter with root may have copied are still in use.
+    pub is_exposed: bool,
+}
+
+/// Something to do on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Asks the helper how renters log in.
+    Ask,
+    Grant(Access),
+    Revoke(RentalId),
+    /// Notes that it is to be cleaned after this rental. Nothing is done on the device.
+    Use(RentalId),
+    /// Runs the cleaning command.
+    Clean(RentalId),
+}
+
+/// Returns what is to be done next. `rentals`: those of the device.
+pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Action> {
+    let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
+    let granted = running.or_else(|| upcoming(device, rentals, now)).filter(|rental| rental.ssh);
+    if let Some(held) = &device.held
+        && granted.is_none_or(|rental| rental.rental != held.rental)
+    {
+        return Some(Action::Revoke(held.rental));
+    }
+    let running = running.map(|rental| rental.rental);
+    match (device.used_by.filter(|_| device.cleans), running) {
+        (Some(used_by), running) if running != Some(used_by) => return Some(Action::Clean(used_by)),
+        (None, Some(running)) if device.cleans => return Some(Action::Use(running)),
+        _ => {}
+    }
+    if !device.has_account {
+        return None;
+    }
+    let Some(mode) = device.mode else { return Some(Action::Ask) };
+    let access = access(granted?, mode);
+    let has = device.held.as_ref().and_then(|held| held.access.as_ref());
+    (has != Some(&access)).then_some(Action::Grant(access))
+}
+
+/// Returns the rental that gets its principal before its window.
+fn upcoming<'a>(device: &Device, rentals: &'a [Rented], now: Wall) -> Option<&'a Rented> {
+    let mut soon = rentals.iter().filter(|rental| now < rental.from && rental.from <= now + LEAD);
+    soon.next().filter(|_| device.mode == Some(Mode::Certificates))
+}
+
+fn access(rental: &Rented, mode: Mode) -> Access {
+    let keys = match mode {
+        Mode::Certificates => Vec::new(),
+        Mode::Keys => rental.keys.clone(),
+    };
+    Access { rental: rental.rental, until: rental.until, keys }
+}
+
+/// What keeps a device from being handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The removal of the access of a former rental is not verified.
+    NotRevoked(RentalId),
+    /// The cleaning command has not succeeded after this rental.
+    NotCleaned(RentalId),
+    /// It needs new keys.
+    Exposed,
+    /// The renters cannot log in yet.
+    NotGranted,
+}
+
+/// Returns what keeps a device from being handed over. `rental`: to which one, and whether its renters may log in;
+/// `None`: to any.
+pub fn obstacle(device: &Device, rental: Option<(RentalId, bool)>) -> Option<Obstacle> {
+    let is_other = |of: &RentalId| rental.is_none_or(|(rental, _)| rental != *of);
+    let held = device.held.as_ref();
+    if let Some(former) = held.map(|held| held.rental).filter(is_other) {
+        return Some(Obstacle::NotRevoked(former));
+    }
+    if let Some(former) = device.used_by.filter(|_| device.cleans).filter(is_other) {
+        return Some(Obstacle::NotCleaned(former));
+    }
+    if device.is_exposed {
+        return Some(Obstacle::Exposed);
+    }
+    let is_granted = held.is_some_and(|held| held.access.is_some());
+    rental.filter(|(_, ssh)| *ssh && !is_granted).map(|_| Obstacle::NotGranted)
+}
+
+/// When something that failed is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    action: Action,
+    failures: u32,
+    next: Mono,
+}
+
+impl Attempts {
+    /// Notes that an action has failed now.
+    pub fn failed(before: Option<Attempts>, action: Action, now: Mono) -> Attempts {
+        let failures = before.filter(|before| before.action == action).map_or(0, |before| before.failures);
+        let pause = FIRST_RETRY.saturating_mul(1 << failures.min(8)).min(LONGEST_RETRY);
+        Attempts { action, failures: failures + 1, next: now + pause }
+    }
+
+    /// Whether an action is to be done now. Another one than that which failed is.
+    pub fn permit(&self, action: &Action, now: Mono) -> bool {
+        self.action != *action || self.next <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn at(second: i64) -> Wall {
+        Wall::from_millis(second * 1_000)
+    }
+
+    fn rented(id: i64, from: i64, until: i64) -> Rented {
+        let keys = vec![format!("key {id}")];
+        Rented { rental: Id::from_i64(id), from: at(from), until: at(until), ssh: true, keys }
+    }
+
+    fn with(mode: Mode) -> Device {
+        Device { has_account: true, mode: Some(mode), ..Device::default() }
+    }
+
+    fn holding(device: Device, rental: &Rented) -> Device {
+        let mode = device.mode.expect("it was asked");
+        let held = Held { rental: rental.rental, access: Some(access(rental, mode)) };
+        Device { held: Some(held), ..device }
+    }
+
+    fn next(device: &Device, rentals: &[Rented], second: i64) -> Option<Action> {
+        next_action(device, rentals, at(second))
+    }
+
+    #[test]
+    fn renters_are_let_in_with_the_window_and_out_at_its_end() {
+        let rental = rented(1, 1_000, 2_000);
+        let rentals = [rental.clone()];
+        let (certificates, keys) = (with(Mode::Certificates), with(Mode::Keys));
+        let grant = |mode| Some(Action::Grant(access(&rental, mode)));
+        assert_eq!(next(&certificates, &rentals, 879), None);
+        assert_eq!(next(&certificates, &rentals, 880), grant(Mode::Certificates));
+        assert_eq!((next(&keys, &rentals, 999), next(&keys, &rentals, 1_000)), (None, grant(Mode::Keys)));
+        let has = holding(keys, &rental);
+        assert_eq!((next(&has, &rentals, 1_000), next(&has, &rentals, 1_999)), (None, None));
+        assert_eq!(next(&has, &rentals, 2_000), Some(Action::Revoke(rental.rental)));
+        assert_eq!(next(&has, &[], 1_500), Some(Action::Revoke(rental.rental)), "it was ended or swapped");
+        let without = [Rented { ssh: false, ..rental.clone() }];
+        assert_eq!(next(&has, &without, 1_500), Some(Action::Revoke(rental.rental)));
+    }
+
+    #[test]
+    fn a_longer_window_and_other_keys_are_granted_anew() {
+        let rental = rented(1, 1_000, 2_000);
+        let longer = Rented { until: at(3_000), ..rental.clone() };
+        let other = Rented { keys: vec!["another".to_owned()], ..rental.clone() };
+        for (mode, changed, is_granted) in [
+            (Mode::Certificates, &longer, true),
+            (Mode::Keys, &longer, true),
+            (Mode::Keys, &other, true),
+            (Mode::Certificates, &other, false),
+        ] {
+            let action = next(&holding(with(mode), &rental), std::slice::from_ref(changed), 1_500);
+            assert_eq!(action, is_granted.then(|| Action::Grant(access(changed, mode))), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn the_former_rental_is_undone_and_cleaned_before_the_next_one_is_let_in() {
+        let (first, second) = (rented(1, 1_000, 2_000), rented(2, 2_000, 3_000));
+        let rentals = [first.clone(), second.clone()];
+        let mut device = Device { cleans: true, ..holding(with(Mode::Certificates), &first) };
+        assert_eq!(next(&device, &rentals, 1_000), Some(Action::Use(first.rental)));
+        device.used_by = Some(first.rental);
+        assert_eq!(next(&device, &rentals, 1_999), None, "the next one waits for the end of this one");
+        assert_eq!(obstacle(&device, Some((first.rental, true))), None);
+        assert_eq!(next(&device, &rentals, 2_000), Some(Action::Revoke(first.rental)));
+        assert_eq!(obstacle(&device, Some((second.rental, true))), Some(Obstacle::NotRevoked(first.rental)));
+        device.held = None;
+        assert_eq!(next(&device, &rentals, 2_000), Some(Action::Clean(first.rental)));
+        assert_eq!(obstacle(&device, None), Some(Obstacle::NotCleaned(first.rental)));
+        device.used_by = None;
+        assert_eq!(next(&device, &rentals, 2_000), Some(Action::Use(second.rental)));
+        device.used_by = Some(second.rental);
+        assert_eq!(next(&device, &rentals, 2_000), Some(Action::Grant(access(&second, Mode::Certificates))));
+        assert_eq!(obstacle(&device, Some((second.rental, true))), Some(Obstacle::NotGranted));
+        assert_eq!(obstacle(&device, Some((second.rental, false))), None);
+    }
+
+    #[test]
+    fn a_device_without_a_command_or_an_account_is_left_alone() {
+        let rental = rented(1, 1_000, 2_000);
+        let device = Device { used_by: Some(rental.rental), ..Device::default() };
+        assert_eq!((next(&device, &[rental], 1_500), obstacle(&device, None)), (None, None));
+        let unknown = Device { has_account: true, ..Device::default() };
+        assert_eq!(next(&unknown, &[], 0), Some(Action::Ask));
+        let exposed = Device { is_exposed: true, ..unknown };
+        assert_eq!(obstacle(&exposed, None), Some(Obstacle::Exposed));
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later_and_something_else_at_once() {
+        let revoke = Action::Revoke(Id::from_i64(1));
+        let mut pauses = Vec::new();
+        let (mut attempts, mut now) = (None, Mono::from_secs(100));
+        for _ in 0..12 {
+            let failed = Attempts::failed(attempts, revoke.clone(), now);
+            pauses.push(failed.next.since(now).as_secs());
+            assert!(!failed.permit(&revoke, now) && failed.permit(&revoke, failed.next));
+            assert!(failed.permit(&Action::Ask, now));
+            now = failed.next;
+            attempts = Some(failed);
+        }
+        assert_eq!(pauses[..6], [5, 10, 20, 40, 60, 60]);
+        assert_eq!(pauses[11], 60);
+        let other = Attempts::failed(attempts, Action::Ask, now);
+        assert_eq!(other.next.since(now), FIRST_RETRY);
+    }
+}

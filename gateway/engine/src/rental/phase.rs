@@ -1,0 +1,193 @@
+//! What the rentals of a device mean for its monitoring: whether it is in maintenance, and the state of its service
+//! `rental`.
+
+use std::time::Duration;
+
+use fleetgate_probes::sample::Status;
+
+use super::life::{Life, State};
+use super::transitions;
+use crate::id::{HostId, RentalId};
+use crate::messages::RentalPhase;
+use crate::time::Wall;
+
+/// A rental is not delayed before: its handover is then as of its begin, and may be on its way to the store.
+pub const HANDOVER_TAKES: Duration = Duration::from_secs(3);
+
+/// What one rental means for the monitoring of its device.
+#[derive(Debug)]
+struct Part {
+    is_quiet: bool,
+    status: Status,
+    text: String,
+}
+
+/// Returns what the rentals of a device mean for its monitoring now. Its service has the worst of their states: of equal
+/// ones that of the rental that is not over and begins first.
+pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalPhase {
+    let is_over = |life: &Life| !life.state(now).is_open();
+    let mut ordered: Vec<&(RentalId, Life)> = rentals.iter().collect();
+    ordered.sort_by_key(|(rental, life)| (is_over(life), life.window.from(), *rental));
+    let parts: Vec<Part> =
+        ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
+    let is_quiet = parts.iter().any(|part| part.is_quiet);
+    // Of equal keys the first counts.
+    let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
+    RentalPhase { device, is_quiet, service: worst.map(|part| (part.status, part.text)) }
+}
+
+/// Returns when time alone may change it.
+pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
+    let next = |life: &Life| {
+        let announced = Some(life.window.from() + HANDOVER_TAKES).filter(|at| *at > now);
+        announced.into_iter().chain(transitions::next(life, (now, life.state(now))))
+    };
+    rentals.iter().flat_map(|(_, life)| next(life)).min()
+}
+
+/// `None`: the rental does not concern the device any more.
+fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
+    let (from, until) = (time(life.window.from()), time(life.window.until()));
+    let state = life.state(now);
+    let is_quiet = state == State::Preparing || life.is_in_transit(now);
+    let (status, what) = match state {
+        State::Held => (Status::Ok, format!("is held from {from} until {until}")),
+        State::Booked => (Status::Ok, format!("is booked from {from} until {until}")),
+        State::Preparing => {
+            (Status::Ok, format!("is in preparation until {from}: no notifications until then"))
+        }
+        State::Delayed if now < life.window.from() + HANDOVER_TAKES => {
+            (Status::Ok, format!("begins at {from}"))
+        }
+        State::Delayed => {
+            (Status::Warning, format!("is delayed since {from}: the device is not handed over"))
+        }
+        State::Active => (Status::Ok, format!("has the device until {until}")),
+        State::Returning => (Status::Ok, "has ended, and its device is on the way back".to_owned()),
+        State::Overdue => {
+            let end = time(life.ends_at());
+            (Status::Critical, format!("has ended at {end}, and its device was not returned in time"))
+        }
+        State::Cleaning => (Status::Ok, "has ended, and the turnaround has not".to_owned()),
+        State::Closed | State::Cancelled | State::Failed => return None,
+    };
+    Some(Part { is_quiet, status, text: format!("l_{rental} {what}") })
+}
+
+fn time(at: Wall) -> String {
+    let at = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default();
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::rental::life::{Delivery, EndReason, Ending, Handover, Shipment};
+    use crate::rental::occupancy::Window;
+
+    const DEVICE: HostId = Id::from_i64(7);
+    const RENTAL: RentalId = Id::from_i64(41);
+
+    fn at(second: i64) -> Wall {
+        Wall::from_millis(second * 1_000)
+    }
+
+    fn life((from, until): (i64, i64)) -> Life {
+        Life {
+            window: Window::new(at(from), at(until)).unwrap(),
+            prepared_from: at(from - 10),
+            turnaround: Duration::from_secs(5),
+            hold_until: None,
+            handover: Handover::AtBegin,
+            ending: None,
+            delivery: Delivery::Mounted,
+        }
+    }
+
+    /// Whether it is quiet, the state of its service, and the first words about the rental.
+    fn seen(rentals: &[(RentalId, Life)], second: i64) -> (bool, Option<Status>, String) {
+        let phase = phase(DEVICE, rentals, at(second));
+        let words =
+            phase.service.as_ref().map(|(_, text)| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        (phase.is_quiet, phase.service.map(|(status, _)| status), words.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_device_is_quiet_while_it_is_prepared_and_its_service_shows_the_rental() {
+        let one = [(RENTAL, life((100, 200)))];
+        let words = |what: &str| format!("l_{RENTAL} {what}");
+        let ok = Some(Status::Ok);
+        assert_eq!(seen(&one, 89), (false, ok, words("is booked")));
+        assert_eq!(seen(&one, 90), (true, ok, words("is in")));
+        assert_eq!(seen(&one, 99), (true, ok, words("is in")));
+        assert_eq!(seen(&one, 100), (false, ok, words("has the")));
+        assert_eq!(seen(&one, 204), (false, ok, words("has ended,")));
+        assert_eq!(seen(&one, 205), (false, None, String::new()));
+        let text = phase(DEVICE, &one, at(90)).service.map(|(_, text)| text);
+        let expected = "is in preparation until 1970-01-01 00:01:40 UTC: no notifications until then";
+        assert_eq!(text, Some(words(expected)));
+    }
+
+    #[test]
+    fn a_rental_that_waits_for_its_device_is_a_warning_unless_the_handover_may_be_on_its_way() {
+        let awaited = [(RENTAL, Life { handover: Handover::Awaited, ..life((100, 200)) })];
+        assert_eq!(seen(&awaited, 102).1, Some(Status::Ok));
+        let (is_quiet, status, text) = seen(&awaited, 103);
+        assert_eq!(
+            (is_quiet, status, text),
+            (false, Some(Status::Warning), format!("l_{RENTAL} is delayed"))
+        );
+        assert_eq!(seen(&awaited, 200).1, None, "it has failed");
+        let late = [(RENTAL, Life { handover: Handover::Done(at(150)), ..life((100, 200)) })];
+        assert_eq!([seen(&late, 149).1, seen(&late, 150).1], [Some(Status::Warning), Some(Status::Ok)]);
+    }
+
+    #[test]
+    fn a_shipped_device_is_quiet_on_both_ways_and_overdue_is_critical() {
+        let sent =
+            Shipment { dispatched_at: Some(at(80)), first_contact_at: Some(at(120)), returned_at: None };
+        let here = |shipment| (RENTAL, Life { delivery: Delivery::Shipped(shipment), ..life((100, 200)) });
+        let away = Shipment { first_contact_at: None, ..sent };
+        let awaited = (RENTAL, Life { handover: Handover::Awaited, ..here(away).1 });
+        let (is_quiet, status, _) = seen(&[awaited], 110);
+        assert_eq!((is_quiet, status), (true, Some(Status::Warning)), "it is delayed, and on its way");
+        let begun = (RENTAL, Life { handover: Handover::Done(at(120)), ..here(sent).1 });
+        let is = |second| (seen(&[begun], second).0, seen(&[begun], second).1);
+        assert_eq!(is(150), (false, Some(Status::Ok)));
+        assert_eq!(is(202), (true, Some(Status::Ok)), "it is on its way back");
+        assert_eq!(is(205), (true, Some(Status::Critical)), "it is overdue");
+        let back = Shipment { returned_at: Some(at(300)), ..sent };
+        let back = (RENTAL, Life { delivery: Delivery::Shipped(back), ..begun.1 });
+        assert!(!seen(&[back], 301).0, "it is back, and cleaned");
+        assert_eq!(seen(&[back], 305).1, None);
+    }
+
+    #[test]
+    fn the_worst_of_several_rentals_counts_and_else_the_one_that_is_not_over() {
+        let ended = Ending { at: at(60), reason: EndReason::ReturnedEarly };
+        let before = (
+            Id::from_i64(40),
+            Life { ending: Some(ended), turnaround: Duration::from_secs(90), ..life((50, 80)) },
+        );
+        let awaited = (RENTAL, Life { handover: Handover::Awaited, ..life((100, 200)) });
+        let later = (Id::from_i64(39), life((300, 400)));
+        assert_eq!(seen(&[before, later], 85).2, format!("l_{} is booked", later.0));
+        assert_eq!(seen(&[later, before, awaited], 110).1, Some(Status::Warning));
+        let cancelled = Ending { at: at(1), reason: EndReason::Cancelled };
+        assert_eq!(seen(&[(RENTAL, Life { ending: Some(cancelled), ..life((100, 200)) })], 95).1, None);
+    }
+
+    #[test]
+    fn nothing_changes_between_two_moments_that_are_named() {
+        let awaited = Life { handover: Handover::Awaited, ..life((100, 200)) };
+        for of in [life((100, 200)), awaited, Life { handover: Handover::Done(at(150)), ..awaited }] {
+            let rentals = [(RENTAL, of)];
+            for second in 0..220 {
+                let is_other = phase(DEVICE, &rentals, at(second + 1)) != phase(DEVICE, &rentals, at(second));
+                let next = changes_at(&rentals, at(second));
+                assert!(!is_other || next == Some(at(second + 1)), "{second}: {next:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the gateway does on a rented device: the account that renters log in to, and cleaning. What of it keeps a device
+//! from being handed over.
+
+use fleetgate_engine::rental::device_access::Obstacle;
+
+use super::types::NewDeviceRentalSettings;
+use crate::api::request::ids::Kind;
+use crate::api::request::parse::Fields;
+use crate::api::request::transaction::ApiTx;
+use crate::api::response::problem::Problem;
+use crate::store::devices::Device;
+use crate::store::rentals::{device_access, devices};
+
+/// useradd takes no longer names.
+const MAX_ACCOUNT: usize = 32;
+/// A longer command belongs into a script on the device.
+const MAX_COMMAND: usize = 1_000;
+
+/// What a request sets. What is absent stays as it is.
+pub struct UpkeepChange {
+    account: Option<Option<String>>,
+    root: Option<bool>,
+    cleaning_command: Option<Option<String>>,
+}
+
+impl UpkeepChange {
+    pub fn parsed(wrong: &mut Fields, new: &mut NewDeviceRentalSettings) -> UpkeepChange {
+        let given = new.ssh_account.take();
+        let parsed = given.and_then(|given| wrong.take("ssh_account", given.map(account).transpose()));
+        let command = new.cleaning_command.take();
+        let command =
+            command.and_then(|given| wrong.take("cleaning_command", given.map(command_line).transpose()));
+        UpkeepChange { account: parsed, root: new.ssh_root, cleaning_command: command }
+    }
+
+    /// Changes the settings of a device.
+    ///
+    /// # Errors
+    /// Returns 422 for the account of the gateway, and 409 for another account while renters have, or may have, the
+    /// present one.
+    pub async fn apply(
+        self,
+        write: &mut ApiTx<'_>,
+        device: &Device,
+        settings: &mut devices::Settings,
+    ) -> Result<(), Problem> {
+        if let Some(account) = self.account.filter(|account| *account != settings.ssh_account) {
+            let login = device.settings.ssh.user.as_deref();
+            if account.is_some() && account.as_deref() == login {
+                let detail = "this is the login of the gateway: renters need an account of their own";
+                return Err(Problem::invalid("ssh_account", detail));
+            }
+            not_in_use(write, device).await?;
+            (settings.ssh_account, settings.ssh_mode) = (account, None);
+        }
+        settings.ssh_root = self.root.unwrap_or(settings.ssh_root);
+        settings.cleaning_command = self.cleaning_command.unwrap_or_else(|| settings.cleaning_command.take());
+        Ok(())
+    }
+}
+
+async fn not_in_use(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
+    let kept_up = device_access::of_device(write.tx(), device.id).await?;
+    let Some(held) = kept_up.and_then(|kept_up| kept_up.state.held) else { return Ok(()) };
+    let (rental, name) = (Kind::Rental.text(held.rental), &device.settings.name);
+    let detail =
+        format!("renters of {rental} have, or may have, SSH access to {name}: wait until it is removed");
+    Err(Problem::conflict("access_not_removed", detail))
+}
+
+fn account(name: String) -> Result<String, String> {
+    let is_first = |c: char| c.is_ascii_lowercase() || c == '_';
+    let is_next = |c: char| is_first(c) || c.is_ascii_digit() || c == '-';
+    if name == "root" {
+        return Err("renters need an account of their own, and not root".to_owned());
+    }
+    if name.len() > MAX_ACCOUNT || !name.starts_with(is_first) || !name.chars().all(is_next) {
+        return Err(format!(
+            "the name of an account is expected: a-z, 0-9, _ and -, at most {MAX_ACCOUNT} characters"
+        ));
+    }
+    Ok(name)
+}
+
+fn command_line(line: String) -> Result<String, String> {
+    let is_long = line.chars().count() > MAX_COMMAND;
+    if is_long || line.trim().is_empty() || line.chars().any(char::is_control) {
+        return Err(format!("one line of 1 to {MAX_COMMAND} characters is expected, or null for none"));
+    }
+    Ok(line)
+}
+
+/// Returns what keeps a device from being handed over, for people. `failure`: why the last call to it failed.
+pub fn in_words(obstacle: Obstacle, failure: Option<&str>) -> String {
+    let rental = |rental| Kind::Rental.text(rental);
+    let what = match obstacle {
+        Obstacle::NotRevoked(former) => format!("the access of {} is not removed", rental(former)),
+        Obstacle::NotCleaned(former) => format!("it is not cleaned after {}", rental(former)),
+        Obstacle::NotGranted => "SSH access for the renters is not set up".to_owned(),
+        Obstacle::Exposed => {
+            return "renters could become root, and may know its keys: give it new WireGuard and host keys \
+                    (fleetgate device replace)"
+                .to_owned();
+        }
+    };
+    format!("{what}: {}", failure.unwrap_or("it is in progress"))
+}

@@ -1,0 +1,186 @@
+//! What the people of customers see and do: their rentals, and their own renters.
+//!
+//! Only the session of a person reaches these routes, and it reaches no others. All that is read of rentals goes
+//! through `store::rentals::mine`, which limits it to the person and to the time of each rental.
+
+mod login;
+pub mod page;
+mod types;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::renters::{self, By};
+use super::{NewRenter, RenterWithCredentials, addresses, delays};
+use crate::api::AppState;
+use crate::api::devices::NewCredentials;
+use crate::api::request::extract::{Body, Path};
+use crate::api::request::idempotency::Disclosed;
+use crate::api::request::ids::{self, Kind};
+use crate::api::request::person::PersonCaller;
+use crate::api::response::etag::IfMatch;
+use crate::api::response::problem::Problem;
+use crate::api::types::Metric;
+use crate::store::rentals::Rental;
+use crate::store::rentals::mine::{self as stored, Seen, SeenService, Visible};
+
+pub use types::*;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(login::routes())
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(list_renters, create_renter))
+        .routes(routes!(remove_renter))
+        .routes(routes!(reissue))
+}
+
+fn visible(who: &PersonCaller) -> Visible {
+    Visible { customer: who.customer, person: who.person, now: crate::clock::wall() }
+}
+
+/// The rentals of the customer that admit a renter of the person, those that begin last first.
+#[utoipa::path(get, path = "/my/rentals", operation_id = "list_my_rentals", tag = "rentals",
+    security(("person" = [])), responses((status = 200, body = MyRentals)))]
+async fn list(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRentals>, Problem> {
+    let visible = visible(&who);
+    let rentals = stored::rentals(&mut *app.store.reader().await?, visible).await?;
+    let mut items = Vec::with_capacity(rentals.len());
+    for rental in &rentals {
+        items.push(shown(&app, visible, rental).await?);
+    }
+    Ok(Json(MyRentals { items }))
+}
+
+/// A rental, with what changed within its time.
+#[utoipa::path(get, path = "/my/rentals/{rental}", operation_id = "show_my_rental", tag = "rentals",
+    security(("person" = [])), params(("rental" = String, Path, description = "id")),
+    responses((status = 200, body = MyRental)))]
+async fn show(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(rental): Path<String>,
+) -> Result<Json<MyRental>, Problem> {
+    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(&who));
+    let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
+    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let changes = stored::changes(&app.store, visible, &found).await?;
+    let change =
+        |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
+    let changes = Some(changes.into_iter().map(change).collect());
+    Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
+}
+
+async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRental, Problem> {
+    let seen = stored::device(&mut *app.store.reader().await?, visible, rental).await?;
+    let life = &rental.life;
+    Ok(MyRental {
+        id: Kind::Rental.text(rental.id),
+        name: rental.name.clone(),
+        addresses: rental.alias(visible.now).map(addresses).unwrap_or_default(),
+        state: life.state(visible.now).name().to_owned(),
+        from: ids::time(life.window.from()),
+        until: ids::time(life.window.until()),
+        time_zone: rental.time_zone.clone(),
+        delayed: delayed(app, visible, rental).await?,
+        ssh: rental.ssh,
+        device: device(rental, seen.as_ref()),
+        services: seen.map(|seen| seen.services.into_iter().map(service).collect()).unwrap_or_default(),
+        changes: None,
+    })
+}
+
+fn device(rental: &Rental, seen: Option<&Seen>) -> MyDevice {
+    MyDevice {
+        name: rental.name.clone(),
+        status: seen.map(|seen| seen.status.to_owned()),
+        since: ids::time_if_known(seen.and_then(|seen| seen.since)),
+    }
+}
+
+fn service(of: SeenService) -> MyService {
+    MyService {
+        name: of.name,
+        status: of.status.to_owned(),
+        since: ids::time_if_known(of.since),
+        output: of.output,
+        metrics: of.metrics.iter().map(|metric| Metric::from(metric).into()).collect(),
+    }
+}
+
+/// Says why a rental has not begun, each reason once. What operators read names the device and what was measured of it
+/// before the rental.
+async fn delayed(app: &AppState, visible: Visible, rental: &Rental) -> Result<Vec<String>, Problem> {
+    let delays = delays(&app.store, rental, visible.now).await?;
+    let mut texts: Vec<String> = delays.iter().map(|delay| reason(&delay.kind).to_owned()).collect();
+    texts.dedup();
+    Ok(texts)
+}
+
+/// Returns the words for a kind of delay.
+fn reason(kind: &str) -> &'static str {
+    match kind {
+        "not_ready" => "the device is not ready",
+        "blocked" => "the device is blocked",
+        "device" => "the device does not answer",
+        "service" => "a check of the device is not OK",
+        _ => "the device is OK, and is handed over once it has been so for a while",
+    }
+}
+
+/// The renters of the person, by name.
+#[utoipa::path(get, path = "/my/renters", operation_id = "list_my_renters", tag = "rentals",
+    security(("person" = [])), responses((status = 200, body = MyRenters)))]
+async fn list_renters(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRenters>, Problem> {
+    let found = stored::renters(&mut *app.store.reader().await?, visible(&who)).await?;
+    Ok(Json(MyRenters { items: found.iter().map(|renter| renters::to_api(&app, renter)).collect() }))
+}
+
+/// Adds a renter of the person. Without a key of its own it gets a key pair, which is shown once and never stored.
+#[utoipa::path(post, path = "/my/renters", operation_id = "create_my_renter", tag = "rentals",
+    security(("person" = [])), request_body = NewMyRenter,
+    responses((status = 201, body = RenterWithCredentials)))]
+async fn create_renter(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Body(new): Body<NewMyRenter>,
+) -> Result<Response, Problem> {
+    let NewMyRenter { name, public_key } = new;
+    let person = Kind::Person.text(who.person);
+    let new = NewRenter { person, name, public_key, ..NewRenter::default() };
+    renters::added(&app, By::Person(&who), new).await
+}
+
+/// Removes a renter of the person. Its tunnel ends at once.
+#[utoipa::path(delete, path = "/my/renters/{renter}", operation_id = "remove_my_renter", tag = "rentals",
+    security(("person" = [])),
+    params(("renter" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the removal is meant for")),
+    responses((status = 204)))]
+async fn remove_renter(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(renter): Path<String>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    renters::removed(&app, By::Person(&who), &renter, &if_match).await
+}
+
+/// Issues new keys for a renter of the person. The previous keys stop working at once.
+#[utoipa::path(post, path = "/my/renters/{renter}/credentials", operation_id = "reissue_my_renter_credentials",
+    tag = "rentals", security(("person" = [])), request_body = NewCredentials,
+    params(("renter" = String, Path, description = "id")),
+    responses((status = 200, body = RenterWithCredentials)))]
+async fn reissue(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(renter): Path<String>,
+    Body(new): Body<NewCredentials>,
+) -> Result<Disclosed<RenterWithCredentials>, Problem> {
+    renters::rekeyed(&app, By::Person(&who), &renter, &new).await
+}

@@ -1,0 +1,113 @@
+//! What the monitoring shows of a rented device: no alarms while it is prepared, and its service `rental`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
+use crate::api::testing::{Answer, TestApi};
+use crate::maintenance::rental_phases::Phases;
+
+const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
+
+/// A gateway with a monitor, and what passes the rentals to it.
+struct Desk {
+    api: TestApi,
+    phases: Phases,
+    _tasks: JoinSet<()>,
+}
+
+impl Desk {
+    async fn new() -> Desk {
+        let mut api = shop().await;
+        let tasks = api.start_monitor();
+        let phases = Phases::new(api.state.store.clone(), api.state.handle.clone());
+        Desk { api, phases, _tasks: tasks }
+    }
+
+    /// The monitor learns of the rentals as they will be in so many seconds.
+    async fn learn(&mut self, seconds: u64) {
+        self.phases.turn(crate::clock::wall() + Duration::from_secs(seconds)).await.unwrap();
+        self.api.state.handle.settled().await.unwrap();
+    }
+
+    async fn service(&self) -> Answer {
+        self.api.viewer().get(SERVICE).await
+    }
+
+    async fn is_quiet(&self) -> Value {
+        must(&self.api.viewer().get("/api/v1/hosts/cam-1").await)["state"]["in_downtime"].clone()
+    }
+
+    async fn kinds(&self) -> Vec<String> {
+        let events = self.api.viewer().get("/api/v1/events?since=0&host=cam-1&kind=maintenance").await;
+        let items = must(&events)["items"].as_array().unwrap();
+        items.iter().map(|event| text(&event["kind"]).to_owned()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_in_maintenance_while_it_is_prepared_and_shows_its_rental() {
+    let mut desk = Desk::new().await;
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404, "no rental concerns it");
+    renting(&desk.api, "cam-1", json!({ "rentable": true, "preparation_s": 2 * HOUR })).await;
+    let rental = rented(&desk.api, item("cam-1", HOUR, 2 * HOUR)).await;
+    desk.learn(0).await;
+    let shown = desk.service().await;
+    let service = must(&shown);
+    assert_eq!((&service["state"], &service["check"]), (&json!("ok"), &json!("rental")));
+    assert_eq!((&service["route"], &service["in_downtime"]), (&json!("rental"), &json!(false)));
+    let words = text(&service["text"]);
+    assert!(words.contains(text(&rental["id"])) && words.contains("in preparation until"), "{words}");
+    assert_eq!(desk.is_quiet().await, json!(true));
+    desk.learn(HOUR + 1).await;
+    assert_eq!(desk.is_quiet().await, json!(false), "it has begun");
+    let cancelled = desk.api.operator().post(&format!("{}/cancel", path(&rental)), json!({})).await;
+    must(&cancelled);
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404);
+    assert_eq!(desk.kinds().await, ["maintenance.started", "maintenance.ended"]);
+}
+
+#[tokio::test]
+async fn a_rental_that_is_delayed_is_a_warning_until_its_device_is_ready() {
+    let mut desk = Desk::new().await;
+    let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" });
+    renting(&desk.api, "cam-1", broken).await;
+    rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    desk.learn(0).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "the handover may be on its way");
+    desk.learn(4).await;
+    let shown = desk.service().await;
+    let service = must(&shown);
+    assert_eq!((&service["state"], &service["state_type"]), (&json!("warning"), &json!("hard")));
+    assert!(text(&service["text"]).contains("is delayed"), "{service}");
+    let acknowledged = desk.api.operator().post(&format!("{SERVICE}/acknowledgement"), json!({})).await;
+    assert!(acknowledged.status < 300, "as of any service: {}", acknowledged.text);
+    renting(&desk.api, "cam-1", json!({ "rentable": true, "ready": true })).await;
+    assert_eq!(must(&desk.service().await)["acknowledged"], json!(true));
+}
+
+#[tokio::test]
+async fn nobody_else_sets_configures_or_waits_for_the_service() {
+    let mut desk = Desk::new().await;
+    rented(&desk.api, item("cam-1", HOUR, 2 * HOUR)).await;
+    desk.learn(0).await;
+    let operator = desk.api.operator();
+    let sent = operator.post(&format!("{SERVICE}/results"), json!({ "exit_status": 2 })).await;
+    assert_eq!((sent.status, sent.code()), (409, "built_in"), "{}", sent.text);
+    let many = json!({ "results": [{ "host": "cam-1", "service": "rental", "exit_status": 2 }] });
+    let many = operator.post("/api/v1/results", many).await;
+    assert_eq!(must(&many)["results"][0]["problem"]["code"], json!("built_in"));
+    let put = operator.put(SERVICE, json!({ "check": { "type": "passive" } })).await;
+    assert_eq!(field(&put), (422, "service"), "{}", put.text);
+    let put = operator.put(SERVICE, json!({ "disabled": true })).await;
+    assert_eq!(field(&put), (422, "service"), "{}", put.text);
+    assert_eq!(operator.delete(SERVICE).await.status, 404, "it has no settings to take back");
+    let gate = json!({ "rentable": true, "gate": { "services": ["rental"], "ok_for_s": 60 } });
+    let gate = operator.put("/api/v1/devices/cam-1/rental-settings", gate).await;
+    assert_eq!(field(&gate), (422, "gate"), "{}", gate.text);
+    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "nothing changed");
+}

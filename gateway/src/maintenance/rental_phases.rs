@@ -1,0 +1,105 @@
+//! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
+//! state of the service `rental`, which a device has while a rental concerns it.
+//!
+//! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::RentalPhase;
+use fleetgate_engine::rental::phase;
+use fleetgate_engine::time::Wall;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::rental_times::Doubt;
+use crate::clock;
+use crate::engine::handle::{Changes, Handle};
+use crate::rental_events::Wakeups;
+use crate::store::Store;
+use crate::store::rentals::phases;
+
+/// Longest time until the next look: the clock may be set, and a sleep does not count a suspend.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Shortest time until the next look: the clock has milliseconds.
+const AT_LEAST: Duration = Duration::from_millis(1);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the monitor knows of the devices that rentals concern.
+pub type Known = BTreeMap<HostId, RentalPhase>;
+
+/// Returns what the rentals mean now, and when time alone may change it.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
+    let rentals = phases::open(&mut *store.reader().await?).await?;
+    let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
+    let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
+    Ok((known.collect(), next))
+}
+
+/// `known`: what the monitor was started with.
+pub fn start(
+    tasks: &mut JoinSet<()>,
+    (store, handle): (Store, Handle),
+    (known, wakeups): (Known, Wakeups),
+    stop: CancellationToken,
+) {
+    tasks.spawn(async move {
+        let (mut phases, mut doubt) = (Phases { store, handle, known }, Doubt::default());
+        while !stop.is_cancelled() {
+            let now = clock::now();
+            let wait = match doubt.holds(now) {
+                true => LOOK_EVERY,
+                false => phases.turn(now.wall).await.unwrap_or_else(|error| {
+                    tracing::warn!("the monitor does not learn of rentals yet: {error}");
+                    RETRY
+                }),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = wakeups.phases() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    });
+}
+
+pub struct Phases {
+    store: Store,
+    handle: Handle,
+    known: Known,
+}
+
+impl Phases {
+    #[cfg(test)]
+    pub fn new(store: Store, handle: Handle) -> Phases {
+        Phases { store, handle, known: Known::new() }
+    }
+
+    /// Sends what has changed. Returns the time until the next turn.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn turn(&mut self, now: Wall) -> crate::store::Result<Duration> {
+        let (phases, next) = read(&self.store, now).await?;
+        // These get or lose their service.
+        let differs = |device: &&HostId| self.known.contains_key(*device) != phases.contains_key(*device);
+        let all = self.known.keys().chain(phases.keys());
+        let hosts: BTreeSet<HostId> = all.filter(differs).copied().collect();
+        if !hosts.is_empty() {
+            self.handle.changed(Changes { hosts, ..Changes::default() }).await;
+        }
+        let before = std::mem::replace(&mut self.known, phases);
+        for device in before.keys().filter(|device| !self.known.contains_key(*device)) {
+            self.handle.rental_phase(RentalPhase::none(*device)).await;
+        }
+        for phase in self.known.values().filter(|phase| before.get(&phase.device) != Some(*phase)) {
+            self.handle.rental_phase(phase.clone()).await;
+        }
+        Ok(next.map_or(LOOK_EVERY, |at| at.since(now)).clamp(AT_LEAST, LOOK_EVERY))
+    }
+}

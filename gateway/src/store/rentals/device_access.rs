@@ -1,0 +1,344 @@
+//! What devices have of their renters: an account that they log in to, and what is to be cleaned.
+//!
+//! A row says what may be on the device: it is written before a call that gives something, and cleared after one that
+//! has taken it away.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::id::{HostId, Id, RentalId};
+use fleetgate_engine::rental::device_access::{Access, Device, Held, Mode, Rented};
+use fleetgate_engine::time::Wall;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::damaged;
+use crate::store::access::{id, wall};
+
+/// Keys that one device is given. The helper on the device takes as many.
+const MOST_KEYS: i64 = 64;
+
+/// The columns of [`device`], from `s` (`device_rental_settings`) and `a` (`device_ssh_access`). `$device`: an
+/// expression.
+macro_rules! access_columns {
+    ($device:literal) => {
+        concat!(
+            "s.ssh_account is not null as has_account, s.ssh_mode, s.cleaning_command is not null as cleans,
+             a.rental as held_by, a.granted, a.used_by, a.failure,
+             coalesce(s.ssh_root = 1
+                 and (a.exposed_key = (select k.public_key from peer_keys k
+                                       where k.peer = ",
+            $device,
+            " and k.retired_at is null order by k.position limit 1)
+                      or a.exposed_pin = (select x.ssh_pin from hosts x where x.id = ",
+            $device,
+            ")), 0) as is_exposed"
+        )
+    };
+}
+
+pub(super) use access_columns;
+
+/// Reads the columns of [`access_columns`].
+pub(super) fn device(row: &SqliteRow) -> sqlx::Result<Device> {
+    let mode: Option<&str> = row.try_get("ssh_mode")?;
+    let rental = |column: &str| -> sqlx::Result<Option<RentalId>> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(Id::from_i64))
+    };
+    Ok(Device {
+        has_account: row.try_get("has_account")?,
+        mode: mode.map(|name| Mode::named(name).ok_or_else(|| damaged("ssh_mode"))).transpose()?,
+        cleans: row.try_get("cleans")?,
+        held: match rental("held_by")? {
+            Some(rental) => Some(Held { rental, access: granted(row, rental)? }),
+            None => None,
+        },
+        used_by: rental("used_by")?,
+        is_exposed: row.try_get("is_exposed")?,
+    })
+}
+
+/// The column `granted`.
+#[derive(Serialize, Deserialize)]
+struct Granted {
+    until: i64,
+    keys: Vec<String>,
+}
+
+fn granted(row: &SqliteRow, rental: RentalId) -> sqlx::Result<Option<Access>> {
+    let granted: Option<Json<Granted>> = row.try_get("granted")?;
+    let access = |Json(Granted { until, keys })| Access { rental, until: Wall::from_millis(until), keys };
+    Ok(granted.map(access))
+}
+
+/// A device on which something may be to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upkeep {
+    pub id: HostId,
+    /// The account of the renters.
+    pub account: Option<String>,
+    pub cleaning_command: Option<String>,
+    pub state: Device,
+    /// Why the last call failed.
+    pub failure: Option<String>,
+}
+
+impl FromRow<'_, SqliteRow> for Upkeep {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Upkeep {
+            id: id(row, "id")?,
+            account: row.try_get("ssh_account")?,
+            cleaning_command: row.try_get("cleaning_command")?,
+            state: device(row)?,
+            failure: row.try_get("failure")?,
+        })
+    }
+}
+
+macro_rules! kept_up {
+    ($which:literal) => {
+        concat!(
+            "select h.id, s.ssh_account, s.cleaning_command, ",
+            access_columns!("h.id"),
+            " from hosts h join device_rental_settings s on s.device = h.id
+              left join device_ssh_access a on a.device = h.id
+              where h.removed_at is null and (s.ssh_account is not null or s.cleaning_command is not null
+                                              or a.device is not null) and ",
+            $which
+        )
+    };
+}
+
+/// Returns the devices on which something may be to be done. One that cannot be read keeps no other one waiting.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn devices(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Upkeep>> {
+    let rows = sqlx::query(kept_up!("true order by h.id")).fetch_all(conn).await?;
+    let readable = rows.iter().filter_map(|row| {
+        let read = Upkeep::from_row(row);
+        read.inspect_err(|error| tracing::error!("the access of renters to a device is left alone: {error}"))
+            .ok()
+    });
+    Ok(readable.collect())
+}
+
+/// Returns one of them.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Upkeep>> {
+    sqlx::query_as(kept_up!("h.id = $1")).bind(device.as_i64()).fetch_optional(conn).await
+}
+
+/// Confirmed rentals of these devices that have not ended, and begin soon. Keys: those of the renters that a rental
+/// admits.
+const RENTED: &str = "select r.id, r.device, r.from_at, r.until_at, r.ssh,
+        (select json_group_array(line) from (
+             select k.value as line from people y join renters w on w.person = y.id and w.removed_at is null,
+                    json_each(w.ssh_keys) k
+             where r.ssh = 1 and y.customer = b.customer and y.removed_at is null
+               and (r.admits is null or w.id in (select value from json_each(r.admits)))
+             group by k.value order by min(w.id), k.value limit $3)) as keys
+     from device_rental_settings s
+     join rentals r on r.device = s.device and r.until_at > $1 and r.from_at <= $2 and r.ended_at is null
+     join bookings b on b.id = r.booking and b.hold_until is null
+     where s.ssh_account is not null or s.cleaning_command is not null
+     order by r.from_at, r.id";
+
+/// Returns the rentals of these devices that have not ended and begin until `soon`, by device.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rented(
+    conn: &mut SqliteConnection,
+    (now, soon): (Wall, Wall),
+) -> sqlx::Result<BTreeMap<HostId, Vec<Rented>>> {
+    let query = sqlx::query(RENTED).bind(now.as_millis()).bind(soon.as_millis()).bind(MOST_KEYS);
+    let mut found: BTreeMap<HostId, Vec<Rented>> = BTreeMap::new();
+    for row in query.fetch_all(conn).await? {
+        let keys: Json<Vec<String>> = row.try_get("keys")?;
+        let rented = Rented {
+            rental: id(&row, "id")?,
+            from: wall(&row, "from_at")?,
+            until: wall(&row, "until_at")?,
+            ssh: row.try_get("ssh")?,
+            keys: keys.0,
+        };
+        found.entry(id(&row, "device")?).or_default().push(rented);
+    }
+    Ok(found)
+}
+
+/// Notes that a device may have the access of a rental from now on.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn granting(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql = "insert into device_ssh_access (device, rental) values ($1, $2)
+               on conflict (device) do update set rental = excluded.rental,
+                   granted = case when rental is excluded.rental then granted end";
+    sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes what a device was given.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Access) -> sqlx::Result<()> {
+    let granted = Granted { until: access.until.as_millis(), keys: access.keys.clone() };
+    let sql = "update device_ssh_access set granted = $3, failure = null where device = $1 and rental = $2";
+    let query = sqlx::query(sql).bind(device.as_i64()).bind(access.rental.as_i64()).bind(Json(granted));
+    query.execute(tx).await.map(drop)
+}
+
+/// Notes that nothing of the access of a rental is left on a device. If the account could become root, the keys of the
+/// device may be known.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn revoked(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql = "update device_ssh_access set rental = null, granted = null, failure = null,
+                   exposed_key = (select k.public_key from peer_keys k join device_rental_settings s on s.device = k.peer
+                                  where k.peer = $1 and s.ssh_root = 1 and k.retired_at is null
+                                  order by k.position limit 1),
+                   exposed_pin = (select h.ssh_pin from hosts h join device_rental_settings s on s.device = h.id
+                                  where h.id = $1 and s.ssh_root = 1)
+               where device = $1 and rental = $2";
+    sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes that a device is to be cleaned after a rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn used(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql = "insert into device_ssh_access (device, used_by) values ($1, $2)
+               on conflict (device) do update set used_by = excluded.used_by";
+    sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes that a device was cleaned after a rental.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn cleaned(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql =
+        "update device_ssh_access set used_by = null, failure = null where device = $1 and used_by = $2";
+    sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes how renters log in to an account of a device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn asked(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    (account, mode): (&str, Mode),
+) -> sqlx::Result<()> {
+    let sql = "update device_rental_settings set ssh_mode = $3 where device = $1 and ssh_account = $2";
+    let query = sqlx::query(sql).bind(device.as_i64()).bind(account).bind(mode.name());
+    query.execute(&mut *tx).await?;
+    let sql = "update device_ssh_access set failure = null where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes why the last call to a device failed. Returns whether that is news.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sqlx::Result<bool> {
+    let sql = "insert into device_ssh_access (device, failure) values ($1, $2)
+               on conflict (device) do update set failure = excluded.failure where failure is not excluded.failure";
+    let done = sqlx::query(sql).bind(device.as_i64()).bind(why).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, fixture};
+
+    fn id(n: i64) -> Id {
+        Id::from_i64(n)
+    }
+
+    fn at(second: i64) -> Wall {
+        Wall::from_millis(second * 1_000)
+    }
+
+    /// A device with an account for renters, three renters of two people, and two rentals.
+    async fn site() -> (Store, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        for sql in [
+            "insert into customers (id, created_at) values (1, 0)",
+            "insert into people (id, customer, created_at, removed_at) values (5, 1, 0, null), (6, 1, 0, 9)",
+            "insert into peers (id, kind, created_at) values (21, 'renter', 0), (22, 'renter', 0), (23, 'renter', 0)",
+            "insert into renters (id, person, created_at, ssh_keys)
+             values (21, 5, 0, '[\"A\",\"B\"]'), (22, 5, 0, '[\"C\",\"A\"]'), (23, 6, 0, '[\"D\"]')",
+            "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+            "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                                  created_at, ssh, admits)
+             values (10, 2, 7, 1000000, 2000000, 1000000, 0, 0, 0, 1, null),
+                    (11, 2, 7, 3000000, 4000000, 3000000, 0, 0, 0, 1, '[22]'),
+                    (12, 2, 7, 5000000, 6000000, 5000000, 0, 0, 0, 0, null)",
+            "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, ssh_account, ssh_root)
+             values (7, 1, 0, 0, 'renter', 1)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        (store, dir)
+    }
+
+    #[tokio::test]
+    async fn a_device_gets_the_keys_of_the_renters_that_a_rental_admits() {
+        let (store, _dir) = site().await;
+        let mut conn = store.reader().await.unwrap();
+        let of = rented(&mut conn, (at(1_500), at(5_000))).await.unwrap().remove(&id(7)).unwrap();
+        let keys: Vec<(Id, bool, String)> =
+            of.iter().map(|rental| (rental.rental, rental.ssh, rental.keys.concat())).collect();
+        let expected = [
+            (id(10), true, "ABC".to_owned()),
+            (id(11), true, "AC".to_owned()),
+            (id(12), false, String::new()),
+        ];
+        assert_eq!(keys, expected);
+        let later = rented(&mut conn, (at(2_000), at(2_999))).await.unwrap();
+        assert_eq!(later.get(&id(7)), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_device_has_is_kept_until_it_is_removed_and_its_keys_are_new() {
+        let (store, _dir) = site().await;
+        let state = async || of_device(&mut *store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        assert!(failed(&mut tx, id(7), "no route").await.unwrap());
+        assert!(!failed(&mut tx, id(7), "no route").await.unwrap());
+        tx.commit().await.unwrap();
+        let begun = state().await;
+        assert_eq!(begun.state.held, Some(Held { rental: id(10), access: None }));
+        assert_eq!(begun.failure.as_deref(), Some("no route"));
+        let mut tx = store.begin().await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        asked(&mut tx, id(7), ("another", Mode::Keys)).await.unwrap();
+        tx.commit().await.unwrap();
+        let granted = state().await;
+        assert_eq!(granted.state.held, Some(Held { rental: id(10), access: Some(access) }));
+        assert_eq!((granted.failure, granted.state.mode), (None, None));
+        let mut tx = store.begin().await.unwrap();
+        revoked(&mut tx, id(7), id(11)).await.unwrap();
+        revoked(&mut tx, id(7), id(10)).await.unwrap();
+        asked(&mut tx, id(7), ("renter", Mode::Keys)).await.unwrap();
+        tx.commit().await.unwrap();
+        let removed = state().await.state;
+        assert_eq!((removed.held, removed.mode, removed.is_exposed), (None, Some(Mode::Keys), true));
+        fixture::run(&store, "update peer_keys set retired_at = 1 where peer = 7", &[]).await;
+        assert!(!state().await.state.is_exposed);
+    }
+}

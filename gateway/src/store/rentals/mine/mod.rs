@@ -1,0 +1,254 @@
+//! What people of customers see: the rentals of their customer, and what was measured within the time of each.
+//!
+//! Every query takes one [`Visible`] and decides by it alone. Of a device it returns what was measured while the
+//! customer had it, and nothing of the time before or after: no state, output or value of a predecessor.
+
+use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId, PersonId};
+use fleetgate_engine::messages::{HostState, HostStatus, ServiceState};
+use fleetgate_engine::rental::life::State;
+use fleetgate_engine::rental::occupancy::{self, Window};
+use fleetgate_engine::time::Wall;
+use fleetgate_probes::sample::{Metric, Status};
+use sqlx::sqlite::SqliteConnection;
+
+use super::customers::{self, Customer};
+use super::people::{self, Person};
+use super::renters::{self, Renter};
+use super::{Rental, reports, select};
+use crate::ids::Named;
+use crate::store::intervals::{Interval, Series, Services};
+use crate::store::{Store, states};
+
+/// Rentals that a person sees: those of years.
+const MAX_RENTALS: i64 = 100;
+/// Changes that are shown of a rental.
+const MAX_CHANGES: usize = 500;
+/// The built-in service of a rented device tells operators of the rentals before and after. The state of a rental is
+/// what its customer sees.
+const BUILT_IN: &str = "rental";
+
+/// Whose data is read, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visible {
+    pub customer: CustomerId,
+    pub person: PersonId,
+    pub now: Wall,
+}
+
+/// The rentals of the customer `$1` that admit a renter of the person `$2`, or all.
+macro_rules! visible {
+    ($rest:literal) => {
+        select!(concat!(
+            "where b.customer = $1
+               and exists (select 1 from people y
+                           where y.id = $2 and y.customer = b.customer and y.removed_at is null)
+               and (r.admits is null
+                    or exists (select 1 from renters w
+                               where w.person = $2 and w.removed_at is null
+                                 and w.id in (select value from json_each(r.admits)))) ",
+            $rest
+        ))
+    };
+}
+
+/// Returns the rentals that the person sees, those that begin last first.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rentals(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Result<Vec<Rental>> {
+    sqlx::query_as(visible!("order by r.from_at desc, r.id desc limit $3"))
+        .bind(visible.customer.as_i64())
+        .bind(visible.person.as_i64())
+        .bind(MAX_RENTALS)
+        .fetch_all(conn)
+        .await
+}
+
+/// Returns a rental, if the person sees it.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rental(
+    conn: &mut SqliteConnection,
+    visible: Visible,
+    rental: Id,
+) -> sqlx::Result<Option<Rental>> {
+    sqlx::query_as(visible!("and r.id = $3"))
+        .bind(visible.customer.as_i64())
+        .bind(visible.person.as_i64())
+        .bind(rental.as_i64())
+        .fetch_optional(conn)
+        .await
+}
+
+/// Returns the renters of the person, by name.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn renters(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Result<Vec<Renter>> {
+    let all = renters::of_person(conn, visible.person).await?;
+    Ok(all.into_iter().filter(|renter| renter.customer == visible.customer).collect())
+}
+
+/// Returns whose renter a peer is. `None`: it is no renter, or was removed.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_renter(
+    conn: &mut SqliteConnection,
+    renter: PeerId,
+    now: Wall,
+) -> sqlx::Result<Option<(Renter, Visible)>> {
+    let found = renters::by_id(conn, renter).await?;
+    Ok(found.map(|renter| {
+        let visible = Visible { customer: renter.customer, person: renter.person, now };
+        (renter, visible)
+    }))
+}
+
+/// Returns a person who is logged in, with the customer. `None`: either has left.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn who(conn: &mut SqliteConnection, person: PersonId) -> sqlx::Result<Option<(Person, Customer)>> {
+    let Some(person) = people::by_id(conn, person).await? else { return Ok(None) };
+    let customer = customers::find(conn, &Named::Id(person.customer)).await?;
+    Ok(customer.map(|customer| (person, customer)))
+}
+
+impl Visible {
+    /// Returns the devices that the customer had in a rental, and when.
+    async fn windows(
+        self,
+        conn: &mut SqliteConnection,
+        rental: &Rental,
+    ) -> sqlx::Result<Vec<(HostId, Window)>> {
+        let Some(used) = rental.life.used(self.now) else { return Ok(Vec::new()) };
+        let devices = reports::devices(conn, rental.id).await?;
+        let begins: Vec<(HostId, Wall)> = devices.iter().map(|device| (device.id, device.from)).collect();
+        Ok(occupancy::in_use(&begins, used))
+    }
+}
+
+/// The device of a rental as it was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub status: &'static str,
+    /// `None`: there is no result yet.
+    pub since: Option<Wall>,
+    pub services: Vec<SeenService>,
+}
+
+/// A service of the device as it was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenService {
+    pub name: String,
+    pub status: &'static str,
+    /// `None`: there is no result yet.
+    pub since: Option<Wall>,
+    pub output: String,
+    pub metrics: Vec<Metric>,
+}
+
+const PENDING: &str = "pending";
+
+/// Returns the device of a rental that is active. `None`: it is not.
+///
+/// # Errors
+/// Fails when the database cannot be read or a row is invalid.
+pub async fn device(
+    conn: &mut SqliteConnection,
+    visible: Visible,
+    rental: &Rental,
+) -> sqlx::Result<Option<Seen>> {
+    if rental.life.state(visible.now) != State::Active {
+        return Ok(None);
+    }
+    let windows = visible.windows(conn, rental).await?;
+    let present = windows.last().filter(|(device, _)| *device == rental.device);
+    let time = present.and_then(|(_, window)| Window::new(window.from(), rental.life.ends_at()));
+    let Some(time) = time else {
+        return Ok(Some(Seen { status: PENDING, since: None, services: Vec::new() }));
+    };
+    let host = states::of_host(conn, rental.device).await?;
+    let (status, since) = host_within(host.as_ref(), time);
+    let services = states::services_of(conn, rental.device).await?;
+    let services = services.iter().filter(|row| row.state.name != BUILT_IN);
+    let services = services.map(|row| service_within(&row.state, time)).collect();
+    Ok(Some(Seen { status, since, services }))
+}
+
+fn contains(time: Window, at: Wall) -> bool {
+    time.from() <= at && at < time.until()
+}
+
+/// Returns the hard state if it began within the time, and the last result otherwise.
+fn shown<S>(last: (S, Wall), hard: (S, Wall), time: Window) -> (S, Option<Wall>) {
+    let (state, since) = if contains(time, hard.1) { hard } else { last };
+    (state, Some(since.max(time.from())))
+}
+
+fn host_within(state: Option<&HostState>, time: Window) -> (&'static str, Option<Wall>) {
+    let state = state.filter(|state| state.last_check.is_some_and(|at| contains(time, at)));
+    let Some(state) = state else { return (PENDING, None) };
+    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    match status {
+        HostStatus::Down if !state.reachable => ("unreachable", since),
+        status => (status.name(), since),
+    }
+}
+
+fn service_within(state: &ServiceState, time: Window) -> SeenService {
+    let nothing = SeenService {
+        name: state.name.clone(),
+        status: PENDING,
+        since: None,
+        output: String::new(),
+        metrics: Vec::new(),
+    };
+    if !state.last_check.is_some_and(|at| contains(time, at)) {
+        return nothing;
+    }
+    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    SeenService {
+        status: status.map_or(PENDING, Status::name),
+        since,
+        output: state.result.text.clone(),
+        metrics: state.result.metrics.clone(),
+        ..nothing
+    }
+}
+
+/// A hard state that began within the time of a rental.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    pub at: Wall,
+    /// `None`: of the device itself.
+    pub service: Option<String>,
+    pub status: String,
+}
+
+/// Returns the latest changes of the devices of a rental, each while the customer had it, in the order of time.
+///
+/// # Errors
+/// Fails when the database cannot be read or a row is invalid.
+pub async fn changes(store: &Store, visible: Visible, rental: &Rental) -> sqlx::Result<Vec<Change>> {
+    let windows = visible.windows(&mut *store.reader().await?, rental).await?;
+    let mut found = Vec::new();
+    for (device, time) in windows {
+        let span = (time.from(), time.until());
+        store.intervals(&[device], Services::All, span, |of| found.extend(change(&of, time))).await?;
+    }
+    found.sort();
+    let first = found.len().saturating_sub(MAX_CHANGES);
+    Ok(found.split_off(first))
+}
+
+fn change(of: &Interval<'_>, time: Window) -> Option<Change> {
+    let is_shown = of.series == Series::State && of.service != BUILT_IN && contains(time, of.from);
+    let service = Some(of.service).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+    is_shown.then(|| Change { at: of.from, service, status: of.value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

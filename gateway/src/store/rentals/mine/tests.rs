@@ -1,0 +1,250 @@
+use super::*;
+use crate::store::fixture::{self, Dice};
+
+fn at(ms: i64) -> Wall {
+    Wall::from_millis(ms)
+}
+
+fn id(n: i64) -> Id {
+    Id::from_i64(n)
+}
+
+fn visible(customer: i64, person: i64, now: i64) -> Visible {
+    Visible { customer: id(customer), person: id(person), now: at(now) }
+}
+
+/// Two customers, 1 and 2. The first has the people 11 and 12, the second the person 13. Each has a renter, 21 to 23.
+async fn scene() -> (Store, tempfile::TempDir) {
+    let (store, dir) = fixture::store().await;
+    fixture::device(&store, 7, "cam-7").await;
+    fixture::device(&store, 8, "cam-8").await;
+    for sql in [
+        "insert into customers (id, created_at) values (1, 0), (2, 0)",
+        "insert into people (id, customer, created_at) values (11, 1, 0), (12, 1, 0), (13, 2, 0)",
+        "insert into peers (id, kind, created_at) values (21, 'renter', 0), (22, 'renter', 0), (23, 'renter', 0)",
+        "insert into peer_keys (public_key, peer, added_at) values ('a', 21, 0), ('b', 22, 0), ('c', 23, 0)",
+        "insert into renters (id, person, name, created_at) values (21, 11, 'a', 0), (22, 12, 'b', 0), (23, 13, 'c', 0)",
+        "insert into bookings (id, customer, author, created_at) values (101, 1, '', 0), (102, 2, '', 0)",
+    ] {
+        fixture::run(&store, sql, &[]).await;
+    }
+    (store, dir)
+}
+
+/// Adds a rental of device 7.
+async fn rent(
+    store: &Store,
+    rental: i64,
+    booking: i64,
+    (from, until): (i64, i64),
+    admits: Option<&'static str>,
+) {
+    sqlx::query(
+        "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                              admits, created_at)
+         values ($1, $2, 7, $3, $4, $3, 0, 0, $5, 0)",
+    )
+    .bind(rental)
+    .bind(booking)
+    .bind(from)
+    .bind(until)
+    .bind(admits)
+    .execute(&store.write)
+    .await
+    .unwrap();
+    occupy(store, rental, 7, (from, until)).await;
+}
+
+async fn occupy(store: &Store, rental: i64, device: i64, (from, until): (i64, i64)) {
+    sqlx::query("insert into occupancies (device, rental, from_at, until_at) values ($1, $2, $3, $4)")
+        .bind(device)
+        .bind(rental)
+        .bind(from)
+        .bind(until)
+        .execute(&store.write)
+        .await
+        .unwrap();
+}
+
+async fn put(store: &Store, host: i64, service: &str, value: &str, (from, until): (i64, Option<i64>)) {
+    sqlx::query(
+        "insert into intervals (host, service, series, value, began_at, ended_at)
+         values ($1, $2, 'state', $3, $4, $5)",
+    )
+    .bind(host)
+    .bind(service)
+    .bind(value)
+    .bind(from)
+    .bind(until)
+    .execute(&store.write)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_person() {
+    let (store, _dir) = scene().await;
+    for (rental, booking, admits) in
+        [(1, 101, None), (2, 101, Some("[21]")), (3, 101, Some("[22]")), (4, 101, Some("[]")), (5, 102, None)]
+    {
+        rent(&store, rental, booking, (100 * rental, 100 * rental + 50), admits).await;
+    }
+    let mut conn = store.reader().await.unwrap();
+    // The last two are a person of another customer, and nobody.
+    for (customer, person, seen) in
+        [(1, 11, vec![2, 1]), (1, 12, vec![3, 1]), (2, 13, vec![5]), (1, 13, vec![]), (1, 99, vec![])]
+    {
+        let who = visible(customer, person, 0);
+        let all = rentals(&mut conn, who).await.unwrap();
+        let ids: Vec<i64> = all.iter().map(|rental| rental.id.as_i64()).collect();
+        assert_eq!(ids, seen, "{person}");
+        for n in 1..=5 {
+            let found = rental(&mut conn, who, id(n)).await.unwrap();
+            assert_eq!(found.is_some(), seen.contains(&n), "{person} {n}");
+        }
+    }
+    let own: Vec<i64> =
+        renters(&mut conn, visible(1, 11, 0)).await.unwrap().iter().map(|r| r.id.as_i64()).collect();
+    assert_eq!((own, renters(&mut conn, visible(1, 13, 0)).await.unwrap().len()), (vec![21], 0));
+    let (renter, who) = of_renter(&mut conn, id(22), at(5)).await.unwrap().expect("a renter");
+    assert_eq!((renter.name.as_str(), who), ("b", visible(1, 12, 5)));
+    drop(conn);
+    fixture::run(&store, "update renters set removed_at = 1 where id = 21", &[]).await;
+    fixture::run(&store, "update people set removed_at = 1 where id = 12", &[]).await;
+    let mut conn = store.reader().await.unwrap();
+    assert_eq!(rentals(&mut conn, visible(1, 11, 0)).await.unwrap().len(), 1, "without the removed renter");
+    assert!(rentals(&mut conn, visible(1, 12, 0)).await.unwrap().is_empty());
+}
+
+async fn seen(store: &Store, who: Visible, rental: i64) -> Vec<Change> {
+    let found = super::rental(&mut store.reader().await.unwrap(), who, id(rental)).await.unwrap();
+    changes(store, who, &found.expect("a rental")).await.unwrap()
+}
+
+#[tokio::test]
+async fn after_a_swap_each_device_is_seen_in_its_own_time() {
+    let (store, _dir) = scene().await;
+    rent(&store, 1, 101, (100, 500), None).await;
+    fixture::run(&store, "update rentals set device = 8 where id = 1", &[]).await;
+    occupy(&store, 1, 8, (300, 500)).await;
+    for device in [7, 8] {
+        for (n, value) in ["up", "down", "up", "down"].iter().enumerate() {
+            let from = 50 + 150 * n as i64;
+            put(&store, device, "", value, (from, Some(from + 150))).await;
+        }
+    }
+    let times: Vec<i64> =
+        seen(&store, visible(1, 11, 900), 1).await.iter().map(|c| c.at.as_millis()).collect();
+    // 50: before; 200: of the first device; 350: of the second; 500: after.
+    assert_eq!(times, [200, 350]);
+    assert!(seen(&store, visible(1, 11, 150), 1).await.is_empty(), "what is to come");
+}
+
+#[tokio::test]
+async fn changes_outside_of_the_window_and_of_the_built_in_service_are_never_seen() {
+    let (store, _dir) = scene().await;
+    let mut dice = Dice(7);
+    let mut all: Vec<(i64, &str, &str)> = Vec::new();
+    for service in ["", "disk", "rental"] {
+        let mut from = 0;
+        while from < 10_000 {
+            let until = from + 1 + dice.below(60) as i64;
+            let value = dice.pick(&["ok", "critical", "warning"]).unwrap();
+            put(&store, 7, service, value, (from, (until < 10_000).then_some(until))).await;
+            all.push((from, service, value));
+            from = until;
+        }
+    }
+    for n in 1..=60 {
+        let from = dice.below(9_000) as i64;
+        let until = from + 1 + dice.below(1_000) as i64;
+        let now = dice.below(11_000) as i64;
+        rent(&store, n, 101, (from, until), None).await;
+        let ended = dice.once_in(3).then(|| from + dice.below((until - from) as u64) as i64);
+        if let Some(ended) = ended {
+            let sql = "update rentals set ended_at = $1, end_reason = 'ended' where id = $2";
+            sqlx::query(sql).bind(ended).bind(n).execute(&store.write).await.unwrap();
+        }
+        let end = ended.unwrap_or(until).min(now);
+        let mut model: Vec<Change> = all
+            .iter()
+            .filter(|(at, service, _)| from <= *at && *at < end && *service != "rental")
+            .map(|(began, service, value)| Change {
+                at: at(*began),
+                service: (!service.is_empty()).then(|| (*service).to_owned()),
+                status: (*value).to_owned(),
+            })
+            .collect();
+        model.sort();
+        assert_eq!(seen(&store, visible(1, 11, now), n).await, model, "[{from}, {until}) {ended:?} at {now}");
+    }
+}
+
+#[test]
+fn a_result_from_before_or_after_the_window_is_never_seen() {
+    let mut dice = Dice(11);
+    let moment = |dice: &mut Dice| at(dice.below(1_000) as i64);
+    let mut inside = 0;
+    for _ in 0..20_000 {
+        let from = moment(&mut dice);
+        let until = at(from.as_millis() + 1 + dice.below(500) as i64);
+        let time = Window::new(from, until).expect("a window");
+        let checked = moment(&mut dice);
+        let last = Some(checked).filter(|_| !dice.once_in(10));
+        let statuses = [None, Some(Status::Ok), Some(Status::Critical)];
+        let state = ServiceState {
+            status: dice.pick(&statuses).unwrap(),
+            hard: dice.pick(&statuses).unwrap(),
+            since: moment(&mut dice),
+            hard_since: moment(&mut dice),
+            last_check: last,
+            ..fixture::service("disk", Status::Ok)
+        };
+        let host = HostState {
+            status: dice.pick(&[HostStatus::Up, HostStatus::Down]).unwrap(),
+            hard: dice.pick(&[HostStatus::Up, HostStatus::Down]).unwrap(),
+            reachable: dice.once_in(2),
+            since: state.since,
+            hard_since: state.hard_since,
+            last_check: last,
+            ..fixture::up(id(7))
+        };
+        let (service, (status, since)) = (service_within(&state, time), host_within(Some(&host), time));
+        let is_inside = last.is_some_and(|at| from <= at && at < until);
+        inside += usize::from(is_inside);
+        if is_inside {
+            assert!(since >= Some(from) && service.since >= Some(from));
+            assert_eq!((&service.output, &service.metrics), (&state.result.text, &state.result.metrics));
+            let is_last = service.status == state.status.map_or("pending", Status::name);
+            assert!(is_last || contains(time, state.hard_since), "{state:?} in {time:?}");
+        } else {
+            let nothing = (PENDING, None, String::new(), Vec::new());
+            assert_eq!((service.status, service.since, service.output, service.metrics), nothing);
+            assert_eq!((status, since), (PENDING, None));
+        }
+    }
+    assert!(inside > 1_000, "{inside}");
+    let time = Window::new(at(1), at(2)).expect("a window");
+    assert_eq!(host_within(None, time), (PENDING, None));
+}
+
+#[tokio::test]
+async fn the_device_is_seen_while_its_rental_is_active() {
+    let (store, _dir) = scene().await;
+    rent(&store, 1, 101, (100, 500), None).await;
+    store.all_hosts(&fixture::TIMING).await.unwrap();
+    let sql =
+        "update host_states set status = 'up', hard = 'up', last_check = 90, since = 10, hard_since = 10";
+    fixture::run(&store, sql, &[]).await;
+    let status = async |now: i64| {
+        let who = visible(1, 11, now);
+        let mut conn = store.reader().await.unwrap();
+        let found = rental(&mut conn, who, id(1)).await.unwrap().expect("a rental");
+        device(&mut conn, who, &found).await.unwrap().map(|seen| (seen.status, seen.since))
+    };
+    assert_eq!(status(99).await, None);
+    assert_eq!(status(200).await, Some((PENDING, None)), "the last result is older");
+    fixture::run(&store, "update host_states set last_check = 150", &[]).await;
+    assert_eq!(status(200).await, Some(("up", Some(at(100)))));
+    assert_eq!(status(500).await, None);
+}

@@ -1,0 +1,6 @@
+//! The built program as a process. One test program, because each one costs a link.
+
+mod output;
+mod secrets;
+mod signals;
+mod terminal;
