@@ -1,5 +1,5 @@
-# Read by tests/browser and tests/examples, in the root of the repository: starts `fleetgate demo` and waits for its login
-# link. `data` is a directory that goes when the test ends; the data of the demo are in `$data/demo`.
+# Read by tests/browser, tests/examples and tests/schemathesis, in the root of the repository: starts `fleetgate demo` and
+# waits for its login link. `data` is a directory that goes when the test ends; the data of the demo are in `$data/demo`.
 program=$(realpath "${FLEETGATE_TEST_PROGRAM:-target/debug/fleetgate}")
 data=$(mktemp -d)
 

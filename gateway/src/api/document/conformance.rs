@@ -84,6 +84,11 @@ fn at(path: &str, schema: &Value, value: &Value, whole: bool) -> Result<(), Stri
             .iter()
             .enumerate()
             .try_for_each(|(i, item)| at(&format!("{path}[{i}]"), &schema["items"], item, true)),
+        Value::String(text) if schema["contentSchema"].is_object() => {
+            let content: Value =
+                serde_json::from_str(text).map_err(|error| format!("{path} is no JSON: {error}"))?;
+            at(path, &schema["contentSchema"], &content, true)
+        }
         _ => Ok(()),
     }
 }
@@ -187,8 +192,9 @@ mod tests {
         let schema = json!({ "type": "object", "required": ["a"], "properties": {
             "a": { "type": "string", "enum": ["x", "y"] },
             "b": { "type": ["integer", "null"], "minimum": 1, "maximum": 9 },
+            "d": { "type": "string", "contentSchema": { "type": "array" } },
         } });
-        assert_eq!(fits(&schema, &json!({ "a": "x", "b": null })), Ok(()));
+        assert_eq!(fits(&schema, &json!({ "a": "x", "b": null, "d": "[]" })), Ok(()));
         for (value, why) in [
             (json!([]), " is []"),
             (json!({}), ".a is absent"),
@@ -196,6 +202,8 @@ mod tests {
             (json!({ "a": "x", "b": 10 }), ".b is 10, out of bounds"),
             (json!({ "a": "x", "b": 1.5 }), ".b is 1.5, and not"),
             (json!({ "a": "x", "c": 1 }), ".c is not in the document"),
+            (json!({ "a": "x", "d": "[" }), ".d is no JSON"),
+            (json!({ "a": "x", "d": "{}" }), ".d is {}, and not array"),
         ] {
             let found = fits(&schema, &value).unwrap_err();
             assert!(found.starts_with(why), "{found}");

@@ -16,6 +16,9 @@ use super::request::idempotency;
 use super::response::problem::{CONTENT_TYPE, ProblemDocument};
 use super::types::names;
 
+/// What `If-Match` takes: `*`, or a list of quoted tags.
+const ETAGS: &str = r#"^(\*|(W/)?"[!#-+\--~]+"(, ?(W/)?"[!#-+\--~]+")*)$"#;
+
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
@@ -96,7 +99,7 @@ fn take_key(operation: &mut Map<String, Value>) {
             repetition gets the first answer, without its secrets and with `Idempotency-Replayed: true`. \
             With another request the key is refused (422 `idempotency_key_reused`). Kept for 24 hours; of \
             results: the last 64 of their service.",
-        "schema": { "type": ["string", "null"], "minLength": 1, "maxLength": 255 },
+        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$" },
     });
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
     if let Some(parameters) = parameters.as_array_mut() {
@@ -142,6 +145,19 @@ fn usual_description(status: &str) -> &'static str {
     }
 }
 
+fn complete_parameter(parameter: &mut Value) {
+    // A header is text, which is sent or absent and never null.
+    if parameter["in"] == "header" {
+        parameter["schema"]["type"] = "string".into();
+    }
+    if parameter["name"] == "If-Match" {
+        parameter["schema"]["pattern"] = ETAGS.into();
+    }
+    if parameter["in"] == "query" && parameter["name"] == "label" {
+        parameter["schema"]["items"]["pattern"] = "=".into();
+    }
+}
+
 fn complete_operation(operation: &mut Map<String, Value>) {
     let problem = json!({
         "description": "What went wrong",
@@ -155,6 +171,8 @@ fn complete_operation(operation: &mut Map<String, Value>) {
         }
         responses.insert("default".into(), problem);
     }
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
+    parameters.for_each(complete_parameter);
     let example = operation["operationId"].as_str().and_then(examples::of);
     let body = operation.get_mut("requestBody").and_then(|body| body["content"].get_mut("application/json"));
     if let (Some(body), Some(example)) = (body, example) {

@@ -36,6 +36,7 @@ struct Within {
     /// RFC 3339 with an offset; now when absent.
     from: Option<String>,
     /// RFC 3339 with an offset, not included.
+    #[param(example = "2034-03-12T10:00:00+01:00")]
     to: String,
 }
 

@@ -56,6 +56,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// RFC 3339 with an offset.
+    #[param(example = "2026-03-10T14:00:00+01:00")]
     from: String,
     /// RFC 3339 with an offset, not included; now when absent or in the future.
     to: Option<String>,

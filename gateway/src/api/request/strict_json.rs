@@ -37,6 +37,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         self.0.deserialize_map(Strict(AnObject(visitor)))
     }
 
+    /// A map of any values would also accept `null`, as an empty one.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(Strict(AnObject(visitor)))
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.0.deserialize_option(Strict(visitor))
     }
@@ -60,7 +65,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map identifier ignored_any
+        seq tuple tuple_struct identifier ignored_any
     }
 }
 
@@ -258,5 +263,15 @@ mod tests {
         }
         assert!(read("7").unwrap_err().contains("expected an object"));
         assert!(read("null").unwrap_err().contains("expected an object"));
+    }
+
+    #[test]
+    fn null_is_no_map() {
+        type Values = serde_json::Map<String, serde_json::Value>;
+        let read = |text| serde_json::from_str(text).map(|Object::<Values>(values)| values.len());
+        assert_eq!(read(r#"{"a":null,"b":[{}]}"#).unwrap(), 2);
+        for text in ["null", "[]", "7"] {
+            assert!(read(text).unwrap_err().to_string().contains("expected an object"), "{text}");
+        }
     }
 }

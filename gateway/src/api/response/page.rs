@@ -57,7 +57,7 @@ impl Paging {
 }
 
 fn decode(cursor: &str) -> Result<String, Problem> {
-    if cursor.len() > MAX_CURSOR {
+    if cursor.is_empty() || cursor.len() > MAX_CURSOR {
         return Err(bad_cursor());
     }
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad_cursor())?;
@@ -125,9 +125,13 @@ mod tests {
 
     #[test]
     fn a_foreign_cursor_or_limit_is_refused() {
-        for after in ["%%", "AAAA", &"a".repeat(2_000)] {
+        for after in ["", "%%", "AAAA", &"a".repeat(2_000)] {
             let paging = Paging { limit: None, after: Some(after.to_owned()) };
             assert!(paging.after_number().is_err(), "{after}");
+        }
+        for after in ["", "%%", "_w"] {
+            let paging = Paging { limit: None, after: Some(after.to_owned()) };
+            assert!(paging.after().is_err(), "{after}");
         }
         for limit in [0, -1, MAX_LIMIT + 1] {
             assert!(Paging { limit: Some(limit), after: None }.limit().is_err());

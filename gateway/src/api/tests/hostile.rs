@@ -35,6 +35,22 @@ async fn broken_bodies_get_problem_documents() {
     assert_eq!(api.viewer().get("/api/v1/devices").await.json["items"], json!([]));
 }
 
+/// The settings of a service are read as a map of any values, which `null` also was: it took back what was set.
+#[tokio::test]
+async fn null_is_no_settings_of_a_service() {
+    let api = TestApi::with_endpoint().await;
+    api.operator().post("/api/v1/devices", json!({ "name": "cam-07" })).await;
+    let path = "/api/v1/hosts/cam-07/services/ping";
+    let set = api.operator().put(path, json!({ "interval_s": 900 })).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    for body in [json!(null), json!([])] {
+        let refused = api.operator().put(path, body).await;
+        assert_eq!((refused.status, refused.code()), (422, "invalid"), "{}", refused.text);
+    }
+    let kept = api.viewer().get("/api/v1/hosts/cam-07/overrides").await;
+    assert!(kept.text.contains("900"), "{}", kept.text);
+}
+
 #[tokio::test]
 async fn an_oversized_body_is_refused_whether_it_says_so_or_not() {
     let api = TestApi::with_endpoint().await;

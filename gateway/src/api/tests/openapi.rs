@@ -44,6 +44,21 @@ fn every_response_and_operation_is_described() {
     }
 }
 
+#[test]
+fn a_header_is_no_null_and_conditions_and_labels_have_their_form() {
+    let (mut conditional, mut labelled) = (0, 0);
+    for (method, path, operation) in operations() {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        for parameter in parameters {
+            let (is_header, schema) = (parameter["in"] == "header", &parameter["schema"]);
+            assert!(!is_header || schema["type"] == "string", "{method} {path}: {parameter}");
+            conditional += usize::from(is_header && schema["pattern"].is_string());
+            labelled += usize::from(schema["items"]["pattern"].is_string());
+        }
+    }
+    assert!(conditional > 20 && labelled > 2, "{conditional} conditional, {labelled} by label");
+}
+
 /// A reader of the API knows no file and no type of this program.
 #[test]
 fn no_text_of_the_document_names_the_inside_of_the_program() {

@@ -38,8 +38,8 @@ impl Listener {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let field = |name: &str| event.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
                 let seen = (field("event: ").to_owned(), serde_json::from_str(field("data: ")).unwrap());
+                let message = json!({ "event": seen.0, "data": field("data: ") });
                 self.read = rest.to_owned();
-                let message = json!({ "event": seen.0, "data": seen.1 });
                 let schema = &conformance::DOCUMENT["components"]["schemas"]["StreamMessage"];
                 conformance::fits(schema, &message).expect("the document has this message");
                 return Some(seen);
