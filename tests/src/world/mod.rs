@@ -172,7 +172,7 @@ impl Device {
 
 #[derive(Debug)]
 enum Happening {
-    ProbeReply(ProbeId, ProbeReply),
+    ProbeReply(ProbeId, Box<ProbeReply>),
     Handshake(HostId),
     /// The uplink is probed; `again`: the probe repeats.
     Look {
@@ -406,7 +406,7 @@ impl World {
         match happening {
             Happening::ProbeReply(id, answer) => {
                 self.open.remove(&id);
-                self.input(MonitorInput::ProbeReply(id, answer));
+                self.input(MonitorInput::ProbeReply(id, *answer));
             }
             Happening::Handshake(id) => {
                 let news = self.devices.get_mut(&id).and_then(|d| d.handshake(now));
@@ -474,7 +474,7 @@ impl World {
         let Some(device) = self.devices.get_mut(&ask.host) else {
             self.plan(
                 Duration::ZERO,
-                Happening::ProbeReply(ask.id, ProbeReply::Refused("no such peer".into())),
+                Happening::ProbeReply(ask.id, Box::new(ProbeReply::Refused("no such peer".into()))),
             );
             return None;
         };
@@ -489,7 +489,7 @@ impl World {
         };
         let delay = answers::delay(&answer, patience);
         if !self.deaf {
-            self.plan(delay, Happening::ProbeReply(ask.id, answer));
+            self.plan(delay, Happening::ProbeReply(ask.id, Box::new(answer)));
         }
         news
     }

@@ -66,7 +66,7 @@ impl Waiting {
 
     /// Returns when the device can be handed over, if nothing changes. `None`: not before a change.
     fn due(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<Mono> {
-        let Waiting { spec, sight } = self;
+        let Waiting { spec, sight, .. } = self;
         let passes_at = match &spec.rule {
             Some(rule) => {
                 *sight = look(*sight, rule, host, doubt, now);

@@ -20,11 +20,6 @@ pub const SSH_CERTIFICATES: &str = "certificates";
 /// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
 pub const SSH_KEYS: &str = "keys";
 
-/// The SSH server of the device trusts the certificates of the gateway.
-pub const SSH_CERTIFICATES: &str = "certificates";
-/// It takes a list of keys only, as dropbear and old versions of OpenSSH do.
-pub const SSH_KEYS: &str = "keys";
-
 /// How a device is rented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

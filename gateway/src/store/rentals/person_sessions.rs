@@ -5,8 +5,8 @@
 use fleetgate_engine::id::{CustomerId, PersonId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
+use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{FromRow, Row as _};
 
 use crate::store::access::{id, wall};
 
