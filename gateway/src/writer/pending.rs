@@ -317,7 +317,9 @@ mod tests {
 
     /// Queues events one after the other, a millisecond apart, and returns when they are committed.
     fn committed_at(pending: &mut Pending, count: u64, from_ms: u64) -> Mono {
-        (from_ms..from_ms + count).for_each(|ms| drop(pending.add(vec![event()], at(ms))));
+        for ms in from_ms..from_ms + count {
+            pending.add(vec![event()], at(ms));
+        }
         let due = pending.due().unwrap();
         pending.take(due);
         due

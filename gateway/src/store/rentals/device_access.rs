@@ -313,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_device_has_is_kept_until_it_is_removed_and_its_keys_are_new() {
         let (store, _dir) = site().await;
-        let state = async || of_device(&mut *store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+        let state = async || of_device(&mut store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
         let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
         let mut tx = store.begin().await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();

@@ -21,6 +21,7 @@ use super::occupancies::Source;
 use super::{announcements, blocks, bookings, customers, events, handovers, occupancies, policy, reports};
 use crate::ids::Named;
 use crate::store::addresses::Pools;
+use crate::store::lists::readable;
 use crate::store::{Store, Tx, fixture};
 
 fn at(millis: i64) -> Wall {
@@ -117,12 +118,13 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
             9_000,
         ] {
             let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 1_000)).await.unwrap();
+            let all = readable(all);
             for state in fleetgate_engine::rental::life::State::ALL {
                 let wanted = super::Wanted { state: Some(state), ..Default::default() };
                 let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 1_000)).await.unwrap();
                 let expected: Vec<Id> =
                     all.iter().filter(|r| r.life.state(at(now)) == state).map(|r| r.id).collect();
-                let found: Vec<Id> = found.iter().map(|r| r.id).collect();
+                let found: Vec<Id> = found.into_iter().map(|r| r.row().unwrap().id).collect();
                 assert_eq!(found, expected, "{} at {now} with {hold_until:?}", state.name());
             }
         }
@@ -696,7 +698,7 @@ async fn a_hold_that_lapsed_by_a_clock_ahead_comes_back_when_the_clock_is_set_ba
     assert_eq!(occupied_by(&mut tx, 400_000).await, [Source::Rental(held.id)]);
     assert!(changes::of(&mut tx, held.id, 9).await.unwrap().is_empty(), "it did not lapse");
     assert_eq!(catch_up(&mut tx, 400_000).await, 0);
-    assert_eq!(bookings::lapse(&mut tx, at(499_999)).await.unwrap(), [id(0); 0]);
+    assert!(bookings::lapse(&mut tx, at(499_999)).await.unwrap().is_empty());
     assert_eq!(bookings::lapse(&mut tx, at(500_000)).await.unwrap(), [held.booking]);
     let all = [(0, "held"), (500_000, "cancelled"), (400_000, "changed"), (500_000, "cancelled")];
     assert_eq!(told(&mut tx).await, expected(&all));
