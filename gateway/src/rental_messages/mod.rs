@@ -141,7 +141,9 @@ impl Delivery {
     async fn addressed(&self, message: &MessageRow) -> crate::store::Result<Option<Rental>> {
         let mut conn = self.store.reader().await?;
         let (rental, now) = (rentals::find(&mut conn, message.rental).await?, clock::wall());
-        let Some(rental) = rental.filter(|rental| is_addressed(rental, message, now)) else { return Ok(None) };
+        let Some(rental) = rental.filter(|rental| is_addressed(rental, message, now)) else {
+            return Ok(None);
+        };
         let had_from = notices::rented(&mut conn, &rental, now).await?.had_from;
         Ok(Some(rental).filter(|_| had_from <= message.created_at))
     }
