@@ -420,11 +420,11 @@ pub fn add_rental(services: &mut Vec<ServiceSpec>, timing: Timing) {
 pub fn limit_for_rental(services: &mut [ServiceSpec], service: &str, own: &[Threshold]) {
     if let Some(service) = services.iter_mut().find(|found| found.name == service) {
         service.usual = Some(service.thresholds.clone());
-        limit(service, own);
+        set_limits(service, own);
     }
 }
 
-fn limit(service: &mut ServiceSpec, own: &[Threshold]) {
+fn set_limits(service: &mut ServiceSpec, own: &[Threshold]) {
     service.thresholds = limits_upon(own, &service.thresholds);
     service.thresholds.retain(|t| !t.limits.is_unset());
 }
@@ -457,7 +457,7 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
         service.check = check.clone();
     }
     if let Some(thresholds) = &change.thresholds {
-        limit(service, thresholds);
+        set_limits(service, thresholds);
     }
     service.freshness = change.freshness.or(service.freshness);
     service.alerting = change.alerting.over(service.alerting);
