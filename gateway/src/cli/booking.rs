@@ -12,6 +12,7 @@ use super::host::pages;
 use super::host_args::{labels, pair};
 use super::rental::{clock, window};
 use super::rental_contacts;
+use super::rental_limits::RentalLimits;
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
@@ -100,6 +101,8 @@ pub(crate) struct AddArgs {
     /// Who gets mail about problems of the device, as NAME=MAIL or MAIL
     #[arg(long, value_name = "CONTACT", value_parser = rental_contacts::parse)]
     contact: Vec<RentalContact>,
+    #[command(flatten)]
+    limits: RentalLimits,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -224,6 +227,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         item["allowance_bytes"] = json!(args.allowance);
         item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
         item["contacts"] = json!(args.contact);
+        item["thresholds"] = json!(args.limits.given());
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,

@@ -39,6 +39,7 @@ mod rental;
 mod rental_contacts;
 mod rental_device;
 mod rental_events;
+mod rental_limits;
 mod rental_report;
 mod rental_ssh;
 mod renter;

@@ -46,6 +46,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
         &[
             WHOLE_ACCESS,
             NAME,
+            LIMITS,
             &[
                 ("allowance_bytes", "--allowance"),
                 ("cut_at_allowance", "--cut-at-allowance"),
@@ -169,6 +170,9 @@ const ITEMS: &[Pair] = &[
     ("items[].other_device_after_s", "--other-device-after"),
     ("items[].renters", "--renter"),
     ("items[].ssh", "--ssh"),
+    ("items[].thresholds[].crit", "--crit"),
+    ("items[].thresholds[].warn", "--warn"),
+    ("items[].thresholds", "--warn or --crit"),
     ("items[].until", "--until or --for"),
 ];
 

@@ -16,6 +16,7 @@ use super::host_args::pair;
 use super::rental_contacts;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
+use super::rental_limits::{self, RentalLimits};
 use super::rental_report;
 use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
@@ -40,9 +41,10 @@ pub(crate) enum RentalCommand {
     },
     /// Show how renters log in to the device of a rental, with certificates
     Ssh(RentalSshArgs),
-    /// Change the end, device, name, access, SSH, allowance or contacts of a rental
+    /// Change the end, device, name, access, SSH, allowance, contacts or limits of a
+    /// rental
     #[command(
-        group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp"])),
+        group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp", "warn", "crit"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
     )]
     Set(Box<SetArgs>),
@@ -185,6 +187,11 @@ pub(crate) struct SetArgs {
     /// Send no mail about problems of the device
     #[arg(long, group = "change", conflicts_with = "contact")]
     no_contacts: bool,
+    #[command(flatten)]
+    limits: RentalLimits,
+    /// Leave the services of the device with their own limits
+    #[arg(long, group = "change", conflicts_with_all = ["warn", "crit"])]
+    no_limits: bool,
 }
 
 #[derive(Args)]
@@ -329,6 +336,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     line("renters", &renters(r));
     line("forwarded", &forwarded(r));
     line("contacts", &contacts(r));
+    for threshold in &r.thresholds {
+        line("limit", &rental_limits::words(threshold));
+    }
     line("window", &window(&r.from, &r.until, zone));
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
@@ -395,10 +405,12 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let other_after = other_after.map(|text| span("--other-device-after", text)).transpose()?;
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let contacts = (args.no_contacts || !args.contact.is_empty()).then_some(args.contact);
+    let limits = args.limits.given().or(args.no_limits.then(Vec::new));
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
         "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
         "other_device_after_s": other_after.map(|after| after.as_secs_f64()), "contacts": contacts,
+        "thresholds": limits,
     }));
     for (field, is_given) in [
         ("renters", all_renters),
@@ -652,6 +664,27 @@ mod tests {
             let refused = try_run(&client, &line).await.unwrap_err();
             assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
         }
+    }
+
+    #[tokio::test]
+    async fn limits_of_a_rental_are_given_replaced_and_taken_away() {
+        let (client, _api) = shop().await;
+        let add = "booking add --customer crm-17 --device cam-1 --for 2h --ref o1";
+        try_run(&client, &format!("{add} --warn ping:rta=200 --crit ping:rta=500")).await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        for (options, shown) in [
+            ("--name entrance", &["ping:rta warn 200 crit 500"][..]),
+            ("--crit ping:pl=50", &["ping:pl crit 50"][..]),
+            ("--no-limits", &[][..]),
+        ] {
+            try_run(&client, &format!("rental set {id} {options}")).await.unwrap();
+            let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+            let limits: Vec<String> = after.thresholds.iter().map(rental_limits::words).collect();
+            assert_eq!(limits, shown, "{options}");
+        }
+        let refused = try_run(&client, &format!("rental set {id} --warn ping:rta=x")).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("--warn"), "{refused:#}");
     }
 
     #[tokio::test]

@@ -80,7 +80,9 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if !args.limits.is_empty() {
         // A new service has no limits yet.
         let now: Option<Value> = client.get(&path, &[]).await.ok();
-        let effective = now.and_then(|s| s["thresholds"].as_array().cloned()).unwrap_or_default();
+        // Those of a rental end with it.
+        let list = |s: Value| s["usual_thresholds"].as_array().or(s["thresholds"].as_array()).cloned();
+        let effective = now.and_then(list).unwrap_or_default();
         let mut own = body["thresholds"].as_array().cloned().unwrap_or_default();
         args.limits.merge(&mut own, &effective);
         body["thresholds"] = json!(own);

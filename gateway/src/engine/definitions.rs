@@ -38,6 +38,8 @@ pub struct Service {
     pub interval: Duration,
     pub retry: Duration,
     pub thresholds: Box<[Threshold]>,
+    /// Those without the rental that is active. `None`: no rental has thresholds for it.
+    pub usual: Option<Box<[Threshold]>>,
 }
 
 impl From<&HostSpec> for Definition {
@@ -61,6 +63,7 @@ impl From<&ServiceSpec> for Service {
             interval: spec.timing.interval,
             retry: spec.timing.retry,
             thresholds: spec.thresholds.clone().into(),
+            usual: spec.usual.clone().map(Into::into),
         }
     }
 }

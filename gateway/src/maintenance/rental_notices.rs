@@ -86,6 +86,7 @@ async fn look_at(store: &Store, rental: &Rental, now: Wall) -> crate::store::Res
     notices::keep(&mut tx, rental.id, &known).await?;
     if let Some(Message { parts, is_last }) = message {
         let said: Vec<Said> = parts.into_iter().map(|part| said(part, &seen, rented.had_from)).collect();
+        messages::forget_settled(&mut tx, rental.id, now).await?;
         messages::insert(&mut tx, rental, (&said, is_last), now).await?;
     }
     tx.commit().await
@@ -185,6 +186,27 @@ mod tests {
         }
         let output = fixture::texts(&store, "select cast(count(*) as text) from rental_problems");
         assert_eq!(output.await, ["1"], "the next customer is not told of what was there before");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_a_day_ago_is_forgotten_and_what_waits_is_not() {
+        let (store, _dir, host) = rented().await;
+        fixture::run(&store, "update rentals set until_at = 900000000 where id = 10", &[]).await;
+        fixture::run(&store, "delete from rentals where id = 11", &[]).await;
+        let (up, day) = (fixture::up(host), 86_400);
+        for now in [2_000, 2_060] {
+            seen(&store, now, up.clone(), ping(Status::Critical, 2_000)).await;
+        }
+        fixture::run(&store, "update rental_messages set sent_at = created_at", &[]).await;
+        for now in [3_000, 3_060] {
+            seen(&store, now, up.clone(), ping(Status::Ok, 3_000)).await;
+        }
+        for now in [2 * day, 2 * day + 60] {
+            seen(&store, now, up.clone(), ping(Status::Unknown, 2 * day)).await;
+        }
+        let left =
+            fixture::texts(&store, "select created_at / 1000 || '' from rental_messages order by id").await;
+        assert_eq!(left, ["3060", "172860"]);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
-//! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
-//! state of the service `rental`, which a device has while a rental concerns it.
+//! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, the
+//! state of the service `rental`, which a device has while a rental concerns it, and the thresholds of the rental that is
+//! active.
 //!
 //! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
@@ -18,7 +19,7 @@ use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::rental_events::Wakeups;
 use crate::store::Store;
-use crate::store::rentals::phases;
+use crate::store::rentals::{phases, thresholds};
 
 /// Longest time until the next look: the clock may be set, and a sleep does not count a suspend.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -28,17 +29,36 @@ const AT_LEAST: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What the monitor knows of the devices that rentals concern.
-pub type Known = BTreeMap<HostId, RentalPhase>;
+#[derive(Debug, Default)]
+pub struct Known {
+    pub phases: BTreeMap<HostId, RentalPhase>,
+    /// The thresholds of the rentals that are active, as they are stored.
+    limits: BTreeMap<HostId, String>,
+}
+
+impl Known {
+    /// Returns the devices whose definition is another one: their service `rental` or their thresholds.
+    fn differing(&self, other: &Known) -> BTreeSet<HostId> {
+        let all = self.phases.keys().chain(other.phases.keys());
+        let served =
+            all.filter(|device| self.phases.contains_key(*device) != other.phases.contains_key(*device));
+        let all = self.limits.keys().chain(other.limits.keys());
+        let limited = all.filter(|device| self.limits.get(*device) != other.limits.get(*device));
+        served.chain(limited).copied().collect()
+    }
+}
 
 /// Returns what the rentals mean now, and when time alone may change it.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
-    let rentals = phases::open(&mut *store.reader().await?).await?;
+    let mut conn = store.reader().await?;
+    let rentals = phases::open(&mut conn).await?;
+    let limits = thresholds::in_force(&mut conn).await?;
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
-    let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
-    Ok((known.collect(), next))
+    let phases = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
+    Ok((Known { phases: phases.collect(), limits }, next))
 }
 
 /// `known`: what the monitor was started with.
@@ -77,7 +97,7 @@ pub struct Phases {
 impl Phases {
     #[cfg(test)]
     pub fn new(store: Store, handle: Handle) -> Phases {
-        Phases { store, handle, known: Known::new() }
+        Phases { store, handle, known: Known::default() }
     }
 
     /// Sends what has changed. Returns the time until the next turn.
@@ -85,19 +105,17 @@ impl Phases {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn turn(&mut self, now: Wall) -> crate::store::Result<Duration> {
-        let (phases, next) = read(&self.store, now).await?;
-        // These get or lose their service.
-        let differs = |device: &&HostId| self.known.contains_key(*device) != phases.contains_key(*device);
-        let all = self.known.keys().chain(phases.keys());
-        let hosts: BTreeSet<HostId> = all.filter(differs).copied().collect();
+        let (known, next) = read(&self.store, now).await?;
+        let hosts = self.known.differing(&known);
         if !hosts.is_empty() {
             self.handle.changed(Changes { hosts, ..Changes::default() }).await;
         }
-        let before = std::mem::replace(&mut self.known, phases);
-        for device in before.keys().filter(|device| !self.known.contains_key(*device)) {
+        let before = std::mem::replace(&mut self.known, known).phases;
+        let phases = &self.known.phases;
+        for device in before.keys().filter(|device| !phases.contains_key(*device)) {
             self.handle.rental_phase(RentalPhase::none(*device)).await;
         }
-        for phase in self.known.values().filter(|phase| before.get(&phase.device) != Some(*phase)) {
+        for phase in phases.values().filter(|phase| before.get(&phase.device) != Some(*phase)) {
             self.handle.rental_phase(phase.clone()).await;
         }
         Ok(next.map_or(LOOK_EVERY, |at| at.since(now)).clamp(AT_LEAST, LOOK_EVERY))

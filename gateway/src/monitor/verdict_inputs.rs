@@ -209,6 +209,7 @@ mod tests {
             check,
             timing: Timing::DEFAULT,
             thresholds: Vec::new(),
+            usual: None,
             freshness: None,
             alerting: Default::default(),
         };

@@ -6,7 +6,7 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun.
+//! rental would have begun. While a restore waits for an admin, access is only taken away.
 
 mod calls;
 mod over_ssh;
@@ -29,7 +29,7 @@ use crate::ids::Kind;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
-use crate::store::{self, Store, settings};
+use crate::store::{self, Store, instance, settings};
 pub use calls::Call;
 use calls::{Outcome, call, outcome};
 pub use over_ssh::OverSsh;
@@ -117,6 +117,7 @@ impl<R: Runner> Driver<R> {
         if is_behind {
             return Ok(LOOK_EVERY);
         }
+        let is_unconfirmed = instance::awaits_review(&mut conn).await?;
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;
         drop(conn);
         self.note_new_keys(&devices);
@@ -130,6 +131,9 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
+            if is_unconfirmed && needs_true_rentals(&action) {
+                continue;
+            }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
                 // What is only noted makes room for the next action.
                 wait = if matches!(action, Action::Use(_)) { BREATH } else { wait };
@@ -193,6 +197,15 @@ impl<R: Runner> Driver<R> {
         let policy = PolicyRows { rentals, ..PolicyRows::default() };
         self.parts.handle.changed(Changes { policy, ..Changes::default() }).await;
         Ok(())
+    }
+}
+
+/// Whether an action waits for the admin who confirms a restore. A rental that came back may have ended after the backup,
+/// and the device may be in use by a customer of whom nothing is known: it is neither opened nor wiped.
+const fn needs_true_rentals(action: &Action) -> bool {
+    match action {
+        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => true,
+        Action::Ask | Action::Revoke(_) => false,
     }
 }
 

@@ -123,11 +123,13 @@ impl About<'_> {
         replaced(&line, |c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'), |word| self.own_name(word))
     }
 
-    /// Returns the name of the rental in place of that of the device, which may be at the end of a sentence.
+    /// Returns the name of the rental in place of that of the device, which may be at the end of a sentence or the
+    /// beginning of a name in DNS.
     fn own_name(&self, word: &str) -> Option<String> {
-        let name = word.trim_end_matches('.');
-        let is_own = name.eq_ignore_ascii_case(self.device_name);
-        is_own.then(|| format!("{}{}", short(self.name), &word[name.len()..]))
+        let (name, rest) = word.split_at_checked(self.device_name.len())?;
+        let is_whole = rest.is_empty() || rest.starts_with('.');
+        let is_own = is_whole && name.eq_ignore_ascii_case(self.device_name);
+        is_own.then(|| format!("{}{rest}", short(self.name)))
     }
 }
 
@@ -300,6 +302,11 @@ mod tests {
             ("addr:10.0.0.1:22 std::bad", "addr:(address):22 std::bad"),
             ("fd72:: of fd72::7:", "(address) of (address):"),
             ("CAM-07: cam-070 of cam-07.", "entrance: cam-070 of entrance."),
+            (
+                "cam-07.fleet.internal, user@cam-07:22, xcam-07",
+                "entrance.fleet.internal, user@entrance:22, xcam-07",
+            ),
+            ("cam-0\u{e9}", "cam-0\u{e9}"),
             ("load 0.12, 87 % of 3.4 GB, version 1.2.3", "load 0.12, 87 % of 3.4 GB, version 1.2.3"),
             ("", ""),
         ] {

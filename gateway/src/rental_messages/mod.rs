@@ -27,7 +27,7 @@ use crate::notification::mail::smtp::{Envelope, Smtp};
 use crate::notification::{Failure, Pace, Settings, doubled};
 use crate::store::outbox::LONGEST_PAUSE;
 use crate::store::rentals::messages::{self, MessageRow};
-use crate::store::rentals::{self, Rental};
+use crate::store::rentals::{self, Rental, notices};
 use crate::store::{Store, instance};
 use letter::About;
 
@@ -117,11 +117,8 @@ impl Delivery {
     }
 
     async fn deliver(&self, smtp: &Smtp, message: &MessageRow) -> crate::store::Result<()> {
-        let rental = rentals::find(&mut *self.store.reader().await?, message.rental).await?;
-        let now = clock::wall();
-        let Some(rental) = rental.filter(|rental| is_addressed(rental, message, now)) else {
-            return self.write(message, Outcome::GivenUp, now).await;
-        };
+        let (rental, now) = (self.addressed(message).await?, clock::wall());
+        let Some(rental) = rental else { return self.write(message, Outcome::GivenUp, now).await };
         self.begin(message, now).await?;
         let installation = format!("rental.{}", self.store.installation().await?);
         let envelope = Envelope {
@@ -137,6 +134,18 @@ impl Delivery {
             Err(failure) => self.after(message, &failure),
         };
         self.write(message, outcome, clock::wall()).await
+    }
+
+    /// Returns the rental, if it still goes on with the same device and the address is still one of its contacts. After a
+    /// swap the letter would name the other device, and repeat what the former one said of itself.
+    async fn addressed(&self, message: &MessageRow) -> crate::store::Result<Option<Rental>> {
+        let mut conn = self.store.reader().await?;
+        let (rental, now) = (rentals::find(&mut conn, message.rental).await?, clock::wall());
+        let Some(rental) = rental.filter(|rental| is_addressed(rental, message, now)) else {
+            return Ok(None);
+        };
+        let had_from = notices::rented(&mut conn, &rental, now).await?.had_from;
+        Ok(Some(rental).filter(|_| had_from <= message.created_at))
     }
 
     /// Records the attempt. On a full disk this fails before anything is sent, so that nothing is sent again and again.

@@ -189,3 +189,24 @@ async fn nothing_is_sent_after_the_end_and_to_an_address_that_was_taken_away() {
     assert!(!mailing.sink.letters().iter().any(|letter| letter.contains("disk")));
     mailing.close().await;
 }
+
+#[tokio::test]
+async fn what_waits_about_a_device_is_dropped_after_a_swap() {
+    let mailing = Mailing::open(&[Manner::Take], PACE).await;
+    fixture::device(&mailing.store, 8, "cam-08").await;
+    for sql in [
+        "update rentals set device = 8 where id = 10",
+        r#"insert into rental_changes (rental, at, author, what, changed, device, from_at, until_at)
+           values (10, 5000, '', 'changed', '["device"]', 8, 1000, 4102444800000)"#,
+        r#"insert into rental_messages (rental, email, parts, is_last, created_at, next_attempt)
+           values (10, 'ada@example.org', '[{"service":"disk","state":"critical","since":null,"is_over":false,
+                                             "output":"cam-07 is full"}]', 0, 4999, 0)"#,
+    ] {
+        fixture::run(&mailing.store, sql, &[]).await;
+    }
+    mailing.decide("ssh", false).await;
+    let rows = ["ada@example.org given up", "ada@example.org sent", "bob@example.org sent"];
+    assert_eq!(mailing.settled().await, rows);
+    assert!(!mailing.sink.letters().iter().any(|letter| letter.contains("cam-07")));
+    mailing.close().await;
+}

@@ -206,7 +206,7 @@ impl<'a> Engine<'a> {
         monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
         let (phases, _) = rental_phases::read(self.store, clock::wall()).await?;
-        for phase in phases.values() {
+        for phase in phases.phases.values() {
             monitor.handle(MonitorInput::RentalPhase(Box::new(phase.clone())), clock::now());
         }
         let hosts = self.store.all_hosts(&self.config.timing).await?;

@@ -160,6 +160,10 @@ const FILLED: &[Rows] = &[
            where id = 114;
            update device_blocks set covers = 1;"#,
     ),
+    (
+        64,
+        r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
+    ),
 ];
 
 const INIT: &str = r#"

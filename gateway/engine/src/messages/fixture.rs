@@ -46,6 +46,7 @@ impl ServiceSpec {
             check,
             timing: Timing::DEFAULT,
             thresholds: Vec::new(),
+            usual: None,
             freshness: None,
             alerting: Alerting::default(),
         }

@@ -119,6 +119,8 @@ pub struct ServiceSpec {
     pub check: Check,
     pub timing: Timing,
     pub thresholds: Vec<Threshold>,
+    /// Those that it has without the rental that is active. `None`: no rental has thresholds for it.
+    pub usual: Option<Vec<Threshold>>,
     /// Results that stay away for this long are a problem.
     pub freshness: Option<Duration>,
     pub alerting: Alerting,

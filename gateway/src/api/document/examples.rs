@@ -208,7 +208,8 @@ fn rentals(operation: &str) -> Option<Value> {
                 { "device": "cam-1", "from": "2034-03-10T14:00:00+01:00", "until": "2034-03-12T10:00:00+01:00",
                   "name": "entrance", "access": [{ "protocol": "tcp", "ports": [22, 443] }],
                   "ssh": false, "allowance_bytes": 10_000_000_000_i64, "cut_at_allowance": true,
-                  "contacts": [{ "name": "Ada", "email": "ada@example.org" }] },
+                  "contacts": [{ "name": "Ada", "email": "ada@example.org" }],
+                  "thresholds": [{ "service": "ping", "metric": "rta", "warn": "200", "crit": "500" }] },
                 { "labels": { "kind": "camera" }, "from": "2034-03-13T14:00:00+01:00",
                   "until": "2034-03-14T10:00:00+01:00", "other_device_after_s": 600 },
             ],
@@ -218,7 +219,7 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_rental" => json!({
             "until": "2034-04-12T10:00:00+01:00", "ssh": false,
             "allowance_bytes": 20_000_000_000_i64, "cut_at_allowance": true,
-            "contacts": [{ "email": "ada@example.org" }],
+            "contacts": [{ "email": "ada@example.org" }], "thresholds": [{ "service": "ping", "metric": "rta" }],
         }),
         "hand_over_rental" => json!({ "force": true, "reason": "the sensor is known to be broken" }),
         "end_rental" => json!({ "reason": "returned_early", "note": "returned at noon" }),

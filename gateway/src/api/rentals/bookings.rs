@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
 use super::{
-    access, allowance, begin_rental, contacts, has_room, keep, new_ids, other_devices, parse,
+    access, allowance, begin_rental, contacts, has_room, keep, new_ids, other_devices, parse, thresholds,
     to_api as rental_to_api,
 };
 use crate::api::AppState;
@@ -40,6 +40,7 @@ use crate::store::rentals::changes::What;
 use crate::store::rentals::contacts::Contact;
 use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
+use crate::store::rentals::thresholds::Limits;
 use crate::store::rentals::{
     Rental, bookings as stored, customers as stored_customers, insert, occupancies, of_bookings,
 };
@@ -142,7 +143,8 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters, their traffic and who gets messages. Access is chosen with the device.
+/// What an item says of its renters, their traffic, who gets messages, and its thresholds. Access is chosen with the
+/// device.
 #[derive(Debug)]
 struct Terms<Name> {
     name: Name,
@@ -150,6 +152,7 @@ struct Terms<Name> {
     allowance: Option<Allowance>,
     choice: DeviceChoice,
     contacts: Vec<Contact>,
+    thresholds: Limits,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -170,6 +173,7 @@ async fn terms(
         allowance: terms.allowance,
         choice: terms.choice.clone(),
         contacts: terms.contacts.clone(),
+        thresholds: terms.thresholds.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -212,6 +216,7 @@ async fn rent(
         allowance_level: Level::Below,
         forwarded_bytes: 0,
         contacts: terms.contacts,
+        thresholds: terms.thresholds,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -441,9 +446,16 @@ fn wish(
     let choice = other_devices::of_item(item.other_device_after_s, of.as_ref());
     let choice = wrong.take(&format!("{prefix}other_device_after_s"), choice);
     let contacts = contacts::contacts(wrong, &format!("{prefix}contacts"), item.contacts);
+    let thresholds = thresholds::thresholds(wrong, &format!("{prefix}thresholds"), item.thresholds);
     let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
-    let terms =
-        Terms { name: name?, admits: admits?, allowance: allowance?, choice: choice?, contacts: contacts? };
+    let terms = Terms {
+        name: name?,
+        admits: admits?,
+        allowance: allowance?,
+        choice: choice?,
+        contacts: contacts?,
+        thresholds: thresholds?,
+    };
     Some((wish, terms))
 }
 

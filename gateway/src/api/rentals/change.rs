@@ -15,7 +15,9 @@ use utoipa_axum::routes;
 
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
-use super::{access, allowance, begin_rental, contacts, load, note, other_devices, parse, ssh, to_api};
+use super::{
+    access, allowance, begin_rental, contacts, load, note, other_devices, parse, ssh, thresholds, to_api,
+};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
@@ -31,14 +33,15 @@ use crate::store::rentals::customers;
 use crate::store::rentals::device_choices::DeviceChoice;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
+use crate::store::rentals::thresholds::Limits;
 use crate::store::rentals::{self as stored, devices as renting};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access, SSH, the allowance or the contacts of a rental. Name and addresses
-/// stay with another device.
+/// Changes the end, the device, the name, the access, SSH, the allowance, the contacts or the thresholds of a rental. Name
+/// and addresses stay with another device.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
@@ -91,6 +94,7 @@ struct Draft {
     /// Likewise.
     choice: DeviceChoice,
     contacts: Option<Vec<Contact>>,
+    thresholds: Option<Limits>,
 }
 
 impl Draft {
@@ -116,13 +120,16 @@ impl Draft {
             allowance: allowance.flatten(),
             choice: wrong.take("other_device_after_s", choice).unwrap_or_default(),
             contacts: change.contacts.and_then(|list| contacts::contacts(&mut wrong, "contacts", list)),
+            thresholds: change
+                .thresholds
+                .and_then(|list| thresholds::thresholds(&mut wrong, "thresholds", list)),
         };
         wrong.finish()?;
         Ok(draft)
     }
 }
 
-/// Sets who reaches the device, what of it, under which name, and who gets messages about it.
+/// Sets who reaches the device, what of it, under which name, who gets messages about it, and when it is in trouble.
 async fn admit(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
@@ -136,6 +143,7 @@ async fn admit(
         }
         after.contacts = contacts;
     }
+    after.thresholds = draft.thresholds.unwrap_or_else(|| before.thresholds.clone());
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
@@ -200,6 +208,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("allowance", before.allowance != after.allowance),
         ("other_device_after", before.choice.other_after != after.choice.other_after),
         ("contacts", before.contacts != after.contacts),
+        ("thresholds", before.thresholds != after.thresholds),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

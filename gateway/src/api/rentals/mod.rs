@@ -26,6 +26,7 @@ mod shipments;
 mod ssh;
 mod ssh_keys;
 mod subscriptions;
+mod thresholds;
 mod types;
 
 use std::fmt;
@@ -340,6 +341,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         returned_at: shipment.returned_at.map(ids::time),
         // Only a rental that is asked for has them: answers to calls are kept for repetitions.
         contacts: Vec::new(),
+        thresholds: thresholds::to_api(&rental.thresholds),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),

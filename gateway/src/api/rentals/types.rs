@@ -168,6 +168,25 @@ pub struct NewBookingItem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 8)]
     pub contacts: Vec<RentalContact>,
+    /// Thresholds that services of the device have while the rental is active; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub thresholds: Vec<RentalThreshold>,
+}
+
+/// A threshold that a service of the device has while the rental is active, in place of its own for this metric. Without
+/// ranges, its own does not count. A service that the device does not have is passed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RentalThreshold {
+    pub service: String,
+    pub metric: String,
+    /// WARNING outside of this Nagios range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn: Option<String>,
+    /// CRITICAL outside of this Nagios range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crit: Option<String>,
 }
 
 /// Someone who gets mail about problems of the device of a rental.
@@ -287,6 +306,9 @@ pub struct Rental {
     /// `GET /rentals/{rental}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contacts: Vec<RentalContact>,
+    /// Those that services of the device have while the rental is active, in place of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<RentalThreshold>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -345,6 +367,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<RentalContact>)]
     pub contacts: Option<Vec<RentalContact>>,
+    /// Thresholds of services of the device while the rental is active, replaced as a whole; at most 32.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<RentalThreshold>)]
+    pub thresholds: Option<Vec<RentalThreshold>>,
 }
 
 /// The end of a rental that has begun.

@@ -111,8 +111,10 @@ async fn in_effect(
         (None, Some(_)) => json!({}),
         (Some(own), _) => definition::service_json(&own.change),
     };
-    if let Some(checked) = checked.filter(|checked| !checked.thresholds.is_empty()) {
-        settings["thresholds"] = definition::thresholds_json(&checked.thresholds);
+    // Those of a rental end with it.
+    let applied = checked.map(|checked| checked.usual.unwrap_or(checked.thresholds)).unwrap_or_default();
+    if !applied.is_empty() {
+        settings["thresholds"] = definition::thresholds_json(&applied);
     }
     Ok(settings)
 }

@@ -62,6 +62,10 @@ pub fn service(
         metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(Metric::from).collect()),
         parse_warnings: result.map_or_else(Vec::new, |r| r.warnings.clone()),
         thresholds: spec.thresholds.iter().map(ThresholdSettings::from).collect(),
+        usual_thresholds: spec
+            .usual
+            .as_ref()
+            .map(|usual| usual.iter().map(ThresholdSettings::from).collect()),
         check_interval_s: spec.interval.as_secs_f64(),
         retry_interval_s: spec.retry.as_secs_f64(),
     }

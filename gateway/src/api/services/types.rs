@@ -103,6 +103,9 @@ pub struct Service {
     pub parse_warnings: Vec<String>,
     /// The thresholds that the gateway applies, besides those of a plugin.
     pub thresholds: Vec<ThresholdSettings>,
+    /// Those without the rental that is active. Absent if it has none for this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_thresholds: Option<Vec<ThresholdSettings>>,
     #[schema(minimum = 0.1, maximum = 604800)]
     pub check_interval_s: f64,
     #[schema(minimum = 0.1, maximum = 604800)]

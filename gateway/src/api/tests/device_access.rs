@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::rentals::{HOUR, field, hence, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
-use crate::store::fixture::run;
+use crate::store::fixture::{restored, run};
 
 /// Devices that have done what they were called for, or fail.
 #[derive(Clone, Default)]
@@ -212,6 +212,37 @@ async fn a_device_is_cleaned_after_each_rental() {
     until(&api, "it is cleaned", |now| now["ready"] == json!(true)).await;
     running.stop().await;
     assert_eq!(devices.verbs(), ["wipe"]);
+}
+
+#[tokio::test]
+async fn a_device_is_neither_opened_nor_cleaned_while_a_restore_is_not_confirmed() {
+    let api = shop().await;
+    let given = json!({ "rentable": true, "ssh_account": "renter", "cleaning_command": "wipe --all" });
+    renting(&api, "cam-1", given).await;
+    let rental = begun(&api).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    called(&devices, "grant").await;
+    running.stop().await;
+    end(&api, &rental).await;
+    begun(&api).await;
+    restored(&api.state.store, crate::clock::wall()).await;
+    let running = Running::start(&api, &devices);
+    called(&devices, "revoke").await;
+    // Several looks.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(devices.verbs(), ["status", "grant", "revoke"]);
+    let confirm = "update instance set confirmed_at = restored_at, confirmed_by = 'user:ada'";
+    run(&api.state.store, confirm, &[]).await;
+    called(&devices, "wipe").await;
+    for _ in 0..1_000 {
+        if devices.verbs().len() == 5 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    running.stop().await;
+    assert_eq!(devices.verbs(), ["status", "grant", "revoke", "wipe", "grant"]);
 }
 
 #[tokio::test]

@@ -71,7 +71,11 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
     ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
-    ("RentalChange", "rental_access::*, rental_contacts::*, rental_ssh::*, handovers::*", RENTAL_CHANGE),
+    (
+        "RentalChange",
+        "rental_access::*, rental_contacts::*, rental_phases::*, rental_ssh::*, handovers::*",
+        RENTAL_CHANGE,
+    ),
     ("RentalEnd", "rentals::a_rental_is_cancelled_before_and_ended_after_its_begin", &["note", "reason"]),
     (
         "RenterChange",
@@ -105,6 +109,7 @@ const RENTAL_CHANGE: &[&str] = &[
     "other_device_after_s",
     "renters",
     "ssh",
+    "thresholds",
     "until",
 ];
 const REPLACEMENT: &[&str] = &["expires_in_s", "force", "needs_approval"];

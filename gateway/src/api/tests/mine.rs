@@ -363,6 +363,10 @@ async fn a_renter_reads_at_the_inner_address_what_is_open_and_why_not() {
     for other in [Client::Device(peer), Client::Local { uid: 0 }] {
         assert_eq!(asked(&api, other, "/", &here[0]).await.0, 403, "{other:?}");
     }
+    fixture::restored(&api.state.store, crate::clock::wall()).await;
+    assert_eq!(asked(&api, Client::Renter(peer), "/", &here[0]).await.0, 503, "it may have been removed");
+    fixture::run(&api.state.store, "update instance set confirmed_at = 1, confirmed_by = ''", &[]).await;
+    assert_eq!(asked(&api, Client::Renter(peer), "/", &here[0]).await.0, 200);
     must(&api.operator().delete(&format!("/api/v1/renters/{laptop}")).await);
     assert_eq!(asked(&api, Client::Renter(peer), "/", &here[0]).await.0, 404);
 }

@@ -10,6 +10,7 @@ use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_phases::Phases;
 
 const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
+const PING: &str = "/api/v1/hosts/cam-1/services/ping";
 
 /// A gateway with a monitor, and what passes the rentals to it.
 struct Desk {
@@ -110,4 +111,47 @@ async fn nobody_else_sets_configures_or_waits_for_the_service() {
     let gate = operator.put("/api/v1/devices/cam-1/rental-settings", gate).await;
     assert_eq!(field(&gate), (422, "gate"), "{}", gate.text);
     assert_eq!(must(&desk.service().await)["state"], json!("ok"), "nothing changed");
+}
+
+#[tokio::test]
+async fn thresholds_of_a_rental_apply_while_it_is_active() {
+    let mut desk = Desk::new().await;
+    let of = |crit: &str| json!([{ "service": "ping", "metric": "rta", "crit": crit }]);
+    let mut later = item("cam-1", HOUR, 2 * HOUR);
+    later["thresholds"] = of("700");
+    let rental = rented(&desk.api, later).await;
+    assert_eq!(rental["thresholds"], of("700"));
+    desk.learn(0).await;
+    let usual = must(&desk.api.viewer().get(PING).await).clone();
+    let limit = |shown: &Value, list: &str| -> Value {
+        let list = shown[list].as_array().cloned().unwrap_or_default();
+        list.into_iter()
+            .find(|limit| limit["metric"] == "rta")
+            .map_or(Value::Null, |limit| limit["crit"].clone())
+    };
+    assert_ne!(limit(&usual, "thresholds"), json!("700"), "it has not begun");
+    assert_eq!(usual["usual_thresholds"], Value::Null);
+    let now = json!({ "device": "cam-2", "until": hence(HOUR), "thresholds": of("700") });
+    let active = rented(&desk.api, now).await;
+    desk.learn(0).await;
+    let ping = PING.replace("cam-1", "cam-2");
+    let shown = must(&desk.api.viewer().get(&ping).await).clone();
+    assert_eq!(limit(&shown, "thresholds"), json!("700"), "{shown}");
+    assert_eq!(shown["usual_thresholds"], usual["thresholds"]);
+    let changed = desk.api.operator().patch(&path(&active), json!({ "thresholds": of("800") })).await;
+    assert_eq!((&must(&changed)["version"], &changed.json["thresholds"]), (&json!(2), &of("800")));
+    desk.learn(0).await;
+    assert_eq!(limit(must(&desk.api.viewer().get(&ping).await), "thresholds"), json!("800"));
+    // What an operator changes meanwhile does not take over what ends with the rental.
+    must(&desk.api.operator().put(&ping, json!({ "max_check_attempts": 2 })).await);
+    let log = must(&desk.api.viewer().get("/api/v1/events?since=0&kind=service.changed").await).clone();
+    let previous = &log["items"][0]["data"]["previous"];
+    assert_ne!(limit(previous, "thresholds"), json!("800"), "{log}");
+    must(&desk.api.operator().post(&format!("{}/end", path(&active)), json!({ "reason": "ended" })).await);
+    desk.learn(0).await;
+    let shown = must(&desk.api.viewer().get(&ping).await).clone();
+    assert_eq!((&shown["thresholds"], &shown["usual_thresholds"]), (&usual["thresholds"], &Value::Null));
+    let wrong = json!({ "thresholds": [{ "service": "ping", "metric": "rta", "warn": "x" }] });
+    let refused = desk.api.operator().patch(&path(&rental), wrong).await;
+    assert_eq!(field(&refused), (422, "thresholds[0].warn"), "{}", refused.text);
 }

@@ -115,6 +115,17 @@ pub async fn insert(
     Ok(())
 }
 
+/// Deletes the messages of a rental that were sent or given up, once they count for no limit.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn forget_settled(tx: &mut SqliteConnection, rental: RentalId, now: Wall) -> sqlx::Result<()> {
+    let sql = "delete from rental_messages
+               where rental = $1 and created_at <= $2 and (sent_at is not null or given_up_at is not null)";
+    let query = sqlx::query(sql).bind(rental.as_i64()).bind((now - DAY).as_millis());
+    query.execute(tx).await.map(drop)
+}
+
 /// Returns how many messages of a rental there were within a day.
 pub(super) async fn lately(conn: &mut SqliteConnection, rental: RentalId, now: Wall) -> sqlx::Result<usize> {
     let sql = "select count(distinct created_at) from rental_messages

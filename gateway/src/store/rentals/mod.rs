@@ -29,6 +29,7 @@ pub mod policy;
 pub mod renters;
 pub mod reports;
 pub mod shipments;
+pub mod thresholds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,6 +51,7 @@ use aliases::Alias;
 use allowances::Allowance;
 use contacts::Contact;
 use device_choices::DeviceChoice;
+use thresholds::Limits;
 
 /// A stored rental.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +86,8 @@ pub struct Rental {
     pub forwarded_bytes: u64,
     /// Who gets messages about the device while it runs. Personal data.
     pub contacts: Vec<Contact>,
+    /// Of services of the device, while it is active.
+    pub thresholds: Limits,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -143,6 +147,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             allowance_level: allowances::level(row)?,
             forwarded_bytes: allowances::forwarded(row)?,
             contacts: contacts::contacts(row)?,
+            thresholds: thresholds::thresholds(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
@@ -373,9 +378,9 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
                               allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
-                              other_device_after_ms, contacts)
+                              other_device_after_ms, contacts, thresholds)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22, $23)",
+                 $21, $22, $23, $24)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -400,6 +405,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.choice.labels_row())
     .bind(rental.choice.after_row())
     .bind(contacts::contacts_row(&rental.contacts))
+    .bind(thresholds::thresholds_row(&rental.thresholds))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -419,7 +425,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
              handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
              returned_at = $22, other_device_after_ms = $23, other_device_at = $24, contacts = $25,
-             version = version + 1
+             thresholds = $26, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -447,6 +453,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(rental.choice.after_row())
     .bind(rental.choice.other_at.map(Wall::as_millis))
     .bind(contacts::contacts_row(&rental.contacts))
+    .bind(thresholds::thresholds_row(&rental.thresholds))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

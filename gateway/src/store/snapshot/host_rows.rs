@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Alerting, HostKey, HostSpec, KeyType, RoutePolicy, SshSpec, TIMEOUT_SHARE, Timing,
+    Alerting, HostKey, HostSpec, KeyType, RoutePolicy, ServiceSpec, SshSpec, TIMEOUT_SHARE, Timing,
 };
 use fleetgate_engine::monitor::profile::{self, AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use serde_json::Value;
@@ -189,12 +189,32 @@ macro_rules! rented {
 const RENTED: [&str; 3] =
     [rented!(""), rented!(" and device = $1"), rented!(" and device in (select value from json_each($1))")];
 
+/// The thresholds of the rentals that are active. Of two rentals of a device the later one counts.
+macro_rules! limited {
+    ($which:literal) => {
+        concat!(
+            "select device, thresholds from rentals indexed by rentals_of_now
+             where announced_state not in ('closed', 'cancelled', 'failed') and announced_state = 'active'
+               and thresholds is not null",
+            $which,
+            " order by id"
+        )
+    };
+}
+
+const LIMITS: [&str; 3] = [
+    limited!(""),
+    limited!(" and device = $1"),
+    limited!(" and device in (select value from json_each($1))"),
+];
+
 pub(super) struct HostRows {
     pub hosts: Vec<HostBase>,
     catalogue: Catalogue,
     addresses: HashMap<i64, Vec<String>>,
     overrides: HashMap<i64, Vec<(String, bool, String)>>,
     rented: HashSet<i64>,
+    limits: HashMap<i64, String>,
 }
 
 impl HostRows {
@@ -205,12 +225,14 @@ impl HostRows {
         let overrides: Vec<(i64, String, bool, String)> = which.fetch(conn, OVERRIDES).await?;
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
         let rented: Vec<(i64,)> = which.fetch(conn, RENTED).await?;
+        let limits: Vec<(i64, String)> = which.fetch(conn, LIMITS).await?;
         Ok(HostRows {
             hosts,
             catalogue,
             addresses: group(which.fetch(conn, ADDRESSES).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
             rented: rented.into_iter().map(|(device,)| device).collect(),
+            limits: limits.into_iter().collect(),
         })
     }
 
@@ -232,6 +254,9 @@ impl HostRows {
         let pace = Pace { timing, ping: defaults.ping_interval };
         let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
         zones::settle(&mut services, &labels);
+        if let Some(Err(error)) = self.limits.get(&id).map(|limits| limit(&mut services, limits)) {
+            tracing::error!("host {} goes on without the thresholds of its rental: {error:#}", host.id);
+        }
         if self.rented.contains(&id) {
             profile::add_rental(&mut services, timing);
         }
@@ -269,6 +294,15 @@ impl HostRows {
         let rows = self.overrides.get(&host).map_or(&[][..], Vec::as_slice);
         rows.iter().map(|(service, disabled, json)| stored_override(service, *disabled, json)).collect()
     }
+}
+
+/// Puts the thresholds of a rental in place of those of the services.
+fn limit(services: &mut [ServiceSpec], limits: &str) -> anyhow::Result<()> {
+    let limits: BTreeMap<String, Value> = serde_json::from_str(limits)?;
+    for (service, own) in &limits {
+        profile::limit_for_rental(services, service, &definition::thresholds(own)?);
+    }
+    Ok(())
 }
 
 /// Reads one row of `service_overrides`.

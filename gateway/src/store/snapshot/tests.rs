@@ -102,6 +102,36 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     assert_eq!(spec.services[4].timing.interval, seconds(7));
 }
 
+#[tokio::test]
+async fn thresholds_of_a_rental_count_while_it_is_active() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    for sql in [
+        "insert into customers (id, created_at) values (1, 0)",
+        "insert into bookings (id, customer, author, created_at) values (2, 1, '', 0)",
+        r#"insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
+                                turnaround_ms, created_at, announced_state, thresholds)
+           values (10, 2, 7, 1000, 9000, 1000, 0, 0, 0, 'booked',
+                   '{"ping":[{"metric":"rta","crit":"7"}],"none":[{"metric":"x","crit":"7"}]}')"#,
+    ] {
+        run(&store, sql, &[]).await;
+    }
+    let limited = async || {
+        let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
+        let all = store.all_hosts(&TIMING).await.unwrap();
+        assert!(all.iter().any(|memory| memory.spec == spec), "as at a start");
+        let ping = spec.services.iter().find(|service| service.name == "ping").unwrap();
+        ping.usual.is_some()
+    };
+    assert!(!limited().await, "it has not begun");
+    run(&store, "update rentals set announced_state = 'active'", &[]).await;
+    assert!(limited().await);
+    run(&store, "update rentals set announced_state = 'closed'", &[]).await;
+    assert!(!limited().await);
+    run(&store, "update rentals set announced_state = 'active', thresholds = 'x'", &[]).await;
+    assert!(!limited().await, "a damaged rental takes no host away");
+}
+
 /// A device may use only one of its two addresses, so the engine gets both.
 #[tokio::test]
 async fn a_device_has_an_inner_address_of_each_family() {

@@ -319,7 +319,7 @@ mod tests {
     fn service(name: &str, check: Check, secs: u64) -> ServiceSpec {
         let timing = Timing { timeout: Duration::from_secs(secs), ..Timing::DEFAULT };
         let (thresholds, freshness, alerting) = (Vec::new(), None, Alerting::default());
-        ServiceSpec { name: name.to_owned(), check, timing, thresholds, freshness, alerting }
+        ServiceSpec { name: name.to_owned(), check, timing, thresholds, usual: None, freshness, alerting }
     }
 
     fn with(services: Vec<ServiceSpec>) -> Host {

@@ -393,6 +393,7 @@ fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {
         timing: Timing { attempts: usual_attempts(&check).unwrap_or(timing.attempts), ..timing },
         check,
         thresholds: Vec::new(),
+        usual: None,
         freshness: None,
         alerting: Alerting::default(),
     }
@@ -412,6 +413,20 @@ pub fn count(services: &[ServiceSpec]) -> usize {
 pub fn add_rental(services: &mut Vec<ServiceSpec>, timing: Timing) {
     services.retain(|service| service.name != RENTAL_SERVICE);
     services.push(bare(RENTAL_SERVICE, Check::Rental, timing));
+}
+
+/// Puts the thresholds of a rental that is active in place of those of a service. A service that the host does not have
+/// is passed over.
+pub fn limit_for_rental(services: &mut [ServiceSpec], service: &str, own: &[Threshold]) {
+    if let Some(service) = services.iter_mut().find(|found| found.name == service) {
+        service.usual = Some(service.thresholds.clone());
+        set_limits(service, own);
+    }
+}
+
+fn set_limits(service: &mut ServiceSpec, own: &[Threshold]) {
+    service.thresholds = limits_upon(own, &service.thresholds);
+    service.thresholds.retain(|t| !t.limits.is_unset());
 }
 
 fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>) {
@@ -442,8 +457,7 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
         service.check = check.clone();
     }
     if let Some(thresholds) = &change.thresholds {
-        service.thresholds = limits_upon(thresholds, &service.thresholds);
-        service.thresholds.retain(|t| !t.limits.is_unset());
+        set_limits(service, thresholds);
     }
     service.freshness = change.freshness.or(service.freshness);
     service.alerting = change.alerting.over(service.alerting);

@@ -140,6 +140,20 @@ fn a_threshold_of_a_host_replaces_that_of_its_profile() {
 }
 
 #[test]
+fn a_threshold_of_a_rental_replaces_that_of_a_service_and_leaves_the_usual_ones() {
+    let limits = ServiceOverride { thresholds: Some(vec![limit("a", "1"), limit("b", "2")]), ..change("x") };
+    let passive = ServiceOverride { check: Some(Check::Passive), ..limits };
+    let mut services = fold(DEFAULT, VPN, &[passive]);
+    let before = services.clone();
+    limit_for_rental(&mut services, "none", &[limit("a", "9")]);
+    assert_eq!(services, before, "the host has no such service");
+    limit_for_rental(&mut services, "x", &[limit("a", "9"), limit("b", "")]);
+    let own = services.iter().find(|service| service.name == "x").unwrap();
+    assert_eq!(own.thresholds, [limit("a", "9")]);
+    assert_eq!(own.usual, Some(vec![limit("a", "1"), limit("b", "2")]));
+}
+
+#[test]
 fn rules_choose_by_labels_and_a_host_s_own_profile_wins() {
     let rule = |selector: &str, profile: &str| ProfileRule {
         selector: Selector(labels(selector)),

@@ -112,6 +112,7 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
                 check,
                 timing,
                 thresholds: vec![],
+                usual: None,
                 freshness: None,
                 alerting: Alerting::default(),
             }

@@ -51,6 +51,8 @@ impl FromRequestParts<AppState> for Reader {
             // A name of others that leads to this address would let their script read the page.
             return Err(Problem::not_found("open this page by the address of the gateway"));
         }
+        // The renter may have been removed after the backup.
+        app.restore_must_be_confirmed().await?;
         let mut conn = app.store.reader().await?;
         let found = stored::of_renter(&mut conn, peer, crate::clock::wall()).await?;
         let (renter, visible) = found.ok_or_else(|| Problem::not_found("there is no such renter"))?;

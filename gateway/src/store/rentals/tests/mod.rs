@@ -84,6 +84,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         admits: Some([id(21), id(22)].into()),
         alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
         allowance: Some(Allowance { bytes: 1_000, cuts: false }),
+        thresholds: [("disk".to_owned(), vec![])].into(),
         allowance_level: Level::Below,
         forwarded_bytes: 0,
         contacts: vec![Contact { name: Some("Ada".into()), email: "ada@example.org".into() }],
