@@ -1,4 +1,4 @@
-//! What the people of customers see and do: their rentals, and their own renters.
+//! The calls of the people of customers: their rentals, and their own renters.
 //!
 //! Only the session of a person reaches these routes, and it reaches no others. All that is read of rentals goes
 //! through `store::rentals::mine`, which limits it to the person and to the time of each rental.
