@@ -44,7 +44,7 @@ fn visible(who: &PersonCaller) -> Visible {
     Visible { customer: who.customer, person: who.person, now: crate::clock::wall() }
 }
 
-/// The rentals of the customer that admit a renter of the person, those that begin last first.
+/// The rentals of the customer that admit all renters or one of the person, those that begin last first; at most 100.
 #[utoipa::path(get, path = "/my/rentals", operation_id = "list_my_rentals", tag = "rentals",
     security(("person" = [])), responses((status = 200, body = MyRentals)))]
 async fn list(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRentals>, Problem> {
