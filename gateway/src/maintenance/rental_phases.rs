@@ -1,5 +1,5 @@
-//! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and
-//! the state of the service `rental`, which a device has while a rental concerns it.
+//! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
+//! state of the service `rental`, which a device has while a rental concerns it.
 //!
 //! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
@@ -27,7 +27,7 @@ const AT_LEAST: Duration = Duration::from_millis(1);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The state that the monitor has of the devices that rentals concern.
+/// What the monitor knows of the devices that rentals concern.
 pub type Known = BTreeMap<HostId, RentalPhase>;
 
 /// Returns what the rentals mean now, and when time alone may change it.

@@ -1,4 +1,4 @@
-//! The effect of the rentals of a device on its monitoring: whether it is in maintenance, and the state of its service
+//! What the rentals of a device mean for its monitoring: whether it is in maintenance, and the state of its service
 //! `rental`.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::time::Wall;
 /// A rental is not delayed before: its handover is then as of its begin, and may be on its way to the store.
 pub const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 
-/// The effect of one rental on the monitoring of its device.
+/// What one rental means for the monitoring of its device.
 #[derive(Debug)]
 struct Part {
     is_quiet: bool,
@@ -22,8 +22,8 @@ struct Part {
     text: String,
 }
 
-/// Returns what the rentals of a device mean for its monitoring now. Its service has the worst of their states: of
-/// equal ones that of the rental that is not over and begins first.
+/// Returns what the rentals of a device mean for its monitoring now. Its service has the worst of their states: of equal
+/// ones that of the rental that is not over and begins first.
 pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalPhase {
     let is_over = |life: &Life| !life.state(now).is_open();
     let mut ordered: Vec<&(RentalId, Life)> = rentals.iter().collect();
@@ -31,7 +31,7 @@ pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalP
     let parts: Vec<Part> =
         ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
     let is_quiet = parts.iter().any(|part| part.is_quiet);
-    // The first of equal keys counts.
+    // Of equal keys the first counts.
     let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
     RentalPhase { device, is_quiet, service: worst.map(|part| (part.status, part.text)) }
 }
