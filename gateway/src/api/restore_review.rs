@@ -62,7 +62,7 @@ pub struct ReviewObject {
     pub id: String,
     /// The device of a rental, and the server of a subscription. Absent if it has none.
     pub name: Option<String>,
-    /// Its rights, for people.
+    /// The rights that it gives, for people.
     pub details: String,
     /// The last change before the backup that the event log has.
     pub changed_at: String,

@@ -101,7 +101,7 @@ impl ReviewKind {
 pub struct Reviewed {
     pub id: Id,
     pub name: String,
-    /// Its rights, for people.
+    /// The rights that it gives, for people.
     pub details: String,
     /// The last event about it, or else when it was made.
     pub changed_at: Wall,

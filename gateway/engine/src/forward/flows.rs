@@ -152,7 +152,7 @@ impl Progress {
 
 pub struct Flow {
     pub path: Path,
-    /// The value of the source when the flow was opened.
+    /// The owner of the source when the flow was opened.
     pub owner: SourceOwner,
     pub target: TargetId,
     pub host: HostId,

@@ -30,7 +30,7 @@ pub struct Permit {
     pub span: Span,
 }
 
-/// The protocol and port that a flow wants.
+/// The addresses, protocol and port that a flow asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub source: PeerId,

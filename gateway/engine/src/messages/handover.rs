@@ -31,7 +31,7 @@ pub struct HandoverSpec {
     pub until: Wall,
     /// `None`: the state of the device does not matter.
     pub rule: Option<GateRule>,
-    /// An operator has opened it.
+    /// The device is set ready, is not away, and needs nothing to be done for renters.
     pub is_ready: bool,
     /// The device is blocked in these times `[from, until)`.
     pub blocks: Vec<(Wall, Wall)>,

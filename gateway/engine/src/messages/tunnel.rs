@@ -129,7 +129,7 @@ pub enum Command {
     Stream(StreamId, StreamInput),
     /// Changes of who may reach what; each holds for the next packet.
     Policy(Vec<PolicyChange>),
-    /// The decision of the filter about a packet, with its reason.
+    /// Asks for the decision of the filter about a packet, with its reason.
     Explain(ExplainId, ExplainRequest),
     /// A DNS query that a peer sent over TCP. Each gets one decision.
     DnsQuery(DnsId, PeerId, Vec<u8>),

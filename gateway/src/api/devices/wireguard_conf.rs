@@ -39,7 +39,7 @@ pub struct Inside<'a> {
     pub addresses: &'a [IpAddr],
     /// `None`: the usual one.
     pub mtu: Option<u16>,
-    /// The addresses that the peer sends into the tunnel.
+    /// The networks whose packets the peer sends into the tunnel.
     pub allowed_ips: Vec<IpNet>,
     pub split_dns: Option<SplitDns>,
 }

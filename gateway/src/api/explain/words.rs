@@ -13,7 +13,7 @@ pub fn whom_of(user: &str) -> String {
     format!("--user {user}")
 }
 
-/// The protocol and port that a grant would permit.
+/// The access that a grant would permit: its source, host, protocol and port.
 pub struct Wanted<'a> {
     /// The option of `fleetgate grant add` that names the source.
     pub whom: &'a str,

@@ -74,7 +74,7 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub allowance_bytes: Option<u64>,
-    /// The bytes that the gateway had forwarded for it. Of the same events.
+    /// The bytes that the gateway had forwarded for it. In the same events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub forwarded_bytes: Option<u64>,

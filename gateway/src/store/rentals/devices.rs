@@ -151,7 +151,7 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
-    /// The account that renters log in to. `None`: nowhere, because the device has no account for them.
+    /// The TCP port at which renters log in. `None`: the device has no account for them.
     pub ssh_port: Option<u16>,
     /// How it gets to its renters. It has not left.
     pub delivery: Delivery,

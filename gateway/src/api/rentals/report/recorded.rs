@@ -175,7 +175,7 @@ mod tests {
         own.filter(|state| ["down", "critical", "unknown"].contains(state) && hidden(rows, second).is_none())
     }
 
-    /// The states of one second, and whether it was planned.
+    /// The states of one second, and whether they were planned.
     fn second(rows: &[Row], service: &str, second: i64) -> (&'static str, bool) {
         let of = |host, service, series| holds(rows, host, service, series, second);
         let plans = [("", Series::Downtime), ("", Series::Rental), (service, Series::Downtime)];
