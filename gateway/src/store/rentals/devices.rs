@@ -29,7 +29,7 @@ pub struct Settings {
     pub access: Vec<GrantAccess>,
     /// Why it cannot be handed over. `None`: it is ready.
     pub not_ready: Option<String>,
-    /// The conditions for handing it over. `None`: nothing.
+    /// The conditions for handing it over. `None`: none.
     pub gate: Option<GateRule>,
     /// The account of the device that renters log in to. `None`: it has none.
     pub ssh_account: Option<String>,
