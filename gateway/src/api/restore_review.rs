@@ -28,20 +28,20 @@ use crate::store::instance::{self, Instance};
 use crate::store::restore_review::{self as stored, ReviewKind, Reviewed, ReviewedKind};
 use crate::store::{events, notices, policy};
 
-/// What a restore has brought back, and whether an admin has confirmed it.
+/// The access that a restore has brought back, and whether an admin has confirmed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RestoreReview {
-    /// Until an admin confirms, operators and renters reach nothing, no connection to a host opens over the API, nothing
-    /// is booked or changed of rentals, no device enrols, and subscriptions receive nothing.
+    /// Until an admin confirms, operators and renters reach nothing, no connection to a host opens over the API,
+    /// nothing is booked or changed of rentals, no device enrols, and subscriptions receive nothing.
     pub awaits_confirmation: bool,
     /// When the backup was restored. Absent: never.
     pub restored_at: Option<String>,
     /// When the backup was made.
     pub backup_made_at: Option<String>,
     pub confirmed_at: Option<String>,
-    /// Who confirmed, as in the audit log.
+    /// The user who confirmed, as in the audit log.
     pub confirmed_by: Option<String>,
-    /// What is in effect again after the confirmation. Empty unless it is awaited.
+    /// The access that is in effect again after the confirmation. Empty unless it is awaited.
     pub kinds: Vec<ReviewList>,
 }
 
@@ -60,9 +60,9 @@ pub struct ReviewList {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReviewObject {
     pub id: String,
-    /// Of a rental the device, and of a subscription its server. Absent if it has none.
+    /// The device of a rental, and the server of a subscription. Absent if it has none.
     pub name: Option<String>,
-    /// What it may do, for people.
+    /// The rights that it gives, for people.
     pub details: String,
     /// The last change before the backup that the event log has.
     pub changed_at: String,

@@ -50,7 +50,7 @@ pub(crate) enum BookingCommand {
     Set {
         /// Id or reference of the booking
         booking: String,
-        /// How long it is held from now on, such as 30m, or an RFC 3339 time
+        /// Hold it for this long from now on, such as 30m, or until an RFC 3339 time
         #[arg(long, value_name = "TIME", group = "change")]
         hold: Option<String>,
         /// Time zone for display, such as Europe/Vienna
@@ -67,7 +67,7 @@ pub(crate) enum BookingCommand {
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
-    /// Customer (id or reference) who books
+    /// Customer (id or reference)
     #[arg(long, value_name = "CUSTOMER")]
     customer: String,
     /// Device to book, by name or id
@@ -76,12 +76,12 @@ pub(crate) struct AddArgs {
     /// Any rentable device with all of these labels, as key=value,key=value
     #[arg(long, value_name = "LABELS")]
     any: Vec<String>,
-    /// Take another device of --any when one is delayed for this long, such as 10m
+    /// Use another device of --any after this delay, such as 10m
     #[arg(long, value_name = "TIME", requires = "any")]
     other_device_after: Option<String>,
     #[command(flatten)]
     at: Times,
-    /// What the renters call the device [default: device-1 or the next number]
+    /// Name of the device for the renters [default: device-1 or the next number]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -92,13 +92,13 @@ pub(crate) struct AddArgs {
     /// Admit only this renter (id); repeat it for more [default: all]
     #[arg(long, value_name = "RENTER")]
     renter: Vec<String>,
-    /// How much renters may send and receive, such as 10GB [default: no limit]
+    /// Bytes that renters may send and receive, such as 10GB [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     allowance: Option<u64>,
     /// Cut the renters off when the allowance is used
     #[arg(long, requires = "allowance")]
     cut_at_allowance: bool,
-    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL
+    /// Contact for problems of the device, as NAME=MAIL or MAIL; repeat it for more
     #[arg(long, value_name = "CONTACT", value_parser = rental_contacts::parse)]
     contact: Vec<RentalContact>,
     #[command(flatten)]
@@ -106,13 +106,13 @@ pub(crate) struct AddArgs {
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
-    /// How long the devices are held until you confirm, such as 30m, or an RFC 3339 time
+    /// Hold the devices for this long without a confirmation, such as 30m, or until an RFC 3339 time
     #[arg(long, value_name = "TIME")]
     hold: Option<String>,
     /// Time zone for display, such as Europe/Vienna
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// Notes
+    /// Notes for people
     #[arg(long, value_name = "TEXT")]
     notes: Option<String>,
     /// Data of your own, as key=value

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::device::{is_free, other_name, print_conf, reserve, said};
 use crate::cli::out;
 
-/// Where a configuration goes.
+/// The destination of a configuration.
 #[derive(clap::Args)]
 pub(crate) struct Output {
     /// Print a QR code instead of text
@@ -25,7 +25,7 @@ pub(crate) struct Output {
 pub(super) struct Call<'a> {
     pub path: &'a str,
     pub body: Value,
-    /// What is said if no file can be written, and the call is not made.
+    /// The error if no file can be written, and the call is not made.
     pub otherwise: &'static str,
 }
 

@@ -63,7 +63,7 @@ pub(crate) enum CustomerCommand {
         /// Id or reference of the customer
         customer: String,
     },
-    /// Create a link with which a person of a customer logs in once
+    /// Create a link with which a person logs in once, within 15 minutes
     LoginLink {
         /// Id or reference of the customer
         customer: String,

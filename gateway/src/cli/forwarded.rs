@@ -73,7 +73,7 @@ fn row(of: &ForwardedHour) -> Vec<String> {
     ]
 }
 
-/// Of an operator, or of a renter.
+/// The source is an operator or a renter.
 fn either(operator: &Option<String>, renter: &Option<String>) -> String {
     table::safe(operator.as_deref().or(renter.as_deref()).unwrap_or("-"))
 }

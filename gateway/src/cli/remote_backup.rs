@@ -18,7 +18,7 @@ use crate::api::restore::Restore;
 use crate::backup::{Made, Phase, Workshop, archive, names};
 use crate::clock;
 
-/// What follows a restore, wherever it was made.
+/// The steps after a restore, wherever it was made.
 pub(super) const REVIEW_WAITS: &str = "Operators and renters reach nothing until an admin confirms what came back: run `fleetgate restore-review \
      show` after the start";
 /// The time between looks at the progress.

@@ -34,7 +34,7 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Show what a customer got of a rental
+    /// Show the report of a rental: times, changes, availability and traffic
     Report {
         /// Id of the rental
         rental: String,
@@ -57,10 +57,10 @@ pub(crate) enum RentalCommand {
     End {
         /// Id of the rental
         rental: String,
-        /// Why: ended, returned_early, no_show, revoked or failed
+        /// Reason: ended, returned_early, no_show, revoked or failed
         #[arg(long, default_value = "ended")]
         reason: String,
-        /// Text for people
+        /// Note for people
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
@@ -68,10 +68,10 @@ pub(crate) enum RentalCommand {
     HandOver {
         /// Id of the rental
         rental: String,
-        /// Although its gate is shut
+        /// Hand it over although its gate is shut
         #[arg(long, required = true)]
         force: bool,
-        /// Why, for the event log
+        /// Reason, for the event log
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
@@ -85,7 +85,7 @@ pub(crate) enum RentalCommand {
         /// Id of the rental
         rental: String,
     },
-    /// Show what happened to rentals, the oldest first
+    /// Show the events of rentals, the oldest first
     Events(RentalEventsArgs),
     /// Show when rentable devices are free
     Free {
@@ -145,7 +145,7 @@ pub(crate) struct SetArgs {
     /// Device that takes the place of the present one
     #[arg(long, value_name = "DEVICE", group = "change")]
     device: Option<String>,
-    /// What the renters call the device
+    /// New name of the device for the renters
     #[arg(long, group = "change")]
     name: Option<String>,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub(crate) struct SetArgs {
     /// Let the renters log in to the device's account for renters
     #[arg(long, group = "change", conflicts_with = "no_ssh")]
     ssh: bool,
-    /// Take that login away
+    /// End the logins of renters to that account
     #[arg(long, group = "change")]
     no_ssh: bool,
     /// Admit only this renter (id); repeat it for more
@@ -162,10 +162,10 @@ pub(crate) struct SetArgs {
     /// Admit all renters of the customer, also those added later
     #[arg(long, group = "change")]
     all_renters: bool,
-    /// How much renters may send and receive from the begin on, such as 10GB
+    /// Bytes that renters may send and receive, from the begin on, such as 10GB
     #[arg(long, value_name = "SIZE", group = "change", value_parser = size::parse)]
     allowance: Option<u64>,
-    /// No limit of what renters send and receive
+    /// Set no limit for the bytes of renters
     #[arg(long, group = "change", conflicts_with = "allowance")]
     no_allowance: bool,
     /// Cut the renters off when the allowance is used
@@ -174,14 +174,14 @@ pub(crate) struct SetArgs {
     /// Let the renters go on when the allowance is used
     #[arg(long, group = "change", conflicts_with = "cut_at_allowance")]
     no_cut_at_allowance: bool,
-    /// Take another device of the same labels when it is delayed for this long, such as 10m
+    /// Use another device with the same labels after this delay, such as 10m
     #[arg(long, value_name = "TIME", group = "change")]
     other_device_after: Option<String>,
-    /// Wait for the device that it has
+    /// Use no other device when the rental is delayed
     #[arg(long, group = "change", conflicts_with = "other_device_after")]
     no_other_device: bool,
-    /// Who gets mail about problems of the device, as NAME=MAIL or MAIL, in
-    /// place of the present contacts
+    /// Contact for problems of the device, as NAME=MAIL or MAIL, in place of the
+    /// present contacts; repeat it for more
     #[arg(long, value_name = "CONTACT", group = "change", value_parser = rental_contacts::parse)]
     contact: Vec<RentalContact>,
     /// Send no mail about problems of the device
@@ -198,12 +198,12 @@ pub(crate) struct SetArgs {
 pub(crate) struct BlockArgs {
     /// Name or id of the device
     device: String,
-    /// Why it cannot be booked
+    /// Reason, for people
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     at: Times,
-    /// Also over rentals, which stay as they are
+    /// Also cover rentals: they stay, and their renters reach nothing meanwhile
     #[arg(long)]
     force: bool,
 }

@@ -1,4 +1,4 @@
-//! Who gets messages about the device of a rental, on the command line.
+//! The contacts of a rental, on the command line.
 
 use crate::api::rentals::RentalContact;
 

@@ -32,46 +32,46 @@ pub(crate) struct DeviceArgs {
     /// Let renters reach nothing of it
     #[arg(long, conflicts_with_all = ["tcp", "udp", "icmp"])]
     no_access: bool,
-    /// It can be handed over
+    /// Set it ready to be handed over
     #[arg(long, conflicts_with = "not_ready")]
     ready: bool,
-    /// It cannot be handed over, for this reason; rentals are delayed
+    /// Set it not ready, for this reason; rentals that begin are delayed
     #[arg(long, value_name = "REASON")]
     not_ready: Option<String>,
     /// Hand it over once it is up and its services are OK
     #[arg(long)]
     gate: bool,
-    /// Only this service must be OK; repeat it for more
+    /// Require only this service to be OK; repeat it for more
     #[arg(long, value_name = "SERVICE")]
     gate_service: Vec<String>,
-    /// Time for which they must be OK, such as 5m
+    /// Time for which they must be OK, such as 10m
     #[arg(long, value_name = "TIME")]
     gate_for: Option<String>,
     /// Hand it over without regard to its services
     #[arg(long, conflicts_with_all = ["gate", "gate_service", "gate_for"])]
     no_gate: bool,
-    /// It is sent to its renters and comes back
+    /// Send it to the renters of each rental; dispatch and return note its way
     #[arg(long, conflicts_with = "mounted")]
     shipped: bool,
-    /// It stays in its place
+    /// Keep it in its place
     #[arg(long)]
     mounted: bool,
     /// Account for renters, as enrol.sh --rental-user set it up
     #[arg(long, value_name = "USER", conflicts_with = "no_ssh_account")]
     ssh_account: Option<String>,
-    /// Let no renter log in
+    /// Have no account for renters
     #[arg(long)]
     no_ssh_account: bool,
-    /// That account can become root: it needs new keys after rentals
+    /// The account can become root: ask for new keys after each rental
     #[arg(long, conflicts_with = "no_ssh_root")]
     ssh_root: bool,
-    /// That account cannot become root
+    /// The account cannot become root
     #[arg(long)]
     no_ssh_root: bool,
-    /// Run this on the device after each rental
+    /// Run this command on the device after each rental, for 10m at most
     #[arg(long, value_name = "CMD", conflicts_with = "no_cleaning_command")]
     cleaning_command: Option<String>,
-    /// Run nothing after rentals
+    /// Run no command after rentals
     #[arg(long)]
     no_cleaning_command: bool,
 }

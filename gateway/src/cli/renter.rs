@@ -22,7 +22,7 @@ pub(crate) enum RenterCommand {
     Add {
         /// Name of the new renter, such as laptop; unique within the customer
         name: String,
-        /// Id of the person that it belongs to
+        /// Id of the person whose renter it is
         #[arg(long, value_name = "PERSON")]
         person: String,
         /// Its own WireGuard public key [default: the gateway generates a key pair]
@@ -65,7 +65,7 @@ pub(crate) enum RenterCommand {
         /// File with all its SSH public keys, or - for stdin; repeat it for more
         #[arg(long, value_name = "FILE", group = "change")]
         ssh_key: Vec<PathBuf>,
-        /// Take its SSH public keys away
+        /// Remove its SSH public keys
         #[arg(long, group = "change", conflicts_with = "ssh_key")]
         no_ssh_key: bool,
     },

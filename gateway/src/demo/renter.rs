@@ -1,6 +1,7 @@
 //! A renter of the demo: a WireGuard client that fetches pictures from the camera that its customer rents.
 //!
-//! It knows what the booking says of the camera, which is its addresses. What does not get through is tried again.
+//! It knows what the booking says of the camera, which is its addresses. Requests that do not get through are tried
+//! again.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use super::device::{Device, DeviceError, DeviceHandle, DeviceSpec, Service};
 use super::fleet::Gateway;
 use super::sensors::Sensors;
 
-/// Where a camera serves its pictures.
+/// The port at which a camera serves its pictures.
 pub const WEB_PORT: u16 = 80;
 /// A small picture, some packets long.
 const PICTURE: usize = 24 * 1024;

@@ -206,7 +206,7 @@ impl Flow {
             }
             moved = true;
         }
-        // What has not begun has not ended.
+        // A rental that has not begun has not ended.
         let is_over = socket.state() != State::SynSent && !socket.may_recv();
         if !self.ended && is_over {
             self.ended = Pin::new(&mut self.app).poll_shutdown(cx).is_ready();

@@ -1,4 +1,4 @@
-//! What waits after a restore, in words.
+//! The text about what waits after a restore.
 
 use fleetgate_engine::time::Wall;
 

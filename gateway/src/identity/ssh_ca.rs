@@ -18,8 +18,8 @@ const PURPOSE: &str = "renters' SSH certificates";
 const COMMENT: &str = "fleetgate-rentals";
 /// Bytes of chance in a certificate (PROTOCOL.certkeys: typically 16 or 32).
 const NONCE: usize = 32;
-/// What a renter may do beside running a command. Port forwarding would lead past the device into its network, an agent
-/// would be open to the device, and `~/.ssh/rc` may be what a renter before has left there.
+/// The rights of a renter beside running a command. Port forwarding would lead past the device into its network, an
+/// agent would be open to the device, and `~/.ssh/rc` may be what a renter before has left there.
 const EXTENSIONS: [&str; 1] = ["permit-pty"];
 
 /// The authority of one gateway.
@@ -31,7 +31,7 @@ pub struct SshCa {
 /// For whom a certificate is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
-    /// What the log of the device says of a login.
+    /// The text about a login in the log of the device.
     pub key_id: &'a str,
     /// The only name under which the certificate is accepted.
     pub principal: &'a str,

@@ -20,7 +20,7 @@ use crate::store::{Store, rentals};
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What waits: of each rental one arrival, and then one handover. A later one is of another device, or by the right
+/// The queue has one arrival of each rental, and then one handover. A later one is of another device, or by the right
 /// clock.
 type Waiting = Arc<Mutex<BTreeMap<(RentalId, bool), HandoverStep>>>;
 
@@ -99,8 +99,8 @@ impl Queue {
     }
 }
 
-/// Stores what was seen, however long it takes. Returns the number of its event. `None`: it was not stored, or the rental
-/// does not wait for it any more.
+/// Stores what was seen, however long it takes. Returns the number of its event. `None`: it was not stored, or the
+/// rental does not wait for it any more.
 async fn stored(store: &Store, step: HandoverStep, queue: &Queue) -> Option<i64> {
     loop {
         match store_once(store, step).await {

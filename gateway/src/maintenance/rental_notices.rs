@@ -1,7 +1,7 @@
 //! Decides what the contacts of active rentals are sent about their devices.
 //!
 //! It looks at the stored states every few seconds. So it neither delays nor suppresses a notification of operators,
-//! and it finds after a start what changed before. What is decided is written with the messages.
+//! and it finds after a start what changed before. The decisions are written with the messages.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -209,7 +209,7 @@ pub struct Call<'a> {
     pub id: (&'static str, String),
     /// JSON.
     pub body: Vec<u8>,
-    /// What the call is signed with.
+    /// The secret that signs the call.
     pub secret: &'a [u8],
 }
 

@@ -60,7 +60,7 @@ fn grant(access: &Access) -> String {
     format!("printf '%s\\n'{keys}|{{ {};}}", as_root(&verb))
 }
 
-/// What a call has found out.
+/// The finding of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,

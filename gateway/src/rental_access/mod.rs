@@ -135,7 +135,7 @@ impl<R: Runner> Driver<R> {
                 continue;
             }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
-                // What is only noted makes room for the next action.
+                // An action that is only noted makes room for the next one.
                 wait = if matches!(action, Action::Use(_)) { BREATH } else { wait };
                 self.act(device, action).await?;
             }
@@ -167,7 +167,7 @@ impl<R: Runner> Driver<R> {
         Ok(())
     }
 
-    /// Notes what came of a call. What cannot be stored is called again.
+    /// Notes what came of a call. The gateway repeats a call whose result cannot be stored.
     async fn note(&mut self, ended: Ended, now: Mono) {
         let (device, action) = (ended.device.id, ended.action.clone());
         self.running.remove(&device);

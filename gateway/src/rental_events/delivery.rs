@@ -74,7 +74,7 @@ impl Pace {
     }
 }
 
-/// What the delivery works with.
+/// The parts that the delivery works with.
 pub struct Parts {
     pub store: Store,
     pub live: LiveState,

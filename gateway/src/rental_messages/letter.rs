@@ -27,9 +27,9 @@ const ADDRESS: &str = "(address)";
 
 /// The rental that a message is about.
 pub struct About<'a> {
-    /// What the customer calls the device.
+    /// The name of the device for the customer.
     pub name: &'a str,
-    /// What the operators call it, which no mail says.
+    /// The name of it for operators, which no mail contains.
     pub device_name: &'a str,
     /// The `external_ref` of the booking.
     pub reference: Option<&'a str>,

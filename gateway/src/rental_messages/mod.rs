@@ -197,7 +197,7 @@ fn letter(rental: &Rental, message: &MessageRow, zone: &TimeZone) -> Letter {
     about.letter(message)
 }
 
-/// What became of a message.
+/// The outcome of a message.
 enum Outcome {
     Sent,
     Later(Duration),

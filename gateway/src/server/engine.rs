@@ -54,7 +54,7 @@ pub(super) struct Running {
     pub page: mpsc::Receiver<AcceptedStream>,
     /// Questions for names that the engine does not answer itself.
     pub names: dns::Inbox,
-    /// What the monitor knows of rented devices.
+    /// The state that the monitor has of rented devices.
     pub rental_phases: rental_phases::Known,
 }
 

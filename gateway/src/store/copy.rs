@@ -423,7 +423,7 @@ pub async fn mark_restored(file: &Path, made_at: &str, erasures: &[Erasure]) -> 
 
 async fn marked(file: &Path, made_at: &str, erasures: &[Erasure]) -> sqlx::Result<usize> {
     let options = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY);
-    // What is erased is overwritten in the file, too.
+    // Erased data is overwritten in the file, too.
     let mut conn = options.pragma("secure_delete", "on").connect().await?;
     let (mut tx, now) = (conn.begin().await?, clock::wall());
     let made: Option<jiff::Timestamp> = made_at.parse().ok();

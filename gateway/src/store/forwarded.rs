@@ -321,7 +321,7 @@ mod tests {
         assert!(newest(&mut tx, Wanted { source, ..ALL }, 10).await.unwrap().is_empty());
     }
 
-    /// Of renter 5 to the device of a rental.
+    /// The traffic of renter 5 to the device of a rental.
     fn of_renter(rental: i64, port: u16) -> FlowRecord {
         let owner = SourceOwner::Person { person: Id::from_i64(60), customer: Id::from_i64(50) };
         let rental = Id::from_i64(rental);

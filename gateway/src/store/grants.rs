@@ -46,7 +46,7 @@ pub struct Grant {
     pub withdrawn: Option<Withdrawal>,
 }
 
-/// Who a stored grant is for. The grants of rentals follow from the rentals, and are not stored.
+/// The source of a stored grant. The grants of rentals follow from the rentals, and are not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Peer(PeerId),
@@ -54,7 +54,7 @@ pub enum Source {
     Role(GrantRole),
 }
 
-/// What a stored grant lets its source reach, as the engine has it.
+/// The destination of a stored grant, as the engine has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     AllDevices,

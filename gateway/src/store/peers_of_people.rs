@@ -1,4 +1,4 @@
-//! What the peers of people, operators and renters, have in common. Each has a row of its kind with the
+//! The common part of the peers of people, operators and renters. Each has a row of its kind with the
 //! same id.
 
 use fleetgate_engine::id::PeerId;

@@ -30,7 +30,7 @@ pub enum ReviewKind {
     Grant,
     /// Rentals that have not ended.
     Rental,
-    /// Who receives the events of rentals.
+    /// The subscriptions, which receive the events of rentals.
     Subscription,
     /// Tokens with which a device enrols.
     EnrolmentToken,
@@ -101,7 +101,7 @@ impl ReviewKind {
 pub struct Reviewed {
     pub id: Id,
     pub name: String,
-    /// What it may do, for people.
+    /// The rights that it gives, for people.
     pub details: String,
     /// The last event about it, or else when it was made.
     pub changed_at: Wall,

@@ -42,7 +42,7 @@ impl From<FlowId> for Refusal {
     }
 }
 
-/// What a denial is counted as.
+/// The reason that a denial is counted under.
 fn reason(denial: Denial) -> DropReason {
     match denial {
         Denial::NoTarget => DropReason::NoRoute,

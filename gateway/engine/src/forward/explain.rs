@@ -60,7 +60,7 @@ impl Policy {
         let Some(targets) = self.asked_addresses(question.to) else {
             return (Explanation::UnknownTarget, None);
         };
-        // Of equal answers the last one counts, which is that of the first address.
+        // The last one of equal answers counts, which is that of the first address.
         let pairs = targets.iter().rev().filter_map(|dst| {
             let src = source.addresses.iter().find(|src| src.is_ipv4() == dst.is_ipv4())?;
             Some(Ends { source: source.peer, src: *src, dst: *dst })
@@ -148,7 +148,7 @@ fn instant(at: Wall, now: Now) -> Now {
     Now { mono, wall: at }
 }
 
-/// Of several answers, the one that comes nearest to a permission counts.
+/// The answer that comes nearest to a permission counts.
 fn rank(answer: &Explanation) -> u8 {
     match answer {
         Explanation::Permitted(_) => 10,

@@ -57,7 +57,7 @@ pub struct FlowId {
     serial: u64,
 }
 
-/// What a packet shows of its flow, as its sender sends it.
+/// The part of a packet that shows its flow, as its sender sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     pub peer: PeerId,
@@ -65,12 +65,12 @@ pub struct Key {
     pub protocol: GrantProtocol,
     pub src: Bits,
     pub dst: Bits,
-    /// Of an echo, both are its identifier.
+    /// Both are the identifier of an echo.
     pub src_port: u16,
     pub dst_port: u16,
 }
 
-/// What identifies a flow in both directions.
+/// The key of a flow in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     pub source: PeerId,
@@ -115,7 +115,7 @@ impl Path {
     }
 }
 
-/// What the transport of a flow remembers.
+/// The memory of the transport of a flow.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress {
     Tcp(Tcp),
@@ -152,7 +152,7 @@ impl Progress {
 
 pub struct Flow {
     pub path: Path,
-    /// Of the source, when the flow was opened.
+    /// The owner of the source when the flow was opened.
     pub owner: SourceOwner,
     pub target: TargetId,
     pub host: HostId,

@@ -24,7 +24,7 @@ const PER_PEER: usize = 64;
 /// In total: half a megabyte. When all places are taken, the peer with the most of them loses its oldest one.
 const TOTAL: usize = 4_096;
 
-/// What all fragments of a packet have in common.
+/// The fields that all fragments of a packet have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketId {
     pub v6: bool,

@@ -1,4 +1,4 @@
-//! What keeps a grant shut within its window: the device of a rental is not handed over, or it is blocked.
+//! The reasons that keep a grant shut within its window: the device of a rental is not handed over, or it is blocked.
 //!
 //! Both are judged elsewhere. Here they are data, as the window is: a block begins and ends without a message.
 

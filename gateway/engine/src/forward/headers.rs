@@ -83,7 +83,7 @@ pub struct Ip {
     /// The TTL of IPv4, the hop limit of IPv6.
     pub ttl: u8,
     pub fragment: Fragment,
-    /// Where the transport header begins, or the data of a later fragment.
+    /// The begin of the transport header, or of the data of a later fragment.
     pub payload: usize,
 }
 
@@ -210,7 +210,7 @@ impl Segment {
     }
 }
 
-/// What stands behind the network layer.
+/// The content behind the network layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Tcp(Segment),

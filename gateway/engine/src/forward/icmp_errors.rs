@@ -18,7 +18,7 @@ const ICMP_CHECKSUM: usize = 2;
 const IPV4_CHECKSUM: usize = 10;
 const FRAGMENT: u8 = 44;
 const FRAGMENT_HEADER: usize = 8;
-/// What an error surely quotes behind the IP headers.
+/// The bytes that an error surely quotes behind the IP headers.
 const QUOTED: usize = 8;
 
 /// The packet that an error quotes.
@@ -31,7 +31,7 @@ pub struct Quote {
     /// `None`: it is no echo. Otherwise whether it is a request.
     pub is_request: Option<bool>,
     protocol: u8,
-    /// Where the quoted IP header begins, and the transport header behind it.
+    /// The begin of the quoted IP header, and of the transport header behind it.
     at: usize,
     payload: usize,
 }

@@ -14,7 +14,7 @@ const NONE: Slot = Slot::MAX;
 /// Links are allocated in blocks, because one growing array would be copied while packets wait.
 const BLOCK: usize = 1_024;
 
-/// Why a flow may leave for a new one. What stands first leaves first.
+/// Why a flow may leave for a new one. The first entry leaves first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Spare {
     /// Both ends closed it; only repeated segments may come.

@@ -57,7 +57,7 @@ pub use flows::{FlowId, Limits};
 pub use peers::Forwarded;
 pub use probe::{Answer, syn};
 
-/// What the forwarder needs before the first packet.
+/// The settings that the forwarder needs before the first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The gateway's inner addresses, from which it sends ICMP errors.
@@ -66,7 +66,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// What became of a packet.
+/// The outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The first `len` bytes of the buffer go to this peer.

@@ -1,4 +1,4 @@
-//! What forwarding keeps of each peer: its inner MTU, its share of answers, and what was forwarded.
+//! The state that forwarding keeps of each peer: its inner MTU, its share of answers, and what was forwarded.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const REJECTS: Rate = Rate { every: Duration::from_millis(50), burst: 40 };
 /// Errors that a path needs: packet too big and time exceeded.
 const ERRORS: Rate = Rate { every: Duration::from_millis(10), burst: 100 };
 
-/// What was forwarded for a peer, in bytes of inner packets.
+/// The bytes of inner packets that were forwarded for a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {
     /// From the peer.

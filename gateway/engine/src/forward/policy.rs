@@ -1,4 +1,4 @@
-//! Who may reach what now: sources, targets and the grants between them.
+//! The policy of this moment: sources, targets and the grants between them.
 //!
 //! Everything is denied unless a grant permits it. One function decides about packets and answers
 //! questions. Each change has a new generation, so that a flow notices that its permission is old.
@@ -30,7 +30,7 @@ pub struct Permit {
     pub span: Span,
 }
 
-/// What a flow wants.
+/// The addresses, protocol and port that a flow asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub source: PeerId,
@@ -50,7 +50,7 @@ pub struct Granted {
     pub route: Route,
 }
 
-/// Where the packets to an address go.
+/// The destination of the packets to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub target: TargetId,
@@ -148,7 +148,7 @@ impl Policy {
         self.grants.is_empty() && self.index.is_empty() && no_ends && self.blocks.is_empty()
     }
 
-    /// Decides about a request. Of several grants that permit it, the one that ends last decides.
+    /// Decides about a request. The grant that ends last decides, if several permit it.
     ///
     /// # Errors
     /// Fails with what is missing.
@@ -376,7 +376,7 @@ impl Policy {
             return None;
         }
         self.sources.insert(peer, spec);
-        // What was a device before may have flows to it.
+        // A target that was a device before may have flows to it.
         Some(vec![List::Source(peer), List::Device(peer)])
     }
 

@@ -17,7 +17,7 @@ use crate::time::Now;
 /// Offered by a SYN that opens nothing: some hosts answer a window of zero differently.
 const WINDOW: u16 = 1_024;
 
-/// What a diverted packet says of its probe.
+/// The probe of a diverted packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// An echo reply, or an ICMP error: what it quotes shows whether it is about the probe.
@@ -98,7 +98,7 @@ impl Forwarder {
         self.permitted(flow.slot)
     }
 
-    /// Ends the flow of a probe. What comes for it later is dropped. `reset_at`: the sequence number of
+    /// Ends the flow of a probe. Later packets for it are dropped. `reset_at`: the sequence number of
     /// a reset for the target, which goes to the peer in front.
     pub fn close_probe(&mut self, flow: FlowId, reset_at: Option<u32>) -> Option<(PeerId, &[u8])> {
         self.flows.living(flow)?;

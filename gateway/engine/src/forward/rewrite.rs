@@ -1,4 +1,4 @@
-//! What the gateway changes in a packet that it forwards: the hop limit, an alias address, the
+//! The changes of the gateway to a packet that it forwards: the hop limit, an alias address, the
 //! maximum segment size of a connection. Checksums follow incrementally, so that a packet that was
 //! damaged on its way stays recognisable as damaged.
 

@@ -48,7 +48,7 @@ pub enum State {
     Closed,
 }
 
-/// What one end sent and said.
+/// The numbers that one end sent and acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sender {
     /// The sequence number behind the last byte that it sent.
@@ -68,7 +68,7 @@ pub struct Tcp {
     back: Sender,
 }
 
-/// What a permitted segment does to its connection.
+/// The effect of a permitted segment on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Passes,

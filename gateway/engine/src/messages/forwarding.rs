@@ -18,7 +18,7 @@ pub enum GrantRole {
     Admin,
 }
 
-/// Who a grant is for.
+/// The source of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GrantSource {
     /// One peer of a person.
@@ -31,7 +31,7 @@ pub enum GrantSource {
     Customer(CustomerId),
 }
 
-/// What a grant lets its source reach. A target that selects nothing permits nothing.
+/// The destination of a grant. A target that selects nothing permits nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantTarget {
     /// Every device, but no host behind a device.
@@ -73,12 +73,12 @@ pub struct GrantSpec {
     pub from: Option<Wall>,
     /// `None`: until it is withdrawn.
     pub until: Option<Wall>,
-    /// Of the peers of the source only these. `None`: all.
+    /// Only these peers of the source. `None`: all.
     pub only: Option<BTreeSet<PeerId>>,
     pub gate: Gate,
 }
 
-/// What keeps a grant shut within its window. Without anything it is open.
+/// The reason that keeps a grant shut within its window. Without anything it is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
     /// It permits nothing before [`PolicyChange::HandOver`] of its device.
@@ -121,7 +121,7 @@ pub struct SourceSpec {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// What identifies a target.
+/// The key of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetId {
     /// A device or a host behind one, at its own address.
@@ -139,7 +139,7 @@ impl TargetId {
     }
 }
 
-/// What grants can select: a device, a host behind one, or a rental.
+/// The targets that grants can select: a device, a host behind one, or a rental.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetSpec {
     pub id: TargetId,
@@ -158,9 +158,10 @@ pub struct TargetSpec {
 /// An address of a target. Both are of the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetAddress {
-    /// What a source sends to: the device's own pool address, or the alias of a host behind it or of a rental.
+    /// The address that a source sends to: the device's own pool address, or the alias of a host behind it or of a
+    /// rental.
     pub reached_at: IpAddr,
-    /// What the target itself has. It differs from `reached_at` for hosts behind a device and for rentals.
+    /// The address that the target itself has. It differs from `reached_at` for hosts behind a device and for rentals.
     pub real: IpAddr,
 }
 
@@ -282,7 +283,7 @@ pub enum ExplainSource {
     },
 }
 
-/// What a question about the policy is about.
+/// The subject of a question about the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExplainTarget {
     /// An address that a source sends to.
@@ -312,7 +313,7 @@ pub struct GrantWindow {
     pub ends_at: Option<Mono>,
 }
 
-/// What the filter does with a packet, and why.
+/// The decision of the filter about a packet, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Explanation {
     /// This grant lets it pass.
@@ -339,7 +340,7 @@ pub enum Explanation {
     ClockStep(GrantWindow),
 }
 
-/// What a probe of forwarding sends.
+/// The packet that a probe of forwarding sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardProbeKind {
     /// An echo request.
@@ -358,11 +359,11 @@ pub struct ForwardProbe {
     pub timeout: Duration,
 }
 
-/// What became of a probe of forwarding. Each gets exactly one reply, at the latest when its time is
+/// The result of a probe of forwarding. Each gets exactly one reply, at the latest when its time is
 /// over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardProbeReply {
-    /// What the policy says.
+    /// The answer of the policy.
     pub explanation: Explanation,
     /// Source and destination of the packet, as the source sends it; `None`: no packet was made.
     pub packet: Option<(IpAddr, IpAddr)>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::id::{HostId, RentalId};
 use crate::time::Wall;
 
-/// What must be OK before a device is handed over.
+/// The conditions for handing over a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateRule {
     /// The names of services. `None`: all of the device.
@@ -31,7 +31,7 @@ pub struct HandoverSpec {
     pub until: Wall,
     /// `None`: the state of the device does not matter.
     pub rule: Option<GateRule>,
-    /// By the word of an operator.
+    /// The device is set ready, is not away, and needs nothing to be done for renters.
     pub is_ready: bool,
     /// The device is blocked in these times `[from, until)`.
     pub blocks: Vec<(Wall, Wall)>,
@@ -60,7 +60,7 @@ pub struct FirstContact {
     pub at: Wall,
 }
 
-/// What the monitor saw of the device of a rental.
+/// The view of the monitor on the device of a rental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandoverStep {
     Arrived(FirstContact),

@@ -201,7 +201,8 @@ pub enum MonitorInput {
     /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
     Handover(Box<HandoverSpec>),
     ForgetHandover(RentalId),
-    /// What the rentals of a device mean for its monitoring; replaces what was known. Also allowed before the device.
+    /// The effect of the rentals of a device on its monitoring; replaces what was known. Also allowed before the
+    /// device.
     RentalPhase(Box<RentalPhase>),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
     RestoreUplinkLost,

@@ -1,10 +1,10 @@
-//! What the rentals of a device mean for its monitoring. Values only.
+//! The effect of the rentals of a device on its monitoring. Values only.
 
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 
-/// What the rentals of a device mean for its monitoring.
+/// The effect of the rentals of a device on its monitoring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RentalPhase {
     pub device: HostId,

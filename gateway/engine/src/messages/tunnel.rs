@@ -129,7 +129,7 @@ pub enum Command {
     Stream(StreamId, StreamInput),
     /// Changes of who may reach what; each holds for the next packet.
     Policy(Vec<PolicyChange>),
-    /// What the filter does with a packet, and why.
+    /// Asks for the decision of the filter about a packet, with its reason.
     Explain(ExplainId, ExplainRequest),
     /// A DNS query that a peer sent over TCP. Each gets one decision.
     DnsQuery(DnsId, PeerId, Vec<u8>),
@@ -181,9 +181,9 @@ pub enum Output {
     TunnelEvent(TunnelEvent),
     Explanation(ExplainId, Explanation),
     ForwardProbe(ExplainId, ForwardProbeReply),
-    /// What a flow between peers carried.
+    /// The traffic of a flow between peers.
     Flow(FlowRecord),
-    /// What becomes of a query that came over TCP.
+    /// The outcome of a query that came over TCP.
     DnsAnswer(DnsId, DnsDecision),
     /// A query over UDP that a resolver is to answer.
     DnsForward(DnsClient, Vec<u8>),
@@ -214,10 +214,10 @@ impl Transmit {
     }
 }
 
-/// What listens on the gateway's inner addresses.
+/// The listeners on the gateway's inner addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Published {
-    /// Where devices send their results.
+    /// The port to which devices send their results.
     Results,
     /// DNS for the peers of people.
     Dns,

@@ -23,7 +23,7 @@ const LATENESS: Duration = Duration::from_secs(1);
 /// A rental is kept this long after its end: a clock that was ahead may be set back.
 const KEPT: Duration = Duration::from_secs(86_400);
 
-/// What was seen of a device.
+/// The observations of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sight {
     /// Nothing yet. The times of its states count.
@@ -34,7 +34,7 @@ enum Sight {
     Good(Mono),
 }
 
-/// What makes results doubtful.
+/// The times that make results doubtful.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     /// When results became meaningful again.

@@ -1,4 +1,5 @@
-//! What the rentals of devices mean for their monitoring: kept for devices that are added, changed or restored later.
+//! The effect of the rentals of devices on their monitoring: kept for devices that are added, changed or restored
+//! later.
 
 use super::Monitor;
 use crate::id::HostId;

@@ -1,10 +1,10 @@
-//! What renters may reach of a device: at most what its settings allow.
+//! The access of renters to a device: at most what its settings allow.
 
 use std::ops::RangeInclusive;
 
 use crate::messages::{GrantAccess, GrantProtocol};
 
-/// What is wanted and not allowed.
+/// The access that is wanted and not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
     pub protocol: GrantProtocol,

@@ -2,7 +2,7 @@
 
 use super::events::Kind;
 
-/// What a rental has used of its allowance.
+/// The part of its allowance that a rental has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     #[default]

@@ -38,7 +38,7 @@ impl Mode {
     }
 }
 
-/// What a device is given for a rental.
+/// The data that a device is given for a rental.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub rental: RentalId,
@@ -135,7 +135,7 @@ fn access(rental: &Rented, mode: Mode) -> Access {
     Access { rental: rental.rental, until: rental.until, keys }
 }
 
-/// What keeps a device from being handed over.
+/// The reasons that keep a device from being handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// The removal of the access of a former rental is not verified.

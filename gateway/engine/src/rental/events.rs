@@ -1,4 +1,4 @@
-//! What happens to a rental, as booking systems learn of it.
+//! The events of a rental, as booking systems learn of them.
 
 use super::life::{EndReason, State};
 

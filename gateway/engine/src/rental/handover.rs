@@ -1,4 +1,4 @@
-//! What of a rented device keeps it from being handed over, by the results of its checks.
+//! The conditions that keep a rented device from being handed over, by the results of its checks.
 //!
 //! The monitor decides with it, and the API shows the same of the stored states.
 

@@ -34,12 +34,12 @@ pub fn connection(
     }
 }
 
-/// What a configuration says of the peer itself.
+/// The part of a configuration about the peer itself.
 pub struct Inside<'a> {
     pub addresses: &'a [IpAddr],
     /// `None`: the usual one.
     pub mtu: Option<u16>,
-    /// What the peer sends into the tunnel.
+    /// The networks whose packets the peer sends into the tunnel.
     pub allowed_ips: Vec<IpNet>,
     pub split_dns: Option<SplitDns>,
 }

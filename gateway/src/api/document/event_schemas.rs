@@ -48,7 +48,7 @@ pub fn add(document: &mut Value) {
     schemas["Event"]["properties"]["data"] = json!({ "$ref": reference("EventData") });
     schemas["CheckedHosts"] = checked();
     for (event, about, data) in messages() {
-        // What a client reads is a line of text. The lines of an event are fields of an object, as in OpenAPI 3.2.
+        // A client reads a line of text. The lines of an event are fields of an object, as in OpenAPI 3.2.
         let data = json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": data });
         schemas[message_name(event)] = json!({
             "type": "object", "description": about, "required": ["event", "data"],

@@ -177,7 +177,7 @@ fn care(operation: &str) -> Option<Value> {
     })
 }
 
-/// Of no gateway: it only has the form of an id.
+/// The example belongs to no gateway: it only has the form of an id.
 pub const PERSON: &str = "y_38h601nahgbz6";
 
 fn rentals(operation: &str) -> Option<Value> {

@@ -31,7 +31,7 @@ pub fn protocol(name: Option<&str>, port: Option<u16>) -> Result<(GrantProtocol,
     }
 }
 
-/// What a question is about.
+/// The subject of a question.
 pub enum Target {
     /// With its name.
     Host(HostId, String),
@@ -87,8 +87,8 @@ pub struct Asked {
     pub no_source: Option<String>,
     /// Whom they belong to.
     pub owner: Owner,
-    /// What an event calls it: the name of an operator or user. A renter has only an id there, because people choose
-    /// the names of their renters.
+    /// The name of it in an event: the name of an operator or user. A renter has only an id there, because people
+    /// choose the names of their renters.
     pub name: String,
     /// The option of `fleetgate grant add` that names it. Renters need no grants.
     pub whom: String,

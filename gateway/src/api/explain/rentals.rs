@@ -1,5 +1,5 @@
-//! Answers to questions in which a renter or a rental takes part. The packet filter decides; what it does not know, such as
-//! a rental that is not confirmed, the row of the rental says.
+//! Answers to questions in which a renter or a rental takes part. The packet filter decides; what it does not know,
+//! such as a rental that is not confirmed, the row of the rental says.
 
 use fleetgate_engine::id::{CustomerId, PeerId};
 use fleetgate_engine::messages::{Explanation as Found, GrantAccess, GrantWindow};
@@ -23,11 +23,11 @@ pub struct Renting<'a> {
     pub at: Wall,
 }
 
-/// What decides, in place of a grant.
+/// The rental that decides, in place of a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub result: &'static str,
-    /// What permits it, or what is missing.
+    /// The permission, or the missing condition.
     pub why: String,
     /// When the rental permits something, if that decides.
     pub window: Option<(Wall, Wall)>,
@@ -85,7 +85,7 @@ impl Renting<'_> {
         }
     }
 
-    /// The first thing that is missing. What a rental of others is like is not said.
+    /// The first thing that is missing. The answer says nothing about a rental of others.
     fn by_the_row(
         &self,
         wanted: &GrantAccess,

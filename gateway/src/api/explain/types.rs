@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::api::types::names;
 
-/// What the packet filter does with a packet, and why.
+/// The decision of the packet filter about a packet, with its reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     pub permitted: bool,
@@ -45,7 +45,8 @@ pub const RESULTS: [&str; 11] = [
 pub struct NewForwardProbe {
     /// An operator (the peer of a person), a user who has one, or a renter, by name or id.
     pub from: String,
-    /// A device, or a host behind one, by name or id; or a rental, by its id or address, or by its name for its renters.
+    /// A device, or a host behind one, by name or id; or a rental, by its id or address, or by its name for its
+    /// renters.
     pub to: String,
     /// `tcp` when absent, and `icmp` without a port. `udp` cannot be probed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,7 @@ pub struct NewForwardProbe {
     pub port: Option<u16>,
 }
 
-/// What the policy says, and what became of a packet.
+/// The answer of the policy, and the outcome of a packet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProbedExplanation {
     pub explanation: Explanation,
@@ -76,6 +77,6 @@ pub struct ProbedExplanation {
     pub drop_reason: Option<String>,
 }
 
-/// What became of a probe, as it is named in the API.
+/// The result of a probe, as it is named in the API.
 pub const PROBE_RESULTS: [&str; 7] =
     ["answered", "refused", "unreachable", "no_answer", "no_tunnel", "dropped", "denied"];

@@ -13,7 +13,7 @@ pub fn whom_of(user: &str) -> String {
     format!("--user {user}")
 }
 
-/// What a grant would permit.
+/// The access that a grant would permit: its source, host, protocol and port.
 pub struct Wanted<'a> {
     /// The option of `fleetgate grant add` that names the source.
     pub whom: &'a str,
@@ -39,7 +39,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What a question was about, for its answer.
+/// The subject of a question, for its answer.
 pub struct Words<'a> {
     pub from: &'a str,
     pub wanted: Wanted<'a>,

@@ -138,7 +138,7 @@ fn blank(managed: Managed, author: &str, now: Wall) -> stored::Grant {
     }
 }
 
-/// A grant. By its name, the newest one that was not withdrawn.
+/// A grant. A name selects the newest one that was not withdrawn.
 #[utoipa::path(get, path = "/grants/{grant}", operation_id = "show_grant", tag = "access",
     security(("token" = ["access:operator"])), params(("grant" = String, Path, description = "id or name")),
     responses((status = 200, body = Grant)))]
@@ -283,7 +283,7 @@ pub fn usual_form(access: Vec<GrantAccess>) -> Result<Vec<GrantAccess>, String> 
     Ok(list.iter().map(access_to_api).collect())
 }
 
-/// Returns the grant with the draft laid over it. What it names must exist.
+/// Returns the grant with the draft laid over it. All that it names must exist.
 async fn resolved(
     conn: &mut SqliteConnection,
     before: stored::Grant,

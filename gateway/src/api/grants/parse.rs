@@ -16,7 +16,7 @@ use crate::api::types::Labels;
 use crate::store::access::Role;
 use crate::store::grants::{PROTOCOLS, grant_role, protocol_name};
 
-/// The longest window, and how far ahead it may begin. What is to last longer has no end.
+/// The longest window, and how far ahead it may begin. A grant that is to last longer has no end.
 const LONGEST: Duration = Duration::from_secs(3_660 * 86_400);
 /// Ranges of ports for one protocol. More of them are no rule that a person understands.
 const MAX_RANGES: usize = 64;

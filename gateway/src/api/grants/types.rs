@@ -39,7 +39,7 @@ pub struct Grant {
     pub version: i64,
 }
 
-/// Who a grant is for: exactly one of these.
+/// The source of a grant: exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrantSource {
@@ -55,7 +55,7 @@ pub struct GrantSource {
     pub role: Option<String>,
 }
 
-/// What may be reached: exactly one of these.
+/// The destination of a grant: exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrantTarget {
@@ -106,7 +106,7 @@ pub struct NewGrant {
     pub reason: String,
 }
 
-/// A change of a grant that has neither ended nor been withdrawn. What is absent stays as it is. Source, target and
+/// A change of a grant that has neither ended nor been withdrawn. Absent fields stay as they are. Source, target and
 /// access are replaced as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

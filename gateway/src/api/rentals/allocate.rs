@@ -21,7 +21,7 @@ use crate::store::rentals::occupancies;
 /// Devices whose occupancies are read at once.
 pub const AT_ONCE: usize = 100;
 
-/// What occupies one device now and later. It bounds what a decision reads and a refusal names.
+/// The occupancies of one device, now and later. It bounds what a decision reads and a refusal names.
 const MAX_OF_DEVICE: usize = 1_000;
 
 /// # Errors
@@ -197,7 +197,7 @@ pub async fn candidate(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Res
     })
 }
 
-/// What stands in the way of an item, and the next window that is free.
+/// The occupancy in the way of an item, and the next window that is free.
 #[derive(Default)]
 pub struct Refusal {
     /// A device that has too many rentals and blocks. Others of a selection may be free.

@@ -22,7 +22,7 @@ pub fn of_item(
     wrong.take(&format!("{prefix}cut_at_allowance"), allowance(bytes, Some(cuts)))
 }
 
-/// Returns the allowance after a change. What is `None` stays as it is.
+/// Returns the allowance after a change. A field that is `None` stays as it is.
 pub fn changed(
     wrong: &mut Fields,
     before: Option<Allowance>,

@@ -291,7 +291,7 @@ async fn change(
         let open = rentals.iter().filter(|rental| rental.life.state(now).is_open());
         keep(&mut write, &ids_of(open), What::Confirmed, &[]).await?;
     }
-    // What is confirmed permits something.
+    // Only a confirmed booking permits something.
     rentals.iter().for_each(|rental| write.rental(rental.id));
     write.commit().await?;
     Ok(Tagged { version: after.version, value: to_api(&after, &rentals, now) })

@@ -1,5 +1,5 @@
-//! What the gateway does on a rented device: the account that renters log in to, and cleaning. What of it keeps a device
-//! from being handed over.
+//! What the gateway does on a rented device: the account that renters log in to, and cleaning. What of it keeps a
+//! device from being handed over.
 
 use fleetgate_engine::rental::device_access::Obstacle;
 
@@ -16,7 +16,7 @@ const MAX_ACCOUNT: usize = 32;
 /// A longer command belongs into a script on the device.
 const MAX_COMMAND: usize = 1_000;
 
-/// What a request sets. What is absent stays as it is.
+/// The settings of a request. Absent fields stay as they are.
 pub struct UpkeepChange {
     account: Option<Option<String>>,
     root: Option<bool>,

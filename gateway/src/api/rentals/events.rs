@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// What happened to a rental. A webhook has the same body.
+/// An event of a rental. A webhook has the same body.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RentalEvent {
     /// `v_...`; the same in the feed and at each attempt of a delivery.
@@ -74,7 +74,7 @@ pub struct RentalEventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub allowance_bytes: Option<u64>,
-    /// What the gateway had forwarded for it. Of the same events.
+    /// The bytes that the gateway had forwarded for it. In the same events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub forwarded_bytes: Option<u64>,
@@ -114,7 +114,7 @@ struct Wanted {
     customer: Option<String>,
 }
 
-/// What happened to rentals, the oldest first.
+/// The events of rentals, the oldest first.
 ///
 /// Without `after` it begins with the oldest event that is kept: events stay for 90 days. 410 `cursor_gone`: a
 /// backup was restored, or events after the cursor are no longer kept.

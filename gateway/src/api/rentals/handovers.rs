@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 // ------------------------------------------------------------------- settings
 
-/// What a request sets of the handover of a device. What is absent stays as it is.
+/// What a request sets of the handover of a device. Absent fields stay as they are.
 pub struct Handover {
     /// Why the device is not ready. `Some(None)`: it is ready.
     not_ready: Option<Option<String>>,

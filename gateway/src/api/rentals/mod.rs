@@ -1,6 +1,6 @@
 //! Rentals: devices in windows of time, which customers book.
 //!
-//! The transaction that writes also decides. What an event says has ids and no personal data.
+//! The transaction that writes also decides. Events have ids and no personal data.
 
 mod access;
 mod allocate;
@@ -71,7 +71,7 @@ pub use types::*;
 
 /// Rentals that one refusal names.
 const MAX_NAMED: i64 = 20;
-/// What occupies devices now and later, in all: years of a large fleet.
+/// The occupancies of all devices, now and later: years of a large fleet.
 const MAX_OCCUPANCIES: i64 = 50_000;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {

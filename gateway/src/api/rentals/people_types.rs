@@ -41,7 +41,7 @@ pub struct CreatedPerson {
     pub version: i64,
 }
 
-/// What is absent stays as it is.
+/// Absent fields stay as they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PersonChange {
@@ -95,13 +95,13 @@ pub struct NewRenter {
     /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,
-    /// SSH public keys with which the person logs in to rented devices: at most 8 lines of `.pub` files, ed25519, ecdsa,
-    /// or rsa of at least 2048 bits. Comments are dropped.
+    /// SSH public keys with which the person logs in to rented devices: at most 8 lines of `.pub` files, ed25519,
+    /// ecdsa, or rsa of at least 2048 bits. Comments are dropped.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
 }
 
-/// What is absent stays as it is.
+/// Absent fields stay as they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RenterChange {

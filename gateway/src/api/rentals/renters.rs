@@ -90,7 +90,7 @@ async fn create(
     added(&app, By::User(&who), new).await
 }
 
-/// Who adds, changes or removes a renter.
+/// The caller that adds, changes or removes a renter.
 #[derive(Clone, Copy)]
 pub(super) enum By<'a> {
     User(&'a Principal),

@@ -38,9 +38,9 @@ pub struct RentalSsh {
     /// The TCP port of the device.
     #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
-    /// What the renters call the device.
+    /// The name of the device for the renters.
     pub name: String,
-    /// Where the renters reach the device, IPv4 first.
+    /// The addresses at which the renters reach the device, IPv4 first.
     pub addresses: Vec<String>,
     /// A line for the `known_hosts` of renters, with name and addresses. Empty: the gateway has not logged in to the
     /// device yet, and has only the fingerprint of its key.

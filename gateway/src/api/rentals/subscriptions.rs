@@ -79,7 +79,7 @@ pub struct NewSubscription {
     pub kinds: Vec<String>,
 }
 
-/// What is absent stays as it is.
+/// Absent fields stay as they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SubscriptionChange {
@@ -215,7 +215,7 @@ async fn change(
     Ok(Tagged { version: after.version, value: to_api(&after) })
 }
 
-/// Removes a subscription. What was not accepted yet is not delivered any more.
+/// Removes a subscription. Events that were not accepted yet are not delivered any more.
 #[utoipa::path(delete, path = "/subscriptions/{subscription}", operation_id = "remove_subscription", tag = "rentals",
     security(("token" = ["rentals:operator"])),
     params(("subscription" = String, Path, description = "id"),

@@ -55,7 +55,7 @@ pub struct CreatedCustomer {
     pub version: i64,
 }
 
-/// What is absent stays as it is. Contacts are replaced as a whole.
+/// Absent fields stay as they are. Contacts are replaced as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CustomerChange {
@@ -71,7 +71,7 @@ pub struct CustomerChange {
     pub contacts: Option<Vec<CustomerContact>>,
 }
 
-/// What a customer booked with one call.
+/// The booking that a customer made with one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Booking {
     pub id: String,
@@ -148,7 +148,7 @@ pub struct NewBookingItem {
     /// `device-1` or the next free number when absent. It should say nothing of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What the renters reach. All that the device allows when absent.
+    /// The protocols and ports that the renters reach. All that the device allows when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
     /// `true`: the renters may log in to the account of the device for renters. The access must have its SSH port.
@@ -199,7 +199,7 @@ pub struct RentalContact {
     pub email: String,
 }
 
-/// What is absent stays as it is.
+/// Absent fields stay as they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BookingChange {
@@ -219,7 +219,7 @@ pub struct BookingChange {
     pub metadata: Option<Option<BTreeMap<String, String>>>,
 }
 
-/// What a booking would become.
+/// The result that a booking would have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BookingPlan {
     /// In the order of the items.
@@ -258,12 +258,12 @@ pub struct Rental {
     pub labels: Option<Labels>,
     /// After how many seconds of a delay another device with these labels takes its place. Absent: never.
     pub other_device_after_s: Option<f64>,
-    /// What the renters call the device.
+    /// The name of the device for the renters.
     pub name: String,
-    /// Where the renters reach the device, IPv4 first. They stay when the device is swapped. None when they are
-    /// free again, a day after the rental is over.
+    /// The addresses at which the renters reach the device, IPv4 first. They stay when the device is swapped. None
+    /// when they are free again, a day after the rental is over.
     pub addresses: Vec<String>,
-    /// What the renters reach.
+    /// The protocols and ports that the renters reach.
     pub access: Vec<GrantAccess>,
     /// The renters may log in to the account of the device for renters; `GET /rentals/{rental}/ssh` says how.
     pub ssh: bool,
@@ -274,7 +274,7 @@ pub struct Rental {
     pub allowance_bytes: Option<u64>,
     /// The renters reach nothing any more when the allowance is used.
     pub cut_at_allowance: bool,
-    /// What the gateway has forwarded for it. The traffic of connections that last is counted each minute.
+    /// The bytes that the gateway has forwarded for it. The traffic of connections that last is counted each minute.
     #[schema(minimum = 0)]
     pub forwarded_bytes: u64,
     pub from: String,
@@ -324,7 +324,7 @@ pub struct Rental {
     pub version: i64,
 }
 
-/// A change of a rental that has not ended. What is absent stays as it is.
+/// A change of a rental that has not ended. Absent fields stay as they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RentalChange {
@@ -434,7 +434,7 @@ pub struct DeviceRentalSettings {
     pub ready: bool,
     /// Why it is not ready.
     pub not_ready_reason: Option<String>,
-    /// What must be OK before it is handed over; `null`: nothing.
+    /// The conditions for handing it over; `null`: none.
     pub gate: Option<HandoverGate>,
     #[schema(value_type = names::RentalDelivery)]
     pub delivery: String,
@@ -469,14 +469,14 @@ pub struct NewDeviceRentalSettings {
     /// TCP 22, 80 and 443.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
-    /// `false`: it cannot be handed over, and rentals that begin are delayed. It stays as it is when absent; at first it
-    /// is `true`.
+    /// `false`: it cannot be handed over, and rentals that begin are delayed. It stays as it is when absent; at first
+    /// it is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
     /// Why it is not ready, for people. Only with `"ready": false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_reason: Option<String>,
-    /// What must be OK before it is handed over; `null`: nothing. It stays as it is when absent; at first it is `null`.
+    /// The conditions for handing it over; `null`: none. It stays as it is when absent; at first it is `null`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HandoverGate>)]
     pub gate: Option<Option<HandoverGate>>,
@@ -493,14 +493,14 @@ pub struct NewDeviceRentalSettings {
     /// keys. It stays as it is when absent; at first it is `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_root: Option<bool>,
-    /// Runs on the device after each rental, with the account of the checks, for ten minutes at most. Until it has ended
-    /// with 0 the device is not ready. `null`: none. It stays as it is when absent; at first it is `null`.
+    /// Runs on the device after each rental, with the account of the checks, for ten minutes at most. Until it has
+    /// ended with 0 the device is not ready. `null`: none. It stays as it is when absent; at first it is `null`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, max_length = 1000)]
     pub cleaning_command: Option<Option<String>>,
 }
 
-/// What must be OK before a device is handed over. The device must also be up.
+/// The conditions for handing over a device. The device must also be up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HandoverGate {

@@ -13,7 +13,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use tower::{Layer, Service, ServiceExt as _};
 
-/// What surrounds a request: it passes the request to [`run`], or answers it itself.
+/// The frame of a request: it passes the request to [`run`], or answers it itself.
 pub trait Around: Clone + Send + Sync + 'static {
     fn around<S: Below>(self, request: Request, below: S) -> impl Future<Output = Response> + Send;
 }

@@ -1,4 +1,4 @@
-//! What the gateway does on devices for renters, with devices that answer as the helper does.
+//! The work of the gateway on devices for renters, with devices that answer as the helper does.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

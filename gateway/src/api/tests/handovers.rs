@@ -46,7 +46,7 @@ fn forced() -> Value {
     json!({ "force": true, "reason": "the lens is scratched" })
 }
 
-/// What the tunnel was told last of the gate of a rental.
+/// The last message to the tunnel about the gate of a rental.
 fn gate(api: &mut TestApi, rental: &Value) -> Option<Gate> {
     let mut found = None;
     while let Ok(command) = api.tunnel.try_recv() {
@@ -62,7 +62,7 @@ fn gate(api: &mut TestApi, rental: &Value) -> Option<Gate> {
     found
 }
 
-/// What the monitor was told last of a rental. `None`: to forget it.
+/// The last message to the monitor about a rental. `None`: to forget it.
 fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
     let rental = id(Kind::Rental, &rental["id"]);
     let mut found = None;

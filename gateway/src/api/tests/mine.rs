@@ -1,4 +1,4 @@
-//! What people of customers see and do with their sessions, and that they find nothing else.
+//! People of customers see and do these things with their sessions, and find nothing else.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

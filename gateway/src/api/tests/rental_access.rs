@@ -38,7 +38,7 @@ async fn post(api: &TestApi, rental: &Value, verb: &str, body: Value) -> Value {
     must(&api.operator().post(&format!("{}/{verb}", path(rental)), body).await).clone()
 }
 
-/// What rentals permit, by what the tunnel was told. Each change is applied as the filter applies it.
+/// The access by rentals, as the tunnel received it. Each change is applied as the filter applies it.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     targets: BTreeMap<Id, TargetSpec>,
@@ -637,7 +637,7 @@ async fn begins(api: &TestApi) -> BTreeMap<Id, String> {
     rows.iter().map(begin).collect()
 }
 
-/// What the rentals say themselves.
+/// The access that the rentals show themselves.
 async fn said(api: &TestApi) -> BTreeMap<Id, Reach> {
     let begins = begins(api).await;
     let listed = api.operator().get("/api/v1/rentals?limit=500").await;

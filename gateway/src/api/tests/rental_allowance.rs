@@ -101,7 +101,7 @@ async fn each_crossing_is_one_event_whatever_is_counted_and_whenever_the_gateway
     assert_eq!(announced(&api).await, [nearly.clone(), reached.clone()]);
     let shown = must(&api.operator().get(&path(&rental)).await).clone();
     assert_eq!((&shown["forwarded_bytes"], &shown["version"]), (&json!(1_600), &json!(1)));
-    // What another allowance has reached already is announced with the change.
+    // The events that another allowance has reached already are announced with the change.
     must(&api.operator().patch(&path(&rental), json!({ "allowance_bytes": 2_000 })).await);
     look(&api).await;
     let again = ("rental.allowance_80".to_owned(), json!(1_600));

@@ -1,4 +1,4 @@
-//! What the monitoring shows of a rented device: no alarms while it is prepared, and its service `rental`.
+//! The monitoring of a rented device: no alarms while it is prepared, and its service `rental`.
 
 use std::time::Duration;
 

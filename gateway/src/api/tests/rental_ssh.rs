@@ -242,7 +242,7 @@ async fn a_rental_that_is_over_or_lost_its_account_has_no_certificates() {
     let denied = ssh_of(&api, &rental).await;
     assert_eq!((denied.status, denied.code()), (409, "ssh_not_granted"), "{}", denied.text);
     assert!(denied.text.contains("cam-1 has no account"), "{}", denied.text);
-    // What it has from before is no obstacle to other changes.
+    // Its earlier settings are no obstacle to other changes.
     must(&change(&api, &rental, json!({ "until": hence(3 * HOUR) })).await);
     with_account(&api, "cam-1", "certificates").await;
     must(&ssh_of(&api, &rental).await);

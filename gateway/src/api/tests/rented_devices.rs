@@ -1,4 +1,4 @@
-//! What is refused of a device that is rented.
+//! The refusals for a device that is rented.
 
 use serde_json::{Value, json};
 

@@ -376,7 +376,7 @@ async fn every_post_but_the_login_has_one_effect_for_one_key() {
     let scene = Scene::new().await;
     let lan = json!({ "name": "lan", "networks": ["192.168.1.0/24"] });
     assert_eq!(scene.ward.post("/devices", lan).await.status, 201);
-    // What needs the confirmation comes after it in the table.
+    // Calls that need the confirmation come after it in the table.
     let restored_at = crate::api::request::ids::parse_time("restored_at", RESTORED_AT).unwrap();
     fixture::restored(&scene.ward.api.state.store, restored_at).await;
     let posts = scene.posts();

@@ -12,7 +12,7 @@ use crate::api::testing::TestApi;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol/enrol.sh");
 const HELPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol/rental-access.sh");
 
-/// What reads the scripts on devices.
+/// The shells that read the scripts on devices.
 pub(super) const SHELLS: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 pub(super) fn has(program: &str) -> bool {

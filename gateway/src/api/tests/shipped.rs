@@ -30,7 +30,7 @@ fn refused(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.code())
 }
 
-/// What the monitor was told last of a rental.
+/// The last message to the monitor about a rental.
 fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
     let rental = Kind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
     let mut found = None;

@@ -1,4 +1,4 @@
-//! What a restore does to the database: erasures that the backup lacks, and the review by an admin.
+//! The effect of a restore on the database: erasures that the backup lacks, and the review by an admin.
 
 use std::collections::BTreeSet;
 

@@ -245,7 +245,7 @@ impl Handle {
         let changes = self.behind().clone();
         let missing = self.catch_up(changes).await;
         let done = missing.is_empty();
-        // Of a rental both threads hear. The first one took it off the list.
+        // Both threads hear of a rental. The first one took it off the list.
         self.behind().add(&missing);
         if done {
             // A failure in the meantime concerns a change that this attempt did not include.

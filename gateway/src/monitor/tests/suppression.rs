@@ -60,7 +60,7 @@ struct World {
     dice: Dice,
     /// The devices that reply to probes.
     alive: BTreeSet<HostId>,
-    /// What the rentals of devices mean.
+    /// The effect of the rentals of devices.
     phases: BTreeMap<HostId, RentalPhase>,
     /// Checkables with a waiting notice.
     waiting: BTreeSet<CheckableId>,

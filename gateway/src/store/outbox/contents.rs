@@ -30,11 +30,11 @@ pub struct Contents {
     pub incidents: Vec<Concern>,
 }
 
-/// Who has a device, without a word about the customer.
+/// The rental that has a device, without a word about the customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rented {
     pub rental: RentalId,
-    /// What its renters call the device.
+    /// The name of the device for its renters.
     pub name: String,
     pub until: Wall,
     /// That of the booking, for display.

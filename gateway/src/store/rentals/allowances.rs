@@ -79,7 +79,7 @@ pub async fn add(tx: &mut SqliteConnection, rental: RentalId, bytes: u64) -> sql
     sqlx::query(sql).bind(rental.as_i64()).bind(count(bytes)).execute(tx).await.map(drop)
 }
 
-/// What rentals have reached of their allowances.
+/// The parts of their allowances that rentals have reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crossed {
     pub events: usize,

@@ -101,7 +101,7 @@ pub(super) async fn hold_changed(
 ) -> sqlx::Result<()> {
     let was = catch_up(tx, before, now).await?;
     let after = Rental { life: Life { hold_until, ..before.life }, ..before.clone() };
-    // What was announced may be ahead of it, by a clock that was set back.
+    // Announced events may be ahead of it, by a clock that was set back.
     if before.life.state(now) != State::Held {
         return remember(tx, &after, (now, was)).await;
     }
@@ -257,7 +257,7 @@ fn due(life: &Life, known: Known) -> Option<Wall> {
     Some(if life.state(at) == State::Delayed { at + HANDOVER_TAKES } else { at })
 }
 
-/// What one turn has announced.
+/// The events that one turn has announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
     pub events: usize,
@@ -353,9 +353,9 @@ async fn advance(
     Ok(passed(&rental, known, horizon).into_iter().map(|happened| (rental.clone(), happened)).collect())
 }
 
-/// Corrects what was announced and stored of a rental by a clock that was ahead. What comes again is announced again.
-/// Returns how many events that wrote, and whether the engine is to hear of it: its gate is to be passed again, or it
-/// was not confirmed in time only by that clock.
+/// Corrects what was announced and stored of a rental by a clock that was ahead. An event that comes again is
+/// announced again. Returns how many events that wrote, and whether the engine is to hear of it: its gate is to be
+/// passed again, or it was not confirmed in time only by that clock.
 async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Result<(usize, bool)> {
     let Some(mut rental) = readable(tx, rental).await? else { return Ok((0, false)) };
     let is_shut = handovers::take_back(tx, &mut rental, now).await?;

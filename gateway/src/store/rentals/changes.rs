@@ -1,4 +1,4 @@
-//! Who changed a rental, and when. Kept as long as the rental.
+//! The author of a change of a rental, and its time. Kept as long as the rental.
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row as _};
 use super::damaged;
 use crate::store::access::{id, wall};
 
-/// What was done with a rental.
+/// The kind of the change of a rental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Booked,

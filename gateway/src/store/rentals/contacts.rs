@@ -1,4 +1,5 @@
-//! Who gets messages about the device of a rental while it runs. Personal data, which goes with the customer.
+//! The contacts, who get messages about the device of a rental while it runs. Personal data, which goes with the
+//! customer.
 
 use fleetgate_engine::id::CustomerId;
 use serde::{Deserialize, Serialize};

@@ -29,7 +29,7 @@ pub struct Settings {
     pub access: Vec<GrantAccess>,
     /// Why it cannot be handed over. `None`: it is ready.
     pub not_ready: Option<String>,
-    /// What must be OK before it is handed over. `None`: nothing.
+    /// The conditions for handing it over. `None`: none.
     pub gate: Option<GateRule>,
     /// The account of the device that renters log in to. `None`: it has none.
     pub ssh_account: Option<String>,
@@ -151,7 +151,7 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
-    /// Where renters log in. `None`: nowhere, because the device has no account for them.
+    /// The TCP port at which renters log in. `None`: the device has no account for them.
     pub ssh_port: Option<u16>,
     /// How it gets to its renters. It has not left.
     pub delivery: Delivery,

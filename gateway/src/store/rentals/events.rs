@@ -58,7 +58,7 @@ impl FromRow<'_, SqliteRow> for EventRow {
     }
 }
 
-/// What happened to a rental.
+/// An event of a rental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Happened {
     pub kind: Kind,

@@ -16,11 +16,11 @@ use sqlx::{FromRow, Row as _};
 use super::{Rental, damaged};
 use crate::store::access::{id, wall};
 
-/// What a message says of the device or a service.
+/// The statement of a message about the device or a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     pub part: Part,
-    /// Of a service that is bad.
+    /// The output of a service that is bad.
     pub output: Option<String>,
 }
 

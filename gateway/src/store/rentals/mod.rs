@@ -68,9 +68,9 @@ pub struct Rental {
     pub choice: DeviceChoice,
     pub life: Life,
     pub preparation: Duration,
-    /// What its renters call the device: a DNS label.
+    /// The name of the device for its renters: a DNS label.
     pub name: String,
-    /// What its renters reach.
+    /// The protocols and ports that its renters reach.
     pub access: Vec<GrantAccess>,
     /// Its renters may log in to the device.
     pub ssh: bool,
@@ -80,11 +80,11 @@ pub struct Rental {
     pub alias: Option<Alias>,
     /// `None`: no limit.
     pub allowance: Option<Allowance>,
-    /// What was announced of its allowance.
+    /// The announced part of its allowance.
     pub allowance_level: Level,
     /// In both directions, with IP headers.
     pub forwarded_bytes: u64,
-    /// Who gets messages about the device while it runs. Personal data.
+    /// The contacts, who get messages about the device while it runs. Personal data.
     pub contacts: Vec<Contact>,
     /// Of services of the device, while it is active.
     pub thresholds: Limits,
@@ -328,7 +328,7 @@ pub async fn of_bookings(
     Ok(found)
 }
 
-/// Of something that rentals belong to.
+/// The id of something that rentals belong to.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     Customer(Id),

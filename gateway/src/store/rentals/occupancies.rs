@@ -12,7 +12,7 @@ use sqlx::{FromRow, Row as _};
 use super::shipments::is_away;
 use crate::store::access::{id, maybe_wall, wall};
 
-/// What occupies a device.
+/// An occupancy of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Rental(Id),

@@ -9,7 +9,7 @@ use sqlx::{FromRow as _, Row as _};
 
 use super::{Rental, select};
 
-/// By an index: the rentals of the past are many.
+/// The query uses an index: the rentals of the past are many.
 const OPEN: &str = select!(
     "where r.id in (select id from rentals indexed by rentals_of_now
                     where announced_state not in ('closed', 'cancelled', 'failed'))

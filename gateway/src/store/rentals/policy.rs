@@ -2,8 +2,8 @@
 //! its customer.
 //!
 //! A rental permits nothing until it is confirmed, and nothing any more when it was cancelled, ended by a call, or cut
-//! at its allowance. One that has ended by the time stays, so that the engine says when it was over, until its alias has
-//! rested: the engine itself judges its window, because a clock that the shell reads may be wrong.
+//! at its allowance. One that has ended by the time stays, so that the engine says when it was over, until its alias
+//! has rested: the engine itself judges its window, because a clock that the shell reads may be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -62,7 +62,7 @@ const OPEN_IDS: &str =
 /// `$1`: the ids as JSON.
 const THESE: &str = rows!("r.id in (select value from json_each($1))");
 
-/// What a rental puts into the policy.
+/// The entry of a rental in the policy.
 pub struct Permission {
     pub target: TargetSpec,
     pub grant: GrantSpec,

@@ -1,7 +1,7 @@
 //! The events that subscriptions have not accepted yet.
 //!
 //! A subscription takes some events at a time: its cursor moves, and each event becomes a row until it is
-//! accepted. What it has not taken waits in the log. Only the first row of a rental is due, so that each
+//! accepted. Events that it has not taken wait in the log. Only the first row of a rental is due, so that each
 //! rental is in order and holds up no other.
 
 use std::time::Duration;

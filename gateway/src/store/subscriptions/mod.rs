@@ -149,7 +149,7 @@ pub async fn resume(tx: &mut SqliteConnection, subscription: Id) -> sqlx::Result
     sqlx::query(sql).bind(subscription.as_i64()).execute(tx).await.map(drop)
 }
 
-/// Removes a subscription. What waits for it is dropped.
+/// Removes a subscription. Events that wait for it are dropped.
 ///
 /// # Errors
 /// Fails when the database cannot be written.

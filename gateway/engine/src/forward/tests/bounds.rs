@@ -1,4 +1,4 @@
-//! What is bounded: flows, answers and their packets.
+//! The bounds of flows, answers and their packets.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What opens a flow, what passes in it, and how it ends.
+//! Tests of how a flow opens, passes packets and ends.
 
 use super::packets::*;
 use super::world::*;

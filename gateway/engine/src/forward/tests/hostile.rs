@@ -37,7 +37,7 @@ fn templates() -> Vec<(i64, Vec<u8>)> {
     out
 }
 
-/// What comes out lies within the grant.
+/// Each packet that comes out lies within the grant.
 fn is_permitted(from: i64, to: i64, packet: &[u8]) -> bool {
     let ip = Ip::parse(packet).expect("what is forwarded is whole");
     let ends = [OPERATOR, DEVICE].map(|addresses| addresses.map(|address| bits(ip_of(address))));

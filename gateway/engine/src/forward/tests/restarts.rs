@@ -84,7 +84,7 @@ struct Truth {
     /// True time, and how far the clock is ahead of it, in seconds.
     now: i64,
     ahead: i64,
-    /// What the database has.
+    /// The content of the database.
     grants: [Option<GrantSpec>; GRANTS],
     floor: Option<Wall>,
     /// The floor of this run: while the clock is behind it, only grants without a window pass.

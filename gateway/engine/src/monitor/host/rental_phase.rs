@@ -1,8 +1,8 @@
-//! What the rentals of a device mean for its monitoring.
+//! The effect of the rentals of a device on its monitoring.
 //!
 //! While it is prepared for a rental, or on its way, it is in maintenance: its problems and those of its services are
-//! suppressed as in a downtime, and what is still bad afterwards is notified then. Its service `rental` is the exception.
-//! The gateway itself sets the state of that one.
+//! suppressed as in a downtime, and what is still bad afterwards is notified then. Its service `rental` is the
+//! exception. The gateway itself sets the state of that one.
 
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;

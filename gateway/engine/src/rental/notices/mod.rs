@@ -44,7 +44,7 @@ impl State {
     }
 }
 
-/// What a look shows of the device or a service.
+/// The state of the device or a service at one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     Fine,
@@ -52,11 +52,11 @@ pub enum Shown {
         state: State,
         since: Wall,
     },
-    /// It is not known, in doubt, in a downtime, or another problem explains it. What is known stays.
+    /// It is not known, in doubt, in a downtime, or another problem explains it. Known problems stay.
     Hidden,
 }
 
-/// What was done about a problem.
+/// The step that was taken about a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It began before the customer had the device, and is not sent.
@@ -111,7 +111,7 @@ pub struct Rented {
     pub sent: usize,
 }
 
-/// What a message says of the device or a service.
+/// The statement of a message about the device or a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Empty: the device itself.

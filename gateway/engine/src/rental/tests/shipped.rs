@@ -67,7 +67,7 @@ fn one_that_was_never_dispatched_ends_as_a_mounted_one() {
     }
 }
 
-/// Where the device is.
+/// The place of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Home,
@@ -77,7 +77,7 @@ enum Place {
     WayBack,
 }
 
-/// What happens in one minute.
+/// The events of one minute.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Nothing,

@@ -42,8 +42,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Creates a one-time login for a person of a customer. It is good for 15 minutes.
 ///
-/// The person sees the rentals of the customer that admit one of the person's renters, and what was measured of their
-/// devices within the time of the rental.
+/// The person sees the rentals of the customer that admit all renters or one of the person's, and what was measured of
+/// their devices within the time of the rental.
 #[utoipa::path(post, path = "/customers/{customer}/login-link", operation_id = "create_person_login_link",
     tag = "rentals", security(("token" = ["rentals:operator"])), request_body = NewPersonLogin,
     params(("customer" = String, Path, description = "id or `external_ref`")),

@@ -1,4 +1,4 @@
-//! What the people of customers see and do: their rentals, and their own renters.
+//! The calls of the people of customers: their rentals, and their own renters.
 //!
 //! Only the session of a person reaches these routes, and it reaches no others. All that is read of rentals goes
 //! through `store::rentals::mine`, which limits it to the person and to the time of each rental.
@@ -44,7 +44,7 @@ fn visible(who: &PersonCaller) -> Visible {
     Visible { customer: who.customer, person: who.person, now: crate::clock::wall() }
 }
 
-/// The rentals of the customer that admit a renter of the person, those that begin last first.
+/// The rentals of the customer that admit all renters or one of the person, those that begin last first; at most 100.
 #[utoipa::path(get, path = "/my/rentals", operation_id = "list_my_rentals", tag = "rentals",
     security(("person" = [])), responses((status = 200, body = MyRentals)))]
 async fn list(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRentals>, Problem> {

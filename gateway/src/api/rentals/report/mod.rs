@@ -47,7 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show))
 }
 
-/// What a customer got of a rental: times, changes, availability, outages and traffic.
+/// The report of a rental: times, changes, availability, outages and traffic.
 ///
 /// While the rental or its turnaround goes on, the numbers are those so far. Then the report is final. Its `ETag` is
 /// the SHA-256 of the answer, in hex.
@@ -181,7 +181,7 @@ fn change(change: &Change) -> RentalReportChange {
     }
 }
 
-/// Adds a device to a report. What is beyond the limits is counted.
+/// Adds a device to a report. Entries beyond the limits are counted.
 fn add(report: &mut RentalReport, device: &Device, period: Period, found: Found) {
     let service =
         |(service, sums): (String, Sums)| RentalReportService { service, availability: (&sums).into() };

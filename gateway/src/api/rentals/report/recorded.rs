@@ -41,7 +41,7 @@ pub(super) struct Recorded {
     cut: Vec<Cut>,
 }
 
-/// What follows from them.
+/// The figures that follow from them.
 pub(super) struct Found {
     pub device: Sums,
     pub services: Vec<(String, Sums)>,
@@ -125,7 +125,7 @@ mod tests {
     const LONG: i64 = 40;
     const DEVICE: HostId = Id::from_i64(7);
 
-    /// What an interval is about: the host, the service, the series and the value.
+    /// The subject of an interval: the host, the service, the series and the value.
     type About = (HostId, &'static str, Series, &'static str);
     /// An interval with its begin and end in seconds.
     type Row = (About, i64, Option<i64>);
@@ -175,7 +175,7 @@ mod tests {
         own.filter(|state| ["down", "critical", "unknown"].contains(state) && hidden(rows, second).is_none())
     }
 
-    /// What held in one second, and whether it was planned.
+    /// The states of one second, and whether they were planned.
     fn second(rows: &[Row], service: &str, second: i64) -> (&'static str, bool) {
         let of = |host, service, series| holds(rows, host, service, series, second);
         let plans = [("", Series::Downtime), ("", Series::Rental), (service, Series::Downtime)];

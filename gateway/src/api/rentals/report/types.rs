@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::api::reports::Availability;
 use crate::api::types::names;
 
-/// What a customer got of a rental.
+/// The report of a rental.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RentalReport {
     /// The id of the rental.
@@ -47,7 +47,7 @@ pub struct RentalReport {
     #[schema(minimum = 0)]
     pub outages_left_out: u64,
     pub traffic: RentalTraffic,
-    /// What the times above are computed from.
+    /// The intervals from which the times above are computed.
     pub intervals: Vec<RentalInterval>,
     /// Further intervals, which are counted above and not listed.
     #[schema(minimum = 0)]

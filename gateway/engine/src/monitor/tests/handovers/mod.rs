@@ -162,7 +162,7 @@ impl World {
         self.input(MonitorInput::Timeout);
     }
 
-    /// Continues from the states in the store. What it has of rentals is put again by the caller.
+    /// Continues from the states in the store. The caller puts its rentals again.
     fn restart(&mut self) {
         self.monitor = Monitor::new(Config::default(), 2);
         let snapshot = |n: i64| HostSnapshot {
@@ -334,7 +334,7 @@ enum Deed {
     Send(i64, Option<usize>, bool),
     AllGood(i64),
     Pass(u64),
-    /// By more than an adjustment.
+    /// The step is more than an adjustment.
     SetClock(i64),
     Swap(i64),
     Extend(u64),
@@ -368,7 +368,7 @@ struct Model {
     spec: Option<HandoverSpec>,
     /// Since when each device is good.
     good: BTreeMap<HostId, Mono>,
-    /// What was before does not count.
+    /// Earlier time does not count.
     woke: Mono,
     ok_for: Duration,
     seen: usize,
@@ -376,8 +376,8 @@ struct Model {
 
 impl Model {
     fn new(ok_for: u64) -> Model {
-        // It acts and looks between the seconds at which windows begin: the wall clock has milliseconds, and what is due
-        // by it may come one late.
+        // It acts and looks between the seconds at which windows begin: the wall clock has milliseconds, and what is
+        // due by it may come one late.
         let mut world = World::new();
         world.advance(Duration::from_millis(500));
         let rule = Some(GateRule { services: None, ok_for: seconds(ok_for) });
@@ -458,7 +458,7 @@ impl Model {
         self.judge();
     }
 
-    /// Of a device that the rental gets, the times of its states count.
+    /// The times of the states of a device that the rental gets count.
     fn count_from_the_states(&mut self, device: HostId) {
         let hosts = self.world.hosts.get(&device).map(|state| state.since);
         let services = self.world.services.iter().filter(|((of, _), _)| *of == device);
