@@ -216,7 +216,7 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<()> {
     let mut tx = store.begin().await?;
     match (&ended.result, &ended.action) {
         (Err(why), action) => {
-            if stored::failed(&mut tx, device, why).await? {
+            if stored::failed(&mut tx, device, (action.purpose(), why)).await? {
                 tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
             }
         }

@@ -97,6 +97,40 @@ pub enum Action {
     Clean(RentalId),
 }
 
+/// What a call to a device is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Grant,
+    Revoke,
+    Clean,
+}
+
+impl Purpose {
+    pub const ALL: [Purpose; 3] = [Purpose::Grant, Purpose::Revoke, Purpose::Clean];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Purpose::Grant => "grant",
+            Purpose::Revoke => "revoke",
+            Purpose::Clean => "clean",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Purpose> {
+        Purpose::ALL.into_iter().find(|purpose| purpose.name() == name)
+    }
+}
+
+impl Action {
+    pub const fn purpose(&self) -> Purpose {
+        match self {
+            Action::Ask | Action::Grant(_) => Purpose::Grant,
+            Action::Revoke(_) => Purpose::Revoke,
+            Action::Use(_) | Action::Clean(_) => Purpose::Clean,
+        }
+    }
+}
+
 /// Returns what is to be done next. `rentals`: those of the device.
 pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Action> {
     let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
@@ -148,6 +182,25 @@ pub enum Obstacle {
     NotGranted,
 }
 
+impl Obstacle {
+    /// Which calls take it away.
+    pub const fn purpose(self) -> Option<Purpose> {
+        match self {
+            Obstacle::NotRevoked(_) => Some(Purpose::Revoke),
+            Obstacle::NotCleaned(_) => Some(Purpose::Clean),
+            Obstacle::NotGranted => Some(Purpose::Grant),
+            Obstacle::Exposed => None,
+        }
+    }
+}
+
+impl Device {
+    /// Whether it has, or may have, something of a rental that a call is to take away.
+    pub fn has_something(&self) -> bool {
+        self.held.is_some() || (self.cleans && self.used_by.is_some())
+    }
+}
+
 /// Returns what keeps a device from being handed over. `rental`: to which one, and whether its renters may log in;
 /// `None`: to any.
 pub fn obstacle(device: &Device, rental: Option<(RentalId, bool)>) -> Option<Obstacle> {
@@ -180,6 +233,11 @@ impl Attempts {
         let failures = before.filter(|before| before.action == action).map_or(0, |before| before.failures);
         let pause = FIRST_RETRY.saturating_mul(1 << failures.min(8)).min(LONGEST_RETRY);
         Attempts { action, failures: failures + 1, next: now + pause }
+    }
+
+    /// When it is tried again.
+    pub fn due(&self) -> Mono {
+        self.next
     }
 
     /// Whether an action is to be done now. Another one than that which failed is.
@@ -283,6 +341,22 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_explains_what_it_keeps_from_being_done_and_nothing_else() {
+        let rental = rented(1, 1_000, 2_000);
+        let (held, used) = (Obstacle::NotRevoked(rental.rental), Obstacle::NotCleaned(rental.rental));
+        let revoke = Action::Revoke(rental.rental).purpose();
+        assert_eq!((held.purpose(), used.purpose()), (Some(revoke), Some(Purpose::Clean)));
+        assert_eq!(Obstacle::NotGranted.purpose(), Some(Action::Ask.purpose()));
+        assert_eq!(Obstacle::Exposed.purpose(), None);
+        assert_eq!(Purpose::ALL.map(|purpose| Purpose::named(purpose.name())), Purpose::ALL.map(Some));
+        let device = holding(with(Mode::Keys), &rental);
+        assert!(device.has_something() && !with(Mode::Keys).has_something());
+        let used = Device { used_by: Some(rental.rental), ..Device::default() };
+        assert!(!used.has_something(), "it is not cleaned any more");
+        assert!(Device { cleans: true, ..used }.has_something());
+    }
+
+    #[test]
     fn what_fails_is_tried_again_later_and_something_else_at_once() {
         let revoke = Action::Revoke(Id::from_i64(1));
         let mut pauses = Vec::new();
@@ -290,7 +364,7 @@ mod tests {
         for _ in 0..12 {
             let failed = Attempts::failed(attempts, revoke.clone(), now);
             pauses.push(failed.next.since(now).as_secs());
-            assert!(!failed.permit(&revoke, now) && failed.permit(&revoke, failed.next));
+            assert!(!failed.permit(&revoke, now) && failed.permit(&revoke, failed.due()));
             assert!(failed.permit(&Action::Ask, now));
             now = failed.next;
             attempts = Some(failed);

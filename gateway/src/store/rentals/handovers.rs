@@ -316,5 +316,6 @@ pub async fn obstacle_of(
         Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
         None => None,
     };
-    Ok(obstacle(&kept_up.state, rental).map(|obstacle| (obstacle, kept_up.failure)))
+    let found = obstacle(&kept_up.state, rental);
+    Ok(found.map(|obstacle| (obstacle, kept_up.failure_of(obstacle).map(str::to_owned))))
 }
