@@ -6,7 +6,8 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun.
+//! rental would have begun. While a restore waits for an admin, access is only taken away: rentals of the backup may be
+//! over, or longer than it has them.
 
 mod calls;
 mod over_ssh;
@@ -29,7 +30,7 @@ use crate::ids::Kind;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
-use crate::store::{self, Store, settings};
+use crate::store::{self, Store, instance, settings};
 pub use calls::Call;
 use calls::{Outcome, call, outcome};
 pub use over_ssh::OverSsh;
@@ -42,6 +43,9 @@ const BREATH: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(5);
 /// Devices with a call at the same time. It leaves most SSH sessions to the checks.
 const MOST_CALLS: usize = 16;
+/// Devices with a call beyond which none that has failed is repeated: devices that are not reached, such as those on
+/// their way back, keep no other one waiting.
+const MOST_REPEATED: usize = 8;
 
 /// Runs a command on a device.
 pub trait Runner: Clone + Send + Sync + 'static {
@@ -118,11 +122,12 @@ impl<R: Runner> Driver<R> {
             return Ok(LOOK_EVERY);
         }
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;
+        let is_unconfirmed = instance::awaits_review(&mut conn).await?;
         drop(conn);
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
-        for device in devices {
-            if self.running.contains(&device.id) || self.running.len() >= MOST_CALLS {
+        for device in self.in_order(devices) {
+            if self.running.contains(&device.id) || self.running.len() >= self.most_calls(device.id) {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
@@ -130,6 +135,9 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
+            if is_unconfirmed && matches!(action, Action::Grant(_) | Action::Clean(_)) {
+                continue;
+            }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
                 // What is only noted makes room for the next action.
                 wait = if matches!(action, Action::Use(_)) { BREATH } else { wait };
@@ -137,6 +145,17 @@ impl<R: Runner> Driver<R> {
             }
         }
         Ok(wait)
+    }
+
+    /// First those of which no call has failed, then those that have waited longest.
+    fn in_order(&self, mut devices: Vec<Upkeep>) -> Vec<Upkeep> {
+        devices.sort_by_key(|device| self.attempts.get(&device.id).map(Attempts::due));
+        devices
+    }
+
+    /// How many calls may run when one to this device begins.
+    fn most_calls(&self, device: HostId) -> usize {
+        if self.attempts.contains_key(&device) { MOST_REPEATED } else { MOST_CALLS }
     }
 
     /// A device that got new keys can be handed over.

@@ -202,7 +202,8 @@ pub async fn granting(tx: &mut SqliteConnection, device: HostId, rental: RentalI
 /// Fails when the database cannot be written.
 pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Access) -> sqlx::Result<()> {
     let granted = Granted { until: access.until.as_millis(), keys: access.keys.clone() };
-    let sql = "update device_ssh_access set granted = $3, failure = null, failed = null where device = $1 and rental = $2";
+    let sql = "update device_ssh_access set granted = $3, failure = null, failed = null
+               where device = $1 and rental = $2";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(access.rental.as_i64()).bind(Json(granted));
     query.execute(tx).await.map(drop)
 }
