@@ -279,6 +279,7 @@ pub async fn failed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rentals::customers;
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -328,6 +329,19 @@ mod tests {
         assert_eq!(keys, expected);
         let later = rented(&mut conn, (at(2_000), at(2_999))).await.unwrap();
         assert_eq!(later.get(&id(7)), None);
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_a_customer_who_is_erased_are_not_kept_and_their_removal_stays() {
+        let (store, _dir) = site().await;
+        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        customers::erase(&mut tx, id(1), at(9)).await.unwrap();
+        let kept = of_device(&mut tx, id(7)).await.unwrap().unwrap();
+        assert_eq!(kept.state.held, Some(Held { rental: id(10), access: None }));
+        tx.commit().await.unwrap();
     }
 
     #[tokio::test]
