@@ -6,8 +6,9 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun. While a restore waits for an admin, access is only taken away: rentals of the backup may be
-//! over, or longer than it has them.
+//! rental would have begun. While a clock that was set is doubted, and while a restore waits for an admin, access is
+//! only taken away: a clock that is wrong for some seconds would clean the device of a renter, and rentals of a backup
+//! may be over, or longer than it has them.
 
 mod calls;
 mod over_ssh;
@@ -27,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::ids::Kind;
+use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
@@ -101,16 +103,19 @@ struct Driver<R> {
     exposed: BTreeSet<HostId>,
     /// Devices of which the monitor has not heard yet that they may be ready.
     changed: BTreeSet<HostId>,
+    doubt: Doubt,
 }
 
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Driver { parts, attempts: BTreeMap::new(), running, calls: JoinSet::new(), exposed, changed }
+        let (attempts, calls, doubt) = (BTreeMap::new(), JoinSet::new(), Doubt::default());
+        Driver { parts, attempts, running, calls, exposed, changed, doubt }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
     async fn begin(&mut self, now: Now) -> store::Result<Duration> {
+        let is_doubted = self.doubt.holds(now);
         self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
         let devices = stored::devices(&mut conn).await?;
@@ -135,7 +140,7 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
-            if is_unconfirmed && matches!(action, Action::Grant(_) | Action::Clean(_)) {
+            if waits(&action, is_unconfirmed, is_doubted) {
                 continue;
             }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
@@ -215,6 +220,15 @@ impl<R: Runner> Driver<R> {
     }
 }
 
+/// Whether an action waits for an admin who confirms a restore, or for a clock that is doubted.
+fn waits(action: &Action, is_unconfirmed: bool, is_doubted: bool) -> bool {
+    match action {
+        Action::Ask | Action::Revoke(_) => false,
+        Action::Grant(_) | Action::Clean(_) => is_unconfirmed || is_doubted,
+        Action::Use(_) => is_doubted,
+    }
+}
+
 /// Stores what may be on the device from now on. A call that is interrupted may have done it.
 async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Result<()> {
     if matches!(action, Action::Ask | Action::Revoke(_) | Action::Clean(_)) {
@@ -259,5 +273,27 @@ fn in_words(action: &Action) -> String {
         Action::Use(rental) | Action::Clean(rental) => {
             format!("the cleaning after {}", Kind::Rental.text(*rental))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::rental::device_access::Access;
+    use fleetgate_engine::time::Wall;
+
+    use super::*;
+
+    #[test]
+    fn access_is_taken_away_at_any_time_and_given_only_when_the_rentals_and_the_time_are_sure() {
+        let rental = Id::from_i64(5);
+        let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
+        let moments = [(false, false), (true, false), (false, true)];
+        let waits = |action: Action| moments.map(|(restore, clock)| waits(&action, restore, clock));
+        assert_eq!(waits(Action::Revoke(rental)), [false, false, false]);
+        assert_eq!(waits(Action::Ask), [false, false, false]);
+        assert_eq!(waits(Action::Grant(access)), [false, true, true]);
+        assert_eq!(waits(Action::Clean(rental)), [false, true, true]);
+        assert_eq!(waits(Action::Use(rental)), [false, false, true], "it is to be cleaned after it");
     }
 }
