@@ -101,7 +101,7 @@ struct Driver<R> {
     calls: JoinSet<Ended>,
     /// Devices whose keys a renter may know.
     exposed: BTreeSet<HostId>,
-    /// Devices of which the monitor has not heard yet that they may be ready.
+    /// Devices of which the monitor has not heard yet that they may be ready, or are not any more.
     changed: BTreeSet<HostId>,
     doubt: Doubt,
 }
@@ -172,6 +172,10 @@ impl<R: Runner> Driver<R> {
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
         note_begin(&self.parts.store, device.id, &action).await?;
+        if matches!(action, Action::Grant(_) | Action::Use(_)) {
+            // Other rentals wait from now on until this is undone, also if the call fails.
+            self.changed.insert(device.id);
+        }
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{HOUR, device, field, hence, must, path, rented, renting, shop, text};
+use super::rentals::{HOUR, device, field, hence, item, must, path, rented, renting, shop, text};
+use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::run;
@@ -139,6 +140,42 @@ fn is_ready(api: &mut TestApi) -> bool {
         }
     }
     ready
+}
+
+/// Waits until the monitor is told whether the device of a rental can be handed over.
+async fn until_readiness(api: &mut TestApi, rental: &Value, wanted: bool) {
+    for _ in 0..1_000 {
+        while let Ok(input) = api.monitor.try_recv() {
+            match input {
+                MonitorInput::Handover(spec)
+                    if Kind::Rental.text(spec.rental) == text(&rental["id"]) && spec.is_ready == wanted =>
+                {
+                    return;
+                }
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the device is to be ready: {wanted}");
+}
+
+#[tokio::test]
+async fn a_rental_that_was_booked_long_ago_waits_for_the_cleaning_after_the_one_before() {
+    let mut api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;
+    let first = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let next = rented(&api, item("cam-1", 2 * HOUR, 3 * HOUR)).await;
+    until_readiness(&mut api, &next, true).await;
+    let devices = Devices::default().failing(Some("wipe"));
+    let running = Running::start(&api, &devices);
+    until_readiness(&mut api, &next, false).await;
+    end(&api, &first).await;
+    called(&devices, "wipe").await;
+    running.stop().await;
+    let running = Running::start(&api, &devices.clone().failing(None));
+    until_readiness(&mut api, &next, true).await;
+    running.stop().await;
 }
 
 #[tokio::test]
