@@ -8,7 +8,6 @@ create table device_ssh_access (
     granted text,                               -- until when and with which keys, as JSON; NULL: no grant has succeeded
     used_by integer references rentals (id),    -- after which it is to be cleaned; NULL: none
     failure text,                               -- why the last call failed; NULL: it did not
-    failed text check (failed in ('grant', 'revoke', 'clean')), -- what that call was for
     -- The keys of the device that a renter with root may have copied. NULL: none.
     exposed_key text,
     exposed_pin text

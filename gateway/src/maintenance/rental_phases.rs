@@ -1,5 +1,5 @@
 //! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
-//! state of the service `rental`, which a device has while a rental concerns it, or has left something on it.
+//! state of the service `rental`, which a device has while a rental concerns it.
 //!
 //! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
@@ -35,16 +35,9 @@ pub type Known = BTreeMap<HostId, RentalPhase>;
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
-    let mut conn = store.reader().await?;
-    let (rentals, left) = (phases::open(&mut conn).await?, phases::left(&mut conn, now).await?);
-    drop(conn);
+    let rentals = phases::open(&mut *store.reader().await?).await?;
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
-    let devices: BTreeSet<HostId> = rentals.keys().chain(left.keys()).copied().collect();
-    let known = devices.into_iter().map(|device| {
-        let of = rentals.get(&device).map(Vec::as_slice).unwrap_or_default();
-        let left = left.get(&device).and_then(Option::as_ref);
-        (device, phase::phase(device, of, left, now))
-    });
+    let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
     Ok((known.collect(), next))
 }
 

@@ -6,9 +6,7 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun. While a clock that was set is doubted, and while a restore waits for an admin, access is
-//! only taken away: a clock that is wrong for some seconds would clean the device of a renter, and rentals of a backup
-//! may be over, or longer than it has them.
+//! rental would have begun.
 
 mod calls;
 mod over_ssh;
@@ -32,7 +30,7 @@ use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
-use crate::store::{self, Store, instance, settings};
+use crate::store::{self, Store, settings};
 pub use calls::Call;
 use calls::{Outcome, call, outcome};
 pub use over_ssh::OverSsh;
@@ -94,6 +92,8 @@ struct Ended {
 
 struct Driver<R> {
     parts: Parts<R>,
+    /// A clock that is wrong for some seconds takes access away, and cleans no device of a renter.
+    doubt: Doubt,
     /// What failed.
     attempts: BTreeMap<HostId, Attempts>,
     /// Devices with a call in progress.
@@ -101,16 +101,15 @@ struct Driver<R> {
     calls: JoinSet<Ended>,
     /// Devices whose keys a renter may know.
     exposed: BTreeSet<HostId>,
-    /// Devices of which the monitor has not heard yet that they may be ready, or are not any more.
+    /// Devices of which the monitor has not heard yet that they may be ready.
     changed: BTreeSet<HostId>,
-    doubt: Doubt,
 }
 
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (attempts, calls, doubt) = (BTreeMap::new(), JoinSet::new(), Doubt::default());
-        Driver { parts, attempts, running, calls, exposed, changed, doubt }
+        Driver { parts, doubt, attempts, running, calls, exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
@@ -127,7 +126,6 @@ impl<R: Runner> Driver<R> {
             return Ok(LOOK_EVERY);
         }
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;
-        let is_unconfirmed = instance::awaits_review(&mut conn).await?;
         drop(conn);
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
@@ -136,13 +134,11 @@ impl<R: Runner> Driver<R> {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
-            let Some(action) = next_action(&device.state, rented, now.wall) else {
+            let action = next_action(&device.state, rented, now.wall);
+            let Some(action) = action.filter(|action| !is_doubted || takes_away(action)) else {
                 self.attempts.remove(&device.id);
                 continue;
             };
-            if waits(&action, is_unconfirmed, is_doubted) {
-                continue;
-            }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
                 // What is only noted makes room for the next action.
                 wait = if matches!(action, Action::Use(_)) { BREATH } else { wait };
@@ -172,10 +168,6 @@ impl<R: Runner> Driver<R> {
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
         note_begin(&self.parts.store, device.id, &action).await?;
-        if matches!(action, Action::Grant(_) | Action::Use(_)) {
-            // Other rentals wait from now on until this is undone, also if the call fails.
-            self.changed.insert(device.id);
-        }
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();
@@ -224,15 +216,6 @@ impl<R: Runner> Driver<R> {
     }
 }
 
-/// Whether an action waits for an admin who confirms a restore, or for a clock that is doubted.
-fn waits(action: &Action, is_unconfirmed: bool, is_doubted: bool) -> bool {
-    match action {
-        Action::Ask | Action::Revoke(_) => false,
-        Action::Grant(_) | Action::Clean(_) => is_unconfirmed || is_doubted,
-        Action::Use(_) => is_doubted,
-    }
-}
-
 /// Stores what may be on the device from now on. A call that is interrupted may have done it.
 async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Result<()> {
     if matches!(action, Action::Ask | Action::Revoke(_) | Action::Clean(_)) {
@@ -253,7 +236,7 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<()> {
     let mut tx = store.begin().await?;
     match (&ended.result, &ended.action) {
         (Err(why), action) => {
-            if stored::failed(&mut tx, device, (action.purpose(), why)).await? {
+            if stored::failed(&mut tx, device, why).await? {
                 tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
             }
         }
@@ -280,6 +263,14 @@ fn in_words(action: &Action) -> String {
     }
 }
 
+/// Whether an action is right also by a clock that may be wrong: renters only lose access by it.
+const fn takes_away(action: &Action) -> bool {
+    match action {
+        Action::Ask | Action::Revoke(_) => true,
+        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
@@ -289,15 +280,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn access_is_taken_away_at_any_time_and_given_only_when_the_rentals_and_the_time_are_sure() {
+    fn a_doubted_clock_takes_access_away_and_neither_gives_nor_cleans() {
         let rental = Id::from_i64(5);
         let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
-        let moments = [(false, false), (true, false), (false, true)];
-        let waits = |action: Action| moments.map(|(restore, clock)| waits(&action, restore, clock));
-        assert_eq!(waits(Action::Revoke(rental)), [false, false, false]);
-        assert_eq!(waits(Action::Ask), [false, false, false]);
-        assert_eq!(waits(Action::Grant(access)), [false, true, true]);
-        assert_eq!(waits(Action::Clean(rental)), [false, true, true]);
-        assert_eq!(waits(Action::Use(rental)), [false, false, true], "it is to be cleaned after it");
+        assert!(takes_away(&Action::Revoke(rental)) && takes_away(&Action::Ask));
+        for action in [Action::Grant(access), Action::Use(rental), Action::Clean(rental)] {
+            assert!(!takes_away(&action), "{action:?}");
+        }
     }
 }

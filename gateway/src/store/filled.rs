@@ -135,9 +135,8 @@ const FILLED: &[Rows] = &[
     (
         60,
         r#"update device_rental_settings set cleaning_command = 'wipe';
-           insert into device_ssh_access (device, rental, granted, used_by, failure, failed, exposed_key, exposed_pin)
-           values (1, 114, '{"until":3000,"keys":["ssh-ed25519 AAAA"]}', 114, 'no route', 'revoke', 'key',
-                   'SHA256:pin');"#,
+           insert into device_ssh_access (device, rental, granted, used_by, failure, exposed_key, exposed_pin)
+           values (1, 114, '{"until":3000,"keys":["ssh-ed25519 AAAA"]}', 114, 'no route', 'key', 'SHA256:pin');"#,
     ),
     (
         61,

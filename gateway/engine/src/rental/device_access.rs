@@ -97,40 +97,6 @@ pub enum Action {
     Clean(RentalId),
 }
 
-/// What a call to a device is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Grant,
-    Revoke,
-    Clean,
-}
-
-impl Purpose {
-    pub const ALL: [Purpose; 3] = [Purpose::Grant, Purpose::Revoke, Purpose::Clean];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Purpose::Grant => "grant",
-            Purpose::Revoke => "revoke",
-            Purpose::Clean => "clean",
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Purpose> {
-        Purpose::ALL.into_iter().find(|purpose| purpose.name() == name)
-    }
-}
-
-impl Action {
-    pub const fn purpose(&self) -> Purpose {
-        match self {
-            Action::Ask | Action::Grant(_) => Purpose::Grant,
-            Action::Revoke(_) => Purpose::Revoke,
-            Action::Use(_) | Action::Clean(_) => Purpose::Clean,
-        }
-    }
-}
-
 /// Returns what is to be done next. `rentals`: those of the device.
 pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Action> {
     let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
@@ -180,25 +146,6 @@ pub enum Obstacle {
     Exposed,
     /// The renters cannot log in yet.
     NotGranted,
-}
-
-impl Obstacle {
-    /// Which calls take it away.
-    pub const fn purpose(self) -> Option<Purpose> {
-        match self {
-            Obstacle::NotRevoked(_) => Some(Purpose::Revoke),
-            Obstacle::NotCleaned(_) => Some(Purpose::Clean),
-            Obstacle::NotGranted => Some(Purpose::Grant),
-            Obstacle::Exposed => None,
-        }
-    }
-}
-
-impl Device {
-    /// Whether it has, or may have, something of a rental that a call is to take away.
-    pub fn has_something(&self) -> bool {
-        self.held.is_some() || (self.cleans && self.used_by.is_some())
-    }
 }
 
 /// Returns what keeps a device from being handed over. `rental`: to which one, and whether its renters may log in;
@@ -338,22 +285,6 @@ mod tests {
         assert_eq!(next(&unknown, &[], 0), Some(Action::Ask));
         let exposed = Device { is_exposed: true, ..unknown };
         assert_eq!(obstacle(&exposed, None), Some(Obstacle::Exposed));
-    }
-
-    #[test]
-    fn a_failure_explains_what_it_keeps_from_being_done_and_nothing_else() {
-        let rental = rented(1, 1_000, 2_000);
-        let (held, used) = (Obstacle::NotRevoked(rental.rental), Obstacle::NotCleaned(rental.rental));
-        let revoke = Action::Revoke(rental.rental).purpose();
-        assert_eq!((held.purpose(), used.purpose()), (Some(revoke), Some(Purpose::Clean)));
-        assert_eq!(Obstacle::NotGranted.purpose(), Some(Action::Ask.purpose()));
-        assert_eq!(Obstacle::Exposed.purpose(), None);
-        assert_eq!(Purpose::ALL.map(|purpose| Purpose::named(purpose.name())), Purpose::ALL.map(Some));
-        let device = holding(with(Mode::Keys), &rental);
-        assert!(device.has_something() && !with(Mode::Keys).has_something());
-        let used = Device { used_by: Some(rental.rental), ..Device::default() };
-        assert!(!used.has_something(), "it is not cleaned any more");
-        assert!(Device { cleans: true, ..used }.has_something());
     }
 
     #[test]

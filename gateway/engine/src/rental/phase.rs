@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use fleetgate_probes::sample::Status;
 
-use super::device_access::Obstacle;
 use super::life::{Life, State};
 use super::transitions;
 use crate::id::{HostId, RentalId};
@@ -23,29 +22,14 @@ struct Part {
     text: String,
 }
 
-/// What is left on a device of a rental that does not have it any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
-    pub what: Obstacle,
-    /// Why it is still there. `None`: its removal is in progress.
-    pub failure: Option<String>,
-}
-
-/// Returns what the rentals of a device mean for its monitoring now, with what is left on it of others. Its service has
-/// the worst of their states: of equal ones that of the rental that is not over and begins first.
-pub fn phase(
-    device: HostId,
-    rentals: &[(RentalId, Life)],
-    left: Option<&Leftover>,
-    now: Wall,
-) -> RentalPhase {
+/// Returns what the rentals of a device mean for its monitoring now. Its service has the worst of their states: of equal
+/// ones that of the rental that is not over and begins first.
+pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalPhase {
     let is_over = |life: &Life| !life.state(now).is_open();
     let mut ordered: Vec<&(RentalId, Life)> = rentals.iter().collect();
     ordered.sort_by_key(|(rental, life)| (is_over(life), life.window.from(), *rental));
-    let mut parts: Vec<Part> =
+    let parts: Vec<Part> =
         ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
-    let is_in_transit = rentals.iter().any(|(_, life)| life.is_in_transit(now));
-    parts.extend(left.and_then(|left| left_part(left, is_in_transit)));
     let is_quiet = parts.iter().any(|part| part.is_quiet);
     // Of equal keys the first counts.
     let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
@@ -90,21 +74,6 @@ fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
     Some(Part { is_quiet, status, text: format!("l_{rental} {what}") })
 }
 
-/// On its way a device is not reached, and causes no alarm.
-fn left_part(left: &Leftover, is_in_transit: bool) -> Option<Part> {
-    let what = match left.what {
-        Obstacle::NotRevoked(rental) => format!("the SSH access of l_{rental} is not removed"),
-        Obstacle::NotCleaned(rental) => format!("the device is not cleaned after l_{rental}"),
-        Obstacle::Exposed | Obstacle::NotGranted => return None,
-    };
-    let status = match left.failure {
-        Some(_) if !is_in_transit => Status::Critical,
-        _ => Status::Ok,
-    };
-    let why = left.failure.as_deref().unwrap_or("it is in progress");
-    Some(Part { is_quiet: false, status, text: format!("{what}: {why}") })
-}
-
 fn time(at: Wall) -> String {
     let at = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default();
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -138,7 +107,7 @@ mod tests {
 
     /// Whether it is quiet, the state of its service, and the first words about the rental.
     fn seen(rentals: &[(RentalId, Life)], second: i64) -> (bool, Option<Status>, String) {
-        let phase = phase(DEVICE, rentals, None, at(second));
+        let phase = phase(DEVICE, rentals, at(second));
         let words =
             phase.service.as_ref().map(|(_, text)| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
         (phase.is_quiet, phase.service.map(|(status, _)| status), words.unwrap_or_default())
@@ -155,7 +124,7 @@ mod tests {
         assert_eq!(seen(&one, 100), (false, ok, words("has the")));
         assert_eq!(seen(&one, 204), (false, ok, words("has ended,")));
         assert_eq!(seen(&one, 205), (false, None, String::new()));
-        let text = phase(DEVICE, &one, None, at(90)).service.map(|(_, text)| text);
+        let text = phase(DEVICE, &one, at(90)).service.map(|(_, text)| text);
         let expected = "is in preparation until 1970-01-01 00:01:40 UTC: no notifications until then";
         assert_eq!(text, Some(words(expected)));
     }
@@ -210,55 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rental_has_left_is_critical_once_its_removal_has_failed_also_after_the_rental() {
-        let left = |what, failure: Option<&str>| Leftover { what, failure: failure.map(str::to_owned) };
-        let service = |rentals: &[(RentalId, Life)], left: &Leftover, second| {
-            phase(DEVICE, rentals, Some(left), at(second)).service.expect("a service")
-        };
-        let one = [(RENTAL, life((100, 200)))];
-        let in_progress = left(Obstacle::NotRevoked(RENTAL), None);
-        assert!(service(&one, &in_progress, 200).1.contains("has ended"));
-        let text = format!("the SSH access of l_{RENTAL} is not removed: it is in progress");
-        assert_eq!(service(&[], &in_progress, 300), (Status::Ok, text));
-        let failed = left(Obstacle::NotRevoked(RENTAL), Some("left: processes 7"));
-        let text = format!("the SSH access of l_{RENTAL} is not removed: left: processes 7");
-        for rentals in [&one[..], &[]] {
-            assert_eq!(service(rentals, &failed, 201), (Status::Critical, text.clone()));
-        }
-        let dirty = left(Obstacle::NotCleaned(RENTAL), Some("exit status 3"));
-        let text = format!("the device is not cleaned after l_{RENTAL}: exit status 3");
-        assert_eq!(service(&[], &dirty, 300), (Status::Critical, text));
-        let exposed = left(Obstacle::Exposed, Some("no route"));
-        assert_eq!(phase(DEVICE, &[], Some(&exposed), at(300)).service, None);
-    }
-
-    #[test]
-    fn what_cannot_be_removed_from_a_device_on_its_way_back_is_no_alarm() {
-        let sent =
-            Shipment { dispatched_at: Some(at(80)), first_contact_at: Some(at(120)), returned_at: None };
-        let of = |shipment| Life {
-            delivery: Delivery::Shipped(shipment),
-            handover: Handover::Done(at(120)),
-            ..life((100, 200))
-        };
-        let failed = Leftover { what: Obstacle::NotRevoked(RENTAL), failure: Some("no answer".to_owned()) };
-        let status = |shipment, second| {
-            let phase = phase(DEVICE, &[(RENTAL, of(shipment))], Some(&failed), at(second));
-            phase.service.expect("a service").0
-        };
-        assert_eq!(status(sent, 202), Status::Ok);
-        let back = Shipment { returned_at: Some(at(203)), ..sent };
-        assert_eq!(status(back, 204), Status::Critical, "it is back");
-    }
-
-    #[test]
     fn nothing_changes_between_two_moments_that_are_named() {
         let awaited = Life { handover: Handover::Awaited, ..life((100, 200)) };
         for of in [life((100, 200)), awaited, Life { handover: Handover::Done(at(150)), ..awaited }] {
             let rentals = [(RENTAL, of)];
             for second in 0..220 {
-                let shown = |second| phase(DEVICE, &rentals, None, at(second));
-                let is_other = shown(second + 1) != shown(second);
+                let is_other = phase(DEVICE, &rentals, at(second + 1)) != phase(DEVICE, &rentals, at(second));
                 let next = changes_at(&rentals, at(second));
                 assert!(!is_other || next == Some(at(second + 1)), "{second}: {next:?}");
             }

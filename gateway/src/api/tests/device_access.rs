@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{HOUR, device, field, hence, item, must, path, rented, renting, shop, text};
-use crate::api::request::ids::Kind;
+use super::rentals::{self, HOUR, field, hence, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::run;
@@ -142,42 +141,6 @@ fn is_ready(api: &mut TestApi) -> bool {
     ready
 }
 
-/// Waits until the monitor is told whether the device of a rental can be handed over.
-async fn until_readiness(api: &mut TestApi, rental: &Value, wanted: bool) {
-    for _ in 0..1_000 {
-        while let Ok(input) = api.monitor.try_recv() {
-            match input {
-                MonitorInput::Handover(spec)
-                    if Kind::Rental.text(spec.rental) == text(&rental["id"]) && spec.is_ready == wanted =>
-                {
-                    return;
-                }
-                _ => {}
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the device is to be ready: {wanted}");
-}
-
-#[tokio::test]
-async fn a_rental_that_was_booked_long_ago_waits_for_the_cleaning_after_the_one_before() {
-    let mut api = shop().await;
-    renting(&api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;
-    let first = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
-    let next = rented(&api, item("cam-1", 2 * HOUR, 3 * HOUR)).await;
-    until_readiness(&mut api, &next, true).await;
-    let devices = Devices::default().failing(Some("wipe"));
-    let running = Running::start(&api, &devices);
-    until_readiness(&mut api, &next, false).await;
-    end(&api, &first).await;
-    called(&devices, "wipe").await;
-    running.stop().await;
-    let running = Running::start(&api, &devices.clone().failing(None));
-    until_readiness(&mut api, &next, true).await;
-    running.stop().await;
-}
-
 #[tokio::test]
 async fn a_rental_is_delayed_until_its_renters_can_log_in() {
     let mut api = shop().await;
@@ -253,29 +216,43 @@ async fn a_device_is_cleaned_after_each_rental() {
 }
 
 #[tokio::test]
-async fn after_a_restore_access_is_taken_away_and_nothing_else_is_done_until_it_is_confirmed() {
+async fn a_device_whose_renters_could_become_root_needs_new_keys() {
     let api = shop().await;
-    let account = json!({ "rentable": true, "ssh_account": "renter", "cleaning_command": "wipe" });
-    renting(&api, "cam-1", account.clone()).await;
-    renting(&api, "cam-2", account).await;
-    let ended = begun(&api).await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true })).await;
+    let rental = begun(&api).await;
     let devices = Devices::default();
     let running = Running::start(&api, &devices);
     called(&devices, "grant").await;
+    end(&api, &rental).await;
+    let exposed =
+        |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("new WireGuard"));
+    until(&api, "its keys may be known", exposed).await;
     running.stop().await;
-    end(&api, &ended).await;
-    rented(&api, json!({ "device": "cam-2", "until": hence(HOUR) })).await;
-    run(&api.state.store, "update rentals set ssh = 1", &[]).await;
-    run(&api.state.store, "update instance set restored_at = 1, confirmed_at = null", &[]).await;
-    let restored = Devices::default();
-    let running = Running::start(&api, &restored);
-    called(&restored, "revoke").await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(!restored.was_called("grant") && !restored.was_called("wipe"), "{:?}", restored.verbs());
-    run(&api.state.store, "update instance set confirmed_at = 2", &[]).await;
-    called(&restored, "grant").await;
-    called(&restored, "wipe").await;
-    running.stop().await;
+    must(&api.operator().post("/api/v1/devices/cam-1/credentials", json!({})).await);
+    assert_eq!(settings(&api).await["ready"], json!(true));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_account_or_a_command_is_named() {
+    let api = shop().await;
+    let long = "a".repeat(33);
+    for bad in ["root", "", "Renter", "a b", "-a", "a\n", long.as_str()] {
+        let refused = set(&api, json!({ "rentable": true, "ssh_account": bad })).await;
+        assert_eq!(field(&refused), (422, "ssh_account"), "{bad:?}: {}", refused.text);
+    }
+    for bad in ["", " ", "a\nb", "x".repeat(1_001).as_str()] {
+        let refused = set(&api, json!({ "rentable": true, "cleaning_command": bad })).await;
+        assert_eq!(field(&refused), (422, "cleaning_command"), "{bad:?}: {}", refused.text);
+    }
+    must(&api.operator().patch("/api/v1/devices/cam-1", json!({ "ssh": { "user": "fleet" } })).await);
+    let own = set(&api, json!({ "rentable": true, "ssh_account": "fleet" })).await;
+    assert_eq!(field(&own), (422, "ssh_account"), "{}", own.text);
+    let given =
+        json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true, "cleaning_command": "wipe" });
+    must(&set(&api, given).await);
+    let kept = must(&set(&api, json!({ "rentable": true })).await).clone();
+    let kept = (&kept["ssh_account"], &kept["ssh_root"], &kept["cleaning_command"]);
+    assert_eq!(kept, (&json!("renter"), &json!(true), &json!("wipe")));
 }
 
 /// Devices that fail once, and do not answer any more then.
@@ -320,7 +297,7 @@ async fn devices_that_do_not_answer_keep_no_other_one_waiting() {
     let account = json!({ "rentable": true, "ssh_account": "renter" });
     for n in 10..30 {
         let name = format!("away-{n}");
-        device(&api, &name).await;
+        rentals::device(&api, &name).await;
         renting(&api, &name, account.clone()).await;
     }
     let devices = Away::default();
@@ -332,44 +309,4 @@ async fn devices_that_do_not_answer_keep_no_other_one_waiting() {
     renting(&api, "cam-1", account).await;
     devices.until_called(13, 1).await;
     running.stop().await;
-}
-
-#[tokio::test]
-async fn a_device_whose_renters_could_become_root_needs_new_keys() {
-    let api = shop().await;
-    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true })).await;
-    let rental = begun(&api).await;
-    let devices = Devices::default();
-    let running = Running::start(&api, &devices);
-    called(&devices, "grant").await;
-    end(&api, &rental).await;
-    let exposed =
-        |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("new WireGuard"));
-    until(&api, "its keys may be known", exposed).await;
-    running.stop().await;
-    must(&api.operator().post("/api/v1/devices/cam-1/credentials", json!({})).await);
-    assert_eq!(settings(&api).await["ready"], json!(true));
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_an_account_or_a_command_is_named() {
-    let api = shop().await;
-    let long = "a".repeat(33);
-    for bad in ["root", "", "Renter", "a b", "-a", "a\n", long.as_str()] {
-        let refused = set(&api, json!({ "rentable": true, "ssh_account": bad })).await;
-        assert_eq!(field(&refused), (422, "ssh_account"), "{bad:?}: {}", refused.text);
-    }
-    for bad in ["", " ", "a\nb", "x".repeat(1_001).as_str()] {
-        let refused = set(&api, json!({ "rentable": true, "cleaning_command": bad })).await;
-        assert_eq!(field(&refused), (422, "cleaning_command"), "{bad:?}: {}", refused.text);
-    }
-    must(&api.operator().patch("/api/v1/devices/cam-1", json!({ "ssh": { "user": "fleet" } })).await);
-    let own = set(&api, json!({ "rentable": true, "ssh_account": "fleet" })).await;
-    assert_eq!(field(&own), (422, "ssh_account"), "{}", own.text);
-    let given =
-        json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true, "cleaning_command": "wipe" });
-    must(&set(&api, given).await);
-    let kept = must(&set(&api, json!({ "rentable": true })).await).clone();
-    let kept = (&kept["ssh_account"], &kept["ssh_root"], &kept["cleaning_command"]);
-    assert_eq!(kept, (&json!("renter"), &json!(true), &json!("wipe")));
 }

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_phases::Phases;
-use crate::store::fixture::run;
 
 const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
 
@@ -89,37 +88,6 @@ async fn a_rental_that_is_delayed_is_a_warning_until_its_device_is_ready() {
     assert!(acknowledged.status < 300, "as of any service: {}", acknowledged.text);
     renting(&desk.api, "cam-1", json!({ "rentable": true, "ready": true })).await;
     assert_eq!(must(&desk.service().await)["acknowledged"], json!(true));
-}
-
-#[tokio::test]
-async fn what_an_ended_rental_has_left_on_a_device_is_critical_until_it_is_removed() {
-    let mut desk = Desk::new().await;
-    renting(&desk.api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
-    let rental = rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
-    let store = desk.api.state.store.clone();
-    run(&store, "insert into device_ssh_access (device, rental) select device, id from rentals", &[]).await;
-    desk.learn(0).await;
-    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "it is the renters' who have the device");
-    let end = json!({ "reason": "ended" });
-    must(&desk.api.operator().post(&format!("{}/end", path(&rental)), end).await);
-    desk.learn(HOUR).await;
-    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "it is in progress");
-    let reason = format!("the SSH access of {} is not removed: left: processes 7", text(&rental["id"]));
-    let failed = "update device_ssh_access set failed = 'revoke', failure = 'left: processes 7'";
-    run(&store, failed, &[]).await;
-    // The second one has forgotten what the monitor was sent, as after a restart.
-    for _ in 0..2 {
-        desk.learn(HOUR).await;
-        let shown = desk.service().await;
-        let service = must(&shown);
-        assert_eq!((&service["state"], &service["state_type"]), (&json!("critical"), &json!("hard")));
-        assert!(text(&service["text"]).contains(&reason), "{service}");
-        desk.phases = Phases::new(store.clone(), desk.api.state.handle.clone());
-    }
-    desk.learn(HOUR).await;
-    run(&store, "update device_ssh_access set rental = null, failed = null, failure = null", &[]).await;
-    desk.learn(HOUR).await;
-    assert_eq!(desk.service().await.status, 404);
 }
 
 #[tokio::test]

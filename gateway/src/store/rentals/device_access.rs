@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
-use fleetgate_engine::rental::device_access::{Access, Device, Held, Mode, Obstacle, Purpose, Rented};
+use fleetgate_engine::rental::device_access::{Access, Device, Held, Mode, Rented};
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -25,7 +25,7 @@ macro_rules! access_columns {
     ($device:literal) => {
         concat!(
             "s.ssh_account is not null as has_account, s.ssh_mode, s.cleaning_command is not null as cleans,
-             a.rental as held_by, a.granted, a.used_by, a.failure, a.failed,
+             a.rental as held_by, a.granted, a.used_by, a.failure,
              coalesce(s.ssh_root = 1
                  and (a.exposed_key = (select k.public_key from peer_keys k
                                        where k.peer = ",
@@ -80,16 +80,8 @@ pub struct Upkeep {
     pub account: Option<String>,
     pub cleaning_command: Option<String>,
     pub state: Device,
-    /// What the last call was for, and why it failed.
-    pub failure: Option<(Purpose, String)>,
-}
-
-impl Upkeep {
-    /// Returns why an obstacle is still there. `None`: its removal is in progress.
-    pub fn failure_of(&self, obstacle: Obstacle) -> Option<&str> {
-        let (of, why) = self.failure.as_ref()?;
-        (obstacle.purpose() == Some(*of)).then_some(why.as_str())
-    }
+    /// Why the last call failed.
+    pub failure: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Upkeep {
@@ -99,15 +91,9 @@ impl FromRow<'_, SqliteRow> for Upkeep {
             account: row.try_get("ssh_account")?,
             cleaning_command: row.try_get("cleaning_command")?,
             state: device(row)?,
-            failure: failure(row)?,
+            failure: row.try_get("failure")?,
         })
     }
-}
-
-fn failure(row: &SqliteRow) -> sqlx::Result<Option<(Purpose, String)>> {
-    let (failed, why): (Option<&str>, Option<String>) = (row.try_get("failed")?, row.try_get("failure")?);
-    let of = failed.map(|name| Purpose::named(name).ok_or_else(|| damaged("failed"))).transpose()?;
-    Ok(of.zip(why))
 }
 
 macro_rules! kept_up {
@@ -202,8 +188,7 @@ pub async fn granting(tx: &mut SqliteConnection, device: HostId, rental: RentalI
 /// Fails when the database cannot be written.
 pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Access) -> sqlx::Result<()> {
     let granted = Granted { until: access.until.as_millis(), keys: access.keys.clone() };
-    let sql = "update device_ssh_access set granted = $3, failure = null, failed = null
-               where device = $1 and rental = $2";
+    let sql = "update device_ssh_access set granted = $3, failure = null where device = $1 and rental = $2";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(access.rental.as_i64()).bind(Json(granted));
     query.execute(tx).await.map(drop)
 }
@@ -214,7 +199,7 @@ pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Acc
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn revoked(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
-    let sql = "update device_ssh_access set rental = null, granted = null, failure = null, failed = null,
+    let sql = "update device_ssh_access set rental = null, granted = null, failure = null,
                    exposed_key = (select k.public_key from peer_keys k join device_rental_settings s on s.device = k.peer
                                   where k.peer = $1 and s.ssh_root = 1 and k.retired_at is null
                                   order by k.position limit 1),
@@ -239,8 +224,8 @@ pub async fn used(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn cleaned(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
-    let sql = "update device_ssh_access set used_by = null, failure = null, failed = null
-               where device = $1 and used_by = $2";
+    let sql =
+        "update device_ssh_access set used_by = null, failure = null where device = $1 and used_by = $2";
     sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
 }
 
@@ -256,7 +241,7 @@ pub async fn asked(
     let sql = "update device_rental_settings set ssh_mode = $3 where device = $1 and ssh_account = $2";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(account).bind(mode.name());
     query.execute(&mut *tx).await?;
-    let sql = "update device_ssh_access set failure = null, failed = null where device = $1";
+    let sql = "update device_ssh_access set failure = null where device = $1";
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
@@ -264,15 +249,10 @@ pub async fn asked(
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn failed(
-    tx: &mut SqliteConnection,
-    device: HostId,
-    (of, why): (Purpose, &str),
-) -> sqlx::Result<bool> {
-    let sql = "insert into device_ssh_access (device, failed, failure) values ($1, $2, $3)
-               on conflict (device) do update set failed = excluded.failed, failure = excluded.failure
-               where failed is not excluded.failed or failure is not excluded.failure";
-    let done = sqlx::query(sql).bind(device.as_i64()).bind(of.name()).bind(why).execute(tx).await?;
+pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sqlx::Result<bool> {
+    let sql = "insert into device_ssh_access (device, failure) values ($1, $2)
+               on conflict (device) do update set failure = excluded.failure where failure is not excluded.failure";
+    let done = sqlx::query(sql).bind(device.as_i64()).bind(why).execute(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -351,14 +331,12 @@ mod tests {
         let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
         let mut tx = store.begin().await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();
-        let no_route = (Purpose::Grant, "no route");
-        assert!(failed(&mut tx, id(7), no_route).await.unwrap());
-        assert!(!failed(&mut tx, id(7), no_route).await.unwrap());
+        assert!(failed(&mut tx, id(7), "no route").await.unwrap());
+        assert!(!failed(&mut tx, id(7), "no route").await.unwrap());
         tx.commit().await.unwrap();
         let begun = state().await;
         assert_eq!(begun.state.held, Some(Held { rental: id(10), access: None }));
-        assert_eq!(begun.failure_of(Obstacle::NotGranted), Some("no route"));
-        assert_eq!(begun.failure_of(Obstacle::NotRevoked(id(10))), None, "nothing was to be removed");
+        assert_eq!(begun.failure.as_deref(), Some("no route"));
         let mut tx = store.begin().await.unwrap();
         granted_now(&mut tx, id(7), &access).await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();

@@ -316,6 +316,5 @@ pub async fn obstacle_of(
         Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
         None => None,
     };
-    let found = obstacle(&kept_up.state, rental);
-    Ok(found.map(|obstacle| (obstacle, kept_up.failure_of(obstacle).map(str::to_owned))))
+    Ok(obstacle(&kept_up.state, rental).map(|obstacle| (obstacle, kept_up.failure)))
 }

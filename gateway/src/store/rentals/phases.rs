@@ -1,16 +1,12 @@
-//! The rentals that concern their devices now, and what others have left on devices, for the monitoring of the devices.
+//! The rentals that concern their devices now, for the monitoring of the devices.
 
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, RentalId};
-use fleetgate_engine::rental::device_access::{LEAD, obstacle};
 use fleetgate_engine::rental::life::Life;
-use fleetgate_engine::rental::phase::Leftover;
-use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow as _, Row as _};
 
-use super::device_access::{self, Upkeep};
 use super::{Rental, select};
 
 /// By an index: the rentals of the past are many.
@@ -31,30 +27,6 @@ pub async fn open(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<HostId, 
         found.entry(rental.device).or_default().push((rental.id, rental.life));
     }
     Ok(found)
-}
-
-/// Returns the devices that have something of a rental, with what of it is left of one that does not have the device any
-/// more.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn left(
-    conn: &mut SqliteConnection,
-    now: Wall,
-) -> sqlx::Result<BTreeMap<HostId, Option<Leftover>>> {
-    let mut devices = device_access::devices(conn).await?;
-    devices.retain(|device| device.state.has_something());
-    if devices.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let rentals = device_access::rented(conn, (now, now + LEAD)).await?;
-    let present = |device: HostId| rentals.get(&device)?.first().map(|rental| (rental.rental, rental.ssh));
-    Ok(devices.into_iter().map(|device| (device.id, leftover(&device, present(device.id)))).collect())
-}
-
-fn leftover(device: &Upkeep, present: Option<(RentalId, bool)>) -> Option<Leftover> {
-    let what = obstacle(&device.state, present)?;
-    Some(Leftover { what, failure: device.failure_of(what).map(str::to_owned) })
 }
 
 fn readable(row: &SqliteRow) -> Option<Rental> {

@@ -175,26 +175,19 @@ const OVERRIDES: [&str; 3] = [
      where host in (select value from json_each($1)) order by host, service",
 ];
 
-/// The devices that a rental concerns now, by an index, and those that have something left of one.
+/// The devices that a rental concerns now, by an index.
 macro_rules! rented {
     ($which:literal) => {
         concat!(
-            "select a.device from rentals a indexed by rentals_of_now
-             where a.announced_state not in ('closed', 'cancelled', 'failed')",
-            $which,
-            " union
-             select a.device from device_ssh_access a join device_rental_settings s on s.device = a.device
-             where (a.rental is not null or (a.used_by is not null and s.cleaning_command is not null))",
+            "select distinct device from rentals indexed by rentals_of_now
+             where announced_state not in ('closed', 'cancelled', 'failed')",
             $which
         )
     };
 }
 
-const RENTED: [&str; 3] = [
-    rented!(""),
-    rented!(" and a.device = $1"),
-    rented!(" and a.device in (select value from json_each($1))"),
-];
+const RENTED: [&str; 3] =
+    [rented!(""), rented!(" and device = $1"), rented!(" and device in (select value from json_each($1))")];
 
 pub(super) struct HostRows {
     pub hosts: Vec<HostBase>,
