@@ -55,6 +55,9 @@ settings() {
 lock() {
     mkdir -p "$DIR"
     have flock || return 0
+    # The account could hold the lock of a file that it can read.
+    (umask 077 && : >>"$DIR/lock")
+    chmod 600 "$DIR/lock"
     exec 9>"$DIR/lock"
     flock -w 30 9 2>/dev/null || flock -n 9 || die "another call is not finished: try again"
 }
@@ -62,6 +65,11 @@ lock() {
 # put FILE: stores what comes in, whole or not at all. Its folder is root's.
 put() {
     { cat >"$1.new" && chmod 644 "$1.new" && mv -f "$1.new" "$1"; } || die "cannot write $1: is the disk full?"
+}
+
+# empty FILE: that needs no room on a disk that the account has filled.
+empty() {
+    [ ! -e "$1" ] || { true >"$1"; } 2>/dev/null || die "cannot empty $1"
 }
 
 # ---------------------------------------------------------------- the keys of the account
@@ -272,9 +280,9 @@ revoke() {
 }
 
 remove_access() {
-    : | put "$DIR/principals"
+    empty "$DIR/principals"
     fence
-    if [ "$MODE" = keys ] || [ -e "$KEYS" ]; then : | put "$KEYS"; fi
+    empty "$KEYS"
     lock_password
     began=$(date +%s) clean=0
     while [ "$clean" -lt 2 ] && [ $(($(date +%s) - began)) -lt "$PATIENCE" ]; do

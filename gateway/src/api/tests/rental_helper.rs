@@ -107,6 +107,27 @@ async fn a_principal_is_granted_again_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_renter_cannot_keep_the_access_by_a_full_disk_or_by_the_lock() {
+    for shell in shells() {
+        for mode in ["certificates", "keys"] {
+            let device = Device::new(mode);
+            fs::write(device.at("etc/fleetgate/rental/keys"), "").unwrap();
+            assert!(device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await.1, "{shell:?}");
+            if let Ok(lock) = fs::metadata(device.at("etc/fleetgate/rental/lock")) {
+                assert_eq!(lock.permissions().mode() & 0o077, 0, "whoever can open it can hold it");
+            }
+            // No file can be put in the place of another one.
+            device.program("mv", "exit 1");
+            assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true), "{shell:?}");
+            assert_eq!(device.read("etc/fleetgate/rental/principals"), "");
+            assert_eq!(device.read("home/renter/.ssh/authorized_keys"), "");
+            let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+            assert!(!is_granted && said.contains("is the disk full?"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_are_written_where_the_account_cannot_and_no_link_is_followed() {
     for shell in shells() {
         let device = Device::new("keys");
