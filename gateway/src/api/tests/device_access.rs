@@ -250,6 +250,8 @@ async fn what_is_wrong_with_an_account_or_a_command_is_named() {
     let given =
         json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true, "cleaning_command": "wipe" });
     must(&set(&api, given).await);
+    let login = api.operator().patch("/api/v1/devices/cam-1", json!({ "ssh": { "user": "renter" } })).await;
+    assert_eq!(field(&login), (422, "ssh.user"), "{}", login.text);
     let kept = must(&set(&api, json!({ "rentable": true })).await).clone();
     let kept = (&kept["ssh_account"], &kept["ssh_root"], &kept["cleaning_command"]);
     assert_eq!(kept, (&json!("renter"), &json!(true), &json!("wipe")));
