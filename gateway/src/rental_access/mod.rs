@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::ids::Kind;
+use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
@@ -42,6 +43,9 @@ const BREATH: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(5);
 /// Devices with a call at the same time. It leaves most SSH sessions to the checks.
 const MOST_CALLS: usize = 16;
+/// Devices with a call beyond which none that has failed is repeated: devices that are not reached, such as those on
+/// their way back, keep no other one waiting.
+const MOST_REPEATED: usize = 8;
 
 /// Runs a command on a device.
 pub trait Runner: Clone + Send + Sync + 'static {
@@ -88,6 +92,8 @@ struct Ended {
 
 struct Driver<R> {
     parts: Parts<R>,
+    /// A clock that is wrong for some seconds takes access away, and cleans no device of a renter.
+    doubt: Doubt,
     /// What failed.
     attempts: BTreeMap<HostId, Attempts>,
     /// Devices with a call in progress.
@@ -102,11 +108,13 @@ struct Driver<R> {
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Driver { parts, attempts: BTreeMap::new(), running, calls: JoinSet::new(), exposed, changed }
+        let (attempts, calls, doubt) = (BTreeMap::new(), JoinSet::new(), Doubt::default());
+        Driver { parts, doubt, attempts, running, calls, exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
     async fn begin(&mut self, now: Now) -> store::Result<Duration> {
+        let is_doubted = self.doubt.holds(now);
         self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
         let devices = stored::devices(&mut conn).await?;
@@ -122,12 +130,13 @@ impl<R: Runner> Driver<R> {
         drop(conn);
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
-        for device in devices {
-            if self.running.contains(&device.id) || self.running.len() >= MOST_CALLS {
+        for device in self.in_order(devices) {
+            if self.running.contains(&device.id) || self.running.len() >= self.most_calls(device.id) {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
-            let Some(action) = next_action(&device.state, rented, now.wall) else {
+            let action = next_action(&device.state, rented, now.wall);
+            let Some(action) = action.filter(|action| !is_doubted || takes_away(action)) else {
                 self.attempts.remove(&device.id);
                 continue;
             };
@@ -141,6 +150,17 @@ impl<R: Runner> Driver<R> {
             }
         }
         Ok(wait)
+    }
+
+    /// First those of which no call has failed, then those that have waited longest.
+    fn in_order(&self, mut devices: Vec<Upkeep>) -> Vec<Upkeep> {
+        devices.sort_by_key(|device| self.attempts.get(&device.id).map(Attempts::due));
+        devices
+    }
+
+    /// How many calls may run when one to this device begins.
+    fn most_calls(&self, device: HostId) -> usize {
+        if self.attempts.contains_key(&device) { MOST_REPEATED } else { MOST_CALLS }
     }
 
     /// A device that got new keys can be handed over.
@@ -252,6 +272,33 @@ fn in_words(action: &Action) -> String {
         Action::Revoke(rental) => format!("the removal of the SSH access of {}", Kind::Rental.text(*rental)),
         Action::Use(rental) | Action::Clean(rental) => {
             format!("the cleaning after {}", Kind::Rental.text(*rental))
+        }
+    }
+}
+
+/// Whether an action is right also by a clock that may be wrong: renters only lose access by it.
+const fn takes_away(action: &Action) -> bool {
+    match action {
+        Action::Ask | Action::Revoke(_) => true,
+        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::rental::device_access::Access;
+    use fleetgate_engine::time::Wall;
+
+    use super::*;
+
+    #[test]
+    fn a_doubted_clock_takes_access_away_and_neither_gives_nor_cleans() {
+        let rental = Id::from_i64(5);
+        let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
+        assert!(takes_away(&Action::Revoke(rental)) && takes_away(&Action::Ask));
+        for action in [Action::Grant(access), Action::Use(rental), Action::Clean(rental)] {
+            assert!(!takes_away(&action), "{action:?}");
         }
     }
 }

@@ -182,6 +182,11 @@ impl Attempts {
         Attempts { action, failures: failures + 1, next: now + pause }
     }
 
+    /// When it is tried again.
+    pub fn due(&self) -> Mono {
+        self.next
+    }
+
     /// Whether an action is to be done now. Another one than that which failed is.
     pub fn permit(&self, action: &Action, now: Mono) -> bool {
         self.action != *action || self.next <= now
@@ -290,7 +295,7 @@ mod tests {
         for _ in 0..12 {
             let failed = Attempts::failed(attempts, revoke.clone(), now);
             pauses.push(failed.next.since(now).as_secs());
-            assert!(!failed.permit(&revoke, now) && failed.permit(&revoke, failed.next));
+            assert!(!failed.permit(&revoke, now) && failed.permit(&revoke, failed.due()));
             assert!(failed.permit(&Action::Ask, now));
             now = failed.next;
             attempts = Some(failed);

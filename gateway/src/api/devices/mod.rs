@@ -142,6 +142,9 @@ async fn change(
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
     profiles::must_exist(write.tx(), &settings.profile).await?;
+    if settings.ssh.user != before.settings.ssh.user {
+        rentals::is_no_renter(&mut write, before.id, settings.ssh.user.as_deref()).await?;
+    }
     if settings != before.settings || manager.is_program() {
         managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
         let was = (Removable::Device, before.settings.name.as_str());

@@ -11,14 +11,18 @@ set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 LC_ALL=C
 export PATH LC_ALL
-unset CDPATH ENV BASH_ENV
+# The end of a key is written in the time of the server.
+unset CDPATH ENV BASH_ENV TZ
 umask 022
 cd /
 
 # Tests replace it.
 ROOT=''
+PROC=/proc
 CONF=$ROOT/etc/fleetgate/rental.conf
 DIR=$ROOT/etc/fleetgate/rental
+# Where the systemd of an account looks for units, in its home.
+UNITS='.config/systemd/user .config/systemd/user.control .local/share/systemd/user'
 MOST_KEYS=64
 MOST_BYTES=65536
 # Seconds in which the processes of the account must end. A process that waits for a disk ends late.
@@ -51,6 +55,9 @@ settings() {
 lock() {
     mkdir -p "$DIR"
     have flock || return 0
+    # The account could hold the lock of a file that it can read.
+    (umask 077 && : >>"$DIR/lock")
+    chmod 600 "$DIR/lock"
     exec 9>"$DIR/lock"
     flock -w 30 9 2>/dev/null || flock -n 9 || die "another call is not finished: try again"
 }
@@ -58,6 +65,11 @@ lock() {
 # put FILE: stores what comes in, whole or not at all. Its folder is root's.
 put() {
     { cat >"$1.new" && chmod 644 "$1.new" && mv -f "$1.new" "$1"; } || die "cannot write $1: is the disk full?"
+}
+
+# empty FILE: that needs no room on a disk that the account has filled.
+empty() {
+    [ ! -e "$1" ] || { true >"$1"; } 2>/dev/null || die "cannot empty $1"
 }
 
 # ---------------------------------------------------------------- the keys of the account
@@ -104,10 +116,24 @@ lock_password() {
 
 # The processes of the account, by any of their user ids. Zombies do nothing and are their parents' affair.
 processes() {
-    printf '%s\n' /proc/[0-9]*/status | xargs cat 2>/dev/null | awk -v uid="$ACCOUNT_UID" '
+    printf '%s\n' "$PROC"/[0-9]*/status | xargs cat 2>/dev/null |
+        awk -v uid="$ACCOUNT_UID" -v ranges="$(subordinate)" '
+        function is_its(id, i) {
+            for (i = 1; i < n; i += 2)
+                if (id + 0 >= range[i] + 0 && id + 0 < range[i] + range[i + 1]) return 1
+            return id == uid
+        }
+        BEGIN { n = split(ranges, range, " ") }
         $1 == "State:" { dead = $2 == "Z" || $2 == "X" }
         $1 == "Pid:" { pid = $2 }
-        $1 == "Uid:" && !dead && ($2 == uid || $3 == uid || $4 == uid || $5 == uid) { print pid }'
+        $1 == "Uid:" && !dead && (is_its($2) || is_its($3) || is_its($4) || is_its($5)) { print pid }'
+}
+
+# The user ids that the account can take in a namespace of its own, and come back from: the first one and the number
+# of each range. Those below 65536 are never meant.
+subordinate() {
+    [ ! -r "$ROOT/etc/subuid" ] || awk -F : -v user="$ACCOUNT" -v uid="$ACCOUNT_UID" '
+        ($1 == user || $1 == uid) && $2 >= 65536 { printf "%d %d ", $2, $3 }' "$ROOT/etc/subuid"
 }
 
 # Ends everything at once where the system can, and stops what is left before it ends it: what is stopped
@@ -144,15 +170,21 @@ at_jobs() {
     atq 2>/dev/null | awk -v user="$ACCOUNT" '$NF == user && $1 ~ /^[0-9]+$/ { print $1 }'
 }
 
-# Units of the account start with its next login. It has no process now that could change the path meanwhile.
-# Links are removed and not followed.
+# Units of the account start with its next login. It has no process now that could change the paths meanwhile.
 end_units() {
     [ -d "$HOME_DIR" ] && [ ! -L "$HOME_DIR" ] || return 0
-    for part in .config .config/systemd .config/systemd/user; do
-        if [ -L "$HOME_DIR/$part" ]; then rm -f "$HOME_DIR/$part"; fi
-        [ -d "$HOME_DIR/$part" ] || return 0
+    for folder in $UNITS; do end_units_in "$folder"; done
+}
+
+# Links on the path are removed and not followed.
+end_units_in() {
+    path=$HOME_DIR
+    for part in $(printf %s "$1" | tr / ' '); do
+        path=$path/$part
+        if [ -L "$path" ]; then rm -f "$path"; fi
+        [ -d "$path" ] || return 0
     done
-    move_aside "$HOME_DIR/.config/systemd/user"
+    move_aside "$path"
 }
 
 # ---------------------------------------------------------------- verbs
@@ -175,7 +207,9 @@ left() {
         "$ROOT/etc/crontabs/$ACCOUNT" "$ROOT/var/lib/systemd/linger/$ACCOUNT"; do
         if [ -e "$file" ]; then found="$found $file;"; fi
     done
-    if [ -e "$HOME_DIR/.config/systemd/user" ]; then found="$found systemd units;"; fi
+    for folder in $UNITS; do
+        if [ -e "$HOME_DIR/$folder" ]; then found="$found systemd units;"; fi
+    done
     printf '%s\n' "$found" | tr -s ' ' | sed -e 's/^ //' -e 's/ *;$//'
 }
 
@@ -212,9 +246,10 @@ refuse_keys() {
     die "$*"
 }
 
-# Options of a line in authorized_keys: OpenSSH then refuses the keys after the end, also without a revoke.
+# Options of a line in authorized_keys: OpenSSH then refuses the keys after the end, also without a revoke, and permits
+# what a certificate does.
 key_options() {
-    [ -z "$EXPIRY" ] || printf 'expiry-time="%s" ' "$(date -d "@$1" +%Y%m%d%H%M%S)"
+    [ -z "$EXPIRY" ] || printf 'restrict,pty,expiry-time="%s" ' "$(date -d "@$1" +%Y%m%d%H%M%S)"
 }
 
 grant() {
@@ -245,9 +280,9 @@ revoke() {
 }
 
 remove_access() {
-    : | put "$DIR/principals"
+    empty "$DIR/principals"
     fence
-    if [ "$MODE" = keys ] || [ -e "$KEYS" ]; then : | put "$KEYS"; fi
+    empty "$KEYS"
     lock_password
     began=$(date +%s) clean=0
     while [ "$clean" -lt 2 ] && [ $(($(date +%s) - began)) -lt "$PATIENCE" ]; do

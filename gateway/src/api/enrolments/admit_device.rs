@@ -23,6 +23,7 @@ use crate::store::devices::{self, NewKey, Pin, Settings, Ssh};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::enrolments::{Enrolment, State};
 use crate::store::events::Object;
+use crate::store::rentals::device_access;
 use crate::store::snapshot::psk_place;
 
 /// The time between two polls of a device. An operator approves within minutes or hours.
@@ -106,6 +107,7 @@ async fn replace(
     devices::write_settings(write.tx(), device, &settings).await.map_err(|e| refusal(e, None))?;
     let now = write.now;
     enrolment_tokens::revoke_replacements(write.tx(), device, now).await?;
+    device_access::replaced(write.tx(), device).await?;
     Ok(device)
 }
 

@@ -1,6 +1,7 @@
 //! What the gateway does on a rented device: the account that renters log in to, and cleaning. What of it keeps a
 //! device from being handed over.
 
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::device_access::Obstacle;
 
 use super::types::NewDeviceRentalSettings;
@@ -57,6 +58,16 @@ impl UpkeepChange {
         settings.cleaning_command = self.cleaning_command.unwrap_or_else(|| settings.cleaning_command.take());
         Ok(())
     }
+}
+
+/// # Errors
+/// Returns 422 if the gateway would log in to the account for renters.
+pub async fn is_no_renter(write: &mut ApiTx<'_>, device: HostId, login: Option<&str>) -> Result<(), Problem> {
+    let account = devices::settings(write.tx(), device).await?.ssh_account;
+    if login.is_none() || account.as_deref() != login {
+        return Ok(());
+    }
+    Err(Problem::invalid("ssh.user", "this is the account for renters: the gateway needs another one"))
 }
 
 async fn not_in_use(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {

@@ -1,5 +1,6 @@
 //! The work of the gateway on devices for renters, with devices that answer as the helper does.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{HOUR, field, hence, must, path, rented, renting, shop, text};
+use super::rentals::{self, HOUR, field, hence, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::{restored, run};
@@ -75,7 +76,7 @@ impl Runner for Devices {
 struct Running(JoinSet<()>, CancellationToken);
 
 impl Running {
-    fn start(api: &TestApi, devices: &Devices) -> Running {
+    fn start<R: Runner>(api: &TestApi, devices: &R) -> Running {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         let (store, handle) = (api.state.store.clone(), api.state.handle.clone());
         rental_access::start(&mut tasks, Parts { store, handle, runner: devices.clone() }, stop.clone());
@@ -280,7 +281,65 @@ async fn what_is_wrong_with_an_account_or_a_command_is_named() {
     let given =
         json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true, "cleaning_command": "wipe" });
     must(&set(&api, given).await);
+    let login = api.operator().patch("/api/v1/devices/cam-1", json!({ "ssh": { "user": "renter" } })).await;
+    assert_eq!(field(&login), (422, "ssh.user"), "{}", login.text);
     let kept = must(&set(&api, json!({ "rentable": true })).await).clone();
     let kept = (&kept["ssh_account"], &kept["ssh_root"], &kept["cleaning_command"]);
     assert_eq!(kept, (&json!("renter"), &json!(true), &json!("wipe")));
+}
+
+/// Devices that fail once, and do not answer any more then.
+#[derive(Clone, Default)]
+struct Away(Arc<Mutex<BTreeMap<HostId, usize>>>);
+
+impl Away {
+    /// How many devices were called so often.
+    fn called(&self, times: usize) -> usize {
+        self.0.lock().unwrap().values().filter(|calls| **calls == times).count()
+    }
+
+    async fn until_called(&self, devices: usize, times: usize) {
+        for _ in 0..1_000 {
+            if self.called(times) >= devices {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{devices} called {times} times: {:?}", self.0.lock().unwrap());
+    }
+}
+
+impl Runner for Away {
+    async fn run(&self, device: HostId, _: Call) -> Result<CommandReply, String> {
+        let calls = {
+            let mut called = self.0.lock().unwrap();
+            let calls = called.entry(device).or_default();
+            *calls += 1;
+            *calls
+        };
+        if calls > 1 {
+            std::future::pending::<()>().await;
+        }
+        Err("the device is not reached".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn devices_that_do_not_answer_keep_no_other_one_waiting() {
+    let api = shop().await;
+    let account = json!({ "rentable": true, "ssh_account": "renter" });
+    for n in 10..30 {
+        let name = format!("away-{n}");
+        rentals::device(&api, &name).await;
+        renting(&api, &name, account.clone()).await;
+    }
+    let devices = Away::default();
+    let running = Running::start(&api, &devices);
+    devices.until_called(20, 1).await;
+    devices.until_called(8, 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(devices.called(2), 8, "the others wait");
+    renting(&api, "cam-1", account).await;
+    devices.until_called(13, 1).await;
+    running.stop().await;
 }

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::testing::{Answer, TestApi};
 use crate::engine::live_state::Change;
 use crate::store::enrolments;
+use crate::store::fixture::run;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -217,6 +218,10 @@ async fn a_successor_takes_the_place_of_a_device_and_keeps_all_else() {
     let body = json!({ "name": "cam1", "public_key": key(1), "labels": { "site": "north" },
         "ssh": { "user": "cam", "host_key": fleetgate_keys::SshKey::generate("x").public().to_string() } });
     let before = api.operator().post("/api/v1/devices", body).await.json["device"].clone();
+    let rented = "/api/v1/devices/cam1/rental-settings";
+    let account = api.operator().put(rented, json!({ "rentable": true, "ssh_account": "renter" })).await;
+    assert_eq!(account.status, 200, "{}", account.text);
+    run(&api.state.store, "update device_rental_settings set ssh_mode = 'keys'", &[]).await;
     let path = "/api/v1/devices/cam1/replacement";
     let superseded = api.operator().post(path, json!({})).await.json["secret"].as_str().unwrap().to_owned();
     let secret = api.operator().post(path, json!({})).await.json["secret"].as_str().unwrap().to_owned();
@@ -232,6 +237,8 @@ async fn a_successor_takes_the_place_of_a_device_and_keeps_all_else() {
     let Command::Upsert(spec, _) = api.tunnel_command().unwrap() else { panic!("a peer") };
     assert_eq!(spec.keys.len(), 1);
     assert!(kinds(&api).await.iter().any(|(k, _)| k == "device.replaced"));
+    let mode = api.operator().get(rented).await.json["ssh_mode"].clone();
+    assert_eq!(mode, Value::Null, "the other system has not been asked");
     assert_eq!(enrol(&api, request(&secret, "x", &key(4))).await.code(), "token_spent");
 }
 

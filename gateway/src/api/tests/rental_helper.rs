@@ -107,6 +107,27 @@ async fn a_principal_is_granted_again_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_renter_cannot_keep_the_access_by_a_full_disk_or_by_the_lock() {
+    for shell in shells() {
+        for mode in ["certificates", "keys"] {
+            let device = Device::new(mode);
+            fs::write(device.at("etc/fleetgate/rental/keys"), "").unwrap();
+            assert!(device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await.1, "{shell:?}");
+            if let Ok(lock) = fs::metadata(device.at("etc/fleetgate/rental/lock")) {
+                assert_eq!(lock.permissions().mode() & 0o077, 0, "whoever can open it can hold it");
+            }
+            // No file can be put in the place of another one.
+            device.program("mv", "exit 1");
+            assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true), "{shell:?}");
+            assert_eq!(device.read("etc/fleetgate/rental/principals"), "");
+            assert_eq!(device.read("home/renter/.ssh/authorized_keys"), "");
+            let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+            assert!(!is_granted && said.contains("is the disk full?"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_are_written_where_the_account_cannot_and_no_link_is_followed() {
     for shell in shells() {
         let device = Device::new("keys");
@@ -134,13 +155,71 @@ async fn keys_are_written_where_the_account_cannot_and_no_link_is_followed() {
 }
 
 #[tokio::test]
+async fn keys_permit_what_a_certificate_does_and_end_where_the_server_can_read_that() {
+    for shell in shells() {
+        let device = Device::new("keys");
+        fs::write(device.at("etc/fleetgate/rental.conf"), "account=renter\nmode=keys\nexpiry=yes\n").unwrap();
+        let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+        assert!(is_granted, "{shell:?}: {said}");
+        let line = device.read("home/renter/.ssh/authorized_keys");
+        let end = line.strip_prefix("restrict,pty,expiry-time=\"").and_then(|rest| rest.split_once("\" "));
+        let (at, key) = end.unwrap_or_else(|| panic!("{line}"));
+        // In the time zone of the machine.
+        assert!(at.starts_with("203003") && at.len() == 14 && at.ends_with("40"), "{at}");
+        assert_eq!(key, format!("{KEY}\n"));
+    }
+}
+
+#[tokio::test]
+async fn processes_under_the_subordinate_ids_of_the_account_are_its_own() {
+    for shell in shells() {
+        let device = Device::new("certificates");
+        let ranges = "other:100000:65536\nrenter:165536:65536\n4000123:400000:1\nrenter:0:1000\n";
+        fs::write(device.at("etc/subuid"), ranges).unwrap();
+        let ids = [
+            ("S", 4_000_123),
+            ("S", 165_536),
+            ("R", 231_071),
+            ("T", 400_000),
+            ("Z", 165_536),
+            ("S", 231_072),
+            ("S", 165_535),
+            ("S", 0),
+            ("S", 999),
+            ("S", 400_001),
+        ];
+        for (n, (state, uid)) in ids.into_iter().enumerate() {
+            let dir = device.at(&format!("proc/{}", n + 10));
+            fs::create_dir_all(&dir).unwrap();
+            let status = format!(
+                "Name:\tsh\nState:\t{state} (x)\nPid:\t{}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n",
+                n + 10
+            );
+            fs::write(dir.join("status"), status).unwrap();
+        }
+        let helper =
+            device.read("helper").replace("PROC=/proc", &format!("PROC='{}'", device.at("proc").display()));
+        fs::write(device.at("helper"), helper).unwrap();
+        // Not `revoke`, which would end the processes that have these numbers.
+        let (status, _) = device.run(shell, &["status"], "").await;
+        assert!(status.ends_with(" processes=4"), "{shell:?}: {status}");
+    }
+}
+
+#[tokio::test]
 async fn units_of_the_account_are_moved_aside_and_not_what_they_link_to() {
     for shell in shells() {
         let device = Device::new("certificates");
-        fs::create_dir_all(device.at("home/renter/.config/systemd/user")).unwrap();
-        fs::write(device.at("home/renter/.config/systemd/user/bot.service"), "x").unwrap();
+        let folders = [".config/systemd/user", ".config/systemd/user.control", ".local/share/systemd/user"];
+        let folders = folders.map(|folder| device.at(&format!("home/renter/{folder}")));
+        for folder in &folders {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join("bot.service"), "x").unwrap();
+        }
         assert_eq!(device.run(shell, &["revoke"], "").await.0, "revoked");
-        assert!(!device.at("home/renter/.config/systemd/user").exists());
+        for folder in &folders {
+            assert!(!folder.exists(), "{shell:?}: {}", folder.display());
+        }
         fs::create_dir_all(device.at("system/user")).unwrap();
         fs::remove_dir_all(device.at("home/renter/.config/systemd")).unwrap();
         symlink(device.at("system"), device.at("home/renter/.config/systemd")).unwrap();

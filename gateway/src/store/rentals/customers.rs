@@ -148,6 +148,9 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
         "update bookings set notes = '', metadata = '{}', version = version + 1 where customer = $1",
         "update rentals set end_note = '', version = version + 1
          where end_note <> '' and booking in (select id from bookings where customer = $1)",
+        // The keys of renters, on a device that is not reached. That they are to be removed there stays.
+        "update device_ssh_access set granted = null
+         where rental in (select r.id from rentals r join bookings b on b.id = r.booking where b.customer = $1)",
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }

@@ -245,6 +245,21 @@ pub async fn asked(
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
+/// Forgets how renters log in to a device, and that it was given something: another system has its place, which is asked
+/// and called anew. What is to be removed stays.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn replaced(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
+    for sql in [
+        "update device_rental_settings set ssh_mode = null where device = $1",
+        "update device_ssh_access set granted = null where device = $1",
+    ] {
+        sqlx::query(sql).bind(device.as_i64()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
 /// Notes why the last call to a device failed. Returns whether that is news.
 ///
 /// # Errors
@@ -259,6 +274,7 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rentals::customers;
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -308,6 +324,33 @@ mod tests {
         assert_eq!(keys, expected);
         let later = rented(&mut conn, (at(2_000), at(2_999))).await.unwrap();
         assert_eq!(later.get(&id(7)), None);
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_a_customer_who_is_erased_are_not_kept_and_their_removal_stays() {
+        let (store, _dir) = site().await;
+        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        customers::erase(&mut tx, id(1), at(9)).await.unwrap();
+        let kept = of_device(&mut tx, id(7)).await.unwrap().unwrap();
+        assert_eq!(kept.state.held, Some(Held { rental: id(10), access: None }));
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_replaced_is_asked_and_given_access_anew() {
+        let (store, _dir) = site().await;
+        let access = Access { rental: id(10), until: at(2_000), keys: Vec::new() };
+        let mut tx = store.begin().await.unwrap();
+        asked(&mut tx, id(7), ("renter", Mode::Certificates)).await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        replaced(&mut tx, id(7)).await.unwrap();
+        let state = of_device(&mut tx, id(7)).await.unwrap().unwrap().state;
+        assert_eq!((state.mode, state.held), (None, Some(Held { rental: id(10), access: None })));
+        tx.commit().await.unwrap();
     }
 
     #[tokio::test]
