@@ -172,7 +172,13 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         None => None,
     };
     if all.is_empty() {
-        all.push(delay("settling", since, settling(spec.rule.as_ref())));
+        let text = match spec.arrival {
+            Arrival::Awaited { .. } => {
+                format!("{name} was dispatched, and was not heard from at its renters")
+            }
+            Arrival::Done | Arrival::NotDispatched => settling(spec.rule.as_ref()),
+        };
+        all.push(delay("settling", since, text));
     }
     Ok(all)
 }
