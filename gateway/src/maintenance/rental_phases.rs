@@ -1,5 +1,5 @@
 //! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, and the
-//! state of the service `rental`, which a device has while a rental concerns it.
+//! state of the service `rental`, which a device has while a rental concerns it, or has left something on it.
 //!
 //! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
@@ -35,10 +35,16 @@ pub type Known = BTreeMap<HostId, RentalPhase>;
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
-    let rentals = phases::open(&mut *store.reader().await?).await?;
+    let mut conn = store.reader().await?;
+    let (rentals, left) = (phases::open(&mut conn).await?, phases::left(&mut conn).await?);
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
     let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
-    Ok((known.collect(), next))
+    let mut known: Known = known.collect();
+    for (device, left) in &left {
+        let of_rentals = known.remove(device).unwrap_or_else(|| RentalPhase::none(*device));
+        known.insert(*device, phase::with_leftover(of_rentals, left, now));
+    }
+    Ok((known, next))
 }
 
 /// `known`: what the monitor was started with.
