@@ -95,7 +95,7 @@ struct Driver<R> {
     calls: JoinSet<Ended>,
     /// Devices whose keys a renter may know.
     exposed: BTreeSet<HostId>,
-    /// Devices of which the monitor has not heard yet that they may be ready.
+    /// Devices of which the monitor has not heard yet that they may be ready, or are not any more.
     changed: BTreeSet<HostId>,
 }
 
@@ -148,6 +148,10 @@ impl<R: Runner> Driver<R> {
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
         note_begin(&self.parts.store, device.id, &action).await?;
+        if matches!(action, Action::Use(_) | Action::Grant(_)) {
+            // From now on the next rental of the device waits until this is undone.
+            self.changed.insert(device.id);
+        }
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();

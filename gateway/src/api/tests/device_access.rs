@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{HOUR, field, hence, must, path, rented, renting, shop, text};
+use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
+use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::run;
@@ -212,6 +213,38 @@ async fn a_device_is_cleaned_after_each_rental() {
     until(&api, "it is cleaned", |now| now["ready"] == json!(true)).await;
     running.stop().await;
     assert_eq!(devices.verbs(), ["wipe"]);
+}
+
+#[tokio::test]
+async fn the_monitor_hears_that_the_next_rental_waits_for_what_the_present_one_has() {
+    for (settings, calls) in [
+        (json!({ "rentable": true, "cleaning_command": "wipe" }), None),
+        (json!({ "rentable": true, "ssh_account": "renter" }), Some("grant")),
+    ] {
+        let mut api = shop().await;
+        renting(&api, "cam-1", settings.clone()).await;
+        begun(&api).await;
+        let next = rented(&api, item("cam-1", 2 * HOUR, 3 * HOUR)).await;
+        let next = Kind::Rental.parse(text(&next["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+        assert!(is_ready(&mut api), "{settings}: the present one has nothing yet");
+        let running = Running::start(&api, &Devices::default().failing(calls));
+        let mut ready = None;
+        for _ in 0..1_000 {
+            while let Ok(input) = api.monitor.try_recv() {
+                if let MonitorInput::Handover(spec) = input
+                    && spec.rental == next
+                {
+                    ready = Some(spec.is_ready);
+                }
+            }
+            if ready == Some(false) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.stop().await;
+        assert_eq!(ready, Some(false), "{settings}");
+    }
 }
 
 #[tokio::test]
