@@ -6,7 +6,8 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun.
+//! rental would have begun. Nor is anything after a restore, until it is confirmed: a rental that is over in the backup
+//! may have been extended since, and a cleaning cannot be undone.
 
 mod calls;
 mod over_ssh;
@@ -29,7 +30,7 @@ use crate::ids::Kind;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
-use crate::store::{self, Store, settings};
+use crate::store::{self, Store, instance, settings};
 pub use calls::Call;
 use calls::{Outcome, call, outcome};
 pub use over_ssh::OverSsh;
@@ -114,7 +115,7 @@ impl<R: Runner> Driver<R> {
             return Ok(LOOK_EVERY);
         }
         let is_behind = settings::clock_floor(&mut conn).await?.at().is_some_and(|floor| now.wall < floor);
-        if is_behind {
+        if is_behind || instance::awaits_review(&mut conn).await? {
             return Ok(LOOK_EVERY);
         }
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{CommandEnd, CommandReply, MonitorInput};
+use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
-use crate::store::fixture::run;
+use crate::store::fixture::{self, run};
 
 /// Devices that have done what they were called for, or fail.
 #[derive(Clone, Default)]
@@ -213,6 +214,24 @@ async fn a_device_is_cleaned_after_each_rental() {
     until(&api, "it is cleaned", |now| now["ready"] == json!(true)).await;
     running.stop().await;
     assert_eq!(devices.verbs(), ["wipe"]);
+}
+
+#[tokio::test]
+async fn after_a_restore_no_device_is_cleaned_before_the_confirmation() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let used = "insert into device_ssh_access (device, used_by) select device, id from rentals";
+    run(&api.state.store, used, &[]).await;
+    end(&api, &rental).await;
+    fixture::restored(&api.state.store, Wall::from_millis(1_790_000_000_250)).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!devices.was_called("wipe"), "the rental may have been extended after the backup");
+    run(&api.state.store, "update instance set confirmed_at = restored_at", &[]).await;
+    called(&devices, "wipe").await;
+    running.stop().await;
 }
 
 #[tokio::test]
