@@ -53,8 +53,12 @@ struct Waiting {
 impl Waiting {
     /// Returns the first contact with a shipped device, if this is it.
     fn arrive(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<FirstContact> {
-        let HandoverSpec { rental, host: of, from, arrival, .. } = self.spec;
+        let HandoverSpec { rental, host: of, from, until, arrival, .. } = self.spec;
         let Arrival::Awaited { dispatched_at } = arrival else { return None };
+        if until <= now.wall {
+            // What is heard of it then, is heard on its way back.
+            return None;
+        }
         let device = host.map(device_seen).filter(|device| device.is_up() && !doubt.is_cut_off)?;
         let may_be_there = dispatched_at < from && from <= now.wall;
         if device.since <= dispatched_at && !may_be_there {

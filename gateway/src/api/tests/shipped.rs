@@ -83,6 +83,10 @@ async fn a_shipped_device_goes_out_and_comes_back() {
     assert!(shown(&api, &rental).await["first_contact_at"].is_string());
     let over = must(&call(&api, &rental, "cancel").await).clone();
     assert_eq!((&over["state"], &over["end_reason"]), (&json!("returning"), &json!("cancelled")));
+    run(&api.state.store, "update rentals set first_contact_at = null", &[]).await;
+    let mut tx = api.state.store.begin().await.unwrap();
+    assert!(shipments::arrived(&mut tx, contact).await.unwrap().is_none(), "it is on its way back");
+    tx.commit().await.unwrap();
     assert_eq!(over["occupied_until"], Value::Null, "that is not known yet");
     let back = must(&call(&api, &rental, "return").await).clone();
     assert_eq!((&back["state"], back["returned_at"].is_string()), (&json!("cleaning"), true), "{back}");

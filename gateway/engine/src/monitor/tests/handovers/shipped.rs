@@ -83,6 +83,16 @@ fn one_that_leaves_after_the_begin_has_arrived_when_it_is_up_again() {
 }
 
 #[test]
+fn one_that_is_heard_from_after_the_end_has_not_arrived() {
+    let mut world = World::good();
+    world.put(sent(0));
+    world.send(1, None, Status::Critical);
+    world.to(1_200);
+    world.send(1, None, Status::Ok);
+    assert_eq!((world.arrived.len(), world.handed_over.len()), (0, 0));
+}
+
+#[test]
 fn after_a_restart_the_stored_time_says_whether_it_was_away() {
     let mut world = World::good();
     world.to(100);
