@@ -7,7 +7,8 @@
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
 //! rental would have begun. Nor is anything after a restore, until it is confirmed: a rental that is over in the backup
-//! may have been extended since, and a cleaning cannot be undone.
+//! may have been extended since, and a cleaning cannot be undone. For that reason a clock that was set is doubted for a
+//! while: renters are only shut out by it.
 
 mod calls;
 mod over_ssh;
@@ -27,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::ids::Kind;
+use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
@@ -89,6 +91,8 @@ struct Ended {
 
 struct Driver<R> {
     parts: Parts<R>,
+    /// Whether the clock was set lately.
+    doubt: Doubt,
     /// What failed.
     attempts: BTreeMap<HostId, Attempts>,
     /// Devices with a call in progress.
@@ -103,11 +107,13 @@ struct Driver<R> {
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Driver { parts, attempts: BTreeMap::new(), running, calls: JoinSet::new(), exposed, changed }
+        let (doubt, attempts) = (Doubt::default(), BTreeMap::new());
+        Driver { parts, doubt, attempts, running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
     async fn begin(&mut self, now: Now) -> store::Result<Duration> {
+        let is_doubted = self.doubt.holds(now);
         self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
         let devices = stored::devices(&mut conn).await?;
@@ -131,6 +137,9 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
+            if is_doubted && !may_be_early(&action) {
+                continue;
+            }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
                 // What is only noted makes room for the next action.
                 wait = if matches!(action, Action::Use(_)) { BREATH } else { wait };
@@ -201,6 +210,14 @@ impl<R: Runner> Driver<R> {
     }
 }
 
+/// Whether an action does no harm by a clock that is ahead.
+fn may_be_early(action: &Action) -> bool {
+    match action {
+        Action::Ask | Action::Revoke(_) => true,
+        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => false,
+    }
+}
+
 /// Stores what may be on the device from now on. A call that is interrupted may have done it.
 async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Result<()> {
     if matches!(action, Action::Ask | Action::Revoke(_) | Action::Clean(_)) {
@@ -244,6 +261,30 @@ fn in_words(action: &Action) -> String {
         Action::Revoke(rental) => format!("the removal of the SSH access of {}", Kind::Rental.text(*rental)),
         Action::Use(rental) | Action::Clean(rental) => {
             format!("the cleaning after {}", Kind::Rental.text(*rental))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::rental::device_access::Access;
+    use fleetgate_engine::time::Wall;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_cleans_nothing_and_lets_nobody_in() {
+        let rental = Id::from_i64(1);
+        let access = Access { rental, until: Wall::from_millis(9), keys: Vec::new() };
+        for (action, is_done) in [
+            (Action::Ask, true),
+            (Action::Revoke(rental), true),
+            (Action::Grant(access), false),
+            (Action::Use(rental), false),
+            (Action::Clean(rental), false),
+        ] {
+            assert_eq!(may_be_early(&action), is_done, "{action:?}");
         }
     }
 }
