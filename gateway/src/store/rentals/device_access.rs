@@ -266,6 +266,7 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rentals::handovers;
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -360,6 +361,19 @@ mod tests {
         let sent = "update rentals set shipped = 1, dispatched_at = 900000 where id = 10";
         assert_eq!(lent(sent).await, Some(at(2_000)));
         assert_eq!(lent("update rentals set ended_at = 1500000 where id = 10").await, Some(at(1_500)));
+        let used = "insert into device_ssh_access (device, used_by, failure) values (7, 10, 'no route')";
+        fixture::run(&store, used, &[]).await;
+        assert_eq!(
+            lent("update device_rental_settings set cleaning_command = 'wipe'").await,
+            Some(at(1_500))
+        );
+        let why = async || {
+            let mut conn = store.reader().await.unwrap();
+            let found = handovers::obstacle_of(&mut conn, id(7), None, at(1_500)).await.unwrap();
+            found.and_then(|(_, why)| why)
+        };
+        assert_eq!(why().await.as_deref(), Some("the device has not come back"));
         assert_eq!(lent("update rentals set returned_at = 1600000 where id = 10").await, None);
+        assert_eq!(why().await.as_deref(), Some("no route"));
     }
 }
