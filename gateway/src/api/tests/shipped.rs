@@ -189,6 +189,17 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
 }
 
 #[tokio::test]
+async fn an_active_rental_takes_no_device_that_would_have_to_be_sent() {
+    let api = shipping().await;
+    let rental = rented(&api, json!({ "device": "cam-2", "until": hence(HOUR) })).await;
+    assert_eq!(rental["state"], json!("active"));
+    let swap = api.operator().patch(&path(&rental), json!({ "device": "cam-1" })).await;
+    assert_eq!(field(&swap), (422, "device"), "{}", swap.text);
+    assert!(swap.text.contains("cam-1 is shipped"), "{}", swap.text);
+    assert_eq!(shown(&api, &rental).await["version"], rental["version"], "nothing was written");
+}
+
+#[tokio::test]
 async fn a_mounted_device_that_is_away_for_an_earlier_rental_is_awaited_too() {
     let mut api = shipping().await;
     let first = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
