@@ -183,6 +183,9 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
     must(&call(&api, &first, "return").await);
     assert!(judged(&mut api, &next).unwrap().is_ready);
     must(&call(&api, &next, "dispatch").await);
+    let sent = shown(&api, &next).await;
+    let of = sent["delayed"].as_array().unwrap().iter().find(|delay| delay["kind"] == "not_arrived");
+    assert_eq!(of.map(|delay| &delay["since"]), Some(&sent["dispatched_at"]), "{sent}");
     let by_hand = json!({ "force": true, "reason": "it is there" });
     let active = api.operator().post(&format!("{}/hand-over", path(&next)), by_hand).await;
     assert_eq!(must(&active)["state"], json!("active"));
