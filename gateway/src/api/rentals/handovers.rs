@@ -174,7 +174,7 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
             all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
         }
         Arrival::Awaited { dispatched_at } => {
-            let text = format!("{name} was not heard from since it was dispatched");
+            let text = format!("{name} has not been heard from since it was dispatched");
             all.push(delay("not_arrived", Some(dispatched_at), text));
         }
     }
