@@ -45,6 +45,8 @@ const BREATH: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(5);
 /// Devices with a call at the same time. It leaves most SSH sessions to the checks.
 const MOST_CALLS: usize = 16;
+/// No cleaning begins beside as many calls: it may take minutes, and the end of a rental does not wait for it.
+const MOST_BESIDE_CLEANING: usize = MOST_CALLS / 2;
 
 /// Runs a command on a device.
 pub trait Runner: Clone + Send + Sync + 'static {
@@ -129,7 +131,7 @@ impl<R: Runner> Driver<R> {
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
         for device in devices {
-            if self.running.contains(&device.id) || self.running.len() >= MOST_CALLS {
+            if self.running.contains(&device.id) {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
@@ -137,7 +139,7 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
-            if is_doubted && !may_be_early(&action) {
+            if is_doubted && !may_be_early(&action) || !has_room(self.running.len(), &action) {
                 continue;
             }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
@@ -210,6 +212,15 @@ impl<R: Runner> Driver<R> {
     }
 }
 
+/// Whether an action may begin beside so many calls. What is only noted calls nothing.
+fn has_room(calls: usize, action: &Action) -> bool {
+    match action {
+        Action::Use(_) => true,
+        Action::Clean(_) => calls < MOST_BESIDE_CLEANING,
+        Action::Ask | Action::Grant(_) | Action::Revoke(_) => calls < MOST_CALLS,
+    }
+}
+
 /// Whether an action does no harm by a clock that is ahead.
 fn may_be_early(action: &Action) -> bool {
     match action {
@@ -272,6 +283,18 @@ mod tests {
     use fleetgate_engine::time::Wall;
 
     use super::*;
+
+    #[test]
+    fn renters_are_shut_out_while_many_devices_are_cleaned() {
+        let rental = Id::from_i64(1);
+        let room = |calls| {
+            let all = [Action::Clean(rental), Action::Revoke(rental), Action::Use(rental)];
+            all.map(|action| has_room(calls, &action))
+        };
+        assert_eq!(room(MOST_BESIDE_CLEANING - 1), [true; 3]);
+        assert_eq!(room(MOST_BESIDE_CLEANING), [false, true, true]);
+        assert_eq!(room(MOST_CALLS), [false, false, true]);
+    }
 
     #[test]
     fn a_clock_that_was_set_cleans_nothing_and_lets_nobody_in() {
