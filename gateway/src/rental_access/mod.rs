@@ -139,7 +139,8 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
-            if is_doubted && !may_be_early(&action) || !has_room(self.running.len(), &action) {
+            let is_early = is_doubted && !may_be_early(&action);
+            if is_early || !has_room(self.running.len(), &action) {
                 continue;
             }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
@@ -223,10 +224,7 @@ fn has_room(calls: usize, action: &Action) -> bool {
 
 /// Whether an action does no harm by a clock that is ahead.
 fn may_be_early(action: &Action) -> bool {
-    match action {
-        Action::Ask | Action::Revoke(_) => true,
-        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => false,
-    }
+    matches!(action, Action::Ask | Action::Revoke(_))
 }
 
 /// Stores what may be on the device from now on. A call that is interrupted may have done it.
