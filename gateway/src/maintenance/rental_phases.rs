@@ -1,6 +1,6 @@
 //! Passes to the monitor what the rentals of devices mean for it: which devices are in maintenance for a rental, the
-//! state of the service `rental`, which a device has while a rental concerns it, and the thresholds of the rental that is
-//! active.
+//! state of the service `rental`, which a device has while a rental concerns it or has left something on it, and the
+//! thresholds of the rental that is active.
 //!
 //! While the database cannot be read, and while a clock that was set is doubted, all of it stays as it was.
 
@@ -54,11 +54,16 @@ impl Known {
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
     let mut conn = store.reader().await?;
-    let rentals = phases::open(&mut conn).await?;
+    let (rentals, left) = (phases::open(&mut conn).await?, phases::left(&mut conn).await?);
     let limits = thresholds::in_force(&mut conn).await?;
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
-    let phases = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
-    Ok((Known { phases: phases.collect(), limits }, next))
+    let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
+    let mut phases: BTreeMap<HostId, RentalPhase> = known.collect();
+    for (device, left) in &left {
+        let of_rentals = phases.remove(device).unwrap_or_else(|| RentalPhase::none(*device));
+        phases.insert(*device, phase::with_leftover(of_rentals, left, now));
+    }
+    Ok((Known { phases, limits }, next))
 }
 
 /// `known`: what the monitor was started with.

@@ -6,7 +6,8 @@
 //!
 //! Each turn reads what devices have and what they are to have, so that a stop of the gateway loses nothing: a call
 //! without an answer is repeated. While the clock is behind what it has shown before, nothing is done, because no
-//! rental would have begun. While a restore waits for an admin, access is only taken away.
+//! rental would have begun. While a restore waits for an admin, and for some minutes after the clock was set, access is
+//! only taken away: a rental that seems to be over may go on, and a cleaning cannot be undone.
 
 mod calls;
 mod over_ssh;
@@ -46,6 +47,8 @@ const MOST_CALLS: usize = 16;
 /// Devices with a call beyond which none that has failed is repeated: devices that are not reached, such as those on
 /// their way back, keep no other one waiting.
 const MOST_REPEATED: usize = 8;
+/// No cleaning begins beside as many calls: it may take minutes, and the end of a rental does not wait for it.
+const MOST_BESIDE_CLEANING: usize = MOST_CALLS / 2;
 
 /// Runs a command on a device.
 pub trait Runner: Clone + Send + Sync + 'static {
@@ -101,15 +104,15 @@ struct Driver<R> {
     calls: JoinSet<Ended>,
     /// Devices whose keys a renter may know.
     exposed: BTreeSet<HostId>,
-    /// Devices of which the monitor has not heard yet that they may be ready.
+    /// Devices of which the monitor has not heard yet that they may be ready, or are not any more.
     changed: BTreeSet<HostId>,
 }
 
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (attempts, calls, doubt) = (BTreeMap::new(), JoinSet::new(), Doubt::default());
-        Driver { parts, doubt, attempts, running, calls, exposed, changed }
+        let (doubt, attempts) = (Doubt::default(), BTreeMap::new());
+        Driver { parts, doubt, attempts, running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
@@ -125,13 +128,13 @@ impl<R: Runner> Driver<R> {
         if is_behind {
             return Ok(LOOK_EVERY);
         }
-        let is_unconfirmed = instance::awaits_review(&mut conn).await?;
+        let is_doubted = is_doubted || instance::awaits_review(&mut conn).await?;
         let rentals = stored::rented(&mut conn, (now.wall, now.wall + LEAD)).await?;
         drop(conn);
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
         for device in self.in_order(devices) {
-            if self.running.contains(&device.id) || self.running.len() >= self.most_calls(device.id) {
+            if self.running.contains(&device.id) {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
@@ -140,7 +143,7 @@ impl<R: Runner> Driver<R> {
                 self.attempts.remove(&device.id);
                 continue;
             };
-            if is_unconfirmed && needs_true_rentals(&action) {
+            if !has_room(self.running.len(), &action, self.attempts.contains_key(&device.id)) {
                 continue;
             }
             if self.attempts.get(&device.id).is_none_or(|before| before.permit(&action, now.mono)) {
@@ -158,11 +161,6 @@ impl<R: Runner> Driver<R> {
         devices
     }
 
-    /// How many calls may run when one to this device begins.
-    fn most_calls(&self, device: HostId) -> usize {
-        if self.attempts.contains_key(&device) { MOST_REPEATED } else { MOST_CALLS }
-    }
-
     /// A device that got new keys can be handed over.
     fn note_new_keys(&mut self, devices: &[Upkeep]) {
         let exposed = devices.iter().filter(|device| device.state.is_exposed).map(|device| device.id);
@@ -172,6 +170,10 @@ impl<R: Runner> Driver<R> {
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
         note_begin(&self.parts.store, device.id, &action).await?;
+        if matches!(action, Action::Use(_) | Action::Grant(_)) {
+            // From now on the next rental of the device waits until this is undone.
+            self.changed.insert(device.id);
+        }
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();
@@ -220,12 +222,13 @@ impl<R: Runner> Driver<R> {
     }
 }
 
-/// Whether an action waits for the admin who confirms a restore. A rental that came back may have ended after the backup,
-/// and the device may be in use by a customer of whom nothing is known: it is neither opened nor wiped.
-const fn needs_true_rentals(action: &Action) -> bool {
+/// Whether an action may begin beside so many calls. What is only noted calls nothing.
+fn has_room(calls: usize, action: &Action, has_failed: bool) -> bool {
     match action {
-        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => true,
-        Action::Ask | Action::Revoke(_) => false,
+        Action::Use(_) => true,
+        Action::Clean(_) => calls < MOST_BESIDE_CLEANING,
+        Action::Ask | Action::Grant(_) | Action::Revoke(_) if has_failed => calls < MOST_REPEATED,
+        Action::Ask | Action::Grant(_) | Action::Revoke(_) => calls < MOST_CALLS,
     }
 }
 
@@ -276,7 +279,8 @@ fn in_words(action: &Action) -> String {
     }
 }
 
-/// Whether an action is right also by a clock that may be wrong: renters only lose access by it.
+/// Whether an action is right also by a clock that may be wrong, and by rentals that may have changed since a backup:
+/// renters only lose access by it.
 const fn takes_away(action: &Action) -> bool {
     match action {
         Action::Ask | Action::Revoke(_) => true,
@@ -293,7 +297,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_doubted_clock_takes_access_away_and_neither_gives_nor_cleans() {
+    fn renters_are_shut_out_while_many_devices_are_cleaned_and_others_do_not_answer() {
+        let rental = Id::from_i64(1);
+        let room = |calls, has_failed| {
+            let all = [Action::Clean(rental), Action::Revoke(rental), Action::Use(rental)];
+            all.map(|action| has_room(calls, &action, has_failed))
+        };
+        assert_eq!(room(MOST_BESIDE_CLEANING - 1, false), [true; 3]);
+        assert_eq!(room(MOST_BESIDE_CLEANING, false), [false, true, true]);
+        assert_eq!(room(MOST_REPEATED, true), [false, false, true]);
+        assert_eq!(room(MOST_CALLS, false), [false, false, true]);
+    }
+
+    #[test]
+    fn in_doubt_renters_only_lose_access() {
         let rental = Id::from_i64(5);
         let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
         assert!(takes_away(&Action::Revoke(rental)) && takes_away(&Action::Ask));

@@ -10,7 +10,7 @@ pub struct RentalPhase {
     pub device: HostId,
     /// It is prepared for a rental, or on its way: in maintenance, without notifications.
     pub is_quiet: bool,
-    /// The state of its service `rental`, in one line. `None`: no rental concerns it.
+    /// The state of its service `rental`, in one line. `None`: no rental concerns it, or has left something on it.
     pub service: Option<(Status, String)>,
 }
 

@@ -4,8 +4,8 @@
 //! a suspend or an outage of its uplink does not count. A rental is handed over once: a later problem is none of the
 //! gate.
 //!
-//! A shipped device arrives when it is up again after it had left, or is up when its rental begins. Only then does its
-//! gate count.
+//! A shipped device arrives when it is up again after it had left. One that had left before its rental begins, and was
+//! never silent, has arrived when it is up at that moment. Only then does its gate count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,10 +53,15 @@ struct Waiting {
 impl Waiting {
     /// Returns the first contact with a shipped device, if this is it.
     fn arrive(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<FirstContact> {
-        let HandoverSpec { rental, host: of, from, arrival, .. } = self.spec;
+        let HandoverSpec { rental, host: of, from, until, arrival, .. } = self.spec;
         let Arrival::Awaited { dispatched_at } = arrival else { return None };
+        if until <= now.wall {
+            // What is heard of it then, is heard on its way back.
+            return None;
+        }
         let device = host.map(device_seen).filter(|device| device.is_up() && !doubt.is_cut_off)?;
-        if device.since <= dispatched_at && now.wall < from {
+        let may_be_there = dispatched_at < from && from <= now.wall;
+        if device.since <= dispatched_at && !may_be_there {
             return None;
         }
         self.spec.arrival = Arrival::Done;
@@ -74,8 +79,13 @@ impl Waiting {
             }
             None => Some(now.mono),
         };
-        let has_left = spec.arrival != Arrival::NotDispatched;
-        let is_open = spec.handed_over_at.is_none() && spec.is_ready && has_left && now.wall < spec.until;
+        let may_begin = match spec.arrival {
+            Arrival::Done => true,
+            Arrival::NotDispatched => false,
+            // Whether it has arrived is judged again when the rental begins.
+            Arrival::Awaited { dispatched_at } => dispatched_at < spec.from && now.wall < spec.from,
+        };
+        let is_open = spec.handed_over_at.is_none() && spec.is_ready && may_begin && now.wall < spec.until;
         let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now.wall));
         let free_from = blocks.map(|(_, until)| *until).fold(spec.from, Ord::max);
         let free_from = now.mono + free_from.since(now.wall);

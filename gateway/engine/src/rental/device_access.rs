@@ -80,6 +80,8 @@ pub struct Device {
     pub held: Option<Held>,
     /// The rental after which it is to be cleaned.
     pub used_by: Option<RentalId>,
+    /// When the rental is over for which it was dispatched. `None`: it was not, or is back.
+    pub lent_until: Option<Wall>,
     /// Keys of the device that a renter with root may have copied are still in use.
     pub is_exposed: bool,
 }
@@ -99,6 +101,10 @@ pub enum Action {
 
 /// Returns what is to be done next. `rentals`: those of the device.
 pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Action> {
+    if device.lent_until.is_some_and(|until| until <= now) {
+        // It is with its former renters yet: cleaning, and what is for the next ones, wait until it is back.
+        return device.held.as_ref().map(|held| Action::Revoke(held.rental));
+    }
     let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
     let granted = running.or_else(|| upcoming(device, rentals, now)).filter(|rental| rental.ssh);
     if let Some(held) = &device.held
@@ -274,6 +280,21 @@ mod tests {
         assert_eq!(next(&device, &rentals, 2_000), Some(Action::Grant(access(&second, Mode::Certificates))));
         assert_eq!(obstacle(&device, Some((second.rental, true))), Some(Obstacle::NotGranted));
         assert_eq!(obstacle(&device, Some((second.rental, false))), None);
+    }
+
+    #[test]
+    fn a_device_that_has_not_come_back_is_neither_cleaned_nor_given_to_the_next_renters() {
+        let (first, second) = (rented(1, 1_000, 2_000), rented(2, 2_000, 3_000));
+        let lent = Device { cleans: true, lent_until: Some(at(2_000)), ..with(Mode::Certificates) };
+        let mut device = Device { used_by: Some(first.rental), ..holding(lent, &first) };
+        let rentals = [first.clone(), second];
+        assert_eq!(next(&device, &rentals, 1_999), None);
+        let revoke = Some(Action::Revoke(first.rental));
+        assert_eq!(next(&device, &rentals, 2_000), revoke, "its renters are shut out at once");
+        device.held = None;
+        assert_eq!(next(&device, &rentals, 2_500), None, "the next rental waits");
+        device.lent_until = None;
+        assert_eq!(next(&device, &rentals, 2_500), Some(Action::Clean(first.rental)), "it is back");
     }
 
     #[test]

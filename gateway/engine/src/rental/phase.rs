@@ -14,6 +14,21 @@ use crate::time::Wall;
 /// A rental is not delayed before: its handover is then as of its begin, and may be on its way to the store.
 pub const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 
+/// The removal of what a rental has left has not failed before: a device may be out of reach for moments.
+const REMOVAL_TAKES: Duration = Duration::from_secs(300);
+
+/// What a rental that is over has left on its device, because a call to remove it has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    pub rental: RentalId,
+    /// Its SSH access, and not what the cleaning command removes.
+    pub is_access: bool,
+    /// From when on it is to be removed.
+    pub since: Wall,
+    /// Why the last call failed, in one line.
+    pub why: String,
+}
+
 /// What one rental means for the monitoring of its device.
 #[derive(Debug)]
 struct Part {
@@ -34,6 +49,18 @@ pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalP
     // Of equal keys the first counts.
     let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
     RentalPhase { device, is_quiet, service: worst.map(|part| (part.status, part.text)) }
+}
+
+/// Returns the phase of a device on which something is left. A rental that is as bad is shown instead.
+pub fn with_leftover(phase: RentalPhase, left: &Leftover, now: Wall) -> RentalPhase {
+    let status = if now < left.since + REMOVAL_TAKES { Status::Ok } else { Status::Critical };
+    let Leftover { rental, is_access, why, .. } = left;
+    let text = match is_access {
+        true => format!("the SSH access of l_{rental} is not removed: {why}"),
+        false => format!("the device is not cleaned after l_{rental}: {why}"),
+    };
+    let service = phase.service.filter(|(of_rentals, _)| *of_rentals >= status).unwrap_or((status, text));
+    RentalPhase { service: Some(service), ..phase }
 }
 
 /// Returns when time alone may change it.
@@ -176,6 +203,25 @@ mod tests {
         assert_eq!(seen(&[later, before, awaited], 110).1, Some(Status::Warning));
         let cancelled = Ending { at: at(1), reason: EndReason::Cancelled };
         assert_eq!(seen(&[(RENTAL, Life { ending: Some(cancelled), ..life((100, 200)) })], 95).1, None);
+    }
+
+    #[test]
+    fn what_a_rental_has_left_is_critical_when_its_removal_fails_for_long() {
+        let why = "no route".to_owned();
+        let left = Leftover { rental: RENTAL, is_access: true, since: at(200), why };
+        let of = |left: &Leftover, rentals: &[(RentalId, Life)], second| {
+            with_leftover(phase(DEVICE, rentals, at(second)), left, at(second)).service
+        };
+        let text = format!("the SSH access of l_{RENTAL} is not removed: no route");
+        assert_eq!(of(&left, &[], 499), Some((Status::Ok, text.clone())));
+        assert_eq!(of(&left, &[], 500), Some((Status::Critical, text.clone())));
+        let next = (Id::from_i64(42), Life { handover: Handover::Awaited, ..life((300, 900)) });
+        let shown = |second| of(&left, &[next], second).map(|(status, _)| status);
+        assert_eq!((shown(499), shown(500)), (Some(Status::Warning), Some(Status::Critical)));
+        assert_eq!(of(&left, &[next], 500).map(|(_, shown)| shown), Some(text));
+        let dirty = Leftover { is_access: false, ..left };
+        let text = of(&dirty, &[], 500).map(|(_, text)| text);
+        assert_eq!(text, Some(format!("the device is not cleaned after l_{RENTAL}: no route")));
     }
 
     #[test]

@@ -306,6 +306,15 @@ pub(super) async fn swap(
     }
     let (now, window) = (write.now, after.life.window);
     let device = allocate::candidate(write, found.id, &found.settings.name).await?;
+    let state = before.life.state(now);
+    if state == RentalState::Active && device.delivery.is_shipped() {
+        // It would be in use in its depot, and neither be sent nor awaited.
+        let detail = format!(
+            "{} is shipped, and the rental is active: take a mounted device, or end the rental and book again",
+            device.name
+        );
+        return Err(Problem::invalid("device", detail));
+    }
     let rest = Window::new(window.from().max(now), window.until());
     let rest =
         rest.ok_or_else(|| Problem::invalid("until", "is over already: a time to come is expected"))?;
@@ -318,7 +327,6 @@ pub(super) async fn swap(
         return Err(refusal.problem(true, rest, None));
     }
     let source = Source::Rental(before.id);
-    let state = before.life.state(now);
     if state == RentalState::Active {
         occupancies::set_until(write.tx(), source, now + before.life.turnaround).await?;
     } else {

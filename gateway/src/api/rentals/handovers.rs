@@ -31,8 +31,17 @@ use crate::store::rentals::{self as stored, devices, handovers, shipments};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
-pub const DELAY_KINDS: [&str; 8] =
-    ["not_ready", "ssh", "blocked", "not_returned", "not_dispatched", "device", "service", "settling"];
+pub const DELAY_KINDS: [&str; 9] = [
+    "not_ready",
+    "ssh",
+    "blocked",
+    "not_returned",
+    "not_dispatched",
+    "not_arrived",
+    "device",
+    "service",
+    "settling",
+];
 
 /// Services that a gate names.
 const MAX_SERVICES: usize = 256;
@@ -159,8 +168,15 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         let text = format!("{name} has not come back from {}", Kind::Rental.text(other));
         all.push(delay("not_returned", None, text));
     }
-    if spec.arrival == Arrival::NotDispatched {
-        all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
+    match spec.arrival {
+        Arrival::Done => {}
+        Arrival::NotDispatched => {
+            all.push(delay("not_dispatched", None, format!("{name} was not dispatched")));
+        }
+        Arrival::Awaited { dispatched_at } => {
+            let text = format!("{name} has not been heard from since it was dispatched");
+            all.push(delay("not_arrived", Some(dispatched_at), text));
+        }
     }
     drop(conn);
     let since = match &spec.rule {

@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::Id;
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::life::State as RentalState;
 
 use super::allocate::Selection;
-use super::{access, begin, change, handovers};
+use super::{access, begin, change, handovers, ssh};
 use crate::api::AppState;
 use crate::api::request::ids::Kind;
 use crate::api::request::transaction::ApiTx;
@@ -17,7 +18,8 @@ use crate::api::response::problem::Problem;
 use crate::store::events::SYSTEM;
 use crate::store::instance;
 use crate::store::rentals::device_choices::{self, DeviceChoice};
-use crate::store::rentals::{self as stored, devices as renting};
+use crate::store::rentals::devices::Candidate;
+use crate::store::rentals::{self as stored, devices as renting, handovers as gates};
 
 /// The shortest and the longest delay. A handover takes some seconds, and a window is rarely longer than a month.
 const SHORTEST_S: f64 = 60.0;
@@ -96,8 +98,8 @@ async fn on_another(
 ) -> Result<Option<stored::Rental>, Problem> {
     let Some(labels) = &before.choice.labels else { return Ok(None) };
     for device in renting::candidates(write.tx(), labels).await? {
-        let allows = access::beyond(&device.name, &before.access, &device.access).is_none();
-        if device.id == before.device || !allows || !would_be_handed_over(app, write, device.id).await? {
+        let is_other = device.id != before.device && allows(&device, before);
+        if !is_other || !would_be_handed_over(app, write, &device, before).await? {
             continue;
         }
         let mut after = before.clone();
@@ -111,19 +113,32 @@ async fn on_another(
     Ok(None)
 }
 
-/// Whether a device is ready and its gate is passed. Its blocks occupy it.
+/// Whether a device allows the access and SSH of a rental.
+fn allows(device: &Candidate, rental: &stored::Rental) -> bool {
+    let login = || ssh::not_possible(&device.name, device.ssh_port, &rental.access);
+    access::beyond(&device.name, &rental.access, &device.access).is_none()
+        && (!rental.ssh || login().is_none())
+}
+
+/// Whether a device is in its place and ready, and its gate is passed. Its blocks occupy it.
 async fn would_be_handed_over(
     app: &AppState,
     write: &mut ApiTx<'_>,
-    device: HostId,
+    device: &Candidate,
+    rental: &stored::Rental,
 ) -> Result<bool, Problem> {
     let now = write.now;
-    let settings = renting::settings(write.tx(), device).await?;
-    if settings.not_ready.is_some() {
+    let settings = renting::settings(write.tx(), device.id).await?;
+    if settings.not_ready.is_some() || device.delivery.is_shipped() {
         return Ok(false);
     }
+    match gates::obstacle_of(write.tx(), device.id, Some(rental.id), now).await? {
+        // The renters get their login after the swap.
+        None | Some((Obstacle::NotGranted, _)) => {}
+        Some(_) => return Ok(false),
+    }
     let Some(rule) = settings.gate else { return Ok(true) };
-    let (failures, good_since) = handovers::judged(&app.store, device, &rule).await?;
+    let (failures, good_since) = handovers::judged(&app.store, device.id, &rule).await?;
     Ok(failures.is_empty() && good_since.is_some_and(|since| since + rule.ok_for <= now))
 }
 

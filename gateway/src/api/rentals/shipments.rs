@@ -105,7 +105,7 @@ async fn is_here(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<(), P
             Source::Rental(other) => is_done(write, rental, other).await?,
             Source::Block(_) => {
                 let detail = format!(
-                    "{} is blocked until it is to be prepared: end the block first",
+                    "{} is blocked now, or before its preparation: end the block first",
                     rental.device_name
                 );
                 return Err(Problem::conflict("device_blocked", detail));

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{CommandEnd, CommandReply, MonitorInput};
+use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{self, HOUR, field, hence, must, path, rented, renting, shop, text};
+use super::rentals::{self, HOUR, field, hence, item, must, path, rented, renting, shop, text};
+use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::{restored, run};
@@ -244,6 +246,56 @@ async fn a_device_is_neither_opened_nor_cleaned_while_a_restore_is_not_confirmed
     }
     running.stop().await;
     assert_eq!(devices.verbs(), ["status", "grant", "revoke", "wipe", "grant"]);
+}
+
+#[tokio::test]
+async fn after_a_restore_no_device_is_cleaned_before_the_confirmation() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let used = "insert into device_ssh_access (device, used_by) select device, id from rentals";
+    run(&api.state.store, used, &[]).await;
+    end(&api, &rental).await;
+    restored(&api.state.store, Wall::from_millis(1_790_000_000_250)).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!devices.was_called("wipe"), "the rental may have been extended after the backup");
+    run(&api.state.store, "update instance set confirmed_at = restored_at", &[]).await;
+    called(&devices, "wipe").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_monitor_hears_that_the_next_rental_waits_for_what_the_present_one_has() {
+    for (settings, calls) in [
+        (json!({ "rentable": true, "cleaning_command": "wipe" }), None),
+        (json!({ "rentable": true, "ssh_account": "renter" }), Some("grant")),
+    ] {
+        let mut api = shop().await;
+        renting(&api, "cam-1", settings.clone()).await;
+        begun(&api).await;
+        let next = rented(&api, item("cam-1", 2 * HOUR, 3 * HOUR)).await;
+        let next = Kind::Rental.parse(text(&next["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+        assert!(is_ready(&mut api), "{settings}: the present one has nothing yet");
+        let running = Running::start(&api, &Devices::default().failing(calls));
+        let mut ready = None;
+        for _ in 0..1_000 {
+            while let Ok(input) = api.monitor.try_recv() {
+                if let MonitorInput::Handover(spec) = input
+                    && spec.rental == next
+                {
+                    ready = Some(spec.is_ready);
+                }
+            }
+            if ready == Some(false) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.stop().await;
+        assert_eq!(ready, Some(false), "{settings}");
+    }
 }
 
 #[tokio::test]

@@ -439,6 +439,32 @@ async fn a_rental_that_is_delayed_for_too_long_gets_another_device_of_its_select
 }
 
 #[tokio::test]
+async fn only_a_device_that_can_be_handed_over_at_once_replaces_another() {
+    let api = shop().await;
+    broken(&api, "cam-1").await;
+    let any = json!({ "labels": { "kind": "cam" }, "until": hence(HOUR), "other_device_after_s": 60 });
+    let rental = rented(&api, any).await;
+    rented(&api, item("cam-2", 5 * HOUR, 6 * HOUR)).await;
+    a_minute_passes(&api).await;
+    renting(&api, "cam-2", json!({ "rentable": true, "delivery": "shipped" })).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "the other would have to be sent");
+    let cleaned = json!({ "rentable": true, "delivery": "mounted", "cleaning_command": "wipe" });
+    renting(&api, "cam-2", cleaned).await;
+    let used = "insert into device_ssh_access (device, used_by)
+                select h.id, r.id from hosts h join rentals r on r.device = h.id where h.name = 'cam-2'";
+    run(&api.state.store, used, &[]).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "the other is not cleaned");
+    run(&api.state.store, "delete from device_ssh_access", &[]).await;
+    run(&api.state.store, "update rentals set ssh = 1", &[]).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "the other has no account for renters");
+    run(&api.state.store, "update rentals set ssh = 0", &[]).await;
+    run(&api.state.store, "update rentals set shipped = 1, dispatched_at = from_at", &[]).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "its device is on the way");
+    run(&api.state.store, "update rentals set shipped = 0, dispatched_at = null", &[]).await;
+    assert_eq!(device_after_a_look(&api, &rental).await, "cam-2");
+}
+
+#[tokio::test]
 async fn a_device_that_is_occupied_replaces_no_other_and_one_that_was_given_is_not_replaced() {
     let api = shop().await;
     broken(&api, "cam-1").await;

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_phases::Phases;
+use crate::store::fixture::run;
 
 const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
 const PING: &str = "/api/v1/hosts/cam-1/services/ping";
@@ -89,6 +90,31 @@ async fn a_rental_that_is_delayed_is_a_warning_until_its_device_is_ready() {
     assert!(acknowledged.status < 300, "as of any service: {}", acknowledged.text);
     renting(&desk.api, "cam-1", json!({ "rentable": true, "ready": true })).await;
     assert_eq!(must(&desk.service().await)["acknowledged"], json!(true));
+}
+
+#[tokio::test]
+async fn a_cleaning_that_fails_is_critical_also_after_its_rental_is_closed() {
+    let mut desk = Desk::new().await;
+    renting(&desk.api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;
+    let rental = rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let end = format!("{}/end", path(&rental));
+    must(&desk.api.operator().post(&end, json!({ "reason": "ended" })).await);
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404, "it is closed");
+    let failed = "insert into device_ssh_access (device, used_by, failure)
+                  select device, id, 'exit status 1' from rentals";
+    run(&desk.api.state.store, failed, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "the device may be restarting");
+    desk.learn(301).await;
+    let shown = desk.service().await;
+    let service = must(&shown);
+    assert_eq!((&service["state"], &service["state_type"]), (&json!("critical"), &json!("hard")));
+    let words = format!("is not cleaned after {}: exit status 1", text(&rental["id"]));
+    assert!(text(&service["text"]).contains(&words), "{service}");
+    run(&desk.api.state.store, "update device_ssh_access set used_by = null, failure = null", &[]).await;
+    desk.learn(301).await;
+    assert_eq!(desk.service().await.status, 404);
 }
 
 #[tokio::test]

@@ -83,6 +83,10 @@ async fn a_shipped_device_goes_out_and_comes_back() {
     assert!(shown(&api, &rental).await["first_contact_at"].is_string());
     let over = must(&call(&api, &rental, "cancel").await).clone();
     assert_eq!((&over["state"], &over["end_reason"]), (&json!("returning"), &json!("cancelled")));
+    run(&api.state.store, "update rentals set first_contact_at = null", &[]).await;
+    let mut tx = api.state.store.begin().await.unwrap();
+    assert!(shipments::arrived(&mut tx, contact).await.unwrap().is_none(), "it is on its way back");
+    tx.commit().await.unwrap();
     assert_eq!(over["occupied_until"], Value::Null, "that is not known yet");
     let back = must(&call(&api, &rental, "return").await).clone();
     assert_eq!((&back["state"], back["returned_at"].is_string()), (&json!("cleaning"), true), "{back}");
@@ -179,9 +183,23 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
     must(&call(&api, &first, "return").await);
     assert!(judged(&mut api, &next).unwrap().is_ready);
     must(&call(&api, &next, "dispatch").await);
+    let sent = shown(&api, &next).await;
+    let of = sent["delayed"].as_array().unwrap().iter().find(|delay| delay["kind"] == "not_arrived");
+    assert_eq!(of.map(|delay| &delay["since"]), Some(&sent["dispatched_at"]), "{sent}");
     let by_hand = json!({ "force": true, "reason": "it is there" });
     let active = api.operator().post(&format!("{}/hand-over", path(&next)), by_hand).await;
     assert_eq!(must(&active)["state"], json!("active"));
+}
+
+#[tokio::test]
+async fn an_active_rental_takes_no_device_that_would_have_to_be_sent() {
+    let api = shipping().await;
+    let rental = rented(&api, json!({ "device": "cam-2", "until": hence(HOUR) })).await;
+    assert_eq!(rental["state"], json!("active"));
+    let swap = api.operator().patch(&path(&rental), json!({ "device": "cam-1" })).await;
+    assert_eq!(field(&swap), (422, "device"), "{}", swap.text);
+    assert!(swap.text.contains("cam-1 is shipped"), "{}", swap.text);
+    assert_eq!(shown(&api, &rental).await["version"], rental["version"], "nothing was written");
 }
 
 #[tokio::test]

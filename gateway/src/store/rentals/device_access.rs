@@ -14,7 +14,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::damaged;
-use crate::store::access::{id, wall};
+use super::shipments::is_away;
+use crate::store::access::{id, maybe_wall, wall};
 
 /// Keys that one device is given. The helper on the device takes as many.
 const MOST_KEYS: i64 = 64;
@@ -26,6 +27,11 @@ macro_rules! access_columns {
         concat!(
             "s.ssh_account is not null as has_account, s.ssh_mode, s.cleaning_command is not null as cleans,
              a.rental as held_by, a.granted, a.used_by, a.failure,
+             (select min(coalesce(w.ended_at, w.until_at)) from rentals w where w.device = ",
+            $device,
+            " and ",
+            is_away!("w"),
+            ") as lent_until,
              coalesce(s.ssh_root = 1
                  and (a.exposed_key = (select k.public_key from peer_keys k
                                        where k.peer = ",
@@ -55,6 +61,7 @@ pub(super) fn device(row: &SqliteRow) -> sqlx::Result<Device> {
             None => None,
         },
         used_by: rental("used_by")?,
+        lent_until: maybe_wall(row, "lent_until")?,
         is_exposed: row.try_get("is_exposed")?,
     })
 }
@@ -274,7 +281,7 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::rentals::customers;
+    use crate::store::rentals::{customers, handovers};
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -383,5 +390,32 @@ mod tests {
         assert_eq!((removed.held, removed.mode, removed.is_exposed), (None, Some(Mode::Keys), true));
         fixture::run(&store, "update peer_keys set retired_at = 1 where peer = 7", &[]).await;
         assert!(!state().await.state.is_exposed);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_dispatched_is_lent_until_its_rental_is_over_and_it_is_back() {
+        let (store, _dir) = site().await;
+        let lent = async |change: &'static str| {
+            fixture::run(&store, change, &[]).await;
+            let found = of_device(&mut *store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+            found.state.lent_until
+        };
+        let sent = "update rentals set shipped = 1, dispatched_at = 900000 where id = 10";
+        assert_eq!(lent(sent).await, Some(at(2_000)));
+        assert_eq!(lent("update rentals set ended_at = 1500000 where id = 10").await, Some(at(1_500)));
+        let used = "insert into device_ssh_access (device, used_by, failure) values (7, 10, 'no route')";
+        fixture::run(&store, used, &[]).await;
+        assert_eq!(
+            lent("update device_rental_settings set cleaning_command = 'wipe'").await,
+            Some(at(1_500))
+        );
+        let why = async || {
+            let mut conn = store.reader().await.unwrap();
+            let found = handovers::obstacle_of(&mut conn, id(7), None, at(1_500)).await.unwrap();
+            found.and_then(|(_, why)| why)
+        };
+        assert_eq!(why().await.as_deref(), Some("the device has not come back"));
+        assert_eq!(lent("update rentals set returned_at = 1600000 where id = 10").await, None);
+        assert_eq!(why().await.as_deref(), Some("no route"));
     }
 }

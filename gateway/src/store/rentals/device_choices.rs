@@ -54,11 +54,12 @@ impl DeviceChoice {
 
 const DUE: &str = "select id from rentals
      where other_device_after_ms is not null and handed_over_at is null and ended_at is null
-       and gated = 1 and until_at > $1 and from_at + other_device_after_ms <= $1
+       and gated = 1 and dispatched_at is null and until_at > $1 and from_at + other_device_after_ms <= $1
        and (other_device_at is null or other_device_at + other_device_after_ms <= $1)
      order by until_at limit $2";
 
-/// Returns rentals whose devices are not handed over and that may get another one now. They may not be confirmed.
+/// Returns rentals whose devices are not handed over and that may get another one now. They may not be confirmed. A
+/// device that was dispatched is on its way, and is not replaced.
 ///
 /// # Errors
 /// Fails when the database cannot be read.

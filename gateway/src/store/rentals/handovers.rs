@@ -316,5 +316,9 @@ pub async fn obstacle_of(
         Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
         None => None,
     };
-    Ok(obstacle(&kept_up.state, rental).map(|obstacle| (obstacle, kept_up.failure)))
+    let is_awaited = kept_up.state.lent_until.is_some_and(|until| until <= now);
+    Ok(obstacle(&kept_up.state, rental).map(|obstacle| match obstacle {
+        Obstacle::NotCleaned(_) if is_awaited => (obstacle, Some("the device has not come back".to_owned())),
+        _ => (obstacle, kept_up.failure),
+    }))
 }

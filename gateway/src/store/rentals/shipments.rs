@@ -50,7 +50,7 @@ pub(super) fn arrival(delivery: Delivery) -> Arrival {
 const ARRIVED: &str = "rental.arrived";
 
 /// Stores that a shipped device was heard from. Returns the number of its event. A rental that has another device
-/// meanwhile, or whose device was heard from before, stays as it is.
+/// meanwhile, is over, or whose device was heard from before, stays as it is.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -59,7 +59,7 @@ pub async fn arrived(tx: &mut SqliteConnection, contact: FirstContact) -> sqlx::
     // A row that cannot be read must not keep the others waiting.
     let Some(known) = announcements::readable(tx, rental).await? else { return Ok(None) };
     let is_awaited = matches!(arrival(known.life.delivery), Arrival::Awaited { .. });
-    if !is_awaited || known.device != host {
+    if !is_awaited || known.device != host || known.life.over(at).is_some() {
         return Ok(None);
     }
     let sql = "update rentals set first_contact_at = $2 where id = $1";

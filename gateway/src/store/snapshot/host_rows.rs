@@ -21,6 +21,7 @@ use sqlx::{FromRow, Row as _};
 use super::group;
 use super::peer_rows::{ADDRESSES, inner};
 use crate::store::devices::route_named;
+use crate::store::rentals::phases::leftovers;
 use crate::store::{TimingDefaults, alerting, definition, profiles, zones};
 
 pub(super) struct HostBase {
@@ -175,12 +176,16 @@ const OVERRIDES: [&str; 3] = [
      where host in (select value from json_each($1)) order by host, service",
 ];
 
-/// The devices that a rental concerns now, by an index.
+/// The devices that a rental concerns now, by an index, and those on which one has left something.
 macro_rules! rented {
     ($which:literal) => {
         concat!(
-            "select distinct device from rentals indexed by rentals_of_now
+            "select device from rentals indexed by rentals_of_now
              where announced_state not in ('closed', 'cancelled', 'failed')",
+            $which,
+            " union select device from (",
+            leftovers!(),
+            ") where true",
             $which
         )
     };

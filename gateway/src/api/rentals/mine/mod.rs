@@ -7,6 +7,8 @@ mod login;
 pub mod page;
 mod types;
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -117,16 +119,19 @@ fn service(of: SeenService) -> MyService {
 /// before the rental.
 async fn delayed(app: &AppState, visible: Visible, rental: &Rental) -> Result<Vec<String>, Problem> {
     let delays = delays(&app.store, rental, visible.now).await?;
-    let mut texts: Vec<String> = delays.iter().map(|delay| reason(&delay.kind).to_owned()).collect();
-    texts.dedup();
-    Ok(texts)
+    let mut said = BTreeSet::new();
+    let reasons = delays.iter().map(|delay| reason(&delay.kind)).filter(|reason| said.insert(*reason));
+    Ok(reasons.map(ToOwned::to_owned).collect())
 }
 
-/// Returns the words for a kind of delay.
+/// Returns the words for a kind of delay. That a device is with another customer is nothing for this one.
 fn reason(kind: &str) -> &'static str {
     match kind {
-        "not_ready" => "the device is not ready",
+        "not_ready" | "not_returned" => "the device is not ready",
+        "ssh" => "the SSH login to the device is not ready",
         "blocked" => "the device is blocked",
+        "not_dispatched" => "the device has not been sent yet",
+        "not_arrived" => "the device is on its way",
         "device" => "the device does not answer",
         "service" => "a check of the device is not OK",
         _ => "the device is OK, and is handed over once it has been so for a while",
@@ -183,4 +188,17 @@ async fn reissue(
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<RenterWithCredentials>, Problem> {
     renters::rekeyed(&app, By::Person(&who), &renter, &new).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DELAY_KINDS;
+    use super::*;
+
+    #[test]
+    fn a_device_is_called_ok_only_when_nothing_else_keeps_it() {
+        for kind in DELAY_KINDS {
+            assert_eq!(reason(kind).contains("is OK, and"), kind == "settling", "{kind}");
+        }
+    }
 }

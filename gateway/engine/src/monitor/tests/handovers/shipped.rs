@@ -65,8 +65,31 @@ fn one_that_has_not_left_is_not_handed_over() {
     world.put(HandoverSpec { arrival: Arrival::NotDispatched, ..sent(0) });
     world.to(700);
     assert_eq!((world.arrived.len(), world.handed_over.len()), (0, 0));
+}
+
+#[test]
+fn one_that_leaves_after_the_begin_has_arrived_when_it_is_up_again() {
+    let mut world = World::good();
+    world.to(700);
     world.put(sent(700));
-    assert_eq!(world.handed_over, [(host(1), wall(700))], "it was up, and the rental has begun");
+    world.send(1, None, Status::Ok);
+    assert_eq!((world.arrived.len(), world.handed_over.len()), (0, 0), "it is still in its place");
+    world.to(750);
+    world.send(1, None, Status::Critical);
+    world.to(800);
+    world.send(1, None, Status::Ok);
+    assert_eq!(world.arrived, [(host(1), wall(800))]);
+    assert_eq!(world.handed_over, [(host(1), wall(800))]);
+}
+
+#[test]
+fn one_that_is_heard_from_after_the_end_has_not_arrived() {
+    let mut world = World::good();
+    world.put(sent(0));
+    world.send(1, None, Status::Critical);
+    world.to(1_200);
+    world.send(1, None, Status::Ok);
+    assert_eq!((world.arrived.len(), world.handed_over.len()), (0, 0));
 }
 
 #[test]
