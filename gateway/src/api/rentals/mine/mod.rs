@@ -15,14 +15,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::renters::{self, By};
-use super::{NewRenter, RenterWithCredentials, addresses, delays};
+use super::{
+    NewRenter, RentalSsh, Renter, RenterChange, RenterWithCredentials, access, addresses, delays, ssh,
+};
 use crate::api::AppState;
 use crate::api::devices::NewCredentials;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::person::PersonCaller;
-use crate::api::response::etag::IfMatch;
+use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::types::Metric;
 use crate::store::rentals::Rental;
@@ -35,8 +37,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(login::routes())
         .routes(routes!(list))
         .routes(routes!(show))
+        .routes(routes!(show_ssh))
         .routes(routes!(list_renters, create_renter))
-        .routes(routes!(remove_renter))
+        .routes(routes!(change_renter, remove_renter))
         .routes(routes!(reissue))
 }
 
@@ -76,6 +79,33 @@ async fn show(
     Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
 }
 
+/// How the person logs in to the device of a rental, with certificates for the SSH keys of the person's own renters.
+///
+/// The certificates are valid in the window of the rental, and are made anew by each call: read them again after a change
+/// of the end or the device.
+///
+/// 409 `ssh_not_granted`: the rental has no SSH, or its device has no account for renters any more. 409 `rental_over`:
+/// it has ended.
+#[utoipa::path(get, path = "/my/rentals/{rental}/ssh", operation_id = "show_my_rental_ssh", tag = "rentals",
+    security(("person" = [])), params(("rental" = String, Path, description = "id")),
+    responses((status = 200, body = RentalSsh)))]
+async fn show_ssh(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(rental): Path<String>,
+) -> Result<Json<RentalSsh>, Problem> {
+    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(&who));
+    let mut conn = app.store.reader().await?;
+    let found = stored::rental(&mut conn, visible, id).await?;
+    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let renters = stored::renters(&mut conn, visible).await?;
+    drop(conn);
+    // The name of the device is the operator's.
+    let none =
+        || Problem::conflict("ssh_not_granted", format!("{rental} gives no SSH: ask where you booked"));
+    Ok(Json(ssh::login(&app, &found, &renters).await?.ok_or_else(none)?))
+}
+
 async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRental, Problem> {
     let seen = stored::device(&mut *app.store.reader().await?, visible, rental).await?;
     let life = &rental.life;
@@ -83,6 +113,7 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
         id: Kind::Rental.text(rental.id),
         name: rental.name.clone(),
         addresses: rental.alias(visible.now).map(addresses).unwrap_or_default(),
+        access: access::to_api(&rental.access),
         state: life.state(visible.now).name().to_owned(),
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
@@ -117,19 +148,26 @@ fn service(of: SeenService) -> MyService {
 /// before the rental.
 async fn delayed(app: &AppState, visible: Visible, rental: &Rental) -> Result<Vec<String>, Problem> {
     let delays = delays(&app.store, rental, visible.now).await?;
-    let mut texts: Vec<String> = delays.iter().map(|delay| reason(&delay.kind).to_owned()).collect();
-    texts.dedup();
+    let mut texts: Vec<String> = Vec::new();
+    for text in delays.iter().map(|delay| reason(&delay.kind)) {
+        if !texts.iter().any(|other| other == text) {
+            texts.push(text.to_owned());
+        }
+    }
     Ok(texts)
 }
 
 /// Returns the words for a kind of delay.
 fn reason(kind: &str) -> &'static str {
     match kind {
-        "not_ready" => "the device is not ready",
+        "ssh" => "the login over SSH is not set up yet",
         "blocked" => "the device is blocked",
+        "not_returned" => "the device has not come back from the rental before",
+        "not_dispatched" => "the device was not sent yet",
         "device" => "the device does not answer",
         "service" => "a check of the device is not OK",
-        _ => "the device is OK, and is handed over once it has been so for a while",
+        "settling" => "the device is OK, and is handed over once it has been so for a while",
+        _ => "the device is not ready",
     }
 }
 
@@ -150,10 +188,28 @@ async fn create_renter(
     who: PersonCaller,
     Body(new): Body<NewMyRenter>,
 ) -> Result<Response, Problem> {
-    let NewMyRenter { name, public_key } = new;
+    let NewMyRenter { name, public_key, ssh_keys } = new;
     let person = Kind::Person.text(who.person);
-    let new = NewRenter { person, name, public_key, ..NewRenter::default() };
+    let new = NewRenter { person, name, public_key, ssh_keys, mtu: None };
     renters::added(&app, By::Person(&who), new).await
+}
+
+/// Changes a renter of the person.
+#[utoipa::path(patch, path = "/my/renters/{renter}", operation_id = "change_my_renter", tag = "rentals",
+    security(("person" = [])), request_body = MyRenterChange,
+    params(("renter" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the change is meant for")),
+    responses((status = 200, body = Renter)))]
+async fn change_renter(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(renter): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<MyRenterChange>,
+) -> Result<Tagged<Renter>, Problem> {
+    let MyRenterChange { name, ssh_keys } = change;
+    let change = RenterChange { name, ssh_keys, mtu: None };
+    renters::altered(&app, By::Person(&who), (&renter, &if_match), change).await
 }
 
 /// Removes a renter of the person. Its tunnel ends at once.
@@ -183,4 +239,21 @@ async fn reissue(
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<RenterWithCredentials>, Problem> {
     renters::rekeyed(&app, By::Person(&who), &renter, &new).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::api::rentals::DELAY_KINDS;
+
+    #[test]
+    fn each_kind_of_delay_has_words_of_its_own_and_only_one_claims_that_the_device_is_ok() {
+        let words: BTreeSet<&str> = DELAY_KINDS.map(reason).into();
+        assert_eq!(words.len(), DELAY_KINDS.len());
+        let fine = |kind: &&str| reason(kind).starts_with("the device is OK");
+        assert_eq!(DELAY_KINDS.into_iter().filter(fine).collect::<Vec<_>>(), ["settling"]);
+        assert_eq!(reason("of a later version"), "the device is not ready");
+    }
 }
