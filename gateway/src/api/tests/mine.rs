@@ -239,6 +239,24 @@ async fn a_person_manages_the_own_renters_and_finds_no_others() {
 }
 
 #[tokio::test]
+async fn a_person_who_adds_and_removes_renters_uses_up_no_pool() {
+    let api = shop().await;
+    let (ada, bob) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-17", "Bob").await);
+    let mine = browser(&api, &logged_in(&api, "crm-17", &ada).await);
+    let mut last = (0, String::new());
+    for _ in 0..20 {
+        let made = mine.post("/api/v1/my/renters", json!({ "name": "laptop" })).await;
+        last = (made.status, made.text.clone());
+        let Some(laptop) = made.json["renter"]["id"].as_str() else { break };
+        mine.delete(&format!("/api/v1/my/renters/{laptop}")).await;
+    }
+    assert!(last.0 == 429 && last.1.contains("too many changes"), "{last:?}");
+    assert_eq!(mine.get("/api/v1/my/renters").await.status, 200);
+    let other = browser(&api, &logged_in(&api, "crm-17", &bob).await);
+    assert_eq!(other.post("/api/v1/my/renters", json!({ "name": "phone" })).await.status, 201);
+}
+
+#[tokio::test]
 async fn rentals_of_others_are_not_found() {
     let api = shop().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);

@@ -171,6 +171,12 @@ fn reason(kind: &str) -> &'static str {
     }
 }
 
+/// Counts a change that the person makes.
+fn changing<'a>(app: &AppState, who: &'a PersonCaller) -> Result<By<'a>, Problem> {
+    app.rate_limits().change(who.person, crate::clock::now().mono)?;
+    Ok(By::Person(who))
+}
+
 /// The renters of the person, by name.
 #[utoipa::path(get, path = "/my/renters", operation_id = "list_my_renters", tag = "rentals",
     security(("person" = [])), responses((status = 200, body = MyRenters)))]
@@ -191,7 +197,7 @@ async fn create_renter(
     let NewMyRenter { name, public_key, ssh_keys } = new;
     let person = Kind::Person.text(who.person);
     let new = NewRenter { person, name, public_key, ssh_keys, mtu: None };
-    renters::added(&app, By::Person(&who), new).await
+    renters::added(&app, changing(&app, &who)?, new).await
 }
 
 /// Changes a renter of the person.
@@ -209,7 +215,7 @@ async fn change_renter(
 ) -> Result<Tagged<Renter>, Problem> {
     let MyRenterChange { name, ssh_keys } = change;
     let change = RenterChange { name, ssh_keys, mtu: None };
-    renters::altered(&app, By::Person(&who), (&renter, &if_match), change).await
+    renters::altered(&app, changing(&app, &who)?, (&renter, &if_match), change).await
 }
 
 /// Removes a renter of the person. Its tunnel ends at once.
@@ -224,7 +230,7 @@ async fn remove_renter(
     Path(renter): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    renters::removed(&app, By::Person(&who), &renter, &if_match).await
+    renters::removed(&app, changing(&app, &who)?, &renter, &if_match).await
 }
 
 /// Issues new keys for a renter of the person. The previous keys stop working at once.
@@ -238,7 +244,7 @@ async fn reissue(
     Path(renter): Path<String>,
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<RenterWithCredentials>, Problem> {
-    renters::rekeyed(&app, By::Person(&who), &renter, &new).await
+    renters::rekeyed(&app, changing(&app, &who)?, &renter, &new).await
 }
 
 #[cfg(test)]
