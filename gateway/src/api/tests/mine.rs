@@ -374,6 +374,11 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let change = &after.json["changes"][0];
     assert_eq!((&change["service"], &change["status"]), (&json!("backup"), &json!("ok")), "{}", after.text);
     assert!(!after.text.contains("\"nas\"") && !after.text.contains("critical"), "{}", after.text);
+    pause().await;
+    let sent = json!({ "exit_status": 0, "output": "nas at 192.168.1.7: copied" });
+    ward.post("/hosts/nas/services/backup/results", sent).await;
+    let output = backup(&mine.get(&path).await)["output"].clone();
+    assert_eq!(output, json!(format!("{} at (address): copied", text(&rental["name"]))));
     let end = format!("/api/v1/rentals/{}/end", text(&rental["id"]));
     must(&api.operator().post(&end, json!({ "reason": "ended" })).await);
     pause().await;

@@ -27,6 +27,7 @@ use crate::api::request::person::PersonCaller;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::types::Metric;
+use crate::sanitize::discreet;
 use crate::store::rentals::Rental;
 use crate::store::rentals::mine::{self as stored, Seen, SeenService, Visible};
 
@@ -121,7 +122,9 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
         delayed: delayed(app, visible, rental).await?,
         ssh: rental.ssh,
         device: device(rental, seen.as_ref()),
-        services: seen.map(|seen| seen.services.into_iter().map(service).collect()).unwrap_or_default(),
+        services: seen
+            .map(|seen| seen.services.into_iter().map(|of| service(rental, of)).collect())
+            .unwrap_or_default(),
         changes: None,
     })
 }
@@ -134,12 +137,12 @@ fn device(rental: &Rental, seen: Option<&Seen>) -> MyDevice {
     }
 }
 
-fn service(of: SeenService) -> MyService {
+fn service(rental: &Rental, of: SeenService) -> MyService {
     MyService {
         name: of.name,
         status: of.status.to_owned(),
         since: ids::time_if_known(of.since),
-        output: of.output,
+        output: discreet(&of.output, &rental.device_name, &rental.name),
         metrics: of.metrics.iter().map(|metric| Metric::from(metric).into()).collect(),
     }
 }
