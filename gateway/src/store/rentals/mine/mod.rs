@@ -19,6 +19,7 @@ use super::renters::{self, Renter};
 use super::{Rental, reports, select};
 use crate::ids::Named;
 use crate::store::intervals::{Interval, Series, Services};
+use crate::store::lists::{Entry, readable};
 use crate::store::{Store, states};
 
 /// Rentals that a person sees: those of years.
@@ -47,7 +48,8 @@ macro_rules! visible {
                and (r.admits is null
                     or exists (select 1 from renters w
                                where w.person = $2 and w.removed_at is null
-                                 and w.id in (select value from json_each(r.admits)))) ",
+                                 and w.id in (select value from json_each(
+                                                  case when json_valid(r.admits) then r.admits else '[]' end)))) ",
             $rest
         ))
     };
@@ -62,13 +64,14 @@ pub async fn rentals(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Res
     let sql = visible!(
         "order by (r.ended_at is null and r.until_at > $4) desc, r.from_at desc, r.id desc limit $3"
     );
-    let mut found: Vec<Rental> = sqlx::query_as(sql)
+    let rows: Vec<Entry<Rental>> = sqlx::query_as(sql)
         .bind(visible.customer.as_i64())
         .bind(visible.person.as_i64())
         .bind(MAX_RENTALS)
         .bind(visible.now.as_millis())
         .fetch_all(conn)
         .await?;
+    let mut found = readable(rows);
     found.sort_by_key(|rental| Reverse((rental.life.window.from(), rental.id)));
     Ok(found)
 }
