@@ -42,7 +42,7 @@ const FIELDS: [(&str, &str, &[&str]); 56] = [
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
     (
         "NewDeviceRentalSettings",
-        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*",
+        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*, device_access::*",
         RENTING,
     ),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
@@ -94,8 +94,19 @@ const CONTACT: &[&str] = &["digest_at", "emails", "group_wait_s", "name", "time_
 const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
-const RENTING: &[&str] =
-    &["access", "delivery", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
+const RENTING: &[&str] = &[
+    "access",
+    "cleaning_command",
+    "delivery",
+    "gate",
+    "not_ready_reason",
+    "preparation_s",
+    "ready",
+    "rentable",
+    "ssh_account",
+    "ssh_root",
+    "turnaround_s",
+];
 const RENTAL_CHANGE: &[&str] = &[
     "access",
     "allowance_bytes",
