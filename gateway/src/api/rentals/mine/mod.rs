@@ -151,13 +151,13 @@ fn service(rental: &Rental, of: SeenService) -> MyService {
 /// before the rental.
 async fn delayed(app: &AppState, visible: Visible, rental: &Rental) -> Result<Vec<String>, Problem> {
     let delays = delays(&app.store, rental, visible.now).await?;
-    let mut texts: Vec<String> = Vec::new();
+    let mut texts: Vec<&'static str> = Vec::new();
     for text in delays.iter().map(|delay| reason(&delay.kind)) {
-        if !texts.iter().any(|other| other == text) {
-            texts.push(text.to_owned());
+        if !texts.contains(&text) {
+            texts.push(text);
         }
     }
-    Ok(texts)
+    Ok(texts.into_iter().map(ToOwned::to_owned).collect())
 }
 
 /// Returns the words for a kind of delay.
