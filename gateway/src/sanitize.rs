@@ -39,9 +39,10 @@ pub fn discreet(text: &str, device: &str, rental: &str) -> String {
     let text = replaced(text, |c| c.is_ascii_digit() || c == '.', without::<Ipv4Addr>);
     let text = replaced(&text, |c| c.is_alphanumeric() || c == ':', without::<Ipv6Addr>);
     let renamed = |word: &str| {
-        // It may be at the end of a sentence.
-        let name = word.trim_end_matches('.');
-        name.eq_ignore_ascii_case(device).then(|| format!("{rental}{}", &word[name.len()..]))
+        // It may be at the end of a sentence, or the beginning of a name in DNS.
+        let (name, rest) = word.split_at_checked(device.len())?;
+        let is_whole = rest.is_empty() || rest.starts_with('.');
+        (is_whole && name.eq_ignore_ascii_case(device)).then(|| format!("{rental}{rest}"))
     };
     replaced(&text, |c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'), renamed)
 }
