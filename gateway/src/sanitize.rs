@@ -1,5 +1,11 @@
 //! Makes text from a device or an operator safe for a terminal, a mail or a page. Pure.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// Stands for an address in what a customer reads.
+const ADDRESS: &str = "(address)";
+
 /// Replaces characters that act on their surroundings instead of being visible: control characters,
 /// marks of text direction, and characters without width, which make two different names look alike.
 pub fn harmless(text: &str) -> String {
@@ -25,6 +31,40 @@ pub fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// Returns the text of a device as its customer reads it: without addresses, and with the name of the rental in place of
+/// the one that the operators gave the device.
+pub fn discreet(text: &str, device: &str, rental: &str) -> String {
+    let text = replaced(text, |c| c.is_ascii_digit() || c == '.', without::<Ipv4Addr>);
+    let text = replaced(&text, |c| c.is_alphanumeric() || c == ':', without::<Ipv6Addr>);
+    let renamed = |word: &str| {
+        // It may be at the end of a sentence, or the beginning of a name in DNS.
+        let (name, rest) = word.split_at_checked(device.len())?;
+        let is_whole = rest.is_empty() || rest.starts_with('.');
+        (is_whole && name.eq_ignore_ascii_case(device)).then(|| format!("{rental}{rest}"))
+    };
+    replaced(&text, |c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'), renamed)
+}
+
+/// Replaces those runs of characters that belong together for which `with` returns something.
+fn replaced(text: &str, belongs: impl Fn(char) -> bool, with: impl Fn(&str) -> Option<String>) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find(&belongs) {
+        let (before, run) = rest.split_at(start);
+        let (run, after) = run.split_at(run.find(|c: char| !belongs(c)).unwrap_or(run.len()));
+        out.push_str(before);
+        out.push_str(&with(run).unwrap_or_else(|| run.to_owned()));
+        rest = after;
+    }
+    out + rest
+}
+
+/// Replaces an address, which may be at the end of a sentence.
+fn without<A: FromStr>(run: &str) -> Option<String> {
+    let cores = [run, run.trim_matches(['.', ':'])];
+    let core = cores.into_iter().find(|core| core.parse::<A>().is_ok())?;
+    Some(run.replacen(core, ADDRESS, 1))
 }
 
 /// Unicode's default ignorable characters and its line separators. The two variation selectors that

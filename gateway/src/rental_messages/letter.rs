@@ -4,15 +4,13 @@
 //! output of a service is the text of a device, so it creates no header and no line that looks like the gateway's.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use fleetgate_engine::rental::notices::MOST;
 use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
 use crate::notification::mail::render::Letter;
-use crate::sanitize::harmless;
+use crate::sanitize::{discreet, harmless};
 use crate::store::rentals::messages::{MessageRow, Said};
 
 /// Changes that a subject names; it counts more of them.
@@ -22,8 +20,6 @@ const MAX_NAME: usize = 80;
 /// Lines of an output, and characters of each.
 const MAX_LINES: usize = 5;
 const MAX_LINE: usize = 200;
-/// Stands for an address in an output.
-const ADDRESS: &str = "(address)";
 
 /// The rental that a message is about.
 pub struct About<'a> {
@@ -118,18 +114,7 @@ impl About<'_> {
     /// Returns a line of an output without addresses and without the name that the operators gave the device.
     fn discreet(&self, line: &str) -> String {
         let line: String = harmless(line).chars().take(MAX_LINE).collect();
-        let line = replaced(&line, |c| c.is_ascii_digit() || c == '.', without::<Ipv4Addr>);
-        let line = replaced(&line, |c| c.is_alphanumeric() || c == ':', without::<Ipv6Addr>);
-        replaced(&line, |c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'), |word| self.own_name(word))
-    }
-
-    /// Returns the name of the rental in place of that of the device, which may be at the end of a sentence or the
-    /// beginning of a name in DNS.
-    fn own_name(&self, word: &str) -> Option<String> {
-        let (name, rest) = word.split_at_checked(self.device_name.len())?;
-        let is_whole = rest.is_empty() || rest.starts_with('.');
-        let is_own = is_whole && name.eq_ignore_ascii_case(self.device_name);
-        is_own.then(|| format!("{}{rest}", short(self.name)))
+        discreet(&line, self.device_name, &short(self.name))
     }
 }
 
@@ -146,26 +131,6 @@ fn headline(said: &Said) -> String {
 
 fn short(name: &str) -> String {
     harmless(name).chars().take(MAX_NAME).collect()
-}
-
-/// Replaces those runs of characters that belong together for which `with` returns something.
-fn replaced(text: &str, belongs: impl Fn(char) -> bool, with: impl Fn(&str) -> Option<String>) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(start) = rest.find(&belongs) {
-        let (before, run) = rest.split_at(start);
-        let (run, after) = run.split_at(run.find(|c: char| !belongs(c)).unwrap_or(run.len()));
-        out.push_str(before);
-        out.push_str(&with(run).unwrap_or_else(|| run.to_owned()));
-        rest = after;
-    }
-    out + rest
-}
-
-/// Replaces an address, which may be at the end of a sentence.
-fn without<A: FromStr>(run: &str) -> Option<String> {
-    let cores = [run, run.trim_matches(['.', ':'])];
-    let core = cores.into_iter().find(|core| core.parse::<A>().is_ok())?;
-    Some(run.replacen(core, ADDRESS, 1))
 }
 
 #[cfg(test)]

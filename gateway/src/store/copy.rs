@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection
 use super::events;
 use super::files::{self, SIDE_FILES, beside, read_only};
 use super::rentals::erasures::{self, Erasure};
+use super::rentals::person_sessions;
 use super::{HISTORY, MAIN, instance, settings};
 use crate::clock;
 
@@ -428,6 +429,7 @@ async fn marked(file: &Path, made_at: &str, erasures: &[Erasure]) -> sqlx::Resul
     let (mut tx, now) = (conn.begin().await?, clock::wall());
     let made: Option<jiff::Timestamp> = made_at.parse().ok();
     instance::mark_restored(&mut tx, now, made.map(|at| Wall::from_millis(at.as_millisecond()))).await?;
+    person_sessions::end_all(&mut tx).await?;
     let cause = format!("from a backup that was made at {made_at}");
     events::append_restored(&mut tx, now, &cause).await?;
     let erased = match version(&mut tx).await? == newest_schemas().0 {

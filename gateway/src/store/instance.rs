@@ -225,4 +225,15 @@ mod tests {
             assert_eq!(fixture::texts(&store, noted).await, ["system"], "{steps}");
         }
     }
+
+    #[tokio::test]
+    async fn a_restore_brings_back_no_login_of_a_person_of_a_customer() {
+        let (seal, dir) = (SealKey::from_bytes([1; 32]), tempfile::tempdir().unwrap());
+        filled::make(dir.path(), fixture::schema_steps(), &seal).await;
+        let file = dir.path().join(files::MAIN_FILE);
+        copy::mark_restored(&file, "2026-11-30T08:15:00Z", &[]).await.unwrap();
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let left = "select hex(hash) from person_sessions union all select hex(hash) from person_login_links";
+        assert!(fixture::texts(&store, left).await.is_empty());
+    }
 }

@@ -27,6 +27,13 @@ export function mine({ people, customer }) {
   const changes = [{ at: iso(began - 20 * HOUR), status: 'up' }, { at: iso(began - 3 * HOUR), service: 'temperature', status: 'ok' }, { at: iso(began - HOUR), service: 'temperature', status: 'warning' }];
   const me = () => ({ person: { id: people.first().id, name: people.first().name }, customer: { id: customer.id, name: customer.name }, time: iso(Date.now()), expires_at: iso(began + 12 * HOUR) });
 
+  function sshOf(id) {
+    const { name, addresses, from, until } = list.find((one) => one.id === id) ?? list[0];
+    const own = people.answer((pattern) => pattern === '/renters', 'GET', new URLSearchParams({ person: people.first().id }), {})[1].items;
+    const certificates = own.flatMap(({ id: renter, ssh_keys = [] }) => ssh_keys.map((key) => ({ renter, key, certificate: `ssh-ed25519-cert-v01@openssh.com AAAA ${key}`, valid_from: from, valid_until: until })));
+    return [200, { account: 'guest', port: 22, name, addresses, known_hosts: `${name},${addresses.join(',')} ssh-ed25519 AAAA\n`, mode: 'certificates', certificates }];
+  }
+
   function renters(on, method, query, body) {
     const own = { ...body, person: people.first().id };
     query.set('person', own.person);
@@ -47,6 +54,7 @@ export function mine({ people, customer }) {
     if (on('/my/logout')) return [204, undefined, { 'set-cookie': 'mine=; Path=/; Max-Age=0' }];
     if (on('/my')) return [200, me()];
     if (on('/my/rentals')) return [200, { items: list }];
+    if ((match = on('/my/rentals/([^/]+)/ssh'))) return sshOf(match[1]);
     if ((match = on('/my/rentals/([^/]+)'))) {
       const one = list.find(({ id }) => id === match[1]);
       return one ? [200, { ...one, changes: one.state === 'active' ? changes : [] }] : [404, { code: 'not_found', title: 'not found', detail: 'there is no such rental' }];

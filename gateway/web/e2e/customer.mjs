@@ -1,5 +1,7 @@
 // The page of a customer: a person opens it with a link, sees the rental, and adds a computer and a phone. `tools`: those of run.mjs.
 
+const SSH_KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti';
+
 /** Makes a link on the page of the operator; it is shown once. */
 async function linkByButton(page, person, { axe, closesWhatIsShownOnce, conf, dialog, press }) {
   await press(page, `Login link for ${person}`);
@@ -50,6 +52,20 @@ async function addsPeers(page, { axe, closed, closesWhatIsShownOnce, combo, conf
   await shot(page, 'my-once-light');
   await closesWhatIsShownOnce(page, own);
   await peers.getByText('my-laptop').waitFor();
+
+  const keys = dialog(page).getByLabel('Public keys', { exact: true });
+  await press(peers, 'SSH keys of my-laptop');
+  await keys.fill('nonsense');
+  await press(dialog(page), 'Save');
+  await dialog(page).getByText(/is expected, as in a \.pub file/).waitFor();
+  await axe(page);
+  await keys.fill(`${SSH_KEY} me@my-laptop`);
+  await press(dialog(page), 'Save');
+  await closed(page);
+  await press(peers, 'SSH keys of my-laptop');
+  must((await keys.inputValue()) === SSH_KEY, 'the key is not kept, or with its comment');
+  await press(dialog(page), 'Cancel');
+  await closed(page);
 
   await begin('my-phone');
   await combo(page, 'Key pair').selectOption({ label: 'Made by the server' });

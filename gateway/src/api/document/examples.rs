@@ -199,7 +199,8 @@ fn rentals(operation: &str) -> Option<Value> {
         "change_renter" => json!({ "name": "notebook", "mtu": 1_400, "ssh_keys": [] }),
         "create_person_login_link" => json!({ "person": PERSON }),
         "log_in_as_person" => json!({ "token": LOGIN_LINK }),
-        "create_my_renter" => json!({ "name": "phone", "public_key": PUBLIC_KEY }),
+        "create_my_renter" => json!({ "name": "phone", "public_key": PUBLIC_KEY, "ssh_keys": [SSH_KEY] }),
+        "change_my_renter" => json!({ "name": "notebook", "ssh_keys": [SSH_KEY] }),
         "reissue_my_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "reissue_renter_credentials" => json!({ "public_key": ANOTHER_PUBLIC_KEY }),
         "create_booking" => json!({

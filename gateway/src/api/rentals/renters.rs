@@ -215,9 +215,22 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<RenterChange>,
 ) -> Result<Tagged<Renter>, Problem> {
-    let mut write = begin(&app, &who).await?;
-    let by = By::User(&who);
-    let before = load(&mut write, by, &renter).await?;
+    altered(&app, By::User(&who), (&renter, &if_match), change).await
+}
+
+/// Changes a renter.
+///
+/// # Errors
+/// Returns 404 when there is no such renter, 412 when it has another version, 422 for what is invalid, and 409 when the
+/// name is taken.
+pub(super) async fn altered(
+    app: &AppState,
+    by: By<'_>,
+    (renter, if_match): (&str, &IfMatch),
+    change: RenterChange,
+) -> Result<Tagged<Renter>, Problem> {
+    let mut write = begin(app, &by).await?;
+    let before = load(&mut write, by, renter).await?;
     if_match.check(before.version)?;
     let was =
         stored::Settings { name: before.name.clone(), mtu: before.mtu, ssh_keys: before.ssh_keys.clone() };
@@ -231,9 +244,9 @@ async fn change(
     if settings.mtu != was.mtu {
         write.peer(before.id);
     }
-    let after = load(&mut write, by, &renter).await?;
+    let after = load(&mut write, by, renter).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&app, &after) })
+    Ok(Tagged { version: after.version, value: to_api(app, &after) })
 }
 
 /// Returns the settings after the request.

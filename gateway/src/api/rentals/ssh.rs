@@ -83,34 +83,51 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     security(("token" = ["rentals:operator"])), params(("rental" = String, Path, description = "id")),
     responses((status = 200, body = RentalSsh)))]
 async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result<Json<RentalSsh>, Problem> {
-    let (id, now) = (Kind::Rental.parse(&rental)?, crate::clock::wall());
+    let id = Kind::Rental.parse(&rental)?;
     let mut conn = app.store.reader().await?;
     let found = stored::find(&mut conn, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
-    is_open(&found, now)?;
-    let settings = renting::settings(&mut conn, found.device).await?;
-    let account = account(&found, settings.ssh_account)?;
-    let server = renting::ssh_server(&mut conn, found.device).await?;
     let renters = renters::of_customer(&mut conn, found.customer).await?;
     drop(conn);
-    Ok(Json(RentalSsh {
+    let login = login(&app, &found, &renters).await?;
+    Ok(Json(login.ok_or_else(|| not_granted(&found))?))
+}
+
+/// Says how these renters log in to the device of a rental. `None`: they cannot.
+///
+/// # Errors
+/// Returns 409 when the rental has ended, and fails when the database cannot be read.
+pub(super) async fn login(
+    app: &AppState,
+    rental: &Rental,
+    renters: &[Renter],
+) -> Result<Option<RentalSsh>, Problem> {
+    let now = crate::clock::wall();
+    is_open(rental, now)?;
+    let mut conn = app.store.reader().await?;
+    let settings = renting::settings(&mut conn, rental.device).await?;
+    let Some(account) = settings.ssh_account.filter(|_| rental.ssh) else { return Ok(None) };
+    let server = renting::ssh_server(&mut conn, rental.device).await?;
+    drop(conn);
+    Ok(Some(RentalSsh {
         account,
         port: server.port,
-        name: found.name.clone(),
-        addresses: found.alias(now).map(addresses).unwrap_or_default(),
-        known_hosts: known_hosts(&app, &found, &server, now),
-        certificates: certificates(&app, &found, &renters, settings.ssh_mode.as_deref())?,
+        name: rental.name.clone(),
+        addresses: rental.alias(now).map(addresses).unwrap_or_default(),
+        known_hosts: known_hosts(app, rental, &server, now),
+        certificates: certificates(app, rental, renters, settings.ssh_mode.as_deref())?,
         mode: settings.ssh_mode,
     }))
 }
 
-fn account(rental: &Rental, account: Option<String>) -> Result<String, Problem> {
+fn not_granted(rental: &Rental) -> Problem {
     let id = Kind::Rental.text(rental.id);
-    if !rental.ssh {
-        let detail = format!("{id} gives no SSH: PATCH /rentals/{id} {{\"ssh\": true}} does");
-        return Err(Problem::conflict("ssh_not_granted", detail));
-    }
-    account.ok_or_else(|| Problem::conflict("ssh_not_granted", no_account(&rental.device_name)))
+    let detail = if rental.ssh {
+        no_account(&rental.device_name)
+    } else {
+        format!("{id} gives no SSH: PATCH /rentals/{id} {{\"ssh\": true}} does")
+    };
+    Problem::conflict("ssh_not_granted", detail)
 }
 
 fn no_account(device: &str) -> String {

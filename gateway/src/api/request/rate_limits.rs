@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, PersonId};
 use fleetgate_engine::time::Mono;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -35,6 +35,10 @@ const STRAYS_BY_DEVICE: Rate = Rate { burst: 5, refill: Duration::from_secs(1_80
 /// New values of `Idempotency-Key`, each of which is a row for 24 hours. A caller has at most
 /// 100,000 of them. Half are available at once, the rest as the first ones expire.
 pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from_millis(1_728) };
+/// Changes that a person of a customer makes to the own renters: a new key for each of eight, twice, and
+/// some mistakes. The addresses of a removed renter rest for a day, so a person must not use up the pool by
+/// adding and removing.
+const CHANGES_BY_PERSON: Rate = Rate { burst: 30, refill: Duration::from_secs(300) };
 /// Connections to hosts that one caller opens, each of which is two events: a browser loads some pages
 /// at once. A script that repeats a connection for ever writes 4 events a second.
 const STREAMS_BY_PRINCIPAL: Rate = Rate { burst: 300, refill: Duration::from_millis(500) };
@@ -56,6 +60,7 @@ pub struct RateLimits {
     enrol_by_source: Throttle<IpAddr>,
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
+    changes_by_person: Throttle<PersonId>,
     keys_by_principal: Throttle<String>,
     streams_by_principal: Throttle<String>,
     probes_by_principal: Throttle<String>,
@@ -83,6 +88,7 @@ impl Default for RateLimits {
             enrol_by_source: Throttle::new(ENROL_BY_SOURCE),
             results_by_device: Throttle::new(RESULTS_BY_DEVICE),
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
+            changes_by_person: Throttle::new(CHANGES_BY_PERSON),
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             streams_by_principal: Throttle::new(STREAMS_BY_PRINCIPAL),
             probes_by_principal: Throttle::new(PROBES_BY_PRINCIPAL),
@@ -105,6 +111,14 @@ impl RateLimits {
     /// Returns 429 after too many.
     pub fn result(&self, device: HostId, now: Mono) -> Result<(), Problem> {
         self.results_by_device.take(&device, now).map_err(|wait| too_many("results", wait))
+    }
+
+    /// Counts a change that a person of a customer makes.
+    ///
+    /// # Errors
+    /// Returns 429 after too many.
+    pub fn change(&self, person: PersonId, now: Mono) -> Result<(), Problem> {
+        self.changes_by_person.take(&person, now).map_err(|wait| too_many("changes", wait))
     }
 
     /// Counts a connection to a host that this caller opens.

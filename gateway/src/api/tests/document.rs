@@ -26,13 +26,15 @@ pub(super) const OPEN: [&str; 5] = [
 /// Routes for every authenticated caller, about that caller alone.
 const KNOWN: [&str; 3] = ["GET /api/v1/session", "DELETE /api/v1/session", "PUT /api/v1/session/password"];
 /// Routes for people of customers, about the caller alone. `mine` tests that they find no others.
-const PERSON: [&str; 8] = [
+const PERSON: [&str; 10] = [
     "GET /api/v1/my",
     "POST /api/v1/my/logout",
     "GET /api/v1/my/rentals",
     "GET /api/v1/my/rentals/{rental}",
+    "GET /api/v1/my/rentals/{rental}/ssh",
     "GET /api/v1/my/renters",
     "POST /api/v1/my/renters",
+    "PATCH /api/v1/my/renters/{renter}",
     "DELETE /api/v1/my/renters/{renter}",
     "POST /api/v1/my/renters/{renter}/credentials",
 ];

@@ -16,7 +16,7 @@ use crate::store::fixture;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 55] = [
+const FIELDS: [(&str, &str, &[&str]); 56] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("BookingChange", "rentals::a_booking_is_confirmed_and_described", BOOKING_CHANGE),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
@@ -29,6 +29,7 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("GrantChange", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT_CHANGE),
     ("HostChange", "fields::every_field_of_a_host_reaches_the_engine", HOST_CHANGE),
     ("Login", "a_user_is_who_he_is_said_to_be", &["link", "name", "password"]),
+    ("MyRenterChange", "mine::a_person_gets_certificates_for_the_own_ssh_keys_alone", &["name", "ssh_keys"]),
     ("NewAcknowledgement", "the_monitor_hears_every_field_of_an_acknowledgement", ACKNOWLEDGEMENT),
     ("NewApiToken", "a_token_may_what_it_was_made_for", &["expires_in_s", "name", "role", "scopes", "user"]),
     ("NewBackup", "backups::*", &["history", "keep"]),
@@ -41,7 +42,7 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
     (
         "NewDeviceRentalSettings",
-        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*",
+        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*, device_access::*",
         RENTING,
     ),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
@@ -49,7 +50,7 @@ const FIELDS: [(&str, &str, &[&str]); 55] = [
     ("NewForwardProbe", "explain::a_probe_is_sent_as_it_was_asked_for", &["from", "port", "protocol", "to"]),
     ("NewGrant", "grants::a_grant_reaches_the_tunnel_whole_after_each_change", GRANT),
     ("NewHost", "every_field_of_a_new_host_reaches_the_monitor", HOST),
-    ("NewMyRenter", "mine::a_person_manages_the_own_renters_and_finds_no_others", &["name", "public_key"]),
+    ("NewMyRenter", "mine::*", &["name", "public_key", "ssh_keys"]),
     ("NewOperator", "operators::*", &["mtu", "name", "public_key", "user"]),
     ("NewPerson", "people::a_person_is_added_changed_and_removed", &["customer", "email", "name"]),
     ("NewPersonLogin", "mine::a_link_is_made_for_a_person_of_the_customer_and_shown_once", &["person"]),
@@ -97,8 +98,19 @@ const CONTACT: &[&str] = &["digest_at", "emails", "group_wait_s", "name", "time_
 const BOOKING: &[&str] =
     &["customer", "dry_run", "external_ref", "hold_until", "items", "metadata", "notes", "time_zone"];
 const BOOKING_CHANGE: &[&str] = &["hold_until", "metadata", "notes", "time_zone"];
-const RENTING: &[&str] =
-    &["access", "delivery", "gate", "not_ready_reason", "preparation_s", "ready", "rentable", "turnaround_s"];
+const RENTING: &[&str] = &[
+    "access",
+    "cleaning_command",
+    "delivery",
+    "gate",
+    "not_ready_reason",
+    "preparation_s",
+    "ready",
+    "rentable",
+    "ssh_account",
+    "ssh_root",
+    "turnaround_s",
+];
 const RENTAL_CHANGE: &[&str] = &[
     "access",
     "allowance_bytes",

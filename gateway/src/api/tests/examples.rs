@@ -114,7 +114,7 @@ impl Scene {
                 self.insert_person().await;
                 self.insert_login_link().await;
             }
-            "create_my_renter" | "reissue_my_renter_credentials" => {
+            operation if operation.contains("_my_renter") => {
                 self.insert_person().await;
                 let made = self.made("/renters", json!({ "person": PERSON, "name": "tablet" })).await;
                 self.paths.insert("renter", made.json["renter"]["id"].as_str().unwrap().to_owned());
@@ -222,7 +222,7 @@ impl Scene {
     fn caller(&self, operation: &str) -> Caller<'_> {
         match operation {
             "log_in" | "log_in_as_person" | "enrol" => self.api.anonymous(),
-            "change_own_password" | "create_my_renter" | "reissue_my_renter_credentials" => {
+            operation if operation == "change_own_password" || operation.contains("_my_renter") => {
                 self.api.anonymous().header("cookie", &self.cookie).header("x-fleetgate", "1")
             }
             _ => self.api.admin(),

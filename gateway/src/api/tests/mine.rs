@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::document::OPEN;
-use super::rentals::{HOUR, item, must, rented, shop, text};
+use super::rental_ssh::{key, with_account, with_ssh};
+use super::rentals::{HOUR, field, item, must, rented, shop, text};
 use super::with_monitor::Ward;
 use crate::api::rentals::mine::page;
 use crate::api::request::ids::Kind;
@@ -238,6 +239,24 @@ async fn a_person_manages_the_own_renters_and_finds_no_others() {
 }
 
 #[tokio::test]
+async fn a_person_who_adds_and_removes_renters_uses_up_no_pool() {
+    let api = shop().await;
+    let (ada, bob) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-17", "Bob").await);
+    let mine = browser(&api, &logged_in(&api, "crm-17", &ada).await);
+    let mut last = (0, String::new());
+    for _ in 0..20 {
+        let made = mine.post("/api/v1/my/renters", json!({ "name": "laptop" })).await;
+        last = (made.status, made.text.clone());
+        let Some(laptop) = made.json["renter"]["id"].as_str() else { break };
+        mine.delete(&format!("/api/v1/my/renters/{laptop}")).await;
+    }
+    assert!(last.0 == 429 && last.1.contains("too many changes"), "{last:?}");
+    assert_eq!(mine.get("/api/v1/my/renters").await.status, 200);
+    let other = browser(&api, &logged_in(&api, "crm-17", &bob).await);
+    assert_eq!(other.post("/api/v1/my/renters", json!({ "name": "phone" })).await.status, 201);
+}
+
+#[tokio::test]
 async fn rentals_of_others_are_not_found() {
     let api = shop().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
@@ -263,6 +282,52 @@ async fn rentals_of_others_are_not_found() {
         }
         assert!(!listed.text.contains("cam-"), "the name of the device is the operator's: {}", listed.text);
     }
+}
+
+#[tokio::test]
+async fn a_person_gets_certificates_for_the_own_ssh_keys_alone() {
+    let api = shop().await;
+    with_account(&api, "cam-1", "certificates").await;
+    must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
+    let (ada, eve) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-18", "Eve").await);
+    let bob = person(&api, "crm-17", "Bob").await;
+    let phone = renter(&api, &bob, "phone").await;
+    let keys = json!({ "ssh_keys": [key(2).0] });
+    must(&api.operator().patch(&format!("/api/v1/renters/{phone}"), keys.clone()).await);
+    let mine = browser(&api, &logged_in(&api, "crm-17", &ada).await);
+    let made = mine.post("/api/v1/my/renters", json!({ "name": "laptop", "ssh_keys": [key(1).0] })).await;
+    let laptop = text(&must(&made)["renter"]["id"]).to_owned();
+    let tag = made.headers["etag"].to_str().unwrap().to_owned();
+    let rental = rented(&api, with_ssh("cam-1")).await;
+    let path = format!("/api/v1/my/rentals/{}", text(&rental["id"]));
+    let shown = mine.get(&path).await;
+    assert_eq!((&must(&shown)["access"], &shown.json["ssh"]), (&rental["access"], &json!(true)));
+    assert!(!rental["access"].as_array().unwrap().is_empty());
+    let ssh = format!("{path}/ssh");
+    let shown = mine.get(&ssh).await;
+    let all = must(&shown)["certificates"].as_array().unwrap();
+    assert_eq!((all.len(), &all[0]["renter"]), (1, &json!(laptop)), "{}", shown.text);
+    assert_eq!((&all[0]["key"], &shown.json["account"]), (&json!(key(1).1), &json!("guest")));
+    assert!(all[0]["certificate"].is_string() && !shown.text.contains("cam-1"), "{}", shown.text);
+
+    let own = format!("/api/v1/my/renters/{laptop}");
+    let changed = mine.patch(&own, json!({ "name": "desk", "ssh_keys": [key(3).0] })).await;
+    assert_eq!((&must(&changed)["name"], &changed.json["ssh_keys"]), (&json!("desk"), &json!([key(3).1])));
+    assert_eq!(must(&mine.get(&ssh).await)["certificates"][0]["key"], json!(key(3).1));
+    let bad = mine.patch(&own, json!({ "ssh_keys": ["nonsense"] })).await;
+    assert_eq!(field(&bad), (422, "ssh_keys[0]"), "{}", bad.text);
+    assert_eq!(mine.patch(&own, json!({ "mtu": 1_280 })).await.status, 422, "that is the operator's");
+    assert_eq!(mine.patch(&own, json!({ "name": "phone" })).await.code(), "name_taken");
+    let old = mine.clone().header("if-match", &tag).patch(&own, keys.clone()).await;
+    assert_eq!(old.status, 412, "{}", old.text);
+    assert_eq!(mine.patch(&format!("/api/v1/my/renters/{phone}"), keys).await.status, 404);
+
+    let of_eve = browser(&api, &logged_in(&api, "crm-18", &eve).await);
+    assert_eq!(of_eve.get(&ssh).await.status, 404);
+    fixture::run(&api.state.store, "update device_rental_settings set ssh_account = null", &[]).await;
+    let denied = mine.get(&ssh).await;
+    assert_eq!((denied.status, denied.code()), (409, "ssh_not_granted"), "{}", denied.text);
+    assert!(!denied.text.contains("cam-1"), "the name of the device is the operator's: {}", denied.text);
 }
 
 #[tokio::test]
@@ -309,6 +374,11 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let change = &after.json["changes"][0];
     assert_eq!((&change["service"], &change["status"]), (&json!("backup"), &json!("ok")), "{}", after.text);
     assert!(!after.text.contains("\"nas\"") && !after.text.contains("critical"), "{}", after.text);
+    pause().await;
+    let sent = json!({ "exit_status": 0, "output": "nas at 192.168.1.7: copied" });
+    ward.post("/hosts/nas/services/backup/results", sent).await;
+    let output = backup(&mine.get(&path).await)["output"].clone();
+    assert_eq!(output, json!(format!("{} at (address): copied", text(&rental["name"]))));
     let end = format!("/api/v1/rentals/{}/end", text(&rental["id"]));
     must(&api.operator().post(&end, json!({ "reason": "ended" })).await);
     pause().await;

@@ -12,13 +12,13 @@ use crate::store::fixture;
 const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 
 /// The line of a `.pub` file and the key that is kept of it.
-fn key(seed: u8) -> (String, String) {
+pub(super) fn key(seed: u8) -> (String, String) {
     let line = |comment| SshKey::from_seed(&[seed; 32], comment).public().to_string();
     (line("ada@laptop"), line(""))
 }
 
 /// Gives a device an account for renters, and lets the gateway know its host key.
-async fn with_account(api: &TestApi, device: &str, mode: &str) {
+pub(super) async fn with_account(api: &TestApi, device: &str, mode: &str) {
     let account = "update device_rental_settings set ssh_account = 'guest', ssh_mode = $2
                    where device = (select id from hosts where name = $1)";
     fixture::run(&api.state.store, account, &[device, mode]).await;
@@ -34,7 +34,7 @@ async fn ssh_shop() -> TestApi {
     api
 }
 
-fn with_ssh(device: &str) -> Value {
+pub(super) fn with_ssh(device: &str) -> Value {
     let mut item = item(device, HOUR, 2 * HOUR);
     item["ssh"] = json!(true);
     item

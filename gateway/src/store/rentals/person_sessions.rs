@@ -149,6 +149,24 @@ pub async fn end_those_of(tx: &mut SqliteConnection, person: PersonId) -> sqlx::
     Ok(())
 }
 
+/// Ends all sessions and links of a database that is being restored: what ended after the backup must not come back with
+/// it. Its schema may be older than the tables.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn end_all(tx: &mut SqliteConnection) -> sqlx::Result<()> {
+    for (table, sql) in [
+        ("person_sessions", "delete from person_sessions"),
+        ("person_login_links", "delete from person_login_links"),
+    ] {
+        let there = "select exists (select 1 from sqlite_schema where type = 'table' and name = $1)";
+        if sqlx::query_scalar::<_, bool>(there).bind(table).fetch_one(&mut *tx).await? {
+            sqlx::query(sql).execute(&mut *tx).await?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

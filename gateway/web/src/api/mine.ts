@@ -53,6 +53,28 @@ export interface MyRental {
   changes?: MyChange[];
 }
 
+/** The SSH key of one of the person's computers, and its certificate for a rental; without one the device takes the key itself. */
+export interface MyCertificate {
+  renter: string;
+  key: string;
+  certificate?: string | null;
+  valid_from: string;
+  valid_until: string;
+}
+
+/** How to log in to the device of a rental. */
+export interface MyRentalSsh {
+  account: string;
+  port: number;
+  addresses: string[];
+  /** Empty: not known yet. */
+  known_hosts: string;
+  certificates: MyCertificate[];
+}
+
+/** A computer or phone of the person. */
+export type MyRenter = Renter & { ssh_keys?: string[] };
+
 interface Call<Data, Params = { path?: never }> {
   parameters: Params;
   responses: { 200: { headers: Record<string, unknown>; content: { 'application/json': Data } } };
@@ -71,8 +93,9 @@ interface MyPaths {
   '/api/v1/my/logout': { post: Call<undefined> };
   '/api/v1/my/rentals': { get: Call<{ items: MyRental[] }> };
   '/api/v1/my/rentals/{rental}': { get: Call<MyRental, { path: { rental: string } }> };
-  '/api/v1/my/renters': { get: Call<{ items: Renter[] }>; post: Call<RenterWithCredentials> & Sent<{ name: string; public_key?: string }> };
-  '/api/v1/my/renters/{renter}': { delete: Call<undefined, OfRenter> };
+  '/api/v1/my/rentals/{rental}/ssh': { get: Call<MyRentalSsh, { path: { rental: string } }> };
+  '/api/v1/my/renters': { get: Call<{ items: MyRenter[] }>; post: Call<RenterWithCredentials> & Sent<{ name: string; public_key?: string }> };
+  '/api/v1/my/renters/{renter}': { patch: Call<MyRenter, OfRenter> & Sent<{ ssh_keys: string[] }>; delete: Call<undefined, OfRenter> };
   '/api/v1/my/renters/{renter}/credentials': { post: Call<RenterWithCredentials, OfRenter> & Sent<{ public_key?: string }> };
 }
 
@@ -100,7 +123,9 @@ export async function myRentals(): Promise<MyRental[]> {
 
 export const myRental = (rental: string): Promise<MyRental> => asked(my.GET('/api/v1/my/rentals/{rental}', { params: { path: { rental } } }));
 
-export async function myRenters(): Promise<Renter[]> {
+export const myRentalSsh = (rental: string): Promise<MyRentalSsh> => asked(my.GET('/api/v1/my/rentals/{rental}/ssh', { params: { path: { rental } } }));
+
+export async function myRenters(): Promise<MyRenter[]> {
   return (await asked(my.GET('/api/v1/my/renters'))).items;
 }
 
@@ -113,6 +138,11 @@ export function addRenter(name: string, publicKey: string | undefined): Promise<
 
 export function rekeyRenter(renter: string, publicKey: string | undefined): Promise<RenterWithCredentials> {
   return asked(my.POST('/api/v1/my/renters/{renter}/credentials', { params: { path: { renter } }, body: keyIn(publicKey) }));
+}
+
+/** Replaces the SSH keys of a renter. */
+export function setSshKeys(renter: string, keys: string[]): Promise<MyRenter> {
+  return asked(my.PATCH('/api/v1/my/renters/{renter}', { params: { path: { renter } }, body: { ssh_keys: keys } }));
 }
 
 export function removeRenter(renter: string): Promise<undefined> {

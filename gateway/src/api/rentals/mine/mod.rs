@@ -17,16 +17,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::renters::{self, By};
-use super::{NewRenter, RenterWithCredentials, addresses, delays};
+use super::{
+    NewRenter, RentalSsh, Renter, RenterChange, RenterWithCredentials, access, addresses, delays, ssh,
+};
 use crate::api::AppState;
 use crate::api::devices::NewCredentials;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::person::PersonCaller;
-use crate::api::response::etag::IfMatch;
+use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::types::Metric;
+use crate::sanitize::discreet;
 use crate::store::rentals::Rental;
 use crate::store::rentals::mine::{self as stored, Seen, SeenService, Visible};
 
@@ -37,8 +40,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(login::routes())
         .routes(routes!(list))
         .routes(routes!(show))
+        .routes(routes!(show_ssh))
         .routes(routes!(list_renters, create_renter))
-        .routes(routes!(remove_renter))
+        .routes(routes!(change_renter, remove_renter))
         .routes(routes!(reissue))
 }
 
@@ -78,6 +82,33 @@ async fn show(
     Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
 }
 
+/// How the person logs in to the device of a rental, with certificates for the SSH keys of the person's own renters.
+///
+/// The certificates are valid in the window of the rental, and are made anew by each call: read them again after a change
+/// of the end or the device.
+///
+/// 409 `ssh_not_granted`: the rental has no SSH, or its device has no account for renters any more. 409 `rental_over`:
+/// it has ended.
+#[utoipa::path(get, path = "/my/rentals/{rental}/ssh", operation_id = "show_my_rental_ssh", tag = "rentals",
+    security(("person" = [])), params(("rental" = String, Path, description = "id")),
+    responses((status = 200, body = RentalSsh)))]
+async fn show_ssh(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(rental): Path<String>,
+) -> Result<Json<RentalSsh>, Problem> {
+    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(&who));
+    let mut conn = app.store.reader().await?;
+    let found = stored::rental(&mut conn, visible, id).await?;
+    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let renters = stored::renters(&mut conn, visible).await?;
+    drop(conn);
+    // The name of the device is the operator's.
+    let none =
+        || Problem::conflict("ssh_not_granted", format!("{rental} gives no SSH: ask where you booked"));
+    Ok(Json(ssh::login(&app, &found, &renters).await?.ok_or_else(none)?))
+}
+
 async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRental, Problem> {
     let seen = stored::device(&mut *app.store.reader().await?, visible, rental).await?;
     let life = &rental.life;
@@ -85,6 +116,7 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
         id: Kind::Rental.text(rental.id),
         name: rental.name.clone(),
         addresses: rental.alias(visible.now).map(addresses).unwrap_or_default(),
+        access: access::to_api(&rental.access),
         state: life.state(visible.now).name().to_owned(),
         from: ids::time(life.window.from()),
         until: ids::time(life.window.until()),
@@ -92,7 +124,9 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
         delayed: delayed(app, visible, rental).await?,
         ssh: rental.ssh,
         device: device(rental, seen.as_ref()),
-        services: seen.map(|seen| seen.services.into_iter().map(service).collect()).unwrap_or_default(),
+        services: seen
+            .map(|seen| seen.services.into_iter().map(|of| service(rental, of)).collect())
+            .unwrap_or_default(),
         changes: None,
     })
 }
@@ -105,12 +139,12 @@ fn device(rental: &Rental, seen: Option<&Seen>) -> MyDevice {
     }
 }
 
-fn service(of: SeenService) -> MyService {
+fn service(rental: &Rental, of: SeenService) -> MyService {
     MyService {
         name: of.name,
         status: of.status.to_owned(),
         since: ids::time_if_known(of.since),
-        output: of.output,
+        output: discreet(&of.output, &rental.device_name, &rental.name),
         metrics: of.metrics.iter().map(|metric| Metric::from(metric).into()).collect(),
     }
 }
@@ -138,6 +172,12 @@ fn reason(kind: &str) -> &'static str {
     }
 }
 
+/// Counts a change that the person makes.
+fn changing<'a>(app: &AppState, who: &'a PersonCaller) -> Result<By<'a>, Problem> {
+    app.rate_limits().change(who.person, crate::clock::now().mono)?;
+    Ok(By::Person(who))
+}
+
 /// The renters of the person, by name.
 #[utoipa::path(get, path = "/my/renters", operation_id = "list_my_renters", tag = "rentals",
     security(("person" = [])), responses((status = 200, body = MyRenters)))]
@@ -155,10 +195,28 @@ async fn create_renter(
     who: PersonCaller,
     Body(new): Body<NewMyRenter>,
 ) -> Result<Response, Problem> {
-    let NewMyRenter { name, public_key } = new;
+    let NewMyRenter { name, public_key, ssh_keys } = new;
     let person = Kind::Person.text(who.person);
-    let new = NewRenter { person, name, public_key, ..NewRenter::default() };
-    renters::added(&app, By::Person(&who), new).await
+    let new = NewRenter { person, name, public_key, ssh_keys, mtu: None };
+    renters::added(&app, changing(&app, &who)?, new).await
+}
+
+/// Changes a renter of the person.
+#[utoipa::path(patch, path = "/my/renters/{renter}", operation_id = "change_my_renter", tag = "rentals",
+    security(("person" = [])), request_body = MyRenterChange,
+    params(("renter" = String, Path, description = "id"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the change is meant for")),
+    responses((status = 200, body = Renter)))]
+async fn change_renter(
+    State(app): State<AppState>,
+    who: PersonCaller,
+    Path(renter): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<MyRenterChange>,
+) -> Result<Tagged<Renter>, Problem> {
+    let MyRenterChange { name, ssh_keys } = change;
+    let change = RenterChange { name, ssh_keys, mtu: None };
+    renters::altered(&app, changing(&app, &who)?, (&renter, &if_match), change).await
 }
 
 /// Removes a renter of the person. Its tunnel ends at once.
@@ -173,7 +231,7 @@ async fn remove_renter(
     Path(renter): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    renters::removed(&app, By::Person(&who), &renter, &if_match).await
+    renters::removed(&app, changing(&app, &who)?, &renter, &if_match).await
 }
 
 /// Issues new keys for a renter of the person. The previous keys stop working at once.
@@ -187,7 +245,20 @@ async fn reissue(
     Path(renter): Path<String>,
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<RenterWithCredentials>, Problem> {
-    renters::rekeyed(&app, By::Person(&who), &renter, &new).await
+    renters::rekeyed(&app, changing(&app, &who)?, &renter, &new).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DELAY_KINDS;
+    use super::*;
+
+    #[test]
+    fn a_device_is_called_ok_only_when_nothing_else_keeps_it() {
+        for kind in DELAY_KINDS {
+            assert_eq!(reason(kind).contains("is OK, and"), kind == "settling", "{kind}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,11 @@ async fn page(State(app): State<AppState>, reader: Reader) -> Result<Html<String
     let Reader { renter, visible } = reader;
     let mut windows = Vec::new();
     for rental in shown(&app, &renter, visible).await? {
-        let delays = delayed(&app, visible, &rental).await?.join("; ");
+        let delays = match delayed(&app, visible, &rental).await? {
+            // The filter is asked later than the database.
+            none if none.is_empty() => "the device is not handed over yet".to_owned(),
+            delays => delays.join("; "),
+        };
         let of = (renter.id, renter.customer);
         let (is_open, why) = reach_of_renter(&app, of, (&rental, &delays), visible.now).await?;
         windows.push(Window::of(&rental, is_open, why, visible.now));

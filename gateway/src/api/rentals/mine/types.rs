@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::grants::GrantAccess;
 use crate::api::rentals::Renter;
+use crate::api::request::extract::never_null;
 use crate::api::types::{Metric, names};
 
 /// Whom a one-time login is for.
@@ -55,6 +57,8 @@ pub struct MyRental {
     pub name: String,
     /// The addresses at which the person's renters reach the device.
     pub addresses: Vec<String>,
+    /// What they reach there.
+    pub access: Vec<GrantAccess>,
     #[schema(value_type = names::RentalState)]
     pub state: String,
     pub from: String,
@@ -63,7 +67,7 @@ pub struct MyRental {
     pub time_zone: Option<String>,
     /// Why it has not begun, although its time has come.
     pub delayed: Vec<String>,
-    /// The person may log in to the device over SSH.
+    /// The person may log in to the device over SSH; `GET /my/rentals/{rental}/ssh` says how.
     pub ssh: bool,
     pub device: MyDevice,
     /// Empty unless the rental is active.
@@ -151,4 +155,21 @@ pub struct NewMyRenter {
     pub name: String,
     /// Its own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
+    /// SSH public keys with which the person logs in to rented devices: at most 8 lines of `.pub` files, ed25519, ecdsa,
+    /// or rsa of at least 2048 bits. Comments are dropped.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+}
+
+/// What is absent stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MyRenterChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub name: Option<String>,
+    /// Replaced as a whole. Certificates that were made for other keys before stay valid until their rentals end.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<String>)]
+    pub ssh_keys: Option<Vec<String>>,
 }

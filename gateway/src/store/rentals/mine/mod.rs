@@ -3,6 +3,8 @@
 //! Every query takes one [`Visible`] and decides by it alone. Of a device it returns what was measured while the
 //! customer had it, and nothing of the time before or after: no state, output or value of a predecessor.
 
+use std::cmp::Reverse;
+
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId, PersonId};
 use fleetgate_engine::messages::{HostState, HostStatus, ServiceState};
 use fleetgate_engine::rental::life::State;
@@ -17,6 +19,7 @@ use super::renters::{self, Renter};
 use super::{Rental, reports, select};
 use crate::ids::Named;
 use crate::store::intervals::{Interval, Series, Services};
+use crate::store::lists::{Entry, readable};
 use crate::store::{Store, states};
 
 /// Rentals that a person sees: those of years.
@@ -45,23 +48,32 @@ macro_rules! visible {
                and (r.admits is null
                     or exists (select 1 from renters w
                                where w.person = $2 and w.removed_at is null
-                                 and w.id in (select value from json_each(r.admits)))) ",
+                                 and w.id in (select value from json_each(
+                                                  case when json_valid(r.admits) then r.admits else '[]' end)))) ",
             $rest
         ))
     };
 }
 
-/// Returns the rentals that the person sees, those that begin last first.
+/// Returns the rentals that the person sees, those that begin last first. If there are too many, those that are over are
+/// left out: many that were cancelled long before they began must not hide the present one.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn rentals(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Result<Vec<Rental>> {
-    sqlx::query_as(visible!("order by r.from_at desc, r.id desc limit $3"))
+    let sql = visible!(
+        "order by (r.ended_at is null and r.until_at > $4) desc, r.from_at desc, r.id desc limit $3"
+    );
+    let rows: Vec<Entry<Rental>> = sqlx::query_as(sql)
         .bind(visible.customer.as_i64())
         .bind(visible.person.as_i64())
         .bind(MAX_RENTALS)
+        .bind(visible.now.as_millis())
         .fetch_all(conn)
-        .await
+        .await?;
+    let mut found = readable(rows);
+    found.sort_by_key(|rental| Reverse((rental.life.window.from(), rental.id)));
+    Ok(found)
 }
 
 /// Returns a rental, if the person sees it.

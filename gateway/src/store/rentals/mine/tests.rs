@@ -116,6 +116,31 @@ async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_pe
     assert!(rentals(&mut conn, visible(1, 12, 0)).await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn cancelled_rentals_do_not_hide_the_present_one() {
+    let (store, _dir) = scene().await;
+    for rental in 1..=105 {
+        rent(&store, rental, 101, (100 * rental, 100 * rental + 50), None).await;
+    }
+    let cancelled = "update rentals set ended_at = 50, end_reason = 'cancelled' where id > 1";
+    fixture::run(&store, cancelled, &[]).await;
+    let all = rentals(&mut store.reader().await.unwrap(), visible(1, 11, 120)).await.unwrap();
+    let ids: Vec<i64> = all.iter().map(|rental| rental.id.as_i64()).collect();
+    assert_eq!((ids.len(), &ids[..2], ids.last()), (100, &[105, 104][..], Some(&1)));
+}
+
+#[tokio::test]
+async fn a_damaged_rental_hides_no_other() {
+    let (store, _dir) = scene().await;
+    for (rental, admits) in [(1, Some("[21]")), (2, None), (3, Some("[21")), (4, None)] {
+        rent(&store, rental, 101, (100 * rental, 100 * rental + 50), admits).await;
+    }
+    let damaged = "update rentals set end_reason = 'damaged', ended_at = 250 where id = 2";
+    fixture::run(&store, damaged, &[]).await;
+    let all = rentals(&mut store.reader().await.unwrap(), visible(1, 11, 0)).await.unwrap();
+    assert_eq!(all.iter().map(|rental| rental.id.as_i64()).collect::<Vec<_>>(), [4, 1]);
+}
+
 async fn seen(store: &Store, who: Visible, rental: i64) -> Vec<Change> {
     let found = super::rental(&mut store.reader().await.unwrap(), who, id(rental)).await.unwrap();
     changes(store, who, &found.expect("a rental")).await.unwrap()
