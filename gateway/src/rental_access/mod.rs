@@ -26,7 +26,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
 use crate::ids::Kind;
-use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
@@ -41,11 +40,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(20);
 /// Pause after the database has failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// Beside as many calls none that has failed is repeated: devices that are not reached, such as those on their way back,
+/// keep no other one waiting.
+const MOST_REPEATED: usize = 8;
 /// Devices with a call at the same time. It leaves most SSH sessions to the checks.
 const MOST_CALLS: usize = 16;
-/// Devices with a call beyond which none that has failed is repeated: devices that are not reached, such as those on
-/// their way back, keep no other one waiting.
-const MOST_REPEATED: usize = 8;
 
 /// Runs a command on a device.
 pub trait Runner: Clone + Send + Sync + 'static {
@@ -92,8 +91,6 @@ struct Ended {
 
 struct Driver<R> {
     parts: Parts<R>,
-    /// A clock that is wrong for some seconds takes access away, and cleans no device of a renter.
-    doubt: Doubt,
     /// What failed.
     attempts: BTreeMap<HostId, Attempts>,
     /// Devices with a call in progress.
@@ -108,16 +105,14 @@ struct Driver<R> {
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (attempts, calls, doubt) = (BTreeMap::new(), JoinSet::new(), Doubt::default());
-        Driver { parts, doubt, attempts, running, calls, exposed, changed }
+        Driver { parts, attempts: BTreeMap::new(), running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
     async fn begin(&mut self, now: Now) -> store::Result<Duration> {
-        let is_doubted = self.doubt.holds(now);
         self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
-        let devices = stored::devices(&mut conn).await?;
+        let devices = self.in_order(stored::devices(&mut conn).await?);
         if devices.is_empty() {
             return Ok(LOOK_EVERY);
         }
@@ -129,13 +124,12 @@ impl<R: Runner> Driver<R> {
         drop(conn);
         self.note_new_keys(&devices);
         let mut wait = LOOK_EVERY;
-        for device in self.in_order(devices) {
-            if self.running.contains(&device.id) || self.running.len() >= self.most_calls(device.id) {
+        for device in devices {
+            if self.running.contains(&device.id) || self.running.len() >= MOST_CALLS {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
-            let action = next_action(&device.state, rented, now.wall);
-            let Some(action) = action.filter(|action| !is_doubted || takes_away(action)) else {
+            let Some(action) = next_action(&device.state, rented, now.wall) else {
                 self.attempts.remove(&device.id);
                 continue;
             };
@@ -154,9 +148,10 @@ impl<R: Runner> Driver<R> {
         devices
     }
 
-    /// How many calls may run when one to this device begins.
-    fn most_calls(&self, device: HostId) -> usize {
-        if self.attempts.contains_key(&device) { MOST_REPEATED } else { MOST_CALLS }
+    /// Whether there is no room to repeat a call to a device.
+    fn is_crowded(&self, device: HostId, action: &Action) -> bool {
+        let is_call = !matches!(action, Action::Use(_));
+        is_call && self.attempts.contains_key(&device) && self.running.len() >= MOST_REPEATED
     }
 
     /// A device that got new keys can be handed over.
@@ -167,6 +162,9 @@ impl<R: Runner> Driver<R> {
     }
 
     async fn act(&mut self, device: Upkeep, action: Action) -> store::Result<()> {
+        if self.is_crowded(device.id, &action) {
+            return Ok(());
+        }
         note_begin(&self.parts.store, device.id, &action).await?;
         let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
         self.running.insert(device.id);
@@ -259,33 +257,6 @@ fn in_words(action: &Action) -> String {
         Action::Revoke(rental) => format!("the removal of the SSH access of {}", Kind::Rental.text(*rental)),
         Action::Use(rental) | Action::Clean(rental) => {
             format!("the cleaning after {}", Kind::Rental.text(*rental))
-        }
-    }
-}
-
-/// Whether an action is right also by a clock that may be wrong: renters only lose access by it.
-const fn takes_away(action: &Action) -> bool {
-    match action {
-        Action::Ask | Action::Revoke(_) => true,
-        Action::Grant(_) | Action::Use(_) | Action::Clean(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use fleetgate_engine::id::Id;
-    use fleetgate_engine::rental::device_access::Access;
-    use fleetgate_engine::time::Wall;
-
-    use super::*;
-
-    #[test]
-    fn a_doubted_clock_takes_access_away_and_neither_gives_nor_cleans() {
-        let rental = Id::from_i64(5);
-        let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
-        assert!(takes_away(&Action::Revoke(rental)) && takes_away(&Action::Ask));
-        for action in [Action::Grant(access), Action::Use(rental), Action::Clean(rental)] {
-            assert!(!takes_away(&action), "{action:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::rentals::{self, HOUR, field, hence, must, path, rented, renting, shop, text};
+use super::rentals::{HOUR, field, hence, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::run;
@@ -299,7 +299,7 @@ async fn devices_that_do_not_answer_keep_no_other_one_waiting() {
     let account = json!({ "rentable": true, "ssh_account": "renter" });
     for n in 10..30 {
         let name = format!("away-{n}");
-        rentals::device(&api, &name).await;
+        super::rentals::device(&api, &name).await;
         renting(&api, &name, account.clone()).await;
     }
     let devices = Away::default();

@@ -274,7 +274,6 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::rentals::customers;
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -333,7 +332,7 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();
         granted_now(&mut tx, id(7), &access).await.unwrap();
-        customers::erase(&mut tx, id(1), at(9)).await.unwrap();
+        crate::store::rentals::customers::erase(&mut tx, id(1), at(9)).await.unwrap();
         let kept = of_device(&mut tx, id(7)).await.unwrap().unwrap();
         assert_eq!(kept.state.held, Some(Held { rental: id(10), access: None }));
         tx.commit().await.unwrap();
