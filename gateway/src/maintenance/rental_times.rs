@@ -103,7 +103,7 @@ impl Times {
 
 /// Whether the clock was set some minutes ago at most.
 #[derive(Default)]
-pub(super) struct Doubt {
+pub struct Doubt {
     /// The clocks at the last look.
     looked: Option<Now>,
     until: Mono,

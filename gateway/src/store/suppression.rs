@@ -36,8 +36,8 @@ const SUPPRESSED: &str = "with waits as (select distinct n.host, n.service from 
      union all
      select w.host, w.service, case
              when uplink.lost then 'parent_in_doubt'
-             when s.route <> 'rental' and h.hard = 'down' then 'host_down'
-             when s.route <> 'rental' and h.reachable = 0 then 'unreachable'
+             when s.service <> 'rental' and h.hard = 'down' then 'host_down'
+             when s.service <> 'rental' and h.reachable = 0 then 'unreachable'
              when s.stale or s.notification ->> '$.awaits_result' then 'not_current'
              when s.notification ->> '$.is_quiet' then 'rental'
              when s.notification ->> '$.in_downtime' then 'downtime'
@@ -84,13 +84,13 @@ mod tests {
     use super::*;
     use crate::store::{Store, fixture, notices, states};
 
-    /// Creates a host and its service `ping`, each with a waiting notice.
-    async fn waiting() -> (Store, tempfile::TempDir) {
+    /// Creates a host and a service of it, each with a waiting notice.
+    async fn waiting(service: &str) -> (Store, tempfile::TempDir) {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&fixture::TIMING).await.unwrap();
         let mut tx = store.begin().await.unwrap();
-        for service in [None, Some("ping".to_owned())] {
+        for service in [None, Some(service.to_owned())] {
             notices::insert(&mut tx, &Message { service, ..fixture::down(host) }, None).await.unwrap();
         }
         for row in notices::unrouted(&mut tx, 9).await.unwrap() {
@@ -109,7 +109,7 @@ mod tests {
         states::write_services(&mut tx, &[(host.host, ping)]).await.unwrap();
         let suppressions = of_waiting(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
-        [None, Some("ping".to_owned())]
+        [None, Some(ping.name.clone())]
             .map(|service| suppressions.get(&CheckableId { host: host.host, service }).copied())
     }
 
@@ -124,7 +124,7 @@ mod tests {
         use SuppressReason::{
             Downtime, Flapping, HostDown, Kind, NotCurrent, ParentInDoubt, Rental, Unreachable,
         };
-        let (store, _dir) = waiting().await;
+        let (store, _dir) = waiting("ping").await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
         let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
         let ill =
@@ -159,11 +159,6 @@ mod tests {
                 silent(Some(Rental), Some(Rental)),
             ),
             (
-                HostState { reachable: false, hard: HostStatus::Down, ..up.clone() },
-                ServiceState { route: RENTAL_SERVICE.to_owned(), ..ill.clone() },
-                silent(Some(Unreachable), None),
-            ),
-            (
                 HostState { notification: notification(|n| n.awaits_result = true), ..up.clone() },
                 ServiceState { notification: notification(|n| n.flapping = true), ..ill },
                 silent(Some(NotCurrent), Some(Flapping)),
@@ -179,8 +174,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_state_of_a_rental_is_known_while_its_device_is_not() {
+        let (store, _dir) = waiting(RENTAL_SERVICE).await;
+        let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
+        let down = HostState { reachable: false, hard: HostStatus::Down, ..up };
+        let overdue = fixture::service(RENTAL_SERVICE, Status::Critical);
+        let overdue = ServiceState { notified: Some(Status::Critical), ..overdue };
+        let unreachable = Some(Suppression::Silent(SuppressReason::Unreachable));
+        assert_eq!(with(&store, &down, &overdue).await, [unreachable, None]);
+    }
+
+    #[tokio::test]
     async fn a_lost_uplink_suppresses_waiting_notices_of_hosts() {
-        let (store, _dir) = waiting().await;
+        let (store, _dir) = waiting("ping").await;
         for sql in [
             "insert into incidents (id, extent, cause, words, opened_at)
              values (1, 'gateway', 'uplink_lost', 'gateway', 0)",

@@ -35,7 +35,7 @@ macro_rules! host_problem {
 macro_rules! service_problem {
     () => {
         "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown')
-                   and (c.route = 'rental'
+                   and (c.service = 'rental'
                         or not exists (select 1 from host_states d
                                        where d.host = c.host and (d.hard = 'down' or d.reachable = 0))) then c.hard end"
     };
