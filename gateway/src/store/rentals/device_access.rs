@@ -397,7 +397,7 @@ mod tests {
         let (store, _dir) = site().await;
         let lent = async |change: &'static str| {
             fixture::run(&store, change, &[]).await;
-            let found = of_device(&mut *store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+            let found = of_device(&mut store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
             found.state.lent_until
         };
         let sent = "update rentals set shipped = 1, dispatched_at = 900000 where id = 10";

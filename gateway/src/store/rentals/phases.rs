@@ -104,7 +104,7 @@ mod tests {
         }
         let found = async |change: &'static str| {
             fixture::run(&store, change, &[]).await;
-            let found = left(&mut *store.reader().await.unwrap()).await.unwrap();
+            let found = left(&mut store.reader().await.unwrap()).await.unwrap();
             let device = store.host_spec(Id::from_i64(7), &fixture::TIMING).await.unwrap().unwrap();
             let has_service = device.services.iter().any(|service| service.name == "rental");
             let left = found.get(&Id::from_i64(7)).map(|left| (left.is_access, left.since.as_millis()));

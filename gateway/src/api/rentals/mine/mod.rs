@@ -260,16 +260,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::DELAY_KINDS;
-    use super::*;
-
-    #[test]
-    fn a_device_is_called_ok_only_when_nothing_else_keeps_it() {
-        for kind in DELAY_KINDS {
-            assert_eq!(reason(kind).contains("is OK, and"), kind == "settling", "{kind}");
-        }
-    }
-}
