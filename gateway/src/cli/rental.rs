@@ -684,7 +684,7 @@ mod tests {
             assert_eq!(limits, shown, "{options}");
         }
         let refused = try_run(&client, &format!("rental set {id} --warn ping:rta=x")).await.unwrap_err();
-        assert!(format!("{refused:#}").contains("--warn"), "{refused:#}");
+        assert!(format!("{refused:#}").contains("thresholds[0].warn"), "{refused:#}");
     }
 
     #[tokio::test]

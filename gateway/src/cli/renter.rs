@@ -52,7 +52,10 @@ pub(crate) enum RenterCommand {
         renter: String,
     },
     /// Change a renter
-    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+    #[command(
+        override_usage = "fleetgate renter set [OPTIONS] <RENTER>",
+        group(clap::ArgGroup::new("change").required(true).multiple(true))
+    )]
     Set {
         /// Id of the renter
         renter: String,

@@ -205,7 +205,8 @@ mod tests {
             seen(&store, now, up.clone(), ping(Status::Unknown, 2 * day)).await;
         }
         let left =
-            fixture::texts(&store, "select created_at / 1000 || '' from rental_messages order by id").await;
+            fixture::texts(&store, "select cast(created_at / 1000 as text) from rental_messages order by id")
+                .await;
         assert_eq!(left, ["3060", "172860"]);
     }
 

@@ -719,13 +719,14 @@ const SECRET_FIELDS: [&str; 12] = [
     "webhook_url",
 ];
 /// Fields whose names sound like a secret, and their actual content.
-const NO_SECRETS: [(&str, &str); 16] = [
+const NO_SECRETS: [(&str, &str); 19] = [
     ("previous_key", "a public key"),
     ("address", "an inner address or mailbox; of a webhook only the server"),
     ("addresses", "inner addresses"),
     ("asked_address", "where a check went to"),
     ("direct_address", "an address on the Internet; a login in it is refused"),
     ("host_key", "public"),
+    ("key", "the public key of a certificate"),
     ("keyed_at", "a time"),
     ("poll_hash", "the digest of a secret"),
     ("public_key", "public"),
@@ -733,6 +734,8 @@ const NO_SECRETS: [(&str, &str); 16] = [
     ("public_url", "what everybody is told"),
     ("remote_address", "where an enrolment came from"),
     ("ssh_host_key", "public"),
+    ("ssh_host_keys", "public"),
+    ("ssh_keys", "public"),
     ("ssh_public_key", "public"),
     ("token_label", "what people call a token"),
     ("unknown_keys", "public keys of refused handshakes"),

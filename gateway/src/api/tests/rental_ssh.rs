@@ -74,7 +74,7 @@ async fn a_renter_gets_a_certificate_for_the_window_of_the_rental() {
     assert_eq!(facts, [json!("guest"), json!(22), json!("entrance"), json!("certificates")]);
     assert_eq!(shown["addresses"], rental["addresses"]);
     let [v4, v6] = [0, 1].map(|n| text(&rental["addresses"][n]));
-    let known = format!("entrance,{v4},{v6} {HOST_KEY}\n");
+    let known = format!("entrance,entrance.fleet.internal,{v4},{v6} {HOST_KEY}\n");
     assert_eq!(text(&shown["known_hosts"]), known);
     let all = shown["certificates"].as_array().unwrap();
     let of: Vec<(&str, &str)> = all.iter().map(|c| (text(&c["renter"]), text(&c["key"]))).collect();
@@ -183,6 +183,7 @@ async fn ssh_needs_an_account_of_the_device_and_access_to_its_port() {
     let mut any = json!({ "labels": { "kind": "cam" }, "until": hence(HOUR), "ssh": true });
     let made = rented(&api, any.clone()).await;
     assert_eq!(made["device_name"], "cam-1", "the only one that can");
+    must(&api.operator().post(&format!("{}/end", path(&made)), json!({ "reason": "ended" })).await);
     any["labels"] = json!({ "name": "cam-2" });
     let refused = book(&api, json!([any])).await;
     assert!(refused.text.contains("no device of the selection"), "{}", refused.text);

@@ -23,6 +23,7 @@ pub(super) fn deliveries() -> impl Iterator<Item = Delivery> {
 fn sent(n: i64, booking: Id) -> Rental {
     let mut sent = rental(n, booking, None, None);
     let shipment = Shipment { dispatched_at: Some(at(450)), ..Shipment::default() };
+    sent.ssh = false;
     sent.life = Life {
         handover: Handover::Awaited,
         delivery: Delivery::Shipped(shipment),
