@@ -3,8 +3,9 @@
 program=$(realpath "${FLEETGATE_TEST_PROGRAM:-target/debug/fleetgate}")
 data=$(mktemp -d)
 
+# A demo that has ended by itself says why.
 finish() {
-    kill "$demo" 2>/dev/null || true
+    kill "$demo" 2>/dev/null || cat "$data/out" "$data/err" >&2
     wait "$demo" 2>/dev/null || true
     rm -rf "$data"
 }

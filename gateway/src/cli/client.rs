@@ -24,6 +24,8 @@ const UNEXPECTED: &str = "unexpected answer: do gateway and command line have th
 const MOST: usize = 64 * 1024 * 1024;
 /// Patience with one answer; event streams have none of their own.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Interval between the attempts of a call that finds the gateway busy.
+const BUSY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
 /// The largest message of a WebSocket, which is the gateway's limit too.
 const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -38,6 +40,8 @@ pub(crate) struct Client {
     manager: Option<String>,
     /// The place to name if the gateway does not respond.
     place: String,
+    /// How long a call is repeated while the gateway refuses it with 503, which has changed nothing.
+    busy: std::time::Duration,
     pub json: bool,
 }
 
@@ -65,6 +69,7 @@ impl Client {
                 token: to.token.clone(),
                 manager: None,
                 place: url.clone(),
+                busy: std::time::Duration::ZERO,
                 json: to.json,
             });
         }
@@ -72,6 +77,7 @@ impl Client {
         Ok(Client {
             manager: None,
             place: socket.display().to_string(),
+            busy: std::time::Duration::ZERO,
             http: builder.unix_socket(socket).build()?,
             base: LOCAL_BASE.to_owned(),
             token: to.token.clone(),
@@ -82,6 +88,11 @@ impl Client {
     /// Returns the client for a program that manages its writes.
     pub fn managed_by(self, name: &str) -> Client {
         Client { manager: Some(name.to_owned()), ..self }
+    }
+
+    /// Returns the client for a program that waits for a busy gateway.
+    pub fn patient(self, busy: std::time::Duration) -> Client {
+        Client { busy, ..self }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
@@ -235,13 +246,23 @@ impl Client {
         Ok(url)
     }
 
-    async fn judged(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        if response.status().is_success() {
-            return Ok(response);
+    async fn judged(&self, mut request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        let until = tokio::time::Instant::now() + self.busy;
+        loop {
+            // A body that is streamed cannot be sent again.
+            let again = request.try_clone();
+            let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            let is_busy = status == StatusCode::SERVICE_UNAVAILABLE && tokio::time::Instant::now() < until;
+            request = match again {
+                Some(again) if is_busy => again,
+                _ => return Err(Refused::of(status, read(response).await.unwrap_or_default()).into()),
+            };
+            tokio::time::sleep(BUSY_INTERVAL).await;
         }
-        let status = response.status();
-        Err(Refused::of(status, read(response).await.unwrap_or_default()).into())
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -402,6 +423,37 @@ mod tests {
         let to = Connection { data, url, token: Some("fgt_x".into()), json: false };
         let client = Client::new(&to).expect("a client");
         client.get::<Value>("/gateway", &[]).await.expect_err("no gateway answers").to_string()
+    }
+
+    /// Serves two refusals with 503, then an answer, and returns its URL.
+    async fn busy_gateway() -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            for status in ["503 Service Unavailable", "503 Service Unavailable", "200 OK"] {
+                let (mut stream, _) = listener.accept().await.expect("a call");
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+                stream.write_all(answer.as_bytes()).await.expect("it is sent");
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_patient_client_repeats_what_a_busy_gateway_refuses() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = |url| {
+            let to = Connection { data: None, url: Some(url), token: Some("fgt_x".into()), json: false };
+            Client::new(&to).expect("a client")
+        };
+        let refused = client(busy_gateway().await).post::<Value>("/people", &json!({})).await;
+        assert!(refused.expect_err("it is busy").to_string().contains("503"));
+        let patient = client(busy_gateway().await).patient(PATIENCE);
+        patient.post::<Value>("/people", &json!({})).await.expect("the third attempt");
     }
 
     #[test]

@@ -32,6 +32,8 @@ use crate::store::definition;
 
 /// Marks a directory as a demo's, which the next demo may empty.
 const MARK: &str = "this-is-a-demo";
+/// A machine that compiles beside the demo may hold up its disk for seconds.
+const BUSY: Duration = Duration::from_secs(60);
 /// The lifetime of the printed login.
 const LOGIN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -106,7 +108,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
 /// Enrols the fleet and runs it. Returns only on failure.
 async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
     let local = Connection { data: Some(path.to_owned()), url: None, token: None, json: false };
-    let client = Client::new(&local)?;
+    let client = Client::new(&local)?.patient(BUSY);
     let seed = server.identity.wireguard.as_bytes();
     let recruits = fleet::recruit(seed).await.context("no free port for a device of the demo")?;
     let gateway = gateway_of(server);

@@ -38,6 +38,9 @@ use metrics::Gauges;
 
 /// Inputs taken in one turn before the records go to the writer.
 const INPUTS_PER_TURN: usize = 1024;
+/// Shortest time between two turns that take commands. One command alone is taken at once. Under load a turn takes
+/// many: a turn, and a wake-up of this thread, for each would cost more than the commands.
+const BETWEEN_COMMANDS: Duration = Duration::from_millis(1);
 
 pub struct Inbox {
     /// Commands from the API. The channel is bounded, so the sender waits.
@@ -242,8 +245,11 @@ fn outdated(input: &MonitorInput) -> Option<HostId> {
 impl MonitorThread {
     async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
         let mut deadline = self.drain().await;
+        let mut next_commands = Mono::ZERO;
         loop {
-            let wait = deadline.map(|at| at.since(clock::now().mono));
+            let now = clock::now().mono;
+            let wait = deadline.map(|at| at.since(now));
+            let gathers = next_commands.since(now);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -251,11 +257,15 @@ impl MonitorThread {
                     Some(first) => self.take(first, &mut inbox),
                     None => return,
                 },
-                input = inbox.commands.recv() => match input {
-                    Some(first) => self.take(first, &mut inbox),
+                input = inbox.commands.recv(), if gathers.is_zero() => match input {
+                    Some(first) => {
+                        self.take(first, &mut inbox);
+                        next_commands = clock::now().mono + BETWEEN_COMMANDS;
+                    }
                     None => return,
                 },
                 () = sleep(wait) => self.monitor.handle(MonitorInput::Timeout, clock::now()),
+                () = sleep(Some(gathers)), if !gathers.is_zero() => continue,
             }
             deadline = self.drain().await;
             self.pulse.beat(Component::Scheduler);
