@@ -34,7 +34,8 @@ type Socket = WebSocketStream<reqwest::Upgraded>;
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
 /// A gateway with the device `cam-07`, a host `nas-07` behind it, and a device that never connected.
-/// Port 80 of all addresses sends back what it receives, and port 7 says nothing.
+/// Port 80 of all addresses sends back what it receives, port 7 says nothing, and port 9 ends its side and reads
+/// nothing.
 pub(in crate::api) struct Site {
     pub(in crate::api) server: Option<Server>,
     _device: DeviceHandle,
@@ -75,7 +76,7 @@ impl Site {
             keepalive: Some(Duration::from_secs(1)),
             sensors: Sensors::default(),
             ssh: None,
-            services: vec![(80, echo()), (7, silence())],
+            services: vec![(80, echo()), (7, silence()), (9, deafness())],
         };
         let device = Device::start(spec).await.unwrap();
         let site = Site { server: Some(server), _device: device, http, admin, operator, viewer, dir };
@@ -202,6 +203,15 @@ fn silence() -> Service {
         tokio::spawn(async move {
             let mut buffer = vec![0; 4096];
             while let Ok(1..) = stream.read(&mut buffer).await {}
+        });
+    })
+}
+
+fn deafness() -> Service {
+    Arc::new(|mut stream| {
+        tokio::spawn(async move {
+            let _ = stream.shutdown().await;
+            std::future::pending::<()>().await;
         });
     })
 }
@@ -361,6 +371,23 @@ async fn a_connection_is_cut_when_its_grant_is_withdrawn_and_when_its_login_ends
     let (_, _, code, reason) = rest(&mut socket).await;
     assert_eq!(code, close_code::POLICY, "{reason}");
     assert!(reason.contains("log in again"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_has_not_taken_yet_is_cut_with_the_right() {
+    let site = Site::new().await;
+    let access = json!([{ "protocol": "tcp", "ports": [9] }]);
+    let body = json!({ "source": { "role": "operator" }, "target": { "host": "cam-07" }, "access": access });
+    let grant = site.grant(body).await;
+    let mut socket = site.open_as(&site.operator, "cam-07/connect?port=9").await.expect("granted");
+    // As much as the tunnel takes at once, and twice of what the host takes without reading.
+    socket.send(binary(&[7; 64 * 1024])).await.unwrap();
+    socket.send(binary(&[])).await.unwrap();
+    let (_, ended, code, reason) = rest(&mut socket).await;
+    assert!(ended && code == close_code::NORMAL, "{code} {reason}");
+    site.call("DELETE", &format!("/grants/{grant}"), Value::Null).await;
+    let closed = site.event("stream.closed").await;
+    assert_eq!(closed["data"]["why"], "not_granted", "{closed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
