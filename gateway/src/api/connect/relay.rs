@@ -31,6 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The longest time for the host to take what the client sent before its end. It is then in the buffers of the
 /// tunnel, 64 KiB at most, which even a slow link carries within this time.
 const DELIVERY: Duration = Duration::from_secs(30);
+/// The same for a host that has not ended, and sends on to a client that is gone.
+const DELIVERY_UNENDED: Duration = Duration::from_secs(5);
 /// Bytes of the reason in the last message (RFC 6455, 5.5).
 const MAX_REASON: usize = 123;
 /// The connection to the host broke. The codes from 4000 on are free for applications.
@@ -202,12 +204,13 @@ async fn deliver_rest(
     if !finished.client.load(Ordering::Relaxed) {
         return None;
     }
+    let patience = if finished.both() { DELIVERY } else { DELIVERY_UNENDED };
     let resetter = host.resetter();
     tokio::select! {
         biased;
         end = ended => Some(end),
         () = stop.cancelled() => None,
-        closed = tokio::time::timeout(DELIVERY, host.closed()) => {
+        closed = tokio::time::timeout(patience, host.closed()) => {
             if closed.is_err() {
                 resetter.reset();
             }
