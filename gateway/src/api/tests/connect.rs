@@ -450,6 +450,36 @@ async fn an_end_that_cannot_be_recorded_at_once_is_recorded_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_grants_begin_and_end_on_time_and_none_is_added() {
+    let site = Site::new().await;
+    site.user("anna").await;
+    let turn = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6)).to_string();
+    let to_nas = |source: Value, port: u16| {
+        json!({ "source": source, "target": { "host": "nas-07" },
+            "access": [{ "protocol": "tcp", "ports": [port] }] })
+    };
+    let mut first = to_nas(json!({ "role": "operator" }), 7);
+    first["until"] = json!(turn);
+    site.grant(first).await;
+    let mut second = to_nas(json!({ "user": "anna" }), 80);
+    second["from"] = json!(turn);
+    site.grant(second).await;
+    let explained = "/explain?from=anna&to=nas-07&protocol=tcp&port=80";
+    let mut socket = site.open_as(&site.operator, "nas-07/connect?port=7").await.expect("granted");
+    site.event("stream.opened").await;
+
+    let locked = site.server().state.store.begin().await.unwrap();
+    assert_eq!(site.call("GET", explained, Value::Null).await["result"], "not_yet");
+    let third = to_nas(json!({ "user": "anna" }), 81);
+    let adding = send(&site.http, site.server(), &site.admin, "POST", "/grants", third);
+    let ((status, refusal), (_, _, code, reason)) = tokio::join!(adding, rest(&mut socket));
+    assert_eq!((status, code), (503, close_code::POLICY), "{refusal} {reason}");
+    assert_eq!(site.call("GET", explained, Value::Null).await["permitted"], true);
+    drop(locked);
+    assert_eq!(site.event("stream.closed").await["data"]["why"], "not_granted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_removed_takes_its_connections_with_it() {
     let site = Site::new().await;
     let body = json!({ "source": { "role": "operator" }, "target": { "host": "nas-07" },
