@@ -552,6 +552,12 @@ async fn a_program_manages_its_grants_and_hears_of_withdrawals_by_hand() {
     assert_eq!(api.admin().delete("/api/v1/grants/night-work").await.status, 204);
     let removals = api.admin().get("/api/v1/removals?managed_by=apply").await;
     assert_eq!(removals.json["items"][0]["kind"], "grant", "{}", removals.text);
+    let removals = api.viewer().get("/api/v1/removals?managed_by=apply").await;
+    assert_eq!(
+        (removals.status, &removals.json["items"]),
+        (200, &json!([])),
+        "viewers read nothing of grants"
+    );
     let again = program.post("/api/v1/grants", body(|body| body["name"] = json!("night-work"))).await;
     assert_eq!(again.status, 201);
     let removals = api.admin().get("/api/v1/removals?managed_by=apply").await;
