@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::request::auth::{Principal, Role};
 use super::request::extract::Query;
 use super::request::ids::{self, Kind, Named};
 use super::response::page::Paging;
@@ -56,15 +57,25 @@ struct Wanted {
 }
 
 /// The event log, the newest first.
+///
+/// Viewers do not get events about people and their access: grants, operators, connections, probes, users, tokens,
+/// logins, customers, rentals and subscriptions.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
 async fn list(
     State(app): State<AppState>,
+    who: Principal,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Event>>, Problem> {
-    page(&app, &paging, wanted, false).await
+    let all = EventFilter { without_people: !sees_people(&who), ..EventFilter::default() };
+    page(&app, &paging, &wanted, &all).await
+}
+
+/// Whether the caller gets events about people and their access, as it reads grants, operators and rentals.
+pub(super) fn sees_people(who: &Principal) -> bool {
+    who.role >= Role::Operator
 }
 
 /// Actions of users, tokens and devices, the newest first.
@@ -76,14 +87,14 @@ async fn audit(
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Event>>, Problem> {
-    page(&app, &paging, wanted, true).await
+    page(&app, &paging, &wanted, &EventFilter { audit: true, ..EventFilter::default() }).await
 }
 
 async fn page(
     app: &AppState,
     paging: &Paging,
-    wanted: Wanted,
-    audit: bool,
+    wanted: &Wanted,
+    all: &EventFilter<'_>,
 ) -> Result<Json<Page<Event>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after_number()?);
     let span = match wanted.since {
@@ -95,7 +106,12 @@ async fn page(
         Some(Named::Id(id)) => Some(id),
         Some(named) => Some(hosts::load(&mut *app.store.reader().await?, named).await?.id),
     };
-    let filter = EventFilter { object, kind: wanted.kind.as_deref(), audit };
+    let filter = EventFilter {
+        object,
+        kind: wanted.kind.as_deref(),
+        audit: all.audit,
+        without_people: all.without_people,
+    };
     let rows: Vec<EventRow> = app.store.events(span, &filter, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), event)))
 }

@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
+use super::events::sees_people;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
@@ -45,18 +46,20 @@ struct Wanted {
     managed_by: Option<String>,
 }
 
-/// Objects of programs that others removed or renamed, the newest first.
+/// Objects of programs that others removed or renamed, the newest first. Viewers get none of grants.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Removal>)))]
 async fn list(
     State(app): State<AppState>,
+    who: Principal,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Removal>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
-    let rows = stored::list(&mut conn, wanted.managed_by.as_deref(), before, limit + 1).await?;
+    let rows =
+        stored::list(&mut conn, (wanted.managed_by.as_deref(), sees_people(&who)), before, limit + 1).await?;
     Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), to_api)))
 }
 

@@ -8,7 +8,7 @@
 //! | `checked` | news without a change of state: `{"last_check", "hosts": [CHECKED]}`, see below |
 //! | `host_removed` | `{"id"}` |
 //! | `overview` | an `Overview` |
-//! | `event` | an `Event` |
+//! | `event` | an `Event`; viewers get none about people and their access |
 //! | `enrolment` | `{"id"}` |
 //! | `reload` | there were too many changes: connect again. The stream ends |
 //!
@@ -48,7 +48,7 @@ use super::response::problem::Problem;
 use super::{AppState, events, hosts};
 use crate::clock;
 use crate::engine::live_state::Change;
-use crate::store::events::{EventFilter, Span};
+use crate::store::events::{EventFilter, EventRow, Span, is_of_people};
 use crate::store::hosts as rows;
 
 /// The time that changes gather before they are sent. A person sees no faster.
@@ -83,11 +83,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Frame {
     name: &'static str,
     data: String,
+    /// An event about people and their access, which viewers do not get.
+    of_people: bool,
 }
 
 impl Frame {
     fn new(name: &'static str, data: &impl Serialize) -> Frame {
-        Frame { name, data: serde_json::to_string(data).expect("types of the API are JSON") }
+        let data = serde_json::to_string(data).expect("types of the API are JSON");
+        Frame { name, data, of_people: false }
+    }
+
+    fn of_event(row: EventRow) -> Frame {
+        let of_people = is_of_people(&row.kind);
+        Frame { of_people, ..Frame::new("event", &events::event(row)) }
     }
 }
 
@@ -329,7 +337,7 @@ async fn try_render(
         let new = app.store.events(Span::Since(*last_event), &EventFilter::default(), EVENTS_A_TICK).await?;
         waiting.events = new.len() as i64 == EVENTS_A_TICK;
         *last_event = new.last().map_or(*last_event, |e| e.seq);
-        frames.extend(new.into_iter().map(|row| Frame::new("event", &events::event(row))));
+        frames.extend(new.into_iter().map(Frame::of_event));
     }
     frames.extend(overview_frame(app, waiting).await?);
     Ok(frames)
@@ -421,13 +429,19 @@ fn follow(
                         yield sent(&Frame::new("reload", &json!({})));
                         return;
                     };
-                    for frame in frames.iter() {
+                    let all = sees_people(&parts);
+                    for frame in frames.iter().filter(|frame| all || !frame.of_people) {
                         yield sent(frame);
                     }
                 }
             }
         }
     }
+}
+
+/// Whether the caller, with the role of now, gets events about people.
+fn sees_people(parts: &Parts) -> bool {
+    parts.extensions.get::<Principal>().is_some_and(events::sees_people)
 }
 
 fn sent(frame: &Frame) -> Result<Event, Infallible> {

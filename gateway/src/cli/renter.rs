@@ -173,6 +173,10 @@ async fn show(client: &Client, renter: &str) -> anyhow::Result<()> {
     line("MTU", &mtu(r.mtu));
     r.ssh_keys.iter().for_each(|key| line("SSH key", key));
     line("handshake", &table::ago(r.last_handshake.as_deref(), table::now()));
+    let dropped = table::counts(&r.drops);
+    if !dropped.is_empty() {
+        line("dropped", &dropped);
+    }
     line("added", &r.created_at);
     Ok(())
 }

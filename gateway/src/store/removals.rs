@@ -209,19 +209,20 @@ async fn note(
 }
 
 /// Returns the newest notes first, from below the id `before`. They belong to one manager or to
-/// all.
+/// all. `grants`: also those of grants.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    manager: Option<&str>,
+    (manager, grants): (Option<&str>, bool),
     before: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<Entry<Removal>>> {
-    let sql = "select * from removals where id < $1 and ($2 is null or manager = $2)
+    let sql =
+        "select * from removals where id < $1 and ($2 is null or manager = $2) and ($4 or kind != 'grant')
                order by id desc limit $3";
-    sqlx::query_as(sql).bind(before).bind(manager).bind(limit).fetch_all(conn).await
+    sqlx::query_as(sql).bind(before).bind(manager).bind(limit).bind(grants).fetch_all(conn).await
 }
 
 /// Deletes a note, so that the program may create the resource again. Returns `false` if there is
@@ -248,7 +249,7 @@ mod tests {
     }
 
     async fn noted(tx: &mut Tx) -> Vec<(String, Option<String>, String)> {
-        let all = list(tx, Some("apply"), i64::MAX, 100).await.unwrap();
+        let all = list(tx, (Some("apply"), true), i64::MAX, 100).await.unwrap();
         readable(all).into_iter().map(|r| (r.name, r.renamed_to, r.by)).collect()
     }
 

@@ -167,6 +167,21 @@ impl TunnelStream {
         Resetter { id: self.id, tunnel: self.streams.0.tunnel.clone() }
     }
 
+    /// Waits until the other side has taken all that was sent and both directions have ended, or until the
+    /// connection is broken. What it receives meanwhile is discarded.
+    pub async fn closed(&mut self) {
+        let unread = self.state.data.len() - self.state.read;
+        self.state.read += unread;
+        self.say(StreamInput::Taken(unread));
+        while self.state.closed.is_none() {
+            match self.words.recv().await {
+                Some(StreamOutput::Data(bytes)) => self.say(StreamInput::Taken(bytes.len())),
+                Some(word) => self.state.apply(word),
+                None => return,
+            }
+        }
+    }
+
     fn say(&self, word: StreamInput) {
         // The tunnel thread outlives every stream except at shutdown.
         let _ = self.streams.0.tunnel.send(Command::Stream(self.id, word));

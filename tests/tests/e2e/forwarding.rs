@@ -55,6 +55,21 @@ impl Site<'_> {
         format!("ssh {options} -i {} {ACCOUNT}@{address} '{command}'", self.key)
     }
 
+    /// The copy on the device, which shares its files with all labs.
+    fn copied(&self) -> String {
+        format!("/tmp/{}", self.lab.ns("copied"))
+    }
+
+    /// Returns a command that copies a file by scp for longer than any test runs.
+    fn endless_copy(&self, address: &str) -> String {
+        let (file, copied) = (self.lab.path("large").display().to_string(), self.copied());
+        format!(
+            "truncate -s 100M {file}; exec scp -q -O -l 2000 -i {} -o StrictHostKeyChecking=no \
+             -o UserKnownHostsFile=/dev/null -o BatchMode=yes {file} {ACCOUNT}@{address}:{copied}",
+            self.key
+        )
+    }
+
     fn pings(&self, address: &str) -> bool {
         self.lab.try_sh(LAPTOP, &format!("ping -n -c 1 -W 2 {address}")).0
     }
@@ -180,6 +195,7 @@ fn an_end_cuts_shells_and_datagrams_within_a_second() {
     site.count_arrivals();
     let sleep = site.ssh(&v4, "sleep 60");
     let shell = lab.spawn(LAPTOP, "shell.log", "sh", &["-c", &sleep], &[]);
+    let copy = lab.spawn(LAPTOP, "copy.log", "sh", &["-c", &site.endless_copy(&v4)], &[]);
     let stream = format!("for i in $(seq 140); do echo x >/dev/udp/{v4}/9; sleep 0.1; done 2>/dev/null");
     let _datagrams = lab.spawn(LAPTOP, "udp.log", "bash", &["-c", &stream], &[]);
     let _pings = lab.spawn(LAPTOP, "ping.log", "ping", &["-n", "-i", "0.2", "-c", "70", &v4], &[]);
@@ -190,8 +206,10 @@ fn an_end_cuts_shells_and_datagrams_within_a_second() {
     let at_the_end = site.arrivals();
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(site.arrivals(), at_the_end, "nothing arrives after the end");
-    let mut shell = shell;
-    assert!(shell.ended(Duration::from_secs(5)), "the shell has got a reset: {}", lab.log("shell.log"));
+    for (mut process, log) in [(shell, "shell.log"), (copy, "copy.log")] {
+        assert!(process.ended(Duration::from_secs(5)), "it has got a reset: {}", lab.log(log));
+    }
+    lab.sh(DEVICE, &format!("rm {}", site.copied()));
 
     let hours = gateway.json(&["forwarded", "--host", "cam-1"]);
     eventually("what was forwarded is in the audit", PATIENCE, || {

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// The longest time for the last message, and for the client's reply to it.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// The longest time for the host to take what the client sent before its end. It is then in the buffers of the
+/// tunnel, 64 KiB at most, which even a slow link carries within this time.
+const DELIVERY: Duration = Duration::from_secs(30);
+/// The same for a host that has not ended, and sends on to a client that is gone.
+const DELIVERY_UNENDED: Duration = Duration::from_secs(5);
 /// Bytes of the reason in the last message (RFC 6455, 5.5).
 const MAX_REASON: usize = 123;
 /// The connection to the host broke. The codes from 4000 on are free for applications.
@@ -157,24 +163,60 @@ pub(super) async fn run(
 ) -> End {
     let (mut sink, mut source) = socket.split();
     let resetter = stream.resetter();
-    let (from_host, to_host) = tokio::io::split(stream);
+    let (mut from_host, mut to_host) = tokio::io::split(stream);
     let finished = Finished::default();
     // A client that has sent its end leaves bytes behind, which would still be delivered.
-    let ended = async {
+    let mut ended = pin!(async {
         let end = ended.await;
         resetter.reset();
         end
-    };
-    // The streams of both directions end here, before the last message: it may take a moment.
-    let end = tokio::select! {
+    });
+    let carried = tokio::select! {
         biased;
-        end = ended => end,
-        () = stop.cancelled() => End::Stopping,
-        end = send_to_host(&mut source, to_host, &finished, traffic) => end,
-        end = send_to_client(from_host, &mut sink, &finished, traffic) => end,
+        end = &mut ended => Err(end),
+        () = stop.cancelled() => Err(End::Stopping),
+        end = send_to_host(&mut source, &mut to_host, &finished, traffic) => Ok(end),
+        end = send_to_client(&mut from_host, &mut sink, &finished, traffic) => Ok(end),
     };
-    farewell(sink, source, &end).await;
-    end
+    let host = from_host.unsplit(to_host);
+    match carried {
+        Err(end) => {
+            // The stream ends here, before the last message: it may take a moment.
+            drop(host);
+            farewell(sink, source, &end).await;
+            end
+        }
+        Ok(end) => {
+            let rest = deliver_rest(host, &finished, (ended, &stop));
+            let ((), cut) = tokio::join!(farewell(sink, source, &end), rest);
+            cut.unwrap_or(end)
+        }
+    }
+}
+
+/// Waits until the host has taken what the client sent before its end. Returns the reason if the right ends first.
+async fn deliver_rest(
+    mut host: TunnelStream,
+    finished: &Finished,
+    (ended, stop): (Pin<&mut impl Future<Output = End>>, &CancellationToken),
+) -> Option<End> {
+    // Without the end of the client's data, the end of the stream resets the connection.
+    if !finished.client.load(Ordering::Relaxed) {
+        return None;
+    }
+    let patience = if finished.both() { DELIVERY } else { DELIVERY_UNENDED };
+    let resetter = host.resetter();
+    tokio::select! {
+        biased;
+        end = ended => Some(end),
+        () = stop.cancelled() => None,
+        closed = tokio::time::timeout(patience, host.closed()) => {
+            if closed.is_err() {
+                resetter.reset();
+            }
+            None
+        }
+    }
 }
 
 /// Closes a WebSocket that carries nothing.
@@ -186,7 +228,7 @@ pub(super) async fn refuse(socket: WebSocket, end: End) -> End {
 
 async fn send_to_host(
     source: &mut Source,
-    mut host: WriteHalf<TunnelStream>,
+    host: &mut WriteHalf<TunnelStream>,
     finished: &Finished,
     traffic: &Traffic,
 ) -> End {
@@ -206,7 +248,7 @@ async fn send_to_host(
                 finished.client.store(true, Ordering::Relaxed);
                 host.shutdown().await
             }
-            Some(Ok(Message::Binary(bytes))) => write(&mut host, &bytes, traffic).await,
+            Some(Ok(Message::Binary(bytes))) => write(host, &bytes, traffic).await,
         };
         match done {
             Err(error) => return End::HostBroke(error.to_string()),
@@ -240,7 +282,7 @@ fn broken(error: &axum::Error) -> End {
 }
 
 async fn send_to_client(
-    mut host: ReadHalf<TunnelStream>,
+    host: &mut ReadHalf<TunnelStream>,
     sink: &mut Sink,
     finished: &Finished,
     traffic: &Traffic,

@@ -30,6 +30,7 @@ use super::types::Page;
 use super::users;
 use crate::store::events::Object;
 use crate::store::managed::Managed;
+use crate::store::operators::Operator;
 use crate::store::removals::Kind as Removable;
 use crate::store::rentals::renters;
 use crate::store::{SqliteConnection, grants as stored, host_settings};
@@ -314,16 +315,29 @@ async fn source(conn: &mut SqliteConnection, wanted: SourceName) -> Result<Found
             no_viewer("source.user", &user.name, user.role)?;
             Ok((stored::Source::User(user.id), Some(user.name)))
         }
-        SourceName::Peer(text) => {
+        SourceName::Peer(text, user) => {
             let peer = match operators::load(conn, Kind::Operator.named(&text)).await {
                 Ok(peer) => peer,
                 Err(problem) if problem.status().is_server_error() => return Err(problem),
                 Err(_) => return Err(no_source(conn, "source.peer", &text).await),
             };
+            if let Some(user) = user {
+                belongs_to(conn, &peer, &user).await?;
+            }
             no_viewer("source.peer", &peer.user_name, peer.role)?;
             Ok((stored::Source::Peer(peer.id), Some(peer.name)))
         }
     }
+}
+
+/// Another person may have taken the name of an operator that was renamed or removed.
+async fn belongs_to(conn: &mut SqliteConnection, peer: &Operator, user: &str) -> Result<(), Problem> {
+    let wanted = users::load(conn, user).await.map_err(|e| e.in_field("source.user"))?;
+    if peer.user == wanted.id {
+        return Ok(());
+    }
+    let detail = format!("{} belongs to {}, and not to {}", peer.name, peer.user_name, wanted.name);
+    Err(Problem::invalid("source.peer", detail))
 }
 
 fn no_viewer(field: &str, user: &str, role: Role) -> Result<(), Problem> {

@@ -26,7 +26,8 @@ const MAX_ACCESS: usize = 16;
 /// A source that may not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceName {
-    Peer(String),
+    /// An operator, and the user that it must belong to.
+    Peer(String, Option<String>),
     User(String),
     Role(GrantRole),
 }
@@ -137,7 +138,7 @@ fn window_is_sound(fields: &mut Fields, from: Option<Wall>, until: Option<Wall>,
 
 fn source_name(source: GrantSource) -> Result<SourceName, Wrong> {
     match (source.peer, source.user, source.role) {
-        (Some(peer), None, None) => Ok(SourceName::Peer(peer)),
+        (Some(peer), user, None) => Ok(SourceName::Peer(peer, user)),
         (None, Some(user), None) => Ok(SourceName::User(user)),
         (None, None, Some(role)) => match role.parse::<Role>().map(grant_role) {
             Ok(Some(role)) => Ok(SourceName::Role(role)),

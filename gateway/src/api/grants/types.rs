@@ -39,7 +39,7 @@ pub struct Grant {
     pub version: i64,
 }
 
-/// The source of a grant: exactly one of these.
+/// The source of a grant: exactly one of these. A new `peer` may have the `user` beside it that it must belong to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrantSource {

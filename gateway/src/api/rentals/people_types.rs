@@ -1,5 +1,7 @@
 //! The JSON of people and of their peers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -72,6 +74,8 @@ pub struct Renter {
     /// A session younger than 180 s exists.
     pub established: bool,
     pub last_handshake: Option<String>,
+    /// Packets of the renter that the gateway dropped, by reason, since the gateway started.
+    pub drops: BTreeMap<String, u64>,
     /// The largest inner packet that it takes, in bytes; `mtu` of the gateway when absent.
     #[schema(minimum = 1280, maximum = 1420)]
     pub mtu: Option<u16>,

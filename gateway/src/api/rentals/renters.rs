@@ -23,6 +23,7 @@ use super::{begin, customers, people, ssh_keys};
 use crate::api::AppState;
 use crate::api::devices::wireguard_conf::{self, Inside};
 use crate::api::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
+use crate::api::peer_drops;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::idempotency::Disclosed;
@@ -423,6 +424,7 @@ pub(super) fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
         allowed_ips: texts(&allowed_ips(app, renter)),
         established: live.established,
         last_handshake: ids::time_if_known(handshake),
+        drops: peer_drops::by_name(&live.drops),
         mtu: renter.mtu,
         ssh_keys: renter.ssh_keys.clone(),
         created_at: ids::time(renter.created_at),

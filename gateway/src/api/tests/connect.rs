@@ -34,7 +34,8 @@ type Socket = WebSocketStream<reqwest::Upgraded>;
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
 /// A gateway with the device `cam-07`, a host `nas-07` behind it, and a device that never connected.
-/// Port 80 of all addresses sends back what it receives, and port 7 says nothing.
+/// Port 80 of all addresses sends back what it receives, port 7 says nothing, and port 9 ends its side and reads
+/// nothing.
 pub(in crate::api) struct Site {
     pub(in crate::api) server: Option<Server>,
     _device: DeviceHandle,
@@ -75,7 +76,7 @@ impl Site {
             keepalive: Some(Duration::from_secs(1)),
             sensors: Sensors::default(),
             ssh: None,
-            services: vec![(80, echo()), (7, silence())],
+            services: vec![(80, echo()), (7, silence()), (9, deafness())],
         };
         let device = Device::start(spec).await.unwrap();
         let site = Site { server: Some(server), _device: device, http, admin, operator, viewer, dir };
@@ -202,6 +203,15 @@ fn silence() -> Service {
         tokio::spawn(async move {
             let mut buffer = vec![0; 4096];
             while let Ok(1..) = stream.read(&mut buffer).await {}
+        });
+    })
+}
+
+fn deafness() -> Service {
+    Arc::new(|mut stream| {
+        tokio::spawn(async move {
+            let _ = stream.shutdown().await;
+            std::future::pending::<()>().await;
         });
     })
 }
@@ -364,6 +374,23 @@ async fn a_connection_is_cut_when_its_grant_is_withdrawn_and_when_its_login_ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_has_not_taken_yet_is_cut_with_the_right() {
+    let site = Site::new().await;
+    let access = json!([{ "protocol": "tcp", "ports": [9] }]);
+    let body = json!({ "source": { "role": "operator" }, "target": { "host": "cam-07" }, "access": access });
+    let grant = site.grant(body).await;
+    let mut socket = site.open_as(&site.operator, "cam-07/connect?port=9").await.expect("granted");
+    // As much as the tunnel takes at once, and twice of what the host takes without reading.
+    socket.send(binary(&[7; 64 * 1024])).await.unwrap();
+    socket.send(binary(&[])).await.unwrap();
+    let (_, ended, code, reason) = rest(&mut socket).await;
+    assert!(ended && code == close_code::NORMAL, "{code} {reason}");
+    site.call("DELETE", &format!("/grants/{grant}"), Value::Null).await;
+    let closed = site.event("stream.closed").await;
+    assert_eq!(closed["data"]["why"], "not_granted", "{closed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_a_user_has_the_grants_of_the_user_and_is_cut_with_the_user() {
     let site = Site::new().await;
     let token = async |user: &str, role: &str| {
@@ -420,6 +447,36 @@ async fn an_end_that_cannot_be_recorded_at_once_is_recorded_later() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     drop(locked);
     assert_eq!(site.event("stream.closed").await["data"]["why"], "client_gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_grants_begin_and_end_on_time_and_none_is_added() {
+    let site = Site::new().await;
+    site.user("anna").await;
+    let turn = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6)).to_string();
+    let to_nas = |source: Value, port: u16| {
+        json!({ "source": source, "target": { "host": "nas-07" },
+            "access": [{ "protocol": "tcp", "ports": [port] }] })
+    };
+    let mut first = to_nas(json!({ "role": "operator" }), 7);
+    first["until"] = json!(turn);
+    site.grant(first).await;
+    let mut second = to_nas(json!({ "user": "anna" }), 80);
+    second["from"] = json!(turn);
+    site.grant(second).await;
+    let explained = "/explain?from=anna&to=nas-07&protocol=tcp&port=80";
+    let mut socket = site.open_as(&site.operator, "nas-07/connect?port=7").await.expect("granted");
+    site.event("stream.opened").await;
+
+    let locked = site.server().state.store.begin().await.unwrap();
+    assert_eq!(site.call("GET", explained, Value::Null).await["result"], "not_yet");
+    let third = to_nas(json!({ "user": "anna" }), 81);
+    let adding = send(&site.http, site.server(), &site.admin, "POST", "/grants", third);
+    let ((status, refusal), (_, _, code, reason)) = tokio::join!(adding, rest(&mut socket));
+    assert_eq!((status, code), (503, close_code::POLICY), "{refusal} {reason}");
+    assert_eq!(site.call("GET", explained, Value::Null).await["permitted"], true);
+    drop(locked);
+    assert_eq!(site.event("stream.closed").await["data"]["why"], "not_granted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,7 +144,7 @@ async fn what_is_wrong_with_a_grant_is_named_with_its_field() {
     let api = site().await;
     let public = json!({ "name": "pub1", "tunnel": false, "direct_address": "192.0.2.9" });
     must(&api.admin().post("/api/v1/devices", public).await);
-    let table: [(&str, &str, Value, &str); 32] = [
+    let table: [(&str, &str, Value, &str); 34] = [
         ("source", "source", json!({}), "exactly one of peer, user and role"),
         ("source", "source", json!({ "user": "anna", "role": "admin" }), "exactly one of"),
         ("source", "source.role", json!({ "role": "viewer" }), "viewers reach nothing"),
@@ -154,6 +154,13 @@ async fn what_is_wrong_with_a_grant_is_named_with_its_field() {
         ("source", "source.peer", json!({ "peer": "nothing" }), "no operator is called \"nothing\""),
         ("source", "source.peer", json!({ "peer": "cam-07" }), "devices never reach each other"),
         ("source", "source.peer", json!({ "peer": "nas-07" }), "devices never reach each other"),
+        (
+            "source",
+            "source.peer",
+            json!({ "peer": "anna-laptop", "user": "eve" }),
+            "anna-laptop belongs to anna, and not to eve",
+        ),
+        ("source", "source.user", json!({ "peer": "anna-laptop", "user": "nobody" }), "no user is called"),
         ("target", "target", json!({}), "exactly one of all_devices, host and labels"),
         ("target", "target", json!({ "all_devices": true, "host": "cam-07" }), "exactly one of"),
         ("target", "target.all_devices", json!({ "all_devices": false }), "true is expected"),
@@ -198,6 +205,8 @@ async fn what_is_wrong_with_a_grant_is_named_with_its_field() {
     assert_eq!(reversed.json["errors"][0]["detail"], "a time after from is expected");
     let count = api.admin().get("/api/v1/grants?all=true").await.json["items"].as_array().unwrap().len();
     assert_eq!(count, 2, "nothing was made");
+    let own = add(&api, |body| body["source"] = json!({ "peer": "anna-laptop", "user": "anna" })).await;
+    assert_eq!((own.status, &own.json["source"]), (201, &json!({ "peer": "anna-laptop" })), "{}", own.text);
     assert_eq!(api.admin().get("/api/v1/grants/nothing").await.status, 404);
 }
 
@@ -552,6 +561,12 @@ async fn a_program_manages_its_grants_and_hears_of_withdrawals_by_hand() {
     assert_eq!(api.admin().delete("/api/v1/grants/night-work").await.status, 204);
     let removals = api.admin().get("/api/v1/removals?managed_by=apply").await;
     assert_eq!(removals.json["items"][0]["kind"], "grant", "{}", removals.text);
+    let removals = api.viewer().get("/api/v1/removals?managed_by=apply").await;
+    assert_eq!(
+        (removals.status, &removals.json["items"]),
+        (200, &json!([])),
+        "viewers read nothing of grants"
+    );
     let again = program.post("/api/v1/grants", body(|body| body["name"] = json!("night-work"))).await;
     assert_eq!(again.status, 201);
     let removals = api.admin().get("/api/v1/removals?managed_by=apply").await;

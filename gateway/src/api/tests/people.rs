@@ -420,13 +420,14 @@ async fn a_renter_is_no_source_of_a_grant_of_operators() {
 }
 
 #[tokio::test]
-async fn the_metrics_have_the_id_of_a_renter_and_not_its_name() {
+async fn the_drops_of_a_renter_are_shown_and_the_metrics_have_its_id_and_not_its_name() {
     let api = shop().await;
     let ada = person(&api, "crm-17", "Ada").await;
     let path = renter(&api, &ada, "ada-laptop").await;
     let id = path.rsplit('/').next().unwrap();
     let drops = [(DropReason::NotGranted, 7)].into_iter().collect();
     api.state.live.set_peer(Kind::Renter.parse(id).unwrap(), PeerStatus { drops, ..PeerStatus::default() });
+    assert_eq!(api.operator().get(&path).await.json["drops"], json!({ "not_granted": 7 }));
     let metrics = api.operator().get("/metrics").await.text;
     let expected = format!(r#"{{kind="renter",peer="{id}",reason="not_granted"}} 7"#);
     assert!(metrics.contains(&expected) && !metrics.contains("ada-laptop"), "{metrics}");

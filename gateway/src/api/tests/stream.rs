@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::api::document::conformance;
-use crate::api::testing::TestApi;
+use crate::api::testing::{Caller, TestApi};
 use crate::engine::live_state::Change;
 
 /// One event as a browser sees it.
@@ -22,11 +22,15 @@ struct Listener {
 
 impl Listener {
     async fn open(api: &TestApi) -> Listener {
+        Listener::open_as(api, api.viewer_token()).await
+    }
+
+    async fn open_as(api: &TestApi, token: &str) -> Listener {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = api.serve(api.router()).await;
         let request = reqwest::Client::new()
             .get(format!("http://{address}/api/v1/stream"))
-            .header("authorization", format!("Bearer {}", api.viewer_token()));
+            .header("authorization", format!("Bearer {token}"));
         let answer = request.send().await.unwrap();
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
         Listener { body: answer.bytes_stream().boxed(), read: String::new() }
@@ -84,6 +88,32 @@ async fn a_snapshot_comes_first_and_then_what_changes() {
     let id = host["id"].clone();
     assert_eq!(api.operator().delete("/api/v1/devices/cam-08").await.status, 204);
     assert_eq!(stream.wait_for("host_removed").await, json!({ "id": id }));
+}
+
+#[tokio::test]
+async fn viewers_get_no_events_of_people() {
+    let api = TestApi::with_endpoint().await;
+    let mut viewer = Listener::open(&api).await;
+    let mut operator = Listener::open_as(&api, api.operator_token()).await;
+    viewer.wait_for("snapshot").await;
+    operator.wait_for("snapshot").await;
+    assert_eq!(api.admin().delete("/api/v1/grants/operators").await.status, 204);
+    device(&api, "cam-07").await;
+    assert_eq!(viewer.wait_for("event").await["kind"], "device.created");
+    assert_eq!(operator.wait_for("event").await["kind"], "grant.withdrawn");
+    assert_eq!(operator.wait_for("event").await["kind"], "device.created");
+
+    let seen = async |caller: Caller<'_>, query: &str| {
+        let log = caller.get(&format!("/api/v1/events?since=0{query}")).await;
+        let kinds = log.json["items"].as_array().unwrap().iter().map(|e| e["kind"].clone());
+        kinds.collect::<Vec<_>>()
+    };
+    for query in ["", "&kind=grant"] {
+        assert!(seen(api.operator(), query).await.contains(&json!("grant.withdrawn")), "{query}");
+    }
+    assert!(seen(api.viewer(), "&kind=grant").await.is_empty());
+    let all = seen(api.viewer(), "").await;
+    assert!(all.contains(&json!("device.created")) && !all.contains(&json!("grant.withdrawn")), "{all:?}");
 }
 
 #[tokio::test]

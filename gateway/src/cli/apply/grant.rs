@@ -49,9 +49,10 @@ impl Source<'_> {
     pub(super) fn grant(&self, name: &Spanned<String>, g: Grant) -> Result<Wanted, BadFile> {
         self.name(name)?;
         let at = name.span().start;
-        let (user, owner) = match (g.user, &g.role, &g.peer) {
-            (user, None, Some(peer)) => (None, Some(user.ok_or_else(|| self.bad(at, without_user(peer)))?)),
-            (user, role, None) if user.is_some() != role.is_some() => (user, None),
+        let user = match (g.user, &g.role, &g.peer) {
+            (None, None, Some(peer)) => return Err(self.bad(at, without_user(peer))),
+            (user @ Some(_), None, _) => user,
+            (None, Some(_), None) => None,
             _ => return Err(self.bad(at, "user, role, or peer with its user is expected")),
         };
         let targets = [g.host.is_some(), g.labels.is_some(), g.all_devices.is_some()];
@@ -77,7 +78,7 @@ impl Source<'_> {
             "until": g.until.map(moment).transpose()?,
             "reason": g.reason.unwrap_or_default(),
         });
-        Ok(Wanted { owner, ..self.wanted(Kind::Grant, name, fields) })
+        Ok(self.wanted(Kind::Grant, name, fields))
     }
 
     /// Returns the access list in the form in which the gateway shows it.
@@ -108,8 +109,9 @@ fn without_user(peer: &str) -> String {
 
 /// Returns what is wrong if the peer of a grant belongs to another user than the file says.
 fn taken_over(wanted: &Wanted, owners: &BTreeMap<String, String>) -> Option<String> {
-    let peer = wanted.fields.get("source")?.get("peer")?.as_str()?;
-    let (expected, owner) = (wanted.owner.as_ref()?, owners.get(peer)?);
+    let source = wanted.fields.get("source")?;
+    let (peer, expected) = (source.get("peer")?.as_str()?, source.get("user")?.as_str()?);
+    let owner = owners.get(peer)?;
     let so =
         format!("{peer} belongs to {owner}, and not to {expected}: name another peer, or user = {owner:?}");
     (owner != expected).then_some(so)
@@ -135,16 +137,17 @@ pub(super) async fn look(
         Err(error) if !is_wanted && is_forbidden(&error) => return Ok(Vec::new()),
         read => read?,
     };
+    let mut owners = BTreeMap::new();
     if is_wanted {
         let users: Vec<User> = pages(client, "/users", &[]).await?;
         names.people = users.into_iter().map(|user| user.name).collect();
         let operators: Vec<Operator> = pages(client, "/operators", &[]).await?;
-        let owners: BTreeMap<String, String> = operators.into_iter().map(|o| (o.name, o.user)).collect();
+        owners = operators.into_iter().map(|o| (o.name, o.user)).collect();
         let wrong = wanted.iter().filter_map(|w| Some((w.name.clone(), taken_over(w, &owners)?)));
         names.taken_over = wrong.collect();
-        names.operators = owners.into_keys().collect();
+        names.operators = owners.keys().cloned().collect();
     }
-    Ok(all.into_iter().filter_map(found).collect())
+    Ok(all.into_iter().filter_map(|g| found(g, &owners)).collect())
 }
 
 fn is_forbidden(error: &anyhow::Error) -> bool {
@@ -152,9 +155,14 @@ fn is_forbidden(error: &anyhow::Error) -> bool {
     matches!(code, Some("role_missing" | "scope_missing"))
 }
 
-fn found(g: grants::Grant) -> Option<Found> {
+/// The gateway compares the user of a peer again when it writes, because the name may be taken meanwhile.
+fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
+    let mut source = g.source;
+    if let Some(owner) = source.peer.as_ref().and_then(|peer| owners.get(peer)) {
+        source.user = Some(owner.clone());
+    }
     let fields = present(json!({
-        "source": g.source, "target": g.target, "access": g.access, "from": g.from, "until": g.until,
+        "source": source, "target": g.target, "access": g.access, "from": g.from, "until": g.until,
         "reason": g.reason,
     }));
     Some(Found {

@@ -67,14 +67,12 @@ pub struct Wanted {
     pub without: Option<String>,
     /// Its name in the file, if an operator has renamed it.
     pub named: Option<String>,
-    /// The user to whom the peer of a grant must belong.
-    pub owner: Option<String>,
 }
 
 impl Wanted {
     pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Wanted {
         let lines = Lines::default();
-        Wanted { kind, name, fields, line, lines, without: None, named: None, owner: None }
+        Wanted { kind, name, fields, line, lines, without: None, named: None }
     }
 }
 

@@ -19,7 +19,7 @@ pub use gateway::{
     CLOCK_SERVICE, CLOCK_TRUSTED, CLOCK_UNTRUSTED, RESTORE_SERVICE, RESTORE_UNCONFIRMED, append_restored,
     clock_is_untrusted, cut_off_since, restore_is_noted, was_cut_off,
 };
-pub use reading::{EventFilter, EventRow, Span};
+pub use reading::{EventFilter, EventRow, Span, is_of_people};
 
 use gateway::{UPLINK_BACK, UPLINK_LOST};
 
@@ -258,7 +258,10 @@ mod tests {
     use fleetgate_engine::messages::AckEnd;
 
     use super::gateway::CUT_OFF;
-    use super::reading::{ALL, AUDIT, AUDIT_OF_KIND, AUDIT_OF_OBJECT, KINDS, OF_KIND, OF_NUMBERS, OF_OBJECT};
+    use super::reading::{
+        ALL, AUDIT, AUDIT_OF_KIND, AUDIT_OF_OBJECT, KINDS, OF_KIND, OF_NUMBERS, OF_OBJECT, WITHOUT_PEOPLE,
+        WITHOUT_PEOPLE_OF_OBJECT,
+    };
     use super::*;
     use crate::store::{Store, fixture};
 
@@ -306,6 +309,31 @@ mod tests {
         assert!(store.events(newest, &other, 9).await.unwrap().is_empty());
     }
 
+    #[tokio::test]
+    async fn events_of_people_are_left_out_by_every_filter() {
+        let (store, _dir) = fixture::store().await;
+        let host = Some(Id::from_i64(7));
+        let mut conn = store.write.acquire().await.unwrap();
+        let kinds: Vec<&str> = crate::store::event_data::KINDS.iter().map(|(kind, _)| *kind).collect();
+        for kind in &kinds {
+            let event =
+                NewEvent::new(Wall::from_millis(5), kind, (Object::Host, host), "because", "user:ada");
+            insert(&mut conn, &event).await.unwrap();
+        }
+        drop(conn);
+        let others: Vec<&str> = kinds.iter().copied().filter(|kind| !is_of_people(kind)).collect();
+        assert!(others.contains(&"device.removed") && !others.contains(&"stream.opened"));
+        for object in [None, host] {
+            let filter = EventFilter { object, without_people: true, ..EventFilter::default() };
+            let read = store.events(Span::Since(0), &filter, 1_000).await.unwrap();
+            assert_eq!(read.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), others);
+            for kind in ["grant", "grant.created"] {
+                let filter = EventFilter { kind: Some(kind), ..filter.clone() };
+                assert!(store.events(Span::Since(0), &filter, 9).await.unwrap().is_empty(), "{kind}");
+            }
+        }
+    }
+
     async fn plan(conn: &mut SqliteConnection, sql: &str) -> String {
         let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
         let rows: Vec<(i64, i64, i64, String)> =
@@ -322,6 +350,8 @@ mod tests {
             (AUDIT, "events_audit (seq"),
             (OF_OBJECT, "events_object (object_id=? AND seq"),
             (AUDIT_OF_OBJECT, "events_object (object_id=? AND seq"),
+            (WITHOUT_PEOPLE, "INTEGER PRIMARY KEY (rowid"),
+            (WITHOUT_PEOPLE_OF_OBJECT, "events_object (object_id=? AND seq"),
             (OF_KIND, "COVERING INDEX events_kind (kind=? AND seq"),
             (AUDIT_OF_KIND, "INDEX events_audit_kind (kind=? AND seq"),
             (OF_NUMBERS, "INTEGER PRIMARY KEY (rowid=?"),
@@ -375,7 +405,7 @@ mod tests {
             (false, "devic", &[]),
         ] {
             for object in [None, Some(Id::from_i64(7))] {
-                let filter = EventFilter { object, kind: Some(kind), audit };
+                let filter = EventFilter { object, kind: Some(kind), audit, without_people: false };
                 let (mut up, mut down) = (vec![0], vec![i64::MAX]);
                 while let Some(next) = up.last().copied()
                     && let [seq, ..] = seqs(&store.events(Span::Since(next), &filter, 1).await.unwrap())[..]

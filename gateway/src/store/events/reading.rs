@@ -55,6 +55,31 @@ pub struct EventFilter<'a> {
     pub kind: Option<&'a str>,
     /// Only events that a user, token or device caused.
     pub audit: bool,
+    /// No events of people, see [`is_of_people`].
+    pub without_people: bool,
+}
+
+/// Families of kinds that say what people and customers may do and did: who reached, booked or logged in.
+const OF_PEOPLE: [&str; 13] = [
+    "grant",
+    "operator",
+    "stream",
+    "forwarding",
+    "user",
+    "token",
+    "session",
+    "customer",
+    "person",
+    "renter",
+    "booking",
+    "rental",
+    "subscription",
+];
+
+/// Returns whether events of this kind or family are about people and their access. The condition `not_of_people`
+/// says the same of a row.
+pub fn is_of_people(kind: &str) -> bool {
+    kind.split('.').next().is_some_and(|family| OF_PEOPLE.contains(&family))
 }
 
 /// The position in the log and the direction of reading.
@@ -93,7 +118,7 @@ macro_rules! select {
 /// One query in both directions. Each set of filters has its own text, so that an index serves it
 /// in the order of the log.
 macro_rules! both_ways {
-    ($select:ident, $filter:literal) => {
+    ($select:ident, $filter:expr) => {
         [
             $select!(concat!($filter, " and e.seq < $1 order by e.seq desc limit $2")),
             $select!(concat!($filter, " and e.seq > $1 order by e.seq limit $2")),
@@ -107,6 +132,13 @@ macro_rules! numbers {
     };
 }
 
+macro_rules! not_of_people {
+    () => {
+        "substr(e.kind, 1, instr(e.kind || '.', '.') - 1) not in ('grant', 'operator', 'stream', 'forwarding', 'user',
+             'token', 'session', 'customer', 'person', 'renter', 'booking', 'rental', 'subscription')"
+    };
+}
+
 /// The audit view: actions of users, tokens and devices, without state changes by results that they
 /// sent. The conditions match those of the indexes.
 pub(super) const ALL: [&str; 2] = both_ways!(select, "true");
@@ -115,6 +147,15 @@ pub(super) const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' 
 pub(super) const OF_OBJECT: [&str; 2] = both_ways!(
     select,
     "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
+);
+/// The same without events of people.
+pub(super) const WITHOUT_PEOPLE: [&str; 2] = both_ways!(select, not_of_people!());
+pub(super) const WITHOUT_PEOPLE_OF_OBJECT: [&str; 2] = both_ways!(
+    select,
+    concat!(
+        "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.') and ",
+        not_of_people!()
+    )
 );
 pub(super) const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
     select,
@@ -153,6 +194,8 @@ impl Span {
 }
 
 impl Store {
+    /// Reads a page. The audit has all events of people.
+    ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn events(
@@ -161,13 +204,18 @@ impl Store {
         filter: &EventFilter<'_>,
         limit: i64,
     ) -> sqlx::Result<Vec<EventRow>> {
+        if filter.without_people && filter.kind.is_some_and(is_of_people) {
+            return Ok(Vec::new());
+        }
         let mut conn = self.read.acquire().await?;
-        let sql = match (filter.object, filter.kind, filter.audit) {
-            (None, Some(kind), audit) => return of_kind(&mut conn, span, kind, audit, limit).await,
-            (None, None, false) => ALL,
-            (None, None, true) => AUDIT,
-            (Some(_), _, false) => OF_OBJECT,
-            (Some(_), _, true) => AUDIT_OF_OBJECT,
+        let sql = match (filter.object, filter.kind) {
+            (None, Some(kind)) => return of_kind(&mut conn, span, kind, filter.audit, limit).await,
+            (None, None) if filter.audit => AUDIT,
+            (None, None) if filter.without_people => WITHOUT_PEOPLE,
+            (None, None) => ALL,
+            (Some(_), _) if filter.audit => AUDIT_OF_OBJECT,
+            (Some(_), _) if filter.without_people => WITHOUT_PEOPLE_OF_OBJECT,
+            (Some(_), _) => OF_OBJECT,
         };
         let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
         let query = match filter.object {

@@ -279,6 +279,22 @@ fn a_clock_behind_the_floor_passes_only_grants_without_a_window() {
 }
 
 #[test]
+fn what_passes_by_a_clock_that_starts_at_the_floor_ends_when_the_clock_is_set() {
+    // No clock ran while the machine was off, and the system has set it to the time of the shutdown.
+    let mut world = world();
+    world.change(PolicyChange::Floor(world.now.wall));
+    world.grant_window(1, None, Some(wall(1_000)));
+    world.advance(seconds(20));
+    assert!(world.passes(1, &ping()), "the clock shows nothing that is wrong");
+    world.set_clock(wall(3_600));
+    assert_eq!(world.send(1, &ping()), Err(DropReason::ClockStep));
+    assert!(!world.passes(11, &pong()));
+    world.advance(seconds(300));
+    world.work();
+    assert_eq!(world.send(1, &ping()), Err(DropReason::NotGranted));
+}
+
+#[test]
 fn an_accepted_clock_counts_from_then_on() {
     let mut world = world();
     world.change(PolicyChange::Floor(wall(5_000)));

@@ -567,6 +567,16 @@ async fn a_name_of_a_peer_that_another_user_has_taken_gets_no_grant() {
     assert!(format!("{refused:#}").contains(says), "{refused:#}");
     let kept = fleet.api.admin().get("/api/v1/grants/disk").await.json;
     assert_eq!(kept["source"], json!({ "peer": "old-laptop" }), "the grant stays with the peer that it had");
+
+    // It ends with that peer. Another one of the same name and user is told, and not granted.
+    for gone in ["old-laptop", "laptop"] {
+        assert_eq!(fleet.api.admin().delete(&format!("/api/v1/operators/{gone}")).await.status, 204);
+    }
+    assert_eq!(fleet.api.admin().post("/api/v1/operators", laptop("anna")).await.status, 201);
+    let said = fleet.left(TO_PEER, Policy::default()).await;
+    assert!(said.starts_with("! grant disk: removed by token:"), "{said}");
+    fleet.apply(TO_PEER, |_| {}).await.unwrap();
+    assert_eq!(fleet.api.admin().get("/api/v1/grants/disk").await.status, 404);
 }
 
 #[test]
