@@ -70,7 +70,10 @@ pub(in crate::store) fn terms_json(terms: &Terms) -> Json<TermsRow> {
 pub(in crate::store) fn terms_column(row: &SqliteRow) -> sqlx::Result<Terms> {
     let Json(stored): Json<TermsRow> = row.try_get("rental")?;
     let duration = std::time::Duration::from_millis;
-    let access = stored.access.map(|rows| rows.into_iter().map(access_of).collect()).transpose()?;
+    let access = stored
+        .access
+        .map(|rows| rows.into_iter().map(access_of).collect::<sqlx::Result<Vec<_>>>())
+        .transpose()?;
     let delivery = stored.delivery.map(|name| {
         Delivery::ALL.into_iter().find(|delivery| delivery.name() == name).ok_or_else(|| damaged("rental"))
     });
@@ -224,7 +227,10 @@ mod tests {
         assert_eq!((own.delivery, own.cleaning_command, own.version), (Delivery::Mounted, None, 1));
         let follows = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
         assert_eq!(follows.inherits, [Setting::Delivery, Setting::CleaningCommand].into());
-        assert_eq!((follows.delivery, follows.margins.preparation), (Delivery::Shipped, Duration::from_secs(5)));
+        assert_eq!(
+            (follows.delivery, follows.margins.preparation),
+            (Delivery::Shipped, Duration::from_secs(5))
+        );
         assert_eq!((follows.cleaning_command.as_deref(), follows.version), (Some("wipe"), 2));
         settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
         let again = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
