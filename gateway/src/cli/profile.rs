@@ -270,7 +270,7 @@ impl SetArgs {
         let kept = || before.map(|p| p.extends.clone()).unwrap_or_default();
         let extends = if self.extends.is_empty() { kept() } else { self.extends.clone() };
         let summary = self.summary.clone().or_else(|| before.map(|p| p.summary.clone())).unwrap_or_default();
-        let rental = match &self.rental {
+        let rental: Value = match &self.rental {
             Some(text) => serde_json::from_str(text).context("--rental")?,
             None => before.map(|p| serde_json::to_value(&p.rental)).transpose()?.unwrap_or_else(|| json!({})),
         };

@@ -226,7 +226,7 @@ mod tests {
         let own = devices::settings(&mut tx, Id::from_i64(7)).await.unwrap();
         assert_eq!((own.delivery, own.cleaning_command, own.version), (Delivery::Mounted, None, 1));
         let follows = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
-        assert_eq!(follows.inherits, [Setting::Delivery, Setting::CleaningCommand].into());
+        assert_eq!(follows.inherits, BTreeSet::from([Setting::Delivery, Setting::CleaningCommand]));
         assert_eq!(
             (follows.delivery, follows.margins.preparation),
             (Delivery::Shipped, Duration::from_secs(5))
