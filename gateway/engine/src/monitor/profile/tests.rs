@@ -115,7 +115,8 @@ fn a_profile_inherits_how_its_devices_are_rented() {
         ..profile(name, extends, Vec::new())
     };
     let secs = |secs| Some(Duration::from_secs(secs));
-    let site = Terms { preparation: secs(60), cleaning_command: Some(Some("wipe".into())), ..Terms::default() };
+    let site =
+        Terms { preparation: secs(60), cleaning_command: Some(Some("wipe".into())), ..Terms::default() };
     let office = Terms { turnaround: secs(30), cleaning_command: Some(None), ..Terms::default() };
     let own = catalogue(&[rented("site", &[DEFAULT], site.clone()), rented("office", &["site"], office)]);
     assert_eq!(own.rental(&[DEFAULT]), Terms::default());
