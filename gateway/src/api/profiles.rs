@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
+use super::rentals::{self, RentalTerms};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path};
 use super::request::managed_by::{self, Manager};
@@ -50,6 +51,10 @@ pub struct Profile {
     pub services: BTreeMap<String, ServiceSettings>,
     /// All its services, inherited ones included.
     pub effective: Vec<ProfileService>,
+    /// How its devices are rented, where it differs from the profiles that it extends.
+    pub rental: RentalTerms,
+    /// The same, with what it inherits.
+    pub effective_rental: RentalTerms,
     /// Hosts with this profile, or with one that extends it.
     pub hosts: usize,
     #[serde(flatten)]
@@ -79,6 +84,8 @@ pub struct ProfileSettings {
     /// By name. With a `check` it may be a service that no extended profile has.
     #[schema(value_type = BTreeMap<String, ServiceSettings>)]
     pub services: serde_json::Map<String, serde_json::Value>,
+    /// How its devices are rented.
+    pub rental: RentalTerms,
 }
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -137,6 +144,8 @@ impl Shelf {
             extends: profile.extends.clone(),
             services: serde_json::from_value(own).map_err(Problem::internal)?,
             effective: effective.iter().filter_map(service).collect(),
+            rental: rentals::terms_to_api(&profile.rental),
+            effective_rental: rentals::terms_to_api(&self.catalogue.rental(&[&profile.name])),
             hosts: self.members.iter().filter(|m| goes_by(m, &self.catalogue, &profile.name)).count(),
             managed: stored.map(|s| (&s.managed).into()).unwrap_or_default(),
             version: stored.map_or(0, |s| s.version),
@@ -190,9 +199,10 @@ async fn put(
     stored::put(write.tx(), &profile, &managed).await?;
     write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;
+    has_gate_services(&is, &profile)?;
     let members = write.resettle(&was, &is, Some(&name)).await?;
-    let settings =
-        json!({ "extends": profile.extends, "services": stored::services_json(&profile.services) });
+    let settings = json!({ "extends": profile.extends, "services": stored::services_json(&profile.services),
+        "rental": rentals::terms_to_api(&profile.rental) });
     let data = json!({ "profile": name, "settings": settings });
     write
         .event(
@@ -224,6 +234,7 @@ fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem>
     fields.take("name", parse::name(name));
     fields.take("extends", extends(&body.extends));
     let summary = fields.take("summary", parse::title(body.summary));
+    let rental = rentals::terms(&mut fields, "rental.", body.rental);
     fields.finish()?;
     let services = body.services.iter().map(|(service, value)| read_service(service, value));
     Ok(engine::Profile {
@@ -231,7 +242,21 @@ fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem>
         summary: summary.unwrap_or_default(),
         extends: body.extends,
         services: services.collect::<Result<_, _>>()?,
+        rental,
     })
+}
+
+/// # Errors
+/// Returns 422 when the gate names a service that the profile does not have: its devices would never be handed over.
+fn has_gate_services(catalogue: &Catalogue, profile: &engine::Profile) -> Result<(), Problem> {
+    let gate = profile.rental.gate.as_ref().and_then(Option::as_ref);
+    let mut named = gate.and_then(|gate| gate.services.as_ref()).into_iter().flatten();
+    let Some(unknown) = named.find(|name| !catalogue.offers(&[&profile.name], name)) else { return Ok(()) };
+    let shown: String = unknown.chars().take(80).collect();
+    let known: Vec<String> =
+        catalogue.services(&[&profile.name]).into_iter().map(|service| service.service).collect();
+    let detail = format!("the profile has no service {shown:?}, only {}", known.join(", "));
+    Err(Problem::invalid("rental.gate", detail))
 }
 
 fn extends(names: &[String]) -> Result<(), String> {

@@ -34,7 +34,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("operator add", &[&[("mtu", "--mtu"), ("public_key", "--public-key"), ("user", "--user")]]),
     ("operator reissue", &[&[("public_key", "--public-key")]]),
     ("operator set", &[NAME, &[("mtu", "--mtu")]]),
-    ("profile set", &[&[("extends", "--extends"), ("summary", "--summary")]]),
+    ("profile set", &[&[("extends", "--extends"), ("rental", "--rental"), ("summary", "--summary")]]),
     ("rental block", &[&[("from", "--from"), ("reason", "--reason"), ("until", "--until or --for")]]),
     (
         "rental device",

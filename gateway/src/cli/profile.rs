@@ -9,8 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, api_path};
 use super::device::said;
+use super::grant;
 use super::host_args::pair;
 use super::limits::Limits;
+use super::rental_device::gate_in_words;
 use super::settings::Settings;
 use super::table::{self, Column};
 use crate::api::profile_rules::ProfileRules;
@@ -45,7 +47,8 @@ pub(crate) struct SetArgs {
     /// Name of the profile
     profile: String,
     /// Replace the whole profile by a JSON file: {"extends": [...], "services": {...}}; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["extends", "summary", "services", "service", "drop"])]
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["extends", "summary", "services", "service", "drop", "rental"])]
     from: Option<PathBuf>,
     /// Profile to inherit services from; may be repeated, replaces the present list
     #[arg(long, value_name = "PROFILE")]
@@ -66,6 +69,9 @@ pub(crate) struct SetArgs {
     /// Remove the profile's own definition of a service; an inherited one remains
     #[arg(long, value_name = "SERVICE")]
     drop: Vec<String>,
+    /// How its devices are rented, such as '{"preparation_s": 3600, "gate": {}}'; {} says nothing
+    #[arg(long, value_name = "JSON")]
+    rental: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -153,7 +159,47 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         vec![s.name.clone(), s.check.clone(), interval, limits(s), own.to_owned()]
     };
     table::print(&SERVICE_COLUMNS, p.effective.iter().map(row).collect());
+    show_rental(&p);
     Ok(())
+}
+
+/// Shows what the profile says about how its devices are rented.
+fn show_rental(profile: &Profile) {
+    let (own, all) = (&profile.rental, &profile.effective_rental);
+    let is_without = |name: &str| all.without.iter().any(|without| without == name);
+    let seconds = |s: Option<f64>| s.map(|s| format!("{} s", table::number(s)));
+    let gate = match &all.gate {
+        Some(gate) => Some(gate_in_words(gate)),
+        None => is_without("gate").then(|| "none".to_owned()),
+    };
+    let cleaning = match &all.cleaning_command {
+        Some(command) => Some(table::safe(command)),
+        None => is_without("cleaning_command").then(|| "none".to_owned()),
+    };
+    let access = all.access.as_deref().map(grant::access);
+    let access = access.map(|words| if words.is_empty() { "nothing".to_owned() } else { words });
+    let is_own = |name: &str| own.without.iter().any(|without| without == name);
+    let lines = [
+        ("preparation", seconds(all.preparation_s), own.preparation_s.is_some()),
+        ("turnaround", seconds(all.turnaround_s), own.turnaround_s.is_some()),
+        ("access", access, own.access.is_some()),
+        ("gate", gate, own.gate.is_some() || is_own("gate")),
+        ("delivery", all.delivery.clone(), own.delivery.is_some()),
+        (
+            "ssh root",
+            all.ssh_root.map(|root| if root { "yes" } else { "no" }.to_owned()),
+            own.ssh_root.is_some(),
+        ),
+        ("cleaning", cleaning, own.cleaning_command.is_some() || is_own("cleaning_command")),
+    ];
+    let said: Vec<_> = lines.into_iter().filter_map(|(name, value, own)| Some((name, value?, own))).collect();
+    if said.is_empty() {
+        return;
+    }
+    out::line!("\nRentals of its devices");
+    for (name, value, is_own) in said {
+        out::line!("  {name:<12}{value}{}", if is_own { "" } else { "  (inherited)" });
+    }
 }
 
 fn limits(service: &ProfileService) -> String {
@@ -173,7 +219,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.says_something(),
         "nothing to change in {}: give --extends, --summary, --service with limits or settings, --service-json, \
-         --drop, or --from FILE",
+         --drop, --rental, or --from FILE",
         args.profile
     );
     let body = match &args.from {
@@ -200,7 +246,11 @@ impl SetArgs {
     fn says_something(&self) -> bool {
         let lists = [self.extends.is_empty(), self.services.is_empty(), self.drop.is_empty()];
         let service = !(self.limits.is_empty() && self.settings.is_empty());
-        lists.contains(&false) || service || self.summary.is_some() || self.from.is_some()
+        lists.contains(&false)
+            || service
+            || self.summary.is_some()
+            || self.rental.is_some()
+            || self.from.is_some()
     }
 
     fn changed(&self, before: Option<&Profile>) -> anyhow::Result<Value> {
@@ -220,7 +270,11 @@ impl SetArgs {
         let kept = || before.map(|p| p.extends.clone()).unwrap_or_default();
         let extends = if self.extends.is_empty() { kept() } else { self.extends.clone() };
         let summary = self.summary.clone().or_else(|| before.map(|p| p.summary.clone())).unwrap_or_default();
-        Ok(json!({ "summary": summary, "extends": extends, "services": services }))
+        let rental: Value = match &self.rental {
+            Some(text) => serde_json::from_str(text).context("--rental")?,
+            None => before.map(|p| serde_json::to_value(&p.rental)).transpose()?.unwrap_or_else(|| json!({})),
+        };
+        Ok(json!({ "summary": summary, "extends": extends, "services": services, "rental": rental }))
     }
 
     fn limit(&self, services: &mut Map<String, Value>, before: Option<&Profile>) -> anyhow::Result<()> {

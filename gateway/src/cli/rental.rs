@@ -718,6 +718,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_device_is_rented_as_its_profile_says_and_overrides_single_settings() {
+        let (client, _api) = shop().await;
+        let rental =
+            json!({ "preparation_s": 60, "turnaround_s": 120, "gate": {}, "cleaning_command": "wipe" });
+        let kiosk = json!({ "extends": ["default"], "rental": rental });
+        client.put("/profiles/kiosk", &kiosk, None).await.unwrap();
+        let rules = json!({ "rules": [{ "labels": { "kind": "cam" }, "profile": "kiosk" }] });
+        client.put("/profile-rules", &rules, None).await.unwrap();
+        let settings = async |line: &str| -> DeviceRentalSettings {
+            try_run(&client, line).await.unwrap();
+            client.get("/devices/cam-1/rental-settings", &[]).await.unwrap()
+        };
+        let own = settings("rental device cam-1 --no-gate --no-cleaning-command").await;
+        assert_eq!((own.preparation_s, own.turnaround_s), (60.0, 1_800.0), "only one of them was given");
+        assert_eq!((own.gate, own.cleaning_command), (None, None));
+        assert_eq!(
+            (own.origins["gate"].as_str(), own.origins["preparation_s"].as_str()),
+            ("device", "profile")
+        );
+        let back = settings("rental device cam-1 --from-profile gate --from-profile turnaround").await;
+        assert_eq!((back.gate.is_some(), back.turnaround_s, back.cleaning_command), (true, 120.0, None));
+        let all = settings("rental device cam-1 --from-profile all").await;
+        assert_eq!(all.cleaning_command.as_deref(), Some("wipe"));
+        assert!(all.rentable && all.origins.values().all(|origin| origin != "device"));
+        let both = "rental device cam-1 --from-profile gate --no-gate";
+        let refused = try_run(&client, both).await.unwrap_err();
+        assert!(refused.to_string().contains("gate: set it, or leave it to the profile"), "{refused:#}");
+    }
+
+    #[tokio::test]
     async fn a_shipped_device_is_dispatched_and_returned() {
         let (client, _api) = shop().await;
         try_run(&client, "rental device cam-1 --shipped --turnaround 1d").await.unwrap();

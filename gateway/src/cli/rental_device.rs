@@ -11,6 +11,10 @@ use super::token::span;
 use crate::api::rentals::{DeviceRentalSettings, HandoverGate};
 use crate::cli::out;
 
+/// The settings that a profile may say too, and all of them.
+const OF_PROFILE: [&str; 8] =
+    ["preparation", "turnaround", "access", "gate", "delivery", "ssh-root", "cleaning-command", "all"];
+
 #[derive(Args)]
 pub(crate) struct DeviceArgs {
     /// Name or id of the device
@@ -74,18 +78,41 @@ pub(crate) struct DeviceArgs {
     /// Run no command after rentals
     #[arg(long)]
     no_cleaning_command: bool,
+    /// Leave this setting to the profile, or all; repeat it for more
+    #[arg(long, value_name = "SETTING", value_parser = OF_PROFILE, hide_possible_values = true)]
+    from_profile: Vec<String>,
 }
 
-/// Returns a changed setting. `None`: it stays; `null`: there is none.
+impl DeviceArgs {
+    /// Returns the fields of the settings that are left to the profile.
+    fn left_to_profile(&self) -> Vec<String> {
+        let names = OF_PROFILE.into_iter().filter(|name| *name != "all");
+        let is_left = |name: &&str| self.from_profile.iter().any(|left| left == name || left == "all");
+        names.filter(is_left).map(field).collect()
+    }
+
+    /// Returns the settings that are none, whatever the profile says.
+    fn without(&self) -> Vec<&'static str> {
+        let dropped = [(self.no_gate, "gate"), (self.no_cleaning_command, "cleaning_command")];
+        dropped.into_iter().filter(|(is_dropped, _)| *is_dropped).map(|(_, name)| name).collect()
+    }
+}
+
+/// Returns the field of a setting in the API.
+fn field(name: &str) -> String {
+    match name {
+        "preparation" | "turnaround" => format!("{name}_s"),
+        name => name.replace('-', "_"),
+    }
+}
+
+/// Returns the changed account. `None`: it stays; `null`: there is none.
 fn changed(given: Option<&String>, is_dropped: bool) -> Option<Value> {
     (given.is_some() || is_dropped).then(|| json!(given))
 }
 
-/// Returns the changed gate. `None`: it stays; `null`: there is none.
+/// Returns the changed gate. `None`: it stays.
 fn gate(args: &DeviceArgs, before: Option<&HandoverGate>) -> anyhow::Result<Option<Value>> {
-    if args.no_gate {
-        return Ok(Some(Value::Null));
-    }
     if !args.gate && args.gate_service.is_empty() && args.gate_for.is_none() {
         return Ok(None);
     }
@@ -102,8 +129,14 @@ fn gate(args: &DeviceArgs, before: Option<&HandoverGate>) -> anyhow::Result<Opti
 pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()> {
     let path = api_path!("/devices/{}/rental-settings", args.device);
     let before: DeviceRentalSettings = client.get(&path, &[]).await?;
-    let seconds = |option: &str, text: &Option<String>, before: f64| -> anyhow::Result<f64> {
-        text.as_deref().map_or(Ok(before), |text| Ok(span(option, text)?.as_secs_f64()))
+    let left = args.left_to_profile();
+    // A time that is absent is left to the profile.
+    let seconds = |name: &str, text: &Option<String>, before_s: f64| -> anyhow::Result<Option<f64>> {
+        let (field, is_own) = (field(name), origin(&before, &field(name)) == "device");
+        match text {
+            Some(text) => Ok(Some(span(&format!("--{name}"), text)?.as_secs_f64())),
+            None => Ok(Some(before_s).filter(|_| is_own && !left.contains(&field))),
+        }
     };
     let rentable = match (args.rentable, args.not_rentable) {
         (true, _) => true,
@@ -114,10 +147,12 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     let gate = gate(&args, before.gate.as_ref())?;
     let delivery = args.shipped.then_some("shipped").or(args.mounted.then_some("mounted"));
     let account = changed(args.ssh_account.as_ref(), args.no_ssh_account);
-    let cleaning = changed(args.cleaning_command.as_ref(), args.no_cleaning_command);
+    let without = args.without();
     let ssh_root = args.ssh_root.then_some(true).or(args.no_ssh_root.then_some(false));
     let is_change = account.is_some()
-        || cleaning.is_some()
+        || args.cleaning_command.is_some()
+        || !without.is_empty()
+        || !left.is_empty()
         || ssh_root.is_some()
         || args.rentable
         || args.not_rentable
@@ -131,14 +166,18 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
     let ready = args.ready.then_some(true).or(args.not_ready.as_ref().map(|_| false));
     let mut body = present(json!({
         "rentable": rentable,
-        "preparation_s": seconds("--preparation", &args.preparation, before.preparation_s)?,
-        "turnaround_s": seconds("--turnaround", &args.turnaround, before.turnaround_s)?,
+        "preparation_s": seconds("preparation", &args.preparation, before.preparation_s)?,
+        "turnaround_s": seconds("turnaround", &args.turnaround, before.turnaround_s)?,
         "access": access, "ready": ready, "not_ready_reason": args.not_ready, "delivery": delivery, "ssh_root": ssh_root,
+        "gate": gate, "cleaning_command": args.cleaning_command, "without": without,
     }));
-    for (key, value) in [("gate", gate), ("ssh_account", account), ("cleaning_command", cleaning)] {
-        if let Some(value) = value {
-            body[key] = value;
-        }
+    if let Some(account) = account {
+        body["ssh_account"] = account;
+    }
+    for field in &left {
+        let is_given = body.get(field).is_some() || without.contains(&field.as_str());
+        anyhow::ensure!(!is_given, "{field}: set it, or leave it to the profile with --from-profile");
+        body[field] = Value::Null;
     }
     let after: DeviceRentalSettings = match is_change {
         true => serde_json::from_value(client.put(&path, &body, Some(before.version)).await?)?,
@@ -148,30 +187,45 @@ pub(super) async fn run(client: &Client, args: DeviceArgs) -> anyhow::Result<()>
         out::line!("{}", serde_json::to_string_pretty(&after)?);
         return Ok(());
     }
-    let state = if after.rentable { "rentable" } else { "not rentable" };
-    let line = |key: &str, seconds: f64| out::line!("  {key:<12}{seconds} s");
-    out::line!("{}  {state}", table::safe(&after.device_name));
-    line("preparation", after.preparation_s);
-    line("turnaround", after.turnaround_s);
-    let access = grant::access(&after.access);
-    out::line!("  {:<12}{}", "access", if access.is_empty() { "nothing" } else { &access });
-    let not_ready = after.not_ready_reason.as_deref().map(|reason| format!("no: {}", table::safe(reason)));
-    out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
-    out::line!("  {:<12}{}", "delivery", after.delivery);
-    out::line!("  {:<12}{}", "gate", after.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
-    if let Some(account) = &after.ssh_account {
-        let mode = after.ssh_mode.as_deref().unwrap_or("not asked yet");
-        let root = if after.ssh_root { ", can become root" } else { "" };
-        out::line!("  {:<12}{} ({}{root})", "ssh account", table::safe(account), table::safe(mode));
-    }
-    if let Some(command) = &after.cleaning_command {
-        out::line!("  {:<12}{}", "cleaning", table::safe(command));
-    }
+    show(&after);
     Ok(())
 }
 
+/// Returns what decides about a setting: `device`, `profile` or `default`.
+fn origin<'a>(settings: &'a DeviceRentalSettings, field: &str) -> &'a str {
+    settings.origins.get(field).map_or("device", String::as_str)
+}
+
+fn show(settings: &DeviceRentalSettings) {
+    let state = if settings.rentable { "rentable" } else { "not rentable" };
+    out::line!("{}  {state}", table::safe(&settings.device_name));
+    // Own settings are the rule.
+    let from = |name: &str| match origin(settings, &field(name)) {
+        "device" => String::new(),
+        other => format!("  ({})", table::safe(other)),
+    };
+    let line = |name: &str, value: &str| out::line!("  {name:<12}{value}{}", from(name));
+    line("preparation", &format!("{} s", settings.preparation_s));
+    line("turnaround", &format!("{} s", settings.turnaround_s));
+    let access = grant::access(&settings.access);
+    line("access", if access.is_empty() { "nothing" } else { &access });
+    let not_ready = settings.not_ready_reason.as_deref().map(|reason| format!("no: {}", table::safe(reason)));
+    out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
+    line("delivery", &settings.delivery);
+    line("gate", &settings.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
+    if let Some(account) = &settings.ssh_account {
+        let mode = settings.ssh_mode.as_deref().unwrap_or("not asked yet");
+        let root = if settings.ssh_root { ", can become root" } else { "" };
+        let account = format!("{} ({}{root})", table::safe(account), table::safe(mode));
+        out::line!("  {:<12}{account}{}", "ssh account", from("ssh-root"));
+    }
+    if let Some(command) = &settings.cleaning_command {
+        out::line!("  {:<12}{}{}", "cleaning", table::safe(command), from("cleaning-command"));
+    }
+}
+
 /// Formats `ssh, disk OK for 300 s`.
-fn gate_in_words(gate: &HandoverGate) -> String {
+pub(super) fn gate_in_words(gate: &HandoverGate) -> String {
     let services = gate.services.as_ref().map(|names| table::safe(&names.join(", ")));
     let services = services.unwrap_or_else(|| "all services".to_owned());
     format!("{services} OK for {} s", gate.ok_for_s)

@@ -127,7 +127,7 @@ data! {
         has("rentable", Flag), has("preparation_s", MaybeNumber), has("turnaround_s", MaybeNumber),
         may("access", Objects), may("ready", Flag), may("not_ready_reason", MaybeText), may("gate", MaybeObject),
         may("delivery", Text), may("ssh_account", MaybeText), may("ssh_root", Flag),
-        may("cleaning_command", MaybeText),
+        may("cleaning_command", MaybeText), may("origins", Object),
     ];
     BLOCK = "DeviceBlockData" [
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),

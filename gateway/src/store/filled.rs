@@ -164,6 +164,11 @@ const FILLED: &[Rows] = &[
         64,
         r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
     ),
+    (
+        65,
+        r#"insert into profiles (name, rental) values ('kiosk', '{"preparation_ms":60000,"cleaning_command":"wipe"}');
+           update device_rental_settings set inherited = '["delivery"]';"#,
+    ),
 ];
 
 const INIT: &str = r#"

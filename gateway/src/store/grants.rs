@@ -182,7 +182,7 @@ pub(super) fn access_column(row: &SqliteRow) -> sqlx::Result<Vec<GrantAccess>> {
     access.0.into_iter().map(access_of).collect()
 }
 
-fn access_of(row: AccessRow) -> sqlx::Result<GrantAccess> {
+pub(super) fn access_of(row: AccessRow) -> sqlx::Result<GrantAccess> {
     let found = PROTOCOLS.into_iter().find(|protocol| protocol_name(*protocol) == row.protocol);
     let protocol = found.ok_or_else(|| damaged("access"))?;
     let ports = row.ports.into_iter().map(|(first, last)| RangeInclusive::new(first, last)).collect();

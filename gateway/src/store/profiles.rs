@@ -14,6 +14,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::definition;
 use super::managed::Managed;
+use super::rentals::terms::{terms_column, terms_json};
 
 /// A stored profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,7 @@ impl FromRow<'_, SqliteRow> for Stored {
                 summary: row.try_get("summary")?,
                 extends: extends.0,
                 services: services.collect::<Result<_, _>>().map_err(|e| sqlx::Error::Decode(e.into()))?,
+                rental: terms_column(row)?,
             },
             managed: Managed::from_row(row)?,
             version: row.try_get("version")?,
@@ -96,15 +98,15 @@ pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Optio
 /// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into profiles (name, summary, extends, services, managed_by, edited_by)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into profiles (name, summary, extends, services, managed_by, edited_by, rental)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (name) do update set summary = excluded.summary, extends = excluded.extends,
                 services = excluded.services, managed_by = excluded.managed_by,
-                edited_by = excluded.edited_by,
+                edited_by = excluded.edited_by, rental = excluded.rental,
                 version = profiles.version + ((profiles.summary, profiles.extends, profiles.services,
-                    profiles.managed_by, profiles.edited_by)
+                    profiles.managed_by, profiles.edited_by, profiles.rental)
                     is not (excluded.summary, excluded.extends, excluded.services, excluded.managed_by,
-                    excluded.edited_by))
+                    excluded.edited_by, excluded.rental))
          returning version",
     )
     .bind(&profile.name)
@@ -113,6 +115,7 @@ pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed
     .bind(services_json(&profile.services).to_string())
     .bind(&managed.by)
     .bind(managed.edited_by.as_deref())
+    .bind(terms_json(&profile.rental))
     .fetch_one(tx)
     .await
 }

@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { allowanceFrom, allowanceText } from '../src/lib/allowance';
 import { deliveryFrom, deliveryInput, deliveryRule } from '../src/lib/delivery';
 import { gateRule, handoverFrom, handoverInput } from '../src/lib/handover';
+import { leftToProfile, originWords, ownOnly } from '../src/lib/terms';
+import { thresholdRows, thresholdsFrom, thresholdWords } from '../src/lib/thresholds';
 
 describe('an allowance', () => {
   const of = (text: string) => allowanceFrom(text, 'allowance_bytes');
@@ -51,5 +53,41 @@ describe('the delivery of a device', () => {
   it('has its rule in words', () => {
     expect(deliveryRule({ delivery: 'mounted' })).toBe('');
     expect(deliveryRule({ delivery: 'shipped', ssh_account: 'renter', ssh_root: true })).toBe('Sent to the customer. Renters log in as renter, who can become root.');
+  });
+});
+
+describe('what a profile says of rentals', () => {
+  const origins = { preparation_s: 'profile', turnaround_s: 'device', gate: 'profile', cleaning_command: 'device', delivery: 'default' } as const;
+  const untouched = { rentable: true, preparation_s: 60, turnaround_s: 30, gate: { ok_for_s: 300, services: null }, cleaning_command: null };
+
+  it('is not sent as the own unless the form changes it', () => {
+    expect(ownOnly(untouched, untouched, { origins })).toEqual({ rentable: true, turnaround_s: 30, without: ['cleaning_command'] });
+    expect(ownOnly({ ...untouched, preparation_s: 90 }, untouched, { origins })).toEqual({ rentable: true, preparation_s: 90, turnaround_s: 30, without: ['cleaning_command'] });
+  });
+
+  it('is none for the device if its form says so', () => {
+    expect(ownOnly({ ...untouched, gate: null }, untouched, { origins }).without).toEqual(['gate', 'cleaning_command']);
+  });
+
+  it('is left alone by a gateway that knows none', () => {
+    expect(ownOnly(untouched, untouched, {})).toEqual(untouched);
+    expect(originWords({})).toBe('');
+  });
+
+  it('is named, and taken back as a whole', () => {
+    expect(originWords({ origins })).toBe('From the profile: preparation, gate. By default: delivery.');
+    expect(leftToProfile({ rentable: true, preparation_s: 60 })).toMatchObject({ rentable: true, preparation_s: null, gate: null, access: null });
+  });
+});
+
+describe('the thresholds of a rental', () => {
+  it('are sent as they were read, without empty lines', () => {
+    const limits = [{ service: 'disk', metric: 'used', warn: '80', crit: null }, { service: 'ping', metric: 'rta', warn: null, crit: null }];
+    expect(thresholdsFrom([...thresholdRows(limits), { service: ' ', metric: '', warn: '', crit: '' }])).toEqual(limits);
+  });
+
+  it('have words', () => {
+    expect(thresholdWords({ service: 'disk', metric: 'used', warn: '80', crit: '90' })).toBe('disk used: warning 80, critical 90');
+    expect(thresholdWords({ service: 'ping', metric: 'rta' })).toBe('ping rta: no limit');
   });
 });

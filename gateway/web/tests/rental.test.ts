@@ -128,7 +128,7 @@ describe('the window of a rental', () => {
 it('a change of access has what differs, in whatever form it was written', () => {
   const before = rental({ access: [{ protocol: 'tcp', ports: [22] }, { protocol: 'tcp', ports: ['8000-8100'] }, { protocol: 'icmp' }], renters: ['w_2', 'w_1'] });
   const same = [{ protocol: 'icmp' as const, ports: [] }, { protocol: 'tcp' as const, ports: [22, '8000-8100'] }];
-  const rest = { allowance: null, cut: false, ssh: false, contacts: [] };
+  const rest = { allowance: null, cut: false, ssh: false, contacts: [], thresholds: [] };
   expect(accessChanges(before, { name: 'device-1', access: same, renters: ['w_1', 'w_2'], ...rest })).toEqual({});
   expect(accessChanges(before, { name: 'lens', access: [], renters: null, ...rest })).toEqual({ name: 'lens', access: [], renters: null });
   expect(accessChanges(rental({ renters: undefined }), { name: 'device-1', access: rental().access, renters: null, ...rest })).toEqual({});
@@ -136,8 +136,11 @@ it('a change of access has what differs, in whatever form it was written', () =>
 
 it('a change of allowance, logins and contacts has what differs', () => {
   const before = rental({ allowance_bytes: 20e9, cut_at_allowance: true, ssh: true, contacts: [{ email: 'ada@example.org', name: null }] });
-  const same = { name: 'device-1', access: before.access, renters: null, allowance: 20e9, cut: true, ssh: true, contacts: [{ email: 'ada@example.org' }] };
+  const same = { name: 'device-1', access: before.access, renters: null, allowance: 20e9, cut: true, ssh: true, contacts: [{ email: 'ada@example.org' }], thresholds: [] };
   expect(accessChanges(before, same)).toEqual({});
+  const disk = { service: 'disk', metric: 'used', warn: '80', crit: null };
+  expect(accessChanges(before, { ...same, thresholds: [disk] })).toEqual({ thresholds: [disk] });
+  expect(accessChanges({ ...before, thresholds: [disk] }, same)).toEqual({ thresholds: [] });
   expect(accessChanges(before, { ...same, allowance: null, cut: false, ssh: false, contacts: [] })).toEqual({ allowance_bytes: null, cut_at_allowance: false, ssh: false, contacts: [] });
   expect(rentalContacts([{ name: ' Ada ', email: ' ada@example.org' }, { name: '', email: ' ' }, { name: '', email: 'b@example.org' }])).toEqual([{ name: 'Ada', email: 'ada@example.org' }, { email: 'b@example.org' }]);
 });

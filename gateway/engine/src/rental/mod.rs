@@ -12,6 +12,7 @@ pub mod life;
 pub mod notices;
 pub mod occupancy;
 pub mod phase;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod transitions;

@@ -134,6 +134,11 @@ fn profiles(operation: &str) -> Option<Value> {
                 "copy": { "check": { "type": "heartbeat", "every_s": 86_400, "grace_s": 3_600 } },
                 "uptime": { "disabled": true },
             },
+            "rental": {
+                "preparation_s": 1_800, "turnaround_s": 3_600, "delivery": "shipped",
+                "gate": { "services": ["ssh", "pictures"], "ok_for_s": 300 },
+                "cleaning_command": "/usr/local/bin/wipe-recordings",
+            },
         }),
         "put_profile_rules" => {
             json!({ "rules": [{ "labels": { "kind": "camera" }, "profile": "timelapse-camera" }] })

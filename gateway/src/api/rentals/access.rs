@@ -35,9 +35,9 @@ pub fn access(wrong: &mut Fields, prefix: &str, list: Vec<grants::GrantAccess>) 
     }
 }
 
-/// Reads what a device allows, which may be nothing.
-pub fn allowed(wrong: &mut Fields, list: Vec<grants::GrantAccess>) -> Option<Vec<GrantAccess>> {
-    if list.is_empty() { Some(Vec::new()) } else { access(wrong, "", list) }
+/// Reads what a device or profile allows, which may be nothing.
+pub fn allowed(wrong: &mut Fields, prefix: &str, list: Vec<grants::GrantAccess>) -> Option<Vec<GrantAccess>> {
+    if list.is_empty() { Some(Vec::new()) } else { access(wrong, prefix, list) }
 }
 
 /// Reads the name of a rental: a label of DNS, in lower case.

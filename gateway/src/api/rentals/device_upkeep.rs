@@ -17,21 +17,16 @@ const MAX_ACCOUNT: usize = 32;
 /// A longer command belongs into a script on the device.
 const MAX_COMMAND: usize = 1_000;
 
-/// The settings of a request. Absent fields stay as they are.
+/// The account in a request. Absent, it stays as it is.
 pub struct UpkeepChange {
     account: Option<Option<String>>,
-    root: Option<bool>,
-    cleaning_command: Option<Option<String>>,
 }
 
 impl UpkeepChange {
     pub fn parsed(wrong: &mut Fields, new: &mut NewDeviceRentalSettings) -> UpkeepChange {
         let given = new.ssh_account.take();
         let parsed = given.and_then(|given| wrong.take("ssh_account", given.map(account).transpose()));
-        let command = new.cleaning_command.take();
-        let command =
-            command.and_then(|given| wrong.take("cleaning_command", given.map(command_line).transpose()));
-        UpkeepChange { account: parsed, root: new.ssh_root, cleaning_command: command }
+        UpkeepChange { account: parsed }
     }
 
     /// Changes the settings of a device.
@@ -54,8 +49,6 @@ impl UpkeepChange {
             not_in_use(write, device).await?;
             (settings.ssh_account, settings.ssh_mode) = (account, None);
         }
-        settings.ssh_root = self.root.unwrap_or(settings.ssh_root);
-        settings.cleaning_command = self.cleaning_command.unwrap_or_else(|| settings.cleaning_command.take());
         Ok(())
     }
 }
@@ -93,7 +86,7 @@ fn account(name: String) -> Result<String, String> {
     Ok(name)
 }
 
-fn command_line(line: String) -> Result<String, String> {
+pub fn command_line(line: String) -> Result<String, String> {
     let is_long = line.chars().count() > MAX_COMMAND;
     if is_long || line.trim().is_empty() || line.chars().any(char::is_control) {
         return Err(format!("one line of 1 to {MAX_COMMAND} characters is expected, or null for none"));

@@ -60,44 +60,28 @@ pub struct Handover {
     not_ready: Option<Option<String>>,
     /// It is not ready, for the reason that is known.
     still_not_ready: bool,
-    gate: Option<Option<GateRule>>,
 }
 
 impl Handover {
-    pub fn parsed(
-        wrong: &mut Fields,
-        (ready, reason): (Option<bool>, Option<String>),
-        gate: Option<Option<HandoverGate>>,
-    ) -> Handover {
+    pub fn parsed(wrong: &mut Fields, (ready, reason): (Option<bool>, Option<String>)) -> Handover {
         let reason = reason.and_then(|reason| wrong.take("not_ready_reason", given(reason)));
         if reason.is_some() && ready != Some(false) {
             wrong.take::<()>("not_ready_reason", Err("it is only expected with \"ready\": false"));
         }
         let still_not_ready = ready == Some(false) && reason.is_none();
         let not_ready = ready.filter(|_| !still_not_ready).map(|ready| reason.filter(|_| !ready));
-        let gate = gate.and_then(|gate| wrong.take("gate", gate.map(rule).transpose()));
-        Handover { not_ready, still_not_ready, gate }
+        Handover { not_ready, still_not_ready }
     }
 
     /// Changes the settings of a device.
     ///
     /// # Errors
-    /// Returns 422 for services that the device does not have, and for one that is not ready without a reason.
-    pub async fn apply(
-        self,
-        app: &AppState,
-        write: &mut ApiTx<'_>,
-        device: HostId,
-        settings: &mut devices::Settings,
-    ) -> Result<(), Problem> {
+    /// Returns 422 for a device that is not ready without a reason.
+    pub fn apply(self, settings: &mut devices::Settings) -> Result<(), Problem> {
         if self.still_not_ready && settings.not_ready.is_none() {
             return Err(Problem::invalid("not_ready_reason", "say why the device is not ready"));
         }
         settings.not_ready = self.not_ready.unwrap_or_else(|| settings.not_ready.take());
-        if let Some(Some(GateRule { services: Some(services), .. })) = &self.gate {
-            must_exist(app, write, device, services).await?;
-        }
-        settings.gate = self.gate.unwrap_or_else(|| settings.gate.take());
         Ok(())
     }
 }
@@ -107,7 +91,7 @@ fn given(reason: String) -> Result<String, String> {
     if reason.trim().is_empty() { Err("say why".to_owned()) } else { Ok(reason) }
 }
 
-fn rule(gate: HandoverGate) -> Result<GateRule, String> {
+pub fn rule(gate: HandoverGate) -> Result<GateRule, String> {
     let HandoverGate { services, ok_for_s } = gate;
     if !(0.0..=LONGEST_GATE_S).contains(&ok_for_s) {
         return Err(format!("ok_for_s: seconds from 0 to {LONGEST_GATE_S} are expected"));
@@ -122,7 +106,9 @@ fn rule(gate: HandoverGate) -> Result<GateRule, String> {
     Ok(GateRule { services, ok_for: Duration::from_millis((ok_for_s * 1_000.0) as u64) })
 }
 
-async fn must_exist(
+/// # Errors
+/// Returns 422 for services that the device does not have.
+pub async fn must_exist(
     app: &AppState,
     write: &mut ApiTx<'_>,
     device: HostId,

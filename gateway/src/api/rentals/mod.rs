@@ -26,6 +26,7 @@ mod shipments;
 mod ssh;
 mod ssh_keys;
 mod subscriptions;
+mod terms;
 mod thresholds;
 mod types;
 
@@ -68,6 +69,8 @@ pub(crate) use other_devices::swap_delayed;
 pub use people_types::*;
 pub use ssh::{RentalCertificate, RentalSsh};
 pub use subscriptions::{Subscription, SubscriptionWithSecret};
+pub(crate) use terms::terms_in_form;
+pub(super) use terms::{WITHOUT, terms, terms_to_api};
 pub use types::*;
 
 /// Rentals that one refusal names.

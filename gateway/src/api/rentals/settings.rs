@@ -1,17 +1,18 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::device_access::Obstacle;
-use fleetgate_engine::rental::life::Delivery;
-use fleetgate_engine::rental::occupancy::Margins;
+use fleetgate_engine::rental::terms::{Effective, Origin, Setting, Terms};
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::device_upkeep::{self, UpkeepChange};
-use super::handovers::{Handover, gate_to_api};
+use super::handovers::{Handover, gate_to_api, must_exist};
+use super::terms::TermsChange;
 use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
-use super::{access, gate_changed, parse};
+use super::{access, gate_changed};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::ids::Kind;
@@ -21,9 +22,10 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
 use crate::clock;
+use crate::store::SqliteConnection;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
-use crate::store::rentals::{devices as stored, handovers};
+use crate::store::rentals::{devices as stored, handovers, terms};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -40,9 +42,17 @@ async fn show(
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
-    let settings = stored::settings(&mut conn, device.id).await?;
+    let (settings, profile) = load(&mut conn, device.id).await?;
     let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
-    Ok(Tagged { version: settings.version, value: to_api(&device, &settings, obstacle) })
+    Ok(Tagged { version: settings.version, value: to_api(&device, (&settings, &profile), obstacle) })
+}
+
+/// Returns what counts for a device, and what its profiles say.
+async fn load(conn: &mut SqliteConnection, device: HostId) -> Result<(stored::Settings, Terms), Problem> {
+    let settings = stored::settings(&mut *conn, device).await?;
+    let profile = terms::of_device(conn, device).await?;
+    let counts = Effective::of(&settings.own(), &profile);
+    Ok((settings.with(counts), profile))
 }
 
 /// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, when it is handed
@@ -67,50 +77,44 @@ async fn set(
     Body(mut new): Body<NewDeviceRentalSettings>,
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut wrong = Fields::default();
-    let preparation = wrong.take("preparation_s", parse::margin(new.preparation_s)).unwrap_or_default();
-    let turnaround = wrong.take("turnaround_s", parse::margin(new.turnaround_s)).unwrap_or_default();
     let upkeep = UpkeepChange::parsed(&mut wrong, &mut new);
-    let allowed = new.access.and_then(|list| access::allowed(&mut wrong, list));
-    let delivery = wrong.take("delivery", new.delivery.as_deref().map(delivery).transpose()).flatten();
-    let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason), new.gate);
+    let change = TermsChange::parsed(&mut wrong, &mut new);
+    let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason));
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
-    let before = stored::settings(write.tx(), device.id).await?;
+    let (before, profile) = load(write.tx(), device.id).await?;
     if_match.check(before.version)?;
     if new.rentable {
         can_be_rented(&mut write, &device).await?;
     } else if before.rentable {
         super::none_of_device(&mut write, device.id, &device.settings.name).await?;
     }
-    let mut after = before.clone();
-    (after.rentable, after.margins) = (new.rentable, Margins { preparation, turnaround });
-    after.access = allowed.unwrap_or(after.access);
-    after.delivery = delivery.unwrap_or(after.delivery);
-    handover.apply(&app, &mut write, device.id, &mut after).await?;
+    if let Some(services) = change.gate_services() {
+        must_exist(&app, &mut write, device.id, services).await?;
+    }
+    let mut after = change.apply(before.clone(), &profile);
+    after.rentable = new.rentable;
+    handover.apply(&mut after)?;
     upkeep.apply(&mut write, &device, &mut after).await?;
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
         stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
         gate_changed(&mut write, device.id).await?;
         after.version += 1;
-        let shown = to_api(&device, &after, None);
+        let shown = to_api(&device, (&after, &profile), None);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,
             "not_ready_reason": shown.not_ready_reason, "gate": shown.gate,
             "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root,
-            "cleaning_command": shown.cleaning_command, "delivery": shown.delivery });
+            "cleaning_command": shown.cleaning_command, "delivery": shown.delivery,
+            "origins": shown.origins });
         write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
     }
     let now = write.now;
     let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&device, &after, obstacle) })
-}
-
-fn delivery(name: &str) -> Result<Delivery, String> {
-    let found = Delivery::ALL.into_iter().find(|delivery| delivery.name() == name);
-    found.ok_or_else(|| format!("{} is expected", Delivery::ALL.map(Delivery::name).join(" or ")))
+    Ok(Tagged { version: after.version, value: to_api(&device, (&after, &profile), obstacle) })
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -126,11 +130,14 @@ async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Pro
 /// `obstacle`: why the gateway does not hand it over, beside what an operator says.
 fn to_api(
     device: &Device,
-    settings: &stored::Settings,
+    (settings, profile): (&stored::Settings, &Terms),
     obstacle: Option<(Obstacle, Option<String>)>,
 ) -> DeviceRentalSettings {
     let obstacle = obstacle.map(|(what, failure)| device_upkeep::in_words(what, failure.as_deref()));
     let not_ready = settings.not_ready.clone().or(obstacle);
+    let own = settings.own();
+    let origin =
+        |setting: Setting| (setting.name().to_owned(), Origin::of(setting, &own, profile).name().to_owned());
     DeviceRentalSettings {
         device: Kind::Host.text(device.id),
         device_name: device.settings.name.clone(),
@@ -146,6 +153,7 @@ fn to_api(
         ssh_root: settings.ssh_root,
         cleaning_command: settings.cleaning_command.clone(),
         delivery: settings.delivery.name().to_owned(),
+        origins: Setting::ALL.map(origin).into(),
         version: settings.version,
     }
 }

@@ -447,28 +447,68 @@ pub struct DeviceRentalSettings {
     pub ssh_root: bool,
     /// Runs on the device after each rental; `null`: none.
     pub cleaning_command: Option<String>,
+    /// What decides about each setting that a profile may say, by its name.
+    #[schema(value_type = BTreeMap<String, names::RentalSettingOrigin>)]
+    pub origins: BTreeMap<String, String>,
     /// The same number as in the `ETag`; 0 when they were never set.
     #[schema(minimum = 0)]
     pub version: i64,
 }
 
-/// They hold for rentals that are booked, or get this device, from now on.
+/// How the devices of a profile are rented. What is absent it does not say: a profile that it extends does, or the default
+/// counts. The settings of a device override single fields of its profile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RentalTerms {
+    /// Seconds that a device needs before a rental.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub preparation_s: Option<f64>,
+    /// Seconds that a device needs after a rental.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2678400)]
+    pub turnaround_s: Option<f64>,
+    /// The most that renters reach; an empty list: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Vec<GrantAccess>>,
+    /// The conditions for handing a device over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<HandoverGate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<names::RentalDelivery>)]
+    pub delivery: Option<String>,
+    /// The account of the renters can become root: after a rental with SSH a device needs new WireGuard and host keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_root: Option<bool>,
+    /// Runs on a device after each rental, with the account of the checks, for ten minutes at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1000)]
+    pub cleaning_command: Option<String>,
+    /// Settings that are none, whatever an extended profile says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<names::RentalSettingOfNone>)]
+    pub without: Vec<String>,
+}
+
+/// They hold for rentals that are booked, or get this device, from now on. `null` leaves a setting to the profile of the
+/// device, and to the default if that says nothing. So does a setting that was never given.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDeviceRentalSettings {
     pub rentable: bool,
-    /// 0 when absent.
+    /// As the profile says when absent; 0 by default.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 2678400)]
-    pub preparation_s: f64,
-    /// 0 when absent.
+    pub preparation_s: Option<f64>,
+    /// As the profile says when absent; 0 by default.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 2678400)]
-    pub turnaround_s: f64,
-    /// The most that renters reach; an empty list: nothing. It stays as it is when absent; at first it is ICMP, and
+    pub turnaround_s: Option<f64>,
+    /// The most that renters reach; an empty list: nothing. It stays as it is when absent; by default it is ICMP, and
     /// TCP 22, 80 and 443.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access: Option<Vec<GrantAccess>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<GrantAccess>>)]
+    pub access: Option<Option<Vec<GrantAccess>>>,
     /// `false`: it cannot be handed over, and rentals that begin are delayed. It stays as it is when absent; at first
     /// it is `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -476,28 +516,33 @@ pub struct NewDeviceRentalSettings {
     /// Why it is not ready, for people. Only with `"ready": false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_reason: Option<String>,
-    /// The conditions for handing it over; `null`: none. It stays as it is when absent; at first it is `null`.
+    /// The conditions for handing it over. It stays as it is when absent; by default there are none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HandoverGate>)]
     pub gate: Option<Option<HandoverGate>>,
-    /// How it gets to its renters. It stays as it is when absent; at first it is `mounted`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// How it gets to its renters. It stays as it is when absent; by default it is `mounted`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::RentalDelivery>)]
-    pub delivery: Option<String>,
+    pub delivery: Option<Option<String>>,
     /// The account on the device that renters log in to, as `enrol.sh --rental-user` set it up; `null`: none. It stays
     /// as it is when absent; at first it is `null`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, max_length = 32)]
     pub ssh_account: Option<Option<String>>,
     /// The account can become root. After a rental with SSH the device is not ready until it has new WireGuard and host
-    /// keys. It stays as it is when absent; at first it is `false`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh_root: Option<bool>,
+    /// keys. It stays as it is when absent; by default it is `false`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
+    pub ssh_root: Option<Option<bool>>,
     /// Runs on the device after each rental, with the account of the checks, for ten minutes at most. Until it has
-    /// ended with 0 the device is not ready. `null`: none. It stays as it is when absent; at first it is `null`.
+    /// ended with 0 the device is not ready. It stays as it is when absent; by default there is none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, max_length = 1000)]
     pub cleaning_command: Option<Option<String>>,
+    /// Settings that are none, whatever the profile says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<names::RentalSettingOfNone>)]
+    pub without: Vec<String>,
 }
 
 /// The conditions for handing over a device. The device must also be up.

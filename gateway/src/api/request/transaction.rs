@@ -21,6 +21,7 @@ use crate::store::events::{self, NewEvent, Object};
 use crate::store::managed::Managed;
 use crate::store::policy::PolicyRows;
 use crate::store::removals::{self, RemovalAction, RemovedKind};
+use crate::store::rentals::terms;
 use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{SqliteConnection, Tx, profiles, snapshot};
 
@@ -274,6 +275,9 @@ impl<'a> ApiTx<'a> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;
         }
+        // Another profile may say otherwise how a device is rented.
+        let devices: BTreeSet<HostId> = self.hosts.union(&self.resettled).copied().collect();
+        self.rentals.extend(terms::settle(&mut self.tx, &devices, self.now).await?);
         if let Some(call) = &self.call {
             call.keep(&mut self.tx, self.now).await?;
         }

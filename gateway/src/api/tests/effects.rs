@@ -42,7 +42,7 @@ const FIELDS: [(&str, &str, &[&str]); 56] = [
     ("NewDeviceCredentials", "every_field_of_a_device_reaches_tunnel_or_monitor", &["force", "public_key"]),
     (
         "NewDeviceRentalSettings",
-        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*, device_access::*",
+        "rentals::only_rentable_devices_are_booked, handovers::*, shipped::*, device_access::*, profile_rentals::*",
         RENTING,
     ),
     ("NewDowntime", "the_monitor_hears_every_field_of_a_downtime", DOWNTIME),
@@ -70,7 +70,11 @@ const FIELDS: [(&str, &str, &[&str]); 56] = [
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
     ("PersonChange", "people::a_person_is_added_changed_and_removed", &["email", "name"]),
     ("PersonLogin", "mine::a_person_logs_in_once_by_a_link_and_out", &["token"]),
-    ("ProfileSettings", "every_field_of_a_profile_reaches_the_monitor", &["extends", "services", "summary"]),
+    (
+        "ProfileSettings",
+        "every_field_of_a_profile_reaches_the_monitor, profile_rentals::*",
+        &["extends", "rental", "services", "summary"],
+    ),
     ("Rejection", "enrolments::a_rejected_device_reads_why", &["reason"]),
     (
         "RentalChange",
@@ -110,6 +114,7 @@ const RENTING: &[&str] = &[
     "ssh_account",
     "ssh_root",
     "turnaround_s",
+    "without",
 ];
 const RENTAL_CHANGE: &[&str] = &[
     "access",

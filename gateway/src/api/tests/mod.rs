@@ -32,6 +32,7 @@ mod openapi;
 mod operators;
 mod outbound;
 mod people;
+mod profile_rentals;
 mod profiles;
 mod query;
 mod removals;

@@ -10,6 +10,7 @@ use fleetgate_engine::messages::{
 };
 use fleetgate_engine::notification::{Severity, WaitFor};
 use fleetgate_engine::rental::handover::Failure;
+use fleetgate_engine::rental::terms::Origin;
 use fleetgate_engine::rental::{events as rental_events, life};
 use fleetgate_engine::verdict;
 use fleetgate_probes::cause::Cause;
@@ -139,6 +140,8 @@ sets! {
     closed RentalState "The state of a rental." = life::State::ALL.map(life::State::name);
     closed RentalDelivery "How a device gets to its renters. One that is `shipped` is sent to them and comes back." =
         life::Delivery::ALL.map(life::Delivery::name);
+    closed RentalSettingOrigin "What decides about a rental setting of a device." = Origin::ALL.map(Origin::name);
+    closed RentalSettingOfNone "A rental setting that can be none." = rentals::WITHOUT;
     closed MyDeviceState "The state of the device of a rental, as its customer sees it." =
         ["up", "down", "unreachable", "pending"];
     open RentalDelayKind "What keeps a rental from beginning. `settling`: all is OK, and has not been for long enough." =

@@ -90,6 +90,10 @@ fn flatten(at: &str, value: &Value, into: &mut BTreeMap<String, String>) {
         }
         // 5 and 5.0 are the same number.
         Value::Number(n) => drop(into.insert(at.to_owned(), n.as_f64().unwrap_or_default().to_string())),
+        // Renters who reach nothing reach less than usual.
+        Value::Array(list) if list.is_empty() && at == "rental.access" => {
+            into.insert(at.to_owned(), "nothing".to_owned());
+        }
         // An empty value and a missing one are the same.
         Value::Array(list) if list.is_empty() => {}
         Value::String(text) if text.is_empty() => {}

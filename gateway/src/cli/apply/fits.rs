@@ -104,6 +104,7 @@ impl<'a> Future<'a> {
             summary: String::new(),
             extends: extends.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
             services: services.filter_map(|(s, value)| definition::parse_service(s, value).ok()).collect(),
+            ..Profile::default()
         }
     }
 

@@ -311,7 +311,8 @@ fn of_profile(p: Profile) -> anyhow::Result<Found> {
     if let Some(services) = services.as_object_mut() {
         services.values_mut().for_each(|service| *service = settings(Some(service.take())));
     }
-    let value = json!({ "summary": p.summary, "extends": p.extends, "services": services });
+    let rental = serde_json::to_value(&p.rental)?;
+    let value = json!({ "summary": p.summary, "extends": p.extends, "services": services, "rental": rental });
     Ok(thing(Kind::Profile, p.name, value, p.managed, Some(p.version)))
 }
 

@@ -1,16 +1,17 @@
 //! How devices are rented, and which ones can be booked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{GateRule, GrantAccess, GrantProtocol};
+use fleetgate_engine::messages::{GateRule, GrantAccess};
 use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::occupancy::Margins;
+use fleetgate_engine::rental::terms::{Effective, Setting, Terms};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{duration, handovers, millis, shipments};
+use super::{damaged, duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 use crate::store::lists::{Entry, ListRow, readable};
@@ -43,6 +44,31 @@ pub struct Settings {
     pub version: i64,
     /// Runs on the device after each rental. `None`: nothing does.
     pub cleaning_command: Option<String>,
+    /// The settings that are not its own. They are as its profile says, or as is usual.
+    pub inherits: BTreeSet<Setting>,
+}
+
+impl Settings {
+    /// Returns what the device itself says.
+    pub fn own(&self) -> Terms {
+        let is_own = |setting| !self.inherits.contains(&setting);
+        Terms {
+            preparation: is_own(Setting::Preparation).then_some(self.margins.preparation),
+            turnaround: is_own(Setting::Turnaround).then_some(self.margins.turnaround),
+            access: is_own(Setting::Access).then(|| self.access.clone()),
+            gate: is_own(Setting::Gate).then(|| self.gate.clone()),
+            delivery: is_own(Setting::Delivery).then_some(self.delivery),
+            ssh_root: is_own(Setting::SshRoot).then_some(self.ssh_root),
+            cleaning_command: is_own(Setting::CleaningCommand).then(|| self.cleaning_command.clone()),
+        }
+    }
+
+    /// Returns these settings with what counts for the device.
+    #[must_use]
+    pub fn with(self, counts: Effective) -> Settings {
+        let Effective { margins, access, gate, delivery, ssh_root, cleaning_command } = counts;
+        Settings { margins, access, gate, delivery, ssh_root, cleaning_command, ..self }
+    }
 }
 
 impl FromRow<'_, SqliteRow> for Settings {
@@ -59,8 +85,14 @@ impl FromRow<'_, SqliteRow> for Settings {
             delivery: shipments::delivery_of_device(row)?,
             version: row.try_get("version")?,
             cleaning_command: row.try_get("cleaning_command")?,
+            inherits: inherited(row)?,
         })
     }
+}
+
+fn inherited(row: &SqliteRow) -> sqlx::Result<BTreeSet<Setting>> {
+    let names: Json<Vec<String>> = row.try_get("inherited")?;
+    names.0.iter().map(|name| Setting::named(name).ok_or_else(|| damaged("inherited"))).collect()
 }
 
 fn margins(row: &SqliteRow) -> sqlx::Result<Margins> {
@@ -68,34 +100,35 @@ fn margins(row: &SqliteRow) -> sqlx::Result<Margins> {
     Ok(Margins { preparation, turnaround })
 }
 
-/// Returns the settings of a device. Without any it is not rented.
+/// Returns the settings of a device. Without any it is not rented, and it follows its profile in all: its profile is not
+/// asked here.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn settings(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Settings> {
     let sql = "select * from device_rental_settings where device = $1";
     let found: Option<Settings> = sqlx::query_as(sql).bind(device.as_i64()).fetch_optional(conn).await?;
-    Ok(found.unwrap_or_else(|| Settings {
-        rentable: false,
-        margins: Margins::default(),
-        access: usual_access(),
-        not_ready: None,
-        gate: None,
-        ssh_account: None,
-        ssh_mode: None,
-        ssh_root: false,
-        delivery: Delivery::Mounted,
-        version: 0,
-        cleaning_command: None,
-    }))
+    Ok(found.unwrap_or_else(unset))
 }
 
-/// What renters reach of a device whose settings do not say it: whether it answers, SSH, and its page. The default of
-/// the column is the same.
-fn usual_access() -> Vec<GrantAccess> {
-    let icmp = GrantAccess { protocol: GrantProtocol::Icmp, ports: Vec::new() };
-    let tcp = GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 80..=80, 443..=443] };
-    vec![icmp, tcp]
+fn unset() -> Settings {
+    let nothing = Terms::default();
+    let Effective { margins, access, gate, delivery, ssh_root, cleaning_command } =
+        Effective::of(&nothing, &nothing);
+    Settings {
+        rentable: false,
+        margins,
+        access,
+        not_ready: None,
+        gate,
+        ssh_account: None,
+        ssh_mode: None,
+        ssh_root,
+        delivery,
+        version: 0,
+        cleaning_command,
+        inherits: Setting::ALL.into(),
+    }
 }
 
 /// Stores the settings of a device and raises the version.
@@ -105,13 +138,15 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery,
+                                             inherited)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
              gate_ms = excluded.gate_ms, gate_services = excluded.gate_services, ssh_account = excluded.ssh_account,
-             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root, delivery = excluded.delivery",
+             ssh_mode = excluded.ssh_mode, ssh_root = excluded.ssh_root, delivery = excluded.delivery,
+             inherited = excluded.inherited",
     )
     .bind(device.as_i64())
     .bind(settings.rentable)
@@ -125,6 +160,7 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     .bind(&settings.ssh_mode)
     .bind(settings.ssh_root)
     .bind(settings.delivery.name())
+    .bind(Json(settings.inherits.iter().map(|setting| setting.name()).collect::<Vec<_>>()))
     .execute(tx)
     .await
     .map(drop)

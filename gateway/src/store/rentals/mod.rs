@@ -29,6 +29,7 @@ pub mod policy;
 pub mod renters;
 pub mod reports;
 pub mod shipments;
+pub mod terms;
 pub mod thresholds;
 
 use std::collections::{BTreeMap, BTreeSet};

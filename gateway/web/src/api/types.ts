@@ -1,7 +1,7 @@
 /** The types of the API under the names that the pages use, generated from its description. */
 
 import type { components } from '../../generated/schema';
-import type { AwayState, DeviceDelivery, RentalExtras, Shipped } from './upcoming';
+import type { AwayState, DeviceDelivery, Inheritable, RentalExtras, RentalOrigins, Shipped } from './upcoming';
 
 type Schemas = components['schemas'];
 
@@ -45,6 +45,7 @@ export type Affected = Schemas['Affected'];
 export type RestoreReview = Schemas['RestoreReview'];
 export type ReviewList = Schemas['ReviewList'];
 export type Rental = Omit<Schemas['Rental'], 'state'> & { state: RentalState } & RentalExtras & Shipped;
+export type RentalThreshold = Schemas['RentalThreshold'];
 export type RentalDelay = Schemas['RentalDelay'];
 export type RentalChange = Schemas['RentalChange'] & RentalExtras;
 export type RentalState = Schemas['Rental']['state'] | AwayState;
@@ -67,7 +68,9 @@ export type RentalAvailability = Schemas['RentalAvailability'];
 export type DeviceAvailability = Schemas['DeviceAvailability'];
 export type DeviceBlock = Schemas['DeviceBlock'];
 export type NewDeviceBlock = Schemas['NewDeviceBlock'];
-export type DeviceRentalSettings = Schemas['DeviceRentalSettings'] & DeviceDelivery;
-export type NewDeviceRentalSettings = Schemas['NewDeviceRentalSettings'] & DeviceDelivery;
+export type DeviceRentalSettings = Schemas['DeviceRentalSettings'] & DeviceDelivery & RentalOrigins;
+/** What a call sends. */
+export type RentalSettingsBody = Schemas['NewDeviceRentalSettings'] & Pick<Inheritable, 'without'>;
+export type NewDeviceRentalSettings = Omit<Schemas['NewDeviceRentalSettings'], keyof Inheritable> & Inheritable & DeviceDelivery;
 export type HandoverGate = Schemas['HandoverGate'];
 export type { RentalContact } from './upcoming';

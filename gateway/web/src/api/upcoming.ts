@@ -21,6 +21,18 @@ export interface DeviceDelivery {
   cleaning_command?: string | null;
 }
 
+/** What decides about each setting that a profile may say. */
+export interface RentalOrigins {
+  origins?: Record<string, 'device' | 'profile' | 'default'>;
+}
+
+/** Settings that `null` leaves to the profile, and those that are none whatever it says. */
+export interface Inheritable {
+  preparation_s?: number | null;
+  turnaround_s?: number | null;
+  without?: ('gate' | 'cleaning_command')[];
+}
+
 /** Is notified about the device while the rental runs. */
 export interface RentalContact {
   name?: string | null;

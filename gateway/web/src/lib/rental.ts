@@ -1,9 +1,10 @@
 /** Rentals for people: states, names, and what stands in the way of a booking. Pure. */
 
-import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalContact, RentalState } from '../api/types';
+import type { RentalAvailability, Conflict, DeviceBlock, GrantAccess, Rental, RentalChange, RentalContact, RentalState, RentalThreshold } from '../api/types';
 import { bytes, millis, plural, span } from './format';
 import { accessFrom, protocolsOf } from './grant';
 import { momentWithOffset, windowOf } from './moment';
+import { thresholdRows } from './thresholds';
 
 export const STATES: readonly RentalState[] = ['held', 'booked', 'preparing', 'delayed', 'active', 'returning', 'overdue', 'cleaning', 'closed', 'cancelled', 'failed'];
 
@@ -116,9 +117,10 @@ export interface AccessInput {
   cut: boolean;
   ssh: boolean;
   contacts: RentalContact[];
+  thresholds: RentalThreshold[];
 }
 
-type Changeable = Pick<Rental, 'name' | 'access' | 'renters' | 'allowance_bytes' | 'cut_at_allowance' | 'ssh' | 'contacts'>;
+type Changeable = Pick<Rental, 'name' | 'access' | 'renters' | 'allowance_bytes' | 'cut_at_allowance' | 'ssh' | 'contacts'> & { thresholds?: RentalThreshold[] };
 
 /** The fields that differ from the rental as it is. Access in another form is the same access. */
 export function accessChanges(before: Changeable, after: AccessInput): RentalChange {
@@ -132,6 +134,7 @@ export function accessChanges(before: Changeable, after: AccessInput): RentalCha
     ...(before.cut_at_allowance === after.cut ? {} : { cut_at_allowance: after.cut }),
     ...((before.ssh ?? false) === after.ssh ? {} : { ssh: after.ssh }),
     ...(same(plainContacts(before.contacts ?? []), plainContacts(after.contacts)) ? {} : { contacts: after.contacts }),
+    ...(same(thresholdRows(before.thresholds ?? []), thresholdRows(after.thresholds)) ? {} : { thresholds: after.thresholds }),
   };
 }
 

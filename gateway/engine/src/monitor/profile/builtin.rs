@@ -35,7 +35,7 @@ fn default() -> Profile {
     ];
     let summary =
         "tunnel and ping; with a login also ssh, disk, mounts, load, memory, temperature and uptime";
-    Profile { name: DEFAULT.into(), summary: summary.into(), extends: Vec::new(), services }
+    Profile { name: DEFAULT.into(), summary: summary.into(), services, ..Profile::default() }
 }
 
 fn linux() -> Profile {
@@ -108,7 +108,13 @@ fn camera() -> Profile {
 }
 
 fn extending(parent: &str, name: &str, summary: &str, services: Vec<ServiceOverride>) -> Profile {
-    Profile { name: name.into(), summary: summary.into(), extends: vec![parent.into()], services }
+    Profile {
+        name: name.into(),
+        summary: summary.into(),
+        extends: vec![parent.into()],
+        services,
+        ..Profile::default()
+    }
 }
 
 fn of(service: &str) -> ServiceOverride {

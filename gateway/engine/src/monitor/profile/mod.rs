@@ -17,6 +17,7 @@ use crate::messages::{
     Timing,
 };
 use crate::notification::Selector;
+use crate::rental::terms::Terms;
 
 pub use builtin::builtin;
 
@@ -77,6 +78,8 @@ pub struct Profile {
     /// override all of them.
     pub extends: Vec<String>,
     pub services: Vec<ServiceOverride>,
+    /// How devices with this profile are rented, where it differs from the parents.
+    pub rental: Terms,
 }
 
 /// Assigns a profile to the hosts that a selector matches.
@@ -242,6 +245,11 @@ impl Catalogue {
             }
         }
         services
+    }
+
+    /// Returns how devices with these profiles are rented, with everything inherited.
+    pub fn rental(&self, profiles: &[&str]) -> Terms {
+        self.lineage(profiles).iter().fold(Terms::default(), |below, profile| profile.rental.upon(&below))
     }
 
     /// Whether profiles contain a service, even one that not every host can have.

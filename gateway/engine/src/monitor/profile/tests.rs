@@ -34,7 +34,7 @@ fn limit(metric: &str, warn: &str) -> Threshold {
 
 fn profile(name: &str, extends: &[&str], services: Vec<ServiceOverride>) -> Profile {
     let extends = extends.iter().map(|e| (*e).to_owned()).collect();
-    Profile { name: name.into(), summary: String::new(), extends, services }
+    Profile { name: name.into(), extends, services, ..Profile::default() }
 }
 
 fn labels(text: &str) -> BTreeMap<String, String> {
@@ -106,6 +106,23 @@ fn a_profile_s_service_fits_a_host_of_any_interval() {
     let own = catalogue(&[profile("patient", &[DEFAULT], vec![patient])]);
     let quick = own.fold(&["patient"], VPN, paced(10), &[]).unwrap();
     assert_eq!(quick[0].timing.timeout, Duration::from_secs(8));
+}
+
+#[test]
+fn a_profile_inherits_how_its_devices_are_rented() {
+    let rented = |name: &str, extends: &[&str], rental: Terms| Profile {
+        rental,
+        ..profile(name, extends, Vec::new())
+    };
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let site =
+        Terms { preparation: secs(60), cleaning_command: Some(Some("wipe".into())), ..Terms::default() };
+    let office = Terms { turnaround: secs(30), cleaning_command: Some(None), ..Terms::default() };
+    let own = catalogue(&[rented("site", &[DEFAULT], site.clone()), rented("office", &["site"], office)]);
+    assert_eq!(own.rental(&[DEFAULT]), Terms::default());
+    assert_eq!(own.rental(&["site"]), site);
+    let both = own.rental(&["office"]);
+    assert_eq!((both.preparation, both.turnaround, both.cleaning_command), (secs(60), secs(30), Some(None)));
 }
 
 #[test]

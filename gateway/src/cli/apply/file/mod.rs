@@ -23,6 +23,7 @@ use super::downtime::Downtime;
 use super::grant::Grant;
 use super::lines::{self, Begins, Lines};
 use super::plan::{Kind, Wanted};
+use crate::api::rentals::terms_in_form;
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
 
@@ -60,6 +61,7 @@ struct Profile {
     summary: String,
     extends: Vec<String>,
     services: Table<Service>,
+    rental: Option<Spanned<toml::Value>>,
 }
 
 #[derive(Deserialize)]
@@ -301,8 +303,19 @@ impl Source<'_> {
         for (service, fields) in profile.services {
             services.insert(service.get_ref().clone(), self.service(&service, fields)?);
         }
-        let fields = json!({ "summary": profile.summary, "extends": profile.extends, "services": services });
+        let rental = self.rental(profile.rental)?;
+        let fields = json!({
+            "summary": profile.summary, "extends": profile.extends, "services": services, "rental": rental,
+        });
         Ok(self.wanted(Kind::Profile, name, fields))
+    }
+
+    /// Returns how the devices of a profile are rented, in the gateway's form.
+    fn rental(&self, given: Option<Spanned<toml::Value>>) -> Result<Value, BadFile> {
+        let Some(given) = given else { return Ok(Value::Null) };
+        let at = given.span().start;
+        let json = serde_json::to_value(given.into_inner()).map_err(|e| self.bad(at, e))?;
+        terms_in_form(json).map_err(|e| self.bad(at, format!("rental: {e}")))
     }
 
     fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Wanted, BadFile> {

@@ -34,6 +34,24 @@ extends = ["timelapse-camera"]
 }
 
 #[test]
+fn a_profile_says_how_its_devices_are_rented() {
+    let text = r#"
+[profiles.kiosk]
+[profiles.kiosk.rental]
+preparation_s = 1800
+access = [{ protocol = "tcp", ports = [443, 22] }]
+gate = {}
+"#;
+    let wanted = read("fleet.toml", text).unwrap();
+    let rental = &wanted[0].fields["rental"];
+    assert_eq!((&rental["preparation_s"], &rental["gate"]["ok_for_s"]), (&json!(1800.0), &json!(300.0)));
+    assert_eq!(rental["access"][0]["ports"], json!([22, 443]));
+    let wrong = refused("[profiles.kiosk.rental]\ndelivery = \"carried\"");
+    assert!(wrong.contains("rental: delivery: mounted or shipped is expected"), "{wrong}");
+    assert!(refused("[profiles.kiosk.rental]\nrentable = true").contains("unknown field"));
+}
+
+#[test]
 fn a_site_gives_its_devices_labels_and_a_router() {
     let text = r#"
 [sites.hill]

@@ -1,0 +1,189 @@
+//! How the devices of a profile are rented: what it says, what a device overrides, and what a change means for bookings.
+
+use serde_json::{Value, json};
+
+use super::rentals::{HOUR, book, field, hence, item, must, rented, renting, shop};
+use crate::api::testing::TestApi;
+
+const SETTINGS: &str = "/api/v1/devices/cam-1/rental-settings";
+
+async fn profile(api: &TestApi, name: &str, body: Value) -> Value {
+    must(&api.operator().put(&format!("/api/v1/profiles/{name}"), body).await).clone()
+}
+
+async fn settings(api: &TestApi) -> Value {
+    must(&api.operator().get(SETTINGS).await).clone()
+}
+
+fn whole() -> Value {
+    json!({
+        "preparation_s": 600.0, "turnaround_s": 60.0, "access": [{ "protocol": "tcp", "ports": [22] }],
+        "gate": { "services": null, "ok_for_s": 60.0 }, "delivery": "shipped", "ssh_root": true,
+        "cleaning_command": "wipe",
+    })
+}
+
+/// A shop whose device cam-1 has the profile `kiosk`, and no settings of its own but that it is rented.
+async fn kiosk(rental: Value) -> TestApi {
+    let api = shop().await;
+    profile(&api, "kiosk", json!({ "extends": ["default"], "rental": rental })).await;
+    must(&api.operator().patch("/api/v1/devices/cam-1", json!({ "profile": "kiosk" })).await);
+    api
+}
+
+/// Leaves everything to the profile.
+fn following() -> Value {
+    let mut body = json!({ "rentable": true });
+    for name in whole().as_object().unwrap().keys() {
+        body[name] = Value::Null;
+    }
+    body
+}
+
+#[tokio::test]
+async fn every_field_of_the_rentals_of_a_profile_reaches_its_devices() {
+    let api = kiosk(whole()).await;
+    let own = settings(&api).await;
+    assert_eq!(own["origins"]["gate"], own["origins"]["preparation_s"], "{own}");
+    renting(&api, "cam-1", following()).await;
+    let shown = settings(&api).await;
+    for (name, value) in whole().as_object().unwrap() {
+        assert_eq!((&shown[name], &shown["origins"][name]), (value, &json!("profile")), "{name}");
+    }
+    let none = json!({ "extends": ["default"], "rental": { "without": ["gate", "cleaning_command"] } });
+    assert_eq!(profile(&api, "kiosk", none.clone()).await["rental"], none["rental"]);
+    let after = settings(&api).await;
+    assert_eq!((&after["gate"], &after["origins"]["gate"]), (&Value::Null, &json!("profile")));
+    assert_eq!((&after["delivery"], &after["origins"]["delivery"]), (&json!("mounted"), &json!("default")));
+    assert!(after["version"].as_i64() > shown["version"].as_i64(), "another representation");
+}
+
+#[tokio::test]
+async fn a_device_overrides_single_fields_of_its_profile() {
+    let api = kiosk(whole()).await;
+    renting(&api, "cam-1", following()).await;
+    let own = json!({ "rentable": true, "turnaround_s": 30, "delivery": "mounted", "without": ["gate"] });
+    renting(&api, "cam-1", own).await;
+    let shown = settings(&api).await;
+    let origin = |name: &str| shown["origins"][name].as_str().unwrap().to_owned();
+    assert_eq!((&shown["turnaround_s"], origin("turnaround_s")), (&json!(30.0), "device".to_owned()));
+    assert_eq!((&shown["preparation_s"], origin("preparation_s")), (&json!(600.0), "profile".to_owned()));
+    assert_eq!((&shown["gate"], origin("gate")), (&Value::Null, "device".to_owned()));
+    assert_eq!((&shown["cleaning_command"], origin("delivery")), (&json!("wipe"), "device".to_owned()));
+    profile(&api, "kiosk", json!({ "extends": ["default"], "rental": { "preparation_s": 1200 } })).await;
+    let after = settings(&api).await;
+    assert_eq!((&after["turnaround_s"], &after["preparation_s"]), (&json!(30.0), &json!(1200.0)));
+    assert_eq!(after["cleaning_command"], Value::Null);
+    for (body, name) in [
+        (json!({ "rentable": true, "without": ["gate"], "gate": {} }), "without"),
+        (json!({ "rentable": true, "without": ["access"] }), "without"),
+    ] {
+        assert_eq!(field(&api.operator().put(SETTINGS, body).await), (422, name));
+    }
+}
+
+#[tokio::test]
+async fn settings_that_a_device_has_stay_its_own() {
+    let api = shop().await;
+    // As an earlier version left them.
+    let before = "update device_rental_settings set preparation_ms = 5000, inherited = '[]'";
+    crate::store::fixture::run(&api.state.store, before, &[]).await;
+    profile(&api, "kiosk", json!({ "extends": ["default"], "rental": whole() })).await;
+    must(&api.operator().patch("/api/v1/devices/cam-1", json!({ "profile": "kiosk" })).await);
+    let shown = settings(&api).await;
+    assert_eq!(
+        (&shown["preparation_s"], &shown["gate"], &shown["delivery"]),
+        (&json!(5.0), &Value::Null, &json!("mounted"))
+    );
+    assert!(shown["origins"].as_object().unwrap().values().all(|origin| origin == "device"), "{shown}");
+}
+
+#[tokio::test]
+async fn access_beyond_the_profile_is_refused_and_names_the_entry() {
+    let api = kiosk(json!({ "access": [{ "protocol": "tcp", "ports": [22] }] })).await;
+    renting(&api, "cam-1", following()).await;
+    let with = |port: u16| {
+        json!([{ "device": "cam-1", "from": hence(HOUR), "until": hence(2 * HOUR),
+            "access": [{ "protocol": "tcp", "ports": [port] }] }])
+    };
+    let refused = book(&api, with(443)).await;
+    assert_eq!(field(&refused), (422, "items[0].access"), "{}", refused.text);
+    assert!(refused.text.contains("cam-1 does not allow tcp 443"), "{}", refused.text);
+    must(&book(&api, with(22)).await);
+}
+
+#[tokio::test]
+async fn bookings_keep_their_times_when_the_profile_changes() {
+    let api = kiosk(json!({ "preparation_s": 600 })).await;
+    renting(&api, "cam-1", following()).await;
+    let first = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
+    let second = rented(&api, item("cam-1", 2 * HOUR + 600, 3 * HOUR)).await;
+    profile(
+        &api,
+        "kiosk",
+        json!({ "extends": ["default"], "rental": { "turnaround_s": 7_200, "gate": {} } }),
+    )
+    .await;
+    for rental in [&first, &second] {
+        let now = must(&api.operator().get(&super::rentals::path(rental)).await).clone();
+        assert_eq!(
+            (&now["occupied_from"], &now["occupied_until"]),
+            (&rental["occupied_from"], &rental["occupied_until"])
+        );
+        assert_eq!(now["awaits_handover"], true, "the gate counts for rentals that have not begun");
+    }
+    let close = book(&api, json!([item("cam-1", 3 * HOUR + 60, 4 * HOUR)])).await;
+    assert!(close.status < 300, "{}", close.text);
+    let after = book(&api, json!([item("cam-1", 5 * HOUR, 6 * HOUR)])).await;
+    assert_eq!(
+        after.code(),
+        "occupied",
+        "the turnaround of the last one is that of the profile: {}",
+        after.text
+    );
+}
+
+#[tokio::test]
+async fn a_device_follows_the_profile_that_rules_give_it() {
+    let api = kiosk(json!({})).await;
+    renting(&api, "cam-1", following()).await;
+    profile(&api, "show", json!({ "extends": ["default"], "rental": { "preparation_s": 60 } })).await;
+    let rules = json!({ "rules": [{ "labels": { "place": "hall" }, "profile": "show" }] });
+    must(&api.operator().put("/api/v1/profile-rules", rules).await);
+    assert_eq!(settings(&api).await["preparation_s"], 0.0);
+    let moved = json!({ "profile": null, "labels": { "place": "hall" } });
+    must(&api.operator().patch("/api/v1/devices/cam-1", moved).await);
+    assert_eq!(settings(&api).await["preparation_s"], 60.0);
+    must(&api.operator().put("/api/v1/profile-rules", json!({ "rules": [] })).await);
+    assert_eq!(settings(&api).await["preparation_s"], 0.0);
+}
+
+#[tokio::test]
+async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
+    let api = shop().await;
+    profile(
+        &api,
+        "base",
+        json!({ "extends": ["default"], "rental": { "preparation_s": 60, "ssh_root": true } }),
+    )
+    .await;
+    let above =
+        profile(&api, "above", json!({ "extends": ["base"], "rental": { "turnaround_s": 30 } })).await;
+    assert_eq!(above["rental"], json!({ "turnaround_s": 30.0 }));
+    let all = json!({ "preparation_s": 60.0, "turnaround_s": 30.0, "ssh_root": true });
+    assert_eq!(above["effective_rental"], all);
+    for (rental, name) in [
+        (json!({ "preparation_s": -1 }), "rental.preparation_s"),
+        (json!({ "delivery": "carried" }), "rental.delivery"),
+        (json!({ "cleaning_command": "" }), "rental.cleaning_command"),
+        (json!({ "gate": { "services": [] } }), "rental.gate"),
+        (json!({ "gate": { "services": ["no such"] } }), "rental.gate"),
+        (json!({ "without": ["access"] }), "rental.without"),
+    ] {
+        let body = json!({ "extends": ["default"], "rental": rental });
+        let refused = api.operator().put("/api/v1/profiles/wrong", body).await;
+        assert_eq!(field(&refused), (422, name), "{}", refused.text);
+    }
+    let named = json!({ "extends": ["default"], "rental": { "gate": { "services": ["ssh"] } } });
+    profile(&api, "right", named).await;
+}

@@ -1,0 +1,240 @@
+//! What profiles say about how their devices are rented, and the devices that follow them.
+//!
+//! `device_rental_settings` has what counts for a device, so that every reader finds it there. [`settle`] keeps it up to
+//! date when a profile, a rule or the labels of a device change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetgate_engine::id::{HostId, RentalId};
+use fleetgate_engine::messages::GateRule;
+use fleetgate_engine::monitor::profile::Catalogue;
+use fleetgate_engine::rental::life::Delivery;
+use fleetgate_engine::rental::terms::{Effective, Terms};
+use fleetgate_engine::time::Wall;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow as _, Row as _};
+
+use super::{damaged, devices, handovers, millis, policy};
+use crate::store::access::id;
+use crate::store::grants::{AccessRow, access_of, access_rows};
+use crate::store::profiles;
+
+/// The column `rental` of profiles.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::store) struct TermsRow {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preparation_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turnaround_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<Vec<AccessRow>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<GateRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_root: Option<bool>,
+    /// Empty: nothing runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cleaning_command: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GateRow {
+    /// `None`: no gate.
+    ok_for_ms: Option<u64>,
+    services: Option<BTreeSet<String>>,
+}
+
+pub(in crate::store) fn terms_json(terms: &Terms) -> Json<TermsRow> {
+    let whole = |duration| u64::try_from(millis(duration)).unwrap_or(u64::MAX);
+    let gate = |gate: &Option<GateRule>| GateRow {
+        ok_for_ms: gate.as_ref().map(|gate| whole(gate.ok_for)),
+        services: gate.as_ref().and_then(|gate| gate.services.clone()),
+    };
+    Json(TermsRow {
+        preparation_ms: terms.preparation.map(whole),
+        turnaround_ms: terms.turnaround.map(whole),
+        access: terms.access.as_ref().map(|access| access_rows(access).0),
+        gate: terms.gate.as_ref().map(gate),
+        delivery: terms.delivery.map(|delivery| delivery.name().to_owned()),
+        ssh_root: terms.ssh_root,
+        cleaning_command: terms.cleaning_command.as_ref().map(|line| line.clone().unwrap_or_default()),
+    })
+}
+
+/// Reads the column.
+pub(in crate::store) fn terms_column(row: &SqliteRow) -> sqlx::Result<Terms> {
+    let Json(stored): Json<TermsRow> = row.try_get("rental")?;
+    let duration = std::time::Duration::from_millis;
+    let access = stored
+        .access
+        .map(|rows| rows.into_iter().map(access_of).collect::<sqlx::Result<Vec<_>>>())
+        .transpose()?;
+    let delivery = stored.delivery.map(|name| {
+        Delivery::ALL.into_iter().find(|delivery| delivery.name() == name).ok_or_else(|| damaged("rental"))
+    });
+    Ok(Terms {
+        preparation: stored.preparation_ms.map(duration),
+        turnaround: stored.turnaround_ms.map(duration),
+        access,
+        gate: stored.gate.map(|GateRow { ok_for_ms, services }| {
+            ok_for_ms.map(|ok_for| GateRule { services, ok_for: duration(ok_for) })
+        }),
+        delivery: delivery.transpose()?,
+        ssh_root: stored.ssh_root,
+        cleaning_command: stored.cleaning_command.map(|line| Some(line).filter(|line| !line.is_empty())),
+    })
+}
+
+/// Returns what the profiles of a device say.
+///
+/// # Errors
+/// Fails when the database cannot be read, or has no such device.
+pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> anyhow::Result<Terms> {
+    let sql = "select profile, labels from hosts where id = $1";
+    let row = sqlx::query(sql).bind(device.as_i64()).fetch_one(&mut *conn).await?;
+    Ok(said(&profiles::catalogue(conn).await?, &row)?)
+}
+
+fn said(catalogue: &Catalogue, row: &SqliteRow) -> sqlx::Result<Terms> {
+    let (profile, labels): (&str, Json<BTreeMap<String, String>>) =
+        (row.try_get("profile")?, row.try_get("labels")?);
+    Ok(catalogue.rental(&catalogue.of_host(Some(profile).filter(|name| !name.is_empty()), &labels.0)))
+}
+
+/// Devices with settings that are not their own.
+const FOLLOWERS: &str = "select s.*, h.profile, h.labels
+    from device_rental_settings s join hosts h on h.id = s.device and h.removed_at is null
+    where s.inherited <> '[]' and s.device in (select value from json_each($1)) order by s.device";
+
+/// Gives those of these devices that follow their profiles what those say now. Returns the rentals that it concerns, as
+/// a change of the settings of a device does. Rentals keep the times that they were booked with.
+///
+/// # Errors
+/// Fails when the database cannot be written, or the stored profiles do not fit together.
+pub async fn settle(
+    tx: &mut SqliteConnection,
+    devices: &BTreeSet<HostId>,
+    now: Wall,
+) -> anyhow::Result<BTreeSet<RentalId>> {
+    if devices.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let ids: Vec<i64> = devices.iter().map(|device| device.as_i64()).collect();
+    let rows = sqlx::query(FOLLOWERS).bind(Json(ids)).fetch_all(&mut *tx).await?;
+    if rows.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let catalogue = profiles::catalogue(&mut *tx).await?;
+    let mut changed = BTreeSet::new();
+    for row in &rows {
+        let Some((device, settings)) = follower(&catalogue, row) else { continue };
+        devices::set(&mut *tx, device, &settings).await?;
+        devices::set_cleaning(&mut *tx, device, settings.cleaning_command.as_deref()).await?;
+        handovers::settle(&mut *tx, device, now).await?;
+        changed.insert(device);
+    }
+    Ok(policy::of_devices(tx, &changed).await?)
+}
+
+/// Returns a device and its settings if they differ from before. One that cannot be read keeps no change of others from
+/// being made.
+fn follower(catalogue: &Catalogue, row: &SqliteRow) -> Option<(HostId, devices::Settings)> {
+    let read = || -> sqlx::Result<(HostId, devices::Settings, Terms)> {
+        Ok((id(row, "device")?, devices::Settings::from_row(row)?, said(catalogue, row)?))
+    };
+    let unread = |error: &sqlx::Error| {
+        let device: i64 = row.try_get("device").unwrap_or_default();
+        tracing::error!("the rental settings of the device {device} cannot be read, and stay: {error}");
+    };
+    let (device, before, profile) = read().inspect_err(unread).ok()?;
+    let after = before.clone().with(Effective::of(&before.own(), &profile));
+    (after != before).then_some((device, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
+    use fleetgate_engine::monitor::profile::Profile;
+    use fleetgate_engine::rental::terms::Setting;
+
+    use super::*;
+    use crate::store::managed::Managed;
+    use crate::store::{Store, fixture};
+
+    fn whole() -> Terms {
+        Terms {
+            preparation: Some(Duration::from_secs(60)),
+            turnaround: Some(Duration::ZERO),
+            access: Some(vec![GrantAccess { protocol: GrantProtocol::Udp, ports: vec![5_000..=5_010] }]),
+            gate: Some(Some(GateRule {
+                services: Some(["ssh".to_owned()].into()),
+                ok_for: Duration::from_secs(300),
+            })),
+            delivery: Some(Delivery::Shipped),
+            ssh_root: Some(true),
+            cleaning_command: Some(Some("wipe".to_owned())),
+        }
+    }
+
+    async fn put(store: &Store, name: &str, rental: Terms) -> i64 {
+        let profile = Profile { name: name.to_owned(), rental, ..Profile::default() };
+        let managed = Managed { by: "api".to_owned(), edited_by: None };
+        let mut tx = store.begin().await.unwrap();
+        let version = profiles::put(&mut tx, &profile, &managed).await.unwrap();
+        tx.commit().await.unwrap();
+        version
+    }
+
+    #[tokio::test]
+    async fn what_a_profile_says_is_read_as_it_was_written() {
+        let (store, _dir) = fixture::store().await;
+        let none = Terms { gate: Some(None), cleaning_command: Some(None), ..Terms::default() };
+        for (n, terms) in (1..).zip([whole(), none, Terms::default()]) {
+            assert_eq!(put(&store, "kiosk", terms.clone()).await, n);
+            assert_eq!(put(&store, "kiosk", terms.clone()).await, n, "nothing changed");
+            let found = profiles::find(&mut store.reader().await.unwrap(), "kiosk").await.unwrap().unwrap();
+            assert_eq!(found.profile.rental, terms);
+        }
+    }
+
+    #[tokio::test]
+    async fn devices_follow_their_profile_in_what_is_not_their_own() {
+        let (store, _dir) = fixture::store().await;
+        for n in [7, 8] {
+            fixture::device(&store, n, &format!("cam-{n}")).await;
+        }
+        for sql in [
+            "update hosts set profile = 'kiosk'",
+            "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms) values (7, 1, 5000, 0)",
+            "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, inherited)
+             values (8, 1, 5000, 0, '[\"cleaning_command\",\"delivery\"]')",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        put(&store, "kiosk", whole()).await;
+        let both: BTreeSet<HostId> = [7, 8].map(Id::from_i64).into();
+        let mut tx = store.begin().await.unwrap();
+        settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
+        let own = devices::settings(&mut tx, Id::from_i64(7)).await.unwrap();
+        assert_eq!((own.delivery, own.cleaning_command, own.version), (Delivery::Mounted, None, 1));
+        let follows = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
+        assert_eq!(follows.inherits, BTreeSet::from([Setting::Delivery, Setting::CleaningCommand]));
+        assert_eq!(
+            (follows.delivery, follows.margins.preparation),
+            (Delivery::Shipped, Duration::from_secs(5))
+        );
+        assert_eq!((follows.cleaning_command.as_deref(), follows.version), (Some("wipe"), 2));
+        settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
+        let again = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
+        assert_eq!(again.version, 2, "nothing changed");
+        tx.commit().await.unwrap();
+    }
+}
