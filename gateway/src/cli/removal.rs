@@ -30,6 +30,11 @@ pub(crate) async fn remove(
         Ok(()) => return Ok(Some(Vec::new())),
         Err(error) => error,
     };
+    // It affects no hosts: the device keeps the SSH access of renters, and only --cascade says that this is meant.
+    if along.cascade && leaves_access(&refused) {
+        client.delete_cascade(path, None).await?;
+        return Ok(Some(Vec::new()));
+    }
     let Some(affected) = affected(&refused) else { return Err(refused) };
     if !(along.cascade || along.yes) {
         if !std::io::stdin().is_terminal() {
@@ -52,6 +57,10 @@ pub(crate) fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
         return None;
     }
     serde_json::from_value(document["affected"].clone()).ok()
+}
+
+fn leaves_access(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.document["code"] == "access_not_removed")
 }
 
 /// `hosts behind it that are removed too: camera; hosts that lose it as a parent: nas`.

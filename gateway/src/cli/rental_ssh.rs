@@ -54,6 +54,9 @@ fn show(ssh: &RentalSsh) {
         "known_hosts",
         Some(ssh.known_hosts.trim_end()).filter(|l| !l.is_empty()).unwrap_or("not known yet"),
     );
+    if let Some(why) = &ssh.not_granted_reason {
+        line("no login", why);
+    }
     for of in &ssh.certificates {
         line("renter", &of.renter);
         line("key", &of.key);
@@ -136,6 +139,7 @@ mod tests {
             addresses: vec!["10.115.255.128".to_owned()],
             known_hosts: "entrance ssh-ed25519 BBBB\n".to_owned(),
             mode: None,
+            not_granted_reason: None,
             certificates: vec![of("w_1"), of("w_1"), of("w_2")],
         }
     }
@@ -179,7 +183,7 @@ mod tests {
         post("/devices", json!({ "name": "cam" })).await;
         let settings = json!({ "rentable": true });
         client.put("/devices/cam/rental-settings", &settings, None).await.unwrap();
-        let account = "update device_rental_settings set ssh_account = 'guest'";
+        let account = "update device_rental_settings set ssh_account = 'guest', ssh_mode = 'certificates'";
         crate::store::fixture::run(&api.state.store, account, &[]).await;
         post("/customers", json!({ "external_ref": "crm-17" })).await;
         let person = post("/people", json!({ "customer": "crm-17" })).await;

@@ -4,6 +4,7 @@
 //! the same one, and devices that trust it keep their configuration. It signs for users only, never for hosts.
 
 use anyhow::Context as _;
+use fleetgate_engine::id::RentalId;
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::ssh_key::SshKey;
@@ -12,8 +13,12 @@ use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{PublicKey, decode_secret_key};
 use sha2::{Digest as _, Sha256};
 
+use crate::ids::Kind;
+
 /// Separates this key from every other use of the gateway's key.
 const PURPOSE: &str = "renters' SSH certificates";
+/// Bytes of the digest of a key that are its mark. Two keys with one mark are not found with so many.
+const MARK: usize = 10;
 /// How the line of the public key calls it.
 const COMMENT: &str = "fleetgate-rentals";
 /// Bytes of chance in a certificate (PROTOCOL.certkeys: typically 16 or 32).
@@ -35,6 +40,18 @@ pub struct Holder<'a> {
     pub key_id: &'a str,
     /// The only name under which the certificate is accepted.
     pub principal: &'a str,
+}
+
+/// Returns the principal of the certificate of a key for a rental. The device lists the principals of the keys that are
+/// let in, so that a key which is removed takes its certificate with it.
+pub fn principal(rental: RentalId, key: &str) -> String {
+    format!("{}.{}", Kind::Rental.text(rental), mark(key))
+}
+
+/// Returns the part of the principal that stands for a key, which is written as the gateway keeps it.
+pub fn mark(key: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    digest[..MARK].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate and its window, in whole seconds.
@@ -180,6 +197,18 @@ mod tests {
         assert_eq!(certificate.comment(), "", "it may name a person");
         assert!(certificate.critical_options().is_empty());
         assert_eq!(certificate.extensions().keys().collect::<Vec<_>>(), ["permit-pty"]);
+    }
+
+    #[test]
+    fn a_principal_is_of_one_rental_and_one_key() {
+        let of = |rental: i64, key: &str| principal(RentalId::from_i64(rental), key);
+        let first = of(5, "ssh-ed25519 AAAA");
+        let (rental, mark) = first.split_once('.').unwrap();
+        assert_eq!((rental, mark.len()), (Kind::Rental.text(RentalId::from_i64(5)).as_str(), 2 * MARK));
+        assert!(mark.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{mark}");
+        assert_eq!(of(5, "ssh-ed25519 AAAA"), first);
+        assert_ne!(of(5, "ssh-ed25519 AAAB"), first);
+        assert_ne!(of(6, "ssh-ed25519 AAAA"), first);
     }
 
     #[test]

@@ -5,17 +5,23 @@ use std::time::Duration;
 use fleetgate_engine::messages::{CommandEnd, CommandReply};
 use fleetgate_engine::rental::device_access::{Access, Action, Mode};
 
+use crate::identity::ssh_ca;
 use crate::ids::Kind;
 use crate::sanitize::harmless;
 
 /// The program that `enrol.sh` installs on a device, and all that the account of the gateway runs as root there.
 const HELPER: &str = "/usr/local/lib/fleetgate/rental-access";
 /// How each line of its output begins.
-const MARK: &str = "fleetgate-rental 1 ";
+const MARK: &str = "fleetgate-rental 2 ";
+/// The same, with any version.
+const ANY_MARK: &str = "fleetgate-rental ";
 /// It waits for processes to end for 20 s, and for another call for 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(75);
 /// A cleaning command may wipe a disk. It is ended then, and has failed.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(600);
+/// Keys and marks of keys that the helper takes.
+const MOST_KEYS: usize = 64;
+const MOST_MARKS: usize = 256;
 /// Characters of a reason that are shown.
 const MAX_REASON: usize = 200;
 
@@ -27,11 +33,14 @@ pub struct Call {
 }
 
 /// Returns the call of an action. `None`: nothing is run on the device.
-pub(super) fn call(action: &Action, cleaning_command: Option<&str>) -> Option<Call> {
+pub(super) fn call(
+    action: &Action,
+    (account, cleaning_command): (Option<&str>, Option<&str>),
+) -> Option<Call> {
     let line = match action {
         Action::Ask => as_root("status </dev/null"),
         Action::Revoke(_) => as_root("revoke </dev/null"),
-        Action::Grant(access) => grant(access),
+        Action::Grant(access) => grant(access, account.unwrap_or_default()),
         Action::Clean(_) => {
             return cleaning_command.map(|line| Call { line: line.to_owned(), timeout: CLEANING_TIMEOUT });
         }
@@ -40,32 +49,66 @@ pub(super) fn call(action: &Action, cleaning_command: Option<&str>) -> Option<Ca
     Some(Call { line, timeout: CALL_TIMEOUT })
 }
 
-/// Runs the helper as root: root itself needs nothing for that, other accounts `sudo` or `doas`.
+/// Runs the helper as root: root itself needs nothing for that, other accounts the one of `sudo` and `doas` that permits
+/// it. Without `doas`, `sudo` says why it does not.
 fn as_root(arguments: &str) -> String {
     format!(
-        "h={HELPER};r=;[ \"$(id -u)\" = 0 ]||{{ command -v sudo >/dev/null 2>&1&&r='sudo -n'||r='doas -n';}};\
-         $r $h {arguments}"
+        "h={HELPER};r=;[ \"$(id -u)\" = 0 ]||{{ r='sudo -n';sudo -n -l $h status </dev/null >/dev/null 2>&1||\
+         {{ command -v doas >/dev/null 2>&1&&r='doas -n';}};}};$r $h {arguments}"
     )
 }
 
-fn grant(access: &Access) -> String {
+/// Returns why the helper would not take these keys.
+pub(super) fn too_many(action: &Action) -> Option<String> {
+    let Action::Grant(access) = action else { return None };
+    too_many_keys(access.keys.len(), access.mode)
+}
+
+/// Says why a device is not given so many keys.
+pub fn too_many_keys(count: usize, mode: Mode) -> Option<String> {
+    let most = match mode {
+        Mode::Certificates => MOST_MARKS,
+        Mode::Keys => MOST_KEYS,
+    };
+    (count > most).then(|| {
+        format!(
+            "the renters who are admitted have {count} SSH keys, and the device takes at most {most} ({}): admit \
+             fewer renters, or remove keys",
+            mode.name()
+        )
+    })
+}
+
+fn grant(access: &Access, account: &str) -> String {
     let until = access.until.as_millis() / 1_000;
-    let verb = format!("grant {} {until}", Kind::Rental.text(access.rental));
-    // The API has only taken such keys. One that would end the quotes is left out.
-    let keys = access.keys.iter().filter(|key| !key.contains(['\'', '\n']));
-    let keys: String = keys.map(|key| format!(" '{key}'")).collect();
+    let verb = format!("grant {} {until} {} {account}", Kind::Rental.text(access.rental), access.mode.name());
+    let keys: String = access.keys.iter().filter_map(|key| given(key, access.mode)).collect();
     if keys.is_empty() {
         return as_root(&format!("{verb} </dev/null"));
     }
     format!("printf '%s\\n'{keys}|{{ {};}}", as_root(&verb))
 }
 
+fn given(key: &str, mode: Mode) -> Option<String> {
+    match mode {
+        Mode::Certificates => Some(format!(" {}", ssh_ca::mark(key))),
+        // The API has only taken such keys. One that would end the quotes is left out.
+        Mode::Keys => Some(format!(" '{key}'")).filter(|_| !key.contains(['\'', '\n'])),
+    }
+}
+
 /// The finding of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
     /// The helper has said how renters log in.
-    Mode(Mode),
+    Account {
+        mode: Mode,
+        /// The id of the rental that it has let in, or `-`.
+        has: String,
+    },
+    /// The device has no such account for renters, or no helper. Why, in words for operators.
+    NoAccount(String),
 }
 
 /// Returns what came of an action, or why it failed, in words for operators.
@@ -79,37 +122,57 @@ pub(super) fn outcome(
     }
     let stdout = String::from_utf8_lossy(&reply.stdout);
     let said = stdout.lines().rev().find_map(|line| line.strip_prefix(MARK));
-    let Some(said) = said else { return Err(no_helper(reply)) };
+    let Some(said) = said else { return no_helper(action, reply) };
+    if let Some(status) = said.strip_prefix("status ")
+        && matches!(action, Action::Ask | Action::Grant(_))
+    {
+        return asked(status, account);
+    }
     if reply.end != CommandEnd::Exit(0) {
-        let why = said.strip_prefix("error: ").unwrap_or(said);
-        return Err(short(why));
+        let why = short(said.strip_prefix("error: ").unwrap_or(said));
+        // It knows of no account that it could name.
+        return if *action == Action::Ask { Ok(Outcome::NoAccount(why)) } else { Err(why) };
     }
     match action {
-        Action::Ask => asked(said, account).map(Outcome::Mode),
         Action::Grant(_) if said.starts_with("granted ") => Ok(Outcome::Done),
         Action::Revoke(_) if said == "revoked" => Ok(Outcome::Done),
         _ => Err(format!("the helper on the device answered {:?}", short(said))),
     }
 }
 
-/// Reads `status account=U mode=M ...`.
-fn asked(said: &str, account: Option<&str>) -> Result<Mode, String> {
+/// Reads `account=U mode=M principal=R ...`. The helper says it to a question, and where it is not as a grant expects.
+fn asked(said: &str, account: Option<&str>) -> Result<Outcome, String> {
     let value = |name: &str| {
         said.split(' ').find_map(|word| word.split_once('=').filter(|(key, _)| *key == name)).map(|(_, v)| v)
     };
     let has = value("account").unwrap_or_default();
     if Some(has) != account {
         let wanted = account.unwrap_or_default();
-        return Err(format!(
+        return Ok(Outcome::NoAccount(format!(
             "the account of renters on the device is {has:?}, and {wanted:?} in its settings: run enrol.sh \
              with --rental-user {wanted} there, or set the other one"
-        ));
+        )));
     }
-    let mode = value("mode").and_then(Mode::named);
-    mode.ok_or_else(|| "the helper on the device is of another version: run enrol.sh there again".to_owned())
+    let mode = value("mode").and_then(Mode::named).ok_or_else(other_version)?;
+    Ok(Outcome::Account { mode, has: value("principal").unwrap_or_default().to_owned() })
 }
 
-fn no_helper(reply: &CommandReply) -> String {
+fn other_version() -> String {
+    "the helper on the device is of another version: run enrol.sh with --rental-user there again".to_owned()
+}
+
+/// A shell that has ended by itself has not found the helper, or may not run it.
+fn no_helper(action: &Action, reply: &CommandReply) -> Result<Outcome, String> {
+    let stdout = String::from_utf8_lossy(&reply.stdout);
+    if stdout.lines().any(|line| line.starts_with(ANY_MARK)) {
+        return Err(other_version());
+    }
+    let is_final =
+        matches!(reply.end, CommandEnd::Exit(_)) && matches!(action, Action::Ask | Action::Grant(_));
+    if is_final { Ok(Outcome::NoAccount(not_run(reply))) } else { Err(not_run(reply)) }
+}
+
+fn not_run(reply: &CommandReply) -> String {
     let stderr = String::from_utf8_lossy(&reply.stderr);
     let why = stderr.lines().rev().find(|line| !line.trim().is_empty()).map(short);
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
@@ -163,18 +226,25 @@ mod tests {
 
     fn access(keys: &[&str]) -> Access {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        Access { rental: Id::from_i64(5), until: Wall::from_millis(1_900_000_000_999), keys }
+        let until = Wall::from_millis(1_900_000_000_999);
+        Access { rental: Id::from_i64(5), until, mode: Mode::Keys, keys }
     }
+
+    const SUDO: (&str, &str) = ("sudo", "[ \"$2\" != -l ]||exit 0;shift;exec \"$@\"");
 
     /// Runs a line with a helper that prints its arguments and input.
     fn run(line: &str) -> String {
+        run_with(&[SUDO], line)
+    }
+
+    fn run_with(programs: &[(&str, &str)], line: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         let helper = dir.path().join("helper");
-        std::fs::write(&helper, "#!/bin/sh\necho \"$*\"\ncat\n").unwrap();
-        std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let sudo = dir.path().join("sudo");
-        std::fs::write(&sudo, "#!/bin/sh\nshift\nexec \"$@\"\n").unwrap();
-        std::fs::set_permissions(&sudo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        for (name, body) in [&[("helper", "echo \"$*\";cat")][..], programs].concat() {
+            let file = dir.path().join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{body}\n")).unwrap();
+            std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
         let line = line.replace(HELPER, helper.to_str().unwrap());
         let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
         let done =
@@ -185,14 +255,46 @@ mod tests {
 
     #[test]
     fn the_helper_gets_its_verb_and_the_keys() {
-        let line = |action: Action| call(&action, None).unwrap().line;
+        let line = |action: Action| call(&action, (Some("renter"), None)).unwrap().line;
         assert_eq!(run(&line(Action::Ask)), "status\n");
         assert_eq!(run(&line(Action::Revoke(Id::from_i64(5)))), "revoke\n");
-        let granted = format!("grant {} 1900000000\n", Kind::Rental.text(Id::from_i64(5)));
+        let granted = format!("grant {} 1900000000 keys renter\n", Kind::Rental.text(Id::from_i64(5)));
         assert_eq!(run(&line(Action::Grant(access(&[])))), granted);
         let keys = ["ssh-ed25519 AAAA+/=", "ssh-rsa BBBB", "x'; touch /tmp/x; '"];
         let given = run(&line(Action::Grant(access(&keys))));
         assert_eq!(given, format!("{granted}ssh-ed25519 AAAA+/=\nssh-rsa BBBB\n"));
+        let certificates = Access { mode: Mode::Certificates, ..access(&keys) };
+        let given = run(&line(Action::Grant(certificates)));
+        let marks = keys.map(|key| format!("{}\n", ssh_ca::mark(key))).concat();
+        assert_eq!(given, format!("{}{marks}", granted.replace(" keys ", " certificates ")));
+    }
+
+    #[test]
+    fn the_helper_is_run_by_the_program_that_permits_it() {
+        let line = call(&Action::Ask, (Some("renter"), None)).unwrap().line;
+        let id = ("id", "echo 1000");
+        let (no_sudo, no_doas) = (("sudo", "exit 1"), ("doas", "exit 1"));
+        let doas = ("doas", "echo by doas;shift;exec \"$@\"");
+        assert_eq!(run_with(&[id, SUDO, no_doas], &line), "status\n");
+        assert_eq!(run_with(&[id, no_sudo, doas], &line), "by doas\nstatus\n");
+        assert_eq!(run_with(&[("id", "echo 0"), no_sudo, no_doas], &line), "status\n");
+    }
+
+    #[test]
+    fn more_keys_than_a_device_takes_are_named_and_not_left_out() {
+        let grant =
+            |mode, count| Action::Grant(Access { mode, keys: vec![String::new(); count], ..access(&[]) });
+        for (mode, most) in [(Mode::Keys, MOST_KEYS), (Mode::Certificates, MOST_MARKS)] {
+            assert_eq!(too_many(&grant(mode, most)), None);
+            let why = too_many(&grant(mode, most + 1)).unwrap();
+            assert!(why.contains(&format!("have {} SSH keys", most + 1)), "{why}");
+            assert!(why.contains(&format!("at most {most}")), "{why}");
+        }
+        assert_eq!(too_many(&Action::Ask), None);
+        let marks =
+            Access { mode: Mode::Certificates, keys: vec!["k".to_owned(); MOST_MARKS], ..access(&[]) };
+        let line = call(&Action::Grant(marks), (Some("renter"), None)).unwrap().line;
+        assert!(fleetgate_probes::remote::run(&line, CALL_TIMEOUT).is_some(), "one line has room for all");
     }
 
     #[test]
@@ -201,13 +303,23 @@ mod tests {
         let of = |action: &Action, status, stdout: &str, stderr: &str| {
             outcome(action, Some("renter"), &reply(status, stdout, stderr))
         };
-        let status = "fleetgate-rental 1 status account=renter mode=keys principal=- until=- processes=0\n";
-        assert_eq!(of(&ask, 0, status, ""), Ok(Outcome::Mode(Mode::Keys)));
-        assert!(of(&ask, 0, &status.replace("=renter", "=other"), "").unwrap_err().contains("\"other\""));
-        assert_eq!(of(&revoke, 0, "banner\nfleetgate-rental 1 revoked\n", ""), Ok(Outcome::Done));
-        let left = of(&revoke, 1, "fleetgate-rental 1 left: processes 7\n", "").unwrap_err();
+        let grant = Action::Grant(access(&[]));
+        let status = "fleetgate-rental 2 status account=renter mode=keys principal=l_5 until=- processes=0\n";
+        let known = || Ok(Outcome::Account { mode: Mode::Keys, has: "l_5".to_owned() });
+        assert_eq!((of(&ask, 0, status, ""), of(&grant, 1, status, "")), (known(), known()));
+        let lost = |finding: Result<Outcome, String>| match finding {
+            Ok(Outcome::NoAccount(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(lost(of(&grant, 1, &status.replace("=renter", "=other"), "")).contains("\"other\""));
+        assert!(lost(of(&ask, 127, "", "sh: not found\n")).contains("not found"));
+        let gone = "fleetgate-rental 2 error: there is no account renter any more\n";
+        assert!(lost(of(&ask, 1, gone, "")).contains("no account renter"));
+        assert!(of(&ask, 0, &status.replace(" 2 ", " 1 "), "").unwrap_err().contains("another version"));
+        assert_eq!(of(&revoke, 0, "banner\nfleetgate-rental 2 revoked\n", ""), Ok(Outcome::Done));
+        let left = of(&revoke, 1, "fleetgate-rental 2 left: processes 7\n", "").unwrap_err();
         assert_eq!(left, "left: processes 7");
-        let error = of(&revoke, 1, "fleetgate-rental 1 error: the disk\u{1b} is full\n", "").unwrap_err();
+        let error = of(&revoke, 1, "fleetgate-rental 2 error: the disk\u{1b} is full\n", "").unwrap_err();
         assert_eq!(error, "the disk\u{fffd} is full");
         let missing = of(&revoke, 1, "", "sudo: a password is required\n").unwrap_err();
         assert!(missing.contains("a password is required") && missing.contains("--rental-user"), "{missing}");
@@ -217,8 +329,8 @@ mod tests {
     #[test]
     fn a_cleaning_command_has_succeeded_with_exit_status_0_alone() {
         let clean = Action::Clean(Id::from_i64(5));
-        assert_eq!(call(&clean, Some("wipe /data")).unwrap().line, "wipe /data");
-        assert_eq!(call(&clean, None), None);
+        assert_eq!(call(&clean, (None, Some("wipe /data"))).unwrap().line, "wipe /data");
+        assert_eq!(call(&clean, (None, None)), None);
         assert_eq!(outcome(&clean, None, &reply(0, "", "careful")), Ok(Outcome::Done));
         let failed = outcome(&clean, None, &reply(3, "", "busy\n\n")).unwrap_err();
         assert_eq!(failed, "the cleaning command failed (exit status 3): busy");

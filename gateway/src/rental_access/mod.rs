@@ -32,8 +32,8 @@ use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
 use crate::store::rentals::policy;
 use crate::store::{self, Store, instance, settings};
-pub use calls::Call;
-use calls::{Outcome, call, outcome};
+pub use calls::{Call, too_many_keys};
+use calls::{Outcome, call, outcome, too_many};
 pub use over_ssh::OverSsh;
 
 /// Pause between two looks, each of which reads the devices with an account for renters or a cleaning command.
@@ -42,6 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(20);
 /// Pause after the database has failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// A device is asked again so long after it has last said how renters log in: `enrol.sh` may have run there again.
+const ASK_AGAIN: Duration = Duration::from_secs(15 * 60);
 /// Devices with a call at the same time. It leaves most SSH sessions to the checks.
 const MOST_CALLS: usize = 16;
 /// Devices with a call beyond which none that has failed is repeated: devices that are not reached, such as those on
@@ -99,6 +101,8 @@ struct Driver<R> {
     doubt: Doubt,
     /// What failed.
     attempts: BTreeMap<HostId, Attempts>,
+    /// When devices have last said how renters log in, or were first seen.
+    asked: BTreeMap<HostId, Mono>,
     /// Devices with a call in progress.
     running: BTreeSet<HostId>,
     calls: JoinSet<Ended>,
@@ -111,8 +115,8 @@ struct Driver<R> {
 impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (doubt, attempts) = (Doubt::default(), BTreeMap::new());
-        Driver { parts, doubt, attempts, running, calls: JoinSet::new(), exposed, changed }
+        let (doubt, attempts, asked) = (Doubt::default(), BTreeMap::new(), BTreeMap::new());
+        Driver { parts, doubt, attempts, asked, running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
@@ -138,7 +142,8 @@ impl<R: Runner> Driver<R> {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
-            let action = next_action(&device.state, rented, now.wall);
+            let action =
+                next_action(&device.state, rented, now.wall).or_else(|| self.question(&device, now.mono));
             let Some(action) = action.filter(|action| !is_doubted || takes_away(action)) else {
                 self.attempts.remove(&device.id);
                 continue;
@@ -153,6 +158,14 @@ impl<R: Runner> Driver<R> {
             }
         }
         Ok(wait)
+    }
+
+    /// Asks a device again that has nothing else to do.
+    fn question(&mut self, device: &Upkeep, now: Mono) -> Option<Action> {
+        let asked = *self.asked.entry(device.id).or_insert(now);
+        let knows =
+            device.state.has_account && device.state.mode.is_some() && device.state.lent_until.is_none();
+        (knows && now.since(asked) >= ASK_AGAIN).then_some(Action::Ask)
     }
 
     /// First those of which no call has failed, then those that have waited longest.
@@ -174,11 +187,15 @@ impl<R: Runner> Driver<R> {
             // From now on the next rental of the device waits until this is undone.
             self.changed.insert(device.id);
         }
-        let Some(call) = call(&action, device.cleaning_command.as_deref()) else { return Ok(()) };
+        let settings = (device.account.as_deref(), device.cleaning_command.as_deref());
+        let Some(call) = call(&action, settings) else { return Ok(()) };
         self.running.insert(device.id);
         let runner = self.parts.runner.clone();
         self.calls.spawn(async move {
             let id = device.id;
+            if let Some(why) = too_many(&action) {
+                return Ended { device, action, result: Err(why) };
+            }
             // A panic of a call ends there.
             let called = AbortOnDropHandle::new(tokio::spawn(async move { runner.run(id, call).await }));
             let reply =
@@ -193,8 +210,14 @@ impl<R: Runner> Driver<R> {
     async fn note(&mut self, ended: Ended, now: Mono) {
         let (device, action) = (ended.device.id, ended.action.clone());
         self.running.remove(&device);
+        if action == Action::Ask {
+            self.asked.insert(device, now);
+        }
         let is_done = match note_end(&self.parts.store, &ended).await {
-            Ok(()) => ended.result.is_ok(),
+            Ok(event) => {
+                event.into_iter().for_each(|seq| self.parts.handle.event(seq));
+                !matches!(&ended.result, Err(_) | Ok(Outcome::NoAccount(_)))
+            }
             Err(error) => {
                 tracing::warn!("what was done on {} is not stored: {error}", Kind::Host.text(device));
                 false
@@ -205,6 +228,10 @@ impl<R: Runner> Driver<R> {
             tracing::info!("{} on {} is done", in_words(&action), Kind::Host.text(device));
             self.changed.insert(device);
         } else {
+            if matches!(ended.result, Ok(Outcome::NoAccount(_))) {
+                // Its rentals with SSH wait now.
+                self.changed.insert(device);
+            }
             self.attempts.insert(device, Attempts::failed(before, action, now));
         }
     }
@@ -246,26 +273,40 @@ async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Re
     tx.commit().await
 }
 
-/// Stores what came of a call.
-async fn note_end(store: &Store, ended: &Ended) -> store::Result<()> {
+/// Stores what came of a call. Returns the number of an event about it.
+async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
     let (device, name) = (ended.device.id, Kind::Host.text(ended.device.id));
+    let mut event = None;
     let mut tx = store.begin().await?;
     match (&ended.result, &ended.action) {
+        // The answer that is known stays: the device may be away for a while.
+        (Err(_), Action::Ask) if ended.device.state.mode.is_some() => {}
         (Err(why), action) => {
             if stored::failed(&mut tx, device, why).await? {
                 tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
             }
         }
-        (Ok(Outcome::Mode(mode)), _) => {
+        (Ok(Outcome::Account { mode, has }), _) => {
             let account = ended.device.account.as_deref().unwrap_or_default();
             stored::asked(&mut tx, device, (account, *mode)).await?;
+            let held = ended.device.state.held.as_ref();
+            if held.is_some_and(|held| Kind::Rental.text(held.rental) != *has) {
+                stored::not_granted(&mut tx, device).await?;
+            }
+        }
+        (Ok(Outcome::NoAccount(why)), action) => {
+            if stored::failed(&mut tx, device, why).await? {
+                tracing::warn!("{} on {name} failed and is tried again: {why}", in_words(action));
+            }
+            event = stored::lost(&mut tx, device, why, clock::wall()).await?;
         }
         (Ok(Outcome::Done), Action::Grant(access)) => stored::granted_now(&mut tx, device, access).await?,
         (Ok(Outcome::Done), Action::Revoke(rental)) => stored::revoked(&mut tx, device, *rental).await?,
         (Ok(Outcome::Done), Action::Clean(rental)) => stored::cleaned(&mut tx, device, *rental).await?,
         (Ok(Outcome::Done), Action::Ask | Action::Use(_)) => {}
     }
-    tx.commit().await
+    tx.commit().await?;
+    Ok(event)
 }
 
 fn in_words(action: &Action) -> String {
@@ -291,7 +332,7 @@ const fn takes_away(action: &Action) -> bool {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::rental::device_access::Access;
+    use fleetgate_engine::rental::device_access::{Access, Mode};
     use fleetgate_engine::time::Wall;
 
     use super::*;
@@ -312,7 +353,8 @@ mod tests {
     #[test]
     fn in_doubt_renters_only_lose_access() {
         let rental = Id::from_i64(5);
-        let access = Access { rental, until: Wall::from_millis(1), keys: Vec::new() };
+        let access =
+            Access { rental, until: Wall::from_millis(1), mode: Mode::Certificates, keys: Vec::new() };
         assert!(takes_away(&Action::Revoke(rental)) && takes_away(&Action::Ask));
         for action in [Action::Grant(access), Action::Use(rental), Action::Clean(rental)] {
             assert!(!takes_away(&action), "{action:?}");

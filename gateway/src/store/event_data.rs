@@ -133,6 +133,7 @@ data! {
         has("id", Text), has("from", Text), has("until", MaybeText), has("reason", Text), may("rentals", Texts),
         may("covered", Count),
     ];
+    ACCOUNT_LOST = "DeviceRentalAccountLostData" [has("rentals", Texts)];
     UNDELIVERED = "SubscriptionFailingData" [has("id", Text), has("error", Text)];
     STREAM_OPENED = "StreamOpenedData" [has("id", Text), has("address", Text), has("port", Count)];
     STREAM_CLOSED = "StreamClosedData" [
@@ -260,6 +261,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("subscription.removed", ID),
     ("subscription.failing", UNDELIVERED),
     ("device.rental_settings", RENTING),
+    ("device.rental_account_lost", ACCOUNT_LOST),
     ("device.blocked", BLOCK),
     ("device.unblocked", ID),
     ("stream.opened", STREAM_OPENED),

@@ -58,6 +58,7 @@ struct Site<'a> {
     _renter: WireGuard<'a>,
     /// The file of the renter's SSH key.
     key: String,
+    renter: String,
 }
 
 impl<'a> Site<'a> {
@@ -74,8 +75,9 @@ impl<'a> Site<'a> {
         let renter = json!({ "person": person["id"], "name": "laptop", "ssh_keys": [public] });
         let made = must(&api, "POST", "renters", &renter);
         let conf = made["credentials"]["conf"].as_str().expect("a configuration");
-        let renter = WireGuard::up(lab, LAPTOP, conf);
-        Site { lab, gateway, api, _device: device, _renter: renter, key }
+        let tunnel = WireGuard::up(lab, LAPTOP, conf);
+        let renter = made["renter"]["id"].as_str().expect("an id").to_owned();
+        Site { lab, gateway, api, _device: device, _renter: tunnel, key, renter }
     }
 
     fn settings(&self) -> Value {
@@ -177,6 +179,14 @@ fn renters_log_in_while_they_rent(make: Make, mode: &str) {
     let alias = rental["addresses"][0].as_str().expect("an alias");
     let (is_in, said) = site.logs_in(LAPTOP, &site.key, alias, "cat /run/cleaned");
     assert!(is_in && said.trim() == "cleaned", "{said}");
+
+    // The key is removed while the rental runs.
+    let shell = format!("ssh {SSH} -i {} {RENTER}@{OUTSIDE} 'sleep 600'", site.key);
+    let mut shell = lab.spawn("r", "second.log", "sh", &["-c", &shell], &[]);
+    assert!(!shell.ended(Duration::from_secs(2)), "{}", lab.log("second.log"));
+    must(&site.api, "PATCH", &format!("renters/{}", site.renter), &json!({ "ssh_keys": [] }));
+    eventually("the session of the removed key has ended", PATIENCE, || shell.ended(Duration::ZERO));
+    assert!(!site.logs_in("r", &site.key, OUTSIDE, "true").0, "neither the key nor its certificate logs in");
 }
 
 #[test]

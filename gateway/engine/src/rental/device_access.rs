@@ -43,7 +43,9 @@ impl Mode {
 pub struct Access {
     pub rental: RentalId,
     pub until: Wall,
-    /// Public keys. Empty with certificates.
+    /// How the device recognises the keys.
+    pub mode: Mode,
+    /// The public keys that it lets in, itself or by their certificates.
     pub keys: Vec<String>,
 }
 
@@ -58,6 +60,14 @@ pub struct Rented {
     pub ssh: bool,
     /// The keys of the renters that it admits.
     pub keys: Vec<String>,
+    /// Times in which its device is blocked, and its renters are kept out.
+    pub blocks: Vec<(Wall, Wall)>,
+}
+
+impl Rented {
+    fn is_blocked(&self, at: Wall) -> bool {
+        self.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
+    }
 }
 
 /// What a device has of a rental, or may have: a call that got no answer may have worked.
@@ -106,7 +116,8 @@ pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Act
         return device.held.as_ref().map(|held| Action::Revoke(held.rental));
     }
     let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
-    let granted = running.or_else(|| upcoming(device, rentals, now)).filter(|rental| rental.ssh);
+    let granted = running.or_else(|| upcoming(device, rentals, now));
+    let granted = granted.filter(|rental| rental.ssh && !rental.is_blocked(now.max(rental.from)));
     if let Some(held) = &device.held
         && granted.is_none_or(|rental| rental.rental != held.rental)
     {
@@ -134,11 +145,7 @@ fn upcoming<'a>(device: &Device, rentals: &'a [Rented], now: Wall) -> Option<&'a
 }
 
 fn access(rental: &Rented, mode: Mode) -> Access {
-    let keys = match mode {
-        Mode::Certificates => Vec::new(),
-        Mode::Keys => rental.keys.clone(),
-    };
-    Access { rental: rental.rental, until: rental.until, keys }
+    Access { rental: rental.rental, until: rental.until, mode, keys: rental.keys.clone() }
 }
 
 /// The reasons that keep a device from being handed over.
@@ -152,6 +159,8 @@ pub enum Obstacle {
     Exposed,
     /// The renters cannot log in yet.
     NotGranted,
+    /// The renters may log in, and the device has no account for them any more.
+    NoAccount,
 }
 
 /// Returns what keeps a device from being handed over. `rental`: to which one, and whether its renters may log in;
@@ -168,8 +177,39 @@ pub fn obstacle(device: &Device, rental: Option<(RentalId, bool)>) -> Option<Obs
     if device.is_exposed {
         return Some(Obstacle::Exposed);
     }
+    rental.filter(|(_, ssh)| *ssh)?;
     let is_granted = held.is_some_and(|held| held.access.is_some());
-    rental.filter(|(_, ssh)| *ssh && !is_granted).map(|_| Obstacle::NotGranted)
+    match (device.has_account, is_granted) {
+        (false, _) => Some(Obstacle::NoAccount),
+        (true, false) => Some(Obstacle::NotGranted),
+        (true, true) => None,
+    }
+}
+
+/// What keeps renters from logging in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Their device is blocked.
+    Blocked,
+    Other(Obstacle),
+}
+
+/// Returns what keeps the renters of a rental from logging in, or not all of them as they are to: in its window, what is
+/// not on the device yet, and before it a device that has not said how renters log in.
+pub fn hindrance(device: &Device, rented: &Rented, now: Wall) -> Option<Hindrance> {
+    if now < rented.from {
+        return device.mode.is_none().then_some(Hindrance::Other(Obstacle::NotGranted));
+    }
+    if rented.is_blocked(now) {
+        return Some(Hindrance::Blocked);
+    }
+    let held = device.held.as_ref();
+    if let Some(former) = held.filter(|held| held.rental != rented.rental) {
+        return Some(Hindrance::Other(Obstacle::NotRevoked(former.rental)));
+    }
+    let wanted = device.mode.map(|mode| access(rented, mode));
+    let is_granted = wanted.is_some() && held.and_then(|held| held.access.as_ref()) == wanted.as_ref();
+    (!is_granted).then_some(Hindrance::Other(Obstacle::NotGranted))
 }
 
 /// When something that failed is tried again.
@@ -210,7 +250,8 @@ mod tests {
 
     fn rented(id: i64, from: i64, until: i64) -> Rented {
         let keys = vec![format!("key {id}")];
-        Rented { rental: Id::from_i64(id), from: at(from), until: at(until), ssh: true, keys }
+        let (from, until) = (at(from), at(until));
+        Rented { rental: Id::from_i64(id), from, until, ssh: true, keys, blocks: Vec::new() }
     }
 
     fn with(mode: Mode) -> Device {
@@ -253,11 +294,65 @@ mod tests {
             (Mode::Certificates, &longer, true),
             (Mode::Keys, &longer, true),
             (Mode::Keys, &other, true),
-            (Mode::Certificates, &other, false),
+            (Mode::Certificates, &other, true),
+            (Mode::Certificates, &rental, false),
         ] {
             let action = next(&holding(with(mode), &rental), std::slice::from_ref(changed), 1_500);
             assert_eq!(action, is_granted.then(|| Action::Grant(access(changed, mode))), "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_device_that_recognises_renters_in_another_way_is_given_them_anew() {
+        let rental = rented(1, 1_000, 2_000);
+        let before = holding(with(Mode::Keys), &rental);
+        let after = Device { mode: Some(Mode::Certificates), ..before };
+        let grant = Action::Grant(access(&rental, Mode::Certificates));
+        assert_eq!(next(&after, &[rental], 1_500), Some(grant));
+    }
+
+    #[test]
+    fn renters_are_kept_out_while_their_device_is_blocked() {
+        let blocks = vec![(at(1_200), at(1_300)), (at(1_900), at(9_000))];
+        let rental = Rented { blocks, ..rented(1, 1_000, 2_000) };
+        let rentals = [rental.clone()];
+        let (without, has) = (with(Mode::Certificates), holding(with(Mode::Certificates), &rental));
+        let grant = || Some(Action::Grant(access(&rental, Mode::Certificates)));
+        let revoke = || Some(Action::Revoke(rental.rental));
+        assert_eq!((next(&without, &rentals, 1_199), next(&has, &rentals, 1_199)), (grant(), None));
+        assert_eq!((next(&without, &rentals, 1_200), next(&has, &rentals, 1_200)), (None, revoke()));
+        assert_eq!((next(&without, &rentals, 1_300), next(&has, &rentals, 1_300)), (grant(), None));
+        assert_eq!(next(&has, &rentals, 1_900), revoke());
+        let blocked = [Rented { blocks: vec![(at(1_000), at(1_100))], ..rental.clone() }];
+        assert_eq!(next(&without, &blocked, 950), None, "its window begins with the block");
+        assert!(next(&without, &blocked, 1_100).is_some());
+    }
+
+    #[test]
+    fn what_keeps_renters_out_is_told_also_in_a_rental_that_runs() {
+        let rental = rented(1, 1_000, 2_000);
+        let of = |device: &Device, second| hindrance(device, &rental, at(second));
+        let not_granted = Some(Hindrance::Other(Obstacle::NotGranted));
+        let unknown = Device { has_account: true, ..Device::default() };
+        assert_eq!((of(&unknown, 500), of(&with(Mode::Keys), 500)), (not_granted, None));
+        let has = holding(with(Mode::Keys), &rental);
+        assert_eq!((of(&with(Mode::Keys), 1_500), of(&has, 1_500)), (not_granted, None));
+        let more = Rented { keys: vec!["another".to_owned()], ..rental.clone() };
+        assert_eq!(hindrance(&has, &more, at(1_500)), not_granted, "another renter is not let in yet");
+        let blocked = Rented { blocks: vec![(at(1_400), at(1_600))], ..rental.clone() };
+        assert_eq!(hindrance(&has, &blocked, at(1_500)), Some(Hindrance::Blocked));
+        let former = holding(with(Mode::Keys), &rented(7, 0, 1_000));
+        let not_revoked = Hindrance::Other(Obstacle::NotRevoked(Id::from_i64(7)));
+        assert_eq!(of(&former, 1_500), Some(not_revoked));
+    }
+
+    #[test]
+    fn a_rental_with_ssh_does_not_begin_on_a_device_that_has_lost_its_account() {
+        let rental = rented(1, 1_000, 2_000);
+        let device = Device::default();
+        assert_eq!(obstacle(&device, Some((rental.rental, true))), Some(Obstacle::NoAccount));
+        assert_eq!(obstacle(&device, Some((rental.rental, false))), None);
+        assert_eq!((next(&device, &[rental], 1_500), obstacle(&device, None)), (None, None));
     }
 
     #[test]

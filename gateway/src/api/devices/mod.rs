@@ -192,6 +192,9 @@ async fn none_is_stranded(
 }
 
 /// Ends the tunnel at once. History and events stay; the addresses rest for a day.
+///
+/// 409 `access_not_removed`: renters have, or may have, SSH access to the device, which would stay there; `cascade` removes
+/// the device nevertheless, and the event says so.
 #[utoipa::path(delete, path = "/devices/{device}", operation_id = "remove_device", tag = "devices",
     security(("token" = ["devices:operator"])),
     params(("device" = String, Path, description = "id or name"),
@@ -212,6 +215,7 @@ async fn remove(
     if_match.check(gone.version)?;
     let now = write.now;
     rentals::none_of_device(&mut write, gone.id, &gone.settings.name).await?;
+    let leaves_access = rentals::removed_with(&mut write, &gone, removal.cascade).await?;
     let consequences = Consequences::of(write.tx(), gone.id).await?;
     consequences.agreed(&gone.settings.name, removal)?;
     for Dependent { id, name } in &consequences.removed {
@@ -230,7 +234,8 @@ async fn remove(
     devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Device, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });
-    write.event("device.removed", (Object::Device, gone.id), "removed", data).await?;
+    let cause = leaves_access.as_deref().unwrap_or("removed");
+    write.event("device.removed", (Object::Device, gone.id), cause, data).await?;
     write.peer(gone.id);
     write.host(gone.id);
     write.commit().await?;

@@ -32,6 +32,7 @@ Options, and the variables that say the same:
   --no-networks        FLEETGATE_NO_NETWORKS=1 forward to no network any more
   --rental-user U      FLEETGATE_RENTAL_USER   an account for renters, who may log in while they rent
                                                the device; it is made, and taken from its users
+  --rental-root        FLEETGATE_RENTAL_ROOT=1 that account may be one that can become root by a group
   --no-rental-user     FLEETGATE_NO_RENTAL_USER=1  let no renter log in any more
   --new-key            FLEETGATE_NEW_KEY=1     enrol with new keys; the old ones work until then
   --no-service         FLEETGATE_NO_SERVICE=1  start with wg-quick, install no service or timer
@@ -52,12 +53,14 @@ options() {
     ETC=${FLEETGATE_ETC:-/etc/wireguard} WAIT=${FLEETGATE_WAIT:-86400}
     NETWORKS=${FLEETGATE_NETWORK:-} NO_NETWORKS=${FLEETGATE_NO_NETWORKS:-}
     RENTAL_USER=${FLEETGATE_RENTAL_USER:-} NO_RENTAL_USER=${FLEETGATE_NO_RENTAL_USER:-}
+    RENTAL_ROOT=${FLEETGATE_RENTAL_ROOT:-}
     NEW_KEY=${FLEETGATE_NEW_KEY:-} NO_SERVICE=${FLEETGATE_NO_SERVICE:-} NO_START=${FLEETGATE_NO_START:-}
     while [ $# -gt 0 ]; do
         case $1 in
             --new-key) NEW_KEY=1; shift; continue ;;
             --no-networks) NO_NETWORKS=1; shift; continue ;;
             --no-rental-user) NO_RENTAL_USER=1; shift; continue ;;
+            --rental-root) RENTAL_ROOT=1; shift; continue ;;
             --no-service) NO_SERVICE=1; shift; continue ;;
             --no-start) NO_START=1; shift; continue ;;
             -h | --help) usage; exit 0 ;;
@@ -135,6 +138,18 @@ check_rental_user() {
     [ "$(id -u)" = 0 ] || die "--rental-user needs root (sudo sh -s -- ...)"
     [ "$RENTAL_USER" != "$SSH_USER" ] || die "--rental-user: $SSH_USER is the account of the gateway: choose another one"
     [ "$(id -u "$RENTAL_USER" 2>/dev/null)" != 0 ] || die "--rental-user: $RENTAL_USER is root: choose another account"
+    check_rental_groups
+}
+
+# Who is in one of these groups can become root.
+check_rental_groups() {
+    [ -z "$RENTAL_ROOT" ] || return 0
+    for group in $(id -Gn "$RENTAL_USER" 2>/dev/null); do
+        case $group in
+            root | sudo | wheel | admin | docker | lxd | incus-admin | libvirt | disk)
+                die "--rental-user: $RENTAL_USER can become root by the group $group: take it out of the group, choose another account, or say --rental-root if its renters are meant to be root" ;;
+        esac
+    done
 }
 
 # Whether it is a prefix that a network of a site may have: not everything, no loopback, no multicast.
@@ -738,12 +753,13 @@ rental() {
     install_helper
     permit_helper
     rental_mode
+    end_former_mode
     printf 'account=%s\nmode=%s\nexpiry=%s\n' "$RENTAL_USER" "$MODE" "$EXPIRY" | keep "$RENTAL_CONF"
     chmod 644 "$RENTAL_CONF"
     # A renter who has the device now stays.
     [ -n "$RENTED" ] || "$HELPER" revoke >&2 || die "$RENTAL_USER is in use: see the message above, then run this again"
     say "renters may log in as $RENTAL_USER while they rent this device, with $MODE"
-    say "the gateway needs this too: fleetgate rental device $(value name) --ssh-account $RENTAL_USER"
+    say "the gateway needs this too: fleetgate rental device $(value name) --ssh-account $RENTAL_USER${RENTAL_ROOT:+ --ssh-root}"
 }
 
 # The account of the gateway, which runs the helper, and that of the renters.
@@ -774,14 +790,27 @@ make_account() {
 
 # Another account may have been for renters until now.
 former_rental() {
-    RENTED=
+    RENTED='' FORMER_MODE=''
     [ -r "$RENTAL_CONF" ] || return 0
     former=$(sed -n 's/^account=//p' "$RENTAL_CONF")
+    FORMER_MODE=$(sed -n 's/^mode=//p' "$RENTAL_CONF")
     if [ "$former" = "$RENTAL_USER" ]; then
         RENTED=1
     elif [ -x "$HELPER" ] && id "$former" >/dev/null 2>&1; then
         "$HELPER" revoke >&2 || die "renters still have the account $former: run this again"
     fi
+}
+
+# The SSH server may be another one, or another version. What renters were given for the former one would stay, so they
+# lose it while the former mode is still noted. The gateway gives it to the present renter again.
+end_former_mode() {
+    case $FORMER_MODE in
+        certificates | keys) [ -n "$RENTED" ] && [ "$FORMER_MODE" != "$MODE" ] || return 0 ;;
+        *) return 0 ;;
+    esac
+    "$HELPER" revoke >&2 || die "$RENTAL_USER is in use: see the message above, then run this again"
+    say "renters log in with $MODE from now on, and no more with $FORMER_MODE: the gateway notices within a quarter of an hour"
+    RENTED=
 }
 
 install_helper() {
@@ -855,11 +884,14 @@ replace() {
 rental_mode() {
     MODE=keys EXPIRY=
     SSHD=$(command -v sshd || echo /usr/sbin/sshd)
-    is_openssh || return 0
+    is_openssh || { no_certificates; return 0; }
     if by_certificates; then
         MODE=certificates
         return 0
     fi
+    # The block of a former run would keep renters with keys out.
+    no_certificates
+    if [ "$FORMER_MODE" = certificates ] && "$SSHD" -t 2>/dev/null; then reload_sshd; fi
     warn "this SSH server does not take certificates, so renters log in with keys: $(head -n 1 "$TMP/sshd")"
     EXPIRY=$("$SSHD" -V 2>&1 </dev/null | awk '
         match($0, /OpenSSH_[0-9]+\.[0-9]+/) {
@@ -925,6 +957,18 @@ is_effective() {
     fi
 }
 
+no_certificates() {
+    rm -f "$SSHD_DROPIN"
+    drop_block "$SSHD_CONFIG"
+}
+
+drop_block() {
+    if [ -e "$1" ] && grep -qxF "$BLOCK_BEGINS" "$1"; then
+        without_block "$1" >"$TMP/without"
+        replace "$1" <"$TMP/without"
+    fi
+}
+
 reload_sshd() {
     if [ -d /run/systemd/system ]; then
         for unit in ssh sshd; do
@@ -947,16 +991,12 @@ no_rental() {
         "$HELPER" revoke >&2 || die "renters are still logged in: see the message above, then run this again"
     fi
     SSHD=$(command -v sshd || echo /usr/sbin/sshd)
-    rm -f "$SSHD_DROPIN" "$SUDOERS"
-    for file in "$SSHD_CONFIG" "$DOAS_CONF"; do
-        if [ -e "$file" ] && grep -qxF "$BLOCK_BEGINS" "$file"; then
-            without_block "$file" >"$TMP/without"
-            replace "$file" <"$TMP/without"
-        fi
-    done
+    no_certificates
+    rm -f "$SUDOERS"
+    drop_block "$DOAS_CONF"
     if [ -x "$SSHD" ] && "$SSHD" -t 2>/dev/null; then reload_sshd; fi
     rm -f "$HELPER" "$RENTAL_CONF" "$RENTAL_DIR/ca.pub" "$RENTAL_DIR/keys" "$RENTAL_DIR/principals" \
-        "$RENTAL_DIR/granted" "$RENTAL_DIR/lock"
+        "$RENTAL_DIR/granted" "$RENTAL_DIR/admitted" "$RENTAL_DIR/given" "$RENTAL_DIR/lock"
     rmdir "$RENTAL_DIR" "${HELPER%/*}" 2>/dev/null || true
     say "no renter may log in any more; the account stays"
 }

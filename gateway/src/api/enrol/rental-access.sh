@@ -2,10 +2,13 @@
 # Installed by the enrolment with fleetgate: lets renters log in to one account of this device, and takes
 # that away again. The account that the gateway logs in to may run it as root, with these verbs only:
 #   status                 what is granted, and what runs as the account
-#   grant PRINCIPAL UNTIL  lets the rental in until then (seconds since 1970), and no other one; the keys
-#                          come on the standard input, one per line, and are used where certificates are not
+#   grant RENTAL UNTIL MODE ACCOUNT
+#                          lets the rental in until then (seconds since 1970), and no other one; the standard
+#                          input has a line for each of its keys: the key, or the mark of it that is a part of
+#                          the principal of its certificate. What runs as the account ends if a key was let in
+#                          before and is not any more. With another mode or account than here, it prints the status
 #   revoke                 lets no one in, ends what runs as the account, and checks that nothing is left
-# It prints one line, `fleetgate-rental 1 ...`, and ends with 0 if it did what was asked. Each verb may be
+# It prints one line, `fleetgate-rental 2 ...`, and ends with 0 if it did what was asked. Each verb may be
 # repeated. Everything that it reads of the account's files and processes may be hostile.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
@@ -24,11 +27,12 @@ DIR=$ROOT/etc/fleetgate/rental
 # Where the systemd of an account looks for units, in its home.
 UNITS='.config/systemd/user .config/systemd/user.control .local/share/systemd/user'
 MOST_KEYS=64
+MOST_MARKS=256
 MOST_BYTES=65536
 # Seconds in which the processes of the account must end. A process that waits for a disk ends late.
 PATIENCE=20
 
-say() { printf 'fleetgate-rental 1 %s\n' "$*"; }
+say() { printf 'fleetgate-rental 2 %s\n' "$*"; }
 die() { say "error: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 setting() { sed -n "s/^$1=//p" "$CONF" | head -n 1; }
@@ -230,10 +234,22 @@ check_grant() {
     esac
 }
 
-# The keys of the standard input. A line that is no key refuses them all: options of a key could run commands.
-keys_given() {
+# Reads the standard input.
+read_given() {
     head -c "$((MOST_BYTES + 1))" >"$DIR/given"
     [ "$(wc -c <"$DIR/given")" -le "$MOST_BYTES" ] || refuse_keys "these keys are too long"
+    if [ "$MODE" = keys ]; then check_keys; else check_marks; fi
+}
+
+check_marks() {
+    awk -v most="$MOST_MARKS" '
+        /^$/ { next }
+        length($0) != 20 || /[^0-9a-f]/ || ++n > most { exit 1 }' "$DIR/given" ||
+        refuse_keys "the marks of keys must be at most $MOST_MARKS lines of 20 hexadecimal digits"
+}
+
+# A line that is no key refuses them all: options of a key could run commands.
+check_keys() {
     awk -v most="$MOST_KEYS" '
         /^$/ { next }
         NF != 2 || $1 !~ /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521))$/ { exit 1 }
@@ -246,6 +262,14 @@ refuse_keys() {
     die "$*"
 }
 
+# Whether a key of the same rental was let in, and is not any more.
+is_one_removed() {
+    [ -s "$DIR/admitted" ] && awk -v given="$DIR/given" '
+        BEGIN { while ((getline line <given) > 0) stays[line] = 1 }
+        NF && !($0 in stays) { removed = 1 }
+        END { exit !removed }' "$DIR/admitted"
+}
+
 # Options of a line in authorized_keys: OpenSSH then refuses the keys after the end, also without a revoke, and permits
 # what a certificate does.
 key_options() {
@@ -254,21 +278,26 @@ key_options() {
 
 grant() {
     check_grant "$1" "$2"
-    # The gateway may have forgotten it: its database may be older.
+    # The enrolment may have run again.
+    if [ "$3" != "$MODE" ] || [ "$4" != "$ACCOUNT" ]; then
+        status
+        exit 1
+    fi
+    read_given
+    # The gateway may have forgotten it: its database may be older. Sessions do not say whose key opened them.
     before=$(granted principal)
-    [ -z "$before" ] || [ "$before" = "$1" ] || remove_access
+    if { [ -n "$before" ] && [ "$before" != "$1" ]; } || is_one_removed; then remove_access; fi
     fence
     lock_password
-    if [ "$MODE" = keys ]; then
-        keys_given
-        options=$(key_options "$2")
-    fi
+    [ "$MODE" != keys ] || options=$(key_options "$2")
     # It is noted first: what is interrupted is revoked as what was granted.
     printf 'principal=%s\nuntil=%s\n' "$1" "$2" | put "$DIR/granted"
+    # Before they are let in: what is interrupted is known to the next call.
+    awk NF "$DIR/given" | put "$DIR/admitted"
     if [ "$MODE" = keys ]; then
         awk -v options="$options" 'NF { print options $0 }' "$DIR/given" | put "$KEYS"
     else
-        printf '%s\n' "$1" | put "$DIR/principals"
+        awk -v rental="$1" 'NF { print rental "." $0 }' "$DIR/given" | put "$DIR/principals"
     fi
     rm -f "$DIR/given"
     say "granted $1 until $2"
@@ -276,6 +305,7 @@ grant() {
 
 revoke() {
     remove_access
+    rm -f "$DIR/given"
     say "revoked"
 }
 
@@ -300,13 +330,13 @@ remove_access() {
     [ -n "$(processes)" ] || end_units
     rest=$(left)
     [ -z "$rest" ] || { say "left: $rest"; exit 1; }
-    rm -f "$DIR/granted" "$DIR/given"
+    rm -f "$DIR/granted" "$DIR/admitted"
 }
 
 main() {
     case $#:${1:-} in
-        1:status | 1:revoke | 3:grant) ;;
-        *) die "usage: status | grant PRINCIPAL UNTIL | revoke" ;;
+        1:status | 1:revoke | 5:grant) ;;
+        *) die "usage: status | grant RENTAL UNTIL MODE ACCOUNT | revoke" ;;
     esac
     settings
     [ "$1" = status ] || lock

@@ -178,7 +178,9 @@ async fn device_allows(
         return Ok(());
     }
     let port = renting::ssh_server(write.tx(), after.device).await?.port;
-    let port = device.ssh_account.map(|_| port);
+    let (mode, login) = (device.ssh_mode, device.ssh_account);
+    // A helper that does not answer for a while is no obstacle to other changes.
+    let port = login.filter(|_| mode.is_some() || !ssh_is_given).map(|_| port);
     let given = [(ssh_is_given, "ssh"), (access_is_given, "access")];
     let field = given.into_iter().find_map(|(is_given, field)| is_given.then_some(field));
     match ssh::not_possible(&after.device_name, port, &after.access) {

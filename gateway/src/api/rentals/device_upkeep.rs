@@ -10,6 +10,7 @@ use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
 use crate::store::devices::Device;
+use crate::store::events::Object;
 use crate::store::rentals::{device_access, devices};
 
 /// useradd takes no longer names.
@@ -63,6 +64,51 @@ pub async fn is_no_renter(write: &mut ApiTx<'_>, device: HostId, login: Option<&
     Err(Problem::invalid("ssh.user", "this is the account for renters: the gateway needs another one"))
 }
 
+/// Warns of rentals with SSH that are open while the account of their device is taken away, or becomes another one.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn warn_of_account(
+    write: &mut ApiTx<'_>,
+    device: HostId,
+    account: Option<&str>,
+) -> Result<(), Problem> {
+    let now = write.now;
+    let Some(data) = device_access::without_account(write.tx(), device, now).await? else { return Ok(()) };
+    let cause = match account {
+        Some(account) => {
+            format!("{account} is the account for renters now, and is to be set up on the device")
+        }
+        None => "the account for renters was taken away, and rentals with SSH are open".to_owned(),
+    };
+    write.event(device_access::ACCOUNT_LOST, (Object::Device, device), &cause, data).await
+}
+
+/// Refuses to remove a device while renters have, or may have, SSH access to it: it would never be taken away. Returns
+/// why it is removed nevertheless, for the event.
+///
+/// # Errors
+/// Returns 409 with the rental, unless the caller asked for a cascade.
+pub async fn removed_with(
+    write: &mut ApiTx<'_>,
+    device: &Device,
+    cascade: bool,
+) -> Result<Option<String>, Problem> {
+    let kept_up = device_access::of_device(write.tx(), device.id).await?;
+    let Some(kept_up) = kept_up else { return Ok(None) };
+    let Some(held) = kept_up.state.held else { return Ok(None) };
+    let (rental, name) = (Kind::Rental.text(held.rental), &device.settings.name);
+    if cascade {
+        return Ok(Some(format!("removed, before the SSH access of {rental} was removed from it")));
+    }
+    let why = kept_up.failure.map(|failure| format!(" ({failure})")).unwrap_or_default();
+    let detail = format!(
+        "renters of {rental} have, or may have, SSH access to {name}, which stays there after its removal: wait \
+         until it is removed{why}; ?cascade=true removes the device nevertheless"
+    );
+    Err(Problem::conflict("access_not_removed", detail))
+}
+
 async fn not_in_use(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
     let kept_up = device_access::of_device(write.tx(), device.id).await?;
     let Some(held) = kept_up.and_then(|kept_up| kept_up.state.held) else { return Ok(()) };
@@ -101,6 +147,12 @@ pub fn in_words(obstacle: Obstacle, failure: Option<&str>) -> String {
         Obstacle::NotRevoked(former) => format!("the access of {} is not removed", rental(former)),
         Obstacle::NotCleaned(former) => format!("it is not cleaned after {}", rental(former)),
         Obstacle::NotGranted => "SSH access for the renters is not set up".to_owned(),
+        Obstacle::NoAccount => {
+            return "the device has no account for its renters any more: set one up with enrol.sh --rental-user, and in \
+                    its settings (fleetgate rental device DEVICE --ssh-account USER), take SSH away from the rental, or \
+                    give it another device"
+                .to_owned();
+        }
         Obstacle::Exposed => {
             return "renters could become root, and may know its keys: give it new WireGuard and host keys \
                     (fleetgate device replace)"

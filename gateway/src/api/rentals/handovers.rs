@@ -199,7 +199,7 @@ pub async fn judged(
 fn by_upkeep(device: &str, obstacle: Obstacle, failure: Option<&str>) -> RentalDelay {
     let why = device_upkeep::in_words(obstacle, failure);
     match obstacle {
-        Obstacle::NotGranted => delay("ssh", None, why),
+        Obstacle::NotGranted | Obstacle::NoAccount => delay("ssh", None, why),
         _ => delay("not_ready", None, format!("{device} is not ready: {why}")),
     }
 }

@@ -62,7 +62,7 @@ use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
-pub(super) use device_upkeep::is_no_renter;
+pub(super) use device_upkeep::{is_no_renter, removed_with};
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
 pub(crate) use other_devices::swap_delayed;

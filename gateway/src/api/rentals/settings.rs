@@ -100,6 +100,9 @@ async fn set(
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
         stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
+        if before.ssh_account.is_some() && before.ssh_account != after.ssh_account {
+            device_upkeep::warn_of_account(&mut write, device.id, after.ssh_account.as_deref()).await?;
+        }
         gate_changed(&mut write, device.id).await?;
         after.version += 1;
         let shown = to_api(&device, (&after, &profile), None);

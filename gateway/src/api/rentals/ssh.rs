@@ -1,12 +1,14 @@
 //! SSH for renters: which devices can give it, and the certificates with which renters log in.
 //!
 //! A certificate is made when it is asked for, and nothing of it is stored. It opens nothing by itself: the device asks
-//! for the name of a rental that it has at that moment, and the tunnel of the renter reaches it only in the window.
+//! for the name of a rental and a key that it has at that moment, and the tunnel of the renter reaches it only in the
+//! window.
 
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
 use fleetgate_engine::rental::access::excess;
+use fleetgate_engine::rental::device_access::{Device, Hindrance, Rented, hindrance};
 use fleetgate_engine::time::Wall;
 use russh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -17,12 +19,15 @@ use utoipa_axum::routes;
 use super::access::words;
 use super::addresses;
 use super::change::is_open;
+use super::device_upkeep;
 use crate::api::AppState;
 use crate::api::request::extract::Path;
 use crate::api::request::ids::{self, Kind};
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
-use crate::identity::ssh_ca::{Holder, NotSigned, Signed};
+use crate::identity::ssh_ca::{self, Holder, NotSigned, Signed};
+use crate::rental_access::too_many_keys;
+use crate::store::rentals::device_access;
 use crate::store::rentals::devices::{self as renting, SshServer};
 use crate::store::rentals::renters::{self, Renter};
 use crate::store::rentals::{self as stored, Rental};
@@ -48,6 +53,9 @@ pub struct RentalSsh {
     /// How the device recognises renters; `null` until it has said so.
     #[schema(value_type = Option<names::RentalSshMode>)]
     pub mode: Option<String>,
+    /// Why the renters cannot log in, or not yet as they are to; `null`: nothing is known to be wrong. It is for
+    /// operators: a person reads it in `delayed`.
+    pub not_granted_reason: Option<String>,
     /// One for each SSH key of the renters who are admitted.
     pub certificates: Vec<RentalCertificate>,
 }
@@ -75,7 +83,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// How renters log in to the device of a rental, with certificates for the keys of the renters who are admitted.
 ///
 /// It can be read before the rental begins, so that the renters can prepare. The certificates are valid in its window,
-/// and are made anew by each call: read them again after a change of the end or the device.
+/// and are made anew by each call: read them again after a change of the end or the device. The device takes the
+/// certificate of a key as long as the rental admits a renter who has the key.
 ///
 /// 409 `ssh_not_granted`: the rental has no SSH, or its device has no account for renters any more. 409 `rental_over`:
 /// it has ended.
@@ -89,8 +98,30 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let renters = renters::of_customer(&mut conn, found.customer).await?;
     drop(conn);
-    let login = login(&app, &found, &renters).await?;
-    Ok(Json(login.ok_or_else(|| not_granted(&found))?))
+    let login = login(&app, &found, &renters).await?.ok_or_else(|| not_granted(&found))?;
+    Ok(Json(RentalSsh { not_granted_reason: reason(&app, &found).await?, ..login }))
+}
+
+/// Says what keeps renters from logging in to a device, for operators.
+async fn reason(app: &AppState, rental: &Rental) -> Result<Option<String>, Problem> {
+    let now = crate::clock::wall();
+    let mut conn = app.store.reader().await?;
+    let kept_up = device_access::of_device(&mut conn, rental.device).await?;
+    let rented = device_access::rented_by(&mut conn, rental.id).await?;
+    drop(conn);
+    let (Some(kept_up), Some(rented)) = (kept_up, rented) else { return Ok(None) };
+    Ok(match hindrance(&kept_up.state, &rented, now) {
+        Some(Hindrance::Blocked) => Some(format!("{} is blocked", rental.device_name)),
+        Some(Hindrance::Other(obstacle)) => {
+            let failure = kept_up.failure.or_else(|| too_many(&kept_up.state, &rented));
+            Some(device_upkeep::in_words(obstacle, failure.as_deref()))
+        }
+        None => too_many(&kept_up.state, &rented),
+    })
+}
+
+fn too_many(device: &Device, rented: &Rented) -> Option<String> {
+    too_many_keys(rented.keys.len(), device.mode?)
 }
 
 /// Says how these renters log in to the device of a rental. `None`: they cannot.
@@ -117,6 +148,7 @@ pub(super) async fn login(
         known_hosts: known_hosts(app, rental, &server, now),
         certificates: certificates(app, rental, renters, settings.ssh_mode.as_deref())?,
         mode: settings.ssh_mode,
+        not_granted_reason: None,
     }))
 }
 
@@ -131,7 +163,10 @@ fn not_granted(rental: &Rental) -> Problem {
 }
 
 fn no_account(device: &str) -> String {
-    format!("{device} has no account for renters: `enrol.sh --rental-user USER` on the device sets one up")
+    format!(
+        "{device} has no account for renters, or its helper has not answered yet: `enrol.sh --rental-user USER` on the \
+         device sets both up"
+    )
 }
 
 /// Says why renters cannot log in to a device by a rental with this access. `port`: where they log in, if it has an
@@ -188,16 +223,17 @@ fn certificate(
 }
 
 fn signed(app: &AppState, rental: &Rental, renter: &Renter, key: &str) -> Result<Signed, Problem> {
-    let principal = Kind::Rental.text(rental.id);
+    let principal = ssh_ca::principal(rental.id, key);
+    let rental_id = Kind::Rental.text(rental.id);
     let renter = Kind::Renter.text(renter.id);
     let key = PublicKey::from_openssh(key)
         .map_err(|error| Problem::internal(anyhow::anyhow!("an SSH key of {renter}: {error}")))?;
-    let key_id = format!("rental {principal} renter {renter}");
+    let key_id = format!("rental {rental_id} renter {renter}");
     let holder = Holder { key_id: &key_id, principal: &principal };
     app.ssh_ca.sign(&key, holder, rental.life.window).map_err(|error| match error {
-        NotSigned::TooShort => Problem::conflict("ssh_not_granted", format!("{principal}: {error}")),
+        NotSigned::TooShort => Problem::conflict("ssh_not_granted", format!("{rental_id}: {error}")),
         NotSigned::Refused(error) => {
-            Problem::internal(anyhow::anyhow!("a certificate of {renter} for {principal}: {error}"))
+            Problem::internal(anyhow::anyhow!("a certificate of {renter} for {rental_id}: {error}"))
         }
     })
 }

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::rental_access::renter;
+use super::rental_ssh::key;
 use super::rentals::{self, HOUR, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::request::ids::Kind;
 use crate::api::testing::{Answer, TestApi};
+use crate::identity::ssh_ca::mark;
 use crate::rental_access::{self, Call, Parts, Runner};
 use crate::store::fixture::{restored, run};
 
@@ -24,6 +27,10 @@ struct Devices(Arc<Mutex<Called>>);
 #[derive(Default)]
 struct Called {
     calls: Vec<String>,
+    /// The whole lines.
+    lines: Vec<String>,
+    /// A grant is answered with the status.
+    is_other: bool,
     /// How the calls begin that fail.
     fails: Option<&'static str>,
 }
@@ -51,13 +58,17 @@ impl Runner for Devices {
     async fn run(&self, _: HostId, call: Call) -> Result<CommandReply, String> {
         let helper = call.line.split("$r $h ").nth(1);
         let made = helper.map_or(call.line.as_str(), |arguments| arguments.trim_end_matches([';', '}']));
-        let fails = {
+        let (fails, is_other) = {
             let mut called = self.0.lock().unwrap();
             called.calls.push(made.to_owned());
-            called.fails
+            called.lines.push(call.line.clone());
+            (called.fails, called.is_other)
         };
         let (status, stdout) = match made.split(' ').next() {
             _ if fails.is_some_and(|fails| made.starts_with(fails)) => (3, "left: processes 7"),
+            Some("grant") if is_other => {
+                (1, "status account=renter mode=certificates principal=- until=- processes=0")
+            }
             Some("status") => (0, "status account=renter mode=certificates principal=- until=- processes=0"),
             Some("grant") => (0, "granted it"),
             Some("revoke") => (0, "revoked"),
@@ -66,7 +77,7 @@ impl Runner for Devices {
         Ok(CommandReply {
             name: String::new(),
             end: CommandEnd::Exit(status),
-            stdout: format!("fleetgate-rental 1 {stdout}\n").into_bytes(),
+            stdout: format!("fleetgate-rental 2 {stdout}\n").into_bytes(),
             stderr: Vec::new(),
             truncated: false,
             took: Duration::ZERO,
@@ -132,6 +143,49 @@ async fn end(api: &TestApi, rental: &Value) {
     must(&api.operator().post(&format!("{}/end", path(rental)), json!({ "reason": "ended" })).await);
 }
 
+/// Waits until these calls were made, each once for all that follow each other.
+async fn calls_are(devices: &Devices, expected: &[&str]) {
+    for _ in 0..1_000 {
+        if devices.verbs() == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{expected:?}: {:?}", devices.verbs());
+}
+
+/// Why the renters cannot log in.
+async fn not_granted_reason(api: &TestApi, rental: &Value) -> Value {
+    let ssh = api.operator().get(&format!("{}/ssh", path(rental))).await;
+    must(&ssh)["not_granted_reason"].clone()
+}
+
+/// Waits for a reason that contains these words.
+async fn reason_says(api: &TestApi, rental: &Value, words: &str) {
+    for _ in 0..1_000 {
+        if not_granted_reason(api, rental).await.as_str().is_some_and(|why| why.contains(words)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{words}: {}", not_granted_reason(api, rental).await);
+}
+
+/// Waits until nothing keeps the renters from logging in.
+async fn are_let_in(api: &TestApi, rental: &Value) {
+    for _ in 0..1_000 {
+        if not_granted_reason(api, rental).await.is_null() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{}", not_granted_reason(api, rental).await);
+}
+
+async fn set_keys(api: &TestApi, renter: &str, keys: Value) {
+    must(&api.operator().patch(&format!("/api/v1/renters/{renter}"), json!({ "ssh_keys": keys })).await);
+}
+
 /// Whether the monitor was told last that the device can be handed over.
 fn is_ready(api: &mut TestApi) -> bool {
     let mut ready = false;
@@ -194,6 +248,171 @@ async fn a_device_is_not_ready_until_the_access_is_removed_also_after_a_restart(
     running.stop().await;
     assert_eq!(devices.verbs(), ["status", "grant", "revoke"]);
     must(&set(&api, other).await);
+}
+
+#[tokio::test]
+async fn a_forced_block_takes_the_access_away_and_its_end_gives_it_back() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    let rental = begun(&api).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    calls_are(&devices, &["status", "grant"]).await;
+    are_let_in(&api, &rental).await;
+    let blocks = "/api/v1/devices/cam-1/blocks";
+    let block = json!({ "reason": "lens", "until": hence(2 * HOUR), "force": true });
+    let block = must(&api.operator().post(blocks, block).await).clone();
+    calls_are(&devices, &["status", "grant", "revoke"]).await;
+    assert_eq!(not_granted_reason(&api, &rental).await, json!("cam-1 is blocked"));
+    let ended = api.operator().delete(&format!("{blocks}/{}", text(&block["id"]))).await;
+    assert_eq!(ended.status, 204, "{}", ended.text);
+    calls_are(&devices, &["status", "grant", "revoke", "grant"]).await;
+    are_let_in(&api, &rental).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_removed_during_a_rental_is_taken_from_the_device_at_once() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    let laptop = renter(&api, "crm-17", "laptop").await;
+    let phone = renter(&api, "crm-17", "phone").await;
+    let (first, second) = (key(1), key(2));
+    set_keys(&api, &laptop, json!([first.0])).await;
+    set_keys(&api, &phone, json!([second.0])).await;
+    let rental = begun(&api).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    let has = async |keys: &[&str]| {
+        let marks: String = keys.iter().map(|key| format!(" {}", mark(key))).collect();
+        let line = format!("printf '%s\\n'{marks}|");
+        for _ in 0..1_000 {
+            if devices.0.lock().unwrap().lines.last().is_some_and(|last| last.starts_with(&line)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{line}: {:?}", devices.0.lock().unwrap().lines);
+    };
+    has(&[&first.1, &second.1]).await;
+    set_keys(&api, &laptop, json!([])).await;
+    has(&[&second.1]).await;
+    set_keys(&api, &laptop, json!([first.0])).await;
+    has(&[&first.1, &second.1]).await;
+    let only = api.operator().patch(&path(&rental), json!({ "renters": [laptop] })).await;
+    must(&only);
+    has(&[&first.1]).await;
+    are_let_in(&api, &rental).await;
+    running.stop().await;
+    assert!(!devices.was_called("revoke"), "the rental keeps its access");
+}
+
+#[tokio::test]
+async fn more_keys_than_a_device_takes_are_a_reason_and_not_left_out() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    run(&api.state.store, "update device_rental_settings set ssh_mode = 'keys'", &[]).await;
+    for n in 0..9 {
+        let laptop = renter(&api, "crm-17", "laptop").await;
+        let keys: Vec<String> = (0..8).map(|k| key(1 + n * 8 + k).0).collect();
+        set_keys(&api, &laptop, json!(keys)).await;
+    }
+    let rental = begun(&api).await;
+    let devices = Devices::default();
+    let running = Running::start(&api, &devices);
+    reason_says(&api, &rental, "have 72 SSH keys, and the device takes at most 64 (keys)").await;
+    for _ in 0..1_000 {
+        let shown = must(&api.operator().get(&path(&rental)).await).clone();
+        if shown["delayed"][0]["text"].as_str().is_some_and(|why| why.contains("have 72 SSH keys")) {
+            running.stop().await;
+            assert!(!devices.was_called("grant"));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the rental does not say why it is delayed");
+}
+
+#[tokio::test]
+async fn an_account_that_is_taken_away_is_the_reason_of_its_rentals_and_an_event() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    let mut planned = item("cam-1", HOUR, 2 * HOUR);
+    planned["ssh"] = json!(true);
+    let refused = rentals::book(&api, json!([planned.clone()])).await;
+    assert_eq!(field(&refused), (422, "items[0].ssh"), "the helper has not answered: {}", refused.text);
+    run(&api.state.store, "update device_rental_settings set ssh_mode = 'certificates'", &[]).await;
+    let rental = rented(&api, planned).await;
+    let lost = async || {
+        must(&api.operator().get("/api/v1/events?kind=device.rental_account_lost").await)["items"].clone()
+    };
+    must(&set(&api, json!({ "rentable": true, "ssh_account": "guest" })).await);
+    must(&set(&api, json!({ "rentable": true, "ssh_account": null })).await);
+    let events = lost().await;
+    assert_eq!(events.as_array().map(Vec::len), Some(2), "{events}");
+    assert_eq!(events[0]["data"]["rentals"], json!([rental["id"]]));
+    let ssh = api.operator().get(&format!("{}/ssh", path(&rental))).await;
+    assert_eq!((ssh.status, ssh.code()), (409, "ssh_not_granted"), "{}", ssh.text);
+    // It begins, and waits for the account.
+    let now = "update rentals set from_at = created_at - 1000, prepared_from = created_at - 1000";
+    run(&api.state.store, now, &[]).await;
+    let shown = must(&api.operator().get(&path(&rental)).await).clone();
+    assert_eq!(
+        (&shown["state"], &shown["delayed"][0]["kind"]),
+        (&json!("delayed"), &json!("ssh")),
+        "{shown}"
+    );
+    assert!(
+        text(&shown["delayed"][0]["text"]).contains("has no account for its renters any more"),
+        "{shown}"
+    );
+    end(&api, &rental).await;
+    must(&set(&api, json!({ "rentable": true, "ssh_account": "renter" })).await);
+    must(&set(&api, json!({ "rentable": true, "ssh_account": null })).await);
+    assert_eq!(lost().await.as_array().map(Vec::len), Some(2), "no rental needs it");
+}
+
+#[tokio::test]
+async fn a_device_with_another_account_than_its_settings_is_named_and_an_event_warns() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "guest" })).await;
+    run(&api.state.store, "update device_rental_settings set ssh_mode = 'certificates'", &[]).await;
+    let rental = begun(&api).await;
+    let devices = Devices::default();
+    devices.0.lock().unwrap().is_other = true;
+    let running = Running::start(&api, &devices);
+    reason_says(&api, &rental, "the account of renters on the device is \"renter\", and \"guest\"").await;
+    running.stop().await;
+    let shown = must(&api.operator().get(&path(&rental)).await).clone();
+    assert!(text(&shown["delayed"][0]["text"]).contains("and \"guest\" in its settings"), "{shown}");
+    assert_eq!(settings(&api).await["ssh_mode"], Value::Null);
+    let events = api.operator().get("/api/v1/events?kind=device.rental_account_lost").await;
+    assert_eq!(must(&events)["items"].as_array().map(Vec::len), Some(1), "{}", events.text);
+    assert_eq!(events.json["items"][0]["data"]["rentals"], json!([rental["id"]]));
+}
+
+#[tokio::test]
+async fn a_device_is_not_removed_before_the_access_of_its_renters_unless_that_is_meant() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    let rental = begun(&api).await;
+    let devices = Devices::default().failing(Some("revoke"));
+    let running = Running::start(&api, &devices);
+    called(&devices, "grant").await;
+    end(&api, &rental).await;
+    let left =
+        |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("left: processes 7"));
+    until(&api, "the removal failed", left).await;
+    running.stop().await;
+    let refused = api.operator().delete("/api/v1/devices/cam-1").await;
+    assert_eq!((refused.status, refused.code()), (409, "access_not_removed"), "{}", refused.text);
+    assert!(refused.text.contains(text(&rental["id"])), "{}", refused.text);
+    assert!(refused.text.contains("left: processes 7"), "{}", refused.text);
+    let removed = api.operator().delete("/api/v1/devices/cam-1?cascade=true").await;
+    assert_eq!(removed.status, 204, "{}", removed.text);
+    let events = api.operator().get("/api/v1/events?kind=device.removed").await;
+    let cause = text(&must(&events)["items"][0]["cause"]).to_owned();
+    assert!(cause.contains(text(&rental["id"])), "{cause}");
 }
 
 #[tokio::test]

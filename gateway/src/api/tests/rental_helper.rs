@@ -14,6 +14,9 @@ const HELPER: &str = include_str!("../enrol/rental-access.sh");
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJVdG0q5aQ0GfhZ8yQ0wq7rJm4L0y3sVn7v5a9zR8q2k";
 const OTHER: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY=";
 const RENTAL: &str = "l_38h601nahgbz6";
+/// Those of two keys.
+const MARK: &str = "00112233445566778899";
+const OTHER_MARK: &str = "aabbccddeeff00112233";
 
 /// A device with an account `renter`. Programs that need root are replaced.
 struct Device(tempfile::TempDir);
@@ -62,11 +65,16 @@ impl Device {
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes()).await;
         let done = child.wait_with_output().await.unwrap();
         let said = String::from_utf8(done.stdout).unwrap();
-        let line = said.trim_end().strip_prefix("fleetgate-rental 1 ");
+        let line = said.trim_end().strip_prefix("fleetgate-rental 2 ");
         let line = line.unwrap_or_else(|| panic!("{said:?} {}", String::from_utf8_lossy(&done.stderr)));
         assert!(!line.contains('\n'), "one line is expected: {line}");
         (line.to_owned(), done.status.success())
     }
+}
+
+/// What the helper is told: this rental, until then, with the mode and the account that the gateway expects.
+fn grant<'a>(rental: &'a str, mode: &'a str) -> [&'a str; 5] {
+    ["grant", rental, "1900000000", mode, "renter"]
 }
 
 fn shells() -> impl Iterator<Item = &'static [&'static str]> {
@@ -83,20 +91,21 @@ async fn a_principal_is_granted_again_and_revoked() {
         let device = Device::new("certificates");
         let granted = (format!("granted {RENTAL} until 1900000000"), true);
         for _ in 0..2 {
-            assert_eq!(device.run(shell, &["grant", RENTAL, "1900000000"], "").await, granted, "{shell:?}");
+            let said = device.run(shell, &grant(RENTAL, "certificates"), &format!("{MARK}\n")).await;
+            assert_eq!(said, granted, "{shell:?}");
         }
-        assert_eq!(device.read("etc/fleetgate/rental/principals"), format!("{RENTAL}\n"));
+        assert_eq!(device.read("etc/fleetgate/rental/principals"), format!("{RENTAL}.{MARK}\n"));
         let status = format!(
             "status account=renter mode=certificates principal={RENTAL} until=1900000000 processes=0"
         );
         assert_eq!(device.run(shell, &["status"], "").await, (status, true));
-        let other = device.run(shell, &["grant", "l_other", "1900000000"], "").await;
+        let other = device.run(shell, &grant("l_other", "certificates"), MARK).await;
         assert_eq!(
             other,
             ("granted l_other until 1900000000".to_owned(), true),
             "the gateway has forgotten one"
         );
-        assert_eq!(device.read("etc/fleetgate/rental/principals"), "l_other\n");
+        assert_eq!(device.read("etc/fleetgate/rental/principals"), format!("l_other.{MARK}\n"));
         fs::write(device.at("var/spool/cron/crontabs/renter"), "* * * * * id\n").unwrap();
         assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true));
         assert_eq!(device.read("etc/fleetgate/rental/principals"), "");
@@ -112,7 +121,8 @@ async fn a_renter_cannot_keep_the_access_by_a_full_disk_or_by_the_lock() {
         for mode in ["certificates", "keys"] {
             let device = Device::new(mode);
             fs::write(device.at("etc/fleetgate/rental/keys"), "").unwrap();
-            assert!(device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await.1, "{shell:?}");
+            let key = if mode == "keys" { KEY } else { MARK };
+            assert!(device.run(shell, &grant(RENTAL, mode), key).await.1, "{shell:?}");
             if let Ok(lock) = fs::metadata(device.at("etc/fleetgate/rental/lock")) {
                 assert_eq!(lock.permissions().mode() & 0o077, 0, "whoever can open it can hold it");
             }
@@ -121,7 +131,7 @@ async fn a_renter_cannot_keep_the_access_by_a_full_disk_or_by_the_lock() {
             assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true), "{shell:?}");
             assert_eq!(device.read("etc/fleetgate/rental/principals"), "");
             assert_eq!(device.read("home/renter/.ssh/authorized_keys"), "");
-            let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+            let (said, is_granted) = device.run(shell, &grant(RENTAL, mode), key).await;
             assert!(!is_granted && said.contains("is the disk full?"), "{said}");
         }
     }
@@ -135,7 +145,7 @@ async fn keys_are_written_where_the_account_cannot_and_no_link_is_followed() {
         fs::write(device.at("elsewhere/authorized_keys"), "mine").unwrap();
         symlink(device.at("elsewhere"), device.at("home/renter/.ssh")).unwrap();
         let keys = format!("{KEY}\n\n{OTHER}\n");
-        let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], &keys).await;
+        let (said, is_granted) = device.run(shell, &grant(RENTAL, "keys"), &keys).await;
         assert!(is_granted, "{shell:?}: {said}");
         assert!(is_dir(&device.at("home/renter/.ssh")));
         assert_eq!(device.read("home/renter/.ssh/authorized_keys"), format!("{KEY}\n{OTHER}\n"));
@@ -146,7 +156,7 @@ async fn keys_are_written_where_the_account_cannot_and_no_link_is_followed() {
             (0, 0),
             "servers refuse what others can write"
         );
-        let (_, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+        let (_, is_granted) = device.run(shell, &grant(RENTAL, "keys"), KEY).await;
         assert!(is_granted);
         assert_eq!(device.read("home/renter/.ssh/authorized_keys"), format!("{KEY}\n"));
         assert_eq!(device.run(shell, &["revoke"], "").await, ("revoked".to_owned(), true));
@@ -159,7 +169,7 @@ async fn keys_permit_what_a_certificate_does_and_end_where_the_server_can_read_t
     for shell in shells() {
         let device = Device::new("keys");
         fs::write(device.at("etc/fleetgate/rental.conf"), "account=renter\nmode=keys\nexpiry=yes\n").unwrap();
-        let (said, is_granted) = device.run(shell, &["grant", RENTAL, "1900000000"], KEY).await;
+        let (said, is_granted) = device.run(shell, &grant(RENTAL, "keys"), KEY).await;
         assert!(is_granted, "{shell:?}: {said}");
         let line = device.read("home/renter/.ssh/authorized_keys");
         let end = line.strip_prefix("restrict,pty,expiry-time=\"").and_then(|rest| rest.split_once("\" "));
@@ -230,6 +240,53 @@ async fn units_of_the_account_are_moved_aside_and_not_what_they_link_to() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_taken_away_during_a_rental_ends_what_runs_and_another_one_does_not() {
+    for (mode, keys, file) in [
+        ("certificates", [MARK, OTHER_MARK], "etc/fleetgate/rental/principals"),
+        ("keys", [KEY, OTHER], "home/renter/.ssh/authorized_keys"),
+    ] {
+        for shell in shells() {
+            let device = Device::new(mode);
+            device.program("sleep", "exit 0");
+            // What runs as the account is ended together with its jobs.
+            let job = device.at("var/spool/cron/crontabs/renter");
+            fs::write(&job, "* * * * * id\n").unwrap();
+            let [first, second] = keys;
+            for given in [first.to_owned(), format!("{first}\n{second}\n"), format!("{second}\n{first}\n")] {
+                let (said, is_granted) = device.run(shell, &grant(RENTAL, mode), &given).await;
+                assert!(is_granted && job.exists(), "{shell:?} {mode}: {said}");
+            }
+            let lines = device.read(file);
+            assert!(lines.contains(first) && lines.contains(second), "{lines}");
+            let (said, is_granted) = device.run(shell, &grant(RENTAL, mode), second).await;
+            assert!(is_granted && !job.exists(), "{shell:?} {mode}: {said}");
+            let lines = device.read(file);
+            assert!(!lines.contains(first) && lines.contains(second), "{lines}");
+            fs::write(&job, "* * * * * id\n").unwrap();
+            let (said, is_granted) = device.run(shell, &grant(RENTAL, mode), "").await;
+            assert!(is_granted && !job.exists() && device.read(file).is_empty(), "{shell:?} {mode}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_grant_for_another_account_or_mode_is_answered_with_the_status() {
+    for shell in shells() {
+        let device = Device::new("certificates");
+        for expected in [["keys", "renter"], ["certificates", "other"]] {
+            let call = ["grant", RENTAL, "1900000000", expected[0], expected[1]];
+            let (said, is_granted) = device.run(shell, &call, "").await;
+            assert!(!is_granted && said.starts_with("status account=renter mode=certificates "), "{said}");
+        }
+        assert_eq!(device.read("etc/fleetgate/rental/granted"), "");
+        for marks in ["0011", &format!("{MARK}0"), "l_other", &MARK.replace('0', "G"), &format!("{MARK} x")] {
+            let (said, is_granted) = device.run(shell, &grant(RENTAL, "certificates"), marks).await;
+            assert!(!is_granted && said.contains("marks of keys"), "{shell:?} {marks}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_call_or_no_key_changes_nothing() {
     let many = format!("{KEY}\n").repeat(65);
     let long = format!("ssh-rsa AAAA{}\n", "A".repeat(70_000));
@@ -241,14 +298,15 @@ async fn what_is_no_call_or_no_key_changes_nothing() {
             &["status", "x"],
             &["revoke", RENTAL],
             &["grant", RENTAL],
-            &["grant", "root", "1900000000"],
-            &["grant", "l_a b", "1900000000"],
-            &["grant", "l_a\nl_b", "1900000000"],
-            &["grant", "l_../../x", "1900000000"],
-            &["grant", "l_", "1900000000"],
-            &["grant", RENTAL, "never"],
-            &["grant", RENTAL, "1;id"],
-            &["grant", RENTAL, ""],
+            &["grant", RENTAL, "1900000000"],
+            &["grant", "root", "1900000000", "keys", "renter"],
+            &["grant", "l_a b", "1900000000", "keys", "renter"],
+            &["grant", "l_a\nl_b", "1900000000", "keys", "renter"],
+            &["grant", "l_../../x", "1900000000", "keys", "renter"],
+            &["grant", "l_", "1900000000", "keys", "renter"],
+            &["grant", RENTAL, "never", "keys", "renter"],
+            &["grant", RENTAL, "1;id", "keys", "renter"],
+            &["grant", RENTAL, "", "keys", "renter"],
         ] {
             let (said, is_done) = device.run(shell, arguments, KEY).await;
             assert!(!is_done && said.starts_with("error: "), "{shell:?} {arguments:?}: {said}");
@@ -263,7 +321,7 @@ async fn what_is_no_call_or_no_key_changes_nothing() {
             &many,
             &long,
         ] {
-            let (said, is_done) = device.run(shell, &["grant", RENTAL, "1900000000"], keys).await;
+            let (said, is_done) = device.run(shell, &grant(RENTAL, "keys"), keys).await;
             assert!(!is_done && said.contains("keys"), "{shell:?}: {said}");
         }
         assert_eq!(device.read("home/renter/.ssh/authorized_keys"), "");
@@ -279,7 +337,7 @@ async fn an_account_that_is_gone_or_root_is_named() {
     let (gone, _) = device.run(shell, &["status"], "").await;
     assert!(gone.contains("there is no account renter any more"), "{gone}");
     device.program("id", "echo 0");
-    let (root, _) = device.run(shell, &["grant", RENTAL, "1900000000"], "").await;
+    let (root, _) = device.run(shell, &grant(RENTAL, "certificates"), "").await;
     assert!(root.contains("renter is root"), "{root}");
     device.program("id", "echo 1000");
     let (user, _) = device.run(shell, &["status"], "").await;

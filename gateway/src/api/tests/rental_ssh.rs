@@ -83,7 +83,11 @@ async fn a_renter_gets_a_certificate_for_the_window_of_the_rental() {
     let ca = PublicKey::from_openssh(text(&must(&gateway)["rental_ssh_ca"])).unwrap();
     let ca = ca.fingerprint(HashAlg::Sha256);
     let certificate = Certificate::from_openssh(text(&all[0]["certificate"])).unwrap();
-    assert_eq!(certificate.valid_principals(), [text(&rental["id"])]);
+    let principals = [0, 1].map(|n| {
+        Certificate::from_openssh(text(&all[n]["certificate"])).unwrap().valid_principals().concat()
+    });
+    assert!(principals.iter().all(|name| name.starts_with(&format!("{}.", text(&rental["id"])))));
+    assert_ne!(principals[0], principals[1], "each key has its own");
     assert_eq!(certificate.public_key(), PublicKey::from_openssh(&first.1).unwrap().key_data());
     assert!(certificate.key_id().contains(&laptop), "{}", certificate.key_id());
     let (from, until) = (seconds(&all[0]["valid_from"]), seconds(&all[0]["valid_until"]));
@@ -218,9 +222,17 @@ async fn a_swap_keeps_ssh_where_the_device_has_it_and_tells_the_new_host_key() {
     assert!(refused.text.contains("take SSH away"), "{}", refused.text);
     device(&api, "cam-3").await;
     with_account(&api, "cam-3", "certificates").await;
+    let other = HOST_KEY.replace("ILM", "ILN");
+    let its_own = "update hosts set ssh_pin_line = $1, ssh_port = 22 where name = 'cam-3'";
+    fixture::run(&api.state.store, its_own, &[&other]).await;
+    let its_own = "update device_rental_settings set ssh_account = 'other'
+                   where device = (select id from hosts where name = 'cam-3')";
+    fixture::run(&api.state.store, its_own, &[]).await;
     let swapped = change(&api, &rental, swap("cam-3")).await;
     assert_eq!((&must(&swapped)["device_name"], &swapped.json["ssh"]), (&json!("cam-3"), &json!(true)));
-    must(&ssh_of(&api, &rental).await);
+    let shown = ssh_of(&api, &rental).await;
+    assert_eq!(must(&shown)["account"], json!("other"), "it is that of the new device");
+    assert!(text(&shown.json["known_hosts"]).ends_with(&format!(" {other}\n")), "{}", shown.text);
     let without = json!({ "device": "cam-2", "ssh": false });
     assert_eq!(must(&change(&api, &rental, without).await)["device_name"], "cam-2");
     let feed = api.operator().get("/api/v1/rental-events").await;
@@ -229,7 +241,7 @@ async fn a_swap_keeps_ssh_where_the_device_has_it_and_tells_the_new_host_key() {
         events.iter().filter(|e| e["kind"] == "rental.swapped").nth(n).unwrap()["data"]["ssh_host_keys"]
             .clone()
     };
-    assert_eq!((keys(0), keys(1)), (json!([HOST_KEY]), json!([])), "cam-2 has shown none yet");
+    assert_eq!((keys(0), keys(1)), (json!([other]), json!([])), "cam-2 has shown none yet");
     assert!(events.iter().all(|e| e["kind"] == "rental.swapped" || e["data"]["ssh_host_keys"].is_null()));
 }
 

@@ -391,6 +391,33 @@ async fn an_account_for_renters_that_cannot_be_is_named_before_anything_is_done(
 }
 
 #[tokio::test]
+async fn an_account_that_can_become_root_by_a_group_is_refused_unless_that_is_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = "'-Gn renter') echo renter docker ;;";
+    for (name, body) in [
+        ("id", format!("case $* in -u) echo 0 ;; '-u renter') echo 1000 ;; {groups} *) exit 1 ;; esac")),
+        ("wg", "echo key".to_owned()),
+        ("curl", "exit 1".to_owned()),
+    ] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let run = async |more: &[&str]| {
+        let mut command = tokio::process::Command::new("/bin/sh");
+        command.args([SCRIPT, "--url", "http://127.0.0.1:1", "--rental-user", "renter"]).args(more);
+        command.env("PATH", &path).env("FLEETGATE_ETC", dir.path().join("etc"));
+        told(&command.output().await.unwrap())
+    };
+    let refused = run(&[]).await;
+    assert!(refused.contains("renter can become root by the group docker"), "{refused}");
+    assert!(!dir.path().join("etc").exists(), "nothing was done");
+    let meant = run(&["--rental-root"]).await;
+    assert!(meant.contains("error: the token is missing"), "{meant}");
+}
+
+#[tokio::test]
 async fn the_script_carries_the_helper_and_the_authority_of_renters() {
     let api = TestApi::with_endpoint().await;
     let served = api.viewer().get("/enrol.sh").await.text;

@@ -487,6 +487,11 @@ impl Handle {
         self.monitor(MonitorInput::RentalPhase(Box::new(phase))).await;
     }
 
+    /// Shows an event that was stored.
+    pub fn event(&self, seq: i64) {
+        self.0.live.tell(Change::Event(seq));
+    }
+
     /// Sends a reading of the gateway's own uplink.
     pub async fn uplink(&self, reading: UplinkReading) {
         self.monitor(MonitorInput::Uplink(reading)).await;

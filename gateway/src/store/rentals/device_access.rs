@@ -9,16 +9,17 @@ use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::rental::device_access::{Access, Device, Held, Mode, Rented};
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::damaged;
+use super::handovers::{blocks, blocks_column};
 use super::shipments::is_away;
+use crate::ids::Kind;
 use crate::store::access::{id, maybe_wall, wall};
-
-/// Keys that one device is given. The helper on the device takes as many.
-const MOST_KEYS: i64 = 64;
+use crate::store::events::{self, NewEvent, Object, SYSTEM};
 
 /// The columns of [`device`], from `s` (`device_rental_settings`) and `a` (`device_ssh_access`). `$device`: an
 /// expression.
@@ -71,12 +72,17 @@ pub(super) fn device(row: &SqliteRow) -> sqlx::Result<Device> {
 struct Granted {
     until: i64,
     keys: Vec<String>,
+    #[serde(default)]
+    mode: String,
 }
 
 fn granted(row: &SqliteRow, rental: RentalId) -> sqlx::Result<Option<Access>> {
     let granted: Option<Json<Granted>> = row.try_get("granted")?;
-    let access = |Json(Granted { until, keys })| Access { rental, until: Wall::from_millis(until), keys };
-    Ok(granted.map(access))
+    Ok(granted.and_then(|Json(Granted { until, keys, mode })| {
+        // An earlier version did not note the mode: it is granted anew.
+        let mode = Mode::named(&mode)?;
+        Some(Access { rental, until: Wall::from_millis(until), mode, keys })
+    }))
 }
 
 /// A device on which something may be to be done.
@@ -139,20 +145,38 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> sqlx::Res
     sqlx::query_as(kept_up!("h.id = $1")).bind(device.as_i64()).fetch_optional(conn).await
 }
 
-/// Confirmed rentals of these devices that have not ended, and begin soon. Keys: those of the renters that a rental
-/// admits.
-const RENTED: &str = "select r.id, r.device, r.from_at, r.until_at, r.ssh,
-        (select json_group_array(line) from (
-             select k.value as line from people y join renters w on w.person = y.id and w.removed_at is null,
-                    json_each(w.ssh_keys) k
-             where r.ssh = 1 and y.customer = b.customer and y.removed_at is null
-               and (r.admits is null or w.id in (select value from json_each(r.admits)))
-             group by k.value order by min(w.id), k.value limit $3)) as keys
-     from device_rental_settings s
+/// The columns of [`Rented`]. Keys: those of the renters that a rental admits.
+macro_rules! rented_columns {
+    () => {
+        concat!(
+            "r.id, r.device, r.from_at, r.until_at, r.ssh,
+             (select json_group_array(line) from (
+                  select k.value as line from people y join renters w on w.person = y.id and w.removed_at is null,
+                         json_each(w.ssh_keys) k
+                  where r.ssh = 1 and y.customer = b.customer and y.removed_at is null
+                    and (r.admits is null or w.id in (select value from json_each(r.admits)))
+                  group by k.value order by min(w.id), k.value)) as keys, ",
+            blocks!()
+        )
+    };
+}
+
+/// Confirmed rentals of these devices that have not ended, and begin soon.
+const RENTED: &str = concat!(
+    "select ",
+    rented_columns!(),
+    " from device_rental_settings s
      join rentals r on r.device = s.device and r.until_at > $1 and r.from_at <= $2 and r.ended_at is null
      join bookings b on b.id = r.booking and b.hold_until is null
      where s.ssh_account is not null or s.cleaning_command is not null
-     order by r.from_at, r.id";
+     order by r.from_at, r.id"
+);
+
+const RENTED_BY: &str = concat!(
+    "select ",
+    rented_columns!(),
+    " from rentals r join bookings b on b.id = r.booking where r.id = $1"
+);
 
 /// Returns the rentals of these devices that have not ended and begin until `soon`, by device.
 ///
@@ -162,20 +186,33 @@ pub async fn rented(
     conn: &mut SqliteConnection,
     (now, soon): (Wall, Wall),
 ) -> sqlx::Result<BTreeMap<HostId, Vec<Rented>>> {
-    let query = sqlx::query(RENTED).bind(now.as_millis()).bind(soon.as_millis()).bind(MOST_KEYS);
+    let query = sqlx::query(RENTED).bind(now.as_millis()).bind(soon.as_millis());
     let mut found: BTreeMap<HostId, Vec<Rented>> = BTreeMap::new();
     for row in query.fetch_all(conn).await? {
-        let keys: Json<Vec<String>> = row.try_get("keys")?;
-        let rented = Rented {
-            rental: id(&row, "id")?,
-            from: wall(&row, "from_at")?,
-            until: wall(&row, "until_at")?,
-            ssh: row.try_get("ssh")?,
-            keys: keys.0,
-        };
-        found.entry(id(&row, "device")?).or_default().push(rented);
+        found.entry(id(&row, "device")?).or_default().push(rented_row(&row)?);
     }
     Ok(found)
+}
+
+/// Returns what a rental gives on its device.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rented_by(conn: &mut SqliteConnection, rental: RentalId) -> sqlx::Result<Option<Rented>> {
+    let row = sqlx::query(RENTED_BY).bind(rental.as_i64()).fetch_optional(conn).await?;
+    row.as_ref().map(rented_row).transpose()
+}
+
+fn rented_row(row: &SqliteRow) -> sqlx::Result<Rented> {
+    let keys: Json<Vec<String>> = row.try_get("keys")?;
+    Ok(Rented {
+        rental: id(row, "id")?,
+        from: wall(row, "from_at")?,
+        until: wall(row, "until_at")?,
+        ssh: row.try_get("ssh")?,
+        keys: keys.0,
+        blocks: blocks_column(row)?,
+    })
 }
 
 /// Notes that a device may have the access of a rental from now on.
@@ -194,7 +231,8 @@ pub async fn granting(tx: &mut SqliteConnection, device: HostId, rental: RentalI
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Access) -> sqlx::Result<()> {
-    let granted = Granted { until: access.until.as_millis(), keys: access.keys.clone() };
+    let (until, mode) = (access.until.as_millis(), access.mode.name().to_owned());
+    let granted = Granted { until, keys: access.keys.clone(), mode };
     let sql = "update device_ssh_access set granted = $3, failure = null where device = $1 and rental = $2";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(access.rental.as_i64()).bind(Json(granted));
     query.execute(tx).await.map(drop)
@@ -252,6 +290,61 @@ pub async fn asked(
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
+/// Notes that a device does not have what it was given: it says so.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn not_granted(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
+    let sql = "update device_ssh_access set granted = null where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
+}
+
+/// The kind of the event about rentals with SSH whose device has lost its account for renters, or has another one.
+pub const ACCOUNT_LOST: &str = "device.rental_account_lost";
+/// Rentals that the event names.
+const MOST_NAMED: i64 = 20;
+
+/// Returns the data of that event. `None`: no rental with SSH is open.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn without_account(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    now: Wall,
+) -> sqlx::Result<Option<Value>> {
+    let sql = "select id from rentals
+               where device = $1 and ssh = 1 and ended_at is null and until_at > $2
+               order by from_at, id limit $3";
+    let query = sqlx::query_scalar(sql).bind(device.as_i64()).bind(now.as_millis()).bind(MOST_NAMED);
+    let rentals: Vec<i64> = query.fetch_all(conn).await?;
+    let rentals: Vec<String> = rentals.into_iter().map(|id| Kind::Rental.text(Id::from_i64(id))).collect();
+    Ok(if rentals.is_empty() { None } else { Some(json!({ "rentals": rentals })) })
+}
+
+/// Forgets how renters log in to a device that says that it has no account for them, and warns of its rentals with SSH.
+/// Returns the number of the event.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn lost(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    why: &str,
+    now: Wall,
+) -> sqlx::Result<Option<i64>> {
+    let sql = "select ssh_mode is not null from device_rental_settings where device = $1";
+    let was_known: Option<bool> =
+        sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(&mut *tx).await?;
+    replaced(tx, device).await?;
+    let Some(data) = without_account(tx, device, now).await?.filter(|_| was_known == Some(true)) else {
+        return Ok(None);
+    };
+    let about = (Object::Device, Some(device));
+    let event = NewEvent { data, ..NewEvent::new(now, ACCOUNT_LOST, about, why, SYSTEM) };
+    events::append(tx, &event).await.map(Some)
+}
+
 /// Forgets how renters log in to a device, and that it was given something: another system has its place, which is asked
 /// and called anew. What is to be removed stays.
 ///
@@ -281,7 +374,7 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::rentals::{customers, handovers};
+    use crate::store::rentals::{customers, handovers, renters};
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -336,7 +429,8 @@ mod tests {
     #[tokio::test]
     async fn the_keys_of_a_customer_who_is_erased_are_not_kept_and_their_removal_stays() {
         let (store, _dir) = site().await;
-        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let access =
+            Access { rental: id(10), until: at(2_000), mode: Mode::Keys, keys: vec!["A".to_owned()] };
         let mut tx = store.begin().await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();
         granted_now(&mut tx, id(7), &access).await.unwrap();
@@ -347,9 +441,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_keys_of_a_renter_who_is_removed_are_not_kept_and_those_of_others_are() {
+        let (store, _dir) = site().await;
+        let access =
+            Access { rental: id(10), until: at(2_000), mode: Mode::Keys, keys: vec!["C".to_owned()] };
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        granted_now(&mut tx, id(7), &access).await.unwrap();
+        renters::remove(&mut tx, id(23), at(9)).await.unwrap();
+        let held = of_device(&mut tx, id(7)).await.unwrap().unwrap().state.held;
+        assert_eq!(held, Some(Held { rental: id(10), access: Some(access) }));
+        renters::remove(&mut tx, id(22), at(9)).await.unwrap();
+        let held = of_device(&mut tx, id(7)).await.unwrap().unwrap().state.held;
+        assert_eq!(held, Some(Held { rental: id(10), access: None }), "it is granted anew");
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_device_that_was_replaced_is_asked_and_given_access_anew() {
         let (store, _dir) = site().await;
-        let access = Access { rental: id(10), until: at(2_000), keys: Vec::new() };
+        let access = Access { rental: id(10), until: at(2_000), mode: Mode::Certificates, keys: Vec::new() };
         let mut tx = store.begin().await.unwrap();
         asked(&mut tx, id(7), ("renter", Mode::Certificates)).await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();
@@ -364,7 +475,8 @@ mod tests {
     async fn what_a_device_has_is_kept_until_it_is_removed_and_its_keys_are_new() {
         let (store, _dir) = site().await;
         let state = async || of_device(&mut store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
-        let access = Access { rental: id(10), until: at(2_000), keys: vec!["A".to_owned()] };
+        let access =
+            Access { rental: id(10), until: at(2_000), mode: Mode::Keys, keys: vec!["A".to_owned()] };
         let mut tx = store.begin().await.unwrap();
         granting(&mut tx, id(7), id(10)).await.unwrap();
         assert!(failed(&mut tx, id(7), "no route").await.unwrap());

@@ -187,7 +187,7 @@ pub struct Candidate {
     pub margins: Margins,
     /// The most that renters reach.
     pub access: Vec<GrantAccess>,
-    /// The TCP port at which renters log in. `None`: the device has no account for them.
+    /// The TCP port at which renters log in. `None`: the device has no account for them, or has not said how they log in.
     pub ssh_port: Option<u16>,
     /// How it gets to its renters. It has not left.
     pub delivery: Delivery,
@@ -213,7 +213,7 @@ impl ListRow for Candidate {
 /// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
     "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
-            case when s.ssh_account is not null then h.ssh_port end as ssh_port
+            case when s.ssh_account is not null and s.ssh_mode is not null then h.ssh_port end as ssh_port
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null

@@ -2,7 +2,7 @@
 //!
 //! Until a rental begins, its device decides: one with a gate, one that is not ready, one on which something is done for
 //! renters, one that is blocked then, and one that is away for another rental is to be handed over. So is each that is
-//! shipped. From then on the rental does.
+//! shipped, and each to which renters are to log in: it may have lost their account. From then on the rental does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -198,7 +198,7 @@ pub async fn of_device(
 /// Fails when the database cannot be written.
 pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
     let sql = concat!(
-        "update rentals set gated = (rentals.shipped = 1 or ",
+        "update rentals set gated = (rentals.shipped = 1 or rentals.ssh = 1 or ",
         is_gated!("rentals.device", "rentals.from_at"),
         ") where device = $1 and ended_at is null and handed_over_at is null
             and (from_at > $2 or exists (select 1 from bookings b
@@ -305,7 +305,8 @@ pub async fn obstacle_of(
     rental: Option<RentalId>,
     now: Wall,
 ) -> sqlx::Result<Option<(Obstacle, Option<String>)>> {
-    let Some(kept_up) = device_access::of_device(conn, device).await? else { return Ok(None) };
+    let kept_up = device_access::of_device(conn, device).await?;
+    let (state, failure) = kept_up.map(|kept_up| (kept_up.state, kept_up.failure)).unwrap_or_default();
     let query = match rental {
         Some(rental) => sqlx::query("select id, ssh from rentals where id = $1").bind(rental.as_i64()),
         None => {
@@ -316,9 +317,9 @@ pub async fn obstacle_of(
         Some(row) => Some((id(&row, "id")?, row.try_get("ssh")?)),
         None => None,
     };
-    let is_awaited = kept_up.state.lent_until.is_some_and(|until| until <= now);
-    Ok(obstacle(&kept_up.state, rental).map(|obstacle| match obstacle {
+    let is_awaited = state.lent_until.is_some_and(|until| until <= now);
+    Ok(obstacle(&state, rental).map(|obstacle| match obstacle {
         Obstacle::NotCleaned(_) if is_awaited => (obstacle, Some("the device has not come back".to_owned())),
-        _ => (obstacle, kept_up.failure),
+        _ => (obstacle, failure),
     }))
 }

@@ -231,6 +231,12 @@ pub async fn update(
 /// Fails when the database cannot be written.
 pub async fn remove(tx: &mut SqliteConnection, renter: PeerId, now: Wall) -> sqlx::Result<()> {
     peers_of_people::remove(tx, renter, now).await?;
+    // Devices that are not reached have its keys yet, and their rows too. Without what was granted, it is granted anew.
+    let sql = "update device_ssh_access set granted = null
+               where exists (select 1 from json_each(device_ssh_access.granted, '$.keys') has,
+                                           json_each((select w.ssh_keys from renters w where w.id = $1)) k
+                             where k.value = has.value)";
+    sqlx::query(sql).bind(renter.as_i64()).execute(&mut *tx).await?;
     let sql = "update renters set name = '', ssh_keys = '[]', removed_at = $2, version = version + 1
                where id = $1";
     sqlx::query(sql).bind(renter.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)

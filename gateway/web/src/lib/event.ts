@@ -13,6 +13,7 @@ const TITLES: Record<string, string> = {
   'device.trusted': 'SSH host key trusted',
   'device.clock_reset': 'Clock reset',
   'device.rental_settings': 'Rental settings changed',
+  'device.rental_account_lost': 'Account for renters lost',
   'device.blocked': 'Blocked for rentals',
   'device.unblocked': 'Block ended',
   'rental.handed_over': 'Device handed over to its renters',
