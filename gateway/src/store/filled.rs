@@ -164,6 +164,7 @@ const FILLED: &[Rows] = &[
         64,
         r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
     ),
+    (69, ""),
 ];
 
 const INIT: &str = r#"
