@@ -54,7 +54,7 @@ impl Known {
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
     let mut conn = store.reader().await?;
-    let (rentals, left) = (phases::open(&mut conn).await?, phases::left(&mut conn).await?);
+    let (rentals, left) = (phases::open(&mut conn, now).await?, phases::left(&mut conn).await?);
     let limits = thresholds::in_force(&mut conn).await?;
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
     let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));

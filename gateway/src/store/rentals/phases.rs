@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, RentalId};
 use fleetgate_engine::rental::life::Life;
-use fleetgate_engine::rental::phase::Leftover;
+use fleetgate_engine::rental::phase::{self, Leftover};
+use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow as _, Row as _};
 
@@ -18,14 +19,39 @@ const OPEN: &str = select!(
      order by r.device, r.id"
 );
 
+/// Those that were over lately and may have been a problem.
+const OVER: &str = select!(
+    "where r.id in (select id from rentals indexed by rentals_announced
+                    where announced_at > $1 and announced_state in ('closed', 'failed')
+                      and (gated = 1 or dispatched_at is not null))
+     order by r.device, r.id"
+);
+
+/// Rentals by device.
+type ByDevice = BTreeMap<HostId, Vec<(RentalId, Life)>>;
+
 /// Returns the rentals that concern their devices now, by device. One that cannot be read is left out.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn open(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<HostId, Vec<(RentalId, Life)>>> {
-    let rows = sqlx::query(OPEN).fetch_all(conn).await?;
-    let mut found: BTreeMap<HostId, Vec<(RentalId, Life)>> = BTreeMap::new();
+pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevice> {
+    let rows = sqlx::query(OPEN).fetch_all(&mut *conn).await?;
+    let mut found = over(conn, now).await?;
     for rental in rows.iter().filter_map(readable) {
+        found.entry(rental.device).or_default().push((rental.id, rental.life));
+    }
+    Ok(found)
+}
+
+/// Returns the rentals that are over and concern their devices all the same.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn over(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevice> {
+    let since = (now - phase::SHOWN_AFTER).as_millis();
+    let rows = sqlx::query(OVER).bind(since).fetch_all(conn).await?;
+    let mut found = ByDevice::new();
+    for rental in rows.iter().filter_map(readable).filter(|rental| phase::is_shown_after(&rental.life, now)) {
         found.entry(rental.device).or_default().push((rental.id, rental.life));
     }
     Ok(found)
