@@ -165,6 +165,7 @@ const FILLED: &[Rows] = &[
         r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
     ),
     (69, ""),
+    (70, ""),
 ];
 
 const INIT: &str = r#"

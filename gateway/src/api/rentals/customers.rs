@@ -75,7 +75,9 @@ async fn create(
         name: Some(new.name),
         contacts: Some(new.contacts),
     };
-    let customer = changed(&stored::Customer::new(ids::new_id(now), now), change)?;
+    let version = write.first_version().await?;
+    let blank = stored::Customer { version, ..stored::Customer::new(ids::new_id(now), now) };
+    let customer = changed(&blank, change)?;
     if stored::count(write.tx()).await? >= MAX_CUSTOMERS {
         let detail = format!("at most {MAX_CUSTOMERS} customers are possible: erase some");
         return Err(Problem::limit_reached(detail));

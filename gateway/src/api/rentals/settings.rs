@@ -93,7 +93,7 @@ async fn set(
         stored::set(write.tx(), device.id, &after).await?;
         stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
         gate_changed(&mut write, device.id).await?;
-        after.version += 1;
+        after.version = stored::settings(write.tx(), device.id).await?.version;
         let shown = to_api(&device, &after, None);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,

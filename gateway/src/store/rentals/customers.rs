@@ -63,14 +63,15 @@ impl ListRow for Customer {
 /// Fails when another one has this `external_ref` (a unique violation), or the database cannot be
 /// written.
 pub async fn insert(tx: &mut SqliteConnection, customer: &Customer) -> sqlx::Result<()> {
-    let sql =
-        "insert into customers (id, external_ref, name, contacts, created_at) values ($1, $2, $3, $4, $5)";
+    let sql = "insert into customers (id, external_ref, name, contacts, created_at, version)
+               values ($1, $2, $3, $4, $5, $6)";
     sqlx::query(sql)
         .bind(customer.id.as_i64())
         .bind(customer.external_ref.as_deref())
         .bind(&customer.name)
         .bind(Json(&customer.contacts))
         .bind(customer.created_at.as_millis())
+        .bind(customer.version)
         .execute(tx)
         .await
         .map(drop)

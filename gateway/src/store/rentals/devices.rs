@@ -105,8 +105,9 @@ fn usual_access() -> Vec<GrantAccess> {
 pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> sqlx::Result<()> {
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
-                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                             gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery,
+                                             version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, (select version from instance))
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,
