@@ -141,7 +141,7 @@ async fn admit(
     draft: Draft,
 ) -> Result<(), Problem> {
     if let Some(contacts) = draft.contacts {
-        if !contacts.is_empty() && customers::find(write.tx(), &Named::Id(before.customer)).await?.is_none() {
+        if !contacts.is_empty() && is_erased(write, before).await? {
             // Nothing would erase them.
             return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
         }
@@ -149,6 +149,9 @@ async fn admit(
     }
     after.thresholds = draft.thresholds.unwrap_or_else(|| before.thresholds.clone());
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
+        if is_erased(write, before).await? {
+            return Err(Problem::invalid("name", "none is expected, because the customer was erased"));
+        }
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
     }
@@ -163,6 +166,11 @@ async fn admit(
         return Ok(());
     }
     device_allows(write, after, given).await
+}
+
+/// Whether the customer was erased: a restore may bring the rental back.
+async fn is_erased(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<bool, Problem> {
+    Ok(customers::find(write.tx(), &Named::Id(rental.customer)).await?.is_none())
 }
 
 /// # Errors
