@@ -70,6 +70,13 @@ pub fn with_leftover(phase: RentalPhase, left: &Leftover, now: Wall) -> RentalPh
     RentalPhase { service: Some(service), ..phase }
 }
 
+/// Returns the phase of a device whose rental was delayed and has got another device lately: without the service its
+/// problem would never recover. Anything else is shown instead.
+pub fn with_swapped(phase: RentalPhase, rental: RentalId) -> RentalPhase {
+    let service = phase.service.unwrap_or_else(|| (Status::Ok, format!("l_{rental} has got another device")));
+    RentalPhase { service: Some(service), ..phase }
+}
+
 /// Returns when time alone may change it.
 pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
     let next = |life: &Life| {

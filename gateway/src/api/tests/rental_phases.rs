@@ -124,6 +124,27 @@ async fn a_rental_that_fails_is_critical_for_an_hour_and_its_problem_is_closed()
 }
 
 #[tokio::test]
+async fn the_problem_of_a_delay_is_closed_when_the_rental_gets_another_device() {
+    let mut desk = Desk::new().await;
+    let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" });
+    renting(&desk.api, "cam-1", broken).await;
+    let rental = rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let begun = "update rentals set from_at = from_at - 10000, prepared_from = prepared_from - 10000";
+    run(&desk.api.state.store, begun, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("warning"));
+    must(&desk.api.operator().patch(&path(&rental), json!({ "device": "cam-2" })).await);
+    desk.learn(0).await;
+    let shown = desk.service().await;
+    assert_eq!(must(&shown)["state"], json!("ok"), "{}", shown.text);
+    assert!(text(&shown.json["text"]).contains("has got another device"), "{}", shown.text);
+    let passed = "update rental_changes set at = at - 7300000, from_at = from_at - 7300000";
+    run(&desk.api.state.store, passed, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404);
+}
+
+#[tokio::test]
 async fn a_cleaning_that_fails_is_critical_also_after_its_rental_is_closed() {
     let mut desk = Desk::new().await;
     renting(&desk.api, "cam-1", json!({ "rentable": true, "cleaning_command": "wipe" })).await;

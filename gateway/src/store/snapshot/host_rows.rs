@@ -230,18 +230,16 @@ impl HostRows {
         let overrides: Vec<(i64, String, bool, String)> = which.fetch(conn, OVERRIDES).await?;
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
         let rented: Vec<(i64,)> = which.fetch(conn, RENTED).await?;
-        let over = phases::over(conn, crate::clock::wall()).await?;
+        let now = crate::clock::wall();
+        let former = phases::over(conn, now).await?.into_keys();
+        let former = former.chain(phases::swapped(conn, now).await?.into_keys());
         let limits: Vec<(i64, String)> = which.fetch(conn, LIMITS).await?;
         Ok(HostRows {
             hosts,
             catalogue,
             addresses: group(which.fetch(conn, ADDRESSES).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
-            rented: rented
-                .into_iter()
-                .map(|(device,)| device)
-                .chain(over.into_keys().map(|device| device.as_i64()))
-                .collect(),
+            rented: rented.into_iter().map(|(device,)| device).chain(former.map(Id::as_i64)).collect(),
             limits: limits.into_iter().collect(),
         })
     }
