@@ -154,6 +154,7 @@ async fn create(
     }
     let managed = managed::Managed::new(manager.writer(&by));
     let mut contact = parse_new(new, managed, now)?;
+    contact.version = write.first_version().await?;
     let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
     put(write.tx(), &contact).await?;
     write.made((Removable::Contact, &contact.name), &manager).await?;

@@ -142,8 +142,9 @@ async fn create(
         period: Some(new.period),
         delay_s: new.delay_s.map(Some),
     };
-    let rule =
-        parse_change(blank(contact, managed::Managed::new(manager.writer(&by)), now), contact, change)?;
+    let version = write.first_version().await?;
+    let blank = blank(contact, managed::Managed::new(manager.writer(&by)), now);
+    let rule = parse_change(contacts::Rule { version, ..blank }, contact, change)?;
     put(write.tx(), &rule).await?;
     write.made((Removable::NotificationRule, &rule.name), &manager).await?;
     let data = json!({ "name": rule.name });

@@ -48,7 +48,7 @@ pub(crate) enum SubscriptionCommand {
         /// Let events wait until it is resumed
         #[arg(long, group = "change", conflicts_with = "resume")]
         pause: bool,
-        /// Send all waiting events now, also those that were given up
+        /// Send all waiting events now
         #[arg(long, group = "change")]
         resume: bool,
     },
@@ -145,7 +145,10 @@ fn show(client: &Client, s: &Subscription) -> anyhow::Result<()> {
     line("waiting", &s.waiting.to_string());
     line("accepted", &s.delivered_at.as_deref().map_or("nothing yet".to_owned(), table::minute));
     if let Some(since) = &s.failing_since {
-        line("given up", &format!("since {}; to try again: --resume", table::minute(since)));
+        line("failing", &format!("since {}", table::minute(since)));
+    }
+    if let Some(at) = &s.next_attempt_at {
+        line("tried again", &format!("{}; to try now: --resume", table::minute(at)));
     }
     if let (Some(error), Some(at)) = (&s.last_error, &s.last_error_at) {
         line("last error", &format!("{error} ({})", table::minute(at)));

@@ -54,7 +54,8 @@ impl Known {
 /// Fails when the database cannot be read.
 pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
     let mut conn = store.reader().await?;
-    let (rentals, left) = (phases::open(&mut conn).await?, phases::left(&mut conn).await?);
+    let (rentals, left) = (phases::open(&mut conn, now).await?, phases::left(&mut conn).await?);
+    let swapped = phases::swapped(&mut conn, now).await?;
     let limits = thresholds::in_force(&mut conn).await?;
     let next = rentals.values().filter_map(|of| phase::changes_at(of, now)).min();
     let known = rentals.iter().map(|(device, of)| (*device, phase::phase(*device, of, now)));
@@ -62,6 +63,10 @@ pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Opti
     for (device, left) in &left {
         let of_rentals = phases.remove(device).unwrap_or_else(|| RentalPhase::none(*device));
         phases.insert(*device, phase::with_leftover(of_rentals, left, now));
+    }
+    for (device, rental) in swapped {
+        let others = phases.remove(&device).unwrap_or_else(|| RentalPhase::none(device));
+        phases.insert(device, phase::with_swapped(others, rental));
     }
     Ok((Known { phases, limits }, next))
 }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::ids::Kind;
 use crate::maintenance::steady_clock::SteadyClock;
-use crate::store::Store;
 use crate::store::rentals::reports;
+use crate::store::{Store, instance};
 
 /// Interval between two turns.
 const EVERY: Duration = Duration::from_secs(60);
@@ -64,7 +64,8 @@ fn report(outcome: crate::store::Result<()>) {
     }
 }
 
-/// Makes the reports that are due. One that fails does not delay the others.
+/// Makes the reports that are due. One that fails does not delay the others. After a restore they wait for its
+/// confirmation: the backup may be older than an extension.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -76,7 +77,12 @@ pub async fn round<F>(
 where
     F: Future<Output = anyhow::Result<()>> + Send,
 {
-    let due = reports::due(&mut *store.reader().await?, now - SETTLED, MOST).await?;
+    let mut conn = store.reader().await?;
+    if instance::awaits_review(&mut conn).await? {
+        return Ok(());
+    }
+    let due = reports::due(&mut conn, now - SETTLED, MOST).await?;
+    drop(conn);
     for rental in due {
         if let Err(error) = freeze(store.clone(), rental, now).await {
             let rental = Kind::Rental.text(rental);

@@ -43,8 +43,9 @@ pub struct Pace {
     /// Pause after the first failure of an event. It doubles with each failure, up to `longest_pause`.
     pub first_pause: Duration,
     pub longest_pause: Duration,
-    /// Attempts after which an event is given up. The clock may be set, so it does not decide.
-    pub attempts: u32,
+    /// Attempts after which the failure is reported. The clock may be set, so it does not decide. The attempts go on as
+    /// long as the event is kept.
+    pub reported_after: u32,
     /// Time that a call in progress gets at a stop.
     pub farewell: Duration,
 }
@@ -55,8 +56,8 @@ impl Default for Pace {
             patience: Duration::from_secs(10),
             first_pause: Duration::from_secs(10),
             longest_pause: Duration::from_secs(3_600),
-            // Nine pauses that double, and 71 of an hour: three days.
-            attempts: 81,
+            // Nine pauses that double: an hour and a half.
+            reported_after: 10,
             farewell: Duration::from_secs(4),
         }
     }
@@ -64,13 +65,10 @@ impl Default for Pace {
 
 impl Pace {
     /// Returns the pause after a failure. `attempts`: those before it; `wish`: the pause that the server
-    /// requested. `None`: the event is given up.
-    fn after(self, attempts: u32, wish: Option<Duration>) -> Option<Duration> {
-        if attempts.saturating_add(1) >= self.attempts {
-            return None;
-        }
+    /// requested.
+    fn after(self, attempts: u32, wish: Option<Duration>) -> Duration {
         let doubled = self.first_pause.saturating_mul(2u32.saturating_pow(attempts.min(16)));
-        Some(wish.map_or(doubled, |wish| wish.max(self.first_pause)).min(self.longest_pause))
+        wish.map_or(doubled, |wish| wish.max(self.first_pause)).min(self.longest_pause)
     }
 }
 
@@ -335,7 +333,7 @@ impl EventDelivery {
         let Flight { place: (subscription, event), attempts, .. } = landed.flight;
         let (error, wish) = match &landed.result {
             Ok(()) => {
-                deliveries::accepted(tx, subscription, event, now).await?;
+                deliveries::accepted(tx, (subscription, event), self.pace.reported_after, now).await?;
                 return Ok(None);
             }
             Err(Failure::Stopped) => return Ok(None),
@@ -344,13 +342,14 @@ impl EventDelivery {
         };
         let id = Kind::Subscription.text(subscription);
         tracing::info!(subscription = %id, attempts = attempts + 1, "event not delivered: {error}");
-        let next = self.pace.after(attempts, wish).map(|pause| now + pause);
-        let failed = Failed { attempts, error, next };
+        let next = now + self.pace.after(attempts, wish);
+        let is_reported = attempts.saturating_add(1) >= self.pace.reported_after;
+        let failed = Failed { attempts, error, next, is_reported };
         if !deliveries::failed(tx, landed.flight.place, failed, now).await? {
             return Ok(None);
         }
         let about = (Object::Subscription, Some(subscription));
-        let cause = "an event of a rental could not be delivered for 3 days";
+        let cause = "an event of a rental could not be delivered in many attempts, which go on";
         let data = json!({ "id": id, "error": error });
         let event = NewEvent { data, ..NewEvent::new(now, "subscription.failing", about, cause, SYSTEM) };
         events::append(tx, &event).await.map(Some)

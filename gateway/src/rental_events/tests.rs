@@ -25,7 +25,7 @@ const PACE: Pace = Pace {
     patience: Duration::from_millis(300),
     first_pause: Duration::from_millis(20),
     longest_pause: Duration::from_millis(100),
-    attempts: 50,
+    reported_after: 50,
     farewell: Duration::from_millis(10),
 };
 const SUBSCRIPTION: i64 = 90;
@@ -83,6 +83,7 @@ impl Scene {
             cursor: 0,
             paused_at: None,
             failing_since: None,
+            next_attempt: None,
             last_error: None,
             delivered_at: None,
             created_by: "test".into(),
@@ -249,11 +250,26 @@ async fn a_restart_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_reported_and_comes_after_a_resume() {
-    let sink = HookSink::start(&[Manner::Answer(500), Manner::Answer(500), Manner::Answer(204)]).await;
+async fn a_failure_that_lasts_is_reported_once_and_everything_comes_when_the_receiver_is_back() {
+    let manners = [[Manner::Answer(500); 5].as_slice(), &[Manner::Answer(204)]].concat();
+    let sink = HookSink::start(&manners).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
-    scene.start(Pace { attempts: 2, ..PACE });
+    scene.start(Pace { reported_after: 2, ..PACE });
+    let after = scene.all_accepted().await;
+    assert_eq!((after.failing_since, after.next_attempt), (None, None), "it fails no more");
+    in_order(&scene, &sink.calls()).await;
+    let reported = "select cause from events where kind = 'subscription.failing'";
+    assert_eq!(fixture::texts(&scene.store, reported).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_resume_does_not_wait_for_the_next_attempt() {
+    let sink = HookSink::start(&[Manner::Answer(500), Manner::Answer(204)]).await;
+    let mut scene = Scene::of(1, &sink.url(), &[]).await;
+    let hour = Duration::from_secs(3_600);
+    scene.start(Pace { first_pause: hour, longest_pause: hour, reported_after: 1, ..PACE });
     let failing = scene.until("it fails", |s| s.failing_since.is_some()).await;
+    assert!(failing.next_attempt > failing.failing_since, "{failing:?}");
     assert_eq!(
         failing.last_error.map(|(_, error)| error).as_deref(),
         Some("it answered 500 Internal Server Error")
@@ -261,7 +277,7 @@ async fn what_is_given_up_is_reported_and_comes_after_a_resume() {
     assert_eq!(failing.waiting, 6, "the later events of the rental wait");
     let events = fixture::texts(&scene.store, "select kind || ' ' || data from events").await;
     assert!(events.iter().any(|e| e.starts_with("subscription.failing") && e.contains("500")), "{events:?}");
-    assert_eq!(sink.calls().len(), 2);
+    assert_eq!(sink.calls().len(), 1);
 
     let mut tx = scene.store.begin().await.unwrap();
     subscriptions::resume(&mut tx, id(SUBSCRIPTION)).await.unwrap();
@@ -302,10 +318,10 @@ async fn a_failure_from_before_a_resume_does_not_count() {
     let mut tx = scene.store.begin().await.unwrap();
     deliveries::take(&mut tx, id(SUBSCRIPTION), 6).await.unwrap();
     let place = (id(SUBSCRIPTION), 1);
-    let first = Failed { attempts: 0, error: "it answered 500", next: Some(at(9_000)) };
+    let first = Failed { attempts: 0, error: "it answered 500", next: at(9_000), is_reported: false };
     assert!(!deliveries::failed(&mut tx, place, first, at(5_000)).await.unwrap());
     subscriptions::resume(&mut tx, id(SUBSCRIPTION)).await.unwrap();
-    let last = Failed { attempts: 1, next: None, ..first };
+    let last = Failed { attempts: 1, is_reported: true, ..first };
     assert!(!deliveries::failed(&mut tx, place, last, at(6_000)).await.unwrap());
     assert_eq!(due(&mut tx, 6_000).await, [1], "it is tried again");
     let after = subscriptions::find(&mut tx, id(SUBSCRIPTION)).await.unwrap().unwrap();
@@ -319,14 +335,14 @@ async fn a_clock_that_is_set_back_puts_nothing_off() {
     deliveries::take(&mut tx, id(SUBSCRIPTION), 12).await.unwrap();
     let (minute, hour) = (60_000, 3_600_000);
     assert_eq!(due(&mut tx, hour).await, [1, 2], "the first of each rental");
-    for (event, next) in [(1, Some(at(hour + minute))), (2, None)] {
-        let failed = Failed { attempts: 0, error: "it answered 500", next };
+    for (event, next) in [(1, at(hour + minute)), (2, at(hour + 2 * minute))] {
+        let failed = Failed { attempts: 0, error: "it answered 500", next, is_reported: false };
         deliveries::failed(&mut tx, (id(SUBSCRIPTION), event), failed, at(hour)).await.unwrap();
     }
     assert_eq!(due(&mut tx, hour).await, [0i64; 0]);
     // Back by half an hour.
     deliveries::hasten(&mut tx, at(hour / 2)).await.unwrap();
-    assert_eq!(due(&mut tx, hour / 2).await, [1], "what was given up stays so");
+    assert_eq!(due(&mut tx, hour / 2).await, [1, 2]);
 }
 
 #[tokio::test]
@@ -363,7 +379,7 @@ async fn an_answer_without_an_end_and_a_redirect_hold_up_nothing() {
 async fn a_subscription_that_is_removed_in_flight_is_called_no_more() {
     let sink = HookSink::start(&[Manner::Hang, Manner::Answer(204)]).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
-    scene.start(Pace { attempts: 1, ..PACE });
+    scene.start(Pace { reported_after: 1, ..PACE });
     sink.wait_for(1).await;
     let mut tx = scene.store.begin().await.unwrap();
     subscriptions::remove(&mut tx, id(SUBSCRIPTION)).await.unwrap();

@@ -271,7 +271,8 @@ pub async fn insert(
     settings: &Settings,
     now: Wall,
 ) -> Result<(), NotMade> {
-    let sql = "insert into hosts (id, name, profile, created_at) values ($1, $2, '', $3)";
+    let sql = "insert into hosts (id, name, profile, created_at, version)
+               values ($1, $2, '', $3, (select version from instance))";
     let query = sqlx::query(sql).bind(device.as_i64()).bind(&settings.name).bind(now.as_millis());
     query.execute(&mut *tx).await.map_err(|e| name_taken(e, &settings.name))?;
     write_settings(tx, device, settings).await

@@ -101,8 +101,8 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     let (start, end, duration, text) = columns(downtime);
     sqlx::query(
         "insert into downtimes (id, host, labels, service, start_at, end_at, duration_ms, author, comment,
-                                created_at, recurrence, name, managed_by, edited_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                                created_at, recurrence, name, managed_by, edited_by, version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(plan.id.as_i64())
     .bind(host)
@@ -118,6 +118,7 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
     .bind(downtime.name.as_deref())
     .bind(&downtime.managed.by)
     .bind(downtime.managed.edited_by.as_deref())
+    .bind(downtime.version)
     .execute(tx)
     .await
     .map(drop)

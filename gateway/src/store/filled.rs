@@ -169,6 +169,8 @@ const FILLED: &[Rows] = &[
         r#"insert into profiles (name, rental) values ('kiosk', '{"preparation_ms":60000,"cleaning_command":"wipe"}');
            update device_rental_settings set inherited = '["delivery"]';"#,
     ),
+    (69, ""),
+    (70, ""),
 ];
 
 const INIT: &str = r#"

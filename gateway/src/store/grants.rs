@@ -284,9 +284,9 @@ pub async fn open_ids(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Ve
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, grant: &Grant) -> sqlx::Result<()> {
-    let sql = "insert into grants (id, author, created_at, access) values ($1, $2, $3, '[]')";
+    let sql = "insert into grants (id, author, created_at, access, version) values ($1, $2, $3, '[]', $4)";
     let query = sqlx::query(sql).bind(grant.id.as_i64()).bind(&grant.author);
-    query.bind(grant.created_at.as_millis()).execute(&mut *tx).await?;
+    query.bind(grant.created_at.as_millis()).bind(grant.version).execute(&mut *tx).await?;
     write(tx, grant).await
 }
 

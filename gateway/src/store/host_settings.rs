@@ -196,7 +196,9 @@ pub async fn insert(
     settings: &Settings,
     now: Wall,
 ) -> Result<(), NotMade> {
-    sqlx::query("insert into hosts (id, name, profile, via, created_at) values ($1, $2, '', $3, $4)")
+    let sql = "insert into hosts (id, name, profile, via, created_at, version)
+               values ($1, $2, '', $3, $4, (select version from instance))";
+    sqlx::query(sql)
         .bind(host.as_i64())
         .bind(&settings.name)
         .bind(via.as_i64())

@@ -67,6 +67,15 @@ pub async fn epoch(conn: &mut SqliteConnection) -> sqlx::Result<String> {
     Ok(load(conn).await?.epoch)
 }
 
+/// Returns the version that a new object begins with. A restore raises it: one that is created again under its name does
+/// not match an ETag from before.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn first_version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select version from instance").fetch_one(conn).await
+}
+
 /// Whether a restore waits for an admin who confirms what it brought back.
 ///
 /// # Errors
@@ -108,7 +117,8 @@ pub(super) async fn mark_restored(
 }
 
 /// Raises the versions of everything that has one by the same large number, which each restore draws. They are the
-/// ETags: one that a caller got after the backup must not match another change with the same number.
+/// ETags: one that a caller got after the backup must not match another change with the same number. The row of the
+/// instance has the version of new objects.
 async fn raise_versions(tx: &mut SqliteConnection) -> sqlx::Result<()> {
     // At least 2^40. JSON has room for the sum of 4,096 of them.
     let by = "select abs(random() % 1099511627776) + 1099511627776";
@@ -190,6 +200,8 @@ mod tests {
         let is_a_number_of_json = |version: &String| version.split_once(' ').unwrap().1.len() <= 15;
         assert!(third.iter().all(is_a_number_of_json), "{third:?}");
         assert_eq!(fixture::texts(&store, events).await, sent, "what was sent stays");
+        let begins = first_version(&mut store.reader().await.unwrap()).await.unwrap();
+        assert!(begins > 2 << 40, "new objects begin above all from before: {begins}");
     }
 
     #[tokio::test]

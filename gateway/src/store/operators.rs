@@ -142,7 +142,9 @@ pub async fn insert(
     now: Wall,
 ) -> Result<(), NotMade> {
     devices::set_key(tx, (operator, peers_of_people::OPERATOR), key, pools, now).await?;
-    sqlx::query("insert into operators (id, user, name, created_at) values ($1, $2, $3, $4)")
+    let sql = "insert into operators (id, user, name, created_at, version)
+               values ($1, $2, $3, $4, (select version from instance))";
+    sqlx::query(sql)
         .bind(operator.as_i64())
         .bind(user.as_i64())
         .bind(&settings.name)

@@ -63,8 +63,8 @@ pub async fn put(
     managed: &Managed,
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into service_overrides (host, service, disabled, definition, managed_by, edited_by)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into service_overrides (host, service, disabled, definition, managed_by, edited_by, version)
+         values ($1, $2, $3, $4, $5, $6, (select version from instance))
          on conflict (host, service) do update set disabled = excluded.disabled,
                 definition = excluded.definition, managed_by = excluded.managed_by,
                 edited_by = excluded.edited_by,

@@ -98,8 +98,8 @@ pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Optio
 /// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into profiles (name, summary, extends, services, managed_by, edited_by, rental)
-         values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into profiles (name, summary, extends, services, managed_by, edited_by, rental, version)
+         values ($1, $2, $3, $4, $5, $6, $7, (select version from instance))
          on conflict (name) do update set summary = excluded.summary, extends = excluded.extends,
                 services = excluded.services, managed_by = excluded.managed_by,
                 edited_by = excluded.edited_by, rental = excluded.rental,

@@ -17,6 +17,13 @@ pub const HANDOVER_TAKES: Duration = Duration::from_secs(3);
 /// The removal of what a rental has left has not failed before: a device may be out of reach for moments.
 const REMOVAL_TAKES: Duration = Duration::from_secs(300);
 
+/// How long a rental that got no device until its end is a problem.
+const FAILURE_SHOWN: Duration = Duration::from_secs(3_600);
+
+/// How long a rental that was a problem concerns its device after it is over. A service that went at once would take its
+/// problem along, and no recovery would be notified.
+pub const SHOWN_AFTER: Duration = Duration::from_secs(2 * 3_600);
+
 /// What a rental that is over has left on its device, because a call to remove it has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
@@ -63,13 +70,41 @@ pub fn with_leftover(phase: RentalPhase, left: &Leftover, now: Wall) -> RentalPh
     RentalPhase { service: Some(service), ..phase }
 }
 
+/// Returns the phase of a device whose rental was delayed and has got another device lately: without the service its
+/// problem would never recover. Anything else is shown instead.
+pub fn with_swapped(phase: RentalPhase, rental: RentalId) -> RentalPhase {
+    let service = phase.service.unwrap_or_else(|| (Status::Ok, format!("l_{rental} has got another device")));
+    RentalPhase { service: Some(service), ..phase }
+}
+
 /// Returns when time alone may change it.
 pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
     let next = |life: &Life| {
-        let announced = Some(life.window.from() + HANDOVER_TAKES).filter(|at| *at > now);
-        announced.into_iter().chain(transitions::next(life, (now, life.state(now))))
+        let announced = Some(life.window.from() + HANDOVER_TAKES);
+        let over = trouble_over(life, now);
+        let later = [announced, over.map(|at| at + FAILURE_SHOWN), over.map(|at| at + SHOWN_AFTER)];
+        let later = later.into_iter().flatten().filter(|at| *at > now);
+        later.chain(transitions::next(life, (now, life.state(now)))).min()
     };
-    rentals.iter().flat_map(|(_, life)| next(life)).min()
+    rentals.iter().filter_map(|(_, life)| next(life)).min()
+}
+
+/// Whether a rental that is over concerns its device all the same, because it was a problem.
+pub fn is_shown_after(life: &Life, now: Wall) -> bool {
+    trouble_over(life, now).is_some_and(|at| now < at + SHOWN_AFTER)
+}
+
+/// Returns when a rental was over that was delayed, or whose device came back too late.
+fn trouble_over(life: &Life, now: Wall) -> Option<Wall> {
+    let over = life.over(now)?.at;
+    let returned_at = life.delivery.shipment().and_then(|shipment| shipment.returned_at);
+    let at = match life.state(now) {
+        State::Failed => over,
+        State::Closed => returned_at.unwrap_or(over) + life.turnaround,
+        _ => return None,
+    };
+    let was_overdue = returned_at.is_some_and(|at| at > over + life.turnaround);
+    (was_overdue || life.delay(now) > HANDOVER_TAKES).then_some(at)
 }
 
 /// `None`: the rental does not concern the device any more.
@@ -96,7 +131,14 @@ fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
             (Status::Critical, format!("has ended at {end}, and its device was not returned in time"))
         }
         State::Cleaning => (Status::Ok, "has ended, and the turnaround has not".to_owned()),
-        State::Closed | State::Cancelled | State::Failed => return None,
+        State::Closed | State::Cancelled | State::Failed => {
+            let over = trouble_over(life, now).filter(|_| is_shown_after(life, now))?;
+            let is_news = life.has_failed(now) && now < over + FAILURE_SHOWN;
+            match is_news {
+                true => (Status::Critical, format!("has failed at {until}: its device was not handed over")),
+                false => (Status::Ok, "is over".to_owned()),
+            }
+        }
     };
     Some(Part { is_quiet, status, text: format!("l_{rental} {what}") })
 }
@@ -165,7 +207,15 @@ mod tests {
             (is_quiet, status, text),
             (false, Some(Status::Warning), format!("l_{RENTAL} is delayed"))
         );
-        assert_eq!(seen(&awaited, 200).1, None, "it has failed");
+        let failed = [200, 3_799].map(|second| seen(&awaited, second));
+        assert!(failed.iter().all(|(_, status, _)| *status == Some(Status::Critical)), "{failed:?}");
+        assert_eq!(failed[0].2, format!("l_{RENTAL} has failed"));
+        let recovered = [3_800, 7_399].map(|second| seen(&awaited, second).1);
+        assert_eq!(recovered, [Some(Status::Ok); 2], "its recovery is notified");
+        assert_eq!(seen(&awaited, 7_400).1, None);
+        let ended = Ending { at: at(150), reason: EndReason::Ended };
+        let given_up = [(RENTAL, Life { ending: Some(ended), ..awaited[0].1 })];
+        assert_eq!([155, 7_355].map(|second| seen(&given_up, second).1), [Some(Status::Ok), None]);
         let late = [(RENTAL, Life { handover: Handover::Done(at(150)), ..life((100, 200)) })];
         assert_eq!([seen(&late, 149).1, seen(&late, 150).1], [Some(Status::Warning), Some(Status::Ok)]);
     }
@@ -187,7 +237,8 @@ mod tests {
         let back = Shipment { returned_at: Some(at(300)), ..sent };
         let back = (RENTAL, Life { delivery: Delivery::Shipped(back), ..begun.1 });
         assert!(!seen(&[back], 301).0, "it is back, and cleaned");
-        assert_eq!(seen(&[back], 305).1, None);
+        assert_eq!(seen(&[back], 305).1, Some(Status::Ok), "it was overdue");
+        assert_eq!(seen(&[back], 7_505).1, None);
     }
 
     #[test]
@@ -229,7 +280,7 @@ mod tests {
         let awaited = Life { handover: Handover::Awaited, ..life((100, 200)) };
         for of in [life((100, 200)), awaited, Life { handover: Handover::Done(at(150)), ..awaited }] {
             let rentals = [(RENTAL, of)];
-            for second in 0..220 {
+            for second in (0..220).chain(3_790..3_810).chain(7_390..7_410) {
                 let is_other = phase(DEVICE, &rentals, at(second + 1)) != phase(DEVICE, &rentals, at(second));
                 let next = changes_at(&rentals, at(second));
                 assert!(!is_other || next == Some(at(second + 1)), "{second}: {next:?}");

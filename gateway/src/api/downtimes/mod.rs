@@ -150,7 +150,8 @@ async fn add(
         return Err(Problem::limit_reached(detail));
     }
     let downtime = parsed(target, new, &write.by, now)?;
-    let downtime = stored::Downtime { managed: Managed::new(manager.writer(&write.by)), ..downtime };
+    let (managed, version) = (Managed::new(manager.writer(&write.by)), write.first_version().await?);
+    let downtime = stored::Downtime { managed, version, ..downtime };
     stored::insert(write.tx(), &downtime).await?;
     let shown = shown(&downtime, now);
     let data = serde_json::to_value(&shown).map_err(Problem::internal)?;

@@ -97,7 +97,8 @@ async fn create(
         return Err(Problem::limit_reached(detail));
     }
     name_is_free(write.tx(), draft.name.as_deref(), now).await?;
-    let blank = blank(Managed::new(manager.writer(&by)), &by, now);
+    let version = write.first_version().await?;
+    let blank = stored::Grant { version, ..blank(Managed::new(manager.writer(&by)), &by, now) };
     let grant = resolved(write.tx(), blank, draft).await?;
     stored::insert(write.tx(), &grant).await?;
     if let Some(name) = &grant.name {

@@ -106,7 +106,9 @@ async fn create(
     let choices = allocate::choose(&mut write, &draft.wishes).await?;
     let terms = terms(&mut write, customer.id, &draft.terms).await?;
     let dry_run = draft.dry_run;
+    let version = write.first_version().await?;
     let booking = draft.booking(ids::new_id(now), customer.id, &write.by, now);
+    let booking = stored::Booking { version, ..booking };
     stored::insert(write.tx(), &booking).await?;
     let mut rentals = Vec::with_capacity(choices.len());
     for (id, item) in new_ids(choices.len(), now).into_iter().zip(choices.into_iter().zip(terms)) {

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
+use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
@@ -16,7 +17,8 @@ use utoipa_axum::routes;
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
 use super::{
-    access, allowance, begin_rental, contacts, load, note, other_devices, parse, ssh, thresholds, to_api,
+    access, allowance, begin_rental, contacts, device_upkeep, load, note, other_devices, parse, ssh,
+    thresholds, to_api,
 };
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
@@ -31,6 +33,7 @@ use crate::store::rentals::allowances::Allowance;
 use crate::store::rentals::contacts::Contact;
 use crate::store::rentals::customers;
 use crate::store::rentals::device_choices::DeviceChoice;
+use crate::store::rentals::devices::Candidate;
 use crate::store::rentals::handovers;
 use crate::store::rentals::occupancies::{self, Source};
 use crate::store::rentals::thresholds::Limits;
@@ -46,7 +49,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
 /// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `already_dispatched`: its
-/// device is on the way to the renters, and is not replaced. 409 `rental_over`: it has ended.
+/// device is on the way to the renters, and is not replaced. 409 `device_not_ready`: the rental is active, and another
+/// device is not ready, not cleaned, or still has the access of former renters. 409 `rental_over`: it has ended.
 #[utoipa::path(patch, path = "/rentals/{rental}", operation_id = "change_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = RentalChange,
     params(("rental" = String, Path, description = "id"),
@@ -137,7 +141,7 @@ async fn admit(
     draft: Draft,
 ) -> Result<(), Problem> {
     if let Some(contacts) = draft.contacts {
-        if !contacts.is_empty() && customers::find(write.tx(), &Named::Id(before.customer)).await?.is_none() {
+        if !contacts.is_empty() && is_erased(write, before).await? {
             // Nothing would erase them.
             return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
         }
@@ -145,6 +149,9 @@ async fn admit(
     }
     after.thresholds = draft.thresholds.unwrap_or_else(|| before.thresholds.clone());
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
+        if is_erased(write, before).await? {
+            return Err(Problem::invalid("name", "none is expected, because the customer was erased"));
+        }
         access::name_is_free(write, before.customer, &name).await?;
         after.name = name;
     }
@@ -159,6 +166,11 @@ async fn admit(
         return Ok(());
     }
     device_allows(write, after, given).await
+}
+
+/// Whether the customer was erased: a restore may bring the rental back.
+async fn is_erased(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<bool, Problem> {
+    Ok(customers::find(write.tx(), &Named::Id(rental.customer)).await?.is_none())
 }
 
 /// # Errors
@@ -317,6 +329,9 @@ pub(super) async fn swap(
         );
         return Err(Problem::invalid("device", detail));
     }
+    if state == RentalState::Active {
+        must_be_ready(write, &device, before.id).await?;
+    }
     let rest = Window::new(window.from().max(now), window.until());
     let rest =
         rest.ok_or_else(|| Problem::invalid("until", "is over already: a time to come is expected"))?;
@@ -345,6 +360,24 @@ pub(super) async fn swap(
     after.preparation = device.margins.preparation;
     (after.device, after.device_name) = (device.id, device.name);
     Ok(())
+}
+
+/// Refuses a device that an active rental would get as former renters left it: no gate follows.
+///
+/// # Errors
+/// Returns 409 with what is in the way.
+async fn must_be_ready(write: &mut ApiTx<'_>, device: &Candidate, rental: Id) -> Result<(), Problem> {
+    let now = write.now;
+    let reason = handovers::not_ready(write.tx(), device.id).await?;
+    let obstacle = handovers::obstacle_of(write.tx(), device.id, Some(rental), now).await?;
+    // The renters get their login after the swap.
+    let obstacle = obstacle.filter(|(obstacle, _)| *obstacle != Obstacle::NotGranted);
+    let upkeep = obstacle.map(|(obstacle, failure)| device_upkeep::in_words(obstacle, failure.as_deref()));
+    let Some(why) = reason.or(upkeep) else { return Ok(()) };
+    let name = &device.name;
+    let detail =
+        format!("{name} is not ready, and the rental is active: {why}; wait, or take another device");
+    Err(Problem::conflict("device_not_ready", detail))
 }
 
 /// Cancels a rental that has not begun. Its device is free at once.

@@ -75,7 +75,9 @@ async fn create(
         name: Some(new.name),
         contacts: Some(new.contacts),
     };
-    let customer = changed(&stored::Customer::new(ids::new_id(now), now), change)?;
+    let version = write.first_version().await?;
+    let blank = stored::Customer { version, ..stored::Customer::new(ids::new_id(now), now) };
+    let customer = changed(&blank, change)?;
     if stored::count(write.tx()).await? >= MAX_CUSTOMERS {
         let detail = format!("at most {MAX_CUSTOMERS} customers are possible: erase some");
         return Err(Problem::limit_reached(detail));
@@ -131,11 +133,11 @@ async fn change(
     Ok(Tagged { version: after.version, value: to_api(&after) })
 }
 
-/// Erases a customer: the name, the contacts, and notes and metadata of the bookings are deleted, and the people of
-/// the customer are removed with their peers. Rentals stay without them. A restore of an earlier backup erases the
-/// customer again.
+/// Erases a customer: the name, the contacts, and references, notes and metadata of the bookings are deleted, the rentals
+/// get names that say nothing, and the people of the customer are removed with their peers. Rentals stay without them. A
+/// restore of an earlier backup erases the customer again.
 ///
-/// 409 `rentals_open`: a rental of the customer has not ended. 503 `not_recorded`: the erasure could not be recorded
+/// 409 `rentals_open`: a rental of the customer has not ended, or its device is not back and cleaned. 503 `not_recorded`: the erasure could not be recorded
 /// outside of the database, and nothing was changed.
 #[utoipa::path(delete, path = "/customers/{customer}", operation_id = "erase_customer", tag = "rentals",
     security(("token" = ["rentals:operator"])),
@@ -151,7 +153,9 @@ async fn erase(
     let mut write = begin(&app, &who).await?;
     let gone = load(&mut write, &customer).await?;
     if_match.check(gone.version)?;
-    none_is_open(&mut write, Of::Customer(gone.id), "this customer has rentals that have not ended:").await?;
+    let what = "this customer has rentals that are not closed: note the return of shipped devices, wait for the \
+                turnaround, or";
+    none_is_open(&mut write, Of::Customer(gone.id), what).await?;
     let now = write.now;
     people::end_those_of(&mut write, gone.id).await?;
     stored::erase(write.tx(), gone.id, now).await?;

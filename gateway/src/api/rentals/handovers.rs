@@ -252,7 +252,7 @@ fn service_seen(state: &ServiceState) -> ServiceSeen<'_> {
 /// Hands the device of a delayed rental over although its gate is shut.
 ///
 /// 409 `rental_not_delayed`: it has not begun, or has its device. 409 `device_blocked`: end the block first. 409
-/// `rental_over`: it has ended.
+/// `device_in_use`: the shipped device has not come back from another rental. 409 `rental_over`: it has ended.
 #[utoipa::path(post, path = "/rentals/{rental}/hand-over", operation_id = "hand_over_rental", tag = "rentals",
     security(("token" = ["rentals:operator"])), request_body = ForcedHandover,
     params(("rental" = String, Path, description = "id"),
@@ -300,6 +300,14 @@ async fn must_be_delayed(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Resu
     if blocks.any(|(from, until)| (*from..*until).contains(&now)) {
         let detail = format!("{} is blocked: end the block first", rental.device_name);
         return Err(Problem::conflict("device_blocked", detail));
+    }
+    if let Some(other) = shipments::away(write.tx(), rental.device, rental.id).await? {
+        let (device, other) = (&rental.device_name, Kind::Rental.text(other));
+        let detail = format!(
+            "{device} has not come back from {other}, so its former renters would be reached: note its return first, \
+             or take another device"
+        );
+        return Err(Problem::conflict("device_in_use", detail));
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ async fn set(
             device_upkeep::warn_of_account(&mut write, device.id, after.ssh_account.as_deref()).await?;
         }
         gate_changed(&mut write, device.id).await?;
-        after.version += 1;
+        after.version = stored::settings(write.tx(), device.id).await?.version;
         let shown = to_api(&device, (&after, &profile), None);
         let data = json!({ "rentable": shown.rentable, "preparation_s": shown.preparation_s,
             "turnaround_s": shown.turnaround_s, "access": shown.access, "ready": shown.ready,

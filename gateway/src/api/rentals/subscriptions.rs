@@ -49,9 +49,11 @@ pub struct Subscription {
     pub kinds: Vec<String>,
     /// Events wait until it is resumed.
     pub paused: bool,
-    /// When the first event was given up, after attempts for three days. The later events of its rental wait until
-    /// the subscription is resumed. Absent: none was.
+    /// Since when an event has failed ten times, which takes an hour and a half. It is tried on each hour as long as it is
+    /// kept, and the later events of its rental wait. Absent: none has.
     pub failing_since: Option<String>,
+    /// When an event that has failed is tried again. Absent: none has.
+    pub next_attempt_at: Option<String>,
     /// Why a delivery failed last, since the subscription was made or resumed.
     pub last_error: Option<String>,
     pub last_error_at: Option<String>,
@@ -91,7 +93,7 @@ pub struct SubscriptionChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<names::RentalEventKind>)]
     pub kinds: Option<Vec<String>>,
-    /// `false` resumes: all events that wait are tried again now, those that were given up too.
+    /// `false` resumes: all events that wait are tried again now.
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = bool)]
     pub paused: Option<bool>,
@@ -146,6 +148,7 @@ async fn create(
         cursor,
         paused_at: None,
         failing_since: None,
+        next_attempt: None,
         last_error: None,
         delivered_at: None,
         created_by: by,
@@ -202,7 +205,7 @@ async fn change(
     let has_failed = before.failing_since.is_some() || before.last_error.is_some();
     if (is_resumed && (has_failed || before.paused_at.is_some())) || after.url != before.url {
         stored::resume(write.tx(), after.id).await?;
-        (after.failing_since, after.last_error) = (None, None);
+        (after.failing_since, after.next_attempt, after.last_error) = (None, None, None);
     }
     if after != before {
         stored::update(write.tx(), &after).await?;
@@ -299,6 +302,7 @@ fn to_api(subscription: &stored::Subscription) -> Subscription {
         kinds: subscription.kinds.clone(),
         paused: subscription.paused_at.is_some(),
         failing_since: subscription.failing_since.map(ids::time),
+        next_attempt_at: subscription.next_attempt.map(ids::time),
         last_error: error.map(|(_, text)| text.clone()),
         last_error_at: error.map(|(at, _)| ids::time(*at)),
         delivered_at: subscription.delivered_at.map(ids::time),

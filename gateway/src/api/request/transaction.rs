@@ -23,7 +23,7 @@ use crate::store::policy::PolicyRows;
 use crate::store::removals::{self, RemovalAction, RemovedKind};
 use crate::store::rentals::terms;
 use crate::store::resettle::{self, Member, Unfit};
-use crate::store::{SqliteConnection, Tx, profiles, snapshot};
+use crate::store::{SqliteConnection, Tx, instance, profiles, snapshot};
 
 /// The longest wait for the write connection. A commit takes milliseconds, or a second on a slow
 /// card. Beyond this time, another process must have locked the file. Nothing was changed then.
@@ -100,6 +100,14 @@ impl<'a> ApiTx<'a> {
 
     pub fn tx(&mut self) -> &mut SqliteConnection {
         &mut self.tx
+    }
+
+    /// Returns the version that a new object begins with.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn first_version(&mut self) -> Result<i64, Problem> {
+        Ok(instance::first_version(&mut self.tx).await?)
     }
 
     /// Adds an event caused by an operator or a program.

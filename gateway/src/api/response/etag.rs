@@ -1,6 +1,7 @@
 //! `ETag` and `If-Match`: a change is refused if another caller has changed the resource meanwhile.
 //! The version counts changes by callers, not those of the gateway itself. A restore of a backup raises all versions
-//! (`store/instance.rs`), so that none from before it matches what the backup brought back.
+//! (`store/instance.rs`), and the one that new objects begin with, so that none from before it matches what the backup
+//! brought back or what is made again under a name.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

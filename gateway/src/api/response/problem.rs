@@ -18,7 +18,7 @@ use crate::store::{self, Trouble};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Every code. A new one stands here and in the guide of the API.
-pub const CODES: [&str; 102] = [
+pub const CODES: [&str; 103] = [
     "access_not_allowed",
     "access_not_removed",
     "alias_block_full",
@@ -44,6 +44,7 @@ pub const CODES: [&str; 102] = [
     "decided_already",
     "device_blocked",
     "device_in_use",
+    "device_not_ready",
     "disk_full",
     "downtime_over",
     "endpoint_configured",

@@ -8,6 +8,7 @@ use fleetgate_probes::sample::Status;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::rentals::must;
 use crate::api::testing::{Answer, TestApi};
 use crate::notification::Wakeups;
 use crate::store::fixture;
@@ -31,6 +32,41 @@ async fn what_the_gateway_learns_while_somebody_edits_is_no_change_of_somebody_e
     let set = caller.patch("/api/v1/devices/cam1", json!({ "notes": "x" })).await;
     assert_eq!(set.status, 200, "{}", set.text);
     assert_eq!(set.json["ssh"]["pin"], "SHA256:abc", "and the change leaves it");
+}
+
+#[tokio::test]
+async fn what_is_made_again_after_a_restore_does_not_match_a_tag_from_before() {
+    let api = TestApi::with_endpoint().await;
+    fixture::restored(&api.state.store, crate::clock::wall()).await;
+    let operator = api.operator();
+    must(&operator.post("/api/v1/devices", json!({ "name": "cam1" })).await);
+    must(&operator.post("/api/v1/customers", json!({ "external_ref": "crm-1" })).await);
+    must(&operator.post("/api/v1/contacts", json!({ "name": "ops", "emails": ["ops@example.org"] })).await);
+    must(&operator.post("/api/v1/rules", json!({ "name": "all", "contact": "ops" })).await);
+    let disabled = json!({ "check": { "type": "passive" } });
+    must(&operator.put("/api/v1/hosts/cam1/services/lens", disabled).await);
+    let rented = json!({ "rentable": true });
+    must(&operator.put("/api/v1/devices/cam1/rental-settings", rented.clone()).await);
+    for (path, change) in [
+        ("devices/cam1", json!({ "notes": "x" })),
+        ("customers/crm-1", json!({ "name": "x" })),
+        ("contacts/ops", json!({ "emails": ["other@example.org"] })),
+        ("rules/all", json!({ "delay_s": 60 })),
+    ] {
+        let path = format!("/api/v1/{path}");
+        let tag = operator.get(&path).await.headers["etag"].to_str().unwrap().to_owned();
+        assert!(tag.len() > 12, "{path}: {tag}");
+        let stale = api.operator().header("if-match", "\"1\"").patch(&path, change.clone()).await;
+        assert_eq!(stale.code(), "changed_meanwhile", "{path}: {}", stale.text);
+        must(&api.operator().header("if-match", &tag).patch(&path, change).await);
+    }
+    for (path, body) in [
+        ("hosts/cam1/services/lens", json!({ "check": { "type": "passive" }, "max_check_attempts": 2 })),
+        ("devices/cam1/rental-settings", rented),
+    ] {
+        let stale = api.operator().header("if-match", "\"1\"").put(&format!("/api/v1/{path}"), body).await;
+        assert_eq!(stale.code(), "changed_meanwhile", "{path}: {}", stale.text);
+    }
 }
 
 /// Writes everything that the gateway itself stores about a device and its host.

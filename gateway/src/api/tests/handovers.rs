@@ -298,6 +298,43 @@ async fn a_delayed_rental_is_swapped_extended_listed_and_ended() {
 }
 
 #[tokio::test]
+async fn an_active_rental_takes_no_device_that_is_not_ready() {
+    let api = shop().await;
+    let rental = begun(&api, "cam-1").await;
+    let swap = async || api.operator().patch(&path(&rental), json!({ "device": "cam-2" })).await;
+    let refused = async |says: &str| {
+        let refused = swap().await;
+        assert_eq!((refused.status, refused.code()), (409, "device_not_ready"), "{}", refused.text);
+        assert!(refused.text.contains(says), "{says}: {}", refused.text);
+        assert_eq!(shown(&api, &rental).await["version"], rental["version"], "nothing was written");
+    };
+    broken(&api, "cam-2").await;
+    refused("no battery").await;
+    let cleaned =
+        json!({ "rentable": true, "ready": true, "cleaning_command": "wipe", "ssh_account": "renter" });
+    renting(&api, "cam-2", cleaned).await;
+    let former = rented(&api, item("cam-2", 5 * HOUR, 6 * HOUR)).await;
+    let former = text(&former["id"]);
+    for (left, says) in [
+        (
+            "insert into device_ssh_access (device, rental)
+             select device, id from rentals where from_at = (select max(from_at) from rentals)",
+            "the access of",
+        ),
+        (
+            "insert into device_ssh_access (device, used_by)
+             select device, id from rentals where from_at = (select max(from_at) from rentals)",
+            "not cleaned after",
+        ),
+    ] {
+        run(&api.state.store, left, &[]).await;
+        refused(&format!("{says} {former}")).await;
+        run(&api.state.store, "delete from device_ssh_access", &[]).await;
+    }
+    assert_eq!(must(&swap().await)["state"], json!("active"));
+}
+
+#[tokio::test]
 async fn a_rental_that_is_delayed_to_its_end_has_failed() {
     let api = shop().await;
     broken(&api, "cam-1").await;

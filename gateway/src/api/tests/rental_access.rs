@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fleetgate_engine::forward::{self, Forwarder};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Command, ExplainSource, ExplainTarget, GrantAccess, GrantProtocol, GrantSource, GrantSpec, GrantTarget,
-    PolicyChange, TargetId, TargetSpec,
+    Command, ExplainRequest, ExplainSource, ExplainTarget, Explanation, GrantAccess, GrantProtocol,
+    GrantSource, GrantSpec, GrantTarget, PolicyChange, TargetId, TargetSpec,
 };
-use fleetgate_engine::time::Wall;
+use fleetgate_engine::time::{Mono, Now, Wall};
 use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, device, field, hence, item, must, path, rented, renting, shop, text};
@@ -686,7 +687,7 @@ async fn step(api: &TestApi, dice: &mut fixture::Dice, bookings: &mut Vec<Value>
         }
     };
     let path = path(&rental);
-    let answer = match dice.below(7) {
+    let answer = match dice.below(9) {
         0 => {
             let booking = format!("/api/v1/bookings/{}", text(&booking["id"]));
             api.operator().patch(&booking, json!({ "hold_until": null })).await
@@ -696,6 +697,17 @@ async fn step(api: &TestApi, dice: &mut fixture::Dice, bookings: &mut Vec<Value>
         3 => api.operator().post(&format!("{path}/cancel"), json!({})).await,
         4 => api.operator().post(&format!("{path}/end"), json!({ "reason": "ended" })).await,
         5 => api.operator().patch(&path, json!({ "access": [{ "protocol": "icmp" }] })).await,
+        6 => {
+            let booking = format!("/api/v1/bookings/{}", text(&booking["id"]));
+            api.operator().patch(&booking, json!({ "hold_until": hence(900) })).await
+        }
+        7 => {
+            let blocks = format!("/api/v1/devices/{device}/blocks");
+            let listed = must(&api.operator().get(&blocks).await)["items"].clone();
+            let block = listed.as_array().unwrap().iter().find(|block| block["ended_at"].is_null());
+            let Some(block) = block else { return };
+            api.operator().delete(&format!("{blocks}/{}", text(&block["id"]))).await
+        }
         _ => {
             let block = json!({ "reason": "x", "from": hence(from + 1), "until": hence(from + 600),
                 "force": dice.once_in(2) });
@@ -718,5 +730,154 @@ async fn the_policy_is_what_the_windows_say_after_any_calls() {
         }
         assert!(bookings.len() >= 5, "seed {seed}: {}", bookings.len());
         assert_eq!(told, Told::at_a_start(&api).await, "seed {seed}");
+    }
+}
+
+// ------------------------------------------- the packet filter beside the naive model
+
+/// The packet filter of a gateway whose clocks run evenly, and ahead of those of the calls.
+struct Filter {
+    forwarder: Forwarder,
+    now: Now,
+}
+
+impl Filter {
+    /// One that starts with what the database has. What the former one had not heard is lost.
+    async fn started(api: &mut TestApi, now: Now) -> Filter {
+        while api.tunnel.try_recv().is_ok() {}
+        let config = forward::Config {
+            gateway_v4: "10.112.0.1".parse().unwrap(),
+            gateway_v6: "fd72:6c65:6574::1".parse().unwrap(),
+            limits: forward::Limits::default(),
+        };
+        let mut filter = Filter { forwarder: Forwarder::new(config), now };
+        let mut conn = api.state.store.reader().await.unwrap();
+        filter.take(policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes);
+        filter
+    }
+
+    fn hear(&mut self, api: &mut TestApi) {
+        while let Ok(command) = api.tunnel.try_recv() {
+            if let Command::Policy(changes) = command {
+                self.take(changes);
+            }
+        }
+    }
+
+    fn take(&mut self, changes: Vec<PolicyChange>) {
+        for change in changes {
+            self.forwarder.change(change, self.now);
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = Now { mono: self.now.mono + by, wall: self.now.wall + by };
+    }
+
+    fn permits(&self, renter: Id, rental: Id, at: Wall) -> bool {
+        let (from, to) = (ExplainSource::Peer(renter), ExplainTarget::Rental(rental));
+        let question = ExplainRequest { from, to, protocol: GrantProtocol::Tcp, port: 22, at };
+        matches!(self.forwarder.explain(&question, self.now), Explanation::Permitted(_))
+    }
+}
+
+fn moment(time: &Value) -> Wall {
+    let at: jiff::Timestamp = text(time).parse().unwrap();
+    Wall::from_millis(at.as_millisecond())
+}
+
+/// The time in which a rental has its device, by its own words.
+struct Claim {
+    device: String,
+    from: Wall,
+    until: Wall,
+    /// It is confirmed, waits for no handover, and its renters reach TCP 22.
+    opens: bool,
+}
+
+/// The rentals that have a device, or had one.
+async fn claims(api: &TestApi) -> BTreeMap<Id, Claim> {
+    let begins = begins(api).await;
+    let listed = api.operator().get("/api/v1/rentals?limit=500").await;
+    let claim = |rental: &Value| {
+        let rental_id = id(Kind::Rental, text(&rental["id"]));
+        let until = if rental["ended_at"].is_null() { &rental["until"] } else { &rental["ended_at"] };
+        let reaches_ssh = rental["access"].as_array().unwrap().iter().any(|of| of["protocol"] == "tcp");
+        let is_open = rental["state"] != "held" && rental["awaits_handover"] == false;
+        let claim = Claim {
+            device: text(&rental["device_name"]).to_owned(),
+            from: moment(&json!(begins[&rental_id])),
+            until: moment(until),
+            opens: is_open && reaches_ssh,
+        };
+        (rental_id, claim)
+    };
+    let items = must(&listed)["items"].as_array().unwrap();
+    items.iter().filter(|rental| rental["state"] != "cancelled").map(claim).collect()
+}
+
+/// The devices that are blocked, and when.
+async fn blocks(api: &TestApi) -> Vec<(String, Wall, Wall)> {
+    let mut all = Vec::new();
+    for device in ["cam-1", "cam-2", "cam-3"] {
+        let listed = api.operator().get(&format!("/api/v1/devices/{device}/blocks?limit=500")).await;
+        let items = must(&listed)["items"].as_array().unwrap();
+        let open = items.iter().filter(|block| block["ended_at"].is_null());
+        all.extend(open.map(|block| (device.to_owned(), moment(&block["from"]), moment(&block["until"]))));
+    }
+    all
+}
+
+fn no_two_overlap(claims: &BTreeMap<Id, Claim>, story: &str) {
+    let all: Vec<(&Id, &Claim)> = claims.iter().filter(|(_, claim)| claim.from < claim.until).collect();
+    for (n, (one, a)) in all.iter().enumerate() {
+        for (other, b) in &all[n + 1..] {
+            let apart = a.device != b.device || a.until <= b.from || b.until <= a.from;
+            assert!(apart, "{story}: {one} and {other} have {} at one time", a.device);
+        }
+    }
+}
+
+/// Checks at the edges of each window and block whether renters pass. Returns how often they do.
+async fn agree(api: &TestApi, filter: &Filter, renter: Id, story: &str) -> usize {
+    let (claims, blocks) = (claims(api).await, blocks(api).await);
+    no_two_overlap(&claims, story);
+    let mut passes = 0;
+    for (rental, claim) in &claims {
+        let own: Vec<_> = blocks.iter().filter(|(device, ..)| *device == claim.device).collect();
+        let edges = own.iter().flat_map(|(_, from, until)| [*from, *until]);
+        let edges = edges.chain([filter.now.wall, claim.from, claim.until]);
+        let around = edges.flat_map(|at| [at - Duration::from_millis(1), at]);
+        for at in around.filter(|at| *at >= filter.now.wall) {
+            let is_blocked = own.iter().any(|(_, from, until)| (*from..*until).contains(&at));
+            let expected = claim.opens && !is_blocked && (claim.from..claim.until).contains(&at);
+            let found = filter.permits(renter, *rental, at);
+            assert_eq!(found, expected, "{story}: {rental} at {}", crate::ids::time(at));
+            passes += usize::from(found);
+        }
+    }
+    passes
+}
+
+#[tokio::test]
+async fn renters_pass_exactly_in_the_windows_after_any_calls_and_restarts() {
+    for seed in 11..=14 {
+        let mut api = shop().await;
+        device(&api, "cam-3").await;
+        let laptop = renter(&api, "crm-17", "laptop").await;
+        let laptop = id(Kind::Renter, &laptop);
+        let (mut dice, mut bookings, mut passes) = (fixture::Dice(seed), Vec::new(), 0);
+        let now = Now { mono: Mono::from_nanos(1_000_000_000_000_000), wall: crate::clock::wall() };
+        let mut filter = Filter::started(&mut api, now).await;
+        for n in 0..40 {
+            step(&api, &mut dice, &mut bookings).await;
+            if dice.once_in(5) {
+                filter = Filter::started(&mut api, filter.now).await;
+            }
+            filter.hear(&mut api);
+            filter.advance(Duration::from_secs(60 * dice.below(15)));
+            passes += agree(&api, &filter, laptop, &format!("seed {seed}, step {n}")).await;
+        }
+        assert!(passes > 20, "seed {seed}: {passes}");
     }
 }

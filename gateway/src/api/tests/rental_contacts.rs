@@ -90,7 +90,7 @@ async fn caller_end(api: &crate::api::testing::TestApi, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_rental_of_an_erased_customer_takes_no_contacts() {
+async fn a_rental_of_an_erased_customer_takes_no_contacts_and_no_name() {
     let api = shop().await;
     let rental = rented(&api, active()).await;
     // As after a restore of a backup that is older than the erasure.
@@ -98,6 +98,8 @@ async fn a_rental_of_an_erased_customer_takes_no_contacts() {
     fixture::run(&api.state.store, erase, &[]).await;
     let refused = api.operator().patch(&path(&rental), json!({ "contacts": [{ "email": ADA }] })).await;
     assert_eq!(field(&refused), (422, "contacts"), "{}", refused.text);
+    let renamed = api.operator().patch(&path(&rental), json!({ "name": "ada-cam" })).await;
+    assert_eq!(field(&renamed), (422, "name"), "{}", renamed.text);
     must(&api.operator().patch(&path(&rental), json!({ "contacts": [] })).await);
 }
 

@@ -234,14 +234,14 @@ async fn a_subscription_is_made_shown_changed_paused_and_removed() {
 }
 
 #[tokio::test]
-async fn a_resume_takes_back_what_was_given_up() {
+async fn a_resume_takes_back_what_has_failed() {
     let api = shop().await;
     let new = json!({ "url": "http://127.0.0.1:9/x" });
     let made = must(&api.operator().post("/api/v1/subscriptions", new).await).clone();
     rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;
     for sql in [
-        "insert into subscription_deliveries (event, subscription, rental, attempts)
-         select e.seq, s.id, e.rental, 81 from rental_events e, subscriptions s",
+        "insert into subscription_deliveries (event, subscription, rental, attempts, next_at)
+         select e.seq, s.id, e.rental, 81, 9 from rental_events e, subscriptions s",
         "update subscriptions set failing_since = 5, last_error = 'it answered 500', last_error_at = 5",
     ] {
         run(&api.state.store, sql, &[]).await;
@@ -250,6 +250,7 @@ async fn a_resume_takes_back_what_was_given_up() {
     let failing = must(&api.operator().get(&own).await).clone();
     assert_eq!((&failing["waiting"], &failing["last_error"]), (&json!(1), &json!("it answered 500")));
     assert!(failing["failing_since"].is_string() && failing["last_error_at"].is_string(), "{failing}");
+    assert!(failing["next_attempt_at"].is_string(), "{failing}");
     let resumed = must(&api.operator().patch(&own, json!({ "paused": false })).await).clone();
     assert_eq!((&resumed["failing_since"], &resumed["waiting"]), (&Value::Null, &json!(1)));
     let due = "select attempts || ' ' || (next_at is not null) from subscription_deliveries";

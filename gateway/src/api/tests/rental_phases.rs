@@ -9,6 +9,7 @@ use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_phases::Phases;
 use crate::store::fixture::run;
+use crate::store::rentals::announcements;
 
 const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
 const PING: &str = "/api/v1/hosts/cam-1/services/ping";
@@ -90,6 +91,57 @@ async fn a_rental_that_is_delayed_is_a_warning_until_its_device_is_ready() {
     assert!(acknowledged.status < 300, "as of any service: {}", acknowledged.text);
     renting(&desk.api, "cam-1", json!({ "rentable": true, "ready": true })).await;
     assert_eq!(must(&desk.service().await)["acknowledged"], json!(true));
+}
+
+#[tokio::test]
+async fn a_rental_that_fails_is_critical_for_an_hour_and_its_problem_is_closed() {
+    let mut desk = Desk::new().await;
+    let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" });
+    renting(&desk.api, "cam-1", broken).await;
+    let rental = rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    desk.learn(4).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("warning"));
+    let over = "update rentals set from_at = from_at - 3660000, prepared_from = from_at - 3660000,
+                    until_at = until_at - 3660000, announced_at = announced_at - 3660000, announce_at = until_at - 3660000";
+    run(&desk.api.state.store, over, &[]).await;
+    let mut tx = desk.api.state.store.begin().await.unwrap();
+    announcements::announce(&mut tx, crate::clock::wall()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(must(&desk.api.operator().get(&path(&rental)).await)["state"], json!("failed"));
+    desk.learn(0).await;
+    let shown = desk.service().await;
+    let service = must(&shown);
+    assert_eq!((&service["state"], &service["state_type"]), (&json!("critical"), &json!("hard")));
+    assert!(text(&service["text"]).contains(&format!("{} has failed at", text(&rental["id"]))), "{service}");
+    let passed = "update rentals set from_at = from_at - 3660000, prepared_from = prepared_from - 3660000,
+                      until_at = until_at - 3660000, announced_at = announced_at - 3660000";
+    run(&desk.api.state.store, passed, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("ok"), "it recovers before it goes");
+    run(&desk.api.state.store, passed, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404);
+}
+
+#[tokio::test]
+async fn the_problem_of_a_delay_is_closed_when_the_rental_gets_another_device() {
+    let mut desk = Desk::new().await;
+    let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" });
+    renting(&desk.api, "cam-1", broken).await;
+    let rental = rented(&desk.api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let begun = "update rentals set from_at = from_at - 10000, prepared_from = prepared_from - 10000";
+    run(&desk.api.state.store, begun, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(must(&desk.service().await)["state"], json!("warning"));
+    must(&desk.api.operator().patch(&path(&rental), json!({ "device": "cam-2" })).await);
+    desk.learn(0).await;
+    let shown = desk.service().await;
+    assert_eq!(must(&shown)["state"], json!("ok"), "{}", shown.text);
+    assert!(text(&shown.json["text"]).contains("has got another device"), "{}", shown.text);
+    let passed = "update rental_changes set at = at - 7300000, from_at = from_at - 7300000";
+    run(&desk.api.state.store, passed, &[]).await;
+    desk.learn(0).await;
+    assert_eq!(desk.service().await.status, 404);
 }
 
 #[tokio::test]

@@ -198,6 +198,19 @@ async fn a_report_is_final_some_minutes_after_the_turnaround() {
 }
 
 #[tokio::test]
+async fn a_report_becomes_final_after_a_restore_is_confirmed_and_not_before() {
+    let api = shop().await;
+    let (rental, _) = returned(&api).await;
+    fixture::restored(&api.state.store, crate::clock::wall()).await;
+    round(&api).await;
+    assert_eq!(must(&report(&api, &rental).await)["final"], false);
+    let confirm = "update instance set confirmed_at = restored_at, confirmed_by = 'user:ada'";
+    fixture::run(&api.state.store, confirm, &[]).await;
+    round(&api).await;
+    assert_eq!(must(&report(&api, &rental).await)["final"], true, "it is not lost");
+}
+
+#[tokio::test]
 async fn a_rental_that_never_began_has_a_report_without_availability() {
     let api = shop().await;
     let rental = rented(&api, item("cam-1", HOUR, 2 * HOUR)).await;

@@ -589,6 +589,47 @@ async fn the_note_of_an_end_is_erased_with_the_customer() {
 }
 
 #[tokio::test]
+async fn the_reference_of_a_booking_and_the_names_of_its_rentals_are_erased_with_the_customer() {
+    let api = shop().await;
+    let mut item = item("cam-1", HOUR, 2 * HOUR);
+    item["name"] = json!("zora-cam");
+    let booking = json!({ "customer": "crm-17", "external_ref": "order-of-zora", "items": [item] });
+    let caller = api.operator().header("idempotency-key", "ada-1");
+    let made = must(&caller.post("/api/v1/bookings", booking.clone()).await).clone();
+    let (rental, id) = (&made["rentals"][0], text(&made["id"]));
+    must(&api.operator().post(&format!("{}/cancel", path(rental)), json!({})).await);
+    assert_eq!(api.operator().delete("/api/v1/customers/crm-17").await.status, 204);
+    let left = must(&api.operator().get(&format!("/api/v1/bookings/{id}")).await).clone();
+    assert_eq!((&left["external_ref"], &left["version"]), (&Value::Null, &json!(2)));
+    let rental = &left["rentals"][0];
+    assert!(text(&rental["name"]).starts_with("rental-") && rental["external_ref"].is_null(), "{rental}");
+    assert!(!everything(&api).await.contains("zora"), "nothing is left");
+    let again = caller.post("/api/v1/bookings", booking).await;
+    assert_eq!(field(&again), (422, "customer"), "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_customer_is_not_erased_before_the_devices_are_back_and_cleaned() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "turnaround_s": 600 })).await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    must(&api.operator().post(&format!("{}/end", path(&rental)), json!({ "reason": "ended" })).await);
+    let refused = async |state: &str, change: &'static str| {
+        fixture::run(&api.state.store, change, &[]).await;
+        assert_eq!(self::state(&api, &rental).await, state);
+        let refused = api.operator().delete("/api/v1/customers/crm-17").await;
+        assert_eq!((refused.status, refused.code()), (409, "rentals_open"), "{state}: {}", refused.text);
+        assert_eq!(refused.json["rentals"], json!([rental["id"]]), "{state}");
+    };
+    refused("cleaning", "update rentals set end_note = ''").await;
+    refused("returning", "update rentals set shipped = 1, dispatched_at = from_at").await;
+    refused("overdue", "update rentals set ended_at = ended_at - 700000").await;
+    let back = "update rentals set returned_at = ended_at";
+    fixture::run(&api.state.store, back, &[]).await;
+    assert_eq!(api.operator().delete("/api/v1/customers/crm-17").await.status, 204);
+}
+
+#[tokio::test]
 async fn no_host_comes_behind_a_rented_device() {
     let api = shop().await;
     let device = json!({ "name": "cam-3", "networks": ["192.168.1.0/24"] });

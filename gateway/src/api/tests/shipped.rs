@@ -180,6 +180,10 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
     let kinds: Vec<&str> =
         delayed["delayed"].as_array().unwrap().iter().map(|delay| text(&delay["kind"])).collect();
     assert!(kinds.contains(&"not_returned") && kinds.contains(&"not_dispatched"), "{delayed}");
+    let forced = json!({ "force": true, "reason": "it is urgent" });
+    let early = api.operator().post(&format!("{}/hand-over", path(&next)), forced).await;
+    assert_eq!(refused(&early), (409, "device_in_use"), "{}", early.text);
+    assert!(early.text.contains(text(&first["id"])), "{}", early.text);
     must(&call(&api, &first, "return").await);
     assert!(judged(&mut api, &next).unwrap().is_ready);
     must(&call(&api, &next, "dispatch").await);

@@ -67,8 +67,9 @@ impl ListRow for Booking {
 /// written.
 pub async fn insert(tx: &mut SqliteConnection, booking: &Booking) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into bookings (id, customer, external_ref, notes, metadata, time_zone, hold_until, author, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into bookings (id, customer, external_ref, notes, metadata, time_zone, hold_until, author, created_at,
+                               version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(booking.id.as_i64())
     .bind(booking.customer.as_i64())
@@ -79,6 +80,7 @@ pub async fn insert(tx: &mut SqliteConnection, booking: &Booking) -> sqlx::Resul
     .bind(booking.hold_until.map(Wall::as_millis))
     .bind(&booking.author)
     .bind(booking.created_at.as_millis())
+    .bind(booking.version)
     .execute(tx)
     .await
     .map(drop)

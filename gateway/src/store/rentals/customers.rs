@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::contacts;
-use crate::ids::Named;
+use crate::ids::{Kind, Named};
 use crate::store::access::{id, wall};
 use crate::store::lists::{Entry, ListRow};
 
@@ -63,14 +63,15 @@ impl ListRow for Customer {
 /// Fails when another one has this `external_ref` (a unique violation), or the database cannot be
 /// written.
 pub async fn insert(tx: &mut SqliteConnection, customer: &Customer) -> sqlx::Result<()> {
-    let sql =
-        "insert into customers (id, external_ref, name, contacts, created_at) values ($1, $2, $3, $4, $5)";
+    let sql = "insert into customers (id, external_ref, name, contacts, created_at, version)
+               values ($1, $2, $3, $4, $5, $6)";
     sqlx::query(sql)
         .bind(customer.id.as_i64())
         .bind(customer.external_ref.as_deref())
         .bind(&customer.name)
         .bind(Json(&customer.contacts))
         .bind(customer.created_at.as_millis())
+        .bind(customer.version)
         .execute(tx)
         .await
         .map(drop)
@@ -134,8 +135,9 @@ pub async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select count(*) from customers where erased_at is null").fetch_one(conn).await
 }
 
-/// Deletes the personal data of a customer, the contacts of the rentals, and what the client wrote about the
-/// bookings. The rows stay without it.
+/// Deletes the personal data of a customer, the contacts and names of the rentals, and what the client wrote about the
+/// bookings, their references included. The rows stay without it. Stored answers to repeated calls have references and
+/// names too, so those about the customer are forgotten.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -145,14 +147,18 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
                where id = $1";
     sqlx::query(sql).bind(customer.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
     for sql in [
-        "update bookings set notes = '', metadata = '{}', version = version + 1 where customer = $1",
-        "update rentals set end_note = '', version = version + 1
-         where end_note <> '' and booking in (select id from bookings where customer = $1)",
+        "update bookings set external_ref = null, notes = '', metadata = '{}', version = version + 1
+         where customer = $1",
+        // A name stays a DNS label, and unique.
+        "update rentals set name = 'rental-' || id, end_note = '', version = version + 1
+         where booking in (select id from bookings where customer = $1)",
         // The keys of renters, on a device that is not reached. That they are to be removed there stays.
         "update device_ssh_access set granted = null
          where rental in (select r.id from rentals r join bookings b on b.id = r.booking where b.customer = $1)",
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }
+    let sql = "delete from idempotency where instr(body, $1) > 0";
+    sqlx::query(sql).bind(Kind::Customer.text(customer)).execute(&mut *tx).await?;
     contacts::erase(tx, customer).await
 }

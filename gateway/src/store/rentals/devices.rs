@@ -139,8 +139,8 @@ pub async fn set(tx: &mut SqliteConnection, device: HostId, settings: &Settings)
     sqlx::query(
         "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, access, not_ready_reason,
                                              gate_ms, gate_services, ssh_account, ssh_mode, ssh_root, delivery,
-                                             inherited)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                             inherited, version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, (select version from instance))
          on conflict (device) do update set rentable = excluded.rentable, version = version + 1,
              preparation_ms = excluded.preparation_ms, turnaround_ms = excluded.turnaround_ms,
              access = excluded.access, not_ready_reason = excluded.not_ready_reason,

@@ -353,15 +353,20 @@ macro_rules! open_of {
     };
 }
 
-/// Returns rentals that have not ended.
+/// Returns rentals that have not ended. Those of a customer also until their devices are back and the turnaround is
+/// over: until then it must be known whose they are.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn open_of(conn: &mut SqliteConnection, of: Of, now: Wall, limit: i64) -> sqlx::Result<Vec<Id>> {
     let (sql, id) = match of {
-        Of::Customer(id) => {
-            (open_of!("b.customer", "'held', 'booked', 'preparing', 'delayed', 'active'"), id)
-        }
+        Of::Customer(id) => (
+            open_of!(
+                "b.customer",
+                "'held', 'booked', 'preparing', 'delayed', 'active', 'returning', 'overdue', 'cleaning'"
+            ),
+            id,
+        ),
         Of::Device(id) => (open_of!("r.device", "'held', 'booked', 'preparing', 'delayed', 'active'"), id),
         Of::DeviceInUse(id) => (open_of!("r.device", "'active'"), id),
     };

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::id::{HostId, RentalId};
+use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::rental::life::Life;
-use fleetgate_engine::rental::phase::Leftover;
+use fleetgate_engine::rental::phase::{self, Leftover};
+use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow as _, Row as _};
 
-use super::{Rental, select};
+use super::{Rental, millis, select};
 use crate::store::access::{id, wall};
 
 /// The query uses an index: the rentals of the past are many.
@@ -18,17 +19,63 @@ const OPEN: &str = select!(
      order by r.device, r.id"
 );
 
+/// Those that were over lately and may have been a problem.
+const OVER: &str = select!(
+    "where r.id in (select id from rentals indexed by rentals_announced
+                    where announced_at > $1 and announced_state in ('closed', 'failed')
+                      and (gated = 1 or dispatched_at is not null))
+     order by r.device, r.id"
+);
+
+/// Rentals by device.
+type ByDevice = BTreeMap<HostId, Vec<(RentalId, Life)>>;
+
 /// Returns the rentals that concern their devices now, by device. One that cannot be read is left out.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn open(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<HostId, Vec<(RentalId, Life)>>> {
-    let rows = sqlx::query(OPEN).fetch_all(conn).await?;
-    let mut found: BTreeMap<HostId, Vec<(RentalId, Life)>> = BTreeMap::new();
+pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevice> {
+    let rows = sqlx::query(OPEN).fetch_all(&mut *conn).await?;
+    let mut found = over(conn, now).await?;
     for rental in rows.iter().filter_map(readable) {
         found.entry(rental.device).or_default().push((rental.id, rental.life));
     }
     Ok(found)
+}
+
+/// Returns the rentals that are over and concern their devices all the same.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn over(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevice> {
+    let since = (now - phase::SHOWN_AFTER).as_millis();
+    let rows = sqlx::query(OVER).bind(since).fetch_all(conn).await?;
+    let mut found = ByDevice::new();
+    for rental in rows.iter().filter_map(readable).filter(|rental| phase::is_shown_after(&rental.life, now)) {
+        found.entry(rental.device).or_default().push((rental.id, rental.life));
+    }
+    Ok(found)
+}
+
+/// The devices before swaps of rentals that were delayed.
+const SWAPPED: &str = "select p.device, max(c.rental)
+     from rental_changes c
+     join rental_changes p on p.id = (select max(b.id) from rental_changes b where b.rental = c.rental and b.id < c.id)
+     join rentals r on r.id = c.rental
+     join hosts h on h.id = p.device and h.removed_at is null
+     where c.what = 'changed' and c.at > $1 and c.at > c.from_at + $2 and p.device <> c.device
+       and r.gated = 1 and (r.handed_over_at is null or r.handed_over_at > c.at)
+     group by p.device";
+
+/// Returns the devices that delayed rentals had before they got other ones lately, each with one of these rentals.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn swapped(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<BTreeMap<HostId, RentalId>> {
+    let since = (now - phase::SHOWN_AFTER).as_millis();
+    let query = sqlx::query_as(SWAPPED).bind(since).bind(millis(phase::HANDOVER_TAKES));
+    let rows: Vec<(i64, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(device, rental)| (Id::from_i64(device), Id::from_i64(rental))).collect())
 }
 
 /// What rentals that are over, or have another device, have left on their devices, because the last call there has
@@ -80,8 +127,6 @@ fn readable(row: &SqliteRow) -> Option<Rental> {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::id::Id;
-
     use super::*;
     use crate::store::fixture;
 

@@ -21,7 +21,7 @@ use sqlx::{FromRow, Row as _};
 use super::group;
 use super::peer_rows::{ADDRESSES, inner};
 use crate::store::devices::route_named;
-use crate::store::rentals::phases::leftovers;
+use crate::store::rentals::phases::{self, leftovers};
 use crate::store::{TimingDefaults, alerting, definition, profiles, zones};
 
 pub(super) struct HostBase {
@@ -230,13 +230,16 @@ impl HostRows {
         let overrides: Vec<(i64, String, bool, String)> = which.fetch(conn, OVERRIDES).await?;
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
         let rented: Vec<(i64,)> = which.fetch(conn, RENTED).await?;
+        let now = crate::clock::wall();
+        let former = phases::over(conn, now).await?.into_keys();
+        let former = former.chain(phases::swapped(conn, now).await?.into_keys());
         let limits: Vec<(i64, String)> = which.fetch(conn, LIMITS).await?;
         Ok(HostRows {
             hosts,
             catalogue,
             addresses: group(which.fetch(conn, ADDRESSES).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
-            rented: rented.into_iter().map(|(device,)| device).collect(),
+            rented: rented.into_iter().map(|(device,)| device).chain(former.map(Id::as_i64)).collect(),
             limits: limits.into_iter().collect(),
         })
     }

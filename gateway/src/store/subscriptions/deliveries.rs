@@ -62,7 +62,8 @@ pub struct At {
     pub longest: Duration,
 }
 
-/// Returns the events that are due, those with the fewest attempts first.
+/// Returns the events that are due, those with the fewest attempts first. An earlier version gave events up: they have no
+/// time, and are due.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -73,7 +74,7 @@ pub async fn due(
     limit: i64,
 ) -> sqlx::Result<Vec<Due>> {
     let sql = "select e.*, d.attempts from subscription_deliveries d join rental_events e on e.seq = d.event
-               where d.subscription = $1 and (d.next_at <= $2 or d.next_at > $3)
+               where d.subscription = $1 and (d.next_at is null or d.next_at <= $2 or d.next_at > $3)
                  and not exists (select 1 from subscription_deliveries f
                                  where f.subscription = d.subscription and f.rental = d.rental
                                    and f.event < d.event)
@@ -102,23 +103,28 @@ pub async fn next_due(
     Ok(next.map(Wall::from_millis))
 }
 
-/// Records that an event was accepted.
+/// Records that an event was accepted. The subscription fails no more once no event is left that has failed so often.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn accepted(
     tx: &mut SqliteConnection,
-    subscription: Id,
-    event: i64,
+    (subscription, event): (Id, i64),
+    reported_after: u32,
     now: Wall,
 ) -> sqlx::Result<()> {
     let sql = "delete from subscription_deliveries where subscription = $1 and event = $2";
     sqlx::query(sql).bind(subscription.as_i64()).bind(event).execute(&mut *tx).await?;
-    let sql = "update subscriptions set delivered_at = $2 where id = $1";
-    sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+    let sql = "update subscriptions set delivered_at = $2,
+                   failing_since = case when exists (select 1 from subscription_deliveries d
+                                                     where d.subscription = $1 and d.attempts >= $3)
+                                        then failing_since end
+               where id = $1";
+    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(now.as_millis()).bind(reported_after);
+    query.execute(tx).await.map(drop)
 }
 
-/// Lets events that wait for a later time be tried at once, but none that was given up.
+/// Lets events that wait for a later time be tried at once.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -133,31 +139,33 @@ pub struct Failed<'a> {
     /// Those before it.
     pub attempts: u32,
     pub error: &'a str,
-    /// When the event is tried again. `None`: it is given up until the subscription is resumed.
-    pub next: Option<Wall>,
+    /// When the event is tried again.
+    pub next: Wall,
+    /// It has failed so often that the failure is reported.
+    pub is_reported: bool,
 }
 
 /// Records that an event was not accepted. A failure from before a resume says nothing about what it tries
-/// again, and is left out. Returns whether it is the first event that is given up.
+/// again, and is left out. Returns whether the subscription begins to fail with it.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn failed(
     tx: &mut SqliteConnection,
     (subscription, event): (Id, i64),
-    Failed { attempts, error, next }: Failed<'_>,
+    Failed { attempts, error, next, is_reported }: Failed<'_>,
     now: Wall,
 ) -> sqlx::Result<bool> {
     let sql = "update subscription_deliveries set attempts = attempts + 1, next_at = $3
                where subscription = $1 and event = $2 and attempts = $4";
-    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(event).bind(next.map(Wall::as_millis));
+    let query = sqlx::query(sql).bind(subscription.as_i64()).bind(event).bind(next.as_millis());
     if query.bind(attempts).execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(false);
     }
     let sql = "update subscriptions set last_error = $2, last_error_at = $3 where id = $1";
     let query = sqlx::query(sql).bind(subscription.as_i64()).bind(error).bind(now.as_millis());
     query.execute(&mut *tx).await?;
-    if next.is_some() {
+    if !is_reported {
         return Ok(false);
     }
     let sql = "update subscriptions set failing_since = $2 where id = $1 and failing_since is null";

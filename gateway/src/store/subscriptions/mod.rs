@@ -23,8 +23,10 @@ pub struct Subscription {
     /// The number of the last event that was taken for delivery or left out.
     pub cursor: i64,
     pub paused_at: Option<Wall>,
-    /// When the first event was given up. `None`: none is.
+    /// Since when an event has failed so often that it was reported. `None`: none has.
     pub failing_since: Option<Wall>,
+    /// When an event that has failed is tried again. `None`: none has.
+    pub next_attempt: Option<Wall>,
     /// The last failure since the subscription was made or resumed.
     pub last_error: Option<(Wall, String)>,
     /// When an event was accepted last.
@@ -55,6 +57,7 @@ impl FromRow<'_, SqliteRow> for Subscription {
             cursor: row.try_get("cursor")?,
             paused_at: maybe_wall(row, "paused_at")?,
             failing_since: maybe_wall(row, "failing_since")?,
+            next_attempt: maybe_wall(row, "next_attempt")?,
             last_error: error_at.zip(error),
             delivered_at: maybe_wall(row, "delivered_at")?,
             created_by: row.try_get("created_by")?,
@@ -72,7 +75,9 @@ impl ListRow for Subscription {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "select s.*, (select count(*) from subscription_deliveries d where d.subscription = s.id) as waiting
+            "select s.*, (select count(*) from subscription_deliveries d where d.subscription = s.id) as waiting,
+                 (select min(d.next_at) from subscription_deliveries d
+                  where d.subscription = s.id and d.attempts > 0) as next_attempt
              from subscriptions s ",
             $rest
         )
@@ -137,7 +142,7 @@ pub async fn update(tx: &mut SqliteConnection, subscription: &Subscription) -> s
         .map(drop)
 }
 
-/// Lets all events that wait be tried again now, those that were given up too.
+/// Lets all events that wait be tried again now.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
