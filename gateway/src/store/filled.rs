@@ -164,6 +164,7 @@ const FILLED: &[Rows] = &[
         64,
         r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
     ),
+    (71, "update intervals set measured_at = 400 where id = 1001;"),
 ];
 
 const INIT: &str = r#"

@@ -339,6 +339,8 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let sent = json!({ "exit_status": 2, "output": "predecessor | secret=7" });
     ward.post("/hosts/nas/services/backup/results", sent).await;
     pause().await;
+    let earlier = crate::ids::time(crate::clock::wall());
+    pause().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-17" })).await);
     super::rentals::renting(api, "nas", json!({ "rentable": true })).await;
     let mut wanted = item("nas", 0, HOUR);
@@ -360,8 +362,12 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let nothing =
         json!({ "name": "backup", "status": "pending", "since": null, "output": "", "metrics": [] });
     assert_eq!(backup(&before), nothing);
-    assert_eq!(before.json["changes"], json!([]));
+    assert_eq!((&before.json["changes"], &before.json["changes_truncated"]), (&json!([]), &json!(false)));
     assert!(!before.text.contains("predecessor") && !before.text.contains("secret"), "{}", before.text);
+    let late = json!({ "exit_status": 1, "output": "predecessor, sent late", "timestamp": earlier });
+    ward.post("/hosts/nas/services/backup/results", late).await;
+    let still = mine.get(&path).await;
+    assert_eq!((backup(&still), &still.json["changes"]), (nothing, &json!([])), "{}", still.text);
     pause().await;
     ward.sends(0).await;
     ward.post("/hosts/nas/results", json!({ "exit_status": 0, "output": "here" })).await;

@@ -78,8 +78,9 @@ async fn show(
     let changes = stored::changes(&app.store, visible, &found).await?;
     let change =
         |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
-    let changes = Some(changes.into_iter().map(change).collect());
-    Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
+    let changes_truncated = Some(changes.truncated);
+    let changes = Some(changes.list.into_iter().map(change).collect());
+    Ok(Json(MyRental { changes, changes_truncated, ..shown(&app, visible, &found).await? }))
 }
 
 /// How the person logs in to the device of a rental, with certificates for the SSH keys of the person's own renters.
@@ -128,6 +129,7 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
             .map(|seen| seen.services.into_iter().map(|of| service(rental, of)).collect())
             .unwrap_or_default(),
         changes: None,
+        changes_truncated: None,
     })
 }
 

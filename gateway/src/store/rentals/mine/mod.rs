@@ -3,6 +3,8 @@
 //! Every query takes one [`Visible`] and decides by it alone. Of a device it returns what was measured while the
 //! customer had it, and nothing of the time before or after: no state, output or value of a predecessor.
 
+mod changes;
+
 use std::cmp::Reverse;
 
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId, PersonId};
@@ -18,9 +20,10 @@ use super::people::{self, Person};
 use super::renters::{self, Renter};
 use super::{Rental, reports, select};
 use crate::ids::Named;
-use crate::store::intervals::{Interval, Series, Services};
 use crate::store::lists::{Entry, readable};
 use crate::store::{Store, states};
+
+pub use changes::Change;
 
 /// Rentals that a person sees: those of years.
 const MAX_RENTALS: i64 = 100;
@@ -183,10 +186,13 @@ pub async fn device(
         return Ok(Some(Seen { status: PENDING, since: None, services: Vec::new() }));
     };
     let host = states::of_host(conn, rental.device).await?;
-    let (status, since) = host_within(host.as_ref(), time);
     let services = states::services_of(conn, rental.device).await?;
+    let begun = changes::lasting(conn, rental.device, time).await?;
+    let hard_since = |name: &str| begun.get(name).copied();
+    let (status, since) = host_within(host.as_ref(), time, hard_since(""));
     let services = services.iter().filter(|row| row.state.name != BUILT_IN);
-    let services = services.map(|row| service_within(&row.state, time)).collect();
+    let services =
+        services.map(|row| service_within(&row.state, time, hard_since(&row.state.name))).collect();
     Ok(Some(Seen { status, since, services }))
 }
 
@@ -195,22 +201,31 @@ fn contains(time: Window, at: Wall) -> bool {
 }
 
 /// Returns the hard state if it began within the time, and the last result otherwise.
-fn shown<S>(last: (S, Wall), hard: (S, Wall), time: Window) -> (S, Option<Wall>) {
-    let (state, since) = if contains(time, hard.1) { hard } else { last };
+fn shown<S>(last: (S, Wall), hard: (S, Option<Wall>), time: Window) -> (S, Option<Wall>) {
+    let (state, since) = match hard {
+        (state, Some(since)) => (state, since),
+        (_, None) => last,
+    };
     (state, Some(since.max(time.from())))
 }
 
-fn host_within(state: Option<&HostState>, time: Window) -> (&'static str, Option<Wall>) {
+/// `hard_since`: when the hard state began, if it began within the time.
+fn host_within(
+    state: Option<&HostState>,
+    time: Window,
+    hard_since: Option<Wall>,
+) -> (&'static str, Option<Wall>) {
     let state = state.filter(|state| state.last_check.is_some_and(|at| contains(time, at)));
     let Some(state) = state else { return (PENDING, None) };
-    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    let (status, since) = shown((state.status, state.since), (state.hard, hard_since), time);
     match status {
         HostStatus::Down if !state.reachable => ("unreachable", since),
         status => (status.name(), since),
     }
 }
 
-fn service_within(state: &ServiceState, time: Window) -> SeenService {
+/// `hard_since`: when the hard state began, if it began within the time.
+fn service_within(state: &ServiceState, time: Window, hard_since: Option<Wall>) -> SeenService {
     let nothing = SeenService {
         name: state.name.clone(),
         status: PENDING,
@@ -221,7 +236,7 @@ fn service_within(state: &ServiceState, time: Window) -> SeenService {
     if !state.last_check.is_some_and(|at| contains(time, at)) {
         return nothing;
     }
-    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    let (status, since) = shown((state.status, state.since), (state.hard, hard_since), time);
     SeenService {
         status: status.map_or(PENDING, Status::name),
         since,
@@ -231,35 +246,29 @@ fn service_within(state: &ServiceState, time: Window) -> SeenService {
     }
 }
 
-/// A hard state that began within the time of a rental.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Change {
-    pub at: Wall,
-    /// `None`: of the device itself.
-    pub service: Option<String>,
-    pub status: String,
+/// The changes of a rental.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The latest, in the order of time.
+    pub list: Vec<Change>,
+    /// There were more before.
+    pub truncated: bool,
 }
 
-/// Returns the latest changes of the devices of a rental, each while the customer had it, in the order of time.
+/// Returns the latest changes of the devices of a rental, each while the customer had it.
 ///
 /// # Errors
 /// Fails when the database cannot be read or a row is invalid.
-pub async fn changes(store: &Store, visible: Visible, rental: &Rental) -> sqlx::Result<Vec<Change>> {
-    let windows = visible.windows(&mut *store.reader().await?, rental).await?;
-    let mut found = Vec::new();
-    for (device, time) in windows {
-        let span = (time.from(), time.until());
-        store.intervals(&[device], Services::All, span, |of| found.extend(change(&of, time))).await?;
+pub async fn changes(store: &Store, visible: Visible, rental: &Rental) -> sqlx::Result<Changes> {
+    let mut conn = store.reader().await?;
+    let mut list = Vec::new();
+    for (device, time) in visible.windows(&mut conn, rental).await? {
+        // One more tells whether there are more.
+        list.extend(changes::latest(&mut conn, device, time, MAX_CHANGES as i64 + 1).await?);
     }
-    found.sort();
-    let first = found.len().saturating_sub(MAX_CHANGES);
-    Ok(found.split_off(first))
-}
-
-fn change(of: &Interval<'_>, time: Window) -> Option<Change> {
-    let is_shown = of.series == Series::State && of.service != BUILT_IN && contains(time, of.from);
-    let service = Some(of.service).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
-    is_shown.then(|| Change { at: of.from, service, status: of.value.to_owned() })
+    list.sort();
+    let first = list.len().saturating_sub(MAX_CHANGES);
+    Ok(Changes { list: list.split_off(first), truncated: first > 0 })
 }
 
 #[cfg(test)]

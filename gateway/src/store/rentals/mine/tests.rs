@@ -143,7 +143,7 @@ async fn a_damaged_rental_hides_no_other() {
 
 async fn seen(store: &Store, who: Visible, rental: i64) -> Vec<Change> {
     let found = super::rental(&mut store.reader().await.unwrap(), who, id(rental)).await.unwrap();
-    changes(store, who, &found.expect("a rental")).await.unwrap()
+    changes(store, who, &found.expect("a rental")).await.unwrap().list
 }
 
 #[tokio::test]
@@ -234,7 +234,9 @@ fn a_result_from_before_or_after_the_window_is_never_seen() {
             last_check: last,
             ..fixture::up(id(7))
         };
-        let (service, (status, since)) = (service_within(&state, time), host_within(Some(&host), time));
+        let hard = Some(state.hard_since).filter(|at| contains(time, *at));
+        let service = service_within(&state, time, hard);
+        let (status, since) = host_within(Some(&host), time, hard);
         let is_inside = last.is_some_and(|at| from <= at && at < until);
         inside += usize::from(is_inside);
         if is_inside {
@@ -250,7 +252,127 @@ fn a_result_from_before_or_after_the_window_is_never_seen() {
     }
     assert!(inside > 1_000, "{inside}");
     let time = Window::new(at(1), at(2)).expect("a window");
-    assert_eq!(host_within(None, time), (PENDING, None));
+    assert_eq!(host_within(None, time, None), (PENDING, None));
+}
+
+/// A result: when it arrived, when it was measured, and what it said.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: i64,
+    measured: i64,
+    status: &'static str,
+}
+
+/// Returns results in the order of their arrival, of which some were measured long before.
+fn results(dice: &mut Dice) -> Vec<Sent> {
+    let (mut sent, mut at, mut newest) = (Vec::new(), 0, 0);
+    while at < 1_000 {
+        at += 1 + dice.below(60) as i64;
+        let late = if dice.once_in(3) { dice.below(300) as i64 } else { 0 };
+        // The monitor ignores what is older than what it has.
+        let measured = (at - late).max(newest);
+        newest = measured;
+        sent.push(Sent { at, measured, status: dice.pick(&["ok", "warning", "critical"]).unwrap() });
+    }
+    sent
+}
+
+/// Stores the results until `now` as the writer does: the last one as the state, and each other status as an interval.
+async fn keep(store: &Store, sent: &[Sent]) {
+    fixture::run(store, "delete from intervals", &[]).await;
+    let mut before = None;
+    for of in sent.iter().filter(|of| before.replace(of.status) != Some(of.status)) {
+        let sql = "update intervals set ended_at = $1 where ended_at is null";
+        sqlx::query(sql).bind(of.at).execute(&store.write).await.unwrap();
+        put(store, 7, "disk", of.status, (of.at, None)).await;
+        let sql = "update intervals set measured_at = $1 where ended_at is null";
+        let measured = Some(of.measured).filter(|measured| *measured < of.at);
+        sqlx::query(sql).bind(measured).execute(&store.write).await.unwrap();
+    }
+    let Some(last) = sent.last() else { return };
+    let begun = sent.iter().rev().take_while(|of| of.status == last.status).last().map_or(0, |of| of.at);
+    let sql =
+        "update service_states set status = $1, hard = $1, since = $2, hard_since = $2, last_check = $3,
+                      output = $4 where host = 7 and service = 'disk'";
+    sqlx::query(sql)
+        .bind(last.status)
+        .bind(begun)
+        .bind(last.measured)
+        .bind(format!("measured at {}", last.measured))
+        .execute(&store.write)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn of_results_that_were_sent_late_only_those_measured_within_the_window_are_seen() {
+    let (store, _dir) = scene().await;
+    store.all_hosts(&fixture::TIMING).await.unwrap();
+    let row =
+        "insert into service_states (host, service, kind, attempt, stale, since, route, output, long_output,
+                                           metrics, warnings)
+               values (7, 'disk', 'hard', 1, 0, 0, '', '', '', '[]', '[]')";
+    fixture::run(&store, row, &[]).await;
+    let (mut dice, mut hidden) = (Dice(3), 0);
+    for n in 1..=150 {
+        let all = results(&mut dice);
+        let from = dice.below(800) as i64;
+        let length = 2 + dice.below(300);
+        let (until, now) = (from + length as i64, from + 1 + dice.below(length - 1) as i64);
+        let sent: Vec<Sent> = all.into_iter().filter(|of| of.at <= now).collect();
+        keep(&store, &sent).await;
+        rent(&store, n, 101, (from, until), None).await;
+        let who = visible(1, 11, now);
+
+        let mut before = None;
+        let turns = sent.iter().filter(|of| before.replace(of.status) != Some(of.status));
+        let model: Vec<(i64, &str)> = turns
+            .filter(|of| from <= of.at && of.at < now && from <= of.measured)
+            .map(|of| (of.at, of.status))
+            .collect();
+        let found = seen(&store, who, n).await;
+        let found: Vec<(i64, &str)> =
+            found.iter().map(|change| (change.at.as_millis(), change.status.as_str())).collect();
+        assert_eq!(found, model, "[{from}, {until}) at {now}: {sent:?}");
+
+        let mut conn = store.reader().await.unwrap();
+        let rental = rental(&mut conn, who, id(n)).await.unwrap().expect("a rental");
+        let device = device(&mut conn, who, &rental).await.unwrap().expect("it is active");
+        let disk = device.services.iter().find(|of| of.name == "disk").expect("a service");
+        match sent.last().filter(|of| from <= of.measured) {
+            Some(last) => {
+                let output = format!("measured at {}", last.measured);
+                assert_eq!((disk.status, &disk.output), (last.status, &output), "{sent:?}");
+                assert!(disk.since >= Some(at(from)), "{disk:?}");
+            }
+            None => {
+                hidden += usize::from(!sent.is_empty());
+                assert_eq!((disk.status, disk.since, disk.output.as_str()), (PENDING, None, ""), "{sent:?}");
+            }
+        }
+    }
+    assert!(hidden > 5, "{hidden}");
+}
+
+#[tokio::test]
+async fn the_latest_changes_of_a_rental_are_seen_and_that_there_are_more() {
+    let (store, _dir) = scene().await;
+    rent(&store, 1, 101, (100, 100_000), None).await;
+    let read = async || {
+        let mut conn = store.reader().await.unwrap();
+        let rental = rental(&mut conn, visible(1, 11, 90_000), id(1)).await.unwrap().expect("a rental");
+        drop(conn);
+        changes(&store, visible(1, 11, 90_000), &rental).await.unwrap()
+    };
+    for n in 0..MAX_CHANGES as i64 {
+        put(&store, 7, "disk", "ok", (200 + n, Some(201 + n))).await;
+    }
+    put(&store, 7, "rental", "ok", (300, None)).await;
+    let all = read().await;
+    assert_eq!((all.list.len(), all.truncated), (MAX_CHANGES, false), "the built-in service does not count");
+    put(&store, 7, "", "up", (150, None)).await;
+    let latest = read().await;
+    assert_eq!((latest.list, latest.truncated), (all.list, true), "the first one is left out");
 }
 
 #[tokio::test]
