@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{FromRequestParts as _, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
+use fleetgate_engine::id::PersonId;
 use serde_json::Value;
 
 use super::auth::{Principal, Role};
 use super::client::Login;
+use super::in_progress::Place;
 use super::person::{self, PersonCaller};
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
@@ -72,6 +74,9 @@ pub enum Rule {
     /// A person of a customer with a session, and no other caller. Such a person finds no route with another rule.
     Person,
 }
+
+/// The read of a person of a customer. It counts until its last copy is dropped, when the response is made.
+pub type Reading = Arc<Place<PersonId>>;
 
 /// Reads `devices:operator` or `unlimited:admin` from a declaration.
 impl FromStr for Rule {
@@ -185,6 +190,10 @@ pub async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), 
     parts.extensions.remove::<Principal>();
     if rule == Rule::Person {
         let caller = PersonCaller::by_cookie(app, parts).await?;
+        if parts.method.is_safe() {
+            let place = app.rate_limits().read(caller.person, crate::clock::now().mono)?;
+            parts.extensions.insert(Reading::new(place));
+        }
         parts.extensions.insert(caller);
         parts.extensions.insert(rule);
         return Ok(());

@@ -257,6 +257,27 @@ async fn a_person_who_adds_and_removes_renters_uses_up_no_pool() {
 }
 
 #[tokio::test]
+async fn a_person_who_reads_without_a_pause_waits_and_others_do_not() {
+    let api = shop().await;
+    let (ada, bob) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-17", "Bob").await);
+    let mine = browser(&api, &logged_in(&api, "crm-17", &ada).await);
+    let mut last = 0;
+    for _ in 0..1_000 {
+        let answer = mine.get("/api/v1/my/renters").await;
+        last = answer.status;
+        if last != 200 {
+            assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
+            break;
+        }
+    }
+    assert_eq!(last, 429);
+    let made = mine.post("/api/v1/my/renters", json!({ "name": "laptop" })).await;
+    assert_eq!(made.status, 201, "changes have a limit of their own");
+    let other = browser(&api, &logged_in(&api, "crm-17", &bob).await);
+    assert_eq!(other.get("/api/v1/my/renters").await.status, 200);
+}
+
+#[tokio::test]
 async fn rentals_of_others_are_not_found() {
     let api = shop().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
