@@ -136,6 +136,7 @@ const RULE: &[Pair] = &[
     ("severity", "--severity"),
 ];
 const TOKEN: &[Pair] = &[
+    ("customer", "--customer"),
     ("expires_in_s", "--expires"),
     ("role", "--role"),
     ("scopes", "--scope"),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, PersonId};
+use fleetgate_engine::id::{HostId, Id, PersonId};
 use fleetgate_engine::time::Mono;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -40,7 +40,7 @@ pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from
 /// some mistakes. The addresses of a removed renter rest for a day, so a person must not use up the pool by
 /// adding and removing.
 const CHANGES_BY_PERSON: Rate = Rate { burst: 30, refill: Duration::from_secs(300) };
-/// Reads of a person of a customer. The page asks three times each 10 s, in a few tabs.
+/// Reads of a person of a customer, or of a token of one. The page asks three times each 10 s, in a few tabs.
 const READS_BY_PERSON: Rate = Rate { burst: 120, refill: Duration::from_millis(500) };
 /// Reads of one person in progress. A list of 100 rentals with their devices takes the database for a while, and the page
 /// asks for three things at once.
@@ -67,8 +67,8 @@ pub struct RateLimits {
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
     changes_by_person: Throttle<PersonId>,
-    reads_by_person: Throttle<PersonId>,
-    reads: InProgress<PersonId>,
+    reads_by_person: Throttle<Id>,
+    reads: InProgress<Id>,
     keys_by_principal: Throttle<String>,
     streams_by_principal: Throttle<String>,
     probes_by_principal: Throttle<String>,
@@ -131,11 +131,11 @@ impl RateLimits {
         self.changes_by_person.take(&person, now).map_err(|wait| too_many("changes", wait))
     }
 
-    /// Counts a read of a person of a customer, until the place is dropped.
+    /// Counts a read of a person of a customer, or of a token of one, until the place is dropped.
     ///
     /// # Errors
     /// Returns 429 after too many, and while too many are in progress.
-    pub fn read(&self, person: PersonId, now: Mono) -> Result<Place<PersonId>, Problem> {
+    pub fn read(&self, person: Id, now: Mono) -> Result<Place<Id>, Problem> {
         let place = self.reads.begin(&person).ok_or_else(|| {
             Problem::too_many(format!("{READS_AT_ONCE} reads of yours are in progress: try again"), 1)
         })?;
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn a_person_reads_so_much_at_once_and_over_time_and_keeps_no_other_out() {
         let limits = RateLimits::default();
-        let (ada, bob) = (PersonId::from_i64(1), PersonId::from_i64(2));
+        let (ada, bob) = (Id::from_i64(1), Id::from_i64(2));
         let held: Vec<_> = std::iter::from_fn(|| limits.read(ada, at(0)).ok()).take(100).collect();
         assert_eq!(held.len(), READS_AT_ONCE);
         assert!(limits.read(bob, at(0)).is_ok());

@@ -1,4 +1,4 @@
-//! What people of customers see: the rentals of their customer, and what was measured within the time of each.
+//! What people and programs of customers see: the rentals of their customer, and what was measured within the time of each.
 //!
 //! Every query takes one [`Visible`] and decides by it alone. Of a device it returns what was measured while the
 //! customer had it, and nothing of the time before or after: no state, output or value of a predecessor.
@@ -16,6 +16,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use sqlx::sqlite::SqliteConnection;
 
 use super::customers::{self, Customer};
+use super::events::EventRow;
 use super::people::{self, Person};
 use super::renters::{self, Renter};
 use super::{Rental, reports, select};
@@ -37,24 +38,29 @@ const BUILT_IN: &str = "rental";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visible {
     pub customer: CustomerId,
-    pub person: PersonId,
+    /// `None`: a program of the customer, which sees what any person of the customer sees.
+    pub person: Option<PersonId>,
     pub now: Wall,
 }
 
-/// The rentals of the customer `$1` that admit a renter of the person `$2`, or all.
+/// The rentals of the customer `$1` that admit a renter of the person `$2`, or all. Without a person: all of the customer.
+macro_rules! is_visible {
+    () => {
+        "b.customer = $1
+         and ($2 is null and exists (select 1 from customers k where k.id = b.customer and k.erased_at is null)
+              or exists (select 1 from people y
+                         where y.id = $2 and y.customer = b.customer and y.removed_at is null)
+                 and (r.admits is null
+                      or exists (select 1 from renters w
+                                 where w.person = $2 and w.removed_at is null
+                                   and w.id in (select value from json_each(
+                                                    case when json_valid(r.admits) then r.admits else '[]' end))))) "
+    };
+}
+
 macro_rules! visible {
     ($rest:literal) => {
-        select!(concat!(
-            "where b.customer = $1
-               and exists (select 1 from people y
-                           where y.id = $2 and y.customer = b.customer and y.removed_at is null)
-               and (r.admits is null
-                    or exists (select 1 from renters w
-                               where w.person = $2 and w.removed_at is null
-                                 and w.id in (select value from json_each(
-                                                  case when json_valid(r.admits) then r.admits else '[]' end)))) ",
-            $rest
-        ))
+        select!(concat!("where ", is_visible!(), $rest))
     };
 }
 
@@ -69,7 +75,7 @@ pub async fn rentals(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Res
     );
     let rows: Vec<Entry<Rental>> = sqlx::query_as(sql)
         .bind(visible.customer.as_i64())
-        .bind(visible.person.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
         .bind(MAX_RENTALS)
         .bind(visible.now.as_millis())
         .fetch_all(conn)
@@ -90,19 +96,49 @@ pub async fn rental(
 ) -> sqlx::Result<Option<Rental>> {
     sqlx::query_as(visible!("and r.id = $3"))
         .bind(visible.customer.as_i64())
-        .bind(visible.person.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
         .bind(rental.as_i64())
         .fetch_optional(conn)
         .await
 }
 
-/// Returns the renters of the person, by name.
+/// Returns the renters of the person, or else of the customer, by name.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn renters(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Result<Vec<Renter>> {
-    let all = renters::of_person(conn, visible.person).await?;
+    let Some(person) = visible.person else { return renters::of_customer(conn, visible.customer).await };
+    let all = renters::of_person(conn, person).await?;
     Ok(all.into_iter().filter(|renter| renter.customer == visible.customer).collect())
+}
+
+const EVENTS: &str = concat!(
+    "select e.* from rental_events e join rentals r on r.id = e.rental join bookings b on b.id = r.booking
+     where e.customer = $1 and e.seq > $3 and e.seq <= $4 and ($5 is null or e.rental = $5) and ",
+    is_visible!(),
+    "order by e.seq limit $6"
+);
+
+/// Returns events of the rentals in their order: those after one number and not after another.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn events(
+    conn: &mut SqliteConnection,
+    visible: Visible,
+    rental: Option<Id>,
+    (after, through): (i64, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<EventRow>> {
+    sqlx::query_as(EVENTS)
+        .bind(visible.customer.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
+        .bind(after)
+        .bind(through)
+        .bind(rental.map(Id::as_i64))
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
 
 /// Returns whose renter a peer is. `None`: it is no renter, or was removed.
@@ -116,7 +152,7 @@ pub async fn of_renter(
 ) -> sqlx::Result<Option<(Renter, Visible)>> {
     let found = renters::by_id(conn, renter).await?;
     Ok(found.map(|renter| {
-        let visible = Visible { customer: renter.customer, person: renter.person, now };
+        let visible = Visible { customer: renter.customer, person: Some(renter.person), now };
         (renter, visible)
     }))
 }

@@ -10,7 +10,7 @@ fn id(n: i64) -> Id {
 }
 
 fn visible(customer: i64, person: i64, now: i64) -> Visible {
-    Visible { customer: id(customer), person: id(person), now: at(now) }
+    Visible { customer: id(customer), person: Some(id(person)), now: at(now) }
 }
 
 /// Two customers, 1 and 2. The first has the people 11 and 12, the second the person 13. Each has a renter, 21 to 23.
@@ -103,6 +103,13 @@ async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_pe
             assert_eq!(found.is_some(), seen.contains(&n), "{person} {n}");
         }
     }
+    let program = |customer| Visible { person: None, ..visible(customer, 0, 0) };
+    for (customer, seen) in [(1, vec![4, 3, 2, 1]), (2, vec![5]), (9, vec![])] {
+        let all = rentals(&mut conn, program(customer)).await.unwrap();
+        assert_eq!(all.iter().map(|rental| rental.id.as_i64()).collect::<Vec<_>>(), seen, "{customer}");
+    }
+    let of_customer = renters(&mut conn, program(1)).await.unwrap();
+    assert_eq!(of_customer.iter().map(|renter| renter.id.as_i64()).collect::<Vec<_>>(), [21, 22]);
     let own: Vec<i64> =
         renters(&mut conn, visible(1, 11, 0)).await.unwrap().iter().map(|r| r.id.as_i64()).collect();
     assert_eq!((own, renters(&mut conn, visible(1, 13, 0)).await.unwrap().len()), (vec![21], 0));
@@ -114,6 +121,34 @@ async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_pe
     let mut conn = store.reader().await.unwrap();
     assert_eq!(rentals(&mut conn, visible(1, 11, 0)).await.unwrap().len(), 1, "without the removed renter");
     assert!(rentals(&mut conn, visible(1, 12, 0)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_events_of_the_rentals_that_are_seen_are_seen() {
+    let (store, _dir) = scene().await;
+    for (rental, booking, customer, admits) in
+        [(1, 101, 1, None), (2, 101, 1, Some("[22]")), (3, 102, 2, None), (4, 101, 1, Some("[21]"))]
+    {
+        rent(&store, rental, booking, (100 * rental, 100 * rental + 50), admits).await;
+        let sql = "insert into rental_events (id, at, rental, booking, customer, kind, version, data)
+                   values ($1, 1, $1, $2, $3, 'rental.booked', 1, '{}')";
+        sqlx::query(sql).bind(rental).bind(booking).bind(customer).execute(&store.write).await.unwrap();
+    }
+    let mut conn = store.reader().await.unwrap();
+    for (customer, person, rental, seen) in [
+        (1, Some(11), None, vec![1, 4]),
+        (1, Some(12), None, vec![1, 2]),
+        (1, None, None, vec![1, 2, 4]),
+        (1, None, Some(2), vec![2]),
+        (1, None, Some(3), vec![]),
+        (2, None, None, vec![3]),
+        (2, Some(11), None, vec![]),
+    ] {
+        let who = Visible { customer: id(customer), person: person.map(id), now: at(0) };
+        let found = events(&mut conn, who, rental.map(id), (0, 99), 10).await.unwrap();
+        let rentals: Vec<i64> = found.iter().map(|event| event.rental.as_i64()).collect();
+        assert_eq!(rentals, seen, "{customer} {person:?} {rental:?}");
+    }
 }
 
 #[tokio::test]
