@@ -169,6 +169,7 @@ const ITEMS: &[Pair] = &[
     ("items[].labels", "--any"),
     ("items[].name", "--name"),
     ("items[].other_device_after_s", "--other-device-after"),
+    ("items[].profile", "--profile"),
     ("items[].renters", "--renter"),
     ("items[].ssh", "--ssh"),
     ("items[].thresholds[].crit", "--crit"),

@@ -165,6 +165,7 @@ const FILLED: &[Rows] = &[
         r#"update rentals set thresholds = '{"disk":[{"metric":"used","warn":"80"}]}' where id = 114;"#,
     ),
     (71, "update intervals set measured_at = 400 where id = 1001;"),
+    (72, "update rentals set selection_profile = 'camera' where id = 114;"),
 ];
 
 const INIT: &str = r#"

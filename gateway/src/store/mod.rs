@@ -362,6 +362,7 @@ const MAIN: &[Step] = &[
     step(63, "selections", include_str!("../../../migrations/sqlite/0063_selections.sql")),
     step(64, "rental_thresholds", include_str!("../../../migrations/sqlite/0064_rental_thresholds.sql")),
     step(71, "measured_at", include_str!("../../../migrations/sqlite/0071_measured_at.sql")),
+    step(72, "selection_profile", include_str!("../../../migrations/sqlite/0072_selection_profile.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 
