@@ -315,6 +315,7 @@ pub async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> T
         name: role.to_string(),
         role,
         user: None,
+        customer: None,
         scopes,
         created_by: "test".into(),
         created_at: crate::clock::wall(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::id::CustomerId;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use super::types::{Page, RoleName, names};
 use super::users;
 use crate::store::access::{self, Role};
 use crate::store::events::Object;
+use crate::store::rentals::customers;
 use crate::store::tokens;
 
 /// A forgotten token expires by itself.
@@ -38,10 +40,15 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
 pub struct ApiToken {
     pub id: String,
     pub name: String,
-    /// The greatest role that it has. A token of a user has at most the role of the user.
+    /// The greatest role that it has. A token of a user has at most the role of the user. A token of a customer has
+    /// none, and `viewer` stands here.
     pub role: RoleName,
     /// The name of the user that it belongs to. Absent: it belongs to a program.
     pub user: Option<String>,
+    /// The id of the customer that it belongs to: it reads the rentals, their events and the renters of the customer,
+    /// and nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
     /// The areas that it is limited to; empty: all that the role allows.
     #[schema(value_type = Vec<names::ScopeName>)]
     pub scopes: Vec<String>,
@@ -56,13 +63,17 @@ pub struct ApiToken {
 #[serde(deny_unknown_fields)]
 pub struct NewApiToken {
     pub name: String,
-    /// Needed without `user`. With it, the role of the user when absent.
+    /// Needed without `user` and `customer`. With `user`, the role of the user when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleName>,
     /// Name or id of the user that it belongs to: grants of the user apply, and it ends with the user. Absent: it
     /// belongs to a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Id or `external_ref` of the customer that it belongs to: it reads the rentals, their events and the renters of
+    /// the customer, and ends with the customer. It has no `role`, `user` or `scopes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
     /// Empty or absent: all that the role allows.
     #[serde(default)]
     #[schema(value_type = Vec<names::ScopeName>)]
@@ -103,6 +114,9 @@ async fn list(
 ///
 /// With `user`, grants of that user apply to it. It has at most the present role of the user, is not accepted while the
 /// user is disabled, and is revoked when the user is removed.
+///
+/// With `customer`, it reads `/my/rentals`, `/my/rental-events` and `/my/renters`, and finds nothing else: 404. It is
+/// revoked when the customer is erased.
 #[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
     security(("token" = ["access:admin"])), request_body = NewApiToken,
     responses((status = 201, body = ApiTokenWithSecret)))]
@@ -116,16 +130,37 @@ async fn create(
         Some(user) => Some(owner(&mut write, user).await?),
         None => None,
     };
-    let token = parse_new(new, user, &who, write.now)?;
+    let customer = match &new.customer {
+        Some(customer) => Some(of_customer(&mut write, customer).await?),
+        None => None,
+    };
+    let token = parse_new(new, (user, customer), &who, write.now)?;
     let secret = Token::generate(TokenKind::Api, token.id);
     tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let user = token.user.as_ref().map(|user| &user.name);
-    let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes, "user": user });
+    let kept_name = if token.customer.is_some() { "" } else { token.name.as_str() };
+    let mut data =
+        json!({ "name": kept_name, "role": token.role.name(), "scopes": token.scopes, "user": user });
+    if let Some(customer) = token.customer {
+        data["customer"] = Kind::Customer.text(customer).into();
+    }
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
     write.commit().await?;
-    let shown = |secret| ApiTokenWithSecret { token: to_api(&token), secret };
-    let once = shown(Some(secret.reveal().to_owned()));
-    Ok(Disclosed { status: StatusCode::CREATED, once, again: shown(None) })
+    let once = ApiTokenWithSecret { token: to_api(&token), secret: Some(secret.reveal().to_owned()) };
+    // What is kept of a customer is its id: the name goes with the customer.
+    let again = ApiToken { name: kept_name.to_owned(), ..to_api(&token) };
+    let again = ApiTokenWithSecret { token: again, secret: None };
+    Ok(Disclosed { status: StatusCode::CREATED, once, again })
+}
+
+/// Returns the customer that a new token belongs to.
+///
+/// # Errors
+/// Returns 422 for an unknown customer.
+async fn of_customer(write: &mut ApiTx<'_>, customer: &str) -> Result<CustomerId, Problem> {
+    let found = customers::find(write.tx(), &Kind::Customer.named(customer)).await?;
+    let found = found.ok_or_else(|| Problem::from(Kind::Customer.unknown(customer)).in_field("customer"))?;
+    Ok(found.id)
 }
 
 /// Returns the user that a new token belongs to.
@@ -143,12 +178,16 @@ async fn owner(write: &mut ApiTx<'_>, user: &str) -> Result<access::User, Proble
 
 fn parse_new(
     new: NewApiToken,
-    user: Option<access::User>,
+    (user, customer): (Option<access::User>, Option<CustomerId>),
     who: &Principal,
     now: Wall,
 ) -> Result<tokens::ApiToken, Problem> {
     let mut fields = Fields::default();
-    let role = fields.take("role", role(new.role, user.as_ref())).unwrap_or(Role::Viewer);
+    let role = match customer {
+        Some(_) => fields.take("customer", has_nothing_else(&new)).map(|()| Role::Viewer),
+        None => fields.take("role", role(new.role, user.as_ref())),
+    };
+    let role = role.unwrap_or(Role::Viewer);
     let expires_at = match new.expires_in_s {
         Some(Some(seconds)) => fields.take("expires_in_s", parse::expiry(seconds, now)),
         Some(None) => None,
@@ -166,6 +205,7 @@ fn parse_new(
             name: user.name,
             state: tokens::UserState::Enabled(user.role),
         }),
+        customer,
         scopes,
         created_by: who.to_string(),
         created_at: now,
@@ -173,6 +213,13 @@ fn parse_new(
         revoked_at: None,
         last_used_at: None,
     })
+}
+
+fn has_nothing_else(new: &NewApiToken) -> Result<(), String> {
+    if new.role.is_none() && new.user.is_none() && new.scopes.is_empty() {
+        return Ok(());
+    }
+    Err("a token of a customer has no role, user or scopes: leave them out".into())
 }
 
 fn role(wanted: Option<RoleName>, user: Option<&access::User>) -> Result<Role, String> {
@@ -240,6 +287,7 @@ fn to_api(token: &tokens::ApiToken) -> ApiToken {
         name: token.name.clone(),
         role: token.role.into(),
         user: token.user.as_ref().map(|user| user.name.clone()),
+        customer: token.customer.map(|customer| Kind::Customer.text(customer)),
         scopes: token.scopes.clone(),
         created_by: token.created_by.clone(),
         created_at: ids::time(token.created_at),

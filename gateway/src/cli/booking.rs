@@ -76,8 +76,11 @@ pub(crate) struct AddArgs {
     /// Any rentable device with all of these labels, as key=value,key=value
     #[arg(long, value_name = "LABELS")]
     any: Vec<String>,
-    /// Use another device of --any after this delay, such as 10m
-    #[arg(long, value_name = "TIME", requires = "any")]
+    /// Profile that the devices of --any must have; without --any, any rentable device of it
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
+    /// Use another device of --any or --profile after this delay, such as 10m
+    #[arg(long, value_name = "TIME")]
     other_device_after: Option<String>,
     #[command(flatten)]
     at: Times,
@@ -199,15 +202,23 @@ fn selection(text: &str) -> anyhow::Result<Map<String, Value>> {
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
-        !args.device.is_empty() || !args.any.is_empty(),
-        "give what to book: --device DEVICE or --any KEY=VALUE"
+        !args.device.is_empty() || !args.any.is_empty() || args.profile.is_some(),
+        "give what to book: --device DEVICE, --any KEY=VALUE or --profile PROFILE"
+    );
+    anyhow::ensure!(
+        args.other_device_after.is_none() || !args.any.is_empty() || args.profile.is_some(),
+        "--other-device-after is for devices that are chosen: give --any KEY=VALUE or --profile PROFILE"
     );
     let (from, end) = args.at.body(table::now())?;
     anyhow::ensure!(end.is_some(), "give when it ends: --until TIME or --for TIME");
     let given = args.device.iter().map(|device| -> anyhow::Result<Value> { Ok(json!({ "device": device })) });
-    let any =
-        args.any.iter().map(|text| -> anyhow::Result<Value> { Ok(json!({ "labels": selection(text)? })) });
+    let any = args.any.iter().map(|text| -> anyhow::Result<Value> {
+        Ok(json!({ "labels": selection(text)?, "profile": args.profile }))
+    });
     let mut items: Vec<Value> = given.chain(any).collect::<anyhow::Result<_>>()?;
+    if let (Some(profile), true) = (&args.profile, args.any.is_empty()) {
+        items.push(json!({ "profile": profile }));
+    }
     anyhow::ensure!(
         args.name.is_none() || items.len() == 1,
         "--name is for one device: book the others by themselves, or name them with `fleetgate rental set`"
@@ -221,7 +232,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         (item["name"], item["renters"]) = (json!(args.name), json!(renters));
         item["access"] = json!(args.access.given());
         item["ssh"] = json!(args.ssh.then_some(true));
-        if item.get("labels").is_some() {
+        if item.get("device").is_none() {
             item["other_device_after_s"] = json!(other_after);
         }
         item["allowance_bytes"] = json!(args.allowance);

@@ -136,6 +136,7 @@ const RULE: &[Pair] = &[
     ("severity", "--severity"),
 ];
 const TOKEN: &[Pair] = &[
+    ("customer", "--customer"),
     ("expires_in_s", "--expires"),
     ("role", "--role"),
     ("scopes", "--scope"),
@@ -168,6 +169,7 @@ const ITEMS: &[Pair] = &[
     ("items[].labels", "--any"),
     ("items[].name", "--name"),
     ("items[].other_device_after_s", "--other-device-after"),
+    ("items[].profile", "--profile"),
     ("items[].renters", "--renter"),
     ("items[].ssh", "--ssh"),
     ("items[].thresholds[].crit", "--crit"),

@@ -94,6 +94,9 @@ pub(crate) enum RentalCommand {
         /// Only devices with this label
         #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
         label: Vec<(String, String)>,
+        /// Only devices with this profile
+        #[arg(long, value_name = "PROFILE")]
+        profile: Option<String>,
     },
     /// Show or set how a device is rented
     Device(Box<DeviceArgs>),
@@ -237,7 +240,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
         RentalCommand::Dispatch { rental } => ship(client, &rental, ("dispatch", "is on its way")).await,
         RentalCommand::Return { rental } => ship(client, &rental, ("return", "is back")).await,
         RentalCommand::Events(args) => rental_events::run(client, args).await,
-        RentalCommand::Free { at, label } => free(client, &at, label).await,
+        RentalCommand::Free { at, label, profile } => free(client, &at, (label, profile)).await,
         RentalCommand::Device(args) => rental_device::run(client, *args).await,
         RentalCommand::Block(args) => block(client, *args).await,
         RentalCommand::Blocks { device } => blocks(client, &device).await,
@@ -325,7 +328,7 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
     out::line!("{}  {}", r.state, r.id);
     line("device", &format!("{} ({})", r.device_name, r.device));
     if let Some(after) = r.other_device_after_s {
-        line("or another", &format!("of the same labels, when it is delayed for {after} s"));
+        line("or another", &format!("of the same selection, when it is delayed for {after} s"));
     }
     line("name", &r.name);
     line("address", &r.addresses.join(" "));
@@ -430,12 +433,17 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
 
 const FREE: [Column; 3] = [Column::name("DEVICE"), Column::whole("FREE FROM"), Column::whole("UNTIL")];
 
-async fn free(client: &Client, at: &Times, label: Vec<(String, String)>) -> anyhow::Result<()> {
+async fn free(
+    client: &Client,
+    at: &Times,
+    (label, profile): (Vec<(String, String)>, Option<String>),
+) -> anyhow::Result<()> {
     let (from, until) = at.body(table::now())?;
     let Some(until) = until else { anyhow::bail!("give until when you look: --until TIME or --for TIME") };
     let mut query = vec![("to", until)];
     query.extend(from.map(|from| ("from", from)));
     query.extend(label.into_iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+    query.extend(profile.map(|profile| ("profile", profile)));
     let devices: Vec<DeviceAvailability> = pages(client, "/rentals/availability", &query).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&devices)?);

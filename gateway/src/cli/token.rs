@@ -38,6 +38,9 @@ pub(crate) struct CreateArgs {
     /// User that it belongs to: grants of the user apply to it, and it ends with the user
     #[arg(long, conflicts_with = "enrol")]
     user: Option<String>,
+    /// Customer that it belongs to: it reads the rentals of the customer, and nothing else
+    #[arg(long, conflicts_with_all = ["enrol", "role", "user", "scopes"])]
+    customer: Option<String>,
     /// Area that it is limited to: monitoring, devices, enrolments, access, gateway or rentals; may be repeated
     #[arg(long = "scope", value_name = "AREA", conflicts_with = "enrol")]
     scopes: Vec<String>,
@@ -106,9 +109,11 @@ pub(crate) fn when(option: &str, text: &str, now: Timestamp) -> anyhow::Result<T
 }
 
 async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
-    let role = args.role.or_else(|| args.user.is_none().then(|| "viewer".to_owned()));
-    let mut body =
-        present(json!({ "name": args.name, "role": role, "user": args.user, "scopes": args.scopes }));
+    let has_owner = args.user.is_some() || args.customer.is_some();
+    let role = args.role.or_else(|| (!has_owner).then(|| "viewer".to_owned()));
+    let mut body = present(json!({
+        "name": args.name, "role": role, "user": args.user, "customer": args.customer, "scopes": args.scopes,
+    }));
     expiry(&mut body, args.expires.as_deref())?;
     let made: Value = client.post("/tokens", &body).await?;
     secret(
@@ -190,11 +195,15 @@ fn api_row(t: &ApiToken, now: jiff::Timestamp) -> Vec<String> {
         serde_json::to_value(t.role).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     let scopes = if t.scopes.is_empty() { String::new() } else { format!(" ({})", t.scopes.join(", ")) };
     let user = t.user.as_ref().map(|user| format!(" of {}", table::safe(user))).unwrap_or_default();
+    let permission = match &t.customer {
+        Some(customer) => format!("of the customer {}", table::safe(customer)),
+        None => format!("{role}{user}{scopes}"),
+    };
     vec![
         "api".to_owned(),
         t.id.clone(),
         table::safe(&t.name),
-        format!("{role}{user}{scopes}"),
+        permission,
         t.expires_at.as_deref().map_or("never".to_owned(), table::minute),
         table::ago(t.last_used_at.as_deref(), now),
         ended(t.revoked_at.as_deref()),

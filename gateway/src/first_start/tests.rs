@@ -91,6 +91,7 @@ async fn token(store: &Store) -> Token {
         name: "test".into(),
         role: Role::Admin,
         user: None,
+        customer: None,
         scopes: Vec::new(),
         created_by: "test".into(),
         created_at: crate::clock::wall(),

@@ -100,7 +100,7 @@ data! {
     ];
     NOT_ENROLLED = "EnrolmentRefusedData" [may("code", Text), may("from", Text), may("count", Count)];
     ENROLMENT_TOKEN = "EnrolmentTokenData" [has("label", Text), has("replaces", MaybeText)];
-    TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts), may("user", MaybeText)];
+    TOKEN = "TokenData" [has("name", Text), has("role", Text), has("scopes", Texts), may("user", MaybeText), may("customer", Text)];
     USER = "UserCreatedData" [may("name", Text), may("role", Text)];
     USER_CHANGED = "UserChangedData" [has("role", Text), has("disabled", Flag), has("password", Flag)];
     OPERATOR = "OperatorCreatedData" [has("name", Text), has("user", Text)];

@@ -169,8 +169,10 @@ const FILLED: &[Rows] = &[
         r#"insert into profiles (name, rental) values ('kiosk', '{"preparation_ms":60000,"cleaning_command":"wipe"}');
            update device_rental_settings set inherited = '["delivery"]';"#,
     ),
-    (69, ""),
-    (70, ""),
+    (66, ""),
+    (67, ""),
+    (68, "update intervals set measured_at = 400 where id = 1001;"),
+    (69, "update rentals set selection_profile = 'camera' where id = 114;"),
 ];
 
 const INIT: &str = r#"

@@ -71,20 +71,22 @@ pub struct Change<'a> {
     pub since: Option<Wall>,
     /// The value that begins: the state, and an empty text for other series. `None`: nothing.
     pub begins: Option<&'static str>,
+    /// When the result that began it was measured, if it was sent later.
+    pub measured_at: Option<Wall>,
 }
 
 /// Builds a statement with the values of changes as the table `v`. Its time is that of the first
 /// failure, unless the newest interval began later.
 fn batched(rest: &'static str) -> Batched {
-    Batched::new(WIDE, 6, move |values| {
+    Batched::new(WIDE, 7, move |values| {
         format!(
-            "with u (host, service, series, at, since, value) as (values {values}),
-                  v (host, service, series, at, value) as
+            "with u (host, service, series, at, since, value, measured_at) as (values {values}),
+                  v (host, service, series, at, value, measured_at) as
                  (select u.host, u.service, u.series,
                          iif(u.since > coalesce((select max(n.began_at) from intervals n
                                                  where n.host = u.host and n.service = u.service
                                                        and n.series = u.series), u.since - 1),
-                             u.since, u.at), u.value from u)
+                             u.since, u.at), u.value, u.measured_at from u)
              {rest}"
         )
     })
@@ -112,8 +114,8 @@ static END: LazyLock<Batched> = LazyLock::new(|| {
 /// A late result begins nothing for a removed host or service.
 static BEGIN: LazyLock<Batched> = LazyLock::new(|| {
     batched(
-        "insert into intervals (host, service, series, value, began_at)
-         select v.host, v.service, v.series, v.value, v.at from v
+        "insert into intervals (host, service, series, value, began_at, measured_at)
+         select v.host, v.service, v.series, v.value, v.at, v.measured_at from v
          where v.host = 0
                or v.service = '' and exists (select 1 from host_states s where s.host = v.host)
                or exists (select 1 from service_states s where s.host = v.host and s.service = v.service)",
@@ -126,7 +128,8 @@ fn bind(change: &Change<'_>, a: &mut Arguments) {
         .add(change.series.name())
         .add(change.at.as_millis())
         .add(change.since.map(Wall::as_millis))
-        .add(change.begins.unwrap_or_default());
+        .add(change.begins.unwrap_or_default())
+        .add(change.measured_at.map(Wall::as_millis));
 }
 
 /// Writes changes in their order.
@@ -395,7 +398,8 @@ mod tests {
     }
 
     fn change(service: &'static str, seconds: i64, begins: Option<&'static str>) -> Change<'static> {
-        Change { host: HOST, service, series: Series::State, at: at(seconds), since: None, begins }
+        let (host, series, at) = (HOST, Series::State, at(seconds));
+        Change { host, service, series, at, since: None, begins, measured_at: None }
     }
 
     async fn scene() -> (Store, tempfile::TempDir) {

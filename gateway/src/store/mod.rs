@@ -362,8 +362,10 @@ const MAIN: &[Step] = &[
     step(63, "selections", include_str!("../../../migrations/sqlite/0063_selections.sql")),
     step(64, "rental_thresholds", include_str!("../../../migrations/sqlite/0064_rental_thresholds.sql")),
     step(65, "profile_rentals", include_str!("../../../migrations/sqlite/0065_profile_rentals.sql")),
-    step(69, "erased_names", include_str!("../../../migrations/sqlite/0069_erased_names.sql")),
-    step(70, "first_version", include_str!("../../../migrations/sqlite/0070_first_version.sql")),
+    step(66, "erased_names", include_str!("../../../migrations/sqlite/0066_erased_names.sql")),
+    step(67, "first_version", include_str!("../../../migrations/sqlite/0067_first_version.sql")),
+    step(68, "measured_at", include_str!("../../../migrations/sqlite/0068_measured_at.sql")),
+    step(69, "selection_profile", include_str!("../../../migrations/sqlite/0069_selection_profile.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

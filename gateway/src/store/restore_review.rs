@@ -154,9 +154,11 @@ const RENTERS: &str = reviewed!(
 const TOKENS: &str = reviewed!(
     "token",
     "select k.id, k.name, k.created_at,
-            k.role || coalesce(' of ' || k.user_name, '')
+            case when k.customer is null then k.role
+                 else 'of the customer ' || coalesce(c.external_ref, nullif(c.name, ''), k.customer) end
+                || coalesce(' of ' || k.user_name, '')
                 || coalesce(', only ' || (select string_agg(s.value, ', ') from json_each(k.scopes) s), '') as details
-     from tokens k left join users u on u.id = k.user
+     from tokens k left join users u on u.id = k.user left join customers c on c.id = k.customer
      where k.revoked_at is null and (k.expires_at is null or k.expires_at > $1)
        and (k.user is null or (u.id is not null and u.disabled_at is null))"
 );
@@ -273,6 +275,10 @@ mod tests {
         assert_eq!(lines(&store, ReviewKind::Operator, 1_500).await, ["ada-laptop of ada"]);
         assert_eq!(lines(&store, ReviewKind::Renter, 1_500).await, ["laptop of crm-17"], "one was removed");
         assert_eq!(lines(&store, ReviewKind::Token, 1_500).await, [""; 0], "it was revoked");
+        let of_customer = "update tokens set revoked_at = null, user = null, user_name = null,
+                           customer = (select id from customers where external_ref = 'crm-17')";
+        fixture::run(&store, of_customer, &[]).await;
+        assert_eq!(lines(&store, ReviewKind::Token, 1_500).await, ["ci of the customer crm-17"]);
         let grants = lines(&store, ReviewKind::Grant, 1_500).await;
         let night = "night-work operator ada-laptop to site-gw: udp 5000-5010, until 1970-01-01T00:00:09Z";
         assert!(grants.contains(&night.to_owned()), "{grants:?}");

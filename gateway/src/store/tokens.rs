@@ -1,6 +1,6 @@
 //! API tokens of programs.
 
-use fleetgate_engine::id::{Id, UserId};
+use fleetgate_engine::id::{CustomerId, Id, UserId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::TokenHash;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -35,6 +35,8 @@ pub struct ApiToken {
     pub role: Role,
     /// `None`: it belongs to a program.
     pub user: Option<TokenUser>,
+    /// The customer that it belongs to. It then has no role, and reads what is the customer's.
+    pub customer: Option<CustomerId>,
     /// Areas of the API. Empty: all areas that the role allows.
     pub scopes: Vec<String>,
     pub created_by: String,
@@ -68,6 +70,7 @@ impl FromRow<'_, SqliteRow> for ApiToken {
             name: row.try_get("name")?,
             role: role(row, "role")?,
             user: user(row)?,
+            customer: row.try_get::<Option<i64>, _>("customer")?.map(Id::from_i64),
             scopes: scopes.0,
             created_by: row.try_get("created_by")?,
             created_at: wall(row, "created_at")?,
@@ -136,8 +139,8 @@ pub(crate) fn hash(row: &SqliteRow) -> sqlx::Result<TokenHash> {
 /// Fails when the database cannot be written.
 pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHash) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at, user, user_name)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at, user, user_name, customer)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(token.id.as_i64())
     .bind(hash.as_slice())
@@ -149,6 +152,7 @@ pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHas
     .bind(token.expires_at.map(Wall::as_millis))
     .bind(token.user.as_ref().map(|user| user.id.as_i64()))
     .bind(token.user.as_ref().map(|user| user.name.as_str()))
+    .bind(token.customer.map(CustomerId::as_i64))
     .execute(tx)
     .await
     .map(drop)
@@ -172,6 +176,26 @@ pub async fn revoke_those_of(tx: &mut SqliteConnection, user: UserId, now: Wall)
     let sql = "update tokens set revoked_at = $2 where user = $1 and revoked_at is null returning id";
     let ids: Vec<i64> =
         sqlx::query_scalar(sql).bind(user.as_i64()).bind(now.as_millis()).fetch_all(tx).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+/// Revokes the tokens of a customer, and returns those that were not revoked before. Their names, which may be personal
+/// data, are deleted.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn erase_those_of(
+    tx: &mut SqliteConnection,
+    customer: CustomerId,
+    now: Wall,
+) -> sqlx::Result<Vec<Id>> {
+    sqlx::query("update tokens set name = '' where customer = $1")
+        .bind(customer.as_i64())
+        .execute(&mut *tx)
+        .await?;
+    let sql = "update tokens set revoked_at = $2 where customer = $1 and revoked_at is null returning id";
+    let ids: Vec<i64> =
+        sqlx::query_scalar(sql).bind(customer.as_i64()).bind(now.as_millis()).fetch_all(tx).await?;
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 

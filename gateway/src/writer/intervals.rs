@@ -51,7 +51,12 @@ fn placed(change: Change<'_>, since: Option<Wall>, floor: Option<Wall>) -> Chang
 fn change(entry: &Entry) -> Option<Change<'_>> {
     let Entry::Event(event) = entry else { return None };
     let (series, begins) = what(&event.kind)?;
-    Some(Change { host: event.host, service: service(event), series, at: event.at, since: None, begins })
+    let measured_at = match event.kind {
+        EventKind::StateChanged { measured_at, .. } => measured_at,
+        _ => None,
+    };
+    let (host, service, at) = (event.host, service(event), event.at);
+    Some(Change { host, service, series, at, since: None, begins, measured_at })
 }
 
 fn service(event: &Event) -> &str {
@@ -125,7 +130,12 @@ mod tests {
     }
 
     fn turned(service: Option<&str>, seconds: i64, to: &'static str) -> Entry {
-        event(HOST, service, seconds, EventKind::StateChanged { from: "up", to, hard: true })
+        event(
+            HOST,
+            service,
+            seconds,
+            EventKind::StateChanged { from: "up", to, hard: true, measured_at: None },
+        )
     }
 
     /// A host that is down since second 90, and a service that is critical since then.
@@ -183,8 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_was_sent_late_keeps_its_own_time() {
+        let kind =
+            EventKind::StateChanged { from: "ok", to: "critical", hard: true, measured_at: Some(at(40)) };
+        let batch = batch(vec![event(HOST, Some("ping"), 100, kind)]);
+        let [change] = changes(&batch, None)[..] else { panic!("one change") };
+        assert_eq!((change.since, change.measured_at), (Some(at(90)), Some(at(40))));
+    }
+
+    #[test]
     fn soft_changes_and_other_events_change_nothing() {
-        let soft = EventKind::StateChanged { from: "ok", to: "critical", hard: false };
+        let soft = EventKind::StateChanged { from: "ok", to: "critical", hard: false, measured_at: None };
         let log = vec![event(HOST, Some("ping"), 5, soft), event(HOST, None, 5, EventKind::FellAsleep)];
         assert!(!has_changes(&batch(log)));
         let pending = batch(vec![turned(Some("ping"), 5, "pending")]);

@@ -76,7 +76,7 @@ mod tests {
     }
 
     fn changed(host: HostId, hard: bool) -> Event {
-        event(host, EventKind::StateChanged { from: "ok", to: "critical", hard })
+        event(host, EventKind::StateChanged { from: "ok", to: "critical", hard, measured_at: None })
     }
 
     fn had(listed: u32) -> Shares {

@@ -38,7 +38,7 @@ mod work;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::id::PeerId;
+use crate::id::{CustomerId, PeerId};
 use crate::messages::{DropReason, ExplainRequest, Explanation, FlowRecord, PolicyChange};
 use crate::time::{Now, Step, Wall};
 use admit::Refusal;
@@ -228,6 +228,11 @@ impl Forwarder {
     /// Returns whether a peer is a renter, who reaches rentals alone.
     pub fn is_renter(&self, peer: PeerId) -> bool {
         self.policy.is_renter(peer)
+    }
+
+    /// Returns the customer of a renter.
+    pub fn customer(&self, peer: PeerId) -> Option<CustomerId> {
+        self.policy.customer(peer)
     }
 
     /// Returns the addresses at which a peer reaches the hosts or rentals of this name now: all that explain would

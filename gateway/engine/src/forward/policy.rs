@@ -14,7 +14,7 @@ use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::{GrantId, HostId, PeerId};
+use crate::id::{CustomerId, GrantId, HostId, PeerId};
 use crate::messages::{
     GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
     TargetAddress, TargetId, TargetSpec,
@@ -131,6 +131,13 @@ impl Policy {
     pub fn is_renter(&self, peer: PeerId) -> bool {
         let owner = self.sources.get(&peer).map(|source| source.owner);
         matches!(owner, Some(SourceOwner::Person { .. }))
+    }
+
+    pub fn customer(&self, peer: PeerId) -> Option<CustomerId> {
+        match self.sources.get(&peer)?.owner {
+            SourceOwner::Person { customer, .. } => Some(customer),
+            SourceOwner::User { .. } => None,
+        }
     }
 
     pub fn is_behind(&self, now: Wall) -> bool {

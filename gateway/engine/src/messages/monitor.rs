@@ -474,6 +474,8 @@ pub enum EventKind {
         from: &'static str,
         to: &'static str,
         hard: bool,
+        /// When the result that decided was measured, if it was sent later. `None`: at the change.
+        measured_at: Option<Wall>,
     },
     HostKeyPinned,
     HostKeyChanged,

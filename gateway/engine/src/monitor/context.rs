@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::incident::Incidents;
-use crate::messages::{EventKind, MonitorOutput, Probe, ProbeId, ProbeRequest, Record, Timing};
-use crate::time::{Mono, Now};
+use crate::messages::{EventKind, MonitorOutput, Probe, ProbeId, ProbeRequest, Record, SENT, Timing};
+use crate::time::{Mono, Now, Wall};
 
 use crate::monitor::host::alive::Asked;
 use crate::monitor::host::allowed_silence::AllowedSilence;
@@ -220,6 +220,11 @@ impl Ctx<'_> {
     pub fn in_grace(&self, interval: Duration) -> bool {
         self.is_cut_off() || self.shared.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
+}
+
+/// Returns when the result that decided was measured, if it was sent later. A check measures when it is made.
+pub fn measured_at(source: &str, result_at: Option<Wall>, now: Now) -> Option<Wall> {
+    result_at.filter(|at| source == SENT && *at < now.wall)
 }
 
 /// Describes the cause of a state change.

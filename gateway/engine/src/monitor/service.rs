@@ -18,7 +18,7 @@ use crate::messages::{
 use crate::time::{Mono, Now, Wall};
 
 use super::downtime::Window;
-use crate::monitor::context::{Ctx, cause};
+use crate::monitor::context::{Ctx, cause, measured_at};
 use crate::monitor::dependency::DependsOn;
 use crate::monitor::host::freshness;
 use crate::monitor::host::job;
@@ -540,8 +540,9 @@ impl Service {
     }
 
     fn event(&self, change: Change<Option<Status>>, of: HostContext<'_>, now: Now) -> Record {
-        let kind =
-            EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
+        let (from, to, hard) = (change.from.name(), change.to.name(), change.hard);
+        let measured_at = measured_at(&self.route, self.last_check, now);
+        let kind = EventKind::StateChanged { from, to, hard, measured_at };
         let cause = match self.route.as_str() {
             freshness::SILENCE => freshness::NOTHING_CAME.to_owned(),
             _ => cause(&self.track, &change, self.spec.timing.attempts),

@@ -31,7 +31,7 @@ mod tcp;
 mod tests;
 mod timer_wheel;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -123,6 +123,8 @@ pub struct Tunnel<N: Noise> {
     ready: VecDeque<Slot>,
     streams: HashMap<StreamId, Slot>,
     connections: Census,
+    /// Renters with connections to their page.
+    page_readers: BTreeSet<Slot>,
     /// Connections that peers opened since the start.
     arrivals: u64,
     /// Changed peers in the order in which they are to be published, with the time.
@@ -162,6 +164,7 @@ impl<N: Noise> Tunnel<N> {
             ready: VecDeque::new(),
             streams: HashMap::new(),
             connections: Census::default(),
+            page_readers: BTreeSet::new(),
             arrivals: 0,
             changed: VecDeque::new(),
             unknown: UnknownKeys::default(),

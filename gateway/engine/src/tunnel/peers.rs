@@ -210,6 +210,10 @@ impl<S> Peer<S> {
         Some(self.live.as_ref()?.former.as_ref()?.until)
     }
 
+    pub fn stack(&self) -> Option<&Stack> {
+        self.live.as_ref()?.stack.as_deref()
+    }
+
     pub fn stack_mut(&mut self) -> Option<&mut Stack> {
         self.live.as_mut()?.stack.as_deref_mut()
     }

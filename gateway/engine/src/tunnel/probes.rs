@@ -297,14 +297,22 @@ impl<N: Noise> Tunnel<N> {
             return false;
         }
         let Some(slot) = self.ready.pop_front() else { return false };
+        if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
+            stack.ready = false;
+        }
+        self.poll_stack(slot);
+        true
+    }
+
+    /// Runs the peer's stack once, and sends its segments.
+    pub(super) fn poll_stack(&mut self, slot: Slot) {
         let (mut packets, mut reports) = (Vec::new(), Vec::new());
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
             let before = Census::of(stack);
-            stack.ready = false;
             stack.poll(self.now.mono, &mut reports);
             packets.extend(std::iter::from_fn(|| stack.take_packet()));
             let after = Census::of(stack);
-            self.recount(before, after);
+            self.recount(slot, before, after);
         }
         if reports.iter().any(Report::is_answer) {
             self.was_answered(slot);
@@ -312,7 +320,6 @@ impl<N: Noise> Tunnel<N> {
         reports.into_iter().for_each(|report| self.report(report));
         self.send_segments(slot, packets);
         self.settle(slot);
-        true
     }
 
     /// Sends TCP segments. Without a session a segment is lost, and TCP repeats it after the dial
@@ -332,7 +339,7 @@ impl<N: Noise> Tunnel<N> {
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
             let before = Census::of(stack);
             stack.fail_all(failure, &mut reports);
-            self.recount(before, Census::default());
+            self.recount(slot, before, Census::default());
         }
         reports.into_iter().for_each(|report| self.report(report));
     }

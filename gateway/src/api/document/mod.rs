@@ -67,6 +67,10 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
                 `__Host-fleetgate_my` over HTTPS. All other routes answer it with 404. \
                 Unsafe methods need the Origin of the gateway, or the header X-Fleetgate.",
         },
+        "customer": {
+            "type": "http", "scheme": "bearer",
+            "description": "An API token of a customer, `fgt_...`. All other routes answer it with 404.",
+        },
         "enrolment": {
             "type": "http", "scheme": "bearer",
             "description": "The polling secret that the device made and sent the SHA-256 of.",

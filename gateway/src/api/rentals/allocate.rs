@@ -49,7 +49,8 @@ pub struct Wish {
 pub enum Selection {
     /// A name or id.
     Device(String),
-    Labels(Labels),
+    /// Any rentable device with all of these labels and this profile.
+    Any { labels: Labels, profile: Option<String> },
 }
 
 /// The device of one item.
@@ -66,11 +67,11 @@ pub struct Choice {
 ///
 /// # Errors
 /// Returns 409 `occupied` for the first item without a free device, 409 `not_rentable`, 409
-/// `limit_reached` where each device has too many rentals, and 422 for an unknown device, labels that no
-/// rentable device has, and access or SSH that no such device allows.
+/// `limit_reached` where each device has too many rentals, and 422 for an unknown device, labels or a
+/// profile that no rentable device has, and access or SSH that no such device allows.
 pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice>, Problem> {
     let mut order: Vec<usize> = (0..wishes.len()).collect();
-    order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Labels(_)));
+    order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Any { .. }));
     let mut chosen: Vec<(usize, Choice)> = Vec::with_capacity(wishes.len());
     for n in order {
         let choice = one(write, (n, &wishes[n]), &chosen).await?;
@@ -158,7 +159,7 @@ fn those(
         Some(why) => {
             let why = match of {
                 Selection::Device(_) => why,
-                Selection::Labels(_) => format!("no device of the selection allows all of it: {why}"),
+                Selection::Any { .. } => format!("no device of the selection allows all of it: {why}"),
             };
             Err(Problem::invalid(field, why))
         }
@@ -172,13 +173,17 @@ async fn candidates(write: &mut ApiTx<'_>, n: usize, of: &Selection) -> Result<V
             let device = found.map_err(|e| e.in_field(&format!("items[{n}].device")))?;
             Ok(vec![candidate(write, device.id, &device.settings.name).await?])
         }
-        Selection::Labels(labels) => {
-            let found = renting::candidates(write.tx(), labels).await?;
-            if found.is_empty() {
-                let detail = "no rentable device has all of these labels";
-                return Err(Problem::invalid(format!("items[{n}].labels"), detail));
+        Selection::Any { labels, profile } => {
+            let found = renting::candidates(write.tx(), labels, profile.as_deref()).await?;
+            if !found.is_empty() {
+                return Ok(found);
             }
-            Ok(found)
+            let (field, detail) = match (labels.is_empty(), profile) {
+                (_, None) => ("labels", "no rentable device has all of these labels"),
+                (true, Some(_)) => ("profile", "no rentable device has this profile"),
+                (false, Some(_)) => ("labels", "no rentable device of this profile has all of these labels"),
+            };
+            Err(Problem::invalid(format!("items[{n}].{field}"), detail))
         }
     }
 }

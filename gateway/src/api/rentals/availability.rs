@@ -38,6 +38,8 @@ struct Within {
     /// RFC 3339 with an offset, not included.
     #[param(example = "2034-03-12T10:00:00+01:00")]
     to: String,
+    /// Only devices with this profile.
+    profile: Option<String>,
 }
 
 /// When devices can be booked between `from` and `to`: the free windows of each device of a selection, by name, and
@@ -62,9 +64,11 @@ async fn availability(
     })?;
     let given = label.len();
     let labels: Labels = label.into_iter().collect();
+    let profile = within.profile.as_deref();
     let mut conn = app.store.reader().await?;
     // No device has two values of one key.
-    let devices = if labels.len() < given { Vec::new() } else { candidates(&mut conn, &labels).await? };
+    let devices =
+        if labels.len() < given { Vec::new() } else { candidates(&mut conn, &labels, profile).await? };
     let (mut free_devices, mut rows) = (0, Vec::new());
     for part in devices.chunks(AT_ONCE) {
         let ids: Vec<HostId> = part.iter().map(|device| device.id).collect();

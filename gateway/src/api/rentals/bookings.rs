@@ -431,13 +431,16 @@ fn wish(
 ) -> Option<(Wish, Terms<Option<String>>)> {
     let prefix = format!("items[{n}].");
     let window = parse::window(wrong, &prefix, (item.from.as_deref(), &item.until), now);
-    let of = match (item.device, item.labels) {
-        (Some(device), None) => Some(Selection::Device(device)),
-        (None, Some(labels)) => {
-            let labels = wrong.take(&format!("{prefix}labels"), fields::labels(labels));
-            labels.map(Selection::Labels)
+    let of = match (item.device, item.labels, item.profile) {
+        (Some(device), None, None) => Some(Selection::Device(device)),
+        (Some(_), ..) | (None, None, None) => {
+            let expected = "either device is expected, or labels, profile or both";
+            wrong.take(&format!("items[{n}]"), Err(expected))
         }
-        _ => wrong.take(&format!("items[{n}]"), Err("exactly one of device and labels is expected")),
+        (None, labels, profile) => {
+            let labels = wrong.take(&format!("{prefix}labels"), fields::labels(labels.unwrap_or_default()));
+            labels.map(|labels| Selection::Any { labels, profile })
+        }
     };
     let name = wrong.take(&format!("{prefix}name"), item.name.map(access::name).transpose());
     let admits = item.renters.map(access::renters_named).transpose();

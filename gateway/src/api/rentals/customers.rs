@@ -29,6 +29,7 @@ use crate::store::Trouble;
 use crate::store::events::Object;
 use crate::store::rentals::erasures::Erasure;
 use crate::store::rentals::{Of, customers as stored};
+use crate::store::tokens;
 
 /// A fleet of 10,000 devices has fewer.
 const MAX_CUSTOMERS: i64 = 100_000;
@@ -158,6 +159,9 @@ async fn erase(
     none_is_open(&mut write, Of::Customer(gone.id), what).await?;
     let now = write.now;
     people::end_those_of(&mut write, gone.id).await?;
+    for token in tokens::erase_those_of(write.tx(), gone.id, now).await? {
+        write.event("token.revoked", (Object::Token, token), "its customer was erased", json!({})).await?;
+    }
     stored::erase(write.tx(), gone.id, now).await?;
     let data = json!({ "id": Kind::Customer.text(gone.id) });
     write.event("customer.erased", (Object::Customer, gone.id), "erased", data).await?;

@@ -20,7 +20,7 @@ use crate::api::response::problem::Problem;
 use crate::api::types::names;
 use crate::store::rentals::events::{self as stored, EventRow};
 use crate::store::rentals::find;
-use crate::store::{Connection as _, instance};
+use crate::store::{Connection as _, SqliteConnection, instance};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
@@ -127,7 +127,6 @@ async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<RentalEventPage>, Problem> {
     let limit = paging.limit()?;
-    let after = paging.after()?.map(|text| Cursor::parse(&text)).transpose()?;
     let filter = stored::Wanted {
         rental: wanted.rental.as_deref().map(|text| Kind::Rental.parse(text)).transpose()?,
         customer: customers::wanted(&app, wanted.customer.as_deref()).await?,
@@ -138,18 +137,41 @@ async fn list(
     if let (Some(id), Some(text)) = (filter.rental, &wanted.rental) {
         find(&mut moment, id).await?.ok_or_else(|| Kind::Rental.unknown(text))?;
     }
-    let epoch = instance::epoch(&mut moment).await?;
-    let (first, last) = stored::bounds(&mut moment).await?;
-    let from = match after {
-        Some(cursor) => cursor.check(&epoch, (first, last))?,
-        None => first - 1,
-    };
-    let rows = stored::list(&mut moment, filter, (from, last), limit).await?;
-    let is_full = usize::try_from(limit).is_ok_and(|limit| rows.len() >= limit);
-    // With a filter, the next page does not look again at what this one has passed over.
-    let seq = rows.last().filter(|_| is_full).map_or(last, |row| row.seq);
-    let next = Cursor { epoch, seq }.text();
-    Ok(Json(RentalEventPage { items: rows.iter().map(to_api).collect(), next }))
+    let place = FeedPlace::of(&mut moment, &paging).await?;
+    let rows = stored::list(&mut moment, filter, place.numbers, limit).await?;
+    Ok(Json(RentalEventPage {
+        items: rows.iter().map(to_api).collect(),
+        next: place.next_cursor(&rows, limit),
+    }))
+}
+
+/// Where a page of the feed begins.
+pub(super) struct FeedPlace {
+    epoch: String,
+    /// After the first number, and not after the second one.
+    pub(super) numbers: (i64, i64),
+}
+
+impl FeedPlace {
+    /// # Errors
+    /// Returns 400 for what is no cursor, and 410 for one after which events may be missing.
+    pub(super) async fn of(conn: &mut SqliteConnection, paging: &Paging) -> Result<FeedPlace, Problem> {
+        let after = paging.after()?.map(|text| Cursor::parse(&text)).transpose()?;
+        let epoch = instance::epoch(&mut *conn).await?;
+        let (first, last) = stored::bounds(conn).await?;
+        let from = match after {
+            Some(cursor) => cursor.check(&epoch, (first, last))?,
+            None => first - 1,
+        };
+        Ok(FeedPlace { epoch, numbers: (from, last) })
+    }
+
+    /// Returns the cursor of the next page. With a filter, it does not look again at what this one has passed over.
+    pub(super) fn next_cursor(self, rows: &[EventRow], limit: i64) -> String {
+        let is_full = usize::try_from(limit).is_ok_and(|limit| rows.len() >= limit);
+        let seq = rows.last().filter(|_| is_full).map_or(self.numbers.1, |row| row.seq);
+        Cursor { epoch: self.epoch, seq }.text()
+    }
 }
 
 /// The place of an event in the log of one epoch.
@@ -190,7 +212,7 @@ impl Cursor {
     }
 }
 
-fn to_api(row: &EventRow) -> RentalEvent {
+pub(super) fn to_api(row: &EventRow) -> RentalEvent {
     RentalEvent {
         id: Kind::RentalEvent.text(row.id),
         kind: row.kind.clone(),

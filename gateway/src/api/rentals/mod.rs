@@ -319,6 +319,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         device: Kind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
         labels: rental.choice.labels.clone(),
+        profile: rental.choice.profile.clone(),
         other_device_after_s: rental.choice.other_after.map(|after| after.as_secs_f64()),
         name: rental.name.clone(),
         addresses: rental.alias(now).map(addresses).unwrap_or_default(),

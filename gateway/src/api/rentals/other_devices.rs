@@ -29,12 +29,12 @@ const AT_ONCE: i64 = 200;
 
 /// Reads what an item says.
 pub fn of_item(given: Option<f64>, of: Option<&Selection>) -> Result<DeviceChoice, String> {
-    let labels = match of {
-        Some(Selection::Labels(labels)) => Some(labels.clone()),
-        Some(Selection::Device(_)) | None => None,
+    let (labels, profile) = match of {
+        Some(Selection::Any { labels, profile }) => (Some(labels.clone()), profile.clone()),
+        Some(Selection::Device(_)) | None => (None, None),
     };
     // Without a selection that is valid, its own error is enough.
-    let choice = DeviceChoice { labels, ..DeviceChoice::default() };
+    let choice = DeviceChoice { labels, profile, ..DeviceChoice::default() };
     if of.is_none() { Ok(choice) } else { changed(&choice, Some(given)) }
 }
 
@@ -43,7 +43,8 @@ pub fn changed(before: &DeviceChoice, given: Option<Option<f64>>) -> Result<Devi
     let Some(given) = given else { return Ok(before.clone()) };
     if given.is_some() && before.labels.is_none() {
         return Err(
-            "the device was given: only one that was chosen by labels gives way to another".to_owned()
+            "the device was given: only one that was chosen by labels or profile gives way to another"
+                .to_owned(),
         );
     }
     Ok(DeviceChoice { other_after: given.map(delay).transpose()?, ..before.clone() })
@@ -97,7 +98,8 @@ async fn on_another(
     before: &stored::Rental,
 ) -> Result<Option<stored::Rental>, Problem> {
     let Some(labels) = &before.choice.labels else { return Ok(None) };
-    for device in renting::candidates(write.tx(), labels).await? {
+    let profile = before.choice.profile.as_deref();
+    for device in renting::candidates(write.tx(), labels, profile).await? {
         let is_other = device.id != before.device && allows(&device, before);
         if !is_other || !would_be_handed_over(app, write, &device, before).await? {
             continue;
@@ -148,9 +150,11 @@ mod tests {
 
     #[test]
     fn only_a_device_that_was_chosen_gives_way_to_another() {
-        let labels = Selection::Labels([("kind".to_owned(), "cam".to_owned())].into());
+        let labels = [("kind".to_owned(), "cam".to_owned())].into();
+        let labels = Selection::Any { labels, profile: Some("camera".to_owned()) };
         let chosen = of_item(Some(600.0), Some(&labels)).unwrap();
         assert_eq!(chosen.other_after, Some(Duration::from_secs(600)));
+        assert_eq!(chosen.profile.as_deref(), Some("camera"));
         assert_eq!(of_item(None, Some(&labels)).unwrap().other_after, None);
         let given = Selection::Device("cam-1".into());
         assert!(of_item(Some(600.0), Some(&given)).unwrap_err().contains("chosen by labels"));

@@ -123,7 +123,7 @@ pub struct NewBooking {
     pub dry_run: bool,
 }
 
-/// One device in one window. Exactly one of `device` and `labels` selects it.
+/// One device in one window. Either `device` selects it, or `labels`, `profile` or both.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBookingItem {
@@ -134,13 +134,16 @@ pub struct NewBookingItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
+    /// Any rentable device that has this profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// RFC 3339 with an offset; now when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// RFC 3339 with an offset, not included.
     pub until: String,
-    /// If the device is not handed over this many seconds after `from`, another device with the same `labels` takes its
-    /// place. Only with `labels`; never when absent.
+    /// If the device is not handed over this many seconds after `from`, another device with the same `labels` and
+    /// `profile` takes its place. Not with `device`; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 60, maximum = 2678400)]
     pub other_device_after_s: Option<f64>,
@@ -256,7 +259,10 @@ pub struct Rental {
     /// The labels that the device was chosen by. Absent when it was given.
     #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
-    /// After how many seconds of a delay another device with these labels takes its place. Absent: never.
+    /// The profile that the device was chosen by, beside the labels. Absent: any, or it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// After how many seconds of a delay another device of this selection takes its place. Absent: never.
     pub other_device_after_s: Option<f64>,
     /// The name of the device for the renters.
     pub name: String,
@@ -359,7 +365,7 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = bool)]
     pub cut_at_allowance: Option<bool>,
-    /// Only where the device was chosen by labels; `null`: never.
+    /// Only where the device was chosen by labels or profile; `null`: never.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 60, maximum = 2678400)]
     pub other_device_after_s: Option<Option<f64>>,

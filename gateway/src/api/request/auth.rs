@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, HeaderName, header, request::Parts};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use axum_extra::extract::CookieJar;
-use fleetgate_engine::id::{Id, UserId};
+use fleetgate_engine::id::{CustomerId, Id, UserId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
 
@@ -156,8 +156,51 @@ impl FromRequestParts<AppState> for Principal {
     }
 }
 
+fn refused(why: String) -> Problem {
+    Problem::unauthorized("token_refused", why)
+}
+
 async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
-    let refused = |why: String| Problem::unauthorized("token_refused", why);
+    let stored = good_token(app, header).await?;
+    let row = &stored.0;
+    if row.customer.is_some() {
+        // For a customer there are no routes but the own ones.
+        return Err(Problem::from_status(StatusCode::NOT_FOUND));
+    }
+    let (who, role) = owner(row).map_err(refused)?;
+    note_use(app, row).await;
+    Ok(Principal { who, role, scopes: row.scopes.clone() })
+}
+
+/// A token of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CustomerToken {
+    pub id: Id,
+    pub customer: CustomerId,
+}
+
+/// Returns the token of a customer that a request brings. `None`: it brings another one, none, or one that is not good.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn customer_token(app: &AppState, headers: &HeaderMap) -> Result<Option<CustomerToken>, Problem> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let stored = match good_token(app, given.to_str().unwrap_or_default()).await {
+        Ok(stored) => stored,
+        Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => return Ok(None),
+        Err(problem) => return Err(problem),
+    };
+    let row = &stored.0;
+    let Some(customer) = row.customer else { return Ok(None) };
+    note_use(app, row).await;
+    Ok(Some(CustomerToken { id: row.id, customer }))
+}
+
+/// Returns the stored token of a header.
+///
+/// # Errors
+/// Returns 401 when it is no token, unknown, expired or revoked.
+async fn good_token(app: &AppState, header: &str) -> Result<Arc<StoredToken>, Problem> {
     let text = header.strip_prefix("Bearer ").map(str::trim);
     let text = text.ok_or_else(|| refused("`Authorization: Bearer fgt_...` is expected".into()))?;
     let token: Token = text.parse().map_err(|e| refused(format!("{e}")))?;
@@ -167,16 +210,17 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
     let id: Id = token.id().parse().map_err(|e| refused(format!("{e}")))?;
     let stored = api_token(app, id).await?.filter(|stored| token.matches(&stored.1));
     let stored = stored.ok_or_else(|| refused("this gateway does not know this token".into()))?;
-    let row = &stored.0;
-    let now = crate::clock::wall();
-    if !row.is_good(now) {
+    if !stored.0.is_good(crate::clock::wall()) {
         return Err(refused("this token has expired or was revoked: make a new one".into()));
     }
-    let (who, role) = owner(row).map_err(refused)?;
-    if row.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
-        touch(app, Proof::Token(id), now).await;
+    Ok(stored)
+}
+
+async fn note_use(app: &AppState, token: &ApiToken) {
+    let now = crate::clock::wall();
+    if token.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
+        touch(app, Proof::Token(token.id), now).await;
     }
-    Ok(Principal { who, role, scopes: row.scopes.clone() })
 }
 
 /// Returns the caller behind a token, with the present role.

@@ -3,7 +3,7 @@
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 
-use super::permission::{self, Rule};
+use super::permission::{self, Reading, Rule};
 use super::query;
 use crate::api::AppState;
 use crate::api::response::around::{self, Around, Below};
@@ -22,7 +22,9 @@ impl Around for Checks {
             Err(problem) => return problem.into_response(),
         };
         let is_open = request.extensions().get::<Rule>().is_none();
+        let reading = request.extensions().get::<Reading>().cloned();
         let mut response = around::run(below, request).await;
+        drop(reading);
         if is_open {
             response.extensions_mut().insert(OpenRoute);
         }

@@ -6,7 +6,7 @@
 //! | question | file |
 //! |---|---|
 //! | Who calls? | `client.rs` (the connection), `auth.rs` (the credential), `person.rs` (a person of a customer), `token_cache.rs` |
-//! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs`; `checks.rs` asks before the handler |
+//! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs`, `in_progress.rs`; `checks.rs` asks before the handler |
 //! | What do they send? | `extract.rs` within `body_room.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
 //! | Would a planned write be accepted? | `validation.rs` |
 //! | Was it sent before? | `idempotency.rs` |
@@ -19,6 +19,7 @@ pub mod client;
 pub mod extract;
 pub mod idempotency;
 pub mod ids;
+pub mod in_progress;
 pub mod managed_by;
 pub mod merge_patch;
 pub mod parse;

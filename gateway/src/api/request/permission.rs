@@ -7,16 +7,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{FromRequestParts as _, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
+use fleetgate_engine::id::Id;
 use serde_json::Value;
 
 use super::auth::{Principal, Role};
 use super::client::Login;
-use super::person::{self, PersonCaller};
+use super::in_progress::Place;
+use super::person::{self, CustomerCaller, PersonCaller};
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 
@@ -69,9 +71,15 @@ pub enum Rule {
     Least(Area, Role),
     /// A role, and no token limited to areas, because the route affects all of them.
     Unlimited(Role),
-    /// A person of a customer with a session, and no other caller. Such a person finds no route with another rule.
+    /// A person of a customer with a session, and no other caller. Such a person finds no route with another rule than
+    /// this and the next one.
     Person,
+    /// The same, or a program with a token of a customer, which finds no route with another rule.
+    Customer,
 }
+
+/// The read of a person or a program of a customer. It counts until its last copy is dropped, when the response is made.
+pub type Reading = Arc<Place<Id>>;
 
 /// Reads `devices:operator` or `unlimited:admin` from a declaration.
 impl FromStr for Rule {
@@ -90,9 +98,11 @@ impl FromStr for Rule {
 impl Rule {
     /// Reads the declaration of one operation. `None` if it cannot be understood.
     fn of(operation: &Value) -> Option<Rule> {
-        let first = operation["security"].as_array()?.first()?.as_object()?;
+        let all = operation["security"].as_array()?;
+        let first = all.first()?.as_object()?;
         if first.contains_key("person") {
-            return Some(Rule::Person);
+            let takes_tokens = all.iter().any(|other| other.get("customer").is_some());
+            return Some(if takes_tokens { Rule::Customer } else { Rule::Person });
         }
         match first.get("token").map(Value::as_array) {
             None => (first.is_empty() || first.contains_key("enrolment")).then_some(Rule::Open),
@@ -183,15 +193,14 @@ pub async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), 
         return Ok(());
     }
     parts.extensions.remove::<Principal>();
-    if rule == Rule::Person {
-        let caller = PersonCaller::by_cookie(app, parts).await?;
-        parts.extensions.insert(caller);
+    if matches!(rule, Rule::Person | Rule::Customer) {
+        admit_customer(app, parts, rule).await?;
         parts.extensions.insert(rule);
         return Ok(());
     }
     let caller = Principal::from_request_parts(parts, app).await?;
     match rule {
-        Rule::Open | Rule::Known | Rule::Person => {}
+        Rule::Open | Rule::Known | Rule::Person | Rule::Customer => {}
         Rule::Least(area, role) => caller.must_be(role).and_then(|()| caller.must_reach(area))?,
         Rule::Unlimited(role) => caller.must_be(role).and_then(|()| caller.must_be_unlimited())?,
     }
@@ -200,6 +209,25 @@ pub async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), 
     }
     parts.extensions.insert(caller);
     parts.extensions.insert(rule);
+    Ok(())
+}
+
+async fn admit_customer(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), Problem> {
+    let caller = match CustomerCaller::by_token(app, parts).await? {
+        Some(_) if rule == Rule::Person => return Err(Problem::from_status(StatusCode::NOT_FOUND)),
+        Some(program) => program,
+        None => {
+            let person = PersonCaller::by_cookie(app, parts).await?;
+            let caller = CustomerCaller::from(&person);
+            parts.extensions.insert(person);
+            caller
+        }
+    };
+    if parts.method.is_safe() {
+        let place = app.rate_limits().read(caller.id, crate::clock::now().mono)?;
+        parts.extensions.insert(Reading::new(place));
+    }
+    parts.extensions.insert(caller);
     Ok(())
 }
 
@@ -233,6 +261,8 @@ mod tests {
         assert_eq!(of(&json!([{}])), Some(Rule::Open));
         assert_eq!(of(&json!([{ "enrolment": [] }])), Some(Rule::Open));
         assert_eq!(of(&json!([{ "person": [] }])), Some(Rule::Person));
+        assert_eq!(of(&json!([{ "person": [] }, { "customer": [] }])), Some(Rule::Customer));
+        assert_eq!(of(&json!([{ "customer": [] }])), None, "people see what programs see");
         for nonsense in [
             json!([]),
             json!([{ "token": ["operator"] }]),

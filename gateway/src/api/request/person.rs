@@ -1,7 +1,8 @@
-//! Authenticates the people of customers, by the cookie of their sessions.
+//! Authenticates the people of customers, by the cookie of their sessions, and the programs of customers, by a token.
 //!
-//! Such a person is no [`Principal`](super::auth::Principal) and has no role. Only the routes with
-//! [`Rule::Person`](super::permission::Rule::Person) take one, and for these people there are no other routes.
+//! Such a person or program is no [`Principal`](super::auth::Principal) and has no role. Only the routes with
+//! [`Rule::Person`](super::permission::Rule::Person) and [`Rule::Customer`](super::permission::Rule::Customer) take
+//! one, and for these callers there are no other routes.
 
 use std::fmt;
 
@@ -9,11 +10,11 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum_extra::extract::CookieJar;
-use fleetgate_engine::id::{CustomerId, PersonId};
+use fleetgate_engine::id::{CustomerId, Id, PersonId};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
 
-use super::auth::{SESSION_IDLE, TOUCH_EVERY, TOUCH_PATIENCE, same_origin};
+use super::auth::{SESSION_IDLE, TOUCH_EVERY, TOUCH_PATIENCE, customer_token, same_origin};
 use super::ids::Kind;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
@@ -27,6 +28,42 @@ pub struct PersonCaller {
     /// Finds the session again.
     pub session: TokenHash,
     pub until: Wall,
+}
+
+/// Who reads what is a customer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CustomerCaller {
+    pub customer: CustomerId,
+    /// `None`: a program with a token of the customer, which sees what any person of the customer sees.
+    pub person: Option<PersonId>,
+    /// That of the person or the token.
+    pub id: Id,
+}
+
+impl From<&PersonCaller> for CustomerCaller {
+    fn from(who: &PersonCaller) -> Self {
+        CustomerCaller { customer: who.customer, person: Some(who.person), id: who.person }
+    }
+}
+
+impl FromRequestParts<AppState> for CustomerCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
+        parts.extensions.get::<CustomerCaller>().copied().ok_or_else(not_logged_in)
+    }
+}
+
+impl CustomerCaller {
+    /// Returns the program behind a token of a customer. `None`: the request has no such token.
+    ///
+    /// # Errors
+    /// Returns 503 while a restore waits for its confirmation: the token may have been revoked after the backup.
+    pub async fn by_token(app: &AppState, parts: &Parts) -> Result<Option<CustomerCaller>, Problem> {
+        let Some(token) = customer_token(app, &parts.headers).await? else { return Ok(None) };
+        app.restore_must_be_confirmed().await?;
+        Ok(Some(CustomerCaller { customer: token.customer, person: None, id: token.id }))
+    }
 }
 
 /// Formats the person as in events: by the id alone, which is no personal data.
@@ -62,17 +99,18 @@ impl PersonCaller {
 }
 
 fn not_logged_in() -> Problem {
-    let detail = "log in with a link that you get from where you booked";
+    let detail =
+        "log in with a link that you get from where you booked; a program needs a good token of the customer";
     Problem::unauthorized("not_logged_in", detail)
 }
 
-/// Returns what a person of a customer gets for each route of other callers. `None`: nobody of these is logged in.
+/// Returns what a person or a program of a customer gets for each route of other callers. `None`: it is none of these.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn hidden(app: &AppState, headers: &HeaderMap) -> Result<Option<Problem>, Problem> {
-    let found = session(app, headers).await?;
-    Ok(found.map(|_| Problem::from_status(StatusCode::NOT_FOUND)))
+    let is_customer = customer_token(app, headers).await?.is_some() || session(app, headers).await?.is_some();
+    Ok(is_customer.then(|| Problem::from_status(StatusCode::NOT_FOUND)))
 }
 
 /// Returns the session of the cookie, unless it is over.

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, PersonId};
+use fleetgate_engine::id::{HostId, Id, PersonId};
 use fleetgate_engine::time::Mono;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body_room::BodyRoom;
 use super::client::throttled_as;
 use super::idempotency::UnderWay;
+use super::in_progress::{InProgress, Place};
 use super::throttle::{Rate, Throttle};
 use crate::api::enrol::refused::Refusals;
 use crate::api::response::problem::Problem;
@@ -39,6 +40,11 @@ pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from
 /// some mistakes. The addresses of a removed renter rest for a day, so a person must not use up the pool by
 /// adding and removing.
 const CHANGES_BY_PERSON: Rate = Rate { burst: 30, refill: Duration::from_secs(300) };
+/// Reads of a person of a customer, or of a token of one. The page asks three times each 10 s, in a few tabs.
+const READS_BY_PERSON: Rate = Rate { burst: 120, refill: Duration::from_millis(500) };
+/// Reads of one person in progress. A list of 100 rentals with their devices takes the database for a while, and the page
+/// asks for three things at once.
+const READS_AT_ONCE: usize = 4;
 /// Connections to hosts that one caller opens, each of which is two events: a browser loads some pages
 /// at once. A script that repeats a connection for ever writes 4 events a second.
 const STREAMS_BY_PRINCIPAL: Rate = Rate { burst: 300, refill: Duration::from_millis(500) };
@@ -61,6 +67,8 @@ pub struct RateLimits {
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
     changes_by_person: Throttle<PersonId>,
+    reads_by_person: Throttle<Id>,
+    reads: InProgress<Id>,
     keys_by_principal: Throttle<String>,
     streams_by_principal: Throttle<String>,
     probes_by_principal: Throttle<String>,
@@ -89,6 +97,8 @@ impl Default for RateLimits {
             results_by_device: Throttle::new(RESULTS_BY_DEVICE),
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             changes_by_person: Throttle::new(CHANGES_BY_PERSON),
+            reads_by_person: Throttle::new(READS_BY_PERSON),
+            reads: InProgress::new(READS_AT_ONCE),
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             streams_by_principal: Throttle::new(STREAMS_BY_PRINCIPAL),
             probes_by_principal: Throttle::new(PROBES_BY_PRINCIPAL),
@@ -119,6 +129,18 @@ impl RateLimits {
     /// Returns 429 after too many.
     pub fn change(&self, person: PersonId, now: Mono) -> Result<(), Problem> {
         self.changes_by_person.take(&person, now).map_err(|wait| too_many("changes", wait))
+    }
+
+    /// Counts a read of a person of a customer, or of a token of one, until the place is dropped.
+    ///
+    /// # Errors
+    /// Returns 429 after too many, and while too many are in progress.
+    pub fn read(&self, person: Id, now: Mono) -> Result<Place<Id>, Problem> {
+        let place = self.reads.begin(&person).ok_or_else(|| {
+            Problem::too_many(format!("{READS_AT_ONCE} reads of yours are in progress: try again"), 1)
+        })?;
+        self.reads_by_person.take(&person, now).map_err(|wait| too_many("reads", wait))?;
+        Ok(place)
     }
 
     /// Counts a connection to a host that this caller opens.
@@ -286,6 +308,19 @@ mod tests {
         limits.logged_in(HOME, Some("eve"), at(0));
         flood(&limits, at(1));
         assert!(limits.login(HOME, Some("ada"), at(1)).is_err());
+    }
+
+    #[test]
+    fn a_person_reads_so_much_at_once_and_over_time_and_keeps_no_other_out() {
+        let limits = RateLimits::default();
+        let (ada, bob) = (Id::from_i64(1), Id::from_i64(2));
+        let held: Vec<_> = std::iter::from_fn(|| limits.read(ada, at(0)).ok()).take(100).collect();
+        assert_eq!(held.len(), READS_AT_ONCE);
+        assert!(limits.read(bob, at(0)).is_ok());
+        drop(held);
+        let more = (0..1_000).filter(|_| limits.read(ada, at(0)).is_ok()).count();
+        assert_eq!(more, READS_BY_PERSON.burst as usize - READS_AT_ONCE);
+        assert!(limits.read(bob, at(0)).is_ok() && limits.read(ada, at(1)).is_ok());
     }
 
     #[test]

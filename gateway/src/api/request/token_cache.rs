@@ -105,6 +105,7 @@ mod tests {
             name: "ci".into(),
             role: Role::Operator,
             user: None,
+            customer: None,
             scopes: Vec::new(),
             created_by: "user:jo".into(),
             created_at: Wall::from_millis(0),

@@ -26,17 +26,21 @@ pub(super) const OPEN: [&str; 5] = [
 /// Routes for every authenticated caller, about that caller alone.
 const KNOWN: [&str; 3] = ["GET /api/v1/session", "DELETE /api/v1/session", "PUT /api/v1/session/password"];
 /// Routes for people of customers, about the caller alone. `mine` tests that they find no others.
-const PERSON: [&str; 10] = [
+const PERSON: [&str; 7] = [
     "GET /api/v1/my",
     "POST /api/v1/my/logout",
-    "GET /api/v1/my/rentals",
-    "GET /api/v1/my/rentals/{rental}",
     "GET /api/v1/my/rentals/{rental}/ssh",
-    "GET /api/v1/my/renters",
     "POST /api/v1/my/renters",
     "PATCH /api/v1/my/renters/{renter}",
     "DELETE /api/v1/my/renters/{renter}",
     "POST /api/v1/my/renters/{renter}/credentials",
+];
+/// Routes for people and for tokens of customers.
+const CUSTOMER: [&str; 4] = [
+    "GET /api/v1/my/rentals",
+    "GET /api/v1/my/rentals/{rental}",
+    "GET /api/v1/my/rental-events",
+    "GET /api/v1/my/renters",
 ];
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -90,6 +94,7 @@ fn what_is_open_or_asks_for_no_role_is_named_here() {
     assert_eq!(of(Rule::Open), OPEN.map(ToOwned::to_owned).into());
     assert_eq!(of(Rule::Known), KNOWN.map(ToOwned::to_owned).into());
     assert_eq!(of(Rule::Person), PERSON.map(ToOwned::to_owned).into());
+    assert_eq!(of(Rule::Customer), CUSTOMER.map(ToOwned::to_owned).into());
 }
 
 #[test]
@@ -129,7 +134,7 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
     for operation in operations() {
         let (area, role) = match operation.rule {
             Rule::Open | Rule::Known => continue,
-            Rule::Person => {
+            Rule::Person | Rule::Customer => {
                 for caller in [shared.anonymous(), shared.viewer(), shared.admin()] {
                     assert_eq!(status(&caller, &operation).await, 401, "{}", operation.name());
                 }

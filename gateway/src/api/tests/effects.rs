@@ -31,7 +31,11 @@ const FIELDS: [(&str, &str, &[&str]); 56] = [
     ("Login", "a_user_is_who_he_is_said_to_be", &["link", "name", "password"]),
     ("MyRenterChange", "mine::a_person_gets_certificates_for_the_own_ssh_keys_alone", &["name", "ssh_keys"]),
     ("NewAcknowledgement", "the_monitor_hears_every_field_of_an_acknowledgement", ACKNOWLEDGEMENT),
-    ("NewApiToken", "a_token_may_what_it_was_made_for", &["expires_in_s", "name", "role", "scopes", "user"]),
+    (
+        "NewApiToken",
+        "a_token_may_what_it_was_made_for, mine::a_program_of_a_customer_reads_what_is_the_customers",
+        &["customer", "expires_in_s", "name", "role", "scopes", "user"],
+    ),
     ("NewBackup", "backups::*", &["history", "keep"]),
     ("NewBooking", "rentals::every_field_of_a_booking_has_its_effect", BOOKING),
     ("NewContact", "the_router_hears_every_field_of_a_contact", CONTACT),

@@ -178,6 +178,141 @@ async fn a_person_finds_no_route_but_the_own_ones() {
     assert!(asked > 100, "{asked}");
 }
 
+/// Returns a program with a token of a customer.
+async fn program<'a>(api: &'a TestApi, customer: &str) -> Caller<'a> {
+    let made =
+        api.admin().post("/api/v1/tokens", json!({ "name": "their shop", "customer": customer })).await;
+    api.anonymous().bearer(text(&must(&made)["secret"]))
+}
+
+/// Books `cam-1` for the second customer.
+async fn rented_by_eve(api: &TestApi, from: u64, until: u64) -> Value {
+    let booking = json!({ "customer": "crm-18", "items": [item("cam-1", from, until)] });
+    must(&api.operator().post("/api/v1/bookings", booking).await)["rentals"][0].clone()
+}
+
+#[tokio::test]
+async fn no_route_shows_what_another_customer_has_or_its_windows_before_and_after() {
+    let api = shop().await;
+    let made = api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await;
+    let other = text(&must(&made)["id"]).to_owned();
+    let (ada, eve) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-18", "Eve").await);
+    let phone = renter(&api, &eve, "phone").await;
+    let before = rented_by_eve(&api, HOUR, 2 * HOUR).await;
+    let own = rented(&api, item("cam-1", 24 * HOUR, 25 * HOUR)).await;
+    let after = rented_by_eve(&api, 48 * HOUR, 49 * HOUR).await;
+    let token = api.admin().post("/api/v1/tokens", json!({ "name": "t", "customer": "crm-18" })).await;
+    let token = text(&must(&token)["token"]["id"]).to_owned();
+    let callers = [browser(&api, &logged_in(&api, "crm-17", &ada).await), program(&api, "crm-17").await];
+    let document = openapi();
+    let mut asked = 0;
+    for (caller, rental) in callers.iter().flat_map(|caller| [(caller, &before), (caller, &after)]) {
+        for route in document["paths"].as_object().unwrap().keys().filter(|route| route.contains('{')) {
+            let path = route
+                .replace("{device}", "cam-1")
+                .replace("{host}", "cam-1")
+                .replace("{rental}", text(&rental["id"]))
+                .replace("{booking}", text(&rental["booking"]))
+                .replace("{customer}", &other)
+                .replace("{person}", &eve)
+                .replace("{renter}", &phone)
+                .replace("{token}", &token)
+                .replace(['{', '}'], "");
+            for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+                let read = if method == "HEAD" { "GET" } else { method };
+                if OPEN.contains(&format!("{read} {route}").as_str()) {
+                    continue;
+                }
+                let answer = match method {
+                    "POST" => caller.post(&path, json!({})).await,
+                    "PATCH" => caller.patch(&path, json!({ "name": "mine" })).await,
+                    other => caller.send(other, &path, Body::empty()).await,
+                };
+                assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
+                asked += 1;
+            }
+        }
+        let filtered = format!("/api/v1/my/rental-events?rental={}", text(&rental["id"]));
+        assert_eq!(caller.get(&filtered).await.status, 404);
+    }
+    assert!(asked > 1_000, "{asked}");
+    let one = format!("/api/v1/my/rentals/{}", text(&own["id"]));
+    let foreign = [
+        text(&before["id"]),
+        text(&after["id"]),
+        other.as_str(),
+        eve.as_str(),
+        phone.as_str(),
+        "crm-18",
+        "cam-1",
+    ];
+    for path in ["/api/v1/my/rentals", one.as_str(), "/api/v1/my/rental-events", "/api/v1/my/renters"] {
+        for caller in &callers {
+            let answer = caller.get(path).await;
+            let shown = must(&answer).to_string();
+            assert!(foreign.iter().all(|id| !shown.contains(id)), "{path}: {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_of_a_customer_reads_what_is_the_customers() {
+    let api = shop().await;
+    must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-18" })).await);
+    let ada = person(&api, "crm-17", "Ada").await;
+    let laptop = renter(&api, &ada, "laptop").await;
+    let mut of_ada = item("cam-1", HOUR, 2 * HOUR);
+    of_ada["renters"] = json!([laptop]);
+    let (of_ada, of_all) = (rented(&api, of_ada).await, rented(&api, item("cam-2", HOUR, 2 * HOUR)).await);
+    let (shop, other) = (program(&api, "crm-17").await, program(&api, "crm-18").await);
+
+    let listed = shop.get("/api/v1/my/rentals").await;
+    let ids: BTreeSet<&str> =
+        must(&listed)["items"].as_array().unwrap().iter().map(|rental| text(&rental["id"])).collect();
+    assert_eq!(ids, [text(&of_ada["id"]), text(&of_all["id"])].into());
+    let one = shop.get(&format!("/api/v1/my/rentals/{}", text(&of_ada["id"]))).await;
+    assert_eq!((&must(&one)["state"], &one.json["changes"]), (&json!("booked"), &json!([])));
+    let renters = shop.get("/api/v1/my/renters").await;
+    assert_eq!(must(&renters)["items"][0]["id"], json!(laptop));
+    let events = shop.get("/api/v1/my/rental-events").await;
+    let kinds: Vec<&str> =
+        must(&events)["items"].as_array().unwrap().iter().map(|event| text(&event["kind"])).collect();
+    assert_eq!(kinds, ["rental.booked", "rental.booked"], "{}", events.text);
+    let items = events.json["items"].to_string();
+    assert!(!items.contains("\"h_"), "the device is the operator's: {items}");
+    let later = shop.get(&format!("/api/v1/my/rental-events?after={}", text(&events.json["next"]))).await;
+    assert_eq!(must(&later)["items"], json!([]));
+    for path in ["/api/v1/my/rentals", "/api/v1/my/renters", "/api/v1/my/rental-events"] {
+        assert_eq!(must(&other.get(path).await)["items"], json!([]), "{path}");
+    }
+    for path in ["/api/v1/my", "/api/v1/rentals", "/api/v1/rental-events", "/api/v1/session", "/metrics"] {
+        assert_eq!(shop.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(shop.post("/api/v1/my/renters", json!({ "name": "phone" })).await.status, 404);
+
+    for wrong in [
+        json!({ "name": "t", "customer": "crm-19" }),
+        json!({ "name": "t", "customer": "crm-17", "role": "viewer" }),
+        json!({ "name": "t", "customer": "crm-17", "scopes": ["rentals"] }),
+    ] {
+        let refused = api.admin().post("/api/v1/tokens", wrong).await;
+        assert_eq!(field(&refused), (422, "customer"), "{}", refused.text);
+    }
+    fixture::restored(&api.state.store, crate::clock::wall()).await;
+    assert_eq!(shop.get("/api/v1/my/rentals").await.code(), "restore_unconfirmed");
+    fixture::run(&api.state.store, "update instance set confirmed_at = 1, confirmed_by = ''", &[]).await;
+    assert_eq!(shop.get("/api/v1/my/rentals").await.status, 200);
+    must(&api.operator().delete("/api/v1/customers/crm-18").await);
+    assert_eq!(other.get("/api/v1/my/rentals").await.status, 401);
+    let names = fixture::texts(
+        &api.state.store,
+        "select name from tokens where customer is not null order by name desc",
+    );
+    assert_eq!(names.await, ["their shop", ""], "what an operator wrote goes with the customer");
+    let log = api.admin().get("/api/v1/audit").await.text;
+    assert!(log.contains("token.created") && !log.contains("their shop"), "{log}");
+}
+
 #[tokio::test]
 async fn a_cookie_of_one_kind_is_none_of_the_other() {
     let api = shop().await;
@@ -254,6 +389,27 @@ async fn a_person_who_adds_and_removes_renters_uses_up_no_pool() {
     assert_eq!(mine.get("/api/v1/my/renters").await.status, 200);
     let other = browser(&api, &logged_in(&api, "crm-17", &bob).await);
     assert_eq!(other.post("/api/v1/my/renters", json!({ "name": "phone" })).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_person_who_reads_without_a_pause_waits_and_others_do_not() {
+    let api = shop().await;
+    let (ada, bob) = (person(&api, "crm-17", "Ada").await, person(&api, "crm-17", "Bob").await);
+    let mine = browser(&api, &logged_in(&api, "crm-17", &ada).await);
+    let mut last = 0;
+    for _ in 0..1_000 {
+        let answer = mine.get("/api/v1/my/renters").await;
+        last = answer.status;
+        if last != 200 {
+            assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
+            break;
+        }
+    }
+    assert_eq!(last, 429);
+    let made = mine.post("/api/v1/my/renters", json!({ "name": "laptop" })).await;
+    assert_eq!(made.status, 201, "changes have a limit of their own");
+    let other = browser(&api, &logged_in(&api, "crm-17", &bob).await);
+    assert_eq!(other.get("/api/v1/my/renters").await.status, 200);
 }
 
 #[tokio::test]
@@ -339,6 +495,8 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let sent = json!({ "exit_status": 2, "output": "predecessor | secret=7" });
     ward.post("/hosts/nas/services/backup/results", sent).await;
     pause().await;
+    let earlier = crate::ids::time(crate::clock::wall());
+    pause().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-17" })).await);
     super::rentals::renting(api, "nas", json!({ "rentable": true })).await;
     let mut wanted = item("nas", 0, HOUR);
@@ -360,8 +518,12 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let nothing =
         json!({ "name": "backup", "status": "pending", "since": null, "output": "", "metrics": [] });
     assert_eq!(backup(&before), nothing);
-    assert_eq!(before.json["changes"], json!([]));
+    assert_eq!((&before.json["changes"], &before.json["changes_truncated"]), (&json!([]), &json!(false)));
     assert!(!before.text.contains("predecessor") && !before.text.contains("secret"), "{}", before.text);
+    let late = json!({ "exit_status": 1, "output": "predecessor, sent late", "timestamp": earlier });
+    ward.post("/hosts/nas/services/backup/results", late).await;
+    let still = mine.get(&path).await;
+    assert_eq!((backup(&still), &still.json["changes"]), (nothing, &json!([])), "{}", still.text);
     pause().await;
     ward.sends(0).await;
     ward.post("/hosts/nas/results", json!({ "exit_status": 0, "output": "here" })).await;

@@ -250,6 +250,38 @@ async fn labels_choose_any_free_device_and_given_ones_come_first() {
 }
 
 #[tokio::test]
+async fn a_profile_chooses_among_its_own_devices() {
+    let api = shop().await;
+    let camera = "update hosts set profile = 'camera' where name = 'cam-2'";
+    fixture::run(&api.state.store, camera, &[]).await;
+    let any = |more: Value| {
+        let mut item = json!({ "from": hence(HOUR), "until": hence(2 * HOUR) });
+        item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        item
+    };
+    let query = format!("from={}&to={}&profile=camera", hence(HOUR), hence(2 * HOUR));
+    let free = async || {
+        let shown = api.operator().get(&format!("/api/v1/rentals/availability?{query}")).await;
+        (must(&shown)["devices"].clone(), shown.json["free"].clone())
+    };
+    assert_eq!(free().await, (json!(1), json!(1)));
+    let made = book(&api, json!([any(json!({ "profile": "camera" }))])).await;
+    let rental = &must(&made)["rentals"][0];
+    assert_eq!((&rental["device_name"], &rental["profile"]), (&json!("cam-2"), &json!("camera")));
+    assert_eq!(free().await, (json!(1), json!(0)));
+    let again = json!([any(json!({ "profile": "camera", "labels": { "kind": "cam" } }))]);
+    assert_eq!(book(&api, again).await.code(), "occupied", "the other device has another profile");
+    for (name, more) in [
+        ("items[0].profile", json!({ "profile": "nas" })),
+        ("items[0].labels", json!({ "profile": "camera", "labels": { "kind": "nas" } })),
+        ("items[0]", json!({ "profile": "camera", "device": "cam-2" })),
+    ] {
+        let refused = book(&api, json!([any(more)])).await;
+        assert_eq!(field(&refused), (422, name), "{}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn of_fifty_bookings_of_one_device_one_wins() {
     let api = shop().await;
     let body = json!({ "customer": "crm-17", "items": [item("cam-1", HOUR, 2 * HOUR)] });

@@ -33,7 +33,8 @@ pub(super) async fn put(api: &TestApi, changes: &[Change<'_>]) {
 }
 
 pub(super) fn turns(host: HostId, service: &'static str, at: i64, to: &'static str) -> Change<'static> {
-    Change { host, service, series: Series::State, at: hour(at), since: None, begins: Some(to) }
+    let (series, at) = (Series::State, hour(at));
+    Change { host, service, series, at, since: None, begins: Some(to), measured_at: None }
 }
 
 pub(super) fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Change<'static>; 2] {
@@ -44,6 +45,7 @@ pub(super) fn spans(host: HostId, series: Series, from: i64, until: i64) -> [Cha
         at: hour(at),
         since: None,
         begins,
+        measured_at: None,
     })
 }
 

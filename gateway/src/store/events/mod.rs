@@ -210,7 +210,7 @@ pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx
 fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
     let nothing = serde_json::json!({});
     match kind {
-        EventKind::StateChanged { from, to, hard } => {
+        EventKind::StateChanged { from, to, hard, .. } => {
             let state_type = if *hard { "hard" } else { "soft" };
             ("state", serde_json::json!({ "from": from, "to": to, "state_type": state_type }))
         }
@@ -431,7 +431,7 @@ mod tests {
             at: Wall::from_millis(1),
             host: Id::from_i64(7),
             service: Some("ping".into()),
-            kind: EventKind::StateChanged { from: "ok", to: "critical", hard: true },
+            kind: EventKind::StateChanged { from: "ok", to: "critical", hard: true, measured_at: None },
             cause: "three in a row".into(),
             evidence: "100% loss".into(),
             by: Some("device:h_x".into()),

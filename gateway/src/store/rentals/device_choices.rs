@@ -16,7 +16,9 @@ use crate::store::access::maybe_wall;
 pub struct DeviceChoice {
     /// The labels that the device was chosen by. `None`: it was given.
     pub labels: Option<BTreeMap<String, String>>,
-    /// After how long of a delay the gateway takes another device with these labels. `None`: never.
+    /// The profile that it had to have beside them. `None`: any.
+    pub profile: Option<String>,
+    /// After how long of a delay the gateway takes another device of this selection. `None`: never.
     pub other_after: Option<Duration>,
     /// When it did so last.
     pub other_at: Option<Wall>,
@@ -36,6 +38,7 @@ impl DeviceChoice {
         let after = after.map(|after| u64::try_from(after).map(Duration::from_millis)).transpose();
         Ok(DeviceChoice {
             labels: labels.map(|labels| labels.0),
+            profile: row.try_get("selection_profile")?,
             other_after: after.map_err(|_| damaged("other_device_after_ms"))?,
             other_at: maybe_wall(row, "other_device_at")?,
         })
@@ -81,6 +84,7 @@ mod tests {
     fn another_device_is_due_after_the_delay_and_as_long_after_the_last_one() {
         let choice = DeviceChoice {
             labels: Some(BTreeMap::new()),
+            profile: None,
             other_after: Some(Duration::from_secs(60)),
             other_at: None,
         };

@@ -210,7 +210,7 @@ impl ListRow for Candidate {
     const TABLE: &'static str = "device_rental_settings";
 }
 
-/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
+/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON; `$3`: its profile.
 const CANDIDATES: &str = concat!(
     "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
             case when s.ssh_account is not null and s.ssh_mode is not null then h.ssh_port end as ssh_port
@@ -219,12 +219,12 @@ const CANDIDATES: &str = concat!(
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null
                    where p.id = h.id and p.removed_at is null)
        and not exists (select 1 from hosts behind where behind.via = h.id and behind.removed_at is null)
-       and ($1 is null or h.id = $1) and ",
+       and ($1 is null or h.id = $1) and ($3 is null or h.profile = $3) and ",
     has_labels!("$2"),
     " order by h.name"
 );
 
-/// Returns the devices that can be booked and have all of these labels, in name order, and those whose settings can be
+/// Returns the devices that can be booked and have all of these labels and this profile, in name order, and those whose settings can be
 /// read.
 ///
 /// # Errors
@@ -232,8 +232,9 @@ const CANDIDATES: &str = concat!(
 pub async fn candidates(
     conn: &mut SqliteConnection,
     labels: &BTreeMap<String, String>,
+    profile: Option<&str>,
 ) -> sqlx::Result<Vec<Candidate>> {
-    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels));
+    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).bind(profile);
     let rows: Vec<Entry<Candidate>> = query.fetch_all(conn).await?;
     Ok(readable(rows))
 }
@@ -244,7 +245,8 @@ pub async fn candidates(
 /// Fails when the database cannot be read.
 pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
     let none: BTreeMap<String, String> = BTreeMap::new();
-    sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).fetch_optional(conn).await
+    let query = sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).bind(None::<&str>);
+    query.fetch_optional(conn).await
 }
 
 /// The SSH server of a device, as renters find it.

@@ -15,6 +15,7 @@ use sqlx::types::Json;
 use super::{customers, people, renters};
 use crate::ids::Kind;
 use crate::store::events::{self, NewEvent, Object};
+use crate::store::tokens;
 
 /// A customer that was erased, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,11 @@ pub async fn apply(tx: &mut SqliteConnection, erasures: &[Erasure], now: Wall) -
     for id in present {
         let customer = Id::from_i64(id);
         remove_people(tx, customer, now).await?;
+        for token in tokens::erase_those_of(tx, customer, now).await? {
+            let event =
+                NewEvent::new(now, "token.revoked", (Object::Token, Some(token)), AGAIN, events::SYSTEM);
+            events::append(tx, &event).await?;
+        }
         customers::erase(tx, customer, ids.get(&id).copied().unwrap_or(now)).await?;
         note(tx, "customer.erased", (Object::Customer, Kind::Customer), customer, now).await?;
         erased.push(customer);
@@ -131,6 +137,8 @@ mod tests {
             "insert into peer_keys (public_key, peer, added_at) values ('one', 21, 1), ('two', 22, 1)",
             "insert into addresses (address, slot, peer, allocated_at) values ('10.112.0.9', 9, 21, 1)",
             "insert into peer_memory (peer, endpoint) values (21, '192.0.2.1:1')",
+            "insert into tokens (id, hash, name, role, customer, created_by, created_at)
+                values (31, x'01', 'of Ada', 'viewer', 1, '', 1), (32, x'02', 'of Bob', 'viewer', 2, '', 1)",
         ] {
             fixture::run(&store, sql, &[]).await;
         }
@@ -139,15 +147,16 @@ mod tests {
             apply(&mut tx, &[erasure(1, 600)], Wall::from_millis(1_000)).await.unwrap();
         }
         tx.commit().await.unwrap();
-        let left: [(&'static str, &[&str]); 6] = [
+        let left: [(&'static str, &[&str]); 7] = [
             ("select name || coalesce(email, '') from people order by id", &["", "Bob"]),
             ("select name from renters order by id", &["", "bob-phone"]),
             ("select public_key from peer_keys where retired_at is null", &["two"]),
             ("select address from addresses where released_at is null", &[]),
             ("select endpoint from peer_memory", &[]),
+            ("select name from tokens order by revoked_at is null, id", &["", "of Bob"]),
             (
                 "select kind || object_id from events order by seq",
-                &["renter.removed21", "person.removed11", "customer.erased1"],
+                &["renter.removed21", "person.removed11", "token.revoked31", "customer.erased1"],
             ),
         ];
         for (sql, left) in left {

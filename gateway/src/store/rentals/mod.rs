@@ -384,9 +384,9 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
                               allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
-                              other_device_after_ms, contacts, thresholds)
+                              other_device_after_ms, contacts, thresholds, selection_profile)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22, $23, $24)",
+                 $21, $22, $23, $24, $25)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -412,6 +412,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(rental.choice.after_row())
     .bind(contacts::contacts_row(&rental.contacts))
     .bind(thresholds::thresholds_row(&rental.thresholds))
+    .bind(rental.choice.profile.as_deref())
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await

@@ -51,6 +51,8 @@ export interface MyRental {
   services: MyService[];
   /** Not in lists. */
   changes?: MyChange[];
+  /** `changes` leaves out earlier ones. */
+  changes_truncated?: boolean;
 }
 
 /** The SSH key of one of the person's computers, and its certificate for a rental; without one the device takes the key itself. */

@@ -13,7 +13,7 @@ use crate::messages::{
 };
 use crate::time::Mono;
 
-use crate::monitor::context::{Ctx, ProbeOwner, cause};
+use crate::monitor::context::{Ctx, ProbeOwner, cause, measured_at};
 use crate::monitor::host::Host;
 use crate::monitor::host::alive::{Alive, AliveCheck, Asked, EVIDENCE, Next, Rules, Verdict};
 use crate::monitor::host::freshness::NOTHING_CAME;
@@ -403,8 +403,9 @@ impl Host {
     }
 
     fn record_change(&self, change: &Change<HostStatus>, ctx: &mut Ctx<'_>) {
-        let kind =
-            EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
+        let (from, to, hard) = (change.from.name(), change.to.name(), change.hard);
+        let measured_at = measured_at(self.result.source(), self.result.at(), ctx.now);
+        let kind = EventKind::StateChanged { from, to, hard, measured_at };
         let cause = match self.result.source() {
             SILENT => NOTHING_CAME.to_owned(),
             _ => cause(&self.track, change, self.spec.timing.attempts),

@@ -217,7 +217,12 @@ impl Conn {
     }
 
     pub fn is_stream(&self, id: StreamId) -> bool {
-        self.purpose.stream() == Some(id)
+        self.stream() == Some(id)
+    }
+
+    /// Returns its stream. `None`: it is a probe.
+    pub fn stream(&self) -> Option<StreamId> {
+        self.purpose.stream()
     }
 
     /// Returns whether the peer opened the connection.

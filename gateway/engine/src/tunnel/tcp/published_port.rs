@@ -4,11 +4,13 @@
 //! own addresses, within the limits of its stack and of all peers together. Devices reach the port
 //! for results, people reach DNS, and renters reach a page. The shell handles the content of the stream.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use fleetgate_probes::packet::Parsed;
 
 use crate::dns;
+use crate::id::CustomerId;
 use crate::messages::{DropReason, Output, PeerKind, Published, StreamId, StreamOutput};
 use crate::tunnel::Tunnel;
 use crate::tunnel::peers::Slot;
@@ -30,8 +32,12 @@ const MAX_DNS: usize = 64;
 const PAGE_PORT: u16 = 80;
 
 /// Connections of all renters to their page. A browser opens a few and each is short. The limit is separate from the
-/// others, so that renters displace neither results nor DNS.
+/// others, so that renters displace neither results nor DNS. If all are taken, the customer with the most loses its
+/// oldest one.
 const MAX_PAGE: usize = 64;
+
+/// The part of them that one renter has at a time. The page is one document and one style sheet.
+const PAGE_BY_PEER: usize = 4;
 
 /// Marks the ids of these streams, so that they never collide with those that the shell assigns.
 const ACCEPTED: u64 = 1 << 63;
@@ -93,6 +99,14 @@ impl<N: Noise> Tunnel<N> {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let service = self.published(slot, packet).ok_or(DropReason::Unsolicited)?;
+        let stack = self.peers.get(slot).and_then(|peer| peer.stack());
+        // Whom the own limits keep out displaces no other.
+        if stack.is_some_and(|stack| !has_share(stack, service)) {
+            return Err(DropReason::Budget);
+        }
+        if service == Published::Page && !self.connections.has_room(service) {
+            self.close_oldest_page(slot);
+        }
         if !self.connections.has_room(service) {
             return Err(DropReason::Budget);
         }
@@ -108,6 +122,9 @@ impl<N: Noise> Tunnel<N> {
         self.arrivals += 1;
         self.connections.all += 1;
         *self.connections.of_service(service) += 1;
+        if service == Published::Page {
+            self.page_readers.insert(slot);
+        }
         self.streams.insert(id, slot);
         self.wake(slot);
         if pushed { Ok(()) } else { Err(DropReason::Budget) }
@@ -137,7 +154,61 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    pub(in crate::tunnel) fn recount(&mut self, before: Census, after: Census) {
+    pub(in crate::tunnel) fn recount(&mut self, slot: Slot, before: Census, after: Census) {
         self.connections.replace(before, after);
+        if after.page == 0 {
+            self.page_readers.remove(&slot);
+        }
     }
+
+    /// Closes the oldest connection to the page of the customer that has the most, with the one that comes.
+    fn close_oldest_page(&mut self, newcomer: Slot) {
+        let customer = self.peers.get(newcomer).and_then(|peer| self.forwarder.customer(peer.id));
+        let Some((id, slot)) = displaced(&self.page_connections(), customer) else { return };
+        let mut reports = Vec::new();
+        if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
+            stack.reset(id, &mut reports);
+        }
+        reports.into_iter().for_each(|report| self.report(report));
+        // Sends the reset and frees the place at once.
+        self.poll_stack(slot);
+    }
+
+    fn page_connections(&self) -> Vec<PageConnection> {
+        let mut found = Vec::new();
+        for slot in &self.page_readers {
+            let Some(peer) = self.peers.get(*slot) else { continue };
+            let customer = self.forwarder.customer(peer.id);
+            let ids = peer.stack().into_iter().flat_map(|stack| stack.streams_to(Published::Page));
+            found.extend(ids.map(|id| PageConnection { customer, id, slot: *slot }));
+        }
+        found
+    }
+}
+
+/// A connection of a renter to the page. Ids rise with time.
+struct PageConnection {
+    /// `None`: the policy does not know the renter any more.
+    customer: Option<CustomerId>,
+    id: StreamId,
+    slot: Slot,
+}
+
+/// Returns the oldest connection of the customer that has the most. The one that comes counts for its customer.
+fn displaced(open: &[PageConnection], newcomer: Option<CustomerId>) -> Option<(StreamId, Slot)> {
+    let count = |customer: Option<CustomerId>| {
+        let open = open.iter().filter(|other| other.customer == customer).count();
+        open + usize::from(customer == newcomer)
+    };
+    let chosen = open.iter().max_by_key(|of| (count(of.customer), Reverse(of.id)))?;
+    Some((chosen.id, chosen.slot))
+}
+
+/// Whether the peer may have another connection to this service.
+fn has_share(stack: &Stack, service: Published) -> bool {
+    let is_in_share = match service {
+        Published::Page => stack.accepted_by(service) < PAGE_BY_PEER,
+        Published::Results | Published::Dns => true,
+    };
+    is_in_share && stack.has_place()
 }

@@ -176,12 +176,22 @@ impl Stack {
         self.conns.iter().filter(|conn| conn.service() == Some(service)).count()
     }
 
+    /// Returns the streams that the peer opened to this service, the oldest first.
+    pub fn streams_to(&self, service: Published) -> impl Iterator<Item = StreamId> {
+        self.conns.iter().filter(move |conn| conn.service() == Some(service)).filter_map(Conn::stream)
+    }
+
+    /// Returns whether the peer may open another connection.
+    pub fn has_place(&self) -> bool {
+        let half_open = self.conns.iter().filter(|conn| conn.is_accepted() && conn.is_opening()).count();
+        self.accepted() < MAX_ACCEPTED && half_open < MAX_HALF_OPEN
+    }
+
     /// Makes room for the connection that this packet opens; the caller hands the packet to `push`
     /// next. Returns false when the peer has reached its limit.
     pub fn accept(&mut self, id: StreamId, service: Published, packet: &Parsed<'_>, now: Mono) -> bool {
         let Some((from, to)) = opens(packet) else { return false };
-        let half_open = self.conns.iter().filter(|conn| conn.is_accepted() && conn.is_opening()).count();
-        if self.accepted() >= MAX_ACCEPTED || half_open >= MAX_HALF_OPEN {
+        if !self.has_place() {
             return false;
         }
         let ends = (SocketAddr::new(packet.dst, to), SocketAddr::new(packet.src, from));

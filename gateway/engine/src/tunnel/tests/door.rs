@@ -141,11 +141,11 @@ fn only_devices_are_let_in() {
     }
 }
 
-/// Makes peer `n` a person with an inner address, whom the policy has as a source if `known`.
-fn person(world: &mut Plain, n: u8, kind: PeerKind, known: bool) {
+/// Makes peer `n` a person with an inner address, whom the policy has as a source if there is a customer.
+fn person(world: &mut Plain, n: u8, kind: PeerKind, customer: Option<i64>) {
     world.command(Command::Upsert(Box::new(PeerSpec { kind, ..spec(n) }), PeerSnapshot::default()));
-    if known {
-        let owner = SourceOwner::Person { person: Id::from_i64(80), customer: Id::from_i64(90) };
+    if let Some(customer) = customer {
+        let owner = SourceOwner::Person { person: Id::from_i64(80), customer: Id::from_i64(customer) };
         let source = SourceSpec { peer: id(n), owner, addresses: [v4(n), v6(n)].into() };
         world.command(Command::Policy(vec![PolicyChange::Source(source)]));
     }
@@ -160,7 +160,7 @@ fn the_page_is_for_renters_that_the_policy_knows_and_for_nobody_else() {
         (PeerKind::Device, false, Some(Published::Results)),
     ] {
         let mut world = connected(1);
-        person(&mut world, 2, kind, known);
+        person(&mut world, 2, kind, known.then_some(90));
         for (own, gateway) in [(v4(2), v4(1)), (v6(2), v6(1))] {
             world.call(2, SocketAddr::new(own, 40_000), door(gateway), b"GET /");
         }
@@ -179,20 +179,74 @@ fn many_connections_of_renters_leave_those_of_devices_their_room() {
     const RENTERS: u8 = 20;
     let mut world = connected(RENTERS + 1);
     for n in 3..3 + RENTERS {
-        person(&mut world, n, PeerKind::Renter, true);
-        for port in 1..=4 {
-            world.call(n, SocketAddr::new(v4(n), port), door(v4(1)), b"wait");
-        }
-        world.run(Duration::from_millis(100));
+        person(&mut world, n, PeerKind::Renter, Some(90));
+        read_page(&mut world, n, 1..=4);
     }
-    let is_page =
-        |output: &StreamOutput| matches!(output, StreamOutput::Accepted { service: Published::Page, .. });
-    assert_eq!(world.streams.iter().filter(|(_, output)| is_page(output)).count(), 64);
+    assert_eq!((readers(&world).len(), world.tunnel.totals().connections), (80, 64));
     world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
     world.run(SECOND);
     assert!(matches!(arrivals(&world)[..], [(_, 2, _)]));
     world.run(60 * SECOND);
     assert_eq!(world.tunnel.totals().connections, 0);
+}
+
+/// Opens connections to the page from these ports, and waits until they stand.
+fn read_page(world: &mut Plain, n: u8, ports: std::ops::RangeInclusive<u16>) {
+    for port in ports {
+        world.call(n, SocketAddr::new(v4(n), port), door(v4(1)), b"wait");
+    }
+    world.run(Duration::from_millis(100));
+}
+
+/// Returns the connections to the page that stood, with their peers, and whether each is still open.
+fn readers(world: &Plain) -> Vec<(i64, bool)> {
+    let accepted = world.streams.iter().filter_map(|(id, output)| match output {
+        StreamOutput::Accepted { peer, service: Published::Page, .. } => {
+            Some((peer.as_i64(), ended(world, *id).is_none()))
+        }
+        _ => None,
+    });
+    accepted.collect()
+}
+
+#[test]
+fn a_customer_with_all_connections_to_the_page_loses_the_oldest_to_another_one() {
+    let mut world = connected(18);
+    for n in 3..=18 {
+        person(&mut world, n, PeerKind::Renter, Some(90));
+        read_page(&mut world, n, 1..=4);
+    }
+    person(&mut world, 19, PeerKind::Renter, Some(91));
+    read_page(&mut world, 19, 1..=1);
+    let all = readers(&world);
+    assert_eq!((all[0], all.last()), ((3, false), Some(&(19, true))), "{all:?}");
+    assert_eq!(all.iter().filter(|(_, is_open)| *is_open).count(), 64);
+    // The first customer has the most, and pays for its own.
+    read_page(&mut world, 3, 9..=9);
+    let all = readers(&world);
+    let open = all.iter().filter(|(_, is_open)| *is_open).count();
+    assert_eq!(
+        (all[1], all[64], all.last(), open),
+        ((3, false), (19, true), Some(&(3, true)), 64),
+        "{all:?}"
+    );
+    assert_eq!(world.tunnel.totals().connections, 64);
+}
+
+#[test]
+fn a_renter_has_four_connections_to_the_page_and_its_further_ones_displace_no_other() {
+    let mut world = connected(18);
+    for n in 3..=18 {
+        person(&mut world, n, PeerKind::Renter, Some(i64::from(n)));
+        read_page(&mut world, n, 1..=4);
+    }
+    for port in 100..200 {
+        world.say(3, &syn(SocketAddr::new(v4(3), port), PORT));
+    }
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.dropped(3, DropReason::Budget), 100);
+    let all = readers(&world);
+    assert!(all.len() == 64 && all.iter().all(|(_, is_open)| *is_open), "{all:?}");
 }
 
 #[test]

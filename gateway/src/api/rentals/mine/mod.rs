@@ -1,8 +1,10 @@
-//! The calls of the people of customers: their rentals, and their own renters.
+//! The calls of the people and programs of customers: their rentals, and their own renters.
 //!
-//! Only the session of a person reaches these routes, and it reaches no others. All that is read of rentals goes
-//! through `store::rentals::mine`, which limits it to the person and to the time of each rental.
+//! Only the session of a person reaches these routes, and the token of a customer some of them. They reach no others.
+//! All that is read of rentals goes through `store::rentals::mine`, which limits it to the caller and to the time of each
+//! rental.
 
+mod events;
 mod login;
 pub mod page;
 mod types;
@@ -25,7 +27,7 @@ use crate::api::devices::NewCredentials;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
-use crate::api::request::person::PersonCaller;
+use crate::api::request::person::{CustomerCaller, PersonCaller};
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::types::Metric;
@@ -38,6 +40,7 @@ pub use types::*;
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(login::routes())
+        .merge(events::routes())
         .routes(routes!(list))
         .routes(routes!(show))
         .routes(routes!(show_ssh))
@@ -46,15 +49,16 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(reissue))
 }
 
-fn visible(who: &PersonCaller) -> Visible {
-    Visible { customer: who.customer, person: who.person, now: crate::clock::wall() }
+fn visible(who: impl Into<CustomerCaller>) -> Visible {
+    let CustomerCaller { customer, person, .. } = who.into();
+    Visible { customer, person, now: crate::clock::wall() }
 }
 
 /// The rentals of the customer that admit all renters or one of the person, those that begin last first; at most 100.
 #[utoipa::path(get, path = "/my/rentals", operation_id = "list_my_rentals", tag = "rentals",
-    security(("person" = [])), responses((status = 200, body = MyRentals)))]
-async fn list(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRentals>, Problem> {
-    let visible = visible(&who);
+    security(("person" = []), ("customer" = [])), responses((status = 200, body = MyRentals)))]
+async fn list(State(app): State<AppState>, who: CustomerCaller) -> Result<Json<MyRentals>, Problem> {
+    let visible = visible(who);
     let rentals = stored::rentals(&mut *app.store.reader().await?, visible).await?;
     let mut items = Vec::with_capacity(rentals.len());
     for rental in &rentals {
@@ -65,21 +69,22 @@ async fn list(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyR
 
 /// A rental, with what changed within its time.
 #[utoipa::path(get, path = "/my/rentals/{rental}", operation_id = "show_my_rental", tag = "rentals",
-    security(("person" = [])), params(("rental" = String, Path, description = "id")),
+    security(("person" = []), ("customer" = [])), params(("rental" = String, Path, description = "id")),
     responses((status = 200, body = MyRental)))]
 async fn show(
     State(app): State<AppState>,
-    who: PersonCaller,
+    who: CustomerCaller,
     Path(rental): Path<String>,
 ) -> Result<Json<MyRental>, Problem> {
-    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(&who));
+    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(who));
     let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let changes = stored::changes(&app.store, visible, &found).await?;
     let change =
         |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
-    let changes = Some(changes.into_iter().map(change).collect());
-    Ok(Json(MyRental { changes, ..shown(&app, visible, &found).await? }))
+    let changes_truncated = Some(changes.truncated);
+    let changes = Some(changes.list.into_iter().map(change).collect());
+    Ok(Json(MyRental { changes, changes_truncated, ..shown(&app, visible, &found).await? }))
 }
 
 /// How the person logs in to the device of a rental, with certificates for the SSH keys of the person's own renters.
@@ -128,6 +133,7 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
             .map(|seen| seen.services.into_iter().map(|of| service(rental, of)).collect())
             .unwrap_or_default(),
         changes: None,
+        changes_truncated: None,
     })
 }
 
@@ -178,11 +184,11 @@ fn changing<'a>(app: &AppState, who: &'a PersonCaller) -> Result<By<'a>, Problem
     Ok(By::Person(who))
 }
 
-/// The renters of the person, by name.
+/// The renters of the person, or with a token of the customer all of them, by name.
 #[utoipa::path(get, path = "/my/renters", operation_id = "list_my_renters", tag = "rentals",
-    security(("person" = [])), responses((status = 200, body = MyRenters)))]
-async fn list_renters(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyRenters>, Problem> {
-    let found = stored::renters(&mut *app.store.reader().await?, visible(&who)).await?;
+    security(("person" = []), ("customer" = [])), responses((status = 200, body = MyRenters)))]
+async fn list_renters(State(app): State<AppState>, who: CustomerCaller) -> Result<Json<MyRenters>, Problem> {
+    let found = stored::renters(&mut *app.store.reader().await?, visible(who)).await?;
     Ok(Json(MyRenters { items: found.iter().map(|renter| renters::to_api(&app, renter)).collect() }))
 }
 

@@ -75,6 +75,9 @@ pub struct MyRental {
     /// The latest changes of the device and its services within the time of the rental, in their order. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<MyChange>>,
+    /// Whether `changes` leaves out earlier ones. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes_truncated: Option<bool>,
 }
 
 /// The device of a rental, as it was measured within the time of the rental.

@@ -1,7 +1,9 @@
-//! What people of customers see: the rentals of their customer, and what was measured within the time of each.
+//! What people and programs of customers see: the rentals of their customer, and what was measured within the time of each.
 //!
 //! Every query takes one [`Visible`] and decides by it alone. Of a device it returns what was measured while the
 //! customer had it, and nothing of the time before or after: no state, output or value of a predecessor.
+
+mod changes;
 
 use std::cmp::Reverse;
 
@@ -14,13 +16,15 @@ use fleetgate_probes::sample::{Metric, Status};
 use sqlx::sqlite::SqliteConnection;
 
 use super::customers::{self, Customer};
+use super::events::EventRow;
 use super::people::{self, Person};
 use super::renters::{self, Renter};
 use super::{Rental, reports, select};
 use crate::ids::Named;
-use crate::store::intervals::{Interval, Series, Services};
 use crate::store::lists::{Entry, readable};
 use crate::store::{Store, states};
+
+pub use changes::Change;
 
 /// Rentals that a person sees: those of years.
 const MAX_RENTALS: i64 = 100;
@@ -34,24 +38,29 @@ const BUILT_IN: &str = "rental";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visible {
     pub customer: CustomerId,
-    pub person: PersonId,
+    /// `None`: a program of the customer, which sees what any person of the customer sees.
+    pub person: Option<PersonId>,
     pub now: Wall,
 }
 
-/// The rentals of the customer `$1` that admit a renter of the person `$2`, or all.
+/// The rentals of the customer `$1` that admit a renter of the person `$2`, or all. Without a person: all of the customer.
+macro_rules! is_visible {
+    () => {
+        "b.customer = $1
+         and ($2 is null and exists (select 1 from customers k where k.id = b.customer and k.erased_at is null)
+              or exists (select 1 from people y
+                         where y.id = $2 and y.customer = b.customer and y.removed_at is null)
+                 and (r.admits is null
+                      or exists (select 1 from renters w
+                                 where w.person = $2 and w.removed_at is null
+                                   and w.id in (select value from json_each(
+                                                    case when json_valid(r.admits) then r.admits else '[]' end))))) "
+    };
+}
+
 macro_rules! visible {
     ($rest:literal) => {
-        select!(concat!(
-            "where b.customer = $1
-               and exists (select 1 from people y
-                           where y.id = $2 and y.customer = b.customer and y.removed_at is null)
-               and (r.admits is null
-                    or exists (select 1 from renters w
-                               where w.person = $2 and w.removed_at is null
-                                 and w.id in (select value from json_each(
-                                                  case when json_valid(r.admits) then r.admits else '[]' end)))) ",
-            $rest
-        ))
+        select!(concat!("where ", is_visible!(), $rest))
     };
 }
 
@@ -66,7 +75,7 @@ pub async fn rentals(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Res
     );
     let rows: Vec<Entry<Rental>> = sqlx::query_as(sql)
         .bind(visible.customer.as_i64())
-        .bind(visible.person.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
         .bind(MAX_RENTALS)
         .bind(visible.now.as_millis())
         .fetch_all(conn)
@@ -87,19 +96,49 @@ pub async fn rental(
 ) -> sqlx::Result<Option<Rental>> {
     sqlx::query_as(visible!("and r.id = $3"))
         .bind(visible.customer.as_i64())
-        .bind(visible.person.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
         .bind(rental.as_i64())
         .fetch_optional(conn)
         .await
 }
 
-/// Returns the renters of the person, by name.
+/// Returns the renters of the person, or else of the customer, by name.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn renters(conn: &mut SqliteConnection, visible: Visible) -> sqlx::Result<Vec<Renter>> {
-    let all = renters::of_person(conn, visible.person).await?;
+    let Some(person) = visible.person else { return renters::of_customer(conn, visible.customer).await };
+    let all = renters::of_person(conn, person).await?;
     Ok(all.into_iter().filter(|renter| renter.customer == visible.customer).collect())
+}
+
+const EVENTS: &str = concat!(
+    "select e.* from rental_events e join rentals r on r.id = e.rental join bookings b on b.id = r.booking
+     where e.customer = $1 and e.seq > $3 and e.seq <= $4 and ($5 is null or e.rental = $5) and ",
+    is_visible!(),
+    "order by e.seq limit $6"
+);
+
+/// Returns events of the rentals in their order: those after one number and not after another.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn events(
+    conn: &mut SqliteConnection,
+    visible: Visible,
+    rental: Option<Id>,
+    (after, through): (i64, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<EventRow>> {
+    sqlx::query_as(EVENTS)
+        .bind(visible.customer.as_i64())
+        .bind(visible.person.map(PersonId::as_i64))
+        .bind(after)
+        .bind(through)
+        .bind(rental.map(Id::as_i64))
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
 
 /// Returns whose renter a peer is. `None`: it is no renter, or was removed.
@@ -113,7 +152,7 @@ pub async fn of_renter(
 ) -> sqlx::Result<Option<(Renter, Visible)>> {
     let found = renters::by_id(conn, renter).await?;
     Ok(found.map(|renter| {
-        let visible = Visible { customer: renter.customer, person: renter.person, now };
+        let visible = Visible { customer: renter.customer, person: Some(renter.person), now };
         (renter, visible)
     }))
 }
@@ -183,10 +222,13 @@ pub async fn device(
         return Ok(Some(Seen { status: PENDING, since: None, services: Vec::new() }));
     };
     let host = states::of_host(conn, rental.device).await?;
-    let (status, since) = host_within(host.as_ref(), time);
     let services = states::services_of(conn, rental.device).await?;
+    let begun = changes::lasting(conn, rental.device, time).await?;
+    let hard_since = |name: &str| begun.get(name).copied();
+    let (status, since) = host_within(host.as_ref(), time, hard_since(""));
     let services = services.iter().filter(|row| row.state.name != BUILT_IN);
-    let services = services.map(|row| service_within(&row.state, time)).collect();
+    let services =
+        services.map(|row| service_within(&row.state, time, hard_since(&row.state.name))).collect();
     Ok(Some(Seen { status, since, services }))
 }
 
@@ -195,22 +237,31 @@ fn contains(time: Window, at: Wall) -> bool {
 }
 
 /// Returns the hard state if it began within the time, and the last result otherwise.
-fn shown<S>(last: (S, Wall), hard: (S, Wall), time: Window) -> (S, Option<Wall>) {
-    let (state, since) = if contains(time, hard.1) { hard } else { last };
+fn shown<S>(last: (S, Wall), hard: (S, Option<Wall>), time: Window) -> (S, Option<Wall>) {
+    let (state, since) = match hard {
+        (state, Some(since)) => (state, since),
+        (_, None) => last,
+    };
     (state, Some(since.max(time.from())))
 }
 
-fn host_within(state: Option<&HostState>, time: Window) -> (&'static str, Option<Wall>) {
+/// `hard_since`: when the hard state began, if it began within the time.
+fn host_within(
+    state: Option<&HostState>,
+    time: Window,
+    hard_since: Option<Wall>,
+) -> (&'static str, Option<Wall>) {
     let state = state.filter(|state| state.last_check.is_some_and(|at| contains(time, at)));
     let Some(state) = state else { return (PENDING, None) };
-    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    let (status, since) = shown((state.status, state.since), (state.hard, hard_since), time);
     match status {
         HostStatus::Down if !state.reachable => ("unreachable", since),
         status => (status.name(), since),
     }
 }
 
-fn service_within(state: &ServiceState, time: Window) -> SeenService {
+/// `hard_since`: when the hard state began, if it began within the time.
+fn service_within(state: &ServiceState, time: Window, hard_since: Option<Wall>) -> SeenService {
     let nothing = SeenService {
         name: state.name.clone(),
         status: PENDING,
@@ -221,7 +272,7 @@ fn service_within(state: &ServiceState, time: Window) -> SeenService {
     if !state.last_check.is_some_and(|at| contains(time, at)) {
         return nothing;
     }
-    let (status, since) = shown((state.status, state.since), (state.hard, state.hard_since), time);
+    let (status, since) = shown((state.status, state.since), (state.hard, hard_since), time);
     SeenService {
         status: status.map_or(PENDING, Status::name),
         since,
@@ -231,35 +282,29 @@ fn service_within(state: &ServiceState, time: Window) -> SeenService {
     }
 }
 
-/// A hard state that began within the time of a rental.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Change {
-    pub at: Wall,
-    /// `None`: of the device itself.
-    pub service: Option<String>,
-    pub status: String,
+/// The changes of a rental.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The latest, in the order of time.
+    pub list: Vec<Change>,
+    /// There were more before.
+    pub truncated: bool,
 }
 
-/// Returns the latest changes of the devices of a rental, each while the customer had it, in the order of time.
+/// Returns the latest changes of the devices of a rental, each while the customer had it.
 ///
 /// # Errors
 /// Fails when the database cannot be read or a row is invalid.
-pub async fn changes(store: &Store, visible: Visible, rental: &Rental) -> sqlx::Result<Vec<Change>> {
-    let windows = visible.windows(&mut *store.reader().await?, rental).await?;
-    let mut found = Vec::new();
-    for (device, time) in windows {
-        let span = (time.from(), time.until());
-        store.intervals(&[device], Services::All, span, |of| found.extend(change(&of, time))).await?;
+pub async fn changes(store: &Store, visible: Visible, rental: &Rental) -> sqlx::Result<Changes> {
+    let mut conn = store.reader().await?;
+    let mut list = Vec::new();
+    for (device, time) in visible.windows(&mut conn, rental).await? {
+        // One more tells whether there are more.
+        list.extend(changes::latest(&mut conn, device, time, MAX_CHANGES as i64 + 1).await?);
     }
-    found.sort();
-    let first = found.len().saturating_sub(MAX_CHANGES);
-    Ok(found.split_off(first))
-}
-
-fn change(of: &Interval<'_>, time: Window) -> Option<Change> {
-    let is_shown = of.series == Series::State && of.service != BUILT_IN && contains(time, of.from);
-    let service = Some(of.service).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
-    is_shown.then(|| Change { at: of.from, service, status: of.value.to_owned() })
+    list.sort();
+    let first = list.len().saturating_sub(MAX_CHANGES);
+    Ok(Changes { list: list.split_off(first), truncated: first > 0 })
 }
 
 #[cfg(test)]

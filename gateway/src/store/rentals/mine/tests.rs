@@ -10,7 +10,7 @@ fn id(n: i64) -> Id {
 }
 
 fn visible(customer: i64, person: i64, now: i64) -> Visible {
-    Visible { customer: id(customer), person: id(person), now: at(now) }
+    Visible { customer: id(customer), person: Some(id(person)), now: at(now) }
 }
 
 /// Two customers, 1 and 2. The first has the people 11 and 12, the second the person 13. Each has a renter, 21 to 23.
@@ -103,6 +103,13 @@ async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_pe
             assert_eq!(found.is_some(), seen.contains(&n), "{person} {n}");
         }
     }
+    let program = |customer| Visible { person: None, ..visible(customer, 0, 0) };
+    for (customer, seen) in [(1, vec![4, 3, 2, 1]), (2, vec![5]), (9, vec![])] {
+        let all = rentals(&mut conn, program(customer)).await.unwrap();
+        assert_eq!(all.iter().map(|rental| rental.id.as_i64()).collect::<Vec<_>>(), seen, "{customer}");
+    }
+    let of_customer = renters(&mut conn, program(1)).await.unwrap();
+    assert_eq!(of_customer.iter().map(|renter| renter.id.as_i64()).collect::<Vec<_>>(), [21, 22]);
     let own: Vec<i64> =
         renters(&mut conn, visible(1, 11, 0)).await.unwrap().iter().map(|r| r.id.as_i64()).collect();
     assert_eq!((own, renters(&mut conn, visible(1, 13, 0)).await.unwrap().len()), (vec![21], 0));
@@ -114,6 +121,34 @@ async fn a_person_sees_the_rentals_of_the_customer_that_admit_a_renter_of_the_pe
     let mut conn = store.reader().await.unwrap();
     assert_eq!(rentals(&mut conn, visible(1, 11, 0)).await.unwrap().len(), 1, "without the removed renter");
     assert!(rentals(&mut conn, visible(1, 12, 0)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_events_of_the_rentals_that_are_seen_are_seen() {
+    let (store, _dir) = scene().await;
+    for (rental, booking, customer, admits) in
+        [(1, 101, 1, None), (2, 101, 1, Some("[22]")), (3, 102, 2, None), (4, 101, 1, Some("[21]"))]
+    {
+        rent(&store, rental, booking, (100 * rental, 100 * rental + 50), admits).await;
+        let sql = "insert into rental_events (id, at, rental, booking, customer, kind, version, data)
+                   values ($1, 1, $1, $2, $3, 'rental.booked', 1, '{}')";
+        sqlx::query(sql).bind(rental).bind(booking).bind(customer).execute(&store.write).await.unwrap();
+    }
+    let mut conn = store.reader().await.unwrap();
+    for (customer, person, rental, seen) in [
+        (1, Some(11), None, vec![1, 4]),
+        (1, Some(12), None, vec![1, 2]),
+        (1, None, None, vec![1, 2, 4]),
+        (1, None, Some(2), vec![2]),
+        (1, None, Some(3), vec![]),
+        (2, None, None, vec![3]),
+        (2, Some(11), None, vec![]),
+    ] {
+        let who = Visible { customer: id(customer), person: person.map(id), now: at(0) };
+        let found = events(&mut conn, who, rental.map(id), (0, 99), 10).await.unwrap();
+        let rentals: Vec<i64> = found.iter().map(|event| event.rental.as_i64()).collect();
+        assert_eq!(rentals, seen, "{customer} {person:?} {rental:?}");
+    }
 }
 
 #[tokio::test]
@@ -143,7 +178,7 @@ async fn a_damaged_rental_hides_no_other() {
 
 async fn seen(store: &Store, who: Visible, rental: i64) -> Vec<Change> {
     let found = super::rental(&mut store.reader().await.unwrap(), who, id(rental)).await.unwrap();
-    changes(store, who, &found.expect("a rental")).await.unwrap()
+    changes(store, who, &found.expect("a rental")).await.unwrap().list
 }
 
 #[tokio::test]
@@ -234,7 +269,9 @@ fn a_result_from_before_or_after_the_window_is_never_seen() {
             last_check: last,
             ..fixture::up(id(7))
         };
-        let (service, (status, since)) = (service_within(&state, time), host_within(Some(&host), time));
+        let hard = Some(state.hard_since).filter(|at| contains(time, *at));
+        let service = service_within(&state, time, hard);
+        let (status, since) = host_within(Some(&host), time, hard);
         let is_inside = last.is_some_and(|at| from <= at && at < until);
         inside += usize::from(is_inside);
         if is_inside {
@@ -250,7 +287,127 @@ fn a_result_from_before_or_after_the_window_is_never_seen() {
     }
     assert!(inside > 1_000, "{inside}");
     let time = Window::new(at(1), at(2)).expect("a window");
-    assert_eq!(host_within(None, time), (PENDING, None));
+    assert_eq!(host_within(None, time, None), (PENDING, None));
+}
+
+/// A result: when it arrived, when it was measured, and what it said.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: i64,
+    measured: i64,
+    status: &'static str,
+}
+
+/// Returns results in the order of their arrival, of which some were measured long before.
+fn results(dice: &mut Dice) -> Vec<Sent> {
+    let (mut sent, mut at, mut newest) = (Vec::new(), 0, 0);
+    while at < 1_000 {
+        at += 1 + dice.below(60) as i64;
+        let late = if dice.once_in(3) { dice.below(300) as i64 } else { 0 };
+        // The monitor ignores what is older than what it has.
+        let measured = (at - late).max(newest);
+        newest = measured;
+        sent.push(Sent { at, measured, status: dice.pick(&["ok", "warning", "critical"]).unwrap() });
+    }
+    sent
+}
+
+/// Stores the results until `now` as the writer does: the last one as the state, and each other status as an interval.
+async fn keep(store: &Store, sent: &[Sent]) {
+    fixture::run(store, "delete from intervals", &[]).await;
+    let mut before = None;
+    for of in sent.iter().filter(|of| before.replace(of.status) != Some(of.status)) {
+        let sql = "update intervals set ended_at = $1 where ended_at is null";
+        sqlx::query(sql).bind(of.at).execute(&store.write).await.unwrap();
+        put(store, 7, "disk", of.status, (of.at, None)).await;
+        let sql = "update intervals set measured_at = $1 where ended_at is null";
+        let measured = Some(of.measured).filter(|measured| *measured < of.at);
+        sqlx::query(sql).bind(measured).execute(&store.write).await.unwrap();
+    }
+    let Some(last) = sent.last() else { return };
+    let begun = sent.iter().rev().take_while(|of| of.status == last.status).last().map_or(0, |of| of.at);
+    let sql =
+        "update service_states set status = $1, hard = $1, since = $2, hard_since = $2, last_check = $3,
+                      output = $4 where host = 7 and service = 'disk'";
+    sqlx::query(sql)
+        .bind(last.status)
+        .bind(begun)
+        .bind(last.measured)
+        .bind(format!("measured at {}", last.measured))
+        .execute(&store.write)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn of_results_that_were_sent_late_only_those_measured_within_the_window_are_seen() {
+    let (store, _dir) = scene().await;
+    store.all_hosts(&fixture::TIMING).await.unwrap();
+    let row =
+        "insert into service_states (host, service, kind, attempt, stale, since, route, output, long_output,
+                                           metrics, warnings)
+               values (7, 'disk', 'hard', 1, 0, 0, '', '', '', '[]', '[]')";
+    fixture::run(&store, row, &[]).await;
+    let (mut dice, mut hidden) = (Dice(3), 0);
+    for n in 1..=150 {
+        let all = results(&mut dice);
+        let from = dice.below(800) as i64;
+        let length = 2 + dice.below(300);
+        let (until, now) = (from + length as i64, from + 1 + dice.below(length - 1) as i64);
+        let sent: Vec<Sent> = all.into_iter().filter(|of| of.at <= now).collect();
+        keep(&store, &sent).await;
+        rent(&store, n, 101, (from, until), None).await;
+        let who = visible(1, 11, now);
+
+        let mut before = None;
+        let turns = sent.iter().filter(|of| before.replace(of.status) != Some(of.status));
+        let model: Vec<(i64, &str)> = turns
+            .filter(|of| from <= of.at && of.at < now && from <= of.measured)
+            .map(|of| (of.at, of.status))
+            .collect();
+        let found = seen(&store, who, n).await;
+        let found: Vec<(i64, &str)> =
+            found.iter().map(|change| (change.at.as_millis(), change.status.as_str())).collect();
+        assert_eq!(found, model, "[{from}, {until}) at {now}: {sent:?}");
+
+        let mut conn = store.reader().await.unwrap();
+        let rental = rental(&mut conn, who, id(n)).await.unwrap().expect("a rental");
+        let device = device(&mut conn, who, &rental).await.unwrap().expect("it is active");
+        let disk = device.services.iter().find(|of| of.name == "disk").expect("a service");
+        match sent.last().filter(|of| from <= of.measured) {
+            Some(last) => {
+                let output = format!("measured at {}", last.measured);
+                assert_eq!((disk.status, &disk.output), (last.status, &output), "{sent:?}");
+                assert!(disk.since >= Some(at(from)), "{disk:?}");
+            }
+            None => {
+                hidden += usize::from(!sent.is_empty());
+                assert_eq!((disk.status, disk.since, disk.output.as_str()), (PENDING, None, ""), "{sent:?}");
+            }
+        }
+    }
+    assert!(hidden > 5, "{hidden}");
+}
+
+#[tokio::test]
+async fn the_latest_changes_of_a_rental_are_seen_and_that_there_are_more() {
+    let (store, _dir) = scene().await;
+    rent(&store, 1, 101, (100, 100_000), None).await;
+    let read = async || {
+        let mut conn = store.reader().await.unwrap();
+        let rental = rental(&mut conn, visible(1, 11, 90_000), id(1)).await.unwrap().expect("a rental");
+        drop(conn);
+        changes(&store, visible(1, 11, 90_000), &rental).await.unwrap()
+    };
+    for n in 0..MAX_CHANGES as i64 {
+        put(&store, 7, "disk", "ok", (200 + n, Some(201 + n))).await;
+    }
+    put(&store, 7, "rental", "ok", (300, None)).await;
+    let all = read().await;
+    assert_eq!((all.list.len(), all.truncated), (MAX_CHANGES, false), "the built-in service does not count");
+    put(&store, 7, "", "up", (150, None)).await;
+    let latest = read().await;
+    assert_eq!((latest.list, latest.truncated), (all.list, true), "the first one is left out");
 }
 
 #[tokio::test]

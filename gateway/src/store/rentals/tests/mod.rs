@@ -65,6 +65,7 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         device_name: "cam".into(),
         choice: DeviceChoice {
             labels: Some([("kind".to_owned(), "cam".to_owned())].into()),
+            profile: Some("camera".to_owned()),
             other_after: Some(Duration::from_secs(600)),
             other_at: None,
         },

@@ -80,7 +80,7 @@ fn three_failures_make_a_host_down_and_one_answer_brings_it_back() {
     assert_eq!(status(&world, id), HostStatus::Down);
     let kinds: Vec<_> =
         world.kept.events.iter().filter(|e| e.service.is_none()).map(|e| e.kind.clone()).collect();
-    let change = |from, to, hard| EventKind::StateChanged { from, to, hard };
+    let change = |from, to, hard| EventKind::StateChanged { from, to, hard, measured_at: None };
     assert_eq!(kinds[kinds.len() - 2..], [change("up", "down", false), change("up", "down", true)]);
     assert_eq!(world.host(id).map(|s| (s.kind, s.attempt)), Some((StateType::Hard, 3)));
     assert!(is_stale(&world, id, "ping") && is_stale(&world, id, "tunnel"));
