@@ -126,10 +126,14 @@ pub(super) async fn begin(client: &Client, gateway: &Gateway) -> anyhow::Result<
 
 async fn make_rentable(client: &Client, device: &str) -> anyhow::Result<()> {
     let [preparation, turnaround] = if device == plan::RENTAL { RECONFIGURED } else { MARGINS };
+    // A rental that begins at once does not wait until all services were OK for five minutes. The others do.
+    let begins_now = RENTALS.iter().any(|rental| rental.device == device && rental.begins_in == 0);
+    let without: &[&str] = if begins_now { &["gate"] } else { &[] };
     let settings = json!({
         "rentable": true,
         "preparation_s": preparation.as_secs_f64(),
         "turnaround_s": turnaround.as_secs_f64(),
+        "without": without,
     });
     client.call(Method::PUT, &api_path!("/devices/{}/rental-settings", device), Some(&settings)).await
 }

@@ -42,7 +42,7 @@ pub(crate) struct DeviceArgs {
     /// Set it not ready, for this reason; rentals that begin are delayed
     #[arg(long, value_name = "REASON")]
     not_ready: Option<String>,
-    /// Hand it over once it is up and its services are OK
+    /// Hand it over once it is up and its services are OK [default: for 5m]
     #[arg(long)]
     gate: bool,
     /// Require only this service to be OK; repeat it for more

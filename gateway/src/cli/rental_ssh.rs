@@ -181,7 +181,7 @@ mod tests {
         let (client, api) = crate::cli::tests::connected().await;
         let post = async |path: &str, body: Value| -> Value { client.post(path, &body).await.unwrap() };
         post("/devices", json!({ "name": "cam" })).await;
-        let settings = json!({ "rentable": true });
+        let settings = json!({ "rentable": true, "without": ["gate"] });
         client.put("/devices/cam/rental-settings", &settings, None).await.unwrap();
         let account = "update device_rental_settings set ssh_account = 'guest', ssh_mode = 'certificates'";
         crate::store::fixture::run(&api.state.store, account, &[]).await;

@@ -173,6 +173,7 @@ const FILLED: &[Rows] = &[
     (67, ""),
     (68, "update intervals set measured_at = 400 where id = 1001;"),
     (69, "update rentals set selection_profile = 'camera' where id = 114;"),
+    (70, ""),
 ];
 
 const INIT: &str = r#"

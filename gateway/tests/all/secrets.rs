@@ -299,7 +299,8 @@ async fn plant_subscriptions(gateway: &Gateway, secrets: &mut Secrets, web: u16)
         secrets.keep("the secret of a subscription", made["secret"].as_str().expect("a secret"));
     }
     gateway.posts("/devices", json!({ "name": "rented" })).await;
-    gateway.does(Method::PUT, "/devices/rented/rental-settings", json!({ "rentable": true })).await;
+    let rented = json!({ "rentable": true, "without": ["gate"] });
+    gateway.does(Method::PUT, "/devices/rented/rental-settings", rented).await;
     gateway.posts("/customers", json!({ "external_ref": "crm-1" })).await;
     let mailbox = format!("{}@example.org", secrets.plant("webhook address beside a mailbox of a rental"));
     let contacts = json!([{ "name": "Ada", "email": mailbox }]);

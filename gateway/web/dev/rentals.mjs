@@ -14,14 +14,14 @@ const USUAL = [{ protocol: 'icmp', ports: [] }, { protocol: 'tcp', ports: [22, 8
 export function rentals({ hosts, page, tell, qr }) {
   let count = 0;
   const id = (kind) => `${kind}_${String((count += 1)).padStart(13, '0')}`;
-  const settings = new Map(hosts.slice(0, 12).filter((host) => host.tunnel).map((host) => [host.id, { rentable: true, preparation_s: 1800, turnaround_s: 7200, access: USUAL, version: 1 }]));
+  const settings = new Map(hosts.slice(0, 12).filter((host) => host.tunnel).map((host) => [host.id, { rentable: true, gate: null, preparation_s: 1800, turnaround_s: 7200, access: USUAL, version: 1 }]));
   const people = renters({ page, tell, qr });
   const customers = ['Ada Ltd', 'Berg & Tal', 'Institute of Snow', ''].map((name, i) => ({ id: id('k'), external_ref: i === 1 ? null : `crm-${i + 17}`, name, contacts: name ? [{ name: 'Ada', email: 'ada@example.org' }] : [], created_at: iso(Date.now()), version: 1 }));
   const list = [];
   const bookings = [];
   const blocks = [];
   const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, delivery: 'mounted', ssh_account: null, ssh_mode: null, ssh_root: false, ...(settings.get(host.id) ?? { rentable: false, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
+  const settingsOf = (host) => ({ device: host.id, device_name: host.name, ready: true, not_ready_reason: null, gate: null, delivery: 'mounted', ssh_account: null, ssh_mode: null, ssh_root: false, ...(settings.get(host.id) ?? { rentable: false, gate: { services: null, ok_for_s: 300 }, preparation_s: 0, turnaround_s: 0, access: USUAL, version: 0 }) });
 
   function stateOf(one, now = Date.now()) {
     if (one.reason === 'cancelled') return 'cancelled';

@@ -16,6 +16,14 @@ pub struct GateRule {
 }
 
 impl GateRule {
+    /// For how long they must be up and OK when nothing says it.
+    pub const USUAL_OK_FOR: Duration = Duration::from_secs(300);
+
+    /// Returns the conditions for a device when nothing says them.
+    pub const fn usual() -> GateRule {
+        GateRule { services: None, ok_for: GateRule::USUAL_OK_FOR }
+    }
+
     pub fn concerns(&self, service: &str) -> bool {
         self.services.as_ref().is_none_or(|services| services.contains(service))
     }

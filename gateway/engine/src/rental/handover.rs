@@ -163,6 +163,12 @@ mod tests {
     }
 
     #[test]
+    fn a_device_without_services_need_only_be_up() {
+        assert_eq!(words(&GateRule::usual(), Some(&UP), &[]), [""; 0]);
+        assert_eq!(good_since(&GateRule::usual(), &UP, &[]), at(5));
+    }
+
+    #[test]
     fn a_device_that_is_not_up_is_the_only_reason() {
         let services = [service("ssh", Some(Status::Critical))];
         let seen = |device: DeviceSeen| words(&rule(None), Some(&device), &services);

@@ -144,7 +144,7 @@ impl Effective {
                 turnaround: terms.turnaround.unwrap_or_default(),
             },
             access: terms.access.unwrap_or_else(usual_access),
-            gate: terms.gate.flatten(),
+            gate: terms.gate.unwrap_or_else(|| Some(GateRule::usual())),
             delivery: terms.delivery.unwrap_or(Delivery::Mounted),
             ssh_root: terms.ssh_root.unwrap_or(false),
             cleaning_command: terms.cleaning_command.flatten(),
@@ -188,7 +188,9 @@ mod tests {
         let nothing = Terms::default();
         let usual = Effective::of(&nothing, &nothing);
         assert_eq!((usual.margins, usual.access), (Margins::default(), usual_access()));
-        assert_eq!((usual.gate, usual.delivery, usual.ssh_root), (None, Delivery::Mounted, false));
+        assert_eq!((usual.delivery, usual.ssh_root), (Delivery::Mounted, false));
+        let gate = GateRule { services: None, ok_for: Duration::from_secs(300) };
+        assert_eq!(usual.gate, Some(gate), "all services, for five minutes");
         assert_eq!(Effective::of(&nothing, &whole()), Effective::of(&whole(), &nothing));
         assert_eq!(origins(&nothing, &nothing), ["default"]);
         assert_eq!(origins(&nothing, &whole()), ["profile"]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleetgate_engine::messages::GateRule;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -477,7 +478,7 @@ pub struct RentalTerms {
     /// The most that renters reach; an empty list: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<GrantAccess>>,
-    /// The conditions for handing a device over.
+    /// The conditions for handing a device over. `"without": ["gate"]`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<HandoverGate>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -522,7 +523,8 @@ pub struct NewDeviceRentalSettings {
     /// Why it is not ready, for people. Only with `"ready": false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_reason: Option<String>,
-    /// The conditions for handing it over. It stays as it is when absent; by default there are none.
+    /// The conditions for handing it over. It stays as it is when absent; by default the device must be up and all its
+    /// services OK for 300 seconds. `"without": ["gate"]`: none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HandoverGate>)]
     pub gate: Option<Option<HandoverGate>>,
@@ -565,7 +567,7 @@ pub struct HandoverGate {
 }
 
 fn usual_gate_s() -> f64 {
-    300.0
+    GateRule::USUAL_OK_FOR.as_secs_f64()
 }
 
 /// Opens the gate of a rental by hand.

@@ -76,7 +76,7 @@ impl Scene {
         let grant = json!({ "name": "night-work", "source": { "user": "eve" }, "target": { "all_devices": true },
             "access": [{ "protocol": "icmp" }] });
         self.made("/grants", grant).await;
-        let rentable = json!({ "rentable": true });
+        let rentable = json!({ "rentable": true, "without": ["gate"] });
         let put = self.api.operator().put("/api/v1/devices/cam-1/rental-settings", rentable).await;
         assert_eq!(put.status, 200, "{}", put.text);
         self.made("/customers", json!({ "external_ref": "crm-17" })).await;

@@ -150,7 +150,7 @@ async fn the_settings_of_a_handover_stay_as_they_are_unless_they_are_given() {
     assert_eq!((&delayed[0]["kind"], &delayed[0]["state"]), (&json!("device"), &json!("pending")));
     let usual = settings(&api, json!({ "rentable": true, "gate": {} })).await;
     assert_eq!(must(&usual)["gate"], json!({ "services": null, "ok_for_s": 300.0 }));
-    let none = settings(&api, json!({ "rentable": true, "gate": null })).await;
+    let none = settings(&api, json!({ "rentable": true, "without": ["gate"] })).await;
     assert_eq!(must(&none)["gate"], Value::Null);
     assert_eq!(judged(&mut api, &rental).unwrap().rule, None);
     broken(&api, "cam-1").await;
@@ -454,7 +454,7 @@ async fn a_rental_that_is_delayed_for_too_long_gets_another_device_of_its_select
     renting(&api, "cam-2", json!({ "rentable": true, "ready": true, "gate": {} })).await;
     assert_eq!(device_after_a_look(&api, &rental).await, "cam-1", "the gate of the other is shut");
     assert_eq!(shown(&api, &rental).await["version"], rental["version"]);
-    renting(&api, "cam-2", json!({ "rentable": true, "gate": null })).await;
+    renting(&api, "cam-2", json!({ "rentable": true, "without": ["gate"] })).await;
     assert_eq!(device_after_a_look(&api, &rental).await, "cam-2");
     let swapped = shown(&api, &rental).await;
     assert_eq!((&swapped["name"], &swapped["version"]), (&rental["name"], &json!(2)));

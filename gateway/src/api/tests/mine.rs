@@ -498,7 +498,7 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let earlier = crate::ids::time(crate::clock::wall());
     pause().await;
     must(&api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-17" })).await);
-    super::rentals::renting(api, "nas", json!({ "rentable": true })).await;
+    super::rentals::renting(api, "nas", json!({ "rentable": true, "without": ["gate"] })).await;
     let mut wanted = item("nas", 0, HOUR);
     wanted.as_object_mut().unwrap().remove("from");
     let rental = rented(api, wanted).await;

@@ -44,7 +44,7 @@ fn following() -> Value {
 async fn every_field_of_the_rentals_of_a_profile_reaches_its_devices() {
     let api = kiosk(whole()).await;
     let own = settings(&api).await;
-    assert_eq!(own["origins"]["gate"], own["origins"]["preparation_s"], "{own}");
+    assert_eq!((&own["origins"]["gate"], &own["origins"]["access"]), (&json!("device"), &json!("profile")));
     renting(&api, "cam-1", following()).await;
     let shown = settings(&api).await;
     for (name, value) in whole().as_object().unwrap() {
@@ -96,6 +96,30 @@ async fn settings_that_a_device_has_stay_its_own() {
         (&json!(5.0), &Value::Null, &json!("mounted"))
     );
     assert!(shown["origins"].as_object().unwrap().values().all(|origin| origin == "device"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_device_is_handed_over_when_all_services_were_ok_for_five_minutes_unless_something_else_is_said() {
+    let api = shop().await;
+    must(&api.operator().post("/api/v1/devices", json!({ "name": "cam-3" })).await);
+    let path = "/api/v1/devices/cam-3/rental-settings";
+    let usual = json!({ "services": null, "ok_for_s": 300.0 });
+    let gate = |shown: &Value| (shown["gate"].clone(), shown["origins"]["gate"].clone());
+    let by_default = (usual, json!("default"));
+    assert_eq!(gate(must(&api.viewer().get(path).await)), by_default);
+    assert_eq!(gate(must(&api.operator().put(path, json!({ "rentable": true })).await)), by_default);
+    let rental = rented(&api, json!({ "device": "cam-3", "until": hence(HOUR) })).await;
+    assert_eq!((&rental["state"], &rental["awaits_handover"]), (&json!("delayed"), &json!(true)));
+
+    profile(&api, "open", json!({ "extends": ["default"], "rental": { "without": ["gate"] } })).await;
+    must(&api.operator().patch("/api/v1/devices/cam-3", json!({ "profile": "open" })).await);
+    assert_eq!(gate(must(&api.viewer().get(path).await)), (Value::Null, json!("profile")));
+    must(&api.operator().patch("/api/v1/devices/cam-3", json!({ "profile": null })).await);
+    assert_eq!(gate(must(&api.viewer().get(path).await)), by_default);
+    let none = json!({ "rentable": true, "without": ["gate"] });
+    assert_eq!(gate(must(&api.operator().put(path, none).await)), (Value::Null, json!("device")));
+    let back = json!({ "rentable": true, "gate": null });
+    assert_eq!(gate(must(&api.operator().put(path, back).await)), by_default);
 }
 
 #[tokio::test]

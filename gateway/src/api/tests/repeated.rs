@@ -305,7 +305,8 @@ impl Scene {
 /// Books a device twice, and one that is not ready: the second rental begins later.
 async fn rented(ward: &Ward) -> [String; 3] {
     let broken = json!({ "rentable": true, "ready": false, "not_ready_reason": "lens" });
-    for (name, settings) in [("rented", json!({ "rentable": true })), ("broken", broken)] {
+    let usual = json!({ "rentable": true, "without": ["gate"] });
+    for (name, settings) in [("rented", usual), ("broken", broken)] {
         assert_eq!(ward.post("/devices", json!({ "name": name })).await.status, 201);
         let path = format!("/api/v1/devices/{name}/rental-settings");
         assert_eq!(ward.api.operator().put(&path, settings).await.status, 200);
