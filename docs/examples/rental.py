@@ -1,6 +1,6 @@
 """The life of a rental over the API of fleetgate: a booking system with a generated client and webhooks.
 
-It needs Python 3.9 or newer, and two rentable devices without turnaround. docs/rentals.md shows how to prepare
+It needs Python 3.9 or newer, and two rentable devices without turnaround and gate. docs/rentals.md shows how to prepare
 `fleetgate demo`, and how to make the client in the folder `fleetgate_client` beside this file. The environment has the
 address of the gateway in FLEETGATE, and a token with the scope `rentals` in TOKEN.
 """

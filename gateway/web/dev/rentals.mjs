@@ -57,7 +57,7 @@ export function rentals({ hosts, page, tell, qr }) {
   }
   const occupied = (device, found, more) => problem(409, 'occupied', 'occupied', { conflict: { device, device_name: find(device).name, from: iso(found[0]), ...(Number.isFinite(found[1]) ? { until: iso(found[1]) } : {}), ...more } });
 
-  const rentable = (label = []) => hosts.filter((host) => settings.get(host.id)?.rentable && label.every((pair) => host.labels[pair.split('=')[0]] === pair.split('=')[1]));
+  const rentable = (label = [], profile = null) => hosts.filter((host) => settings.get(host.id)?.rentable && (!profile || host.profile === profile) && label.every((pair) => host.labels[pair.split('=')[0]] === pair.split('=')[1]));
   function free(device, from, to) {
     const [before, after] = margins(device);
     const windows = [];
@@ -78,7 +78,7 @@ export function rentals({ hosts, page, tell, qr }) {
     const wrong = from < Date.now() - 1000 ? ['from', 'lies in the past: a time to come is expected; without it the window begins now'] : until <= from ? ['until', 'a time after from is expected'] : undefined;
     if (wrong) return problem(422, 'invalid', wrong[1], { errors: [{ field: `items[0].${wrong[0]}`, detail: wrong[1] }] });
     if (item.device && !find(item.device)) return problem(422, 'invalid', 'device', { errors: [{ field: 'items[0].device', detail: `there is no host ${item.device}` }] });
-    const devices = item.device ? [find(item.device)] : rentable(Object.entries(item.labels).map(([key, value]) => `${key}=${value}`));
+    const devices = item.device ? [find(item.device)] : rentable(Object.entries(item.labels ?? {}).map(([key, value]) => `${key}=${value}`), item.profile);
     if (devices.length === 0) return problem(422, 'invalid', 'labels', { errors: [{ field: 'items[0].labels', detail: 'no rentable device has all of these labels' }] });
     if (!settings.get(devices[0].id)?.rentable) return problem(409, 'not_rentable', `${devices[0].name} cannot be booked: a device must be rentable`);
     const device = devices.find((one) => !inTheWay(one.id, around(one.id, from, until)));
@@ -209,7 +209,7 @@ export function rentals({ hosts, page, tell, qr }) {
     }
     if (on('/rentals/availability')) {
       const [from, to] = [query.get('from') ? Math.max(Date.now(), Date.parse(query.get('from'))) : Date.now(), Date.parse(query.get('to'))];
-      const items = rentable(query.getAll('label')).map((host) => ({ device: host.id, device_name: host.name, free: free(host.id, from, to) }));
+      const items = rentable(query.getAll('label'), query.get('profile')).map((host) => ({ device: host.id, device_name: host.name, free: free(host.id, from, to) }));
       return [200, { from: iso(from), to: iso(to), devices: items.length, free: items.filter((one) => one.free[0]?.from === iso(from) && one.free[0]?.until === iso(to)).length, ...page(items, query) }];
     }
     if (on('/rentals')) return [200, page(selected(query).map(shown), query)];

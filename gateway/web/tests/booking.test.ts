@@ -9,7 +9,7 @@ import { Form } from '../src/state/form.svelte';
 
 const ada = { id: 'k_1', name: 'Ada Ltd', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1 } as Customer;
 const input = (of: Partial<BookingInput>): BookingInput => ({
-  customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00',
+  customer: 'ada ltd', what: 'device', device: ' cam-07 ', labels: '', profile: '', from: '2026-12-10T14:00', until: '2026-12-12T10:00',
   name: '', access: 'all', protocols: { ping: true, tcp: '22', udp: '' }, renters: null, allowance: '', cut: false, ssh: false, contacts: [], hold: false, holdUntil: '', reference: '', notes: '', ...of,
 });
 const booking = (of: Partial<BookingInput>) => bookingFrom(input(of), [ada], 'Europe/Vienna');
@@ -34,9 +34,11 @@ describe('a booking', () => {
     expect(booking({ hold: true, holdUntil: '2026-12-09T12:00', reference: ' order-1 ' })).toMatchObject({ hold_until: '2026-12-09T12:00:00+01:00', external_ref: 'order-1' });
   });
 
-  it('takes any device by labels, of which a wrong one stands at its field', async () => {
+  it('takes any device by labels and profile, of which a wrong one stands at its field', async () => {
     const [item] = booking({ what: 'labels', labels: 'kind=camera, site=north' }).items;
     expect([item!.labels, 'device' in item!]).toEqual([{ kind: 'camera', site: 'north' }, false]);
+    expect(booking({ what: 'labels', labels: 'kind=camera', profile: ' kiosk ' }).items[0]).toMatchObject({ labels: { kind: 'camera' }, profile: 'kiosk' });
+    expect('labels' in booking({ what: 'labels', profile: 'kiosk' }).items[0]!).toBe(false);
     const form = new Form();
     const field = { label: 'Labels', path: itemPath('labels') };
     form.add(field);

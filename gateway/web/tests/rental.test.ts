@@ -200,7 +200,7 @@ describe('a conflict', () => {
   it('names the device and its time in the zone of the reader', () => {
     expect(conflictWords(occupied)).toMatch(/^cam-1 is occupied .*9.* to .*11.*\(UTC\+01:00\), preparation and turnaround included\.$/);
     expect(conflictWords({ device_name: 'cam-1', from: occupied.from })).toContain('is occupied from');
-    expect(conflictWords({ item: 0 })).toBe('No device with these labels is free in this window.');
+    expect(conflictWords({ item: 0 })).toBe('No device of the selection is free in this window.');
   });
 
   it('says the latest end that is possible', () => {

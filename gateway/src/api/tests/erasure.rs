@@ -98,7 +98,10 @@ async fn a_customer_with_open_rentals_is_not_recorded() {
     let api = shop().await;
     assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam-1" })).await.status, 201);
     let settings = "/api/v1/devices/cam-1/rental-settings";
-    assert_eq!(api.operator().put(settings, json!({ "rentable": true, "without": ["gate"] })).await.status, 200);
+    assert_eq!(
+        api.operator().put(settings, json!({ "rentable": true, "without": ["gate"] })).await.status,
+        200
+    );
     let item = json!({ "device": "cam-1", "until": super::rentals::hence(3_600) });
     let booking = json!({ "customer": "crm-1", "items": [item] });
     assert_eq!(api.operator().post("/api/v1/bookings", booking).await.status, 201);

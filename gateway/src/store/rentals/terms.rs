@@ -164,10 +164,13 @@ mod tests {
     use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
     use fleetgate_engine::monitor::profile::Profile;
     use fleetgate_engine::rental::terms::Setting;
+    use fleetgate_keys::SealKey;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions as _, Connection as _};
 
     use super::*;
     use crate::store::managed::Managed;
-    use crate::store::{Store, fixture};
+    use crate::store::{Store, files, filled, fixture};
 
     fn whole() -> Terms {
         Terms {
@@ -203,6 +206,20 @@ mod tests {
             let found = profiles::find(&mut store.reader().await.unwrap(), "kiosk").await.unwrap().unwrap();
             assert_eq!(found.profile.rental, terms);
         }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_rented_before_gates_were_usual_has_none_after_the_upgrade() {
+        let (seal, dir) = (SealKey::from_bytes([1; 32]), tempfile::tempdir().unwrap());
+        filled::make(dir.path(), fixture::steps_before("usual_gates"), &seal).await;
+        let file = dir.path().join(files::MAIN_FILE);
+        let mut conn = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+        let sql = r#"update device_rental_settings set gate_ms = null, inherited = '["gate","delivery"]'"#;
+        sqlx::query(sql).execute(&mut conn).await.unwrap();
+        conn.close().await.unwrap();
+        let store = Store::open(dir.path(), seal).await.unwrap();
+        let settings = devices::settings(&mut store.reader().await.unwrap(), Id::from_i64(1)).await.unwrap();
+        assert_eq!((settings.gate, settings.inherits), (None, BTreeSet::from([Setting::Delivery])));
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ export interface BookingInput {
   what: 'device' | 'labels';
   device: string;
   labels: string;
+  /** The one that any device is to name; empty: any. */
+  profile: string;
   from: string;
   until: string;
   /** Of the rental; empty: the gateway makes one. */
@@ -65,14 +67,20 @@ function extras({ allowance, cut, ssh, contacts }: BookingInput): Pick<NewBookin
   };
 }
 
+/** A device, or what any device must have. */
+function wanted({ what, device, labels, profile }: BookingInput): Pick<NewBookingItem, 'device' | 'labels' | 'profile'> {
+  const named = profile.trim();
+  if (what === 'device') return { device: device.trim() };
+  if (!named) return { labels: parseLabels(labels, itemPath('labels')) };
+  return { profile: named, ...(labels.trim() ? { labels: parseLabels(labels, itemPath('labels')) } : {}) };
+}
+
 /** A label without `=` is refused here; the API would take it for none. */
 export function bookingFrom(input: BookingInput, customers: readonly Customer[], zone: string): NewBooking {
-  const of: Pick<NewBookingItem, 'device' | 'labels'> =
-    input.what === 'labels' ? { labels: parseLabels(input.labels, itemPath('labels')) } : { device: input.device.trim() };
   const reference = input.reference.trim();
   return {
     customer: customerOf(input.customer, customers),
-    items: [{ ...of, ...time('from', input.from), until: time('until', input.until).until ?? '', ...gate(input), ...extras(input) }],
+    items: [{ ...wanted(input), ...time('from', input.from), until: time('until', input.until).until ?? '', ...gate(input), ...extras(input) }],
     time_zone: zone,
     notes: input.notes.trim(),
     ...(input.hold ? time('hold_until', input.holdUntil) : {}),

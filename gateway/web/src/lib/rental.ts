@@ -162,7 +162,7 @@ export function conflictWords(conflict: Conflict): string {
   const first =
     conflict.device_name && from !== undefined
       ? `${conflict.device_name} is occupied ${until === undefined ? '' : 'from '}${windowOf(from, until)}, preparation and turnaround included.`
-      : 'No device with these labels is free in this window.';
+      : 'No device of the selection is free in this window.';
   return latest === undefined ? first : `${first} The latest possible end is ${momentWithOffset(latest)}.`;
 }
 

@@ -40,9 +40,9 @@ class CustomerNames {
 
 export const customerNames = new CustomerNames();
 
-/** Which rentable devices that have all labels are free between two times, by name; without `from`, from now. */
-export function availability(from: number | undefined, to: number, label: string[], after?: string): Promise<RentalAvailability> {
-  const query = { from: from === undefined ? undefined : withOffset(from), to: withOffset(to), label, limit: PAGE, after };
+/** Which rentable devices that have all labels, and name the profile, are free between two times, by name; without `from`, from now. */
+export function availability(from: number | undefined, to: number, label: string[], after?: string, profile?: string): Promise<RentalAvailability> {
+  const query = { from: from === undefined ? undefined : withOffset(from), to: withOffset(to), label, profile, limit: PAGE, after };
   return ask(api.GET('/api/v1/rentals/availability', { params: { query } }));
 }
 
