@@ -4,7 +4,7 @@
 use super::Forwarder;
 use super::flows::{Flow, FlowId, Key, Path, Progress};
 use super::fragments::{Followed, PacketId};
-use super::headers::{Fragment, Ip, RST, Transport};
+use super::headers::{Fragment, Ip, RST, SYN, Transport};
 use super::icmp_errors::Quote;
 use super::lists::Slot;
 use super::policy::{Denial, Granted, Request, Route};
@@ -327,7 +327,10 @@ impl Forwarder {
             Direction::Back => translate(bytes, ip, Side::Src, path.reached_at),
         }
         decrement_ttl(bytes, ip.v6);
-        if let Transport::Tcp(segment) = transport {
+        // The MTUs are looked up for a segment that announces a size only.
+        if let Transport::Tcp(segment) = transport
+            && segment.has(SYN)
+        {
             let mtu = self.peers.mtu(path.source).min(self.peers.mtu(path.device));
             clamp_mss(bytes, ip, segment, mtu);
         }

@@ -103,6 +103,31 @@ impl Grant {
     }
 }
 
+/// Grants by their ends. The first one stands beside the others: each turn of the engine asks for it, and the way down
+/// to it in the tree of many grants is in no cache of the processor.
+#[derive(Default)]
+struct InOrder<T> {
+    all: BTreeSet<(T, GrantId)>,
+    first: Option<(T, GrantId)>,
+}
+
+impl<T: Copy + Ord> InOrder<T> {
+    fn insert(&mut self, end: (T, GrantId)) {
+        self.all.insert(end);
+        self.first = self.all.first().copied();
+    }
+
+    fn remove(&mut self, end: &(T, GrantId)) {
+        self.all.remove(end);
+        self.first = self.all.first().copied();
+    }
+
+    fn clear(&mut self) {
+        self.all.clear();
+        self.first = None;
+    }
+}
+
 #[derive(Default)]
 pub struct Policy {
     generation: u64,
@@ -118,8 +143,8 @@ pub struct Policy {
     /// Some ends may be provisional although no clock is doubted, because the clock is behind.
     waits: bool,
     /// The ends that are not final, on both clocks.
-    ends: BTreeSet<(Mono, GrantId)>,
-    untils: BTreeSet<(Wall, GrantId)>,
+    ends: InOrder<Mono>,
+    untils: InOrder<Wall>,
     blocks: BlockBegins,
 }
 
@@ -151,7 +176,7 @@ impl Policy {
     /// Whether nothing is left of any grant, but for those that ended.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let no_ends = self.ends.is_empty() && self.untils.is_empty();
+        let no_ends = self.ends.all.is_empty() && self.untils.all.is_empty();
         self.grants.is_empty() && self.index.is_empty() && no_ends && self.blocks.is_empty()
     }
 
@@ -441,8 +466,8 @@ impl Policy {
 
     /// Makes the next end final that has come, and returns its grant.
     pub fn take_ended(&mut self, now: Now) -> Option<GrantId> {
-        let by_boot = self.ends.first().filter(|(at, _)| *at <= now.mono).map(|(_, id)| *id);
-        let by_wall = self.untils.first().filter(|(at, _)| *at <= now.wall).map(|(_, id)| *id);
+        let by_boot = self.ends.first.filter(|(at, _)| *at <= now.mono).map(|(_, id)| id);
+        let by_wall = self.untils.first.filter(|(at, _)| *at <= now.wall).map(|(_, id)| id);
         let id = by_boot.or(by_wall)?;
         let window = self.grants.get(&id)?.window;
         if !self.trust.is_final(&window, now) {
@@ -489,8 +514,8 @@ impl Policy {
     /// Returns when the next end becomes final, or the next block begins, as the clocks run now. While the clock is
     /// doubted, no end is final.
     pub fn next_end(&self, now: Now) -> Option<Mono> {
-        let by_boot = self.ends.first().map(|(at, _)| *at);
-        let by_wall = self.untils.first().map(|(at, _)| now.mono + at.since(now.wall));
+        let by_boot = self.ends.first.map(|(at, _)| at);
+        let by_wall = self.untils.first.map(|(at, _)| now.mono + at.since(now.wall));
         let soonest = [by_boot, by_wall].into_iter().flatten().min();
         let end = self.trust.doubted_until().or(soonest);
         let block = self.blocks.next().map(|at| now.mono + at.since(now.wall));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 use super::hub::{HUB, Hub, LOAD, LOAD_ADDRESS, Member};
@@ -33,6 +33,11 @@ const PASSES: usize = 2;
 /// Flows that are opened in one call, each millisecond.
 const AT_ONCE: usize = 50;
 const TICK: Duration = Duration::from_millis(1);
+/// The timer looks at no flow before. In each round the table was empty before, so that the measurement ends before
+/// the first look: what the gateway does for open flows without packets is no cost of a packet, and stands apart.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+/// By then all flows have ended, and what they carried is written.
+const OVER: Duration = Duration::from_secs(50);
 /// The content of a datagram that only opens a flow.
 const DATA: [u8; 8] = [0; 8];
 /// The address of the API unless the settings say otherwise.
@@ -53,6 +58,25 @@ struct Figures {
     busy: Vec<Measured>,
     flooded: Vec<Measured>,
     open_flows: Vec<f64>,
+    kept: Vec<Kept>,
+}
+
+/// The CPU that the gateway spends on the open flows after the measurement: the timer looks at each of them once, and
+/// ends it later; then it is recorded.
+struct Kept {
+    tunnel: Duration,
+    /// All threads, with those that write the records.
+    all: Duration,
+}
+
+impl Kept {
+    fn spent(hub: &Hub<'_>) -> anyhow::Result<Kept> {
+        Ok(Kept { tunnel: hub.tunnel_cpu()?, all: hub.cpu_of_all()? })
+    }
+
+    fn since(&self, before: &Kept) -> Kept {
+        Kept { tunnel: self.tunnel - before.tunnel, all: self.all - before.all }
+    }
 }
 
 /// Measures both scenarios. `plain`: the gateway that only the load has used so far. `flood`: new flows a
@@ -73,12 +97,17 @@ pub fn run((lab, hub, load): (&Lab, &Hub<'_>, &Load), rounds: usize, flood: u64)
         figures.direct.push(load.direct(PROBES, DIRECT_PROBES)?);
         figures.calm.push(load.run(hub, PACED_LOAD)?);
         figures.calm_full.push(load.run(hub, FULL_LOAD)?);
+        let opened = Instant::now();
         crowd.open_flows()?;
         figures.crowded.push(crowded_load.run(&crowded_hub, PACED_LOAD)?);
         figures.crowded_full.push(crowded_load.run(&crowded_hub, FULL_LOAD)?);
+        ensure!(opened.elapsed() < FIRST_LOOK, "opening the flows took too long to measure beside them");
         figures.open_flows.push(open_flows(&crowded_lab)?);
+        let before = Kept::spent(&crowded_hub)?;
         figures.busy.push(flood.beside(false, || load.run(hub, PACED_LOAD))?);
         figures.flooded.push(flood.beside(true, || load.run(hub, PACED_LOAD))?);
+        sleep(OVER.saturating_sub(opened.elapsed()));
+        figures.kept.push(Kept::spent(&crowded_hub)?.since(&before));
     }
     figures.print(flood.per_second)
 }
@@ -129,7 +158,7 @@ impl Crowd {
         Ok(Crowd { sources, sinks, wire: wire(lab)? })
     }
 
-    /// Makes new sessions, and sends a datagram of each flow, so that all of them are open for the next 30 s.
+    /// Makes new sessions, and sends two datagrams of each flow, so that all of them are open for the next 30 s.
     fn open_flows(&self) -> anyhow::Result<()> {
         for (index, sink) in (1_000..).zip(&self.sinks) {
             drain(&sink.wire);
@@ -272,6 +301,7 @@ impl Figures {
     fn print(&self, flood: u64) -> anyhow::Result<()> {
         println!("\nfleetgate alone: without and with the scenario, in brackets the ratio, and the aim.\n");
         let per_packet = |rounds: &[Measured]| median_of(rounds, Measured::us_per_packet);
+        let in_tunnel = |rounds: &[Measured]| median_of(rounds, Measured::tunnel_us_per_packet);
         let below_a_tenth = Aim::RatioBelow(1.1);
         let crowd = format!("{GRANTS} grants, {} flows", SOURCES * usize::from(FLOWS_OF_SOURCE));
         let (calm, crowded) = (per_packet(&self.calm)?, per_packet(&self.crowded)?);
@@ -281,6 +311,8 @@ impl Figures {
             (calm, crowded),
             below_a_tenth,
         );
+        let share = "  the share of the thread that carries packets";
+        print_line(share, "us", (in_tunnel(&self.calm)?, in_tunnel(&self.crowded)?), Aim::None);
         let (calm, crowded) = (per_packet(&self.calm_full)?, per_packet(&self.crowded_full)?);
         print_line(
             &format!("CPU per packet, {crowd}, all it takes, 1,400"),
@@ -288,8 +320,20 @@ impl Figures {
             (calm, crowded),
             below_a_tenth,
         );
+        print_line(share, "us", (in_tunnel(&self.calm_full)?, in_tunnel(&self.crowded_full)?), Aim::None);
         let open = crate::bench::median(self.open_flows.clone());
         print_line("  open flows meanwhile", "", (f64::NAN, open), Aim::AtLeast(100_000.0));
+        let each = |spent: fn(&Kept) -> Duration| {
+            let spent = self.kept.iter().map(|kept| crate::bench::micros(spent(kept)) / open);
+            (f64::NAN, crate::bench::median(spent.collect()))
+        };
+        print_line(
+            "  afterwards: a look at an open flow, and its end",
+            "us",
+            each(|kept| kept.tunnel),
+            Aim::None,
+        );
+        print_line("  the same with its record", "us", each(|kept| kept.all), Aim::None);
         let kinds = [("in one flow", &self.busy, false), ("each in a new flow", &self.flooded, true)];
         for (kind, rounds, has_aim) in kinds {
             println!("beside another peer's {flood} datagrams a second, {kind}:");

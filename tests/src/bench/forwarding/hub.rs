@@ -194,8 +194,32 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// Fails when the hub has ended.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
+        self.cpu_of(|_| true)
+    }
+
+    /// Returns the CPU time of the gateway's thread that carries packets. Another program has no such thread.
+    ///
+    /// # Errors
+    /// Fails when the hub has ended.
+    pub fn tunnel_cpu(&self) -> anyhow::Result<Duration> {
+        self.cpu_of(|task| name(task) == "tunnel")
+    }
+
+    fn cpu_of(&self, is_meant: fn(&Path) -> bool) -> anyhow::Result<Duration> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).context("the hub has ended")?;
-        tasks.flatten().map(|task| ran(&task.path())).sum()
+        tasks.flatten().map(|task| task.path()).filter(|task| is_meant(task)).map(|task| ran(&task)).sum()
+    }
+
+    /// Returns the CPU time of the hub in hundredths of a second, with the threads that have ended: over a longer time.
+    ///
+    /// # Errors
+    /// Fails when the hub has ended.
+    pub fn cpu_of_all(&self) -> anyhow::Result<Duration> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).context("the hub has ended")?;
+        let (_, fields) = text.rsplit_once(") ").context("the kernel has no statistics of the hub")?;
+        let times = fields.split_whitespace().skip(USER_TIME).take(2).map(str::parse::<u64>);
+        let ticks: u64 = times.sum::<Result<_, _>>()?;
+        Ok(TICK * ticks as u32)
     }
 
     pub fn resident_mib(&self) -> f64 {
@@ -204,6 +228,15 @@ impl<'a> Hub<'a> {
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
         kib.unwrap_or_default() / 1024.0
     }
+}
+
+/// The place of the user time among the fields of `/proc/PID/stat` behind the name. The system time follows.
+const USER_TIME: usize = 11;
+/// Its unit.
+const TICK: Duration = Duration::from_millis(10);
+
+fn name(task: &Path) -> String {
+    fs::read_to_string(task.join("comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// Returns for how long a thread ran. A thread that has just ended counts as nothing.
@@ -216,8 +249,7 @@ fn ran(task: &Path) -> anyhow::Result<Duration> {
 /// Returns the CPU time that the kernel spent in its own threads for interrupts, which is nobody's.
 pub fn kernel_cpu() -> Duration {
     let tasks = fs::read_dir("/proc").into_iter().flatten().flatten().map(|task| task.path());
-    let named = |task: &Path| fs::read_to_string(task.join("comm")).unwrap_or_default();
-    let ours = tasks.filter(|task| named(task).starts_with("ksoftirqd/"));
+    let ours = tasks.filter(|task| name(task).starts_with("ksoftirqd/"));
     ours.filter_map(|task| ran(&task).ok()).sum()
 }
 

@@ -60,6 +60,8 @@ pub struct Measured {
     pub probes: u64,
     pub time: Duration,
     pub cpu: Duration,
+    /// The share of the gateway's thread that carries packets.
+    pub tunnel: Duration,
     /// CPU of the kernel's threads for interrupts in that time, whoever caused it.
     pub kernel: Duration,
     /// Round trips of the probes, sorted.
@@ -74,6 +76,10 @@ impl Measured {
 
     pub fn us_per_packet(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.forwarded() as f64
+    }
+
+    pub fn tunnel_us_per_packet(&self) -> f64 {
+        self.tunnel.as_secs_f64() * 1e6 / self.forwarded() as f64
     }
 
     /// Returns the round trip that this share of the probes did not exceed, in microseconds.
@@ -114,7 +120,7 @@ impl Load {
             broken: AtomicU64::new(0),
             rtts: Mutex::default(),
         };
-        let (cpu, kernel, begun) = (hub.cpu()?, kernel_cpu(), Instant::now());
+        let (tunnel, cpu, kernel, begun) = (hub.tunnel_cpu()?, hub.cpu()?, kernel_cpu(), Instant::now());
         let (sent, probes) = scope(|scope| {
             scope.spawn(|| run.echo(there, &theirs, back));
             scope.spawn(|| run.listen(here, &opener));
@@ -134,8 +140,8 @@ impl Load {
             hub.candidate.kind
         );
         ensure!(delivered > 0 || !rtts.is_empty(), "{:?} forwarded nothing", hub.candidate.kind);
-        let (cpu, kernel) = (hub.cpu()? - cpu, kernel_cpu() - kernel);
-        Ok(Measured { sent, delivered, probes, time, cpu, kernel, rtts })
+        let (tunnel, cpu, kernel) = (hub.tunnel_cpu()? - tunnel, hub.cpu()? - cpu, kernel_cpu() - kernel);
+        Ok(Measured { sent, delivered, probes, time, cpu, tunnel, kernel, rtts })
     }
 
     /// Measures round trips between the two peers without a hub, on the same link.
