@@ -1,0 +1,58 @@
+//! Reports about a device whose service changes all the time. Its intervals are read in parts.
+
+use fleetgate_engine::id::HostId;
+use serde_json::{Value, json};
+
+use super::rentals::{HOUR, hence, must, path, rented, shop, text};
+use super::reports::{condition, hour, hours};
+use crate::api::request::ids::Kind;
+use crate::api::testing::TestApi;
+use crate::store::fixture;
+
+/// Intervals of the day.
+const CHANGES: usize = 2 * 86_400;
+
+/// A service of the device changes twice a second for a day, which is as often as a device may send results.
+async fn changes_all_day(api: &TestApi, device: HostId) {
+    let sql = "with recursive n (x) as (values (0) union all select x + 1 from n where x < 2 * 86400 - 1)
+               insert into intervals (host, service, series, value, began_at, ended_at)
+               select $1 + 0, 'flap', 'state', iif(x % 2, 'ok', 'critical'), $2 + x * 500, $2 + (x + 1) * 500
+               from n";
+    let arguments = [device.as_i64(), hour(0).as_millis()].map(|number| number.to_string());
+    fixture::run(&api.state.store, sql, &[&arguments[0], &arguments[1]]).await;
+}
+
+fn named<'a>(list: &'a Value, service: &str) -> &'a Value {
+    let found = list.as_array().unwrap().iter().find(|item| item["service"] == service);
+    &found.unwrap_or_else(|| panic!("no {service} in {list}"))["availability"]
+}
+
+fn length(report: &Value, list: &str) -> (usize, u64) {
+    (report[list].as_array().unwrap().len(), report[format!("{list}_left_out")].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn reports_of_a_device_that_changes_all_the_time_count_everything_and_list_a_part() {
+    let api = shop().await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    must(&api.operator().post(&format!("{}/end", path(&rental)), json!({ "reason": "ended" })).await);
+    for sql in [
+        "update rentals set from_at = $1, prepared_from = $1, until_at = $1 + 86400000, ended_at = $1 + 86400000",
+        "update occupancies set from_at = $1 + 0",
+    ] {
+        fixture::run(&api.state.store, sql, &[&hour(0).as_millis().to_string()]).await;
+    }
+    changes_all_day(&api, Kind::Host.parse(text(&rental["device"])).unwrap()).await;
+
+    let answer = api.operator().get(&format!("{}/report", path(&rental))).await;
+    let of = must(&answer);
+    let flap = named(&of["devices"][0]["services"], "flap");
+    assert_eq!((hours(flap, "known_s"), hours(flap, "available_s")), (24.0, 12.0));
+    assert_eq!(length(of, "outages"), (5_000, CHANGES as u64 / 2 - 5_000));
+    assert_eq!(length(of, "intervals"), (20_000, CHANGES as u64 - 20_000));
+
+    let day = "from=2026-03-01T00:00:00Z&to=2026-03-02T00:00:00Z";
+    let fleet = api.viewer().get(&format!("/api/v1/reports/availability?{day}&service=*")).await;
+    let flap = named(&must(&fleet)["items"], "flap");
+    assert_eq!((hours(flap, "known_s"), condition(flap, "critical")), (24.0, 12.0));
+}
