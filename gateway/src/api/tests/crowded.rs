@@ -1,4 +1,4 @@
-//! Reports about a device whose service changes all the time. Its intervals are read in parts.
+//! Answers about what there is very much of: intervals of one device, and rentals of bookings.
 
 use fleetgate_engine::id::HostId;
 use serde_json::{Value, json};
@@ -55,4 +55,36 @@ async fn reports_of_a_device_that_changes_all_the_time_count_everything_and_list
     let fleet = api.viewer().get(&format!("/api/v1/reports/availability?{day}&service=*")).await;
     let flap = named(&must(&fleet)["items"], "flap");
     assert_eq!((hours(flap, "known_s"), condition(flap, "critical")), (24.0, 12.0));
+}
+
+#[tokio::test]
+async fn a_page_of_bookings_ends_after_2_000_rentals() {
+    let api = shop().await;
+    for sql in [
+        "with recursive n (x) as (values (0) union all select x + 1 from n where x < 59)
+         insert into bookings (id, customer, author, created_at)
+         select 1000 + x, (select id from customers), '', 0 from n",
+        "with recursive n (x) as (values (0) union all select x + 1 from n where x < 60 * 50 - 1)
+         insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms, turnaround_ms,
+                              ended_at, end_reason, created_at)
+         select 10000 + x, 1000 + x / 50, (select id from hosts where name = 'cam-1'), 100, 200, 100, 0, 0,
+                150, 'ended', 0
+         from n",
+    ] {
+        fixture::run(&api.state.store, sql, &[]).await;
+    }
+    let (mut pages, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = api.operator().get(&format!("/api/v1/bookings?limit=2000{after}")).await;
+        let bookings = must(&answer)["items"].as_array().unwrap();
+        let rentals = bookings.iter().map(|booking| booking["rentals"].as_array().unwrap().len());
+        pages.push((bookings.len(), rentals.sum::<usize>()));
+        match answer.json["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(pages, [(40, 2_000), (20, 1_000)]);
+    let first = api.operator().get("/api/v1/bookings?limit=3").await;
+    assert_eq!(must(&first)["items"].as_array().unwrap().len(), 3, "a page has no more than its limit");
 }
