@@ -160,7 +160,7 @@ pub async fn rentals_of(
             break;
         }
         let ids: Vec<Id> = part.iter().filter_map(Entry::as_row).map(|booking| booking.id).collect();
-        let found = of_bookings(&mut *conn, &ids).await?;
+        let found = of_bookings(conn, &ids).await?;
         count += found.values().map(Vec::len).sum::<usize>();
         read += part.len();
         rentals.extend(found);
