@@ -45,8 +45,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 const ALL_SERVICES: &str = "*";
 /// The label that groups hosts by place.
 const SITE: &str = "site";
-/// Reports that are computed at once. Each holds one of the few connections for reading.
-static AT_ONCE: Semaphore = Semaphore::const_new(1);
+/// Reports that are computed at once, those of rentals too. Each holds one of the few connections for reading.
+pub(in crate::api) static AT_ONCE: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(availability))

@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::AppState;
+use crate::api::reports::AT_ONCE;
 use crate::api::reports::collect::Added;
 use crate::api::request::extract::Path;
 use crate::api::request::ids::{self, Kind};
@@ -63,7 +64,10 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     drop(conn);
     match frozen {
         Some(report) => as_it_was_made(report),
-        None => Ok(Json(made(&app.store, &found, crate::clock::wall()).await?).into_response()),
+        None => {
+            let _turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
+            Ok(Json(made(&app.store, &found, crate::clock::wall()).await?).into_response())
+        }
     }
 }
 
