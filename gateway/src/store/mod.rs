@@ -36,6 +36,7 @@ pub mod hosts;
 pub mod idempotency;
 pub mod incidents;
 pub mod instance;
+mod interval_parts;
 pub mod intervals;
 pub mod lists;
 pub mod managed;

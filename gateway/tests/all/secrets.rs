@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fleetgate_keys::PrivateKey;
+use fleetgate_keys::{PrivateKey, SshKey};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +28,10 @@ const SHOWN_ONCE: [&str; 6] = ["secret", "webhook_secret", "private_key", "presh
 /// Name of the secrets that users with the right to change them see, and that the database stores for
 /// delivery. The mailboxes of rentals are among them.
 const ADDRESS: &str = "webhook address";
+/// Name of what is personal data: who works with customers and bookings sees it there, and nobody elsewhere.
+const PERSONAL: &str = "personal data";
+/// The lists that have it.
+const OF_PEOPLE: [&str; 5] = ["/bookings", "/customers", "/people", "/rentals", "/renters"];
 
 // -------------------------------------------------------------------- secrets
 
@@ -69,8 +73,8 @@ impl Secrets {
     }
 
     /// Returns the secrets in the text, except those that are allowed there.
-    fn leaks(&self, place: &str, text: &str, may: &str) -> Vec<String> {
-        let hidden = self.0.iter().filter(|(what, _)| may.is_empty() || !what.starts_with(may));
+    fn leaks(&self, place: &str, text: &str, may: &[&str]) -> Vec<String> {
+        let hidden = self.0.iter().filter(|(what, _)| !may.iter().any(|may| what.starts_with(may)));
         let there = hidden.filter(|(_, secret)| text.contains(secret.as_str()));
         there.map(|(what, _)| format!("{what} in {place}")).collect()
     }
@@ -305,13 +309,19 @@ async fn plant_subscriptions(gateway: &Gateway, secrets: &mut Secrets, web: u16)
     let mailbox = format!("{}@example.org", secrets.plant("webhook address beside a mailbox of a rental"));
     let contacts = json!([{ "name": "Ada", "email": mailbox }]);
     let items = json!([{ "device": "rented", "until": "2035-01-01T00:00:00Z", "contacts": contacts }]);
-    gateway.posts("/bookings", json!({ "customer": "crm-1", "items": items })).await;
+    let mut own = |what: &str| secrets.plant(&format!("{PERSONAL}, {what}"));
+    let booking = json!({ "customer": "crm-1", "items": items, "notes": own("the notes of a booking"),
+                          "metadata": { "order": own("the metadata of a booking") } });
+    let booked = gateway.posts("/bookings", booking).await;
     let failed = async || {
         let listed = gateway.gets("/subscriptions").await;
         let items = listed["items"].as_array().cloned().unwrap_or_default();
         items.iter().any(|s| !s["last_error"].is_null()) && items.iter().any(|s| !s["delivered_at"].is_null())
     };
     gateway.until("each subscription was called", failed).await;
+    let end = format!("/rentals/{}/end", booked["rentals"][0]["id"].as_str().expect("an id"));
+    let note = secrets.plant(&format!("{PERSONAL}, the note of an end"));
+    gateway.posts(&end, json!({ "reason": "ended", "note": note })).await;
 }
 
 async fn plant_access(gateway: &Gateway, secrets: &mut Secrets) {
@@ -336,9 +346,20 @@ async fn plant_access(gateway: &Gateway, secrets: &mut Secrets) {
 }
 
 async fn plant_renters(gateway: &Gateway, secrets: &mut Secrets) {
-    gateway.posts("/customers", json!({ "external_ref": "crm-17" })).await;
-    let person = gateway.posts("/people", json!({ "customer": "crm-17", "name": "Ada" })).await;
-    let renter = gateway.posts("/renters", json!({ "person": person["id"], "name": "laptop" })).await;
+    let ssh_key =
+        SshKey::from_seed(&[9; 32], &secrets.plant("the comment of an SSH key")).public().to_string();
+    let blob = ssh_key.split(' ').nth(1).expect("a key");
+    secrets.keep(&format!("{PERSONAL}, an SSH key"), blob);
+    let mut own = |what: &str| secrets.plant(&format!("{PERSONAL}, {what}"));
+    let contact = json!({ "name": own("a contact"), "email": format!("{}@example.org", own("its mailbox")),
+                          "phone": own("its phone") });
+    let customer = json!({ "external_ref": "crm-17", "name": own("a customer"), "contacts": [contact] });
+    gateway.posts("/customers", customer).await;
+    let person = json!({ "customer": "crm-17", "name": own("a person"),
+                         "email": format!("{}@example.org", own("the mailbox of a person")) });
+    let person = gateway.posts("/people", person).await;
+    let renter = json!({ "person": person["id"], "name": own("a renter"), "ssh_keys": [ssh_key] });
+    let renter = gateway.posts("/renters", renter).await;
     secrets.keep_shown("renter", &renter);
     let path = format!("/renters/{}/credentials", renter["renter"]["id"].as_str().expect("an id"));
     secrets.keep_shown("new credentials of a renter", &gateway.posts(&path, json!({})).await);
@@ -557,13 +578,15 @@ async fn search_answers(gateway: &Gateway, secrets: &Secrets, roles: &[(&str, St
                 Some(field) => without_field(&text, field),
                 None => text,
             };
-            leaks.extend(secrets.leaks(&format!("GET {path} of a {role}"), &text, ""));
+            let sees_people = *role != "viewer" && OF_PEOPLE.iter().any(|list| path.starts_with(list));
+            let may: &[&str] = if sees_people { &[PERSONAL] } else { &[] };
+            leaks.extend(secrets.leaks(&format!("GET {path} of a {role}"), &text, may));
         }
         assert!(got >= 30, "only {got} of {} paths answered a {role}", paths.len());
     }
     for path in ["/metrics", "/healthz", "/readyz", "/enrol.sh", "/api/v1/openapi.json"] {
         let answer = gateway.call(Method::GET, path).send().await.expect("an answer");
-        leaks.extend(secrets.leaks(path, &answer.text().await.expect("text"), ""));
+        leaks.extend(secrets.leaks(path, &answer.text().await.expect("text"), &[]));
     }
     leaks
 }
@@ -592,7 +615,7 @@ async fn search_events(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
         for event in items {
             let kind = event["kind"].as_str().expect("a kind");
             kinds.insert(kind.to_owned());
-            leaks.extend(secrets.leaks(&format!("the event {kind}"), &event.to_string(), ""));
+            leaks.extend(secrets.leaks(&format!("the event {kind}"), &event.to_string(), &[]));
         }
         match items.last() {
             Some(last) => after = last["seq"].as_i64().expect("a number"),
@@ -640,15 +663,18 @@ fn search_listings(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
             args.extend(words.split(' '));
             let output = gateway.cli(&args);
             assert!(!said(&output).contains("Usage:"), "{words}: {}", said(&output));
-            let shows = words.starts_with("contact") || words.starts_with("subscription");
-            let may = if shows { ADDRESS } else { "" };
+            let may: &[&str] = match words.split(' ').next() {
+                Some("contact" | "subscription") => &[ADDRESS],
+                Some("customer" | "renter") => &[PERSONAL],
+                _ => &[],
+            };
             leaks.extend(secrets.leaks(&format!("fleetgate {}", args.join(" ")), &said(&output), may));
         }
     }
     leaks
 }
 
-/// The database contains no secret in clear except delivery addresses.
+/// The database contains no secret in clear except delivery addresses, and what is known of people.
 fn search_database(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
     let mut leaks = Vec::new();
     for file in ["fleetgate.db", "fleetgate.db-wal", "history.db"] {
@@ -657,7 +683,7 @@ fn search_database(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
             file.read_to_end(&mut bytes).expect("bytes");
         }
         let text = String::from_utf8_lossy(&bytes);
-        leaks.extend(secrets.leaks(file, &text, ADDRESS));
+        leaks.extend(secrets.leaks(file, &text, &[ADDRESS, PERSONAL]));
     }
     leaks
 }
@@ -691,14 +717,14 @@ async fn no_planted_secret_is_found_anywhere() {
     leaks.extend(search_events(&gateway, &secrets).await);
     leaks.extend(search_listings(&gateway, &secrets));
     leaks.extend(search_database(&gateway, &secrets));
-    leaks.extend(heard.iter().flat_map(|(place, text)| secrets.leaks(place, text, "")));
+    leaks.extend(heard.iter().flat_map(|(place, text)| secrets.leaks(place, text, &[])));
     let stream = stream.lock().expect("no holder panics").clone();
     let told = ["event: snapshot", "event: event", "event: host", "token.created", "message."];
     assert!(told.iter().all(|word| stream.contains(word)), "the stream says what happens: {stream}");
-    leaks.extend(secrets.leaks("the stream", &stream, ""));
+    leaks.extend(secrets.leaks("the stream", &stream, &[]));
     let log = gateway.log();
     assert!(log.contains("DEBUG") && log.contains("message not sent"), "the log says what happens: {log}");
-    leaks.extend(secrets.leaks("the log", &log, ""));
+    leaks.extend(secrets.leaks("the log", &log, &[]));
     assert!(leaks.is_empty(), "{} secrets were planted; found: {leaks:#?}", secrets.0.len());
 }
 

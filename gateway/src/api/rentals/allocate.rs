@@ -2,6 +2,8 @@
 //!
 //! It runs in the transaction that writes. The availability and a refusal use the same functions.
 
+use std::collections::BTreeMap;
+
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
@@ -73,29 +75,50 @@ pub async fn choose(write: &mut ApiTx<'_>, wishes: &[Wish]) -> Result<Vec<Choice
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|n| matches!(wishes[*n].of, Selection::Any { .. }));
     let mut chosen: Vec<(usize, Choice)> = Vec::with_capacity(wishes.len());
+    let mut stored = Stored::new();
     for n in order {
-        let choice = one(write, (n, &wishes[n]), &chosen).await?;
+        let choice = one(write, (n, &wishes[n]), &chosen, &mut stored).await?;
         chosen.push((n, choice));
     }
     chosen.sort_by_key(|(n, _)| *n);
     Ok(chosen.into_iter().map(|(_, choice)| choice).collect())
 }
 
+/// The occupancies of the devices that were looked at. Each is read once for all items: other writes wait for the
+/// booking, and 50 items may each look at the whole fleet.
+type Stored = BTreeMap<HostId, Vec<Occupancy>>;
+
+/// Reads the occupancies of those devices that were not looked at yet.
+async fn look_at(write: &mut ApiTx<'_>, devices: &[Candidate], stored: &mut Stored) -> Result<(), Problem> {
+    let now = write.now;
+    let new: Vec<HostId> =
+        devices.iter().map(|device| device.id).filter(|id| !stored.contains_key(id)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut taken = occupancies::of_devices(write.tx(), &new, now).await?;
+    for id in new {
+        let of_device = taken.remove(&id).unwrap_or_default();
+        stored.insert(id, of_device.into_iter().map(|taken| taken.occupancy).collect());
+    }
+    Ok(())
+}
+
 async fn one(
     write: &mut ApiTx<'_>,
     (n, wish): (usize, &Wish),
     chosen: &[(usize, Choice)],
+    stored: &mut Stored,
 ) -> Result<Choice, Problem> {
     let now = write.now;
     let candidates = allowing(candidates(write, n, &wish.of).await?, n, wish)?;
     let mut refusal = Refusal::default();
     for part in candidates.chunks(AT_ONCE) {
-        let devices: Vec<HostId> = part.iter().map(|candidate| candidate.id).collect();
-        let taken = occupancies::of_devices(write.tx(), &devices, now).await?;
+        look_at(write, part, stored).await?;
         for device in part {
-            let stored = taken.get(&device.id).into_iter().flatten().map(|taken| taken.occupancy);
+            let before = stored.get(&device.id).into_iter().flatten().copied();
             let beside = chosen.iter().filter(|(_, choice)| choice.device.id == device.id);
-            let all: Vec<Occupancy> = stored.chain(beside.map(|(_, choice)| choice.occupied)).collect();
+            let all: Vec<Occupancy> = before.chain(beside.map(|(_, choice)| choice.occupied)).collect();
             if let Err(full) = has_room(all.len(), &device.name) {
                 refusal.full.get_or_insert(full);
                 continue;
@@ -265,4 +288,33 @@ pub fn of_device(conflict: &mut Conflict, device: HostId, name: &str, occupied: 
     conflict.until = occupied.until.map(ids::time);
     let until = conflict.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
     format!("{name} is occupied from {}{until}", ids::time(occupied.from))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn a_device_is_looked_at_once_for_all_items() {
+        let api = TestApi::with_endpoint().await;
+        let mut ids = Vec::new();
+        for name in ["cam-1", "cam-2"] {
+            let made = api.operator().post("/api/v1/devices", json!({ "name": name })).await;
+            ids.push(Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap());
+            let settings = format!("/api/v1/devices/{name}/rental-settings");
+            assert_eq!(api.operator().put(&settings, json!({ "rentable": true })).await.status, 200);
+        }
+        let mut write = ApiTx::begin(&api.state, &"user:ada").await.unwrap();
+        let mut devices = Vec::new();
+        for id in &ids {
+            devices.push(candidate(&mut write, *id, "cam").await.unwrap());
+        }
+        let seen = Occupancy { from: Wall::from_millis(1), until: None };
+        let mut stored = Stored::from([(ids[0], vec![seen])]);
+        look_at(&mut write, &devices, &mut stored).await.unwrap();
+        assert_eq!(stored, Stored::from([(ids[0], vec![seen]), (ids[1], Vec::new())]));
+    }
 }

@@ -8,6 +8,7 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +26,10 @@ use crate::api::response::problem::Problem;
 use crate::api::types::{Labels, Page};
 use crate::store::rentals::devices::{Candidate, candidates};
 use crate::store::rentals::occupancies;
+
+/// Searches at once. Each reads what occupies all devices of the selection, and holds one of the four connections for
+/// reading meanwhile.
+static SEARCHES: Semaphore = Semaphore::const_new(2);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(availability))
@@ -65,6 +70,7 @@ async fn availability(
     let given = label.len();
     let labels: Labels = label.into_iter().collect();
     let profile = within.profile.as_deref();
+    let _turn = SEARCHES.acquire().await.map_err(Problem::internal)?;
     let mut conn = app.store.reader().await?;
     // No device has two values of one key.
     let devices =
@@ -109,5 +115,34 @@ fn to_api(device: &Candidate, free: &[Window]) -> DeviceAvailability {
         device: Kind::Host.text(device.id),
         device_name: device.name.clone(),
         free: free.iter().map(window).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn a_third_search_waits_and_other_reads_do_not() {
+        let api = TestApi::with_endpoint().await;
+        let held = SEARCHES.acquire_many(2).await.unwrap();
+        let to = ids::time(crate::clock::wall() + Duration::from_secs(3_600));
+        let (caller, path) = (api.operator(), format!("/api/v1/rentals/availability?to={to}"));
+        let mut search = std::pin::pin!(caller.get(&path));
+        // A search that did not wait would end before as many other calls.
+        let others = async {
+            for _ in 0..20 {
+                assert_eq!(api.operator().get("/api/v1/rentals").await.status, 200);
+            }
+        };
+        tokio::select! {
+            answer = &mut search => panic!("it did not wait: {}", answer.text),
+            () = others => {}
+        }
+        drop(held);
+        assert_eq!(search.await.status, 200);
     }
 }

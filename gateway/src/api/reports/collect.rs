@@ -15,6 +15,39 @@ use crate::store::intervals::{Interval, Series, Services};
 /// The sums of each host and service. The name of a host's own is empty.
 pub(super) type Found = BTreeMap<(HostId, String), Sums>;
 
+/// Adds up what was found in the parts of a time.
+pub(in crate::api) struct Added<Key> {
+    sums: BTreeMap<Key, Sums>,
+    /// Those of what was in no part so far.
+    without: Sums,
+}
+
+impl<Key: Ord> Added<Key> {
+    pub fn new() -> Self {
+        Added { sums: BTreeMap::new(), without: Sums::default() }
+    }
+
+    /// Adds a part of the time. `without`: the sums of what has no interval in it.
+    pub fn add(&mut self, part: BTreeMap<Key, Sums>, without: Sums) {
+        for (key, sums) in &mut self.sums {
+            *sums += part.get(key).copied().unwrap_or(without);
+        }
+        let before = self.without;
+        for (key, sums) in part {
+            self.sums.entry(key).or_insert_with(|| {
+                let mut all = before;
+                all += sums;
+                all
+            });
+        }
+        self.without += without;
+    }
+
+    pub fn finish(self) -> BTreeMap<Key, Sums> {
+        self.sums
+    }
+}
+
 /// An interval without its series.
 type Row<T> = (Wall, Option<Wall>, T);
 
@@ -130,15 +163,20 @@ impl Collector {
     /// Returns all sums. A host or service of `wanted` without an interval has no data.
     pub fn finish(mut self, wanted: impl IntoIterator<Item = (HostId, String)>) -> Found {
         self.end_current();
-        let (host, service) = (HostSeries::default(), ServiceSeries::default());
-        let without = match self.of_hosts {
-            true => availability::of_host(&self.gateway, &host, self.period),
-            false => availability::of_service(&self.gateway, &host, &service, self.period),
-        };
+        let without = self.without();
         for of in wanted {
             self.found.entry(of).or_insert(without);
         }
         self.found
+    }
+
+    /// Returns the sums of a host or service without an interval.
+    pub fn without(&self) -> Sums {
+        let (host, service) = (HostSeries::default(), ServiceSeries::default());
+        match self.of_hosts {
+            true => availability::of_host(&self.gateway, &host, self.period),
+            false => availability::of_service(&self.gateway, &host, &service, self.period),
+        }
     }
 
     fn end_current(&mut self) {
@@ -211,6 +249,20 @@ mod tests {
         assert_eq!(seconds(&found, 1, "", Condition::Down), 6);
         assert_eq!(seconds(&found, 1, "", Condition::UplinkLost), 1);
         assert_eq!(seconds(&found, 3, "", Condition::NoData), 9);
+    }
+
+    #[test]
+    fn what_is_in_some_parts_only_has_no_data_in_the_others() {
+        let of = |seconds: i64| {
+            let period = Period::new(at(0), at(seconds)).unwrap();
+            Collector::new(GatewaySeries::default(), period, Services::None).without()
+        };
+        let mut added = Added::new();
+        added.add([("a", of(1))].into(), of(1));
+        added.add(BTreeMap::new(), of(2));
+        added.add([("a", of(4)), ("b", of(4))].into(), of(4));
+        let seconds = added.finish().into_values().map(|sums| sums.all().total() / 1_000);
+        assert_eq!(seconds.collect::<Vec<_>>(), [7, 7]);
     }
 
     #[test]

@@ -6,12 +6,12 @@
 pub(in crate::api) mod collect;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use fleetgate_engine::availability::{Period, Sums};
+use fleetgate_engine::availability::{GatewaySeries, Period, Sums};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::GATEWAY;
 use fleetgate_engine::time::Wall;
@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::store::intervals::Services;
 use crate::store::reports::{Selected, Selection};
 
-use collect::{Collector, Found, OfGateway};
+use collect::{Added, Collector, Found, OfGateway};
 pub use types::*;
 
 /// Hosts or services of one report. Each has some hundred bytes, and a year of intervals.
@@ -45,8 +45,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 const ALL_SERVICES: &str = "*";
 /// The label that groups hosts by place.
 const SITE: &str = "site";
-/// Reports that are computed at once. Each holds one of the few connections for reading.
-static AT_ONCE: Semaphore = Semaphore::const_new(1);
+/// Reports that are computed at once, those of rentals too. Each holds one of the few connections for reading.
+pub(in crate::api) static AT_ONCE: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(availability))
@@ -166,12 +166,49 @@ async fn sums(
     period: Period,
     wanted: Vec<(HostId, String)>,
 ) -> Result<Found, Problem> {
+    let crowded: BTreeSet<HostId> = store.crowded_hosts(hosts, services, period).await?.into_iter().collect();
+    let others: Vec<HostId> = hosts.iter().copied().filter(|host| !crowded.contains(host)).collect();
+    let mut found = collected(store, &others, services, period).await?.finish(wanted);
+    for host in crowded {
+        found.extend(in_parts(store, host, services, period).await?);
+    }
+    Ok(found)
+}
+
+/// Reads the intervals of hosts.
+async fn collected(
+    store: &Store,
+    hosts: &[HostId],
+    services: Services<'_>,
+    period: Period,
+) -> Result<Collector, Problem> {
+    let mut collector = Collector::new(gateway(store, period).await?, period, services);
     let span = (period.from(), period.until());
-    let mut gateway = OfGateway::default();
-    store.intervals(&[GATEWAY], Services::None, span, |of| gateway.push(&of)).await?;
-    let mut collector = Collector::new(gateway.series(), period, services);
     store.intervals(hosts, services, span, |of| collector.push(&of)).await?;
-    Ok(collector.finish(wanted))
+    Ok(collector)
+}
+
+async fn gateway(store: &Store, period: Period) -> Result<GatewaySeries, Problem> {
+    let mut gateway = OfGateway::default();
+    let span = (period.from(), period.until());
+    store.intervals(&[GATEWAY], Services::None, span, |of| gateway.push(&of)).await?;
+    Ok(gateway.series())
+}
+
+/// Sums up a host with so many intervals that they are not read at once.
+async fn in_parts(
+    store: &Store,
+    host: HostId,
+    services: Services<'_>,
+    period: Period,
+) -> Result<Found, Problem> {
+    let mut added = Added::new();
+    for part in store.parts(host, period).await? {
+        let collector = collected(store, &[host], services, part).await?;
+        let without = collector.without();
+        added.add(collector.finish([]), without);
+    }
+    Ok(added.finish())
 }
 
 /// The place of an object in the report: the name of its host, and its own.

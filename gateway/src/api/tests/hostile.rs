@@ -1,10 +1,11 @@
 //! Hostile requests: each gets a problem document and changes nothing.
 
 use axum::body::Body;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::mine;
-use super::rentals::must;
+use super::rentals::{HOUR, hence, must, path, rented, shop};
 use crate::api::request::auth::Role;
 use crate::api::request::permission::Area;
 use crate::api::response::layers::BODY_LIMIT;
@@ -146,6 +147,56 @@ async fn a_locked_database_is_said_and_not_waited_for() {
     sqlx::query("rollback").execute(&mut other).await.unwrap();
     let device = api.operator().post("/api/v1/devices", json!({ "name": "cam1" })).await;
     assert_eq!(device.status, 201, "{}", device.text);
+}
+
+/// The same, for what booking systems and people of customers call.
+#[tokio::test]
+async fn calls_about_rentals_do_not_wait_for_a_locked_database() {
+    use sqlx::ConnectOptions as _;
+    let api = shop().await;
+    let ada = mine::person(&api, "crm-17", "Ada").await;
+    let cookie = mine::logged_in(&api, "crm-17", &ada).await;
+    let link = api.operator().post("/api/v1/customers/crm-17/login-link", json!({ "person": ada })).await;
+    let token = must(&link)["url"].as_str().unwrap().split_once("#token=").unwrap().1.to_owned();
+    let rental = path(&rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await);
+    let (by_ada, operator, stranger) = (mine::browser(&api, &cookie), api.operator(), api.anonymous());
+    let items = json!([{ "device": "cam-2", "until": hence(HOUR) }]);
+    let end = format!("{rental}/end");
+    let calls = [
+        (&operator, "POST", "/api/v1/customers", json!({ "external_ref": "crm-18" })),
+        (&operator, "POST", "/api/v1/people", json!({ "customer": "crm-17", "name": "Bob" })),
+        (&operator, "POST", "/api/v1/renters", json!({ "person": ada, "name": "laptop" })),
+        (&operator, "POST", "/api/v1/bookings", json!({ "customer": "crm-17", "items": items })),
+        (&operator, "PATCH", rental.as_str(), json!({ "until": hence(2 * HOUR) })),
+        (&operator, "POST", end.as_str(), json!({ "reason": "ended" })),
+        (&operator, "POST", "/api/v1/subscriptions", json!({ "url": "http://127.0.0.1:9/" })),
+        (&operator, "PUT", "/api/v1/devices/cam-2/rental-settings", json!({ "rentable": false })),
+        (&operator, "POST", "/api/v1/customers/crm-17/login-link", json!({ "person": ada })),
+        (&stranger, "POST", "/api/v1/my/login", json!({ "token": token })),
+        (&by_ada, "POST", "/api/v1/my/renters", json!({ "name": "laptop" })),
+    ];
+    let mut other = api.state.store.write.connect_options().connect().await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    let all = calls.iter().map(|(caller, method, path, body)| async move {
+        let caller = (*caller).clone().header("content-type", "application/json");
+        caller.send(method, path, Body::from(body.to_string())).await
+    });
+    let answers = tokio::time::timeout(tokio::time::Duration::from_secs(8), join_all(all)).await;
+    for ((_, method, path, _), answer) in calls.iter().zip(answers.expect("no call waits for the lock")) {
+        assert_eq!((answer.status, answer.code()), (503, "busy"), "{method} {path}: {}", answer.text);
+    }
+    for (caller, path) in [
+        (&operator, "/api/v1/rentals/availability?to="),
+        (&operator, "/api/v1/bookings"),
+        (&by_ada, "/api/v1/my"),
+    ] {
+        let path = if path.ends_with('=') { format!("{path}{}", hence(HOUR)) } else { path.to_owned() };
+        let read = caller.get(&path).await;
+        assert_eq!(read.status, 200, "reading goes on: {path}: {}", read.text);
+    }
+    sqlx::query("rollback").execute(&mut other).await.unwrap();
+    let begun = api.anonymous().post("/api/v1/my/login", json!({ "token": token })).await;
+    assert_eq!(begun.status, 200, "the link is not used up: {}", begun.text);
 }
 
 /// serde would take "x" for the new name, by its place in the array.

@@ -5,6 +5,7 @@ mod backups;
 mod behind;
 pub(super) mod connect;
 mod counts;
+mod crowded;
 mod damage;
 mod device_access;
 mod devices;

@@ -144,6 +144,32 @@ pub async fn list(
     query.bind(limit).fetch_all(conn).await
 }
 
+/// Bookings whose rentals are read at once.
+const AT_ONCE: usize = 20;
+
+/// Returns the rentals of the first bookings, until they are at least `most`, and how many bookings these are.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn rentals_of(
+    conn: &mut SqliteConnection,
+    bookings: &[Entry<Booking>],
+    most: usize,
+) -> sqlx::Result<(BTreeMap<Id, Vec<Rental>>, usize)> {
+    let (mut rentals, mut count, mut read) = (BTreeMap::new(), 0, 0);
+    for part in bookings.chunks(AT_ONCE) {
+        if count >= most {
+            break;
+        }
+        let ids: Vec<Id> = part.iter().filter_map(Entry::as_row).map(|booking| booking.id).collect();
+        let found = of_bookings(conn, &ids).await?;
+        count += found.values().map(Vec::len).sum::<usize>();
+        read += part.len();
+        rentals.extend(found);
+    }
+    Ok((rentals, read))
+}
+
 /// Held bookings with something to end at `$1`.
 const HELD: &str = "select b.id from bookings b
      where b.hold_until is not null and b.lapsed_at is null

@@ -23,6 +23,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::AppState;
+use crate::api::reports::AT_ONCE;
+use crate::api::reports::collect::Added;
 use crate::api::request::extract::Path;
 use crate::api::request::ids::{self, Kind};
 use crate::api::response::problem::Problem;
@@ -62,7 +64,10 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     drop(conn);
     match frozen {
         Some(report) => as_it_was_made(report),
-        None => Ok(Json(made(&app.store, &found, crate::clock::wall()).await?).into_response()),
+        None => {
+            let _turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
+            Ok(Json(made(&app.store, &found, crate::clock::wall()).await?).into_response())
+        }
     }
 }
 
@@ -112,8 +117,7 @@ async fn made(store: &Store, rental: &Rental, now: Wall) -> store::Result<Rental
     let mut report = without_devices(rental, &changes, traffic, now);
     for (device, window) in used.map(|used| in_use(&devices, used)).unwrap_or_default() {
         if let Some(period) = Period::new(window.from(), window.until()) {
-            let found = recorded(store, device.id, period).await?;
-            add(&mut report, device, period, found);
+            add(store, &mut report, device, period).await?;
         }
     }
     Ok(report)
@@ -181,8 +185,15 @@ fn change(change: &Change) -> RentalReportChange {
     }
 }
 
-/// Adds a device to a report. Entries beyond the limits are counted.
-fn add(report: &mut RentalReport, device: &Device, period: Period, found: Found) {
+/// Adds a device to a report. Its time is read in parts: the device decides how many intervals there are.
+async fn add(store: &Store, report: &mut RentalReport, device: &Device, period: Period) -> store::Result<()> {
+    let (mut sums, mut services) = (Sums::default(), Added::new());
+    for part in store.parts(device.id, period).await? {
+        let found = recorded(store, device.id, part).await?;
+        list(report, device, &found);
+        sums += found.device;
+        services.add(found.services, found.without);
+    }
     let service =
         |(service, sums): (String, Sums)| RentalReportService { service, availability: (&sums).into() };
     report.devices.push(RentalReportDevice {
@@ -190,9 +201,14 @@ fn add(report: &mut RentalReport, device: &Device, period: Period, found: Found)
         device_name: device.name.clone(),
         from: ids::time(period.from()),
         until: ids::time(period.until()),
-        availability: (&found.device).into(),
-        services: found.services.into_iter().map(service).collect(),
+        availability: (&sums).into(),
+        services: services.finish().into_iter().map(service).collect(),
     });
+    Ok(())
+}
+
+/// Lists what was recorded. Entries beyond the limits are counted.
+fn list(report: &mut RentalReport, device: &Device, found: &Found) {
     let outages = found.outages.iter().map(|of| outage(device.id, of));
     report.outages_left_out += fill(&mut report.outages, MAX_OUTAGES, outages);
     report.intervals_left_out +=

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::availability::{self, Period, Series as Intervals, Sums};
+use fleetgate_engine::availability::{self, Period, Series as Intervals, ServiceSeries, Sums};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{GATEWAY, HostStatus, RENTAL_SERVICE};
 use fleetgate_engine::time::Wall;
@@ -44,7 +44,9 @@ pub(super) struct Recorded {
 /// The figures that follow from them.
 pub(super) struct Found {
     pub device: Sums,
-    pub services: Vec<(String, Sums)>,
+    pub services: BTreeMap<String, Sums>,
+    /// The sums of a service without an interval.
+    pub without: Sums,
     pub outages: Vec<Outage>,
     pub intervals: Vec<Cut>,
 }
@@ -86,14 +88,15 @@ impl Recorded {
         let down = |state: HostStatus| (state == HostStatus::Down).then_some(state.name());
         let seen = availability::seen(&gateway, &device, period);
         let mut outages = outages("", &device.states, &seen, down);
-        let mut services = Vec::new();
+        let mut services = BTreeMap::new();
         for (name, rows) in self.services {
             let service = rows.service();
             outages.extend(self::outages(&name, &service.states, &seen, failed));
-            services.push((name, availability::of_service(&gateway, &device, &service, period)));
+            services.insert(name, availability::of_service(&gateway, &device, &service, period));
         }
+        let without = availability::of_service(&gateway, &device, &ServiceSeries::default(), period);
         let device = availability::of_host(&gateway, &device, period);
-        Found { device, services, outages, intervals: self.cut }
+        Found { device, services, without, outages, intervals: self.cut }
     }
 }
 
@@ -120,6 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::reports::collect::Added;
 
     /// The longest time of a test, in seconds.
     const LONG: i64 = 40;
@@ -257,6 +261,50 @@ mod tests {
         }
     }
 
+    /// Intervals of each series that follow each other, as the store has them.
+    fn chains() -> impl Strategy<Value = Vec<Row>> {
+        let series = [
+            (GATEWAY, "", Series::GatewayStopped, [""; 4]),
+            (GATEWAY, "", Series::UplinkLost, [""; 4]),
+            (DEVICE, "", Series::State, ["up", "down", "up", "down"]),
+            (DEVICE, "", Series::Unreachable, [""; 4]),
+            (DEVICE, "", Series::Downtime, [""; 4]),
+            (DEVICE, "ping", Series::State, ["ok", "warning", "critical", "unknown"]),
+            (DEVICE, "ping", Series::Downtime, [""; 4]),
+        ];
+        let chain = prop::collection::vec((0..4i64, 1..9i64, 0..4usize), 0..6);
+        prop::collection::vec(chain, series.len()).prop_map(move |chains| {
+            let mut rows = Vec::new();
+            for ((host, service, series, values), chain) in series.into_iter().zip(chains) {
+                let mut end = -3;
+                for (gap, long, n) in chain {
+                    let from = end + gap;
+                    end = from + long;
+                    rows.push(((host, service, series, values[n]), from, Some(end)));
+                }
+            }
+            rows
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_sums_of_the_parts_of_a_time_are_those_of_the_whole(
+            rows in chains(), cuts in prop::collection::btree_set(1..LONG, 0..4),
+        ) {
+            let whole = found(&rows, period(0, LONG));
+            let (mut device, mut services) = (Sums::default(), Added::new());
+            let mut from = 0;
+            for until in cuts.into_iter().chain([LONG]) {
+                let part = found(&rows, period(from, until));
+                device += part.device;
+                services.add(part.services, part.without);
+                from = until;
+            }
+            prop_assert_eq!((device, services.finish()), (whole.device, whole.services));
+        }
+    }
+
     #[test]
     fn an_outage_is_no_longer_than_it_was_seen() {
         let rows = [
@@ -286,7 +334,7 @@ mod tests {
             time: period(from, until),
         };
         assert_eq!(of.outages, [outage("", "down", 10, 12), outage("disk", "critical", 15, 20)]);
-        let names: Vec<&str> = of.services.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = of.services.keys().map(String::as_str).collect();
         assert_eq!(names, ["disk"], "ping had no state then");
         assert!(of.intervals.iter().all(|cut| cut.time.from() >= at(10) && cut.time.until() <= at(20)));
         assert_eq!(of.device.all().of(Condition::Down), 2_000);
