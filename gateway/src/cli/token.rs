@@ -17,7 +17,7 @@ use crate::cli::out;
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
     /// Create a token and print its secret, which is not shown again
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List API tokens and enrolment tokens
     List,
     /// Revoke a token
@@ -69,8 +69,8 @@ pub(crate) struct CreateArgs {
 
 pub(crate) async fn run(client: &Client, command: TokenCommand) -> anyhow::Result<()> {
     match command {
-        TokenCommand::Create(args) if args.enrol => create_enrolment(client, args).await,
-        TokenCommand::Create(args) => create_api(client, args).await,
+        TokenCommand::Create(args) if args.enrol => create_enrolment(client, *args).await,
+        TokenCommand::Create(args) => create_api(client, *args).await,
         TokenCommand::List => list(client).await,
         TokenCommand::Revoke { token } => revoke(client, &token).await,
     }
