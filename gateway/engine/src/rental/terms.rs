@@ -163,6 +163,7 @@ fn usual_access() -> Vec<GrantAccess> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rental::life::Shipment;
 
     fn whole() -> Terms {
         Terms {
@@ -170,7 +171,7 @@ mod tests {
             turnaround: Some(Duration::from_secs(120)),
             access: Some(Vec::new()),
             gate: Some(Some(GateRule { services: None, ok_for: Duration::from_secs(300) })),
-            delivery: Some(Delivery::Shipped),
+            delivery: Some(Delivery::Shipped(Shipment::default())),
             ssh_root: Some(true),
             cleaning_command: Some(Some("wipe".to_owned())),
         }
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(counts.margins.preparation, Duration::from_secs(60));
         assert_eq!(counts.margins.turnaround, Duration::ZERO);
         assert_eq!((counts.gate, counts.cleaning_command), (None, None), "none is a setting too");
-        assert_eq!((counts.delivery, counts.ssh_root), (Delivery::Shipped, true));
+        assert_eq!((counts.delivery, counts.ssh_root), (Delivery::Shipped(Shipment::default()), true));
     }
 
     #[test]

@@ -163,6 +163,7 @@ mod tests {
     use fleetgate_engine::id::Id;
     use fleetgate_engine::messages::{GrantAccess, GrantProtocol};
     use fleetgate_engine::monitor::profile::Profile;
+    use fleetgate_engine::rental::life::Shipment;
     use fleetgate_engine::rental::terms::Setting;
     use fleetgate_keys::SealKey;
     use sqlx::sqlite::SqliteConnectOptions;
@@ -181,7 +182,7 @@ mod tests {
                 services: Some(["ssh".to_owned()].into()),
                 ok_for: Duration::from_secs(300),
             })),
-            delivery: Some(Delivery::Shipped),
+            delivery: Some(Delivery::Shipped(Shipment::default())),
             ssh_root: Some(true),
             cleaning_command: Some(Some("wipe".to_owned())),
         }
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(follows.inherits, BTreeSet::from([Setting::Delivery, Setting::CleaningCommand]));
         assert_eq!(
             (follows.delivery, follows.margins.preparation),
-            (Delivery::Shipped, Duration::from_secs(5))
+            (Delivery::Shipped(Shipment::default()), Duration::from_secs(5))
         );
         assert_eq!((follows.cleaning_command.as_deref(), follows.version), (Some("wipe"), 2));
         settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
