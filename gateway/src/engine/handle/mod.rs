@@ -284,6 +284,14 @@ impl Handle {
         if !heard("the handover of rentals", told) {
             failed.policy.rentals.extend(&changes.policy.rentals);
         }
+        let settled: Vec<RentalId> = changes.settled.into_iter().collect();
+        for slice in settled.chunks(GRANTS_AT_ONCE) {
+            let told = self.rentals_settled(slice).await;
+            if !heard(&format!("{} rentals", slice.len()), told) {
+                failed.settled.extend(slice);
+            }
+            self.let_others_pass().await;
+        }
         for id in changes.peers {
             let told = self.peer_changed(id).await;
             failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
@@ -322,6 +330,16 @@ impl Handle {
         }
         // Of other rentals that were read too the monitor may not have heard.
         self.behind().policy.remove(asked);
+        Ok(())
+    }
+
+    /// Sends some rentals of devices whose profile says otherwise how they are rented.
+    async fn rentals_settled(&self, rentals: &[RentalId]) -> anyhow::Result<()> {
+        let rentals: BTreeSet<RentalId> = rentals.iter().copied().collect();
+        let policy = PolicyRows { rentals, ..PolicyRows::default() };
+        self.policy_changed(&policy).await?;
+        self.handovers_changed(&policy.rentals).await?;
+        self.behind().settled.retain(|id| !policy.rentals.contains(id));
         Ok(())
     }
 
