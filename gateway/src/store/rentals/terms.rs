@@ -101,9 +101,14 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> anyhow::R
 }
 
 fn said(catalogue: &Catalogue, row: &SqliteRow) -> sqlx::Result<Terms> {
+    Ok(catalogue.rental(&profiles_of(catalogue, row)?))
+}
+
+/// Returns the profiles of a host: its own one, or those that the rules give it.
+pub(super) fn profiles_of<'a>(catalogue: &'a Catalogue, row: &'a SqliteRow) -> sqlx::Result<Vec<&'a str>> {
     let (profile, labels): (&str, Json<BTreeMap<String, String>>) =
         (row.try_get("profile")?, row.try_get("labels")?);
-    Ok(catalogue.rental(&catalogue.of_host(Some(profile).filter(|name| !name.is_empty()), &labels.0)))
+    Ok(catalogue.of_host(Some(profile).filter(|name| !name.is_empty()), &labels.0))
 }
 
 /// Devices with settings that are not their own.
