@@ -247,14 +247,16 @@ fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem>
 }
 
 /// # Errors
-/// Returns 422 when the gate names a service that the profile does not have: its devices would never be handed over.
+/// Returns 422 when the gate, also one that is inherited, names a service that the profile does not have, or has switched
+/// off: its devices would never be handed over.
 fn has_gate_services(catalogue: &Catalogue, profile: &engine::Profile) -> Result<(), Problem> {
-    let gate = profile.rental.gate.as_ref().and_then(Option::as_ref);
-    let mut named = gate.and_then(|gate| gate.services.as_ref()).into_iter().flatten();
-    let Some(unknown) = named.find(|name| !catalogue.offers(&[&profile.name], name)) else { return Ok(()) };
+    let gate = catalogue.rental(&[&profile.name]).gate.flatten();
+    let services = catalogue.services(&[&profile.name]);
+    let checked = services.iter().filter(|service| service.check.is_some() && !service.disabled);
+    let known: Vec<&str> = checked.map(|service| service.service.as_str()).collect();
+    let mut named = gate.iter().filter_map(|gate| gate.services.as_ref()).flatten();
+    let Some(unknown) = named.find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
-    let known: Vec<String> =
-        catalogue.services(&[&profile.name]).into_iter().map(|service| service.service).collect();
     let detail = format!("the profile has no service {shown:?}, only {}", known.join(", "));
     Err(Problem::invalid("rental.gate", detail))
 }

@@ -210,4 +210,10 @@ async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
     }
     let named = json!({ "extends": ["default"], "rental": { "gate": { "services": ["ssh"] } } });
     profile(&api, "right", named).await;
+    let off = json!({ "extends": ["right"], "services": { "ssh": { "disabled": true } } });
+    let refused = api.operator().put("/api/v1/profiles/off", off.clone()).await;
+    assert_eq!(field(&refused), (422, "rental.gate"), "{}", refused.text);
+    let mut open = off;
+    open["rental"] = json!({ "without": ["gate"] });
+    profile(&api, "off", open).await;
 }
