@@ -313,6 +313,16 @@ pub async fn not_granted(tx: &mut SqliteConnection, device: HostId) -> sqlx::Res
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
+/// Notes that a device says that it has the access of a rental, of which nothing is known.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn found(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql = "select exists (select 1 from rentals where id = $1)";
+    let is_known: bool = sqlx::query_scalar(sql).bind(rental.as_i64()).fetch_one(&mut *tx).await?;
+    if is_known { granting(tx, device, rental).await } else { Ok(()) }
+}
+
 /// The kind of the event about rentals with SSH whose device has lost its account for renters, or has another one.
 pub const ACCOUNT_LOST: &str = "device.rental_account_lost";
 /// Rentals that the event names.
