@@ -574,4 +574,26 @@ mod tests {
         let Some(Command::Policy(changes)) = next else { panic!("a change of the policy") };
         assert_eq!(changes, [PolicyChange::WithdrawGrant(Id::from_i64(9))]);
     }
+
+    #[tokio::test]
+    async fn the_rentals_of_a_profile_reach_both_threads_in_slices() {
+        let (store, _dir) = fixture::store().await;
+        let (to_tunnel, mut commands) = mpsc::channel(8);
+        let (to_monitor, mut inputs) = mpsc::channel(QUEUE);
+        let handle =
+            Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
+        let settled: BTreeSet<RentalId> = (1..=600).map(Id::from_i64).collect();
+        handle.changed(Changes { settled, ..Changes::default() }).await;
+        let mut slices = Vec::new();
+        while let Ok(Command::Policy(changes)) = commands.try_recv() {
+            slices.push(changes.len());
+        }
+        assert_eq!(slices, [2 * GRANTS_AT_ONCE, 200], "the grant and the target of each");
+        let mut forgotten = 0;
+        while let Ok(MonitorInput::ForgetHandover(_)) = inputs.try_recv() {
+            forgotten += 1;
+        }
+        assert_eq!(forgotten, 600);
+        assert!(handle.behind().is_empty());
+    }
 }
