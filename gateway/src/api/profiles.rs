@@ -20,6 +20,7 @@ use super::request::auth::Principal;
 use super::request::extract::{Body, Path};
 use super::request::managed_by::{self, Manager};
 use super::request::parse;
+use super::request::permission::Area;
 use super::request::transaction::ApiTx;
 use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
@@ -173,6 +174,8 @@ fn goes_by(member: &Member, catalogue: &Catalogue, profile: &str) -> bool {
 }
 
 /// Makes or replaces a profile. It takes effect at once on every host that is checked by it.
+///
+/// A change of `rental` also needs the scope `devices`.
 #[utoipa::path(put, path = "/profiles/{profile}", operation_id = "put_profile", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = ProfileSettings,
     params(("profile" = String, Path),
@@ -191,6 +194,11 @@ async fn put(
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = stored::find(write.tx(), &name).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
+    let rented = before.as_ref().map(|b| b.profile.rental.clone()).unwrap_or_default();
+    if profile.rental != rented {
+        // So do the settings of a device.
+        who.must_reach(Area::Devices)?;
+    }
     if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
         return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
