@@ -20,6 +20,7 @@ use super::request::auth::Principal;
 use super::request::extract::{Body, Path};
 use super::request::managed_by::{self, Manager};
 use super::request::parse;
+use super::request::permission::Area;
 use super::request::transaction::ApiTx;
 use super::request::validation::{self, Validation};
 use super::response::etag::{IfMatch, Tagged};
@@ -173,6 +174,8 @@ fn goes_by(member: &Member, catalogue: &Catalogue, profile: &str) -> bool {
 }
 
 /// Makes or replaces a profile. It takes effect at once on every host that is checked by it.
+///
+/// A change of `rental` also needs the scope `devices`.
 #[utoipa::path(put, path = "/profiles/{profile}", operation_id = "put_profile", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = ProfileSettings,
     params(("profile" = String, Path),
@@ -191,6 +194,11 @@ async fn put(
     let mut write = ApiTx::begin(&app, &who).await?;
     let before = stored::find(write.tx(), &name).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
+    let rented = before.as_ref().map(|b| b.profile.rental.clone()).unwrap_or_default();
+    if profile.rental != rented {
+        // So do the settings of a device.
+        who.must_reach(Area::Devices)?;
+    }
     if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
         return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
@@ -247,14 +255,16 @@ fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem>
 }
 
 /// # Errors
-/// Returns 422 when the gate names a service that the profile does not have: its devices would never be handed over.
+/// Returns 422 when the gate, also one that is inherited, names a service that the profile does not have, or has switched
+/// off: its devices would never be handed over.
 fn has_gate_services(catalogue: &Catalogue, profile: &engine::Profile) -> Result<(), Problem> {
-    let gate = profile.rental.gate.as_ref().and_then(Option::as_ref);
-    let mut named = gate.and_then(|gate| gate.services.as_ref()).into_iter().flatten();
-    let Some(unknown) = named.find(|name| !catalogue.offers(&[&profile.name], name)) else { return Ok(()) };
+    let gate = catalogue.rental(&[&profile.name]).gate.flatten();
+    let services = catalogue.services(&[&profile.name]);
+    let checked = services.iter().filter(|service| service.check.is_some() && !service.disabled);
+    let known: Vec<&str> = checked.map(|service| service.service.as_str()).collect();
+    let mut named = gate.iter().filter_map(|gate| gate.services.as_ref()).flatten();
+    let Some(unknown) = named.find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
-    let known: Vec<String> =
-        catalogue.services(&[&profile.name]).into_iter().map(|service| service.service).collect();
     let detail = format!("the profile has no service {shown:?}, only {}", known.join(", "));
     Err(Problem::invalid("rental.gate", detail))
 }

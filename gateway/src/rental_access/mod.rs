@@ -289,9 +289,13 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
         (Ok(Outcome::Account { mode, has }), _) => {
             let account = ended.device.account.as_deref().unwrap_or_default();
             stored::asked(&mut tx, device, (account, *mode)).await?;
-            let held = ended.device.state.held.as_ref();
-            if held.is_some_and(|held| Kind::Rental.text(held.rental) != *has) {
-                stored::not_granted(&mut tx, device).await?;
+            match (&ended.device.state.held, Kind::Rental.parse(has)) {
+                (Some(held), _) if Kind::Rental.text(held.rental) != *has => {
+                    stored::not_granted(&mut tx, device).await?;
+                }
+                // The database is a backup of before the grant. From now on it is to be removed, or given anew.
+                (None, Ok(rental)) => stored::found(&mut tx, device, rental).await?,
+                (Some(_) | None, _) => {}
             }
         }
         (Ok(Outcome::NoAccount(why)), action) => {

@@ -174,6 +174,7 @@ const FILLED: &[Rows] = &[
     (68, "update intervals set measured_at = 400 where id = 1001;"),
     (69, "update rentals set selection_profile = 'camera' where id = 114;"),
     (70, ""),
+    (71, "update device_ssh_access set rooted = 1;"),
 ];
 
 const INIT: &str = r#"

@@ -197,7 +197,7 @@ async fn begin_rental<'a>(app: &'a AppState, who: &Principal) -> Result<ApiTx<'a
 /// Notes that what keeps a device from being handed over has changed.
 async fn gate_changed(write: &mut ApiTx<'_>, device: HostId) -> Result<(), Problem> {
     let now = write.now;
-    stored::handovers::settle(write.tx(), device, now).await?;
+    stored::handovers::settle(write.tx(), &[device].into(), now).await?;
     let rentals = stored::policy::of_devices(write.tx(), &[device].into()).await?;
     rentals.into_iter().for_each(|rental| write.rental(rental));
     Ok(())

@@ -25,7 +25,7 @@ use crate::clock;
 use crate::store::SqliteConnection;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
-use crate::store::rentals::{devices as stored, handovers, terms};
+use crate::store::rentals::{device_access, devices as stored, handovers, terms};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -100,6 +100,9 @@ async fn set(
     if after != before {
         stored::set(write.tx(), device.id, &after).await?;
         stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
+        if !after.ssh_root && !after.inherits.contains(&Setting::SshRoot) {
+            device_access::never_rooted(write.tx(), device.id).await?;
+        }
         if before.ssh_account.is_some() && before.ssh_account != after.ssh_account {
             device_upkeep::warn_of_account(&mut write, device.id, after.ssh_account.as_deref()).await?;
         }

@@ -135,7 +135,7 @@ pub struct NewBookingItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<names::Labels>)]
     pub labels: Option<Labels>,
-    /// Any rentable device that has this profile.
+    /// Any rentable device that has this profile, by itself or by the profile rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// RFC 3339 with an offset; now when absent.

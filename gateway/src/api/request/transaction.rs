@@ -285,7 +285,7 @@ impl<'a> ApiTx<'a> {
         }
         // Another profile may say otherwise how a device is rented.
         let devices: BTreeSet<HostId> = self.hosts.union(&self.resettled).copied().collect();
-        self.rentals.extend(terms::settle(&mut self.tx, &devices, self.now).await?);
+        let settled = terms::settle(&mut self.tx, &devices, self.now).await?;
         if let Some(call) = &self.call {
             call.keep(&mut self.tx, self.now).await?;
         }
@@ -297,7 +297,7 @@ impl<'a> ApiTx<'a> {
         let removed_or_changed = !self.hosts.is_empty();
         let ApiTx { peers, hosts, resettled, downtimes, grants, sources, rentals, .. } = self;
         let policy = PolicyRows { sources, grants, rentals, ..PolicyRows::default() };
-        self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, policy }).await;
+        self.app.handle.changed(Changes { peers, hosts, resettled, downtimes, settled, policy }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {
             self.app.office.wakeups.notices();

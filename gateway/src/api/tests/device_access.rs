@@ -1,6 +1,7 @@
 //! The work of the gateway on devices for renters, with devices that answer as the helper does.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -78,6 +79,28 @@ impl Runner for Devices {
             name: String::new(),
             end: CommandEnd::Exit(status),
             stdout: format!("fleetgate-rental 2 {stdout}\n").into_bytes(),
+            stderr: Vec::new(),
+            truncated: false,
+            took: Duration::ZERO,
+        })
+    }
+}
+
+/// A device with the access of a rental, and whether it was taken away.
+#[derive(Clone)]
+struct Holding(String, Arc<AtomicBool>);
+
+impl Runner for Holding {
+    async fn run(&self, _: HostId, call: Call) -> Result<CommandReply, String> {
+        let is_revoke = call.line.contains("$r $h revoke");
+        self.1.fetch_or(is_revoke, Ordering::Relaxed);
+        let status =
+            format!("status account=renter mode=certificates principal={} until=- processes=0", self.0);
+        let said = if is_revoke { "revoked" } else { status.as_str() };
+        Ok(CommandReply {
+            name: String::new(),
+            end: CommandEnd::Exit(0),
+            stdout: format!("fleetgate-rental 2 {said}\n").into_bytes(),
             stderr: Vec::new(),
             truncated: false,
             took: Duration::ZERO,
@@ -248,6 +271,25 @@ async fn a_device_is_not_ready_until_the_access_is_removed_also_after_a_restart(
     running.stop().await;
     assert_eq!(devices.verbs(), ["status", "grant", "revoke"]);
     must(&set(&api, other).await);
+}
+
+#[tokio::test]
+async fn access_of_which_a_backup_does_not_know_is_removed() {
+    let api = shop().await;
+    let rental = begun(&api).await;
+    end(&api, &rental).await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
+    let device = Holding(text(&rental["id"]).to_owned(), Arc::default());
+    let running = Running::start(&api, &device);
+    for _ in 0..1_000 {
+        if device.1.load(Ordering::Relaxed) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(device.1.load(Ordering::Relaxed), "it is taken away");
+    until(&api, "it is removed", |now| now["ready"] == json!(true)).await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, field, hence, item, must, rented, renting, shop};
+use crate::api::request::permission::Area;
 use crate::api::testing::TestApi;
+use crate::store::access::Role;
 
 const SETTINGS: &str = "/api/v1/devices/cam-1/rental-settings";
 
@@ -80,6 +82,21 @@ async fn a_device_overrides_single_fields_of_its_profile() {
     ] {
         assert_eq!(field(&api.operator().put(SETTINGS, body).await), (422, name));
     }
+}
+
+#[tokio::test]
+async fn a_token_for_monitoring_alone_changes_nothing_about_rentals() {
+    let api = kiosk(json!({ "access": [{ "protocol": "tcp", "ports": [22] }] })).await;
+    let limited = api.limited(Role::Operator, Area::Monitoring).await;
+    let kiosk = "/api/v1/profiles/kiosk";
+    let before = must(&api.operator().get(kiosk).await)["rental"].clone();
+    let wider = json!({ "access": [{ "protocol": "tcp", "ports": [22, 443] }] });
+    for rental in [json!({}), wider] {
+        let refused = limited.put(kiosk, json!({ "extends": ["default"], "rental": rental })).await;
+        assert_eq!((refused.status, refused.code()), (403, "scope_missing"), "{}", refused.text);
+    }
+    let same = json!({ "summary": "Kiosks", "extends": ["default"], "rental": before });
+    must(&limited.put(kiosk, same).await);
 }
 
 #[tokio::test]
@@ -210,4 +227,10 @@ async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
     }
     let named = json!({ "extends": ["default"], "rental": { "gate": { "services": ["ssh"] } } });
     profile(&api, "right", named).await;
+    let off = json!({ "extends": ["right"], "services": { "ssh": { "disabled": true } } });
+    let refused = api.operator().put("/api/v1/profiles/off", off.clone()).await;
+    assert_eq!(field(&refused), (422, "rental.gate"), "{}", refused.text);
+    let mut open = off;
+    open["rental"] = json!({ "without": ["gate"] });
+    profile(&api, "off", open).await;
 }

@@ -283,6 +283,19 @@ async fn a_profile_chooses_among_its_own_devices() {
 }
 
 #[tokio::test]
+async fn a_profile_that_rules_give_chooses_too() {
+    let api = shop().await;
+    let rules = json!({ "rules": [{ "labels": { "kind": "cam" }, "profile": "timelapse-camera" }] });
+    must(&api.operator().put("/api/v1/profile-rules", rules).await);
+    let its_own = api.operator().patch("/api/v1/devices/cam-1", json!({ "profile": "linux" })).await;
+    must(&its_own);
+    let item = json!({ "profile": "timelapse-camera", "from": hence(HOUR), "until": hence(2 * HOUR) });
+    let made = book(&api, json!([item])).await;
+    assert_eq!(must(&made)["rentals"][0]["device_name"], json!("cam-2"));
+    assert_eq!(book(&api, json!([item])).await.code(), "occupied", "cam-1 has another one of its own");
+}
+
+#[tokio::test]
 async fn of_fifty_bookings_of_one_device_one_wins() {
     let api = shop().await;
     let body = json!({ "customer": "crm-17", "items": [item("cam-1", HOUR, 2 * HOUR)] });

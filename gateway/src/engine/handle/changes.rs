@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::id::{HostId, Id, PeerId, RentalId};
 
 use crate::store::policy::PolicyRows;
 
@@ -17,6 +17,9 @@ pub struct Changes {
     /// Hosts whose profiles changed. Their rows are brought in line in slices.
     pub resettled: BTreeSet<HostId>,
     pub downtimes: BTreeSet<Id>,
+    /// Rentals whose devices follow another word of a profile. They do not depend on one another, and are loaded in
+    /// slices.
+    pub settled: BTreeSet<RentalId>,
     /// Rows that may change who may reach what. [`super::Handle::changed`] adds `peers` and `hosts` to them.
     pub policy: PolicyRows,
 }
@@ -26,6 +29,7 @@ impl Changes {
         self.peers.extend(&more.peers);
         self.hosts.extend(&more.hosts);
         self.resettled.extend(&more.resettled);
+        self.settled.extend(&more.settled);
         self.downtimes.extend(&more.downtimes);
         self.policy.add(&more.policy);
     }
@@ -39,7 +43,7 @@ impl Changes {
 
     pub(super) fn len(&self) -> usize {
         let rows = self.peers.len() + self.hosts.len() + self.resettled.len() + self.downtimes.len();
-        rows + self.policy.len()
+        rows + self.settled.len() + self.policy.len()
     }
 
     pub fn is_empty(&self) -> bool {

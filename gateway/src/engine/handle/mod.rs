@@ -284,6 +284,14 @@ impl Handle {
         if !heard("the handover of rentals", told) {
             failed.policy.rentals.extend(&changes.policy.rentals);
         }
+        let settled: Vec<RentalId> = changes.settled.into_iter().collect();
+        for slice in settled.chunks(GRANTS_AT_ONCE) {
+            let told = self.rentals_settled(slice).await;
+            if !heard(&format!("{} rentals", slice.len()), told) {
+                failed.settled.extend(slice);
+            }
+            self.let_others_pass().await;
+        }
         for id in changes.peers {
             let told = self.peer_changed(id).await;
             failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
@@ -322,6 +330,16 @@ impl Handle {
         }
         // Of other rentals that were read too the monitor may not have heard.
         self.behind().policy.remove(asked);
+        Ok(())
+    }
+
+    /// Sends some rentals of devices whose profile says otherwise how they are rented.
+    async fn rentals_settled(&self, rentals: &[RentalId]) -> anyhow::Result<()> {
+        let rentals: BTreeSet<RentalId> = rentals.iter().copied().collect();
+        let policy = PolicyRows { rentals, ..PolicyRows::default() };
+        self.policy_changed(&policy).await?;
+        self.handovers_changed(&policy.rentals).await?;
+        self.behind().settled.retain(|id| !policy.rentals.contains(id));
         Ok(())
     }
 
@@ -555,5 +573,27 @@ mod tests {
         let next = tokio::time::timeout(Duration::from_secs(5), commands.recv()).await.expect("at once");
         let Some(Command::Policy(changes)) = next else { panic!("a change of the policy") };
         assert_eq!(changes, [PolicyChange::WithdrawGrant(Id::from_i64(9))]);
+    }
+
+    #[tokio::test]
+    async fn the_rentals_of_a_profile_reach_both_threads_in_slices() {
+        let (store, _dir) = fixture::store().await;
+        let (to_tunnel, mut commands) = mpsc::channel(8);
+        let (to_monitor, mut inputs) = mpsc::channel(QUEUE);
+        let handle =
+            Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
+        let settled: BTreeSet<RentalId> = (1..=600).map(Id::from_i64).collect();
+        handle.changed(Changes { settled, ..Changes::default() }).await;
+        let mut slices = Vec::new();
+        while let Ok(Command::Policy(changes)) = commands.try_recv() {
+            slices.push(changes.len());
+        }
+        assert_eq!(slices, [2 * GRANTS_AT_ONCE, 200], "the grant and the target of each");
+        let mut forgotten = 0;
+        while let Ok(MonitorInput::ForgetHandover(_)) = inputs.try_recv() {
+            forgotten += 1;
+        }
+        assert_eq!(forgotten, 600);
+        assert!(handle.behind().is_empty());
     }
 }

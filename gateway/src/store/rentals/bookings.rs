@@ -267,7 +267,7 @@ pub(super) async fn take_back(
     rental.life.ending = None;
     occupancies::insert(tx, rental.device, Source::Rental(rental.id), occupied).await?;
     // The gate of its device may be another one meanwhile.
-    handovers::settle(tx, rental.device, now).await?;
+    handovers::settle(tx, &[rental.device].into(), now).await?;
     let about = (Object::Booking, Some(rental.booking));
     let cause = "the clock was ahead when its hold was over";
     let data = serde_json::json!({ "id": Kind::Booking.text(rental.booking), "changed": ["hold_until"] });

@@ -33,14 +33,13 @@ macro_rules! access_columns {
             " and ",
             is_away!("w"),
             ") as lent_until,
-             coalesce(s.ssh_root = 1
-                 and (a.exposed_key = (select k.public_key from peer_keys k
+             coalesce(a.exposed_key = (select k.public_key from peer_keys k
                                        where k.peer = ",
             $device,
             " and k.retired_at is null order by k.position limit 1)
                       or a.exposed_pin = (select x.ssh_pin from hosts x where x.id = ",
             $device,
-            ")), 0) as is_exposed"
+            "), 0) as is_exposed"
         )
     };
 }
@@ -220,9 +219,12 @@ fn rented_row(row: &SqliteRow) -> sqlx::Result<Rented> {
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn granting(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
-    let sql = "insert into device_ssh_access (device, rental) values ($1, $2)
+    let sql = "insert into device_ssh_access (device, rental, rooted)
+               values ($1, $2, coalesce((select ssh_root from device_rental_settings where device = $1), 0))
                on conflict (device) do update set rental = excluded.rental,
-                   granted = case when rental is excluded.rental then granted end";
+                   granted = case when rental is excluded.rental then granted end,
+                   rooted = case when rental is excluded.rental then max(rooted, excluded.rooted)
+                                 else excluded.rooted end";
     sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
 }
 
@@ -238,20 +240,32 @@ pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Acc
     query.execute(tx).await.map(drop)
 }
 
-/// Notes that nothing of the access of a rental is left on a device. If the account could become root, the keys of the
-/// device may be known.
+/// Notes that nothing of the access of a rental is left on a device. If the account could become root meanwhile, the keys
+/// of the device may be known.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn revoked(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
-    let sql = "update device_ssh_access set rental = null, granted = null, failure = null,
-                   exposed_key = (select k.public_key from peer_keys k join device_rental_settings s on s.device = k.peer
-                                  where k.peer = $1 and s.ssh_root = 1 and k.retired_at is null
-                                  order by k.position limit 1),
-                   exposed_pin = (select h.ssh_pin from hosts h join device_rental_settings s on s.device = h.id
-                                  where h.id = $1 and s.ssh_root = 1)
+    let sql = "update device_ssh_access set rental = null, granted = null, failure = null, rooted = 0,
+                   exposed_key = coalesce((select k.public_key from peer_keys k
+                                           join device_rental_settings s on s.device = k.peer
+                                           where k.peer = $1 and max(s.ssh_root, device_ssh_access.rooted) = 1
+                                             and k.retired_at is null order by k.position limit 1), exposed_key),
+                   exposed_pin = coalesce((select h.ssh_pin from hosts h join device_rental_settings s on s.device = h.id
+                                           where h.id = $1 and max(s.ssh_root, device_ssh_access.rooted) = 1),
+                                          exposed_pin)
                where device = $1 and rental = $2";
     sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes that the account of a device cannot become root, and could not, as an operator says of this device.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn never_rooted(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
+    let sql =
+        "update device_ssh_access set rooted = 0, exposed_key = null, exposed_pin = null where device = $1";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
 /// Notes that a device is to be cleaned after a rental.
@@ -297,6 +311,16 @@ pub async fn asked(
 pub async fn not_granted(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
     let sql = "update device_ssh_access set granted = null where device = $1";
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Notes that a device says that it has the access of a rental, of which nothing is known.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn found(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+    let sql = "select exists (select 1 from rentals where id = $1)";
+    let is_known: bool = sqlx::query_scalar(sql).bind(rental.as_i64()).fetch_one(&mut *tx).await?;
+    if is_known { granting(tx, device, rental).await } else { Ok(()) }
 }
 
 /// The kind of the event about rentals with SSH whose device has lost its account for renters, or has another one.
@@ -502,6 +526,42 @@ mod tests {
         assert_eq!((removed.held, removed.mode, removed.is_exposed), (None, Some(Mode::Keys), true));
         fixture::run(&store, "update peer_keys set retired_at = 1 where peer = 7", &[]).await;
         assert!(!state().await.state.is_exposed);
+    }
+
+    #[tokio::test]
+    async fn another_word_of_its_profile_does_not_make_the_keys_of_a_device_secret_again() {
+        let (store, _dir) = site().await;
+        let root = async |root: &'static str| fixture::run(&store, root, &[]).await;
+        let is_exposed = async || {
+            let found = of_device(&mut store.reader().await.unwrap(), id(7)).await.unwrap().unwrap();
+            found.state.is_exposed
+        };
+        let rent = async |rental: Id| {
+            let mut tx = store.begin().await.unwrap();
+            granting(&mut tx, id(7), rental).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let end = async |rental: Id| {
+            let mut tx = store.begin().await.unwrap();
+            revoked(&mut tx, id(7), rental).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        rent(id(10)).await;
+        root("update device_rental_settings set ssh_root = 0").await;
+        rent(id(10)).await;
+        assert!(!is_exposed().await, "the renter has it yet");
+        end(id(10)).await;
+        assert!(is_exposed().await, "its renters could become root");
+        rent(id(11)).await;
+        end(id(11)).await;
+        assert!(is_exposed().await, "those of the next rental could not, and the keys are the same");
+        let mut tx = store.begin().await.unwrap();
+        never_rooted(&mut tx, id(7)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(!is_exposed().await);
+        rent(id(11)).await;
+        end(id(11)).await;
+        assert!(!is_exposed().await, "it never could");
     }
 
     #[tokio::test]

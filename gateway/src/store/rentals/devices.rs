@@ -11,10 +11,11 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{damaged, duration, handovers, millis, shipments};
+use super::{damaged, duration, handovers, millis, shipments, terms};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 use crate::store::lists::{Entry, ListRow, readable};
+use crate::store::profiles;
 
 /// The SSH server of the device trusts the certificates of the gateway.
 pub const SSH_CERTIFICATES: &str = "certificates";
@@ -210,32 +211,37 @@ impl ListRow for Candidate {
     const TABLE: &'static str = "device_rental_settings";
 }
 
-/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON; `$3`: its profile.
+/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON.
 const CANDIDATES: &str = concat!(
-    "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
+    "select h.id, h.name, h.profile, h.labels, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
             case when s.ssh_account is not null and s.ssh_mode is not null then h.ssh_port end as ssh_port
      from hosts h join device_rental_settings s on s.device = h.id and s.rentable
      where h.removed_at is null and h.via is null
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null
                    where p.id = h.id and p.removed_at is null)
        and not exists (select 1 from hosts behind where behind.via = h.id and behind.removed_at is null)
-       and ($1 is null or h.id = $1) and ($3 is null or h.profile = $3) and ",
+       and ($1 is null or h.id = $1) and ",
     has_labels!("$2"),
     " order by h.name"
 );
 
-/// Returns the devices that can be booked and have all of these labels and this profile, in name order, and those whose settings can be
-/// read.
+/// Returns the devices that can be booked and have all of these labels and this profile, by their own word or by the
+/// rules, in name order. One whose settings cannot be read is left out.
 ///
 /// # Errors
-/// Fails when the database cannot be read.
+/// Fails when the database cannot be read, or the stored profiles do not fit together.
 pub async fn candidates(
     conn: &mut SqliteConnection,
     labels: &BTreeMap<String, String>,
     profile: Option<&str>,
-) -> sqlx::Result<Vec<Candidate>> {
-    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).bind(profile);
-    let rows: Vec<Entry<Candidate>> = query.fetch_all(conn).await?;
+) -> anyhow::Result<Vec<Candidate>> {
+    let query = sqlx::query(CANDIDATES).bind(None::<i64>).bind(Json(labels));
+    let mut rows = query.fetch_all(&mut *conn).await?;
+    if let Some(profile) = profile {
+        let catalogue = profiles::catalogue(conn).await?;
+        rows.retain(|row| terms::profiles_of(&catalogue, row).is_ok_and(|has| has.contains(&profile)));
+    }
+    let rows: Vec<Entry<Candidate>> = rows.iter().map(Entry::from_row).collect::<sqlx::Result<_>>()?;
     Ok(readable(rows))
 }
 
@@ -245,7 +251,7 @@ pub async fn candidates(
 /// Fails when the database cannot be read.
 pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
     let none: BTreeMap<String, String> = BTreeMap::new();
-    let query = sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).bind(None::<&str>);
+    let query = sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none));
     query.fetch_optional(conn).await
 }
 

@@ -191,20 +191,21 @@ pub async fn of_device(
     Ok(if is_gated || delivery.is_shipped() { Handover::Awaited } else { Handover::AtBegin })
 }
 
-/// Decides again how the rentals of a device that have not begun get it. Its settings or blocks have changed. One that
-/// is not confirmed has not begun.
+/// Decides again how the rentals of devices that have not begun get them. The settings or blocks of the devices have
+/// changed. A rental that is not confirmed has not begun.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn settle(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
+pub async fn settle(tx: &mut SqliteConnection, devices: &BTreeSet<HostId>, now: Wall) -> sqlx::Result<()> {
+    let devices: Vec<i64> = devices.iter().map(|device| device.as_i64()).collect();
     let sql = concat!(
         "update rentals set gated = (rentals.shipped = 1 or rentals.ssh = 1 or ",
         is_gated!("rentals.device", "rentals.from_at"),
-        ") where device = $1 and ended_at is null and handed_over_at is null
+        ") where device in (select value from json_each($1)) and ended_at is null and handed_over_at is null
             and (from_at > $2 or exists (select 1 from bookings b
                                          where b.id = rentals.booking and b.hold_until is not null))"
     );
-    sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+    sqlx::query(sql).bind(Json(devices)).bind(now.as_millis()).execute(tx).await.map(drop)
 }
 
 /// Stores that a device was handed over, and announces it. Returns the number of its event. A rental that has another

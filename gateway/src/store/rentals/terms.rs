@@ -101,15 +101,58 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> anyhow::R
 }
 
 fn said(catalogue: &Catalogue, row: &SqliteRow) -> sqlx::Result<Terms> {
+    Ok(catalogue.rental(&profiles_of(catalogue, row)?))
+}
+
+/// Returns the profiles of a host: its own one, or those that the rules give it.
+pub(super) fn profiles_of<'a>(catalogue: &'a Catalogue, row: &'a SqliteRow) -> sqlx::Result<Vec<&'a str>> {
     let (profile, labels): (&str, Json<BTreeMap<String, String>>) =
         (row.try_get("profile")?, row.try_get("labels")?);
-    Ok(catalogue.rental(&catalogue.of_host(Some(profile).filter(|name| !name.is_empty()), &labels.0)))
+    Ok(catalogue.of_host(Some(profile).filter(|name| !name.is_empty()), &labels.0))
 }
 
 /// Devices with settings that are not their own.
 const FOLLOWERS: &str = "select s.*, h.profile, h.labels
     from device_rental_settings s join hosts h on h.id = s.device and h.removed_at is null
     where s.inherited <> '[]' and s.device in (select value from json_each($1)) order by s.device";
+
+/// Stores what counts for devices from now on, in one statement: a profile may have thousands of them. `$1`: a list of
+/// [`SettledRow`].
+const STORE: &str = "update device_rental_settings set version = version + 1,
+        preparation_ms = n.value ->> 'preparation_ms', turnaround_ms = n.value ->> 'turnaround_ms',
+        access = n.value ->> 'access', gate_ms = n.value ->> 'gate_ms', gate_services = n.value ->> 'gate_services',
+        ssh_root = n.value ->> 'ssh_root', delivery = n.value ->> 'delivery',
+        cleaning_command = n.value ->> 'cleaning_command'
+    from json_each($1) n where device_rental_settings.device = n.value ->> 'device'";
+
+/// The columns that [`STORE`] sets.
+#[derive(Serialize)]
+struct SettledRow<'a> {
+    device: i64,
+    preparation_ms: i64,
+    turnaround_ms: i64,
+    access: Vec<AccessRow>,
+    gate_ms: Option<i64>,
+    gate_services: Option<&'a BTreeSet<String>>,
+    ssh_root: bool,
+    delivery: &'static str,
+    cleaning_command: Option<&'a str>,
+}
+
+fn settled_row((device, settings): &(HostId, devices::Settings)) -> SettledRow<'_> {
+    let gate = settings.gate.as_ref();
+    SettledRow {
+        device: device.as_i64(),
+        preparation_ms: millis(settings.margins.preparation),
+        turnaround_ms: millis(settings.margins.turnaround),
+        access: access_rows(&settings.access).0,
+        gate_ms: gate.map(|gate| millis(gate.ok_for)),
+        gate_services: gate.and_then(|gate| gate.services.as_ref()),
+        ssh_root: settings.ssh_root,
+        delivery: settings.delivery.name(),
+        cleaning_command: settings.cleaning_command.as_deref(),
+    }
+}
 
 /// Gives those of these devices that follow their profiles what those say now. Returns the rentals that it concerns, as
 /// a change of the settings of a device does. Rentals keep the times that they were booked with.
@@ -130,14 +173,15 @@ pub async fn settle(
         return Ok(BTreeSet::new());
     }
     let catalogue = profiles::catalogue(&mut *tx).await?;
-    let mut changed = BTreeSet::new();
-    for row in &rows {
-        let Some((device, settings)) = follower(&catalogue, row) else { continue };
-        devices::set(&mut *tx, device, &settings).await?;
-        devices::set_cleaning(&mut *tx, device, settings.cleaning_command.as_deref()).await?;
-        handovers::settle(&mut *tx, device, now).await?;
-        changed.insert(device);
+    let changed: Vec<(HostId, devices::Settings)> =
+        rows.iter().filter_map(|row| follower(&catalogue, row)).collect();
+    if changed.is_empty() {
+        return Ok(BTreeSet::new());
     }
+    let settled: Vec<SettledRow<'_>> = changed.iter().map(settled_row).collect();
+    sqlx::query(STORE).bind(Json(settled)).execute(&mut *tx).await?;
+    let changed: BTreeSet<HostId> = changed.into_iter().map(|(device, _)| device).collect();
+    handovers::settle(&mut *tx, &changed, now).await?;
     Ok(policy::of_devices(tx, &changed).await?)
 }
 
@@ -226,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn devices_follow_their_profile_in_what_is_not_their_own() {
         let (store, _dir) = fixture::store().await;
-        for n in [7, 8] {
+        for n in [7, 8, 9] {
             fixture::device(&store, n, &format!("cam-{n}")).await;
         }
         for sql in [
@@ -234,13 +278,17 @@ mod tests {
             "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms) values (7, 1, 5000, 0)",
             "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, inherited)
              values (8, 1, 5000, 0, '[\"cleaning_command\",\"delivery\"]')",
+            "insert into device_rental_settings (device, rentable, preparation_ms, turnaround_ms, not_ready_reason,
+                                                 ssh_account, ssh_mode, inherited)
+             values (9, 1, 5000, 0, 'no battery', 'renter', 'keys',
+                     '[\"preparation_s\",\"turnaround_s\",\"access\",\"gate\",\"delivery\",\"ssh_root\",\"cleaning_command\"]')",
         ] {
             fixture::run(&store, sql, &[]).await;
         }
         put(&store, "kiosk", whole()).await;
-        let both: BTreeSet<HostId> = [7, 8].map(Id::from_i64).into();
+        let all: BTreeSet<HostId> = [7, 8, 9].map(Id::from_i64).into();
         let mut tx = store.begin().await.unwrap();
-        settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
+        settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
         let own = devices::settings(&mut tx, Id::from_i64(7)).await.unwrap();
         assert_eq!((own.delivery, own.cleaning_command, own.version), (Delivery::Mounted, None, 1));
         let follows = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
@@ -250,9 +298,23 @@ mod tests {
             (Delivery::Shipped(Shipment::default()), Duration::from_secs(5))
         );
         assert_eq!((follows.cleaning_command.as_deref(), follows.version), (Some("wipe"), 2));
-        settle(&mut tx, &both, Wall::from_millis(9)).await.unwrap();
+        let whole = Effective::of(&Terms::default(), &whole());
+        let ninth = devices::settings(&mut tx, Id::from_i64(9)).await.unwrap();
+        assert_eq!(ninth, ninth.clone().with(whole), "each of them");
+        assert_eq!(
+            (ninth.not_ready.as_deref(), ninth.ssh_mode.as_deref()),
+            (Some("no battery"), Some("keys"))
+        );
+        settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
         let again = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
         assert_eq!(again.version, 2, "nothing changed");
+        tx.commit().await.unwrap();
+        put(&store, "kiosk", Terms::default()).await;
+        let mut tx = store.begin().await.unwrap();
+        settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
+        let usual = Effective::of(&Terms::default(), &Terms::default());
+        let ninth = devices::settings(&mut tx, Id::from_i64(9)).await.unwrap();
+        assert_eq!(ninth, ninth.clone().with(usual), "the profile says nothing any more");
         tx.commit().await.unwrap();
     }
 }
