@@ -15,6 +15,7 @@ use super::{damaged, duration, handovers, millis, shipments};
 use crate::store::access::id;
 use crate::store::grants::{access_column, access_rows, has_labels};
 use crate::store::lists::{Entry, ListRow, readable};
+use crate::store::profiles;
 
 /// The SSH server of the device trusts the certificates of the gateway.
 pub const SSH_CERTIFICATES: &str = "certificates";
@@ -210,7 +211,8 @@ impl ListRow for Candidate {
     const TABLE: &'static str = "device_rental_settings";
 }
 
-/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON; `$3`: its profile.
+/// Rentable, enrolled, and without hosts behind it. `$1`: only this one; `$2`: its labels as JSON; `$3`: only
+/// these, as JSON.
 const CANDIDATES: &str = concat!(
     "select h.id, h.name, s.preparation_ms, s.turnaround_ms, s.access, s.delivery,
             case when s.ssh_account is not null and s.ssh_mode is not null then h.ssh_port end as ssh_port
@@ -219,24 +221,42 @@ const CANDIDATES: &str = concat!(
        and exists (select 1 from peers p join peer_keys k on k.peer = p.id and k.retired_at is null
                    where p.id = h.id and p.removed_at is null)
        and not exists (select 1 from hosts behind where behind.via = h.id and behind.removed_at is null)
-       and ($1 is null or h.id = $1) and ($3 is null or h.profile = $3) and ",
+       and ($1 is null or h.id = $1) and ($3 is null or h.id in (select value from json_each($3))) and ",
     has_labels!("$2"),
     " order by h.name"
 );
 
-/// Returns the devices that can be booked and have all of these labels and this profile, in name order, and those whose settings can be
-/// read.
+/// Returns the devices that can be booked and have all of these labels and this profile, in name order, and those whose
+/// settings can be read.
 ///
 /// # Errors
-/// Fails when the database cannot be read.
+/// Fails when the database cannot be read, or the stored profiles do not fit together.
 pub async fn candidates(
     conn: &mut SqliteConnection,
     labels: &BTreeMap<String, String>,
     profile: Option<&str>,
-) -> sqlx::Result<Vec<Candidate>> {
-    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).bind(profile);
+) -> anyhow::Result<Vec<Candidate>> {
+    let members = match profile {
+        Some(profile) => Some(Json(of_profile(&mut *conn, profile).await?)),
+        None => None,
+    };
+    let query = sqlx::query_as(CANDIDATES).bind(None::<i64>).bind(Json(labels)).bind(members);
     let rows: Vec<Entry<Candidate>> = query.fetch_all(conn).await?;
     Ok(readable(rows))
+}
+
+/// Returns the ids of the rented devices that have this profile, by their own setting or by the rules.
+async fn of_profile(conn: &mut SqliteConnection, profile: &str) -> anyhow::Result<Vec<i64>> {
+    let sql = "select h.id, h.profile, h.labels from hosts h
+               join device_rental_settings s on s.device = h.id and s.rentable where h.removed_at is null";
+    let rows: Vec<(i64, String, Json<BTreeMap<String, String>>)> =
+        sqlx::query_as(sql).fetch_all(&mut *conn).await?;
+    let catalogue = profiles::catalogue(conn).await?;
+    let has_profile = |own: &str, labels: &BTreeMap<String, String>| {
+        catalogue.of_host(Some(own).filter(|own| !own.is_empty()), labels).contains(&profile)
+    };
+    let members = rows.iter().filter(|(_, own, Json(labels))| has_profile(own, labels));
+    Ok(members.map(|(id, ..)| *id).collect())
 }
 
 /// Returns a device if it can be booked.
@@ -245,7 +265,8 @@ pub async fn candidates(
 /// Fails when the database cannot be read.
 pub async fn candidate(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Candidate>> {
     let none: BTreeMap<String, String> = BTreeMap::new();
-    let query = sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).bind(None::<&str>);
+    let query =
+        sqlx::query_as(CANDIDATES).bind(device.as_i64()).bind(Json(none)).bind(None::<Json<Vec<i64>>>);
     query.fetch_optional(conn).await
 }
 
