@@ -311,7 +311,8 @@ async fn a_program_of_a_customer_reads_what_is_the_customers() {
     assert_eq!(names.await, ["shop of crm-17", ""], "what an operator wrote goes with the customer");
     let log = api.admin().get("/api/v1/audit").await.text;
     assert!(log.contains("token.created") && !log.contains("shop of crm-18"), "{log}");
-    let stored = fixture::texts(&api.state.store, "select data from events where kind = 'token.created'").await;
+    let stored =
+        fixture::texts(&api.state.store, "select data from events where kind = 'token.created'").await;
     assert!(stored.iter().all(|data| !data.contains("shop of")), "{stored:?}");
 }
 
