@@ -248,9 +248,10 @@ pub async fn candidates(
 /// Returns the ids of the rented devices that have this profile, by their own setting or by the rules.
 async fn of_profile(conn: &mut SqliteConnection, profile: &str) -> anyhow::Result<Vec<i64>> {
     let sql = "select h.id, h.profile, h.labels from hosts h
-               join device_rental_settings s on s.device = h.id and s.rentable where h.removed_at is null";
+               join device_rental_settings s on s.device = h.id and s.rentable
+               where h.removed_at is null and h.profile in ('', $1)";
     let rows: Vec<(i64, String, Json<BTreeMap<String, String>>)> =
-        sqlx::query_as(sql).fetch_all(&mut *conn).await?;
+        sqlx::query_as(sql).bind(profile).fetch_all(&mut *conn).await?;
     let catalogue = profiles::catalogue(conn).await?;
     let has_profile = |own: &str, labels: &BTreeMap<String, String>| {
         catalogue.of_host(Some(own).filter(|own| !own.is_empty()), labels).contains(&profile)
