@@ -24,7 +24,8 @@ pub struct Call<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
     pub request: [u8; 32],
-    /// `None` if the call took effect and the gateway stopped before it stored the response.
+    /// `None` if the call took effect and the gateway stopped before it stored the response, or the response was deleted
+    /// since.
     pub answer: Option<Answer>,
 }
 
@@ -99,6 +100,16 @@ pub async fn answered(
     Ok(())
 }
 
+/// Deletes the stored responses that contain a text. Their keys stay, so that none of these calls takes effect again: a
+/// late repetition would bring back what was deleted.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn forget_answers(tx: &mut SqliteConnection, text: &str) -> sqlx::Result<()> {
+    let sql = "update idempotency set status = $2, etag = null, body = '' where instr(body, $1) > 0";
+    sqlx::query(sql).bind(text).bind(NO_ANSWER).execute(tx).await.map(drop)
+}
+
 const PRUNE: &str = "delete from idempotency where rowid in
      (select rowid from idempotency where created_at < $1 order by created_at limit $2)";
 
@@ -142,6 +153,23 @@ mod tests {
         assert!(found.contains("(principal=? AND key=?)") && !found.contains("SCAN"), "{found}");
         let pruned = plan(&store, PRUNE).await;
         assert!(pruned.contains("idempotency_age (created_at<?)") && !pruned.contains("SCAN"), "{pruned}");
+    }
+
+    #[tokio::test]
+    async fn answers_about_something_are_deleted_and_their_keys_are_not() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        for (key, body) in [("a", "{\"customer\":\"c_1\"}"), ("b", "{\"customer\":\"c_2\"}")] {
+            let call = Call { principal: "user:a", key, request: [7; 32] };
+            begin(&mut tx, call, Wall::from_millis(1)).await.unwrap();
+            let answer = Answer { status: 201, etag: Some("\"1\"".to_owned()), body: body.to_owned() };
+            answered(&mut tx, call, &answer, Wall::from_millis(1)).await.unwrap();
+        }
+        forget_answers(&mut tx, "c_1").await.unwrap();
+        let gone = find(&mut tx, "user:a", "a").await.unwrap();
+        assert_eq!(gone, Some(Before { request: [7; 32], answer: None }));
+        let other = find(&mut tx, "user:a", "b").await.unwrap().expect("the call is known");
+        assert!(other.answer.is_some_and(|answer| answer.etag.is_some() && answer.body.contains("c_2")));
     }
 
     #[tokio::test]

@@ -133,7 +133,8 @@ fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
         State::Cleaning => (Status::Ok, "has ended, and the turnaround has not".to_owned()),
         State::Closed | State::Cancelled | State::Failed => {
             let over = trouble_over(life, now).filter(|_| is_shown_after(life, now))?;
-            let is_news = life.has_failed(now) && now < over + FAILURE_SHOWN;
+            // One whose device was sent has failed long before the device was back and cleaned.
+            let is_news = state == State::Failed && life.has_failed(now) && now < over + FAILURE_SHOWN;
             match is_news {
                 true => (Status::Critical, format!("has failed at {until}: its device was not handed over")),
                 false => (Status::Ok, "is over".to_owned()),
@@ -239,6 +240,11 @@ mod tests {
         assert!(!seen(&[back], 301).0, "it is back, and cleaned");
         assert_eq!(seen(&[back], 305).1, Some(Status::Ok), "it was overdue");
         assert_eq!(seen(&[back], 7_505).1, None);
+        let soon = Shipment { returned_at: Some(at(202)), ..away };
+        let never = [(RENTAL, Life { delivery: Delivery::Shipped(soon), ..awaited.1 })];
+        let ok = Some(Status::Ok);
+        assert_eq!([203, 207].map(|second| seen(&never, second).1), [ok, ok], "its failure is no news then");
+        assert_eq!(seen(&never, 7_407).1, None);
     }
 
     #[test]

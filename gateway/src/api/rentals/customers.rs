@@ -28,7 +28,7 @@ use crate::backup::erased_ids::{self, Appended, ERASED_FILE};
 use crate::store::Trouble;
 use crate::store::events::Object;
 use crate::store::rentals::erasures::Erasure;
-use crate::store::rentals::{Of, customers as stored};
+use crate::store::rentals::{Of, customers as stored, policy};
 use crate::store::tokens;
 
 /// A fleet of 10,000 devices has fewer.
@@ -161,6 +161,10 @@ async fn erase(
     people::end_those_of(&mut write, gone.id).await?;
     for token in tokens::erase_those_of(write.tx(), gone.id, now).await? {
         write.event("token.revoked", (Object::Token, token), "its customer was erased", json!({})).await?;
+    }
+    // The packet filter keeps the names of rentals for a day after their end.
+    for rental in policy::of_customer(write.tx(), gone.id).await? {
+        write.rental(rental);
     }
     stored::erase(write.tx(), gone.id, now).await?;
     let data = json!({ "id": Kind::Customer.text(gone.id) });

@@ -18,9 +18,9 @@ use crate::api::request::ids::{self, Kind};
 use crate::api::response::page::{self, Paging, bad_cursor};
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
+use crate::store::Connection as _;
 use crate::store::rentals::events::{self as stored, EventRow};
 use crate::store::rentals::find;
-use crate::store::{Connection as _, SqliteConnection, instance};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
@@ -137,7 +137,7 @@ async fn list(
     if let (Some(id), Some(text)) = (filter.rental, &wanted.rental) {
         find(&mut moment, id).await?.ok_or_else(|| Kind::Rental.unknown(text))?;
     }
-    let place = FeedPlace::of(&mut moment, &paging).await?;
+    let place = FeedPlace::of(&paging, stored::extent(&mut moment).await?)?;
     let rows = stored::list(&mut moment, filter, place.numbers, limit).await?;
     Ok(Json(RentalEventPage {
         items: rows.iter().map(to_api).collect(),
@@ -155,10 +155,9 @@ pub(super) struct FeedPlace {
 impl FeedPlace {
     /// # Errors
     /// Returns 400 for what is no cursor, and 410 for one after which events may be missing.
-    pub(super) async fn of(conn: &mut SqliteConnection, paging: &Paging) -> Result<FeedPlace, Problem> {
+    pub(super) fn of(paging: &Paging, there: stored::Extent) -> Result<FeedPlace, Problem> {
         let after = paging.after()?.map(|text| Cursor::parse(&text)).transpose()?;
-        let epoch = instance::epoch(&mut *conn).await?;
-        let (first, last) = stored::bounds(conn).await?;
+        let stored::Extent { epoch, first, last } = there;
         let from = match after {
             Some(cursor) => cursor.check(&epoch, (first, last))?,
             None => first - 1,

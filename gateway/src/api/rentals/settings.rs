@@ -1,9 +1,8 @@
 //! Which devices are rented, how long each needs before and after a rental, and what renters reach.
 
 use axum::extract::State;
-use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::device_access::Obstacle;
-use fleetgate_engine::rental::terms::{Effective, Origin, Setting, Terms};
+use fleetgate_engine::rental::terms::{Origin, Setting, Terms};
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,7 +21,6 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, devices};
 use crate::clock;
-use crate::store::SqliteConnection;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
 use crate::store::rentals::{device_access, devices as stored, handovers, terms};
@@ -42,17 +40,9 @@ async fn show(
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut conn = app.store.reader().await?;
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
-    let (settings, profile) = load(&mut conn, device.id).await?;
+    let (settings, profile) = terms::counting(&mut conn, device.id).await?;
     let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
     Ok(Tagged { version: settings.version, value: to_api(&device, (&settings, &profile), obstacle) })
-}
-
-/// Returns what counts for a device, and what its profiles say.
-async fn load(conn: &mut SqliteConnection, device: HostId) -> Result<(stored::Settings, Terms), Problem> {
-    let settings = stored::settings(&mut *conn, device).await?;
-    let profile = terms::of_device(conn, device).await?;
-    let counts = Effective::of(&settings.own(), &profile);
-    Ok((settings.with(counts), profile))
 }
 
 /// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, when it is handed
@@ -83,7 +73,7 @@ async fn set(
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
-    let (before, profile) = load(write.tx(), device.id).await?;
+    let (before, profile) = terms::counting(write.tx(), device.id).await?;
     if_match.check(before.version)?;
     if new.rentable {
         can_be_rented(&mut write, &device).await?;

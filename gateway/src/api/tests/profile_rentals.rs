@@ -234,3 +234,21 @@ async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
     open["rental"] = json!({ "without": ["gate"] });
     profile(&api, "off", open).await;
 }
+
+#[tokio::test]
+async fn a_profile_by_a_rule_is_chosen_as_the_own_one_is() {
+    let api = shop().await;
+    profile(&api, "kiosk", json!({ "extends": ["default"] })).await;
+    let free = async || {
+        let query = format!("from={}&to={}&profile=kiosk", hence(HOUR), hence(2 * HOUR));
+        let shown = api.operator().get(&format!("/api/v1/rentals/availability?{query}")).await;
+        must(&shown)["devices"].clone()
+    };
+    assert_eq!(free().await, json!(0));
+    let rules = json!({ "rules": [{ "labels": { "name": "cam-2" }, "profile": "kiosk" }] });
+    must(&api.operator().put("/api/v1/profile-rules", rules).await);
+    assert_eq!(free().await, json!(1));
+    let any = json!([{ "profile": "kiosk", "from": hence(HOUR), "until": hence(2 * HOUR) }]);
+    let made = book(&api, any).await;
+    assert_eq!(must(&made)["rentals"][0]["device_name"], json!("cam-2"));
+}

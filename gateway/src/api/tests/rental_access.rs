@@ -92,6 +92,21 @@ impl Told {
 }
 
 #[tokio::test]
+async fn the_name_of_a_rental_leaves_the_packet_filter_with_its_customer() {
+    let mut api = shop().await;
+    let named = json!({ "device": "cam-1", "until": hence(HOUR), "name": "zora-cam" });
+    let rental = rented(&api, named).await;
+    post(&api, &rental, "end", json!({ "reason": "ended" })).await;
+    let mut told = Told::default();
+    told.hear(&mut api);
+    assert_eq!(told.of(&rental).unwrap().0.name, "zora-cam", "it says for a day why nothing passes");
+    must(&api.operator().delete("/api/v1/customers/crm-17").await);
+    told.hear(&mut api);
+    assert!(told.of(&rental).is_none(), "{told:?}");
+    assert_eq!(told, Told::at_a_start(&api).await);
+}
+
+#[tokio::test]
 async fn a_rental_gives_its_renters_what_it_says() {
     let mut api = shop().await;
     let (laptop, phone) = (renter(&api, "crm-17", "laptop").await, renter(&api, "crm-17", "phone").await);

@@ -651,7 +651,20 @@ async fn the_reference_of_a_booking_and_the_names_of_its_rentals_are_erased_with
     assert!(text(&rental["name"]).starts_with("rental-") && rental["external_ref"].is_null(), "{rental}");
     assert!(!everything(&api).await.contains("zora"), "nothing is left");
     let again = caller.post("/api/v1/bookings", booking).await;
-    assert_eq!(field(&again), (422, "customer"), "{}", again.text);
+    assert_eq!((again.status, again.code()), (409, "answer_lost"), "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_late_repetition_does_not_bring_an_erased_customer_back() {
+    let api = shop().await;
+    let caller = api.operator().header("idempotency-key", "zora-1");
+    let customer = json!({ "external_ref": "crm-zora", "name": "Zora" });
+    must(&caller.post("/api/v1/customers", customer.clone()).await);
+    assert_eq!(api.operator().delete("/api/v1/customers/crm-zora").await.status, 204);
+    let again = caller.post("/api/v1/customers", customer).await;
+    assert_eq!((again.status, again.code()), (409, "answer_lost"), "{}", again.text);
+    assert_eq!(api.operator().get("/api/v1/customers/crm-zora").await.status, 404);
+    assert!(!everything(&api).await.to_lowercase().contains("zora"), "nothing is left");
 }
 
 #[tokio::test]

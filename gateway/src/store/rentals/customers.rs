@@ -10,6 +10,7 @@ use sqlx::{FromRow, Row as _};
 use super::contacts;
 use crate::ids::{Kind, Named};
 use crate::store::access::{id, wall};
+use crate::store::idempotency;
 use crate::store::lists::{Entry, ListRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ pub async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
 
 /// Deletes the personal data of a customer, the contacts and names of the rentals, and what the client wrote about the
 /// bookings, their references included. The rows stay without it. Stored answers to repeated calls have references and
-/// names too, so those about the customer are forgotten.
+/// names too, so those about the customer are deleted.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -158,7 +159,6 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }
-    let sql = "delete from idempotency where instr(body, $1) > 0";
-    sqlx::query(sql).bind(Kind::Customer.text(customer)).execute(&mut *tx).await?;
+    idempotency::forget_answers(tx, &Kind::Customer.text(customer)).await?;
     contacts::erase(tx, customer).await
 }

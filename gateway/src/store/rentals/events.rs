@@ -17,6 +17,7 @@ use super::blocks::Block;
 use super::{Rental, devices, shipments};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
+use crate::store::instance;
 
 /// How long events are kept.
 pub const KEPT: Duration = Duration::from_secs(90 * 86_400);
@@ -231,6 +232,22 @@ pub async fn bounds(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64)> {
     let sql = "select coalesce((select min(seq) from rental_events), 1),
                       coalesce((select max(seq) from rental_events), 0)";
     sqlx::query_as(sql).fetch_one(conn).await
+}
+
+/// The events that there are: the epoch that their numbers belong to, and the [`bounds`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub epoch: String,
+    pub first: i64,
+    pub last: i64,
+}
+
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn extent(conn: &mut SqliteConnection) -> sqlx::Result<Extent> {
+    let epoch = instance::epoch(&mut *conn).await?;
+    let (first, last) = bounds(conn).await?;
+    Ok(Extent { epoch, first, last })
 }
 
 /// Up to the last old event before the first recent one. An event of the future is neither: a clock that was

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use fleetgate_engine::id::{HostId, Id, RentalId};
+use fleetgate_engine::id::{CustomerId, HostId, Id, RentalId};
 use fleetgate_engine::messages::{
     Gate, GrantSource, GrantSpec, GrantTarget, TargetAddress, TargetId, TargetSpec,
 };
@@ -176,6 +176,20 @@ pub async fn of_devices(
     devices: &BTreeSet<HostId>,
 ) -> sqlx::Result<BTreeSet<RentalId>> {
     selected(conn, OF_DEVICES, devices).await
+}
+
+const OF_CUSTOMER: &str = "select r.id from rentals r join bookings b on b.id = r.booking
+     where b.customer in (select value from json_each($1)) and r.alias_slot is not null and r.alias_freed_at is null";
+
+/// Returns the rentals of a customer that may be in the policy, which has their names.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_customer(
+    conn: &mut SqliteConnection,
+    customer: CustomerId,
+) -> sqlx::Result<BTreeSet<RentalId>> {
+    selected(conn, OF_CUSTOMER, &[customer].into()).await
 }
 
 /// Returns the ids that a statement selects by these.

@@ -100,6 +100,20 @@ pub async fn of_device(conn: &mut SqliteConnection, device: HostId) -> anyhow::R
     Ok(said(&profiles::catalogue(conn).await?, &row)?)
 }
 
+/// Returns the settings that count for a device, and what its profiles say.
+///
+/// # Errors
+/// Fails as [`of_device`] does.
+pub async fn counting(
+    conn: &mut SqliteConnection,
+    device: HostId,
+) -> anyhow::Result<(devices::Settings, Terms)> {
+    let settings = devices::settings(&mut *conn, device).await?;
+    let profile = of_device(conn, device).await?;
+    let counts = Effective::of(&settings.own(), &profile);
+    Ok((settings.with(counts), profile))
+}
+
 fn said(catalogue: &Catalogue, row: &SqliteRow) -> sqlx::Result<Terms> {
     Ok(catalogue.rental(&profiles_of(catalogue, row)?))
 }

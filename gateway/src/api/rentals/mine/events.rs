@@ -16,6 +16,7 @@ use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
 use crate::store::Connection as _;
+use crate::store::rentals::events::extent;
 use crate::store::rentals::mine as stored;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -86,7 +87,7 @@ async fn list(
         let found = stored::rental(&mut moment, visible, id).await?;
         found.ok_or_else(|| Kind::Rental.unknown(text))?;
     }
-    let place = FeedPlace::of(&mut moment, &paging).await?;
+    let place = FeedPlace::of(&paging, extent(&mut moment).await?)?;
     let rows = stored::events(&mut moment, visible, rental, place.numbers, limit).await?;
     let items = rows.iter().map(|row| to_api(events::to_api(row))).collect();
     Ok(Json(MyRentalEventPage { items, next: place.next_cursor(&rows, limit) }))
