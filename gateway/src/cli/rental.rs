@@ -529,7 +529,9 @@ mod tests {
         for name in ["cam-1", "cam-2"] {
             let device = json!({ "name": name, "labels": { "kind": "cam" } });
             let _: Value = client.post("/devices", &device).await.unwrap();
-            try_run(&client, &format!("rental device {name} --rentable --turnaround 30m --no-gate")).await.unwrap();
+            try_run(&client, &format!("rental device {name} --rentable --turnaround 30m --no-gate"))
+                .await
+                .unwrap();
         }
         let _: Value = client.post("/customers", &json!({ "external_ref": "crm-17" })).await.unwrap();
         (client, api)
