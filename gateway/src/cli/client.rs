@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use super::options::Given;
 use super::{Connection, advice};
 use crate::api::MANAGER_HEADER;
+use crate::clock;
 use crate::data_dir;
 
 /// The demo's data directory.
@@ -247,7 +248,7 @@ impl Client {
     }
 
     async fn judged(&self, mut request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let until = tokio::time::Instant::now() + self.busy;
+        let until = clock::now().mono + self.busy;
         loop {
             // A body that is streamed cannot be sent again.
             let again = request.try_clone();
@@ -256,7 +257,7 @@ impl Client {
             if status.is_success() {
                 return Ok(response);
             }
-            let is_busy = status == StatusCode::SERVICE_UNAVAILABLE && tokio::time::Instant::now() < until;
+            let is_busy = status == StatusCode::SERVICE_UNAVAILABLE && clock::now().mono < until;
             request = match again {
                 Some(again) if is_busy => again,
                 _ => return Err(Refused::of(status, read(response).await.unwrap_or_default()).into()),

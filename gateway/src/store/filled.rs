@@ -106,7 +106,7 @@ const FILLED: &[Rows] = &[
     (
         47,
         "update rentals set admits = '[117]', alias_slot = 3, alias_v4 = '10.112.64.3', alias_v6 = 'fd72::4003',
-             alias_freed_at = 90000000 where id = 115;",
+             alias_freed_at = 90000000, name = 'rental-115' where id = 115;",
     ),
     (54, RENTAL_EVENTS),
     (

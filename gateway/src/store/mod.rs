@@ -259,11 +259,9 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
         .connect_with(writing)
         .await
         .with_context(|| format!("cannot open {}", file.display()))?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .connect_with(options.read_only(true))
-        .await
-        .with_context(|| format!("cannot open {}", file.display()))?;
+    // A connection that knows the schema from before a migration reads rows of the present one wrongly. So the first
+    // reader connects after it.
+    let read = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
     Ok((write, read))
 }
 

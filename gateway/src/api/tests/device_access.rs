@@ -355,7 +355,7 @@ async fn more_keys_than_a_device_takes_are_a_reason_and_not_left_out() {
     renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter" })).await;
     run(&api.state.store, "update device_rental_settings set ssh_mode = 'keys'", &[]).await;
     for n in 0..9 {
-        let laptop = renter(&api, "crm-17", "laptop").await;
+        let laptop = renter(&api, "crm-17", &format!("laptop-{n}")).await;
         let keys: Vec<String> = (0..8).map(|k| key(1 + n * 8 + k).0).collect();
         set_keys(&api, &laptop, json!(keys)).await;
     }

@@ -667,7 +667,9 @@ async fn held(store: &Store) -> super::Rental {
     fixture::run(store, settings, &[]).await;
     let booking = booking(store, Some(at(500_000))).await;
     let before = later(10, booking, 600);
-    let held = super::Rental { life: Life { hold_until: Some(at(500_000)), ..before.life }, ..before };
+    let life = Life { hold_until: Some(at(500_000)), ..before.life };
+    // With SSH it would wait for the access on the device.
+    let held = super::Rental { life, ssh: false, ..before };
     let mut tx = store.begin().await.unwrap();
     super::insert(&mut tx, &held).await.unwrap();
     occupy(&mut tx, &held).await;
