@@ -344,7 +344,7 @@ fn what_ends_while_the_gateway_is_off_lets_not_even_the_first_packet_pass() {
     let rental = site.book("cam-1", begun + 1, begun + 8, &json!([{ "protocol": "icmp" }]));
     sleep_until(rental.from, 300);
     eventually("the window opens", Duration::from_secs(3), || site.pings(&rental.v4));
-    site.gateway.stop();
+    site.gateway.process.as_mut().expect("running").kill();
     assert!(now() < rental.until, "it ends while the gateway is off");
     sleep_until(rental.until, 100);
     site.count(0);
