@@ -341,7 +341,7 @@ mod tests {
     async fn plan(conn: &mut SqliteConnection, sql: &str) -> String {
         let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
         let rows: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").fetch_all(conn).await.unwrap();
+            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").bind("[]").fetch_all(conn).await.unwrap();
         rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ")
     }
 
