@@ -60,8 +60,8 @@ struct Wanted {
 /// The event log, the newest first.
 ///
 /// Viewers do not get events about people and their access: grants, operators, connections, probes, users, tokens and
-/// logins, or customers, rentals and subscriptions. A token with scopes gets the former with `access` alone, and the
-/// latter with `rentals`.
+/// logins, or customers, rentals and subscriptions. A token with scopes gets the former only with the scope `access`, and
+/// the latter only with `rentals`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
