@@ -10,11 +10,12 @@ use utoipa_axum::routes;
 use super::request::auth::{Principal, Role};
 use super::request::extract::Query;
 use super::request::ids::{self, Kind, Named};
+use super::request::permission::Area;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names};
 use super::{AppState, hosts};
-use crate::store::events::{EventFilter, EventRow, Span};
+use crate::store::events::{EventFilter, EventRow, Span, Topic};
 
 /// One line of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -58,8 +59,9 @@ struct Wanted {
 
 /// The event log, the newest first.
 ///
-/// Viewers do not get events about people and their access: grants, operators, connections, probes, users, tokens,
-/// logins, customers, rentals and subscriptions.
+/// Viewers do not get events about people and their access: grants, operators, connections, probes, users, tokens and
+/// logins, or customers, rentals and subscriptions. A token with scopes gets the former only with the scope `access`, and
+/// the latter only with `rentals`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
@@ -69,13 +71,23 @@ async fn list(
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Event>>, Problem> {
-    let all = EventFilter { without_people: !sees_people(&who), ..EventFilter::default() };
+    let without = hidden_from(&who);
+    let all = EventFilter { without: &without, ..EventFilter::default() };
     page(&app, &paging, &wanted, &all).await
 }
 
-/// Whether the caller gets events about people and their access, as it reads grants, operators and rentals.
-pub(super) fn sees_people(who: &Principal) -> bool {
-    who.role >= Role::Operator
+/// Whether the caller gets events of a topic, as it reads grants and operators, or rentals.
+pub(super) fn reads(who: &Principal, topic: Topic) -> bool {
+    let area = match topic {
+        Topic::Access => Area::Access,
+        Topic::Rentals => Area::Rentals,
+    };
+    who.role >= Role::Operator && who.must_reach(area).is_ok()
+}
+
+/// The topics of which the caller gets no events.
+pub(super) fn hidden_from(who: &Principal) -> Vec<Topic> {
+    Topic::ALL.into_iter().filter(|topic| !reads(who, *topic)).collect()
 }
 
 /// Actions of users, tokens and devices, the newest first.
@@ -106,12 +118,7 @@ async fn page(
         Some(Named::Id(id)) => Some(id),
         Some(named) => Some(hosts::load(&mut *app.store.reader().await?, named).await?.id),
     };
-    let filter = EventFilter {
-        object,
-        kind: wanted.kind.as_deref(),
-        audit: all.audit,
-        without_people: all.without_people,
-    };
+    let filter = EventFilter { object, kind: wanted.kind.as_deref(), audit: all.audit, without: all.without };
     let rows: Vec<EventRow> = app.store.events(span, &filter, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), event)))
 }

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::events::sees_people;
+use super::events::reads;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
@@ -17,6 +17,7 @@ use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names};
+use crate::store::events::Topic;
 use crate::store::removals as stored;
 
 /// An object of a program that somebody else removed or renamed. The program does not create it again.
@@ -46,7 +47,8 @@ struct Wanted {
     managed_by: Option<String>,
 }
 
-/// Objects of programs that others removed or renamed, the newest first. Viewers get none of grants.
+/// Objects of programs that others removed or renamed, the newest first. Viewers get none of grants, and
+/// neither do tokens with scopes other than `access`.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Removal>)))]
@@ -58,8 +60,8 @@ async fn list(
 ) -> Result<Json<Page<Removal>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
-    let rows =
-        stored::list(&mut conn, (wanted.managed_by.as_deref(), sees_people(&who)), before, limit + 1).await?;
+    let wanted = (wanted.managed_by.as_deref(), reads(&who, Topic::Access));
+    let rows = stored::list(&mut conn, wanted, before, limit + 1).await?;
     Ok(Json(Page::of_entries(rows, limit, |r| r.id.as_i64().to_string(), to_api)))
 }
 

@@ -48,7 +48,7 @@ use super::response::problem::Problem;
 use super::{AppState, events, hosts};
 use crate::clock;
 use crate::engine::live_state::Change;
-use crate::store::events::{EventFilter, EventRow, Span, is_of_people};
+use crate::store::events::{EventFilter, EventRow, Span, Topic};
 use crate::store::hosts as rows;
 
 /// The time that changes gather before they are sent. A person sees no faster.
@@ -83,19 +83,23 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Frame {
     name: &'static str,
     data: String,
-    /// An event about people and their access, which viewers do not get.
-    of_people: bool,
+    /// What an event about people and their access says, which not all callers get.
+    topic: Option<Topic>,
 }
 
 impl Frame {
     fn new(name: &'static str, data: &impl Serialize) -> Frame {
         let data = serde_json::to_string(data).expect("types of the API are JSON");
-        Frame { name, data, of_people: false }
+        Frame { name, data, topic: None }
     }
 
     fn of_event(row: EventRow) -> Frame {
-        let of_people = is_of_people(&row.kind);
-        Frame { of_people, ..Frame::new("event", &events::event(row)) }
+        let topic = Topic::of(&row.kind);
+        Frame { topic, ..Frame::new("event", &events::event(row)) }
+    }
+
+    fn is_about(&self, topics: &[Topic]) -> bool {
+        self.topic.is_some_and(|topic| topics.contains(&topic))
     }
 }
 
@@ -429,8 +433,8 @@ fn follow(
                         yield sent(&Frame::new("reload", &json!({})));
                         return;
                     };
-                    let all = sees_people(&parts);
-                    for frame in frames.iter().filter(|frame| all || !frame.of_people) {
+                    let hidden = hidden_from(&parts);
+                    for frame in frames.iter().filter(|frame| !frame.is_about(&hidden)) {
                         yield sent(frame);
                     }
                 }
@@ -439,9 +443,9 @@ fn follow(
     }
 }
 
-/// Whether the caller, with the role of now, gets events about people.
-fn sees_people(parts: &Parts) -> bool {
-    parts.extensions.get::<Principal>().is_some_and(events::sees_people)
+/// The topics of which the caller, with the role of now, gets no events.
+fn hidden_from(parts: &Parts) -> Vec<Topic> {
+    parts.extensions.get::<Principal>().map_or_else(|| Topic::ALL.to_vec(), events::hidden_from)
 }
 
 fn sent(frame: &Frame) -> Result<Event, Infallible> {

@@ -125,6 +125,9 @@ impl<R: Runner> Driver<R> {
         self.announce().await?;
         let mut conn = self.parts.store.reader().await?;
         let devices = stored::devices(&mut conn).await?;
+        let known: BTreeSet<HostId> = devices.iter().map(|device| device.id).collect();
+        forget_others(&mut self.attempts, &known);
+        forget_others(&mut self.asked, &known);
         if devices.is_empty() {
             return Ok(LOOK_EVERY);
         }
@@ -249,6 +252,11 @@ impl<R: Runner> Driver<R> {
     }
 }
 
+/// Forgets devices that were removed, or have nothing for renters any more. A later one with the same id begins anew.
+fn forget_others<T>(notes: &mut BTreeMap<HostId, T>, known: &BTreeSet<HostId>) {
+    notes.retain(|device, _| known.contains(device));
+}
+
 /// Whether an action may begin beside so many calls. What is only noted calls nothing.
 fn has_room(calls: usize, action: &Action, has_failed: bool) -> bool {
     match action {
@@ -352,6 +360,15 @@ mod tests {
         assert_eq!(room(MOST_BESIDE_CLEANING, false), [false, true, true]);
         assert_eq!(room(MOST_REPEATED, true), [false, false, true]);
         assert_eq!(room(MOST_CALLS, false), [false, false, true]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_device_that_was_removed() {
+        let [kept, removed] = [1, 2].map(Id::from_i64);
+        let failed = || Attempts::failed(None, Action::Ask, Mono::ZERO);
+        let mut attempts = BTreeMap::from([(kept, failed()), (removed, failed())]);
+        forget_others(&mut attempts, &BTreeSet::from([kept]));
+        assert_eq!(attempts.into_keys().collect::<Vec<HostId>>(), [kept]);
     }
 
     #[test]

@@ -337,6 +337,27 @@ fn a_swap_resets_what_runs_and_keeps_the_address() {
 }
 
 #[test]
+fn what_ends_while_the_gateway_is_off_lets_not_even_the_first_packet_pass() {
+    let lab = Lab::new();
+    let mut site = Site::new(&lab);
+    let begun = now();
+    let rental = site.book("cam-1", begun + 1, begun + 8, &json!([{ "protocol": "icmp" }]));
+    sleep_until(rental.from, 300);
+    eventually("the window opens", Duration::from_secs(3), || site.pings(&rental.v4));
+    site.gateway.process.as_mut().expect("running").kill();
+    assert!(now() < rental.until, "it ends while the gateway is off");
+    sleep_until(rental.until, 100);
+    site.count(0);
+    // The client sends all the time, so that its first packets meet a gateway that has just started.
+    let args = ["-n", "-q", "-i", "0.1", rental.v4.as_str()];
+    let _pings = lab.spawn(LAPTOP, "pings.log", "ping", &args, &[]);
+    site.gateway.again();
+    eventually("the renter is connected again", PATIENCE, || site.renter_is_connected());
+    assert!(!site.pings(&rental.v4));
+    assert_eq!(site.counted(0), 0);
+}
+
+#[test]
 fn a_renter_s_browser_shows_at_the_gateway_what_is_open_and_why_not() {
     let lab = Lab::new();
     let site = Site::new(&lab);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fleetgate_keys::conf::Conf;
 use fleetgate_tests::attacker::socket_in;
 use fleetgate_tests::device::Device;
-use fleetgate_tests::lab::{Gateway, KEEPALIVE, Lab, MAIL, MailSink, WireGuard, eventually, settings};
+use fleetgate_tests::lab::{Gateway, KEEPALIVE, Lab, MAIL, MailSink, WireGuard, eventually, run, settings};
 use serde_json::Value;
 
 const DEVICES: usize = 200;
@@ -135,4 +135,19 @@ fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down()
     let others = |m: &String| (0..DEVICES).any(|n| n != DIES && m.contains(&name(n)));
     assert_eq!(mail.messages().iter().filter(|m| others(m)).count(), 0, "{told:?}");
     gateway.stop();
+    assert_eq!(stored(&lab), "1 True", "one row for the loss, and others for the dead device at most");
+}
+
+/// Returns the number of stored losses of the uplink, and whether states of one host at most changed meanwhile.
+fn stored(lab: &Lab) -> String {
+    let code = "import sqlite3, sys
+rows = sqlite3.connect(sys.argv[1]).execute('''
+    select count(distinct l.id), count(distinct i.host) <= 1
+    from intervals l left join intervals i on i.series in ('state', 'unreachable')
+                                              and i.began_at >= l.began_at and i.began_at < l.ended_at
+    where l.series = 'uplink_lost' ''')
+losses, few = rows.fetchone()
+print(losses, bool(few))";
+    let file = lab.path("data").join("fleetgate.db").display().to_string();
+    run("/usr/bin/python3", &["-c", code, &file]).trim().to_owned()
 }

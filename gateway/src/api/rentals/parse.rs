@@ -192,6 +192,20 @@ mod tests {
     }
 
     #[test]
+    fn a_window_over_a_change_to_summer_time_or_back_is_what_its_offsets_say() {
+        let now = moment("2026-03-01T00:00:00Z").unwrap();
+        for (from, until, hours) in [
+            ("2026-03-28T12:00:00+01:00", "2026-03-29T12:00:00+02:00", 23),
+            ("2026-10-24T12:00:00+02:00", "2026-10-25T12:00:00+01:00", 25),
+            // Both are half past two in Vienna.
+            ("2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", 1),
+        ] {
+            let window = end(begin(from, now).unwrap(), moment(until).unwrap(), now).unwrap();
+            assert_eq!(window.length(), Duration::from_secs(hours * 3_600), "{from}");
+        }
+    }
+
+    #[test]
     fn a_reference_is_printable() {
         for fine in ["4711", "order/2026-17", "a@b#c", "k_17", "b_order"] {
             assert!(external_ref(fine.to_owned()).is_ok(), "{fine}");

@@ -9,6 +9,7 @@ use fleetgate_engine::messages::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::connect::Site;
 use super::rental_access::{explained, renter};
 use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::request::ids::Kind;
@@ -420,6 +421,48 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
     assert_eq!(shown(&api, &rental).await["state"], json!("active"));
     let event = api.operator().get("/api/v1/events?kind=rental.handed_over").await;
     assert_eq!(must(&event)["items"][0]["data"]["id"], rental["id"]);
+}
+
+/// Reads until something holds of the answer.
+async fn comes_true(site: &Site, path: &str, is_so: impl Fn(&Value) -> bool) {
+    for _ in 0..2_000 {
+        if is_so(&site.call("GET", path, Value::Null).await) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{}", site.call("GET", path, Value::Null).await);
+}
+
+#[tokio::test]
+async fn a_gate_opens_on_time_without_the_database_and_is_stored_once_that_is_back() {
+    let site = Site::new().await;
+    site.call("DELETE", "/hosts/nas-07", Value::Null).await;
+    let service = json!({ "check": { "type": "passive" } });
+    site.call("PUT", "/hosts/cam-07/services/lens", service).await;
+    let gated = json!({ "rentable": true, "gate": { "services": ["lens"], "ok_for_s": 0.0 } });
+    site.call("PUT", "/devices/cam-07/rental-settings", gated).await;
+    for of in ["cam-07", "cam-07/services/lens"] {
+        let fine = json!({ "exit_status": 0, "output": "fine" });
+        site.call("POST", &format!("/hosts/{of}/results"), fine).await;
+    }
+    site.call("POST", "/customers", json!({ "external_ref": "crm-17" })).await;
+    let person = site.call("POST", "/people", json!({ "customer": "crm-17", "name": "Eva" })).await;
+    let laptop = json!({ "person": person["id"], "name": "laptop" });
+    let laptop = site.call("POST", "/renters", laptop).await["renter"]["id"].clone();
+    let item = json!({ "device": "cam-07", "from": hence(6), "until": hence(HOUR) });
+    let booked = site.call("POST", "/bookings", json!({ "customer": "crm-17", "items": [item] })).await;
+    let rental = text(&booked["rentals"][0]["id"]);
+    let explained = format!("/explain?from={}&to={rental}&protocol=tcp&port=80", text(&laptop));
+    let rental = format!("/rentals/{rental}");
+
+    let locked = site.server().state.store.begin().await.unwrap();
+    assert_eq!(site.call("GET", &explained, Value::Null).await["permitted"], false);
+    comes_true(&site, &explained, |answer| answer["permitted"] == true).await;
+    assert_eq!(site.call("GET", &rental, Value::Null).await["awaits_handover"], true, "it is not stored");
+    drop(locked);
+    comes_true(&site, &rental, |shown| shown["awaits_handover"] == false).await;
+    assert_eq!(site.call("GET", &explained, Value::Null).await["permitted"], true);
 }
 
 /// Lets the begin of all rentals be a minute longer ago.

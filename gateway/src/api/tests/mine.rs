@@ -518,8 +518,8 @@ async fn values_are_those_of_the_time_of_the_rental() {
         let services = of.json["services"].as_array().unwrap();
         services.iter().find(|service| service["name"] == "backup").expect("a service").clone()
     };
-    let nothing =
-        json!({ "name": "backup", "status": "pending", "since": null, "output": "", "metrics": [] });
+    let nothing = json!({ "name": "backup", "status": "pending", "since": null, "output": "",
+                          "truncated": false, "metrics": [] });
     assert_eq!(backup(&before), nothing);
     assert_eq!((&before.json["changes"], &before.json["changes_truncated"]), (&json!([]), &json!(false)));
     assert!(!before.text.contains("predecessor") && !before.text.contains("secret"), "{}", before.text);
@@ -544,6 +544,17 @@ async fn values_are_those_of_the_time_of_the_rental() {
     ward.post("/hosts/nas/services/backup/results", sent).await;
     let output = backup(&mine.get(&path).await)["output"].clone();
     assert_eq!(output, json!(format!("{} at (address): copied", text(&rental["name"]))));
+    let long = format!("{} 192.168.101.77 ", "ü".repeat(506));
+    let sent = json!({ "exit_status": 0, "output": format!("{long}{}", "copied ".repeat(9)) });
+    ward.post("/hosts/nas/services/backup/results", sent).await;
+    let whole = backup(&mine.get(&path).await);
+    assert_eq!(whole["truncated"], false);
+    assert!(text(&whole["output"]).ends_with("copied copied"), "{whole}");
+    let listed =
+        backup(&Answer { json: must(&mine.get("/api/v1/my/rentals").await)["items"][0].clone(), ..after });
+    assert_eq!((text(&listed["output"]).len(), &listed["truncated"]), (1_024, &json!(true)), "{listed}");
+    let is_beginning = text(&whole["output"]).starts_with(text(&listed["output"]));
+    assert!(is_beginning, "addresses are hidden before the cut: {listed}");
     let end = format!("/api/v1/rentals/{}/end", text(&rental["id"]));
     must(&api.operator().post(&end, json!({ "reason": "ended" })).await);
     pause().await;

@@ -487,6 +487,22 @@ async fn a_rental_is_cancelled_before_and_ended_after_its_begin() {
 }
 
 #[tokio::test]
+async fn a_rental_that_has_begun_ends_with_the_reason_that_is_given() {
+    let api = shop().await;
+    for reason in ["ended", "returned_early", "no_show", "revoked", "failed"] {
+        let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+        let end = format!("{}/end", path(&rental));
+        let done = api.operator().post(&end, json!({ "reason": reason })).await;
+        assert_eq!(must(&done)["end_reason"], json!(reason));
+        let log = api.operator().get("/api/v1/events?kind=rental.ended&limit=1").await;
+        assert_eq!(must(&log)["items"][0]["data"]["reason"], json!(reason));
+    }
+    let running = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let lapsed = api.operator().post(&format!("{}/end", path(&running)), json!({ "reason": "lapsed" })).await;
+    assert_eq!(field(&lapsed), (422, "reason"), "{}", lapsed.text);
+}
+
+#[tokio::test]
 async fn a_swap_frees_one_device_and_takes_another() {
     let api = shop().await;
     renting(&api, "cam-1", json!({ "rentable": true, "turnaround_s": 1_200 })).await;

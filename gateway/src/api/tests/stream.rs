@@ -117,6 +117,44 @@ async fn viewers_get_no_events_of_people() {
 }
 
 #[tokio::test]
+async fn a_token_with_scopes_gets_the_events_that_its_scopes_read() {
+    let api = TestApi::with_endpoint().await;
+    let limited = async |scopes: &[&str]| {
+        let body = json!({ "name": scopes.join("-"), "role": "operator", "scopes": scopes });
+        let made = api.admin().post("/api/v1/tokens", body).await;
+        made.json["secret"].as_str().unwrap().to_owned()
+    };
+    let tokens = [
+        (limited(&["monitoring"]).await, [false, false]),
+        (limited(&["monitoring", "access"]).await, [true, false]),
+        (limited(&["monitoring", "rentals"]).await, [false, true]),
+        (api.operator_token().to_owned(), [true, true]),
+    ];
+    let mut streams = Vec::new();
+    for (token, _) in &tokens {
+        let mut stream = Listener::open_as(&api, token).await;
+        stream.wait_for("snapshot").await;
+        streams.push(stream);
+    }
+    assert_eq!(api.admin().delete("/api/v1/grants/operators").await.status, 204);
+    let customer = api.operator().post("/api/v1/customers", json!({ "external_ref": "crm-17" })).await;
+    assert_eq!(customer.status, 201, "{}", customer.text);
+    device(&api, "cam-07").await;
+    for ((token, [access, rentals]), mut stream) in tokens.into_iter().zip(streams) {
+        let given = [("grant.withdrawn", access), ("customer.created", rentals), ("device.created", true)];
+        let expected = given.into_iter().filter(|(_, is_given)| *is_given).map(|(kind, _)| json!(kind));
+        let expected: Vec<Value> = expected.collect();
+        for kind in &expected {
+            assert_eq!(stream.wait_for("event").await["kind"], *kind);
+        }
+        let log = api.anonymous().bearer(&token).get("/api/v1/events?since=0").await;
+        let kinds = log.json["items"].as_array().unwrap().iter().map(|e| e["kind"].clone());
+        let kinds = kinds.filter(|kind| given.iter().any(|(known, _)| kind == known));
+        assert_eq!(kinds.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn what_changes_no_state_is_told_in_short() {
     let api = TestApi::with_endpoint().await;
     device(&api, "cam-07").await;

@@ -19,7 +19,7 @@ pub use gateway::{
     CLOCK_SERVICE, CLOCK_TRUSTED, CLOCK_UNTRUSTED, RESTORE_SERVICE, RESTORE_UNCONFIRMED, append_restored,
     clock_is_untrusted, cut_off_since, restore_is_noted, was_cut_off,
 };
-pub use reading::{EventFilter, EventRow, Span, is_of_people};
+pub use reading::{EventFilter, EventRow, Span, Topic};
 
 use gateway::{UPLINK_BACK, UPLINK_LOST};
 
@@ -321,15 +321,19 @@ mod tests {
             insert(&mut conn, &event).await.unwrap();
         }
         drop(conn);
-        let others: Vec<&str> = kinds.iter().copied().filter(|kind| !is_of_people(kind)).collect();
-        assert!(others.contains(&"device.removed") && !others.contains(&"stream.opened"));
-        for object in [None, host] {
-            let filter = EventFilter { object, without_people: true, ..EventFilter::default() };
-            let read = store.events(Span::Since(0), &filter, 1_000).await.unwrap();
-            assert_eq!(read.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), others);
-            for kind in ["grant", "grant.created"] {
-                let filter = EventFilter { kind: Some(kind), ..filter.clone() };
-                assert!(store.events(Span::Since(0), &filter, 9).await.unwrap().is_empty(), "{kind}");
+        assert_eq!(["device.removed", "stream.opened"].map(Topic::of), [None, Some(Topic::Access)]);
+        for without in [&Topic::ALL[..], &[Topic::Access], &[Topic::Rentals]] {
+            let is_read = |kind: &str| Topic::of(kind).is_none_or(|topic| !without.contains(&topic));
+            let others: Vec<&str> = kinds.iter().copied().filter(|kind| is_read(kind)).collect();
+            for object in [None, host] {
+                let filter = EventFilter { object, without, ..EventFilter::default() };
+                let read = store.events(Span::Since(0), &filter, 1_000).await.unwrap();
+                assert_eq!(read.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), others);
+                for kind in ["grant", "grant.created", "rental", "rental.ended"] {
+                    let filter = EventFilter { kind: Some(kind), ..filter.clone() };
+                    let found = store.events(Span::Since(0), &filter, 9).await.unwrap();
+                    assert_eq!(!found.is_empty(), is_read(kind), "{kind}");
+                }
             }
         }
     }
@@ -337,7 +341,7 @@ mod tests {
     async fn plan(conn: &mut SqliteConnection, sql: &str) -> String {
         let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
         let rows: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").fetch_all(conn).await.unwrap();
+            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").bind("[]").fetch_all(conn).await.unwrap();
         rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ")
     }
 
@@ -350,8 +354,8 @@ mod tests {
             (AUDIT, "events_audit (seq"),
             (OF_OBJECT, "events_object (object_id=? AND seq"),
             (AUDIT_OF_OBJECT, "events_object (object_id=? AND seq"),
-            (WITHOUT_PEOPLE, "INTEGER PRIMARY KEY (rowid"),
-            (WITHOUT_PEOPLE_OF_OBJECT, "events_object (object_id=? AND seq"),
+            (WITHOUT_TOPICS, "INTEGER PRIMARY KEY (rowid"),
+            (WITHOUT_TOPICS_OF_OBJECT, "events_object (object_id=? AND seq"),
             (OF_KIND, "COVERING INDEX events_kind (kind=? AND seq"),
             (AUDIT_OF_KIND, "INDEX events_audit_kind (kind=? AND seq"),
             (OF_NUMBERS, "INTEGER PRIMARY KEY (rowid=?"),
@@ -405,7 +409,7 @@ mod tests {
             (false, "devic", &[]),
         ] {
             for object in [None, Some(Id::from_i64(7))] {
-                let filter = EventFilter { object, kind: Some(kind), audit, without_people: false };
+                let filter = EventFilter { object, kind: Some(kind), audit, without: &[] };
                 let (mut up, mut down) = (vec![0], vec![i64::MAX]);
                 while let Some(next) = up.last().copied()
                     && let [seq, ..] = seqs(&store.events(Span::Since(next), &filter, 1).await.unwrap())[..]

@@ -55,31 +55,35 @@ pub struct EventFilter<'a> {
     pub kind: Option<&'a str>,
     /// Only events that a user, token or device caused.
     pub audit: bool,
-    /// No events of people, see [`is_of_people`].
-    pub without_people: bool,
+    /// No events about people of these topics.
+    pub without: &'a [Topic],
 }
 
-/// Families of kinds that say what people and customers may do and did: who reached, booked or logged in.
-const OF_PEOPLE: [&str; 13] = [
-    "grant",
-    "operator",
-    "stream",
-    "forwarding",
-    "user",
-    "token",
-    "session",
-    "customer",
-    "person",
-    "renter",
-    "booking",
-    "rental",
-    "subscription",
-];
+/// What events about people and customers say: what they may do, and what they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Who may reach or change what, and who reached something or logged in.
+    Access,
+    /// Who rents what.
+    Rentals,
+}
 
-/// Returns whether events of this kind or family are about people and their access. The condition `not_of_people`
-/// says the same of a row.
-pub fn is_of_people(kind: &str) -> bool {
-    kind.split('.').next().is_some_and(|family| OF_PEOPLE.contains(&family))
+impl Topic {
+    pub const ALL: [Topic; 2] = [Topic::Access, Topic::Rentals];
+
+    /// Returns the topic of a kind or family. `None`: its events are not about people. The condition `not_of_topics` says
+    /// the same of a row.
+    pub fn of(kind: &str) -> Option<Topic> {
+        let family = kind.split('.').next()?;
+        Topic::ALL.into_iter().find(|topic| topic.families().contains(&family))
+    }
+
+    const fn families(self) -> &'static [&'static str] {
+        match self {
+            Topic::Access => &["grant", "operator", "stream", "forwarding", "user", "token", "session"],
+            Topic::Rentals => &["customer", "person", "renter", "booking", "rental", "subscription"],
+        }
+    }
 }
 
 /// The position in the log and the direction of reading.
@@ -132,10 +136,14 @@ macro_rules! numbers {
     };
 }
 
-macro_rules! not_of_people {
-    () => {
-        "substr(e.kind, 1, instr(e.kind || '.', '.') - 1) not in ('grant', 'operator', 'stream', 'forwarding', 'user',
-             'token', 'session', 'customer', 'person', 'renter', 'booking', 'rental', 'subscription')"
+/// The parameter has the families of the topics as JSON.
+macro_rules! not_of_topics {
+    ($families:literal) => {
+        concat!(
+            "substr(e.kind, 1, instr(e.kind || '.', '.') - 1) not in (select value from json_each(",
+            $families,
+            "))"
+        )
     };
 }
 
@@ -148,13 +156,13 @@ pub(super) const OF_OBJECT: [&str; 2] = both_ways!(
     select,
     "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
 );
-/// The same without events of people.
-pub(super) const WITHOUT_PEOPLE: [&str; 2] = both_ways!(select, not_of_people!());
-pub(super) const WITHOUT_PEOPLE_OF_OBJECT: [&str; 2] = both_ways!(
+/// The same without events of some topics.
+pub(super) const WITHOUT_TOPICS: [&str; 2] = both_ways!(select, not_of_topics!("$3"));
+pub(super) const WITHOUT_TOPICS_OF_OBJECT: [&str; 2] = both_ways!(
     select,
     concat!(
         "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.') and ",
-        not_of_people!()
+        not_of_topics!("$5")
     )
 );
 pub(super) const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
@@ -204,24 +212,27 @@ impl Store {
         filter: &EventFilter<'_>,
         limit: i64,
     ) -> sqlx::Result<Vec<EventRow>> {
-        if filter.without_people && filter.kind.is_some_and(is_of_people) {
+        let topic = filter.kind.and_then(Topic::of);
+        if topic.is_some_and(|topic| filter.without.contains(&topic)) {
             return Ok(Vec::new());
         }
         let mut conn = self.read.acquire().await?;
         let sql = match (filter.object, filter.kind) {
             (None, Some(kind)) => return of_kind(&mut conn, span, kind, filter.audit, limit).await,
             (None, None) if filter.audit => AUDIT,
-            (None, None) if filter.without_people => WITHOUT_PEOPLE,
-            (None, None) => ALL,
+            (None, None) if filter.without.is_empty() => ALL,
+            (None, None) => WITHOUT_TOPICS,
             (Some(_), _) if filter.audit => AUDIT_OF_OBJECT,
-            (Some(_), _) if filter.without_people => WITHOUT_PEOPLE_OF_OBJECT,
-            (Some(_), _) => OF_OBJECT,
+            (Some(_), _) if filter.without.is_empty() => OF_OBJECT,
+            (Some(_), _) => WITHOUT_TOPICS_OF_OBJECT,
         };
         let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
         let query = match filter.object {
             Some(object) => query.bind(object.as_i64()).bind(filter.kind),
             None => query,
         };
+        let without: Vec<&str> = filter.without.iter().flat_map(|topic| topic.families()).copied().collect();
+        let query = if without.is_empty() { query } else { query.bind(sqlx::types::Json(without)) };
         query.fetch_all(&mut *conn).await
     }
 

@@ -25,6 +25,8 @@ export interface MyService {
   status: string;
   since?: string | null;
   output: string;
+  /** In lists the output may be longer. */
+  truncated: boolean;
   metrics: MyMetric[];
 }
 

@@ -37,34 +37,34 @@ select $3 - ($2 - n) * 6307,
        case when n % 20 = 0 and n % 1000 < 21 then 'user:ada' when n % 20 = 7 then 'device:h_x' else 'system' end
 from n;
 
--- A year of each host: DOWN for an hour in each of 25 fortnights.
+-- Two years of each host, which is what is kept by default: DOWN for an hour in each of 51 fortnights.
 insert into intervals (host, service, series, value, began_at, ended_at)
-with recursive n (n) as (select 0 union all select n + 1 from n where n < 50)
-select h.id, '', 'state', iif(n % 2, 'down', 'up'), $3 - 31536000000 + n / 2 * 1209600000 + n % 2 * 1206000000,
-       iif(n = 50, null, $3 - 31536000000 + (n + 1) / 2 * 1209600000 + (n + 1) % 2 * 1206000000)
+with recursive n (n) as (select 0 union all select n + 1 from n where n < 102)
+select h.id, '', 'state', iif(n % 2, 'down', 'up'), $3 - 63072000000 + n / 2 * 1209600000 + n % 2 * 1206000000,
+       iif(n = 102, null, $3 - 63072000000 + (n + 1) / 2 * 1209600000 + (n + 1) % 2 * 1206000000)
 from hosts h, n;
 
 -- Each service: a warning or a failure of some hours in each month.
 insert into intervals (host, service, series, value, began_at, ended_at)
-with recursive n (n) as (select 0 union all select n + 1 from n where n < 24)
+with recursive n (n) as (select 0 union all select n + 1 from n where n < 48)
 select h.id, s.value, 'state', iif(n % 2, iif(n % 4 = 1, 'warning', 'critical'), 'ok'),
-       $3 - 31536000000 + n / 2 * 2628000000 + n % 2 * 2613600000,
-       iif(n = 24, null, $3 - 31536000000 + (n + 1) / 2 * 2628000000 + (n + 1) % 2 * 2613600000)
+       $3 - 63072000000 + n / 2 * 2628000000 + n % 2 * 2613600000,
+       iif(n = 48, null, $3 - 63072000000 + (n + 1) / 2 * 2628000000 + (n + 1) % 2 * 2613600000)
 from hosts h, json_each('["job-0","job-1","job-2"]') s, n;
 
 -- A downtime of two hours in each month, and an hour in each quarter in which all parents of a site were down.
 insert into intervals (host, service, series, value, began_at, ended_at)
-with recursive n (n) as (select 0 union all select n + 1 from n where n < 11)
-select h.id, '', 'downtime', '', $3 - 31000000000 + n * 2628000000, $3 - 31000000000 + n * 2628000000 + 7200000
+with recursive n (n) as (select 0 union all select n + 1 from n where n < 22)
+select h.id, '', 'downtime', '', $3 - 62000000000 + n * 2628000000, $3 - 62000000000 + n * 2628000000 + 7200000
 from hosts h, n
 union all
-select h.id, '', 'unreachable', '', $3 - 30000000000 + n * 7884000000, $3 - 30000000000 + n * 7884000000 + 3600000
-from hosts h, n where n < 4;
+select h.id, '', 'unreachable', '', $3 - 61000000000 + n * 7884000000, $3 - 61000000000 + n * 7884000000 + 3600000
+from hosts h, n where n < 8;
 
 -- The gateway was updated each month, and its uplink was lost for ten minutes in each week.
 insert into intervals (host, service, series, value, began_at, ended_at)
-with recursive n (n) as (select 0 union all select n + 1 from n where n < 51)
-select 0, '', 'uplink_lost', '', $3 - 31500000000 + n * 604800000, $3 - 31500000000 + n * 604800000 + 600000 from n
+with recursive n (n) as (select 0 union all select n + 1 from n where n < 103)
+select 0, '', 'uplink_lost', '', $3 - 63000000000 + n * 604800000, $3 - 63000000000 + n * 604800000 + 600000 from n
 union all
-select 0, '', 'gateway_stopped', '', $3 - 31400000000 + n * 2628000000, $3 - 31400000000 + n * 2628000000 + 20000
-from n where n < 12;
+select 0, '', 'gateway_stopped', '', $3 - 62900000000 + n * 2628000000, $3 - 62900000000 + n * 2628000000 + 20000
+from n where n < 23;

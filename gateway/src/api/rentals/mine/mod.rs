@@ -15,6 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use fleetgate_engine::messages::Excerpt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -62,7 +63,7 @@ async fn list(State(app): State<AppState>, who: CustomerCaller) -> Result<Json<M
     let rentals = stored::rentals(&mut *app.store.reader().await?, visible).await?;
     let mut items = Vec::with_capacity(rentals.len());
     for rental in &rentals {
-        items.push(shown(&app, visible, rental).await?);
+        items.push(in_list(shown(&app, visible, rental).await?));
     }
     Ok(Json(MyRentals { items }))
 }
@@ -137,6 +138,16 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
     })
 }
 
+/// Cuts the outputs of a rental, of which a list may have thousands.
+fn in_list(mut rental: MyRental) -> MyRental {
+    for service in &mut rental.services {
+        let excerpt = Excerpt::of(&service.output);
+        service.truncated = excerpt.is_truncated();
+        service.output = excerpt.to_string();
+    }
+    rental
+}
+
 fn device(rental: &Rental, seen: Option<&Seen>) -> MyDevice {
     MyDevice {
         name: rental.name.clone(),
@@ -151,6 +162,7 @@ fn service(rental: &Rental, of: SeenService) -> MyService {
         status: of.status.to_owned(),
         since: ids::time_if_known(of.since),
         output: discreet(&of.output, &rental.device_name, &rental.name),
+        truncated: false,
         metrics: of.metrics.iter().map(|metric| Metric::from(metric).into()).collect(),
     }
 }

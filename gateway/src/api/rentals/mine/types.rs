@@ -101,7 +101,10 @@ pub struct MyService {
     pub status: String,
     /// Since when it has this status, and not before the rental began. Absent before the first result of the rental.
     pub since: Option<String>,
+    /// In lists 1,024 bytes at most.
     pub output: String,
+    /// The output is longer. The rental itself (`GET /my/rentals/{rental}`) has all of it.
+    pub truncated: bool,
     pub metrics: Vec<MyMetric>,
 }
 
