@@ -259,8 +259,8 @@ mod tests {
 
     use super::gateway::CUT_OFF;
     use super::reading::{
-        ALL, AUDIT, AUDIT_OF_KIND, AUDIT_OF_OBJECT, KINDS, OF_KIND, OF_NUMBERS, OF_OBJECT, WITHOUT_PEOPLE,
-        WITHOUT_PEOPLE_OF_OBJECT,
+        ALL, AUDIT, AUDIT_OF_KIND, AUDIT_OF_OBJECT, KINDS, OF_KIND, OF_NUMBERS, OF_OBJECT, WITHOUT_TOPICS,
+        WITHOUT_TOPICS_OF_OBJECT,
     };
     use super::*;
     use crate::store::{Store, fixture};

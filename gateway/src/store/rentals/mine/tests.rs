@@ -324,7 +324,8 @@ async fn keep(store: &Store, sent: &[Sent]) {
         let measured = Some(of.measured).filter(|measured| *measured < of.at);
         sqlx::query(sql).bind(measured).execute(&store.write).await.unwrap();
     }
-    let never = "update service_states set status = null, hard = null, since = 0, hard_since = 0, last_check = null,
+    let never =
+        "update service_states set status = null, hard = null, since = 0, hard_since = 0, last_check = null,
                                            output = '' where host = 7 and service = 'disk'";
     fixture::run(store, never, &[]).await;
     let Some(last) = sent.last() else { return };
