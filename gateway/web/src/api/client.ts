@@ -6,7 +6,6 @@ import { base } from '../lib/base';
 import { lineOf } from '../lib/fields';
 import { conflictWords } from '../lib/rental';
 import type { Conflict, ProblemDocument } from './types';
-import type { RentalPaths } from './upcoming';
 
 /** What went wrong, in the API's words, with the problem document where the answer has one. */
 export class Refused extends Error {
@@ -62,7 +61,6 @@ export function clientOf<Paths extends object>() {
 }
 
 export const api = clientOf<paths>();
-export const upcoming = clientOf<RentalPaths>();
 
 interface Answer<T> {
   data?: T;

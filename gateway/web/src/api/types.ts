@@ -1,7 +1,6 @@
 /** The types of the API under the names that the pages use, generated from its description. */
 
 import type { components } from '../../generated/schema';
-import type { AwayState, DeviceDelivery, Inheritable, RentalExtras, RentalOrigins, Shipped } from './upcoming';
 
 type Schemas = components['schemas'];
 
@@ -44,18 +43,18 @@ export type ProblemDocument = Schemas['ProblemDocument'];
 export type Affected = Schemas['Affected'];
 export type RestoreReview = Schemas['RestoreReview'];
 export type ReviewList = Schemas['ReviewList'];
-export type Rental = Omit<Schemas['Rental'], 'state'> & { state: RentalState } & RentalExtras & Shipped;
+export type Rental = Schemas['Rental'];
 export type RentalThreshold = Schemas['RentalThreshold'];
 export type RentalDelay = Schemas['RentalDelay'];
-export type RentalChange = Schemas['RentalChange'] & RentalExtras;
-export type RentalState = Schemas['Rental']['state'] | AwayState;
+export type RentalChange = Schemas['RentalChange'];
+export type RentalState = Schemas['Rental']['state'];
 export type RentalEnd = Schemas['RentalEnd'];
 export type RentalReport = Schemas['RentalReport'];
 export type RentalReportDevice = Schemas['RentalReportDevice'];
 export type Availability = Schemas['Availability'];
 export type Booking = Schemas['Booking'];
 export type NewBooking = Schemas['NewBooking'];
-export type NewBookingItem = Schemas['NewBookingItem'] & RentalExtras;
+export type NewBookingItem = Schemas['NewBookingItem'];
 export type Conflict = Schemas['Conflict'];
 export type NextFree = Schemas['NextFree'];
 export type Customer = Schemas['Customer'];
@@ -68,9 +67,7 @@ export type RentalAvailability = Schemas['RentalAvailability'];
 export type DeviceAvailability = Schemas['DeviceAvailability'];
 export type DeviceBlock = Schemas['DeviceBlock'];
 export type NewDeviceBlock = Schemas['NewDeviceBlock'];
-export type DeviceRentalSettings = Schemas['DeviceRentalSettings'] & DeviceDelivery & RentalOrigins;
-/** What a call sends. */
-export type RentalSettingsBody = Schemas['NewDeviceRentalSettings'] & Pick<Inheritable, 'without'>;
-export type NewDeviceRentalSettings = Omit<Schemas['NewDeviceRentalSettings'], keyof Inheritable> & Inheritable & DeviceDelivery;
+export type DeviceRentalSettings = Schemas['DeviceRentalSettings'];
+export type NewDeviceRentalSettings = Schemas['NewDeviceRentalSettings'];
 export type HandoverGate = Schemas['HandoverGate'];
-export type { RentalContact } from './upcoming';
+export type RentalContact = Schemas['RentalContact'];

@@ -1,6 +1,6 @@
 /** Rental settings that the profile of a device may say too: what the device itself has of them. Pure. */
 
-import type { DeviceRentalSettings, NewDeviceRentalSettings, RentalSettingsBody } from '../api/types';
+import type { DeviceRentalSettings, NewDeviceRentalSettings } from '../api/types';
 
 const NAMES = {
   preparation_s: 'preparation',
@@ -36,17 +36,17 @@ export function originWords({ origins = {} }: Origins): string {
  * The body of a form without what it leaves to the profile: a setting that is not the device's own and that the form has
  * not changed. `untouched`: the body of the same form as it was opened.
  */
-export function ownOnly(body: NewDeviceRentalSettings, untouched: NewDeviceRentalSettings, { origins }: Origins): RentalSettingsBody {
-  if (!origins) return body as RentalSettingsBody;
+export function ownOnly(body: NewDeviceRentalSettings, untouched: NewDeviceRentalSettings, { origins }: Origins): NewDeviceRentalSettings {
+  if (!origins) return body;
   const isLeft = (name: Name): boolean => origins[name] !== 'device' && JSON.stringify(body[name]) === JSON.stringify(untouched[name]);
   const isNone = (name: Name): boolean => !isLeft(name) && body[name] === null;
   const without = NONE.filter(isNone);
   const dropped = new Set<string>([...ALL.filter(isLeft), ...without]);
-  const kept = Object.fromEntries(Object.entries(body).filter(([name]) => !dropped.has(name))) as RentalSettingsBody;
+  const kept = Object.fromEntries(Object.entries(body).filter(([name]) => !dropped.has(name))) as NewDeviceRentalSettings;
   return without.length > 0 ? { ...kept, without: [...without] } : kept;
 }
 
 /** The body with everything left to the profile that it may say. */
-export function leftToProfile(body: NewDeviceRentalSettings): RentalSettingsBody {
-  return { ...body, ...Object.fromEntries(ALL.map((name) => [name, null])) } as RentalSettingsBody;
+export function leftToProfile(body: NewDeviceRentalSettings): NewDeviceRentalSettings {
+  return { ...body, ...Object.fromEntries(ALL.map((name) => [name, null])) } as NewDeviceRentalSettings;
 }

@@ -2,7 +2,6 @@
 
 import { all, api, ask, first } from '../api/client';
 import type { RentalAvailability, Customer, DeviceAvailability, DeviceBlock, Rental, RentalState } from '../api/types';
-import type { AwayState } from '../api/upcoming';
 import { customerName } from '../lib/customer';
 import { withOffset } from '../lib/moment';
 import { clock } from './clock.svelte';
@@ -59,11 +58,10 @@ export interface RentalQuery {
 }
 
 /** The newest rentals that a query selects, at most `most`. */
-export function rentalsOf({ from, to, state: wanted, ...query }: RentalQuery, most: number): WatchedList<Rental> {
-  const state = wanted as Exclude<RentalState, AwayState> | undefined;
+export function rentalsOf({ from, to, ...query }: RentalQuery, most: number): WatchedList<Rental> {
   const times = { from: from === undefined ? undefined : withOffset(from), to: to === undefined ? undefined : withOffset(to) };
   const limit = Math.min(PAGE, most);
-  return new WatchedList(() => first((after) => ask(api.GET('/api/v1/rentals', { params: { query: { ...query, ...times, state, limit, after } } })), most), RENTAL_KINDS);
+  return new WatchedList(() => first((after) => ask(api.GET('/api/v1/rentals', { params: { query: { ...query, ...times, limit, after } } })), most), RENTAL_KINDS);
 }
 
 async function blocksOfOne(device: string): Promise<DeviceBlock[]> {
