@@ -159,11 +159,18 @@ fn key(lab: &Lab) -> (String, String) {
     (key, public)
 }
 
-/// A shell, a copy and a stream of datagrams that would go on for a minute.
+/// The copy on the device, which shares its files with all labs.
+fn copy_on_device(lab: &Lab) -> String {
+    format!("/tmp/{}", lab.ns("rented-copy"))
+}
+
+/// A shell, an scp and a stream of datagrams that would go on for a minute.
 fn busy(lab: &Lab, key: &str, address: &str) -> [Running; 3] {
     let shell = format!("ssh {SSH} -i {key} {ACCOUNT}@{address} 'while :; do date; sleep 0.2; done'");
+    let (file, there) = (lab.path("large").display().to_string(), copy_on_device(lab));
+    // A megabyte in a second.
     let copy = format!(
-        "head -c 400000000 /dev/zero | ssh {SSH} -i {key} {ACCOUNT}@{address} 'cat >/dev/null; sleep 60'"
+        "truncate -s 100M {file}; exec scp -q -O -l 8000 {SSH} -i {key} {file} {ACCOUNT}@{address}:{there}"
     );
     let stream = format!("for i in $(seq 600); do echo x >/dev/udp/{address}/9; sleep 0.1; done 2>/dev/null");
     [("shell.log", shell), ("copy.log", copy), ("udp.log", stream)]
@@ -216,6 +223,8 @@ fn a_renter_is_let_in_and_cut_to_the_second() {
     for (process, log) in [(&mut shell, "shell.log"), (&mut copy, "copy.log")] {
         assert!(process.ended(Duration::from_secs(10)), "it has got a reset: {}", lab.log(log));
     }
+    // It had begun.
+    lab.sh(DEVICES[0], &format!("test -s {0}; rm {0}", copy_on_device(&lab)));
     let said = site.explained(&first.id);
     assert!(said.contains("ended"), "{said}");
 
