@@ -86,16 +86,24 @@ impl<'a> Site<'a> {
 
     /// Books the device from now on, and returns the rental once it is active.
     fn rented(&self) -> Value {
-        let until = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() + 600;
-        let until = run("date", &["-u", "-d", &format!("@{until}"), "+%Y-%m-%dT%H:%M:%SZ"]);
         let access = json!([{ "protocol": "tcp", "ports": [22] }]);
-        let item = json!({ "device": "cam-1", "until": until.trim(), "access": access, "ssh": true });
+        let item = json!({ "device": "cam-1", "until": instant(now() + 600), "access": access, "ssh": true });
         let booked = must(&self.api, "POST", "bookings", &json!({ "customer": "crm-17", "items": [item] }));
         let path = format!("rentals/{}", booked["rentals"][0]["id"].as_str().expect("an id"));
         eventually("its renters are let in", PATIENCE, || {
             self.api.get(&path).is_ok_and(|rental| rental["state"] == "active")
         });
         self.api.get(&path).expect("the rental")
+    }
+
+    /// Takes the certificate of the renter, if the device lets renters in by certificates. Returns how they log in.
+    fn takes_certificate(&self, rental: &Value) -> Value {
+        let id = rental["id"].as_str().expect("an id");
+        let ssh = self.api.get(&format!("rentals/{id}/ssh")).expect("how to log in");
+        if let Some(certificate) = ssh["certificates"][0]["certificate"].as_str() {
+            fs::write(format!("{}-cert.pub", self.key), certificate).expect("the lab's directory");
+        }
+        ssh
     }
 
     /// Logs in with a key, and with a certificate if there is one beside it.
@@ -116,6 +124,24 @@ fn must(api: &Api, method: &str, path: &str, body: &Value) -> Value {
     api.send(method, path, body).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
+/// Whole seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
+}
+
+fn instant(seconds: u64) -> String {
+    run("date", &["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"]).trim().to_owned()
+}
+
+/// A process that a renter leaves on the device. Other tests have theirs on the same machine.
+fn left_behind() -> String {
+    format!("sleep 617.{}", std::process::id())
+}
+
+fn is_left_behind(lab: &Lab) -> bool {
+    lab.try_sh("r", &format!("pgrep -f '[s]leep 617.{}$'", std::process::id())).0
+}
+
 fn renters_log_in_while_they_rent(make: Make, mode: &str) {
     let lab = Lab::new();
     let site = Site::new(&lab, make);
@@ -129,11 +155,8 @@ fn renters_log_in_while_they_rent(make: Make, mode: &str) {
 
     let rental = site.rented();
     let id = rental["id"].as_str().expect("an id");
-    let ssh = site.api.get(&format!("rentals/{id}/ssh")).expect("how to log in");
+    let ssh = site.takes_certificate(&rental);
     assert_eq!((&ssh["account"], &ssh["mode"]), (&json!(RENTER), &json!(mode)));
-    if let Some(certificate) = ssh["certificates"][0]["certificate"].as_str() {
-        fs::write(format!("{}-cert.pub", site.key), certificate).expect("the lab's directory");
-    }
     let alias = rental["addresses"][0].as_str().expect("an alias");
     let (is_in, said) = site.logs_in(LAPTOP, &site.key, alias, "id -un");
     assert!(is_in && said.trim() == RENTER, "{said}");
@@ -143,19 +166,19 @@ fn renters_log_in_while_they_rent(make: Make, mode: &str) {
     let (own, public) = new_key(&lab, "own");
     let stay = format!(
         "mkdir -p .ssh; echo {public} >>.ssh/authorized_keys; mv .ssh .away; mkdir .ssh; \
-         echo {public} >>.ssh/authorized_keys; nohup sleep 617.5 >/dev/null 2>&1 & exit 0"
+         echo {public} >>.ssh/authorized_keys; nohup {} >/dev/null 2>&1 & exit 0",
+        left_behind()
     );
     site.logs_in(LAPTOP, &site.key, alias, &stay);
     assert!(!site.logs_in("r", &own, OUTSIDE, "true").0, "keys that the account has added are not taken");
-    let stays = || lab.try_sh("r", "pgrep -f '[s]leep 617.5'").0;
-    assert!(stays(), "a process of the renter runs");
+    assert!(is_left_behind(&lab), "a process of the renter runs");
     let shell = format!("ssh {SSH} -i {} {RENTER}@{OUTSIDE} 'sleep 600'", site.key);
     let mut shell = lab.spawn("r", "shell.log", "sh", &["-c", &shell], &[]);
     assert!(!shell.ended(Duration::from_secs(2)), "{}", lab.log("shell.log"));
 
     must(&site.api, "POST", &format!("rentals/{id}/end"), &json!({ "reason": "ended" }));
     eventually("nothing of the renter is left", PATIENCE, || site.settings()["ready"] == true);
-    assert!(!stays(), "the process was ended");
+    assert!(!is_left_behind(&lab), "the process was ended");
     assert!(shell.ended(Duration::from_secs(10)), "a session beside the tunnel was ended");
     for key in [&site.key, &own] {
         assert!(!site.logs_in("r", key, OUTSIDE, "true").0, "neither key nor certificate logs in any more");
@@ -166,27 +189,49 @@ fn renters_log_in_while_they_rent(make: Make, mode: &str) {
     site.gateway.stop();
     site.gateway.again();
     let rental = site.rented();
-    let id = rental["id"].as_str().expect("an id");
     assert_eq!(
         site.logs_in("r", &site.key, OUTSIDE, "true").0,
         mode == "keys",
         "a certificate is for one rental"
     );
-    let ssh = site.api.get(&format!("rentals/{id}/ssh")).expect("how to log in");
-    if let Some(certificate) = ssh["certificates"][0]["certificate"].as_str() {
-        fs::write(format!("{}-cert.pub", site.key), certificate).expect("the lab's directory");
-    }
+    site.takes_certificate(&rental);
     let alias = rental["addresses"][0].as_str().expect("an alias");
     let (is_in, said) = site.logs_in(LAPTOP, &site.key, alias, "cat /run/cleaned");
     assert!(is_in && said.trim() == "cleaned", "{said}");
+    renters_are_out_when_the_window_ends(&site, &rental);
 
     // The key is removed while the rental runs.
+    let rental = site.rented();
+    site.takes_certificate(&rental);
     let shell = format!("ssh {SSH} -i {} {RENTER}@{OUTSIDE} 'sleep 600'", site.key);
     let mut shell = lab.spawn("r", "second.log", "sh", &["-c", &shell], &[]);
     assert!(!shell.ended(Duration::from_secs(2)), "{}", lab.log("second.log"));
     must(&site.api, "PATCH", &format!("renters/{}", site.renter), &json!({ "ssh_keys": [] }));
     eventually("the session of the removed key has ended", PATIENCE, || shell.ended(Duration::ZERO));
     assert!(!site.logs_in("r", &site.key, OUTSIDE, "true").0, "neither the key nor its certificate logs in");
+}
+
+/// The certificate of the renter would be valid for ten minutes more.
+fn renters_are_out_when_the_window_ends(site: &Site<'_>, rental: &Value) {
+    let id = rental["id"].as_str().expect("an id");
+    let alias = rental["addresses"][0].as_str().expect("an alias");
+    let stay = format!("nohup {} >/dev/null 2>&1 & exit 0", left_behind());
+    site.logs_in(LAPTOP, &site.key, alias, &stay);
+    assert!(is_left_behind(site.lab), "a process of the renter runs");
+    let shell = format!("ssh {SSH} -i {} {RENTER}@{OUTSIDE} 'sleep 600'", site.key);
+    let mut shell = site.lab.spawn("r", "window.log", "sh", &["-c", &shell], &[]);
+    assert!(!shell.ended(Duration::from_secs(2)), "{}", site.lab.log("window.log"));
+
+    let until = now() + 10;
+    must(&site.api, "PATCH", &format!("rentals/{id}"), &json!({ "until": instant(until) }));
+    eventually("a session beside the tunnel was ended", PATIENCE, || shell.ended(Duration::ZERO));
+    assert!(now() >= until, "it was ended before the window: {}", site.lab.log("window.log"));
+    eventually("nothing of the renter is left", PATIENCE, || site.settings()["ready"] == true);
+    assert!(!is_left_behind(site.lab), "the process was ended");
+    assert!(!site.logs_in("r", &site.key, OUTSIDE, "true").0, "neither key nor certificate logs in any more");
+    let rental = site.api.get(&format!("rentals/{id}")).expect("the rental");
+    let by_time = (&json!("closed"), &Value::Null);
+    assert_eq!((&rental["state"], &rental["end_reason"]), by_time, "no call has ended it");
 }
 
 #[test]
