@@ -1,5 +1,7 @@
 //! What rentals give access to: to whom, of which device, at which address, and exactly when.
 
+mod clock;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
