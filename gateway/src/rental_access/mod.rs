@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, RentalId};
 use fleetgate_engine::messages::CommandReply;
 use fleetgate_engine::rental::device_access::{Action, Attempts, LEAD, next_action};
 use fleetgate_engine::time::{Mono, Now};
@@ -103,6 +103,8 @@ struct Driver<R> {
     attempts: BTreeMap<HostId, Attempts>,
     /// When devices have last said how renters log in, or were first seen.
     asked: BTreeMap<HostId, Mono>,
+    /// Rentals whose access devices have said that they have, until it is granted anew or removed.
+    said: BTreeMap<HostId, RentalId>,
     /// Devices with a call in progress.
     running: BTreeSet<HostId>,
     calls: JoinSet<Ended>,
@@ -116,7 +118,8 @@ impl<R: Runner> Driver<R> {
     fn new(parts: Parts<R>) -> Self {
         let (running, exposed, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (doubt, attempts, asked) = (Doubt::default(), BTreeMap::new(), BTreeMap::new());
-        Driver { parts, doubt, attempts, asked, running, calls: JoinSet::new(), exposed, changed }
+        let said = BTreeMap::new();
+        Driver { parts, doubt, attempts, asked, said, running, calls: JoinSet::new(), exposed, changed }
     }
 
     /// Begins what is to be done now. Returns the time until the next turn.
@@ -128,6 +131,7 @@ impl<R: Runner> Driver<R> {
         let known: BTreeSet<HostId> = devices.iter().map(|device| device.id).collect();
         forget_others(&mut self.attempts, &known);
         forget_others(&mut self.asked, &known);
+        forget_others(&mut self.said, &known);
         if devices.is_empty() {
             return Ok(LOOK_EVERY);
         }
@@ -163,11 +167,18 @@ impl<R: Runner> Driver<R> {
         Ok(wait)
     }
 
-    /// Asks a device again that has nothing else to do.
+    /// Asks a device again that has nothing else to do. One that has access of a rental of which the database does not
+    /// know loses that first.
     fn question(&mut self, device: &Upkeep, now: Mono) -> Option<Action> {
         let asked = *self.asked.entry(device.id).or_insert(now);
         let knows =
             device.state.has_account && device.state.mode.is_some() && device.state.lent_until.is_none();
+        if let Some(rental) = self.said.get(&device.id)
+            && knows
+            && device.state.held.is_none()
+        {
+            return Some(Action::Revoke(*rental));
+        }
         (knows && now.since(asked) >= ASK_AGAIN).then_some(Action::Ask)
     }
 
@@ -226,6 +237,13 @@ impl<R: Runner> Driver<R> {
                 false
             }
         };
+        if let Ok(Outcome::Account { has, .. }) = &ended.result
+            && let Ok(rental) = Kind::Rental.parse(has)
+        {
+            self.said.insert(device, rental);
+        } else if is_done && matches!(action, Action::Grant(_) | Action::Revoke(_)) {
+            self.said.remove(&device);
+        }
         let before = self.attempts.remove(&device);
         if is_done {
             tracing::info!("{} on {} is done", in_words(&action), Kind::Host.text(device));
@@ -313,7 +331,10 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
             event = stored::lost(&mut tx, device, why, clock::wall()).await?;
         }
         (Ok(Outcome::Done), Action::Grant(access)) => stored::granted_now(&mut tx, device, access).await?,
-        (Ok(Outcome::Done), Action::Revoke(rental)) => stored::revoked(&mut tx, device, *rental).await?,
+        (Ok(Outcome::Done), Action::Revoke(_)) => {
+            let held = ended.device.state.held.as_ref().map(|held| held.rental);
+            stored::revoked(&mut tx, device, held).await?;
+        }
         (Ok(Outcome::Done), Action::Clean(rental)) => stored::cleaned(&mut tx, device, *rental).await?,
         (Ok(Outcome::Done), Action::Ask | Action::Use(_)) => {}
     }

@@ -88,6 +88,7 @@ async fn set(
     handover.apply(&mut after)?;
     upkeep.apply(&mut write, &device, &mut after).await?;
     if after != before {
+        device_access::note_root(write.tx(), &[device.id].into()).await?;
         stored::set(write.tx(), device.id, &after).await?;
         stored::set_cleaning(write.tx(), device.id, after.cleaning_command.as_deref()).await?;
         if !after.ssh_root && !after.inherits.contains(&Setting::SshRoot) {

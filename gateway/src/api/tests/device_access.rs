@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{CommandEnd, CommandReply, MonitorInput};
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
@@ -289,6 +289,19 @@ async fn access_of_which_a_backup_does_not_know_is_removed() {
     }
     assert!(device.1.load(Ordering::Relaxed), "it is taken away");
     until(&api, "it is removed", |now| now["ready"] == json!(true)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn access_of_a_rental_that_a_backup_does_not_have_is_removed() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true })).await;
+    let device = Holding(Kind::Rental.text(Id::from_i64(77)), Arc::default());
+    let running = Running::start(&api, &device);
+    let exposed =
+        |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("new WireGuard"));
+    until(&api, "its keys may be known", exposed).await;
+    assert!(device.1.load(Ordering::Relaxed), "it is taken away");
     running.stop().await;
 }
 

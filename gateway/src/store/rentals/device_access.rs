@@ -3,7 +3,7 @@
 //! A row says what may be on the device: it is written before a call that gives something, and cleared after one that
 //! has taken it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::rental::device_access::{Access, Device, Held, Mode, Rented};
@@ -241,11 +241,15 @@ pub async fn granted_now(tx: &mut SqliteConnection, device: HostId, access: &Acc
 }
 
 /// Notes that nothing of the access of a rental is left on a device. If the account could become root meanwhile, the keys
-/// of the device may be known.
+/// of the device may be known. `None`: of a rental that the database does not have.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn revoked(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
+pub async fn revoked(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    rental: Option<RentalId>,
+) -> sqlx::Result<()> {
     let sql = "update device_ssh_access set rental = null, granted = null, failure = null, rooted = 0,
                    exposed_key = coalesce((select k.public_key from peer_keys k
                                            join device_rental_settings s on s.device = k.peer
@@ -254,8 +258,21 @@ pub async fn revoked(tx: &mut SqliteConnection, device: HostId, rental: RentalId
                    exposed_pin = coalesce((select h.ssh_pin from hosts h join device_rental_settings s on s.device = h.id
                                            where h.id = $1 and max(s.ssh_root, device_ssh_access.rooted) = 1),
                                           exposed_pin)
-               where device = $1 and rental = $2";
-    sqlx::query(sql).bind(device.as_i64()).bind(rental.as_i64()).execute(tx).await.map(drop)
+               where device = $1 and rental is $2";
+    let rental = rental.map(|rental| rental.as_i64());
+    sqlx::query(sql).bind(device.as_i64()).bind(rental).execute(tx).await.map(drop)
+}
+
+/// Notes which of these devices have renters whose account can become root. Their settings are about to change.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub async fn note_root(tx: &mut SqliteConnection, devices: &BTreeSet<HostId>) -> sqlx::Result<()> {
+    let devices: Vec<i64> = devices.iter().map(|device| device.as_i64()).collect();
+    let sql = "update device_ssh_access set rooted = 1
+               where rental is not null and device in (select s.device from device_rental_settings s
+                   where s.ssh_root = 1 and s.device in (select value from json_each($1)))";
+    sqlx::query(sql).bind(Json(devices)).execute(tx).await.map(drop)
 }
 
 /// Notes that the account of a device cannot become root, and could not, as an operator says of this device.
@@ -313,14 +330,19 @@ pub async fn not_granted(tx: &mut SqliteConnection, device: HostId) -> sqlx::Res
     sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
-/// Notes that a device says that it has the access of a rental, of which nothing is known.
+/// Notes that a device says that it has the access of a rental, of which nothing is known. If the database does not have
+/// the rental either, it only notes that there is something: see [`revoked`].
 ///
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn found(tx: &mut SqliteConnection, device: HostId, rental: RentalId) -> sqlx::Result<()> {
     let sql = "select exists (select 1 from rentals where id = $1)";
     let is_known: bool = sqlx::query_scalar(sql).bind(rental.as_i64()).fetch_one(&mut *tx).await?;
-    if is_known { granting(tx, device, rental).await } else { Ok(()) }
+    if is_known {
+        return granting(tx, device, rental).await;
+    }
+    let sql = "insert into device_ssh_access (device) values ($1) on conflict (device) do nothing";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
 /// The kind of the event about rentals with SSH whose device has lost its account for renters, or has another one.
@@ -398,7 +420,7 @@ pub async fn failed(tx: &mut SqliteConnection, device: HostId, why: &str) -> sql
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::rentals::{customers, handovers, renters};
+    use crate::store::rentals::{customers, devices as settings, handovers, renters, terms};
     use crate::store::{Store, fixture};
 
     fn id(n: i64) -> Id {
@@ -518,8 +540,8 @@ mod tests {
         assert_eq!(granted.state.held, Some(Held { rental: id(10), access: Some(access) }));
         assert_eq!((granted.failure, granted.state.mode), (None, None));
         let mut tx = store.begin().await.unwrap();
-        revoked(&mut tx, id(7), id(11)).await.unwrap();
-        revoked(&mut tx, id(7), id(10)).await.unwrap();
+        revoked(&mut tx, id(7), Some(id(11))).await.unwrap();
+        revoked(&mut tx, id(7), Some(id(10))).await.unwrap();
         asked(&mut tx, id(7), ("renter", Mode::Keys)).await.unwrap();
         tx.commit().await.unwrap();
         let removed = state().await.state;
@@ -543,7 +565,7 @@ mod tests {
         };
         let end = async |rental: Id| {
             let mut tx = store.begin().await.unwrap();
-            revoked(&mut tx, id(7), rental).await.unwrap();
+            revoked(&mut tx, id(7), Some(rental)).await.unwrap();
             tx.commit().await.unwrap();
         };
         rent(id(10)).await;
@@ -562,6 +584,23 @@ mod tests {
         rent(id(11)).await;
         end(id(11)).await;
         assert!(!is_exposed().await, "it never could");
+    }
+
+    #[tokio::test]
+    async fn what_a_profile_says_during_a_part_of_a_rental_is_known_at_its_end() {
+        let (store, _dir) = site().await;
+        let without = "update device_rental_settings set ssh_root = 0, inherited = '[\"ssh_root\"]'";
+        fixture::run(&store, without, &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        granting(&mut tx, id(7), id(10)).await.unwrap();
+        tx.commit().await.unwrap();
+        fixture::run(&store, "update device_rental_settings set ssh_root = 1", &[]).await;
+        let mut tx = store.begin().await.unwrap();
+        terms::settle(&mut tx, &[id(7)].into(), at(9)).await.unwrap();
+        assert!(!settings::settings(&mut tx, id(7)).await.unwrap().ssh_root, "no profile says it any more");
+        revoked(&mut tx, id(7), Some(id(10))).await.unwrap();
+        assert!(of_device(&mut tx, id(7)).await.unwrap().unwrap().state.is_exposed);
+        tx.commit().await.unwrap();
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow as _, Row as _};
 
-use super::{damaged, devices, handovers, millis, policy};
+use super::{damaged, device_access, devices, handovers, millis, policy};
 use crate::store::access::id;
 use crate::store::grants::{AccessRow, access_of, access_rows};
 use crate::store::profiles;
@@ -192,11 +192,12 @@ pub async fn settle(
     if changed.is_empty() {
         return Ok(BTreeSet::new());
     }
+    let devices: BTreeSet<HostId> = changed.iter().map(|(device, _)| *device).collect();
+    device_access::note_root(&mut *tx, &devices).await?;
     let settled: Vec<SettledRow<'_>> = changed.iter().map(settled_row).collect();
     sqlx::query(STORE).bind(Json(settled)).execute(&mut *tx).await?;
-    let changed: BTreeSet<HostId> = changed.into_iter().map(|(device, _)| device).collect();
-    handovers::settle(&mut *tx, &changed, now).await?;
-    Ok(policy::of_devices(tx, &changed).await?)
+    handovers::settle(&mut *tx, &devices, now).await?;
+    Ok(policy::of_devices(tx, &devices).await?)
 }
 
 /// Returns a device and its settings if they differ from before. One that cannot be read keeps no change of others from
