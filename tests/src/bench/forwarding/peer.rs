@@ -26,6 +26,8 @@ const BATCH_BYTES: usize = 65_000;
 const BATCH_SEGMENTS: usize = 64;
 /// A blocking call ends after this time, so that a thread sees that it is to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// Attempts for a handshake.
+const ATTEMPTS: usize = 3;
 /// The kernel's buffer, so that a busy core of the load loses nothing that the hub has sent.
 const SOCKET_BUFFER: usize = 8 << 20;
 
@@ -113,7 +115,9 @@ impl Wire {
     /// # Errors
     /// Fails when the hub does not answer.
     pub fn shake_hands(&self, us: &Initiator, index: u32) -> anyhow::Result<Transport> {
-        let session = handshake(&self.socket, &mut us.initiation(stamp(0), index), self.hub);
+        // What the hub sends in an older session may come first.
+        let session = (0..ATTEMPTS)
+            .find_map(|_| handshake(&self.socket, &mut us.initiation(stamp(0), index), self.hub));
         self.socket.set_read_timeout(Some(PATIENCE))?;
         session.context("the hub answers no handshake")
     }
