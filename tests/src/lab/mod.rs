@@ -223,8 +223,18 @@ impl Drop for Lab {
             }
         }
         for ns in &self.namespaces {
+            end_all_in(ns);
             let _ = Command::new("ip").args(["netns", "del", ns]).status();
         }
+    }
+}
+
+/// Ends what still runs in a namespace: a session of sshd, and what it started, outlive the daemon and their connection.
+fn end_all_in(ns: &str) {
+    let Ok(found) = Command::new("ip").args(["netns", "pids", ns]).output() else { return };
+    let own = std::process::id().to_string();
+    for pid in String::from_utf8_lossy(&found.stdout).split_whitespace().filter(|pid| *pid != own) {
+        let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
     }
 }
 
