@@ -195,10 +195,6 @@ async fn put(
     let before = stored::find(write.tx(), &name).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
     let rented = before.as_ref().map(|b| b.profile.rental.clone()).unwrap_or_default();
-    if profile.rental != rented {
-        // So do the settings of a device.
-        who.must_reach(Area::Devices)?;
-    }
     if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
         return Err(Problem::limit_reached(format!("at most {MAX_PROFILES} profiles are possible")));
     }
@@ -207,6 +203,11 @@ async fn put(
     stored::put(write.tx(), &profile, &managed).await?;
     write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;
+    // What it inherits counts too.
+    if profile.rental != rented || was.rental(&[&name]) != is.rental(&[&name]) {
+        // So do the settings of a device.
+        who.must_reach(Area::Devices)?;
+    }
     has_gate_services(&is, &profile)?;
     let members = write.resettle(&was, &is, Some(&name)).await?;
     let settings = json!({ "extends": profile.extends, "services": stored::services_json(&profile.services),

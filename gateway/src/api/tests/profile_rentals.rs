@@ -95,6 +95,10 @@ async fn a_token_for_monitoring_alone_changes_nothing_about_rentals() {
         let refused = limited.put(kiosk, json!({ "extends": ["default"], "rental": rental })).await;
         assert_eq!((refused.status, refused.code()), (403, "scope_missing"), "{}", refused.text);
     }
+    profile(&api, "rooted", json!({ "extends": ["default"], "rental": { "ssh_root": true } })).await;
+    let inherits = json!({ "extends": ["rooted"], "rental": before });
+    let refused = limited.put(kiosk, inherits).await;
+    assert_eq!((refused.status, refused.code()), (403, "scope_missing"), "{}", refused.text);
     let same = json!({ "summary": "Kiosks", "extends": ["default"], "rental": before });
     must(&limited.put(kiosk, same).await);
 }
