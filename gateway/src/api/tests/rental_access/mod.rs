@@ -41,6 +41,13 @@ async fn post(api: &TestApi, rental: &Value, verb: &str, body: Value) -> Value {
     must(&api.operator().post(&format!("{}/{verb}", path(rental)), body).await).clone()
 }
 
+/// Returns the changes that the packet filter was told of since the last time.
+fn told(api: &mut TestApi) -> Vec<Vec<PolicyChange>> {
+    let commands = std::iter::from_fn(|| api.tunnel.try_recv().ok());
+    let changes = |command| if let Command::Policy(changes) = command { Some(changes) } else { None };
+    commands.filter_map(changes).collect()
+}
+
 /// The access by rentals, as the tunnel received it. Each change is applied as the filter applies it.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
@@ -50,11 +57,7 @@ struct Told {
 
 impl Told {
     fn hear(&mut self, api: &mut TestApi) {
-        while let Ok(command) = api.tunnel.try_recv() {
-            if let Command::Policy(changes) = command {
-                self.take(changes);
-            }
-        }
+        told(api).into_iter().for_each(|changes| self.take(changes));
     }
 
     fn take(&mut self, changes: Vec<PolicyChange>) {
@@ -774,11 +777,7 @@ impl Filter {
     }
 
     fn hear(&mut self, api: &mut TestApi) {
-        while let Ok(command) = api.tunnel.try_recv() {
-            if let Command::Policy(changes) = command {
-                self.take(changes);
-            }
-        }
+        told(api).into_iter().for_each(|changes| self.take(changes));
     }
 
     fn take(&mut self, changes: Vec<PolicyChange>) {
