@@ -295,12 +295,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn series_of(
-        &self,
-        hosts: &[HostId],
-        service: &str,
-        label: &str,
-    ) -> sqlx::Result<Vec<Series>> {
+    pub async fn series_of(&self, hosts: &[HostId], service: &str, label: &str) -> sqlx::Result<Vec<Series>> {
         let hosts: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
         let sql = "select id, host, service, label, uom from series
                    where host in (select value from json_each($1)) and service = $2 and label = $3
@@ -408,10 +403,8 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
         let gap = Metric::gap("rtt", "ms");
-        let samples = [
-            sample(START, vec![plain("rtt", "ms"), plain("loss", "%")]),
-            sample(START + 60, vec![gap]),
-        ];
+        let samples =
+            [sample(START, vec![plain("rtt", "ms"), plain("loss", "%")]), sample(START + 60, vec![gap])];
         let numbered = put(&store, &mut cache, &samples, 0).await;
         let series = store.series(HOST, Some("ping")).await.unwrap();
         let named: Vec<(&str, u32)> = series.iter().map(|s| (s.label.as_str(), s.id)).collect();
