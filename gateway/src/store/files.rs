@@ -1,5 +1,5 @@
 //! The database files of a data directory before they are opened: which ones exist, and how an
-//! unusable file is set aside. Removes nothing.
+//! unusable file is set aside.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +12,8 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 pub const MAIN_FILE: &str = "fleetgate.db";
 /// Samples only.
 pub const HISTORY_FILE: &str = "history.db";
+/// The history of an earlier version while it is converted.
+pub const OLD_HISTORY_FILE: &str = "history-1.db";
 /// The suffixes of SQLite's side files: pages that are not yet in the database, and their index.
 pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
@@ -106,16 +108,44 @@ pub fn stems_from_damage(error: &anyhow::Error) -> bool {
 /// Fails when the folder cannot be written.
 pub fn set_aside(file: &Path, ending: &str) -> io::Result<PathBuf> {
     let target = free_name(file, ending);
+    move_to(file, &target)?;
+    Ok(target)
+}
+
+/// Renames a database and its SQLite side files.
+///
+/// # Errors
+/// Fails when the folder cannot be written.
+pub(super) fn move_to(file: &Path, target: &Path) -> io::Result<()> {
     for side in ["", SIDE_FILES[0], SIDE_FILES[1]] {
-        match fs::rename(beside(file, side), beside(&target, side)) {
+        match fs::rename(beside(file, side), beside(target, side)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    if let Some(folder) = file.parent() {
-        File::open(folder)?.sync_all()?;
+    sync_folder(file)
+}
+
+/// Removes a database that is not open and its SQLite side files. Its log goes first, so that no other
+/// database of its name ever meets that log.
+///
+/// # Errors
+/// Fails when the folder cannot be written.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
+    for side in [SIDE_FILES[0], SIDE_FILES[1], ""] {
+        match fs::remove_file(beside(file, side)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
-    Ok(target)
+    sync_folder(file)
+}
+
+fn sync_folder(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Returns the name of a file beside `file`, such as its log.

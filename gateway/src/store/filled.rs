@@ -175,6 +175,12 @@ const FILLED: &[Rows] = &[
     (69, "update rentals set selection_profile = 'camera' where id = 114;"),
     (70, ""),
     (71, "update device_ssh_access set rooted = 1;"),
+    // A row of the redo without samples.
+    (
+        72,
+        "insert into series (id, host, service, label, uom, last_at) values (1, 1, 'ping', 'rtt', 's', 2);
+         insert into redo (id, generation, data) values (1, 1, x'0100000000');",
+    ),
 ];
 
 const INIT: &str = r#"

@@ -1,4 +1,4 @@
-//! The databases: one for all data that must not be lost, one for samples.
+//! The databases: one for all data that must not be lost, one for the history of samples.
 //!
 //! Both use SQLite in WAL mode. One connection writes, and a pool reads. Writes use
 //! `synchronous=FULL`, because a change that grants or revokes access must survive a power cut.
@@ -29,7 +29,6 @@ pub(crate) mod fixture;
 pub mod forwarded;
 pub mod grants;
 pub mod history;
-pub mod history_file;
 pub mod host_details;
 pub mod host_settings;
 pub mod hosts;
@@ -52,7 +51,6 @@ pub mod peer_state;
 mod peers_of_people;
 pub mod policy;
 pub mod profiles;
-pub mod prune;
 pub mod recurrence;
 pub mod removals;
 pub mod rentals;
@@ -96,7 +94,7 @@ pub use write_check::Refusal;
 use write_check::WriteCheck;
 use zeroize::Zeroizing;
 
-use history_file::{History, SetAside};
+use history::{History, SetAside};
 
 /// The number of concurrent readers. More readers than cores gain nothing on one file.
 const READERS: u32 = 4;
@@ -195,9 +193,19 @@ impl Store {
         self.write_check.run(&self.write).await
     }
 
-    /// Whether the file system of the database has room for the next writes.
+    /// Whether the file system of the database has more free bytes than the reserve.
     pub fn has_space(&self) -> bool {
         self.write_check.has_space()
+    }
+
+    /// Sets the reserve: with fewer free bytes in the file system, changes and results are refused.
+    pub fn set_reserve(&self, bytes: u64) {
+        self.write_check.set_reserve(bytes);
+    }
+
+    /// Returns the free bytes of the file system of the databases. `None` if it does not report them.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.write_check.free_bytes()
     }
 
     /// Returns the parts of a response about a host's services beside their states.
@@ -367,8 +375,10 @@ const MAIN: &[Step] = &[
     step(69, "selection_profile", include_str!("../../../migrations/sqlite/0069_selection_profile.sql")),
     step(70, "usual_gates", include_str!("../../../migrations/sqlite/0070_usual_gates.sql")),
     step(71, "rooted", include_str!("../../../migrations/sqlite/0071_rooted.sql")),
+    step(72, "series_and_redo", include_str!("../../../migrations/sqlite/0072_series_and_redo.sql")),
 ];
-const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
+/// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert.rs`.
+const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
 
 const fn step(version: i64, name: &'static str, sql: &'static str) -> Step {
     Step { version, name, sql }

@@ -4,6 +4,7 @@
 //! take effect if the commit would fail. Concurrent callers share one commit.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sqlx::SqlitePool;
@@ -13,8 +14,8 @@ use super::{Trouble, trouble};
 
 /// Space in the file for the changes of one result, in bytes: its row, an event, messages, indices.
 const FILLER: i64 = 64 * 1024;
-/// Space in the file system for the log of these writes.
-const FREE: u64 = 1024 * 1024;
+/// The reserve in the file system until it is set: the log of these writes.
+const RESERVE: u64 = 1024 * 1024;
 
 /// The reason why a write would fail. `None` if the statement is to blame.
 pub type Refusal = Option<Trouble>;
@@ -24,6 +25,8 @@ type SharedCheck = Arc<OnceCell<Result<(), Refusal>>>;
 
 pub(super) struct WriteCheck {
     dir: PathBuf,
+    /// The free bytes in the file system below which nothing more is accepted.
+    reserve: AtomicU64,
     /// The shared check that has not begun. It serves every caller that asks now.
     next: Mutex<SharedCheck>,
     /// Locked while a shared check runs.
@@ -32,7 +35,12 @@ pub(super) struct WriteCheck {
 
 impl WriteCheck {
     pub fn new(dir: &Path) -> Self {
-        WriteCheck { dir: dir.to_owned(), next: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        WriteCheck {
+            dir: dir.to_owned(),
+            reserve: AtomicU64::new(RESERVE),
+            next: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Tests with one write.
@@ -57,9 +65,18 @@ impl WriteCheck {
         })
     }
 
-    /// Whether the file system has room for the log of the next writes.
+    /// Whether the file system has at least the reserve.
     pub fn has_space(&self) -> bool {
-        free(&self.dir).is_none_or(|free| free >= FREE)
+        self.free_bytes().is_none_or(|free| free >= self.reserve.load(Ordering::Relaxed))
+    }
+
+    pub fn set_reserve(&self, bytes: u64) {
+        self.reserve.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the free bytes in the file system. `None` if it does not report them.
+    pub fn free_bytes(&self) -> Option<u64> {
+        free(&self.dir)
     }
 
     fn next(&self) -> std::sync::MutexGuard<'_, SharedCheck> {
@@ -126,6 +143,16 @@ mod tests {
         assert_eq!((first.await, second.await), (Ok(()), Ok(())));
         store.write.close().await;
         assert!(store.check_writable().await.is_err(), "an earlier check does not count");
+    }
+
+    #[tokio::test]
+    async fn below_the_reserve_nothing_is_accepted() {
+        let (store, _dir) = fixture::store().await;
+        assert!(store.has_space() && store.free_bytes().is_some());
+        store.set_reserve(u64::MAX);
+        assert_eq!((store.has_space(), store.check_writable().await), (false, Err(Some(Trouble::Full))));
+        store.set_reserve(0);
+        assert_eq!((store.has_space(), store.check_writable().await), (true, Ok(())));
     }
 
     #[test]

@@ -2,24 +2,35 @@
 //! unusable.
 //!
 //! Nothing else depends on the history, so its damage never stops a start. The damaged file is set
-//! aside, never removed. Damage found later is handled the same way.
+//! aside, never removed. Damage found later is handled the same way. A history of the first schema is
+//! moved to another name, and `convert.rs` reads it there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::{SqlitePool, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use super::events::{self, NewEvent};
-use super::files::{self, HISTORY_FILE, is_damage};
-use super::{HISTORY, Store, migrate, migrations, pools};
+use super::super::events::{self, NewEvent};
+use super::super::files::{self, HISTORY_FILE, OLD_HISTORY_FILE, is_damage};
+use super::super::{
+    BUSY, HISTORY, Newer, Step, Store, Trouble, Tx, migrate, migrations, pools, step, trouble,
+};
+use super::blocks::{self, Table};
 use crate::clock;
 
-/// The prefix of the names of files set aside.
-const SET_ASIDE: &str = "history.db.damaged-";
+/// The prefixes of the names of files set aside.
+const SET_ASIDE: [&str; 2] = ["history.db.damaged-", "history-1.db.damaged-"];
+/// The ending of such a name, with the time.
+const DAMAGED: &str = "damaged";
+/// The first schema, which had a row for each sample.
+pub(super) const OLD: [Step; 1] = [step(1, "init", include_str!("old_schema.sql"))];
+/// Damaged blocks that readers may note until a step moves them aside. Later readers find the others.
+const MAX_NOTED: usize = 1_000;
 /// The time for readers to finish before a damaged file is moved.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -38,6 +49,8 @@ struct Shared {
     dir: PathBuf,
     pools: RwLock<Pools>,
     suspect: AtomicBool,
+    /// Blocks that a reader found damaged.
+    damaged: Mutex<BTreeSet<(Table, i64)>>,
 }
 
 struct Pools {
@@ -59,9 +72,41 @@ impl History {
             Err(NotOpened::Fatal(error)) => return Err(error),
             Err(NotOpened::Useless(why)) => begin_anew(&file, why).await?,
         };
-        let shared =
-            Shared { dir: dir.to_owned(), pools: RwLock::new(pools), suspect: AtomicBool::new(false) };
+        let shared = Shared {
+            dir: dir.to_owned(),
+            pools: RwLock::new(pools),
+            suspect: AtomicBool::new(false),
+            damaged: Mutex::default(),
+        };
         Ok((History(Arc::new(shared)), lost))
+    }
+
+    /// Begins a transaction on the only writing connection. Moves the blocks aside that readers have
+    /// found damaged.
+    pub(super) async fn begin(&self) -> sqlx::Result<Tx> {
+        let write = self.write();
+        let mut tx = write.begin_with("begin immediate").await?;
+        let damaged = std::mem::take(&mut *self.0.damaged.lock().expect("no holder panics"));
+        for (table, key) in damaged {
+            // It may have been written anew meanwhile.
+            if super::read::is_damaged(&mut tx, table, key).await? {
+                blocks::set_damaged(&mut tx, table, key, clock::wall()).await?;
+            }
+        }
+        Ok(tx)
+    }
+
+    /// Notes a damaged block for the next transaction.
+    pub(super) fn note_damaged(&self, table: Table, key: i64) {
+        let mut damaged = self.0.damaged.lock().expect("no holder panics");
+        if damaged.len() < MAX_NOTED {
+            damaged.insert((table, key));
+        }
+    }
+
+    /// The file of a history of the first schema that is not converted yet.
+    pub(super) fn old_file(&self) -> PathBuf {
+        self.0.dir.join(OLD_HISTORY_FILE)
     }
 
     /// The only writing connection.
@@ -102,7 +147,8 @@ impl History {
     /// file.
     pub fn was_set_aside(&self) -> bool {
         let names = std::fs::read_dir(&self.0.dir).into_iter().flatten().flatten();
-        names.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(SET_ASIDE))
+        let is_one = |name: &str| SET_ASIDE.iter().any(|prefix| name.starts_with(prefix));
+        names.map(|entry| entry.file_name()).any(|name| is_one(&name.to_string_lossy()))
     }
 
     /// Closes the writer last. If a reader closes last, it leaves the log beside the file.
@@ -153,9 +199,7 @@ enum NotOpened {
 }
 
 async fn begin_anew(file: &Path, why: String) -> anyhow::Result<(Pools, Option<SetAside>)> {
-    let at = jiff::Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or_default();
-    let ending = format!("damaged-{}", at.strftime("%Y%m%dT%H%M%SZ"));
-    let moved = files::set_aside(file, &ending)
+    let moved = set_aside(file)
         .with_context(|| format!("{} is of no use ({why}) and cannot be set aside", file.display()))?;
     match opened(file, true).await {
         Ok(pools) => Ok((pools, Some(SetAside { file: moved, why }))),
@@ -164,9 +208,17 @@ async fn begin_anew(file: &Path, why: String) -> anyhow::Result<(Pools, Option<S
     }
 }
 
+/// Renames a damaged history. Returns its new name.
+pub(super) fn set_aside(file: &Path) -> std::io::Result<PathBuf> {
+    let at = jiff::Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or_default();
+    files::set_aside(file, &format!("{DAMAGED}-{}", at.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// The redo of what a block has is removed, so that a block must survive a power cut.
 async fn opened(file: &Path, may_be_empty: bool) -> Result<Pools, NotOpened> {
     look_at(file, may_be_empty)?;
-    let (write, read) = pools(file, SqliteSynchronous::Normal).await.map_err(useless_unless_full)?;
+    make_way(file).await?;
+    let (write, read) = pools(file, SqliteSynchronous::Full).await.map_err(useless_unless_full)?;
     let checked = check(&write, file).await;
     if let Err(error) = checked {
         read.close().await;
@@ -191,10 +243,49 @@ fn look_at(file: &Path, may_be_empty: bool) -> Result<(), NotOpened> {
 /// unreadable.
 fn useless_unless_full(error: anyhow::Error) -> NotOpened {
     let statement = error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>());
-    match statement.and_then(super::trouble) {
-        Some(super::Trouble::Full | super::Trouble::Busy) => NotOpened::Fatal(error),
+    match statement.and_then(trouble) {
+        Some(Trouble::Full | Trouble::Busy) => NotOpened::Fatal(error),
         _ => NotOpened::Useless(format!("{error:#}")),
     }
+}
+
+/// Moves a history of the first schema to the name under which it is converted. A crash before or after
+/// that leaves nothing undone.
+async fn make_way(file: &Path) -> Result<(), NotOpened> {
+    let useless = |error: sqlx::Error| useless_unless_full(error.into());
+    if std::fs::symlink_metadata(file).is_err() {
+        return Ok(());
+    }
+    let options = SqliteConnectOptions::new().filename(file).busy_timeout(BUSY);
+    let mut conn = options.connect().await.map_err(useless)?;
+    let is_old = is_old(&mut conn).await;
+    if matches!(is_old, Ok(true)) {
+        // What is in the log gets into the file. If that fails, the log is moved with it.
+        let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut conn).await;
+    }
+    let _ = conn.close().await;
+    if !is_old.map_err(useless)? {
+        return Ok(());
+    }
+    let target = file.with_file_name(OLD_HISTORY_FILE);
+    if std::fs::symlink_metadata(&target).is_ok() {
+        return Err(NotOpened::Useless(format!("{} waits to be converted already", target.display())));
+    }
+    let moved = files::move_to(file, &target).context("cannot move the old history.db");
+    moved.map_err(NotOpened::Fatal)
+}
+
+/// Whether the first schema made this database.
+async fn is_old(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if !has_steps(conn).await? {
+        return Ok(false);
+    }
+    let old = migrations(&OLD);
+    let applied = applied(conn).await?;
+    let is_it = |(version, checksum, success): &Applied| {
+        *success && old.iter().any(|step| step.version == *version && *step.checksum == **checksum)
+    };
+    Ok(!applied.is_empty() && applied.iter().all(is_it))
 }
 
 async fn check(pool: &SqlitePool, file: &Path) -> Result<(), NotOpened> {
@@ -205,7 +296,7 @@ async fn check(pool: &SqlitePool, file: &Path) -> Result<(), NotOpened> {
     }
     drop(conn);
     migrate(migrations(&HISTORY), pool, file).await.map_err(|error| {
-        if error.downcast_ref::<super::Newer>().is_some() {
+        if error.downcast_ref::<Newer>().is_some() {
             return NotOpened::Fatal(error);
         }
         useless_unless_full(error)
@@ -221,18 +312,28 @@ async fn is_of_ours(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     if sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *conn).await? == 0 {
         return Ok(true);
     }
-    let steps = "select count(*) from sqlite_schema where name = '_sqlx_migrations'";
-    if sqlx::query_scalar::<_, i64>(steps).fetch_one(&mut *conn).await? == 0 {
+    if !has_steps(conn).await? {
         return Ok(false);
     }
-    let applied: Vec<(i64, Vec<u8>, bool)> =
-        sqlx::query_as("select version, checksum, success from _sqlx_migrations").fetch_all(conn).await?;
-    let ours = migrations(&HISTORY);
-    let known = |version: i64| ours.iter().find(|step| step.version == version);
-    let matches = |(version, checksum, success): &(i64, Vec<u8>, bool)| {
+    // One of the first schema is not here any more, unless its step was changed.
+    let ours = [migrations(&OLD), migrations(&HISTORY)];
+    let known = |version: i64| ours.iter().flat_map(|m| m.iter()).find(|step| step.version == version);
+    let matches = |(version, checksum, success): &Applied| {
         *success && known(*version).is_none_or(|step| *step.checksum == **checksum)
     };
-    Ok(applied.iter().all(matches))
+    Ok(applied(conn).await?.iter().all(matches))
+}
+
+/// Version, checksum and success of a step.
+type Applied = (i64, Vec<u8>, bool);
+
+async fn has_steps(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let steps = "select count(*) from sqlite_schema where name = '_sqlx_migrations'";
+    Ok(sqlx::query_scalar::<_, i64>(steps).fetch_one(conn).await? > 0)
+}
+
+async fn applied(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Applied>> {
+    sqlx::query_as("select version, checksum, success from _sqlx_migrations").fetch_all(conn).await
 }
 
 /// Checks the tables. Others may be added by hand, but those of the gateway must be unchanged.
@@ -244,12 +345,10 @@ async fn has_its_tables(conn: &mut SqliteConnection) -> Result<(), NotOpened> {
         return Err(NotOpened::Useless(format!("its table {name} is missing or another")));
     }
     // This reads the first pages of each table.
-    for look in
-        ["select max(id) from series", "select max(series) from samples", "select at from samples limit 1"]
-    {
-        sqlx::query(look).fetch_optional(&mut *conn).await.map_err(fail)?;
+    for table in Table::ALL {
+        blocks::oldest_hour(conn, table).await.map_err(fail)?;
     }
-    Ok(())
+    blocks::damaged(conn).await.map(drop).map_err(fail)
 }
 
 async fn wanted_tables() -> sqlx::Result<Vec<(String, String)>> {

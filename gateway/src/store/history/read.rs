@@ -1,0 +1,165 @@
+//! Reads samples and buckets from the blocks.
+//!
+//! Each read goes through the tables in the order in which data moves, without a transaction: what moves
+//! meanwhile is read twice and counts once. A damaged block is a gap. It is noted, and the next step
+//! moves it aside.
+
+use fleetgate_engine::history::block::{self, Damaged};
+use fleetgate_engine::history::query::Tier;
+use fleetgate_engine::history::rollup::{self, Bucket};
+use fleetgate_engine::history::{BUCKET, DAY, HOUR, Point, Second, merged};
+use sqlx::sqlite::SqliteConnection;
+
+use super::super::Store;
+use super::blocks::{self, Block, MAX_HOUR, Table};
+
+/// How far back the sample before a range is looked for. An older one covers nothing of it.
+const BEFORE: Second = 3 * HOUR;
+
+/// Samples of a range.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Read {
+    /// In the order of time.
+    pub points: Vec<Point>,
+    /// The last sample of the three hours before the range.
+    pub before: Option<Point>,
+    /// Blocks that could not be decoded.
+    pub damaged: u64,
+}
+
+/// Decoded blocks, and the keys of those that are damaged.
+pub(super) struct Found<T> {
+    pub blocks: Vec<(i64, Vec<T>)>,
+    pub damaged: Vec<i64>,
+}
+
+fn found<T>(blocks: Vec<Block>, decode: impl Fn(i64, &[u8]) -> Result<Vec<T>, Damaged>) -> Found<T> {
+    let mut found = Found { blocks: Vec::with_capacity(blocks.len()), damaged: Vec::new() };
+    for (key, data) in blocks {
+        match decode(key, &data) {
+            Ok(content) => found.blocks.push((key, content)),
+            Err(_) => found.damaged.push(key),
+        }
+    }
+    found
+}
+
+/// Decodes blocks of samples.
+pub(super) fn samples(blocks: Vec<Block>) -> Found<Point> {
+    found(blocks, |key, data| block::decode_raw(key, blocks::start(key), data))
+}
+
+/// Decodes blocks of buckets that are `width` wide.
+pub(super) fn buckets(blocks: Vec<Block>, width: Second) -> Found<Bucket> {
+    found(blocks, |key, data| block::decode_buckets(key, blocks::start(key), width, data))
+}
+
+/// The width of the buckets of a table. `None` for samples.
+pub(super) const fn width(table: Table) -> Option<Second> {
+    match table {
+        Table::RawHours | Table::Raw => None,
+        Table::Days | Table::FiveMinutes => Some(BUCKET),
+        Table::Hours => Some(HOUR),
+        Table::Daily => Some(DAY),
+    }
+}
+
+/// Whether there is a block with this key that cannot be decoded.
+pub(super) async fn is_damaged(conn: &mut SqliteConnection, table: Table, key: i64) -> sqlx::Result<bool> {
+    let blocks = blocks::get(conn, table, &[key]).await?;
+    let damaged = match width(table) {
+        None => samples(blocks).damaged,
+        Some(width) => buckets(blocks, width).damaged,
+    };
+    Ok(!damaged.is_empty())
+}
+
+impl Store {
+    /// Returns the sealed samples of `[from, to)`.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn raw(&self, series: u32, from: Second, to: Second) -> sqlx::Result<Read> {
+        let begin = from.saturating_sub(BEFORE);
+        let mut read = Read::default();
+        for table in [Table::RawHours, Table::Raw] {
+            let found = samples(self.windows(table, series, begin, to).await?);
+            self.note_damaged(table, &found.damaged);
+            read.damaged += found.damaged.len() as u64;
+            let older: Vec<Point> = found.blocks.into_iter().flat_map(|(_, points)| points).collect();
+            read.points = merged(&older, &read.points);
+        }
+        read.points.retain(|point| point.at >= begin && point.at < to);
+        let before = read.points.partition_point(|point| point.at < from);
+        read.before = read.points.drain(..before).next_back();
+        Ok(read)
+    }
+
+    /// Returns the stored buckets of a tier that begin within `[from, to)`: of the days that are
+    /// compacted. Samples have buckets of 5 minutes.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn buckets(
+        &self,
+        series: u32,
+        tier: Tier,
+        from: Second,
+        to: Second,
+    ) -> sqlx::Result<Vec<Bucket>> {
+        let (table, width) = match tier {
+            Tier::Raw | Tier::FiveMinutes => (Table::FiveMinutes, BUCKET),
+            Tier::Hours => (Table::Hours, HOUR),
+            Tier::Days => (Table::Daily, DAY),
+        };
+        let days = self.buckets_of(Table::Days, BUCKET, series, from, to).await?;
+        let days = if width == BUCKET { days } else { rollup::merge(&days, BUCKET, width) };
+        let merged = self.buckets_of(table, width, series, from, to).await?;
+        let mut all = rollup::replaced(&merged, &days);
+        all.retain(|bucket| bucket.at >= from && bucket.at < to);
+        Ok(all)
+    }
+
+    /// Returns the oldest day that has samples that are not compacted, as its number since 1970.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn uncompacted(&self) -> sqlx::Result<Option<i64>> {
+        let oldest = async {
+            let mut conn = self.history.read().acquire().await?;
+            blocks::oldest_hour(&mut conn, Table::RawHours).await
+        };
+        let hour = self.history.judge(oldest.await)?;
+        Ok(hour.map(|hour| i64::from(hour / Table::Days.window())))
+    }
+
+    async fn buckets_of(
+        &self,
+        table: Table,
+        width: Second,
+        series: u32,
+        from: Second,
+        to: Second,
+    ) -> sqlx::Result<Vec<Bucket>> {
+        let found = buckets(self.windows(table, series, from, to).await?, width);
+        self.note_damaged(table, &found.damaged);
+        Ok(found.blocks.into_iter().flat_map(|(_, buckets)| buckets).collect())
+    }
+
+    /// Returns the blocks of a series that have a second of `[from, to)`.
+    async fn windows(&self, table: Table, series: u32, from: Second, to: Second) -> sqlx::Result<Vec<Block>> {
+        let last = (to.saturating_sub(1) / HOUR).min(Second::from(MAX_HOUR));
+        let (Some(first), Some(last)) = (blocks::hour(from.max(0)), blocks::hour(last)) else {
+            return Ok(Vec::new());
+        };
+        let blocks = async {
+            let mut conn = self.history.read().acquire().await?;
+            blocks::windows(&mut conn, table, series, (first, last)).await
+        };
+        self.history.judge(blocks.await)
+    }
+
+    fn note_damaged(&self, table: Table, keys: &[i64]) {
+        keys.iter().for_each(|key| self.history.note_damaged(table, *key));
+    }
+}
