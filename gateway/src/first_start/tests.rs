@@ -258,8 +258,8 @@ async fn a_history_of_no_use_is_set_aside_and_a_new_one_begins() {
         begins_anew(dir.path(), harm).await;
     }
     let others: [(&str, &[&str]); 3] = [
-        ("a table that is missing", &["drop table samples"]),
-        ("another schema", &["alter table series add column more text"]),
+        ("a table that is missing", &["drop table raw_hours"]),
+        ("another schema", &["alter table raw add column more text"]),
         ("steps of another program", &["update _sqlx_migrations set checksum = x'00'"]),
     ];
     for (harm, statements) in others {
@@ -275,7 +275,7 @@ async fn a_history_of_no_use_is_set_aside_and_a_new_one_begins() {
 async fn begins_anew(dir: &Path, harm: &str) {
     let server = start(dir, &|_| Ok(())).await.unwrap_or_else(|e| panic!("{harm}: {e:#}"));
     assert!(server.state.store.history.was_set_aside(), "{harm}");
-    assert!(server.state.store.samples(1, clock_zero(), clock_zero(), 1).await.is_ok(), "{harm}");
+    assert!(server.state.store.raw(1, 0, 3_600).await.is_ok(), "{harm}");
     let told =
         fixture::texts(&server.state.store, "select data from events where kind = 'history.set_aside'");
     assert!(told.await.concat().contains("history.db.damaged-"), "{harm}");
@@ -292,10 +292,6 @@ async fn begins_anew(dir: &Path, harm: &str) {
     });
     assert_eq!(aside.count(), 1, "{harm}: once");
     again.stop().await;
-}
-
-fn clock_zero() -> fleetgate_engine::time::Wall {
-    fleetgate_engine::time::Wall::from_millis(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 pub const MAIN_FILE: &str = "fleetgate.db";
 /// Samples only.
 pub const HISTORY_FILE: &str = "history.db";
+/// The history of an earlier version while it is converted.
+pub const OLD_HISTORY_FILE: &str = "history-1.db";
 /// The suffixes of SQLite's side files: pages that are not yet in the database, and their index.
 pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 

@@ -4,10 +4,10 @@
 //! Each aim of the project is a line of the report.
 
 mod day;
-mod fleet;
+pub(super) mod fleet;
 mod load;
 mod rrd;
-mod series;
+pub(super) mod series;
 mod spent;
 mod tiers;
 mod victoria;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use fleetgate_engine::history::{DAY, HOUR, Kind, Point, Second};
 
 use super::super::{cpu_of_process, median};
@@ -150,7 +150,7 @@ impl Tool {
             let begun = Instant::now();
             let lines = self.call(&command)?;
             took.push(begun.elapsed().as_secs_f64());
-            anyhow::ensure!(lines > 8_000, "rrdtool has only {lines} lines of a year");
+            ensure!(lines > 8_000, "rrdtool has only {lines} lines of a year");
         }
         Ok(Duration::from_secs_f64(median(took)))
     }
