@@ -123,7 +123,7 @@ impl Backups {
             return Err(Problem::conflict("backup_running", detail));
         }
         let name = name.to_owned();
-        *current = Some(Current { name, history, phase: Phase::History, percent: 0, error: None });
+        *current = Some(Current { name, history, phase: Phase::Database, percent: 0, error: None });
         Ok(())
     }
 
@@ -228,7 +228,7 @@ fn keep(given: Option<u16>) -> Result<Option<NonZeroUsize>, Problem> {
 }
 
 async fn record(mut write: ApiTx<'_>, name: &str, history: bool) -> Result<Response, Problem> {
-    let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
+    let begun = Current { name: name.to_owned(), history, phase: Phase::Database, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;
     let begun = begun.to_api();
@@ -245,6 +245,9 @@ async fn run(app: AppState, name: String, history: bool, keep: Option<NonZeroUsi
     match made {
         Ok(made) => {
             tracing::info!("the backup {} is complete: {} bytes", made.file.display(), made.bytes);
+            if made.converting {
+                tracing::warn!("{}", backup::CONVERTING);
+            }
             backups.end(None);
         }
         Err(error) => {

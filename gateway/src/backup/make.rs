@@ -14,7 +14,7 @@ use super::{Phase, Progress, apart, names, remove_folder, room, sync};
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::identity::Identity;
 use crate::store::copy;
-use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
+use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main, OLD_HISTORY_FILE};
 use crate::{clock, data_dir};
 
 /// Name of the archive until it is complete.
@@ -42,6 +42,9 @@ pub struct Made {
     pub head: Head,
     /// Older backups that were removed.
     pub removed: Vec<PathBuf>,
+    /// Whether the gateway was converting the history of an earlier version. The backup lacks what was not
+    /// converted yet.
+    pub converting: bool,
 }
 
 /// Makes a backup. It gets its name only when it is complete and was read back. A dropped call leaves
@@ -55,12 +58,12 @@ pub async fn make(order: &Order, progress: Progress) -> anyhow::Result<Made> {
     let shop = Workshop::open(&file)?;
     must_have_room(order, &shop.folder).await?;
     let made_at = now_text();
-    if order.history {
-        let (from, to) = (order.data.join(HISTORY_FILE), shop.folder.join(HISTORY_FILE));
-        copy::history(&from, &to, &|percent| progress(Phase::History, percent)).await.context(WITHOUT)?;
-    }
+    let converting = order.history && order.data.join(OLD_HISTORY_FILE).exists();
     let (from, to) = (order.data.join(MAIN_FILE), shop.folder.join(MAIN_FILE));
     copy::main(&from, &to, &|percent| progress(Phase::Database, percent)).await?;
+    if order.history {
+        copy_history(order, &shop, &progress).await.context(WITHOUT)?;
+    }
     copy_small(&order.data, &shop.folder)?;
     progress(Phase::Checking, 0);
     let known = copy::check_main(&to).await?;
@@ -85,10 +88,16 @@ pub async fn make(order: &Order, progress: Progress) -> anyhow::Result<Made> {
             .with_context(|| format!("the backup {} is made, but", file.display()))?,
         None => Vec::new(),
     };
-    Ok(Made { file, bytes, head, removed })
+    Ok(Made { file, bytes, head, removed, converting })
 }
 
 const WITHOUT: &str = "the history cannot be copied; --without-history leaves it out";
+
+async fn copy_history(order: &Order, shop: &Workshop, progress: &Progress) -> anyhow::Result<()> {
+    let newest = copy::newest_series(&shop.folder.join(MAIN_FILE)).await?;
+    let (from, to) = (order.data.join(HISTORY_FILE), shop.folder.join(HISTORY_FILE));
+    copy::history(&from, &to, newest, &|percent| progress(Phase::History, percent)).await
+}
 
 fn now_text() -> String {
     jiff::Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or_default().to_string()
@@ -126,7 +135,7 @@ async fn must_have_room(order: &Order, folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The file of erased customers is copied after the database, so that it has every erasure of the copy.
+/// The file of erased customers is copied after the databases, so that it has every erasure of the copy.
 fn copy_small(data: &Path, to: &Path) -> anyhow::Result<()> {
     for name in [WIREGUARD_FILE, SSH_FILE, SETTINGS_FILE, ERASED_FILE] {
         let from = data.join(name);

@@ -1,9 +1,10 @@
 //! Backups of a gateway: one file with both databases and the keys, made while the gateway runs.
 //!
 //! A backup shows the gateway at one moment after the request, so it contains everything acknowledged
-//! before. Its file gets its name only after it was read back and verified. The history is copied
-//! first, so that it contains nothing that the main database does not know, except for the samples of
-//! the last hour. It does not know the caller.
+//! before. Its file gets its name only after it was read back and verified. The main database is copied
+//! first, with the redo of the samples that were unsealed by then, and the blocks of the history after
+//! it. What was sealed in between is in both, and is replayed over the same blocks. It does not know the
+//! caller.
 
 pub mod archive;
 pub mod erased_ids;
@@ -28,13 +29,13 @@ pub use restore::{Restored, UPLOAD, finish_restore, is_half_restored, restore, s
 
 use crate::clock;
 use crate::data_dir::{self, SSH_FILE, WIREGUARD_FILE};
-use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
+use crate::store::files::{HISTORY_FILE, MAIN_FILE, OLD_HISTORY_FILE, SIDE_FILES, beside};
 
 /// The step of a backup or restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    History,
     Database,
+    History,
     Checking,
     Writing,
     Reading,
@@ -43,14 +44,18 @@ pub enum Phase {
 impl Phase {
     pub const fn words(self) -> &'static str {
         match self {
-            Phase::History => "copying the history",
             Phase::Database => "copying the database",
+            Phase::History => "copying the history",
             Phase::Checking => "checking the databases",
             Phase::Writing => "writing the backup",
             Phase::Reading => "reading the backup back",
         }
     }
 }
+
+/// Said of a backup that was made during the conversion of an older history.
+pub const CONVERTING: &str = "the gateway was converting the history of an earlier version; the backup lacks the samples that were not \
+     converted yet: make another one after the conversion";
 
 /// Callback for each percent.
 pub type Progress = Arc<dyn Fn(Phase, u8) + Send + Sync>;
@@ -79,7 +84,7 @@ pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Fails when a file cannot be moved.
 pub fn move_gateway(data: &Path, to: &Path) -> anyhow::Result<()> {
-    let databases = [MAIN_FILE, HISTORY_FILE]
+    let databases = [MAIN_FILE, HISTORY_FILE, OLD_HISTORY_FILE]
         .map(|name| ["", SIDE_FILES[0], SIDE_FILES[1]].map(|side| beside(Path::new(name), side)));
     let others = [data_dir::FIRST_START, SSH_FILE, WIREGUARD_FILE].map(PathBuf::from);
     for name in databases.into_iter().flatten().chain(others) {

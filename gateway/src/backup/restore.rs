@@ -20,7 +20,7 @@ use super::{Phase, Progress, apart, move_gateway, new_folder, remove_folder, syn
 use crate::data_dir::{self, DataDir, LOCK, SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::identity::Identity;
 use crate::store::copy;
-use crate::store::files::{HISTORY_FILE, MAIN_FILE};
+use crate::store::files::{HISTORY_FILE, MAIN_FILE, OLD_HISTORY_FILE};
 
 /// The folder of a restore. Only the gateway uses these names, so an abandoned folder is removed.
 const STAGED: &str = ".fleetgate-restore";
@@ -210,7 +210,9 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     }
     if !staged.join(MOVED).exists() {
         let lies_there = |name: &&str| fs::symlink_metadata(data.join(name)).is_ok();
-        if [MAIN_FILE, HISTORY_FILE, WIREGUARD_FILE, SSH_FILE, data_dir::FIRST_START].iter().any(lies_there) {
+        let databases = [MAIN_FILE, HISTORY_FILE, OLD_HISTORY_FILE];
+        let others = [WIREGUARD_FILE, SSH_FILE, data_dir::FIRST_START];
+        if databases.iter().chain(&others).any(lies_there) {
             move_gateway(data, &new_folder(data, "before-restore")?)?;
         }
         mark(&staged, MOVED)?;

@@ -56,6 +56,9 @@ pub(crate) async fn back_up(to: &Connection, args: BackupArgs) -> anyhow::Result
     let made = unless_interrupted(made).await;
     progress.end();
     let made = made?;
+    if made.converting {
+        anstream::eprintln!("warning: {}", backup::CONVERTING);
+    }
     match args.quiet && !to.json {
         true => Ok(()),
         false => report(to, &made),

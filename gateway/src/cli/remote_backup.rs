@@ -44,7 +44,8 @@ pub(super) async fn fetch(client: &Client, asked: &Asked<'_>, progress: &Shown) 
     shop.publish(&file)?;
     let key = head.key;
     let removed = asked.keep.map_or(Ok(Vec::new()), |keep| names::keep_newest(&file, &key, keep))?;
-    Ok(Made { file, bytes, head, removed })
+    // The log of that gateway says whether its backup lacks older samples.
+    Ok(Made { file, bytes, head, removed, converting: false })
 }
 
 async fn fetched(

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 
 use crate::backup;
 use crate::data_dir::{FIRST_START, SSH_FILE, WIREGUARD_FILE, secret_file};
-use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
+use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main, OLD_HISTORY_FILE};
 
 const MARK_TEXT: &str = "A first start of fleetgate is not over: the next start completes it.\n";
 
@@ -98,7 +98,7 @@ pub async fn examine(data: &Path) -> anyhow::Result<Found> {
     if lies_in(data, FIRST_START) {
         return Ok(Found::FirstStart);
     }
-    let ours = [WIREGUARD_FILE, SSH_FILE, HISTORY_FILE, MAIN_FILE];
+    let ours = [WIREGUARD_FILE, SSH_FILE, HISTORY_FILE, OLD_HISTORY_FILE, MAIN_FILE];
     let Some(beside) = ours.into_iter().find(|name| lies_in(data, name)) else {
         return match backup::is_half_restored(data) {
             true => Err(Refusal::HalfRestored { dir: data.display().to_string() }.into()),

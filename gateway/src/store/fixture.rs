@@ -233,6 +233,17 @@ pub(crate) async fn texts(store: &Store, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(&store.read).await.expect("a statement of a test")
 }
 
+const OLD_HISTORY: &[super::Step] = &[super::step(1, "init", include_str!("history/old_schema.sql"))];
+
+/// Creates a history of the first schema, without rows.
+pub(crate) async fn old_history(dir: &Path) {
+    let file = dir.join(super::files::HISTORY_FILE);
+    let (write, read) = super::pools(&file, super::SqliteSynchronous::Off).await.expect("a new database");
+    super::migrate(super::migrations(OLD_HISTORY), &write, &file).await.expect("the first schema");
+    read.close().await;
+    write.close().await;
+}
+
 /// Runs a statement on the history.
 pub(crate) async fn history_run(store: &Store, sql: &'static str) {
     sqlx::query(sql).execute(&store.history.write()).await.expect("a statement of a test");

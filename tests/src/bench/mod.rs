@@ -10,6 +10,7 @@ pub mod cipher;
 pub mod downtimes;
 pub mod forwarding;
 pub mod handshake;
+pub mod history;
 pub mod idle;
 pub mod keys;
 pub mod memory;
@@ -27,6 +28,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
     Command, DEFAULT_MTU, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec,
@@ -68,6 +70,24 @@ pub fn named_thread_cpu(name: &str) -> Duration {
     });
     Duration::from_nanos(nanos.sum())
 }
+
+/// Returns the CPU time of another process in hundredths of a second, in user and in system mode, with the threads that
+/// have ended: over a longer time.
+///
+/// # Errors
+/// Fails when the process has ended.
+pub fn cpu_of_process(pid: u32) -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    let (_, fields) = text.rsplit_once(") ").context("the kernel has no statistics of the process")?;
+    let times = fields.split_whitespace().skip(USER_TIME).take(2).map(str::parse::<u64>);
+    let ticks: u64 = times.sum::<Result<_, _>>()?;
+    Ok(TICK * ticks as u32)
+}
+
+/// The place of the user time among the fields of `/proc/PID/stat` behind the name. The system time follows.
+const USER_TIME: usize = 11;
+/// Its unit.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Returns the CPU time that `work` takes on this thread.
 pub fn cpu_of<T>(work: impl FnOnce() -> T) -> (Duration, T) {

@@ -3,13 +3,14 @@
 //! `cargo run --release -p fleetgate-tests --bin bench` runs all benchmarks; a name selects one.
 //! `bench backup --history-gb N` makes one backup of a history of N GB. `bench reading --events N`
 //! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
-//! while it receives N results a second. `bench forwarding` compares this program with other hubs; it needs root,
+//! while it receives N results a second. `bench history [--series N] [--years Y]` records N series, some of them for Y
+//! years. `bench forwarding` compares this program with other hubs; it needs root,
 //! and takes `--hub`, `--rounds` and `--flood`.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, downtimes, forwarding, handshake, idle, keys, memory, peers, reading,
-    results, retention, senders, soak,
+    Counting, backup, checks, cipher, downtimes, forwarding, handshake, history, idle, keys, memory, peers,
+    reading, results, retention, senders, soak,
 };
 
 #[global_allocator]
@@ -37,6 +38,11 @@ fn main() -> anyhow::Result<()> {
     {
         return forwarding::run(options);
     }
+    if let [name, options @ ..] = arguments.as_slice()
+        && name == "history"
+    {
+        return history::run_with(options);
+    }
     if let [name, option, gigabytes] = arguments.as_slice()
         && (name.as_str(), option.as_str()) == ("backup", "--history-gb")
     {
@@ -53,7 +59,7 @@ fn main() -> anyhow::Result<()> {
         _ => {}
     }
     let wanted = arguments.first().cloned();
-    let benches: [Bench; 12] = [
+    let benches: [Bench; 13] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
@@ -63,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         ("checks", checks::run),
         ("results", results::run),
         ("keys", keys::run),
+        ("history", history::run),
         ("backup", backup::run),
         ("retention", retention::run),
         ("reading", reading::run),

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use fleetgate_keys::conf::Conf;
 use fleetgate_keys::{PrivateKey, PublicKey};
 
+use super::super::cpu_of_process;
 use crate::attacker::Initiator;
 use crate::lab::{Gateway, Lab, Running, eventually, settings};
 
@@ -215,11 +216,7 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// Fails when the hub has ended.
     pub fn cpu_of_all(&self) -> anyhow::Result<Duration> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).context("the hub has ended")?;
-        let (_, fields) = text.rsplit_once(") ").context("the kernel has no statistics of the hub")?;
-        let times = fields.split_whitespace().skip(USER_TIME).take(2).map(str::parse::<u64>);
-        let ticks: u64 = times.sum::<Result<_, _>>()?;
-        Ok(TICK * ticks as u32)
+        cpu_of_process(self.pid)
     }
 
     pub fn resident_mib(&self) -> f64 {
@@ -229,11 +226,6 @@ impl<'a> Hub<'a> {
         kib.unwrap_or_default() / 1024.0
     }
 }
-
-/// The place of the user time among the fields of `/proc/PID/stat` behind the name. The system time follows.
-const USER_TIME: usize = 11;
-/// Its unit.
-const TICK: Duration = Duration::from_millis(10);
 
 fn name(task: &Path) -> String {
     fs::read_to_string(task.join("comm")).unwrap_or_default().trim().to_owned()

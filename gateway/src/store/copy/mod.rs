@@ -1,9 +1,11 @@
 //! Copies of the databases, made while this or another process writes to them.
 //!
 //! A long read blocks the write-ahead log, because SQLite cannot restart the log under a reader.
-//! Tables that grow without bound (samples, events) are therefore copied in chunks. Each chunk is a
-//! short read, with a pause after it. The rest of the main database is read in one transaction,
-//! which makes it consistent. A copy contains every commit made before it began.
+//! Tables that grow without bound (events, blocks of the history) are therefore copied in chunks. Each
+//! chunk is a short read, with a pause after it. The rest of the main database is read in one
+//! transaction, which makes it consistent. A copy contains every commit made before it began.
+
+mod history;
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,19 +23,16 @@ use super::rentals::person_sessions;
 use super::{HISTORY, MAIN, instance, settings};
 use crate::clock;
 
-/// Rows in one chunk, about 40 ms of reading.
+pub use history::{history, newest_series};
+
+/// Rows of events or old samples in one chunk, about 40 ms of reading.
 const CHUNK: i64 = 20_000;
-/// Series whose newest samples are copied together.
-const SERIES_CHUNK: i64 = 2_000;
 /// The shortest pause between two chunks, and the longest, for a log that has grown.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONG_PAUSE: Duration = Duration::from_millis(250);
 /// The next commit of the gateway checkpoints a log of this size, if there is no reader.
 const LARGE_LOG: u64 = 24 * 1024 * 1024;
-/// A result is acknowledged once its state is on disk. Its samples follow within this time.
-const SAMPLES_FOLLOW: Duration = Duration::from_secs(3);
-/// Results may arrive late. Samples are read from this long before the copy began.
-const LATE: Duration = Duration::from_secs(3_600);
+const NEW_VERSION: &str = "the gateway brings its database to another version just now: try again";
 /// The page cache of a copy, in KiB.
 const CACHE: &str = "-16384";
 
@@ -48,16 +47,6 @@ pub type Progress<'a> = &'a (dyn Fn(u8) + Sync);
 pub async fn main(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
     let mut conn = attached(from, to).await?;
     copied_main(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
-    closed(conn, to).await
-}
-
-/// Copies the history into a new file.
-///
-/// # Errors
-/// Fails as [`main`] does.
-pub async fn history(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
-    let mut conn = attached(from, to).await?;
-    copied_history(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
     closed(conn, to).await
 }
 
@@ -107,7 +96,7 @@ async fn copied_main(conn: &mut SqliteConnection, from: &Path, progress: Progres
     run(conn, "begin").await?;
     // The first read of `src` fixes the moment that the copy shows.
     if self::schema(conn).await? != schema {
-        bail!("the gateway brings its database to another version just now: try again");
+        bail!(NEW_VERSION);
     }
     for table in schema.iter().filter(|o| o.kind == "table") {
         match table.name.as_str() {
@@ -209,86 +198,6 @@ async fn late_events(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     copy_table(conn, "events").await
 }
 
-async fn copied_history(
-    conn: &mut SqliteConnection,
-    from: &Path,
-    progress: Progress<'_>,
-) -> anyhow::Result<()> {
-    let begun = clock::now();
-    let schema = schema(conn).await?;
-    create(conn, &schema, |kind| kind == "table").await?;
-    run(conn, "create temp table before as select * from src.series").await?;
-    all_samples(conn, from, progress).await?;
-    tokio::time::sleep(SAMPLES_FOLLOW.saturating_sub(clock::now().mono.since(begun.mono))).await;
-    newest_samples(conn, from, (begun.wall - LATE).as_millis()).await?;
-    run(conn, "begin").await?;
-    for table in schema.iter().filter(|o| o.kind == "table" && o.name != "samples") {
-        copy_table(conn, &table.name).await?;
-    }
-    changed_series(conn).await?;
-    run(conn, "commit").await?;
-    create(conn, &schema, |kind| kind != "table").await?;
-    progress(100);
-    Ok(())
-}
-
-/// Copies the samples in table order, chunk by chunk.
-async fn all_samples(conn: &mut SqliteConnection, from: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
-    let last: i64 =
-        sqlx::query_scalar("select coalesce(max(series), 0) from src.samples").fetch_one(&mut *conn).await?;
-    let mut pace = Pace::new(from);
-    let mut place = (i64::MIN, i64::MIN);
-    loop {
-        let sql = "insert into main.samples select * from src.samples
-                   where (series, at) > ($1, $2) order by series, at limit $3";
-        let begun = clock::now().mono;
-        let chunk = sqlx::query(sql).bind(place.0).bind(place.1).bind(CHUNK);
-        if chunk.execute(&mut *conn).await?.rows_affected() == 0 {
-            return Ok(());
-        }
-        let newest = "select series, at from main.samples order by series desc, at desc limit 1";
-        place = sqlx::query_as(newest).fetch_one(&mut *conn).await?;
-        progress(percent(place.0, last).min(99));
-        pace.rest(begun).await;
-    }
-}
-
-/// Copies again the samples that are new since the copy began. A result may be acknowledged before
-/// the copy and have its samples written after it.
-async fn newest_samples(conn: &mut SqliteConnection, from: &Path, since: i64) -> anyhow::Result<()> {
-    let mut pace = Pace::new(from);
-    let mut after = 0;
-    loop {
-        let begun = clock::now().mono;
-        let of = "select max(id) from (select id from src.series where id > $1 order by id limit $2)";
-        let last: Option<i64> =
-            sqlx::query_scalar(of).bind(after).bind(SERIES_CHUNK).fetch_one(&mut *conn).await?;
-        let Some(last) = last else { return Ok(()) };
-        let sql = "insert or replace into main.samples
-                   select s.* from src.series r join src.samples s on s.series = r.id and s.at >= $3
-                   where r.id > $1 and r.id <= $2";
-        sqlx::query(sql).bind(after).bind(last).bind(since).execute(&mut *conn).await?;
-        after = last;
-        pace.rest(begun).await;
-    }
-}
-
-/// A series that was deleted meanwhile takes its samples along, and its number may name another
-/// series now.
-async fn changed_series(conn: &mut SqliteConnection) -> sqlx::Result<()> {
-    for sql in [
-        "delete from main.samples where series in
-            (select b.id from temp.before b where not exists (select 1 from main.series s where
-             s.id = b.id and s.host = b.host and s.service = b.service and s.label = b.label))",
-        "insert or replace into main.samples select * from src.samples where series in
-            (select s.id from main.series s where not exists (select 1 from temp.before b where
-             s.id = b.id and s.host = b.host and s.service = b.service and s.label = b.label))",
-    ] {
-        run(conn, sql).await?;
-    }
-    Ok(())
-}
-
 fn percent(done: i64, all: i64) -> u8 {
     if all <= 0 {
         return 100;
@@ -379,18 +288,13 @@ async fn checked(file: &Path) -> anyhow::Result<SqliteConnection> {
 /// # Errors
 /// Fails when it cannot be read.
 pub async fn used_bytes(file: &Path) -> anyhow::Result<u64> {
-    let used = async {
+    let found = async {
         let mut conn = read_only(file).await?;
-        let mut sum = [0i64; 3];
-        for (slot, sql) in
-            sum.iter_mut().zip(["pragma page_count", "pragma freelist_count", "pragma page_size"])
-        {
-            *slot = sqlx::query_scalar(sql).fetch_one(&mut conn).await?;
-        }
+        let found = used(&mut conn, "main").await;
         let _ = conn.close().await;
-        Ok::<_, sqlx::Error>((sum[0] - sum[1]).saturating_mul(sum[2]))
+        found
     };
-    let used = used.await.with_context(|| match files::HISTORY_FILE {
+    let used = found.await.with_context(|| match files::HISTORY_FILE {
         name if file.ends_with(name) => {
             format!("cannot read {}; --without-history leaves it out", file.display())
         }
@@ -439,4 +343,15 @@ async fn marked(file: &Path, made_at: &str, erasures: &[Erasure]) -> sqlx::Resul
     tx.commit().await?;
     conn.close().await?;
     Ok(erased)
+}
+
+/// Returns the bytes of the pages that a database uses.
+async fn used(conn: &mut SqliteConnection, database: &str) -> sqlx::Result<i64> {
+    let mut found = [0i64; 3];
+    for (slot, what) in found.iter_mut().zip(["page_count", "freelist_count", "page_size"]) {
+        let sql = AssertSqlSafe(format!("pragma {database}.{what}"));
+        *slot = sqlx::query_scalar(sql).fetch_one(&mut *conn).await?;
+    }
+    let [pages, free, size] = found;
+    Ok((pages - free).saturating_mul(size))
 }
