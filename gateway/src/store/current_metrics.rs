@@ -51,14 +51,14 @@ const LIMITS_OF_HOSTS: &str = limits!("host_states s on s.host = h.value");
 const LIMITS_OF_SERVICE: &str = limits!("service_states s on s.host = h.value and s.service = $3");
 
 /// Reads the table of states once. `$1`: the label, `$2`: the text of the metric beside it, as it is stored.
-const HIGHEST: &str = "select h.id, h.name, s.service, cast(m.value ->> '$.value' as real) as value,
+const HIGHEST: &str = "select h.id, h.name, s.service, cast(m.value ->> '$.value' as real) as reading,
             coalesce(m.value ->> '$.uom', ''), s.output
      from service_states s
      join hosts h on h.id = s.host
      join json_each(iif(json_valid(s.metrics), s.metrics, '[]')) m
      where h.removed_at is null and s.stale = 0 and instr(s.metrics, $2) > 0
            and m.value ->> '$.label' = $1 and m.value ->> '$.value' is not null
-     order by value desc, h.name, s.service limit $3";
+     order by reading desc, h.name, s.service limit $3";
 
 /// A host with its name, the name of a service, a value, its unit and an output.
 type HighestRow = (i64, String, String, f64, String, String);
