@@ -446,6 +446,10 @@ async fn labels_narrow_the_hosts_that_are_named_and_a_removed_one_is_found_by_it
     assert_eq!(api.operator().delete("/api/v1/devices/a").await.status, 204);
     let gone = one(&api, &format!("host={}&{rest}", ids[0])).await;
     assert_eq!((gone.host_id.as_ref(), gone.avg[0]), (Some(&ids[0]), Some(12.345_68)), "of 7 digits");
-    assert_eq!(asked(&api, &format!("label=site%3Dnorth&{rest}")).await.series, [], "labels select no removed host");
+    assert_eq!(
+        asked(&api, &format!("label=site%3Dnorth&{rest}")).await.series,
+        [],
+        "labels select no removed host"
+    );
     assert_eq!(api.viewer().get(&format!("/api/v1/metrics/query?host=a&{rest}")).await.status, 404);
 }
