@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -55,6 +56,23 @@ struct Wanted {
     kind: Option<String>,
     /// Oldest first, from after this number on; without it the newest come first.
     since: Option<i64>,
+    /// With `host`: only events of this time (RFC 3339) or later.
+    from: Option<String>,
+    /// With `host`: only events before this time (RFC 3339).
+    to: Option<String>,
+}
+
+impl Wanted {
+    /// Without a host the whole log would be searched for a time: `since` finds a place in it.
+    fn times(&self) -> Result<(Option<Wall>, Option<Wall>), Problem> {
+        let from = self.from.as_deref().map(|text| ids::parse_time("from", text)).transpose()?;
+        let to = self.to.as_deref().map(|text| ids::parse_time("to", text)).transpose()?;
+        if (from.is_some() || to.is_some()) && self.host.is_none() {
+            let detail = "from and to: only with host, whose events are searched; without it, page with since or after";
+            return Err(Problem::bad_request("bad_query", detail));
+        }
+        Ok((from, to))
+    }
 }
 
 /// The event log, the newest first.
@@ -113,12 +131,13 @@ async fn page(
         Some(since) => Span::Since(after.unwrap_or(since)),
         None => Span::Before(after.unwrap_or(i64::MAX)),
     };
+    let (from, to) = wanted.times()?;
     let object = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
         None => None,
         Some(Named::Id(id)) => Some(id),
         Some(named) => Some(hosts::load(&mut *app.store.reader().await?, named).await?.id),
     };
-    let filter = EventFilter { object, kind: wanted.kind.as_deref(), audit: all.audit, without: all.without };
+    let filter = EventFilter { object, kind: wanted.kind.as_deref(), from, to, ..all.clone() };
     let rows: Vec<EventRow> = app.store.events(span, &filter, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), event)))
 }

@@ -1,15 +1,17 @@
-//! Samples of metrics, as measured or in time buckets.
+//! Samples of metrics, as measured or in time buckets, for as long as they are kept as measured.
 //!
 //! A gap stays a gap. A bucket's average is the sum of its samples divided by their number. This
-//! module knows nothing of checks.
+//! module knows nothing of checks. `metrics_query` reads longer times and many hosts.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::history::{self, Second};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,8 +23,11 @@ use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
 use super::types::Page;
 use crate::clock;
-use crate::store::history;
+use crate::store::history::Series;
 
+/// Reads of samples at once. Each holds one of the few connections for reading and up to some 60 MB: one sample a
+/// second for 30 days.
+pub(super) static READS: Semaphore = Semaphore::const_new(2);
 /// Samples of one response: a week at one a minute.
 const MAX_POINTS: i64 = 10_080;
 const DEFAULT_POINTS: i64 = 1_440;
@@ -30,9 +35,6 @@ const DEFAULT_POINTS: i64 = 1_440;
 const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 3_600);
 /// The width of a graph in pixels.
 const MAX_BUCKETS: i64 = 2_000;
-const DAY_S: i64 = 86_400;
-/// Widths below a day: readable divisors of a day.
-const USUAL_WIDTHS_S: [i64; 15] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 10_800, 21_600];
 
 /// Samples of one metric, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -94,7 +96,7 @@ async fn series(
 ) -> Result<Json<Page<SeriesInfo>>, Problem> {
     let id = host_id(&app, &host).await?;
     let all = app.store.series(id, None).await?;
-    let info = |s: crate::store::history::Series| SeriesInfo {
+    let info = |s: Series| SeriesInfo {
         service: Some(s.service).filter(|s| !s.is_empty()),
         label: s.label,
         uom: s.uom,
@@ -128,18 +130,36 @@ enum Asked {
     Buckets(i64),
 }
 
-impl Span {
-    fn parse(&self, now: Wall) -> Result<(Wall, Wall, Asked), Problem> {
-        let to = self.to.as_deref().map(|t| ids::parse_time("to", t)).transpose()?;
-        let to = to.unwrap_or(now + Duration::from_millis(1));
-        let from = self.from.as_deref().map(|t| ids::parse_time("from", t)).transpose()?;
-        let from = from.unwrap_or(to - DEFAULT_SPAN);
-        if from >= to {
-            return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
-        }
-        Ok((from, to, self.asked()?))
-    }
+/// A time in milliseconds, the end not included.
+type Times = (Wall, Wall);
 
+/// Reads a time span; a day up to now when absent.
+pub(super) fn times(from: Option<&str>, to: Option<&str>, now: Wall) -> Result<Times, Problem> {
+    let to = to.map(|t| ids::parse_time("to", t)).transpose()?;
+    let to = to.unwrap_or(now + Duration::from_millis(1));
+    let from = from.map(|t| ids::parse_time("from", t)).transpose()?;
+    let from = from.unwrap_or(to - DEFAULT_SPAN).max(Wall::from_millis(0));
+    if from >= to {
+        return Err(Problem::bad_request(
+            "bad_query",
+            "from: a time before `to` is expected, and `to` after 1970",
+        ));
+    }
+    Ok((from, to))
+}
+
+/// The whole seconds within a time.
+pub(super) fn seconds((from, to): Times) -> (Second, Second) {
+    let first_from = |at: Wall| (at.as_millis() + 999).div_euclid(1_000);
+    (first_from(from), first_from(to))
+}
+
+/// Formats a whole second.
+pub(super) fn text(at: Second) -> String {
+    ids::time(Wall::from_millis(at.saturating_mul(1_000)))
+}
+
+impl Span {
     fn asked(&self) -> Result<Asked, Problem> {
         match (self.points, self.limit) {
             (Some(_), Some(_)) => {
@@ -151,7 +171,7 @@ impl Span {
     }
 }
 
-fn within(name: &str, given: i64, most: i64) -> Result<i64, Problem> {
+pub(super) fn within(name: &str, given: i64, most: i64) -> Result<i64, Problem> {
     let expected = || Problem::bad_request("bad_query", format!("{name}: 1 to {most} is expected"));
     if (1..=most).contains(&given) { Ok(given) } else { Err(expected()) }
 }
@@ -191,7 +211,8 @@ async fn samples(
     label: &str,
     span: &Span,
 ) -> Result<Json<Samples>, Problem> {
-    let (from, to, asked) = span.parse(clock::wall())?;
+    let times = times(span.from.as_deref(), span.to.as_deref(), clock::wall())?;
+    let asked = span.asked()?;
     let id = host_id(app, host).await?;
     let known = app.store.series(id, Some(service)).await?;
     let series = known.into_iter().find(|s| s.label == label).ok_or_else(|| {
@@ -199,66 +220,103 @@ async fn samples(
             "there are no samples of this metric; GET /hosts/{host}/metrics lists those there are",
         )
     })?;
+    let (from, to) = seconds(times);
+    let _turn = READS.acquire().await.map_err(Problem::internal)?;
+    let points = app.history.series(series.id, from, to).await?;
     let shown = match asked {
-        Asked::Samples(limit) => {
-            let rows = app.store.samples(series.id, from, to, limit).await?;
-            let point = |(at, value)| Point { at: ids::time(at), value };
-            Samples { points: rows.into_iter().map(point).collect(), ..Samples::default() }
-        }
+        Asked::Samples(limit) => Samples { points: newest(&points, limit), ..Samples::default() },
         Asked::Buckets(most) => {
-            let width = width(from, to, most);
-            let rows = app.store.buckets(series.id, from, to, width).await?;
-            let buckets = Some(rows.into_iter().map(bucket).collect());
-            Samples { bucket_s: Some(width.as_secs_f64()), buckets, ..Samples::default() }
+            let width = history::query::width(from, to, u32::try_from(most).unwrap_or(u32::MAX));
+            let buckets = Some(buckets(&points, width));
+            Samples { bucket_s: Some(width as f64), buckets, ..Samples::default() }
         }
     };
     Ok(Json(Samples { label: series.label, uom: series.uom, ..shown }))
 }
 
-fn bucket(bucket: history::Bucket) -> Bucket {
-    let history::Bucket { at, min, avg, max, count } = bucket;
-    Bucket { at: ids::time(at), min, avg, max, count }
+/// The newest samples, oldest first.
+fn newest(points: &[history::Point], limit: i64) -> Vec<Point> {
+    let first = points.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+    points.iter().skip(first).map(|point| Point { at: text(point.at), value: point.value }).collect()
 }
 
-/// Returns the smallest usual width that cuts `[from, to)` into at most `most` buckets, including
-/// partial ones.
-fn width(from: Wall, to: Wall, most: i64) -> Duration {
-    let days = (1..).map(|n| n * DAY_S);
-    let mut widths = USUAL_WIDTHS_S.into_iter().chain(days).map(|s| s * 1_000);
-    let buckets = |ms: i64| (to.as_millis() - 1).div_euclid(ms) - from.as_millis().div_euclid(ms) + 1;
-    let fits = widths.find(|ms| buckets(*ms) <= most.max(2));
-    Duration::from_millis(fits.unwrap_or_default().unsigned_abs())
+/// Aggregates samples into buckets that begin at multiples of `width` since 1970.
+fn buckets(points: &[history::Point], width: Second) -> Vec<Bucket> {
+    let slot = |point: &history::Point| point.at.div_euclid(width);
+    let of_slot = points.chunk_by(|a, b| slot(a) == slot(b));
+    of_slot.filter_map(|part| bucket(part, slot(part.first()?) * width)).collect()
+}
+
+/// `None`: no sample has a value.
+fn bucket(points: &[history::Point], at: Second) -> Option<Bucket> {
+    let values: Vec<f64> = points.iter().filter_map(|point| point.value).collect();
+    let min = values.iter().copied().reduce(f64::min)?;
+    let max = values.iter().copied().reduce(f64::max)?;
+    // A sum beyond the range of a double has no average.
+    let avg = (values.iter().sum::<f64>() / values.len() as f64).clamp(min, max);
+    Some(Bucket { at: text(at), min, avg, max, count: i64::try_from(values.len()).unwrap_or(i64::MAX) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn width_of(from_s: i64, to_s: i64, most: i64) -> u64 {
-        width(Wall::from_millis(from_s * 1_000), Wall::from_millis(to_s * 1_000), most).as_secs()
+    fn points(values: &[(Second, Option<f64>)]) -> Vec<history::Point> {
+        values.iter().map(|(at, value)| history::Point { at: *at, value: *value }).collect()
+    }
+
+    fn shown(points: &[history::Point], width: Second) -> Vec<(String, f64, f64, f64, i64)> {
+        buckets(points, width).into_iter().map(|b| (b.at, b.min, b.avg, b.max, b.count)).collect()
     }
 
     #[test]
-    fn buckets_are_as_wide_as_people_count() {
-        const DAY: i64 = 86_400;
-        let table = [
-            ((0, 10, 100), 1),
-            ((0, 3_600, 100), 60),
-            ((0, DAY, 288), 300),
-            ((0, DAY, 287), 600),
-            ((0, 30 * DAY, 720), 3_600),
-            ((0, 30 * DAY, 30), 86_400),
-            ((0, 400 * DAY, 100), 4 * 86_400),
-        ];
-        for ((from, to, most), expected) in table {
-            assert_eq!(width_of(from, to, most), expected, "{from} {to} {most}");
+    fn a_bucket_is_what_its_samples_say_and_a_gap_is_none() {
+        let samples = points(&[
+            (60, Some(1.0)),
+            (70, Some(9.0)),
+            (80, Some(2.0)),
+            (90, None),
+            (120, None),
+            (180, Some(-5.0)),
+            (239, Some(5.0)),
+            (240, Some(7.0)),
+        ]);
+        let at = |minute: i64| text(minute * 60);
+        let all = [(at(1), 1.0, 4.0, 9.0, 3), (at(3), -5.0, 0.0, 5.0, 2), (at(4), 7.0, 7.0, 7.0, 1)];
+        assert_eq!(shown(&samples, 60), all);
+        let hour = [(at(0), -5.0, 19.0 / 6.0, 9.0, 6)];
+        assert_eq!(shown(&samples, 3_600), hour, "not the mean of means");
+        let huge = points(&[(300, Some(f64::MAX)), (301, Some(f64::MAX))]);
+        assert!(shown(&huge, 60)[0].2.is_finite());
+    }
+
+    #[test]
+    fn the_newest_samples_come_oldest_first() {
+        let samples = points(&[(1, Some(1.0)), (2, None), (3, Some(3.0))]);
+        let found: Vec<Option<f64>> = newest(&samples, 2).into_iter().map(|point| point.value).collect();
+        assert_eq!(found, [None, Some(3.0)]);
+        assert_eq!((newest(&samples, 9).len(), newest(&[], 9)), (3, Vec::new()));
+    }
+
+    #[test]
+    fn a_second_belongs_to_a_time_that_it_begins_in() {
+        let whole = |from, to| seconds((Wall::from_millis(from), Wall::from_millis(to)));
+        assert_eq!(whole(1_000, 2_000), (1, 2));
+        assert_eq!(whole(1_001, 2_001), (2, 3));
+    }
+
+    #[test]
+    fn a_time_ends_after_it_begins_and_begins_in_1970_or_later() {
+        let now = Wall::from_millis(1_790_000_000_000);
+        assert_eq!(times(None, None, now).unwrap().0, now + Duration::from_millis(1) - DEFAULT_SPAN);
+        let early = times(Some("1900-01-01T00:00:00Z"), None, now).unwrap();
+        assert_eq!(early.0, Wall::from_millis(0));
+        for (from, to) in [
+            (Some("2026-01-01T00:00:00Z"), Some("2026-01-01T00:00:00Z")),
+            (Some("1900-01-01T00:00:00Z"), Some("1910-01-01T00:00:00Z")),
+            (Some("yesterday"), None),
+        ] {
+            assert_eq!(times(from, to, now).unwrap_err().code(), "bad_query", "{from:?} {to:?}");
         }
-    }
-
-    #[test]
-    fn a_time_that_begins_within_a_bucket_needs_one_more() {
-        assert_eq!(width_of(0, 600, 10), 60);
-        assert_eq!(width_of(1, 601, 10), 120);
-        assert_eq!(width_of(59, 61, 2), 1);
     }
 }

@@ -25,7 +25,9 @@ mod health;
 pub(crate) mod host_settings;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
+mod intervals;
 pub(crate) mod metrics;
+pub(crate) mod metrics_query;
 pub(crate) mod notifications;
 pub(crate) mod operators;
 pub(crate) mod overview;
@@ -49,6 +51,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;
+mod top;
 pub(crate) mod traffic;
 pub mod tunnel_api;
 pub mod types;
@@ -340,7 +343,9 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(grants::routes())
         .merge(host_settings::routes())
         .merge(hosts::routes())
+        .merge(intervals::routes())
         .merge(metrics::routes())
+        .merge(metrics_query::routes())
         .merge(notifications::routes())
         .merge(operators::routes())
         .merge(overview::routes())
@@ -355,6 +360,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(session::routes())
         .merge(stream::routes())
         .merge(tokens::routes())
+        .merge(top::routes())
         .merge(traffic::routes())
         .merge(users::routes())
 }

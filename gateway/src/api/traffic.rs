@@ -10,15 +10,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::hosts::load;
+use super::hosts::load_ever;
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
 use crate::clock;
-use crate::store::wire_days::KEEP_DAYS;
 
 /// The default number of days, a month.
 const DEFAULT_DAYS: i64 = 31;
+/// Days of one answer: three years, which are kept by default.
+const MOST_DAYS: i64 = 1_098;
 const DAY_MS: i64 = 86_400_000;
 
 /// The bytes of a device on the wire: datagrams of both directions with UDP and IP headers, including handshakes and
@@ -27,6 +28,9 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Traffic {
     /// The newest first; a day without a datagram is absent.
     pub days: Vec<TrafficDay>,
+    /// The present limit for the traffic of the checks. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_bytes_per_day: Option<u64>,
 }
 
 /// One day of UTC.
@@ -49,11 +53,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// So many days back from today; 31 when absent.
-    #[param(minimum = 1, maximum = 62)]
+    #[param(minimum = 1, maximum = 1098)]
     days: Option<i64>,
 }
 
-/// The bytes of a device on the wire, by UTC day.
+/// The bytes of a device on the wire, by UTC day, and its budget. Days are kept for three years by default.
 #[utoipa::path(get, path = "/hosts/{host}/traffic", operation_id = "host_traffic", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), Wanted),
@@ -64,17 +68,19 @@ async fn traffic(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Traffic>, Problem> {
     let most = wanted.days.unwrap_or(DEFAULT_DAYS);
-    if !(1..=KEEP_DAYS).contains(&most) {
-        return Err(Problem::bad_request("bad_query", format!("days: 1 to {KEEP_DAYS} is expected")));
+    if !(1..=MOST_DAYS).contains(&most) {
+        return Err(Problem::bad_request("bad_query", format!("days: 1 to {MOST_DAYS} is expected")));
     }
     let mut conn = app.store.reader().await?;
-    let peer = load(&mut conn, Kind::Host.named(&host)).await?.id;
+    let host = load_ever(&mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
+    let peer = host.id;
     let today = clock::day();
     let stored = app.store.wire_days(peer, today, most).await?;
     let live = app.live.peer(peer).map(|status| status.wire).unwrap_or_default();
     let known = live.into_iter().filter(|day| day.total() > 0 && day.day > today - most);
-    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(to_api).collect() }))
+    let days = newest(stored, known).into_iter().map(to_api).collect();
+    Ok(Json(Traffic { days, budget_bytes_per_day: host.budget }))
 }
 
 /// Prefers memory for the last two days, because it is newer than the store.
@@ -118,7 +124,8 @@ mod tests {
         let status = |wire| Box::new(PeerStatus { wire, ..PeerStatus::default() });
         let mut tx = api.state.store.begin().await.unwrap();
         let old = status([day(today - 2, 7), day(today - 1, 20)]);
-        crate::store::wire_days::write(&mut tx, &[(peer, old)]).await.unwrap();
+        let older = status([day(today - 1_097, 1), day(today - 1_098, 2)]);
+        crate::store::wire_days::write(&mut tx, &[(peer, old), (peer, older)]).await.unwrap();
         tx.commit().await.unwrap();
         api.state.live.set_peer(peer, *status([day(today, 5), day(today - 1, 30)]));
         let answer = api.viewer().get("/api/v1/hosts/cam/traffic").await.json;
@@ -127,7 +134,13 @@ mod tests {
         assert_eq!(bytes, [15, 40, 17]);
         let one = api.viewer().get("/api/v1/hosts/cam/traffic?days=1").await.json;
         assert_eq!(one["days"].as_array().unwrap().len(), 1);
-        assert_eq!(api.viewer().get("/api/v1/hosts/cam/traffic?days=0").await.status, 400);
+        let all = api.viewer().get("/api/v1/hosts/cam/traffic?days=1098").await.json;
+        let oldest = all["days"].as_array().unwrap().last().unwrap();
+        assert_eq!((&oldest["bytes"], all.get("budget_bytes_per_day")), (&json!(11), None));
+        for wrong in ["0", "1099"] {
+            let refused = api.viewer().get(&format!("/api/v1/hosts/cam/traffic?days={wrong}")).await;
+            assert!(refused.status == 400 && refused.text.contains("days: 1 to 1098"), "{}", refused.text);
+        }
         let host = api.viewer().get("/api/v1/hosts/cam").await.json;
         assert_eq!(
             (&host["tunnel"]["today_bytes"], &host["tunnel"]["yesterday_bytes"]),
@@ -144,6 +157,8 @@ mod tests {
         assert_eq!((set.status, &set.json["budget_bytes_per_day"]), (200, &json!(1_000_000)), "{}", set.text);
         let shown = api.viewer().get(path).await.json;
         assert_eq!(shown["tunnel"]["budget"]["stretch"], 1);
+        let traffic = api.viewer().get("/api/v1/hosts/cam/traffic").await.json;
+        assert_eq!(traffic["budget_bytes_per_day"], 1_000_000);
         let small = api.operator().patch(path, json!({ "budget_bytes_per_day": 5 })).await;
         assert_eq!(small.status, 422);
         let back = api.operator().patch(path, json!({ "budget_bytes_per_day": null })).await;

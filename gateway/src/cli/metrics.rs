@@ -1,7 +1,8 @@
 //! `fleetgate metrics`: measured values as a table and a line of bars.
 
 use clap::Args;
-use reqwest::Url;
+use fleetgate_engine::history::query::sparkline;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::care::place;
@@ -9,7 +10,8 @@ use super::client::{Client, api_path};
 use super::device::said;
 use super::table::{self, Column};
 use super::token::when;
-use crate::api::metrics::{Bucket, Samples, SeriesInfo};
+use crate::api::metrics::SeriesInfo;
+use crate::api::metrics_query::{MetricsQuery, QueriedSeries};
 use crate::api::types::Page;
 use crate::cli::out;
 
@@ -43,7 +45,7 @@ pub(crate) async fn run(client: &Client, args: MetricsArgs) -> anyhow::Result<()
 const METRIC_COLUMNS: [Column; 3] = [Column::name("SERVICE"), Column::name("METRIC"), Column::whole("UNIT")];
 
 async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
-    let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
+    let (host, service) = parts(object);
     let page: Page<SeriesInfo> = client.get(&api_path!("/hosts/{}/metrics", host), &[]).await?;
     let wanted = |s: &&SeriesInfo| service.is_none() || s.service.as_deref() == service;
     let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
@@ -76,45 +78,55 @@ const COLUMNS: [Column; 5] = [
 
 async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Result<()> {
     let now = table::now();
-    let mut query = vec![("points", args.points.to_string())];
+    let (host, service) = parts(&args.object);
+    let mut query = vec![("host", host.to_owned()), ("metric", label.to_owned())];
+    query.push(("points", args.points.to_string()));
+    query.extend(service.map(|service| ("service", service.to_owned())));
     for (name, option, text) in [("from", "--from", &args.from), ("to", "--to", &args.to)] {
         query.extend(
             text.as_deref().map(|t| when(option, t, now)).transpose()?.map(|at| (name, at.to_string())),
         );
     }
-    let samples: Samples =
-        client.get(&format!("{}/metrics/{}", place(&args.object, None), segment(label)), &query).await?;
+    let found: MetricsQuery = client.get("/metrics/query", &query).await?;
+    let Some(series) = found.series.first() else {
+        // An unknown service is an error that names the others.
+        let _: Value = client.get(&place(&args.object, None), &[]).await?;
+        let object = &args.object;
+        anyhow::bail!("{object} has no samples of {label:?}: `fleetgate metrics {object}` lists its metrics");
+    };
     if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&samples)?);
+        out::line!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
-    let buckets = samples.buckets.unwrap_or_default();
-    if buckets.is_empty() {
+    let rows = rows(series);
+    if rows.is_empty() {
         return said(client, "No samples in that time");
     }
-    let value = |v: f64| format!("{}{}", table::number(v), table::safe(&samples.uom));
-    let row = |b: &Bucket| {
-        vec![table::clock_time(&b.at), value(b.min), value(b.avg), value(b.max), b.count.to_string()]
-    };
-    table::print(&COLUMNS, buckets.iter().map(row).collect());
-    out::line!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
+    table::print(&COLUMNS, rows);
+    out::line!("\n{}", sparkline(&series.avg).trim_end());
     Ok(())
 }
 
-/// Encodes a label, which may contain anything, as one path segment.
-fn segment(label: &str) -> String {
-    let mut url: Url = "http://x/".parse().expect("an address of ours");
-    url.path_segments_mut().expect("it has a path").clear().push(label);
-    url.path().trim_start_matches('/').to_owned()
+fn parts(object: &str) -> (&str, Option<&str>) {
+    object.split_once('/').map_or((object, None), |(host, service)| (host, Some(service)))
 }
 
-/// Draws bars scaled from the minimum to the maximum.
-fn bars(values: &[f64]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let height = |v: &f64| if most > least { (v - least) / (most - least) } else { 0.0 };
-    values.iter().map(|v| BARS[((height(v) * 7.0).round() as usize).min(7)]).collect()
+/// Returns a row for each step that has a value.
+fn rows(series: &QueriedSeries) -> Vec<Vec<String>> {
+    let start: Timestamp = series.start.parse().unwrap_or_default();
+    let at = |step: usize| {
+        let steps = i64::try_from(step).unwrap_or(i64::MAX);
+        let after = SignedDuration::from_secs(steps.saturating_mul(series.step_s));
+        table::clock_time(&start.saturating_add(after).unwrap_or(start).to_string())
+    };
+    let value = |v: f64| format!("{}{}", table::number(v), table::safe(&series.uom));
+    let row = |step: usize| {
+        let of = |column: &[Option<f64>]| column.get(step).copied().flatten();
+        let (min, avg, max) = (of(&series.min)?, of(&series.avg)?, of(&series.max)?);
+        let count = series.count.get(step).copied().unwrap_or_default();
+        Some(vec![at(step), value(min), value(avg), value(max), count.to_string()])
+    };
+    (0..series.avg.len()).filter_map(row).collect()
 }
 
 #[cfg(test)]
@@ -132,14 +144,48 @@ mod tests {
         list(&client, "cam-1").await.unwrap();
     }
 
-    #[test]
-    fn a_label_is_one_part_of_a_path() {
-        assert_eq!([segment("/var"), segment("a b"), segment("rta")], ["%2Fvar", "a%20b", "rta"]);
+    #[tokio::test]
+    async fn a_metric_without_samples_is_an_error_that_says_where_to_look() {
+        let (client, _api) = crate::cli::tests::connected().await;
+        let _: Value = client.post("/devices", &serde_json::json!({ "name": "cam-1" })).await.unwrap();
+        let args = |object: &str| MetricsArgs {
+            object: object.to_owned(),
+            label: Some("rta".to_owned()),
+            from: Some("90d".to_owned()),
+            to: None,
+            points: USUAL_POINTS,
+        };
+        let refused = run(&client, args("cam-1/ping")).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("cam-1/ping has no samples of \"rta\": `fleetgate metrics cam-1/ping`"),
+            "{refused}"
+        );
+        let refused = run(&client, args("cam-1/wrong")).await.unwrap_err().to_string();
+        assert!(refused.contains("cam-1 has no service \"wrong\"; it has: "), "{refused}");
+        assert!(run(&client, args("cam-2/ping")).await.is_err());
     }
 
     #[test]
-    fn bars_rise_from_the_least_to_the_most() {
-        assert_eq!(bars(&[1.0, 8.0, 4.5]), "▁█▅");
-        assert_eq!([bars(&[3.0, 3.0]), bars(&[])], ["▁▁", ""]);
+    fn a_step_without_a_value_has_no_row() {
+        let series = QueriedSeries {
+            host_id: None,
+            host: None,
+            group: None,
+            hosts: None,
+            start: "2026-03-10T00:00:00Z".to_owned(),
+            step_s: 3_600,
+            tier: "1h".to_owned(),
+            uom: "ms".to_owned(),
+            min: vec![Some(1.0), None, Some(0.5)],
+            avg: vec![Some(1.5), None, Some(2.0)],
+            max: vec![Some(2.0), None, Some(3.25)],
+            count: vec![2, 0, 9],
+            worst: None,
+        };
+        let shown: Vec<String> = rows(&series).iter().map(|row| row.join(" ")).collect();
+        assert_eq!(
+            shown,
+            ["2026-03-10 00:00:00Z 1ms 1.5ms 2ms 2", "2026-03-10 02:00:00Z 0.5ms 2ms 3.25ms 9"]
+        );
     }
 }

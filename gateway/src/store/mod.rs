@@ -13,6 +13,7 @@ pub mod alerting;
 pub mod backlog;
 pub mod contacts;
 pub mod copy;
+pub mod current_metrics;
 pub mod definition;
 pub mod devices;
 pub mod downtimes;

@@ -74,7 +74,34 @@ pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64>
     Ok(gone.rows_affected())
 }
 
+/// The traffic of a device in a month so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonthOfPeer {
+    pub peer: PeerId,
+    pub name: String,
+    pub bytes: u64,
+}
+
 impl Store {
+    /// Returns the devices with the most traffic from one day to another, both included, the highest first.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn most_traffic(&self, first: i64, last: i64, limit: i64) -> sqlx::Result<Vec<MonthOfPeer>> {
+        let sql = "select h.id, h.name, sum(w.rx_bytes + w.tx_bytes) as bytes
+                   from wire_days w join hosts h on h.id = w.peer and h.removed_at is null
+                   where w.day >= $1 and w.day <= $2
+                   group by h.id, h.name order by bytes desc, h.name limit $3";
+        let rows: Vec<(i64, String, i64)> =
+            sqlx::query_as(sql).bind(first).bind(last).bind(limit).fetch_all(&self.read).await?;
+        let month = |(id, name, bytes): (i64, String, i64)| MonthOfPeer {
+            peer: PeerId::from_i64(id),
+            name,
+            bytes: bytes.cast_unsigned(),
+        };
+        Ok(rows.into_iter().map(month).collect())
+    }
+
     /// Returns the recorded days of a device, newest first, from the last `most` days.
     ///
     /// # Errors

@@ -39,7 +39,8 @@ const ETAGS: &str = r#"^(\*|(W/)?"[!#-+\--~]+"(, ?(W/)?"[!#-+\--~]+")*)$"#;
         names::EnrolmentState,
         names::HostFilter,
         names::IncidentFilter,
-        names::MessageResult
+        names::MessageResult,
+        names::TopMetricName
     ))
 )]
 struct Base;

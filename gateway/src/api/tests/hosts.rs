@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    Attempts, DirectReply, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
+    Attempts, DirectReply, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, ServiceState,
     UnprovedHandshakes,
 };
-use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
 
+use super::metrics_query::{record, sample};
 use crate::api::testing::TestApi;
 use crate::engine::live_state::Change;
-use crate::store::history::{self, SeriesCache};
 use crate::store::{fixture, states};
 
 /// Creates a device with a site network through the API. Returns its id.
@@ -318,15 +317,8 @@ async fn networks_are_not_taken_away_from_under_the_hosts_in_them() {
 async fn what_is_left_of_a_removed_host_is_found_by_its_id() {
     let api = TestApi::with_endpoint().await;
     let id = device(&api, "cam-07").await;
-    let sample = Sample {
-        host: id,
-        service: "ping".into(),
-        at: Wall::from_millis(1_000),
-        metrics: vec![Metric::plain("rtt", 12.5, "ms")],
-    };
-    let mut tx = api.state.store.history.write().begin().await.unwrap();
-    history::write(&mut tx, &mut SeriesCache::default(), &[sample]).await.unwrap();
-    tx.commit().await.unwrap();
+    let at = crate::clock::wall().as_millis() / 1_000 - 60;
+    record(&api, &[sample(id, "ping", at, vec![Metric::plain("rtt", 12.5, "ms")])]).await;
     assert_eq!(get(&api, "/hosts/cam-07").await.get("removed_at"), None);
     assert_eq!(api.operator().delete("/api/v1/devices/cam-07").await.status, 204);
 
@@ -337,8 +329,7 @@ async fn what_is_left_of_a_removed_host_is_found_by_its_id() {
     assert_eq!(services["items"][1]["name"], "ping", "{services}");
     assert_eq!(get(&api, &format!("{path}/services/ping")).await["state"], "pending");
     assert_eq!(get(&api, &format!("{path}/metrics")).await["items"][0]["label"], "rtt");
-    let span = "from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:02Z";
-    let samples = get(&api, &format!("{path}/services/ping/metrics/rtt?{span}")).await;
+    let samples = get(&api, &format!("{path}/services/ping/metrics/rtt")).await;
     assert_eq!(samples["points"][0]["value"], 12.5);
 
     assert_eq!(api.viewer().get("/api/v1/hosts/cam-07").await.status, 404, "the name is free");
@@ -381,29 +372,24 @@ async fn a_host_cannot_stand_where_nothing_is_reached() {
 async fn samples_are_read_by_label_and_time() {
     let api = TestApi::with_endpoint().await;
     let id = device(&api, "cam-07").await;
-    let sample = |at: i64, service: &str, label: &str| Sample {
-        host: id,
-        service: service.into(),
-        at: Wall::from_millis(at),
-        metrics: vec![Metric::plain(label, at as f64, "%")],
+    let base = (crate::clock::day() - 1) * 86_400;
+    let at = |seconds: i64| crate::api::metrics::text(base + seconds);
+    let of = |seconds: i64, service: &str, label: &str| {
+        sample(id, service, base + seconds, vec![Metric::plain(label, seconds as f64 * 1_000.0, "%")])
     };
-    let mut tx = api.state.store.history.write().begin().await.unwrap();
-    let samples = [sample(1_000, "disk", "/var"), sample(2_000, "disk", "/var"), sample(1_000, "", "rtt")];
-    history::write(&mut tx, &mut SeriesCache::default(), &samples).await.unwrap();
-    tx.commit().await.unwrap();
+    record(&api, &[of(1, "disk", "/var"), of(2, "disk", "/var"), of(1, "", "rtt")]).await;
 
     let known = get(&api, "/hosts/cam-07/metrics").await;
     let labels: Vec<_> = known["items"].as_array().unwrap().iter().map(|s| s["label"].clone()).collect();
     assert_eq!(labels, [json!("rtt"), json!("/var")]);
-    let span = "from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:02Z";
+    let span = format!("from={}&to={}", at(0), at(2));
     let read = get(&api, &format!("/hosts/cam-07/services/disk/metrics/%2Fvar?{span}")).await;
-    assert_eq!(read["points"], json!([{ "at": "1970-01-01T00:00:01Z", "value": 1_000.0 }]));
+    assert_eq!(read["points"], json!([{ "at": at(1), "value": 1_000.0 }]));
     let host = get(&api, &format!("/hosts/cam-07/metrics/rtt?{span}&limit=1")).await;
     assert_eq!(host["uom"], "%");
-    let wide = "from=1970-01-01T00:00:00Z&to=1970-01-02T00:00:00Z&points=24";
+    let wide = format!("from={}&to={}&points=24", at(0), at(86_400));
     let read = get(&api, &format!("/hosts/cam-07/services/disk/metrics/%2Fvar?{wide}")).await;
-    let bucket =
-        json!({ "at": "1970-01-01T00:00:00Z", "min": 1_000.0, "avg": 1_500.0, "max": 2_000.0, "count": 2 });
+    let bucket = json!({ "at": at(0), "min": 1_000.0, "avg": 1_500.0, "max": 2_000.0, "count": 2 });
     assert_eq!((&read["bucket_s"], &read["buckets"]), (&json!(3_600.0), &json!([bucket])));
     for bad in [
         "points=0",

@@ -4,6 +4,7 @@
 //! in `x-extensible-enum`. The values come from the code that makes or reads them.
 
 use fleetgate_engine::availability::Condition;
+use fleetgate_engine::history::query::Tier;
 use fleetgate_engine::messages::{
     self, CauseKind, DropReason, GrantRole, HostStatus, MessageKind, PathCheck, RENTAL_SERVICE, RoutePolicy,
     StateType, SuppressReason,
@@ -27,6 +28,7 @@ use crate::api::hosts::HOST_FILTERS;
 use crate::api::rentals;
 use crate::api::request::permission::Area;
 use crate::api::response::problem::CODES;
+use crate::api::top::TopMetric;
 use crate::notification::reason_text;
 use crate::store::definition::{self, sensor};
 use crate::store::devices::route_name;
@@ -124,6 +126,10 @@ sets! {
     closed ChannelName "How a message is sent." = outbox::Channel::ALL.map(outbox::Channel::name);
     closed MessageContent "What a message contains." = outbox::Kind::ALL.map(outbox::Kind::name);
     closed MessageResult "What became of a message." = ["waiting", "sent", "given_up"];
+
+    closed TierName "What points of a metric are made of: samples, or buckets of 5 minutes, an hour or a day (UTC)." =
+        Tier::ALL.map(Tier::name);
+    closed TopMetricName "What hosts are ranked by." = TopMetric::ALL.map(TopMetric::name);
 
     closed AvailabilityCondition "What held for a host or a service." = Condition::ALL.map(Condition::name);
 

@@ -307,6 +307,19 @@ mod tests {
         assert_eq!(seqs(&store.events(newest, &audit, 9).await.unwrap()), [3, 1]);
         let other = EventFilter { object: Some(Id::from_i64(8)), ..EventFilter::default() };
         assert!(store.events(newest, &other, 9).await.unwrap().is_empty());
+        let at = |ms| Some(Wall::from_millis(ms));
+        let of = EventFilter { object: Some(Id::from_i64(7)), ..EventFilter::default() };
+        for (from, to, found) in [(at(5), at(6), 5), (at(6), None, 0), (None, at(5), 0), (None, None, 5)] {
+            for (audit, without, expected) in [
+                (false, &Topic::ALL[..0], found),
+                (true, &Topic::ALL[..0], found.min(2)),
+                (false, &Topic::ALL[..], found),
+            ] {
+                let filter = EventFilter { from, to, audit, without, ..of.clone() };
+                let read = store.events(newest, &filter, 9).await.unwrap();
+                assert_eq!(read.len(), expected, "{from:?} {to:?} {audit}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -340,8 +353,8 @@ mod tests {
 
     async fn plan(conn: &mut SqliteConnection, sql: &str) -> String {
         let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
-        let rows: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").bind("[]").fetch_all(conn).await.unwrap();
+        let query = sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").bind("[]").bind(0).bind("[]");
+        let rows: Vec<(i64, i64, i64, String)> = query.fetch_all(conn).await.unwrap();
         rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ")
     }
 
@@ -409,7 +422,7 @@ mod tests {
             (false, "devic", &[]),
         ] {
             for object in [None, Some(Id::from_i64(7))] {
-                let filter = EventFilter { object, kind: Some(kind), audit, without: &[] };
+                let filter = EventFilter { object, kind: Some(kind), audit, ..EventFilter::default() };
                 let (mut up, mut down) = (vec![0], vec![i64::MAX]);
                 while let Some(next) = up.last().copied()
                     && let [seq, ..] = seqs(&store.events(Span::Since(next), &filter, 1).await.unwrap())[..]

@@ -53,6 +53,10 @@ pub struct EventFilter<'a> {
     pub object: Option<Id>,
     /// A whole kind (`state`) or its first part (`device` for `device.created`).
     pub kind: Option<&'a str>,
+    /// Events of an object at this time or later.
+    pub from: Option<Wall>,
+    /// Events of an object before this time.
+    pub to: Option<Wall>,
     /// Only events that a user, token or device caused.
     pub audit: bool,
     /// No events about people of these topics.
@@ -147,29 +151,28 @@ macro_rules! not_of_topics {
     };
 }
 
+/// Events of an object. `$3`: the object, `$4`: a kind or its family, `$5` and `$6`: a time.
+macro_rules! of_object {
+    ($more:expr) => {
+        concat!(
+            "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')
+             and ($5 is null or e.at >= $5) and ($6 is null or e.at < $6)",
+            $more
+        )
+    };
+}
+
 /// The audit view: actions of users, tokens and devices, without state changes by results that they
 /// sent. The conditions match those of the indexes.
 pub(super) const ALL: [&str; 2] = both_ways!(select, "true");
 pub(super) const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
-/// `$3`: the object, `$4`: a kind or its family.
-pub(super) const OF_OBJECT: [&str; 2] = both_ways!(
-    select,
-    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
-);
+pub(super) const OF_OBJECT: [&str; 2] = both_ways!(select, of_object!(""));
 /// The same without events of some topics.
 pub(super) const WITHOUT_TOPICS: [&str; 2] = both_ways!(select, not_of_topics!("$3"));
-pub(super) const WITHOUT_TOPICS_OF_OBJECT: [&str; 2] = both_ways!(
-    select,
-    concat!(
-        "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.') and ",
-        not_of_topics!("$5")
-    )
-);
-pub(super) const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
-    select,
-    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')
-     and e.principal != 'system' and e.kind != 'state'"
-);
+pub(super) const WITHOUT_TOPICS_OF_OBJECT: [&str; 2] =
+    both_ways!(select, of_object!(concat!(" and ", not_of_topics!("$7"))));
+pub(super) const AUDIT_OF_OBJECT: [&str; 2] =
+    both_ways!(select, of_object!(" and e.principal != 'system' and e.kind != 'state'"));
 /// `$3`: one kind.
 pub(super) const OF_KIND: [&str; 2] = both_ways!(numbers, "e.kind = $3");
 pub(super) const AUDIT_OF_KIND: [&str; 2] =
@@ -228,7 +231,10 @@ impl Store {
         };
         let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
         let query = match filter.object {
-            Some(object) => query.bind(object.as_i64()).bind(filter.kind),
+            Some(object) => {
+                let (from, to) = (filter.from.map(Wall::as_millis), filter.to.map(Wall::as_millis));
+                query.bind(object.as_i64()).bind(filter.kind).bind(from).bind(to)
+            }
             None => query,
         };
         let without: Vec<&str> = filter.without.iter().flat_map(|topic| topic.families()).copied().collect();
