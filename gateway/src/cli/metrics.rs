@@ -1,6 +1,7 @@
 //! `fleetgate metrics`: measured values as a table and a line of bars.
 
 use clap::Args;
+use fleetgate_engine::history::query::sparkline;
 use reqwest::Url;
 use serde_json::Value;
 
@@ -97,7 +98,7 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
         vec![table::clock_time(&b.at), value(b.min), value(b.avg), value(b.max), b.count.to_string()]
     };
     table::print(&COLUMNS, buckets.iter().map(row).collect());
-    out::line!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
+    out::line!("\n{}", sparkline(&buckets.iter().map(|b| Some(b.avg)).collect::<Vec<_>>()));
     Ok(())
 }
 
@@ -106,15 +107,6 @@ fn segment(label: &str) -> String {
     let mut url: Url = "http://x/".parse().expect("an address of ours");
     url.path_segments_mut().expect("it has a path").clear().push(label);
     url.path().trim_start_matches('/').to_owned()
-}
-
-/// Draws bars scaled from the minimum to the maximum.
-fn bars(values: &[f64]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let height = |v: &f64| if most > least { (v - least) / (most - least) } else { 0.0 };
-    values.iter().map(|v| BARS[((height(v) * 7.0).round() as usize).min(7)]).collect()
 }
 
 #[cfg(test)]
@@ -135,11 +127,5 @@ mod tests {
     #[test]
     fn a_label_is_one_part_of_a_path() {
         assert_eq!([segment("/var"), segment("a b"), segment("rta")], ["%2Fvar", "a%20b", "rta"]);
-    }
-
-    #[test]
-    fn bars_rise_from_the_least_to_the_most() {
-        assert_eq!(bars(&[1.0, 8.0, 4.5]), "▁█▅");
-        assert_eq!([bars(&[3.0, 3.0]), bars(&[])], ["▁▁", ""]);
     }
 }
