@@ -83,8 +83,7 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
     let host =
         vec![STATE, "12d 23h", NAME, ADDRESS, services, "23h 59m ago", "23h 59m ago", "site=linz kind=cam"];
     let bars = "▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█";
-    let service =
-        vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s", bars];
+    let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s", bars];
     let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
     let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
     let renter = vec![ID, NAME, ID, ADDRESS, "23h 59m ago", "connected"];
