@@ -5,7 +5,7 @@
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
-pub(super) const COMMANDS: [(&str, &str); 38] = [
+pub(super) const COMMANDS: [(&str, &str); 39] = [
     ("POST /contacts", "fleetgate contact add NAME"),
     ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
@@ -33,6 +33,7 @@ pub(super) const COMMANDS: [(&str, &str); 38] = [
     ("GET /hosts/{}/metrics", "fleetgate metrics $1"),
     ("POST /hosts/{}/trust", "fleetgate host trust $1 HOST-KEY"),
     ("GET /incidents", "fleetgate incident list"),
+    ("GET /metrics/query", "fleetgate graph HOST METRIC"),
     ("GET /operators", "fleetgate operator list"),
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),

@@ -7,6 +7,7 @@ use super::care::place;
 use super::client::{Client, api_path};
 use super::device::{self, said};
 use super::grant;
+use super::graph;
 use super::host_change;
 use super::table::{self, Column};
 use crate::api::grants::Grant;
@@ -256,13 +257,14 @@ fn labels(h: &Host) -> String {
     h.labels.iter().map(|(k, v)| table::safe(&format!("{k}={v}"))).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) const SERVICE_COLUMNS: [Column; 6] = [
+pub(super) const SERVICE_COLUMNS: [Column; 7] = [
     Column::state("STATE"),
     Column::whole("FOR"),
     Column::name("SERVICE"),
     Column::whole("LAST CHECK").optional(),
     Column::text("OUTPUT"),
     Column::text("METRICS").optional(),
+    Column::whole("LAST 24 H").optional(),
 ];
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
@@ -294,8 +296,16 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let grants = grants.filter(|_| reachable && host.removed_at.is_none());
     grants.map(|grants| grant_lines(&grants)).into_iter().flatten().for_each(|line| out::line!("{line}"));
     out::line!();
-    table::print(&SERVICE_COLUMNS, services.iter().map(service_row).collect());
+    print_services(&services, &graph::sparklines(client, &host.id, &services).await);
     Ok(())
+}
+
+/// Prints the services and the bars of each. Without any bar their column is left out.
+fn print_services(services: &[Service], sparklines: &[String]) {
+    let has_bars = sparklines.iter().any(|bars| !bars.is_empty());
+    let shown = if has_bars { SERVICE_COLUMNS.len() } else { SERVICE_COLUMNS.len() - 1 };
+    let row = |(service, bars): (&Service, &String)| service_row(service, bars);
+    table::print(&SERVICE_COLUMNS[..shown], services.iter().zip(sparklines).map(row).collect());
 }
 
 fn headline(h: &Host, settings: Option<&HostSettings>) {
@@ -418,7 +428,7 @@ fn grant_lines(grants: &[Grant]) -> Vec<String> {
     words.enumerate().map(line).collect()
 }
 
-fn service_row(s: &Service) -> Vec<String> {
+fn service_row(s: &Service, bars: &str) -> Vec<String> {
     let now = table::now();
     let stale = if s.stale { " ?" } else { "" };
     let beside = table::marks(s.acknowledged, s.in_downtime, s.flapping);
@@ -429,6 +439,7 @@ fn service_row(s: &Service) -> Vec<String> {
         table::ago(s.last_check.as_deref(), now),
         table::safe(&s.text),
         metrics(&s.metrics),
+        bars.to_owned(),
     ]
 }
 

@@ -19,6 +19,7 @@ mod explain;
 mod forwarded;
 mod gateway;
 mod grant;
+mod graph;
 mod host;
 mod host_args;
 mod host_change;
@@ -142,6 +143,8 @@ enum Command {
     Result(result::ResultArgs),
     /// Show the metrics of a host, or the history of one metric
     Metrics(metrics::MetricsArgs),
+    /// Draw one metric over time
+    Graph(graph::GraphArgs),
     /// Report the availability of hosts and services
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -286,6 +289,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Result(args) => result::run(&client()?, args).await?,
         Command::Metrics(args) => metrics::run(&client()?, args).await?,
+        Command::Graph(args) => graph::run(&client()?, args).await?,
         Command::Report(command) => report::run(&client()?, command).await?,
         Command::Ack(args) => care::acknowledge(&client()?, args).await?,
         Command::Incident(command) => incident::run(&client()?, command).await?,

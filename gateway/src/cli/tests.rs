@@ -82,7 +82,8 @@ fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)>
     let services = "1 critical, 2 unknown, 3 warning, 40 ok";
     let host =
         vec![STATE, "12d 23h", NAME, ADDRESS, services, "23h 59m ago", "23h 59m ago", "site=linz kind=cam"];
-    let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s"];
+    let bars = "▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█";
+    let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s", bars];
     let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
     let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
     let renter = vec![ID, NAME, ID, ADDRESS, "23h 59m ago", "connected"];

@@ -37,6 +37,7 @@ pub use routing::BUILT_IN_NAME;
 
 use crate::config::{Config, HeartbeatTarget, MailConfig};
 use crate::engine::live_state::LiveState;
+use crate::history::Recorder;
 use crate::notification::mail::smtp::Smtp;
 use crate::outbound::Outbound;
 use crate::store::Store;
@@ -142,7 +143,7 @@ impl Notifications {
         Ok(())
     }
 
-    /// Starts dispatcher and delivery.
+    /// Starts dispatcher and delivery. `history` gives mails the recent values.
     ///
     /// # Errors
     /// Fails when the settings for TLS cannot be used.
@@ -150,13 +151,14 @@ impl Notifications {
         &self,
         tasks: &mut JoinSet<()>,
         store: Store,
+        history: Recorder,
         live: LiveState,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let (settings, wakeups) = (self.settings.subscribe(), self.wakeups.clone());
         let delivery = DeliveryWorker::new(
             settings.clone(),
-            store.clone(),
+            (store.clone(), history),
             live.clone(),
             wakeups.clone(),
             Pace::default(),

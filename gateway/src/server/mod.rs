@@ -172,7 +172,7 @@ impl Server {
         let (mut tasks, live) = (JoinSet::new(), LiveState::default());
 
         let office = Notifications::new(&config);
-        office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
+        office.start(&mut tasks, store.clone(), recorder.clone(), live.clone(), stop_api.clone())?;
         let wakeups = office.wakeups.clone();
         let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, config.history_keep);
         let begun = clock::now();

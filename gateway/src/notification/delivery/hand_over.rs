@@ -91,8 +91,9 @@ impl Round {
         };
         let installation = self.store.installation().await;
         let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
+        let values = self.recent_values(message, contents).await;
         let place = Place { zone: zone.unwrap_or(&self.zone), public_url: self.public_url.as_deref() };
-        let letter = Letter::write(message, contents, verdict, &place);
+        let letter = Letter::write(message, contents, verdict, values.as_ref(), &place);
         let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
         let envelope = Envelope {
             to: message.address.reveal(),

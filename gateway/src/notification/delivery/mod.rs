@@ -7,6 +7,7 @@
 
 mod backoff;
 mod hand_over;
+mod recent_values;
 mod record;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use super::{Settings, Wakeups};
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::progress::Component;
+use crate::history::Recorder;
 use crate::notification::delivery::backoff::{AddressBackoff, Line};
 use crate::notification::delivery::record::{give_up_unreachable, note_dropped};
 use crate::notification::mail::smtp::Smtp;
@@ -101,6 +103,7 @@ pub(in crate::notification) struct DeliveryWorker {
 /// The resources of a delivery, replaced as a whole when the settings change.
 struct Round {
     store: Store,
+    history: Recorder,
     live: LiveState,
     smtp: Option<Smtp>,
     hooks: webhook::Client,
@@ -138,7 +141,7 @@ impl DeliveryWorker {
     /// Fails when the settings for TLS cannot be used.
     pub fn new(
         mut settings: watch::Receiver<Settings>,
-        store: Store,
+        (store, history): (Store, Recorder),
         live: LiveState,
         wakeups: Wakeups,
         pace: Pace,
@@ -149,6 +152,7 @@ impl DeliveryWorker {
             smtp: smtp(&now, pace)?,
             built_in: built_in(&now),
             store,
+            history,
             live,
             zone: TimeZone::system(),
             public_url: now.public_url,
@@ -181,12 +185,18 @@ impl DeliveryWorker {
         let old = &self.round;
         match smtp(&now, old.pace) {
             Ok(smtp) => {
-                let (store, live, hooks) = (old.store.clone(), old.live.clone(), old.hooks.clone());
-                let (zone, pace) = (old.zone.clone(), old.pace);
-                let built_in = built_in(&now);
-                let (public_url, timing) = (now.public_url, now.timing);
-                self.round =
-                    Arc::new(Round { store, live, smtp, hooks, zone, public_url, built_in, timing, pace });
+                self.round = Arc::new(Round {
+                    store: old.store.clone(),
+                    history: old.history.clone(),
+                    live: old.live.clone(),
+                    smtp,
+                    hooks: old.hooks.clone(),
+                    zone: old.zone.clone(),
+                    built_in: built_in(&now),
+                    public_url: now.public_url,
+                    timing: now.timing,
+                    pace: old.pace,
+                });
                 traffic.forgive();
             }
             Err(error) => tracing::error!("mail goes on as before: {error:#}"),

@@ -1,14 +1,16 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     CauseKind, GATEWAY, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, IncidentScope,
-    IncidentSummary, Message, MessageKind,
+    IncidentSummary, Message, MessageKind, Sample,
 };
 use fleetgate_engine::notification::Item;
 use fleetgate_engine::time::Wall;
+use fleetgate_probes::sample::{Metric, Status};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{MailConfig, MailSecurity};
+use crate::history::Keep;
 use crate::notification::mail::sink::{Manner, Sink};
 use crate::notification::test_sink;
 use crate::notification::test_sink::HookSink;
@@ -31,9 +33,17 @@ const PACE: Pace = Pace {
 
 const OPS: &str = "ops@example.org";
 
+const KEEP: Keep = Keep {
+    raw: Duration::from_secs(30 * 86_400),
+    five_minutes: Duration::from_secs(90 * 86_400),
+    hours: Duration::from_secs(1_098 * 86_400),
+    days: None,
+};
+
 /// A running delivery worker, a mail server, and a contact with id 1.
 struct Notifications {
     store: Store,
+    history: Recorder,
     _dir: tempfile::TempDir,
     sink: Sink,
     wakeups: Wakeups,
@@ -57,11 +67,12 @@ impl Notifications {
         let sink = Sink::start(manners).await;
         let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings(&sink));
+        let history = Recorder::open(store.clone(), KEEP).await.unwrap();
+        let read = (store.clone(), history.clone());
         let worker =
-            DeliveryWorker::new(listener, store.clone(), LiveState::default(), wakeups.clone(), pace)
-                .unwrap();
+            DeliveryWorker::new(listener, read, LiveState::default(), wakeups.clone(), pace).unwrap();
         let running = tokio::spawn(worker.run(stop.clone()));
-        Notifications { store, _dir: dir, sink, wakeups, _settings: settings, stop, running }
+        Notifications { store, history, _dir: dir, sink, wakeups, _settings: settings, stop, running }
     }
 
     /// Gives the contact a secret, so that its webhooks can be signed.
@@ -574,6 +585,48 @@ async fn a_mail_about_a_host_has_its_incident_and_its_verdict() {
     assert_eq!(header(&letter, "Subject"), format!("Subject: DOWN cam-07 [{id}]"));
     assert!(header(&letter, "References").starts_with(&format!("References: <{id}.")), "{letter}");
     assert!(letter.contains("Verdict") && letter.contains(&format!("{id}: cam-07 is down")), "{letter}");
+}
+
+/// Records values of cam-07/ping, of which the last is the state's, with limits.
+async fn ping_of(office: &Notifications, values: &[f64]) -> Message {
+    let host = fixture::device(&office.store, 7, "cam-07").await;
+    office.store.all_hosts(&fixture::TIMING).await.unwrap();
+    let now = clock::wall();
+    let metric = |value: f64| Metric {
+        warn: "80".parse().ok(),
+        crit: "90".parse().ok(),
+        ..Metric::amount("rta", value, "ms")
+    };
+    let sample = |(at, value): (usize, &f64)| Sample {
+        host,
+        service: "ping".into(),
+        at: now - Duration::from_secs(60 * (values.len() - at) as u64),
+        metrics: vec![metric(*value)],
+    };
+    let samples: Vec<Sample> = values.iter().enumerate().map(sample).collect();
+    let mut turn = office.history.turn().await;
+    let mut tx = office.store.begin().await.unwrap();
+    let mut state = fixture::service("ping", Status::Critical);
+    state.result.metrics = values.last().map(|value| metric(*value)).into_iter().collect();
+    states::write_services(&mut tx, &[(host, &state)]).await.unwrap();
+    turn.write(&mut tx, &samples, now).await.unwrap();
+    tx.commit().await.unwrap();
+    turn.committed();
+    Message { service: Some("ping".into()), to: "critical", ..fixture::down(host) }
+}
+
+#[tokio::test]
+async fn a_mail_about_a_value_has_its_last_hours_and_goes_without_if_there_are_none() {
+    let office = Notifications::open(&[Manner::Take]).await;
+    let message = ping_of(&office, &[61.0, 75.0, 93.0]).await;
+    office.mail(OPS, &message).await;
+    let letter = office.sink.wait_for(1).await.remove(0);
+    assert!(letter.contains("rta, last 6 h: 61ms to 93ms"), "{letter}");
+    fixture::run(&office.store, "delete from redo", &[]).await;
+    fixture::run(&office.store, "delete from series", &[]).await;
+    office.mail(OPS, &message).await;
+    let letter = office.sink.wait_for(2).await.remove(1);
+    assert!(letter.contains("Output") && !letter.contains("last 6 h"), "{letter}");
 }
 
 // ------------------------------------------------------------- what is withdrawn

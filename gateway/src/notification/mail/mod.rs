@@ -12,3 +12,4 @@ pub(crate) mod sink;
 pub(crate) mod smtp;
 mod transport;
 mod trust;
+pub mod value_part;

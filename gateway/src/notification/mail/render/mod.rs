@@ -10,6 +10,7 @@ use fleetgate_engine::messages::{Excerpt, GATEWAY};
 use fleetgate_engine::verdict::Verdict;
 use jiff::tz::TimeZone;
 
+use crate::notification::mail::value_part::{self, RecentValues};
 use crate::notification::mail::{incident_part, rental_part};
 pub(in crate::notification::mail) use crate::sanitize::escaped;
 use crate::sanitize::harmless;
@@ -43,16 +44,20 @@ pub struct Place<'a> {
 }
 
 impl Letter {
-    /// Writes a mail. `verdict` is that of the host, if the mail reports one host only.
+    /// Writes a mail. `verdict` is that of the host, if the mail reports one host only; `values` are the
+    /// recent values, if it reports one value only.
     pub fn write(
         message: &MessageRow,
         contents: &Contents,
         verdict: Option<&Verdict>,
+        values: Option<&RecentValues>,
         place: &Place<'_>,
     ) -> Letter {
         match (message.kind, contents.notices.as_slice()) {
             (Kind::Test, _) => test(message, place),
-            (Kind::Notices, [one]) if contents.total() == 1 => of_one(one, contents, verdict, place),
+            (Kind::Notices, [one]) if contents.total() == 1 => {
+                of_one(one, contents, (verdict, values), place)
+            }
             _ => of_many(message, contents, place),
         }
     }
@@ -60,18 +65,25 @@ impl Letter {
 
 // ----------------------------------------------------------------- one object
 
-fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, place: &Place<'_>) -> Letter {
+fn of_one(
+    notice: &NoticeRow,
+    contents: &Contents,
+    (verdict, values): (Option<&Verdict>, Option<&RecentValues>),
+    place: &Place<'_>,
+) -> Letter {
     let (headline, after) = (headline(&notice.kind, notice.problem, &notice.to), after(notice, contents));
     let rented = rental_part::text(notice, contents, place).map(|rented| format!("Rented  {rented}\n"));
     let around = Around {
         rented: rented.unwrap_or_default(),
         incidents: incident_part::text(contents, place),
         verdict: incident_part::verdict_text(verdict),
+        values: value_part::text(values),
     };
     let in_html = Around {
         rented: rental_part::html(notice, contents, place),
         incidents: incident_part::html(contents, place),
         verdict: incident_part::verdict_html(verdict),
+        values: value_part::html(values),
     };
     Letter {
         subject: subject(&format!("{headline} {}{after}", object(notice)), contents),
@@ -85,6 +97,7 @@ struct Around {
     rented: String,
     incidents: String,
     verdict: String,
+    values: String,
 }
 
 /// Returns the subject. Truncation never affects the incident.
@@ -167,13 +180,14 @@ fn earlier(from: &str, to: &str) -> Option<String> {
 
 fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'_>) -> String {
     format!(
-        "{}\n\nSince   {}\n{}{}{}{}Output\n{}\n\n{}\n",
+        "{}\n\nSince   {}\n{}{}{}{}{}Output\n{}\n\n{}\n",
         sentence(notice, after),
         time(notice.since.as_millis(), place.zone),
         by(notice),
         around.rented,
         around.incidents,
         around.verdict,
+        around.values,
         quoted(&notice.output),
         host_link(&notice.host_name, place),
     )
@@ -188,7 +202,7 @@ fn html_of_one(
 ) -> String {
     let output = whole_or_cut(&notice.output).lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
-        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}{}</p>\n{}{}<pre style=\"{}\">{}</pre>\n{}",
+        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}{}</p>\n{}{}{}<pre style=\"{}\">{}</pre>\n{}",
         colour(notice),
         escaped(headline),
         escaped(&one_line(&object(notice), MAX_SUBJECT)),
@@ -198,6 +212,7 @@ fn html_of_one(
         around.rented,
         around.incidents,
         around.verdict,
+        around.values,
         PRE,
         escaped(if output.is_empty() { "(none)" } else { &output }),
         html_link(&one_line(&notice.host_name, MAX_SUBJECT), place),

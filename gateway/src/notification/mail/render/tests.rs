@@ -84,7 +84,7 @@ fn shown(letter: &Letter) -> String {
 fn write(kind: Kind, notices: Vec<NoticeRow>) -> Letter {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
-    Letter::write(&message(kind), &contents(notices), None, &place)
+    Letter::write(&message(kind), &contents(notices), None, None, &place)
 }
 
 fn one(notice: NoticeRow) -> Letter {
@@ -114,8 +114,35 @@ fn a_service_that_recovered() {
     };
     let all = after(contents(vec![recovered]), Duration::from_secs(12 * 60 + 40));
     let place = Place { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
-    let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
+    let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
+}
+
+#[test]
+fn a_value_has_a_line_of_its_last_hours() {
+    let full = NoticeRow {
+        service: Some("disk".into()),
+        from: "ok".into(),
+        to: "critical".into(),
+        output: "/ 93% used, 1.1 GB free (limit 90)".into(),
+        ..down()
+    };
+    let values = RecentValues {
+        metric: "used".into(),
+        uom: "%".into(),
+        hours: 6,
+        averages: vec![None, Some(61.0), Some(65.5), Some(70.0), None, None, Some(80.25), Some(92.0), None],
+        low: 61.0,
+        high: 93.06,
+    };
+    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let letter = |values: &RecentValues| {
+        Letter::write(&message(Kind::Notices), &contents(vec![full.clone()]), None, Some(values), &place)
+    };
+    let shown_values = letter(&values);
+    insta::assert_snapshot!(format!("{}\n\n{}", shown(&shown_values), shown_values.html));
+    let hostile = letter(&RecentValues { metric: "<b>x\r\n.".into(), uom: "\u{202e}%".into(), ..values });
+    assert!(!hostile.html.contains("<b>") && !hostile.text.contains(['\r', '\u{202e}']), "{hostile:?}");
 }
 
 /// Gives each notice a rental.
@@ -134,7 +161,7 @@ fn rented(contents: Contents, time_zone: Option<&str>) -> Contents {
 fn a_notice_about_a_rented_device_names_the_rental_and_its_end() {
     let place = Place { zone: &TimeZone::UTC, public_url: None };
     let letter = |notices: Vec<NoticeRow>, zone| {
-        Letter::write(&message(Kind::Notices), &rented(contents(notices), zone), None, &place)
+        Letter::write(&message(Kind::Notices), &rented(contents(notices), zone), None, None, &place)
     };
     let words =
         format!("entrance ({}) until 2026-12-11 10:00", crate::ids::Kind::Rental.text(Id::from_i64(41)));
@@ -170,7 +197,7 @@ fn how_long_it_lasted_is_said_in_two_units() {
 #[test]
 fn without_an_address_the_letter_names_the_command() {
     let place = Place { zone: &TimeZone::UTC, public_url: None };
-    let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, &place);
+    let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, None, &place);
     insta::assert_snapshot!(letter.text);
 }
 
@@ -195,7 +222,7 @@ fn a_thousand_hosts_are_counted_and_not_all_named() {
     let mut all = contents(vec![down(); 100]);
     all.counts[0].count = 1_000;
     let place = Place { zone: &TimeZone::UTC, public_url: None };
-    let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
+    let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
     assert_eq!(letter.subject, "DOWN: cam-07 and 999 more hosts at north");
     assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
 }
@@ -244,7 +271,7 @@ fn a_host_with_its_incident_and_what_is_wrong() {
         candidates: Vec::new(),
         evidence: vec!["no packet for 95 s".into(), "6 others at north answer".into()],
     };
-    let letter = Letter::write(&message(Kind::Notices), &all, Some(&verdict), &place);
+    let letter = Letter::write(&message(Kind::Notices), &all, Some(&verdict), None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
 }
 
@@ -263,7 +290,7 @@ fn a_thousand_hosts_of_one_incident() {
     all.sites = vec![("north".into(), 999), (String::new(), 1)];
     all.incidents = vec![Concern { incident: incident("r1 is down", "site", 1_000), ill: Vec::new() }];
     let many = MessageRow { site: String::new(), folded: 4, ..message(Kind::Notices) };
-    insta::assert_snapshot!(shown(&Letter::write(&many, &all, None, &place)));
+    insta::assert_snapshot!(shown(&Letter::write(&many, &all, None, None, &place)));
 }
 
 #[test]
@@ -304,7 +331,7 @@ fn who_outlives_a_lost_site_is_named_among_the_good_news() {
     let mut all = contents(vec![up.clone(), up]);
     let words = "most of north stopped answering at once";
     all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
-    insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, &place)));
+    insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, None, &place)));
 }
 
 #[test]
