@@ -15,10 +15,11 @@ use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
 use super::response::problem::Problem;
 use crate::clock;
-use crate::store::wire_days::KEEP_DAYS;
 
 /// The default number of days, a month.
 const DEFAULT_DAYS: i64 = 31;
+/// Three years and some days, as long as the days are kept by default.
+const MOST_DAYS: i64 = 1_098;
 const DAY_MS: i64 = 86_400_000;
 
 /// The bytes of a device on the wire: datagrams of both directions with UDP and IP headers, including handshakes and
@@ -49,7 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// So many days back from today; 31 when absent.
-    #[param(minimum = 1, maximum = 62)]
+    #[param(minimum = 1, maximum = 1_098)]
     days: Option<i64>,
 }
 
@@ -64,8 +65,8 @@ async fn traffic(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Traffic>, Problem> {
     let most = wanted.days.unwrap_or(DEFAULT_DAYS);
-    if !(1..=KEEP_DAYS).contains(&most) {
-        return Err(Problem::bad_request("bad_query", format!("days: 1 to {KEEP_DAYS} is expected")));
+    if !(1..=MOST_DAYS).contains(&most) {
+        return Err(Problem::bad_request("bad_query", format!("days: 1 to {MOST_DAYS} is expected")));
     }
     let mut conn = app.store.reader().await?;
     let peer = load(&mut conn, Kind::Host.named(&host)).await?.id;
@@ -127,7 +128,12 @@ mod tests {
         assert_eq!(bytes, [15, 40, 17]);
         let one = api.viewer().get("/api/v1/hosts/cam/traffic?days=1").await.json;
         assert_eq!(one["days"].as_array().unwrap().len(), 1);
-        assert_eq!(api.viewer().get("/api/v1/hosts/cam/traffic?days=0").await.status, 400);
+        let years = api.viewer().get("/api/v1/hosts/cam/traffic?days=1098").await.json;
+        assert_eq!(years["days"].as_array().unwrap().len(), 3);
+        for wrong in [0, 1_099] {
+            let path = format!("/api/v1/hosts/cam/traffic?days={wrong}");
+            assert_eq!(api.viewer().get(&path).await.status, 400);
+        }
         let host = api.viewer().get("/api/v1/hosts/cam").await.json;
         assert_eq!(
             (&host["tunnel"]["today_bytes"], &host["tunnel"]["yesterday_bytes"]),
