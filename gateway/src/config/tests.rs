@@ -109,7 +109,8 @@ fn history_is_kept_for_days_that_make_sense() {
         ("TRAFFIC", "61"),
         ("DAYS", "36501"),
     ] {
-        let error = refused("", &[(&format!("HISTORY__{name}"), wrong)]);
+        let variable = format!("HISTORY__{name}");
+        let error = refused("", &[(variable.as_str(), wrong)]);
         let key = format!("history.{} = {wrong}", name.to_lowercase());
         assert!(error.contains(&key) && error.contains("days"), "{error}");
     }
@@ -124,7 +125,8 @@ fn the_history_stops_before_results_are_refused() {
     assert_eq!(disk(""), mb(256, 64));
     assert_eq!(disk("[disk]\nhistory_mb = 10\nreserve_mb = 20"), mb(20, 20));
     for key in ["HISTORY_MB", "RESERVE_MB"] {
-        let error = refused("", &[(&format!("DISK__{key}"), "0")]);
+        let variable = format!("DISK__{key}");
+        let error = refused("", &[(variable.as_str(), "0")]);
         assert!(error.contains(&format!("disk.{} = 0", key.to_lowercase())), "{error}");
     }
 }

@@ -218,7 +218,8 @@ struct Replayed {
 }
 
 async fn replay(store: &Store) -> Result<Replayed> {
-    let (mut cache, mut hot, mut newest, mut damaged) = (SeriesCache::default(), Hot::default(), 0, 0);
+    let (mut cache, mut hot) = (SeriesCache::default(), Hot::default());
+    let (mut newest, mut damaged) = (0_i64, 0_u64);
     let mut conn = store.reader().await?;
     series::load(&mut conn, &mut cache).await?;
     let bytes = redo::replay(&mut conn, |generation, data| {
