@@ -51,7 +51,7 @@ impl Hot {
         found
     }
 
-    /// Returns the first `most` series of a generation after `after`, each with its samples in order.
+    /// Returns the first `most` series of a generation after `after`, each with its samples as they came.
     pub fn part(&self, generation: i64, after: Option<u32>, most: usize) -> Vec<Sealable> {
         let Some(generation) = self.generations.get(&generation) else { return Vec::new() };
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -59,7 +59,7 @@ impl Hot {
         part.map(|(series, held)| Sealable {
             series: *series,
             kind: held.kind,
-            points: ordered(held.packed.points()),
+            points: held.packed.points(),
         })
         .collect()
     }

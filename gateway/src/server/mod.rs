@@ -172,11 +172,11 @@ impl Server {
         let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
         let (mut tasks, live) = (JoinSet::new(), LiveState::default());
 
+        let recorder = Recorder::open(store.clone(), config.history).await?;
         let office = Notifications::new(&config);
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
         let wakeups = office.wakeups.clone();
-        let history = Recorder::open(store.clone(), config.history).await?;
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, history.clone());
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, recorder.clone());
         let begun = clock::now();
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
@@ -185,7 +185,7 @@ impl Server {
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
-            history,
+            history: recorder,
             handle,
             live,
             office,
