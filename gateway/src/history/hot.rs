@@ -56,12 +56,8 @@ impl Hot {
         let Some(generation) = self.generations.get(&generation) else { return Vec::new() };
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
         let part = generation.series.range((first, Bound::Unbounded)).take(most);
-        part.map(|(series, held)| Sealable {
-            series: *series,
-            kind: held.kind,
-            points: held.packed.points(),
-        })
-        .collect()
+        part.map(|(series, held)| Sealable { series: *series, kind: held.kind, points: held.packed.points() })
+            .collect()
     }
 
     /// Returns the generations before this one that are still here, oldest first.
