@@ -12,6 +12,7 @@ pub mod dns;
 pub mod engine;
 pub mod first_start;
 pub mod health;
+pub mod history;
 pub mod http;
 pub mod identity;
 pub mod ids;

@@ -166,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::engine::live_state::LiveState;
+    use crate::history::{Keep, Recorder};
     use crate::notification::test_sink::{HookSink, Manner};
     use crate::store::{Store, fixture};
 
@@ -194,8 +195,8 @@ mod tests {
         let handle =
             Handle::new(store.clone(), live.clone(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
         let (pulse, wakeups) = (live.pulse().clone(), Wakeups::default());
-        let writer =
-            Writer::start(&mut tasks, store.clone(), live, wakeups.clone(), Duration::from_secs(86_400));
+        let history = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+        let writer = Writer::start(&mut tasks, store.clone(), live, wakeups.clone(), history);
         let still = Arc::new(Mutex::new(None));
         let (beats, stands) = (pulse.clone(), still.clone());
         tasks.spawn(async move {

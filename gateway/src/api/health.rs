@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`, for the service manager and for external monitoring.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -19,8 +20,8 @@ use super::request::client::Client;
 use super::request::permission::{self, Area, Rule};
 use super::response::problem::Problem;
 use crate::config::public_url::PublicUrl;
-use crate::health::Part;
 use crate::health::progress::Component;
+use crate::health::{Part, Space};
 use crate::store::hosts::Totals;
 
 pub(super) fn routes() -> Router<AppState> {
@@ -36,7 +37,7 @@ async fn healthz(State(app): State<AppState>) -> impl IntoResponse {
     let parts = parts(&app).await;
     let well = parts.iter().all(|(_, trouble)| trouble.is_none());
     let shown: BTreeMap<_, _> =
-        parts.into_iter().map(|(part, trouble)| (part, trouble.unwrap_or("ok"))).collect();
+        parts.into_iter().map(|(part, trouble)| (part, trouble.unwrap_or("ok".into()))).collect();
     Json(json!({ "status": if well { "ok" } else { "degraded" }, "parts": shown }))
 }
 
@@ -63,8 +64,10 @@ const CLOCK: &str = "clock";
 const POLICY: &str = "policy";
 const RESTORE: &str = "restore";
 
+type Words = Cow<'static, str>;
+
 /// Returns the fault of each part, in words that strangers may see.
-async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
+async fn parts(app: &AppState) -> Vec<(&'static str, Option<Words>)> {
     let health = app.live.health();
     let engine = if app.handle.is_running() {
         let behind = "has not received every change yet, and they are sent again; the log says why";
@@ -79,13 +82,6 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     } else {
         app.store.ping().await.is_err().then_some("cannot be read; the log says why")
     };
-    let history = if !health.is_well(Part::History) {
-        Some("takes no writes: graphs will have a gap")
-    } else {
-        app.store.history.was_set_aside().then_some(
-            "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory",
-        )
-    };
     let clock = health.clock_problem().map(
         |_| "is behind a time that it has shown before, so that grants with a window wait; the log says more",
     );
@@ -97,15 +93,31 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
         app.live.pulse().hangs(component).then_some("hangs; the heartbeat has stopped")
     };
     let components = Component::ALL.into_iter().map(|component| (component.name(), hangs(component)));
-    let parts = [
-        ("engine", engine),
-        ("database", database),
-        (HISTORY, history),
-        (CLOCK, clock),
-        (POLICY, policy),
-        (RESTORE, restore),
-    ];
-    parts.into_iter().chain(components).collect()
+    let parts =
+        [("engine", engine), ("database", database), (CLOCK, clock), (POLICY, policy), (RESTORE, restore)];
+    let parts = parts.into_iter().chain(components).map(|(part, trouble)| (part, trouble.map(Words::from)));
+    parts.chain([(HISTORY, history(app))]).collect()
+}
+
+fn history(app: &AppState) -> Option<Words> {
+    let health = app.live.health();
+    if !health.is_well(Part::History) {
+        return Some(
+            "takes no writes: newer samples wait in fleetgate.db, and graphs will have a gap".into(),
+        );
+    }
+    if health.space() != Space::Enough {
+        return Some("is not written because the disk is nearly full: graphs will have a gap".into());
+    }
+    if app.store.history.was_set_aside() {
+        let words =
+            "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory";
+        return Some(words.into());
+    }
+    let damaged = app.history.status().damaged_blocks;
+    (damaged > 0).then(|| {
+        format!("has {damaged} damaged blocks, and graphs have a gap there; a backup may have them").into()
+    })
 }
 
 /// Serves metrics without a token on this machine, and over the network with an operator's token.
@@ -206,5 +218,19 @@ mod tests {
         assert_eq!(api.anonymous().get("/readyz").await.status, 200);
         let health = api.anonymous().get("/healthz").await;
         assert!(health.json["parts"]["history"].as_str().unwrap().contains("gap"), "{}", health.text);
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_for_the_history_is_said_here_and_on_the_page() {
+        let api = TestApi::new().await;
+        api.state.live.health().space_is(Space::Low);
+        assert_eq!(api.anonymous().get("/readyz").await.status, 200, "results are taken");
+        let health = api.anonymous().get("/healthz").await;
+        assert!(health.json["parts"]["history"].as_str().unwrap().contains("nearly full"), "{}", health.text);
+        let said = api.viewer().get("/api/v1/overview").await.json["disk_problem"].clone();
+        assert!(said.as_str().unwrap().contains("Free some space"), "{said}");
+        api.state.store.set_reserve(u64::MAX);
+        let ready = api.anonymous().get("/readyz").await;
+        assert!(ready.status == 503 && ready.text.contains("the disk is full"), "{}", ready.text);
     }
 }

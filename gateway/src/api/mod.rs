@@ -82,6 +82,7 @@ use crate::config::Config;
 use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
 use crate::engine::live_state::LiveState;
+use crate::history::Recorder;
 use crate::identity::ssh_ca::SshCa;
 use crate::notification::Notifications;
 use crate::rental_events;
@@ -112,6 +113,8 @@ struct Inner {
 /// The parts of a running gateway that the API uses.
 pub struct Parts {
     pub store: Store,
+    /// The samples of metrics.
+    pub history: Recorder,
     pub handle: Handle,
     pub live: LiveState,
     pub office: Notifications,

@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::demo::sensors::Sensors;
 use crate::engine::handle::{Handle, QUEUE};
 use crate::engine::live_state::LiveState;
+use crate::history::{Keep, Recorder};
 use crate::http::server::{self, HttpServer};
 use crate::identity::ssh_ca::SshCa;
 use crate::notification::{Notifications, Wakeups};
@@ -47,9 +48,6 @@ use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
 use crate::tunnel::stream::Streams;
 use crate::writer::Writer;
-
-/// Longer than a test.
-const KEEP: Duration = Duration::from_secs(86_400);
 
 pub struct TestApi {
     pub state: AppState,
@@ -69,7 +67,9 @@ impl TestApi {
     pub async fn with(change: impl FnOnce(&mut Config)) -> TestApi {
         let (store, dir) = fixture::store().await;
         let mut config = Config::load(dir.path(), None).unwrap();
+        config.history = Keep::ALL;
         change(&mut config);
+        let history = Recorder::open(store.clone(), config.history).await.unwrap();
         let live = LiveState::default();
         let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
         let (to_monitor, monitor) = mpsc::channel(QUEUE);
@@ -82,6 +82,7 @@ impl TestApi {
         ];
         let state = AppState::new(Parts {
             store,
+            history,
             handle,
             live,
             office: Notifications::new(&config),
@@ -115,7 +116,8 @@ impl TestApi {
         let inputs = std::mem::replace(&mut self.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
         let (store, live) = (self.state.store.clone(), self.state.live.clone());
-        let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), KEEP);
+        let history = self.state.history.clone();
+        let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), history);
         tasks.spawn(watch(inputs, writer, sensors));
         tasks
     }

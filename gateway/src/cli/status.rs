@@ -71,8 +71,9 @@ fn plugin_line(o: &Overview) -> String {
     let metrics = [("hosts", &hosts), ("services", &services)].map(|(of, all)| counts_as_metrics(of, all));
     let clock = if o.clock_problem.is_some() { "; clock not trusted" } else { "" };
     let restore = if o.restore_unconfirmed.is_some() { "; restore not confirmed" } else { "" };
+    let disk = if o.disk_problem.is_some() { "; disk without room" } else { "" };
     format!(
-        "{word}: hosts {}; services {}{clock}{restore} | {}",
+        "{word}: hosts {}; services {}{clock}{restore}{disk} | {}",
         present(&hosts),
         present(&services),
         metrics.join(" ")
@@ -97,10 +98,7 @@ fn show(o: &Overview) {
     out::line!("{}", hosts_line(&o.hosts));
     out::line!("{}", services_line(&o.services));
     out::line!("Last check {}", table::ago(o.last_check.as_deref(), now));
-    if let Some(problem) = &o.clock_problem {
-        out::line!("{}", table::coloured(&capitalised(problem), "critical"));
-    }
-    if let Some(problem) = &o.restore_unconfirmed {
+    for problem in [&o.clock_problem, &o.restore_unconfirmed, &o.disk_problem].into_iter().flatten() {
         out::line!("{}", table::coloured(&capitalised(problem), "critical"));
     }
     if o.awaiting_approval > 0 {
@@ -264,5 +262,8 @@ mod tests {
         assert_eq!(restore.exit_code(), 1);
         let line = plugin_line(&restore);
         assert!(line.starts_with("WARNING: hosts none; services none; restore not confirmed | "), "{line}");
+        let disk = Overview { disk_problem: Some("the disk is full".to_owned()), ..Overview::default() };
+        assert_eq!(disk.exit_code(), 1);
+        assert!(plugin_line(&disk).contains("services none; disk without room | "));
     }
 }

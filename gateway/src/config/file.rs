@@ -36,6 +36,7 @@ pub(super) struct File {
     pub checks: ChecksFile,
     pub ssh: SshFile,
     pub history: HistoryFile,
+    pub disk: DiskFile,
     pub retention: RetentionFile,
     pub mail: Option<MailFile>,
     pub notifications: NotificationsFile,
@@ -83,10 +84,25 @@ pub(super) struct SshFile {
     pub connections: Option<usize>,
 }
 
+/// In days.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HistoryFile {
-    pub keep: Option<u16>,
+    pub raw: Option<u32>,
+    /// The older name of `raw`.
+    pub keep: Option<u32>,
+    pub five_minutes: Option<u32>,
+    pub hours: Option<u32>,
+    pub days: Option<u32>,
+    pub traffic: Option<u32>,
+}
+
+/// In MB of 1,048,576 bytes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DiskFile {
+    pub history_mb: Option<u32>,
+    pub reserve_mb: Option<u32>,
 }
 
 /// In days.

@@ -24,6 +24,7 @@ use fleetgate_keys::Endpoint;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::config::public_url::PublicUrl;
+use crate::history::Keep;
 use crate::maintenance::retention::Retention;
 use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
@@ -38,8 +39,8 @@ pub use values::time_of_day;
 use file::{File, Variables, own_variables, read};
 use mail::mail;
 use values::{
-    alias_slots, dns, endpoint, group_wait, heartbeat, history_keep, log_filter, log_json, mtu, outbound,
-    retention, seconds, socket_addr, timing, tls_files, trusted_proxies, uplink,
+    alias_slots, disk, dns, endpoint, group_wait, heartbeat, history, log_filter, log_json, mtu, outbound,
+    retention, seconds, socket_addr, timing, tls_files, traffic_days, trusted_proxies, uplink,
 };
 
 /// Which pools the settings name.
@@ -91,8 +92,11 @@ pub struct Config {
     pub log_filter: Option<String>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
-    /// Retention of samples.
-    pub history_keep: Duration,
+    /// How long samples and their buckets are kept.
+    pub history: Keep,
+    /// Days of the traffic of each device that are kept.
+    pub traffic_days: i64,
+    pub disk: DiskSettings,
     /// Retention of other data that expires.
     pub retention: Retention,
     pub log_json: bool,
@@ -114,6 +118,15 @@ impl DnsSettings {
         let forwards = !self.resolvers.is_empty();
         fleetgate_engine::dns::Config { suffix: self.suffix.clone(), forwards }
     }
+}
+
+/// Free space of the disk with the databases, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSettings {
+    /// Below this, no history is written. At least the reserve.
+    pub history: u64,
+    /// Below this, results and changes are refused.
+    pub reserve: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -176,6 +189,7 @@ impl Config {
         let public_url = raw.public_url.map(|url| url.parse()).transpose()?;
         let endpoint = raw.endpoint.map(|e| endpoint(&e)).transpose()?;
         let outbound = outbound(&raw.outbound)?;
+        let history = history(&raw.history)?;
         Ok(Config {
             data: data.to_owned(),
             listen: socket_addr("listen", raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
@@ -201,8 +215,10 @@ impl Config {
             digest: raw.notifications.digest.map(|t| time_of_day("notifications.digest", &t)).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
-            history_keep: history_keep(raw.history.keep)?,
-            retention: retention(&raw.retention)?,
+            history,
+            traffic_days: traffic_days(raw.history.traffic)?,
+            disk: disk(&raw.disk)?,
+            retention: retention(&raw.retention, history.hours)?,
             log_json: log_json(raw.log.as_deref())?,
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
@@ -210,7 +226,7 @@ impl Config {
 
     /// Returns the settings that differ in `other` and are read only at the start.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 22] {
+        let facts = |c: &Config| -> [(&'static str, String); 23] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -228,7 +244,8 @@ impl Config {
                 ("checks", shown(&c.timing)),
                 ("ssh.idle", shown(&c.ssh_idle)),
                 ("ssh.connections", shown(&c.ssh_connections)),
-                ("history.keep", shown(&c.history_keep)),
+                ("history", shown(&(c.history, c.traffic_days))),
+                ("disk", shown(&c.disk)),
                 ("retention", shown(&c.retention)),
                 ("log", shown(&c.log_json)),
                 ("uplink", shown(&c.uplink)),

@@ -90,11 +90,44 @@ fn what_the_build_and_the_tests_read_is_no_setting() {
 #[test]
 fn history_is_kept_for_days_that_make_sense() {
     let days = |n: u64| Duration::from_secs(n * 86_400);
-    assert_eq!(load("", 0o600, &[]).unwrap().history_keep, days(30));
-    assert_eq!(load("[history]\nkeep = 7", 0o600, &[]).unwrap().history_keep, days(7));
-    for wrong in ["0", "3661"] {
-        let error = refused("", &[("HISTORY__KEEP", wrong)]);
-        assert!(error.contains("history.keep") && error.contains("days"), "{error}");
+    let history = |text: &str| load(text, 0o600, &[]).unwrap().history;
+    let usual = Keep { raw: days(30), five_minutes: days(90), hours: days(1_098), days: None };
+    assert_eq!(history(""), usual);
+    assert_eq!(history("[history]\nkeep = 7"), Keep { raw: days(7), ..usual }, "the older name");
+    assert_eq!(history("[history]\nkeep = 1").raw, days(2), "a day is rolled up after its end");
+    assert_eq!(history("[history]\nraw = 365"), Keep { raw: days(365), five_minutes: days(365), ..usual });
+    let all = "[history]\nraw = 7\nfive_minutes = 30\nhours = 400\ndays = 4000\ntraffic = 62";
+    let set = Keep { raw: days(7), five_minutes: days(30), hours: days(400), days: Some(days(4_000)) };
+    assert_eq!((history(all), load(all, 0o600, &[]).unwrap().traffic_days), (set, 62));
+    for (name, wrong) in [
+        ("KEEP", "0"),
+        ("KEEP", "3661"),
+        ("RAW", "1"),
+        ("FIVE_MINUTES", "29"),
+        ("HOURS", "89"),
+        ("DAYS", "1097"),
+        ("TRAFFIC", "61"),
+        ("DAYS", "36501"),
+    ] {
+        let variable = format!("HISTORY__{name}");
+        let error = refused("", &[(variable.as_str(), wrong)]);
+        let key = format!("history.{} = {wrong}", name.to_lowercase());
+        assert!(error.contains(&key) && error.contains("days"), "{error}");
+    }
+    let twice = refused("[history]\nkeep = 7\nraw = 7", &[]);
+    assert!(twice.contains("history.raw alone"), "{twice}");
+}
+
+#[test]
+fn the_history_stops_before_results_are_refused() {
+    let disk = |text: &str| load(text, 0o600, &[]).unwrap().disk;
+    let mb = |history: u64, reserve: u64| DiskSettings { history: history << 20, reserve: reserve << 20 };
+    assert_eq!(disk(""), mb(256, 64));
+    assert_eq!(disk("[disk]\nhistory_mb = 10\nreserve_mb = 20"), mb(20, 20));
+    for key in ["HISTORY_MB", "RESERVE_MB"] {
+        let variable = format!("DISK__{key}");
+        let error = refused("", &[(variable.as_str(), "0")]);
+        assert!(error.contains(&format!("disk.{} = 0", key.to_lowercase())), "{error}");
     }
 }
 
@@ -102,9 +135,11 @@ fn history_is_kept_for_days_that_make_sense() {
 fn events_are_kept_for_two_years_and_the_audit_for_ever() {
     let days = |n: u64| Duration::from_secs(n * 86_400);
     let usual = load("", 0o600, &[]).unwrap().retention;
-    assert_eq!(usual, Retention { keep: days(730), audit: None });
+    assert_eq!(usual, Retention { keep: days(730), audit: None, intervals: days(1_098) });
     let set = load("[retention]\nkeep = 90\naudit = 3650", 0o600, &[]).unwrap().retention;
-    assert_eq!(set, Retention { keep: days(90), audit: Some(days(3_650)) });
+    assert_eq!(set, Retention { keep: days(90), audit: Some(days(3_650)), intervals: days(1_098) });
+    let longer = load("[retention]\nkeep = 3650", 0o600, &[]).unwrap().retention;
+    assert_eq!(longer.intervals, days(3_650), "intervals are never kept shorter than events");
     for (name, key) in [("RETENTION__KEEP", "retention.keep"), ("RETENTION__AUDIT", "retention.audit")] {
         for wrong in ["0", "36501"] {
             let error = refused("", &[(name, wrong)]);

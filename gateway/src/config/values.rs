@@ -13,9 +13,14 @@ use fleetgate_engine::messages::{DEFAULT_MTU, MTU_RANGE};
 use fleetgate_keys::Endpoint;
 use ipnet::IpNet;
 
-use super::file::{ChecksFile, DnsFile, HeartbeatFile, List, OutboundFile, RetentionFile, UplinkFile};
-use super::{DnsSettings, GROUP_WAIT, HeartbeatTarget, LONGEST_GROUP_WAIT, SHORTEST_HEARTBEAT, TlsFiles};
+use super::file::{
+    ChecksFile, DiskFile, DnsFile, HeartbeatFile, HistoryFile, List, OutboundFile, RetentionFile, UplinkFile,
+};
+use super::{
+    DiskSettings, DnsSettings, GROUP_WAIT, HeartbeatTarget, LONGEST_GROUP_WAIT, SHORTEST_HEARTBEAT, TlsFiles,
+};
 use crate::health::telemetry;
+use crate::history::Keep;
 use crate::maintenance::retention::Retention;
 use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
@@ -34,10 +39,28 @@ const DEFAULT_ALIAS_SLOTS: u32 = 64;
 /// One prefix covers a block, so its length is a power of two.
 const ALIAS_SLOTS: RangeInclusive<u32> = 8..=4_096;
 
-/// In days. At one value a minute, 43,000 of each metric.
-const DEFAULT_KEEP: u16 = 30;
+/// Days of samples as they were measured. At one value a minute, 43,000 of each metric.
+const DEFAULT_RAW: u32 = 30;
+/// A day becomes buckets after its end, and its samples must all be there by then.
+const SHORTEST_RAW: u32 = 2;
 /// In days: ten years. The disk is full before that.
-const LONGEST_KEEP: u16 = 3_660;
+const LONGEST_RAW: u32 = 3_660;
+/// Days of buckets of five minutes: a quarter.
+const DEFAULT_FIVE_MINUTES: u32 = 90;
+/// Days of buckets of an hour, of intervals of states and of the traffic of a day: three years and some days, so that
+/// the same week three years ago is still there.
+const DEFAULT_YEARS: u32 = 1_098;
+
+/// Free megabytes below which no history is written: four times the log of a database, and room for what results
+/// bring meanwhile.
+const DEFAULT_HISTORY_MB: u32 = 256;
+/// Free megabytes below which results and changes are refused. The writer, which has decided already, uses the rest.
+const DEFAULT_RESERVE_MB: u32 = 64;
+/// A terabyte: a larger number is a mistake in the unit.
+const MOST_MB: u32 = 1_048_576;
+
+/// In days: two bills of a mobile provider.
+const SHORTEST_TRAFFIC: u32 = 62;
 
 /// Days of events and notifications: operators compare with the year before.
 const DEFAULT_RETENTION: u32 = 730;
@@ -91,23 +114,83 @@ pub(super) fn alias_slots(given: Option<u32>) -> anyhow::Result<u32> {
     Ok(slots)
 }
 
-pub(super) fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
-    let days = days.unwrap_or(DEFAULT_KEEP);
-    if !(1..=LONGEST_KEEP).contains(&days) {
-        bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
-    }
-    Ok(Duration::from_secs(u64::from(days) * 86_400))
+/// A coarser tier is kept at least as long as a finer one, of which it is made.
+pub(super) fn history(file: &HistoryFile) -> anyhow::Result<Keep> {
+    let raw = raw_days(file)?;
+    let five_minutes = tier_days("five_minutes", file.five_minutes, (DEFAULT_FIVE_MINUTES, raw))?;
+    let hours = tier_days("hours", file.hours, (DEFAULT_YEARS, five_minutes))?;
+    let for_ever = file.days.unwrap_or_default() == 0;
+    let daily = if for_ever { None } else { Some(tier_days("days", file.days, (hours, hours))?) };
+    Ok(Keep {
+        raw: of_days(raw),
+        five_minutes: of_days(five_minutes),
+        hours: of_days(hours),
+        days: daily.map(of_days),
+    })
 }
 
-pub(super) fn retention(file: &RetentionFile) -> anyhow::Result<Retention> {
+fn raw_days(file: &HistoryFile) -> anyhow::Result<u32> {
+    if file.raw.is_some() && file.keep.is_some() {
+        bail!("history.keep is the older name of history.raw: give history.raw alone");
+    }
+    let (key, least) = if file.keep.is_some() { ("keep", 1) } else { ("raw", SHORTEST_RAW) };
+    let days = file.raw.or(file.keep).unwrap_or(DEFAULT_RAW);
+    if !(least..=LONGEST_RAW).contains(&days) {
+        bail!("history.{key} = {days}: expected {least} to {LONGEST_RAW} days");
+    }
+    Ok(days.max(SHORTEST_RAW))
+}
+
+/// Returns the days of a tier, which by default are `usual`, or those of the `finer` tier if these are more.
+fn tier_days(key: &str, given: Option<u32>, (usual, finer): (u32, u32)) -> anyhow::Result<u32> {
+    let days = given.unwrap_or_else(|| usual.max(finer));
+    if !(finer..=LONGEST_RETENTION).contains(&days) {
+        bail!(
+            "history.{key} = {days}: expected {finer} days, as long as the finer values are kept, to {LONGEST_RETENTION}"
+        );
+    }
+    Ok(days)
+}
+
+fn of_days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 86_400)
+}
+
+/// Returns the days of the traffic of each device that are kept.
+pub(super) fn traffic_days(given: Option<u32>) -> anyhow::Result<i64> {
+    let days = given.unwrap_or(DEFAULT_YEARS);
+    if !(SHORTEST_TRAFFIC..=LONGEST_RETENTION).contains(&days) {
+        bail!("history.traffic = {days}: expected {SHORTEST_TRAFFIC} to {LONGEST_RETENTION} days");
+    }
+    Ok(days.into())
+}
+
+pub(super) fn disk(file: &DiskFile) -> anyhow::Result<DiskSettings> {
+    let bytes = |key: &str, given: Option<u32>, usual: u32| {
+        let mb = given.unwrap_or(usual);
+        if !(1..=MOST_MB).contains(&mb) {
+            bail!("disk.{key} = {mb}: expected 1 to {MOST_MB} MB");
+        }
+        Ok(u64::from(mb) * 1024 * 1024)
+    };
+    let reserve = bytes("reserve_mb", file.reserve_mb, DEFAULT_RESERVE_MB)?;
+    let history = bytes("history_mb", file.history_mb, DEFAULT_HISTORY_MB)?;
+    // The history stops first, whatever the settings say.
+    Ok(DiskSettings { history: history.max(reserve), reserve })
+}
+
+/// `hours`: how long the buckets of an hour are kept. Intervals of states are kept as long as these graphs, and at
+/// least as long as events.
+pub(super) fn retention(file: &RetentionFile, hours: Duration) -> anyhow::Result<Retention> {
     let time = |key: &str, days: u32| {
         if !(1..=LONGEST_RETENTION).contains(&days) {
             bail!("retention.{key} = {days}: expected 1 to {LONGEST_RETENTION} days");
         }
-        Ok(Duration::from_secs(u64::from(days) * 86_400))
+        Ok(of_days(days))
     };
     let audit = file.audit.map(|days| time("audit", days)).transpose()?;
-    Ok(Retention { keep: time("keep", file.keep.unwrap_or(DEFAULT_RETENTION))?, audit })
+    let keep = time("keep", file.keep.unwrap_or(DEFAULT_RETENTION))?;
+    Ok(Retention { keep, audit, intervals: keep.max(hours) })
 }
 
 pub(super) fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<HeartbeatTarget> {

@@ -36,6 +36,7 @@ pub fn start(
     store: Store,
     live: LiveState,
     handle: Handle,
+    traffic_days: i64,
     stop: CancellationToken,
 ) {
     tasks.spawn(async move {
@@ -50,7 +51,9 @@ pub fn start(
             {
                 tracing::warn!("bookings that were not confirmed in time stay: {error}");
             }
-            if let Err(error) = forget_days(&store).await {
+            if trusted_for >= TRUSTED_TO_REMOVE
+                && let Err(error) = forget_days(&store, traffic_days).await
+            {
                 tracing::warn!("old days of bytes on the wire stay: {error}");
             }
             if trusted_for >= TRUSTED_TO_REMOVE
@@ -81,9 +84,9 @@ pub fn start(
     });
 }
 
-async fn forget_days(store: &Store) -> crate::store::Result<()> {
+async fn forget_days(store: &Store, keep: i64) -> crate::store::Result<()> {
     let mut tx = store.begin().await?;
-    wire_days::prune(&mut tx, clock::day()).await?;
+    wire_days::prune(&mut tx, clock::day(), keep).await?;
     tx.commit().await
 }
 

@@ -24,11 +24,17 @@ pub struct Retention {
     pub keep: Duration,
     /// Retention of the audit events; `None` keeps them for ever.
     pub audit: Option<Duration>,
+    /// Retention of the intervals of states, which graphs of years show.
+    pub intervals: Duration,
 }
 
 impl Retention {
     pub fn limits(&self, now: Wall) -> Limits {
-        Limits { keep: now - self.keep, audit: self.audit.map(|audit| now - audit) }
+        Limits {
+            keep: now - self.keep,
+            audit: self.audit.map(|audit| now - audit),
+            intervals: now - self.intervals,
+        }
     }
 }
 
@@ -162,8 +168,9 @@ mod tests {
     #[test]
     fn rows_are_kept_by_their_own_time_and_the_audit_by_its() {
         let now = Wall::from_millis(1_000 * 86_400_000);
-        let keep = Retention { keep: 730 * DAY, audit: None };
-        assert_eq!(keep.limits(now), Limits { keep: Wall::from_millis(270 * 86_400_000), audit: None });
+        let keep = Retention { keep: 730 * DAY, audit: None, intervals: 900 * DAY };
+        let day = |n: i64| Wall::from_millis(n * 86_400_000);
+        assert_eq!(keep.limits(now), Limits { keep: day(270), audit: None, intervals: day(100) });
         let both = Retention { audit: Some(10 * DAY), ..keep };
         assert_eq!(both.limits(now).audit, Some(Wall::from_millis(990 * 86_400_000)));
     }

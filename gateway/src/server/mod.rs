@@ -29,6 +29,7 @@ use crate::engine::live_state::LiveState;
 use crate::first_start;
 use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
+use crate::history::{self, Recorder};
 use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::maintenance::{
@@ -171,10 +172,11 @@ impl Server {
         let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
         let (mut tasks, live) = (JoinSet::new(), LiveState::default());
 
+        let recorder = Recorder::open(store.clone(), config.history).await?;
         let office = Notifications::new(&config);
         office.start(&mut tasks, store.clone(), recorder.clone(), live.clone(), stop_api.clone())?;
         let wakeups = office.wakeups.clone();
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, config.history_keep);
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, recorder.clone());
         let begun = clock::now();
         let rental_events = rental_events::Wakeups::default();
         let records = (&writer, &rental_events);
@@ -183,6 +185,7 @@ impl Server {
             engine.start(&mut tasks, sockets.udp, &stop_api, &stop_engine).await?;
         let state = AppState::new(api::Parts {
             store: store.clone(),
+            history: recorder,
             handle,
             live,
             office,
@@ -228,7 +231,7 @@ impl Server {
 }
 
 /// Starts the background tasks: the heartbeat, pending changes for the engine, the clock, the removal of
-/// expired data, the events, allowances, messages and reports of rentals, metrics and memory.
+/// expired data, the history, the events, allowances, messages and reports of rentals, metrics and memory.
 async fn look_after(
     tasks: &mut JoinSet<()>,
     state: &AppState,
@@ -246,8 +249,10 @@ async fn look_after(
     };
     clock_watch::start(tasks, watch, begun, stop.clone()).await?;
     restore_notice::notify_once(&state.store, &state.live, &state.office.wakeups).await;
+    record_history(tasks, state, stop);
     let (store, live) = (state.store.clone(), state.live.clone());
-    housekeeping::start(tasks, store, live, state.handle.clone(), stop.clone());
+    let traffic_days = state.config.traffic_days;
+    housekeeping::start(tasks, store, live, state.handle.clone(), traffic_days, stop.clone());
     rental_reports::start(tasks, state.store.clone(), api::rentals::report::freeze, stop.clone());
     let app = state.clone();
     other_devices::start(tasks, move || api::rentals::swap_delayed(app.clone()), stop.clone());
@@ -269,6 +274,14 @@ async fn look_after(
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())
+}
+
+/// Starts the tasks of the history, and the looks at the disk that it needs.
+fn record_history(tasks: &mut JoinSet<()>, state: &AppState, stop: &CancellationToken) {
+    let (health, disk) = (state.live.health(), state.config.disk);
+    let limits = history::disk::Limits { history: disk.history, reserve: disk.reserve };
+    history::disk::start(tasks, state.store.clone(), health.clone(), limits, stop.clone());
+    state.history.start(tasks, health.clone(), stop.clone());
 }
 
 /// The components that the heartbeat examines.

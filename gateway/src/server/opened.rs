@@ -71,6 +71,7 @@ impl Opened {
         let sockets = Sockets::bind(&config, &data).await?;
         reached(Step::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
+        store.set_reserve(config.disk.reserve);
         reached(Step::Databases)?;
         if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
             config.keep_pools(stored);

@@ -231,6 +231,16 @@ impl Store {
         sqlx::query("select count(*) from settings").execute(&self.read).await.map(drop)
     }
 
+    /// Returns the greatest number of a series of the history, 0 if there is none.
+    ///
+    /// # Errors
+    /// Fails when the main database cannot be read.
+    pub async fn newest_series(&self) -> sqlx::Result<u32> {
+        let newest: i64 =
+            sqlx::query_scalar("select coalesce(max(id), 0) from series").fetch_one(&self.read).await?;
+        Ok(u32::try_from(newest).unwrap_or(u32::MAX >> 1))
+    }
+
     /// Seals a secret for its place, such as [`snapshot::psk_place`].
     pub fn seal(&self, place: &str, secret: &[u8]) -> Vec<u8> {
         self.seal.seal(secret, place.as_bytes())

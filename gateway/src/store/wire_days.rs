@@ -12,8 +12,6 @@ use sqlx::sqlite::SqliteConnection;
 use super::Store;
 use super::rows::{Batched, NARROW};
 
-/// The days that are kept, enough for two bills of a mobile provider.
-pub const KEEP_DAYS: i64 = 62;
 /// Rows deleted in one step. The step takes some 20 ms, and other writes wait for it.
 const PRUNED: i64 = 5_000;
 
@@ -63,14 +61,14 @@ pub async fn newest(
     Ok(rows.into_iter().map(|(peer, day, rx, tx)| (peer, wire_day((day, rx, tx)))).collect())
 }
 
-/// Deletes some of the rows older than the retention period. Returns their number.
+/// Deletes some of the rows older than `keep` days. Returns their number.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64> {
+pub async fn prune(conn: &mut SqliteConnection, today: i64, keep: i64) -> sqlx::Result<u64> {
     let sql = "delete from wire_days where (day, peer) in
                (select day, peer from wire_days where day < $1 order by day limit $2)";
-    let gone = sqlx::query(sql).bind(today - KEEP_DAYS + 1).bind(PRUNED).execute(conn).await?;
+    let gone = sqlx::query(sql).bind(today - keep + 1).bind(PRUNED).execute(conn).await?;
     Ok(gone.rows_affected())
 }
 
@@ -172,14 +170,11 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let peer = fixture::device(&store, 7, "cam-07").await;
         let stranger = PeerId::from_i64(99);
-        put(
-            &store,
-            &[(peer, status([(100, 1), (100 + KEEP_DAYS, 2)])), (stranger, status([(100, 1), (99, 1)]))],
-        )
-        .await;
+        put(&store, &[(peer, status([(100, 1), (100 + 62, 2)])), (stranger, status([(100, 1), (99, 1)]))])
+            .await;
         let mut conn = store.write.acquire().await.unwrap();
-        assert_eq!(prune(&mut conn, 100 + KEEP_DAYS - 1).await.unwrap(), 0);
-        assert_eq!(prune(&mut conn, 100 + KEEP_DAYS).await.unwrap(), 1);
-        assert_eq!(store.wire_days(peer, 100 + KEEP_DAYS, 99).await.unwrap().len(), 1);
+        assert_eq!(prune(&mut conn, 100 + 62 - 1, 62).await.unwrap(), 0);
+        assert_eq!(prune(&mut conn, 100 + 62, 62).await.unwrap(), 1);
+        assert_eq!(store.wire_days(peer, 100 + 62, 99).await.unwrap().len(), 1);
     }
 }

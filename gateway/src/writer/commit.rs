@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::messages::{Event, EventKind, NotificationState};
+use fleetgate_engine::messages::{Event, EventKind, NotificationState, Sample};
 use fleetgate_engine::time::Wall;
 
 use super::intervals;
 use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};
 use crate::clock;
+use crate::history::Turn;
 use crate::store::event_shares::Row;
+use crate::store::history::{redo, series};
 use crate::store::settings::ClockFloor;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, downtimes, event_shares,
@@ -29,13 +31,15 @@ pub(super) struct Done {
     pub not_listed: u64,
 }
 
+/// Commits a batch. `turn` is that of its samples, which are dropped without one.
+///
 /// # Errors
 /// Fails when the database refuses; then nothing was written. After an I/O error the connection is
 /// closed, so that the next attempt begins with a new one.
-pub(super) async fn commit(store: &Store, batch: &Batch) -> crate::store::Result<Done> {
+pub(super) async fn commit(store: &Store, batch: &Batch, turn: Option<Turn>) -> crate::store::Result<Done> {
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
-    let outcome = write(&mut conn, batch).await;
+    let outcome = write(&mut conn, batch, turn).await;
     if outcome.as_ref().is_err_and(|e| store::trouble(e) == Some(Trouble::Disk)) {
         // An error of closing would add nothing to the one that led here.
         let _ = conn.close().await;
@@ -45,7 +49,11 @@ pub(super) async fn commit(store: &Store, batch: &Batch) -> crate::store::Result
     outcome
 }
 
-async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Result<Done> {
+async fn write(
+    conn: &mut SqliteConnection,
+    batch: &Batch,
+    mut turn: Option<Turn>,
+) -> crate::store::Result<Done> {
     let mut tx = conn.begin_with("begin immediate").await?;
     let hosts: Vec<_> = batch.hosts.values().collect();
     states::write_hosts(&mut tx, &hosts).await?;
@@ -79,8 +87,30 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     if batch.proof {
         settings::put(&mut tx, PROVED_AT, &clock::wall().as_millis().to_string()).await?;
     }
+    if let Some(turn) = &mut turn {
+        write_samples(&mut tx, &batch.samples, turn).await?;
+    }
     tx.commit().await?;
+    if let Some(turn) = turn {
+        turn.committed()?;
+    }
     Ok(done)
+}
+
+/// Writes the samples as redo, so that a result that was acknowledged has its samples after a kill.
+async fn write_samples(
+    conn: &mut SqliteConnection,
+    samples: &[Sample],
+    turn: &mut Turn,
+) -> crate::store::Result<()> {
+    if !turn.has_room(samples) {
+        return Ok(());
+    }
+    let (cache, cut) = turn.series();
+    let numbered = series::number(conn, cache, samples, cut).await?;
+    let rows = turn.rows(numbered);
+    redo::append(conn, turn.generation(), &rows).await?;
+    turn.written()
 }
 
 async fn write_intervals(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Result<()> {

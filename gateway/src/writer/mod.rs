@@ -1,8 +1,8 @@
 //! Writes the engine's decisions to disk, in order and in batches.
 //!
 //! One transaction of the main database takes everything that is queued: states, events, messages,
-//! pinned keys, and updates from the tunnels. Then the samples go to the history database, the
-//! dashboards are notified, and the dispatcher is woken. Related records ([`Writer::append`] takes those of
+//! pinned keys, updates from the tunnels, and the samples as redo. Then the recorder of the history takes the
+//! samples, the dashboards are notified, and the dispatcher is woken. Related records ([`Writer::append`] takes those of
 //! one turn) are committed together, so that a notification's state and its message never diverge.
 //!
 //! If the disk is slower than the fleet, newer states overwrite older ones in memory, and samples are
@@ -17,7 +17,6 @@ mod commit;
 mod intervals;
 mod moved;
 mod pending;
-mod samples;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -35,12 +34,12 @@ use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::Part;
 use crate::health::progress::Component;
+use crate::history::{Recorder, Turn};
 use crate::notification::Wakeups;
 use crate::store::Store;
 use moved::Written;
 pub use pending::MemoryUpdate;
 use pending::{Batch, Pending};
-use samples::Samples;
 
 /// Pauses between the attempts of a failing commit: short enough to use a freed disk at once, long
 /// enough not to fill the log.
@@ -63,13 +62,13 @@ struct Shared {
 }
 
 impl Writer {
-    /// Starts the writer. Samples older than `keep` are removed.
+    /// Starts the writer. `history` takes the samples.
     pub fn start(
         tasks: &mut JoinSet<()>,
         store: Store,
         live: LiveState,
         wakeups: Wakeups,
-        keep: Duration,
+        history: Recorder,
     ) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
@@ -79,8 +78,7 @@ impl Writer {
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
-        let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
-        let task = Task { shared: shared.clone(), store, live, wakeups, samples };
+        let task = Task { shared: shared.clone(), store, live, wakeups, history };
         tasks.spawn(task.run());
         Writer(shared)
     }
@@ -136,7 +134,7 @@ impl Writer {
 pub(crate) async fn commit_now(store: &Store, records: Vec<Record>) -> crate::store::Result<()> {
     let mut pending = Pending::default();
     pending.add(records, clock::now().mono);
-    commit::commit(store, &pending.take_all()).await.map(drop)
+    commit::commit(store, &pending.take_all(), None).await.map(drop)
 }
 
 impl Shared {
@@ -182,7 +180,7 @@ struct Task {
     store: Store,
     live: LiveState,
     wakeups: Wakeups,
-    samples: Samples,
+    history: Recorder,
 }
 
 impl Task {
@@ -194,38 +192,36 @@ impl Task {
             let batch = if closing { self.shared.lock().take_all() } else { self.shared.lock().take(now) };
             self.shared.room.notify_one();
             if !batch.is_empty() {
-                self.write(batch).await;
+                self.commit(&batch).await;
             } else if closing {
                 break;
             }
         }
-        self.samples.finish().await;
         self.shared.ended.cancel();
     }
 
-    async fn write(&self, mut batch: Batch) {
-        let samples = std::mem::take(&mut batch.samples);
-        if self.commit(&batch).await {
-            self.samples.append(samples);
-        }
+    /// Begins the turn of one attempt. While the disk fails, no attempt holds up the recorder for longer.
+    async fn turn(&self, batch: &Batch) -> Option<Turn> {
+        if batch.samples.is_empty() { None } else { Some(self.history.turn().await) }
     }
 
-    /// Repeats until the commit succeeds. `false` when the gateway stops while the disk refuses writes.
-    async fn commit(&self, batch: &Batch) -> bool {
+    /// Repeats until the commit succeeds, or until the gateway stops while the disk refuses writes.
+    async fn commit(&self, batch: &Batch) {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .build();
         loop {
-            let error = match commit::commit(&self.store, batch).await {
+            let turn = self.turn(batch).await;
+            let error = match commit::commit(&self.store, batch, turn).await {
                 Ok(done) => {
                     if self.live.health().wrote(Part::States, true) {
                         tracing::info!("the database takes writes again; nothing was lost");
                     }
                     self.live.pulse().beat(Component::Store);
                     self.tell(batch, &done);
-                    return true;
+                    return;
                 }
                 Err(error) => error,
             };
@@ -233,7 +229,7 @@ impl Task {
             self.live.health().wrote(Part::States, false);
             if self.shared.closing.is_cancelled() {
                 tracing::error!("{} are lost: {error}", batch.describe());
-                return false;
+                return;
             }
             tracing::error!(
                 "the database takes nothing, {} wait: {error}; is the disk full or read-only?",

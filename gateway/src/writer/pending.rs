@@ -13,6 +13,8 @@ use fleetgate_engine::messages::{
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_keys::PublicKey;
 
+use crate::history;
+
 /// How long results wait for others to share their commit. An operator does not notice it, and the disk
 /// syncs ten times a second.
 const GATHER: Duration = Duration::from_millis(100);
@@ -89,9 +91,9 @@ pub(super) struct Batch {
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
     /// A commit was requested as a proof.
     pub proof: bool,
-    /// Not part of the transaction; they follow it.
+    /// In the order of the results: of two of one second, the last counts.
     pub samples: Vec<Sample>,
-    /// The same: the tickets that wait for the commit.
+    /// Not part of the transaction: the tickets that wait for it.
     pub replies: Vec<(Ticket, Outcome)>,
 }
 
@@ -173,7 +175,7 @@ impl Pending {
             Record::Host(state) => drop(batch.hosts.insert(state.host, *state)),
             Record::Service(host, state) => replace(batch.services.entry(host).or_default(), Arc::new(state)),
             Record::Sample(sample) if batch.samples.len() < MAX_SAMPLES => batch.samples.push(sample),
-            Record::Sample(_) => super::samples::dropped("lag", 1),
+            Record::Sample(_) => history::dropped("lag", 1),
             Record::Event(event) => batch.log.push(Entry::Event(event)),
             Record::Message(message) => batch.log.push(Entry::Message(message)),
             Record::Pinned { host, key } => batch.log.push(Entry::Pinned { host, key }),

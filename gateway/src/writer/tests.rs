@@ -1,3 +1,4 @@
+use fleetgate_engine::history::Point;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
     DEFAULT_MTU, Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n,
@@ -6,17 +7,16 @@ use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::{Metric, Status};
 
 use super::*;
+use crate::history::Keep;
 use crate::store::events::{EventFilter, Span};
 use crate::store::fixture::{self, TIMING};
-
-/// Practically for ever: the samples in here are of 1970.
-const KEEP: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 struct Setup {
     store: Store,
     _dir: tempfile::TempDir,
     host: HostId,
     live: LiveState,
+    history: Recorder,
     writer: Writer,
     tasks: JoinSet<()>,
 }
@@ -28,8 +28,10 @@ impl Setup {
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&TIMING).await.unwrap();
         let (live, mut tasks) = (LiveState::default(), JoinSet::new());
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Wakeups::default(), KEEP);
-        Setup { store, _dir: dir, host, live, writer, tasks }
+        let history = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+        let wakeups = Wakeups::default();
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), wakeups, history.clone());
+        Setup { store, _dir: dir, host, live, history, writer, tasks }
     }
 
     async fn finish(mut self) -> (Store, tempfile::TempDir) {
@@ -73,13 +75,14 @@ async fn appended_records_are_on_disk_after_the_writer_ended() {
             Record::Message(fixture::down(host)),
             Record::Host(Box::new(down.clone())),
             Record::Service(host, service.clone()),
-            sample(host, 5),
+            sample(host, 5_000),
             Record::Pinned { host, key: "SHA256:abc".into() },
             Record::Pinned { host, key: typed("SHA256:other") },
             Record::Pinned { host, key: typed("SHA256:abc") },
         ])
         .await;
     setup.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([3; 12]))));
+    let history = setup.history.clone();
     let (store, _dir) = setup.finish().await;
 
     let restored = store.all_hosts(&TIMING).await.unwrap().remove(0);
@@ -100,10 +103,9 @@ async fn appended_records_are_on_disk_after_the_writer_ended() {
     assert_eq!(kinds, ["state"]);
     assert_eq!(fixture::texts(&store, "select cast(event as text) from notices").await, ["1"]);
     let series = store.series(host, Some("ping")).await.unwrap();
-    assert_eq!(
-        store.samples(series[0].id, Wall::from_millis(0), Wall::from_millis(9), 9).await.unwrap().len(),
-        1
-    );
+    assert_eq!(history.series(series[0].id, 0, 9).await.unwrap(), [Point { at: 5, value: Some(5_000.0) }]);
+    let again = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+    assert_eq!(again.series(series[0].id, 0, 9).await.unwrap().len(), 1, "after a start");
 }
 
 #[tokio::test]

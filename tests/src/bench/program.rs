@@ -22,7 +22,8 @@ impl Program {
     pub async fn start() -> anyhow::Result<Program> {
         let dir = tempfile::tempdir()?;
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
-        let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
+        let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n\
+                        [disk]\nhistory_mb = 1\nreserve_mb = 1\n";
         std::fs::write(dir.path().join("fleetgate.toml"), settings)?;
         Program::start_in(dir).await
     }

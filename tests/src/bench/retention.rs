@@ -51,7 +51,8 @@ async fn measure() -> anyhow::Result<()> {
     let alone = alone.end().await?;
 
     let meanwhile = Load::start(&program, host);
-    let keep = Retention { keep: Duration::from_secs(730 * 86_400), audit: None };
+    let years = Duration::from_secs(730 * 86_400);
+    let keep = Retention { keep: years, audit: None, intervals: years };
     let begun = Instant::now();
     let removed: u64 = round(&store, &keep.limits(fleetgate::clock::wall())).await?.values().sum();
     let took = begun.elapsed();

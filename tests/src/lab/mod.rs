@@ -280,7 +280,10 @@ impl<'a> Gateway<'a> {
 
     /// Does the same with these environment variables.
     pub fn start_in(lab: &'a Lab, settings: &str, env: Vec<(&'static str, String)>) -> Gateway<'a> {
-        Gateway::start_program(lab, settings, env, &program())
+        // The disks of the lab are small.
+        let disk =
+            ["FLEETGATE_DISK__HISTORY_MB", "FLEETGATE_DISK__RESERVE_MB"].map(|name| (name, "1".to_owned()));
+        Gateway::start_program(lab, settings, env.into_iter().chain(disk).collect(), &program())
     }
 
     /// Does the same with this program, such as an older one.

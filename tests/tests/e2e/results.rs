@@ -283,3 +283,38 @@ fn a_result_whose_sender_was_not_answered_because_the_gateway_was_killed_counts_
         assert_eq!(attempt(&api), count, "{} counts once", trouble.text);
     }
 }
+
+/// Results between two kills, and how often the gateway is killed.
+const SENT: u64 = 25;
+const KILLS: u64 = 3;
+
+/// Returns the stored values of a metric, oldest first.
+fn stored(api: &Api, label: &str) -> Vec<f64> {
+    let path = format!("hosts/cam-1/services/backup/metrics/{label}?limit=1000");
+    let samples = api.get(&path).expect("an answer");
+    let points = samples["points"].as_array().expect("samples");
+    points.iter().map(|point| point["value"].as_f64().expect("a value")).collect()
+}
+
+#[test]
+fn a_result_that_was_acknowledged_has_its_samples_after_a_kill() {
+    let lab = Lab::new();
+    let mut gateway = Gateway::start(&lab, &settings(&[API]));
+    gateway.cli(&["device", "add", "cam-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    let passive = r#"{"type": "passive"}"#;
+    gateway.cli(&["service", "set", "cam-1", "backup", "--check", passive, "--attempts", "100"]);
+    let api = Api::new(gateway.socket());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    for kill in 0..KILLS {
+        for n in kill * SENT..(kill + 1) * SENT {
+            // A second apart: of two results of one second, the later one counts.
+            let at = (now - KILLS * SENT + n) as f64;
+            let body = json!({ "exit_status": 0, "output": format!("well | files={n}"), "timestamp": at });
+            assert_eq!(api.answer("POST", TROUBLES, Some(&body)).expect("an answer").0, 202);
+        }
+        gateway.process.as_mut().expect("running").kill();
+        gateway.again();
+        let expected: Vec<f64> = (0..(kill + 1) * SENT).map(|n| n as f64).collect();
+        assert_eq!(stored(&api, "files"), expected, "after kill {kill}");
+    }
+}

@@ -26,7 +26,7 @@ use crate::api::services::ServiceCounts;
 use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
-use crate::health::{ClockProblem, restore_problem};
+use crate::health::{Health, restore_problem};
 use crate::monitor::verdict_inputs;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::neighbours::OtherHosts;
@@ -121,7 +121,7 @@ impl Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: overview(&totals, app.live.health().clock_problem(), unconfirmed),
+            overview: overview(&totals, app.live.health(), unconfirmed),
             totals,
             problems,
             verdicts,
@@ -183,7 +183,7 @@ async fn verdicts(
     Ok(found)
 }
 
-fn overview(totals: &Totals, clock: Option<ClockProblem>, unconfirmed: Option<Wall>) -> Overview {
+fn overview(totals: &Totals, health: &Health, unconfirmed: Option<Wall>) -> Overview {
     Overview {
         hosts: HostCounts {
             up: totals.up,
@@ -199,8 +199,9 @@ fn overview(totals: &Totals, clock: Option<ClockProblem>, unconfirmed: Option<Wa
         handled: totals.handled + totals.services.handled,
         last_check: time_if_known(totals.last_check),
         awaiting_approval: totals.awaiting_approval,
-        clock_problem: clock.map(|problem| problem.to_string()),
+        clock_problem: health.clock_problem().map(|problem| problem.to_string()),
         restore_unconfirmed: unconfirmed.map(restore_problem),
+        disk_problem: health.space().problem().map(str::to_owned),
     }
 }
 

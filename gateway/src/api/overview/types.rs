@@ -32,16 +32,21 @@ pub struct Overview {
     /// Absent: none waits.
     #[serde(default)]
     pub restore_unconfirmed: Option<String>,
+    /// The disk of the gateway has too little room, so that the history is not written, or results and changes are
+    /// refused; with the remedy. Absent: it has room.
+    #[serde(default)]
+    pub disk_problem: Option<String>,
 }
 
 impl Overview {
     /// Returns the exit code of a monitoring plugin. 2: a host is down or a service critical. 1:
     /// there is any other problem, including stale hosts (silence is not health), a clock that is not
-    /// trusted and a restore that waits for an admin. 0: there is no problem, or all are handled.
+    /// trusted, a restore that waits for an admin and a disk without room. 0: there is no problem, or all are handled.
     pub fn exit_code(&self) -> u8 {
+        let of_gateway = [&self.clock_problem, &self.restore_unconfirmed, &self.disk_problem];
         match (&self.hosts, &self.services) {
             (hosts, services) if hosts.down + hosts.unreachable + services.critical > 0 => 2,
-            _ if self.problems > 0 || self.clock_problem.is_some() || self.restore_unconfirmed.is_some() => 1,
+            _ if self.problems > 0 || of_gateway.iter().any(|problem| problem.is_some()) => 1,
             _ => 0,
         }
     }

@@ -1,7 +1,5 @@
 //! Versions count the changes of operators and not those of the gateway.
 
-use std::time::Duration;
-
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Event, EventKind, Record, Tai64n};
 use fleetgate_probes::sample::Status;
@@ -73,8 +71,8 @@ async fn what_is_made_again_after_a_restore_does_not_match_a_tag_from_before() {
 async fn learn_everything(api: &TestApi, id: HostId) {
     let mut tasks = JoinSet::new();
     let (store, live) = (api.state.store.clone(), api.state.live.clone());
-    let keep = Duration::from_secs(86_400);
-    let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), keep);
+    let history = api.state.history.clone();
+    let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), history);
     let event = Event {
         at: crate::clock::wall(),
         host: id,

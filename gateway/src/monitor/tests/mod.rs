@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::engine::live_state::LiveState;
+use crate::history::{Keep, Recorder};
 use crate::notification::Wakeups;
 use crate::store::fixture::{self, TIMING};
 use crate::store::managed::{BY_HAND, Managed};
@@ -80,7 +81,8 @@ impl Running {
         monitor.restore(store.all_hosts(&TIMING).await.unwrap(), clock::now());
         let mut tasks = JoinSet::new();
         let (live, wakeups) = (LiveState::default(), Wakeups::default());
-        let writer = Writer::start(&mut tasks, store.clone(), live, wakeups, Duration::from_secs(3_600));
+        let history = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+        let writer = Writer::start(&mut tasks, store.clone(), live, wakeups, history);
         let mut running = Running { monitor, writer, _tasks: tasks, told: Vec::new() };
         running.input(MonitorInput::Timeout).await;
         running

@@ -24,6 +24,15 @@ pub struct Limits {
     pub keep: Wall,
     /// The time for the audit log. `None` keeps it for ever.
     pub audit: Option<Wall>,
+    /// The time for the intervals of states.
+    pub intervals: Wall,
+}
+
+impl Limits {
+    /// Returns the time before which rows of a kind are removed.
+    fn of(&self, kind: Kind) -> Wall {
+        if kind == Kind::Intervals { self.intervals } else { self.keep }
+    }
 }
 
 /// The kinds of rows in removal order: rows that refer to others come before those.
@@ -323,10 +332,10 @@ pub async fn look(
     let (last, oldest, rows): (Option<i64>, Option<i64>, i64) =
         sqlx::query_as(sql.window.as_str()).bind(after).fetch_one(&mut *conn).await?;
     let Some(last) = last else { return Ok(Look::default()) };
-    let find = sqlx::query_scalar(sql.find.as_str()).bind(after).bind(limits.keep.as_millis());
+    let find = sqlx::query_scalar(sql.find.as_str()).bind(after).bind(limits.of(kind).as_millis());
     let audit = limits.audit.map(Wall::as_millis);
     let old: Vec<i64> = find.bind(audit).bind(last).fetch_all(conn).await?;
-    let newest_limit = limits.audit.unwrap_or(limits.keep).max(limits.keep);
+    let newest_limit = limits.audit.unwrap_or(limits.of(kind)).max(limits.of(kind));
     let is_recent = oldest.is_some_and(|at| at >= newest_limit.as_millis());
     let next = match old.last() {
         Some(found) if old.len() == SLICE as usize => Some(*found),
@@ -348,7 +357,7 @@ pub async fn remove(
     limits: &Limits,
 ) -> sqlx::Result<u64> {
     let sql = kind.statements();
-    let still = sqlx::query_scalar(sql.still.as_str()).bind(Json(found)).bind(limits.keep.as_millis());
+    let still = sqlx::query_scalar(sql.still.as_str()).bind(Json(found)).bind(limits.of(kind).as_millis());
     let still: Vec<i64> = still.bind(limits.audit.map(Wall::as_millis)).fetch_all(&mut *tx).await?;
     let mut removed = 0;
     for dependents in &sql.dependents {

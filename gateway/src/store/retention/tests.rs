@@ -3,7 +3,8 @@ use crate::maintenance::retention::round;
 use crate::store::{Store, fixture};
 
 /// Rows from before 1,000 are old.
-const KEEP: Limits = Limits { keep: Wall::from_millis(1_000), audit: None };
+const KEEP: Limits =
+    Limits { keep: Wall::from_millis(1_000), audit: None, intervals: Wall::from_millis(1_000) };
 
 async fn numbers(store: &Store, sql: &'static str) -> Vec<i64> {
     sqlx::query_scalar(sql).fetch_all(&store.read).await.unwrap()
@@ -294,6 +295,25 @@ async fn intervals_that_ended_before_are_removed_and_those_that_last_stay() {
     let removed = round(&store, &KEEP).await.unwrap();
     assert_eq!(removed[&Kind::Intervals], 2);
     assert_eq!(numbers(&store, "select id from intervals order by id").await, [2, 3]);
+}
+
+#[tokio::test]
+async fn intervals_are_kept_for_years_beside_events_that_are_not() {
+    let (store, _dir) = scene().await;
+    run(
+        &store,
+        &[
+            "insert into intervals (id, host, service, series, value, began_at, ended_at)
+             values (1, 7, '', 'state', 'up', 1, 99), (2, 7, '', 'state', 'down', 99, 100)",
+            "insert into events (seq, at, kind, object, object_id, cause, principal)
+             values (1, 100, 'state', 'host', 7, '', 'system')",
+        ],
+    )
+    .await;
+    let limits = Limits { intervals: Wall::from_millis(100), ..KEEP };
+    let removed = round(&store, &limits).await.unwrap();
+    assert_eq!((removed[&Kind::Intervals], removed[&Kind::Events]), (1, 1));
+    assert_eq!(numbers(&store, "select id from intervals").await, [2]);
 }
 
 #[tokio::test]
