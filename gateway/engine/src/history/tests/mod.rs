@@ -3,6 +3,7 @@ mod groups;
 mod packed;
 mod plans;
 mod rollup;
+mod sizes;
 mod values;
 
 use proptest::prelude::*;
