@@ -10,6 +10,7 @@ pub mod availability;
 pub mod calendar;
 pub mod dns;
 pub mod forward;
+pub mod history;
 pub mod id;
 pub mod incident;
 pub mod messages;
