@@ -13,6 +13,7 @@ pub mod decimal;
 pub mod packed;
 pub mod query;
 pub mod rollup;
+mod sparkline;
 mod varint;
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::cmp::max;
 
 use fleetgate_probes::range::{Range, Thresholds};
 
+pub use super::sparkline::sparkline;
+
 use super::rollup::Bucket;
 use super::{BUCKET, DAY, HOUR, Second};
 
