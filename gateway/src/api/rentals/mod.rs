@@ -30,8 +30,6 @@ mod terms;
 mod thresholds;
 mod types;
 
-use std::fmt;
-
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::{HostId, Id};
@@ -45,7 +43,7 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::hosts;
-use super::request::auth::Principal;
+use super::request::auth::{Author, Principal};
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
 use super::request::transaction::ApiTx;
@@ -176,7 +174,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
 /// announced and sent after the commit.
-async fn begin<'a>(app: &'a AppState, who: &impl fmt::Display) -> Result<ApiTx<'a>, Problem> {
+async fn begin<'a>(app: &'a AppState, who: &impl Author) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();
     let now = write.now;
