@@ -268,6 +268,29 @@ async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
 }
 
 #[tokio::test]
+async fn no_profile_takes_a_service_away_from_the_gate_of_one_that_extends_it() {
+    let api = shop().await;
+    profile(&api, "base", json!({ "extends": ["default"] })).await;
+    let gate = |service: &str| json!({ "gate": { "services": [service] } });
+    profile(&api, "kiosk", json!({ "extends": ["base"], "rental": gate("ssh") })).await;
+    let off = json!({ "ssh": { "disabled": true } });
+    let refused = async |body: Value, wrong: &str, whose: &str| {
+        let refused = api.operator().put("/api/v1/profiles/base", body).await;
+        assert_eq!(field(&refused), (422, wrong), "{}", refused.text);
+        let says = format!("the gate of {whose} names the service \\\"ssh\\\"");
+        assert!(refused.text.contains(&says), "{}", refused.text);
+        let base = api.viewer().get("/api/v1/profiles/base").await;
+        assert_eq!((&must(&base)["services"], &base.json["rental"]), (&json!({}), &json!({})));
+    };
+    refused(json!({ "extends": ["default"], "services": off }), "services", "kiosk").await;
+    refused(json!({ "extends": [] }), "services", "kiosk").await;
+    profile(&api, "silent", json!({ "extends": ["base"], "services": off })).await;
+    refused(json!({ "extends": ["default"], "rental": gate("ssh") }), "rental.gate", "silent").await;
+    profile(&api, "kiosk", json!({ "extends": ["base"], "rental": gate("ping") })).await;
+    profile(&api, "base", json!({ "extends": ["default"], "services": off })).await;
+}
+
+#[tokio::test]
 async fn a_profile_by_a_rule_is_chosen_as_the_own_one_is() {
     let api = shop().await;
     profile(&api, "kiosk", json!({ "extends": ["default"] })).await;
