@@ -74,6 +74,8 @@ pub enum Denial {
 pub struct Grant {
     pub spec: GrantSpec,
     pub window: Window,
+    /// Those of its blocks, in their order, as ends of windows.
+    pub begins: Vec<Window>,
     /// The device that was handed over during this run, and when.
     pub handed_over: Option<(HostId, Wall)>,
 }
@@ -86,14 +88,44 @@ impl Grant {
         // A block that had begun goes on while the clock is doubted.
         let was_blocked =
             trust.before_doubt(now.mono).is_some_and(|at| gate::is_blocked(&self.spec.gate, at));
-        let gate =
-            if was_blocked { Err(Shut::Blocked) } else { gate::pass(&self.spec.gate, known, now.wall) };
+        let gate = if was_blocked {
+            Err(Shut::Blocked)
+        } else {
+            gate::pass(&self.spec.gate, &self.begins, known, now)
+        };
         let is_stored = self.spec.gate.handed_over_at.is_some();
         match (window, gate) {
             // The clock was set back over the handover. The flows wait, as those of other grants do.
             (Err(Shut::Doubted), Err(Shut::Delayed)) if is_stored => Err(Shut::Doubted),
             (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
             (Ok(window), Ok(gate)) => Ok(window.and(gate)),
+        }
+    }
+
+    /// Computes its times anew, by a clock that is right.
+    fn load(&mut self, trust: &Trust, now: Now) {
+        self.window = trust.load(self.spec.from, self.spec.until, now);
+        self.begins = gate::begins(trust, &self.spec.gate, &[], now);
+    }
+
+    /// Its times on the boot-time clock.
+    fn times(&mut self) -> impl Iterator<Item = &mut Window> {
+        std::iter::once(&mut self.window).chain(&mut self.begins)
+    }
+
+    fn be_provisional(&mut self) {
+        self.times().for_each(|time| time.provisional = true);
+    }
+
+    /// Whether the clock that is believed moves one of its times. `all`: also those that are not provisional.
+    fn may_move(&self, all: bool) -> bool {
+        let moves = |time: &Window| time.until.is_some() && (all || time.provisional);
+        moves(&self.window) || self.begins.iter().any(moves)
+    }
+
+    fn believe(&mut self, trust: &Trust, all: bool, now: Now) {
+        for time in self.times().filter(|time| all || time.provisional) {
+            *time = trust.believe(*time, now);
         }
     }
 
@@ -318,13 +350,10 @@ impl Policy {
         if !self.trust.step(step, now) {
             return affected;
         }
-        for grant in self.grants.values_mut() {
-            grant.window.provisional = true;
-        }
+        self.grants.values_mut().for_each(Grant::be_provisional);
         // What the clock before ended may be open by the one that is believed at last.
-        for grant in self.ended.take() {
-            let window = Window { provisional: true, ..grant.window };
-            let mut grant = Grant { window, ..grant };
+        for mut grant in self.ended.take() {
+            grant.be_provisional();
             grant.mind_step(now.wall);
             self.add_grant(grant, now);
         }
@@ -336,7 +365,7 @@ impl Policy {
         if self.grants.get(&id).is_some_and(|before| before.spec == spec) {
             return None;
         }
-        if self.ended.renew(&spec) {
+        if self.ended.renew(&spec, |known| gate::begins(&self.trust, &spec.gate, known, now)) {
             return None;
         }
         let fresh = self.trust.load(spec.from, spec.until, now);
@@ -344,14 +373,16 @@ impl Policy {
         // The store may not have a handover yet.
         let known = self.grants.get(&id).or_else(|| self.ended.get(id));
         let handed_over = known.and_then(|grant| grant.handed_over);
+        let begins = known.map(|grant| grant.begins.as_slice()).unwrap_or_default();
+        let begins = gate::begins(&self.trust, &spec.gate, begins, now);
         // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
-        // clock shows now.
+        // clock shows now. So does the begin of a block.
         let window = match before.filter(|before| before.until == spec.until) {
             Some(before) => Window { from: spec.from, ..before },
             None => fresh,
         };
         self.withdraw(id);
-        self.add_grant(Grant { spec, window, handed_over }, now);
+        self.add_grant(Grant { spec, window, begins, handed_over }, now);
         Some(vec![List::Grant(id)])
     }
 
@@ -365,7 +396,7 @@ impl Policy {
     fn add_grant(&mut self, grant: Grant, now: Now) {
         let id = grant.spec.id;
         self.index.add(&grant.spec);
-        self.blocks.add(id, &grant.spec.gate);
+        self.blocks.add(id, &grant.begins);
         self.grants.insert(id, grant);
         self.file_end(id, now);
     }
@@ -379,7 +410,7 @@ impl Policy {
         self.unfile_end(id);
         let grant = self.grants.remove(&id)?;
         self.index.remove(&grant.spec);
-        self.blocks.remove(id, &grant.spec.gate);
+        self.blocks.remove(id, &grant.begins);
         Some(grant)
     }
 
@@ -453,14 +484,17 @@ impl Policy {
         let ids: Vec<GrantId> = self.grants.keys().copied().collect();
         for id in ids {
             if let Some(grant) = self.grants.get_mut(&id) {
-                grant.window = self.trust.load(grant.spec.from, grant.spec.until, now);
+                self.blocks.remove(id, &grant.begins);
+                grant.load(&self.trust, now);
+                self.blocks.add(id, &grant.begins);
             }
             self.file_end(id, now);
         }
+        self.blocks.rewind();
         // What ended by the clock of before may be open by this one.
-        for grant in self.ended.take() {
-            let window = self.trust.load(grant.spec.from, grant.spec.until, now);
-            self.add_grant(Grant { window, ..grant }, now);
+        for mut grant in self.ended.take() {
+            grant.load(&self.trust, now);
+            self.add_grant(grant, now);
         }
     }
 
@@ -480,7 +514,7 @@ impl Policy {
 
     /// Returns the next grant whose device is blocked from now on.
     pub fn take_blocked(&mut self, now: Now) -> Option<GrantId> {
-        self.blocks.take(now.wall)
+        self.blocks.take(now)
     }
 
     /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
@@ -491,20 +525,22 @@ impl Policy {
         let passed = self.waits && self.trust.is_believed(now);
         if ended || passed {
             self.generation += 1;
-            self.believe(|grant| ended || grant.window.provisional, now);
+            self.believe(ended, now);
         }
         ended || passed
     }
 
-    /// Computes the ends by the clock that is believed now. A gateway that started with its clock
-    /// behind has computed them far too late.
-    fn believe(&mut self, which: impl Fn(&Grant) -> bool, now: Now) {
-        let open = self.grants.values().filter(|grant| grant.window.until.is_some() && which(grant));
+    /// Computes the ends, and the begins of blocks, by the clock that is believed now. A gateway that started with its
+    /// clock behind has computed them far too late. `all`: also those that are not provisional.
+    fn believe(&mut self, all: bool, now: Now) {
+        let open = self.grants.values().filter(|grant| grant.may_move(all));
         let open: Vec<GrantId> = open.map(|grant| grant.spec.id).collect();
         for id in open {
             self.unfile_end(id);
             if let Some(grant) = self.grants.get_mut(&id) {
-                grant.window = self.trust.believe(grant.window, now);
+                self.blocks.remove(id, &grant.begins);
+                grant.believe(&self.trust, all, now);
+                self.blocks.add(id, &grant.begins);
             }
             self.file_end(id, now);
         }
@@ -518,8 +554,7 @@ impl Policy {
         let by_wall = self.untils.first.map(|(at, _)| now.mono + at.since(now.wall));
         let soonest = [by_boot, by_wall].into_iter().flatten().min();
         let end = self.trust.doubted_until().or(soonest);
-        let block = self.blocks.next().map(|at| now.mono + at.since(now.wall));
-        [end, block].into_iter().flatten().min()
+        [end, self.blocks.next(now)].into_iter().flatten().min()
     }
 }
 
