@@ -17,12 +17,13 @@ use super::rental_contacts;
 use super::rental_device::{self, DeviceArgs};
 use super::rental_events::{self, RentalEventsArgs};
 use super::rental_limits::{self, RentalLimits};
+use super::rental_maintenance;
 use super::rental_report;
 use super::rental_ssh::{self, RentalSshArgs};
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental, RentalContact};
+use crate::api::rentals::{DeviceAvailability, DeviceBlock, Rental, RentalContact, RentalMaintenance};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -41,8 +42,8 @@ pub(crate) enum RentalCommand {
     },
     /// Show how renters log in to the device of a rental, with certificates
     Ssh(RentalSshArgs),
-    /// Change the end, device, name, access, SSH, allowance, contacts or limits of a
-    /// rental
+    /// Change the end, device, name, access, SSH, allowance, contacts, limits or
+    /// maintenance of a rental
     #[command(
         group(clap::ArgGroup::new("change").required(true).multiple(true).args(["tcp", "udp", "icmp", "warn", "crit"])),
         override_usage = "fleetgate rental set [OPTIONS] <RENTAL>"
@@ -195,6 +196,13 @@ pub(crate) struct SetArgs {
     /// Leave the services of the device with their own limits
     #[arg(long, group = "change", conflicts_with_all = ["warn", "crit"])]
     no_limits: bool,
+    /// Maintenance of the device within the rental, as FROM/UNTIL or
+    /// FROM/UNTIL=COMMENT, in place of what is planned; repeat it for more
+    #[arg(long, value_name = "TIMES", group = "change", value_parser = rental_maintenance::parse)]
+    maintenance: Vec<RentalMaintenance>,
+    /// Plan no maintenance
+    #[arg(long, group = "change", conflicts_with = "maintenance")]
+    no_maintenance: bool,
 }
 
 #[derive(Args)]
@@ -343,6 +351,9 @@ fn show(client: &Client, r: &Rental) -> anyhow::Result<()> {
         line("limit", &rental_limits::words(threshold));
     }
     line("window", &window(&r.from, &r.until, zone));
+    for planned in &r.maintenance {
+        line("maintenance", &rental_maintenance::words(planned, zone));
+    }
     if let Some(until) = &r.occupied_until {
         line("occupied", &window(&r.occupied_from, until, zone));
     }
@@ -409,11 +420,12 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let renters = Some(renter).filter(|renters| !renters.is_empty());
     let contacts = (args.no_contacts || !args.contact.is_empty()).then_some(args.contact);
     let limits = args.limits.given().or(args.no_limits.then(Vec::new));
+    let maintenance = (args.no_maintenance || !args.maintenance.is_empty()).then_some(args.maintenance);
     let mut body = present(json!({
         "until": until.map(|at| at.to_string()), "device": device, "name": name, "access": access.given(),
         "renters": renters, "allowance_bytes": allowance, "cut_at_allowance": cut, "ssh": ssh,
         "other_device_after_s": other_after.map(|after| after.as_secs_f64()), "contacts": contacts,
-        "thresholds": limits,
+        "thresholds": limits, "maintenance": maintenance,
     }));
     for (field, is_given) in [
         ("renters", all_renters),
@@ -695,6 +707,40 @@ mod tests {
         }
         let refused = try_run(&client, &format!("rental set {id} --warn ping:rta=x")).await.unwrap_err();
         assert!(format!("{refused:#}").contains("thresholds[0].warn"), "{refused:#}");
+    }
+
+    #[tokio::test]
+    async fn maintenance_of_a_rental_is_planned_replaced_and_taken_away() {
+        let (client, _api) = shop().await;
+        let time = |hours: i64| table::now().checked_add(jiff::SignedDuration::from_hours(hours)).unwrap();
+        let times = |from, until| format!("{}/{}", time(from), time(until));
+        let add = "booking add --customer crm-17 --device cam-1 --for 12h --ref o1";
+        let planned = format!("--maintenance {}=lens --maintenance {}", times(3, 4), times(1, 2));
+        try_run(&client, &format!("{add} {planned}")).await.unwrap();
+        let made: Booking = client.get("/bookings/o1", &[]).await.unwrap();
+        let id = &made.rentals[0].id;
+        for (options, comments) in [
+            ("--name entrance".to_owned(), &["", "lens"][..]),
+            (format!("--maintenance {}=cable", times(5, 6)), &["cable"][..]),
+            ("--no-maintenance".to_owned(), &[][..]),
+        ] {
+            try_run(&client, &format!("rental set {id} {options}")).await.unwrap();
+            let after: Rental = client.get(&format!("/rentals/{id}"), &[]).await.unwrap();
+            let shown: Vec<&str> = after.maintenance.iter().map(|of| of.comment.as_str()).collect();
+            assert_eq!(shown, comments, "{options}");
+        }
+        try_run(&client, &format!("rental show {id}")).await.unwrap();
+        for (line, says) in [
+            (format!("rental set {id} --maintenance noon"), "a begin and an end such as"),
+            (format!("rental set {id} --maintenance {}", times(11, 13)), "lies after the rental"),
+            (
+                format!("rental set {id} --maintenance {} --no-maintenance", times(1, 2)),
+                "cannot be used with",
+            ),
+        ] {
+            let refused = try_run(&client, &line).await.unwrap_err();
+            assert!(format!("{refused:#}").contains(says), "{line}: {refused:#}");
+        }
     }
 
     #[tokio::test]

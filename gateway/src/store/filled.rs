@@ -175,6 +175,10 @@ const FILLED: &[Rows] = &[
     (69, "update rentals set selection_profile = 'camera' where id = 114;"),
     (70, ""),
     (71, "update device_ssh_access set rooted = 1;"),
+    (
+        73,
+        r#"update rentals set maintenance = '[{"from":2000,"until":3000,"comment":"new disk"}]' where id = 114;"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -28,7 +28,7 @@ pub enum Series {
     State,
     /// A downtime that names the host or the service itself.
     Downtime,
-    /// The device is prepared for a rental, or on its way.
+    /// The device is prepared for a rental, on its way, or in the maintenance of its rental.
     Rental,
     /// All parents of a host are down.
     Unreachable,

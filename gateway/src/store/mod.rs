@@ -367,6 +367,7 @@ const MAIN: &[Step] = &[
     step(69, "selection_profile", include_str!("../../../migrations/sqlite/0069_selection_profile.sql")),
     step(70, "usual_gates", include_str!("../../../migrations/sqlite/0070_usual_gates.sql")),
     step(71, "rooted", include_str!("../../../migrations/sqlite/0071_rooted.sql")),
+    step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

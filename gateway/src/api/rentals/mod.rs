@@ -14,6 +14,7 @@ mod customers;
 mod device_upkeep;
 mod events;
 mod handovers;
+mod maintenance;
 pub(crate) mod mine;
 mod other_devices;
 mod parse;
@@ -169,7 +170,9 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let now = crate::clock::wall();
     let delayed = delays(&app.store, &found, now).await?;
     let contacts = contacts::to_api(&found.contacts);
-    Ok(Tagged { version: found.version, value: Rental { delayed, contacts, ..to_api(&found, now) } })
+    let maintenance = maintenance::to_api(&found.maintenance);
+    let value = Rental { delayed, contacts, maintenance, ..to_api(&found, now) };
+    Ok(Tagged { version: found.version, value })
 }
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
@@ -345,6 +348,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         // Only a rental that is asked for has them: answers to calls are kept for repetitions.
         contacts: Vec::new(),
         thresholds: thresholds::to_api(&rental.thresholds),
+        maintenance: maintenance::without_comments(&rental.maintenance),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),

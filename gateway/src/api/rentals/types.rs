@@ -176,6 +176,23 @@ pub struct NewBookingItem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 32)]
     pub thresholds: Vec<RentalThreshold>,
+    /// When the device is in maintenance within the window; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub maintenance: Vec<RentalMaintenance>,
+}
+
+/// A time within the window of a rental in which its device is in maintenance, as in a downtime. It ends with the rental.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RentalMaintenance {
+    /// RFC 3339 with an offset.
+    pub from: String,
+    /// RFC 3339 with an offset, not included.
+    pub until: String,
+    /// For people, in one line. Absent when there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
 }
 
 /// A threshold that a service of the device has while the rental is active, in place of its own for this metric. Without
@@ -316,6 +333,9 @@ pub struct Rental {
     /// Those that services of the device have while the rental is active, in place of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub thresholds: Vec<RentalThreshold>,
+    /// When its device is in maintenance, by the begin. Only the answer of `GET /rentals/{rental}` has the comments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<RentalMaintenance>,
     /// When it was ended or cancelled. Absent when its window alone ends it.
     pub ended_at: Option<String>,
     #[schema(value_type = Option<names::RentalEndReason>)]
@@ -378,6 +398,10 @@ pub struct RentalChange {
     #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<RentalThreshold>)]
     pub thresholds: Option<Vec<RentalThreshold>>,
+    /// When the device is in maintenance within the window, replaced as a whole; at most 16.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<RentalMaintenance>)]
+    pub maintenance: Option<Vec<RentalMaintenance>>,
 }
 
 /// The end of a rental that has begun.
