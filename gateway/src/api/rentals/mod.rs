@@ -11,6 +11,7 @@ mod bookings;
 mod change;
 mod contacts;
 mod customers;
+mod device_types;
 mod device_upkeep;
 mod events;
 mod handovers;
@@ -61,6 +62,7 @@ use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
+pub use device_types::*;
 pub(super) use device_upkeep::{is_no_renter, removed_with};
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
