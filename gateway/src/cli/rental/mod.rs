@@ -231,7 +231,7 @@ pub(crate) async fn run(client: &Client, command: RentalCommand) -> anyhow::Resu
         }
         RentalCommand::HandOver { rental, force, reason } => {
             let body = json!({ "force": force, "reason": reason });
-            let done: Value = client.post(&format!("/rentals/{rental}/hand-over"), &body).await?;
+            let done: Value = client.post(&api_path!("/rentals/{}/hand-over", rental), &body).await?;
             printed(client, &done)?;
             said(client, &format!("Rental {rental}: the device is handed over"))
         }
