@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use super::policy::Grant;
+use super::grant::Grant;
 use super::window::Window;
 use crate::id::GrantId;
 use crate::messages::GrantSpec;
